@@ -1,0 +1,1 @@
+"""What a trial computes: data, models, training, sparsity, calibration. Knows neither Ray nor Parquet."""

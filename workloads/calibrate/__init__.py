@@ -1,0 +1,1 @@
+"""Calibration: what a probability is worth."""

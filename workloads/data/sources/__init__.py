@@ -1,0 +1,1 @@
+"""One file per data source; the file name is the name in specs."""

@@ -1,0 +1,1 @@
+"""One file per optimizer; the file name is the name in specs."""

@@ -1,0 +1,112 @@
+"""Finds plug-ins by family and name: a family is a folder, a plug-in is one file of it.
+
+The file name is the name used in specs and the one class in its `__all__` is the plug-in. Third parties add theirs
+through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`.
+"""
+
+import ast
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ENTRY_POINT_GROUP = "pruneyard.plugins"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Marks a dataclass field that is chosen by name: `Annotated[Objective, Plugin("objectives")]`."""
+
+    family: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a plug-in's file says of itself, read without importing it."""
+
+    name: str
+    family: str
+    summary: str
+    reference: str
+
+
+class UnknownPluginError(ValueError):
+    """No plug-in of that name; `nearest` is the closest known name or empty."""
+
+    def __init__(self, family: str, name: str) -> None:
+        known = names(family)
+        close = difflib.get_close_matches(name, known, n=1)
+        self.nearest = close[0] if close else ""
+        hint = f"; did you mean {self.nearest}?" if self.nearest else ""
+        super().__init__(f"{name!r} is none of {', '.join(known)}{hint}")
+
+
+@cache
+def _modules(family: str) -> dict[str, str]:
+    """Module path of every plug-in of a family, by name."""
+    package = importlib.import_module(f"workloads.{family}")
+    own = {info.name: f"workloads.{family}.{info.name}" for info in pkgutil.iter_modules(package.__path__)}
+    prefix = f"{family}."
+    foreign = {
+        point.name.removeprefix(prefix): point.value
+        for point in entry_points(group=ENTRY_POINT_GROUP)
+        if point.name.startswith(prefix)
+    }
+    return dict(sorted((foreign | own).items()))
+
+
+def names(family: str) -> list[str]:
+    """Sorted names of a family's plug-ins."""
+    return list(_modules(family))
+
+
+@cache
+def find(family: str, name: str) -> type[Any]:
+    """The plug-in class. Raises `UnknownPluginError`, or `ImportError` for a file without exactly one public name."""
+    modules = _modules(family)
+    if name not in modules:
+        raise UnknownPluginError(family, name)
+    module = importlib.import_module(modules[name])
+    public = getattr(module, "__all__", [])
+    if len(public) != 1:
+        raise ImportError(f"{modules[name]} must name exactly one class in __all__, it names {public}")
+    return getattr(module, public[0])  # type: ignore[no-any-return]
+
+
+def name_of(plugin: object) -> str:
+    """The name in specs of a plug-in instance: the name of the file that defines its class."""
+    return type(plugin).__module__.rpartition(".")[2]
+
+
+def kinds() -> list[str]:
+    """Families of jobs: the folders of `workloads` that have a `job.py`."""
+    root = Path(__file__).parent
+    return sorted(path.parent.name for path in root.glob("*/job.py"))
+
+
+def find_job(kind: str) -> type[Any]:
+    """The job class of a kind; raises `ValueError` when there is none."""
+    if kind not in kinds():
+        raise ValueError(f"{kind!r} is none of {', '.join(kinds())}")
+    module = importlib.import_module(f"workloads.{kind}.job")
+    return getattr(module, module.__all__[0])  # type: ignore[no-any-return]
+
+
+def describe(family: str) -> list[Description]:
+    """Summary (first line) and reference (the line that starts with `Reference:`) of every plug-in's docstring."""
+    return [_describe(family, name, module) for name, module in _modules(family).items()]
+
+
+def _describe(family: str, name: str, module: str) -> Description:
+    found = find_spec(module)
+    if found is None or found.origin is None:
+        raise ImportError(f"plug-in {name} of {family} names {module}, which cannot be found")
+    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    lines = [line.strip() for line in text.splitlines()]
+    reference = next((line.removeprefix("Reference:").strip() for line in lines if line.startswith("Reference:")), "")
+    return Description(name=name, family=family, summary=lines[0] if lines else "", reference=reference)

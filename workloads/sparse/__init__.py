@@ -1,0 +1,1 @@
+"""Sparse training: masks, how density is shared over layers, when and how masks move."""

@@ -1,0 +1,1 @@
+"""One file per sparse-training method; the file name is the name in specs."""
