@@ -1,0 +1,28 @@
+"""Drop the smallest weights, grow as many where the gradient is largest.
+
+Reference: Evci et al. 2020, Rigging the Lottery: Making All Tickets Winners (arXiv:1911.11134)
+
+An update takes the place of the optimizer's step, as in the paper: that batch only chooses the topology.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from workloads.sparse.methods.set import SET
+from workloads.sparse.updater import Moment, SparseState
+
+__all__ = ["RigL"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RigL(SET):
+    """SET that grows by gradient instead of at random."""
+
+    replaces_step: ClassVar[bool] = True
+    grows_by_gradient: ClassVar[bool] = True
+
+    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+        """Magnitude of the dense gradient."""
+        return moment.gradients[name].abs()

@@ -1,0 +1,26 @@
+"""Drop the smallest weights, grow as many at random.
+
+Reference: Mocanu et al. 2018, Scalable training with adaptive sparse connectivity (arXiv:1707.04780)
+
+The optimizer steps at an update as well, as in the RigL authors' SET and in ITOP; jaxpruner skips that step.
+Dropping goes by magnitude, as in all later code; the first paper cuts the smallest positive and the largest
+negative weights apart.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.updater import DropAndGrow, Moment, SparseState
+
+__all__ = ["SET"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SET(DropAndGrow):
+    """Magnitude drop, random growth."""
+
+    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+        """Zeros: all candidates tie, and ties are broken at random."""
+        return torch.zeros_like(moment.weights[name])

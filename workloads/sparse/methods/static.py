@@ -1,0 +1,15 @@
+"""Train under random masks that never move: the lower bound for methods that move them.
+
+Reference: Liu et al. 2022, The Unreasonable Effectiveness of Random Pruning (arXiv:2202.02643)
+"""
+
+from dataclasses import dataclass
+
+from workloads.sparse.updater import RandomStart
+
+__all__ = ["Static"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Static(RandomStart):
+    """Random masks, fixed."""

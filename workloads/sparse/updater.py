@@ -1,0 +1,156 @@
+"""The protocol of a sparse-training method, and the parts that most methods share.
+
+An updater is handed tensors and returns new ones; it keeps nothing and writes into nothing. The training loop
+applies the masks: to weights, gradients and optimizer state.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.distributions import active_counts
+from workloads.sparse.masks import drop_and_grow, random_masks
+from workloads.sparse.schedules import UpdateSchedule
+
+
+@dataclass(frozen=True)
+class SparseState:
+    """All that a method remembers: `masks` by parameter name (a weight without one is dense) and the rest."""
+
+    masks: dict[str, Tensor]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What an update sees: the training after a backward pass, before the optimizer's step."""
+
+    step: int  # from 0, of the batch just differentiated
+    num_steps: int  # of the whole training
+    weights: Mapping[str, Tensor]  # prunable, zero outside masks
+    gradients: Mapping[str, Tensor]  # dense: of inactive entries too; averaged over ranks
+    generator: torch.Generator  # on the CPU, the same on every rank
+
+
+def in_module_order(masks: Mapping[str, Tensor], moment: Moment) -> Iterator[tuple[str, Tensor]]:
+    """Names and masks in the order of the moment's weights: draws must not depend on a checkpoint's order."""
+    return ((name, masks[name]) for name in moment.weights if name in masks)
+
+
+class MaskUpdater(Protocol):
+    """How masks start and move."""
+
+    replaces_step: ClassVar[bool]  # an update takes the place of the optimizer's step
+    grows_by_gradient: ClassVar[bool]  # an update reads `Moment.gradients`, which costs a dense backward pass
+
+    @property
+    def target_density(self) -> float:
+        """Active share that the method aims at, of the prunable weights that are not kept dense."""
+        ...
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """Masks before the first step; `weights` are the prunable ones in module order."""
+        ...
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """Whether `update` is called at this step; False wherever it would move nothing by its settings."""
+        ...
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """The state after this step's update."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDensities:
+    """The fields of every method that aims at a density, and how many weights each layer then keeps."""
+
+    density: float  # active / all prunable weights that are not kept dense, in (0, 1]
+    distribution: Literal["uniform", "er", "erk"] = "erk"
+    keep_dense: tuple[str, ...] = ()  # layer names, shell patterns, or `first`; outside both sums of density
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density is {self.density}; it must lie in (0, 1]")
+        if self.distribution not in ("uniform", "er", "erk"):
+            raise ValueError(f"distribution is {self.distribution!r}; it must be uniform, er or erk")
+
+    @property
+    def target_density(self) -> float:
+        """Active share of the prunable weights that are not kept dense."""
+        return self.density
+
+    def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """Active weights of each sparse layer at the target density."""
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        return active_counts(shapes, density=self.density, rule=self.distribution, keep_dense=self.keep_dense)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomStart(LayerDensities):
+    """Random masks at the target density that never move."""
+
+    replaces_step: ClassVar[bool] = False
+    grows_by_gradient: ClassVar[bool] = False
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """Masks drawn uniformly, with exact counts."""
+        return SparseState(random_masks(weights, self.counts(weights), generator=generator))
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """Never."""
+        return False
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """The same state."""
+        return state
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropAndGrow(RandomStart):
+    """Random masks that move: each layer drops and grows the same number; a method says by which scores.
+
+    The number is floor(drop fraction now * active weights). A weight that is dropped and grown in one update
+    stays as it is; any other grown weight starts at zero, because the loop keeps inactive weights and their
+    optimizer state at zero.
+    """
+
+    drop_fraction: float = 0.3  # share of a layer's active weights moved by the first update, in [0, 1]
+    schedule: UpdateSchedule = field(default_factory=UpdateSchedule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.drop_fraction <= 1:
+            raise ValueError(f"drop_fraction is {self.drop_fraction}; it must lie in [0, 1]")
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """By the schedule; never where nothing can move: density 1 is dense, drop fraction 0 is static."""
+        return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Moves every mask; the other tensors stay."""
+        fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
+        masks = {
+            name: drop_and_grow(
+                mask,
+                drop_scores=self.drop_scores(name, state, moment),
+                grow_scores=self.grow_scores(name, state, moment),
+                num_moved=math.floor(fraction * int(mask.sum())),
+                generator=moment.generator,
+                layer=name,
+            )
+            for name, mask in in_module_order(state.masks, moment)
+        }
+        return SparseState(masks, state.tensors)
+
+    def drop_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+        """Scores of one layer's weights, of its shape: the active ones with the smallest are dropped."""
+        return moment.weights[name].abs()
+
+    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+        """Scores of one layer's weights, of its shape: the inactive ones with the largest are grown."""
+        raise NotImplementedError
