@@ -1,0 +1,175 @@
+"""Turns plain tables into the workloads' dataclasses, and reports everything that does not fit, each with its key."""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
+
+Report = Callable[[str, str], None]
+"""Takes a dotted key and a message."""
+
+
+@cache
+def hints_of(cls: type[Any]) -> dict[str, Any]:
+    """Type of every field, `Annotated` kept."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+@cache
+def defaults_of(cls: type[Any]) -> dict[str, Any]:
+    """Default of every field that has one."""
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    values = {name: f.default for name, f in fields.items() if f.default is not dataclasses.MISSING}
+    made = {n: f.default_factory() for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
+    return values | made
+
+
+def plugin_of(hint: Any) -> Plugin | None:
+    """The plug-in marker of a field's type, if it is chosen by name."""
+    if get_origin(hint) is Annotated:
+        return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Plugin)), None)
+    return None
+
+
+def plugin_class(cls: type[Any], field: str, table: Any) -> type[Any] | None:
+    """The class that `table` chooses for a plug-in field; None where its name is missing or unknown."""
+    marker = plugin_of(hints_of(cls)[field])
+    assert marker is not None
+    name = table if isinstance(table, str) else table.get("name") if isinstance(table, Mapping) else None
+    if name is None and field in defaults_of(cls):
+        name = name_of(defaults_of(cls)[field])
+    return find(marker.family, name) if name in names(marker.family) else None
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
+def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: frozenset[str] = frozenset()) -> Any:
+    """An instance of the dataclass `cls`, or None after reporting what is wrong. `known` keys are skipped."""
+    hints, defaults = hints_of(cls), defaults_of(cls)
+    if not isinstance(table, Mapping):
+        report(key, f"is {shown(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
+        return None
+    faults = 0
+
+    def count(at: str, message: str) -> None:
+        nonlocal faults
+        faults += 1
+        report(at, message)
+
+    for name in table:
+        if name not in hints and name not in known:
+            count(join(key, str(name)), f"is unknown; known are {', '.join(sorted({*hints, *known}))}{nearest(name, hints)}")
+    values = {}
+    for name, hint in hints.items():
+        at = join(key, name)
+        if name in table:
+            values[name] = _decode_field(cls, name, hint, table[name], at, count)
+        elif name not in defaults:
+            count(at, f"is missing; it must be {described(hint)}")
+    return None if faults else _construct(cls, values, key, report)
+
+
+def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, report: Report) -> Any:
+    if plugin_of(hint) is not None:
+        return _decode_plugin(cls, name, value, key, report)
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return decode(hint, value, key, report)
+    try:
+        return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        allowed = "; ".join(dict.fromkeys(item["msg"].removeprefix("Input should be ") for item in error.errors()))
+        report(key, f"is {shown(value)}; it must be {allowed}")
+        return None
+
+
+def _decode_plugin(cls: type[Any], field: str, value: Any, key: str, report: Report) -> Any:
+    marker = plugin_of(hints_of(cls)[field])
+    assert marker is not None
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        report(key, f"is {shown(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
+        return None
+    chosen = plugin_class(cls, field, table)
+    if chosen is None:
+        name = table.get("name")
+        if name is None:
+            report(join(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}")
+        elif not isinstance(name, str):
+            report(join(key, "name"), f"is {shown(name)}; it must be one of {', '.join(names(marker.family))}")
+        else:
+            report(join(key, "name"), f"is unknown: {UnknownPluginError(marker.family, name)}")
+        return None
+    return decode(chosen, {k: v for k, v in table.items() if k != "name"}, key, report)
+
+
+def _construct(cls: type[Any], values: dict[str, Any], key: str, report: Report) -> Any:
+    """The plug-in says what is wrong with a value, in a message that starts with the field's name."""
+    try:
+        return cls(**values)
+    except ValueError as error:
+        message = str(error)
+        match = re.match(r"(\w+)\s+(.*)", message, flags=re.DOTALL)
+        if match and match[1] in hints_of(cls):
+            report(join(key, match[1]), match[2])
+        else:
+            report(key, message)
+        return None
+
+
+def encode(value: Any, *, identity_only: bool = False) -> Any:
+    """Plain data of a decoded value, every default filled in; plug-ins carry their `name`.
+
+    With `identity_only`, fields that cannot change a number of the finished job are left out.
+    """
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return list(value) if isinstance(value, tuple) else value
+    hints = hints_of(type(value))
+    table = {}
+    for field in dataclasses.fields(value):
+        if not field.init or (identity_only and not field.metadata.get("identity", True)):
+            continue
+        content = getattr(value, field.name)
+        name = {"name": name_of(content)} if plugin_of(hints[field.name]) else {}
+        encoded = encode(content, identity_only=identity_only)
+        table[field.name] = {**name, **encoded} if isinstance(encoded, dict) else encoded
+    return table
+
+
+def described(hint: Any) -> str:
+    """What a field takes, in words."""
+    marker = plugin_of(hint)
+    if marker is not None:
+        return f"a table with a name, one of {', '.join(names(marker.family))}"
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return f"a table with some of {', '.join(hints_of(hint))}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+
+
+def nearest(name: object, known: Mapping[str, Any]) -> str:
+    """A hint at the closest known name, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value in a message, short."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def join(key: str, name: str) -> str:
+    """Dotted key of `name` inside `key`."""
+    return f"{key}.{name}" if key else name

@@ -1,0 +1,109 @@
+"""Calibration metrics against values worked by hand and against a brute-force twin."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss
+
+from workloads.calibrate.metrics import (
+    accuracy,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability,
+    softmax,
+    standard_metrics,
+)
+
+P = np.array(
+    [
+        [0.72, 0.18, 0.10], [0.61, 0.29, 0.10], [0.55, 0.25, 0.20], [0.91, 0.05, 0.04], [0.08, 0.83, 0.09],
+        [0.17, 0.52, 0.31], [0.03, 0.93, 0.04], [0.30, 0.41, 0.29], [0.11, 0.10, 0.79], [0.24, 0.30, 0.46],
+        [0.04, 0.11, 0.85], [0.33, 0.24, 0.43],
+    ]
+)  # fmt: skip
+Y = np.array([0, 1, 0, 0, 1, 2, 1, 1, 2, 0, 2, 2])
+
+
+def test_golden_values_of_twelve_samples() -> None:
+    assert accuracy(P, Y) == 0.75
+    assert expected_calibration_error(P, Y, num_bins=5) == pytest.approx(0.1025, abs=1e-12)
+    assert brier_score(P, Y) == pytest.approx(0.3454667, abs=5e-8)
+    assert negative_log_likelihood(np.log(P), Y) == pytest.approx(0.6041279, abs=5e-8)
+    assert negative_log_likelihood(np.log(P), Y) == pytest.approx(log_loss(Y, P), abs=1e-12)
+
+
+def test_bins_are_right_closed_so_ties_at_an_edge_fall_below_it() -> None:
+    confidence = np.array([0.7, 0.6, 0.55, 0.9, 0.8, 0.5, 0.9, 0.4, 0.8, 0.45, 0.8, 0.4])
+    correct = np.array([1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1])
+    rest = (1 - confidence) / 9  # nine other classes, so that 0.4 is still the largest
+    probabilities = np.column_stack([confidence, np.repeat(rest[:, None], 9, axis=1)])
+    assert expected_calibration_error(probabilities, 1 - correct, num_bins=5) == pytest.approx(0.2833333, abs=5e-8)
+
+
+def test_a_confidence_of_exactly_one_counts_in_the_last_bin() -> None:
+    probabilities = np.array([[0.05, 0.95], [0.0, 1.0]])
+    assert expected_calibration_error(probabilities, [1, 0], num_bins=10) == pytest.approx(0.475)
+
+
+def test_reliability_reports_empty_bins() -> None:
+    bins = reliability(np.array([[0.9, 0.1], [0.95, 0.05]]), [0, 1], num_bins=4)
+    assert bins.count.tolist() == [0, 0, 0, 2]
+    assert np.isnan(bins.accuracy[:3]).all()
+    assert bins.accuracy[3] == 0.5
+    assert bins.confidence[3] == pytest.approx(0.925)
+
+
+def slow_ece(probabilities: np.ndarray, labels: np.ndarray, num_bins: int) -> float:
+    members: dict[int, list[tuple[float, bool]]] = {}
+    for row, label in zip(probabilities, labels, strict=True):
+        index = min(max(math.ceil(row.max() * num_bins) - 1, 0), num_bins - 1)
+        members.setdefault(index, []).append((row.max(), row.argmax() == label))
+    total = 0.0
+    for rows in members.values():
+        total += abs(sum(c for c, _ in rows) - sum(hit for _, hit in rows))
+    return total / len(labels)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 6), st.integers(1, 20))
+def test_ece_equals_its_brute_force_twin(seed: int, rows: int, classes: int, bins: int) -> None:
+    generator = np.random.default_rng(seed)
+    probabilities = softmax(generator.normal(size=(rows, classes)) * 3)
+    labels = generator.integers(classes, size=rows)
+    assert expected_calibration_error(probabilities, labels, num_bins=bins) == pytest.approx(
+        slow_ece(probabilities, labels, bins), abs=1e-12
+    )
+
+
+@given(st.integers(0, 10_000))
+def test_metrics_do_not_depend_on_the_order_of_rows(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits, labels = generator.normal(size=(40, 5)), generator.integers(5, size=40)
+    order = generator.permutation(40)
+    before, after = standard_metrics(logits, labels), standard_metrics(logits[order], labels[order])
+    assert before == pytest.approx(after, abs=1e-12)
+
+
+def test_nll_of_a_vanishing_probability_is_its_true_price() -> None:
+    assert negative_log_likelihood([[0.0, 2000.0]], [0]) == pytest.approx(2000.0)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        ([[0.5, np.nan]], [0], "row 0 .* must be finite"),
+        ([[0.5, 0.5], [0.9, 0.3]], [0, 1], "row 1 .* must sum to 1"),
+        ([[1.5, -0.5]], [0], "must not be negative"),
+        ([[0.5, 0.5]], [2], r"must lie in \[0, 2\)"),
+        ([[0.5, 0.5]], [0.0], "must be integers"),
+        ([[0.5, 0.5]], [0, 1], r"must be \(1,\)"),
+        (np.empty((0, 3)), np.empty(0, dtype=int), "N >= 1"),
+        ([[1.0]], [0], "C >= 2"),
+    ],
+)
+def test_bad_input_is_refused_by_row(probabilities: object, labels: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expected_calibration_error(probabilities, labels)  # type: ignore[arg-type]

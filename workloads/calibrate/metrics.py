@@ -1,0 +1,124 @@
+"""Accuracy and calibration of predicted probabilities, in float64; the binning contract is written once, in `bin_index`.
+
+Every function takes `probabilities: (N, C)`, rows that sum to 1, and `labels: (N,)`, integers in [0, C). Bad input raises
+`ValueError`; no function returns a number for it. Fractions lie in [0, 1], NLL is in nats.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
+
+SUM_TOLERANCE = 1e-4  # rows of float32 or bfloat16 softmax miss 1 by less than this for up to some thousand classes
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
+    """The two arrays as float64 and int64, or a `ValueError` that names the first offending row."""
+    probabilities_NC = np.asarray(probabilities, dtype=np.float64)
+    labels_N = np.asarray(labels)
+    if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
+        raise ValueError(f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2")
+    num_rows, num_classes = probabilities_NC.shape
+    if labels_N.shape != (num_rows,):
+        raise ValueError(f"labels have shape {labels_N.shape}; it must be ({num_rows},) like the probabilities")
+    if not np.issubdtype(labels_N.dtype, np.integer):
+        raise ValueError(f"labels are {labels_N.dtype}; they must be integers")
+    _refuse_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")
+    _refuse_first((probabilities_NC < 0).any(axis=1), probabilities_NC, "must not be negative")
+    off_one = np.abs(probabilities_NC.sum(axis=1) - 1) > SUM_TOLERANCE
+    _refuse_first(off_one, probabilities_NC, "must sum to 1")
+    _refuse_first((labels_N < 0) | (labels_N >= num_classes), labels_N, f"must lie in [0, {num_classes})")
+    return probabilities_NC, labels_N.astype(np.int64)
+
+
+def _refuse_first(offending_N: NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
+    if offending_N.any():
+        row = int(offending_N.argmax())
+        raise ValueError(f"row {row} is {values[row]}; it {rule}")
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Probabilities `(N, C)` of logits `(N, C)`, computed in float64 whatever came."""
+    return np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))
+
+
+def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
+    """The bin of each value in [0, 1] among `num_bins` of equal width.
+
+    Bins are right-closed, (b / B, (b + 1) / B], and 0 falls into the first. The product with B is taken in float64; a value
+    that is not exactly a bin's edge in binary (0.6 for B = 5) goes where that product puts it.
+    """
+    if num_bins < 1:
+        raise ValueError(f"num_bins is {num_bins}; it must be 1 or more")
+    return np.clip(np.ceil(values * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Per bin: mean confidence, accuracy and count, each `(num_bins,)`; the first two are NaN where a bin is empty."""
+
+    confidence: Floats
+    accuracy: Floats
+    count: NDArray[np.int64]
+
+
+def reliability(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> Reliability:
+    """The reliability diagram of the largest probability, over right-closed bins of equal width."""
+    probabilities_NC, labels_N = checked(probabilities, labels)
+    confidence_N = probabilities_NC.max(axis=1)
+    correct_N = probabilities_NC.argmax(axis=1) == labels_N
+    index_N = bin_index(confidence_N, num_bins)
+    count = np.bincount(index_N, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(index_N, weights=confidence_N, minlength=num_bins) / count
+        accuracy_B = np.bincount(index_N, weights=correct_N, minlength=num_bins) / count
+    return Reliability(confidence=confidence, accuracy=accuracy_B, count=count)
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> float:
+    """Sum over bins of n_b / n * |accuracy_b - confidence_b|; empty bins add nothing.
+
+    Reference: Naeini, Cooper and Hauskrecht (AAAI 2015); Guo et al. (ICML 2017), 15 bins.
+    """
+    bins = reliability(probabilities, labels, num_bins=num_bins)
+    filled = bins.count > 0
+    gaps = np.abs(bins.accuracy[filled] - bins.confidence[filled])
+    return float(np.sum(gaps * bins.count[filled]) / bins.count.sum())
+
+
+def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Share of rows whose largest probability is the label's; the first of equal largest ones counts."""
+    probabilities_NC, labels_N = checked(probabilities, labels)
+    return float((probabilities_NC.argmax(axis=1) == labels_N).mean())
+
+
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of -log softmax(logits)[label] in nats, from `logits: (N, C)` so that a probability of 0 costs its true price."""
+    log_probabilities_NC = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    _, labels_N = checked(np.exp(log_probabilities_NC), labels)
+    return float(-log_probabilities_NC[np.arange(len(labels_N)), labels_N].mean())
+
+
+def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over rows of the squared distance to the one-hot label, summed over classes: in [0, 2].
+
+    Reference: Brier (1950), the original multi-class form.
+    """
+    probabilities_NC, labels_N = checked(probabilities, labels)
+    at_label_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
+    return float(((probabilities_NC**2).sum(axis=1) - 2 * at_label_N + 1).mean())
+
+
+def standard_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """`accuracy`, `nll`, `ece` (15 bins) and `brier` of `logits: (N, C)`: what every evaluation reports."""
+    probabilities = softmax(logits)
+    return {
+        "accuracy": accuracy(probabilities, labels),
+        "nll": negative_log_likelihood(logits, labels),
+        "ece": expected_calibration_error(probabilities, labels),
+        "brier": brier_score(probabilities, labels),
+    }

@@ -1,0 +1,41 @@
+"""Adam with decoupled weight decay.
+
+Reference: Loshchilov and Hutter, Decoupled Weight Decay Regularization (ICLR 2019)
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from workloads.decay_groups import decay_groups
+from workloads.slots import NamedParameters
+
+__all__ = ["AdamW"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Torch's fused AdamW. The step count of the bias correction is the tensor's, also for weights grown late."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    decay_vectors: bool = True  # False spares biases and norm parameters
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon is {self.epsilon}; it must be above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
+
+    def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
+        """One fused optimizer over one or two groups."""
+        groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True)

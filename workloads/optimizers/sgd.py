@@ -1,0 +1,36 @@
+"""Stochastic gradient descent with momentum."""
+
+from dataclasses import dataclass
+
+import torch
+
+from workloads.decay_groups import decay_groups
+from workloads.slots import NamedParameters
+
+__all__ = ["SGD"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Torch's fused SGD. A masked weight (zero value, gradient and momentum) stays exactly zero."""
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+    decay_vectors: bool = True  # False spares biases and norm parameters, as the RigL family of recipes does
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov is true; it must be false when momentum is 0")
+
+    def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
+        """One fused optimizer over one or two groups."""
+        groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)

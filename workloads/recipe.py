@@ -1,0 +1,68 @@
+"""How a network is trained, as data: the tables of a spec that every training job has."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from workloads.data.batches import Augmentation
+from workloads.gradients.plain import Plain
+from workloads.objectives.cross_entropy import CrossEntropy
+from workloads.optimizers.sgd import SGD
+from workloads.plugins import Plugin
+from workloads.schedules.cosine import Cosine
+from workloads.slots import GradientRule, Objective, OptimizerBuilder, RateSchedule
+
+NOT_IDENTITY = {"identity": False}  # fields that change no number of the finished network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to train, in epochs or in steps, and with what numerics.
+
+    An epoch is every whole batch of one shuffle: the rows left over sit out that epoch, others in the next. A set smaller than one
+    batch is one batch.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 128  # over all workers
+    evaluate_every: int = field(default=1, metadata=NOT_IDENTITY)  # epochs; 0: at the end only
+    checkpoint_every_s: float = field(default=30.0, metadata=NOT_IDENTITY)  # 0: after every step
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast, weights stay float32
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            given = "neither" if self.epochs is None else "both"
+            raise ValueError(f"epochs or steps: {given} given; exactly one of the two is needed")
+        for name in ("epochs", "steps", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        for name in ("evaluate_every", "checkpoint_every_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+    def steps_per_epoch(self, num_rows: int) -> int:
+        """Whole batches in one shuffle of `num_rows`."""
+        return max(1, num_rows // self.batch_size)
+
+    def num_steps(self, num_rows: int) -> int:
+        """Optimizer steps of the whole budget."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * self.steps_per_epoch(num_rows)
+
+    def evaluation_interval(self, num_rows: int) -> int:
+        """Steps between two evaluations."""
+        return self.evaluate_every * self.steps_per_epoch(num_rows) or self.num_steps(num_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The plug-ins and tables of a training, each with its neutral or usual default."""
+
+    budget: Budget
+    objective: Annotated[Objective, Plugin("objectives")] = CrossEntropy()
+    gradient: Annotated[GradientRule, Plugin("gradients")] = Plain()
+    optimizer: Annotated[OptimizerBuilder, Plugin("optimizers")] = SGD()
+    schedule: Annotated[RateSchedule, Plugin("schedules")] = Cosine()
+    augment: Augmentation = Augmentation()

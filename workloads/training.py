@@ -1,0 +1,239 @@
+"""What a training holds while it runs: network, masks, optimizer and counters, and how they are saved and restored."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from workloads.checkpoint import Checkpoint
+from workloads.recipe import Recipe
+from workloads.seeding import global_stream, stream, stream_seed
+from workloads.slots import Network
+from workloads.sparse.flops import layer_macs, training_flops
+from workloads.sparse.masks import prunable_weights
+from workloads.sparse.updater import MaskUpdater, Moment, SparseState
+from workloads.workload import Metric, NonFiniteError
+
+
+@dataclass(kw_only=True)
+class Training:
+    """The mutable middle of a job; `workloads.loop` decides what happens to it and when."""
+
+    recipe: Recipe
+    method: MaskUpdater
+    seed: int
+    num_steps: int
+    network: nn.Module
+    forward: Network
+    weights: Mapping[str, nn.Parameter]
+    macs: Mapping[str, int]
+    optimizer: torch.optim.Optimizer
+    sparse: SparseState
+    losses: Tensor  # of the steps since the last evaluation, on the device
+    num_losses: int = 0
+    step: int = 0
+    train_flops: float = 0.0
+    train_s: float = 0.0
+    history: list[Metric] = field(default_factory=list)
+    _factors: list[Tensor] = field(default_factory=list)
+    _flops_per_row: float = 0.0
+    _flops_per_growing_row: float = 0.0
+    _clock_started: float = 0.0
+
+    @classmethod
+    def start(
+        cls,
+        build: Callable[[], nn.Module],
+        *,
+        recipe: Recipe,
+        method: MaskUpdater,
+        seed: int,
+        image_shape: tuple[int, int, int],
+        num_rows: int,
+        device: torch.device,
+    ) -> "Training":
+        """A network at its initialisation, with the method's first masks applied."""
+        with global_stream(seed, "init"):
+            network = build()
+        macs = layer_macs(network, image_shape)
+        weights = prunable_weights(network)
+        sparse = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
+        layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
+        network = network.to(device).to(memory_format=layout)
+        torch.manual_seed(stream_seed(seed, "forward"))  # for networks that draw in their forward pass
+        training = cls(
+            recipe=recipe,
+            method=method,
+            seed=seed,
+            num_steps=recipe.budget.num_steps(num_rows),
+            network=network,
+            forward=torch.compile(network) if recipe.budget.compile else network,
+            weights=prunable_weights(network),
+            macs=macs,
+            optimizer=recipe.optimizer.build(network.named_parameters()),
+            sparse=sparse,
+            losses=torch.zeros(recipe.budget.evaluation_interval(num_rows), device=device),
+        )
+        training.apply_masks(sparse)
+        return training
+
+    @property
+    def device(self) -> torch.device:
+        return self.losses.device
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the budget, for training and evaluation alike."""
+        if self.recipe.budget.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def differentiate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Fills `.grad` with the dense gradient of the batch and returns its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            loss = self.recipe.objective.loss(self.forward, images, labels)
+        loss.backward()
+        return loss.detach()
+
+    def record_loss(self, loss: Tensor, *, num_rows: int, grows: bool) -> None:
+        """Keeps the loss on the device and counts what the step cost."""
+        self.losses[self.num_losses] = loss
+        self.num_losses += 1
+        self.train_flops += num_rows * (self._flops_per_growing_row if grows else self._flops_per_row)
+
+    def take_losses(self) -> float:
+        """Mean loss since it was last taken; waits for the device. Raises `NonFiniteError` with the first bad step."""
+        losses = self.losses[: self.num_losses].cpu()
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            first = int(bad[0])
+            raise NonFiniteError(f"train/loss is {float(losses[first])} at step {self.step - self.num_losses + first}")
+        self.num_losses = 0
+        return float(losses.double().mean())
+
+    def start_clock(self) -> None:
+        """Training time counts from here."""
+        self._clock_started = time.monotonic()
+
+    def stop_clock(self) -> None:
+        """Training time counts up to here; the device has finished what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.train_s += time.monotonic() - self._clock_started
+
+    def update_masks(self) -> None:
+        """The method's update, drawn from the stream of this step."""
+        moment = Moment(
+            step=self.step,
+            num_steps=self.num_steps,
+            weights={name: weight.detach() for name, weight in self.weights.items()},
+            gradients={name: weight.grad for name, weight in self.weights.items() if weight.grad is not None},
+            generator=stream(self.seed, "mask-update", self.step),
+        )
+        self.apply_masks(self.method.update(self.sparse, moment))
+
+    def apply_masks(self, sparse: SparseState) -> None:
+        """Zeroes weights and optimizer state outside the masks; from then on masked gradients keep them zero."""
+        self.sparse = SparseState(
+            masks={name: mask.to(self.device) for name, mask in sparse.masks.items()},
+            tensors={name: tensor.to(self.device) for name, tensor in sparse.tensors.items()},
+        )
+        self._factors = []
+        for name, mask in self.sparse.masks.items():
+            weight = self.weights[name]
+            factor = torch.empty_like(weight, requires_grad=False).copy_(mask)
+            self._factors.append(factor)
+            with torch.no_grad():
+                weight.mul_(factor)
+            for buffer in self.optimizer.state.get(weight, {}).values():
+                if isinstance(buffer, Tensor) and buffer.shape == weight.shape:
+                    buffer.mul_(factor)
+        self._flops_per_row = training_flops(self.macs, self.sparse.masks, dense_gradient=False)
+        self._flops_per_growing_row = training_flops(self.macs, self.sparse.masks, dense_gradient=True)
+
+    def mask_gradients(self) -> None:
+        """One multiplication per masked layer: with it, weight, gradient and momentum stay exactly zero outside."""
+        if self._factors:
+            gradients = [self.weights[name].grad for name in self.sparse.masks]
+            torch._foreach_mul_(gradients, self._factors)
+
+    def set_rate(self) -> None:
+        """The learning rate of this step."""
+        rate = self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, self.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    @torch.no_grad()
+    def logits(self, batches: Iterator[Tensor]) -> Tensor:
+        """Outputs `(N, C)` float32 on the CPU, of the network in evaluation mode."""
+        self.network.eval()
+        with self.autocast():
+            outputs = [self.forward(images).float() for images in batches]
+        self.network.train()
+        return torch.cat(outputs).cpu()
+
+    def num_active(self) -> int:
+        """Parameters that are not masked, biases and norms included."""
+        masked = sum(int((~mask).sum()) for mask in self.sparse.masks.values())
+        return self.num_parameters() - masked
+
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def density(self) -> float:
+        """Active share of all prunable weights."""
+        total = sum(weight.numel() for weight in self.weights.values())
+        return 1 - (self.num_parameters() - self.num_active()) / total
+
+    def densities(self) -> dict[str, float]:
+        """Active share of every prunable layer, 1 where the method keeps no mask."""
+        masks = self.sparse.masks
+        return {n: float(masks[n].double().mean()) if n in masks else 1.0 for n in self.weights}
+
+    def checkpoint(self) -> Checkpoint:
+        """All that a bit-equal continuation needs."""
+        groups = {"network": self.network.state_dict(), "mask": self.sparse.masks, "updater": self.sparse.tensors}
+        random_state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return Checkpoint(
+            step=self.step,
+            tensors={f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()},
+            state={
+                "optimizer": self.optimizer.state_dict(),
+                "random": random_state,
+                "losses": self.losses[: self.num_losses].clone(),
+            },
+            meta={
+                "num_steps": self.num_steps,
+                "train_flops": self.train_flops,
+                "train_s": self.train_s,
+                "metrics": [asdict(metric) for metric in self.history],
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to another budget."""
+        if checkpoint.meta["num_steps"] != self.num_steps:
+            found = checkpoint.meta["num_steps"]
+            raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {self.num_steps}")
+        groups: dict[str, dict[str, Tensor]] = {"network": {}, "mask": {}, "updater": {}}
+        for key, tensor in checkpoint.tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = tensor
+        self.network.load_state_dict(groups["network"])
+        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
+        self.apply_masks(SparseState(masks=groups["mask"], tensors=groups["updater"]))
+        torch.set_rng_state(checkpoint.state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], self.device)
+        losses = checkpoint.state["losses"]
+        self.num_losses = len(losses)
+        self.losses[: self.num_losses] = losses.to(self.device)
+        self.step = checkpoint.step
+        self.train_flops = checkpoint.meta["train_flops"]
+        self.train_s = checkpoint.meta["train_s"]
+        self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]

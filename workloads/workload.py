@@ -1,0 +1,109 @@
+"""What a job of any kind is to those who run it: it is given a context and yields its progress."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.dataset import Dataset, Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number at one step. `wall_s` counts training time of all attempts, evaluation excluded."""
+
+    step: int
+    epoch: float
+    split: str
+    name: str
+    value: float
+    wall_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One point of a curve (`density` per layer, `reliability` per split); `count` is what it averages over."""
+
+    name: str
+    step: int
+    key: str
+    x: float
+    y: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Outputs on one split: `row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)` float32."""
+
+    row_ids: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a finished job leaves. What cannot be counted is None, never small."""
+
+    predictions: Mapping[str, Predictions]
+    weights: Mapping[str, "Tensor"]
+    masks: Mapping[str, "Tensor"]
+    num_parameters: int
+    num_active: int
+    train_flops: float | None
+    train_s: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A job's report after an evaluation; the last one carries the outcome."""
+
+    step: int
+    num_steps: int
+    metrics: tuple[Metric, ...]
+    curves: tuple[CurvePoint, ...] = ()
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Where a job runs. `should_stop` is asked about twice a second, between two steps."""
+
+    checkpoints: CheckpointFolder
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    load_data: Callable[[Source], Dataset] = lambda source: source.load()
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class InterruptedJobError(Exception):
+    """The job was asked to stop; its checkpoint at `step` is on disk."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped on request after step {step}")
+        self.step = step
+
+
+class NonFiniteError(ArithmeticError):
+    """A number that training cannot go on from."""
+
+
+class Workload(Protocol):
+    """A resolved job: a frozen dataclass whose fields are the spec's tables."""
+
+    seed: int
+    data: Source
+
+    def run(self, context: Context) -> Iterator[Progress]:
+        """Goes on from the newest good checkpoint of the context, or starts."""
+        ...
+
+    def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
+        """FLOPs of one forward pass of one sample of the dense network, for cost estimates."""
+        ...
