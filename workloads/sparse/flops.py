@@ -53,7 +53,7 @@ def training_flops(
     """FLOPs per sample of a forward and a backward pass.
 
     Backward is twice forward: half for the activations' gradient, half for the weights'. With
-    `dense_gradient` the weights' half is paid for inactive weights too, as in an update that grows by gradient.
+    `dense_gradient` the weights' half is paid for inactive weights too, as when growing by gradient.
     """
     sparse = forward_flops(macs, masks)
     return 2 * sparse + (forward_flops(macs, {}) if dense_gradient else sparse)

@@ -1,0 +1,101 @@
+"""How a global density is shared over layers: uniform, ER, ERK, in exact whole numbers of weights."""
+
+import fnmatch
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def uniform(shapes: Shapes, density: float) -> dict[str, float]:
+    """The same density for every layer."""
+    return dict.fromkeys(shapes, density)
+
+
+def er(shapes: Shapes, density: float) -> dict[str, float]:
+    """Erdos-Renyi: density in proportion to (n_in + n_out) / (n_in * n_out).
+
+    Reference: Mocanu et al. 2018, Nature Communications 9, 2383.
+    """
+    raw = {name: sum(shape[:2]) / math.prod(shape[:2]) for name, shape in shapes.items()}
+    return _share(shapes, density, raw)
+
+
+def erk(shapes: Shapes, density: float) -> dict[str, float]:
+    """Erdos-Renyi-Kernel: density in proportion to the sum over the product of all dimensions of the weight.
+
+    Reference: Evci et al. 2020, Rigging the Lottery, section 3 (arXiv:1911.11134).
+    """
+    raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
+    return _share(shapes, density, raw)
+
+
+RULES: Mapping[str, Callable[[Shapes, float], dict[str, float]]] = {"uniform": uniform, "er": er, "erk": erk}
+
+
+def dense_layers(names: Sequence[str], patterns: Collection[str]) -> set[str]:
+    """Layers that `patterns` keep dense: shell patterns over layer or parameter names, or the word `first`.
+
+    `names` are parameter names in module order. Raises `ValueError` for a pattern that matches nothing.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = names[:1] if pattern == "first" else [name for name in names if _matches(name, pattern)]
+        if not matches:
+            raise ValueError(f"keep_dense has {pattern!r}; it must match one of {', '.join(names)}")
+        found.update(matches)
+    return found
+
+
+def active_counts(
+    shapes: Shapes, *, density: float, rule: str, keep_dense: Collection[str] = ()
+) -> dict[str, int]:
+    """Active weights of every sparse layer; their sum is exactly round(density * weights of these layers).
+
+    Layers of `keep_dense` are left out, of the result and of both sums. Every other layer keeps at least one
+    weight. Raises `ValueError` for a density that leaves fewer weights than layers.
+    """
+    dense = dense_layers(list(shapes), keep_dense)
+    sparse = {name: shape for name, shape in shapes.items() if name not in dense}
+    if not sparse:
+        raise ValueError(f"keep_dense is {list(keep_dense)}; it must leave one of {', '.join(shapes)} sparse")
+    return _round_to_total(sparse, RULES[rule](sparse, density), density)
+
+
+def _share(shapes: Shapes, density: float, raw: Mapping[str, float]) -> dict[str, float]:
+    """Densities in proportion to `raw`; a layer that would pass 1 is dense, the others share what is left."""
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    budget = density * sum(sizes.values())
+    full: set[str] = set()
+    while len(full) < len(sizes):
+        rest = [name for name in sizes if name not in full]
+        left = budget - sum(sizes[name] for name in full)
+        scale = left / sum(raw[name] * sizes[name] for name in rest)
+        over = {name for name in rest if scale * raw[name] > 1}
+        if not over:
+            return {name: 1.0 if name in full else scale * raw[name] for name in sizes}
+        full |= over
+    return dict.fromkeys(sizes, 1.0)
+
+
+def _round_to_total(shapes: Shapes, densities: Mapping[str, float], density: float) -> dict[str, int]:
+    """Largest remainders: round down, then give the layers that lost most one weight each."""
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    num_weights = sum(sizes.values())
+    total = round(density * num_weights)
+    if total < len(sizes):
+        raise ValueError(
+            f"density is {density}; it must leave a weight in each of {len(sizes)} layers,"
+            f" so at least {len(sizes) / num_weights:.3g}"
+        )
+    ideal = {name: densities[name] * size for name, size in sizes.items()}
+    counts = {name: min(size, max(1, math.floor(ideal[name]))) for name, size in sizes.items()}
+    while missing := total - sum(counts.values()):
+        one = 1 if missing > 0 else -1
+        free = [name for name in sizes if 1 <= counts[name] + one <= sizes[name]]
+        counts[max(free, key=lambda name: one * (ideal[name] - counts[name]))] += one
+    return counts
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition(".")[0], pattern)

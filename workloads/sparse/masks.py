@@ -1,0 +1,138 @@
+"""Masks: which weights they cover, how they are drawn, and how a drop-and-grow moves them.
+
+A mask is a boolean tensor of its weight's shape, True = active, one per weight, by parameter name. All counts
+are exact. Random choices come from one CPU generator, so a GPU holds the same masks as a CPU.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+
+class NonFiniteScoresError(ValueError):
+    """A score is NaN or infinite, so that no ranking of the weights means anything."""
+
+
+def prunable_layers(model: nn.Module) -> list[_ConvNd | nn.Linear]:
+    """Convolutions and linear layers in module order, by type: norms and embeddings are never among them."""
+    return [module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))]
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights, not the biases, of `prunable_layers`, by parameter name; one that layers share comes once.
+
+    What no such layer owns is left out and so stays dense, like `MultiheadAttention.in_proj_weight`.
+    """
+    owned = {id(layer.weight) for layer in prunable_layers(model)}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in owned}
+
+
+def random_subset(population: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` distinct indices below `population`, (count,) int64; every subset is equally likely."""
+    seed = int(torch.randint(torch.iinfo(torch.int64).max, (), generator=generator))
+    chosen = np.random.default_rng(seed).choice(population, count, replace=False, shuffle=False)
+    return torch.from_numpy(chosen)
+
+
+def random_masks(
+    weights: Mapping[str, Tensor], counts: Mapping[str, int], *, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Masks with exactly `counts[name]` active entries, drawn uniformly, on each weight's device."""
+    masks = {}
+    for name, count in counts.items():
+        mask = torch.zeros(weights[name].numel(), dtype=torch.bool)
+        mask[random_subset(mask.numel(), count, generator)] = True
+        masks[name] = mask.reshape(weights[name].shape).to(weights[name].device)
+    return masks
+
+
+def keep_largest(
+    scores: Tensor, among: Tensor, *, count: int, generator: torch.Generator, layer: str
+) -> Tensor:
+    """Mask of the `count` entries with the largest scores among the True entries of `among`.
+
+    Entries that tie at the threshold are chosen at random, so that no index is favoured; without a tie
+    nothing is drawn. Raises `NonFiniteScoresError`, which names `layer`.
+    """
+    scores = scores.detach()
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    _check_finite(scores, layer)
+    if count == 0:
+        return torch.zeros_like(among)
+    scores = torch.where(among, scores, -torch.inf)
+    threshold = _kth_largest(scores, count)
+    chosen = scores > threshold
+    tied = scores == threshold
+    num_tied, num_missing = int(tied.sum()), count - int(chosen.sum())
+    if num_tied == num_missing:
+        return chosen | tied
+    positions = tied.flatten().nonzero().squeeze(1)
+    drawn = random_subset(num_tied, num_missing, generator).to(positions.device)
+    flat = chosen.flatten()
+    flat[positions[drawn]] = True
+    return flat.reshape(among.shape)
+
+
+def drop_and_grow(
+    mask: Tensor,
+    *,
+    drop_scores: Tensor,
+    grow_scores: Tensor,
+    num_moved: int,
+    generator: torch.Generator,
+    layer: str,
+) -> Tensor:
+    """Drops the `num_moved` active entries of smallest drop score, then grows as many of largest grow score.
+
+    What was just dropped may grow again: it then never left, and keeps its value and optimizer state. The
+    number of active entries stays what it was. Raises `NonFiniteScoresError`, which names `layer`.
+    Reference: Evci et al. 2020, Rigging the Lottery, section 3 (arXiv:1911.11134).
+    """
+    num_active = int(mask.sum())
+    if num_moved == 0 or num_active == mask.numel():
+        return mask
+    kept = keep_largest(drop_scores, mask, count=num_active - num_moved, generator=generator, layer=layer)
+    return kept | keep_largest(grow_scores, ~kept, count=num_moved, generator=generator, layer=layer)
+
+
+def active_per_layer(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number of active entries of every mask, read from the device at once."""
+    if not masks:
+        return {}
+    counts = torch.stack([mask.sum() for mask in masks.values()]).tolist()
+    return dict(zip(masks, counts, strict=True))
+
+
+def layer_densities(masks: Mapping[str, Tensor]) -> dict[str, float]:
+    """Active share of every mask, in [0, 1]."""
+    return {name: count / masks[name].numel() for name, count in active_per_layer(masks).items()}
+
+
+def hash_masks(masks: Mapping[str, Tensor]) -> str:
+    """32 hexadecimal digits that are equal exactly for equal masks under equal names, on any device."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, mask in sorted(masks.items()):
+        digest.update(f"{name}{tuple(mask.shape)}".encode())
+        digest.update(np.packbits(mask.cpu().contiguous().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _check_finite(scores: Tensor, layer: str) -> None:
+    low, high = torch.stack(torch.aminmax(scores)).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NonFiniteScoresError(f"scores of {layer} reach from {low} to {high}; they must be finite")
+
+
+def _kth_largest(scores: Tensor, count: int) -> Tensor:
+    """The `count`-th largest score, (): a value, so that it is the same by whatever way it is found."""
+    flat = scores.flatten()
+    if flat.device.type != "cpu":
+        return torch.topk(flat, count, sorted=False).values.min()
+    rank = flat.numel() - count
+    return torch.from_numpy(np.partition(flat.numpy(), rank))[rank]  # ten times as fast as torch.kthvalue
