@@ -1,0 +1,173 @@
+"""Batches of a split that lies on the device as uint8: picked, augmented and normalised there.
+
+Nothing here loops over samples or waits for the device. Dimensions: B batch, C channels, H height, W width.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from workloads.data.dataset import Split
+from workloads.seeding import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Random mirroring, shift and cutout, each drawn per image; neutral by default.
+
+    flip: half of the images are mirrored left to right.
+    pad: images are padded by so many pixels on each side and cropped back to their size at a random place.
+    cutout: a square of this side is blanked around a random pixel, cut off at the border (arXiv 1708.04552).
+    Pixels are changed before normalisation, so padding and cutout are black, not the mean.
+    """
+
+    pad: int = 0
+    pad_mode: Literal["zeros", "reflect"] = "zeros"
+    flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        for name, size in (("pad", self.pad), ("cutout", self.cutout)):
+            if size < 0:
+                raise ValueError(f"{name} is {size}; it must be 0 or more pixels")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """images: (B, C, H, W) uint8, never written to; the result has the same shape, type and device."""
+        num, _, height, width = images.shape
+        if self.flip:
+            images = flip(images, _draw(2, (num,), generator, images.device))
+        if self.pad:
+            corners = _draw(2 * self.pad + 1, (2, num), generator, images.device)
+            images = crop(pad(images, self.pad, self.pad_mode), corners, height=height, width=width)
+        if self.cutout:
+            rows = _draw(height, (num,), generator, images.device)
+            columns = _draw(width, (num,), generator, images.device)
+            images = cut_out(images, rows, columns, side=self.cutout)
+        return images
+
+
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirrors the images whose entry in `mirrored: (B,)` is 1, and not those where it is 0."""
+    both = torch.cat((images, images.flip(3)))
+    return both.index_select(0, torch.arange(len(images), device=images.device) + mirrored * len(images))
+
+
+def pad(images: Tensor, size: int, mode: Literal["zeros", "reflect"]) -> Tensor:
+    """(B, C, H, W) -> (B, C, H + 2 size, W + 2 size); `reflect` does not repeat the border."""
+    if mode == "zeros":
+        return torch.nn.functional.pad(images, (size, size, size, size))
+    shortest = min(images.shape[2:])
+    if size >= shortest:
+        raise ValueError(f"pad is {size}; it must be below the image's side of {shortest} to be reflected")
+    for dim in (2, 3):
+        length = images.shape[dim]
+        before = images.narrow(dim, 1, size).flip(dim)
+        after = images.narrow(dim, length - 1 - size, size).flip(dim)
+        images = torch.cat((before, images, after), dim)
+    return images
+
+
+def crop(images: Tensor, corners: Tensor, *, height: int, width: int) -> Tensor:
+    """Cuts height x width out of each image; corners: (2, B), row and column of its upper left pixel.
+
+    One gather of whole pixel rows: every run of `width` bytes in the batch is a row of an overlapping view.
+    """
+    num, channels, full_height, full_width = images.shape
+    flat = images.contiguous().view(-1)
+    runs = flat.as_strided((flat.numel() - width + 1, width), (1, 1))
+    planes_BC1 = torch.arange(num * channels, device=images.device).view(num, channels, 1) * full_height
+    rows_B1H = (corners[0][:, None] + torch.arange(height, device=images.device))[:, None, :]
+    starts_BCH = (planes_BC1 + rows_B1H) * full_width + corners[1][:, None, None]
+    return runs.index_select(0, starts_BCH.view(-1)).view(num, channels, height, width)
+
+
+def cut_out(images: Tensor, rows: Tensor, columns: Tensor, *, side: int) -> Tensor:
+    """Blanks the square of `side` pixels around each centre in `rows, columns: (B,)`."""
+
+    def kept(centres: Tensor, length: int) -> Tensor:
+        offset = torch.arange(length, device=images.device) - (centres - side // 2)[:, None]
+        return (offset < 0) | (offset >= side)
+
+    keep = kept(rows, images.shape[2])[:, None, :, None] | kept(columns, images.shape[3])[:, None, None, :]
+    return images * keep.to(torch.uint8)
+
+
+class DeviceSplit:
+    """A split's uint8 images and its labels, resident on a device; on the CPU in the split's own memory."""
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        """mean, std: per channel, of images in [0, 1]; channels_last: memory layout of the batches made."""
+        self.device = torch.device(device)
+        self.images = _shared_tensor(split.images).to(self.device)
+        self.labels = _shared_tensor(split.labels).to(self.device)
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        scale = 1 / (255 * np.asarray(std, dtype=np.float64))
+        self._scale = self._per_pixel(scale)
+        self._shift = self._per_pixel(-np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(
+        self, indices: Tensor, augmentation: Augmentation, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, C, H, W) float32 and labels (B,) int64 of the rows `indices: (B,)` int64."""
+        rows = _without_waiting(indices, self.device)
+        images = augmentation(self.images.index_select(0, rows), generator)
+        return self.normalise(images), self.labels.index_select(0, rows)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in order, for evaluation; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, start + batch_size)
+            yield self.normalise(self.images[rows]), self.labels[rows]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(images / 255 - mean) / std as float32, scaled and shifted in place; images: (B, C, H, W) uint8."""
+        converted = images.to(torch.float32, memory_format=self._memory_format)
+        return converted.mul_(self._scale).add_(self._shift)
+
+    def _per_pixel(self, by_channel: npt.NDArray[np.float64]) -> Tensor:
+        """(C,) -> (1, C, H, W) in the layout of the batches, where broadcasting 3 channels is slow."""
+        tensor = torch.tensor(by_channel, dtype=torch.float32, device=self.device).view(1, -1, 1, 1)
+        repeated = tensor.expand(1, *self.images.shape[1:])
+        return repeated.clone(memory_format=self._memory_format)
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """The order of the rows in one epoch: (num_rows,) int64 on the CPU, of seed and epoch alone."""
+    return torch.randperm(num_rows, generator=stream(seed, "order", epoch))
+
+
+def _draw(bound: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Integers in [0, bound), drawn where the generator lives: a CPU generator serves every device alike."""
+    drawn = torch.randint(bound, shape, generator=generator, device=generator.device)
+    return _without_waiting(drawn, device)
+
+
+def _without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; from the CPU through pinned memory, as a copy from pageable memory may wait."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _shared_tensor(array: npt.NDArray[np.generic]) -> Tensor:
+    """A tensor over the array's memory, which may be read-only (a memory map): it is never written."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(np.ascontiguousarray(array))

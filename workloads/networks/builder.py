@@ -1,0 +1,17 @@
+"""The protocol of a model plug-in: a table of sizes that becomes a network for given images and classes."""
+
+from typing import Protocol
+
+from torch import nn
+
+
+class ModelBuilder(Protocol):
+    """A frozen dataclass in `workloads/models`."""
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """A fresh network from (B, C, H, W) float32 to logits (B, num_classes), image_shape: (C, H, W).
+
+        Initialised from torch's global generator, which the caller seeds. Raises `ValueError`, naming the
+        field, where the network cannot take images of that shape.
+        """
+        ...
