@@ -1,0 +1,88 @@
+"""Which runs repeat one another: the same resolved spec but for the seed, on the same geometry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+LABELS = ("data", "model", "method", "density", "ipc")
+GEOMETRY = ("kind", "stage", "num_workers", "device")
+_NO_IDENTITY = ("seed", "seeds", "name", "resources")
+_SAID_BY_LABELS = frozenset(
+    {"kind", "data.name", "model.name", "method.name", "method.density", "method.ipc", "data.ipc"}
+)
+
+
+def label_cells(runs: pa.Table) -> pd.DataFrame:
+    """The runs with a column `cell` (0, 1, ...), equal for repetitions, and one per setting that differs.
+
+    Settings are named by their dotted key in the spec and listed in `frame.attrs["settings"]`. Of two runs of
+    one cell and seed (made by different versions, say) the one that ended last is kept.
+    """
+    frame = runs.to_pandas()
+    frame["_spec"] = pd.Series([_flat_spec(text) for text in frame["spec_json"]], dtype=object)
+    identity = pd.Series([_canonical(spec) for spec in frame["_spec"]], dtype=object)
+    frame["cell"] = _codes([frame[name] for name in GEOMETRY] + [identity])
+    by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
+    frame = by_end.drop_duplicates(["cell", "seed"], keep="last").sort_index().reset_index(drop=True)
+    settings = _settings(frame.drop_duplicates("cell").reset_index(drop=True))
+    for key in settings:
+        frame[key] = pd.Series([_shown(spec.get(key)) for spec in frame["_spec"]], dtype=object)
+    frame = frame.drop(columns="_spec")
+    frame.attrs["settings"] = settings
+    return frame
+
+
+def _flat_spec(text: str) -> dict[str, Any]:
+    """Every value of a spec by its dotted key, without what does not tell cells apart."""
+    spec = json.loads(text)
+    if not isinstance(spec, dict):
+        raise ValueError(f"spec_json is {text[:80]!r}; it must be a JSON object")
+    return dict(_flat({key: value for key, value in spec.items() if key not in _NO_IDENTITY}, ""))
+
+
+def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _settings(cells: pd.DataFrame) -> list[str]:
+    """Keys that differ among the cells that have them, then whatever else is needed to tell all cells apart.
+
+    A key that only one method has, with one value, says nothing beyond the method's name and is left out.
+    """
+    specs: list[dict[str, Any]] = list(cells["_spec"])
+    keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if key not in _SAID_BY_LABELS]
+    values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
+    chosen = [key for key in keys if len(set(values[key]) - {None}) > 1]
+    told = _codes(
+        [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
+    )
+    for key in keys:
+        finer = _codes([told, pd.Series(values[key], dtype=object)])
+        if finer.nunique() > told.nunique():
+            told = finer
+            chosen.append(key)
+    return chosen
+
+
+def _codes(columns: Sequence[pd.Series[Any]]) -> pd.Series[int]:
+    """Numbers 0, 1, ... for equal rows, in order of appearance; nulls equal one another."""
+    frame = pd.concat([column.rename(number) for number, column in enumerate(columns)], axis=1)
+    return frame.groupby(list(frame.columns), sort=False, dropna=False).ngroup()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _shown(value: Any) -> str | float | int | bool | None:
+    """Plain values as they are, lists and tables as JSON."""
+    return value if isinstance(value, str | float | int | bool | None) else _canonical(value)

@@ -1,0 +1,52 @@
+"""Where things lie in the folder that a run leaves; the only place that knows file names."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One folder of results. Nothing is created before something is written into it."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    @property
+    def spec(self) -> Path:
+        """The resolved spec as run."""
+        return self.path / "spec.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.path / "report.html"
+
+    def table(self, name: str) -> Path:
+        """The folder of one table's Parquet files: `runs`, `metrics` or `curves`."""
+        return self.path / "results" / name
+
+    def artifact(self, run_key: str) -> Path:
+        """The folder of what one run leaves besides its rows."""
+        return self.path / "artifacts" / plain_name(run_key)
+
+    def predictions(self, run_key: str) -> Path:
+        """The final network's logits."""
+        return self.artifact(run_key) / "predictions.parquet"
+
+    def checkpoints(self, run_key: str) -> Path:
+        """The folder of one run's checkpoints."""
+        return self.artifact(run_key) / "checkpoints"
+
+
+def plain_name(name: str) -> str:
+    """The name itself if it can stand as one file name anywhere; raises `ValueError` otherwise."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(
+            f"run_key is {name!r}; it may hold letters, digits, '_', '-', '.' and starts with none of '-.'"
+        )
+    return name

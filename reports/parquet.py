@@ -1,0 +1,90 @@
+"""One Parquet file of one of our tables: written with the documented schema, read into it at any age."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reports import records
+from reports.durable import write_durably
+
+_UNITS_KEY = b"units"
+
+
+class NewerSchemaError(ValueError):
+    """The file was written by a later version of pruneyard than this one."""
+
+
+class ForeignFileError(ValueError):
+    """The file is no whole Parquet file of ours."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file's rows and the units it covers. A unit is one attempt of one run: `<run_key>-<attempt>`."""
+
+    path: Path
+    units: frozenset[str]
+    table: pa.Table
+    compacted: bool
+
+
+def write_part(path: Path, table: pa.Table, *, units: Sequence[str] | None = None) -> None:
+    """Write one file. A compacted one is given its `units`; without them it covers the unit of its name."""
+    if units is not None:
+        covered = json.dumps(list(units)).encode()
+        table = table.replace_schema_metadata({**table.schema.metadata, _UNITS_KEY: covered})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd" if units is not None else "snappy")
+    write_durably(path, memoryview(sink.getvalue()))
+
+
+def read_part(path: Path, name: str, columns: Sequence[str] | None = None) -> Part:
+    """Read one file of table `name` as the present schema, or some of its columns.
+
+    Raises `FileNotFoundError` if it is gone, `ForeignFileError` if not ours, `NewerSchemaError` if newer.
+    """
+    content = path.read_bytes()
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as problem:
+        raise ForeignFileError(f"{path} is not a whole Parquet file: {problem}") from problem
+    metadata = table.schema.metadata or {}
+    _check_version(path, metadata)
+    schema = records.schema(name)
+    wanted = schema if columns is None else pa.schema([schema.field(column) for column in columns])
+    compacted = _UNITS_KEY in metadata
+    units = frozenset(json.loads(metadata[_UNITS_KEY])) if compacted else frozenset([path.stem])
+    return Part(
+        path, units, table if table.schema.equals(wanted) else _upgraded(path, table, wanted), compacted
+    )
+
+
+def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
+    stated = metadata.get(records.VERSION_KEY, b"").decode()
+    if not stated.isdigit():
+        raise ForeignFileError(f"{path} states no schema_version")
+    if int(stated) > records.SCHEMA_VERSION:
+        raise NewerSchemaError(
+            f"{path} has schema_version {stated}; this pruneyard reads up to {records.SCHEMA_VERSION}: update"
+        )
+
+
+def _upgraded(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Columns that an older version did not have yet are null; columns added later are therefore nullable."""
+    columns = []
+    for field in schema:
+        if field.name in table.column_names:
+            columns.append(_cast(table.column(field.name), field.type))
+        elif field.nullable:
+            columns.append(pa.nulls(table.num_rows, field.type))
+        else:
+            raise ForeignFileError(f"{path} lacks column {field.name}")
+    return pa.table(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)

@@ -1,0 +1,73 @@
+"""The final network's logits, split by split: any calibration metric can be computed from them again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reports import records
+from reports.durable import write_durably
+
+Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`."""
+
+
+def write_predictions(path: Path, splits: Mapping[str, Prediction]) -> None:
+    """Write one file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 each)."""
+    widths = {split: logits.shape[1:] for split, (_, _, logits) in splits.items()}
+    if len(set(widths.values())) != 1 or any(len(width) != 1 for width in widths.values()):
+        raise ValueError(f"logits have shapes (N, *) {widths}; every split must have (N, C) with the same C")
+    tables = [_table(split, *prediction) for split, prediction in splits.items()]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), sink, compression="zstd")
+    write_durably(path, memoryview(sink.getvalue()))
+
+
+def read_predictions(path: Path) -> dict[str, Prediction]:
+    """What `write_predictions` was given, in its order. Raises `ValueError` for a file of a newer version."""
+    table = pq.read_table(path)
+    stated = int((table.schema.metadata or {}).get(records.VERSION_KEY, b"0"))
+    if not 1 <= stated <= records.SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema_version {stated}; this pruneyard reads 1 to {records.SCHEMA_VERSION}: update"
+        )
+    names = table.column("split").to_numpy()
+    row_ids, labels = (table.column(name).to_numpy() for name in ("row_id", "label"))
+    logits = table.column("logits").combine_chunks()
+    logits_NC = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
+    picked = {split: names == split for split in dict.fromkeys(names.tolist())}
+    return {split: (row_ids[rows], labels[rows], logits_NC[rows]) for split, rows in picked.items()}
+
+
+def _table(
+    split: str,
+    row_ids: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32],
+) -> pa.Table:
+    if not len(row_ids) == len(labels) == len(logits):
+        raise ValueError(
+            f"split {split} has {len(row_ids)} row_ids, {len(labels)} labels and {len(logits)} logits; "
+            "they must be equally many"
+        )
+    num_classes = logits.shape[1]
+    flat = pa.array(np.ascontiguousarray(logits, dtype=np.float32).reshape(-1))
+    schema = pa.schema(
+        {
+            "split": pa.dictionary(pa.int32(), pa.string()),
+            "row_id": pa.int64(),
+            "label": pa.int64(),
+            "logits": pa.list_(pa.float32(), num_classes),
+        },
+        metadata={records.VERSION_KEY: str(records.SCHEMA_VERSION).encode(), b"table": b"predictions"},
+    )
+    columns = [
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(row_ids), np.int32)), pa.array([split])),
+        pa.array(np.asarray(row_ids, np.int64)),
+        pa.array(np.asarray(labels, np.int64)),
+        pa.FixedSizeListArray.from_arrays(flat, num_classes),
+    ]
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,172 @@
+"""The documented, versioned Parquet schemas: what one run leaves, as rows of `runs`, `metrics` and `curves`.
+
+A record class is the single source of its table: names, types, nullability and descriptions are read from it.
+"""
+
+import inspect
+import types
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"schema_version"
+
+_TEXT = pa.string()
+_REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())
+_COUNT = pa.int64()
+_NUMBER = pa.float64()
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "COMPLETED"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Arrow type of a field and the sentence that documents it."""
+
+    type: pa.DataType
+    description: str
+
+
+_RunKey = Annotated[str, Column(_REPEATED_TEXT, "run the row belongs to")]
+_Attempt = Annotated[int, Column(_COUNT, "attempt of that run which wrote the row")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One row of `runs`: one attempt of one job, written when the attempt ended."""
+
+    run_key: Annotated[str, Column(_TEXT, "short hash of the resolved spec; same key, same numbers")]
+    study: Annotated[str, Column(_TEXT, "name of the spec the run was planned by")]
+    stage: Annotated[str | None, Column(_TEXT, "stage of a chain; null outside chains")]
+    kind: Annotated[str, Column(_TEXT, "family of jobs: sparse, distill, calibrate")]
+    trial_id: Annotated[str | None, Column(_TEXT, "the scheduler's name of the trial; null without one")]
+    attempt: Annotated[int, Column(_COUNT, "which start of this run; the newest counts")]
+    parent_key: Annotated[
+        str | None, Column(_TEXT, "run this one was copied from or took its input from; null if none")
+    ]
+    status: Annotated[Status, Column(_TEXT, "COMPLETED, PRUNED (stopped early), FAILED or INTERRUPTED")]
+    error: Annotated[str | None, Column(_TEXT, "traceback of a failed attempt; null otherwise")]
+    seed: Annotated[int, Column(_COUNT, "seed of every random stream of the run")]
+    data: Annotated[str, Column(_TEXT, "name of the data set")]
+    model: Annotated[str, Column(_TEXT, "name of the model")]
+    method: Annotated[str, Column(_TEXT, "name of the method")]
+    density: Annotated[
+        float | None, Column(_NUMBER, "active / all prunable weights, in (0, 1]; null where not applicable")
+    ]
+    ipc: Annotated[int | None, Column(_COUNT, "synthetic images per class; null where not applicable")]
+    spec_json: Annotated[str, Column(_TEXT, "the resolved spec of this one job as JSON")]
+    started_at: Annotated[datetime, Column(_TIME, "when the attempt started, UTC")]
+    ended_at: Annotated[datetime, Column(_TIME, "when the attempt ended, UTC")]
+    wall_s: Annotated[float, Column(_NUMBER, "seconds from start to end, set-up and evaluation included")]
+    train_s: Annotated[float | None, Column(_NUMBER, "seconds spent in training steps")]
+    device: Annotated[str, Column(_TEXT, "device the run computed on")]
+    num_workers: Annotated[int, Column(_COUNT, "ranks the run was trained with")]
+    train_flops: Annotated[
+        float | None,
+        Column(_NUMBER, "counted training FLOPs (2 per multiply-add) with masks; null if not countable"),
+    ]
+    num_parameters: Annotated[int | None, Column(_COUNT, "all trainable parameters")]
+    num_active: Annotated[int | None, Column(_COUNT, "parameters not masked out at the end")]
+    peak_memory_bytes: Annotated[int | None, Column(_COUNT, "largest memory use seen; null if not measured")]
+    code_version: Annotated[str, Column(_TEXT, "version of pruneyard")]
+    torch_version: Annotated[str, Column(_TEXT, "version of torch")]
+    artifact: Annotated[str | None, Column(_TEXT, "where the run's files lie; null if it left none")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """One row of `metrics`: one value of one metric at one evaluation.
+
+    The run key and the attempt are added on writing.
+    """
+
+    step: Annotated[int, Column(_COUNT, "optimizer updates done")]
+    epoch: Annotated[float, Column(_NUMBER, "passes over the training split, derived from step, for display")]
+    split: Annotated[str, Column(_REPEATED_TEXT, "train, val, calib, test or ood")]
+    name: Annotated[str, Column(_REPEATED_TEXT, "name of the metric: accuracy, nll, ece, ...")]
+    value: Annotated[
+        float, Column(_NUMBER, "a fraction in [0, 1] or nats, never percent; NaN if the run gave NaN")
+    ]
+    wall_s: Annotated[float, Column(_NUMBER, "seconds since the attempt started")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRow:
+    """One row of `curves`: one point of a curve.
+
+    The run key and the attempt are added on writing.
+
+    Known names: `density` (key = layer, y = its density) and `reliability` (key = split, x = mean confidence
+    of the bin, y = accuracy in the bin, count = samples in the bin).
+    """
+
+    name: Annotated[str, Column(_REPEATED_TEXT, "name of the curve: density, reliability, ...")]
+    step: Annotated[int, Column(_COUNT, "optimizer updates done when it was taken")]
+    key: Annotated[str, Column(_REPEATED_TEXT, "which line of the curve: a layer, a split")]
+    x: Annotated[float | None, Column(_NUMBER, "abscissa; null for a single value per key")] = None
+    y: Annotated[float, Column(_NUMBER, "ordinate")]
+    count: Annotated[int | None, Column(_COUNT, "samples the point rests on; null if not applicable")] = None
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The columns that the store puts in front of metric and curve rows."""
+
+    run_key: _RunKey
+    attempt: _Attempt
+
+
+TABLES: dict[str, tuple[type[Any], ...]] = {
+    "runs": (RunRecord,),
+    "metrics": (_Owner, MetricRow),
+    "curves": (_Owner, CurveRow),
+}
+"""The record classes whose fields, in order, are the columns of a table."""
+
+
+@cache
+def schema(table: str) -> pa.Schema:
+    """The Arrow schema of `runs`, `metrics` or `curves`; each field carries its description as metadata."""
+    columns = [column for record in TABLES[table] for column in _columns(record)]
+    return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), b"table": table.encode()})
+
+
+def _columns(record: type[Any]) -> list[pa.Field]:
+    hints = get_type_hints(record, include_extras=True)
+    return [_column(field.name, hints[field.name]) for field in fields(record)]
+
+
+def _column(name: str, annotated: Any) -> pa.Field:
+    kind, column = get_args(annotated)
+    nullable = get_origin(kind) in (Union, types.UnionType)
+    return pa.field(name, column.type, nullable, metadata={b"description": column.description.encode()})
+
+
+def schema_markdown() -> str:
+    """The page that documents all tables, made from the schemas."""
+    parts = [f"Schema version {SCHEMA_VERSION}. Times are UTC; fractions lie in [0, 1].\n"]
+    for table, records in TABLES.items():
+        parts.append(f"## {table}\n\n{inspect.cleandoc(records[-1].__doc__ or '')}\n")
+        parts.append("| column | type | null | meaning |\n|---|---|---|---|")
+        parts.extend(_markdown_row(field) for field in schema(table))
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _markdown_row(field: pa.Field) -> str:
+    kind = "string" if pa.types.is_dictionary(field.type) else str(field.type)
+    description = field.metadata[b"description"].decode()
+    return f"| `{field.name}` | {kind} | {'yes' if field.nullable else 'no'} | {description} |"

@@ -1,0 +1,49 @@
+"""Means over seeds and how far to trust them. Functions on arrays; they know neither files nor plots.
+
+Axis legend: S = seeds, the unit of replication; anything before it is kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Mean, standard deviation and interval over seeds. On one seed `sd`, `low` and `high` are NaN."""
+
+    num: int
+    mean: Floats
+    sd: Floats
+    low: Floats
+    high: Floats
+
+
+def estimate(values: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Estimate the mean of `values: (..., S)` over its last axis. A NaN among the seeds gives NaN."""
+    values_S = np.asarray(values, dtype=np.float64)
+    num = values_S.shape[-1]
+    if num == 0:
+        raise ValueError(f"values have shape {values_S.shape}; there must be at least one seed")
+    mean = values_S.mean(axis=-1)
+    sd = values_S.std(axis=-1, ddof=1) if num > 1 else np.full_like(mean, np.nan)
+    half = half_width(sd, num, level=level)
+    return Estimate(num=num, mean=mean, sd=sd, low=mean - half, high=mean + half)
+
+
+def half_width(sd: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) -> Floats:
+    """Half the width of the t interval for a mean of `num` values with deviation `sd`; NaN if num < 2.
+
+    Reference: Student, "The probable error of a mean", Biometrika 1908.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie in (0, 1)")
+    counts = np.asarray(num, dtype=np.float64)
+    several = np.where(counts > 1, counts, np.nan)
+    return np.asarray(
+        stats.t.ppf((1 + level) / 2, several - 1) * np.asarray(sd) / np.sqrt(several), dtype=np.float64
+    )

@@ -1,0 +1,112 @@
+"""The table at the end of a study: one row per cell, means over seeds with interval, what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow as pa
+
+from reports.cells import GEOMETRY, LABELS, label_cells
+from reports.records import Status
+from reports.statistics import estimate
+
+_FAMILIAR = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95")
+_COUNTS = {
+    "num_seeds": Status.COMPLETED,
+    "censored": Status.PRUNED,
+    "failed": Status.FAILED,
+    "interrupted": Status.INTERRUPTED,
+}
+_COSTS = ("num_parameters", "num_active", "train_flops", "train_s")
+
+
+def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per cell: labels, settings that differ, counts by status, and means over COMPLETED seeds.
+
+    A measure is `split/name`; by default all of the test split, or of val if nothing was tested. For each
+    there are the columns `test/accuracy` (mean over seeds of each run's last step), `test/accuracy_low` and
+    `test/accuracy_high` (95% t interval; NaN on one seed). `num_active`, `train_flops`, `train_s` are means.
+    A cell that no run completed has NaN. `frame.attrs` lists the `measures` and the `settings`.
+    """
+    labelled = label_cells(runs)
+    settings: list[str] = labelled.attrs["settings"]
+    finals = final_values(metrics)
+    measures = list(measures) or default_measures(finals)
+    labelled = pd.concat([labelled, _by_run(finals, measures, labelled["run_key"])], axis=1)
+    shown = [*GEOMETRY[:2], *LABELS, *GEOMETRY[2:], *settings]
+    rows = [_row(group, shown, measures) for _, group in labelled.groupby("cell", sort=True)]
+    columns = [*shown, *_COUNTS, *(name for measure in measures for name in _three(measure)), *_COSTS]
+    table = _sorted(pd.DataFrame(rows, columns=columns))
+    table.attrs = {"measures": measures, "settings": settings}
+    return table
+
+
+def final_values(metrics: pa.Table) -> pd.DataFrame:
+    """The value of every measure at each run's last step: columns `run_key`, `measure`, `value`."""
+    frame = history(metrics)
+    last = frame.groupby(["run_key", "measure"], sort=False)["step"].transform("max")
+    return frame.loc[frame["step"] == last, ["run_key", "measure", "value"]].reset_index(drop=True)
+
+
+def history(metrics: pa.Table) -> pd.DataFrame:
+    """All metric rows with `measure` = `split/name`, one per run, step and measure.
+
+    A resumed run has rows of several attempts; where two evaluated the same step the newer one is kept.
+    """
+    frame = metrics.to_pandas()
+    for name in ("run_key", "split", "name"):
+        frame[name] = frame[name].astype("str")
+    frame["measure"] = frame["split"] + "/" + frame["name"]
+    ordered: pd.DataFrame = frame.sort_values(["run_key", "measure", "step", "attempt"], kind="stable")
+    return ordered.drop_duplicates(["run_key", "measure", "step"], keep="last").reset_index(drop=True)
+
+
+def default_measures(finals: pd.DataFrame) -> list[str]:
+    """All measures of the test and ood splits, or of val if nothing was tested, the familiar ones first."""
+    found = sorted(set(finals["measure"]), key=_rank)
+    tested = [measure for measure in found if measure.partition("/")[0] in ("test", "ood")]
+    return tested or [measure for measure in found if measure.startswith("val/")]
+
+
+def _rank(measure: str) -> tuple[bool, int, str]:
+    split, _, name = measure.partition("/")
+    return split == "ood", _FAMILIAR.index(name) if name in _FAMILIAR else len(_FAMILIAR), measure
+
+
+def _three(measure: str) -> tuple[str, str, str]:
+    return measure, f"{measure}_low", f"{measure}_high"
+
+
+def _by_run(finals: pd.DataFrame, measures: Sequence[str], keys: pd.Series[str]) -> pd.DataFrame:
+    """A column per measure, in the order of `keys`; NaN where a run lacks it."""
+    columns = {}
+    for measure in measures:
+        chosen = finals[finals["measure"] == measure]
+        values = dict(zip(chosen["run_key"], chosen["value"], strict=True))
+        columns[measure] = [values.get(key, math.nan) for key in keys]
+    return pd.DataFrame(columns, index=keys.index, dtype="float64")
+
+
+def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> dict[str, object]:
+    """One cell from its runs."""
+    row: dict[str, object] = {name: group[name].iloc[0] for name in shown}
+    row.update({name: int((group["status"] == status).sum()) for name, status in _COUNTS.items()})
+    completed = group[group["status"] == Status.COMPLETED]
+    if completed.empty:
+        return row
+    for measure in measures:
+        mean, low, high = _three(measure)
+        found = estimate(completed[measure].astype("float64"))
+        row.update({mean: float(found.mean), low: float(found.low), high: float(found.high)})
+    row.update({name: float(completed[name].astype("float64").mean(skipna=False)) for name in _COSTS})
+    return row
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    """Equal data and model together, each method from dense to sparse."""
+    order = ["kind", "data", "model", "method", "density", "ipc"]
+    ascending = [name != "density" for name in order]
+    ordered: pd.DataFrame = table.sort_values(order, ascending=ascending, kind="stable", na_position="first")
+    return ordered.reset_index(drop=True)
