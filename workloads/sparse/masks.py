@@ -67,16 +67,34 @@ def keep_largest(
         return torch.zeros_like(among)
     scores = torch.where(among, scores, -torch.inf)
     threshold = _kth_largest(scores, count)
-    chosen = scores > threshold
-    tied = scores == threshold
-    num_tied, num_missing = int(tied.sum()), count - int(chosen.sum())
-    if num_tied == num_missing:
-        return chosen | tied
-    positions = tied.flatten().nonzero().squeeze(1)
-    drawn = random_subset(num_tied, num_missing, generator).to(positions.device)
-    flat = chosen.flatten()
-    flat[positions[drawn]] = True
-    return flat.reshape(among.shape)
+    reached = scores >= threshold
+    if int(torch.count_nonzero(reached)) == count:
+        return reached
+    tied = (scores == threshold).flatten().nonzero().squeeze(1)
+    above = (scores > threshold).flatten()
+    drawn = random_subset(len(tied), count - int(torch.count_nonzero(above)), generator)
+    return above.index_fill_(0, tied[drawn.to(tied.device)], True).reshape(among.shape)
+
+
+def keep_largest_overall(
+    scores: Mapping[str, Tensor], among: Mapping[str, Tensor], *, count: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Masks of the `count` entries with the largest scores over all layers, at least one in each layer.
+
+    Published code has no such floor: there a layer may lose its last weight, and the network its output.
+    """
+    best = {n: keep_largest(scores[n], m, count=1, generator=generator, layer=n) for n, m in among.items()}
+    rest = keep_largest(
+        torch.cat([scores[name].flatten() for name in among]),
+        torch.cat([(among[name] & ~best[name]).flatten() for name in among]),
+        count=count - len(among),
+        generator=generator,
+        layer=", ".join(among),
+    )
+    parts = torch.split(rest, [mask.numel() for mask in among.values()])
+    return {
+        name: best[name] | part.reshape(best[name].shape) for name, part in zip(among, parts, strict=True)
+    }
 
 
 def drop_and_grow(
@@ -94,7 +112,7 @@ def drop_and_grow(
     number of active entries stays what it was. Raises `NonFiniteScoresError`, which names `layer`.
     Reference: Evci et al. 2020, Rigging the Lottery, section 3 (arXiv:1911.11134).
     """
-    num_active = int(mask.sum())
+    num_active = int(torch.count_nonzero(mask))
     if num_moved == 0 or num_active == mask.numel():
         return mask
     kept = keep_largest(drop_scores, mask, count=num_active - num_moved, generator=generator, layer=layer)
@@ -105,7 +123,7 @@ def active_per_layer(masks: Mapping[str, Tensor]) -> dict[str, int]:
     """Number of active entries of every mask, read from the device at once."""
     if not masks:
         return {}
-    counts = torch.stack([mask.sum() for mask in masks.values()]).tolist()
+    counts = torch.stack([torch.count_nonzero(mask) for mask in masks.values()]).tolist()
     return dict(zip(masks, counts, strict=True))
 
 
@@ -134,5 +152,4 @@ def _kth_largest(scores: Tensor, count: int) -> Tensor:
     flat = scores.flatten()
     if flat.device.type != "cpu":
         return torch.topk(flat, count, sorted=False).values.min()
-    rank = flat.numel() - count
-    return torch.from_numpy(np.partition(flat.numpy(), rank))[rank]  # ten times as fast as torch.kthvalue
+    return torch.from_numpy(np.sort(flat.numpy()))[-count]  # faster than kthvalue; partition is slow on ties

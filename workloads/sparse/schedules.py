@@ -51,3 +51,43 @@ class UpdateSchedule:
         if self.decay == "inverse_power":
             return float((1 - step / end) ** self.power)
         return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CubicSchedule:
+    """Gradual pruning: fast at first, slower as less is left, and exactly at the target with the last update.
+
+    With t from 0 at `begin` to 1 at `end`, 1 - (1 - t)^3 of the final sparsity is reached; half-way that is
+    7/8. Updates are due at `every`, 2 `every`, ... steps after `begin`, and at the end itself.
+    Reference: Zhu and Gupta 2017, To prune, or not to prune (arXiv:1710.01878).
+    """
+
+    begin: float = 0.2  # share of the budget up to which everything is dense
+    end: float = 0.75  # share of the budget at which the target is reached, by the last step at the latest
+    every: int = 100  # steps between updates
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= 1:
+            raise ValueError(f"begin is {self.begin}; it must lie in [0, 1], a share of the budget")
+        if not self.begin <= self.end <= 1:
+            raise ValueError(
+                f"end is {self.end}; it must lie in [{self.begin}, 1], from begin to the whole budget"
+            )
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; it must be at least 1 step")
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """Whether weights are pruned at this step."""
+        first, last = self._span(num_steps)
+        return step == last or (first < step < last and (step - first) % self.every == 0)
+
+    def reached(self, step: int, *, num_steps: int) -> float:
+        """Share of the final sparsity at this step, in [0, 1]; 1 from the end on."""
+        first, last = self._span(num_steps)
+        if step >= last:
+            return 1.0
+        return 1 - (1 - max(0.0, (step - first) / (last - first))) ** 3
+
+    def _span(self, num_steps: int) -> tuple[int, int]:
+        """Steps of `begin` and `end`."""
+        return round(self.begin * num_steps), min(round(self.end * num_steps), num_steps - 1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workloads.sparse.distributions import active_counts
-from workloads.sparse.masks import drop_and_grow, random_masks
+from workloads.sparse.masks import active_per_layer, drop_and_grow, random_masks
 from workloads.sparse.schedules import UpdateSchedule
 
 
@@ -134,12 +134,13 @@ class DropAndGrow(RandomStart):
     def update(self, state: SparseState, moment: Moment) -> SparseState:
         """Moves every mask; the other tensors stay."""
         fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
+        num_active = active_per_layer(state.masks)
         masks = {
             name: drop_and_grow(
                 mask,
                 drop_scores=self.drop_scores(name, state, moment),
                 grow_scores=self.grow_scores(name, state, moment),
-                num_moved=math.floor(fraction * int(mask.sum())),
+                num_moved=math.floor(fraction * num_active[name]),
                 generator=moment.generator,
                 layer=name,
             )

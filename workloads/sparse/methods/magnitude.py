@@ -1,0 +1,71 @@
+"""Start dense and prune the smallest weights step by step to the target.
+
+Reference: Zhu and Gupta 2017, To prune, or not to prune: exploring the efficacy of pruning (arXiv:1710.01878)
+
+What is pruned stays pruned. The optimizer steps at an update as well, as in published code. `distribution`
+shares the target over layers as for the other methods (the paper prunes uniformly); with a global scope one
+threshold does.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.masks import keep_largest, keep_largest_overall
+from workloads.sparse.schedules import CubicSchedule
+from workloads.sparse.updater import LayerDensities, Moment, SparseState, in_module_order
+
+__all__ = ["Magnitude"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Magnitude(LayerDensities):
+    """Gradual magnitude pruning (GMP)."""
+
+    replaces_step: ClassVar[bool] = False
+    grows_by_gradient: ClassVar[bool] = False
+
+    scope: Literal["layer", "global"] = (
+        "layer"  # where magnitudes are compared; global ignores `distribution`
+    )
+    schedule: CubicSchedule = field(default_factory=CubicSchedule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """All ones."""
+        return SparseState(
+            {name: torch.ones_like(weights[name], dtype=torch.bool) for name in self.counts(weights)}
+        )
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """By the schedule; never at density 1."""
+        return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Prunes to the schedule's density of this step."""
+        sparsity = self.schedule.reached(moment.step, num_steps=moment.num_steps)
+        masks = dict(in_module_order(state.masks, moment))
+        scores = {name: moment.weights[name].abs() for name in masks}
+        counts = {
+            name: scores[name].numel() - math.floor(sparsity * (scores[name].numel() - count))
+            for name, count in self.counts(moment.weights).items()
+        }
+        if self.scope == "global":
+            total = sum(counts.values())
+            masks = keep_largest_overall(scores, masks, count=total, generator=moment.generator)
+        else:
+            masks = {
+                name: keep_largest(
+                    scores[name], mask, count=counts[name], generator=moment.generator, layer=name
+                )
+                for name, mask in masks.items()
+            }
+        return SparseState(masks, state.tensors)
