@@ -145,7 +145,12 @@ class Source(ABC):
         """Reads, checks and splits the data."""
         published = self.read()
         for part, rows in (("train", published.train), ("test", published.test)):
-            _check_labels(rows, part=part, classes=published.classes)
+            check_labels(rows, part=part, classes=published.classes)
+        if published.train.images.shape[1:] != published.test.images.shape[1:]:
+            came, allowed = published.test.images.shape[1:], published.train.images.shape[1:]
+            raise ValueError(
+                f"test images are {came} (C, H, W); they must be {allowed} as the training images"
+            )
         usable = _at_most(published.train, self.max_train, seed=self.split_seed, field="max_train")
         test = _at_most(published.test, self.max_test, seed=self.split_seed, field="max_test")
         self._check_class_sizes(usable, published.classes)
@@ -201,7 +206,8 @@ def _at_most(rows: Split, limit: int | None, *, seed: int, field: str) -> Split:
     return rows.take(draw(rows.labels, apportion(np.bincount(rows.labels), limit), generator))
 
 
-def _check_labels(rows: Split, *, part: str, classes: Sequence[str]) -> None:
+def check_labels(rows: Split, *, part: str, classes: Sequence[str]) -> None:
+    """Raises `ValueError` for a part without rows or with a label outside 0 ... len(classes) - 1."""
     if len(rows) == 0:
         raise ValueError(f"the {part} data have no rows; there must be at least one")
     wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= len(classes)))

@@ -42,27 +42,30 @@ class ConvNet:
         if self.depth > deepest:
             images = f"images of {image_shape[1]}x{image_shape[2]}, which every block halves"
             raise ValueError(f"depth is {self.depth}; it must be at most {deepest} for {images}")
-        layers: list[nn.Module] = []
-        for block in range(self.depth):
-            padding = 1 if block else first_padding
-            layers.append(nn.Conv2d(channels, self.width, kernel_size=3, padding=padding))
-            layers += [*self._norm(height, width), nn.ReLU(), self._pool()]
+        network = nn.Sequential()
+        for number in range(1, self.depth + 1):
+            padding = first_padding if number == 1 else 1
+            block = nn.Sequential()
+            block.add_module("conv", nn.Conv2d(channels, self.width, kernel_size=3, padding=padding))
+            block.add_module("norm", self._norm(height, width))
+            block.add_module("relu", nn.ReLU())
+            block.add_module("pool", nn.AvgPool2d(2) if self.pooling == "avg" else nn.MaxPool2d(2))
+            network.add_module(f"block{number}", block)
             channels, height, width = self.width, height // 2, width // 2
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, num_classes))
+        network.add_module("flatten", nn.Flatten())
+        network.add_module("classifier", nn.Linear(channels * height * width, num_classes))
+        return network
 
-    def _norm(self, height: int, width: int) -> list[nn.Module]:
-        """The norm of one block, none or one layer, for maps of height x width."""
+    def _norm(self, height: int, width: int) -> nn.Module:
+        """The norm of one block, for maps of height x width."""
         match self.norm:
             case "none":
-                return []
+                return nn.Identity()
             case "batch":
-                return [nn.BatchNorm2d(self.width)]
+                return nn.BatchNorm2d(self.width)
             case "instance":
-                return [nn.GroupNorm(self.width, self.width)]
+                return nn.GroupNorm(self.width, self.width)
             case "group":
-                return [nn.GroupNorm(GROUPS, self.width)]
+                return nn.GroupNorm(GROUPS, self.width)
             case "layer":
-                return [nn.LayerNorm((self.width, height, width))]
-
-    def _pool(self) -> nn.Module:
-        return nn.AvgPool2d(2) if self.pooling == "avg" else nn.MaxPool2d(2)
+                return nn.LayerNorm((self.width, height, width))

@@ -7,7 +7,6 @@ Reference: LeCun et al., Gradient-based learning applied to document recognition
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -28,8 +27,12 @@ class Mlp:
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """See `workloads.networks.builder.ModelBuilder`."""
-        sizes = [prod(image_shape), *[self.width] * self.depth]
-        layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
+        network = nn.Sequential()
+        network.add_module("flatten", nn.Flatten())
+        units = prod(image_shape)
+        for number in range(1, self.depth + 1):
+            network.add_module(f"hidden{number}", nn.Linear(units, self.width))
+            network.add_module(f"relu{number}", nn.ReLU())
+            units = self.width
+        network.add_module("classifier", nn.Linear(units, num_classes))
+        return network

@@ -11,7 +11,7 @@ class ModelBuilder(Protocol):
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """A fresh network from (B, C, H, W) float32 to logits (B, num_classes), image_shape: (C, H, W).
 
-        Initialised from torch's global generator, which the caller seeds. Raises `ValueError`, naming the
-        field, where the network cannot take images of that shape.
+        Its last layer is called `classifier`, so that the rest can be used as features. It is initialised
+        from torch's global generator, which the caller seeds. Raises `ValueError` for too small images.
         """
         ...

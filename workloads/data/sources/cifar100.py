@@ -1,0 +1,24 @@
+"""50,000 + 10,000 colour pictures of 32x32 in 100 (fine) classes, from cifar-100-python through torchvision.
+
+The publisher's files are pickles; torchvision opens them only after comparing their MD5 sums.
+
+Reference: Krizhevsky, Learning multiple layers of features from tiny images, University of Toronto, 2009
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torchvision import datasets
+
+from workloads.data.torchvision_source import PickledBatches
+
+__all__ = ["Cifar100"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(PickledBatches):
+    files: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
+
+    def open(self, folder: Path, *, train: bool, download: bool) -> Any:
+        return datasets.CIFAR100(folder, train=train, download=download)

@@ -1,0 +1,103 @@
+"""Pictures inside Parquet files: PATH/train*.parquet and PATH/test*.parquet, as image hubs export them.
+
+The image column holds encoded pictures (PNG, JPEG), as bytes or as a struct with a field `bytes`; the label
+column holds integers. Test rows are those of test*.parquet, else of validation*.parquet, else held out.
+Rows are numbered through the files in the order of their names. Pictures are decoded once and then cached.
+
+Reference: the Image feature of the Hugging Face datasets library
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from workloads.data.array_cache import cached_array
+from workloads.data.dataset import Published, Split
+from workloads.data.decoding import decode
+from workloads.data.folders import FileSource
+from workloads.data.held_out import HoldsOutTest
+
+__all__ = ["ImageParquet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageParquet(FileSource, HoldsOutTest):
+    path: str  # folder: absolute, or relative to one of the folders searched
+    image_column: str = "img"
+    label_column: str = "label"
+    classes: tuple[str, ...] = ()  # names by label; () takes 0 ... the largest training label
+    resize: int | None = None  # side in pixels; needed where the pictures differ in size
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resize is not None and self.resize < 1:
+            raise ValueError(f"resize is {self.resize}; it must be at least 1 pixel")
+
+    def read(self) -> Published:
+        remedy = f"put {self.path}/train*.parquet into one of these, or set root"
+        folder = self.find(self.path, remedy=remedy) / self.path
+        parts = {name: sorted(folder.glob(f"{name}*.parquet")) for name in ("train", "test", "validation")}
+        if not parts["train"]:
+            raise ValueError(f"{folder} has no train*.parquet; there must be at least one")
+        labels = _labels(parts["train"], self.label_column, num_classes=len(self.classes) or None)
+        classes = self.classes or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
+        train = Split.from_arrays(self._images(parts["train"]), labels)
+        held = parts["test"] or parts["validation"]
+        if not held:
+            return self.hold_out_test(train, classes)
+        labels = _labels(held, self.label_column, num_classes=len(classes))
+        return Published(classes=classes, train=train, test=Split.from_arrays(self._images(held), labels))
+
+    def _images(self, files: Sequence[Path]) -> npt.NDArray[np.uint8]:
+        """(N, C, H, W) of all rows of several files."""
+
+        def make() -> npt.NDArray[np.uint8]:
+            encoded, names = [], []
+            for file in files:
+                for row, value in enumerate(_column(file, self.image_column)):
+                    names.append(f"{file}, row {row}, column {self.image_column}")
+                    encoded.append(_bytes(value, names[-1]))
+            return decode(encoded, where=names.__getitem__, resize=self.resize)
+
+        return cached_array(make, files=files, options=f"parquet {self.image_column} resize={self.resize}")
+
+
+def _labels(files: Sequence[Path], column: str, *, num_classes: int | None) -> npt.NDArray[np.int64]:
+    """(N,) labels of several files; raises `ValueError` naming file and row of one that is no class."""
+    parts = []
+    for file in files:
+        values = _column(file, column)
+        if not pd.api.types.is_integer_dtype(values):
+            raise ValueError(
+                f"{file} has column {column} of type {values.dtype}; it must hold integers in every row"
+            )
+        labels = values.to_numpy(dtype=np.int64)
+        wrong = np.flatnonzero((labels < 0) | (labels >= (num_classes or np.inf)))
+        if len(wrong):
+            allowed = f"0 ... {num_classes - 1}" if num_classes else "0 and above"
+            raise ValueError(f"{file}, row {wrong[0]} has label {labels[wrong[0]]}; it must lie in {allowed}")
+        parts.append(labels)
+    return np.concatenate(parts)
+
+
+def _column(file: Path, name: str) -> "pd.Series[Any]":
+    try:
+        return pd.read_parquet(file, columns=[name])[name]
+    except (KeyError, OSError, ValueError) as error:
+        reason = str(error).replace("\n", "; ")
+        raise ValueError(f"{file} has no column {name!r} that can be read: {reason}") from error
+
+
+def _bytes(value: Any, where: str) -> bytes:
+    """The encoded picture of one cell."""
+    encoded = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(encoded, bytes):
+        raise ValueError(
+            f"{where} holds {type(encoded).__name__}; it must hold the bytes of an encoded picture"
+        )
+    return encoded

@@ -1,0 +1,28 @@
+"""ResNet-18 for small images: four stages of two basic blocks.
+
+The stem is one 3x3 convolution without pooling, as small images need. Convolutions start He-normal (fan-out);
+the last batch norm of a block starts at 1 like all others.
+
+Reference: He, Zhang, Ren and Sun, Deep residual learning for image recognition, arXiv 1512.03385
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from workloads.networks.residual import basic_block, residual_network
+
+__all__ = ["ResNet18"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet18:
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """See `workloads.networks.builder.ModelBuilder`."""
+        return residual_network(
+            basic_block,
+            stem=64,
+            stages=((64, 2), (128, 2), (256, 2), (512, 2)),
+            in_channels=image_shape[0],
+            num_classes=num_classes,
+        )

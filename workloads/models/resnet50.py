@@ -1,0 +1,28 @@
+"""ResNet-50 for small images: four stages of 3, 4, 6 and 3 bottleneck blocks.
+
+The stem is one 3x3 convolution without pooling, as small images need. Convolutions start He-normal (fan-out);
+the last batch norm of a block starts at 1 like all others.
+
+Reference: He, Zhang, Ren and Sun, Deep residual learning for image recognition, arXiv 1512.03385
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from workloads.networks.residual import bottleneck, residual_network
+
+__all__ = ["ResNet50"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet50:
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """See `workloads.networks.builder.ModelBuilder`."""
+        return residual_network(
+            bottleneck,
+            stem=64,
+            stages=((256, 3), (512, 4), (1024, 6), (2048, 3)),
+            in_channels=image_shape[0],
+            num_classes=num_classes,
+        )

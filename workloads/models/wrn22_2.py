@@ -1,0 +1,61 @@
+"""WRN-22-2, the wide residual network of sparse-training papers: nine blocks of 32, 64 and 128 channels.
+
+Convolutions start He-normal (fan-out), as in the papers' code; no dropout.
+
+Reference: Zagoruyko and Komodakis, Wide residual networks, arXiv 1605.07146
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from workloads.networks.initialisation import he_normal
+from workloads.networks.residual import add_classifier, conv1x1, conv3x3
+
+__all__ = ["Wrn22x2"]
+
+STEM = 16
+STAGES = (32, 64, 128)
+BLOCKS_PER_STAGE = 3  # (22 - 4) / 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrn22x2:
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """See `workloads.networks.builder.ModelBuilder`."""
+        network = nn.Sequential()
+        network.add_module("stem", conv3x3(image_shape[0], STEM))
+        channels = STEM
+        for number, out_channels in enumerate(STAGES, start=1):
+            stage = nn.Sequential(PreActivationBlock(channels, out_channels, stride=1 if number == 1 else 2))
+            for _ in range(BLOCKS_PER_STAGE - 1):
+                stage.append(PreActivationBlock(out_channels, out_channels, stride=1))
+            network.add_module(f"stage{number}", stage)
+            channels = out_channels
+        network.add_module("norm", nn.BatchNorm2d(channels))
+        network.add_module("relu", nn.ReLU(inplace=True))
+        add_classifier(network, channels, num_classes)
+        he_normal(network)
+        return network
+
+
+class PreActivationBlock(nn.Module):
+    """x + branch(norm-relu(x)); where shapes differ, the shortcut is a 1x1 convolution of norm-relu(x)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
+        self.branch = nn.Sequential(
+            conv3x3(in_channels, out_channels, stride),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            conv3x3(out_channels, out_channels),
+        )
+        changes = stride != 1 or in_channels != out_channels
+        self.projection = conv1x1(in_channels, out_channels, stride) if changes else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride), rounded up."""
+        active = self.activation(images)
+        shortcut = images if self.projection is None else self.projection(active)
+        return self.branch(active) + shortcut  # type: ignore[no-any-return]

@@ -1,0 +1,104 @@
+"""Residual networks for small images: a 3x3 stem without pooling, stages of blocks, global average pooling.
+
+Reference: He, Zhang, Ren and Sun, Deep residual learning for image recognition, arXiv 1512.03385
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from workloads.networks.initialisation import he_normal
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Identity where the shapes agree, otherwise a 1x1 convolution with batch norm."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+
+class Block(nn.Module):
+    """relu(branch(x) + shortcut(x))."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+        self.shortcut = shortcut
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        return self.relu(self.branch(images) + self.shortcut(images))  # type: ignore[no-any-return]
+
+
+def basic_block(
+    in_channels: int, out_channels: int, stride: int, *, shortcut: nn.Module | None = None
+) -> Block:
+    """Two 3x3 convolutions, the first with the stride; the shortcut is a projection unless one is given."""
+    branch = nn.Sequential(
+        conv3x3(in_channels, out_channels, stride),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        conv3x3(out_channels, out_channels),
+        nn.BatchNorm2d(out_channels),
+    )
+    return Block(branch, shortcut or projection(in_channels, out_channels, stride))
+
+
+def bottleneck(in_channels: int, out_channels: int, stride: int) -> Block:
+    """1x1, 3x3 (with the stride, as later code has it) and 1x1; the inner width is a quarter of the outer."""
+    width = out_channels // 4
+    branch = nn.Sequential(
+        conv1x1(in_channels, width),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        conv3x3(width, width, stride),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        conv1x1(width, out_channels),
+        nn.BatchNorm2d(out_channels),
+    )
+    return Block(branch, projection(in_channels, out_channels, stride))
+
+
+def residual_network(
+    block: Callable[[int, int, int], nn.Module],
+    *,
+    stem: int,
+    stages: Sequence[tuple[int, int]],
+    in_channels: int,
+    num_classes: int,
+) -> nn.Sequential:
+    """A network of `stages`: (output channels, blocks) each; every stage but the first halves the image.
+
+    stem: channels of the first convolution; in_channels: of the images, of any size, since halving rounds up.
+    """
+    network = nn.Sequential()
+    network.add_module("stem", conv3x3(in_channels, stem))
+    network.add_module("norm", nn.BatchNorm2d(stem))
+    network.add_module("relu", nn.ReLU(inplace=True))
+    channels = stem
+    for number, (out_channels, num_blocks) in enumerate(stages, start=1):
+        stage = nn.Sequential(block(channels, out_channels, 1 if number == 1 else 2))
+        for _ in range(num_blocks - 1):
+            stage.append(block(out_channels, out_channels, 1))
+        network.add_module(f"stage{number}", stage)
+        channels = out_channels
+    add_classifier(network, channels, num_classes)
+    he_normal(network)
+    return network
+
+
+def add_classifier(network: nn.Sequential, channels: int, num_classes: int) -> None:
+    """Appends global average pooling and the linear layer named `classifier`."""
+    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("classifier", nn.Linear(channels, num_classes))
