@@ -9,7 +9,7 @@ from torch import Tensor
 from workloads.calibrate.metrics import reliability, softmax, standard_metrics
 from workloads.data.batches import DeviceSplit, epoch_order
 from workloads.data.dataset import Dataset
-from workloads.models_protocol import ModelBuilder
+from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
 from workloads.seeding import stream_seed
 from workloads.sparse.updater import MaskUpdater
@@ -29,8 +29,11 @@ def train(
     """
     budget, device = recipe.budget, context.device
     splits = {
-        name: DeviceSplit.from_split(split, data, device=device, channels_last=budget.channels_last)
+        name: DeviceSplit(
+            split, mean=data.mean, std=data.std, device=device, channels_last=budget.channels_last
+        )
         for name, split in {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}.items()
+        if len(split)
     }
     num_rows = len(data.train)
     per_epoch, interval = budget.steps_per_epoch(num_rows), budget.evaluation_interval(num_rows)
@@ -49,7 +52,7 @@ def train(
         training.restore(saved)
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
-    augment_stream = torch.Generator(device)
+    augment_stream = torch.Generator()
     asked_at = saved_at = time.monotonic()
     training.start_clock()
 
@@ -59,7 +62,7 @@ def train(
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
         rows = order[position * batch_size : (position + 1) * batch_size]
         augment_stream.manual_seed(stream_seed(seed, "augment", training.step))
-        images, labels = splits["train"].batch(rows, augmentation=recipe.augment, generator=augment_stream)
+        images, labels = splits["train"].batch(rows, recipe.augment, augment_stream)
 
         training.set_rate()
         loss = recipe.gradient.gradients(training.differentiate, images, labels)
@@ -76,7 +79,7 @@ def train(
         if training.step % interval == 0 and training.step < training.num_steps:
             mean_loss = training.take_losses()
             training.stop_clock()
-            logits = {name: training.logits(splits[name].batches()) for name in ("val", "test")}
+            logits = {name: training.logits(splits[name]) for name in ("val", "test") if name in splits}
             new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
             training.history += new
             yield Progress(step=training.step, num_steps=training.num_steps, metrics=(*unreported, *new))
@@ -95,7 +98,7 @@ def train(
     training.stop_clock()
     context.checkpoints.save(training.checkpoint())
     mean_loss = training.take_losses()
-    logits = {name: training.logits(splits[name].batches()) for name in ("val", "calib", "test")}
+    logits = {name: training.logits(splits[name]) for name in ("val", "calib", "test") if name in splits}
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
     yield Progress(
         step=training.step,
@@ -158,6 +161,7 @@ def outcome_of(training: Training, logits: Mapping[str, Tensor], data: Dataset) 
         predictions={
             name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits[name].numpy())
             for name, split in {"val": data.val, "calib": data.calib, "test": data.test}.items()
+            if name in logits
         },
         weights={name: tensor.detach().cpu() for name, tensor in training.network.state_dict().items()},
         masks={name: mask.cpu() for name, mask in training.sparse.masks.items()},

@@ -1,7 +1,7 @@
 """What a training holds while it runs: network, masks, optimizer and counters, and how they are saved and restored."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads.checkpoint import Checkpoint
+from workloads.data.batches import DeviceSplit
 from workloads.recipe import Recipe
 from workloads.seeding import global_stream, stream, stream_seed
 from workloads.slots import Network
@@ -16,6 +17,8 @@ from workloads.sparse.flops import layer_macs, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
 from workloads.workload import Metric, NonFiniteError
+
+EVALUATION_BATCH = 1000  # rows per forward pass; results do not depend on it beyond rounding
 
 
 @dataclass(kw_only=True)
@@ -167,11 +170,11 @@ class Training:
             group["lr"] = rate
 
     @torch.no_grad()
-    def logits(self, batches: Iterator[Tensor]) -> Tensor:
+    def logits(self, split: DeviceSplit) -> Tensor:
         """Outputs `(N, C)` float32 on the CPU, of the network in evaluation mode."""
         self.network.eval()
         with self.autocast():
-            outputs = [self.forward(images).float() for images in batches]
+            outputs = [self.forward(images).float() for images, _ in split.batches(EVALUATION_BATCH)]
         self.network.train()
         return torch.cat(outputs).cpu()
 

@@ -8,7 +8,7 @@ import torch
 
 from workloads.data.dataset import Source
 from workloads.loop import train
-from workloads.models_protocol import ModelBuilder
+from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin
 from workloads.recipe import Recipe
 from workloads.sparse.flops import layer_macs

@@ -1,0 +1,96 @@
+"""A Ray session for one study: started on this machine, or joined by its address; never one that was found by chance."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config
+
+LOCAL = "local"
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without GPUs leaves the device list as it is
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other output engine prints tables even when told to be silent
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative data paths keep their meaning
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records are ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # stopping is ours too
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without a metric must not end a study
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read again
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What the cluster that was joined offers."""
+
+    address: str
+    num_nodes: int
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Session]:
+    """Connects for the length of the block.
+
+    A cluster started here listens on loopback and asks for a token made for it alone. Raises `ConnectionError` when
+    `address` cannot be reached or refuses us.
+    """
+    with _environment(_ENVIRONMENT | _authentication(address)):
+        if ray.is_initialized():
+            raise RuntimeError("this process is already connected to a Ray cluster; disconnect it first (ray.shutdown())")
+        _read_environment_again()
+        started_here = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
+        try:
+            context = ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **(started_here if address == LOCAL else {}),
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
+        try:
+            own = context.address_info["gcs_address"]
+            resources = ray.cluster_resources()
+            yield Session(
+                address=str(own),
+                num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
+                cpus=float(resources.get("CPU", 0)),
+                gpus=float(resources.get("GPU", 0)),
+            )
+        finally:
+            ray.shutdown()
+
+
+def _authentication(address: str) -> dict[str, str]:
+    """Token mode always; a cluster of our own gets a fresh token, another's is the user's to give."""
+    fresh = {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {}
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **fresh}
+
+
+def _read_environment_again() -> None:
+    """Ray reads its settings once, at import, and remembers the first token; this process may have had others since."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables inside the block; Ray's processes inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

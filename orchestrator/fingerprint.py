@@ -1,0 +1,45 @@
+"""A job's identity: a short hash of everything that may change its numbers, and nothing else."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.decode import encode
+
+IDENTITY_VERSION = 1  # raised when the same spec starts to mean other numbers
+
+
+def run_key(kind: str, workload: object) -> str:
+    """16 hexadecimal digits. Names, resources, paths and intervals do not enter."""
+    identity = {"version": IDENTITY_VERSION, "kind": kind, "job": encode(workload, identity_only=True)}
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
+
+
+def canonical(value: Any) -> str:
+    """One text per value: sorted keys, no spaces. Refuses what has no stable form."""
+    return json.dumps(_stable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _stable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no stable form in a run key; give a finite number")
+        return value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise ValueError(f"{type(value).__name__} has no stable form in a run key; give plain data")
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key, old value and new value of every leaf that differs between two encoded jobs."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield key, old, new

@@ -1,0 +1,78 @@
+"""What is going on in a study, kept from the reports of its trials; displays read it."""
+
+import time
+from dataclasses import dataclass, field
+
+from orchestrator.trial import Order, Report
+from reports.records import Status
+
+BEST_BY = "val/accuracy"  # shown as the best so far; largest is best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A trial that failed, for the closing words."""
+
+    run_key: str
+    label: str
+    error: str
+
+
+@dataclass
+class Monitor:
+    """Counts and the newest report of every running trial. `total` includes the jobs `already` finished."""
+
+    total: int
+    already: int
+    running: dict[str, Report] = field(default_factory=dict)
+    ended: dict[str, Status] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    best: tuple[float, str] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def expect(self, orders: list[Order]) -> None:
+        """Trials about to be run, some of them perhaps again."""
+        for order in orders:
+            self.labels[order.job.key] = order.job.label
+            self.ended.pop(order.job.key, None)
+
+    def start(self, key: str) -> None:
+        """A trial has a process."""
+        self.running[key] = Report(run_key=key)
+
+    def hear(self, report: Report) -> None:
+        """A trial's report, or its end."""
+        key = report.run_key
+        value = report.metrics.get(BEST_BY)
+        if value is not None and (self.best is None or value > self.best[0]):
+            self.best = (value, self.labels[key])
+        if report.status is None:
+            self.running[key] = report
+        else:
+            self.end(key, report.status, report.error)
+
+    def end(self, key: str, status: Status, error: str | None = None) -> None:
+        """A trial is over."""
+        self.running.pop(key, None)
+        self.ended[key] = status
+        if status is Status.FAILED:
+            self.failures.append(Failure(run_key=key, label=self.labels[key], error=error or "unknown"))
+
+    def count(self, status: Status) -> int:
+        """Trials of this call that ended so."""
+        return sum(found is status for found in self.ended.values())
+
+    @property
+    def done(self) -> int:
+        """Finished jobs, those of earlier calls included."""
+        return self.already + self.count(Status.COMPLETED)
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def seconds_left(self) -> float | None:
+        """By the pace of the trials that ended and the running ones' share; None before the first evaluation."""
+        shares = [r.step / r.num_steps for r in list(self.running.values()) if r.num_steps]
+        worked = len(self.ended) + sum(shares)
+        return None if worked <= 0 else self.elapsed_s() * (len(self.labels) - worked) / worked

@@ -1,0 +1,192 @@
+"""From a spec to finished runs: plan, run what is missing, run again what died, report."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.errors import ClusterError, UsageError
+from orchestrator.monitor import Monitor
+from orchestrator.plan import Plan, make_plan
+from orchestrator.results import Results
+from orchestrator.spec import Spec, load_spec
+from orchestrator.stopping import StopRequest, stop_request
+from orchestrator.trial import Order, make_record
+from reports.durable import write_durably
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 3  # a job whose process died so often in one call is left FAILED
+
+
+class Display(Protocol):
+    """Shows a monitor while a study runs."""
+
+    def show(self, monitor: Monitor) -> None:
+        """Called often; decides itself how often it draws."""
+        ...
+
+
+class Silent:
+    """No display."""
+
+    def show(self, monitor: Monitor) -> None:
+        """Draws nothing."""
+
+
+def default_folder(spec: Spec) -> Path:
+    """Where a study goes unless told otherwise."""
+    return Path("out") / spec.name
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    out: str | Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    address: str = "local",
+    local: bool = False,
+    fail_fast: bool = False,
+    only: frozenset[Status | None] | None = None,
+    display: Display | None = None,
+) -> Results:
+    """Runs every job of a spec that `out` does not hold finished, and blocks until the last one has ended.
+
+    Args:
+        spec: a file, the name of a packaged spec, tables, or what `load_spec` gave.
+        out: the folder of results; `out/<name>` by default.
+        overrides, axes: as for `load_spec`.
+        address: of a Ray cluster; `local` starts one on this machine for the length of the call.
+        local: without Ray, in this process, one job after the other; the numbers are the same.
+        fail_fast: stop all others when the first job fails.
+        only: run only jobs whose newest attempt ended so (None: that were never started).
+
+    Raises:
+        UsageError: the spec, the data or the resources do not fit. No job was started.
+        ClusterError: the cluster cannot be reached or refused us.
+
+    A failed job raises nothing: its error is in the results, whose `exit_code` says how the study ended.
+    """
+    resolved = load_spec(spec, overrides=overrides, axes=axes)
+    folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
+    plan = make_plan(resolved, folder)
+    orders = plan.orders(only=only)
+    results = Results(folder.path)
+    if not orders:
+        return results
+    monitor = Monitor(total=len(resolved.jobs), already=plan.counts()["completed"])
+    shown = display or Silent()
+    with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
+        write_durably(folder.spec, resolved.to_yaml().encode())
+        runner = _run_in_process if local else _run_on_ray
+        runner(orders, plan, monitor, stop, lambda: shown.show(monitor), address=address, fail_fast=fail_fast)
+        Store(folder).compact()
+    results.signal_number = stop.signal_number
+    return results
+
+
+Show = Callable[[], None]
+
+
+def _run_in_process(
+    orders: list[Order], plan: Plan, monitor: Monitor, stop: StopRequest, show: Show, *, address: str, fail_fast: bool
+) -> None:
+    from orchestrator.local import run_local
+
+    monitor.expect(orders)
+    try:
+        run_local(
+            orders,
+            study=plan.spec.name,
+            folder=plan.folder,
+            threads=plan.spec.header.resources.cpus,
+            monitor=monitor,
+            stop=stop,
+            show=show,
+            fail_fast=fail_fast,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _run_on_ray(
+    orders: list[Order], plan: Plan, monitor: Monitor, stop: StopRequest, show: Show, *, address: str, fail_fast: bool
+) -> None:
+    from cluster.session import session
+    from orchestrator.study import run_study
+
+    try:
+        with session(address) as joined:
+            deaths: dict[str, int] = {}
+            while orders and not stop.requested:
+                monitor.expect(orders)
+                died = run_study(
+                    orders,
+                    study=plan.spec.name,
+                    folder=plan.folder,
+                    resources=plan.spec.header.resources,
+                    session=joined,
+                    monitor=monitor,
+                    stop=stop,
+                    show=show,
+                    fail_fast=fail_fast,
+                )
+                orders = _after_deaths(orders, died, deaths, plan, monitor)
+    except ConnectionError as error:
+        raise ClusterError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _after_deaths(
+    orders: Sequence[Order], died: Mapping[str, str], deaths: dict[str, int], plan: Plan, monitor: Monitor
+) -> list[Order]:
+    """Records every attempt whose process died; returns the next attempts of those that get another."""
+    store, again = Store(plan.folder), []
+    recorded = store.statuses()
+    for order in orders:
+        key = order.job.key
+        if key not in died or recorded.get(key, (None, 0))[1] >= order.attempt:
+            continue
+        now = datetime.now(UTC)
+        error = f"the process of this trial died\n{died[key]}"
+        store.write(
+            make_record(
+                order,
+                study=plan.spec.name,
+                status=Status.FAILED,
+                started_at=now,
+                wall_s=0.0,
+                device="unknown",
+                error=error,
+            ),
+            [],
+            [],
+        )
+        deaths[key] = deaths.get(key, 0) + 1
+        if deaths[key] < MAX_DEATHS:
+            logger.warning("the process of %s (%s) died; it goes on from its checkpoint", key, order.job.label)
+            again.append(Order(job=order.job, attempt=order.attempt + 1))
+        else:
+            monitor.end(key, Status.FAILED, f"its process died {MAX_DEATHS} times")
+    return again
+
+
+@contextmanager
+def _exclusive(folder: RunFolder) -> Iterator[None]:
+    """One driver per folder: a second one on this machine is refused."""
+    import fcntl
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / ".driver").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"{folder.path}: another pruneyard is running in this folder; wait for it or stop it") from error
+        yield

@@ -1,0 +1,60 @@
+"""Brings a process that ran other trials back to the state of a fresh one, so that actors can be reused."""
+
+import gc
+import os
+import random
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Pristine:
+    """What a process was like before its first trial."""
+
+    environment: Mapping[str, str]
+    folder: str
+
+    @classmethod
+    def here(cls) -> "Pristine":
+        """As the process stands now."""
+        return cls(environment=dict(os.environ), folder=os.getcwd())
+
+    def restore(self, *, threads: int) -> None:
+        """Every global that a trial may have changed and that can change a later trial's numbers."""
+        for name in set(os.environ) - set(self.environment):
+            del os.environ[name]
+        for name, value in self.environment.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        os.chdir(self.folder)
+        reset_numerics(threads=threads)
+
+
+def reset_numerics(*, threads: int) -> None:
+    """Generators, defaults and flags of Python, numpy and torch, as a fresh process has them, on `threads` threads."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global one is reset, not used
+    np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(False)
+    torch.autograd.set_detect_anomaly(False)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = False
+    for device in ("cpu", "cuda"):
+        torch.set_autocast_enabled(device, False)
+    torch.clear_autocast_cache()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()  # a compiled step of another trial may have become one for dynamic shapes
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,94 @@
+"""The population of a spec: the cross product of its axes over dotted keys, before anything is decoded."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.decode import defaults_of, hints_of, plugin_class, plugin_of
+from workloads.plugins import name_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Values that one dotted key takes; `origin` is where they stand in the spec, for messages."""
+
+    key: str
+    values: tuple[Any, ...]
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Tables of one job, still undecoded. `origins` maps a dotted key to where its value came from."""
+
+    tables: Mapping[str, Any]
+    origins: Mapping[str, str]
+    applied: frozenset[str]  # axes that had an effect
+
+
+def expand(job_class: type[Any], tables: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[Point]:
+    """Every combination. Axes over whole tables go first, whatever their order in the spec, so that a dotted key
+    applies to the table that was chosen; where that table has no such field, the axis does not apply.
+    """
+    ordered = sorted(axes, key=lambda axis: axis.key.count("."))
+    for choice in itertools.product(*(range(len(axis.values)) for axis in ordered)):
+        point_tables: dict[str, Any] = dict(tables)
+        origins: dict[str, str] = {}
+        applied = set()
+        for axis, index in zip(ordered, choice, strict=True):
+            if _has(job_class, point_tables, axis.key.split(".")):
+                point_tables = _replaced(job_class, point_tables, axis.key.split("."), axis.values[index])
+                origins[axis.key] = f"{axis.origin}[{index}]" if len(axis.values) > 1 else axis.origin
+                applied.add(axis.key)
+        yield Point(tables=point_tables, origins=origins, applied=frozenset(applied))
+
+
+def origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """Where the value of a job's dotted key stands in the spec: the axis with the longest matching prefix, or itself."""
+    prefixes = [p for p in origins if key == p or key.startswith((f"{p}.", f"{p}["))]
+    if not prefixes:
+        return key
+    prefix = max(prefixes, key=len)
+    return origins[prefix] + key[len(prefix) :]
+
+
+def _field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
+    """The dataclass behind a field: the chosen plug-in's, or the nested table's; None for a plain value."""
+    hint = hints_of(cls)[name]
+    if plugin_of(hint) is not None:
+        return plugin_class(cls, name, {} if table is None else table)
+    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
+
+
+def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
+    head, *rest = path
+    if head not in hints_of(cls):
+        return False
+    table = tables.get(head) if isinstance(tables, Mapping) else None
+    if not rest:
+        return True
+    inner = _field_class(cls, head, table)
+    return inner is not None and (rest == ["name"] or _has(inner, _as_table(table), rest))
+
+
+def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of `tables` with one dotted key set; tables on the way are made, with the default plug-in's name."""
+    head, *rest = path
+    if not rest:
+        return {**tables, head: value}
+    table = _as_table(tables.get(head))
+    if plugin_of(hints_of(cls)[head]) is not None and "name" not in table and head in defaults_of(cls):
+        table = {"name": name_of(defaults_of(cls)[head]), **table}
+    if rest == ["name"]:
+        return {**tables, head: {**table, "name": value}}
+    inner = _field_class(cls, head, table)
+    assert inner is not None
+    return {**tables, head: _replaced(inner, table, rest, value)}
+
+
+def _as_table(table: Any) -> dict[str, Any]:
+    if isinstance(table, str):
+        return {"name": table}
+    return dict(table) if isinstance(table, Mapping) else {}

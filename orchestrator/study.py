@@ -1,0 +1,181 @@
+"""One Ray Tune study: Tune schedules processes, and nothing it writes or remembers is read again."""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from cluster.session import Session
+from orchestrator.errors import UsageError
+from orchestrator.monitor import Monitor
+from orchestrator.spec import Resources
+from orchestrator.stopping import StopRequest
+from orchestrator.trial import Order, Report
+from orchestrator.worker import REPORT, TrialActor
+from reports.layout import RunFolder
+from reports.records import Status
+from workloads.data.dataset import Dataset, Source
+
+
+def run_study(
+    orders: Sequence[Order],
+    *,
+    study: str,
+    folder: RunFolder,
+    resources: Resources,
+    session: Session,
+    monitor: Monitor,
+    stop: StopRequest,
+    show: Callable[[], None],
+    fail_fast: bool,
+) -> dict[str, str]:
+    """Runs every order once. Returns, by run key, the error of each trial whose process died without a record."""
+    slots = num_slots(resources, session)
+    data = {source: _load.remote(source) for source in dict.fromkeys(o.job.workload.data for o in orders)}
+    for reference in data.values():
+        _wait_for(reference)
+    actor = tune.with_parameters(
+        TrialActor,
+        orders=list(orders),
+        study=study,
+        folder=folder.path.resolve(),
+        stop_mark=stop.mark.resolve(),
+        threads=resources.cpus,
+        data=data,
+    )
+    watch = _Watch(orders, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast)
+    scratch = folder.path.resolve() / ".scheduler"
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    tuner = tune.Tuner(
+        tune.with_resources(actor, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        param_space={"index": tune.grid_search(list(range(len(orders))))},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True, max_concurrent_trials=min(slots, len(orders)), trial_dirname_creator=_short_name
+        ),
+        run_config=tune.RunConfig(
+            name=study,
+            storage_path=str(scratch),
+            callbacks=[watch],
+            stop=_StopWhenAsked(stop, monitor),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return watch.deaths
+
+
+def num_slots(resources: Resources, session: Session) -> int:
+    """How many trials fit at once. Raises `UsageError` with the numbers where not even one does."""
+    if resources.cpus > session.cpus or resources.gpus > session.gpus:
+        wanted = f"{resources.cpus} CPUs and {resources.gpus:g} GPUs"
+        raise UsageError(
+            f"resources: one trial wants {wanted}; the cluster has {session.cpus:g} CPUs and {session.gpus:g} GPUs"
+        )
+    by_cpus = math.floor(session.cpus / resources.cpus)
+    if not resources.gpus:
+        return by_cpus
+    per_gpu = math.floor(1 / resources.gpus) if resources.gpus < 1 else 1 / resources.gpus
+    return min(by_cpus, math.floor(session.gpus * per_gpu))
+
+
+@ray.remote(num_cpus=0)
+def _load(source: Source) -> Dataset:
+    """Read once, wherever the cluster likes; the object store shares it read-only with every trial of a node."""
+    return source.load()
+
+
+def _wait_for(reference: ray.ObjectRef) -> None:
+    """Raises what the source raised, without Ray's wrapping; the data stays in the store."""
+    try:
+        ray.wait([reference], fetch_local=False)
+        ray.get(_touch.remote(reference))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+@ray.remote(num_cpus=0)
+def _touch(_data: Dataset) -> None:
+    """Done where the data is, so that the driver does not hold it."""
+
+
+def _short_name(trial: TuneTrial) -> str:
+    return str(trial.trial_id)
+
+
+class _NotSaved:
+    """Tune pickles what it was given into a file that nobody reads; live objects of the driver stay out of it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StopWhenAsked(_NotSaved, tune.Stopper):  # type: ignore[misc]
+    """Ends the study, waiting trials included, once those that ran when a stop was asked for have ended.
+
+    Trials that Tune starts meanwhile in freed places end at once and leave nothing.
+    """
+
+    def __init__(self, stop: StopRequest, monitor: Monitor) -> None:
+        self._stop, self._monitor = stop, monitor
+        self._awaited: frozenset[str] | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if not self._stop.requested:
+            return False
+        if self._awaited is None:
+            self._awaited = frozenset(self._monitor.running)
+        return self._awaited.isdisjoint(self._monitor.running)
+
+
+class _Watch(_NotSaved, tune.Callback):  # type: ignore[misc]
+    """Hands Tune's events to the monitor; changes nothing."""
+
+    def __init__(
+        self,
+        orders: Sequence[Order],
+        *,
+        monitor: Monitor,
+        stop: StopRequest,
+        show: Callable[[], None],
+        fail_fast: bool,
+    ) -> None:
+        self._keys = [order.job.key for order in orders]
+        self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
+        self.deaths: dict[str, str] = {}
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self._show()
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._monitor.start(self._keys[trial.config["index"]])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if REPORT not in result:
+            self._monitor.running.pop(self._keys[trial.config["index"]], None)
+            return
+        report = Report(**result[REPORT])
+        self._monitor.hear(report)
+        if self._fail_fast and report.status is Status.FAILED:
+            self._stop.ask()
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        key = self._keys[trial.config["index"]]
+        if self._monitor.running.pop(key, None) is not None:
+            words = Path(trial.error_file) if trial.error_file else None
+            self.deaths[key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"

@@ -1,0 +1,206 @@
+"""One attempt of one job in this process: runs it step by step, and leaves its rows and files when it ends."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from orchestrator.fingerprint import canonical
+from orchestrator.spec import Job
+from reports.durable import write_durably
+from reports.layout import RunFolder
+from reports.predictions import write_predictions
+from reports.records import CurveRow, MetricRow, RunRecord, Status
+from reports.store import Store
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.dataset import Dataset, Source
+from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A job to be run, and which start of it this is."""
+
+    job: Job
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the trials of a study have in common."""
+
+    study: str
+    folder: RunFolder
+    threads: int
+    load_data: Callable[[Source], Dataset]
+    should_stop: Callable[[], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Where a trial stands; `status` is None while it goes on. `metrics` are the newest, by `split/name`."""
+
+    run_key: str
+    step: int = 0
+    num_steps: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    status: Status | None = None
+    error: str | None = None
+
+
+class Trial:
+    """Whatever a job raises becomes its record: `advance` itself fails only where the record cannot be written."""
+
+    def __init__(self, order: Order, setting: Setting, *, trial_id: str | None = None) -> None:
+        self.order, self.setting, self.trial_id = order, setting, trial_id
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.report = Report(run_key=order.job.key)
+        self._metrics: list[Metric] = []
+        self._curves: list[CurvePoint] = []
+        self._started_at, self._started = datetime.now(UTC), time.monotonic()
+        self._checkpoints = CheckpointFolder(setting.folder.checkpoints(order.job.key))
+        context = Context(
+            checkpoints=self._checkpoints,
+            device=self.device,
+            load_data=setting.load_data,
+            should_stop=setting.should_stop,
+        )
+        self._progress = order.job.workload.run(context)
+
+    def advance(self) -> Report:
+        """Runs on to the next evaluation, or to the end."""
+        try:
+            progress = next(self._progress)
+        except InterruptedJobError as interruption:
+            return self._end(Status.INTERRUPTED, step=interruption.step)
+        except torch.AcceleratorError:
+            self._end(Status.FAILED, error=traceback.format_exc())
+            raise  # the device's context is lost, and this process with it
+        except Exception:
+            return self._end(Status.FAILED, error=traceback.format_exc())
+        self._metrics += progress.metrics
+        self._curves += progress.curves
+        self._keep(progress)
+        if progress.outcome is None:
+            return self.report
+        self._leave_artifact(progress.outcome)
+        return self._end(Status.COMPLETED, outcome=progress.outcome)
+
+    def _keep(self, progress: Progress) -> None:
+        newest = {f"{m.split}/{m.name}": m.value for m in progress.metrics if m.step == progress.step}
+        self.report = Report(
+            run_key=self.order.job.key, step=progress.step, num_steps=progress.num_steps, metrics=newest
+        )
+
+    def _end(
+        self, status: Status, *, error: str | None = None, outcome: Outcome | None = None, step: int | None = None
+    ) -> Report:
+        self._progress.close()  # type: ignore[attr-defined]
+        record = self._record(status, error=error, outcome=outcome)
+        metrics = [MetricRow(**asdict(metric)) for metric in self._metrics]
+        Store(self.setting.folder).write(record, metrics, [CurveRow(**asdict(point)) for point in self._curves])
+        self.report = Report(
+            run_key=self.order.job.key,
+            step=self.report.step if step is None else step,
+            num_steps=self.report.num_steps,
+            metrics=self.report.metrics,
+            status=status,
+            error=None if error is None else error.strip().splitlines()[-1],
+        )
+        return self.report
+
+    def _record(self, status: Status, *, error: str | None, outcome: Outcome | None) -> RunRecord:
+        on_gpu = self.device.type == "cuda"
+        return make_record(
+            self.order,
+            study=self.setting.study,
+            trial_id=self.trial_id,
+            status=status,
+            error=error,
+            started_at=self._started_at,
+            wall_s=time.monotonic() - self._started,
+            device=torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            outcome=outcome,
+            artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
+        )
+
+    def _leave_artifact(self, outcome: Outcome) -> None:
+        """Network, masks and predictions; the manifest comes last, so that where it stands, they stand too."""
+        folder = self.setting.folder
+        artifact = folder.artifact(self.order.job.key)
+        tensors = {"model.safetensors": outcome.weights, "masks.safetensors": outcome.masks}
+        for name, content in tensors.items():
+            contiguous = {key: tensor.contiguous() for key, tensor in content.items()}
+            write_durably(artifact / name, safetensors.torch.save(contiguous))
+        predictions = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
+        if predictions:
+            write_predictions(folder.predictions(self.order.job.key), predictions)
+        manifest = {
+            "run_key": self.order.job.key,
+            "attempt": self.order.attempt,
+            "kind": self.order.job.kind,
+            "spec": self.order.job.resolved,
+            "files": sorted([*tensors, *(["predictions.parquet"] if predictions else [])]),
+            "code_version": version("pruneyard"),
+        }
+        write_durably(artifact / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def make_record(
+    order: Order,
+    *,
+    study: str,
+    status: Status,
+    started_at: datetime,
+    wall_s: float,
+    device: str,
+    trial_id: str | None = None,
+    error: str | None = None,
+    outcome: Outcome | None = None,
+    artifact: str | None = None,
+) -> RunRecord:
+    """The row of one attempt in `runs`."""
+    job, resolved = order.job, order.job.resolved
+
+    def named(part: str) -> str:
+        table: Any = resolved.get(part, {})
+        return str(table.get("name", ""))
+
+    return RunRecord(
+        run_key=job.key,
+        study=study,
+        stage=None,
+        kind=job.kind,
+        trial_id=trial_id,
+        attempt=order.attempt,
+        parent_key=None,
+        status=status,
+        error=error,
+        seed=job.workload.seed,
+        data=named("data"),
+        model=named("model"),
+        method=named("method"),
+        density=getattr(job.workload, "density", None),
+        ipc=getattr(job.workload, "ipc", None),
+        spec_json=canonical(resolved),
+        started_at=started_at,
+        ended_at=datetime.now(UTC),
+        wall_s=wall_s,
+        train_s=outcome.train_s if outcome else None,
+        device=device,
+        num_workers=1,
+        train_flops=outcome.train_flops if outcome else None,
+        num_parameters=outcome.num_parameters if outcome else None,
+        num_active=outcome.num_active if outcome else None,
+        peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
+        code_version=version("pruneyard"),
+        torch_version=str(torch.__version__),
+        artifact=artifact,
+    )

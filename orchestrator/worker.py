@@ -1,0 +1,70 @@
+"""The Tune actor: one process that runs trial after trial, each as if it were the first."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.process import Pristine
+from orchestrator.trial import Order, Setting, Trial
+from reports.layout import RunFolder
+from workloads.data.dataset import Dataset, Source
+
+REPORT = "report"  # the one key of ours in what Tune is told
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """Each `step` goes on to the next evaluation. Rows and files are written here, so Tune carries only scalars."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        orders: Sequence[Order],
+        study: str,
+        folder: Path,
+        stop_mark: Path,
+        threads: int,
+        data: Mapping[Source, ray.ObjectRef],
+    ) -> None:
+        """Called once per process; `config` names the first trial by its place in `orders`."""
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        logging.getLogger("workloads").setLevel(logging.WARNING)
+        self._pristine = Pristine.here()
+        self._orders = orders
+        loaded: dict[Source, Dataset] = {}
+
+        def load_data(source: Source) -> Dataset:
+            if source not in loaded:
+                loaded[source] = ray.get(data[source])
+            return loaded[source]
+
+        self._setting = Setting(
+            study=study,
+            folder=RunFolder(folder),
+            threads=threads,
+            load_data=load_data,
+            should_stop=stop_mark.exists,
+        )
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next trial of a reused process."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._pristine.restore(threads=self._setting.threads)
+        self._trial = Trial(self._orders[config["index"]], self._setting, trial_id=self.trial_id)
+
+    def step(self) -> dict[str, Any]:
+        """One evaluation further. A trial that was to start after a stop was asked for leaves nothing."""
+        if self._trial.report.num_steps == 0 and self._setting.should_stop():
+            return {"done": True}
+        report = self._trial.advance()
+        return {REPORT: asdict(report), "done": report.status is not None}
