@@ -67,6 +67,7 @@ def keep_largest(
         return torch.zeros_like(among)
     scores = torch.where(among, scores, -torch.inf)
     threshold = _kth_largest(scores, count)
+    assert threshold > -torch.inf, f"{layer} has fewer than {count} entries to keep"
     reached = scores >= threshold
     if int(torch.count_nonzero(reached)) == count:
         return reached

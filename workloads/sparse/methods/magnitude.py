@@ -41,8 +41,9 @@ class Magnitude(LayerDensities):
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """All ones."""
+        names = self.counts(weights)
         return SparseState(
-            {name: torch.ones_like(weights[name], dtype=torch.bool) for name in self.counts(weights)}
+            {n: torch.ones(weights[n].shape, dtype=torch.bool, device=weights[n].device) for n in names}
         )
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
