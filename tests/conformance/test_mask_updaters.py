@@ -1,0 +1,295 @@
+"""What every sparse-training method must do, whoever wrote it. Members are found by their files."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from workloads.plugins import describe, find, names
+from workloads.sparse.distributions import active_counts
+from workloads.sparse.masks import active_per_layer, hash_masks
+from workloads.sparse.updater import DropAndGrow, MaskUpdater, Moment, SparseState
+
+FAMILY = "sparse.methods"
+REQUIRED = {"density": 0.3}  # a value for every field that some method leaves without a default
+SHAPES = {
+    "stem.weight": (8, 3, 3, 3),
+    "zeta.weight": (16, 8, 3, 3),
+    "alpha.weight": (32, 16, 1, 1),  # names are in no alphabetical order, as in real networks
+    "head.weight": (10, 32),
+}
+NUM_STEPS = 1000  # enough for the default intervals
+
+pytestmark = pytest.mark.parametrize("name", names(FAMILY))
+
+
+def build(name: str, **fields: Any) -> MaskUpdater:
+    """The method with its defaults; its other fields as given, where it has them."""
+    method = find(FAMILY, name)
+    own = {field.name: field for field in dataclasses.fields(method)}
+    required = [key for key, field in own.items() if _has_no_default(field)]
+    given = {key: REQUIRED[key] for key in required} | {k: v for k, v in fields.items() if k in own}
+    built: MaskUpdater = method(**given)
+    return built
+
+
+def _has_no_default(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tensors(seed: int) -> dict[str, Tensor]:
+    draws = generator(seed)
+    drawn = {name: torch.randn(shape, generator=draws) for name, shape in SHAPES.items()}
+    drawn["zeta.weight"] = drawn["zeta.weight"].to(
+        memory_format=torch.channels_last
+    )  # a layout changes nothing
+    return drawn
+
+
+def masked(weights: dict[str, Tensor], state: SparseState) -> dict[str, Tensor]:
+    return {n: w * state.masks[n] if n in state.masks else w for n, w in weights.items()}
+
+
+def moment(step: int, state: SparseState, **fields: Any) -> Moment:
+    """What a training could be at a step: other weights and gradients at each, weights zero outside masks."""
+    given = {"weights": masked(tensors(step), state), "gradients": tensors(NUM_STEPS + step)}
+    return Moment(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
+
+
+def due_steps(method: MaskUpdater) -> list[int]:
+    return [step for step in range(NUM_STEPS) if method.is_due(step, num_steps=NUM_STEPS)]
+
+
+def advance(method: MaskUpdater, state: SparseState, steps: list[int]) -> SparseState:
+    for step in steps:
+        state = method.update(state, moment(step, state))
+    return state
+
+
+def as_one_mapping(state: SparseState) -> dict[str, Tensor]:
+    """The state as a checkpoint holds it: named tensors, in no order of ours."""
+    groups = {"mask": state.masks, "tensor": state.tensors}
+    flat = {f"{group}/{name}": t.clone() for group, held in groups.items() for name, t in held.items()}
+    return dict(sorted(flat.items()))
+
+
+def from_one_mapping(flat: dict[str, Tensor]) -> SparseState:
+    def group(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
+
+    return SparseState(masks=group("mask/"), tensors=group("tensor/"))
+
+
+def assert_same(first: SparseState, second: SparseState) -> None:
+    assert hash_masks(first.masks) == hash_masks(second.masks)
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(tensor, second.tensors[key]) for key, tensor in first.tensors.items())
+
+
+def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
+    method = build(name)
+    assert dataclasses.is_dataclass(method)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.target_density = 0.5  # type: ignore[misc]
+    assert next(text for text in describe(FAMILY) if text.name == name).summary.endswith(".")
+    assert isinstance(method.replaces_step, bool)
+    assert isinstance(method.grows_by_gradient, bool)
+
+
+def test_masks_cover_weights_with_booleans_of_their_shape(name: str) -> None:
+    method = build(name)
+    state = method.start(tensors(0), generator=generator())
+    for held in (state, advance(method, state, due_steps(method)[:1])):
+        assert held.masks.keys() <= SHAPES.keys()
+        for key, mask in held.masks.items():
+            assert mask.dtype == torch.bool
+            assert mask.shape == SHAPES[key]
+            assert mask.is_contiguous()
+
+
+def test_ends_at_its_target_density_exactly(name: str) -> None:
+    method = build(name)
+    state = advance(method, method.start(tensors(0), generator=generator()), due_steps(method))
+    num_weights = sum(torch.Size(shape).numel() for shape in SHAPES.values())
+    unmasked = sum(torch.Size(shape).numel() for key, shape in SHAPES.items() if key not in state.masks)
+    num_active = sum(active_per_layer(state.masks).values()) + unmasked
+    assert num_active == round(method.target_density * num_weights)
+
+
+def test_layers_kept_dense_have_no_mask_and_do_not_count(name: str) -> None:
+    method = build(name, keep_dense=("first", "head"))
+    state = advance(method, method.start(tensors(0), generator=generator()), due_steps(method))
+    if not state.masks:
+        return  # dense all over
+    assert state.masks.keys() == {"zeta.weight", "alpha.weight"}
+    expected = active_counts(
+        {key: SHAPES[key] for key in state.masks}, density=method.target_density, rule="erk"
+    )
+    assert sum(active_per_layer(state.masks).values()) == sum(expected.values())
+
+
+def test_moving_masks_keeps_the_active_weights_of_every_layer(name: str) -> None:
+    method = build(name)
+    if not isinstance(method, DropAndGrow):
+        pytest.skip("does not move a fixed number of weights")
+    state = method.start(tensors(0), generator=generator())
+    for step in due_steps(method):
+        after = method.update(state, moment(step, state))
+        assert active_per_layer(after.masks) == active_per_layer(state.masks)
+        fraction = method.drop_fraction * method.schedule.factor(step, num_steps=NUM_STEPS)
+        for key, mask in after.masks.items():
+            assert int((mask & ~state.masks[key]).sum()) <= fraction * int(mask.sum())
+        state = after
+
+
+def test_growing_alone_leaves_the_effective_weights_bit_equal(name: str) -> None:
+    method = build(name)
+    state = method.start(tensors(0), generator=generator())
+    for step in due_steps(method):
+        now = moment(step, state)
+        after = method.update(state, now)
+        for key, mask in after.masks.items():
+            kept = mask & state.masks[key]
+            assert torch.equal(now.weights[key] * mask, now.weights[key] * kept)
+        state = after
+
+
+def test_writes_into_nothing_it_is_given(name: str) -> None:
+    method = build(name)
+    weights = tensors(0)
+    state = method.start(weights, generator=generator())
+    assert all(torch.equal(weight, weights[key]) for key, weight in tensors(0).items())
+    for step in due_steps(method):
+        now, before = moment(step, state), as_one_mapping(state)
+        after = method.update(state, now)
+        assert as_one_mapping(state).keys() == before.keys()
+        assert all(torch.equal(tensor, before[key]) for key, tensor in as_one_mapping(state).items())
+        untouched = moment(step, state)
+        assert all(torch.equal(now.weights[key], untouched.weights[key]) for key in SHAPES)
+        assert all(torch.equal(now.gradients[key], untouched.gradients[key]) for key in SHAPES)
+        state = after
+
+
+def test_the_same_generator_gives_the_same_masks_whatever_torch_draws_elsewhere(name: str) -> None:
+    method = build(name)
+    runs = []
+    for elsewhere in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(elsewhere)
+            before = torch.get_rng_state()
+            state = method.start(tensors(0), generator=generator())
+            runs.append(advance(method, state, due_steps(method)))
+            assert torch.equal(torch.get_rng_state(), before)
+    assert_same(*runs)
+
+
+def test_a_state_saved_and_restored_goes_on_the_same(name: str) -> None:
+    method = build(name)
+    steps = due_steps(method)
+    half = advance(method, method.start(tensors(0), generator=generator()), steps[: len(steps) // 2])
+    restored = from_one_mapping(as_one_mapping(half))
+    rest = steps[len(steps) // 2 :]
+    assert_same(advance(method, half, rest), advance(method, restored, rest))
+
+
+def test_density_one_is_dense_training(name: str) -> None:
+    method = build(name, density=1.0)
+    state = method.start(tensors(0), generator=generator())
+    assert all(bool(mask.all()) for mask in state.masks.values())
+    assert due_steps(method) == []
+
+
+def test_nothing_is_due_where_nothing_can_move(name: str) -> None:
+    method = build(name)
+    if not isinstance(method, DropAndGrow):
+        pytest.skip("has no drop fraction")
+    never = dataclasses.replace(method.schedule, until=0.0)
+    rare = dataclasses.replace(method.schedule, every=NUM_STEPS)
+    assert due_steps(build(name, drop_fraction=0.0)) == []
+    assert due_steps(build(name, schedule=never)) == due_steps(build(name, schedule=rare)) == []
+
+
+def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) -> None:
+    method = build(name)
+    state = method.start(tensors(0), generator=generator())
+    orders = {key: torch.randperm(shape[0], generator=generator(5)) for key, shape in SHAPES.items()}
+
+    def permuted(held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: tensor[orders[key]] for key, tensor in held.items() if key in orders}
+
+    for step in due_steps(method):
+        now, draws = moment(step, state), generator(step)
+        after = method.update(state, dataclasses.replace(now, generator=draws))
+        if not torch.equal(draws.get_state(), generator(step).get_state()):
+            return  # random by design: the same in distribution only
+        there = dataclasses.replace(
+            now, weights=permuted(dict(now.weights)), gradients=permuted(dict(now.gradients))
+        )
+        moved = method.update(SparseState(permuted(state.masks), state.tensors), there)
+        assert hash_masks(moved.masks) == hash_masks(permuted(after.masks))
+        state = after
+
+
+def test_reads_gradients_only_if_it_says_so(name: str) -> None:
+    method = build(name)
+    steps = due_steps(method)
+    if not steps:
+        return
+    state = method.start(tensors(0), generator=generator())
+    if not method.grows_by_gradient:
+        blind = method.update(state, moment(steps[0], state, gradients={}))
+        assert_same(blind, method.update(state, moment(steps[0], state)))
+        return
+    broken = tensors(1)
+    broken["alpha.weight"][0] = torch.nan
+    with pytest.raises(ValueError, match=r"alpha\.weight"):
+        method.update(state, moment(steps[0], state, gradients=broken))
+
+
+def test_weights_that_are_not_finite_are_refused(name: str) -> None:
+    method = build(name)
+    steps = due_steps(method)
+    if not steps:
+        return
+    state = method.start(tensors(0), generator=generator())
+    broken = masked(tensors(0), state)
+    broken["zeta.weight"][:] = torch.inf
+    with pytest.raises(ValueError, match=r"zeta\.weight"):
+        method.update(state, moment(steps[0], state, weights=broken))
+
+
+@pytest.mark.parametrize("density", [0.0, -0.1, 1.1, float("nan")])
+def test_a_density_outside_its_range_is_refused(name: str, density: float) -> None:
+    if "density" not in {field.name for field in dataclasses.fields(find(FAMILY, name))}:
+        return
+    with pytest.raises(ValueError, match=r"^density is"):
+        build(name, density=density)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
+    method = build(name)
+
+    def there(held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: tensor.cuda() for key, tensor in held.items()}
+
+    here = method.start(tensors(0), generator=generator())
+    gpu = method.start(there(tensors(0)), generator=generator())
+    for step in due_steps(method):
+        now = moment(step, here)
+        away = dataclasses.replace(
+            now,
+            weights=there(dict(now.weights)),
+            gradients=there(dict(now.gradients)),
+            generator=generator(step),
+        )
+        here, gpu = method.update(here, now), method.update(gpu, away)
+        assert all(mask.is_cuda for mask in gpu.masks.values())
+    assert hash_masks(here.masks) == hash_masks(gpu.masks)
