@@ -12,6 +12,7 @@ from torch import Tensor
 from workloads.sparse.masks import drop_and_grow, keep_largest, keep_largest_overall
 from workloads.sparse.methods.magnitude import Magnitude
 from workloads.sparse.methods.rigl import RigL
+from workloads.sparse.methods.set import SET
 from workloads.sparse.schedules import CubicSchedule, UpdateSchedule
 from workloads.sparse.updater import Moment, SparseState
 
@@ -83,6 +84,22 @@ def test_rigl_moves_the_floor_of_the_decayed_share() -> None:
     )
     after = method.update(SparseState({"w": mask}), moment).masks["w"]
     assert after.nonzero().flatten().tolist() == [4, 5, 6, 7, 8, 9, 16, 17, 18, 19]
+
+
+def test_set_grows_every_candidate_equally_often() -> None:
+    # Nine of ten candidates are inactive, one was just dropped: one of them grows, each with chance 1/10.
+    method = SET(
+        density=0.2, drop_fraction=0.5, schedule=UpdateSchedule(every=1, until=1.0, decay="constant")
+    )
+    mask = torch.arange(11) < 2
+    weights = {"w": torch.where(mask, torch.arange(11.0) + 1, 0.0)}
+    draws, grown = generator(), torch.zeros(11)
+    for _ in range(2000):
+        moment = Moment(step=1, num_steps=2, weights=weights, gradients={}, generator=draws)
+        grown += method.update(SparseState({"w": mask}), moment).masks["w"]
+    assert grown[1] == 2000
+    others = torch.cat([grown[:1], grown[2:]])
+    assert ((others - 200).abs() < 5 * (2000 * 0.1 * 0.9) ** 0.5).all()
 
 
 def test_gradual_pruning_reaches_seven_eighths_of_the_sparsity_half_way() -> None:
