@@ -44,7 +44,11 @@ class Split:
     @classmethod
     def from_arrays(cls, images: npt.NDArray[np.uint8], labels: npt.ArrayLike) -> "Split":
         """All rows of a file, in its order."""
-        return cls(images=images, labels=np.asarray(labels, dtype=np.int64), row_ids=np.arange(len(images)))
+        return cls(
+            images=np.ascontiguousarray(images),  # the layout that batches gather from
+            labels=np.asarray(labels, dtype=np.int64),
+            row_ids=np.arange(len(images)),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -50,7 +50,9 @@ def basic_block(
         conv3x3(out_channels, out_channels),
         nn.BatchNorm2d(out_channels),
     )
-    return Block(branch, shortcut or projection(in_channels, out_channels, stride))
+    if shortcut is None:
+        shortcut = projection(in_channels, out_channels, stride)
+    return Block(branch, shortcut)
 
 
 def bottleneck(in_channels: int, out_channels: int, stride: int) -> Block:

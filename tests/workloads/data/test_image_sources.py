@@ -1,0 +1,293 @@
+"""Pictures in folders and in Parquet files, decoded and cached."""
+
+import io
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from workloads.data import array_cache
+from workloads.data.dataset import DataNotFoundError
+from workloads.data.decoding import decode
+from workloads.data.sources.image_folder import ImageFolder
+from workloads.data.sources.image_parquet import ImageParquet
+
+
+def picture(seed: int, *, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> np.ndarray:
+    """Random pixels: (height, width, 3) or (height, width) for a grey one; size: (width, height)."""
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_folder(root: Path, part: str, *, per_class: int, seed: int = 0, mode: str = "RGB") -> None:
+    """Pictures of the classes `bird` and `ant`; those of `bird` come first in time."""
+    for number, name in enumerate(("bird", "ant")):
+        folder = root / part / name
+        folder.mkdir(parents=True)
+        for i in range(per_class):
+            (folder / f"{i:03}.png").write_bytes(png(picture(seed + 1000 * number + i, mode=mode)))
+
+
+def write_parquet(
+    file: Path, images: list[Any], labels: Any, *, image: str = "img", label: str = "label"
+) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({image: images, label: labels}).to_parquet(file)
+
+
+def cells(num: int, *, first: int = 0) -> list[dict[str, Any]]:
+    return [{"bytes": png(picture(first + i)), "path": f"{i}.png"} for i in range(num)]
+
+
+def expected(seeds: list[int], mode: str = "RGB") -> np.ndarray:
+    """(N, C, H, W)."""
+    stacked = np.stack([picture(seed, mode=mode) for seed in seeds])
+    return stacked.transpose(0, 3, 1, 2) if mode == "RGB" else stacked[:, None]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_folder_is_read_class_by_class_with_its_test_part(data_folder: Path, mode: str) -> None:
+    write_folder(data_folder / "pets", "train", per_class=12, mode=mode)
+    write_folder(data_folder / "pets", "test", per_class=3, seed=100, mode=mode)
+    source = ImageFolder(path="pets")
+    published = source.read()
+    assert published.classes == ("ant", "bird")
+    np.testing.assert_array_equal(published.train.images, expected([*range(1000, 1012), *range(12)], mode))
+    np.testing.assert_array_equal(published.test.images, expected([1100, 1101, 1102, 100, 101, 102], mode))
+    assert published.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert source.load().image_shape == (3 if mode == "RGB" else 1, 5, 6)
+
+
+def test_a_val_folder_serves_as_test_and_is_left_alone_beside_a_test_folder(
+    data_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    write_folder(data_folder, "val", per_class=2, seed=200)
+    assert len(ImageFolder(path=str(data_folder)).load().test) == 4
+    write_folder(data_folder, "test", per_class=3, seed=100)
+    with caplog.at_level(logging.WARNING):
+        assert len(ImageFolder(path=str(data_folder)).load().test) == 6
+    assert f"{data_folder / 'val'} is not read" in caplog.text
+
+
+def test_test_rows_are_held_out_where_there_are_none(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=20)
+    data = ImageFolder(path=str(data_folder), test_fraction=0.25).load()
+    assert np.bincount(data.test.labels).tolist() == [5, 5]
+    assert not set(data.test.row_ids) & {*data.train.row_ids, *data.val.row_ids, *data.calib.row_ids}
+
+
+def test_pictures_of_different_sizes_need_resize(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    odd = data_folder / "train" / "bird" / "003.png"
+    odd.write_bytes(png(picture(0, size=(9, 4))))
+    with pytest.raises(
+        ValueError, match=r"bird/003.png is 9x4 pixels and .*ant/000.png is 6x5; .* or resize be set"
+    ):
+        ImageFolder(path=str(data_folder)).load()
+    assert ImageFolder(path=str(data_folder), resize=7).load().image_shape == (3, 7, 7)
+
+
+def test_a_damaged_picture_is_named(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    file = data_folder / "train" / "bird" / "004.png"
+    whole = png(np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    file.write_bytes(whole[:60])
+    with pytest.raises(ValueError, match=r"bird/004.png is damaged"):
+        ImageFolder(path=str(data_folder)).load()
+    file.write_text("not a picture")
+    with pytest.raises(ValueError, match=r"bird/004.png is not an image that can be read"):
+        ImageFolder(path=str(data_folder)).load()
+
+
+def test_other_files_are_left_out_with_a_warning(data_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    (data_folder / "train" / "ant" / "notes.txt").write_text("")
+    with caplog.at_level(logging.WARNING):
+        ImageFolder(path=str(data_folder)).load()
+    assert "1 files that are no pictures are left out" in caplog.text
+    assert "notes.txt" in caplog.text
+
+
+def test_a_class_known_to_test_alone_is_refused(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    (data_folder / "test" / "cow").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"test/cow is no class of the train folder: ant, bird"):
+        ImageFolder(path=str(data_folder)).load()
+
+
+def test_an_absent_folder_names_those_searched(data_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match="pets/train not found") as raised:
+        ImageFolder(path="pets", root=str(tmp_path)).load()
+    assert str(data_folder) in str(raised.value)
+    with pytest.raises(DataNotFoundError, match="pets not found"):
+        ImageParquet(path="pets").load()
+
+
+def test_parquet_files_are_read_in_the_order_of_their_names(data_folder: Path) -> None:
+    folder = data_folder / "birds"
+    write_parquet(folder / "train-00001-of-00002.parquet", cells(20, first=20), np.arange(20) % 2)
+    write_parquet(folder / "train-00000-of-00002.parquet", cells(20), np.arange(20) % 2)
+    write_parquet(folder / "test-00000-of-00001.parquet", cells(5, first=100), np.arange(5) % 2)
+    write_parquet(folder / "validation-00000-of-00001.parquet", cells(7, first=200), np.arange(7) % 2)
+    published = ImageParquet(path="birds").read()
+    np.testing.assert_array_equal(published.train.images, expected(list(range(40))))
+    np.testing.assert_array_equal(published.test.images, expected(list(range(100, 105))))
+    assert published.train.row_ids.tolist() == list(range(40))
+    assert published.classes == ("0", "1")
+
+
+def test_parquet_columns_and_classes_can_be_named_and_validation_serves_as_test(data_folder: Path) -> None:
+    plain = [png(picture(i)) for i in range(20)]
+    columns = {"image": "picture", "label": "kind"}
+    write_parquet(data_folder / "train.parquet", plain, np.arange(20) % 2, **columns)
+    write_parquet(
+        data_folder / "validation.parquet", plain[:3], np.array([1, 1, 0], dtype=np.int8), **columns
+    )
+    source = ImageParquet(
+        path=str(data_folder), image_column="picture", label_column="kind", classes=("jay", "owl")
+    )
+    data = source.load()
+    assert data.classes == ("jay", "owl")
+    assert data.test.labels.tolist() == [1, 1, 0]
+
+
+def damaged_image(images: list[Any], labels: list[Any]) -> None:
+    images[7] = {"bytes": b"GIF89a no more", "path": ""}
+
+
+def absent_image(images: list[Any], labels: list[Any]) -> None:
+    images[7] = {"bytes": None, "path": "elsewhere.png"}
+
+
+def negative_label(images: list[Any], labels: list[Any]) -> None:
+    labels[7] = -1
+
+
+def absent_label(images: list[Any], labels: list[Any]) -> None:
+    labels[7] = None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damaged_image, r"train.parquet, row 7, column img is (not an image that can be read|damaged)"),
+        (absent_image, r"train.parquet, row 7, column img holds NoneType; it must hold the bytes"),
+        (negative_label, r"train.parquet, row 7 has label -1; it must lie in 0 and above"),
+        (absent_label, r"train.parquet has column label of type .*; it must hold integers in every row"),
+    ],
+)
+def test_damaged_parquet_rows_are_named(
+    data_folder: Path, damage: Callable[[list[Any], list[Any]], None], message: str
+) -> None:
+    images, labels = cells(20), [row % 2 for row in range(20)]
+    damage(images, labels)
+    write_parquet(data_folder / "train.parquet", images, labels)
+    with pytest.raises(ValueError, match=message):
+        ImageParquet(path=str(data_folder)).load()
+
+
+def test_labels_beyond_the_training_classes_are_named_with_their_file(data_folder: Path) -> None:
+    write_parquet(data_folder / "train.parquet", cells(20), np.arange(20) % 2)
+    write_parquet(data_folder / "test.parquet", cells(4), [0, 1, 0, 2])
+    with pytest.raises(ValueError, match=r"test.parquet, row 3 has label 2; it must lie in 0 ... 1"):
+        ImageParquet(path=str(data_folder)).load()
+
+
+def test_a_missing_column_or_part_is_named(data_folder: Path) -> None:
+    write_parquet(data_folder / "test.parquet", cells(4), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match=r"has no train\*.parquet"):
+        ImageParquet(path=str(data_folder)).load()
+    write_parquet(data_folder / "train.parquet", cells(20), np.arange(20) % 2)
+    with pytest.raises(ValueError, match=r"train.parquet has no column 'image' that can be read"):
+        ImageParquet(path=str(data_folder), image_column="image").load()
+    (data_folder / "train.parquet").write_text("no Parquet")
+    with pytest.raises(ValueError, match=r"train.parquet has no column 'label' that can be read"):
+        ImageParquet(path=str(data_folder)).load()
+
+
+def test_pictures_are_decoded_once_and_again_when_the_file_changes(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = data_folder / "train.parquet"
+    write_parquet(file, cells(20), np.arange(20) % 2)
+    source = ImageParquet(path=str(data_folder))
+    first = source.load()
+    cached = list((tmp_path / "cache" / "arrays").iterdir())
+    assert [path.suffix for path in cached] == [".npy"]
+    with monkeypatch.context() as patched:
+        patched.setattr("workloads.data.sources.image_parquet.decode", None)  # cannot be called
+        assert source.load().fingerprint == first.fingerprint
+    write_parquet(file, cells(20, first=50), np.arange(20) % 2)
+    os.utime(file, ns=(0, 0))
+    assert source.load().fingerprint != first.fingerprint
+
+
+def test_a_damaged_cache_is_made_again(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    source = ImageFolder(path=str(data_folder))
+    first = source.load()
+    (cached,) = (tmp_path / "cache" / "arrays").iterdir()
+    for content in (b"", cached.read_bytes()[:200]):
+        cached.write_bytes(content)
+        with caplog.at_level(logging.WARNING):
+            assert source.load().fingerprint == first.fingerprint
+        assert f"the cached {cached} cannot be read" in caplog.text
+        caplog.clear()
+
+
+def test_data_load_without_a_writable_cache(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("PRUNEYARD_CACHE", str(blocked))
+    with caplog.at_level(logging.WARNING):
+        assert len(ImageFolder(path=str(data_folder)).load().test) == 4
+    assert "cannot be written" in caplog.text
+
+
+def test_the_cache_leaves_nothing_behind_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    made = array_cache.cached_array(lambda: np.ones(3, dtype=np.uint8), files=[], options="")
+    assert made.tolist() == [1, 1, 1]
+    assert list((tmp_path / "cache" / "arrays").iterdir()) == []
+
+
+def test_grey_and_colour_pictures_together_become_colour() -> None:
+    grey, colour = picture(0, mode="L"), picture(1)
+    images = decode([png(grey), png(colour)], where=str, resize=None)
+    assert images.shape == (2, 3, 5, 6)
+    np.testing.assert_array_equal(images[0], np.broadcast_to(grey, (3, 5, 6)))
+    np.testing.assert_array_equal(images[1], colour.transpose(2, 0, 1))
+
+
+def test_pictures_of_sixteen_bits_are_refused() -> None:
+    with pytest.raises(ValueError, match="0 has pixels of mode I;16; they must have 8 bits per channel"):
+        decode([png(np.ones((4, 4), dtype=np.uint16))], where=str, resize=None)
+
+
+def test_many_pictures_keep_their_order_across_threads() -> None:
+    pixels = np.arange(1000, dtype=np.uint16).view(np.uint8).reshape(1000, 1, 2)
+    images = decode([png(pair) for pair in pixels], where=str, resize=None)
+    np.testing.assert_array_equal(images[:, 0], pixels)
