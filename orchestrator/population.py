@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from orchestrator.display import Display
 from orchestrator.errors import ClusterError, UsageError
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Plan, make_plan
@@ -22,14 +23,6 @@ from reports.store import Store
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # a job whose process died so often in one call is left FAILED
-
-
-class Display(Protocol):
-    """Shows a monitor while a study runs."""
-
-    def show(self, monitor: Monitor) -> None:
-        """Called often; decides itself how often it draws."""
-        ...
 
 
 class Silent:

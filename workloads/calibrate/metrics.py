@@ -113,6 +113,14 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return float(((probabilities_NC**2).sum(axis=1) - 2 * at_label_N + 1).mean())
 
 
+STANDARD_METRICS = {
+    "accuracy": "share of rows whose largest probability is the label's",
+    "nll": "mean negative log-likelihood of the label, in nats",
+    "ece": "expected calibration error of the largest probability, 15 right-closed bins of equal width",
+    "brier": "squared distance to the one-hot label, summed over classes, mean over rows",
+}
+
+
 def standard_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """`accuracy`, `nll`, `ece` (15 bins) and `brier` of `logits: (N, C)`: what every evaluation reports."""
     probabilities = softmax(logits)

@@ -1,0 +1,81 @@
+"""The command `pruneyard`: finds the verb, and turns errors into messages and exit codes."""
+
+import importlib
+import logging
+import sys
+import warnings
+from importlib.metadata import version
+
+import click
+
+from orchestrator.errors import ClusterError, ExitCode, UsageError
+
+VERBS = {
+    "init": "Write an example spec to start from.",
+    "list": "List methods, data, models, metrics and packaged specs.",
+    "schema": "Print the JSON Schema of specs, for editors.",
+    "plan": "Validate a spec and list its jobs; writes nothing.",
+    "run": "Run what is missing of a spec, then report.",
+    "resume": "Go on with a folder from what is on disk.",
+    "retry": "Run a folder's failed and interrupted jobs again.",
+    "report": "Render folders of results as one HTML page.",
+    "export": "Print a folder's tables as CSV, Markdown or LaTeX.",
+    "explain": "Say why a job runs again, field by field.",
+    "doctor": "Check this machine, or a cluster.",
+    "completion": "Print the shell completion script.",
+}
+
+
+class Verbs(click.Group):
+    """Imports a verb's module when it is used, so that help and completion answer at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"orchestrator.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("pruneyard"), prog_name="pruneyard")
+def cli() -> None:
+    """Populations of sparse, distilled and calibrated networks: one spec in, Parquet and one HTML page out.
+
+    Start with: pruneyard run quickstart
+    """
+
+
+def main() -> None:
+    """Entry point; exit codes are those of `ExitCode`."""
+    logging.basicConfig(level=logging.WARNING, format="pruneyard: %(message)s", stream=sys.stderr)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UsageError as error:
+        click.echo(f"pruneyard: {error}", err=True)
+        return ExitCode.USAGE
+    except ClusterError as error:
+        click.echo(f"pruneyard: {error}", err=True)
+        return ExitCode.UNREACHABLE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("pruneyard: stopped at once; finished work is kept", err=True)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return ExitCode.FINISHED
+    return int(code or 0)

@@ -1,0 +1,82 @@
+"""`pruneyard explain`: why a job runs again."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.commands.run import axis_option, changes, out_option, set_option
+from orchestrator.errors import UsageError
+from orchestrator.fingerprint import differences
+from orchestrator.plan import Plan, make_plan
+from orchestrator.population import default_folder
+from orchestrator.spec import Job, load_spec
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+
+@click.command("explain")
+@click.argument("subject", metavar="RUN_KEY|SPEC")
+@out_option
+@set_option
+@axis_option
+def command(subject: str, out: Path | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
+    """Say what is known of a RUN_KEY (in --out DIR), or why each job of SPEC would run or not, field by field."""
+    if out is not None and (row := _row(out, subject)) is not None:
+        for line in _of_run(row):
+            click.echo(line)
+        return 0
+    if _looks_like_key(subject):
+        where = f"in {out}" if out is not None else "without --out DIR"
+        raise UsageError(f"{subject}: no run of that key is known {where}")
+    spec = load_spec(subject, **changes(sets, axes))
+    plan = make_plan(spec, RunFolder(out or default_folder(spec)))
+    for job in spec.jobs:
+        for line in _of_job(job, plan):
+            click.echo(line)
+    return 0
+
+
+def _looks_like_key(text: str) -> bool:
+    return len(text) == 16 and all(letter in "0123456789abcdef" for letter in text)
+
+
+def _row(folder: Path, key: str) -> dict[str, Any] | None:
+    rows = Store(RunFolder(folder)).runs().to_pylist()
+    return next((row for row in rows if row["run_key"] == key), None)
+
+
+def _of_run(row: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{row['run_key']}: {row['status']}, attempt {row['attempt']} of study {row['study']}"
+    yield f"  ended {row['ended_at']:%Y-%m-%d %H:%M:%S} UTC on {row['device']}, pruneyard {row['code_version']}"
+    for line in json.dumps(json.loads(row["spec_json"]), indent=2).splitlines():
+        yield f"  {line}"
+    if row["error"]:
+        yield from (f"  {line}" for line in row["error"].rstrip().splitlines())
+
+
+def _of_job(job: Job, plan: Plan) -> Iterator[str]:
+    status = plan.status(job)
+    head = f"{job.key} {job.label}:"
+    if status is Status.COMPLETED:
+        yield f"{head} finished; it will not run again"
+    elif status is not None:
+        row = _row(plan.folder.path, job.key)
+        last = str(row["error"]).strip().splitlines()[-1] if row and row["error"] else "its checkpoint is kept"
+        yield f"{head} runs again because attempt {plan.statuses[job.key][1]} ended {status.value}: {last}"
+    else:
+        yield f"{head} runs because no run of this key is in {plan.folder.path}"
+        yield from (f"  {line}" for line in _nearest(job, plan))
+
+
+def _nearest(job: Job, plan: Plan) -> Iterator[str]:
+    """The fields in which the most similar recorded run differs."""
+    runs = Store(plan.folder).runs().select(["run_key", "spec_json"]).to_pylist()
+    compared = [(row["run_key"], list(differences(json.loads(row["spec_json"]), job.resolved))) for row in runs]
+    if compared:
+        key, found = min(compared, key=lambda pair: len(pair[1]))
+        yield f"the most similar run there, {key}, differs in:"
+        yield from (f"  {name}: {old!r} there, {new!r} here" for name, old, new in found)

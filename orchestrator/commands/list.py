@@ -1,0 +1,78 @@
+"""`pruneyard list`: what there is, one line each; imports neither ray nor torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.display import stdout_console
+from orchestrator.document import packaged_specs
+from workloads.calibrate.metrics import STANDARD_METRICS
+from workloads.plugins import describe, kinds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a listing."""
+
+    name: str
+    kind: str
+    summary: str
+    reference: str
+
+
+def _methods() -> Iterator[Entry]:
+    for kind in kinds():
+        for found in describe(f"{kind}.methods"):
+            yield Entry(name=found.name, kind=kind, summary=found.summary, reference=found.reference)
+
+
+def _family(family: str, kind: str) -> Iterator[Entry]:
+    for found in describe(family):
+        yield Entry(name=found.name, kind=kind, summary=found.summary, reference=found.reference)
+
+
+def _metrics() -> Iterator[Entry]:
+    for name, summary in STANDARD_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
+
+
+def _specs() -> Iterator[Entry]:
+    for name in packaged_specs():
+        text = files("orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        comment = text.splitlines()[0].removeprefix("#").strip()
+        yield Entry(name=name, kind="spec", summary=comment, reference=f"pruneyard run {name}")
+
+
+TOPICS = {
+    "methods": _methods,
+    "data": lambda: _family("data.sources", "data"),
+    "models": lambda: _family("models", "model"),
+    "metrics": _metrics,
+    "specs": _specs,
+}
+
+
+@click.command("list")
+@click.argument("topic", type=click.Choice(list(TOPICS)), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+def command(topic: str | None, as_json: bool) -> int:
+    """List one TOPIC, or all."""
+    topics = [topic] if topic else list(TOPICS)
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for name in topics for entry in TOPICS[name]()], indent=1))
+        return 0
+    console = stdout_console()
+    for name in topics:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for column in (name, "", ""):
+            table.add_column(column)
+        for entry in TOPICS[name]():
+            table.add_row(Text(entry.name), Text(entry.summary), Text(entry.reference, style="dim"))
+        console.print(table)
+        console.print()
+    return 0

@@ -1,0 +1,92 @@
+"""`pruneyard plan`: what a spec means and what is left of it; writes nothing."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.commands.run import axis_option, changes, json_option, out_option, set_option
+from orchestrator.display import duration, stdout_console
+from orchestrator.estimate import Estimate, estimate
+from orchestrator.plan import Plan, make_plan
+from orchestrator.population import default_folder
+from orchestrator.spec import load_spec
+from reports.formats import amount
+from reports.layout import RunFolder
+from workloads.data.dataset import DataNotFoundError
+
+MAX_ROWS = 40
+
+
+@click.command("plan")
+@click.argument("spec")
+@out_option
+@set_option
+@axis_option
+@json_option
+def command(spec: str, out: Path | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
+    """Validate SPEC and list its jobs: finished, failed, missing, and a guess of the cost of what is left."""
+    resolved = load_spec(spec, **changes(sets, axes))
+    plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))
+    cost, missing_data = _cost(plan)
+    if as_json:
+        click.echo(json.dumps(_as_json(plan, cost, missing_data), indent=1))
+    else:
+        _print(plan, cost, missing_data)
+    return 0
+
+
+def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
+    cores = os.cpu_count() or 1
+    slots = max(1, cores // plan.spec.header.resources.cpus)
+    try:
+        return estimate([order.job for order in plan.orders()], slots=slots), None
+    except DataNotFoundError as error:
+        return None, str(error)
+
+
+def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dict[str, Any]:
+    jobs = [
+        {
+            "run_key": job.key,
+            "label": job.label,
+            "status": (status.value if (status := plan.status(job)) else "MISSING"),
+            "spec": job.resolved,
+        }
+        for job in plan.spec.jobs
+    ]
+    return {
+        "study": plan.spec.name,
+        "folder": str(plan.folder.path),
+        "counts": plan.counts(),
+        "estimate": {"dense_flops": cost.dense_flops, "seconds": cost.seconds, "slots": cost.slots} if cost else None,
+        "missing_data": missing_data,
+        "jobs": jobs,
+    }
+
+
+def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
+    console = stdout_console()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("run key", "job", "status"):
+        table.add_column(column)
+    for job in plan.spec.jobs[:MAX_ROWS]:
+        status = plan.status(job)
+        table.add_row(job.key, Text(job.label), Text(status.value.lower() if status else "missing"))
+    if len(plan.spec.jobs) > MAX_ROWS:
+        table.add_row("", f"and {len(plan.spec.jobs) - MAX_ROWS} more", "")
+    console.print(table)
+    counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
+    console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
+    if missing_data is not None:
+        console.print(f"data: {missing_data}", markup=False, soft_wrap=True)
+    elif cost is not None and cost.dense_flops:
+        console.print(
+            f"left: {amount(cost.dense_flops, 'FLOP')} of training, roughly {duration(cost.seconds)} "
+            f"with {cost.slots} trials at once on this machine's CPU"
+        )

@@ -1,0 +1,37 @@
+"""`pruneyard resume`: goes on with a folder."""
+
+from pathlib import Path
+
+import click
+
+from orchestrator.commands.run import (
+    address_option,
+    fail_fast_option,
+    json_option,
+    local_option,
+    run_and_report,
+)
+from orchestrator.errors import UsageError
+from orchestrator.spec import Spec, load_spec
+from reports.layout import RunFolder
+
+
+def spec_of(folder: Path) -> Spec:
+    """The spec that a folder was run with. Raises `UsageError` where there is none."""
+    path = RunFolder(folder).spec
+    if not path.exists():
+        raise UsageError(f"{folder}: holds no {path.name}, so it is no folder of results")
+    return load_spec(path)
+
+
+@click.command("resume")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@address_option
+@local_option
+@fail_fast_option
+@json_option
+def command(folder: Path, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
+    """Go on with DIR: what is missing, interrupted or failed, from the newest checkpoints."""
+    return run_and_report(
+        spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json
+    )

@@ -1,0 +1,32 @@
+"""`pruneyard retry`: runs what ended badly again."""
+
+from pathlib import Path
+
+import click
+
+from orchestrator.commands.resume import spec_of
+from orchestrator.commands.run import (
+    address_option,
+    fail_fast_option,
+    json_option,
+    local_option,
+    run_and_report,
+)
+from reports.records import Status
+
+KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED}
+
+
+@click.command("retry")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--only", type=click.Choice(list(KINDS)), help="Only these.")
+@address_option
+@local_option
+@fail_fast_option
+@json_option
+def command(folder: Path, only: str | None, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
+    """Run the FAILED and INTERRUPTED jobs of DIR again; jobs that never started stay so."""
+    chosen = frozenset([KINDS[only]] if only else KINDS.values())
+    return run_and_report(
+        spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, only=chosen
+    )

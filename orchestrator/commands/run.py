@@ -1,0 +1,133 @@
+"""`pruneyard run`: the main verb; `resume` and `retry` end the same way."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orchestrator.display import display, stdout_console
+from orchestrator.errors import ExitCode
+from orchestrator.plan import make_plan
+from orchestrator.population import default_folder, run
+from orchestrator.results import Results
+from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
+from orchestrator.summary_table import summary_table
+from reports.layout import RunFolder
+from reports.records import Status
+
+
+def changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The arguments of `load_spec` that the options stand for."""
+    return {
+        "overrides": dict(parse_assignment(text, option="--set") for text in sets),
+        "axes": dict(parse_axis(text) for text in axes),
+    }
+
+
+set_option = click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec.")
+axis_option = click.option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid.")
+out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder of results [default: out/NAME].")
+address_option = click.option("--address", default="local", show_default=True, help="Ray cluster to join.")
+local_option = click.option("--local", is_flag=True, help="Without Ray, in this process; same numbers.")
+fail_fast_option = click.option("--fail-fast", is_flag=True, help="Stop all when the first job fails.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+
+
+@click.command("run")
+@click.argument("spec")
+@out_option
+@set_option
+@axis_option
+@address_option
+@local_option
+@fail_fast_option
+@json_option
+def command(
+    spec: str,
+    out: Path | None,
+    sets: Sequence[str],
+    axes: Sequence[str],
+    address: str,
+    local: bool,
+    fail_fast: bool,
+    as_json: bool,
+) -> int:
+    """Run what is missing of SPEC, a YAML file or the name of a packaged spec.
+
+    A second call repairs and never repeats: finished jobs are kept, failed and interrupted ones run again.
+    """
+    resolved = load_spec(spec, **changes(sets, axes))
+    folder = out or default_folder(resolved)
+    return run_and_report(resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json)
+
+
+def run_and_report(
+    spec: Spec,
+    folder: Path,
+    *,
+    address: str,
+    local: bool,
+    fail_fast: bool,
+    as_json: bool,
+    only: frozenset[Status | None] | None = None,
+) -> int:
+    """Runs with live progress, writes the report, prints the summary; returns the exit code."""
+    console = Console(stderr=True)
+    before = make_plan(spec, RunFolder(folder)).counts()
+    finished = f", {before['completed']} already finished" if before["completed"] else ""
+    where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
+    console.print(f"{spec.name}: {len(spec.jobs)} jobs{finished}, {where}, into {folder}", markup=False, highlight=False)
+    with display(console) as shown:
+        results = run(
+            spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, display=shown
+        )
+    code = exit_code(results, spec)
+    page = results.report()
+    if as_json:
+        click.echo(json.dumps(_summary(results, spec, code, page), indent=1))
+    else:
+        _say(results, page)
+    return code
+
+
+def exit_code(results: Results, spec: Spec) -> ExitCode:
+    """Of this spec's jobs only; an interruption by Ctrl-C has its own."""
+    counts = make_plan(spec, results.folder).counts()
+    if results.signal_number == 2:
+        return ExitCode.INTERRUPTED
+    if counts["failed"]:
+        return ExitCode.FAILED
+    return ExitCode.PARTIAL if counts["interrupted"] or counts["missing"] else ExitCode.FINISHED
+
+
+def _summary(results: Results, spec: Spec, code: ExitCode, page: Path) -> dict[str, Any]:
+    frame = results.summary()
+    return {
+        "study": spec.name,
+        "folder": str(results.folder.path),
+        "exit_code": int(code),
+        "jobs": make_plan(spec, results.folder).counts(),
+        "report": str(page),
+        "summary": json.loads(frame.to_json(orient="records")),
+    }
+
+
+def _say(results: Results, page: Path) -> None:
+    runs = results.runs()
+    out = stdout_console()
+    if len(runs):
+        out.print(summary_table(results.summary()))
+    failed = runs[runs["status"] == Status.FAILED.value]
+    for _, row in failed.head(5).iterrows():
+        last = str(row["error"]).strip().splitlines()[-1]
+        label = f"{row['model']} {row['method']} seed={row['seed']}"
+        out.print(f"FAILED {row['run_key']} ({label}): {last}", markup=False, highlight=False, soft_wrap=True)
+    if len(failed) > 5:
+        out.print(f"and {len(failed) - 5} more failed; their tracebacks are in the report", highlight=False)
+    interrupted = int((runs["status"] == Status.INTERRUPTED.value).sum())
+    if interrupted:
+        out.print(f"{interrupted} interrupted; go on with: pruneyard resume {results.folder.path}", highlight=False)
+    out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

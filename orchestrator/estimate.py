@@ -1,0 +1,75 @@
+"""Guesses what a plan costs: counted FLOPs, and time from finished runs of the same shape or from a short probe."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from orchestrator.spec import Job
+from workloads.data.dataset import Dataset, Source
+from workloads.recipe import Recipe
+
+STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
+TRAINING_PASSES = 3  # backward counts twice a forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of jobs still to run. `dense_flops` are what masked dense kernels execute, whatever the density."""
+
+    dense_flops: float
+    seconds: float  # on `slots` trials at once
+    slots: int
+
+
+def estimate(jobs: Sequence[Job], *, slots: int) -> Estimate:
+    """Raises what a source raises when its data is missing."""
+    flops = seconds = 0.0
+    for job in jobs:
+        data = _loaded(job.workload.data)
+        job_flops, steps = _work(job, data)
+        flops += job_flops
+        seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s()
+    return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
+
+
+@cache
+def _loaded(source: Source) -> Dataset:
+    return source.load()
+
+
+def _work(job: Job, data: Dataset) -> tuple[float, int]:
+    recipe = job.workload
+    if not isinstance(recipe, Recipe):
+        return 0.0, 0
+    num_rows = len(data.train)
+    steps = recipe.budget.num_steps(num_rows)
+    per_row = _forward_flops(job.workload.model, data.image_shape, data.num_classes, job)  # type: ignore[attr-defined]
+    return TRAINING_PASSES * per_row * steps * min(recipe.budget.batch_size, num_rows), steps
+
+
+_forward: dict[object, float] = {}
+
+
+def _forward_flops(model: object, image_shape: tuple[int, int, int], num_classes: int, job: Job) -> float:
+    key = (model, image_shape, num_classes)
+    if key not in _forward:
+        _forward[key] = job.workload.forward_flops(image_shape, num_classes)
+    return _forward[key]
+
+
+@cache
+def _flops_per_s() -> float:
+    """Of one thread in a matrix product of a small network's size, measured for a tenth of a second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, b = torch.rand(128, 512), torch.rand(512, 512)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < 0.1:
+        torch.mm(a, b)
+        count += 1
+    elapsed = time.perf_counter() - started
+    torch.set_num_threads(threads)
+    return count * 2 * 128 * 512 * 512 / elapsed

@@ -1,0 +1,70 @@
+"""The JSON Schema of specs, made from the same dataclasses that decode them, so that editors complete and check."""
+
+import dataclasses
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from orchestrator.decode import defaults_of, encode, hints_of, plugin_of
+from orchestrator.spec import Header
+from workloads.plugins import describe, find, find_job, kinds, name_of, names
+
+
+def spec_schema() -> dict[str, Any]:
+    """One alternative per kind of job."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pruneyard spec",
+        "oneOf": [_of_kind(kind) for kind in kinds()],
+    }
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    header, job = _table(Header), _table(find_job(kind))
+    job["properties"].pop("seed")
+    grid = {
+        "type": "object",
+        "description": "axes of the population: a list of values per dotted key",
+        "additionalProperties": {"type": "array", "minItems": 1},
+    }
+    properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, "grid": grid}
+    by_grid = {"data", "model", "method"}  # may be given by an axis instead
+    required = [*header["required"], *(name for name in job["required"] if name not in by_grid)]
+    return {
+        "title": kind,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _table(cls: type[Any]) -> dict[str, Any]:
+    hints, defaults = hints_of(cls), defaults_of(cls)
+    properties = {name: _field(hint) for name, hint in hints.items()}
+    for name, value in defaults.items():
+        encoded = encode(value)
+        if plugin_of(hints[name]):
+            encoded = {"name": name_of(value), **encoded}
+        properties[name] = {**properties[name], "default": encoded}
+    required = [name for name in hints if name not in defaults]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _field(hint: Any) -> dict[str, Any]:
+    marker = plugin_of(hint)
+    if marker is not None:
+        summaries = {found.name: found.summary for found in describe(marker.family)}
+        choices = [_plugin(find(marker.family, name), name, summaries[name]) for name in names(marker.family)]
+        return {"oneOf": [{"enum": names(marker.family)}, *choices]}
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return _table(hint)
+    return TypeAdapter(hint).json_schema()
+
+
+def _plugin(cls: type[Any], name: str, summary: str) -> dict[str, Any]:
+    """`name` may be left out in a spec where the field has a default; editors are better served by asking for it."""
+    table = _table(cls)
+    table["properties"] = {"name": {"const": name}, **table["properties"]}
+    return {**table, "title": name, "description": summary, "required": ["name", *table["required"]]}
