@@ -30,24 +30,30 @@ def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) ->
     `test/accuracy_high` (95% t interval; NaN on one seed). `num_active`, `train_flops`, `train_s` are means.
     A cell that no run completed has NaN. `frame.attrs` lists the `measures` and the `settings`.
     """
-    labelled = label_cells(runs)
-    settings: list[str] = labelled.attrs["settings"]
-    finals = final_values(metrics)
-    measures = list(measures) or default_measures(finals)
-    labelled = pd.concat([labelled, _by_run(finals, measures, labelled["run_key"])], axis=1)
-    shown = [*GEOMETRY[:2], *LABELS, *GEOMETRY[2:], *settings]
-    rows = [_row(group, shown, measures) for _, group in labelled.groupby("cell", sort=True)]
-    columns = [*shown, *_COUNTS, *(name for measure in measures for name in _three(measure)), *_COSTS]
-    table = _sorted(pd.DataFrame(rows, columns=columns))
-    table.attrs = {"measures": measures, "settings": settings}
+    finals = last_values(history(metrics))
+    table = cell_table(label_cells(runs), finals, list(measures) or default_measures(finals))
+    attrs = table.attrs
+    table = table.drop(columns="cell")
+    table.attrs = attrs
     return table
 
 
-def final_values(metrics: pa.Table) -> pd.DataFrame:
+def cell_table(labelled: pd.DataFrame, finals: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """The table of `cells` from what it rests on, with the column `cell` of `label_cells` in front."""
+    settings: list[str] = labelled.attrs["settings"]
+    runs = pd.concat([labelled, _by_run(finals, measures, labelled["run_key"])], axis=1)
+    shown = ["cell", *GEOMETRY[:2], *LABELS, *GEOMETRY[2:], *settings]
+    rows = [_row(group, shown, measures) for _, group in runs.groupby("cell", sort=True)]
+    columns = [*shown, *_COUNTS, *(name for measure in measures for name in _three(measure)), *_COSTS]
+    table = _sorted(pd.DataFrame(rows, columns=columns))
+    table.attrs = {"measures": list(measures), "settings": settings}
+    return table
+
+
+def last_values(history: pd.DataFrame) -> pd.DataFrame:
     """The value of every measure at each run's last step: columns `run_key`, `measure`, `value`."""
-    frame = history(metrics)
-    last = frame.groupby(["run_key", "measure"], sort=False)["step"].transform("max")
-    return frame.loc[frame["step"] == last, ["run_key", "measure", "value"]].reset_index(drop=True)
+    last = history.groupby(["run_key", "measure"], sort=False)["step"].transform("max")
+    return history.loc[history["step"] == last, ["run_key", "measure", "value"]].reset_index(drop=True)
 
 
 def history(metrics: pa.Table) -> pd.DataFrame:

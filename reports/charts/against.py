@@ -1,0 +1,72 @@
+"""A measure against density or images per class: one line per method, the dense network as a rule."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from reports.charts import marks, palette
+from reports.charts.figure import Chart, Figure, Plot, draw
+from reports.study import DENSE, Study
+
+_COLUMNS = ["mean", "low", "high", "num", "series", "label"]
+
+
+def against_density(study: Study, measure: str) -> list[Figure]:
+    """The figure over densities; none where no cell has one."""
+    return _figure(study, measure, x="density", title="density (active / all prunable weights)")
+
+
+def against_ipc(study: Study, measure: str) -> list[Figure]:
+    """The figure over images per class; none where no cell has them."""
+    return _figure(study, measure, x="ipc", title="synthetic images per class")
+
+
+def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
+    table = study.measured(measure)
+    is_dense = (table["method"] == DENSE) & (x == "density")
+    points = table[(table[x] > 0) & ~is_dense]
+    styles = {name: style for name, style in study.styles.items() if name in set(points["series"])}
+    plots = []
+    for field, group in points.groupby("field", sort=False):
+        dense = table[is_dense & (table["field"] == field)]
+        chart = _chart(group, dense, x=x, x_title=title, measure=measure, styles=styles)
+        plots.append(Plot(title=str(field), words=_words(measure, x, pd.concat([dense, group])), chart=chart))
+    legend = marks.entries(styles, points["series"])
+    return draw(
+        plots,
+        name=f"against-{x}",
+        title=f"{marks.words(measure).capitalize()} against {'images per class' if x == 'ipc' else x}",
+        caption=f"Mean over completed seeds at each run's last step. {marks.INTERVAL}",
+        legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() else legend,
+    )
+
+
+def _words(measure: str, x: str, table: pd.DataFrame) -> str:
+    values = [f"{label} {mean:.4f}" for label, mean in zip(table["label"], table["mean"], strict=True)]
+    return f"{marks.words(measure)} against {x}: {'; '.join(values[:40])}"
+
+
+def _chart(
+    points: pd.DataFrame, dense: pd.DataFrame, *, x: str, x_title: str, measure: str, styles: marks.Styles
+) -> Chart:
+    ticks = sorted(set(points[x]))
+    axis = alt.Axis(values=ticks, format="~g") if len(ticks) <= 9 else alt.Axis(format="~g", tickCount=8)
+    scale = alt.Scale(type="log", padding=24, nice=False)
+    base = alt.Chart(marks.rows(points, [x, *_COLUMNS])).encode(
+        x=alt.X(f"{x}:Q", title=x_title, scale=scale, axis=axis), color=marks.color(styles, "series")
+    )
+    up = alt.Y("mean:Q", title=marks.words(measure), scale=alt.Scale(zero=False, padding=12))
+    span = {"y": alt.Y("low:Q", title=marks.words(measure)), "y2": alt.Y2("high:Q")}
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.55).encode(y=up)
+    bars = base.mark_rule(strokeWidth=1.5).encode(**span)
+    symbols = base.mark_point(filled=True, size=80, opacity=1).encode(
+        y=up, shape=marks.shape(styles, "series"), tooltip=marks.tooltip("label", measure)
+    )
+    reference = alt.Chart(marks.rows(dense, _COLUMNS))
+    band = reference.mark_rect(color=palette.REFERENCE, opacity=0.13).encode(**span)
+    rule = reference.mark_rule(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.5).encode(
+        y=up, tooltip=marks.tooltip("label", measure)
+    )
+    layers = [band, rule, lines, bars, symbols] if len(dense) else [lines, bars, symbols]
+    return alt.layer(*layers).properties(height=340)

@@ -1,0 +1,153 @@
+"""A figure of the page: Vega-Lite charts, each also drawn as a still SVG for print and mail."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+MAX_PANELS = 12
+STILL_WIDTHS = {"wide": 880, "half": 430, "third": 290}
+_PLACES = re.compile(r' (d|transform|x|y|x2|y2)="([^"]*)"')
+_KEPT = r"\1"
+_LONG_NUMBER = re.compile(r"(\d+\.\d{2})\d+")
+_IDENTIFIER = re.compile(r'\bid="([A-Za-z_]\w*)"')
+
+_CONFIG: dict[str, Any] = {
+    "aria": False,
+    "background": None,
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor",
+        "labelOpacity": 0.75,
+        "labelFontSize": 11,
+        "titleColor": "currentColor",
+        "titleOpacity": 0.9,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "gridColor": "currentColor",
+        "gridOpacity": 0.1,
+        "domainColor": "currentColor",
+        "domainOpacity": 0.35,
+        "tickColor": "currentColor",
+        "tickOpacity": 0.35,
+        "labelOverlap": True,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a legend: a name, its colour, and one of Vega's symbols or `line` or `dashes`."""
+
+    label: str
+    color: str
+    symbol: str = "line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One chart: `still` is an SVG, `spec` the same for the browser as JSON, `words` what it shows."""
+
+    title: str
+    words: str
+    still: str
+    spec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Panels that share a legend and a caption. `width` is a key of `STILL_WIDTHS`."""
+
+    name: str
+    title: str
+    caption: str
+    width: str
+    panels: Sequence[Panel]
+    legend: Sequence[Entry] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A chart before it is drawn; `hover` is a layer that only the interactive chart has."""
+
+    title: str
+    words: str
+    chart: Chart
+    hover: alt.Chart | None = None
+
+
+@cache
+def vega_lite_version() -> str:
+    """The Vega-Lite version that Altair writes, or the newest one at hand."""
+    wanted = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    known: list[str] = vl_convert.get_vegalite_versions()
+    return wanted if wanted in known else known[-1]
+
+
+@cache
+def script_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that asks nothing of the network."""
+    expose = "window.vegaEmbed = vegaEmbed;"
+    bundle: str = vl_convert.javascript_bundle(expose, vl_version=vega_lite_version())
+    return bundle.replace("</script", "<\\/script")
+
+
+def draw(
+    plots: Sequence[Plot], *, name: str, title: str, caption: str, legend: Sequence[Entry] = ()
+) -> list[Figure]:
+    """One figure of the plots, or none without plots. Draws `MAX_PANELS` at most and then says so."""
+    if not plots:
+        return []
+    width = "wide" if len(plots) == 1 else "half" if len(plots) in (2, 4) else "third"
+    panels = [
+        _panel(plot, width=width, name=f"{name}-{place}") for place, plot in enumerate(plots[:MAX_PANELS])
+    ]
+    if len(plots) > MAX_PANELS:
+        caption += f" The first {MAX_PANELS} of {len(plots)} panels are drawn; the tables hold all of them."
+    return [Figure(name=name, title=title, caption=caption, width=width, panels=panels, legend=legend)]
+
+
+def _panel(plot: Plot, *, width: str, name: str) -> Panel:
+    still = vl_convert.vegalite_to_svg(
+        {**_specification(plot.chart), "width": STILL_WIDTHS[width]},
+        vl_version=vega_lite_version(),
+        allowed_base_urls=[],
+    )
+    live = plot.chart if plot.hover is None else alt.layer(plot.chart, plot.hover)
+    spec = embeddable_json({**_specification(live), "width": "container"})
+    return Panel(title=plot.title, words=plot.words, still=_embeddable(still, name), spec=spec)
+
+
+def _specification(chart: Chart) -> dict[str, Any]:
+    fitted = {"autosize": {"type": "fit-x", "contains": "padding"}}
+    return {**chart.to_dict(), "config": _CONFIG, **fitted}
+
+
+def embeddable_json(value: Mapping[str, Any]) -> str:
+    """JSON that may stand in a script element whatever text it holds; refuses NaN, which JSON has not."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _embeddable(svg: str, name: str) -> str:
+    """The SVG with shorter numbers and with identifiers that no other picture of the page has."""
+    svg = svg[svg.index("<svg") :]
+    for identifier in set(_IDENTIFIER.findall(svg)):
+        svg = svg.replace(f'id="{identifier}"', f'id="{name}-{identifier}"')
+        svg = svg.replace(f"url(#{identifier})", f"url(#{name}-{identifier})")
+    return _PLACES.sub(_shortened, svg)
+
+
+def _shortened(place: re.Match[str]) -> str:
+    return f' {place[1]}="{_LONG_NUMBER.sub(_KEPT, place[2])}"'

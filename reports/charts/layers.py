@@ -1,0 +1,57 @@
+"""How the density is shared over the layers of a network: one panel per method."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from reports import series
+from reports.charts import marks
+from reports.charts.figure import Chart, Figure, Plot, draw
+from reports.study import DENSE, Study
+
+
+def layers(study: Study) -> list[Figure]:
+    """The figure of final densities; none where no run recorded any."""
+    points = series.layer_densities(study.curves, study.labelled)
+    points = points[points["density"] > 0].merge(study.cells[["cell", "line"]], on="cell")
+    table = study.cells[study.cells["cell"].isin(points["cell"]) & (study.cells["method"] != DENSE)]
+    styles = marks.ramp(table)
+    lowest = points["density"].min()
+    plots = []
+    for (field, name), group in table.groupby(["field", "series"], sort=False):
+        own = points[points["cell"].isin(group["cell"])]
+        title = marks.joined(field, name)
+        text = f"Density of each layer for {title}, lines: {', '.join(dict.fromkeys(own['line']))}"
+        plots.append(Plot(title=title, words=text, chart=_chart(own, styles=styles, lowest=lowest)))
+    return draw(
+        plots,
+        name="layers",
+        title="Density per layer",
+        caption="Active share of each layer's weights at the end, mean over seeds; first layer on top.",
+        legend=marks.entries(styles, table["line"]),
+    )
+
+
+def _chart(points: pd.DataFrame, *, styles: marks.Styles, lowest: float) -> Chart:
+    names = list(dict.fromkeys(points["layer"]))
+    scale = alt.Scale(type="log", domain=[lowest, 1], padding=8, nice=False)
+    across = alt.X(
+        "density:Q",
+        title="density",
+        scale=scale,
+        axis=alt.Axis(format="~g", values=marks.log_ticks(lowest, 1)),
+    )
+    axis = alt.Axis(
+        grid=True, labelFontSize=10, labelLimit=150, domain=False, ticks=False, labelOverlap=False
+    )
+    base = alt.Chart(marks.rows(points, ["layer", "density", "line"])).mark_point(
+        filled=True, size=50, opacity=0.9
+    )
+    chart: Chart = base.encode(
+        x=across,
+        y=alt.Y("layer:N", title=None, sort=names, axis=axis),
+        color=marks.color(styles, "line"),
+        tooltip=["layer:N", alt.Tooltip("line:N", title="cell"), alt.Tooltip("density:Q", format=".4~g")],
+    ).properties(height=(20 if len(names) <= 20 else 13) * len(names) + 10)
+    return chart

@@ -1,0 +1,90 @@
+"""Learning curves: one panel per method, one line per density, the dense network behind them."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from reports import series
+from reports.charts import marks, palette
+from reports.charts.figure import Chart, Figure, Plot, draw
+from reports.study import DENSE, Study
+
+_COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
+_NAMES = ("accuracy", "nll")
+_SPLITS = ("val", "test", "train")
+
+
+def learning(study: Study) -> list[Figure]:
+    """Figures of accuracy and nll, each on the first of val, test, train that was evaluated repeatedly."""
+    points = {f"{split}/{name}": _points(study, f"{split}/{name}") for name in _NAMES for split in _SPLITS}
+    chosen = [
+        next((measure for split in _SPLITS if len(points[measure := f"{split}/{name}"])), None)
+        for name in _NAMES
+    ]
+    return [figure for measure in chosen if measure for figure in _figure(study, measure, points[measure])]
+
+
+def _points(study: Study, measure: str) -> pd.DataFrame:
+    points = series.learning_curves(study.history, study.labelled, measure)
+    points = points[points.groupby("cell")["step"].transform("size") > 1].dropna(subset=["mean"])
+    return points.merge(study.cells[["cell", "line"]], on="cell")
+
+
+def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
+    table = study.cells[study.cells["cell"].isin(points["cell"])]
+    is_dense = table["method"] == DENSE
+    shown = table if is_dense.all() else table[~is_dense]
+    styles = marks.ramp(shown)
+    domain = (float(points["mean"].min()), float(points["mean"].max()))
+    plots = []
+    for (field, name), group in shown.groupby(["field", "series"], sort=False):
+        own = points[points["cell"].isin(group["cell"])]
+        behind = table[is_dense & (table["field"] == field) & ~table["cell"].isin(group["cell"])]
+        dense = points[points["cell"].isin(behind["cell"])]
+        names = ", ".join(dict.fromkeys(own["line"]))
+        text = f"{marks.words(measure)} by epoch for {marks.joined(field, name)}, lines: {names}"
+        chart, hover = _chart(own, dense, measure=measure, styles=styles, domain=domain)
+        plots.append(Plot(title=marks.joined(field, name), words=text, chart=chart, hover=hover))
+    legend = marks.entries(styles, shown["line"], lines=True)
+    return draw(
+        plots,
+        name=f"learning-{measure.replace('/', '-')}",
+        title=f"Learning curves: {marks.words(measure)}",
+        caption=f"Mean over completed seeds, at most {series.MAX_POINTS} points per line. {marks.INTERVAL}",
+        legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() and not is_dense.all() else legend,
+    )
+
+
+def _chart(
+    points: pd.DataFrame,
+    dense: pd.DataFrame,
+    *,
+    measure: str,
+    styles: marks.Styles,
+    domain: tuple[float, float],
+) -> tuple[Chart, alt.Chart]:
+    """The chart, and the invisible points that answer the pointer."""
+    is_wide = domain[0] > 0 and domain[1] / domain[0] > 8
+    scale = alt.Scale(type="log" if is_wide else "linear", domain=list(domain), nice=False)
+    axis = (
+        alt.Axis(format="~g", values=marks.log_ticks(*domain))
+        if is_wide
+        else alt.Axis(format="~g", tickCount=5)
+    )
+    up = alt.Y("mean:Q", title=marks.words(measure), scale=scale, axis=axis)
+    base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
+        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=5)), color=marks.color(styles, "line")
+    )
+    band = base.mark_area(opacity=0.14, clip=True).encode(
+        y=alt.Y("low:Q", title=marks.words(measure)), y2="high:Q"
+    )
+    lines = base.mark_line(strokeWidth=1.8, clip=True).encode(y=up)
+    reference = alt.Chart(marks.rows(dense, [*_COLUMNS, "cell"])).mark_line(
+        color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.5, clip=True
+    )
+    layers = [reference.encode(x="epoch:Q", y=up, detail="cell:N")] if len(dense) else []
+    hover = base.mark_point(size=60, opacity=0, filled=True).encode(
+        y=up, tooltip=["epoch:Q", *marks.tooltip("line", measure)]
+    )
+    return alt.layer(*layers, band, lines).properties(height=230), hover

@@ -1,0 +1,58 @@
+"""How numbers are written for people: as many digits as their interval supports."""
+
+import math
+from collections.abc import Sequence
+
+_MISSING = "n/a"
+_SI = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def number(value: float | None, *, digits: int = 4) -> str:
+    """A plain number with so many significant digits, without trailing zeros."""
+    if value is None or math.isnan(value):
+        return _MISSING
+    return f"{value:.{digits}g}"
+
+
+def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
+    """A mean and its half width, the width with two significant digits and the mean cut at the same place.
+
+    The half width is empty where there is no interval (one seed).
+    """
+    if math.isnan(mean):
+        return _MISSING, ""
+    half = (high - low) / 2
+    if math.isnan(half):
+        return f"{mean:.4f}" if abs(mean) < 100 else number(mean), ""
+    if half == 0:
+        return f"{mean:.4f}", "0"
+    decimals = min(max(1 - math.floor(math.log10(half)), 0), 6)
+    return f"{mean:.{decimals}f}", f"{half:.{decimals}f}"
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """A large count with an SI prefix: `1.23 G`."""
+    if value is None or math.isnan(value):
+        return _MISSING
+    prefix, scale = next(((prefix, scale) for prefix, scale in _SI if abs(value) >= scale), ("", 1.0))
+    return f"{value / scale:.3g} {prefix}{unit}".strip()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds below two minutes, then minutes, then hours."""
+    if seconds is None or math.isnan(seconds):
+        return _MISSING
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.3g} h"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: Sequence[str], *, limit: int = 8) -> str:
+    """`a, b, c and 4 more`."""
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

@@ -1,0 +1,54 @@
+"""How every number of the page was computed, and whether more of it is better."""
+
+LARGER_IS_BETTER = {
+    "accuracy": True,
+    "nll": False,
+    "brier": False,
+    "ece": False,
+    "ece_adaptive": False,
+    "auroc": True,
+    "aupr_in": True,
+    "aupr_out": True,
+    "fpr95": False,
+}
+
+METRICS = {
+    "accuracy": "Share of samples whose largest logit is that of the label. Fraction in [0, 1].",
+    "nll": "Mean negative log probability of the label, in nats, computed from logits by log-softmax.",
+    "brier": "Mean over samples of the squared distance between the probability vector and the one-hot "
+    "label, summed over classes; in [0, 2].",
+    "ece": "Expected calibration error of the largest probability: 15 equal-width bins of confidence, "
+    "right-closed (0 belongs to the first); the mean gap between accuracy and confidence, weighted by "
+    "samples. Empty bins count nothing. It is biased upwards: a perfectly calibrated model shows about "
+    "0.04 on 1,000 samples.",
+    "ece_adaptive": "As ece, with 15 bins of equal numbers of samples, sorted stably and cut by position.",
+    "auroc": "Area under the ROC curve of known against unknown inputs; 0.5 is chance.",
+    "aupr_in": "Area under the precision-recall curve with known inputs as positives.",
+    "aupr_out": "Area under the precision-recall curve with unknown inputs as positives.",
+    "fpr95": "Share of unknown inputs accepted at the threshold that accepts 95% of the known ones.",
+}
+
+TERMS = {
+    "seed": "The unit of repetition: one run with all its random streams drawn from that seed. Runs that "
+    "differ in nothing else make one row of the summary.",
+    "mean ± half width": "Mean over completed seeds of each run's value at its last step, with half the "
+    "width of the 95% Student t interval (n - 1 degrees of freedom). It says how sure the mean is, not "
+    "how far single runs spread, and it may reach beyond 0 or 1. With one seed there is no interval.",
+    "bold": "The interval lies beyond those of all other rows on the same data and model. Nothing is bold"
+    " if any of them rests on a single seed. No other ranking is claimed.",
+    "density": "Active weights divided by all weights of the prunable tensors (convolutions and linear "
+    "layers).",
+    "pruned run": "Stopped early by the scheduler. Its values are kept in the tables but never averaged "
+    "with those of completed runs.",
+    "active parameters": "Parameters not masked out at the end, mean over completed seeds.",
+    "training FLOPs": "Counted, not measured: two per multiply-add of every forward and backward pass, "
+    "times the density of each layer at the time. Missing where it cannot be counted.",
+    "training time": "Seconds spent in training steps, without set-up and evaluation; depends on the "
+    "machine.",
+}
+
+
+def terms(measures: list[str]) -> dict[str, str]:
+    """The definitions that a page with these measures needs."""
+    names = dict.fromkeys(measure.partition("/")[2] for measure in measures)
+    return {name: METRICS[name] for name in names if name in METRICS} | TERMS

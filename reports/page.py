@@ -1,0 +1,89 @@
+"""Writes the one HTML page about some folders of results. Nothing in it asks anything of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from reports import glossary, prose, tables
+from reports.charts import palette
+from reports.charts.against import against_density, against_ipc
+from reports.charts.cost import cost
+from reports.charts.figure import Figure, script_bundle
+from reports.charts.layers import layers
+from reports.charts.learning import learning
+from reports.charts.reliability import reliability
+from reports.durable import write_durably
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.study import Study
+
+_MAX_SPEC = 50_000
+
+
+def write_page(folders: Sequence[Path], out: Path) -> Path:
+    """Write one self-contained page about `folders` to `out` and return `out`.
+
+    Works on a folder without results too. Raises `ValueError` for no folder or for a path that is none.
+    """
+    if not folders:
+        raise ValueError("folders is empty; give at least one folder that a run has written")
+    write_durably(out, render(Study.read(folders)).encode())
+    return out
+
+
+def render(study: Study) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    if study.labelled.empty:
+        return environment.get_template("empty.html").render(
+            folders=[folder.path for folder in study.folders]
+        )
+    drawn = figures(study)
+    statuses = study.labelled["status"].value_counts()
+    return environment.get_template("page.html").render(
+        title=", ".join(dict.fromkeys(study.labelled["study"])),
+        headline=prose.headline(study),
+        facts=prose.facts(study),
+        commands=prose.commands(study),
+        counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status},
+        summary=tables.summary_table(study),
+        runs=tables.runs_table(study),
+        num_runs=len(study.labelled),
+        failures=tables.failures(study)[: tables.MAX_FAILURES],
+        figures=drawn,
+        symbols=palette.SYMBOLS,
+        specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
+        terms=glossary.terms(study.measures),
+        bundle=script_bundle() if drawn else "",
+    )
+
+
+def figures(study: Study) -> list[Figure]:
+    """Every figure that the study has data for, in the order of the page."""
+    if not study.measures:
+        return [*learning(study), *layers(study), *reliability(study)]
+    measure = study.measures[0]
+    return [
+        *against_density(study, measure),
+        *against_ipc(study, measure),
+        *learning(study),
+        *reliability(study),
+        *layers(study),
+        *cost(study, measure),
+    ]
+
+
+def _spec(folder: RunFolder) -> str:
+    if not folder.spec.is_file():
+        return ""
+    text = folder.spec.read_text(encoding="utf-8", errors="replace")
+    return text if len(text) <= _MAX_SPEC else text[:_MAX_SPEC] + "\n# (cut here)"

@@ -1,0 +1,95 @@
+"""What the page says in words: the headline, and what was run, where and when."""
+
+from __future__ import annotations
+
+import shlex
+
+from reports import formats, records
+from reports.records import Status
+from reports.study import DENSE, Study
+from reports.tables import best_cells
+
+
+def headline(study: Study) -> str:
+    """How much there is and what the first measure says, claiming no more than the intervals carry."""
+    runs = study.labelled
+    completed = int((runs["status"] == Status.COMPLETED).sum())
+    settings = formats.plural(len(study.cells), "setting")
+    parts = [f"{completed:,} of {formats.plural(len(runs), 'run')} completed in {settings}."]
+    if study.measures and study.cells[study.measures[0]].notna().any():
+        parts += [_span(study), _verdict(study)]
+    return " ".join(part for part in parts if part)
+
+
+def _span(study: Study) -> str:
+    """The smallest and largest mean, with intervals where there are some."""
+    table = study.measured(study.measures[0]).sort_values("mean")
+    name = study.measures[0].replace("/", " ")
+    texts = [_estimate(row) for row in table[["mean", "low", "high"]].itertuples(index=False)]
+    if len(texts) == 1:
+        return f"Mean {name} is {texts[0]}."
+    low, high = table["label"].iloc[0], table["label"].iloc[-1]
+    return f"Mean {name} runs from {texts[0]} ({low}) to {texts[-1]} ({high})."
+
+
+def _estimate(triple: tuple[float, float, float]) -> str:
+    text, half = formats.estimate(*triple)
+    return f"{text} ± {half}" if half else text
+
+
+def _verdict(study: Study) -> str:
+    measure = study.measures[0]
+    table = study.measured(measure)
+    if len(table) < 2:
+        return ""
+    if (table["num"] < 2).any():
+        return "Some settings have a single seed, so that no interval and no ranking is given for all."
+    best = best_cells(study.cells, measure)
+    names = list(table.loc[table["cell"].isin(best), "label"])
+    if not names:
+        return "No setting's 95% interval lies clear of all others."
+    return f"The interval of {formats.listed(names)} lies clear of all others on the same data."
+
+
+def facts(study: Study) -> list[tuple[str, str]]:
+    """What was run and where, as terms and texts."""
+    runs = study.labelled
+    start, end = runs["started_at"].min(), runs["ended_at"].max()
+    seeds = sorted(set(runs["seed"]))
+    workers = [f"{device}, {formats.plural(num, 'worker')}" for device, num in _pairs(study)]
+    versions = [f"pruneyard {formats.listed(_names(study, 'code_version'))}"]
+    versions += [
+        f"torch {formats.listed(_names(study, 'torch_version'))}",
+        f"schema {records.SCHEMA_VERSION}",
+    ]
+    methods = sorted(_names(study, "method"), key=lambda name: name != DENSE)
+    return [
+        ("kind", formats.listed(_names(study, "kind"))),
+        ("data", formats.listed(_names(study, "data"))),
+        ("model", formats.listed(_names(study, "model"))),
+        ("methods", formats.listed(methods, limit=12)),
+        ("seeds", formats.listed([str(seed) for seed in seeds], limit=12)),
+        ("device", formats.listed(workers)),
+        ("when", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"),
+        ("compute", f"{formats.duration(float(runs['wall_s'].sum()))} summed over runs"),
+        ("versions", ", ".join(versions)),
+    ]
+
+
+def _names(study: Study, column: str) -> list[str]:
+    return [str(name) for name in dict.fromkeys(study.labelled[column].dropna())]
+
+
+def _pairs(study: Study) -> list[tuple[str, int]]:
+    frame = study.labelled[["device", "num_workers"]].drop_duplicates()
+    return [(str(device), int(num)) for device, num in frame.itertuples(index=False)]
+
+
+def commands(study: Study) -> list[str]:
+    """How to repeat the study, which runs only what is missing, and how to make this page again."""
+    again = [
+        shlex.join(["pruneyard", "run", str(folder.spec), "--out", str(folder.path)])
+        for folder in study.folders
+        if folder.spec.is_file()
+    ]
+    return [*again, shlex.join(["pruneyard", "report", *(str(folder.path) for folder in study.folders)])]

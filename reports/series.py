@@ -1,0 +1,84 @@
+"""What the charts draw, aggregated over seeds: learning curves, reliability bins, densities of layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from reports.records import Status
+from reports.statistics import half_width
+
+MAX_POINTS = 60
+NUM_BINS = 15
+
+
+def completed(labelled: pd.DataFrame) -> pd.DataFrame:
+    """`run_key` and `cell` of the runs that count."""
+    return labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell"]]
+
+
+def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Mean and interval over seeds of one measure: columns `cell, step, epoch, mean, low, high, num`.
+
+    Only steps that every completed seed of the cell evaluated; at most `MAX_POINTS` of them, evenly spread.
+    """
+    frame = history[history["measure"] == measure].merge(completed(labelled), on="run_key")
+    frame["lost"] = frame["value"].isna()
+    grouped = frame.groupby(["cell", "step"])
+    points = grouped.agg(
+        epoch=("epoch", "first"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        num=("value", "size"),
+        lost=("lost", "any"),
+    ).reset_index()
+    points = points[points["num"] == points.groupby("cell")["num"].transform("max")]
+    half = half_width(points["sd"], points["num"])
+    points["mean"] = points["mean"].mask(points["lost"])
+    points["low"] = points["mean"] - half
+    points["high"] = points["mean"] + half
+    kept = [_spread(group) for _, group in points.groupby("cell")]
+    return pd.concat(kept, ignore_index=True) if kept else points
+
+
+def _spread(points: pd.DataFrame) -> pd.DataFrame:
+    rows = np.unique(np.linspace(0, len(points) - 1, MAX_POINTS).round().astype(int))
+    return points.iloc[rows]
+
+
+def reliability(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
+    """Bins of all seeds of a cell put together: columns `cell, split, x, y, count`.
+
+    A point falls into one of `NUM_BINS` equal bins of confidence, right-closed, by its own mean confidence;
+    points of one bin are averaged, weighted by their samples.
+    """
+    frame = _last(curves, "reliability").merge(completed(labelled), on="run_key")
+    frame = frame[(frame["count"] > 0) & frame["x"].notna() & frame["y"].notna()]
+    frame["bin"] = (np.ceil(frame["x"] * NUM_BINS) - 1).clip(0, NUM_BINS - 1)
+    frame["x"] *= frame["count"]
+    frame["y"] *= frame["count"]
+    pooled = frame.groupby(["cell", "key", "bin"])[["x", "y", "count"]].sum().reset_index()
+    pooled["x"] /= pooled["count"]
+    pooled["y"] /= pooled["count"]
+    return pooled.rename(columns={"key": "split"})
+
+
+def layer_densities(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
+    """Mean final density of each layer over seeds, in the model's order: columns `cell, layer, density`."""
+    frame = _last(curves, "density").merge(completed(labelled), on="run_key")
+    means = frame.groupby(["cell", "key"], sort=False)["y"].mean().reset_index()
+    named: pd.DataFrame = means.rename(columns={"key": "layer", "y": "density"})
+    return named
+
+
+def _last(curves: pa.Table, name: str) -> pd.DataFrame:
+    """The points of one curve at each run's last step, as its newest attempt wrote them."""
+    frame = curves.to_pandas()
+    for column in ("run_key", "name", "key"):
+        frame[column] = frame[column].astype("str")
+    frame = frame[frame["name"] == name]
+    for order in ("step", "attempt"):
+        frame = frame[frame[order] == frame.groupby(["run_key", "key"])[order].transform("max")]
+    last: pd.DataFrame = frame.copy()
+    return last

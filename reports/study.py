@@ -1,0 +1,127 @@
+"""Everything that some folders hold on one study, with cells, labels and series as the page shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from reports import summary
+from reports.cells import GEOMETRY, LABELS, label_cells
+from reports.charts import palette
+from reports.layout import RunFolder
+from reports.store import Store
+
+DENSE = "dense"
+_SIZES = ("density", "ipc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The tables of one or more folders. Of a run that several hold, the attempt that ended last counts."""
+
+    folders: Sequence[RunFolder]
+    runs: pa.Table
+    metrics: pa.Table
+    curves: pa.Table
+
+    @classmethod
+    def read(cls, folders: Sequence[Path]) -> Study:
+        """Read the folders; raises `ValueError` for a path that is no folder."""
+        for folder in folders:
+            if not folder.is_dir():
+                raise ValueError(f"{folder} is no folder; give one that a run has written")
+        stores = [Store(RunFolder(folder)) for folder in folders]
+        return cls(
+            folders=[store.folder for store in stores],
+            runs=pa.concat_tables([store.runs() for store in stores]),
+            metrics=pa.concat_tables([store.metrics() for store in stores]).unify_dictionaries(),
+            curves=pa.concat_tables([store.curves() for store in stores]).unify_dictionaries(),
+        )
+
+    @cached_property
+    def labelled(self) -> pd.DataFrame:
+        """The runs with their `cell`; see `label_cells`."""
+        return label_cells(self.runs)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """All metric rows; see `summary.history`."""
+        return summary.history(self.metrics)
+
+    @cached_property
+    def finals(self) -> pd.DataFrame:
+        """Every run's last value of every measure."""
+        return summary.last_values(self.history)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """The summary table with the columns `cell, label, field, series, line` in addition.
+
+        `field` is what is compared within (data and model), `series` what a line of a chart follows (method
+        and its settings), `line` a point on it (density, images per class), `label` all of it; each says only
+        what differs.
+        """
+        table = summary.cell_table(self.labelled, self.finals, self.measures)
+        rows = [row for _, row in table.iterrows()]
+        field = [key for key in self.varying if _is_field(key)]
+        series = [key for key in self.varying if not _is_field(key) and key not in _SIZES]
+        table["label"] = [_words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
+        table["field"] = [_words(row, field) for row in rows]
+        table["series"] = [_words(row, series) or row["method"] for row in rows]
+        table["line"] = [_words(row, _SIZES) or row["method"] for row in rows]
+        return table
+
+    def measured(self, measure: str) -> pd.DataFrame:
+        """The cells that have a value of one measure, with the columns `mean, low, high, num` for it."""
+        names = {measure: "mean", f"{measure}_low": "low", f"{measure}_high": "high", "num_seeds": "num"}
+        return self.cells.rename(columns=names).dropna(subset=["mean"])
+
+    @cached_property
+    def styles(self) -> dict[str, tuple[str, str]]:
+        """Colour and symbol of every series, the same in all figures; dense networks are grey."""
+        is_dense = self.cells["method"] == DENSE
+        styles = palette.methods(list(self.cells.loc[~is_dense, "series"]))
+        return styles | dict.fromkeys(self.cells.loc[is_dense, "series"], (palette.REFERENCE, "circle"))
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures of the summary table."""
+        return summary.default_measures(self.finals)
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The label columns in which cells differ."""
+        shown = [*LABELS, *GEOMETRY, *self.labelled.attrs["settings"]]
+        return [name for name in shown if self.labelled[name].nunique(dropna=False) > 1]
+
+
+def _label_keys(row: pd.Series[Any], keys: Sequence[str]) -> list[str]:
+    """A dense network need not say that its density is 1."""
+    return [key for key in keys if not (key == "density" and row["method"] == DENSE)]
+
+
+def _is_field(key: str) -> bool:
+    return key in ("data", "model", "kind", "stage") or key.startswith(("data.", "model."))
+
+
+def _words(row: pd.Series[Any], keys: Sequence[str]) -> str:
+    return " · ".join(words for key in keys if (words := in_words(key, row[key])))
+
+
+def in_words(key: str, value: Any) -> str:
+    """One label: names stand for themselves, settings carry their key; nothing for what does not apply."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        text
+        if key in ("data", "model", "method", "kind", "stage", "device")
+        else f"{key.replace('_', ' ')} {text}"
+    )

@@ -1,0 +1,134 @@
+"""The tables of the page as plain text cells: the summary, the runs, the failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports import formats
+from reports.glossary import LARGER_IS_BETTER
+from reports.records import Status
+from reports.statistics import clearly_best
+from reports.study import Study, in_words
+
+MAX_RUNS = 500
+MAX_FAILURES = 20
+_MAX_TRACEBACK = 20_000
+_COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "num_active": ("active parameters", formats.amount),
+    "train_flops": ("training FLOPs", formats.amount),
+    "train_s": ("training time", formats.duration),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """One cell: a text, the half width of its interval, a remark below, whether it is clearly the best."""
+
+    text: str
+    half: str = ""
+    remark: str = ""
+    is_best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Headers and rows; the first `num_labels` columns name the row."""
+
+    headers: Sequence[str]
+    num_labels: int
+    rows: Sequence[Sequence[Value]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Runs that failed with the same last line, and one traceback for all of them."""
+
+    message: str
+    traceback: str
+    runs: Sequence[str]
+
+
+def summary_table(study: Study) -> Table:
+    """One row per cell: what tells it apart, its seeds, its measures and what it cost."""
+    table = study.cells
+    labels = study.varying or ["method"]
+    costs = [name for name in _COSTS if table[name].notna().any()]
+    columns = [[Value(text=_bare(key, value)) for value in table[key]] for key in labels]
+    columns.append([_seeds(row) for _, row in table.iterrows()])
+    columns += [_measure(table, measure) for measure in study.measures]
+    columns += [[Value(text=_COSTS[name][1](value)) for value in table[name]] for name in costs]
+    headers = [key.replace("_", " ") for key in labels]
+    headers += [
+        "seeds",
+        *(measure.replace("/", " ") for measure in study.measures),
+        *(_COSTS[name][0] for name in costs),
+    ]
+    return Table(headers=headers, num_labels=len(labels), rows=list(zip(*columns, strict=True)))
+
+
+def _bare(key: str, value: object) -> str:
+    """A label without its key, which the header says."""
+    return in_words(key, value).removeprefix(f"{key.replace('_', ' ')} ") or "–"  # noqa: RUF001
+
+
+def _seeds(row: pd.Series[int]) -> Value:
+    """The completed seeds, and below them what happened to the others."""
+    others = (("censored", "pruned"), ("failed", "failed"), ("interrupted", "interrupted"))
+    remark = ", ".join(f"{row[name]} {word}" for name, word in others if row[name])
+    return Value(text=str(row["num_seeds"]), remark=remark)
+
+
+def _measure(table: pd.DataFrame, measure: str) -> list[Value]:
+    best = best_cells(table, measure)
+    rows = zip(table["cell"], table[measure], table[f"{measure}_low"], table[f"{measure}_high"], strict=True)
+    values = []
+    for cell, mean, low, high in rows:
+        text, half = formats.estimate(mean, low, high)
+        values.append(Value(text=text, half=half, is_best=cell in best))
+    return values
+
+
+def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
+    """The cells that are clearly best among those on the same data and model; at most one for each."""
+    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
+    if larger is None:
+        return set()
+    best = set()
+    for _, group in table[table["num_seeds"] > 0].groupby("field"):
+        place = clearly_best(group[f"{measure}_low"], group[f"{measure}_high"], larger_is_better=larger)
+        if place is not None:
+            best.add(int(group["cell"].iloc[place]))
+    return best
+
+
+def runs_table(study: Study) -> Table:
+    """One row per run, the first `MAX_RUNS` of them."""
+    labels = dict(zip(study.cells["cell"], study.cells["label"], strict=True))
+    measures = study.measures[:4]
+    finals = study.finals[study.finals["measure"].isin(measures)]
+    values = {(key, name): value for key, name, value in finals.itertuples(index=False)}
+    rows = []
+    for run in study.labelled.head(MAX_RUNS).to_dict("records"):
+        texts = [labels[run["cell"]], str(run["seed"]), run["run_key"], run["status"]]
+        texts += [formats.number(values.get((run["run_key"], measure))) for measure in measures]
+        texts += [formats.duration(run["wall_s"]), run["device"], f"{run['started_at']:%Y-%m-%d %H:%M}"]
+        rows.append([Value(text=text) for text in texts])
+    shown = [measure.replace("/", " ") for measure in measures]
+    headers = ["cell", "seed", "run key", "status", *shown, "wall time", "device", "started (UTC)"]
+    return Table(headers=headers, num_labels=1, rows=rows)
+
+
+def failures(study: Study) -> list[Failure]:
+    """Failed runs put together by the last line of their traceback, the frequent ones first."""
+    labels = dict(zip(study.cells["cell"], study.cells["label"], strict=True))
+    failed = study.labelled[study.labelled["status"] == Status.FAILED]
+    errors = failed["error"].fillna("(no error text was recorded)").str.strip()
+    found = []
+    for message, group in failed.groupby(errors.str.rpartition("\n")[2], sort=False):
+        runs = [f"{labels[run.cell]}, seed {run.seed} ({run.run_key})" for run in group.itertuples()]
+        traceback = errors[group.index[0]][-_MAX_TRACEBACK:]
+        found.append(Failure(message=str(message), traceback=traceback, runs=runs))
+    return sorted(found, key=lambda failure: -len(failure.runs))
