@@ -6,7 +6,7 @@ import pandas as pd
 
 from orchestrator.errors import ExitCode
 from reports.layout import RunFolder
-#from reports.page import write_page
+from reports.page import write_page
 from reports.records import Status
 from reports.store import Store
 from reports.summary import cells

@@ -20,7 +20,6 @@ from orchestrator.trial import Order, Report
 from orchestrator.worker import REPORT, TrialActor
 from reports.layout import RunFolder
 from reports.records import Status
-from workloads.data.dataset import Dataset, Source
 
 
 def run_study(
@@ -35,11 +34,12 @@ def run_study(
     show: Callable[[], None],
     fail_fast: bool,
 ) -> dict[str, str]:
-    """Runs every order once. Returns, by run key, the error of each trial whose process died without a record."""
+    """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
+
+    Data is read here, once, and shared read-only through the object store: one copy a node, however many trials.
+    """
     slots = num_slots(resources, session)
-    data = {source: _load.remote(source) for source in dict.fromkeys(o.job.workload.data for o in orders)}
-    for reference in data.values():
-        _wait_for(reference)
+    data = {source: ray.put(source.load()) for source in dict.fromkeys(o.job.workload.data for o in orders)}
     actor = tune.with_parameters(
         TrialActor,
         orders=list(orders),
@@ -87,26 +87,6 @@ def num_slots(resources: Resources, session: Session) -> int:
         return by_cpus
     per_gpu = math.floor(1 / resources.gpus) if resources.gpus < 1 else 1 / resources.gpus
     return min(by_cpus, math.floor(session.gpus * per_gpu))
-
-
-@ray.remote(num_cpus=0)
-def _load(source: Source) -> Dataset:
-    """Read once, wherever the cluster likes; the object store shares it read-only with every trial of a node."""
-    return source.load()
-
-
-def _wait_for(reference: ray.ObjectRef) -> None:
-    """Raises what the source raised, without Ray's wrapping; the data stays in the store."""
-    try:
-        ray.wait([reference], fetch_local=False)
-        ray.get(_touch.remote(reference))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-
-
-@ray.remote(num_cpus=0)
-def _touch(_data: Dataset) -> None:
-    """Done where the data is, so that the driver does not hold it."""
 
 
 def _short_name(trial: TuneTrial) -> str:

@@ -107,15 +107,20 @@ class Training:
         self.num_losses += 1
         self.train_flops += num_rows * (self._flops_per_growing_row if grows else self._flops_per_row)
 
-    def take_losses(self) -> float:
-        """Mean loss since it was last taken; waits for the device. Raises `NonFiniteError` with the first bad step."""
+    def check_losses(self) -> Tensor:
+        """Losses since they were last taken; waits for the device. Raises `NonFiniteError` with the first bad step."""
         losses = self.losses[: self.num_losses].cpu()
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             first = int(bad[0])
             raise NonFiniteError(f"train/loss is {float(losses[first])} at step {self.step - self.num_losses + first}")
+        return losses
+
+    def take_losses(self) -> float:
+        """Their mean; the next ones are counted anew."""
+        mean = float(self.check_losses().double().mean())
         self.num_losses = 0
-        return float(losses.double().mean())
+        return mean
 
     def start_clock(self) -> None:
         """Training time counts from here."""
@@ -128,15 +133,25 @@ class Training:
         self.train_s += time.monotonic() - self._clock_started
 
     def update_masks(self) -> None:
-        """The method's update, drawn from the stream of this step."""
+        """The method's update, drawn from the stream of this step.
+
+        A step that goes with the update moves only weights that were active before and after: gradients of the others, which a
+        sparse backward pass would not have computed, are zeroed.
+        """
+        self.check_losses()
         moment = Moment(
             step=self.step,
             num_steps=self.num_steps,
             weights={name: weight.detach() for name, weight in self.weights.items()},
-            gradients={name: weight.grad for name, weight in self.weights.items() if weight.grad is not None},
+            gradients={
+                name: torch.zeros_like(weight) if weight.grad is None else weight.grad
+                for name, weight in self.weights.items()
+            },
             generator=stream(self.seed, "mask-update", self.step),
         )
-        self.apply_masks(self.method.update(self.sparse, moment))
+        updated = self.method.update(self.sparse, moment)
+        self.mask_gradients()
+        self.apply_masks(updated)
 
     def apply_masks(self, sparse: SparseState) -> None:
         """Zeroes weights and optimizer state outside the masks; from then on masked gradients keep them zero."""
@@ -159,9 +174,11 @@ class Training:
 
     def mask_gradients(self) -> None:
         """One multiplication per masked layer: with it, weight, gradient and momentum stay exactly zero outside."""
-        if self._factors:
-            gradients = [self.weights[name].grad for name in self.sparse.masks]
-            torch._foreach_mul_(gradients, self._factors)
+        pairs = zip(self.sparse.masks, self._factors, strict=True)
+        masked = [(grad, factor) for name, factor in pairs if (grad := self.weights[name].grad) is not None]
+        if masked:
+            gradients, factors = zip(*masked, strict=True)
+            torch._foreach_mul_(gradients, factors)
 
     def set_rate(self) -> None:
         """The learning rate of this step."""
