@@ -1,0 +1,123 @@
+"""Wall time per trivial trial: ours, with durable records, against plain Ray Tune with and without actor reuse.
+
+A trivial trial trains a tiny network for one step on digits and evaluates it. All three schedule the same trials on the same
+session; only ours writes records, predictions, network and checkpoint. Run: python tests/benchmarks/orchestration.py [TRIALS]
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from cluster.session import Session, session
+from orchestrator.monitor import Monitor
+from orchestrator.plan import make_plan
+from orchestrator.spec import Spec, load_spec
+from orchestrator.stopping import StopRequest
+from orchestrator.study import num_slots, run_study
+from orchestrator.trial import Order
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+from workloads.checkpoint import CheckpointFolder
+from workloads.workload import Context
+
+TRIALS_WITHOUT_REUSE = 20  # a second each
+
+
+def trivial_spec(num_trials: int) -> Spec:
+    """One job per seed."""
+    return load_spec(
+        {
+            "name": "trivial",
+            "kind": "sparse",
+            "data": "digits",
+            "model": {"name": "mlp", "width": 8, "depth": 1},
+            "method": {"name": "static", "density": 0.5},
+            "budget": {"steps": 1, "evaluate_every": 0},
+            "seeds": num_trials,
+        }
+    )
+
+
+def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
+    """Seconds per trial, from orders to records on disk."""
+    orders = make_plan(spec, folder).orders()
+    monitor = Monitor(total=len(orders), already=0)
+    monitor.expect(orders)
+    started = time.perf_counter()
+    run_study(
+        orders,
+        study=spec.name,
+        folder=folder,
+        resources=spec.header.resources,
+        session=joined,
+        monitor=monitor,
+        stop=StopRequest(folder.path / ".stop"),
+        show=lambda: None,
+        fail_fast=False,
+    )
+    elapsed = time.perf_counter() - started
+    statuses = Store(folder).statuses()
+    assert len(statuses) == len(orders)
+    assert {status for status, _ in statuses.values()} == {Status.COMPLETED}
+    return elapsed / len(orders)
+
+
+def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> float:
+    """Seconds per trial of a function trainable that does the same training and reports one number."""
+    orders = make_plan(spec, RunFolder(scratch)).orders()
+    data = {"digits": ray.put(orders[0].job.workload.data.load())}
+
+    def trial(config: dict[str, Any], orders: list[Order], data: dict[str, ray.ObjectRef]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            context = Context(checkpoints=NoCheckpoints(Path(folder)), load_data=lambda _: ray.get(data["digits"]))
+            for progress in orders[config["index"]].job.workload.run(context):
+                metrics = {f"{m.split}/{m.name}": m.value for m in progress.metrics}
+        tune.report(metrics)
+
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trial, orders=orders, data=data), {"cpu": 1}),
+        param_space={"index": tune.grid_search(list(range(len(orders))))},
+        tune_config=tune.TuneConfig(
+            reuse_actors=reuse, max_concurrent_trials=num_slots(spec.header.resources, joined)
+        ),
+        run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0),
+    )
+    started = time.perf_counter()
+    results = tuner.fit()
+    elapsed = time.perf_counter() - started
+    assert results.num_errors == 0
+    return elapsed / len(orders)
+
+
+class NoCheckpoints(CheckpointFolder):
+    """Plain Tune keeps none here."""
+
+    def save(self, checkpoint: object) -> None:
+        """Does nothing."""
+
+
+def main(num_trials: int) -> None:
+    """Prints seconds per trial and the ratios."""
+    timed: dict[str, Callable[[], float]] = {}
+    with tempfile.TemporaryDirectory() as folder, session() as joined:
+        scratch = Path(folder)
+        spec, few = trivial_spec(num_trials), trivial_spec(TRIALS_WITHOUT_REUSE)
+        run_ours(trivial_spec(4), joined, RunFolder(scratch / "warm"))
+        timed["ours"] = lambda: run_ours(spec, joined, RunFolder(scratch / "ours"))
+        timed["tune_with_reuse"] = lambda: run_plain(spec, joined, scratch / "reuse", reuse=True)
+        timed["tune_without_reuse"] = lambda: run_plain(few, joined, scratch / "fresh", reuse=False)
+        seconds = {name: round(measure(), 4) for name, measure in timed.items()}
+    ratios = {f"{name}/ours": round(value / seconds["ours"], 2) for name, value in seconds.items() if name != "ours"}
+    print(json.dumps({"trials": num_trials, "seconds_per_trial": seconds, "ratios": ratios}, indent=1))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

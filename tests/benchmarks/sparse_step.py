@@ -1,0 +1,61 @@
+"""Step time of every sparse method at density 0.1 relative to dense, same network, mask updates amortised.
+
+One thread, random images, 600 steps; measurements alternate and the ratio is the median of the rounds' ratios.
+Run: python tests/benchmarks/sparse_step.py
+"""
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+from training_loop import BATCH, random_images
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.dataset import Dataset
+from workloads.loop import train
+from workloads.models.convnet import ConvNet
+from workloads.models.mlp import Mlp
+from workloads.networks.builder import ModelBuilder
+from workloads.plugins import find, names
+from workloads.recipe import Budget, Recipe
+from workloads.sparse.updater import MaskUpdater
+from workloads.workload import Context
+
+ROUNDS = 5
+CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int]] = {
+    "mlp 256-256, 1x28x28": (Mlp(), (1, 28, 28), 600),
+    "convnet width 32, 3x32x32": (ConvNet(width=32), (3, 32, 32), 120),
+}
+
+
+def methods() -> dict[str, MaskUpdater]:
+    """Every method of the family, at density 0.1 where it has one."""
+    classes = {name: find("sparse.methods", name) for name in names("sparse.methods")}
+    return {name: cls() if name == "dense" else cls(density=0.1) for name, cls in classes.items()}
+
+
+def step_s(method: MaskUpdater, model: ModelBuilder, data: Dataset, num_steps: int) -> float:
+    """Seconds per step."""
+    recipe = Recipe(budget=Budget(steps=num_steps, batch_size=BATCH, evaluate_every=0))
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(checkpoints=CheckpointFolder(Path(folder)))
+        *_, last = train(recipe, model=model, method=method, data=data, seed=0, context=context)
+    assert last.outcome is not None
+    return last.outcome.train_s / last.step
+
+
+def main() -> None:
+    """Prints milliseconds per step (medians) and the ratios to dense (medians over rounds)."""
+    torch.set_num_threads(1)
+    for case, (model, shape, num_steps) in CASES.items():
+        data, chosen = random_images(shape, 2_560), methods()
+        rounds = [{n: step_s(m, model, data, num_steps) for n, m in chosen.items()} for _ in range(ROUNDS)]
+        time_ms = {n: round(1e3 * statistics.median(r[n] for r in rounds), 3) for n in chosen}
+        ratios = {n: round(statistics.median(r[n] / r["dense"] for r in rounds), 3) for n in chosen}
+        print(json.dumps({"case": case, "ms_per_step": time_ms, "ratio_to_dense": ratios}))
+
+
+if __name__ == "__main__":
+    main()
