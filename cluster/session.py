@@ -1,16 +1,20 @@
-"""A Ray session for one study: started on this machine, or joined by its address; never one that was found by chance."""
+"""A Ray session for one study: started here, or joined by its address; never one found by chance."""
 
 import logging
 import os
+import re
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config
 
 LOCAL = "local"
+ANSWER_WITHIN_S = 5.0  # a port that does not even accept a connection by then is not waited for
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,12 +43,13 @@ class Session:
 def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Session]:
     """Connects for the length of the block.
 
-    A cluster started here listens on loopback and asks for a token made for it alone. Raises `ConnectionError` when
-    `address` cannot be reached or refuses us.
+    A cluster started here listens on loopback only and asks for a token made for it alone. Raises
+    `ConnectionError` when `address` cannot be reached or refuses us.
     """
-    with _environment(_ENVIRONMENT | _authentication(address)):
+    _knock(address)
+    with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
-            raise RuntimeError("this process is already connected to a Ray cluster; disconnect it first (ray.shutdown())")
+            raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
         _read_environment_again()
         started_here = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
         try:
@@ -54,6 +59,11 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
                 log_to_driver=False,
                 **(started_here if address == LOCAL else {}),
             )
+        except ray.exceptions.AuthenticationError as error:
+            raise ConnectionError(
+                f"no token for the Ray cluster at {address}: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the "
+                "one it was started with, or RAY_AUTH_MODE=disabled if it asks for none"
+            ) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
         try:
@@ -69,6 +79,35 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
             ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Ray asks a dead address for minutes; one attempt at the port tells within seconds."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if match is None:
+        return  # `local`, `auto`, or a form that Ray judges itself
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=ANSWER_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
+
+
+@contextmanager
+def _loopback(address: str) -> Iterator[None]:
+    """Keeps a cluster of our own off the network.
+
+    Ray replaces 127.0.0.1 by an address that others can reach, and then listens everywhere, unless it takes
+    the system for one on which it never forms clusters. The driver reads that from a constant, Ray's processes
+    from their environment.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    if address == LOCAL:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"} if address == LOCAL else {}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 def _authentication(address: str) -> dict[str, str]:
     """Token mode always; a cluster of our own gets a fresh token, another's is the user's to give."""
     fresh = {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {}
@@ -76,7 +115,7 @@ def _authentication(address: str) -> dict[str, str]:
 
 
 def _read_environment_again() -> None:
-    """Ray reads its settings once, at import, and remembers the first token; this process may have had others since."""
+    """Ray reads its settings once, at import, and remembers its first token; both may have changed since."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
