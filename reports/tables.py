@@ -127,7 +127,7 @@ def failures(study: Study) -> list[Failure]:
     failed = study.labelled[study.labelled["status"] == Status.FAILED]
     errors = failed["error"].fillna("(no error text was recorded)").str.strip()
     found = []
-    for message, group in failed.groupby(errors.str.rpartition("\n")[2], sort=False):
+    for message, group in failed.groupby(errors.str.rsplit("\n", n=1).str[-1], sort=False):
         runs = [f"{labels[run.cell]}, seed {run.seed} ({run.run_key})" for run in group.itertuples()]
         traceback = errors[group.index[0]][-_MAX_TRACEBACK:]
         found.append(Failure(message=str(message), traceback=traceback, runs=runs))
