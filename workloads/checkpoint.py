@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _PREFIX = "step-"
+_FILES = ("model.safetensors", "state.pt")
 
 
 class CheckpointError(ValueError):
@@ -50,14 +50,15 @@ class CheckpointFolder:
         """Written aside, then renamed: readers see all of it or nothing."""
         final = self.path / f"{_PREFIX}{checkpoint.step:09d}"
         aside = self.path / f".{final.name}-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
+        for left_by_a_kill in self.path.glob(f".{_PREFIX}*"):  # a run key has one writer
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         aside.mkdir(parents=True)
         save_file({k: t.contiguous() for k, t in checkpoint.tensors.items()}, aside / "model.safetensors")
         torch.save(dict(checkpoint.state), aside / "state.pt")
         meta = {
             "format": FORMAT_VERSION,
             "step": checkpoint.step,
-            "sha256": {name: _digest(aside / name) for name in ("model.safetensors", "state.pt")},
+            "sha256": {name: _digest(aside / name) for name in _FILES},
             **checkpoint.meta,
         }
         (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -87,13 +88,19 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT_VERSION:
-            raise CheckpointError(f"checkpoint {path} has format {meta['format']}, this version reads {FORMAT_VERSION}")
-        for name, digest in meta["sha256"].items():
-            if _digest(path / name) != digest:
-                raise CheckpointError(f"checkpoint {path} is damaged: {name} does not have the digest it was written with")
+            raise CheckpointError(
+                f"checkpoint {path} has format {meta['format']}, this version reads {FORMAT_VERSION}"
+            )
+        for name in _FILES:
+            if _digest(path / name) != meta["sha256"][name]:
+                raise CheckpointError(
+                    f"checkpoint {path} is damaged: {name} does not have the digest it was written with"
+                )
         tensors = load_file(path / "model.safetensors", device=str(device))
         state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever the readers of three formats raise on a damaged file
         raise CheckpointError(f"checkpoint {path} cannot be read: {error!r}") from error
     return Checkpoint(step=meta["step"], tensors=tensors, state=state, meta=meta)
 

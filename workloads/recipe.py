@@ -32,9 +32,10 @@ class Budget:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            given = "neither" if self.epochs is None else "both"
-            raise ValueError(f"epochs or steps: {given} given; exactly one of the two is needed")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs is missing, and so is steps; it must be given where steps is not")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs is {self.epochs} beside steps {self.steps}; it must be left out, or steps must")
         for name in ("epochs", "steps", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -52,8 +53,9 @@ class Budget:
         return self.steps if self.steps is not None else (self.epochs or 0) * self.steps_per_epoch(num_rows)
 
     def evaluation_interval(self, num_rows: int) -> int:
-        """Steps between two evaluations."""
-        return self.evaluate_every * self.steps_per_epoch(num_rows) or self.num_steps(num_rows)
+        """Steps between two evaluations, at most those of the whole budget."""
+        num_steps = self.num_steps(num_rows)
+        return min(self.evaluate_every * self.steps_per_epoch(num_rows) or num_steps, num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

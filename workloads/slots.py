@@ -34,7 +34,10 @@ class GradientRule(Protocol):
 class OptimizerBuilder(Protocol):
     """An optimizer's table in the spec."""
 
-    lr: float
+    @property
+    def lr(self) -> float:
+        """The base learning rate."""
+        ...
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Must leave a weight at zero whose value, gradient and state are zero: masks rely on it."""

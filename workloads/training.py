@@ -37,6 +37,7 @@ class Training:
     sparse: SparseState
     losses: Tensor  # of the steps since the last evaluation, on the device
     num_losses: int = 0
+    last_loss_at: int = -1  # step
     step: int = 0
     train_flops: float = 0.0
     train_s: float = 0.0
@@ -98,13 +99,14 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             loss = self.recipe.objective.loss(self.forward, images, labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def record_loss(self, loss: Tensor, *, num_rows: int, grows: bool) -> None:
         """Keeps the loss on the device and counts what the step cost."""
         self.losses[self.num_losses] = loss
         self.num_losses += 1
+        self.last_loss_at = self.step
         self.train_flops += num_rows * (self._flops_per_growing_row if grows else self._flops_per_row)
 
     def check_losses(self) -> Tensor:
@@ -113,7 +115,8 @@ class Training:
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             first = int(bad[0])
-            raise NonFiniteError(f"train/loss is {float(losses[first])} at step {self.step - self.num_losses + first}")
+            step = self.last_loss_at - self.num_losses + 1 + first
+            raise NonFiniteError(f"train/loss is {float(losses[first])} at step {step}")
         return losses
 
     def take_losses(self) -> float:
@@ -250,10 +253,10 @@ class Training:
         torch.set_rng_state(checkpoint.state["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], self.device)
-        losses = checkpoint.state["losses"]
+        losses = checkpoint.state["losses"]  # perhaps more than now come between two evaluations
         self.num_losses = len(losses)
-        self.losses[: self.num_losses] = losses.to(self.device)
-        self.step = checkpoint.step
+        self.losses = torch.cat([losses.to(self.device), torch.zeros_like(self.losses)])
+        self.step, self.last_loss_at = checkpoint.step, checkpoint.step - 1
         self.train_flops = checkpoint.meta["train_flops"]
         self.train_s = checkpoint.meta["train_s"]
         self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
