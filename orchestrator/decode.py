@@ -6,24 +6,34 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
+
+_IN_YAML = {"an object": "a table", "a valid array": "a list", "a valid string": "text"}
+"""What pydantic calls things, and what the authors of specs call them."""
+
+T = TypeVar("T")
 
 Report = Callable[[str, str], None]
 """Takes a dotted key and a message."""
 
 
-@cache
+def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """`functools.cache` for functions of a class, which type checkers do not take for hashable."""
+    return cache(function)  # type: ignore[return-value]
+
+
+@_remembered
 def hints_of(cls: type[Any]) -> dict[str, Any]:
     """Type of every field, `Annotated` kept."""
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
-@cache
+@_remembered
 def defaults_of(cls: type[Any]) -> dict[str, Any]:
     """Default of every field that has one."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -51,7 +61,7 @@ def plugin_class(cls: type[Any], field: str, table: Any) -> type[Any] | None:
 
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint)
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
 def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: frozenset[str] = frozenset()) -> Any:
@@ -69,7 +79,8 @@ def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: froze
 
     for name in table:
         if name not in hints and name not in known:
-            count(join(key, str(name)), f"is unknown; known are {', '.join(sorted({*hints, *known}))}{nearest(name, hints)}")
+            listed = ", ".join(sorted({*hints, *known})) or "none"
+            count(join(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
     values = {}
     for name, hint in hints.items():
         at = join(key, name)
@@ -89,7 +100,8 @@ def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, re
     try:
         return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        allowed = "; ".join(dict.fromkeys(item["msg"].removeprefix("Input should be ") for item in error.errors()))
+        rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
+        allowed = " or ".join(dict.fromkeys(_IN_YAML.get(rule, rule) for rule in rules))
         report(key, f"is {shown(value)}; it must be {allowed}")
         return None
 

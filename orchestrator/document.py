@@ -14,6 +14,8 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from orchestrator.errors import Problem, SpecError, UsageError
 
 SUFFIXES = (".yaml", ".yml")
+MAX_DEPTH = 50
+MAX_NODES = 1_000_000  # aliases written out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,9 @@ def packaged_specs() -> list[str]:
 def read_document(source: str | Path | Mapping[str, Any]) -> Document:
     """From a file, the name of a packaged spec, or tables made in Python. Raises `SpecError` or `UsageError`."""
     if isinstance(source, Mapping):
-        return Document(origin="spec", tables=dict(source))
+        return Document(origin="spec", tables=plain(source))
     path = Path(source)
-    if path.suffix in SUFFIXES or path.exists():
+    if path.suffix in SUFFIXES or path.is_file():
         try:
             return parse_document(path.read_text(encoding="utf-8"), origin=str(source))
         except (OSError, UnicodeDecodeError) as error:
@@ -51,8 +53,12 @@ def read_document(source: str | Path | Mapping[str, Any]) -> Document:
 def parse_document(text: str, *, origin: str) -> Document:
     """Safe YAML only; a duplicate key or a second document is an error."""
     try:
-        tables = parse_value(text)
         node = _loader().compose(text)
+        lines = dict(_lines(node, "")) if node is not None else {}
+        tables = parse_value(text)
+    except (_TooLargeError, RecursionError) as error:
+        problem = f"is nested deeper than {MAX_DEPTH} tables, or has more than {MAX_NODES} values with aliases written out"
+        raise SpecError(origin, [Problem(0, "", problem)]) from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 0
@@ -60,13 +66,28 @@ def parse_document(text: str, *, origin: str) -> Document:
     except YAMLError as error:
         raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {error}")]) from error
     if not isinstance(tables, dict):
-        raise SpecError(origin, [Problem(1, "", f"holds {type(tables).__name__}; it must be a table of keys")])
-    return Document(origin=origin, tables=tables, lines=dict(_lines(node, "")))
+        came = "is empty" if tables is None else f"is a {type(tables).__name__}"
+        raise SpecError(origin, [Problem(1, "", f"{came}; it must be a table of keys, such as name and kind")])
+    return Document(origin=origin, tables=tables, lines=lines)
 
 
 def parse_value(text: str) -> Any:
     """One YAML value as plain Python data: `0.1`, `[1, 2]`, `{name: set}`."""
-    return _loader().load(text)
+    return plain(_loader().load(text))
+
+
+def plain(value: Any) -> Any:
+    """Tables, lists, numbers and text in the place of their kin: tuples, dates, paths, numpy's scalars."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None or not hasattr(value, "item"):
+        return None if value is None else str(value)
+    return plain(value.item())
 
 
 def dump_document(tables: Mapping[str, Any]) -> str:
@@ -83,14 +104,25 @@ def _loader() -> YAML:
     return YAML(typ="safe", pure=True)
 
 
-def _lines(node: Node, prefix: str) -> Iterator[tuple[str, int]]:
+class _TooLargeError(Exception):
+    """More than a spec can sensibly hold, such as an alias inside itself."""
+
+
+def _lines(root: Node, prefix: str) -> Iterator[tuple[str, int]]:
     """Dotted key to line, for mappings (`a.b`) and sequences (`a[0]`)."""
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            dotted = f"{prefix}.{key.value}" if prefix else str(key.value)
-            yield dotted, key.start_mark.line + 1
-            yield from _lines(value, dotted)
-    elif isinstance(node, SequenceNode):
-        for index, value in enumerate(node.value):
-            yield f"{prefix}[{index}]", value.start_mark.line + 1
-            yield from _lines(value, f"{prefix}[{index}]")
+    left = MAX_NODES
+    waiting = [(root, prefix, 0)]
+    while waiting:
+        node, prefix, depth = waiting.pop()
+        if depth > MAX_DEPTH or left < 0:
+            raise _TooLargeError
+        inner: list[tuple[str, int, Node]] = []
+        if isinstance(node, MappingNode):
+            dotted = f"{prefix}.".lstrip(".")
+            inner = [(f"{dotted}{key.value}", key.start_mark.line + 1, value) for key, value in node.value]
+        elif isinstance(node, SequenceNode):
+            inner = [(f"{prefix}[{i}]", item.start_mark.line + 1, item) for i, item in enumerate(node.value)]
+        left -= len(inner)
+        for key, line, value in inner:
+            yield key, line
+            waiting.append((value, key, depth + 1))

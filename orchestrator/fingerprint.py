@@ -30,7 +30,7 @@ def _stable(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no stable form in a run key; give a finite number")
-        return value
+        return value + 0.0  # -0.0 is 0.0
     if value is None or isinstance(value, bool | int | str):
         return value
     raise ValueError(f"{type(value).__name__} has no stable form in a run key; give plain data")

@@ -28,13 +28,12 @@ def _of_kind(kind: str) -> dict[str, Any]:
         "additionalProperties": {"type": "array", "minItems": 1},
     }
     properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, "grid": grid}
-    by_grid = {"data", "model", "method"}  # may be given by an axis instead
-    required = [*header["required"], *(name for name in job["required"] if name not in by_grid)]
     return {
         "title": kind,
         "type": "object",
         "properties": properties,
-        "required": required,
+        "required": header["required"],
+        "anyOf": [{"required": job["required"]}, {"required": ["grid"]}],  # an axis may give any table
         "additionalProperties": False,
     }
 
@@ -64,7 +63,10 @@ def _field(hint: Any) -> dict[str, Any]:
 
 
 def _plugin(cls: type[Any], name: str, summary: str) -> dict[str, Any]:
-    """`name` may be left out in a spec where the field has a default; editors are better served by asking for it."""
+    """`name` may be left out in a spec where the field has a default; editors are better served by asking for it.
+
+    Other fields are not asked for: an axis may give them.
+    """
     table = _table(cls)
     table["properties"] = {"name": {"const": name}, **table["properties"]}
-    return {**table, "title": name, "description": summary, "required": ["name", *table["required"]]}
+    return {**table, "title": name, "description": summary, "required": ["name"]}

@@ -29,10 +29,11 @@ class Point:
 
 
 def expand(job_class: type[Any], tables: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[Point]:
-    """Every combination. Axes over whole tables go first, whatever their order in the spec, so that a dotted key
-    applies to the table that was chosen; where that table has no such field, the axis does not apply.
+    """Every combination. Axes over whole tables go first and those over their names next, whatever their order in
+    the spec, so that a dotted key applies to the table that was chosen; where that has no such field, the axis
+    does not apply.
     """
-    ordered = sorted(axes, key=lambda axis: axis.key.count("."))
+    ordered = sorted(axes, key=_rank)
     for choice in itertools.product(*(range(len(axis.values)) for axis in ordered)):
         point_tables: dict[str, Any] = dict(tables)
         origins: dict[str, str] = {}
@@ -43,6 +44,23 @@ def expand(job_class: type[Any], tables: Mapping[str, Any], axes: Sequence[Axis]
                 origins[axis.key] = f"{axis.origin}[{index}]" if len(axis.values) > 1 else axis.origin
                 applied.add(axis.key)
         yield Point(tables=point_tables, origins=origins, applied=frozenset(applied))
+
+
+def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> list[str]:
+    """Dotted keys that stand beside `key` in the tables chosen: those it may be a misspelling of."""
+    cls, prefix = job_class, ""
+    for head in key.split("."):
+        beside = [f"{prefix}{name}" for name in hints_of(cls)]
+        inner = _field_class(cls, head, tables.get(head)) if head in hints_of(cls) else None
+        if inner is None:
+            return beside
+        cls, prefix, tables = inner, f"{prefix}{head}.", _as_table(tables.get(head))
+    return []
+
+
+def _rank(axis: Axis) -> tuple[int, bool]:
+    table = axis.key.removesuffix(".name")
+    return table.count("."), table != axis.key
 
 
 def origin_of(key: str, origins: Mapping[str, str]) -> str:
@@ -69,8 +87,10 @@ def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     table = tables.get(head) if isinstance(tables, Mapping) else None
     if not rest:
         return True
+    if rest == ["name"] and plugin_of(hints_of(cls)[head]) is not None:
+        return True
     inner = _field_class(cls, head, table)
-    return inner is not None and (rest == ["name"] or _has(inner, _as_table(table), rest))
+    return inner is not None and _has(inner, _as_table(table), rest)
 
 
 def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.decode import decode, encode, hints_of, nearest, shown
-from orchestrator.document import Document, dump_document, parse_value, read_document
+from orchestrator.document import Document, dump_document, parse_value, plain, read_document
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.fingerprint import run_key
-from orchestrator.space import Axis, Point, expand, origin_of
+from orchestrator.space import Axis, Point, expand, known_keys, origin_of
 from workloads.plugins import find_job, kinds
 from workloads.workload import Workload
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MAX_JOBS = 100_000
+MAX_SEED = 2**63 - 1  # what the column of records holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +71,12 @@ class Header:
         if self.kind not in kinds():
             raise ValueError(f"kind is {shown(self.kind)}; it must be one of {', '.join(kinds())}")
         if isinstance(self.seeds, int):
-            if self.seeds < 1:
-                raise ValueError(f"seeds is {self.seeds}; it must be 1 or more, or a list of seeds")
-        elif not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds are {list(self.seeds)}; they must be different whole numbers, 0 or more")
+            if not 1 <= self.seeds <= MAX_JOBS:
+                raise ValueError(f"seeds is {self.seeds}; it must lie in 1 ... {MAX_JOBS}, or be a list of seeds")
+        elif not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds is {shown(list(self.seeds))}; it must list different whole numbers")
+        elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
+            raise ValueError(f"seeds is {shown(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
 
     @property
     def seed_list(self) -> list[int]:
@@ -111,7 +114,7 @@ def load_spec(
     if isinstance(source, Spec):
         source = dict(source.tables)
     document = read_document(source)
-    tables, changed = _changed(document.tables, overrides or {}, axes or {})
+    tables, changed = _changed(document.tables, plain(overrides or {}), plain(axes or {}))
     return _Validation(document, tables, changed).spec()
 
 
@@ -128,8 +131,10 @@ def parse_assignment(text: str, *, option: str) -> tuple[str, Any]:
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
     """`method.density=0.1,0.05` as key and values. Raises `UsageError`."""
-    key, values = parse_assignment(text.replace("=", "=[", 1) + "]", option="--axis")
-    return key, values
+    key, equals, values = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--axis {text}: must have the form KEY=VALUE,VALUE, as in method.density=0.1,0.05")
+    return parse_assignment(f"{key}=[{values}]", option="--axis")
 
 
 def _changed(
@@ -144,7 +149,11 @@ def _changed(
     changed = dict(tables)
     for key, value in overrides.items():
         head = key.split(".")[0]
-        if head == "grid":
+        if key == "grid":
+            if not isinstance(value, Mapping):
+                raise UsageError(f"grid: is {shown(value)}; it must be a table of axes (from the command line)")
+            grid = dict(value)
+        elif head == "grid":
             grid[key.removeprefix("grid.")] = value
         elif head in header:
             changed = _with_path(changed, key.split("."), value)
@@ -153,7 +162,7 @@ def _changed(
     grid |= {key: list(values) for key, values in axes.items()}
     if overrides or axes:
         changed["grid"] = grid
-    return changed, frozenset({*overrides, *axes})
+    return changed, frozenset(key.removeprefix("grid.") for key in (*overrides, *axes))
 
 
 def _with_path(tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -178,7 +187,7 @@ class _Validation:
         at, line = key, 0
         while at and not line:
             line = self.document.lines.get(at, 0)
-            at = re.sub(r"(\.?[^.\[\]]+|\[\d+\])$", "", at)
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
         self.problems.append(Problem(line, key, message))
 
     def spec(self) -> Spec:
@@ -219,7 +228,7 @@ class _Validation:
         tables = {name: value for name, value in self.tables.items() if name in fields}
         axes = self._axes()
         seeds = header.seed_list if header else [0]
-        size = len(seeds)
+        size, points = len(seeds), []
         for axis in axes:
             size *= len(axis.values)
         if size > MAX_JOBS:
@@ -229,6 +238,7 @@ class _Validation:
         jobs: dict[str, Job] = {}
         for point in expand(job_class, tables, axes):
             applied |= point.applied
+            points.append(point)
             for seed in seeds:
                 job = self._job(header, job_class, point, seed)
                 if job is None:
@@ -236,11 +246,10 @@ class _Validation:
                 jobs.setdefault(job.key, job)
         for axis in axes:
             if axis.key not in applied:
-                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{self._near(job_class, axis.key)}")
+                beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
+                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
+                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
         return list(jobs.values())
-
-    def _near(self, job_class: type[Any], key: str) -> str:
-        return nearest(key.split(".")[0], dict.fromkeys(hints_of(job_class)))
 
     def _job(self, header: Header | None, job_class: type[Any], point: Point, seed: int) -> Job | None:
         workload = decode(
