@@ -7,6 +7,7 @@ import warnings
 from importlib.metadata import version
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator.errors import ClusterError, ExitCode, UsageError
 
@@ -37,6 +38,10 @@ class Verbs(click.Group):
             return None
         command: click.Command = importlib.import_module(f"orchestrator.commands.{cmd_name}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

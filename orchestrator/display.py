@@ -1,6 +1,5 @@
 """Shows a running study on stderr: a live table on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,11 +26,6 @@ class Display(Protocol):
     def show(self, monitor: Monitor) -> None:
         """Called often; decides itself how often it draws."""
         ...
-
-
-def stdout_console() -> Console:
-    """For results: as wide as the terminal, and wide enough for tables where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display import stdout_console
 from orchestrator.document import packaged_specs
+from orchestrator.terminal import stdout_console
 from workloads.calibrate.metrics import STANDARD_METRICS
 from workloads.plugins import describe, kinds
 

@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.run import axis_option, changes, json_option, out_option, set_option
-from orchestrator.display import duration, stdout_console
+from orchestrator.display import duration
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.plan import Plan, make_plan
 from orchestrator.population import default_folder
 from orchestrator.spec import load_spec
+from orchestrator.terminal import stdout_console
 from reports.formats import amount
 from reports.layout import RunFolder
 from workloads.data.dataset import DataNotFoundError

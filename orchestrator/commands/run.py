@@ -8,13 +8,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orchestrator.display import display, stdout_console
+from orchestrator.display import display
 from orchestrator.errors import ExitCode
 from orchestrator.plan import make_plan
 from orchestrator.population import default_folder, run
 from orchestrator.results import Results
 from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
 from orchestrator.summary_table import summary_table
+from orchestrator.terminal import stdout_console
 from reports.layout import RunFolder
 from reports.records import Status
 
