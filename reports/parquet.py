@@ -47,7 +47,10 @@ def read_part(path: Path, name: str, columns: Sequence[str] | None = None) -> Pa
 
     Raises `FileNotFoundError` if it is gone, `ForeignFileError` if not ours, `NewerSchemaError` if newer.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError as problem:
+        raise ForeignFileError(f"{path} is a folder") from problem
     try:
         table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as problem:

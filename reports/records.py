@@ -117,7 +117,7 @@ class CurveRow:
     step: Annotated[int, Column(_COUNT, "optimizer updates done when it was taken")]
     key: Annotated[str, Column(_REPEATED_TEXT, "which line of the curve: a layer, a split")]
     x: Annotated[float | None, Column(_NUMBER, "abscissa; null for a single value per key")] = None
-    y: Annotated[float, Column(_NUMBER, "ordinate")]
+    y: Annotated[float, Column(_NUMBER, "ordinate of the point, or the one value of its key")]
     count: Annotated[int | None, Column(_COUNT, "samples the point rests on; null if not applicable")] = None
 
 

@@ -121,6 +121,15 @@ def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     schema = records.schema(name)
     columns = zip(*rows, strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    missing = [
+        field.name
+        for field, array in zip(schema, arrays, strict=True)
+        if array.null_count and not field.nullable
+    ]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} of {name} is None; only columns documented as nullable may be"
+        )
     return pa.table(arrays, schema=schema)
 
 

@@ -1,0 +1,96 @@
+"""A table for a paper or another program: CSV with every digit, Markdown and LaTeX as people read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from reports import formats
+
+FORMATS = ("csv", "markdown", "latex")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}
+_MARKDOWN = re.compile(r"([\\|`*_<>])")
+
+
+def export(frame: pd.DataFrame, format: str) -> str:
+    """The table as text that ends with a newline. Raises `ValueError` for an unknown format.
+
+    In Markdown and LaTeX a column with `_low` and `_high` beside it is written as mean ± half width, and
+    columns without any value are left out.
+    """
+    if format == "csv":
+        return frame.to_csv(index=False, lineterminator="\n")
+    if format == "markdown":
+        return _markdown(shown(frame))
+    if format == "latex":
+        return _latex(shown(frame))
+    raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table as texts, with intervals beside their means and without columns that say nothing."""
+    columns = {}
+    for name in frame.columns:
+        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in frame.columns:
+            continue
+        if frame[name].notna().any():
+            columns[name] = _texts(frame, name)
+    return pd.DataFrame(columns, index=frame.index, dtype=object)
+
+
+def _texts(frame: pd.DataFrame, name: str) -> list[str]:
+    if f"{name}_low" not in frame.columns:
+        return [_plain(value) for value in frame[name]]
+    triples = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+    return [
+        f"{text} ± {half}" if half else text
+        for text, half in (formats.estimate(*triple) for triple in triples)
+    ]
+
+
+def _plain(value: Any) -> str:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, float):
+        is_count = value.is_integer() and abs(value) < 1e7
+        return "" if pd.isna(value) else f"{value:.0f}" if is_count else formats.number(value)
+    return str(value)
+
+
+def _markdown(texts: pd.DataFrame) -> str:
+    lines = [list(texts.columns), ["---"] * len(texts.columns), *texts.to_numpy().tolist()]
+    escaped = [[_MARKDOWN.sub(r"\\\1", " ".join(cell.split())) for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def _latex(texts: pd.DataFrame) -> str:
+    """A booktabs tabular; text columns to the left, numbers to the right."""
+    rows = [" & ".join(_latex_text(cell) for cell in row) + r" \\" for row in texts.to_numpy().tolist()]
+    sides = "".join("r" if all(_is_number(cell) for cell in texts[name]) else "l" for name in texts.columns)
+    head = " & ".join(_latex_text(name) for name in texts.columns) + r" \\"
+    lines = [
+        rf"\begin{{tabular}}{{{sides}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _is_number(text: str) -> bool:
+    return not text or text[0].isdigit() or text[0] == "-" or text == "n/a"

@@ -1,0 +1,155 @@
+"""The page in headless Chromium without a network: charts come alive, nothing is fetched or overflows."""
+
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from made_up_study import write_study
+
+from reports.page import write_page
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+
+OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed"
+    ),
+]
+
+
+@contextmanager
+def open_browser(profile: Path, *, scripts: bool = True):
+    """A fresh Chromium that records its console and every request, and reaches no network."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    try:
+        browser.execute_cdp_cmd("Network.enable", {})
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
+        if not scripts:
+            browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = write_study(tmp_path_factory.mktemp("study") / "out")
+    return write_page([folder], folder / "report.html")
+
+
+@pytest.fixture
+def browser(tmp_path):
+    with open_browser(tmp_path / "profile") as browser:
+        yield browser
+
+
+def show(browser, page, *, width, scheme="light"):
+    """Open the page in a window of that width, tall enough for all of it, and wait for every chart."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    resize(browser, width, 1200)
+    browser.get("about:blank")
+    browser.get_log("performance")  # forget what the browser's own first page asked for
+    browser.get(page.as_uri())
+    for _ in range(2):  # charts change the height
+        resize(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
+        WebDriverWait(browser, 30).until(
+            lambda driver: driver.execute_script(
+                "return [...document.querySelectorAll('figure')].every(f => f.matches('.enlivened'))"
+            )
+        )
+
+
+def resize(browser, width, height):
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def requests(browser):
+    """Addresses of everything that the browser asked for."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_charts_come_alive_without_errors_requests_or_overflow(browser, page, tmp_path, width, scheme):
+    show(browser, page, width=width, scheme=scheme)
+    assert browser.save_screenshot(str(tmp_path / f"page-{width}-{scheme}.png"))
+    figures = browser.execute_script("return document.querySelectorAll('figure').length")
+    drawn = browser.execute_script("return document.querySelectorAll('.live svg.marks path').length")
+    assert figures == 25
+    assert drawn > 10 * figures
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    assert [address for address in requests(browser) if not address.startswith("data:")] == [page.as_uri()]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    wide = "return [...document.querySelectorAll('figure svg.marks')].filter(s => s.checkVisibility()"
+    wide += " && s.getBoundingClientRect().right > innerWidth).length"
+    assert browser.execute_script(wide) == 0
+
+
+def test_dark_pages_are_dark(browser, page):
+    colours = []
+    for scheme in ("light", "dark"):
+        show(browser, page, width=1280, scheme=scheme)
+        colours.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    light, dark = (sum(int(part) for part in colour[4:-1].split(",")) for colour in colours)
+    assert light > 700
+    assert dark < 100
+
+
+def test_stills_replace_the_charts_in_print(browser, page):
+    show(browser, page, width=1280)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    count = "return [...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).length"
+    assert browser.execute_script(count.format(".still svg")) == 25
+    assert browser.execute_script(count.format(".live svg")) == 0
+
+
+def test_without_scripts_the_stills_and_the_table_stand(page, tmp_path):
+    with open_browser(tmp_path / "profile", scripts=False) as browser:
+        browser.get(page.as_uri())
+        stills = browser.find_elements("css selector", ".still svg.marks")
+        assert len(stills) == 25
+        assert all(still.is_displayed() for still in stills)
+        assert browser.find_element("css selector", "#summary table").is_displayed()
+
+
+def test_the_pointer_gets_an_answer(browser, page):
+    show(browser, page, width=1280)
+    mark = browser.find_element("css selector", "#against-density .live .mark-symbol path")
+    webdriver.ActionChains(browser).move_to_element(mark).perform()
+    WebDriverWait(browser, 5).until(
+        lambda driver: driver.find_element("css selector", "#vg-tooltip-element.visible")
+    )
+    text = browser.find_element("css selector", "#vg-tooltip-element").text
+    assert "test accuracy" in text
+    assert "seeds" in text

@@ -1,0 +1,48 @@
+"""Tables for other programs and for papers."""
+
+import io
+import math
+
+import pandas as pd
+import pytest
+
+from reports.export import export
+
+FRAME = pd.DataFrame(
+    {
+        "method": ["a|b_c", "50% & <more>"],
+        "test/accuracy": [0.91234567891, 0.5],
+        "test/accuracy_low": [0.90, math.nan],
+        "test/accuracy_high": [0.92469135782, math.nan],
+        "num_seeds": [3, 1],
+        "ipc": [math.nan, math.nan],
+    }
+)
+
+
+def test_csv_keeps_every_digit_and_column():
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(export(FRAME, "csv"))), FRAME)
+
+
+def test_markdown_puts_the_interval_beside_the_mean_and_escapes():
+    lines = export(FRAME, "markdown").splitlines()
+    assert lines[0] == r"| method | test/accuracy | num\_seeds |"
+    assert lines[2] == r"| a\|b\_c | 0.912 ± 0.012 | 3 |"
+    assert lines[3] == r"| 50% & \<more\> | 0.5000 | 1 |"
+
+
+def test_latex_is_a_booktabs_tabular_with_escaped_text():
+    text = export(FRAME, "latex")
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"a|b\_c & 0.912 $\pm$ 0.012 & 3 \\" in text
+    assert r"50\% \& <more>" in text
+
+
+def test_unknown_formats_are_refused():
+    with pytest.raises(ValueError, match="'xlsx'; it must be one of csv, markdown, latex"):
+        export(FRAME, "xlsx")
+
+
+def test_an_empty_table_is_fine():
+    for name in ("csv", "markdown", "latex"):
+        assert export(FRAME.head(0), name)

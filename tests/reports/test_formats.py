@@ -1,0 +1,38 @@
+"""Numbers as people read them."""
+
+import math
+
+import pytest
+
+from reports import formats
+
+
+@pytest.mark.parametrize(
+    ("triple", "expected"),
+    [
+        ((0.91234, 0.90822, 0.91646), ("0.9123", "0.0041")),
+        ((0.91234, 0.81234, 1.01234), ("0.91", "0.10")),
+        ((123.456, 100.0, 146.912), ("123", "23")),
+        ((0.5, math.nan, math.nan), ("0.5000", "")),
+        ((math.nan, math.nan, math.nan), ("n/a", "")),
+        ((0.5, 0.5, 0.5), ("0.5000", "0")),
+    ],
+)
+def test_as_many_digits_as_the_interval_supports(triple, expected):
+    assert formats.estimate(*triple) == expected
+
+
+def test_amounts_and_durations():
+    assert formats.amount(85_002) == "85 k"
+    assert formats.amount(3.2e12) == "3.2 T"
+    assert formats.amount(12) == "12"
+    assert formats.amount(None) == "n/a"
+    assert formats.duration(35.5) == "35.5 s"
+    assert formats.duration(600) == "10 min"
+    assert formats.duration(36_000) == "10 h"
+
+
+def test_lists_are_cut():
+    assert formats.listed(["a", "b", "c"], limit=2) == "a, b and 1 more"
+    assert formats.plural(1, "run") == "1 run"
+    assert formats.plural(1200, "run") == "1,200 runs"
