@@ -1,0 +1,47 @@
+"""Whether two folders of results hold the same numbers, to the last bit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.predictions import read_predictions
+
+
+def assert_same_numbers(found: Path, expected: Path, keys: list[str] | None = None) -> None:
+    """Weights, masks, predictions, metrics and curves of every finished run of `expected`, or of `keys`."""
+    runs = Results(expected).runs()
+    keys = keys if keys is not None else sorted(runs["run_key"])
+    assert keys
+    for key in keys:
+        for file in ("model.safetensors", "masks.safetensors"):
+            ours, theirs = (load_file(RunFolder(f).artifact(key) / file) for f in (found, expected))
+            assert ours.keys() == theirs.keys()
+            for name in ours:
+                assert ours[name].tobytes() == theirs[name].tobytes(), f"{key}: {file}: {name}"
+        ours_by, theirs_by = (read_predictions(RunFolder(f).predictions(key)) for f in (found, expected))
+        assert ours_by.keys() == theirs_by.keys() == {"val", "calib", "test"}
+        for split in ours_by:
+            for a, b in zip(ours_by[split], theirs_by[split], strict=True):
+                assert np.array_equal(a, b), f"{key}: predictions on {split}"
+        assert _rows(found, key) == _rows(expected, key), key
+    counted = ["num_parameters", "num_active", "train_flops", "status", "spec_json", "seed", "density"]
+    ours_run, theirs_run = (Results(f).runs().set_index("run_key").loc[keys, counted] for f in (found, expected))
+    assert ours_run.equals(theirs_run)
+
+
+def _rows(folder: Path, key: str) -> dict[str, list[Any]]:
+    """Metric and curve rows of the newest attempt, without what is measured in seconds."""
+    results = Results(folder)
+    attempt = int(results.runs().set_index("run_key").loc[key, "attempt"])
+    metrics, curves = results.metrics(), results.curves()
+    metrics = metrics[(metrics["run_key"] == key) & (metrics["attempt"] == attempt)]
+    curves = curves[(curves["run_key"] == key) & (curves["attempt"] == attempt)]
+    shown = curves[["name", "step", "key", "x", "y", "count"]]
+    return {
+        "metrics": metrics[["step", "epoch", "split", "name", "value"]].to_numpy().tolist(),
+        "curves": shown.to_numpy().tolist(),
+    }

@@ -1,0 +1,61 @@
+"""One study of every method, its undisturbed reference, and third-party plug-ins as an installer leaves them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml_spec
+from driving import driving
+
+PLUGINS = {
+    "objectives.patient": "foreign_plugins.patient",
+    "sparse.methods.soiling": "foreign_plugins.soiling",
+    "sparse.methods.witness": "foreign_plugins.witness",
+}
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as site-packages is after `pip install foreign-plugins`."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copytree(
+        Path(__file__).parent / "foreign_plugins",
+        site / "foreign_plugins",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    info = site / "foreign_plugins-1.0.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: foreign-plugins\nVersion: 1.0\n")
+    lines = [f"{name} = {module}" for name, module in PLUGINS.items()]
+    info.joinpath("entry_points.txt").write_text("\n".join(["[pruneyard.plugins]", *lines, ""]))
+    return site
+
+
+@pytest.fixture(scope="session")
+def env(plugin_site: Path) -> Iterator[dict[str, str]]:
+    """The user's environment, with the plug-ins installed and Ray's scratch folder where it is swept.
+
+    Its path must be short: sockets lie in it.
+    """
+    scratch = tempfile.mkdtemp(prefix="yard")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PRUNEYARD_", "PYTEST_"))}
+    yield {**kept, "PYTHONPATH": str(plugin_site), "RAY_TMPDIR": scratch, "TERM": "dumb"}
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every sparse-training method there is, each for three short epochs."""
+    return yaml_spec.write(tmp_path_factory.mktemp("spec") / "every-method.yaml", yaml_spec.every_method())
+
+
+@pytest.fixture(scope="session")
+def reference(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of that spec without Ray and without a disturbance."""
+    folder = tmp_path_factory.mktemp("reference")
+    with driving("run", spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
+        assert driver.wait(within_s=60) == 0, driver.said()
+    return folder / "out"

@@ -1,0 +1,44 @@
+"""Changes everything that a process keeps, and then fails."""
+
+import json
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from workloads.sparse.updater import RandomStart
+
+__all__ = ["Soiling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soiling(RandomStart):
+    """The worst neighbour that a trial can have."""
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        if step < 3:
+            return False
+        with Path(os.environ["WITNESSES"]).open("a") as file:
+            file.write(json.dumps({"who": "soiling", "pid": os.getpid()}) + "\n")
+        os.environ["SOILED"] = "yes"
+        os.environ["PATIENCE_S"] = "100"
+        del os.environ["WITNESSES"]
+        os.chdir("/")
+        random.seed(13)
+        np.random.seed(13)  # noqa: NPY002 - to soil the global one
+        np.seterr(all="raise")
+        torch.manual_seed(13)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_flush_denormal(True)
+        torch.set_float32_matmul_precision("medium")
+        torch.use_deterministic_algorithms(True)
+        torch.autograd.set_detect_anomaly(True)
+        torch.backends.cudnn.benchmark = True
+        torch.set_autocast_enabled("cpu", True)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        raise RuntimeError("soiled <script>everything</script> [bold]here[/bold]")

@@ -1,0 +1,42 @@
+"""Static masks; writes down what its process was like when it started."""
+
+import json
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workloads.sparse.updater import RandomStart, SparseState
+
+__all__ = ["Witness"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness(RandomStart):
+    """Trains like `static`."""
+
+    def start(self, weights: "dict[str, Tensor]", *, generator: torch.Generator) -> SparseState:
+        seen = {
+            "folder": os.getcwd(),
+            "environment": dict(os.environ),
+            "python_draw": random.getstate()[1][:3],
+            "numpy_draw": [int(word) for word in np.random.get_state()[1][:3]],  # noqa: NPY002
+            "numpy_errors": np.geterr(),
+            "threads": torch.get_num_threads(),
+            "dtype": str(torch.get_default_dtype()),
+            "device": str(torch.get_default_device()),
+            "grad": torch.is_grad_enabled(),
+            "precision": torch.get_float32_matmul_precision(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "anomaly": torch.is_anomaly_enabled(),
+            "benchmark": torch.backends.cudnn.benchmark,
+            "autocast": torch.is_autocast_enabled("cpu"),
+            "denormal": float(torch.tensor(1e-40) * 1),
+        }
+        with Path(os.environ["WITNESSES"]).open("a") as file:
+            file.write(json.dumps({"who": "witness", "pid": os.getpid(), "seen": seen}) + "\n")
+        return super().start(weights, generator=generator)

@@ -1,0 +1,45 @@
+"""The specs of the integration tests: small networks on digits, as slow as a test wants them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from workloads.plugins import find, names
+
+METHODS = "sparse.methods"
+NUM_STEPS = 51  # three epochs of digits
+
+
+def spec_of(methods: Sequence[Mapping[str, Any]], *, name: str, **tables: Any) -> dict[str, Any]:
+    """A grid over whole method tables; `tables` replace or join the others."""
+    return {
+        "name": name,
+        "kind": "sparse",
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 32},
+        "objective": {"name": "patient"},
+        "budget": {"epochs": 3, "batch_size": 64, "checkpoint_every_s": 0.2},
+        **tables,
+        "grid": {"method": [dict(method) for method in methods], **tables.get("grid", {})},
+    }
+
+
+def every_method() -> dict[str, Any]:
+    """Each method once, with mask updates every few steps where it has them."""
+    tables = []
+    for name in names(METHODS):
+        fields = {field.name for field in dataclasses.fields(find(METHODS, name))}
+        density = {"density": 0.2} if "density" in fields else {}
+        often = {"schedule": {"every": 5}} if "schedule" in fields else {}
+        tables.append({"name": name, **density, **often})
+    return spec_of(tables, name="every-method")
+
+
+def write(path: Path, spec: Mapping[str, Any]) -> Path:
+    """The spec as a file."""
+    with path.open("w") as file:
+        YAML().dump(dict(spec), file)
+    return path
