@@ -71,6 +71,10 @@ def find(family: str, name: str) -> type[Any]:
     modules = _modules(family)
     if name not in modules:
         raise UnknownPluginError(family, name)
+    if modules[name].rpartition(".")[2] != name:
+        raise ImportError(
+            f"plug-in {name} of {family} names {modules[name]}; the file must be called {name}.py"
+        )
     module = importlib.import_module(modules[name])
     public = getattr(module, "__all__", [])
     if len(public) != 1:
@@ -108,5 +112,7 @@ def _describe(family: str, name: str, module: str) -> Description:
         raise ImportError(f"plug-in {name} of {family} names {module}, which cannot be found")
     text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
     lines = [line.strip() for line in text.splitlines()]
-    reference = next((line.removeprefix("Reference:").strip() for line in lines if line.startswith("Reference:")), "")
+    reference = next(
+        (line.removeprefix("Reference:").strip() for line in lines if line.startswith("Reference:")), ""
+    )
     return Description(name=name, family=family, summary=lines[0] if lines else "", reference=reference)
