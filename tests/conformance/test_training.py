@@ -1,0 +1,238 @@
+"""What a training must keep, whatever the sparse-training method. Methods are found by their files."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.batches import Augmentation
+from workloads.data.dataset import Dataset
+from workloads.loop import train
+from workloads.optimizers.adamw import AdamW
+from workloads.optimizers.sgd import SGD
+from workloads.plugins import find, names
+from workloads.recipe import Budget, Recipe
+from workloads.slots import OptimizerBuilder
+from workloads.sparse.updater import DropAndGrow, MaskUpdater
+from workloads.workload import Context, Outcome, Progress
+
+FAMILY = "sparse.methods"
+METHODS = names(FAMILY)
+NUM_STEPS, EVERY = 14, 3
+OPTIMIZERS: dict[str, OptimizerBuilder] = {
+    "momentum": SGD(lr=0.05, momentum=0.9, weight_decay=5e-3),
+    "nesterov": SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3, decay_vectors=False),
+    "adamw": AdamW(lr=1e-2, weight_decay=0.1),
+}
+
+
+class DrawingNetwork:
+    """Builds a network with all a checkpoint must hold: weights, running statistics, a forward pass that draws."""
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        units = math.prod(image_shape)
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(units, 24),
+            nn.BatchNorm1d(24),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(24, num_classes),
+        )
+
+
+@cache
+def digits() -> Dataset:
+    dataset: Dataset = find("data.sources", "digits")(max_train=120, max_test=60).load()
+    return dataset
+
+
+def build(name: str, **fields: Any) -> MaskUpdater:
+    """The method at density 0.2 with updates every few steps; `fields` as given where it has them."""
+    method = find(FAMILY, name)
+    own = {field.name for field in dataclasses.fields(method)}
+    built: MaskUpdater = method(
+        **{key: value for key, value in ({"density": 0.2} | fields).items() if key in own}
+    )
+    if "schedule" in own and "schedule" not in fields:
+        often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
+        built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
+    return built
+
+
+def run(
+    method: MaskUpdater,
+    folder: Path,
+    *,
+    optimizer: Any = OPTIMIZERS["momentum"],
+    keep: int = 2,
+    **budget: Any,
+) -> list[Progress]:
+    """A whole training, or what is left of it by the folder's checkpoints."""
+    options = {"steps": NUM_STEPS, "batch_size": 16, "checkpoint_every_s": 1e9} | budget
+    recipe = Recipe(budget=Budget(**options), optimizer=optimizer, augment=Augmentation(pad=1, flip=True))
+    context = Context(checkpoints=CheckpointFolder(folder, keep=keep))
+    return list(train(recipe, model=DrawingNetwork(), method=method, data=digits(), seed=3, context=context))
+
+
+def outcome(progress: list[Progress]) -> Outcome:
+    last = progress[-1].outcome
+    assert last is not None
+    return last
+
+
+def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def assert_same_outcome(first: list[Progress], second: list[Progress]) -> None:
+    """Bit for bit, all but the clock."""
+    one, other = outcome(first), outcome(second)
+    assert_same_tensors(one.weights, other.weights)
+    assert_same_tensors(one.masks, other.masks)
+    for split, predictions in one.predictions.items():
+        assert (predictions.logits == other.predictions[split].logits).all()
+    assert one.train_flops == other.train_flops
+    assert one.num_active == other.num_active
+    assert first[-1].curves == second[-1].curves
+
+
+def metrics(progress: list[Progress]) -> list[tuple[object, ...]]:
+    """All that a training reported, but for the clock."""
+    return [(m.step, m.epoch, m.split, m.name, m.value) for part in progress for m in part.metrics]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_steps_of_this_suite_are_enough_to_move_the_masks(name: str) -> None:
+    method = find(FAMILY, name)
+    needs = {"density": 0.2} if "density" in {field.name for field in dataclasses.fields(method)} else {}
+    moves = any(method(**needs).is_due(step, num_steps=100_000) for step in range(100_000))
+    due = [step for step in range(NUM_STEPS) if build(name).is_due(step, num_steps=NUM_STEPS)]
+    assert len(due) >= 2 * moves
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+@pytest.mark.parametrize("name", METHODS)
+def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
+    name: str, optimizer: str, tmp_path: Path
+) -> None:
+    chosen = OPTIMIZERS[optimizer]
+    whole = run(build(name), tmp_path / "whole", optimizer=chosen)
+    every = tmp_path / "every"
+    saving = run(build(name), every, optimizer=chosen, keep=NUM_STEPS, checkpoint_every_s=0)
+    assert_same_outcome(whole, saving)
+    for step in range(1, NUM_STEPS + 1):
+        folder = tmp_path / f"from-{step}"
+        shutil.copytree(every / f"step-{step:09d}", folder / f"step-{step:09d}")
+        resumed = run(build(name), folder, optimizer=chosen)
+        assert_same_outcome(whole, resumed)
+        assert metrics(resumed) == metrics(whole)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_training_dropped_at_an_evaluation_goes_on_from_its_checkpoint(name: str, tmp_path: Path) -> None:
+    whole = run(build(name), tmp_path / "whole")
+    recipe = Recipe(
+        budget=Budget(steps=NUM_STEPS, batch_size=16, checkpoint_every_s=0),
+        optimizer=OPTIMIZERS["momentum"],
+        augment=Augmentation(pad=1, flip=True),
+    )
+    context = Context(checkpoints=CheckpointFolder(tmp_path / "dropped"))
+    going = train(recipe, model=DrawingNetwork(), method=build(name), data=digits(), seed=3, context=context)
+    next(going)
+    going.close()  # type: ignore[attr-defined]
+    torch.manual_seed(999)  # whatever another training leaves
+    resumed = list(
+        train(recipe, model=DrawingNetwork(), method=build(name), data=digits(), seed=3, context=context)
+    )
+    assert_same_outcome(whole, resumed)
+    assert metrics(resumed) == metrics(whole)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_and_optimizer_state_are_zero_outside_masks_after_every_step(
+    name: str, optimizer: str, tmp_path: Path
+) -> None:
+    folder = CheckpointFolder(tmp_path / "all", keep=NUM_STEPS)
+    run(build(name), folder.path, optimizer=OPTIMIZERS[optimizer], keep=NUM_STEPS, checkpoint_every_s=0)
+    network = DrawingNetwork().build(image_shape=digits().image_shape, num_classes=10)
+    parameters = list(network.named_parameters())
+    groups = OPTIMIZERS[optimizer].build(parameters).param_groups
+    order = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
+    index = {name: order[id(parameter)] for name, parameter in parameters}
+    seen = 0
+    for path in sorted(folder.path.glob("step-*")):
+        alone = tmp_path / path.name / "alone"
+        shutil.copytree(path, alone / path.name)
+        saved = CheckpointFolder(alone).load(torch.device("cpu"))
+        assert saved is not None
+        masks = {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}
+        for layer, mask in masks.items():
+            assert not saved.tensors[f"network/{layer}"][~mask].any()
+            for held in saved.state["optimizer"]["state"].get(index[layer], {}).values():
+                if isinstance(held, Tensor) and held.shape == mask.shape:
+                    assert not held[~mask].any()
+                    seen += 1
+    assert seen or not masks
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_density_one_trains_as_dense_does_bit_for_bit(name: str, tmp_path: Path) -> None:
+    dense = outcome(run(build("dense"), tmp_path / "dense"))
+    full = outcome(run(build(name, density=1.0), tmp_path / "full"))
+    assert_same_tensors(dense.weights, full.weights)
+    assert full.train_flops == dense.train_flops
+    assert full.num_active == full.num_parameters
+
+
+@pytest.mark.parametrize("frozen", ["drop_fraction", "until"])
+@pytest.mark.parametrize("name", METHODS)
+def test_masks_that_may_not_move_train_as_static_ones_do(name: str, frozen: str, tmp_path: Path) -> None:
+    method = build(name)
+    if not isinstance(method, DropAndGrow):
+        pytest.skip("does not move masks by dropping and growing")
+    still = (
+        dataclasses.replace(method, drop_fraction=0.0)
+        if frozen == "drop_fraction"
+        else dataclasses.replace(method, schedule=dataclasses.replace(method.schedule, until=0.0))
+    )
+    assert_same_outcome(run(build("static"), tmp_path / "static"), run(still, tmp_path / "still"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_counted_flops_follow_from_the_masks_of_every_step(name: str, tmp_path: Path) -> None:
+    method = build(name)
+    folder = tmp_path / "all"
+    finished = outcome(run(method, folder, keep=NUM_STEPS, checkpoint_every_s=0))
+    dense = {key: t.numel() for key, t in finished.weights.items() if key.endswith("weight") and t.ndim == 2}
+    expected = 0.0
+    for step in range(NUM_STEPS):
+        before = _masks_before(step, method, folder, finished)
+        active = sum(int(before[key].sum()) if key in before else size for key, size in dense.items())
+        grows = method.is_due(step, num_steps=NUM_STEPS) and method.grows_by_gradient
+        of_weights = sum(dense.values()) if grows else active
+        expected += 16 * 2 * (active + active + of_weights)  # rows, multiply-add, forward + two backward
+    assert finished.train_flops == pytest.approx(expected, rel=1e-12)
+
+
+def _masks_before(step: int, method: MaskUpdater, folder: Path, finished: Outcome) -> dict[str, Tensor]:
+    """Masks at the start of a step: of the checkpoint after the step before, or the method's first ones."""
+    if step == 0:
+        shapes = {key: torch.randn(finished.weights[key].shape) for key in finished.masks}
+        return method.start(shapes, generator=torch.Generator().manual_seed(0)).masks  # counts, not places
+    alone = folder.parent / f"before-{step}"
+    shutil.copytree(folder / f"step-{step:09d}", alone / f"step-{step:09d}")
+    saved = CheckpointFolder(alone).load(torch.device("cpu"))
+    assert saved is not None
+    return {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}

@@ -1,0 +1,120 @@
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workloads import plugins
+from workloads.plugins import UnknownPluginError, describe, find, find_job, kinds, name_of, names
+
+WORKLOADS = Path(plugins.__file__).parent
+FAMILIES = sorted(
+    ".".join(path.parent.relative_to(WORKLOADS).parts)
+    for path in WORKLOADS.rglob("__init__.py")
+    if path.parent.name
+    in {"methods", "sources", "models", "objectives", "gradients", "optimizers", "schedules"}
+)
+MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
+
+
+def test_the_families_are_found() -> None:
+    assert {"sparse.methods", "data.sources", "models", "optimizers"} <= set(FAMILIES)
+    assert {"dense", "static", "set", "rigl"} <= set(names("sparse.methods"))
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_a_plugin_is_one_frozen_keyword_only_dataclass_found_by_its_file(family: str, name: str) -> None:
+    plugin = find(family, name)
+    module = importlib.import_module(f"workloads.{family}.{name}")
+    assert module.__all__ == [plugin.__name__]
+    assert plugin.__module__ == module.__name__
+    options = plugin.__dataclass_params__
+    assert options.frozen
+    assert all(field.kw_only for field in dataclasses.fields(plugin))
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_a_plugin_says_in_one_line_what_it_is(family: str, name: str) -> None:
+    (described,) = [found for found in describe(family) if found.name == name]
+    assert described.family == family
+    assert 10 < len(described.summary) <= 110
+    assert described.summary.endswith(".")
+
+
+def test_the_reference_is_read_from_its_line() -> None:
+    (rigl,) = [found for found in describe("sparse.methods") if found.name == "rigl"]
+    assert "Rigging the Lottery" in rigl.reference
+
+
+def test_an_instance_knows_its_name() -> None:
+    assert name_of(find("optimizers", "adamw")()) == "adamw"
+
+
+def test_an_unknown_name_gets_the_known_ones_and_the_nearest() -> None:
+    with pytest.raises(UnknownPluginError, match=r"'riggl' is none of .*rigl.*did you mean rigl\?") as caught:
+        find("sparse.methods", "riggl")
+    assert caught.value.nearest == "rigl"
+
+
+def test_a_name_like_nothing_gets_no_hint() -> None:
+    with pytest.raises(UnknownPluginError) as caught:
+        find("optimizers", "zzzzzz")
+    assert caught.value.nearest == ""
+
+
+def test_every_folder_with_a_job_is_a_kind() -> None:
+    assert "sparse" in kinds()
+    for kind in kinds():
+        assert dataclasses.is_dataclass(find_job(kind))
+    with pytest.raises(ValueError, match="'spars' is none of"):
+        find_job("spars")
+
+
+@pytest.fixture
+def foreign_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installed distribution that offers `fresh` as a sparse method and claims the name `rigl` too."""
+    info = tmp_path / "elsewhere-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[pruneyard.plugins]\n"
+        "sparse.methods.fresh = elsewhere.fresh\n"
+        "sparse.methods.rigl = elsewhere.fresh\n"
+        "sparse.methods.other = elsewhere.fresh\n"
+    )
+    package = tmp_path / "elsewhere"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "fresh.py").write_text(
+        '"""Grow afresh."""\n\nfrom dataclasses import dataclass\n\n__all__ = ["Fresh"]\n\n\n'
+        "@dataclass(frozen=True, kw_only=True)\nclass Fresh:\n    density: float\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("elsewhere", "elsewhere.fresh"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    for cached in (plugins._modules, plugins.find):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (plugins._modules, plugins.find):
+        cached.cache_clear()
+
+
+def test_third_parties_add_plugins_and_cannot_replace_ours(foreign_package: Path) -> None:
+    assert "fresh" in names("sparse.methods")
+    assert find("sparse.methods", "fresh").__name__ == "Fresh"
+    assert find("sparse.methods", "rigl").__name__ == "RigL"
+    assert any(found.summary == "Grow afresh." for found in describe("sparse.methods"))
+    assert plugins.name_of(find("sparse.methods", "fresh")(density=0.1)) == "fresh"
+
+
+def test_a_third_partys_file_is_called_what_its_plugin_is_called(foreign_package: Path) -> None:
+    with pytest.raises(ImportError, match=r"other.*elsewhere\.fresh"):
+        find("sparse.methods", "other")
+
+
+def test_a_file_must_have_one_public_name(foreign_package: Path) -> None:
+    (foreign_package / "elsewhere" / "fresh.py").write_text('__all__ = ["A", "B"]\nA = B = 1\n')
+    with pytest.raises(ImportError, match="exactly one class"):
+        find("sparse.methods", "fresh")
