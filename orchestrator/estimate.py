@@ -46,18 +46,8 @@ def _work(job: Job, data: Dataset) -> tuple[float, int]:
         return 0.0, 0
     num_rows = len(data.train)
     steps = recipe.budget.num_steps(num_rows)
-    per_row = _forward_flops(job.workload.model, data.image_shape, data.num_classes, job)  # type: ignore[attr-defined]
+    per_row = job.workload.forward_flops(data.image_shape, data.num_classes)
     return TRAINING_PASSES * per_row * steps * min(recipe.budget.batch_size, num_rows), steps
-
-
-_forward: dict[object, float] = {}
-
-
-def _forward_flops(model: object, image_shape: tuple[int, int, int], num_classes: int, job: Job) -> float:
-    key = (model, image_shape, num_classes)
-    if key not in _forward:
-        _forward[key] = job.workload.forward_flops(image_shape, num_classes)
-    return _forward[key]
 
 
 @cache

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from workloads.seeding import seed_globally
+
 
 @dataclass(frozen=True)
 class Pristine:
@@ -39,7 +41,7 @@ def reset_numerics(*, threads: int) -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the global one is reset, not used
     np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
-    torch.manual_seed(0)
+    seed_globally(0, device="cuda" if torch.cuda.is_initialized() else "cpu")
     torch.set_num_threads(threads)
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)

@@ -39,11 +39,12 @@ def train(
     per_epoch, interval = budget.steps_per_epoch(num_rows), budget.evaluation_interval(num_rows)
     batch_size = min(budget.batch_size, num_rows)
     training = Training.start(
-        lambda: model.build(image_shape=data.image_shape, num_classes=data.num_classes),
+        model,
         recipe=recipe,
         method=method,
         seed=seed,
         image_shape=data.image_shape,
+        num_classes=data.num_classes,
         num_rows=num_rows,
         device=device,
     )

@@ -26,6 +26,19 @@ def stream(seed: int, name: str, index: int = 0, *, device: torch.device | str =
 @contextmanager
 def global_stream(seed: int, name: str) -> Iterator[None]:
     """Seeds torch's global CPU generator inside the block (module initialisation uses it) and restores it after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, name))
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(stream_seed(seed, name))
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def seed_globally(seed: int, *, device: torch.device | str = "cpu") -> None:
+    """Seeds torch's global generators: the CPU's, and that of `device`.
+
+    Unlike `torch.manual_seed` it does not queue a call, with its stack trace, for a GPU that may never be used.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.device(device).type == "cuda":
+        torch.cuda.manual_seed(seed)

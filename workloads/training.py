@@ -1,7 +1,7 @@
 """What a training holds while it runs: network, masks, optimizer and counters, and how they are saved and restored."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
 from workloads.recipe import Recipe
-from workloads.seeding import global_stream, stream, stream_seed
+from workloads.seeding import global_stream, seed_globally, stream, stream_seed
 from workloads.slots import Network
-from workloads.sparse.flops import layer_macs, training_flops
+from workloads.networks.builder import ModelBuilder
+from workloads.sparse.flops import macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
 from workloads.workload import Metric, NonFiniteError
@@ -50,24 +51,24 @@ class Training:
     @classmethod
     def start(
         cls,
-        build: Callable[[], nn.Module],
+        model: ModelBuilder,
         *,
         recipe: Recipe,
         method: MaskUpdater,
         seed: int,
         image_shape: tuple[int, int, int],
+        num_classes: int,
         num_rows: int,
         device: torch.device,
     ) -> "Training":
         """A network at its initialisation, with the method's first masks applied."""
         with global_stream(seed, "init"):
-            network = build()
-        macs = layer_macs(network, image_shape)
+            network = model.build(image_shape=image_shape, num_classes=num_classes)
         weights = prunable_weights(network)
         sparse = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
         layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
         network = network.to(device).to(memory_format=layout)
-        torch.manual_seed(stream_seed(seed, "forward"))  # for networks that draw in their forward pass
+        seed_globally(stream_seed(seed, "forward"), device=device)  # for networks that draw in their forward pass
         training = cls(
             recipe=recipe,
             method=method,
@@ -76,7 +77,7 @@ class Training:
             network=network,
             forward=torch.compile(network) if recipe.budget.compile else network,
             weights=prunable_weights(network),
-            macs=macs,
+            macs=macs_of(model, image_shape, num_classes),
             optimizer=recipe.optimizer.build(network.named_parameters()),
             sparse=sparse,
             losses=torch.zeros(recipe.budget.evaluation_interval(num_rows), device=device),

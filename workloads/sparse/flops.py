@@ -8,12 +8,15 @@ Reference: Evci et al. 2020, Rigging the Lottery, appendix H (arXiv:1911.11134).
 
 import copy
 from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from workloads.networks.builder import ModelBuilder
 from workloads.sparse.masks import layer_densities, prunable_layers, prunable_weights
 
 
@@ -39,6 +42,14 @@ def layer_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str,
     with torch.no_grad():
         twin(torch.empty((1, *image_shape), dtype=dtype, device="meta"))
     return macs
+
+
+@cache
+def macs_of(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, int]:
+    """`layer_macs` of the network that a model table describes, counted once per process."""
+    with torch.device("meta"):
+        network = model.build(image_shape=image_shape, num_classes=num_classes)
+    return MappingProxyType(layer_macs(network, image_shape))
 
 
 def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:

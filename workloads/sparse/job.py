@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-
 from workloads.data.dataset import Source
 from workloads.loop import train
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin
 from workloads.recipe import Recipe
-from workloads.sparse.flops import layer_macs
+from workloads.sparse.flops import macs_of
 from workloads.sparse.updater import MaskUpdater
 from workloads.workload import Context, Progress
 
@@ -39,6 +37,4 @@ class SparseJob(Recipe):
 
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
         """FLOPs (2 per multiply-add) of one sample through the dense network."""
-        with torch.device("meta"):
-            network = self.model.build(image_shape=image_shape, num_classes=num_classes)
-        return 2.0 * sum(layer_macs(network, image_shape).values())
+        return 2.0 * sum(macs_of(self.model, image_shape, num_classes).values())
