@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -81,14 +81,17 @@ def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: froze
         if name not in hints and name not in known:
             listed = ", ".join(sorted({*hints, *known})) or "none"
             count(join(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
-    values = {}
+    values, wrong = {}, set()
     for name, hint in hints.items():
-        at = join(key, name)
+        at, before = join(key, name), faults
         if name in table:
             values[name] = _decode_field(cls, name, hint, table[name], at, count)
         elif name not in defaults:
             count(at, f"is missing; it must be {described(hint)}")
-    return None if faults else _construct(cls, values, key, report)
+        if faults > before:
+            wrong.add(name)
+    made = None if wrong - set(defaults) else _construct(cls, values, key, count, wrong=wrong)
+    return None if faults else made
 
 
 def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, report: Report) -> Any:
@@ -126,17 +129,21 @@ def _decode_plugin(cls: type[Any], field: str, value: Any, key: str, report: Rep
     return decode(chosen, {k: v for k, v in table.items() if k != "name"}, key, report)
 
 
-def _construct(cls: type[Any], values: dict[str, Any], key: str, report: Report) -> Any:
-    """The plug-in says what is wrong with a value, in a message that starts with the field's name."""
+def _construct(cls: type[Any], values: Mapping[str, Any], key: str, report: Report, *, wrong: Set[str]) -> Any:
+    """The plug-in says what is wrong with a value, in a message that starts with the field's name.
+
+    It names one at a time: with the default in the place of what is `wrong`, it is asked again.
+    """
     try:
-        return cls(**values)
+        return cls(**{name: value for name, value in values.items() if name not in wrong})
     except ValueError as error:
-        message = str(error)
-        match = re.match(r"(\w+)\s+(.*)", message, flags=re.DOTALL)
-        if match and match[1] in hints_of(cls):
+        match = re.match(r"(\w+)\s+(.*)", str(error), flags=re.DOTALL)
+        if match is None or match[1] not in hints_of(cls):
+            report(key, str(error))
+        elif match[1] not in wrong:
             report(join(key, match[1]), match[2])
-        else:
-            report(key, message)
+            if match[1] in values and match[1] in defaults_of(cls):
+                return _construct(cls, values, key, report, wrong={*wrong, match[1]})
         return None
 
 

@@ -65,11 +65,6 @@ class Header:
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
-        if not NAME_PATTERN.fullmatch(self.name):
-            rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"
-            raise ValueError(f"name is {shown(self.name)}; it must consist of {rule}")
-        if self.kind not in kinds():
-            raise ValueError(f"kind is {shown(self.kind)}; it must be one of {', '.join(kinds())}")
         if isinstance(self.seeds, int):
             if not 1 <= self.seeds <= MAX_JOBS:
                 raise ValueError(f"seeds is {self.seeds}; it must lie in 1 ... {MAX_JOBS}, or be a list of seeds")
@@ -77,6 +72,11 @@ class Header:
             raise ValueError(f"seeds is {shown(list(self.seeds))}; it must list different whole numbers")
         elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
             raise ValueError(f"seeds is {shown(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
+        if self.kind not in kinds():
+            raise ValueError(f"kind is {shown(self.kind)}; it must be one of {', '.join(kinds())}")
+        if not NAME_PATTERN.fullmatch(self.name):
+            rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"
+            raise ValueError(f"name is {shown(self.name)}; it must consist of {rule}")
 
     @property
     def seed_list(self) -> list[int]:
@@ -245,11 +245,15 @@ class _Validation:
                     break
                 jobs.setdefault(job.key, job)
         for axis in axes:
-            if axis.key not in applied:
+            if axis.key not in applied and not self._replaced(axis.key):
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
                 hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
                 self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
         return list(jobs.values())
+
+    def _replaced(self, key: str) -> bool:
+        """Whether the command line chose another table than the one that an axis of the spec was written for."""
+        return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
     def _job(self, header: Header | None, job_class: type[Any], point: Point, seed: int) -> Job | None:
         workload = decode(
