@@ -1,0 +1,309 @@
+"""What the verbs answer and how they exit; those that run trials are in tests/integration."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrator
+from orchestrator.cli import VERBS
+from orchestrator.document import packaged_specs
+from orchestrator.population import run
+from orchestrator.results import Results
+from orchestrator.spec import load_spec
+from workloads.plugins import kinds, names
+
+Pruneyard = Callable[..., Any]
+
+SPEC = """\
+name: small
+kind: sparse
+data: {name: digits, max_train: 100, max_test: 50}
+model: {name: mlp, width: 8, depth: 1}
+method: {name: set, density: 0.5}
+budget: {steps: 6, batch_size: 16}
+seeds: 2
+grid:
+  optimizer.lr: [0.1, 1.0e+30]   # the second one diverges
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two jobs are COMPLETED and two FAILED."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "small.yaml").write_text(SPEC)
+    run(folder / "small.yaml", out=folder / "out", local=True)
+    return folder / "out"
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh process has loaded."""
+    program = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def command(*words: str) -> str:
+    called = f"sys.argv = ['pruneyard', *{words!r}]\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    return f"from orchestrator.cli import main\n{called}"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import orchestrator",
+        command("--help"),
+        command("list", "--json"),
+        command("list"),
+        command("completion", "bash"),
+    ],
+    ids=["import", "help", "list as json", "list", "completion"],
+)
+def test_what_answers_at_once_loads_neither_ray_nor_torch(statement: str) -> None:
+    assert not modules_after(statement) & {"ray", "torch", "pandas"}
+
+
+def test_completing_a_verb_loads_no_verb() -> None:
+    environment = {"COMP_WORDS": "pruneyard re", "COMP_CWORD": "1", "_PRUNEYARD_COMPLETE": "bash_complete"}
+    program = (
+        "import sys\nfrom orchestrator.cli import cli\n"
+        "try:\n    cli.main(prog_name='pruneyard')\nexcept SystemExit:\n    pass\n"
+        "print([n for n in sys.modules if n.startswith('orchestrator.commands.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | environment,
+    )
+    assert done.stdout.split() == ["plain,resume", "plain,retry", "plain,report", "[]"]
+
+
+def test_the_package_offers_its_three_names_and_no_other() -> None:
+    assert orchestrator.run is run
+    assert orchestrator.load_spec is load_spec
+    assert orchestrator.Results is Results
+    with pytest.raises(AttributeError, match="has no attribute 'rum'"):
+        orchestrator.rum  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(pruneyard: Pruneyard, verb: str) -> None:
+    answer = pruneyard(verb, "--help")
+    assert answer.code == 0
+    assert f"Usage: pruneyard {verb}" in answer.out
+
+
+def test_help_and_version_are_on_stdout(pruneyard: Pruneyard) -> None:
+    assert "pruneyard run quickstart" in pruneyard("--help").out
+    assert pruneyard("--version").out.startswith("pruneyard, version ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("rum", "quickstart"),
+        ("plan",),
+        ("plan", "nowhere"),
+        ("plan", "quickstart", "--sett", "a=1"),
+        ("plan", "quickstart", "--set", "a"),
+        ("plan", "quickstart", "--set", "method.densty=1"),
+        ("list", "methodss"),
+        ("export", "nowhere"),
+        ("report", "nowhere"),
+        ("resume", "nowhere"),
+        ("retry", ".", "--only", "pruned"),
+        ("explain", "0123456789abcdef"),
+        ("explain", "0123456789abcdef", "--out", "nowhere"),
+        ("completion", "csh"),
+    ],
+)
+def test_what_cannot_be_meant_exits_with_2_and_says_so_on_stderr(
+    pruneyard: Pruneyard, words: tuple[str, ...]
+) -> None:
+    answer = pruneyard(*words)
+    assert answer.code == 2
+    assert answer.err
+    assert not answer.out
+    assert "Traceback" not in answer.err
+
+
+def test_all_problems_of_a_spec_are_printed_one_a_line(pruneyard: Pruneyard, spec: Path) -> None:
+    spec.write_text(SPEC.replace("density: 0.5", "density: 5").replace("steps: 6", "stepps: 6"))
+    lines = pruneyard("plan", spec).err.splitlines()
+    assert lines[0].startswith(f"pruneyard: {spec}:5: method.density: is 5.0; it must lie in")
+    assert any(line.startswith(f"{spec}:6: budget.stepps: is unknown") for line in lines)
+
+
+def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Pruneyard) -> None:
+    listed = json.loads(pruneyard("list", "methods", "--json").out)
+    assert all(entry.keys() == {"name", "kind", "summary", "reference"} for entry in listed)
+    assert all(isinstance(text, str) for entry in listed for text in entry.values())
+    expected = [(kind, name) for kind in kinds() for name in names(f"{kind}.methods")]
+    assert [(entry["kind"], entry["name"]) for entry in listed] == expected
+    assert {"dense", "static", "set", "rigl", "magnitude"} <= {entry["name"] for entry in listed}
+    assert all(entry["reference"] for entry in listed if entry["name"] != "dense")
+
+
+@pytest.mark.parametrize(
+    ("topic", "some"),
+    [
+        ("data", "digits"),
+        ("models", "wrn22_2"),
+        ("metrics", "nll"),
+        ("specs", "quickstart"),
+        ("methods", "rigl"),
+    ],
+)
+def test_every_topic_has_a_table_and_json(pruneyard: Pruneyard, topic: str, some: str) -> None:
+    assert some in [entry["name"] for entry in json.loads(pruneyard("list", topic, "--json").out)]
+    assert some in pruneyard("list", topic).out
+    assert some in pruneyard("list").out
+
+
+def test_init_writes_a_spec_that_can_be_planned_and_spares_files(
+    pruneyard: Pruneyard, tmp_path: Path
+) -> None:
+    answer = pruneyard("init", "mine.yaml")
+    assert answer.code == 0
+    assert pruneyard("plan", "mine.yaml").code == 0
+    before = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(before + "# mine\n")
+    again = pruneyard("init", "mine.yaml")
+    assert (again.code, "exists already" in again.err) == (2, True)
+    assert (tmp_path / "mine.yaml").read_text().endswith("# mine\n")
+    assert pruneyard("init").code == 0
+    assert (tmp_path / "sweep.yaml").exists()
+    assert pruneyard("init", "no/such/folder.yaml").code == 2
+
+
+@pytest.mark.parametrize("name", packaged_specs())
+def test_packaged_specs_are_valid(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.name == name
+    assert len(spec.jobs) > 1
+
+
+def test_plan_writes_nothing(pruneyard: Pruneyard, spec: Path, tmp_path: Path) -> None:
+    answer = pruneyard("plan", spec)
+    assert answer.code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
+    for job in load_spec(spec).jobs:
+        assert job.key in answer.out
+    assert "4 missing" in answer.out
+
+
+def test_plan_as_json_tells_status_and_spec_of_every_job(
+    pruneyard: Pruneyard, spec: Path, finished: Path
+) -> None:
+    plan = json.loads(pruneyard("plan", spec, "--out", finished, "--json").out)
+    assert plan["counts"] == {"completed": 2, "failed": 2, "interrupted": 0, "pruned": 0, "missing": 0}
+    assert {job["run_key"]: job["status"] for job in plan["jobs"]} == {
+        job.key: "COMPLETED" if "0.1" in str(job.resolved["optimizer"]["lr"]) else "FAILED"
+        for job in load_spec(spec).jobs
+    }
+    assert plan["jobs"][0]["spec"]["budget"]["steps"] == 6
+    assert plan["estimate"]["seconds"] > 0
+
+
+def test_plan_says_where_data_that_is_missing_was_looked_for(
+    pruneyard: Pruneyard, spec: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path / "nothing-here"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    answer = pruneyard("plan", spec, "--set", "data=mnist")
+    assert answer.code == 0
+    assert "nothing-here" in answer.out
+
+
+def test_explain_says_why_each_job_would_run(pruneyard: Pruneyard, spec: Path, finished: Path) -> None:
+    lines = pruneyard("explain", spec, "--out", finished).out.splitlines()
+    assert sum("finished; it will not run again" in line for line in lines) == 2
+    assert sum("runs again because attempt 1 ended FAILED" in line for line in lines) == 2
+    assert "NonFiniteError" in "\n".join(lines)
+
+
+def test_explain_names_the_field_in_which_a_new_job_differs(
+    pruneyard: Pruneyard, spec: Path, finished: Path
+) -> None:
+    out = pruneyard(
+        "explain", spec, "--out", finished, "--set", "method.density=0.25", "--set", "seeds=1"
+    ).out
+    assert "runs because no run of this key is in" in out
+    assert "method.density: 0.5 there, 0.25 here" in out
+
+
+def test_explain_tells_what_is_known_of_a_run(pruneyard: Pruneyard, finished: Path) -> None:
+    for row in Results(finished).runs().to_dict("records"):
+        out = pruneyard("explain", row["run_key"], "--out", finished).out
+        assert out.startswith(f"{row['run_key']}: {row['status']}, attempt 1 of study small")
+        assert ("NonFiniteError" in out) == (row["status"] == "FAILED")
+
+
+@pytest.mark.parametrize("table", ["summary", "runs", "metrics", "curves"])
+@pytest.mark.parametrize("form", ["csv", "markdown", "latex"])
+def test_every_table_is_exported_in_every_format(
+    pruneyard: Pruneyard, finished: Path, table: str, form: str
+) -> None:
+    answer = pruneyard("export", finished, "--table", table, "--format", form)
+    assert answer.code == 0
+    assert answer.out.strip()
+
+
+def test_exported_csv_holds_the_rows(pruneyard: Pruneyard, finished: Path, tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(pruneyard("export", finished, "--table", "runs").out)))
+    assert sorted(row["status"] for row in rows) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
+    assert pruneyard("export", finished, "--table", "runs", "--out", "runs.csv").code == 0
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) >= 5
+
+
+def test_report_writes_one_page_where_it_is_told_to(
+    pruneyard: Pruneyard, finished: Path, tmp_path: Path
+) -> None:
+    answer = pruneyard("report", finished, "--out", "page.html")
+    assert (answer.code, answer.out.strip()) == (0, "page.html")
+    assert "<html" in (tmp_path / "page.html").read_text()
+
+
+def test_results_are_frames_in_python_and_a_table_in_a_notebook(finished: Path) -> None:
+    results = Results(finished)
+    assert len(results.runs()) == 4
+    assert {"split", "name", "value"} <= set(results.metrics().columns)
+    assert {"density", "reliability"} <= set(results.curves()["name"])
+    assert results.exit_code == 1
+    assert "<table" in results._repr_html_()
+    assert repr(results).startswith("Results(")
+
+
+def test_a_folder_without_results_has_empty_frames(tmp_path: Path) -> None:
+    results = Results(tmp_path / "nothing")
+    assert len(results.runs()) == len(results.metrics()) == len(results.curves()) == 0
+    assert results.exit_code == 0
+    assert "Results(" in repr(results)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(pruneyard: Pruneyard, shell: str) -> None:
+    assert "_PRUNEYARD_COMPLETE" in pruneyard("completion", shell).out
+
+
+def test_schema_prints_json(pruneyard: Pruneyard) -> None:
+    assert json.loads(pruneyard("schema").out)["title"] == "pruneyard spec"

@@ -1,0 +1,85 @@
+"""The JSON Schema must accept what the reader accepts, and mark what an editor can mark."""
+
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
+
+from orchestrator.document import packaged_specs, parse_value
+from orchestrator.schema import spec_schema
+from orchestrator.spec import load_spec
+from workloads.plugins import names
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "kind": "sparse",
+    "data": "digits",
+    "model": {"name": "mlp", "width": 16},
+    "method": {"name": "set", "density": 0.1, "schedule": {"every": 20}},
+    "budget": {"epochs": 1},
+    "seeds": [1, 2],
+    "resources": {"cpus": 2},
+}
+VALIDATOR = jsonschema.Draft202012Validator(spec_schema())
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(spec_schema())
+
+
+@pytest.mark.parametrize("name", packaged_specs())
+def test_packaged_specs_fit(name: str) -> None:
+    text = files("orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    VALIDATOR.validate(parse_value(text))
+
+
+@pytest.mark.parametrize("name", packaged_specs())
+def test_resolved_jobs_fit(name: str) -> None:
+    for job in load_spec(name).jobs[:5]:
+        table = {key: value for key, value in job.resolved.items() if key != "seed"}
+        VALIDATOR.validate({"name": "x", "kind": job.kind, **table})
+
+
+def test_tables_that_an_axis_gives_may_be_missing() -> None:
+    without = {key: value for key, value in BASE.items() if key not in ("method", "budget")}
+    valid = {
+        **without,
+        "grid": {"method": ["dense", {"name": "set"}], "method.density": [0.1], "budget": [{"epochs": 1}]},
+    }
+    assert len(load_spec(valid).jobs) == 4
+    VALIDATOR.validate(valid)
+    assert not VALIDATOR.is_valid(without)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sedes": 3},
+        {"kind": "sprase"},
+        {"name": 3},
+        {"seeds": "three"},
+        {"model": "mpl"},
+        {"model": {"name": "mlp", "widht": 3}},
+        {"model": {"name": "mlp", "width": "wide"}},
+        {"method": {"name": "set", "density": 0.1, "schedule": {"evry": 3}}},
+        {"method": {"name": "set", "density": 0.1, "distribution": "erq"}},
+        {"optimizer": {"name": "sgd", "beta1": 0.9}},
+        {"budget": {"epoch": 3}},
+        {"resources": {"cpu": 3}},
+        {"grid": {"method.density": 0.1}},
+        {"seed": 3},
+    ],
+)
+def test_what_the_reader_refuses_is_marked(change: dict[str, Any]) -> None:
+    VALIDATOR.validate(BASE)
+    assert not VALIDATOR.is_valid({**BASE, **change})
+
+
+def test_every_plugin_is_offered_with_its_summary_and_defaults() -> None:
+    (sparse,) = spec_schema()["oneOf"]
+    by_name, *tables = sparse["properties"]["method"]["oneOf"]
+    assert by_name == {"enum": names("sparse.methods")}
+    (rigl,) = [table for table in tables if table["title"] == "rigl"]
+    assert rigl["description"].startswith("Drop the smallest")
+    assert rigl["properties"]["drop_fraction"]["default"] == 0.3

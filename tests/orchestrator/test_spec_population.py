@@ -1,0 +1,188 @@
+"""Grids, seeds and changes from the command line: which jobs they make."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.document import parse_value
+from orchestrator.errors import SpecError, UsageError
+from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "kind": "sparse",
+    "data": "digits",
+    "model": {"name": "mlp", "width": 16},
+    "method": {"name": "set", "density": 0.1},
+    "budget": {"epochs": 1},
+}
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in BASE.items() if name != key}
+
+
+def chosen(spec: Spec, *keys: str) -> list[tuple[Any, ...]]:
+    """Values of dotted keys of every job; None where a job has no such key."""
+
+    def value(table: Any, path: list[str]) -> Any:
+        for name in path:
+            table = table.get(name) if isinstance(table, dict) else None
+        return table
+
+    return [tuple(value(job.resolved, key.split(".")) for key in keys) for job in spec.jobs]
+
+
+def from_command_line(*options: str) -> Spec:
+    sets = dict(parse_assignment(o, option="--set") for o in options if not o.startswith("+"))
+    axes = dict(parse_axis(o.removeprefix("+")) for o in options if o.startswith("+"))
+    return load_spec(BASE, overrides=sets, axes=axes)
+
+
+def test_a_grid_is_the_cross_product_in_the_order_written() -> None:
+    spec = load_spec({**BASE, "grid": {"method.density": [0.1, 0.2], "model.width": [4, 8]}, "seeds": 2})
+    expected = [(d, w, s) for d in (0.1, 0.2) for w in (4, 8) for s in (0, 1)]
+    assert chosen(spec, "method.density", "model.width", "seed") == expected
+
+
+@pytest.mark.parametrize("tables_first", [True, False])
+def test_a_dotted_key_applies_to_the_table_chosen_and_nothing_is_trained_twice(tables_first: bool) -> None:
+    axes: list[tuple[str, list[Any]]] = [
+        ("method", [{"name": "dense"}, {"name": "rigl"}, "set"]),
+        ("method.density", [0.2, 0.1]),
+        ("method.schedule.every", [10]),
+    ]
+    spec = load_spec({**without("method"), "grid": dict(axes if tables_first else reversed(axes))})
+    assert sorted(map(str, chosen(spec, "method.name", "method.density", "method.schedule.every"))) == [
+        "('dense', None, None)",
+        "('rigl', 0.1, 10)",
+        "('rigl', 0.2, 10)",
+        "('set', 0.1, 10)",
+        "('set', 0.2, 10)",
+    ]
+    assert len({job.key for job in spec.jobs}) == len(spec.jobs)
+
+
+def test_an_axis_over_names_chooses_the_tables_that_other_axes_fill() -> None:
+    spec = load_spec(
+        {
+            **without("method"),
+            "grid": {"method.density": [0.2], "method.name": ["dense", "set"], "optimizer.name": ["sgd"]},
+        }
+    )
+    assert chosen(spec, "method.name", "method.density") == [("dense", None), ("set", 0.2)]
+
+
+def test_equal_values_on_an_axis_are_one_job() -> None:
+    assert len(load_spec({**BASE, "grid": {"method.density": [0.1, 1e-1, 0.10]}}).jobs) == 1
+
+
+def test_an_axis_that_no_table_has_is_an_error_and_one_that_some_have_is_not() -> None:
+    with pytest.raises(SpecError, match=r"grid\.method\.scope: applies to no job"):
+        load_spec({**BASE, "grid": {"method.scope": ["global"]}})
+    spec = load_spec(
+        {
+            **BASE,
+            "grid": {"method": ["dense", {"name": "magnitude", "density": 0.1}], "method.scope": ["global"]},
+        }
+    )
+    assert chosen(spec, "method.name", "method.scope") == [("dense", None), ("magnitude", "global")]
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "values"),
+    [
+        (["model.width=32"], "model.width", [32]),
+        (["method.density=0.05"], "method.density", [0.05]),
+        (["method.schedule.every=7"], "method.schedule.every", [7]),
+        (["method.schedule={every: 7}"], "method.schedule.every", [7]),
+        (["method=dense"], "method.name", ["dense"]),
+        (["method={name: rigl, density: 0.3}"], "method.density", [0.3]),
+        (["method.name=rigl"], "method.name", ["rigl"]),
+        (["optimizer.name=adamw", "optimizer.lr=1e-3"], "optimizer.lr", [0.001]),
+        (["optimizer.lr=1e-3"], "optimizer.lr", [0.001]),
+        (["budget={steps: 5}"], "budget.steps", [5]),
+        (["seeds=2"], "seed", [0, 1]),
+        (["seeds=[4, 2]"], "seed", [4, 2]),
+        (["grid={model.width: [1, 2]}"], "model.width", [1, 2]),
+        (["grid.model.width=[1, 2]"], "model.width", [1, 2]),
+        (["+model.width=1,2"], "model.width", [1, 2]),
+        (["+method=dense,{name: static, density: 0.5}"], "method.name", ["dense", "static"]),
+        (["+model.width=1, 2", "model.depth=1"], "model.width", [1, 2]),
+    ],
+)
+def test_set_and_axis_reach_every_key(options: list[str], key: str, values: list[Any]) -> None:
+    spec = from_command_line(*options)
+    assert [value for (value,) in chosen(spec, key)] == values
+
+
+def test_set_reaches_the_keys_of_the_header() -> None:
+    spec = from_command_line("name=other", "resources.cpus=3", "resources.gpus=0.5")
+    assert spec.name == "other"
+    assert (spec.header.resources.cpus, spec.header.resources.gpus) == (3, 0.5)
+
+
+def test_set_wins_over_an_axis_of_the_spec() -> None:
+    swept = {**BASE, "grid": {"method.density": [0.1, 0.2], "method": ["dense", "set", "rigl"]}}
+    spec = load_spec(swept, overrides={"method.density": 0.05})
+    assert chosen(spec, "method.name", "method.density") == [("dense", None), ("set", 0.05), ("rigl", 0.05)]
+    assert chosen(load_spec(swept, overrides={"method": "dense"}), "method.name") == [("dense",)]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (
+            "method.densty=0.1",
+            r"^spec: method\.densty: applies to no job.*did you mean method\.density\?.*command line",
+        ),
+        (
+            "method.density=7",
+            r"^spec: method\.density: is 7.0; it must lie in \(0, 1\] \(from the command line\)",
+        ),
+        ("grid.method.density=[7]", r"^spec: method\.density: is 7.0; .*from the command line"),
+        ("grid.a]=[1]", r"^spec: a\]: applies to no job.*from the command line"),
+        ("resources.cpu=2", r"^spec: resources\.cpu: is unknown.*did you mean cpus\?.*from the command line"),
+        ("seed=2", r"^spec: seed: is not an axis"),
+        ("+seeds=1,2", r"^spec: seeds: is not an axis"),
+        ("+model.width=", r"^spec: model\.width: is \[\]"),
+        ("name=", r"^spec: name: is null"),
+        ("grid=5", r"^grid: is 5; it must be a table of axes"),
+        ("=5", r"^--set =5: must have the form KEY=VALUE"),
+        ("model.width", r"^--set model\.width: must have the form"),
+        ("+model.width", r"^--axis model\.width: must have the form KEY=VALUE,VALUE"),
+        ("model.width={1: ", r"^--set model\.width=\{1: : the value is not valid YAML"),
+        ("+model.width=1]", r"^--axis model\.width=.*: the value is not valid YAML"),
+    ],
+)
+def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        from_command_line(option)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["method.density=0.05"],
+        ["+method={name: dense},{name: rigl}", "method.density=0.3", "seeds=[5, 1]"],
+        ["+model.width=4,8", "+method.density=0.1,0.2", "name=no", "resources.cpus=2"],
+        ["method.keep_dense=[first]", "optimizer=adamw", "data.max_train=100"],
+    ],
+)
+def test_the_spec_as_run_reads_again_as_the_same_jobs(options: list[str]) -> None:
+    spec = from_command_line(*options)
+    again = load_spec(parse_value(spec.to_yaml()))
+    assert again.header == spec.header
+    assert [job.key for job in again.jobs] == [job.key for job in spec.jobs]
+    assert [job.resolved for job in again.jobs] == [job.resolved for job in spec.jobs]
+    assert again.to_yaml() == spec.to_yaml()
+    assert [job.key for job in load_spec(spec).jobs] == [job.key for job in spec.jobs]
+
+
+def test_a_resolved_job_is_a_spec_of_itself() -> None:
+    """What is recorded of a run is enough to ask for it again."""
+    for job in load_spec("quickstart").jobs[:8]:
+        table = {name: value for name, value in job.resolved.items() if name != "seed"}
+        (again,) = load_spec({"name": "x", "kind": job.kind, **table, "seeds": [job.workload.seed]}).jobs
+        assert again.key == job.key
