@@ -8,10 +8,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 LOCAL = "local"
 ANSWER_WITHIN_S = 5.0  # a port that does not even accept a connection by then is not waited for
@@ -51,7 +52,7 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
         if ray.is_initialized():
             raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
         _read_environment_again()
-        started_here = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
+        started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
         try:
             context = ray.init(
                 address=address,
@@ -67,7 +68,7 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
         try:
-            own = context.address_info["gcs_address"]
+            own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
             resources = ray.cluster_resources()
             yield Session(
                 address=str(own),

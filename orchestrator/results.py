@@ -22,15 +22,15 @@ class Results:
 
     def runs(self) -> pd.DataFrame:
         """One row per run, its newest attempt."""
-        return self._store.runs().to_pandas()
+        return pd.DataFrame(self._store.runs().to_pandas())
 
     def metrics(self) -> pd.DataFrame:
         """Long form: one row per run, step, split and metric."""
-        return self._store.metrics().to_pandas()
+        return pd.DataFrame(self._store.metrics().to_pandas())
 
     def curves(self) -> pd.DataFrame:
         """Long form: one row per point."""
-        return self._store.curves().to_pandas()
+        return pd.DataFrame(self._store.curves().to_pandas())
 
     def summary(self) -> pd.DataFrame:
         """One row per cell (runs that differ only in their seed): means over seeds with 95% intervals."""

@@ -100,7 +100,7 @@ class _NotSaved:
         return {}
 
 
-class _StopWhenAsked(_NotSaved, tune.Stopper):  # type: ignore[misc]
+class _StopWhenAsked(_NotSaved, tune.Stopper):
     """Ends the study, waiting trials included, once those that ran when a stop was asked for have ended.
 
     Trials that Tune starts meanwhile in freed places end at once and leave nothing.
@@ -121,7 +121,7 @@ class _StopWhenAsked(_NotSaved, tune.Stopper):  # type: ignore[misc]
         return self._awaited.isdisjoint(self._monitor.running)
 
 
-class _Watch(_NotSaved, tune.Callback):  # type: ignore[misc]
+class _Watch(_NotSaved, tune.Callback):
     """Hands Tune's events to the monitor; changes nothing."""
 
     def __init__(

@@ -18,10 +18,10 @@ from workloads.data.dataset import Dataset, Source
 REPORT = "report"  # the one key of ours in what Tune is told
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """Each `step` goes on to the next evaluation. Rows and files are written here, so Tune carries only scalars."""
 
-    def setup(
+    def setup(  # type: ignore[override]
         self,
         config: dict[str, Any],
         *,
@@ -30,7 +30,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         folder: Path,
         stop_mark: Path,
         threads: int,
-        data: Mapping[Source, ray.ObjectRef],
+        data: Mapping[Source, ray.ObjectRef[Dataset]],
     ) -> None:
         """Called once per process; `config` names the first trial by its place in `orders`."""
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address

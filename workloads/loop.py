@@ -14,7 +14,15 @@ from workloads.recipe import Recipe
 from workloads.seeding import stream_seed
 from workloads.sparse.updater import MaskUpdater
 from workloads.training import Training
-from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Predictions, Progress
+from workloads.workload import (
+    Context,
+    CurvePoint,
+    InterruptedJobError,
+    Metric,
+    Outcome,
+    Predictions,
+    Progress,
+)
 
 ASK_EVERY_S = 0.5  # how often a running job asks whether it should stop
 
@@ -80,7 +88,7 @@ def train(
         if training.step % interval == 0 and training.step < training.num_steps:
             mean_loss = training.take_losses()
             training.stop_clock()
-            logits = {name: training.logits(splits[name]) for name in ("val", "test") if name in splits}
+            logits = logits_of(training, splits, "val", "test")
             new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
             training.history += new
             yield Progress(step=training.step, num_steps=training.num_steps, metrics=(*unreported, *new))
@@ -99,7 +107,7 @@ def train(
     training.stop_clock()
     context.checkpoints.save(training.checkpoint())
     mean_loss = training.take_losses()
-    logits = {name: training.logits(splits[name]) for name in ("val", "calib", "test") if name in splits}
+    logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
     yield Progress(
         step=training.step,
@@ -108,6 +116,11 @@ def train(
         curves=(*density_curve(training), *reliability_curves(training.step, logits, splits)),
         outcome=outcome_of(training, logits, data),
     )
+
+
+def logits_of(training: Training, splits: Mapping[str, DeviceSplit], *names: str) -> dict[str, Tensor]:
+    """Outputs on those of the named splits that have rows."""
+    return {name: training.logits(splits[name]) for name in names if name in splits}
 
 
 def metrics_at(

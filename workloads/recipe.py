@@ -18,8 +18,8 @@ NOT_IDENTITY = {"identity": False}  # fields that change no number of the finish
 class Budget:
     """How long to train, in epochs or in steps, and with what numerics.
 
-    An epoch is every whole batch of one shuffle: the rows left over sit out that epoch, others in the next. A set smaller than one
-    batch is one batch.
+    An epoch is every whole batch of one shuffle: the rows left over sit out that epoch, others in the next. A set
+    smaller than one batch is one batch.
     """
 
     epochs: int | None = None

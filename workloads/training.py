@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
+from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
 from workloads.seeding import global_stream, seed_globally, stream, stream_seed
 from workloads.slots import Network
-from workloads.networks.builder import ModelBuilder
 from workloads.sparse.flops import macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
@@ -100,7 +100,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             loss = self.recipe.objective.loss(self.forward, images, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def record_loss(self, loss: Tensor, *, num_rows: int, grows: bool) -> None:

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,8 +49,6 @@ def command(address: str) -> int:
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise Finding(f"{platform.python_version()}; install Python 3.11 or newer")
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}, pruneyard {version('pruneyard')}"
 
 
@@ -75,7 +72,8 @@ def _storage() -> str:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pruneyard-doctor-") as scratch:
         write_durably(Path(scratch) / "probe", b"probe")
-    return f"{folder} is writable, {free / 2**30:.0f} GiB free, a durable write takes {(time.perf_counter() - started) * 1e3:.1f} ms"
+    took_ms = (time.perf_counter() - started) * 1e3
+    return f"{folder} is writable, {free / 2**30:.0f} GiB free, a durable write takes {took_ms:.1f} ms"
 
 
 def _shared_memory() -> str:

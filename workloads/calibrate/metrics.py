@@ -35,7 +35,7 @@ def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels
     return probabilities_NC, labels_N.astype(np.int64)
 
 
-def _refuse_first(offending_N: NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
+def _refuse_first(offending_N: np.bool_ | NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
     if offending_N.any():
         row = int(offending_N.argmax())
         raise ValueError(f"row {row} is {values[row]}; it {rule}")
@@ -43,7 +43,7 @@ def _refuse_first(offending_N: NDArray[np.bool_], values: NDArray[np.generic], r
 
 def softmax(logits: ArrayLike) -> Floats:
     """Probabilities `(N, C)` of logits `(N, C)`, computed in float64 whatever came."""
-    return np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))
+    return np.asarray(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1)))
 
 
 def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:

@@ -8,6 +8,10 @@ from torch import nn
 class ModelBuilder(Protocol):
     """A frozen dataclass in `workloads/models`."""
 
+    def __hash__(self) -> int:
+        """Equal tables build equal networks."""
+        ...
+
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """A fresh network from (B, C, H, W) float32 to logits (B, num_classes), image_shape: (C, H, W).
 
