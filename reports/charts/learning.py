@@ -65,7 +65,7 @@ def _chart(
     domain: tuple[float, float],
 ) -> tuple[Chart, alt.Chart]:
     """The chart, and the invisible points that answer the pointer."""
-    is_wide = domain[0] > 0 and domain[1] / domain[0] > 8
+    is_wide = measure.endswith(("/nll", "/loss")) and domain[0] > 0 and domain[1] / domain[0] > 8
     scale = alt.Scale(type="log" if is_wide else "linear", domain=list(domain), nice=False)
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(*domain))
