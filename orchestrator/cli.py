@@ -80,6 +80,13 @@ def _run() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("pruneyard: stopped at once; finished work is kept", err=True)
         return ExitCode.INTERRUPTED
+    except ValueError as error:
+        from reports.parquet import NewerSchemaError  # only now: help must not wait for pyarrow
+
+        if not isinstance(error, NewerSchemaError):
+            raise
+        click.echo(f"pruneyard: {error}", err=True)
+        return ExitCode.USAGE
     except BrokenPipeError:
         sys.stderr.close()
         return ExitCode.FINISHED

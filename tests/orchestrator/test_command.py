@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import orchestrator
@@ -18,6 +19,7 @@ from orchestrator.document import packaged_specs
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.spec import load_spec
+from reports import records
 from workloads.plugins import kinds, names
 
 Pruneyard = Callable[..., Any]
@@ -307,3 +309,17 @@ def test_completion_prints_a_script(pruneyard: Pruneyard, shell: str) -> None:
 
 def test_schema_prints_json(pruneyard: Pruneyard) -> None:
     assert json.loads(pruneyard("schema").out)["title"] == "pruneyard spec"
+
+
+@pytest.mark.parametrize("words", [["report"], ["export"]])
+def test_results_of_a_newer_version_are_refused_in_words(
+    pruneyard: Pruneyard, tmp_path: Path, words: list[str]
+) -> None:
+    rows = tmp_path / "newer" / "results" / "runs"
+    rows.mkdir(parents=True)
+    newer = records.schema("runs").with_metadata({records.VERSION_KEY: b"99"})
+    pq.write_table(newer.empty_table(), rows / "key-1.parquet")
+    answer = pruneyard(*words, tmp_path / "newer")
+    assert answer.code == 2
+    assert "has schema_version 99" in answer.err
+    assert "Traceback" not in answer.err

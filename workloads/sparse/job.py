@@ -33,7 +33,7 @@ class SparseJob(Recipe):
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
         data = context.load_data(self.data)
-        return train(self, model=self.model, method=self.method, data=data, seed=self.seed, context=context)
+        yield from train(self, model=self.model, method=self.method, data=data, seed=self.seed, context=context)
 
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
         """FLOPs (2 per multiply-add) of one sample through the dense network."""
