@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.errors import ExitCode
+from reports.export import shown
 from reports.layout import RunFolder
 from reports.page import write_page
 from reports.records import Status
@@ -49,7 +50,7 @@ class Results:
         return ExitCode.PARTIAL if Status.INTERRUPTED in statuses else ExitCode.FINISHED
 
     def __repr__(self) -> str:
-        return f"Results({str(self.folder.path)!r})\n{self.summary().to_string()}"
+        return f"Results({str(self.folder.path)!r})\n{shown(self.summary()).to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        return self.summary().to_html()
+        return shown(self.summary()).to_html(index=False)
