@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from orchestrator.monitor import Monitor
-from orchestrator.process import reset_numerics
+from orchestrator.process import Pristine
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
@@ -31,17 +31,25 @@ def run_local(
     for source in dict.fromkeys(order.job.workload.data for order in orders):
         load_data(source)
     setting = Setting(
-        study=study, folder=folder, threads=threads, load_data=load_data, should_stop=lambda: stop.requested
+        study=study,
+        folder=RunFolder(folder.path.resolve()),  # a trial may change the working directory
+        threads=threads,
+        load_data=load_data,
+        should_stop=lambda: stop.requested,
     )
-    for order in orders:
-        if stop.requested:
-            return
-        reset_numerics(threads=threads)
-        monitor.start(order.job.key)
-        show()
-        trial = Trial(order, setting)
-        while trial.report.status is None:
-            monitor.hear(trial.advance())
+    pristine = Pristine.here()
+    try:
+        for order in orders:
+            if stop.requested:
+                return
+            pristine.restore(threads=threads)
+            monitor.start(order.job.key)
             show()
-        if fail_fast and monitor.failures:
-            stop.ask()
+            trial = Trial(order, setting)
+            while trial.report.status is None:
+                monitor.hear(trial.advance())
+                show()
+            if fail_fast and monitor.failures:
+                stop.ask()
+    finally:
+        pristine.restore(threads=threads)
