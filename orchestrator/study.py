@@ -17,9 +17,11 @@ from orchestrator.monitor import Monitor
 from orchestrator.spec import Resources
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
-from orchestrator.worker import REPORT, TrialActor
+from orchestrator.worker import NOTES, REPORT, TrialActor
 from reports.layout import RunFolder
 from reports.records import Status
+
+logger = logging.getLogger(__name__)
 
 
 def run_study(
@@ -150,6 +152,8 @@ class _Watch(_NotSaved, tune.Callback):
             self._monitor.running.pop(self._keys[trial.config["index"]], None)
             return
         report = Report(**result[REPORT])
+        for note in result[NOTES]:
+            logger.warning("%s (%s): %s", report.run_key, self._monitor.labels[report.run_key], note)
         self._monitor.hear(report)
         if self._fail_fast and report.status is Status.FAILED:
             self._stop.ask()

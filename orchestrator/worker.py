@@ -15,7 +15,8 @@ from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
 from workloads.data.dataset import Dataset, Source
 
-REPORT = "report"  # the one key of ours in what Tune is told
+REPORT = "report"  # the keys of ours in what Tune is told
+NOTES = "notes"
 
 
 class TrialActor(tune.Trainable):
@@ -34,7 +35,9 @@ class TrialActor(tune.Trainable):
     ) -> None:
         """Called once per process; `config` names the first trial by its place in `orders`."""
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        logging.getLogger("workloads").setLevel(logging.WARNING)
+        self._notes = _Notes()
+        for package in ("workloads", "reports"):
+            logging.getLogger(package).addHandler(self._notes)
         self._pristine = Pristine.here()
         self._orders = orders
         loaded: dict[Source, Dataset] = {}
@@ -67,4 +70,20 @@ class TrialActor(tune.Trainable):
         if self._trial.report.num_steps == 0 and self._setting.should_stop():
             return {"done": True}
         report = self._trial.advance()
-        return {REPORT: asdict(report), "done": report.status is not None}
+        return {REPORT: asdict(report), NOTES: self._notes.take(), "done": report.status is not None}
+
+
+class _Notes(logging.Handler):
+    """Warnings of ours, which the driver says: a worker's own stderr ends in a file of Ray's."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        """Those since the last call."""
+        taken, self._messages = self._messages, []
+        return taken
