@@ -116,6 +116,7 @@ def _run_on_ray(
 
     try:
         with session(address) as joined:
+            stop.listen()
             deaths: dict[str, int] = {}
             while orders and not stop.requested:
                 monitor.expect(orders)

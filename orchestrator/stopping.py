@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @dataclass
 class StopRequest:
@@ -23,23 +25,29 @@ class StopRequest:
             self.requested, self.signal_number = True, signal_number
             self.mark.touch()
 
+    def listen(self) -> None:
+        """Takes SIGINT and SIGTERM, or takes them back: Ray's start puts a handler of its own on SIGTERM."""
+        if threading.current_thread() is threading.main_thread():  # no other thread can
+            for number in SIGNALS:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.ask(number)
+
 
 @contextmanager
 def stop_request(mark: Path) -> Iterator[StopRequest]:
-    """Handles SIGINT and SIGTERM inside the block (only the main thread can); the mark is gone afterwards."""
+    """Handles SIGINT and SIGTERM inside the block (in the main thread); the mark is gone afterwards."""
     mark.unlink(missing_ok=True)
     request = StopRequest(mark)
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if request.requested:
-            raise KeyboardInterrupt
-        request.ask(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    request.listen()
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
         mark.unlink(missing_ok=True)
