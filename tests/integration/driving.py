@@ -13,12 +13,14 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 LOOK_EVERY_S = 0.05
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Without a driver these two tell a control service that is gone for a minute, and end only then."""
 
 
 class Driver:
@@ -121,11 +123,11 @@ class Driver:
         """Output so far, for messages."""
         return f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
-    def seconds_until_gone(self, *, within_s: float = 30.0) -> float:
+    def seconds_until_gone(self, *, within_s: float = 30.0, besides: Collection[str] = ()) -> float:
         """How long it takes until no process of the driver is left; fails after `within_s`."""
         started = time.monotonic()
-        while left := self.offspring():
-            assert time.monotonic() - started < within_s, f"left behind: {[_described(p) for p in left]}"
+        while left := [process for process in self.offspring() if _title(process) not in besides]:
+            assert time.monotonic() - started < within_s, f"left behind: {[_title(p)[:80] for p in left]}"
             time.sleep(LOOK_EVERY_S)
         return time.monotonic() - started
 
@@ -158,18 +160,17 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+def _title(process: psutil.Process) -> str:
+    """What the process calls itself; empty when it is gone."""
+    try:
+        return " ".join(process.cmdline()).strip()
+    except psutil.Error:
+        return ""
+
+
 def _is_actor(process: psutil.Process) -> bool:
-    try:
-        return "TrialActor" in " ".join([process.name(), *process.cmdline()])
-    except psutil.Error:
-        return False
-
-
-def _described(process: psutil.Process) -> str:
-    try:
-        return f"{process.pid} {' '.join(process.cmdline())[:80]}"
-    except psutil.Error:
-        return str(process.pid)
+    title = _title(process)
+    return title.startswith("ray::") and any(name in title for name in ("TrialActor", "ResourceTrainable"))
 
 
 @contextlib.contextmanager

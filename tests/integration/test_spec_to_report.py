@@ -145,7 +145,9 @@ def test_progress_on_a_pipe_is_plain_lines_without_ray_noise(watched: Watched) -
 
 
 def test_the_tables_are_complete(watched: Watched) -> None:
-    runs, metrics, curves = (getattr(Results(watched.folder), name)() for name in ("runs", "metrics", "curves"))
+    runs, metrics, curves = (
+        getattr(Results(watched.folder), name)() for name in ("runs", "metrics", "curves")
+    )
     assert set(runs["status"]) == {"COMPLETED"}
     assert sorted(runs["method"]) == names(METHODS)
     assert set(runs["attempt"]) == {1}
@@ -163,7 +165,9 @@ def test_the_tables_are_complete(watched: Watched) -> None:
 def test_any_parquet_reader_opens_the_runs(watched: Watched) -> None:
     folder = RunFolder(watched.folder).table("runs")
     for table in (pq.read_table(folder), ds.dataset(folder, format="parquet").to_table()):
-        assert sorted(table.column("run_key").to_pylist()) == sorted(Results(watched.folder).runs()["run_key"])
+        assert sorted(table.column("run_key").to_pylist()) == sorted(
+            Results(watched.folder).runs()["run_key"]
+        )
 
 
 def test_artifacts_are_whole_and_their_predictions_give_the_metrics_again(watched: Watched) -> None:
@@ -191,7 +195,8 @@ def test_the_report_names_every_method(watched: Watched) -> None:
 def test_readers_never_fail_and_never_see_half_a_run(watched: Watched) -> None:
     assert watched.polls >= 5
     assert watched.growing == sorted(watched.growing)
-    assert 0 < watched.growing[-1] and min(watched.growing) < len(names(METHODS))
+    assert watched.growing[-1] > 0
+    assert min(watched.growing) < len(names(METHODS))
     final = Store(RunFolder(watched.folder)).metrics().column("run_key").to_pylist()
     assert {(key, final.count(key)) for key in set(final)} >= set(watched.half)
     assert not watched.warnings

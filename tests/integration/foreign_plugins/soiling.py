@@ -28,7 +28,7 @@ class Soiling(RandomStart):
         del os.environ["WITNESSES"]
         os.chdir("/")
         random.seed(13)
-        np.random.seed(13)  # noqa: NPY002 - to soil the global one
+        np.random.seed(13)
         np.seterr(all="raise")
         torch.manual_seed(13)
         torch.set_num_threads(torch.get_num_threads() + 1)

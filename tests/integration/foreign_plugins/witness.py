@@ -24,7 +24,7 @@ class Witness(RandomStart):
             "folder": os.getcwd(),
             "environment": dict(os.environ),
             "python_draw": random.getstate()[1][:3],
-            "numpy_draw": [int(word) for word in np.random.get_state()[1][:3]],  # noqa: NPY002
+            "numpy_draw": [int(word) for word in np.random.get_state()[1][:3]],
             "numpy_errors": np.geterr(),
             "threads": torch.get_num_threads(),
             "dtype": str(torch.get_default_dtype()),

@@ -1,0 +1,36 @@
+"""What a folder of results shows of a study from outside, while it runs or after it was stopped."""
+
+from pathlib import Path
+
+from yaml_spec import NUM_STEPS
+
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+
+def count(folder: Path, status: Status) -> int:
+    """Runs whose newest attempt ended so."""
+    return sum(found is status for found, _ in Store(RunFolder(folder)).statuses().values())
+
+
+def completed(folder: Path) -> dict[str, int]:
+    """Attempt of every finished run."""
+    statuses = Store(RunFolder(folder)).statuses()
+    return {key: attempt for key, (status, attempt) in statuses.items() if status is Status.COMPLETED}
+
+
+def checkpoints(folder: Path) -> set[Path]:
+    """Of all runs."""
+    return set(folder.glob("artifacts/*/checkpoints/step-*"))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step at which it was taken."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def in_the_middle(folder: Path, *, besides: set[Path] | None = None) -> set[str]:
+    """Unfinished runs with a checkpoint that is not among `besides` and far from the last step."""
+    fresh = {path for path in checkpoints(folder) - (besides or set()) if step_of(path) < NUM_STEPS * 0.6}
+    return {path.parent.parent.name for path in fresh} - completed(folder).keys()
