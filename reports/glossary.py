@@ -38,6 +38,8 @@ TERMS = {
     " if any of them rests on a single seed. No other ranking is claimed.",
     "density": "Active weights divided by all weights of the prunable tensors (convolutions and linear "
     "layers).",
+    "explored": "Weights that were active in any training step so far, divided by all weights of the prunable "
+    "tensors. A network that starts dense has explored everything.",
     "pruned run": "Stopped early by the scheduler. Its values are kept in the tables but never averaged "
     "with those of completed runs.",
     "active parameters": "Parameters not masked out at the end, mean over completed seeds.",

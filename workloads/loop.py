@@ -76,7 +76,8 @@ def train(
         training.set_rate()
         loss = recipe.gradient.gradients(training.differentiate, images, labels)
         due = method.is_due(training.step, num_steps=training.num_steps)
-        training.record_loss(loss, num_rows=batch_size, grows=due and method.grows_by_gradient)
+        training.record_loss(loss, num_rows=batch_size, grows=method.follows_gradient or (due and method.grows_by_gradient))
+        training.follow_gradients()
         if due:
             training.update_masks()
         if not (due and method.replaces_step):
@@ -131,7 +132,7 @@ def metrics_at(
     epoch: float,
     mean_loss: float,
 ) -> list[Metric]:
-    """Standard metrics per split, and the training's own: mean loss since the last evaluation, and density."""
+    """Standard metrics per split, and the training's own: mean loss since the last evaluation, density, explored."""
     named = {
         (split, name): value
         for split, outputs in logits.items()
@@ -139,6 +140,7 @@ def metrics_at(
     }
     named["train", "loss"] = mean_loss
     named["train", "density"] = training.density()
+    named["train", "explored"] = training.explored_share()
     return [
         Metric(step=training.step, epoch=epoch, split=split, name=name, value=value, wall_s=training.train_s)
         for (split, name), value in named.items()

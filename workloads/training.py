@@ -36,6 +36,7 @@ class Training:
     macs: Mapping[str, int]
     optimizer: torch.optim.Optimizer
     sparse: SparseState
+    explored: dict[str, Tensor]  # by mask, True = was active in some step
     losses: Tensor  # of the steps since the last evaluation, on the device
     num_losses: int = 0
     last_loss_at: int = -1  # step
@@ -80,6 +81,7 @@ class Training:
             macs=macs_of(model, image_shape, num_classes),
             optimizer=recipe.optimizer.build(network.named_parameters()),
             sparse=sparse,
+            explored={},
             losses=torch.zeros(recipe.budget.evaluation_interval(num_rows), device=device),
         )
         training.apply_masks(sparse)
@@ -136,6 +138,18 @@ class Training:
             torch.cuda.synchronize(self.device)
         self.train_s += time.monotonic() - self._clock_started
 
+    def gradients(self) -> dict[str, Tensor]:
+        """Dense gradients of the prunable weights; zeros for a weight that the loss did not reach."""
+        return {
+            name: torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for name, weight in self.weights.items()
+        }
+
+    def follow_gradients(self) -> None:
+        """Shows every step's gradients to a method that remembers them."""
+        if self.method.follows_gradient:
+            self.sparse = self.method.follow(self.sparse, self.gradients())
+
     def update_masks(self) -> None:
         """The method's update, drawn from the stream of this step.
 
@@ -147,10 +161,7 @@ class Training:
             step=self.step,
             num_steps=self.num_steps,
             weights={name: weight.detach() for name, weight in self.weights.items()},
-            gradients={
-                name: torch.zeros_like(weight) if weight.grad is None else weight.grad
-                for name, weight in self.weights.items()
-            },
+            gradients=self.gradients(),
             generator=stream(self.seed, "mask-update", self.step),
         )
         updated = self.method.update(self.sparse, moment)
@@ -164,7 +175,9 @@ class Training:
             tensors={name: tensor.to(self.device) for name, tensor in sparse.tensors.items()},
         )
         self._factors = []
-        for name, mask in self.sparse.masks.items():
+        masks = self.sparse.masks  # those before step 0's update, if there is one, are never trained under
+        self.explored = {n: m.clone() if self.step == 0 else self.explored[n] | m for n, m in masks.items()}
+        for name, mask in masks.items():
             weight = self.weights[name]
             factor = torch.empty_like(weight, requires_grad=False).copy_(mask)
             self._factors.append(factor)
@@ -212,6 +225,14 @@ class Training:
         total = sum(weight.numel() for weight in self.weights.values())
         return 1 - (self.num_parameters() - self.num_active()) / total
 
+    def explored_share(self) -> float:
+        """Share of all prunable weights that were active in some step so far.
+
+        Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887).
+        """
+        total = sum(weight.numel() for weight in self.weights.values())
+        return 1 - sum(int((~seen).sum()) for seen in self.explored.values()) / total
+
     def densities(self) -> dict[str, float]:
         """Active share of every prunable layer, 1 where the method keeps no mask."""
         masks = self.sparse.masks
@@ -219,7 +240,12 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """All that a bit-equal continuation needs."""
-        groups = {"network": self.network.state_dict(), "mask": self.sparse.masks, "updater": self.sparse.tensors}
+        groups = {
+            "network": self.network.state_dict(),
+            "mask": self.sparse.masks,
+            "explored": self.explored,
+            "updater": self.sparse.tensors,
+        }
         random_state = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -244,13 +270,14 @@ class Training:
         if checkpoint.meta["num_steps"] != self.num_steps:
             found = checkpoint.meta["num_steps"]
             raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {self.num_steps}")
-        groups: dict[str, dict[str, Tensor]] = {"network": {}, "mask": {}, "updater": {}}
+        groups: dict[str, dict[str, Tensor]] = {"network": {}, "mask": {}, "explored": {}, "updater": {}}
         for key, tensor in checkpoint.tensors.items():
             group, _, name = key.partition("/")
             groups[group][name] = tensor
         self.network.load_state_dict(groups["network"])
         self.optimizer.load_state_dict(checkpoint.state["optimizer"])
         self.apply_masks(SparseState(masks=groups["mask"], tensors=groups["updater"]))
+        self.explored = {name: groups["explored"][name].to(self.device) for name in groups["mask"]}
         torch.set_rng_state(checkpoint.state["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], self.device)

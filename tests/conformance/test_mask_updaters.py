@@ -20,18 +20,21 @@ SHAPES = {
     "alpha.weight": (32, 16, 1, 1),  # names are in no alphabetical order, as in real networks
     "head.weight": (10, 32),
 }
-NUM_STEPS = 1000  # enough for the default intervals
+NUM_STEPS, EVERY = 1000, 100  # published intervals are up to 4000 steps long
 
 pytestmark = pytest.mark.parametrize("name", names(FAMILY))
 
 
 def build(name: str, **fields: Any) -> MaskUpdater:
-    """The method with its defaults; its other fields as given, where it has them."""
+    """The method with its defaults, longer intervals shortened; its other fields as given, where it has them."""
     method = find(FAMILY, name)
     own = {field.name: field for field in dataclasses.fields(method)}
     required = [key for key, field in own.items() if _has_no_default(field)]
     given = {key: REQUIRED[key] for key in required} | {k: v for k, v in fields.items() if k in own}
     built: MaskUpdater = method(**given)
+    if "schedule" in own and "schedule" not in fields and built.schedule.every > EVERY:  # type: ignore[attr-defined]
+        often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
+        built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
     return built
 
 
@@ -68,8 +71,13 @@ def due_steps(method: MaskUpdater) -> list[int]:
 
 def advance(method: MaskUpdater, state: SparseState, steps: list[int]) -> SparseState:
     for step in steps:
-        state = method.update(state, moment(step, state))
+        state = method.update(followed(method, state, step), moment(step, state))
     return state
+
+
+def followed(method: MaskUpdater, state: SparseState, step: int) -> SparseState:
+    """The state that an update meets: the gradients of its step have been shown to those who follow them."""
+    return method.follow(state, tensors(NUM_STEPS + step)) if method.follows_gradient else state
 
 
 def as_one_mapping(state: SparseState) -> dict[str, Tensor]:
@@ -100,6 +108,7 @@ def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
     assert next(text for text in describe(FAMILY) if text.name == name).summary.endswith(".")
     assert isinstance(method.replaces_step, bool)
     assert isinstance(method.grows_by_gradient, bool)
+    assert isinstance(method.follows_gradient, bool)
 
 
 def test_masks_cover_weights_with_booleans_of_their_shape(name: str) -> None:
@@ -140,7 +149,7 @@ def test_moving_masks_keeps_the_active_weights_of_every_layer(name: str) -> None
         pytest.skip("does not move a fixed number of weights")
     state = method.start(tensors(0), generator=generator())
     for step in due_steps(method):
-        after = method.update(state, moment(step, state))
+        after = advance(method, state, [step])
         assert active_per_layer(after.masks) == active_per_layer(state.masks)
         fraction = method.drop_fraction * method.schedule.factor(step, num_steps=NUM_STEPS)
         for key, mask in after.masks.items():
@@ -153,7 +162,7 @@ def test_growing_alone_leaves_the_effective_weights_bit_equal(name: str) -> None
     state = method.start(tensors(0), generator=generator())
     for step in due_steps(method):
         now = moment(step, state)
-        after = method.update(state, now)
+        after = method.update(followed(method, state, step), now)
         for key, mask in after.masks.items():
             kept = mask & state.masks[key]
             assert torch.equal(now.weights[key] * mask, now.weights[key] * kept)
@@ -167,7 +176,10 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
     assert all(torch.equal(weight, weights[key]) for key, weight in tensors(0).items())
     for step in due_steps(method):
         now, before = moment(step, state), as_one_mapping(state)
-        after = method.update(state, now)
+        seen = followed(method, state, step)
+        between = as_one_mapping(seen)
+        after = method.update(seen, now)
+        assert all(torch.equal(tensor, between[key]) for key, tensor in as_one_mapping(seen).items())
         assert as_one_mapping(state).keys() == before.keys()
         assert all(torch.equal(tensor, before[key]) for key, tensor in as_one_mapping(state).items())
         untouched = moment(step, state)
@@ -221,9 +233,11 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
     orders = {key: torch.randperm(shape[0], generator=generator(5)) for key, shape in SHAPES.items()}
 
     def permuted(held: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {key: tensor[orders[key]] for key, tensor in held.items() if key in orders}
+        """What is named after a weight moves with it: `visits/zeta.weight` as `zeta.weight` does."""
+        return {key: tensor[orders[key.rpartition("/")[2]]] for key, tensor in held.items()}
 
     for step in due_steps(method):
+        state = followed(method, state, step)
         now, draws = moment(step, state), generator(step)
         after = method.update(state, dataclasses.replace(now, generator=draws))
         if not torch.equal(draws.get_state(), generator(step).get_state()):
@@ -231,7 +245,7 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
         there = dataclasses.replace(
             now, weights=permuted(dict(now.weights)), gradients=permuted(dict(now.gradients))
         )
-        moved = method.update(SparseState(permuted(state.masks), state.tensors), there)
+        moved = method.update(SparseState(permuted(state.masks), permuted(state.tensors)), there)
         assert hash_masks(moved.masks) == hash_masks(permuted(after.masks))
         state = after
 
@@ -243,6 +257,7 @@ def test_reads_gradients_only_if_it_says_so(name: str) -> None:
         return
     state = method.start(tensors(0), generator=generator())
     if not method.grows_by_gradient:
+        state = followed(method, state, steps[0])
         blind = method.update(state, moment(steps[0], state, gradients={}))
         assert_same(blind, method.update(state, moment(steps[0], state)))
         return
@@ -283,6 +298,9 @@ def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
     here = method.start(tensors(0), generator=generator())
     gpu = method.start(there(tensors(0)), generator=generator())
     for step in due_steps(method):
+        here = followed(method, here, step)
+        if method.follows_gradient:
+            gpu = method.follow(gpu, there(tensors(NUM_STEPS + step)))
         now = moment(step, here)
         away = dataclasses.replace(
             now,

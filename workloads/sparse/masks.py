@@ -6,7 +6,8 @@ are exact. Random choices come from one CPU generator, so a GPU holds the same m
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -49,6 +50,11 @@ def random_masks(
         mask[random_subset(mask.numel(), count, generator)] = True
         masks[name] = mask.reshape(weights[name].shape).to(weights[name].device)
     return masks
+
+
+def full_masks(weights: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Masks of ones for the named weights, on each weight's device."""
+    return {n: torch.ones(weights[n].shape, dtype=torch.bool, device=weights[n].device) for n in names}
 
 
 def keep_largest(
@@ -95,6 +101,23 @@ def keep_largest_overall(
     parts = torch.split(rest, [mask.numel() for mask in among.values()])
     return {
         name: best[name] | part.reshape(best[name].shape) for name, part in zip(among, parts, strict=True)
+    }
+
+
+def keep_largest_by_scope(
+    scores: Mapping[str, Tensor],
+    among: Mapping[str, Tensor],
+    *,
+    scope: Literal["layer", "global"],
+    counts: Mapping[str, int],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """`keep_largest` with each layer's count, or `keep_largest_overall` with their sum."""
+    if scope == "global":
+        return keep_largest_overall(scores, among, count=sum(counts.values()), generator=generator)
+    return {
+        name: keep_largest(scores[name], mask, count=counts[name], generator=generator, layer=name)
+        for name, mask in among.items()
     }
 
 

@@ -54,6 +54,29 @@ class UpdateSchedule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastingSchedule(UpdateSchedule):
+    """Updates to the end of the training that never shrink to nothing.
+
+    Reference: the code of Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887),
+    where a drop fraction of 0.5 decays to 0.005.
+    """
+
+    until: float = 1.0
+    floor: float = 0.01  # share of the first update's size that the decay ends at, in [0, 1]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor is {self.floor}; it must lie in [0, 1], a share of the first update")
+
+    def factor(self, step: int, *, num_steps: int) -> float:
+        """Share of the first update's size that is left at this step, in [floor, 1]; 0 from the end on."""
+        if step >= self.end(num_steps):
+            return 0.0
+        return self.floor + (1 - self.floor) * super().factor(step, num_steps=num_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CubicSchedule:
     """Gradual pruning: fast at first, slower as less is left, and exactly at the target with the last update.
 

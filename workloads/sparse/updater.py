@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workloads.sparse.distributions import active_counts
-from workloads.sparse.masks import active_per_layer, drop_and_grow, random_masks
+from workloads.sparse.masks import active_per_layer, drop_and_grow, full_masks, random_masks
 from workloads.sparse.schedules import UpdateSchedule
 
 
@@ -46,6 +46,7 @@ class MaskUpdater(Protocol):
 
     replaces_step: ClassVar[bool]  # an update takes the place of the optimizer's step
     grows_by_gradient: ClassVar[bool]  # an update reads `Moment.gradients`, which costs a dense backward pass
+    follows_gradient: ClassVar[bool]  # `follow` reads the dense gradient of every step, at that cost
 
     @property
     def target_density(self) -> float:
@@ -56,6 +57,13 @@ class MaskUpdater(Protocol):
         """Masks before the first step; `weights` are the prunable ones in module order."""
         ...
 
+    def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
+        """The state after seeing a step's dense gradients, before its update: masks stay, tensors may change.
+
+        Called at every step where `follows_gradient`.
+        """
+        ...
+
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """Whether `update` is called at this step; False wherever it would move nothing by its settings."""
         ...
@@ -63,6 +71,26 @@ class MaskUpdater(Protocol):
     def update(self, state: SparseState, moment: Moment) -> SparseState:
         """The state after this step's update."""
         ...
+
+
+class Unmoved:
+    """The neutral answers of a method: masks that never move, gradients that nobody reads."""
+
+    replaces_step: ClassVar[bool] = False
+    grows_by_gradient: ClassVar[bool] = False
+    follows_gradient: ClassVar[bool] = False
+
+    def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
+        """The same state."""
+        return state
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """Never."""
+        return False
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """The same state."""
+        return state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,23 +119,21 @@ class LayerDensities:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomStart(LayerDensities):
+class RandomStart(Unmoved, LayerDensities):
     """Random masks at the target density that never move."""
-
-    replaces_step: ClassVar[bool] = False
-    grows_by_gradient: ClassVar[bool] = False
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """Masks drawn uniformly, with exact counts."""
         return SparseState(random_masks(weights, self.counts(weights), generator=generator))
 
-    def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Never."""
-        return False
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
-        """The same state."""
-        return state
+@dataclass(frozen=True, kw_only=True)
+class DenseStart(Unmoved, LayerDensities):
+    """Masks of ones, for methods that prune later."""
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """All ones; nothing is drawn."""
+        return SparseState(full_masks(weights, self.counts(weights)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.sparse.schedules import CubicSchedule, UpdateSchedule
+from workloads.sparse.schedules import CubicSchedule, LastingSchedule, UpdateSchedule
 
 
 def due_steps(schedule: UpdateSchedule | CubicSchedule, num_steps: int) -> list[int]:
@@ -45,6 +45,16 @@ def test_the_size_of_updates_decays_to_nothing(fields: dict[str, Any], expected:
     schedule = UpdateSchedule(every=1, until=0.5, **fields)
     factors = [schedule.factor(step, num_steps=160) for step in (0, 20, 40, 80, 100)]
     assert factors == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_lasting_schedule_decays_to_its_floor_and_not_below() -> None:
+    # 0.5 to 0.005 as in the published code: half-way 0.5 * (0.01 + 0.99 / 2) = 0.2525.
+    schedule = LastingSchedule(every=100)
+    factors = [schedule.factor(step, num_steps=1000) for step in (0, 500, 999, 1000)]
+    assert factors == pytest.approx([1.0, 0.505, 0.01, 0.0], abs=1e-5)
+    assert due_steps(schedule, 1000) == list(range(100, 1000, 100))
+    with pytest.raises(ValueError, match=r"^floor is 1\.5"):
+        LastingSchedule(floor=1.5)
 
 
 def test_gradual_pruning_goes_in_intervals_and_ends_on_the_target() -> None:

@@ -8,26 +8,19 @@ threshold does.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor
-
-from workloads.sparse.masks import keep_largest, keep_largest_overall
+from workloads.sparse.masks import keep_largest_by_scope
 from workloads.sparse.schedules import CubicSchedule
-from workloads.sparse.updater import LayerDensities, Moment, SparseState, in_module_order
+from workloads.sparse.updater import DenseStart, Moment, SparseState, in_module_order
 
 __all__ = ["Magnitude"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitude(LayerDensities):
+class Magnitude(DenseStart):
     """Gradual magnitude pruning (GMP)."""
-
-    replaces_step: ClassVar[bool] = False
-    grows_by_gradient: ClassVar[bool] = False
 
     scope: Literal["layer", "global"] = (
         "layer"  # where magnitudes are compared; global ignores `distribution`
@@ -38,13 +31,6 @@ class Magnitude(LayerDensities):
         super().__post_init__()
         if self.scope not in ("layer", "global"):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
-
-    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """All ones."""
-        names = self.counts(weights)
-        return SparseState(
-            {n: torch.ones(weights[n].shape, dtype=torch.bool, device=weights[n].device) for n in names}
-        )
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """By the schedule; never at density 1."""
@@ -59,14 +45,7 @@ class Magnitude(LayerDensities):
             name: scores[name].numel() - math.floor(sparsity * (scores[name].numel() - count))
             for name, count in self.counts(moment.weights).items()
         }
-        if self.scope == "global":
-            total = sum(counts.values())
-            masks = keep_largest_overall(scores, masks, count=total, generator=moment.generator)
-        else:
-            masks = {
-                name: keep_largest(
-                    scores[name], mask, count=counts[name], generator=moment.generator, layer=name
-                )
-                for name, mask in masks.items()
-            }
+        masks = keep_largest_by_scope(
+            scores, masks, scope=self.scope, counts=counts, generator=moment.generator
+        )
         return SparseState(masks, state.tensors)
