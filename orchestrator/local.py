@@ -1,10 +1,10 @@
 """Runs a study in this process, one job after the other: a debugger works, the numbers are those of Ray."""
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.monitor import Monitor
 from orchestrator.process import Pristine
+from orchestrator.spec import Resources
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
@@ -16,25 +16,19 @@ def run_local(
     *,
     study: str,
     folder: RunFolder,
-    threads: int,
+    resources: Resources,
+    data: Mapping[Source, Dataset],
     monitor: Monitor,
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
 ) -> None:
     """Every order until the end, or until `stop` is asked for."""
-
-    @cache
-    def load_data(source: Source) -> Dataset:
-        return source.load()
-
-    for source in dict.fromkeys(order.job.workload.data for order in orders):
-        load_data(source)
     setting = Setting(
         study=study,
         folder=RunFolder(folder.path.resolve()),  # a trial may change the working directory
-        threads=threads,
-        load_data=load_data,
+        threads=resources.cpus,
+        load_data=data.__getitem__,
         should_stop=lambda: stop.requested,
     )
     pristine = Pristine.here()
@@ -42,7 +36,7 @@ def run_local(
         for order in orders:
             if stop.requested:
                 return
-            pristine.restore(threads=threads)
+            pristine.restore(threads=resources.cpus)
             monitor.start(order.job.key)
             show()
             trial = Trial(order, setting)
@@ -52,4 +46,4 @@ def run_local(
             if fail_fast and monitor.failures:
                 stop.ask()
     finally:
-        pristine.restore(threads=threads)
+        pristine.restore(threads=resources.cpus)

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.display import Display
 from orchestrator.errors import ClusterError, UsageError
+from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Plan, make_plan
 from orchestrator.results import Results
@@ -19,6 +21,7 @@ from reports.durable import write_durably
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
+from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
 
@@ -77,65 +80,68 @@ def run(
     shown = display or Silent()
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
-        runner = _run_in_process if local else _run_on_ray
-        runner(orders, plan, monitor, stop, lambda: shown.show(monitor), address=address, fail_fast=fail_fast)
+        work = _Work(plan, monitor, stop, lambda: shown.show(monitor), fail_fast, _data_of(orders))
+        if local:
+            _run_in_process(orders, work)
+        else:
+            _run_on_ray(orders, work, address=address)
         Store(folder).compact()
     results.signal_number = stop.signal_number
     return results
 
 
-Show = Callable[[], None]
+@dataclass(frozen=True)
+class _Work:
+    """What both ways of running are given."""
+
+    plan: Plan
+    monitor: Monitor
+    stop: StopRequest
+    show: Callable[[], None]
+    fail_fast: bool
+    data: Mapping[Source, Dataset]
+
+    def arguments(self) -> dict[str, Any]:
+        """Of `run_local` and `run_study` alike."""
+        return {
+            "study": self.plan.spec.name,
+            "folder": self.plan.folder,
+            "resources": self.plan.spec.header.resources,
+            "data": self.data,
+            "monitor": self.monitor,
+            "stop": self.stop,
+            "show": self.show,
+            "fail_fast": self.fail_fast,
+        }
 
 
-def _run_in_process(
-    orders: list[Order], plan: Plan, monitor: Monitor, stop: StopRequest, show: Show, *, address: str, fail_fast: bool
-) -> None:
-    from orchestrator.local import run_local
-
-    monitor.expect(orders)
+def _data_of(orders: Sequence[Order]) -> dict[Source, Dataset]:
+    """Every data set of the orders, read once. Raises `UsageError`, before any job starts, where one cannot be read."""
     try:
-        run_local(
-            orders,
-            study=plan.spec.name,
-            folder=plan.folder,
-            threads=plan.spec.header.resources.cpus,
-            monitor=monitor,
-            stop=stop,
-            show=show,
-            fail_fast=fail_fast,
-        )
+        return {source: source.load() for source in dict.fromkeys(order.job.workload.data for order in orders)}
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"data: {error}") from error
 
 
-def _run_on_ray(
-    orders: list[Order], plan: Plan, monitor: Monitor, stop: StopRequest, show: Show, *, address: str, fail_fast: bool
-) -> None:
-    from cluster.session import session
+def _run_in_process(orders: list[Order], work: _Work) -> None:
+    work.monitor.expect(orders)
+    run_local(orders, **work.arguments())
+
+
+def _run_on_ray(orders: list[Order], work: _Work, *, address: str) -> None:
+    from cluster.session import session  # here, so that --local works and starts without Ray
     from orchestrator.study import run_study
 
     try:
         with session(address) as joined:
-            stop.listen()
+            work.stop.listen()
             deaths: dict[str, int] = {}
-            while orders and not stop.requested:
-                monitor.expect(orders)
-                died = run_study(
-                    orders,
-                    study=plan.spec.name,
-                    folder=plan.folder,
-                    resources=plan.spec.header.resources,
-                    session=joined,
-                    monitor=monitor,
-                    stop=stop,
-                    show=show,
-                    fail_fast=fail_fast,
-                )
-                orders = _after_deaths(orders, died, deaths, plan, monitor)
+            while orders and not work.stop.requested:
+                work.monitor.expect(orders)
+                died = run_study(orders, session=joined, **work.arguments())
+                orders = _after_deaths(orders, died, deaths, work.plan, work.monitor)
     except ConnectionError as error:
         raise ClusterError(str(error)) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _after_deaths(

@@ -39,7 +39,7 @@ class Pristine:
 def reset_numerics(*, threads: int) -> None:
     """Generators, defaults and flags of Python, numpy and torch, as a fresh process has them, on `threads` threads."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the global one is reset, not used
+    np.random.seed(0)
     np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
     seed_globally(0, device="cuda" if torch.cuda.is_initialized() else "cpu")
     torch.set_num_threads(threads)

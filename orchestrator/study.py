@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from orchestrator.trial import Order, Report
 from orchestrator.worker import NOTES, REPORT, TrialActor
 from reports.layout import RunFolder
 from reports.records import Status
+from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def run_study(
     study: str,
     folder: RunFolder,
     resources: Resources,
+    data: Mapping[Source, Dataset],
     session: Session,
     monitor: Monitor,
     stop: StopRequest,
@@ -38,10 +40,10 @@ def run_study(
 ) -> dict[str, str]:
     """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
 
-    Data is read here, once, and shared read-only through the object store: one copy a node, however many trials.
+    Data is shared read-only through the object store: one copy a node, however many trials.
     """
     slots = num_slots(resources, session)
-    data = {source: ray.put(source.load()) for source in dict.fromkeys(o.job.workload.data for o in orders)}
+    shared = {source: ray.put(dataset) for source, dataset in data.items()}
     actor = tune.with_parameters(
         TrialActor,
         orders=list(orders),
@@ -49,7 +51,7 @@ def run_study(
         folder=folder.path.resolve(),
         stop_mark=stop.mark.resolve(),
         threads=resources.cpus,
-        data=data,
+        data=shared,
     )
     watch = _Watch(orders, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast)
     scratch = folder.path.resolve() / ".scheduler"

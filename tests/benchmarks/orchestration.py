@@ -57,6 +57,7 @@ def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
         study=spec.name,
         folder=folder,
         resources=spec.header.resources,
+        data={source: source.load() for source in {order.job.workload.data for order in orders}},
         session=joined,
         monitor=monitor,
         stop=StopRequest(folder.path / ".stop"),
