@@ -1,0 +1,72 @@
+"""Grow where the gradient is large or the weight was seldom active (DST-EE).
+
+Reference: Huang et al. 2022, Dynamic Sparse Training via Balancing the Exploration-Exploitation Trade-off (arXiv:2211.16667)
+
+The grow score of an inactive weight is |g| + c ln(t) / (N + eps): g its gradient, N how often it was active, c
+`exploration`. Its form is quoted from secondary sources; the authors' text and code were not at hand. Unverified, and so
+decided here:
+- t is the training step of the update, so the bonus is zero at step 1; the logarithm is natural.
+- N counts updates, not steps. The first masks count as one, and every update adds one to what it leaves active.
+- What was just dropped may grow again; ties are broken at random.
+- All else is RigL: magnitude drop, its schedule, ERK, and updates that take the place of the optimizer's step.
+- The values of c and eps: the best c was not found, 1e-3 is the middle of the range 1e-5 to 1e-1 worth sweeping.
+`gradient_scale: layer_mean` is ours, not the paper's: it divides |g| by its mean over the layer, so that one c means
+the same in every layer and at any time. Counters are 16 bits per prunable weight and stop at 32,767.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.methods.rigl import RigL
+from workloads.sparse.updater import Moment, SparseState
+
+__all__ = ["DSTEE"]
+
+MOST_VISITS = torch.iinfo(torch.int16).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSTEE(RigL):
+    """RigL with a bonus for weights that were seldom active."""
+
+    exploration: float = 1e-3  # c, weight of the bonus, at least 0; 0 is RigL
+    epsilon: float = 1.0  # added to the number of visits, above 0
+    gradient_scale: Literal["raw", "layer_mean"] = (
+        "raw"  # layer_mean: in units of the layer's mean |g| (ours)
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.exploration < math.inf:
+            raise ValueError(f"exploration is {self.exploration}; it must be a finite number of at least 0")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon is {self.epsilon}; it must be a finite number above 0")
+        if self.gradient_scale not in ("raw", "layer_mean"):
+            raise ValueError(f"gradient_scale is {self.gradient_scale!r}; it must be raw or layer_mean")
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """RigL's first masks, each its weights' first visit."""
+        masks = super().start(weights, generator=generator).masks
+        return SparseState(masks, {f"visits/{name}": mask.to(torch.int16) for name, mask in masks.items()})
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Moves every mask, then counts a visit of what is active."""
+        masks = super().update(state, moment).masks
+        visits = {name: state.tensors[f"visits/{name}"] for name in masks}
+        return SparseState(
+            masks,
+            {f"visits/{name}": seen + (masks[name] & (seen < MOST_VISITS)) for name, seen in visits.items()},
+        )
+
+    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+        """Exploitation and exploration, of the layer's shape."""
+        gradient = super().grow_scores(name, state, moment)
+        if self.gradient_scale == "layer_mean":
+            gradient = gradient / gradient.mean().clamp(min=torch.finfo(gradient.dtype).tiny)
+        bonus = self.exploration * math.log(max(1, moment.step))
+        return gradient + bonus / (state.tensors[f"visits/{name}"] + self.epsilon)
