@@ -8,9 +8,12 @@ from torch import Tensor
 
 from workloads.sparse.masks import hash_masks
 from workloads.sparse.methods.itop import ITOP
+from workloads.sparse.methods.magnitude import Magnitude
+from workloads.sparse.methods.one_shot import OneShot, lamp_scores
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.set import SET
-from workloads.sparse.schedules import LastingSchedule
+from workloads.sparse.methods.snip import SNIP
+from workloads.sparse.schedules import CubicSchedule, LastingSchedule
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}
@@ -76,3 +79,82 @@ def test_in_time_overparameterisation_moves_half_at_first_and_half_a_percent_at_
         assert int((after & ~mask).sum()) == int((mask & ~after).sum()) == num_moved
         assert bool(after[2000 - num_moved :].all())
         assert not after[:num_moved].any()
+
+
+def test_connection_sensitivity_by_hand() -> None:
+    # |w g|: a 2, 6, 0; b 5, 1. Over all layers 6 and 5 stay. Within layers at density 0.4 a keeps 6 and b keeps 5.
+    weights = {"a": torch.tensor([[1.0, -2.0, 9.0]]), "b": torch.tensor([[0.5, 1.0]])}
+    gradients = {"a": torch.tensor([[2.0, 3.0, 0.0]]), "b": torch.tensor([[-10.0, 1.0]])}
+    for density, scope, a, b in (
+        (0.4, "global", [False, True, False], [True, False]),
+        (0.4, "layer", [False, True, False], [True, False]),
+        (0.6, "global", [True, True, False], [True, False]),
+    ):
+        method = SNIP(density=density, distribution="uniform", scope=scope)  # type: ignore[arg-type]
+        state = method.start(weights, generator=generator())
+        now = Moment(step=0, num_steps=9, weights=weights, gradients=gradients, generator=generator())
+        masks = method.update(state, now).masks
+        assert (masks["a"][0].tolist(), masks["b"][0].tolist()) == (a, b)
+
+
+def test_connection_sensitivity_of_equal_gradients_is_magnitude_at_the_start() -> None:
+    ones = {name: torch.ones(shape) for name, shape in SHAPES.items()}
+    snip, magnitude = SNIP(density=0.1), OneShot(density=0.1, at=0.0)
+    now = moment(0, SparseState({}), gradients=ones)
+    found = [m.update(m.start(draw(0), generator=generator()), now).masks for m in (snip, magnitude)]
+    assert hash_masks(found[0]) == hash_masks(found[1])
+    assert [step for step in range(NUM_STEPS) if snip.is_due(step, num_steps=NUM_STEPS)] == [0]
+
+
+def test_a_layer_that_sensitivity_would_empty_keeps_one_weight_and_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    method = SNIP(density=0.05)
+    gradients = draw(1) | {"b.weight": 1e-9 * draw(1)["b.weight"]}
+    masks = method.update(
+        method.start(draw(0), generator=generator()), moment(0, SparseState({}), gradients=gradients)
+    ).masks
+    assert int(masks["b.weight"].sum()) == 1
+    assert "left one weight in b.weight" in caplog.text
+
+
+@pytest.mark.parametrize(("ranking", "scope"), [("global", "global"), ("layer", "layer")])
+def test_one_shot_is_gradual_pruning_that_begins_where_it_ends(
+    ranking: Literal["global", "layer"], scope: Literal["global", "layer"]
+) -> None:
+    once = OneShot(density=0.1, at=0.4, ranking=ranking)
+    assert hashes(once) == hashes(
+        Magnitude(density=0.1, scope=scope, schedule=CubicSchedule(begin=0.4, end=0.4))
+    )
+    assert len(set(hashes(once))) == 2
+
+
+def test_layer_adaptive_scores_by_hand() -> None:
+    # Squares 1, 4, 4, 16; sums of what is at least as large 25, 24, 24, 16. Zeros score zero, also alone.
+    found = lamp_scores(torch.tensor([[1.0, -2.0], [2.0, 4.0]]))
+    assert found.flatten().tolist() == pytest.approx([1 / 25, 4 / 24, 4 / 24, 1.0], rel=1e-15)
+    assert lamp_scores(torch.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_layer_adaptive_pruning_does_not_care_for_a_layers_scale() -> None:
+    method = OneShot(density=0.1, at=0.0, ranking="lamp")
+    state = method.start(draw(0), generator=generator())
+    scaled = {name: factor * w for factor, (name, w) in zip((1e-4, 1.0, 64.0), draw(0).items(), strict=True)}
+    plain = method.update(state, moment(0, state, weights=draw(0))).masks
+    assert hash_masks(method.update(state, moment(0, state, weights=scaled)).masks) == hash_masks(plain)
+    magnitudes = OneShot(density=0.1, at=0.0).update(state, moment(0, state, weights=scaled)).masks
+    assert hash_masks(magnitudes) != hash_masks(plain)
+
+
+def test_layer_adaptive_scores_rank_one_layer_as_magnitudes_do() -> None:
+    weight = draw(0)["b.weight"]
+    assert torch.equal(lamp_scores(weight).flatten().argsort(), weight.abs().flatten().argsort())
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [(OneShot, "at", 1.5), (OneShot, "ranking", "own"), (SNIP, "scope", "own"), (ITOP, "growth", "own")],
+)
+def test_a_field_out_of_range_is_refused_by_its_name(method: type, field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^{field} is"):
+        method(density=0.1, **{field: value})

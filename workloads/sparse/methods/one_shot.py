@@ -1,0 +1,68 @@
+"""Train dense, prune once to the target, and train on.
+
+Reference: Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Pruning (LAMP, arXiv:2010.07611)
+
+`ranking` says what is compared: magnitudes over all layers (`global`), magnitudes within each layer at the density
+that `distribution` gives it (`layer`), or LAMP's scores over all layers (`lamp`): w^2 over the sum of squares of the
+layer's weights that are at least as large. By these the largest weight of each layer scores 1, so that no
+layer vanishes; with `global` each layer keeps its best weight as well, which published code does not promise.
+LAMP's authors prune in twenty rounds; here it is one. The optimizer steps at the update as well.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.masks import keep_largest_by_scope
+from workloads.sparse.updater import DenseStart, Moment, SparseState, in_module_order
+
+__all__ = ["OneShot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShot(DenseStart):
+    """Magnitude pruning, once."""
+
+    at: float = (
+        0.5  # share of the budget that is trained dense, at most until the last step; 0 prunes at the start
+    )
+    ranking: Literal["global", "layer", "lamp"] = "global"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.at <= 1:
+            raise ValueError(f"at is {self.at}; it must lie in [0, 1], a share of the budget")
+        if self.ranking not in ("global", "layer", "lamp"):
+            raise ValueError(f"ranking is {self.ranking!r}; it must be global, layer or lamp")
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """Once; never at density 1."""
+        return self.density < 1 and step == min(round(self.at * num_steps), num_steps - 1)
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Prunes to the target density."""
+        score = lamp_scores if self.ranking == "lamp" else torch.abs
+        masks = keep_largest_by_scope(
+            {name: score(moment.weights[name]) for name in state.masks},
+            dict(in_module_order(state.masks, moment)),
+            scope="layer" if self.ranking == "layer" else "global",
+            counts=self.counts(moment.weights),
+            generator=moment.generator,
+        )
+        return SparseState(masks, state.tensors)
+
+
+def lamp_scores(weight: Tensor) -> Tensor:
+    """Squares over the sum of all squares at least as large, float64 in [0, 1]; ties score the same.
+
+    Reference: Lee et al. 2021, section 2, equation 4 (arXiv:2010.07611).
+    """
+    squares = weight.double().square()
+    rising = squares.flatten().sort().values
+    from_here_up = rising.flip(0).cumsum(0).flip(0)
+    first_equal = torch.searchsorted(rising, squares.contiguous())
+    return squares / from_here_up[first_equal.clamp(max=len(rising) - 1)].clamp(
+        min=torch.finfo(torch.float64).tiny
+    )
