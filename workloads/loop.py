@@ -9,6 +9,7 @@ from torch import Tensor
 from workloads.calibrate.metrics import reliability, softmax, standard_metrics
 from workloads.data.batches import DeviceSplit, epoch_order
 from workloads.data.dataset import Dataset
+from workloads.gradients.plain import Plain
 from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
 from workloads.seeding import stream_seed
@@ -24,6 +25,7 @@ from workloads.workload import (
     Progress,
 )
 
+PLAIN = Plain()  # where a mask update replaces the step, no gradient is corrected
 ASK_EVERY_S = 0.5  # how often a running job asks whether it should stop
 
 
@@ -62,6 +64,14 @@ def train(
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
     augment_stream = torch.Generator()
+
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of a step of the current epoch, augmented."""
+        position = step % per_epoch
+        rows = order[position * batch_size : (position + 1) * batch_size]
+        augment_stream.manual_seed(stream_seed(seed, "augment", step))
+        return splits["train"].batch(rows, recipe.augment, augment_stream)
+
     asked_at = saved_at = time.monotonic()
     training.start_clock()
 
@@ -69,19 +79,20 @@ def train(
         epoch, position = divmod(training.step, per_epoch)
         if position == 0:
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
-        rows = order[position * batch_size : (position + 1) * batch_size]
-        augment_stream.manual_seed(stream_seed(seed, "augment", training.step))
-        images, labels = splits["train"].batch(rows, recipe.augment, augment_stream)
+            training.look(batch_of, num_batches=per_epoch)
+        images, labels = batch_of(training.step)
 
         training.set_rate()
-        loss = recipe.gradient.gradients(training.differentiate, images, labels)
         due = method.is_due(training.step, num_steps=training.num_steps)
+        rule = PLAIN if due and method.replaces_step else recipe.gradient
+        loss, corrected = training.differentiate(images, labels, rule=rule)
         training.record_loss(loss, num_rows=batch_size, grows=method.follows_gradient or (due and method.grows_by_gradient))
         training.follow_gradients()
-        if due:
-            training.update_masks()
+        updated = training.updated_masks() if due else None
+        training.take_gradients(corrected)  # masked as before the update: what was grown now takes no step yet
+        if updated is not None:
+            training.apply_masks(updated)
         if not (due and method.replaces_step):
-            training.mask_gradients()
             training.optimizer.step()
         training.step += 1
 
@@ -141,6 +152,7 @@ def metrics_at(
     named["train", "loss"] = mean_loss
     named["train", "density"] = training.density()
     named["train", "explored"] = training.explored_share()
+    named |= {("train", name): value for name, value in training.rule.numbers.items()}
     return [
         Metric(step=training.step, epoch=epoch, split=split, name=name, value=value, wall_s=training.train_s)
         for (split, name), value in named.items()

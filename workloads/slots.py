@@ -1,6 +1,7 @@
 """The slots of a training step and what may stand in them; each has a neutral member, so the loop has no `if`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 Network = Callable[[Tensor], Tensor]
 """Images `(B, C, H, W)` to logits `(B, K)`."""
 
-Differentiate = Callable[[Tensor, Tensor], Tensor]
-"""Fills every parameter's `.grad` with the gradient of the objective on `(images, labels)` and returns the loss."""
+Tensors = Mapping[str, Tensor]
+"""Weights or gradients by parameter name; of a network's weights, its buffers too. What is handed out is not written to."""
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
@@ -23,11 +24,92 @@ class Objective(Protocol):
         ...
 
 
-class GradientRule(Protocol):
-    """What becomes of the gradient before masks and optimizer see it. The neutral member is `plain`."""
+@dataclass(frozen=True)
+class RuleState:
+    """All that a gradient rule remembers; saved in checkpoints. `numbers` are reported as metrics of train."""
 
-    def gradients(self, differentiate: Differentiate, images: Tensor, labels: Tensor) -> Tensor:
-        """Leaves the gradients in `.grad` and returns the batch's loss (a scalar)."""
+    tensors: Tensors = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """What a rule makes of a batch: its loss and, by parameter, what the optimizer sees in place of its own gradient."""
+
+    loss: Tensor
+    corrected: Tensors = field(default_factory=dict)  # who is not named keeps the gradient it has
+
+
+class Probe(Protocol):
+    """Asks for the objective on one batch at any weights, in training mode.
+
+    Weights, running statistics, gradients and random streams are left as they were. The work is counted as training's.
+    """
+
+    def loss_at(self, weights: Tensors) -> Tensor:
+        """A scalar, by a forward pass."""
+        ...
+
+    def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
+        """The loss and its dense gradient, of every parameter that the loss depends on."""
+        ...
+
+
+class Batch(Probe, Protocol):
+    """The batch of this step. Until `differentiate` a probe draws (dropout, say) what `differentiate` will draw."""
+
+    def differentiate(self) -> Tensor:
+        """The loss at the network's weights; fills `.grad` and moves running statistics."""
+        ...
+
+    def own_gradient(self) -> Tensors:
+        """The dense gradient that `differentiate` found."""
+        ...
+
+
+class Epoch(Protocol):
+    """The epoch that begins."""
+
+    @property
+    def number(self) -> int:
+        """From 0."""
+        ...
+
+    @property
+    def weights(self) -> Tensors:
+        """The network's own tensors, parameters and buffers: what is kept is copied."""
+        ...
+
+    @property
+    def masks(self) -> Tensors:
+        """As they stand, bool; a weight without one is dense."""
+        ...
+
+    def batches(self, fraction: float) -> Iterator[Probe]:
+        """That share of the epoch's batches, at least one, drawn at random, each augmented as in its own step.
+
+        Gradients are counted as dense: masks may move before the epoch is over.
+        """
+        ...
+
+
+class GradientRule(Protocol):
+    """What becomes of the gradient before masks and optimizer see it. The neutral member is `plain`.
+
+    A rule keeps nothing and writes into nothing: all it remembers is in the state it takes and returns. A mask update reads
+    the batch's own gradient; where an update replaces the optimizer's step, the rule is not asked.
+    """
+
+    def start(self, weights: Tensors) -> RuleState:
+        """Before the first step; `weights` are the network's own tensors: what is kept is copied."""
+        ...
+
+    def look(self, state: RuleState, epoch: Epoch) -> RuleState:
+        """At the start of every epoch, before its first step."""
+        ...
+
+    def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
+        """Calls `batch.differentiate` exactly once."""
         ...
 
 

@@ -1,7 +1,7 @@
 """What a training holds while it runs: network, masks, optimizer and counters, and how they are saved and restored."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
 from workloads.networks.builder import ModelBuilder
+from workloads.probe import EpochStart, Prober, StepBatch
 from workloads.recipe import Recipe
 from workloads.seeding import global_stream, seed_globally, stream, stream_seed
-from workloads.slots import Network
+from workloads.slots import GradientRule, Network, RuleState, Tensors
 from workloads.sparse.flops import macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
@@ -36,6 +37,8 @@ class Training:
     macs: Mapping[str, int]
     optimizer: torch.optim.Optimizer
     sparse: SparseState
+    prober: Prober
+    rule: RuleState  # what the recipe's gradient rule remembers
     explored: dict[str, Tensor]  # by mask, True = was active in some step
     losses: Tensor  # of the steps since the last evaluation, on the device
     num_losses: int = 0
@@ -70,6 +73,7 @@ class Training:
         layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
         network = network.to(device).to(memory_format=layout)
         seed_globally(stream_seed(seed, "forward"), device=device)  # for networks that draw in their forward pass
+        prober = Prober.of(network)
         training = cls(
             recipe=recipe,
             method=method,
@@ -81,10 +85,13 @@ class Training:
             macs=macs_of(model, image_shape, num_classes),
             optimizer=recipe.optimizer.build(network.named_parameters()),
             sparse=sparse,
+            prober=prober,
+            rule=RuleState(),
             explored={},
             losses=torch.zeros(recipe.budget.evaluation_interval(num_rows), device=device),
         )
         training.apply_masks(sparse)
+        training.rule = recipe.gradient.start(prober.weights())
         return training
 
     @property
@@ -97,13 +104,44 @@ class Training:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def differentiate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Fills `.grad` with the dense gradient of the batch and returns its loss."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The objective of the batch, ready to be differentiated."""
         with self.autocast():
-            loss = self.recipe.objective.loss(self.forward, images, labels)
-        loss.backward()
-        return loss.detach()
+            return self.recipe.objective.loss(self.forward, images, labels)
+
+    def differentiate(self, images: Tensor, labels: Tensor, *, rule: GradientRule) -> tuple[Tensor, Tensors]:
+        """Fills `.grad` with the dense gradient of the batch; returns its loss and what the rule makes of the gradient."""
+        batch = StepBatch(
+            prober=self.prober,
+            loss_of=self.loss_of,
+            images=images,
+            labels=labels,
+            count=self.count_flops,
+            flops_per_row=self._flops_per_row,
+            forward_flops_per_row=self._flops_per_row / 3,  # backward is twice forward
+            optimizer=self.optimizer,
+        )
+        gradient, self.rule = rule.gradient(self.rule, batch)
+        return gradient.loss, gradient.corrected
+
+    def look(self, batch_of: Callable[[int], tuple[Tensor, Tensor]], *, num_batches: int) -> None:
+        """Lets the gradient rule look at the epoch that begins; `batch_of` gives images and labels of a step."""
+        epoch = EpochStart(
+            prober=self.prober,
+            loss_of=self.loss_of,
+            batch_of=batch_of,
+            steps=range(self.step, self.step + num_batches),
+            masks=self.sparse.masks,
+            count=self.count_flops,
+            flops_per_row=self._flops_per_growing_row,
+            forward_flops_per_row=self._flops_per_row / 3,
+            seed=self.seed,
+        )
+        self.rule = self.recipe.gradient.look(self.rule, epoch)
+
+    def count_flops(self, flops: float) -> None:
+        """Work beyond a step's own forward and backward pass."""
+        self.train_flops += flops
 
     def record_loss(self, loss: Tensor, *, num_rows: int, grows: bool) -> None:
         """Keeps the loss on the device and counts what the step cost."""
@@ -150,12 +188,8 @@ class Training:
         if self.method.follows_gradient:
             self.sparse = self.method.follow(self.sparse, self.gradients())
 
-    def update_masks(self) -> None:
-        """The method's update, drawn from the stream of this step.
-
-        A step that goes with the update moves only weights that were active before and after: gradients of the others, which a
-        sparse backward pass would not have computed, are zeroed.
-        """
+    def updated_masks(self) -> SparseState:
+        """The method's update by the batch's own gradient, drawn from the stream of this step; not yet applied."""
         self.check_losses()
         moment = Moment(
             step=self.step,
@@ -164,12 +198,10 @@ class Training:
             gradients=self.gradients(),
             generator=stream(self.seed, "mask-update", self.step),
         )
-        updated = self.method.update(self.sparse, moment)
-        self.mask_gradients()
-        self.apply_masks(updated)
+        return self.method.update(self.sparse, moment)
 
     def apply_masks(self, sparse: SparseState) -> None:
-        """Zeroes weights and optimizer state outside the masks; from then on masked gradients keep them zero."""
+        """Zeroes weights, gradients and optimizer state outside the masks; from then on masked gradients keep them zero."""
         self.sparse = SparseState(
             masks={name: mask.to(self.device) for name, mask in sparse.masks.items()},
             tensors={name: tensor.to(self.device) for name, tensor in sparse.tensors.items()},
@@ -186,8 +218,17 @@ class Training:
             for buffer in self.optimizer.state.get(weight, {}).values():
                 if isinstance(buffer, Tensor) and buffer.shape == weight.shape:
                     buffer.mul_(factor)
+        self.mask_gradients()
         self._flops_per_row = training_flops(self.macs, self.sparse.masks, dense_gradient=False)
         self._flops_per_growing_row = training_flops(self.macs, self.sparse.masks, dense_gradient=True)
+
+    def take_gradients(self, corrected: Tensors) -> None:
+        """What the rule made of the gradient takes its place, in its memory layout, and is masked."""
+        if corrected:
+            own = self.prober.parameters
+            gradients = [_gradient_of(own[name]) for name in corrected]
+            torch._foreach_copy_(gradients, list(corrected.values()))
+        self.mask_gradients()
 
     def mask_gradients(self) -> None:
         """One multiplication per masked layer: with it, weight, gradient and momentum stay exactly zero outside."""
@@ -240,8 +281,9 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """All that a bit-equal continuation needs."""
-        groups = {
+        groups: dict[str, Tensors] = {
             "network": self.network.state_dict(),
+            "rule": self.rule.tensors,
             "mask": self.sparse.masks,
             "explored": self.explored,
             "updater": self.sparse.tensors,
@@ -262,6 +304,7 @@ class Training:
                 "train_flops": self.train_flops,
                 "train_s": self.train_s,
                 "metrics": [asdict(metric) for metric in self.history],
+                "rule": dict(self.rule.numbers),
             },
         )
 
@@ -270,7 +313,8 @@ class Training:
         if checkpoint.meta["num_steps"] != self.num_steps:
             found = checkpoint.meta["num_steps"]
             raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {self.num_steps}")
-        groups: dict[str, dict[str, Tensor]] = {"network": {}, "mask": {}, "explored": {}, "updater": {}}
+        kinds = ("network", "mask", "explored", "updater", "rule")
+        groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for key, tensor in checkpoint.tensors.items():
             group, _, name = key.partition("/")
             groups[group][name] = tensor
@@ -278,6 +322,7 @@ class Training:
         self.optimizer.load_state_dict(checkpoint.state["optimizer"])
         self.apply_masks(SparseState(masks=groups["mask"], tensors=groups["updater"]))
         self.explored = {name: groups["explored"][name].to(self.device) for name in groups["mask"]}
+        self.rule = RuleState({n: self._laid_out(t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"])
         torch.set_rng_state(checkpoint.state["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], self.device)
@@ -288,3 +333,14 @@ class Training:
         self.train_flops = checkpoint.meta["train_flops"]
         self.train_s = checkpoint.meta["train_s"]
         self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
+
+    def _laid_out(self, tensor: Tensor) -> Tensor:
+        """In the memory layout of the network's tensors: other layouts round differently."""
+        last = self.recipe.budget.channels_last and tensor.ndim == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
+
+
+def _gradient_of(parameter: nn.Parameter) -> Tensor:
+    """The tensor in `.grad`."""
+    assert parameter.grad is not None
+    return parameter.grad

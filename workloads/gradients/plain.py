@@ -2,17 +2,23 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from workloads.slots import Differentiate
+from workloads.slots import Batch, Epoch, Gradient, RuleState, Tensors
 
 __all__ = ["Plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """One forward and one backward pass."""
+    """One forward and one backward pass; nothing is looked at and nothing remembered."""
 
-    def gradients(self, differentiate: Differentiate, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the batch; the gradients stay as they came."""
-        return differentiate(images, labels)
+    def start(self, weights: Tensors) -> RuleState:
+        """Empty."""
+        return RuleState()
+
+    def look(self, state: RuleState, epoch: Epoch) -> RuleState:
+        """The same state."""
+        return state
+
+    def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
+        """The loss of the batch; its gradient stays as it came."""
+        return Gradient(loss=batch.differentiate()), state

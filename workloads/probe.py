@@ -1,0 +1,165 @@
+"""Asks a training's objective for loss and gradient at any weights and leaves no trace but the work that is counted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workloads.seeding import seed_globally, stream, stream_seed
+from workloads.slots import Tensors
+
+LossOf = Callable[[Tensor, Tensor], Tensor]
+"""Images and labels to the objective, ready to be differentiated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prober:
+    """A network's tensors, found once, and the two blocks inside which they may be something else."""
+
+    parameters: Mapping[str, nn.Parameter]
+    buffers: Mapping[str, tuple[nn.Module, str]]  # the module that holds it, and its name there
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Prober":
+        """Of a network on its device."""
+        return cls(
+            parameters=dict(network.named_parameters()),
+            buffers={
+                f"{path}.{name}" if path else name: (module, name)
+                for path, module in network.named_modules()
+                for name, buffer in module.named_buffers(recurse=False)
+                if buffer is not None
+            },
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's own tensors, parameters and buffers, as they stand."""
+        buffers = {name: module.get_buffer(leaf) for name, (module, leaf) in self.buffers.items()}
+        return {name: parameter.detach() for name, parameter in self.parameters.items()} | buffers
+
+    def gradients(self) -> dict[str, Tensor]:
+        """What is in `.grad`, by parameter."""
+        return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+
+    @contextmanager
+    def standing_at(self, weights: Tensors) -> Iterator[None]:
+        """Inside the block the network has these weights, no gradients, and buffers that are thrown away after it."""
+        values = {name: (p.data, p.grad) for name, p in self.parameters.items()}
+        held = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data, parameter.grad = weights[name], None
+            for name, (module, leaf) in self.buffers.items():
+                module._buffers[leaf] = weights[name].clone()
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data, parameter.grad = values[name]
+            for name, (module, leaf) in self.buffers.items():
+                module._buffers[leaf] = held[name]
+
+
+@contextmanager
+def drawing_apart(device: torch.device, seed: int | None) -> Iterator[None]:
+    """After the block torch's global generators stand where they stood; inside they start there, or from `seed`."""
+    on_gpu = device.type == "cuda"
+    cpu, cuda = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
+    try:
+        if seed is not None:
+            seed_globally(seed, device=device)
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchProbe:
+    """See `workloads.slots.Probe`."""
+
+    prober: Prober
+    loss_of: LossOf
+    images: Tensor
+    labels: Tensor
+    count: Callable[[float], None]
+    flops_per_row: float  # of a forward and a backward pass
+    forward_flops_per_row: float
+    draws: int | None = None  # seed of what the forward pass draws; None: what comes next in the training
+
+    def loss_at(self, weights: Tensors) -> Tensor:
+        """A scalar."""
+        self.count(len(self.labels) * self.forward_flops_per_row)
+        with torch.no_grad(), drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
+            return self.loss_of(self.images, self.labels)
+
+    def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
+        """The loss and its gradient."""
+        self.count(len(self.labels) * self.flops_per_row)
+        with drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
+            loss = self.loss_of(self.images, self.labels)
+            loss.backward()
+            return loss.detach(), self.prober.gradients()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBatch(BatchProbe):
+    """See `workloads.slots.Batch`. What `differentiate` itself costs is counted by the training."""
+
+    optimizer: torch.optim.Optimizer
+
+    def differentiate(self) -> Tensor:
+        """The loss at the weights as they stand; their gradient is in `.grad`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss_of(self.images, self.labels)
+        loss.backward()
+        return loss.detach()
+
+    def own_gradient(self) -> Tensors:
+        """What `differentiate` left."""
+        return self.prober.gradients()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochStart:
+    """See `workloads.slots.Epoch`."""
+
+    prober: Prober
+    loss_of: LossOf
+    batch_of: Callable[[int], tuple[Tensor, Tensor]]  # images and labels of a step
+    steps: range  # of the epoch
+    masks: Tensors
+    count: Callable[[float], None]
+    flops_per_row: float
+    forward_flops_per_row: float
+    seed: int
+
+    @property
+    def number(self) -> int:
+        """From 0."""
+        return self.steps.start // len(self.steps)
+
+    @property
+    def weights(self) -> Tensors:
+        """As they stand."""
+        return self.prober.weights()
+
+    def batches(self, fraction: float) -> Iterator[BatchProbe]:
+        """In the order of their steps; which ones, and what their passes draw, is of this epoch's own streams."""
+        num = max(1, round(fraction * len(self.steps)))
+        drawn = torch.randperm(len(self.steps), generator=stream(self.seed, "look", self.number))[:num]
+        for position in sorted(drawn.tolist()):
+            step = self.steps[position]
+            images, labels = self.batch_of(step)
+            yield BatchProbe(
+                prober=self.prober,
+                loss_of=self.loss_of,
+                images=images,
+                labels=labels,
+                count=self.count,
+                flops_per_row=self.flops_per_row,
+                forward_flops_per_row=self.forward_flops_per_row,
+                draws=stream_seed(self.seed, "look-forward", step),
+            )
