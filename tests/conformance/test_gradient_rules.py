@@ -1,0 +1,272 @@
+"""What every gradient rule must keep, beside every sparse-training method. Both families are found by their files."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from workloads.checkpoint import Checkpoint, CheckpointFolder
+from workloads.data.batches import Augmentation, DeviceSplit
+from workloads.data.dataset import Dataset
+from workloads.loop import train
+from workloads.optimizers.sgd import SGD
+from workloads.plugins import find, names
+from workloads.recipe import Budget, Recipe
+from workloads.slots import GradientRule, Tensors
+from workloads.sparse.methods.static import Static
+from workloads.sparse.updater import MaskUpdater, Moment, SparseState
+from workloads.training import Training
+from workloads.workload import Context, Outcome
+
+RULES, METHODS = names("gradients"), names("sparse.methods")
+NUM_STEPS, EVERY = 8, 3  # two epochs of four steps and updates within them
+NEUTRAL: dict[str, dict[str, float]] = {"plain": {}, "agent": {"gamma": 0.0}, "svrg": {"coefficient": 0.0}}
+"""Settings under which a rule must train as `plain` does, where it has some."""
+
+
+class DrawingNetwork:
+    """Builds a network with all that an extra pass may disturb: running statistics, and a forward pass that draws."""
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        units = math.prod(image_shape)
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(units, 24),
+            nn.BatchNorm1d(24),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(24, num_classes),
+        )
+
+
+@cache
+def digits() -> Dataset:
+    dataset: Dataset = find("data.sources", "digits")(max_train=88, max_test=60).load()
+    return dataset
+
+
+def method_of(name: str) -> MaskUpdater:
+    """At density 0.2, with updates every few steps."""
+    method = find("sparse.methods", name)
+    own = {field.name for field in dataclasses.fields(method)}
+    built: MaskUpdater = method(**({"density": 0.2} if "density" in own else {}))
+    if "schedule" in own:
+        often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
+        built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
+    return built
+
+
+def rule_of(name: str, **fields: Any) -> GradientRule:
+    rule: GradientRule = find("gradients", name)(**fields)
+    return rule
+
+
+def recipe_of(rule: GradientRule, **budget: Any) -> Recipe:
+    options = {"steps": NUM_STEPS, "batch_size": 16, "checkpoint_every_s": 1e9} | budget
+    return Recipe(
+        budget=Budget(**options),
+        gradient=rule,
+        optimizer=SGD(lr=0.05, weight_decay=5e-3),
+        augment=Augmentation(pad=1, flip=True),
+    )
+
+
+def run(rule: GradientRule, method: MaskUpdater, folder: Path, **budget: Any) -> Outcome:
+    context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
+    recipe = recipe_of(rule, **budget)
+    *_, last = train(recipe, model=DrawingNetwork(), method=method, data=digits(), seed=3, context=context)
+    assert last.outcome is not None
+    return last.outcome
+
+
+def saved_at(folder: Path, step: int, scratch: Path) -> Checkpoint:
+    """One of the checkpoints that a run left."""
+    shutil.copytree(folder / f"step-{step:09d}", scratch / f"step-{step:09d}")
+    saved = CheckpointFolder(scratch).load(torch.device("cpu"))
+    assert saved is not None
+    return saved
+
+
+def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", RULES)
+def test_neutral_settings_train_as_plain_does_bit_for_bit(name: str, method: str, tmp_path: Path) -> None:
+    if name not in NEUTRAL:
+        pytest.skip("has no neutral settings")
+    plain = run(rule_of("plain"), method_of(method), tmp_path / "plain")
+    neutral = run(rule_of(name, **NEUTRAL[name]), method_of(method), tmp_path / "neutral")
+    assert_same_tensors(plain.weights, neutral.weights)
+    assert_same_tensors(plain.masks, neutral.masks)
+    assert neutral.train_flops is not None
+    assert plain.train_flops is not None
+    assert neutral.train_flops >= plain.train_flops
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", RULES)
+def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
+    name: str, method: str, tmp_path: Path
+) -> None:
+    whole = run(rule_of(name), method_of(method), tmp_path / "whole")
+    every = tmp_path / "every"
+    run(rule_of(name), method_of(method), every, checkpoint_every_s=0)
+    for step in range(1, NUM_STEPS):
+        folder = tmp_path / f"from-{step}"
+        shutil.copytree(every / f"step-{step:09d}", folder / f"step-{step:09d}")
+        torch.manual_seed(999)  # whatever another training leaves
+        resumed = run(rule_of(name), method_of(method), folder)
+        assert_same_tensors(whole.weights, resumed.weights)
+        assert_same_tensors(whole.masks, resumed.masks)
+        assert whole.train_flops == resumed.train_flops
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", RULES)
+def test_masked_weights_never_move(name: str, method: str, tmp_path: Path) -> None:
+    run(rule_of(name), method_of(method), tmp_path / "all", checkpoint_every_s=0)
+    for step in range(1, NUM_STEPS + 1):
+        saved = saved_at(tmp_path / "all", step, tmp_path / f"at-{step}")
+        masks = {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}
+        momenta = [held["momentum_buffer"] for held in saved.state["optimizer"]["state"].values()]
+        for layer, mask in masks.items():
+            assert not saved.tensors[f"network/{layer}"][~mask].any()
+            matching = [m for m in momenta if m is not None and m.shape == mask.shape]
+            assert all(not m[~mask].any() for m in matching)
+            assert matching or step == 1
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_running_statistics_see_every_batch_once(name: str, tmp_path: Path) -> None:
+    """After one step they are plain's: the same batch at the same weights. Later the weights differ."""
+    for rule in ("plain", name):
+        run(rule_of(rule), Static(density=0.2), tmp_path / rule, checkpoint_every_s=0)
+    first, last = (saved_at(tmp_path / name, n, tmp_path / f"{n}").tensors for n in (1, NUM_STEPS))
+    plain = saved_at(tmp_path / "plain", 1, tmp_path / "plain-1").tensors
+    for statistic in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(first[f"network/2.{statistic}"], plain[f"network/2.{statistic}"])
+    assert int(last["network/2.num_batches_tracked"]) == NUM_STEPS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watching(Static):
+    """Static masks; every step is an update that does not replace the step, and its gradients are kept."""
+
+    grows_by_gradient: ClassVar[bool] = True
+    seen: list[Tensors] = dataclasses.field(default_factory=list)
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        return True
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        self.seen.append({name: gradient.clone() for name, gradient in moment.gradients.items()})
+        return state
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_mask_update_sees_the_gradient_of_the_batch_itself(name: str, tmp_path: Path) -> None:
+    plain, other = Watching(density=0.2), Watching(density=0.2)
+    run(rule_of("plain"), plain, tmp_path / "one", steps=1)
+    run(rule_of(name), other, tmp_path / "other", steps=1)
+    assert_same_tensors(plain.seen[0], other.seen[0])
+    assert any(gradient.any() for gradient in plain.seen[0].values())
+
+
+def started(rule: GradientRule) -> tuple[Training, Any]:
+    """A training at its initialisation, and its batches."""
+    data = digits()
+    training = Training.start(
+        DrawingNetwork(),
+        recipe=recipe_of(rule),
+        method=Static(density=0.2),
+        seed=3,
+        image_shape=data.image_shape,
+        num_classes=data.num_classes,
+        num_rows=len(data.train),
+        device=torch.device("cpu"),
+    )
+    split = DeviceSplit(data.train, mean=data.mean, std=data.std)
+
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(16) + 16 * (step % 4)
+        return split.batch(rows, Augmentation(), torch.Generator())
+
+    return training, batch_of
+
+
+def copies(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> None:
+    training, batch_of = started(rule_of(name))
+    training.step = 4
+    before, random = copies(training.network.state_dict()), torch.get_rng_state()
+    state, flops = training.rule, training.train_flops
+    remembered, numbers = copies(state.tensors), dict(state.numbers)
+    training.look(batch_of, num_batches=4)
+    assert_same_tensors(before, training.network.state_dict())
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(parameter.grad is None for parameter in training.network.parameters())
+    assert_same_tensors(remembered, state.tensors)  # what was given is not written to
+    assert numbers == state.numbers
+    assert (training.train_flops > flops) == (name != "plain")
+    assert training.network.training
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str) -> None:
+    training, batch_of = started(rule_of(name))
+    training.look(batch_of, num_batches=4)
+    state, remembered = training.rule, copies(training.rule.tensors)
+    own = {parameter.data_ptr() for parameter in training.network.parameters()}
+    own |= {buffer.data_ptr() for buffer in training.network.buffers()}
+    images, labels = batch_of(0)
+    loss, corrected = training.differentiate(images, labels, rule=training.recipe.gradient)
+    training.take_gradients(corrected)
+    training.optimizer.step()
+    assert loss.ndim == 0
+    assert not loss.requires_grad
+    assert_same_tensors(remembered, state.tensors)
+    assert not own & {tensor.data_ptr() for tensor in training.rule.tensors.values()}
+    assert own >= {parameter.data_ptr() for parameter in training.network.parameters()}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_state_is_tensors_and_plain_numbers(name: str) -> None:
+    training, batch_of = started(rule_of(name))
+    training.look(batch_of, num_batches=4)
+    assert all(type(value) in (int, float) for value in training.rule.numbers.values())
+    assert all(isinstance(t, Tensor) and not t.requires_grad for t in training.rule.tensors.values())
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_channels_last_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """A checkpoint holds tensors in plain order; convolutions round by layout, so it must come back."""
+    model = find("models", "convnet")(width=8, depth=2, norm="batch")
+    recipe = recipe_of(rule_of(name), channels_last=True, checkpoint_every_s=0, steps=4)
+
+    def final(folder: Path) -> Mapping[str, Tensor]:
+        context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
+        *_, last = train(
+            recipe, model=model, method=Static(density=0.5), data=digits(), seed=3, context=context
+        )
+        assert last.outcome is not None
+        return last.outcome.weights
+
+    whole = final(tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    shutil.copytree(tmp_path / "whole" / "step-000000002", tmp_path / "part" / "step-000000002")
+    assert_same_tensors(whole, final(tmp_path / "part"))
