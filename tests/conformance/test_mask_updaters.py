@@ -143,6 +143,16 @@ def test_layers_kept_dense_have_no_mask_and_do_not_count(name: str) -> None:
     assert sum(active_per_layer(state.masks).values()) == sum(expected.values())
 
 
+def test_the_number_of_active_weights_never_rises(name: str) -> None:
+    method = build(name)
+    state = method.start(tensors(0), generator=generator())
+    for step in due_steps(method):
+        after = advance(method, state, [step])
+        assert sum(active_per_layer(after.masks).values()) <= sum(active_per_layer(state.masks).values())
+        assert all(count > 0 for count in active_per_layer(after.masks).values())
+        state = after
+
+
 def test_moving_masks_keeps_the_active_weights_of_every_layer(name: str) -> None:
     method = build(name)
     if not isinstance(method, DropAndGrow):

@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.sparse.masks import hash_masks
+from workloads.sparse.masks import active_per_layer, hash_masks
+from workloads.sparse.methods.granet import GraNet
 from workloads.sparse.methods.itop import ITOP
 from workloads.sparse.methods.magnitude import Magnitude
+from workloads.sparse.methods.mest import MEST, Stages
 from workloads.sparse.methods.one_shot import OneShot, lamp_scores
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.set import SET
 from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.schedules import CubicSchedule, LastingSchedule
+from workloads.sparse.schedules import CubicSchedule, LastingSchedule, UpdateSchedule
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}
@@ -153,8 +155,111 @@ def test_layer_adaptive_scores_rank_one_layer_as_magnitudes_do() -> None:
 
 @pytest.mark.parametrize(
     ("method", "field", "value"),
-    [(OneShot, "at", 1.5), (OneShot, "ranking", "own"), (SNIP, "scope", "own"), (ITOP, "growth", "own")],
+    [
+        (OneShot, "at", 1.5),
+        (OneShot, "ranking", "own"),
+        (SNIP, "scope", "own"),
+        (ITOP, "growth", "own"),
+        (GraNet, "initial_density", 0.0),
+        (GraNet, "prune_until", 1.1),
+        (GraNet, "drop_fraction", -0.1),
+        (MEST, "gradient_weight", -1.0),
+    ],
 )
 def test_a_field_out_of_range_is_refused_by_its_name(method: type, field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{field} is"):
         method(density=0.1, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"every": 0}, "every"),
+        ({"sizes": (0.1, 2.0), "changes": (0.5,)}, "sizes"),
+        ({"sizes": (0.1,)}, "sizes"),
+        ({"changes": (0.8, 0.2)}, "changes"),
+    ],
+)
+def test_stages_that_mean_nothing_are_refused(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{field} is"):
+        Stages(**fields)
+
+
+def test_regeneration_of_nothing_is_gradual_pruning_over_all_layers() -> None:
+    ours = GraNet(
+        density=0.1,
+        initial_density=1.0,
+        prune_until=0.7,
+        drop_fraction=0.0,
+        schedule=LastingSchedule(every=5),
+    )
+    known = Magnitude(density=0.1, scope="global", schedule=CubicSchedule(begin=0.0, end=0.7, every=5))
+    assert hashes(ours) == hashes(known)
+
+
+def test_regeneration_without_pruning_is_rigl() -> None:
+    schedule = LastingSchedule(every=5)
+    ours = GraNet(density=0.1, initial_density=0.1, drop_fraction=0.5, schedule=schedule)
+    assert hashes(ours) == hashes(RigL(density=0.1, drop_fraction=0.5, schedule=schedule))
+
+
+def test_pruning_then_regeneration_by_hand() -> None:
+    # Density 0.8 to 0.2 of 10 by step 20 of 40. At step 10, 7/8 of the way: 8 - floor(7/8 * 6) = 3 stay, and
+    # floor(0.5 * 0.85.. * 3) = 1 of them is dropped for the largest gradient outside.
+    method = GraNet(
+        density=0.2,
+        distribution="uniform",
+        initial_density=0.8,
+        schedule=LastingSchedule(every=10),
+    )
+    weights = {"w": torch.tensor([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0, 0.0, 0.0])}
+    gradients = {"w": torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, -9.0])}
+    mask = torch.arange(10) < 8
+    now = Moment(step=10, num_steps=40, weights=weights, gradients=gradients, generator=generator())
+    after = method.update(SparseState({"w": mask}), now).masks["w"]
+    assert after.nonzero().flatten().tolist() == [0, 2, 9]  # 8, 7, 6 were largest; 6 leaves, -9 comes
+    assert method.is_due(20, num_steps=40)
+    last = Moment(step=20, num_steps=40, weights=weights, gradients=gradients, generator=generator())
+    assert int(method.update(SparseState({"w": mask}), last).masks["w"].sum()) == 2
+
+
+def test_pruning_over_all_layers_moves_density_between_them() -> None:
+    method = GraNet(density=0.2, drop_fraction=0.0, schedule=LastingSchedule(every=5))
+    scale = {"a.weight": 10.0, "b.weight": 1.0, "c.weight": 0.1}
+    state = method.start(draw(0), generator=generator())
+    for step in range(NUM_STEPS):
+        if method.is_due(step, num_steps=NUM_STEPS):
+            weights = {name: scale[name] * w * state.masks[name] for name, w in draw(step).items()}
+            state = method.update(state, moment(step, state, weights=weights))
+    active = active_per_layer(state.masks)
+    assert sum(active.values()) == sum(method.counts(draw(0)).values())
+    assert active["a.weight"] > method.counts(draw(0))["a.weight"]
+    assert active["c.weight"] < method.counts(draw(0))["c.weight"]
+
+
+def test_mutation_in_one_stage_is_set_of_constant_size() -> None:
+    # m of 0.02 at density 0.1 moves a fifth of what is active.
+    ours = MEST(density=0.1, schedule=Stages(every=7, sizes=(0.02,), changes=()))
+    fixed = UpdateSchedule(every=7, until=1.0, decay="constant")
+    assert hashes(ours) == hashes(SET(density=0.1, drop_fraction=0.02 / 0.1, schedule=fixed))
+
+
+def test_mutations_shrink_in_stages_and_end() -> None:
+    stages = Stages(every=5)
+    sizes = [stages.size(step, num_steps=160) for step in (0, 89, 90, 119, 120, 159)]
+    assert sizes == [0.02, 0.02, 0.01, 0.01, 0.0, 0.0]
+    assert [step for step in range(160) if stages.is_due(step, num_steps=160)] == list(range(5, 120, 5))
+
+
+def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
+    # Of 0.1, 0.5, 0.9 one is dropped: by |w| the first, by |w| + |g| (1.1, 0.6, 0.9) the second.
+    weights = {"w": torch.tensor([0.1, 0.5, 0.9, *[0.0] * 997])}
+    gradients = {"w": torch.tensor([1.0, 0.1, 0.0, *[0.0] * 997])}
+    state = SparseState({"w": torch.arange(1000) < 3})
+    for weight, dropped in ((0.0, 0), (1.0, 1)):
+        method = MEST(
+            density=0.003, gradient_weight=weight, schedule=Stages(every=1, sizes=(0.001,), changes=())
+        )
+        now = Moment(step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator())
+        after = method.update(state, now).masks["w"]
+        assert (state.masks["w"] & ~after).nonzero().flatten().tolist() == [dropped]
