@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 LOCAL = "local"
 ANSWER_WITHIN_S = 5.0  # a port that does not even accept a connection by then is not waited for
@@ -47,13 +47,13 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
     A cluster started here listens on loopback only and asks for a token made for it alone. Raises
     `ConnectionError` when `address` cannot be reached or refuses us.
     """
-    _knock(address)
     with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
             raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
         _read_environment_again()
         started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
         try:
+            _knock(address)
             context = ray.init(
                 address=address,
                 logging_level=logging.ERROR,
@@ -62,10 +62,10 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
             )
         except ray.exceptions.AuthenticationError as error:
             raise ConnectionError(
-                f"no token for the Ray cluster at {address}: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the "
-                "one it was started with, or RAY_AUTH_MODE=disabled if it asks for none"
+                f"no token, or a wrong one, for the Ray cluster at {address}: set RAY_AUTH_TOKEN to the one it "
+                "was started with, or RAY_AUTH_TOKEN_PATH to a file of it, or RAY_AUTH_MODE=disabled if it asks for none"
             ) from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
             raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
         try:
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
@@ -81,14 +81,13 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
 
 
 def _knock(address: str) -> None:
-    """Ray asks a dead address for minutes; one attempt at the port tells within seconds."""
-    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    """Ray asks a dead address for minutes and repeats a wrong token for half of one; this tells at once."""
+    match = re.fullmatch(r"(ray://)?\[?([^/]+?)\]?:(\d+)", address)
     if match is None:
         return  # `local`, `auto`, or a form that Ray judges itself
-    try:
-        socket.create_connection((match[1], int(match[2])), timeout=ANSWER_WITHIN_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
+    socket.create_connection((match[2], int(match[3])), timeout=ANSWER_WITHIN_S).close()
+    if not match[1] and (os.environ["RAY_AUTH_MODE"] != "token" or AuthenticationTokenLoader.instance().has_token()):
+        GcsClient(address=address)
 
 
 @contextmanager
