@@ -14,6 +14,7 @@ from workloads.sparse.methods.mest import MEST, Stages
 from workloads.sparse.methods.one_shot import OneShot, lamp_scores
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.set import SET
+from workloads.sparse.methods.snfs import SNFS
 from workloads.sparse.methods.snip import SNIP
 from workloads.sparse.schedules import CubicSchedule, LastingSchedule, UpdateSchedule
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
@@ -164,6 +165,8 @@ def test_layer_adaptive_scores_rank_one_layer_as_magnitudes_do() -> None:
         (GraNet, "prune_until", 1.1),
         (GraNet, "drop_fraction", -0.1),
         (MEST, "gradient_weight", -1.0),
+        (SNFS, "drop_fraction", 1.1),
+        (SNFS, "momentum", 1.0),
     ],
 )
 def test_a_field_out_of_range_is_refused_by_its_name(method: type, field: str, value: object) -> None:
@@ -263,3 +266,63 @@ def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
         now = Moment(step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator())
         after = method.update(state, now).masks["w"]
         assert (state.masks["w"] & ~after).nonzero().flatten().tolist() == [dropped]
+
+
+def test_momentum_of_one_step_without_redistribution_is_rigl() -> None:
+    fields: dict[str, Any] = {"density": 0.1, "distribution": "erk", "schedule": UpdateSchedule(every=5)}
+    ours = SNFS(momentum=0.0, redistribute=False, drop_fraction=0.4, **fields)
+    assert hashes(ours) == hashes(RigL(drop_fraction=0.4, **fields))
+
+
+def test_momentum_is_the_exponential_mean_of_dense_gradients() -> None:
+    # From 0 with 0.9 kept: 0.1 * 2 = 0.2, then 0.9 * 0.2 + 0.1 * (-1) = 0.08, at an inactive weight as well.
+    method = SNFS(density=0.5, momentum=0.9)
+    state = SparseState({"w": torch.tensor([True, False])}, {"momentum/w": torch.zeros(2)})
+    for gradient in (2.0, -1.0):
+        state = method.follow(state, {"w": torch.full((2,), gradient)})
+    assert state.tensors["momentum/w"].tolist() == pytest.approx([0.08, 0.08])
+    assert state.masks["w"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("redistribute", "a", "b"), [(False, [0, 1, 8, 9], [0, 1]), (True, [0, 1, 7, 8, 9], [0])]
+)
+def test_redistribution_by_hand(redistribute: bool, a: list[int], b: list[int]) -> None:
+    # a drops 2 of 4 and b 1 of 2. Mean |momentum| of what is active: a 8, b 1, so a grows 3 * 8/9 = 2.67 and b 0.33.
+    method = SNFS(
+        density=0.3,
+        drop_fraction=0.5,
+        redistribute=redistribute,
+        schedule=UpdateSchedule(every=1, until=1.0, decay="constant"),
+    )
+    masks = {"a": torch.arange(10) < 4, "b": torch.arange(10) < 2}
+    weights = {"a": masks["a"] * torch.arange(10.0, 0, -1), "b": masks["b"] * torch.arange(10.0, 0, -1)}
+    momentum = {
+        "momentum/a": torch.tensor([20.0, 10, -1, -1, 3, 4, 5, -6, 7, 8]),
+        "momentum/b": torch.tensor([-1.0, 1.0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    }
+    now = Moment(step=1, num_steps=9, weights=weights, gradients={}, generator=generator())
+    after = method.update(SparseState(masks, momentum), now).masks
+    assert after["a"].nonzero().flatten().tolist() == a
+    assert after["b"].nonzero().flatten().tolist() == b
+
+
+def test_redistribution_fills_no_layer_and_empties_none() -> None:
+    method = SNFS(density=0.3, drop_fraction=1.0, schedule=UpdateSchedule(every=1, until=1.0))
+    state = method.start(draw(0), generator=generator())
+    scale = {"a.weight": 1e6, "b.weight": 1.0, "c.weight": 0.0}
+    for step in range(1, 20):
+        state = method.follow(state, {name: scale[name] * g for name, g in draw(500 + step).items()})
+        state = method.update(state, moment(step, state))
+        active = active_per_layer(state.masks)
+        assert sum(active.values()) == sum(method.counts(draw(0)).values())
+        assert active["a.weight"] < state.masks["a.weight"].numel()
+        assert min(active.values()) > 0
+
+
+def test_momentum_that_is_not_finite_is_refused_by_the_layers_name() -> None:
+    method = SNFS(density=0.3)
+    broken = {name: torch.full(shape, torch.nan) for name, shape in SHAPES.items()}
+    state = method.follow(method.start(draw(0), generator=generator()), broken)
+    with pytest.raises(ValueError, match=r"scores of a\.weight"):
+        method.update(state, moment(1, state))

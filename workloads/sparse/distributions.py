@@ -62,6 +62,35 @@ def active_counts(
     return _round_to_total(sparse, RULES[rule](sparse, density), density)
 
 
+def proportional_counts(
+    total: int, *, shares: Mapping[str, float], capacities: Mapping[str, int]
+) -> dict[str, int]:
+    """Whole numbers whose sum is `total`, in proportion to `shares`; what passes a capacity goes to the others.
+
+    Where all shares that are left are zero, capacities take their place.
+    """
+    assert 0 <= total <= sum(capacities.values())
+    full: set[str] = set()
+    while True:
+        rest = [name for name in shares if name not in full]
+        left = total - sum(capacities[name] for name in full)
+        parts: Mapping[str, float] = shares if any(shares[name] > 0 for name in rest) else capacities
+        whole = sum(parts[name] for name in rest)
+        ideal = {name: left * (parts[name] / whole) if whole else 0.0 for name in rest}
+        over = {name for name in rest if ideal[name] > capacities[name]}
+        if not over:
+            break
+        full |= over
+    counts = {name: capacities[name] if name in full else math.floor(ideal[name]) for name in shares}
+    by_remainder = sorted(rest, key=lambda name: counts[name] - ideal[name])  # stable: ties by order
+    for name in (name for name in by_remainder if counts[name] < capacities[name]):
+        if sum(counts.values()) == total:
+            break
+        counts[name] += 1
+    assert sum(counts.values()) == total
+    return counts
+
+
 def _share(shapes: Shapes, density: float, raw: Mapping[str, float]) -> dict[str, float]:
     """Densities in proportion to `raw`; a layer that would pass 1 is dense, the others share what is left."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}

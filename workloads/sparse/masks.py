@@ -68,7 +68,7 @@ def keep_largest(
     scores = scores.detach()
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
-    _check_finite(scores, layer)
+    check_finite(scores, layer)
     if count == 0:
         return torch.zeros_like(among)
     scores = torch.where(among, scores, -torch.inf)
@@ -165,7 +165,8 @@ def hash_masks(masks: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check_finite(scores: Tensor, layer: str) -> None:
+def check_finite(scores: Tensor, layer: str) -> None:
+    """Raises `NonFiniteScoresError`, which names `layer`, unless every score is finite."""
     low, high = torch.stack(torch.aminmax(scores)).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NonFiniteScoresError(f"scores of {layer} reach from {low} to {high}; they must be finite")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from workloads.sparse.distributions import active_counts, dense_layers, er, erk, uniform
+from workloads.sparse.distributions import active_counts, dense_layers, er, erk, proportional_counts, uniform
 
 SHAPES = {"stem.weight": (8, 3, 3, 3), "blocks.0.weight": (16, 8, 3, 3), "head.weight": (10, 16)}
 
@@ -121,3 +121,37 @@ def test_a_density_that_leaves_a_layer_empty_is_refused_with_the_least_allowed()
 def test_a_tiny_layer_keeps_one_weight_at_the_cost_of_a_large_one() -> None:
     counts = active_counts({"a": (2, 2), "b": (100, 100)}, density=0.01, rule="uniform")
     assert counts == {"a": 1, "b": 99}
+
+
+def test_proportional_counts_pass_on_what_a_layer_cannot_hold() -> None:
+    # 12 as 4 : 1 : 1 is 8, 2, 2; the first holds 5, so the others share 7 as 3.5 each, the earlier one first.
+    capacities = {"a": 5, "b": 9, "c": 9}
+    assert proportional_counts(12, shares={"a": 4.0, "b": 1.0, "c": 1.0}, capacities=capacities) == {
+        "a": 5,
+        "b": 4,
+        "c": 3,
+    }
+    assert proportional_counts(23, shares={"a": 4.0, "b": 0.0, "c": 0.0}, capacities=capacities) == capacities
+    assert proportional_counts(9, shares={"a": 1.0, "b": 0.0, "c": 0.0}, capacities=capacities) == {
+        "a": 5,
+        "b": 2,
+        "c": 2,
+    }
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 50)), min_size=1, max_size=8), st.floats(0, 1))
+def test_proportional_counts_sum_up_and_follow_shares_below_capacity(
+    layers: list[tuple[float, int]], part: float
+) -> None:
+    shares = {str(i): share for i, (share, _) in enumerate(layers)}
+    capacities = {str(i): capacity for i, (_, capacity) in enumerate(layers)}
+    total = int(part * sum(capacities.values()))
+    counts = proportional_counts(total, shares=shares, capacities=capacities)
+    assert sum(counts.values()) == total
+    assert all(0 <= counts[name] <= capacities[name] for name in shares)
+    open_layers = [name for name in shares if counts[name] < capacities[name]]
+    for name in open_layers:  # a larger share gets no less, but for the rounding
+        assert all(
+            counts[name] >= counts[other] - 1 for other in open_layers if shares[name] >= shares[other] > 0
+        )
