@@ -59,10 +59,17 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point; exit codes are those of `ExitCode`."""
-    logging.basicConfig(level=logging.WARNING, format="pruneyard: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="pruneyard: %(message)s", handlers=[_Stderr()])
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     sys.exit(_run())
+
+
+class _Stderr(logging.Handler):
+    """Writes to what is `sys.stderr` at that time, so that lines appear above a live table and not in it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def _run() -> int:
