@@ -42,7 +42,8 @@ def env(plugin_site: Path) -> Iterator[dict[str, str]]:
     """
     scratch = tempfile.mkdtemp(prefix="yard")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PRUNEYARD_", "PYTEST_"))}
-    yield {**kept, "PYTHONPATH": str(plugin_site), "RAY_TMPDIR": scratch, "TERM": "dumb"}
+    path = os.pathsep.join([str(plugin_site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    yield {**kept, "PYTHONPATH": path, "RAY_TMPDIR": scratch, "TERM": "dumb"}
     shutil.rmtree(scratch, ignore_errors=True)
 
 

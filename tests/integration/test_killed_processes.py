@@ -16,7 +16,7 @@ from workloads.plugins import names
 
 pytestmark = pytest.mark.ray
 
-SLOW = {"PATIENCE_S": "0.08"}  # a trial takes some four seconds, with a checkpoint in five a second
+SLOW = {"PATIENCE_S": "0.06"}  # a trial takes some three seconds, with a checkpoint in five a second
 
 
 def with_two(folder: Path) -> list[str]:

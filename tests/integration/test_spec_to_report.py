@@ -79,7 +79,7 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
         driver.wait_until(lambda: bool(driver.actors()), within_s=60)
         seen.seconds["first actor"] = time.monotonic() - driver.started
         _look_at_sockets(driver, seen)
-        _try_to_join(seen, env)
+        _try_to_join(seen, env, spec)
         while driver._popen.poll() is None:
             _read(seen)
             time.sleep(0.1)
@@ -103,7 +103,7 @@ def _look_at_sockets(driver: Driver, seen: Watched) -> None:
         seen.listening[words] = [f"{at.ip}:{at.port}" for at in found]
 
 
-def _try_to_join(seen: Watched, env: dict[str, str]) -> None:
+def _try_to_join(seen: Watched, env: dict[str, str], spec: Path) -> None:
     (name,) = [name for name in seen.listening if name.startswith("gcs_server")]
     address = "127.0.0.1:" + seen.listening[name][0].rpartition(":")[2]
     tokens = {
@@ -115,6 +115,10 @@ def _try_to_join(seen: Watched, env: dict[str, str]) -> None:
             [sys.executable, "-c", JOIN, address], env={**env, **token}, capture_output=True, timeout=60
         )
         seen.joined[name] = asked.returncode
+    home, wrong = seen.folder.parent, env | tokens["another"] | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    with driving("run", spec, "--out", "other", "--address", address, folder=home, env=wrong) as driver:
+        seen.joined["another, as a study"] = driver.wait(within_s=15)
+        assert "a wrong one, for the Ray cluster at" in driver.stderr
 
 
 def _read(seen: Watched) -> None:
@@ -209,7 +213,7 @@ def test_the_cluster_listens_on_loopback_only_and_wants_a_token(watched: Watched
         for name, found in watched.listening.items()
     }
     assert not any(beyond.values()), beyond
-    assert watched.joined == {"none": 33, "another": 33}
+    assert watched.joined == {"none": 33, "another": 33, "another, as a study": 4}
 
 
 def test_without_ray_the_numbers_are_the_same(watched: Watched, reference: Path) -> None:
