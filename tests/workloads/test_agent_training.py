@@ -1,0 +1,231 @@
+"""Rules with a snapshot inside the training loop: what they cost, what they report, and that their passes match."""
+
+import dataclasses
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.batches import Augmentation, epoch_order
+from workloads.data.dataset import Dataset
+from workloads.data.sources.digits import Digits
+from workloads.gradients.agent import AGENT
+from workloads.gradients.plain import Plain
+from workloads.gradients.svrg import SVRG
+from workloads.loop import train
+from workloads.models.mlp import Mlp
+from workloads.objectives.cross_entropy import CrossEntropy
+from workloads.optimizers.sgd import SGD
+from workloads.probe import EpochStart, Prober
+from workloads.recipe import Budget, Recipe
+from workloads.slots import GradientRule, Network
+from workloads.sparse.methods.dense import Dense
+from workloads.sparse.methods.rigl import RigL
+from workloads.sparse.methods.static import Static
+from workloads.sparse.schedules import UpdateSchedule
+from workloads.workload import Context, Outcome, Progress
+
+STEPS_PER_EPOCH, BATCH = 6, 16
+
+
+@cache
+def digits() -> Dataset:
+    return Digits(max_train=120, max_test=60).load()  # 96 rows to train on
+
+
+def run(folder: Path, rule: GradientRule, *, method: Any = Dense(), **fields: Any) -> list[Progress]:  # noqa: B008
+    steps = fields.pop("steps", 2 * STEPS_PER_EPOCH)
+    options: dict[str, Any] = {"optimizer": SGD(lr=0.05), "augment": Augmentation(pad=1, flip=True)} | fields
+    model = options.pop("model", Mlp(width=24, depth=1))
+    recipe = Recipe(
+        budget=Budget(steps=steps, batch_size=BATCH, checkpoint_every_s=1e9), gradient=rule, **options
+    )
+    context = Context(checkpoints=CheckpointFolder(folder))
+    return list(train(recipe, model=model, method=method, data=digits(), seed=0, context=context))
+
+
+def outcome(progress: list[Progress]) -> Outcome:
+    last = progress[-1].outcome
+    assert last is not None
+    return last
+
+
+@pytest.mark.parametrize(
+    ("rule", "passes"),
+    [
+        (SVRG(), 3 + 6),  # mu; two gradients a step
+        (AGENT(), 3 + 1 + 6),  # and the old snapshot's losses
+        (AGENT(coefficient="gradient"), 3 + 3 + 6),
+        (AGENT(refresh_every=2), 2 + 6),  # a look every other epoch of two
+        (AGENT(anchor_fraction=0.5), 2 + 6),
+    ],
+    ids=["svrg", "agent", "gradient", "refresh", "sampled"],
+)
+def test_a_dense_epoch_costs_its_passes(rule: GradientRule, passes: float, tmp_path: Path) -> None:
+    """In units of one forward pass, of which plain has three."""
+    plain = outcome(run(tmp_path / "plain", Plain())).train_flops
+    assert plain is not None
+    assert outcome(run(tmp_path / "rule", rule)).train_flops == pytest.approx(plain * passes / 3, rel=1e-12)
+
+
+def test_a_sparse_epoch_pays_a_dense_gradient_for_mu_and_none_where_an_update_replaces_the_step(
+    tmp_path: Path,
+) -> None:
+    rigl = RigL(density=0.25, distribution="uniform", schedule=UpdateSchedule(every=4))
+    dense = 2 * (64 * 24 + 24 * 10)  # of a forward pass and a row
+    sparse = 0.25 * dense
+    per_step, look = 6 * sparse, (2 * sparse + dense) + sparse
+    update = 2 * sparse + dense
+    found = outcome(run(tmp_path, AGENT(), method=rigl)).train_flops  # updates at steps 4 and 8 of 12
+    assert found == pytest.approx(BATCH * (10 * per_step + 2 * update + 12 * look), rel=1e-12)
+
+
+def test_c_hat_is_reported_and_plain_reports_nothing_new(tmp_path: Path) -> None:
+    names = {m.name for part in run(tmp_path / "plain", Plain()) for m in part.metrics if m.split == "train"}
+    found = [m for part in run(tmp_path / "agent", AGENT()) for m in part.metrics if m.split == "train"]
+    assert {m.name for m in found} == names | {"c_hat"}
+    first, second = (m.value for m in found if m.name == "c_hat")
+    assert first == pytest.approx(0.7 * 0.1 + 0.3)  # nothing has moved at the first look
+    assert 0.7 * first <= second <= 0.7 * first + 0.3
+    assert second != first
+
+
+def test_passes_are_part_of_the_training_time(tmp_path: Path) -> None:
+    class Sleeping:
+        """Makes passes long enough to be timed."""
+
+        def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+            torch.linalg.svdvals(images.flatten(1).repeat(8, 1))
+            return CrossEntropy().loss(network, images, labels)
+
+    plain, agent = (
+        outcome(run(tmp_path / name, rule, objective=Sleeping())).train_s
+        for name, rule in (("plain", Plain()), ("agent", AGENT()))
+    )
+    assert agent > 1.5 * plain  # four passes to one
+
+
+@pytest.mark.parametrize("rule", [SVRG(refresh_every=2), AGENT(gamma=1.0, refresh_every=2)])
+def test_the_mean_of_an_epoch_is_that_of_the_plain_gradients(rule: GradientRule, tmp_path: Path) -> None:
+    """Weights move away from the snapshot for one epoch and stand in the next, which goes over the same rows in other batches.
+
+    Single precision: sums of six gradients agree to some 1e-7 of the largest; 1e-6 is asked for.
+    """
+    moving = Keeping(moves=STEPS_PER_EPOCH)
+    optimizers = {"rule": moving, "plain": Keeping(moves=STEPS_PER_EPOCH, follows=moving)}
+    for name, chosen in {"rule": rule, "plain": Plain()}.items():
+        run(tmp_path / name, chosen, optimizer=optimizers[name], augment=Augmentation())
+    means = {
+        name: [torch.stack(t).mean(0) for t in zip(*built.built[0].each[STEPS_PER_EPOCH:], strict=True)]
+        for name, built in optimizers.items()
+    }
+    scale = max(float(mean.abs().max()) for mean in means["plain"])
+    for plain, corrected in zip(means["plain"], means["rule"], strict=True):
+        assert torch.allclose(plain, corrected, rtol=0, atol=1e-6 * scale)
+    last = (optimizers[name].built[0].each[-1][0] for name in ("plain", "rule"))
+    assert not torch.allclose(*last, rtol=0, atol=1e-2 * scale)  # single gradients do differ
+
+
+class KeepingSGD(torch.optim.Optimizer):
+    """Keeps every step's gradients; moves the weights for some steps, by them or by those another one kept."""
+
+    def __init__(self, parameters: list[nn.Parameter], *, moves: int, follows: "KeepingSGD | None") -> None:
+        super().__init__(parameters, {"lr": 0.0})
+        self.parameters, self.moves, self.follows = parameters, moves, follows
+        self.each: list[list[Tensor]] = []
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        gradients = [p.grad.clone() for p in self.parameters if p.grad is not None]
+        assert len(gradients) == len(self.parameters)
+        if len(self.each) < self.moves:
+            used = self.follows.each[len(self.each)] if self.follows else gradients
+            torch._foreach_add_(self.parameters, used, alpha=-0.2)
+        self.each.append(gradients)
+
+
+@dataclasses.dataclass
+class Keeping:
+    """Builds it and lets the test look at it."""
+
+    moves: int = 0
+    follows: "Keeping | None" = None
+    lr: float = 1.0
+    built: list[KeepingSGD] = dataclasses.field(default_factory=list)
+
+    def build(self, parameters: Any) -> torch.optim.Optimizer:
+        follows = self.follows.built[0] if self.follows else None
+        self.built.append(KeepingSGD([p for _, p in parameters], moves=self.moves, follows=follows))
+        return self.built[-1]
+
+
+def test_with_full_coefficient_every_first_step_is_the_full_gradient(tmp_path: Path) -> None:
+    """Where the weights are the snapshot, mu - gs + g is mu whatever the batch; masked as any gradient is."""
+    optimizer = Keeping()
+    method = Static(density=0.5)
+    run(tmp_path, SVRG(), method=method, optimizer=optimizer, steps=STEPS_PER_EPOCH)
+    each = optimizer.built[0].each
+    for gradients in each[1:]:
+        for first, later in zip(each[0], gradients, strict=True):
+            assert torch.allclose(first, later, rtol=0, atol=1e-6 * float(first.abs().max()))
+
+
+class Dropping:
+    """A network whose gradient depends on what its forward pass draws."""
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(math.prod(image_shape), num_classes))
+
+
+def test_both_gradients_of_a_step_drop_the_same_units(tmp_path: Path) -> None:
+    """At the snapshot g - gs is then exactly zero, so that all steps of an unmoved epoch are equal to rounding."""
+    optimizer = Keeping()
+    run(tmp_path, SVRG(), model=Dropping(), optimizer=optimizer, steps=STEPS_PER_EPOCH)
+    each = optimizer.built[0].each
+    for weight, bias in each[1:]:
+        assert torch.allclose(weight, each[0][0], rtol=0, atol=1e-6)
+        assert torch.allclose(bias, each[0][1], rtol=0, atol=1e-6)
+
+
+def test_a_sampled_look_draws_whole_batches_of_the_epoch_by_seed_and_epoch_alone() -> None:
+    asked: list[int] = []
+
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
+        asked.append(step)
+        return torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
+
+    def positions(epoch: int, fraction: float, seed: int = 0) -> list[int]:
+        asked.clear()
+        start = EpochStart(
+            prober=Prober.of(nn.Linear(1, 1)),
+            loss_of=lambda images, labels: images.sum(),
+            batch_of=batch_of,
+            steps=range(20 * epoch, 20 * epoch + 20),
+            masks={},
+            count=lambda flops: None,
+            flops_per_row=3.0,
+            forward_flops_per_row=1.0,
+            seed=seed,
+        )
+        assert start.number == epoch
+        assert len(list(start.batches(fraction))) == len(asked)
+        return [step - 20 * epoch for step in asked]
+
+    assert positions(0, 1.0) == list(range(20))
+    first = positions(1, 0.25)
+    assert len(set(first)) == 5
+    assert first == sorted(first) == positions(1, 0.25)
+    assert first != positions(2, 0.25)
+    assert first != positions(1, 0.25, seed=1)
+    assert len(positions(0, 0.001)) == 1
+
+
+def test_the_order_of_an_epoch_has_whole_batches_only() -> None:
+    """What the tests above rest on: 96 rows are six batches of 16, none is left out."""
+    assert len(digits().train) == STEPS_PER_EPOCH * BATCH
+    assert len(epoch_order(96, seed=0, epoch=0)) == 96
