@@ -1,0 +1,65 @@
+"""What a run took to reach a value."""
+
+import json
+
+import pytest
+from made_up_study import metric, record
+
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+from reports.targets import to_target
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(RunFolder(tmp_path))
+
+
+def add(store, key, values, *, seed=0, rule="plain", split="val", **changes):
+    """A run with one evaluation every ten steps, that is every epoch, at 0.1 s a step."""
+    spec = json.dumps({"seed": seed, "gradient": {"name": rule}})
+    rows = [metric(value, step=10 * i, split=split) for i, value in enumerate(values, start=1)]
+    store.write(record(key, seed=seed, spec_json=spec, **changes), rows, [])
+
+
+def test_the_first_evaluation_at_the_target_counts(store):
+    add(store, "a", [0.5, 0.8, 0.7, 0.9], train_flops=4e6)
+    (row,) = to_target(store.runs(), store.metrics(), target=0.75).to_dict("records")
+    assert (row["epochs"], row["steps"], row["best"]) == (2.0, 20.0, 0.9)
+    assert row["train_s"] == pytest.approx(2.0)
+    assert row["train_flops"] == pytest.approx(2e6)
+
+
+def test_a_target_met_exactly_is_reached_and_one_never_met_costs_nothing_known(store):
+    add(store, "a", [0.5, 0.75])
+    assert to_target(store.runs(), store.metrics(), target=0.75)["epochs"].tolist() == [2.0]
+    missed = to_target(store.runs(), store.metrics(), target=0.76)
+    assert missed[["epochs", "steps", "train_s", "train_flops"]].isna().all(axis=None)
+    assert missed["best"].tolist() == [0.75]
+
+
+def test_rows_tell_cells_and_seeds_apart_and_only_completed_runs_count(store):
+    add(store, "a", [0.9], seed=1)
+    add(store, "b", [0.9], seed=0)
+    add(store, "c", [0.1, 0.9], seed=0, rule="agent")
+    add(store, "d", [0.9], seed=1, rule="agent", status=Status.FAILED)
+    found = to_target(store.runs(), store.metrics(), target=0.8)
+    assert list(zip(found["gradient.name"], found["seed"], found["epochs"], strict=True)) == [
+        ("plain", 0, 1.0),
+        ("plain", 1, 1.0),
+        ("agent", 0, 2.0),
+    ]
+
+
+def test_a_measure_may_fall_and_may_be_missing(store):
+    add(store, "a", [2.0, 0.5, 0.4], train_flops=None)
+    fallen = to_target(store.runs(), store.metrics(), target=0.5, rises=False)
+    assert fallen["epochs"].tolist() == [2.0]
+    assert fallen["best"].tolist() == [0.4]
+    assert fallen["train_flops"].isna().all()
+    assert to_target(store.runs(), store.metrics(), target=0.5, measure="test/nll")["best"].isna().all()
+
+
+def test_an_empty_store_gives_an_empty_table(store):
+    assert len(to_target(store.runs(), store.metrics(), target=0.5)) == 0
