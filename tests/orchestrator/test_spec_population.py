@@ -1,5 +1,6 @@
 """Grids, seeds and changes from the command line: which jobs they make."""
 
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -16,6 +17,13 @@ BASE: dict[str, Any] = {
     "method": {"name": "set", "density": 0.1},
     "budget": {"epochs": 1},
 }
+
+
+PACKAGED = sorted(
+    file.name.removesuffix(".yaml")
+    for file in files("orchestrator.specs").iterdir()
+    if file.name.endswith(".yaml")
+)
 
 
 def without(key: str) -> dict[str, Any]:
@@ -186,3 +194,10 @@ def test_a_resolved_job_is_a_spec_of_itself() -> None:
         table = {name: value for name, value in job.resolved.items() if name != "seed"}
         (again,) = load_spec({"name": "x", "kind": job.kind, **table, "seeds": [job.workload.seed]}).jobs
         assert again.key == job.key
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_packaged_spec_names_itself_and_trains_nothing_twice(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.header.name == name
+    assert len({job.key for job in spec.jobs}) == len(spec.jobs)
