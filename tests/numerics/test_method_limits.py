@@ -254,6 +254,11 @@ def test_mutations_shrink_in_stages_and_end() -> None:
     assert [step for step in range(160) if stages.is_due(step, num_steps=160)] == list(range(5, 120, 5))
 
 
+def test_mutations_that_would_drop_every_weight_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^schedule has sizes .* below density 0\.02"):
+        MEST(density=0.02)
+
+
 def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
     # Of 0.1, 0.5, 0.9 one is dropped: by |w| the first, by |w| + |g| (1.1, 0.6, 0.9) the second.
     weights = {"w": torch.tensor([0.1, 0.5, 0.9, *[0.0] * 997])}

@@ -6,7 +6,7 @@ This is elastic mutation (EM): prune to density - m, grow back to the density, w
 nothing, from shares 90/160 and 120/160 of the budget on. Importance is |w| + `gradient_weight` |g| (0 in the released
 code). That growth is random was read from the released code with low confidence. EM&S, which trains above the
 density and prunes back, its patterns and its dropping of easy samples are not here. Here each layer moves the same
-share m / density of its active weights, at most all of them. The optimizer steps at an update as well.
+share m / density of its active weights. The optimizer steps at an update as well.
 """
 
 import math
@@ -61,6 +61,11 @@ class MEST(RandomStart):
             raise ValueError(
                 f"gradient_weight is {self.gradient_weight}; it must be a finite number of at least 0"
             )
+        if self.density < 1 and max(self.schedule.sizes) >= self.density:
+            raise ValueError(
+                f"schedule has sizes {list(self.schedule.sizes)}; they must stay below density {self.density},"
+                " or a mutation drops every weight"
+            )
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """By the stages; never at density 1."""
@@ -75,7 +80,7 @@ class MEST(RandomStart):
                 mask,
                 drop_scores=self.importance(name, moment),
                 grow_scores=torch.zeros_like(moment.weights[name]),
-                num_moved=math.floor(min(1.0, share) * num_active[name]),
+                num_moved=math.floor(share * num_active[name]),
                 generator=moment.generator,
                 layer=name,
             )

@@ -1,0 +1,65 @@
+"""Tiny real trainings: what moving masks and a bonus for seldom-active weights do, untuned, on digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.sources.digits import Digits
+from workloads.loop import train
+from workloads.models.mlp import Mlp
+from workloads.recipe import Budget, Recipe
+from workloads.sparse.methods.dst_ee import DSTEE
+from workloads.sparse.methods.granet import GraNet
+from workloads.sparse.methods.itop import ITOP
+from workloads.sparse.methods.mest import MEST, Stages
+from workloads.sparse.methods.one_shot import OneShot
+from workloads.sparse.methods.rigl import RigL
+from workloads.sparse.methods.snfs import SNFS
+from workloads.sparse.methods.snip import SNIP
+from workloads.sparse.methods.static import Static
+from workloads.sparse.schedules import LastingSchedule, UpdateSchedule
+from workloads.sparse.updater import MaskUpdater
+from workloads.workload import Context
+
+OFTEN, LASTING = UpdateSchedule(every=10), LastingSchedule(every=10)
+
+pytestmark = pytest.mark.slow
+
+
+def trained(method: MaskUpdater, folder: Path) -> tuple[float, float]:
+    """Test accuracy and explored share, means over three seeds."""
+    recipe = Recipe(budget=Budget(epochs=15, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9))
+    data, found = Digits().load(), []
+    for seed in range(3):
+        context = Context(checkpoints=CheckpointFolder(folder / str(seed)))
+        progress = train(recipe, model=Mlp(), method=method, data=data, seed=seed, context=context)
+        values = {(m.split, m.name): m.value for m in list(progress)[-1].metrics}
+        found.append((values["test", "accuracy"], values["train", "explored"]))
+    accuracy, explored = np.mean(found, axis=0)
+    return float(accuracy), float(explored)
+
+
+def test_every_way_to_choose_weights_beats_fixed_random_ones_at_low_density(tmp_path: Path) -> None:
+    fixed, _ = trained(Static(density=0.02), tmp_path / "static")
+    methods: dict[str, MaskUpdater] = {
+        "dst_ee": DSTEE(density=0.02, schedule=OFTEN),
+        "itop": ITOP(density=0.02, schedule=LASTING),
+        "granet": GraNet(density=0.02, schedule=LASTING),
+        "mest": MEST(density=0.02, schedule=Stages(every=10, sizes=(0.004, 0.002, 0.0))),
+        "one_shot": OneShot(density=0.02),
+        "lamp": OneShot(density=0.02, ranking="lamp"),
+        "snfs": SNFS(density=0.02, schedule=OFTEN),
+        "snip": SNIP(density=0.02),
+    }
+    accuracy = {name: trained(method, tmp_path / name)[0] for name, method in methods.items()}
+    assert min(accuracy.values()) > fixed, (fixed, accuracy)
+
+
+def test_more_weight_on_exploration_explores_more(tmp_path: Path) -> None:
+    explored = [trained(RigL(density=0.05, schedule=OFTEN), tmp_path / "rigl")[1]]
+    for c in (1e-3, 1e-2, 1e-1):
+        method = DSTEE(density=0.05, schedule=OFTEN, exploration=c)
+        explored.append(trained(method, tmp_path / f"{c}")[1])
+    assert explored == sorted(explored), explored
