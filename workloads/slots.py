@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,11 @@ class RuleState:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gradient:
+class Gradient(NamedTuple):
     """What a rule makes of a batch: its loss and, by parameter, what the optimizer sees in place of its own gradient."""
 
     loss: Tensor
-    corrected: Tensors = field(default_factory=dict)  # who is not named keeps the gradient it has
+    corrected: Tensors = MappingProxyType({})  # who is not named keeps the gradient it has
 
 
 class Probe(Protocol):

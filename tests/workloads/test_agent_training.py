@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,14 @@ def test_c_hat_is_reported_and_plain_reports_nothing_new(tmp_path: Path) -> None
 
 
 def test_passes_are_part_of_the_training_time(tmp_path: Path) -> None:
-    class Sleeping:
-        """Makes passes long enough to be timed."""
+    """Twelve steps of two passes and twelve batches of two looks' passes, each of ten milliseconds or more."""
 
+    class Sleeping:
         def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
-            torch.linalg.svdvals(images.flatten(1).repeat(8, 1))
+            time.sleep(0.01)
             return CrossEntropy().loss(network, images, labels)
 
-    plain, agent = (
-        outcome(run(tmp_path / name, rule, objective=Sleeping())).train_s
-        for name, rule in (("plain", Plain()), ("agent", AGENT()))
-    )
-    assert agent > 1.5 * plain  # four passes to one
+    assert outcome(run(tmp_path, AGENT(), objective=Sleeping())).train_s >= 48 * 0.01
 
 
 @pytest.mark.parametrize("rule", [SVRG(refresh_every=2), AGENT(gamma=1.0, refresh_every=2)])
