@@ -1,7 +1,6 @@
 """Move many weights seldom, to the end of the training, so that most weights are active at some time (ITOP).
 
-Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? In-Time Over-Parameterization in Sparse
-Training (arXiv:2102.02887)
+Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887)
 
 The operations are those of SET (`growth: random`) or RigL (`growth: gradient`); new are rare updates, so that grown
 weights mature, a drop fraction of 0.5 and no early end. Published intervals on CIFAR at batch size 128 are 1500

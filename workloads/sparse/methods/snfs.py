@@ -1,7 +1,6 @@
-"""Drop the smallest weights, grow where the momentum is largest, and move weights to layers of large momentum (SNFS).
+"""Drop the smallest weights, grow by momentum, and move weights to layers of large momentum (SNFS).
 
-Reference: Dettmers and Zettlemoyer 2019, Sparse Networks from Scratch: Faster Training without Losing Performance
-(arXiv:1907.04840)
+Reference: Dettmers and Zettlemoyer 2019, Sparse Networks from Scratch (arXiv:1907.04840)
 
 Each layer drops its share; what all layers dropped is given out in proportion to the mean |momentum| of their active
 weights, to no layer more than 99% of what is then free in it, the rest to the others. Momentum is an exponential mean
