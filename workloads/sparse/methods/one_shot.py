@@ -57,7 +57,7 @@ class OneShot(DenseStart):
 def lamp_scores(weight: Tensor) -> Tensor:
     """Squares over the sum of all squares at least as large, float64 in [0, 1]; ties score the same.
 
-    Reference: Lee et al. 2021, section 2, equation 4 (arXiv:2010.07611).
+    Reference: Lee et al. 2021 (arXiv:2010.07611).
     """
     squares = weight.double().square()
     rising = squares.flatten().sort().values
