@@ -32,7 +32,7 @@ def clean(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
     spec = yaml_spec.write(home / "spec.yaml", hard_spec(WITNESSES, [0.1]))
     told = env | {"WITNESSES": str(home / "witnesses.jsonl")}
     with driving("run", spec, "--out", "out", "--local", folder=home, env=told) as driver:
-        assert driver.wait(within_s=60) == 0, driver.said()
+        assert driver.wait(within_s=180) == 0, driver.said()
     return home
 
 
@@ -47,7 +47,7 @@ def soiled(
     told = env | {"WITNESSES": str(home / "witnesses.jsonl")}
     local = ["--local"] if request.param == "in one process" else []
     with driving("run", spec, "--out", "out", *local, folder=home, env=told) as driver:
-        code = driver.wait(within_s=90)
+        code = driver.wait(within_s=180)
         home.joinpath("said").write_text(driver.said())
         home.joinpath("code").write_text(str(code))
         driver.seconds_until_gone()
@@ -111,7 +111,7 @@ def test_fail_fast_stops_the_others(env: dict[str, str], tmp_path: Path) -> None
     spec = yaml_spec.write(tmp_path / "spec.yaml", tables | {"grid": {"method": methods[::-1]}})
     told = env | {"WITNESSES": str(tmp_path / "witnesses.jsonl"), "PATIENCE_S": "0.2"}
     with driving("run", spec, "--out", "out", "--fail-fast", folder=tmp_path, env=told) as driver:
-        assert driver.wait(within_s=60) == 1, driver.said()
+        assert driver.wait(within_s=180) == 1, driver.said()
         driver.seconds_until_gone()
     runs = Results(tmp_path / "out").runs()
     assert list(runs["status"]).count("FAILED") == 1

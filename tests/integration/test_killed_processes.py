@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from comparing import assert_same_numbers
 from driving import AGENTS, Driver, driving
-from watching import completed, in_the_middle
+from watching import completed, in_the_middle, with_two_checkpoints
 from yaml_spec import METHODS
 
 from orchestrator.results import Results
@@ -19,21 +19,15 @@ pytestmark = pytest.mark.ray
 SLOW = {"PATIENCE_S": "0.06"}  # a trial takes some three seconds, with a checkpoint in five a second
 
 
-def with_two(folder: Path) -> list[str]:
-    """Runs in the middle with two checkpoints, so that one may be lost."""
-    found = in_the_middle(folder)
-    return [key for key in found if len(list(RunFolder(folder).checkpoints(key).glob("step-*"))) == 2]
-
-
 @pytest.fixture(scope="module")
 def after_a_death(
     spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Driver, int]:
     home = tmp_path_factory.mktemp("worker")
     with driving("run", spec, "--out", "out", folder=home, env=env | SLOW) as driver:
-        driver.wait_until(lambda: bool(in_the_middle(home / "out")), within_s=60)
+        driver.wait_until(lambda: bool(in_the_middle(home / "out")), within_s=180)
         driver.actors()[0].kill()
-        code = driver.wait(within_s=120)
+        code = driver.wait(within_s=180)
         driver.seconds_until_gone()
     return home / "out", driver, code
 
@@ -65,19 +59,22 @@ def test_a_killed_driver_is_resumed_bit_equal_even_from_a_damaged_checkpoint(
 ) -> None:
     folder = tmp_path / "out"
     with driving("run", spec, "--out", "out", folder=tmp_path, env=env | SLOW) as driver:
-        driver.wait_until(lambda: bool(completed(folder)) and bool(with_two(folder)), within_s=60)
+        driver.wait_until(
+            lambda: bool(completed(folder)) and bool(in_the_middle(folder) & with_two_checkpoints(folder)),
+            within_s=180,
+        )
         driver.send(signal.SIGKILL)
         driver.wait(within_s=10)
         print(f"driver killed to no process left: {driver.seconds_until_gone(besides=AGENTS):.1f} s")
     finished = completed(folder)
     rows_before = Results(folder).runs().set_index("run_key")
-    (damaged, *_) = with_two(folder)
+    (damaged, *_) = with_two_checkpoints(folder)
     newest = max(RunFolder(folder).checkpoints(damaged).glob("step-*"))
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
 
     with driving("resume", "out", folder=tmp_path, env=env) as driver:
-        assert driver.wait(within_s=90) == 0, driver.said()
+        assert driver.wait(within_s=180) == 0, driver.said()
         assert newest.name in driver.stderr, "the damaged checkpoint is not reported"
         assert "the one before" in driver.stderr
     assert_same_numbers(folder, reference)

@@ -76,14 +76,14 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
     logging.getLogger("reports").addHandler(handler)
     slow = {**env, "PATIENCE_S": "0.05"}
     with driving("run", spec, "--out", "out", "--json", folder=home, env=slow) as driver:
-        driver.wait_until(lambda: bool(driver.actors()), within_s=60)
+        driver.wait_until(lambda: bool(driver.actors()), within_s=180)
         seen.seconds["first actor"] = time.monotonic() - driver.started
         _look_at_sockets(driver, seen)
         _try_to_join(seen, env, spec)
         while driver._popen.poll() is None:
             _read(seen)
             time.sleep(0.1)
-        seen.code = driver.wait(within_s=60)
+        seen.code = driver.wait(within_s=180)
         seen.seconds["whole run"] = time.monotonic() - driver.started
         seen.seconds["end to gone"] = driver.seconds_until_gone()
         seen.stdout, seen.stderr = driver.stdout, driver.stderr
@@ -117,7 +117,7 @@ def _try_to_join(seen: Watched, env: dict[str, str], spec: Path) -> None:
         seen.joined[name] = asked.returncode
     home, wrong = seen.folder.parent, env | tokens["another"] | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     with driving("run", spec, "--out", "other", "--address", address, folder=home, env=wrong) as driver:
-        seen.joined["another, as a study"] = driver.wait(within_s=15)
+        seen.joined["another, as a study"] = driver.wait(within_s=60)
         assert "a wrong one, for the Ray cluster at" in driver.stderr
 
 
@@ -224,7 +224,7 @@ def test_without_ray_the_numbers_are_the_same(watched: Watched, reference: Path)
 def again(watched: Watched, spec: Path, env: dict[str, str]) -> Iterator[tuple[Driver, dict[Path, int]]]:
     before = {path: path.stat().st_mtime_ns for path in watched.folder.rglob("*")}
     with driving("run", spec, "--out", "out", folder=watched.folder.parent, env=env) as driver:
-        driver.wait(within_s=30)
+        driver.wait(within_s=180)
         yield driver, before
 
 

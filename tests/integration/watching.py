@@ -30,6 +30,12 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+def with_two_checkpoints(folder: Path) -> set[str]:
+    """Unfinished runs that may lose their newest checkpoint."""
+    keys = [path.parent.parent.name for path in checkpoints(folder)]
+    return {key for key in keys if keys.count(key) >= 2} - completed(folder).keys()
+
+
 def in_the_middle(folder: Path, *, besides: set[Path] | None = None) -> set[str]:
     """Unfinished runs with a checkpoint that is not among `besides` and far from the last step."""
     fresh = {path for path in checkpoints(folder) - (besides or set()) if step_of(path) < NUM_STEPS * 0.6}
