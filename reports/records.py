@@ -64,7 +64,12 @@ class RunRecord:
     model: Annotated[str, Column(_TEXT, "name of the model")]
     method: Annotated[str, Column(_TEXT, "name of the method")]
     density: Annotated[
-        float | None, Column(_NUMBER, "active / all prunable weights, in (0, 1]; null where not applicable")
+        float | None,
+        Column(
+            _NUMBER,
+            "the method's target density, of the prunable weights that are not kept dense; in (0, 1], null "
+            "where not applicable",
+        ),
     ]
     ipc: Annotated[int | None, Column(_COUNT, "synthetic images per class; null where not applicable")]
     spec_json: Annotated[str, Column(_TEXT, "the resolved spec of this one job as JSON")]
@@ -84,6 +89,16 @@ class RunRecord:
     code_version: Annotated[str, Column(_TEXT, "version of pruneyard")]
     torch_version: Annotated[str, Column(_TEXT, "version of torch")]
     artifact: Annotated[str | None, Column(_TEXT, "where the run's files lie; null if it left none")]
+    identity_json: Annotated[
+        str | None,
+        Column(
+            _TEXT,
+            "the part of spec_json that may change a number; equal up to the seed for repetitions",
+        ),
+    ] = None
+    data_fingerprint: Annotated[
+        str | None, Column(_TEXT, "hash of the arrays that the run saw; null if not known")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +115,9 @@ class MetricRow:
     value: Annotated[
         float, Column(_NUMBER, "a fraction in [0, 1] or nats, never percent; NaN if the run gave NaN")
     ]
-    wall_s: Annotated[float, Column(_NUMBER, "seconds since the attempt started")]
+    wall_s: Annotated[
+        float, Column(_NUMBER, "seconds of training so far, over all attempts, evaluation excluded")
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

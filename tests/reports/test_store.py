@@ -15,6 +15,8 @@ from reports.parquet import NewerSchemaError
 from reports.records import CurveRow, Status, schema
 from reports.store import Store
 
+LATER = ["peak_memory_bytes", "identity_json", "data_fingerprint"]
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -174,12 +176,12 @@ def test_a_newer_file_is_refused_with_its_name_and_version(store):
 
 
 def test_an_older_file_gets_null_for_columns_that_came_later(store):
-    store.write(record(), [], [])
+    store.write(record(peak_memory_bytes=1, identity_json="{}", data_fingerprint="f"), [], [])
     (path,) = store.folder.table("runs").iterdir()
-    old = pq.read_table(path).drop_columns(["peak_memory_bytes"]).append_column("dropped", pa.array([1]))
+    old = pq.read_table(path).drop_columns(LATER).append_column("dropped", pa.array([1]))
     pq.write_table(old.replace_schema_metadata({records.VERSION_KEY: b"0"}), path)
     (row,) = store.runs().to_pylist()
-    assert row["peak_memory_bytes"] is None
+    assert [row[name] for name in LATER] == [None, None, None]
     assert "dropped" not in row
     assert row["run_key"] == "0123456789ab"
 
