@@ -1,4 +1,4 @@
-"""Which runs repeat one another: the same resolved spec but for the seed, on the same geometry."""
+"""Which runs repeat one another: the same but for the seed in whatever may change a number, on the same geometry."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _SAID_BY_LABELS = frozenset(
 def label_cells(runs: pa.Table) -> pd.DataFrame:
     """The runs with a column `cell` (0, 1, ...), equal for repetitions, and one per setting that differs.
 
-    Settings are named by their dotted key in the spec and listed in `frame.attrs["settings"]`. Of two runs of
+    Runs without an `identity_json` are told apart by their whole spec. Settings are named by their dotted key
+    in it and listed in `frame.attrs["settings"]`. Of two runs of
     one cell and seed (made by different versions, say) the one that ended last is kept.
     """
     frame = runs.to_pandas()
-    frame["_spec"] = pd.Series([_flat_spec(text) for text in frame["spec_json"]], dtype=object)
+    texts = frame["identity_json"].where(frame["identity_json"].notna(), frame["spec_json"])
+    frame["_spec"] = pd.Series([_flat_spec(text) for text in texts], dtype=object)
     identity = pd.Series([_canonical(spec) for spec in frame["_spec"]], dtype=object)
     frame["cell"] = _codes([frame[name] for name in GEOMETRY] + [identity])
     by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
@@ -41,7 +43,7 @@ def _flat_spec(text: str) -> dict[str, Any]:
     """Every value of a spec by its dotted key, without what does not tell cells apart."""
     spec = json.loads(text)
     if not isinstance(spec, dict):
-        raise ValueError(f"spec_json is {text[:80]!r}; it must be a JSON object")
+        raise ValueError(f"the spec of a run is {text[:80]!r}; it must be a JSON object")
     return dict(_flat({key: value for key, value in spec.items() if key not in _NO_IDENTITY}, ""))
 
 

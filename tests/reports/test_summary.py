@@ -60,6 +60,29 @@ def test_a_setting_that_differs_becomes_a_column(store):
     assert table.attrs["settings"] == ["optimizer.lr"]
 
 
+def test_runs_that_differ_only_outside_their_identity_are_one_cell(store):
+    for seed, every in enumerate((10, 500)):
+        spec = {"optimizer": {"lr": 0.1}, "evaluate_every": every, "data": {"root": f"/{seed}"}}
+        identity = json.dumps({"seed": seed, "optimizer": {"lr": 0.1}})
+        add(store, f"k{seed}", seed=seed, spec=spec, identity_json=identity)
+    (row,) = summarise(store).to_dict("records")
+    assert row["num_seeds"] == 2
+    assert summarise(store).attrs["settings"] == []
+
+
+def test_settings_come_from_the_identity_only(store):
+    for lr in (0.1, 0.2):
+        identity = json.dumps({"seed": 0, "optimizer": {"lr": lr}})
+        add(store, f"k{lr}", spec={"evaluate_every": lr}, identity_json=identity)
+    assert summarise(store).attrs["settings"] == ["optimizer.lr"]
+
+
+def test_runs_with_and_without_an_identity_may_stand_together(store):
+    add(store, "a", seed=0, spec={"x": 1})
+    add(store, "b", seed=1, spec={"y": 2}, identity_json=json.dumps({"seed": 1, "x": 1}))
+    assert len(summarise(store)) == 1
+
+
 def test_a_setting_that_only_one_method_has_is_not_shown(store):
     add(store, "a", spec={"method": {"name": "rigl", "drop": 0.3}})
     add(store, "b", method="dense", spec={"method": {"name": "dense"}})
