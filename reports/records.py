@@ -111,9 +111,9 @@ class MetricRow:
     step: Annotated[int, Column(_COUNT, "optimizer updates done")]
     epoch: Annotated[float, Column(_NUMBER, "passes over the training split, derived from step, for display")]
     split: Annotated[str, Column(_REPEATED_TEXT, "train, val, calib, test or ood")]
-    name: Annotated[str, Column(_REPEATED_TEXT, "name of the metric: accuracy, nll, ece, ...")]
+    name: Annotated[str, Column(_REPEATED_TEXT, "name of the metric: accuracy, nll, ece, flops, ...")]
     value: Annotated[
-        float, Column(_NUMBER, "a fraction in [0, 1] or nats, never percent; NaN if the run gave NaN")
+        float, Column(_NUMBER, "fractions, never percent; nats; FLOPs so far; NaN if the run gave NaN")
     ]
     wall_s: Annotated[
         float, Column(_NUMBER, "seconds of training so far, over all attempts, evaluation excluded")

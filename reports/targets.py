@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pyarrow as pa
 
@@ -10,6 +12,8 @@ from reports.records import Status
 from reports.summary import history
 
 _COSTS = ("epochs", "steps", "train_s", "train_flops")
+_FLOPS = "train/flops"
+"""Counted FLOPs of all steps so far, recorded at evaluations."""
 
 
 def to_target(
@@ -17,19 +21,18 @@ def to_target(
 ) -> pd.DataFrame:
     """One row per completed run: `cell`, labels, settings that differ, `seed`, `best`, and the costs up to the target.
 
-    A run reaches the target at its first evaluation whose value is at least it (at most, if the measure should fall).
-    Between evaluations nothing is known, so evaluate often. A run that never reaches it has NaN costs, and a mean over
-    seeds that skips it would flatter. `train_flops` is the run's total times its share of steps. `best` is the best value.
+    A run reaches the target at its first evaluation whose value is at least it (at most, if the measure should
+    fall). Between evaluations nothing is known, so evaluate often. A run that never reaches it has NaN costs,
+    and a mean over seeds that skips it would flatter. `train_flops` is the metric `train/flops` at that step,
+    NaN where it was not recorded: while the density moves it is no share of the total. `best` is the best value.
     """
     labelled = label_cells(runs)
     settings: list[str] = labelled.attrs["settings"]
     completed = labelled[labelled["status"] == Status.COMPLETED]
     points = history(metrics)
-    points = points[points["measure"] == measure].sort_values("step", kind="stable")
-    totals = completed["train_flops"].astype("float64")
     rows = [
-        _row(points[points["run_key"] == key], target=target, rises=rises, train_flops=total)
-        for key, total in zip(completed["run_key"], totals, strict=True)
+        _row(points[points["run_key"] == key], target=target, measure=measure, rises=rises)
+        for key in completed["run_key"]
     ]
     found = pd.DataFrame(rows, columns=["best", *_COSTS], index=completed.index, dtype="float64")
     shown = completed[["cell", *LABELS, *settings, "seed"]]
@@ -38,15 +41,17 @@ def to_target(
     )
 
 
-def _row(points: pd.DataFrame, *, target: float, rises: bool, train_flops: float) -> dict[str, float]:
-    """The costs of one run, from its evaluations in order and its total."""
-    if points.empty:
+def _row(points: pd.DataFrame, *, target: float, measure: str, rises: bool) -> dict[str, float]:
+    """The costs of one run from all its metric rows."""
+    measured = points[points["measure"] == measure].sort_values("step", kind="stable")
+    if measured.empty:
         return {}
-    values = points["value"]
+    values = measured["value"]
     best = {"best": float(values.max() if rises else values.min())}
-    reached = points[values >= target if rises else values <= target]
+    reached = measured[values >= target if rises else values <= target]
     if reached.empty:
         return best
     epochs, steps, train_s = (float(reached[name].iloc[0]) for name in ("epoch", "step", "wall_s"))
-    share = steps / float(points["step"].iloc[-1])
-    return best | {"epochs": epochs, "steps": steps, "train_s": train_s, "train_flops": train_flops * share}
+    counted = points.loc[(points["measure"] == _FLOPS) & (points["step"] == steps), "value"]
+    flops = float(counted.iloc[0]) if len(counted) else math.nan
+    return best | {"epochs": epochs, "steps": steps, "train_s": train_s, "train_flops": flops}

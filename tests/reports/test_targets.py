@@ -16,19 +16,34 @@ def store(tmp_path):
     return Store(RunFolder(tmp_path))
 
 
-def add(store, key, values, *, seed=0, rule="plain", split="val", **changes):
+def add(store, key, values, *, seed=0, rule="plain", flops=(), **changes):
     """A run with one evaluation every ten steps, that is every epoch, at 0.1 s a step."""
     spec = json.dumps({"seed": seed, "gradient": {"name": rule}})
-    rows = [metric(value, step=10 * i, split=split) for i, value in enumerate(values, start=1)]
+    rows = [metric(value, step=10 * i, split="val") for i, value in enumerate(values, start=1)]
+    rows += [
+        metric(value, step=10 * i, name="flops", split="train") for i, value in enumerate(flops, start=1)
+    ]
     store.write(record(key, seed=seed, spec_json=spec, **changes), rows, [])
 
 
 def test_the_first_evaluation_at_the_target_counts(store):
-    add(store, "a", [0.5, 0.8, 0.7, 0.9], train_flops=4e6)
+    add(store, "a", [0.5, 0.8, 0.7, 0.9])
     (row,) = to_target(store.runs(), store.metrics(), target=0.75).to_dict("records")
     assert (row["epochs"], row["steps"], row["best"]) == (2.0, 20.0, 0.9)
     assert row["train_s"] == pytest.approx(2.0)
-    assert row["train_flops"] == pytest.approx(2e6)
+
+
+def test_flops_are_those_counted_up_to_the_target_whatever_the_total(store):
+    add(store, "a", [0.5, 0.8, 0.9], flops=[3e6, 5e6, 5.5e6], train_flops=5.5e6)
+    assert to_target(store.runs(), store.metrics(), target=0.75)["train_flops"].tolist() == [5e6]
+
+
+def test_flops_that_were_not_counted_at_the_target_are_not_guessed_from_the_total(store):
+    add(store, "a", [0.5, 0.8, 0.9], train_flops=6e6)
+    add(store, "b", [0.5, 0.8, 0.9], seed=1, flops=[3e6], train_flops=6e6)
+    found = to_target(store.runs(), store.metrics(), target=0.75)
+    assert found["steps"].tolist() == [20.0, 20.0]
+    assert found["train_flops"].isna().all()
 
 
 def test_a_target_met_exactly_is_reached_and_one_never_met_costs_nothing_known(store):
@@ -53,7 +68,7 @@ def test_rows_tell_cells_and_seeds_apart_and_only_completed_runs_count(store):
 
 
 def test_a_measure_may_fall_and_may_be_missing(store):
-    add(store, "a", [2.0, 0.5, 0.4], train_flops=None)
+    add(store, "a", [2.0, 0.5, 0.4])
     fallen = to_target(store.runs(), store.metrics(), target=0.5, rises=False)
     assert fallen["epochs"].tolist() == [2.0]
     assert fallen["best"].tolist() == [0.4]
