@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reports import summary
 from reports.cells import GEOMETRY, LABELS, label_cells
@@ -24,7 +26,7 @@ _SIZES = ("density", "ipc")
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The tables of one or more folders. Of a run that several hold, the attempt that ended last counts."""
+    """The tables of one or more folders. A run that several hold is read from the one where it ended last."""
 
     folders: Sequence[RunFolder]
     runs: pa.Table
@@ -38,11 +40,13 @@ class Study:
             if not folder.is_dir():
                 raise ValueError(f"{folder} is no folder; give one that a run has written")
         stores = [Store(RunFolder(folder)) for folder in folders]
+        runs = [store.runs() for store in stores]
+        keys = _counted_keys(runs)
         return cls(
             folders=[store.folder for store in stores],
-            runs=pa.concat_tables([store.runs() for store in stores]),
-            metrics=pa.concat_tables([store.metrics() for store in stores]).unify_dictionaries(),
-            curves=pa.concat_tables([store.curves() for store in stores]).unify_dictionaries(),
+            runs=_rows_of(runs, keys),
+            metrics=_rows_of([store.metrics() for store in stores], keys),
+            curves=_rows_of([store.curves() for store in stores], keys),
         )
 
     @cached_property
@@ -100,6 +104,27 @@ class Study:
         """The label columns in which cells differ."""
         shown = [*LABELS, *GEOMETRY, *self.labelled.attrs["settings"]]
         return [name for name in shown if self.labelled[name].nunique(dropna=False) > 1]
+
+
+def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:
+    """For each folder the keys of the runs that are taken from it: those of which no other has a later end."""
+    ends: dict[str, tuple[datetime, int]] = {}
+    for place, table in enumerate(runs):
+        for key, end in zip(table["run_key"].to_pylist(), table["ended_at"].to_pylist(), strict=True):
+            ends[key] = max((end, place), ends.get(key, (end, place)))
+    return [
+        pa.array([key for key, (_, holder) in ends.items() if holder == place], pa.string())
+        for place in range(len(runs))
+    ]
+
+
+def _rows_of(tables: Sequence[pa.Table], keys: Sequence[pa.Array]) -> pa.Table:
+    """One table of all folders; each gives the rows of its own keys."""
+    kept = [
+        table.filter(pc.is_in(table["run_key"].cast(pa.string()), own))
+        for table, own in zip(tables, keys, strict=True)
+    ]
+    return pa.concat_tables(kept).unify_dictionaries()
 
 
 def _label_keys(row: pd.Series[Any], keys: Sequence[str]) -> list[str]:

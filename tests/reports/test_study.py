@@ -1,0 +1,37 @@
+"""What several folders hold together."""
+
+from datetime import timedelta
+
+import pytest
+from made_up_study import START, metric, record
+
+from reports import series
+from reports.layout import RunFolder
+from reports.records import CurveRow
+from reports.store import Store
+from reports.study import Study
+
+
+def write(path, value, *, key="k", hours=1, step=10):
+    path.mkdir(exist_ok=True)
+    point = CurveRow(name="reliability", step=step, key="test", x=0.9, y=value, count=100)
+    run = record(key, ended_at=START + timedelta(hours=hours))
+    Store(RunFolder(path)).write(run, [metric(value, step=step)], [point])
+
+
+@pytest.mark.parametrize("order", [("early", "late"), ("late", "early")])
+def test_a_run_in_two_folders_is_read_from_the_one_where_it_ended_last(tmp_path, order):
+    write(tmp_path / "early", 0.1, hours=1, step=20)
+    write(tmp_path / "late", 0.7, hours=2, step=10)
+    write(tmp_path / "early", 0.3, key="other", hours=1)
+    study = Study.read([tmp_path / name for name in order])
+    assert sorted(study.runs["run_key"].to_pylist()) == ["k", "other"]
+    assert sorted(study.metrics["value"].to_pylist()) == [0.3, 0.7]
+    assert sorted(study.curves["y"].to_pylist()) == [0.3, 0.7]
+
+
+def test_a_run_in_two_folders_gives_its_reliability_counts_once(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, 0.7)
+    study = Study.read([tmp_path / "a", tmp_path / "b"])
+    assert series.reliability(study.curves, study.labelled)["count"].tolist() == [100]
