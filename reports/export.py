@@ -10,6 +10,8 @@ import pandas as pd
 from reports import formats
 
 FORMATS = ("csv", "markdown", "latex")
+_FOR_PROGRAMS = ("spec_json", "identity_json", "data_fingerprint", "artifact", "error")
+"""Columns of `runs` that are too long or of no use to people."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,7 +26,7 @@ def export(frame: pd.DataFrame, format: str) -> str:
     """The table as text that ends with a newline. Raises `ValueError` for an unknown format.
 
     In Markdown and LaTeX a column with `_low` and `_high` beside it is written as mean ± half width, and
-    columns without any value are left out.
+    columns without any value or for programs only (specs, tracebacks) are left out.
     """
     if format == "csv":
         return frame.to_csv(index=False, lineterminator="\n")
@@ -41,7 +43,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     for name in frame.columns:
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in frame.columns:
             continue
-        if frame[name].notna().any():
+        if name not in _FOR_PROGRAMS and frame[name].notna().any():
             columns[name] = _texts(frame, name)
     return pd.DataFrame(columns, index=frame.index, dtype=object)
 

@@ -38,6 +38,14 @@ def test_latex_is_a_booktabs_tabular_with_escaped_text():
     assert r"50\% \& <more>" in text
 
 
+def test_what_only_programs_read_stays_in_the_csv():
+    hidden = ["spec_json", "identity_json", "data_fingerprint", "artifact", "error"]
+    frame = pd.DataFrame({"seed": [1], **{name: ["{}"] for name in hidden}})
+    assert export(frame, "csv").startswith("seed,spec_json,identity_json,")
+    assert export(frame, "markdown").splitlines()[0] == "| seed |"
+    assert r"\begin{tabular}{r}" in export(frame, "latex")
+
+
 def test_unknown_formats_are_refused():
     with pytest.raises(ValueError, match="'xlsx'; it must be one of csv, markdown, latex"):
         export(FRAME, "xlsx")
