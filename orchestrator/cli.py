@@ -51,7 +51,7 @@ class Verbs(click.Group):
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("pruneyard"), prog_name="pruneyard")
 def cli() -> None:
-    """Populations of sparse, distilled and calibrated networks: one spec in, Parquet and one HTML page out.
+    """Populations of sparse trainings on Ray: one spec in, Parquet and one HTML page out.
 
     Start with: pruneyard run quickstart
     """
@@ -97,4 +97,7 @@ def _run() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return ExitCode.FINISHED
+    except OSError as error:
+        click.echo(f"pruneyard: {error.filename or 'storage'}: {error.strerror or error}", err=True)
+        return ExitCode.USAGE
     return int(code or 0)

@@ -1,7 +1,7 @@
-"""Guesses what a plan costs: counted FLOPs, and time from finished runs of the same shape or from a short probe."""
+"""Guesses what a plan costs: counted FLOPs, and time on this machine's CPU from a short probe."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,20 +24,14 @@ class Estimate:
     slots: int
 
 
-def estimate(jobs: Sequence[Job], *, slots: int) -> Estimate:
-    """Raises what a source raises when its data is missing."""
+def estimate(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, slots: int) -> Estimate:
+    """Of all jobs, `slots` at once."""
     flops = seconds = 0.0
     for job in jobs:
-        data = _loaded(job.workload.data)
-        job_flops, steps = _work(job, data)
+        job_flops, steps = _work(job, data[job.workload.data])
         flops += job_flops
         seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s()
     return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
-
-
-@cache
-def _loaded(source: Source) -> Dataset:
-    return source.load()
 
 
 def _work(job: Job, data: Dataset) -> tuple[float, int]:

@@ -1,9 +1,13 @@
 """Runs a study in this process, one job after the other: a debugger works, the numbers are those of Ray."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
+
 from orchestrator.monitor import Monitor
-from orchestrator.process import Pristine
+from orchestrator.process import Numerics, Pristine
+from orchestrator.slots import num_slots
 from orchestrator.spec import Resources
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Setting, Trial
@@ -23,15 +27,20 @@ def run_local(
     show: Callable[[], None],
     fail_fast: bool,
 ) -> None:
-    """Every order until the end, or until `stop` is asked for."""
+    """Every order until the end, or until `stop` is asked for. Raises `UsageError` where a trial wants more than there is.
+
+    The caller's threads, default dtype and global generators are given back as they were.
+    """
+    num_slots(resources, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
     setting = Setting(
         study=study,
         folder=RunFolder(folder.path.resolve()),  # a trial may change the working directory
         threads=resources.cpus,
+        device=torch.device("cuda" if resources.gpus else "cpu"),
         load_data=data.__getitem__,
         should_stop=lambda: stop.requested,
     )
-    pristine = Pristine.here()
+    pristine, numerics = Pristine.here(), Numerics.here()
     try:
         for order in orders:
             if stop.requested:
@@ -47,3 +56,4 @@ def run_local(
                 stop.ask()
     finally:
         pristine.restore(threads=resources.cpus)
+        numerics.restore()

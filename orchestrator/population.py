@@ -13,6 +13,7 @@ from orchestrator.errors import ClusterError, UsageError
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Plan, make_plan
+from orchestrator.preflight import check_jobs, load_data
 from orchestrator.results import Results
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stopping import StopRequest, stop_request
@@ -80,7 +81,10 @@ def run(
     shown = display or Silent()
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
-        work = _Work(plan, monitor, stop, lambda: shown.show(monitor), fail_fast, _data_of(orders))
+        jobs = [order.job for order in orders]
+        data = load_data(jobs)
+        check_jobs(jobs, data, origin=resolved.name)
+        work = _Work(plan, monitor, stop, lambda: shown.show(monitor), fail_fast, data)
         if local:
             _run_in_process(orders, work)
         else:
@@ -115,14 +119,6 @@ class _Work:
         }
 
 
-def _data_of(orders: Sequence[Order]) -> dict[Source, Dataset]:
-    """Every data set of the orders, read once. Raises `UsageError`, before any job starts, where one cannot be read."""
-    try:
-        return {source: source.load() for source in dict.fromkeys(order.job.workload.data for order in orders)}
-    except ValueError as error:
-        raise UsageError(f"data: {error}") from error
-
-
 def _run_in_process(orders: list[Order], work: _Work) -> None:
     work.monitor.expect(orders)
     run_local(orders, **work.arguments())
@@ -139,20 +135,31 @@ def _run_on_ray(orders: list[Order], work: _Work, *, address: str) -> None:
             while orders and not work.stop.requested:
                 work.monitor.expect(orders)
                 died = run_study(orders, session=joined, **work.arguments())
-                orders = _after_deaths(orders, died, deaths, work.plan, work.monitor)
+                orders = _after_deaths(orders, died, deaths, work)
     except ConnectionError as error:
         raise ClusterError(str(error)) from error
 
 
 def _after_deaths(
-    orders: Sequence[Order], died: Mapping[str, str], deaths: dict[str, int], plan: Plan, monitor: Monitor
+    orders: Sequence[Order], died: Mapping[str, str], deaths: dict[str, int], work: _Work
 ) -> list[Order]:
-    """Records every attempt whose process died; returns the next attempts of those that get another."""
+    """Records every attempt whose process died; returns the next attempts of those that get another.
+
+    An attempt that ended without a record, without a death and without a stop is what Tune does not raise: it is said.
+    """
+    plan, monitor, stopping = work.plan, work.monitor, work.stop.requested
     store, again = Store(plan.folder), []
     recorded = store.statuses()
     for order in orders:
         key = order.job.key
-        if key not in died or recorded.get(key, (None, 0))[1] >= order.attempt:
+        status, newest = recorded.get(key, (None, 0))
+        if newest >= order.attempt:
+            if key in died and status is Status.FAILED:  # it wrote its record and then lost its device
+                monitor.end(key, Status.FAILED, died[key].strip().splitlines()[-1])
+            continue
+        if key not in died:
+            if not stopping:
+                logger.warning("%s (%s) ended without a record; run again to repair", key, order.job.label)
             continue
         now = datetime.now(UTC)
         error = f"the process of this trial died\n{died[key]}"
@@ -160,7 +167,7 @@ def _after_deaths(
             make_record(
                 order,
                 study=plan.spec.name,
-                status=Status.FAILED,
+                status=Status.INTERRUPTED if stopping else Status.FAILED,
                 started_at=now,
                 wall_s=0.0,
                 device="unknown",
@@ -170,7 +177,9 @@ def _after_deaths(
             [],
         )
         deaths[key] = deaths.get(key, 0) + 1
-        if deaths[key] < MAX_DEATHS:
+        if stopping:
+            monitor.end(key, Status.INTERRUPTED)
+        elif deaths[key] < MAX_DEATHS:
             logger.warning("the process of %s (%s) died; it goes on from its checkpoint", key, order.job.label)
             again.append(Order(job=order.job, attempt=order.attempt + 1))
         else:

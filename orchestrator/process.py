@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,33 @@ class Pristine:
                 os.environ[name] = value
         os.chdir(self.folder)
         reset_numerics(threads=threads)
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What a caller's own code may rely on, kept while trials run in its process."""
+
+    threads: int
+    dtype: torch.dtype
+    python_state: tuple[Any, ...]
+    numpy_state: Mapping[str, Any]
+    torch_state: torch.Tensor
+
+    @classmethod
+    def here(cls) -> "Numerics":
+        """As they stand now."""
+        numpy_state: Any = np.random.get_state(legacy=False)
+        return cls(
+            torch.get_num_threads(), torch.get_default_dtype(), random.getstate(), numpy_state, torch.get_rng_state()
+        )
+
+    def restore(self) -> None:
+        """Gives them back."""
+        torch.set_num_threads(self.threads)
+        torch.set_default_dtype(self.dtype)
+        random.setstate(self.python_state)
+        np.random.set_state(dict(self.numpy_state))
+        torch.set_rng_state(self.torch_state)
 
 
 def reset_numerics(*, threads: int) -> None:

@@ -44,6 +44,7 @@ class Job:
     kind: str
     workload: Workload
     resolved: Mapping[str, Any]  # plain data, every default filled in
+    identity: Mapping[str, Any]  # the part of it that the key is a hash of
 
     @property
     def label(self) -> str:
@@ -112,6 +113,8 @@ def load_spec(
     `overrides` sets dotted keys to one value each, `axes` adds axes to the grid. Raises `SpecError` with every problem found.
     """
     if isinstance(source, Spec):
+        if not overrides and not axes:
+            return source
         source = dict(source.tables)
     document = read_document(source)
     tables, changed = _changed(document.tables, plain(overrides or {}), plain(axes or {}))
@@ -144,10 +147,12 @@ def _changed(
 
     A key of the job becomes an axis of one value, which also wins over what an axis of the spec would choose.
     """
+    for key in overrides.keys() & axes.keys():
+        raise UsageError(f"{key}: is both set and an axis on the command line; give one of the two")
     header = set(hints_of(Header))
     grid = dict(tables.get("grid") or {}) if isinstance(tables.get("grid") or {}, Mapping) else {}
     changed = dict(tables)
-    for key, value in overrides.items():
+    for key, value in sorted(overrides.items(), key=lambda item: item[0] != "grid"):  # a whole grid first
         head = key.split(".")[0]
         if key == "grid":
             if not isinstance(value, Mapping):
@@ -177,6 +182,7 @@ class _Validation:
     def __init__(self, document: Document, tables: Mapping[str, Any], changed: frozenset[str]) -> None:
         self.document, self.tables, self.changed = document, tables, changed
         self.problems: list[Problem] = []
+        self.useless: list[str] = []
 
     def report(self, key: str, message: str) -> None:
         """A problem at a dotted key; its line is that of the key or of the nearest table around it."""
@@ -196,7 +202,12 @@ class _Validation:
         jobs = self._jobs(header, job_class) if job_class is not None else []
         if self.problems or header is None:
             raise SpecError(self.document.origin, self.problems)
-        return Spec(header=header, jobs=tuple(jobs), tables=self.tables)
+        return Spec(header=header, jobs=tuple(jobs), tables=self._without(self.useless))
+
+    def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
+        """The tables without axes that the command line left nothing to apply to, so that they can be read again."""
+        grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
+        return {**self.tables, "grid": grid} if axes else self.tables
 
     def _header(self) -> tuple[Header | None, type[Any] | None]:
         kind = self.tables.get("kind")
@@ -245,7 +256,9 @@ class _Validation:
                     break
                 jobs.setdefault(job.key, job)
         for axis in axes:
-            if axis.key not in applied and not self._replaced(axis.key):
+            if axis.key not in applied and self._replaced(axis.key):
+                self.useless.append(axis.key)
+            elif axis.key not in applied:
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
                 hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
                 self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
@@ -265,5 +278,9 @@ class _Validation:
         if workload is None or header is None:
             return None
         return Job(
-            key=run_key(header.kind, workload), kind=header.kind, workload=workload, resolved=encode(workload)
+            key=run_key(header.kind, workload),
+            kind=header.kind,
+            workload=workload,
+            resolved=encode(workload),
+            identity=encode(workload, identity_only=True),
         )

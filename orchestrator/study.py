@@ -1,7 +1,6 @@
 """One Ray Tune study: Tune schedules processes, and nothing it writes or remembers is read again."""
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from cluster.session import Session
-from orchestrator.errors import UsageError
 from orchestrator.monitor import Monitor
+from orchestrator.slots import num_slots
 from orchestrator.spec import Resources
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
@@ -42,7 +41,7 @@ def run_study(
 
     Data is shared read-only through the object store: one copy a node, however many trials.
     """
-    slots = num_slots(resources, session)
+    slots = num_slots(resources, cpus=session.cpus, gpus=session.gpus)
     shared = {source: ray.put(dataset) for source, dataset in data.items()}
     actor = tune.with_parameters(
         TrialActor,
@@ -51,6 +50,7 @@ def run_study(
         folder=folder.path.resolve(),
         stop_mark=stop.mark.resolve(),
         threads=resources.cpus,
+        gpus=resources.gpus,
         data=shared,
     )
     watch = _Watch(orders, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast)
@@ -77,20 +77,6 @@ def run_study(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return watch.deaths
-
-
-def num_slots(resources: Resources, session: Session) -> int:
-    """How many trials fit at once. Raises `UsageError` with the numbers where not even one does."""
-    if resources.cpus > session.cpus or resources.gpus > session.gpus:
-        wanted = f"{resources.cpus} CPUs and {resources.gpus:g} GPUs"
-        raise UsageError(
-            f"resources: one trial wants {wanted}; the cluster has {session.cpus:g} CPUs and {session.gpus:g} GPUs"
-        )
-    by_cpus = math.floor(session.cpus / resources.cpus)
-    if not resources.gpus:
-        return by_cpus
-    per_gpu = math.floor(1 / resources.gpus) if resources.gpus < 1 else 1 / resources.gpus
-    return min(by_cpus, math.floor(session.gpus * per_gpu))
 
 
 def _short_name(trial: TuneTrial) -> str:

@@ -39,6 +39,7 @@ class Setting:
     study: str
     folder: RunFolder
     threads: int
+    device: torch.device
     load_data: Callable[[Source], Dataset]
     should_stop: Callable[[], bool]
 
@@ -56,11 +57,13 @@ class Report:
 
 
 class Trial:
-    """Whatever a job raises becomes its record: `advance` itself fails only where the record cannot be written."""
+    """Whatever a job raises becomes its record: `advance` itself fails only where that cannot be written, or where the
+    device is lost and this process with it.
+    """
 
     def __init__(self, order: Order, setting: Setting, *, trial_id: str | None = None) -> None:
         self.order, self.setting, self.trial_id = order, setting, trial_id
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = setting.device
         self.report = Report(run_key=order.job.key)
         self._metrics: list[Metric] = []
         self._curves: list[CurvePoint] = []
@@ -78,11 +81,13 @@ class Trial:
         """Runs on to the next evaluation, or to the end."""
         try:
             progress = next(self._progress)
+            if progress.outcome is not None:
+                self._leave_artifact(progress.outcome)
         except InterruptedJobError as interruption:
             return self._end(Status.INTERRUPTED, step=interruption.step)
         except torch.AcceleratorError:
             self._end(Status.FAILED, error=traceback.format_exc())
-            raise  # the device's context is lost, and this process with it
+            raise
         except Exception:
             return self._end(Status.FAILED, error=traceback.format_exc())
         self._metrics += progress.metrics
@@ -90,7 +95,6 @@ class Trial:
         self._keep(progress)
         if progress.outcome is None:
             return self.report
-        self._leave_artifact(progress.outcome)
         return self._end(Status.COMPLETED, outcome=progress.outcome)
 
     def _keep(self, progress: Progress) -> None:
@@ -129,7 +133,11 @@ class Trial:
             device=torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             outcome=outcome,
             artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
+            data_fingerprint=self._data_fingerprint() if outcome else None,
         )
+
+    def _data_fingerprint(self) -> str:
+        return self.setting.load_data(self.order.job.workload.data).fingerprint
 
     def _leave_artifact(self, outcome: Outcome) -> None:
         """Network, masks and predictions; the manifest comes last, so that where it stands, they stand too."""
@@ -147,6 +155,7 @@ class Trial:
             "attempt": self.order.attempt,
             "kind": self.order.job.kind,
             "spec": self.order.job.resolved,
+            "data_fingerprint": self._data_fingerprint(),
             "files": sorted([*tensors, *(["predictions.parquet"] if predictions else [])]),
             "code_version": version("pruneyard"),
         }
@@ -165,6 +174,7 @@ def make_record(
     error: str | None = None,
     outcome: Outcome | None = None,
     artifact: str | None = None,
+    data_fingerprint: str | None = None,
 ) -> RunRecord:
     """The row of one attempt in `runs`."""
     job, resolved = order.job, order.job.resolved
@@ -190,6 +200,8 @@ def make_record(
         density=getattr(job.workload, "density", None),
         ipc=getattr(job.workload, "ipc", None),
         spec_json=canonical(resolved),
+        identity_json=canonical(job.identity),
+        data_fingerprint=data_fingerprint,
         started_at=started_at,
         ended_at=datetime.now(UTC),
         wall_s=wall_s,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from orchestrator.process import Pristine
@@ -31,6 +32,7 @@ class TrialActor(tune.Trainable):
         folder: Path,
         stop_mark: Path,
         threads: int,
+        gpus: float,
         data: Mapping[Source, ray.ObjectRef[Dataset]],
     ) -> None:
         """Called once per process; `config` names the first trial by its place in `orders`."""
@@ -51,6 +53,7 @@ class TrialActor(tune.Trainable):
             study=study,
             folder=RunFolder(folder),
             threads=threads,
+            device=torch.device("cuda" if gpus else "cpu"),
             load_data=load_data,
             should_stop=stop_mark.exists,
         )

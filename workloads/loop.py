@@ -60,7 +60,7 @@ def train(
     )
     saved = context.checkpoints.load(device)
     if saved is not None:
-        training.restore(saved)
+        training.restore(saved, data=data.fingerprint)
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
     augment_stream = torch.Generator()
@@ -109,7 +109,7 @@ def train(
         stopping = now - asked_at >= ASK_EVERY_S and context.should_stop()
         if stopping or now - saved_at >= budget.checkpoint_every_s:
             training.stop_clock()
-            context.checkpoints.save(training.checkpoint())
+            context.checkpoints.save(training.checkpoint(data=data.fingerprint))
             training.start_clock()
             saved_at = time.monotonic()
         if stopping:
@@ -117,7 +117,7 @@ def train(
         asked_at = now if now - asked_at >= ASK_EVERY_S else asked_at
 
     training.stop_clock()
-    context.checkpoints.save(training.checkpoint())
+    context.checkpoints.save(training.checkpoint(data=data.fingerprint))
     mean_loss = training.take_losses()
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
@@ -151,6 +151,7 @@ def metrics_at(
     }
     named["train", "loss"] = mean_loss
     named["train", "density"] = training.density()
+    named["train", "flops"] = training.train_flops
     named["train", "explored"] = training.explored_share()
     named |= {("train", name): value for name, value in training.rule.numbers.items()}
     return [

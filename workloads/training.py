@@ -279,8 +279,8 @@ class Training:
         masks = self.sparse.masks
         return {n: float(masks[n].double().mean()) if n in masks else 1.0 for n in self.weights}
 
-    def checkpoint(self) -> Checkpoint:
-        """All that a bit-equal continuation needs."""
+    def checkpoint(self, *, data: str) -> Checkpoint:
+        """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
         groups: dict[str, Tensors] = {
             "network": self.network.state_dict(),
             "rule": self.rule.tensors,
@@ -300,6 +300,7 @@ class Training:
                 "losses": self.losses[: self.num_losses].clone(),
             },
             meta={
+                "data": data,
                 "num_steps": self.num_steps,
                 "train_flops": self.train_flops,
                 "train_s": self.train_s,
@@ -308,8 +309,11 @@ class Training:
             },
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to another budget."""
+    def restore(self, checkpoint: Checkpoint, *, data: str) -> None:
+        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to another budget or other data."""
+        if checkpoint.meta["data"] != data:
+            found = checkpoint.meta["data"]
+            raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
         if checkpoint.meta["num_steps"] != self.num_steps:
             found = checkpoint.meta["num_steps"]
             raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {self.num_steps}")

@@ -104,6 +104,10 @@ class Workload(Protocol):
         """Goes on from the newest good checkpoint of the context, or starts."""
         ...
 
+    def check(self, data: Dataset) -> list[str]:
+        """Warnings about what the job would do on this data; raises `ValueError` where it cannot be run."""
+        ...
+
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
         """FLOPs of one forward pass of one sample of the dense network, for cost estimates."""
         ...

@@ -17,6 +17,8 @@ from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
 
+SHORTEST_KEY = 8  # as the live table shows them
+
 
 @click.command("explain")
 @click.argument("subject", metavar="RUN_KEY|SPEC")
@@ -45,8 +47,10 @@ def _looks_like_key(text: str) -> bool:
 
 
 def _row(folder: Path, key: str) -> dict[str, Any] | None:
+    """The run whose key this is, or the only one whose key starts so."""
     rows = Store(RunFolder(folder)).runs().to_pylist()
-    return next((row for row in rows if row["run_key"] == key), None)
+    found = [row for row in rows if row["run_key"].startswith(key)] if len(key) >= SHORTEST_KEY else []
+    return found[0] if len(found) == 1 else None
 
 
 def _of_run(row: Mapping[str, Any]) -> Iterator[str]:
@@ -74,8 +78,9 @@ def _of_job(job: Job, plan: Plan) -> Iterator[str]:
 
 def _nearest(job: Job, plan: Plan) -> Iterator[str]:
     """The fields in which the most similar recorded run differs."""
-    runs = Store(plan.folder).runs().select(["run_key", "spec_json"]).to_pylist()
-    compared = [(row["run_key"], list(differences(json.loads(row["spec_json"]), job.resolved))) for row in runs]
+    runs = Store(plan.folder).runs().select(["run_key", "spec_json", "identity_json"]).to_pylist()
+    specs = {row["run_key"]: json.loads(row["identity_json"] or row["spec_json"]) for row in runs}
+    compared = [(key, list(differences(spec, job.identity))) for key, spec in specs.items()]
     if compared:
         key, found = min(compared, key=lambda pair: len(pair[1]))
         yield f"the most similar run there, {key}, differs in:"

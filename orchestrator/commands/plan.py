@@ -12,9 +12,11 @@ from rich.text import Text
 
 from orchestrator.commands.run import axis_option, changes, json_option, out_option, set_option
 from orchestrator.display import duration
+from orchestrator.errors import UsageError
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.plan import Plan, make_plan
 from orchestrator.population import default_folder
+from orchestrator.preflight import check_jobs, load_data
 from orchestrator.spec import load_spec
 from orchestrator.terminal import stdout_console
 from reports.formats import amount
@@ -45,10 +47,15 @@ def command(spec: str, out: Path | None, sets: Sequence[str], axes: Sequence[str
 def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
     cores = os.cpu_count() or 1
     slots = max(1, cores // plan.spec.header.resources.cpus)
+    jobs = [order.job for order in plan.orders()]
     try:
-        return estimate([order.job for order in plan.orders()], slots=slots), None
-    except DataNotFoundError as error:
-        return None, str(error)
+        data = load_data(jobs)
+    except UsageError as error:
+        if isinstance(error.__cause__, DataNotFoundError):
+            return None, str(error.__cause__)
+        raise
+    check_jobs(jobs, data, origin=plan.spec.name)
+    return estimate(jobs, data, slots=slots), None
 
 
 def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import json
 import click
 
 from orchestrator.schema import spec_schema
+from reports.records import schema_markdown
 
 
 @click.command("schema")
-def command() -> int:
+@click.option("--tables", is_flag=True, help="The Parquet tables' columns instead, as Markdown.")
+def command(tables: bool) -> int:
     """Print the JSON Schema; in an editor: `# yaml-language-server: $schema=FILE` on a spec's first line."""
-    click.echo(json.dumps(spec_schema(), indent=1))
+    click.echo(schema_markdown() if tables else json.dumps(spec_schema(), indent=1))
     return 0

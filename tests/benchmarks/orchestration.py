@@ -18,9 +18,10 @@ from ray import tune
 from cluster.session import Session, session
 from orchestrator.monitor import Monitor
 from orchestrator.plan import make_plan
+from orchestrator.slots import num_slots
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stopping import StopRequest
-from orchestrator.study import num_slots, run_study
+from orchestrator.study import run_study
 from orchestrator.trial import Order
 from reports.layout import RunFolder
 from reports.records import Status
@@ -87,7 +88,9 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> flo
         tune.with_resources(tune.with_parameters(trial, orders=orders, data=data), {"cpu": 1}),
         param_space={"index": tune.grid_search(list(range(len(orders))))},
         tune_config=tune.TuneConfig(
-            reuse_actors=reuse, max_concurrent_trials=num_slots(spec.header.resources, joined)
+            reuse_actors=reuse, max_concurrent_trials=num_slots(
+                spec.header.resources, cpus=joined.cpus, gpus=joined.gpus
+            )
         ),
         run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0),
     )

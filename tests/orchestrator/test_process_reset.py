@@ -56,6 +56,7 @@ def dirty(folder):
 
 
 os.environ["TO_BE_KEPT"] = "1"
+data_folder = os.environ.get("PRUNEYARD_DATA")
 scratch = sys.argv[1]
 os.makedirs(f"{scratch}/elsewhere")
 warnings.simplefilter("ignore")
@@ -66,7 +67,7 @@ dirty(f"{scratch}/elsewhere")
 pristine.restore(threads=1)
 assert torch.get_num_threads() == 1
 assert (os.getcwd(), os.environ["TO_BE_KEPT"]) == (here, "1")
-assert "LEFT_BEHIND" not in os.environ and "PRUNEYARD_DATA" not in os.environ
+assert "LEFT_BEHIND" not in os.environ and os.environ.get("PRUNEYARD_DATA") == data_folder
 assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
 assert not torch.is_autocast_enabled("cpu") and not torch.are_deterministic_algorithms_enabled()
 assert torch.get_float32_matmul_precision() == "highest" and not torch.is_anomaly_enabled()

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from workloads.data.dataset import Source
+import torch
+
+from workloads.data.dataset import Dataset, Source
 from workloads.loop import train
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin
 from workloads.recipe import Recipe
+from workloads.seeding import global_stream, stream
 from workloads.sparse.flops import macs_of
+from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater
 from workloads.workload import Context, Progress
 
@@ -34,6 +38,19 @@ class SparseJob(Recipe):
         """Goes on from the newest good checkpoint of the context, or starts."""
         data = context.load_data(self.data)
         yield from train(self, model=self.model, method=self.method, data=data, seed=self.seed, context=context)
+
+    def check(self, data: Dataset) -> list[str]:
+        """Builds the network and its first masks. Warns of a method that would never move a mask in this budget."""
+        with global_stream(self.seed, "init"):
+            network = self.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
+        weights = {name: weight.detach() for name, weight in prunable_weights(network).items()}
+        self.method.start(weights, generator=stream(self.seed, "masks"))
+        self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
+        num_steps = self.budget.num_steps(len(data.train))
+        every = getattr(getattr(self.method, "schedule", None), "every", None)
+        if every is None or any(self.method.is_due(step, num_steps=num_steps) for step in range(num_steps)):
+            return []
+        return [f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated"]
 
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
         """FLOPs (2 per multiply-add) of one sample through the dense network."""

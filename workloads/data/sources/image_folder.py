@@ -30,6 +30,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(FileSource, HoldsOutTest):
     path: str  # absolute, or relative to one of the folders searched
+    root: str | None = None  # part of the run key here: other folders hold other pictures
     resize: int | None = None  # side in pixels; needed where the pictures differ in size
 
     def __post_init__(self) -> None:

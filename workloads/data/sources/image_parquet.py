@@ -28,6 +28,7 @@ __all__ = ["ImageParquet"]
 @dataclass(frozen=True, kw_only=True)
 class ImageParquet(FileSource, HoldsOutTest):
     path: str  # folder: absolute, or relative to one of the folders searched
+    root: str | None = None  # part of the run key here: other folders hold other pictures
     image_column: str = "img"
     label_column: str = "label"
     classes: tuple[str, ...] = ()  # names by label; () takes 0 ... the largest training label

@@ -1,0 +1,104 @@
+"""What is refused, or warned of, once the data is at hand and before any job starts."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.errors import SpecError, UsageError
+from orchestrator.population import run
+from orchestrator.preflight import check_jobs, load_data
+from orchestrator.slots import num_slots
+from orchestrator.spec import Resources, Spec, load_spec
+
+TABLES = {
+    "name": "small",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 200, "max_test": 50},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "rigl", "density": 0.5, "schedule": {"every": 2}},
+    "budget": {"steps": 6, "batch_size": 16},
+}
+
+
+def checked(spec: Spec) -> None:
+    check_jobs(spec.jobs, load_data(spec.jobs), origin="small")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model", "vgg19", "vgg19 rigl"),
+        ("method.keep_dense", ["nowhere"], "keep_dense"),
+        ("augment", {"pad": 8, "pad_mode": "reflect"}, "pad is 8"),
+    ],
+)
+def test_what_no_job_could_do_is_refused_before_any_starts(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        run(load_spec(TABLES, overrides={key: value, "seeds": 2}), tmp_path / "out", local=True)
+    assert not (tmp_path / "out" / "results").exists()
+
+
+def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        checked(load_spec(TABLES, overrides={"method.schedule.every": 100, "seeds": 3}))
+    assert [record.getMessage() for record in caplog.records] == [
+        "method.schedule.every is 100, but the budget has 6 steps: masks will never be updated"
+    ]
+
+
+def test_nothing_is_said_of_a_sound_spec(caplog: pytest.LogCaptureFixture) -> None:
+    checked(load_spec(TABLES))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "slots"),
+    [
+        (Resources(), 2, 0, 2),
+        (Resources(cpus=2), 5, 0, 2),
+        (Resources(gpus=0.25), 16, 1, 4),
+        (Resources(gpus=0.3), 16, 2, 6),
+        (Resources(gpus=2), 16, 8, 4),
+        (Resources(cpus=4, gpus=0.25), 8, 4, 2),
+    ],
+)
+def test_slots_are_what_the_scarcer_of_cpus_and_gpus_allows(
+    resources: Resources, cpus: float, gpus: float, slots: int
+) -> None:
+    assert num_slots(resources, cpus=cpus, gpus=gpus) == slots
+
+
+@pytest.mark.parametrize("resources", [{"gpus": 512}, {"cpus": 4096}])
+def test_running_without_ray_refuses_what_the_machine_does_not_have(
+    tmp_path: Path, resources: dict[str, int]
+) -> None:
+    with pytest.raises(UsageError, match="one trial wants"):
+        run(load_spec(TABLES, overrides={"resources": resources}), tmp_path / "out", local=True)
+
+
+def test_running_without_ray_leaves_the_callers_numerics_alone(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(3)
+    try:
+        before = torch.get_rng_state()
+        run(load_spec(TABLES), tmp_path / "out", local=True)
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_runs_that_differ_in_intervals_only_are_one_cell(tmp_path: Path) -> None:
+    run(load_spec(TABLES), tmp_path / "out", local=True)
+    results = run(
+        load_spec(TABLES, overrides={"seeds": 2, "budget.evaluate_every": 0}), tmp_path / "out", local=True
+    )
+    summary = results.summary()
+    assert summary["num_seeds"].tolist() == [2]
+    assert results.runs()["data_fingerprint"].nunique() == 1
