@@ -1,5 +1,7 @@
 """How every number of the page was computed, and whether more of it is better."""
 
+import math
+
 LARGER_IS_BETTER = {
     "accuracy": True,
     "nll": False,
@@ -11,6 +13,8 @@ LARGER_IS_BETTER = {
     "aupr_out": True,
     "fpr95": False,
 }
+
+_BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {"nll": (0.0, math.inf), "brier": (0.0, 2.0)}
 
 METRICS = {
     "accuracy": "Share of samples whose largest logit is that of the label. Fraction in [0, 1].",
@@ -36,8 +40,8 @@ TERMS = {
     "how far single runs spread, and it may reach beyond 0 or 1. With one seed there is no interval.",
     "bold": "The interval lies beyond those of all other rows on the same data and model. Nothing is bold"
     " if any of them rests on a single seed. No other ranking is claimed.",
-    "density": "Active weights divided by all weights of the prunable tensors (convolutions and linear "
-    "layers).",
+    "density": "The method's target: active weights divided by all weights of the prunable tensors (convolutions and "
+    "linear layers) that are not kept dense. What each layer has at the end is shown as its own density.",
     "explored": "Weights that were active in any training step so far, divided by all weights of the prunable "
     "tensors. A network that starts dense has explored everything.",
     "pruned run": "Stopped early by the scheduler. Its values are kept in the tables but never averaged "
@@ -48,6 +52,11 @@ TERMS = {
     "training time": "Seconds spent in training steps, without set-up and evaluation; depends on the "
     "machine.",
 }
+
+
+def bounds(measure: str) -> tuple[float, float]:
+    """The values that `split/name` can have at all; infinite where nothing is known."""
+    return _BOUNDS.get(measure.partition("/")[2], (-math.inf, math.inf))
 
 
 def terms(measures: list[str]) -> dict[str, str]:

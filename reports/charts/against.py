@@ -14,7 +14,9 @@ _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 
 def against_density(study: Study, measure: str) -> list[Figure]:
     """The figure over densities; none where no cell has one."""
-    return _figure(study, measure, x="density", title="density (active / all prunable weights)")
+    return _figure(
+        study, measure, x="density", title="target density (active / prunable weights not kept dense)"
+    )
 
 
 def against_ipc(study: Study, measure: str) -> list[Figure]:
@@ -56,15 +58,17 @@ def _chart(
     base = alt.Chart(marks.rows(points, [x, *_COLUMNS])).encode(
         x=alt.X(f"{x}:Q", title=x_title, scale=scale, axis=axis), color=marks.color(styles, "series")
     )
-    up = alt.Y("mean:Q", title=marks.words(measure), scale=alt.Scale(zero=False, padding=12))
+    domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
+    scale = alt.Scale(domain=list(domain), nice=False)
+    up = alt.Y("mean:Q", title=marks.words(measure), scale=scale)
     span = {"y": alt.Y("low:Q", title=marks.words(measure)), "y2": alt.Y2("high:Q")}
     lines = base.mark_line(strokeWidth=1.5, opacity=0.55).encode(y=up)
-    bars = base.mark_rule(strokeWidth=1.5).encode(**span)
+    bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(**span)
     symbols = base.mark_point(filled=True, size=80, opacity=1).encode(
         y=up, shape=marks.shape(styles, "series"), tooltip=marks.tooltip("label", measure)
     )
     reference = alt.Chart(marks.rows(dense, _COLUMNS))
-    band = reference.mark_rect(color=palette.REFERENCE, opacity=0.13).encode(**span)
+    band = reference.mark_rect(color=palette.REFERENCE, opacity=0.13, clip=True).encode(**span)
     rule = reference.mark_rule(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.5).encode(
         y=up, tooltip=marks.tooltip("label", measure)
     )

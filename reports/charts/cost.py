@@ -49,8 +49,9 @@ def _chart(points: pd.DataFrame, *, x: str, x_title: str, measure: str, styles: 
         x=alt.X(f"{x}:Q", title=x_title, scale=scale, axis=axis),
         color=marks.color(styles, "series"),
     )
-    up = alt.Y("mean:Q", title=marks.words(measure), scale=alt.Scale(zero=False, padding=12))
-    bars = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(
+    domain = list(marks.domain(measure, points))
+    up = alt.Y("mean:Q", title=marks.words(measure), scale=alt.Scale(domain=domain, nice=False))
+    bars = base.mark_rule(strokeWidth=1.2, opacity=0.6, clip=True).encode(
         y=alt.Y("low:Q", title=marks.words(measure)), y2="high:Q"
     )
     tooltip = [*marks.tooltip("label", measure), alt.Tooltip(f"{x}:Q", title=x_title, format=".3~s")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from reports import series
@@ -36,7 +37,8 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
     is_dense = table["method"] == DENSE
     shown = table if is_dense.all() else table[~is_dense]
     styles = marks.ramp(shown)
-    domain = (float(points["mean"].min()), float(points["mean"].max()))
+    is_wide = _is_wide(measure, points)
+    domain = _wide_domain(points) if is_wide else marks.domain(measure, points)
     plots = []
     for (field, name), group in shown.groupby(["field", "series"], sort=False):
         own = points[points["cell"].isin(group["cell"])]
@@ -44,7 +46,7 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
         dense = points[points["cell"].isin(behind["cell"])]
         names = ", ".join(dict.fromkeys(own["line"]))
         text = f"{marks.words(measure)} by epoch for {marks.joined(field, name)}, lines: {names}"
-        chart, hover = _chart(own, dense, measure=measure, styles=styles, domain=domain)
+        chart, hover = _chart(own, dense, measure=measure, styles=styles, domain=domain, is_wide=is_wide)
         plots.append(Plot(title=marks.joined(field, name), words=text, chart=chart, hover=hover))
     legend = marks.entries(styles, shown["line"], lines=True)
     return draw(
@@ -56,6 +58,19 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
     )
 
 
+def _is_wide(measure: str, points: pd.DataFrame) -> bool:
+    """Whether a logarithmic axis is needed and possible."""
+    least, most = points["mean"].min(), points["mean"].max()
+    return measure.endswith(("/nll", "/loss")) and bool(least > 0 and most / least > 8)
+
+
+def _wide_domain(points: pd.DataFrame) -> tuple[float, float]:
+    """All means and bands, but no lower than half the smallest mean: a band may reach below zero."""
+    values = points[["mean", "low", "high"]].to_numpy(dtype="float64")
+    finite = values[np.isfinite(values)]
+    return max(float(finite.min()), float(points["mean"].min()) / 2), float(finite.max())
+
+
 def _chart(
     points: pd.DataFrame,
     dense: pd.DataFrame,
@@ -63,9 +78,9 @@ def _chart(
     measure: str,
     styles: marks.Styles,
     domain: tuple[float, float],
+    is_wide: bool,
 ) -> tuple[Chart, alt.Chart]:
     """The chart, and the invisible points that answer the pointer."""
-    is_wide = measure.endswith(("/nll", "/loss")) and domain[0] > 0 and domain[1] / domain[0] > 8
     scale = alt.Scale(type="log" if is_wide else "linear", domain=list(domain), nice=False)
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(*domain))
@@ -76,8 +91,11 @@ def _chart(
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=5)), color=marks.color(styles, "line")
     )
-    band = base.mark_area(opacity=0.14, clip=True).encode(
-        y=alt.Y("low:Q", title=marks.words(measure)), y2="high:Q"
+    above = f"isValid(datum.low) ? max(datum.low, {domain[0]}) : null"
+    band = (
+        base.transform_calculate(bottom=above)
+        .mark_area(opacity=0.14, clip=True)
+        .encode(y=alt.Y("bottom:Q", title=marks.words(measure)), y2="high:Q")
     )
     lines = base.mark_line(strokeWidth=1.8, clip=True).encode(y=up)
     reference = alt.Chart(marks.rows(dense, [*_COLUMNS, "cell"])).mark_line(

@@ -7,8 +7,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
+from reports import glossary
 from reports.charts import palette
 from reports.charts.figure import Entry
 
@@ -75,6 +77,18 @@ def ramp(table: pd.DataFrame) -> Styles:
 def joined(*texts: object) -> str:
     """The texts that are not empty, side by side."""
     return " · ".join(str(text) for text in texts if str(text))
+
+
+def domain(measure: str, table: pd.DataFrame) -> tuple[float, float]:
+    """From the lowest to the highest end of an interval with a margin, but only what the measure can be."""
+    lowest, highest = glossary.bounds(measure)
+    values = table[["mean", "low", "high"]].to_numpy(dtype="float64").ravel()
+    values = values[np.isfinite(values)].clip(lowest, highest)
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.01
+    return max(lowest, low - margin), min(highest, high + margin)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
