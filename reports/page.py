@@ -56,6 +56,7 @@ def render(study: Study) -> str:
         commands=prose.commands(study),
         counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status},
         summary=tables.summary_table(study),
+        summary_note=prose.summary_note(study),
         runs=tables.runs_table(study),
         num_runs=len(study.labelled),
         failures=tables.failures(study)[: tables.MAX_FAILURES],

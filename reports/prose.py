@@ -42,6 +42,8 @@ def _verdict(study: Study) -> str:
     table = study.measured(measure)
     if len(table) < 2:
         return ""
+    if (table["num"] < 2).all():
+        return "Every setting has a single seed, so that no interval and no ranking is given."
     if (table["num"] < 2).any():
         return "Some settings have a single seed, so that no interval and no ranking is given for all."
     best = best_cells(study.cells, measure)
@@ -49,6 +51,17 @@ def _verdict(study: Study) -> str:
     if not names:
         return "No setting's 95% interval lies clear of all others."
     return f"The interval of {formats.listed(names)} lies clear of all others on the same data."
+
+
+def summary_note(study: Study) -> str:
+    """What the marks of the summary table mean, as far as it has any."""
+    parts = []
+    if study.measures and study.cells[study.measures].notna().any(axis=None):
+        parts.append("Mean over seeds ± half the 95% t interval; a value without ± rests on one seed.")
+        parts.append("Bold: the interval lies beyond all others on the same data and model.")
+    if study.cells["censored"].any():
+        parts.append("Pruned runs are counted, never averaged.")
+    return " ".join(parts)
 
 
 def facts(study: Study) -> list[tuple[str, str]]:

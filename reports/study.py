@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,10 +77,10 @@ class Study:
         rows = [row for _, row in table.iterrows()]
         field = [key for key in self.varying if _is_field(key)]
         series = [key for key in self.varying if not _is_field(key) and key not in _SIZES]
-        table["label"] = [_words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
-        table["field"] = [_words(row, field) for row in rows]
-        table["series"] = [_words(row, series) or row["method"] for row in rows]
-        table["line"] = [_words(row, _SIZES) or row["method"] for row in rows]
+        table["label"] = [self._words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
+        table["field"] = [self._words(row, field) for row in rows]
+        table["series"] = [self._words(row, series) or row["method"] for row in rows]
+        table["line"] = [self._words(row, _SIZES) or row["method"] for row in rows]
         return table
 
     def measured(self, measure: str) -> pd.DataFrame:
@@ -104,6 +105,15 @@ class Study:
         """The label columns in which cells differ."""
         shown = [*LABELS, *GEOMETRY, *self.labelled.attrs["settings"]]
         return [name for name in shown if self.labelled[name].nunique(dropna=False) > 1]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """How people call the columns in `varying`."""
+        return _short_names(self.varying)
+
+    def _words(self, row: pd.Series[Any], keys: Sequence[str]) -> str:
+        texts = [in_words(key, row[key], self.names.get(key, key)) for key in keys]
+        return " · ".join(text for text in texts if text)
 
 
 def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:
@@ -136,17 +146,16 @@ def _is_field(key: str) -> bool:
     return key in ("data", "model", "kind", "stage") or key.startswith(("data.", "model."))
 
 
-def _words(row: pd.Series[Any], keys: Sequence[str]) -> str:
-    return " · ".join(words for key in keys if (words := in_words(key, row[key])))
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """`method.schedule.every` as `every` and `optimizer.name` as `optimizer`, where no other key is called so."""
+    lasts = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
+    taken = Counter([*lasts.values(), *(name for name in (*LABELS, *GEOMETRY) if name not in keys)])
+    return {key: last if taken[last] == 1 else key for key, last in lasts.items()}
 
 
-def in_words(key: str, value: Any) -> str:
-    """One label: names stand for themselves, settings carry their key; nothing for what does not apply."""
+def in_words(key: str, value: Any, name: str) -> str:
+    """One label: names stand for themselves, settings carry theirs; nothing for what does not apply."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return (
-        text
-        if key in ("data", "model", "method", "kind", "stage", "device")
-        else f"{key.replace('_', ' ')} {text}"
-    )
+    return text if key in ("data", "model", "method", "kind", "stage", "device") else f"{name} {text}"

@@ -56,12 +56,16 @@ def summary_table(study: Study) -> Table:
     table = study.cells
     labels = study.varying or ["method"]
     costs = [name for name in _COSTS if table[name].notna().any()]
-    columns = [[Value(text=_bare(key, value)) for value in table[key]] for key in labels]
+    names = [study.names.get(key, key) for key in labels]
+    columns = [
+        [Value(text=_bare(key, value, name)) for value in table[key]]
+        for key, name in zip(labels, names, strict=True)
+    ]
     columns.append([_seeds(row) for _, row in table.iterrows()])
     columns += [_measure(table, measure) for measure in study.measures]
     columns += [[Value(text=_COSTS[name][1](value)) for value in table[name]] for name in costs]
-    headers = [key.replace("_", " ") for key in labels]
-    headers += [
+    headers = [
+        *names,
         "seeds",
         *(measure.replace("/", " ") for measure in study.measures),
         *(_COSTS[name][0] for name in costs),
@@ -69,9 +73,9 @@ def summary_table(study: Study) -> Table:
     return Table(headers=headers, num_labels=len(labels), rows=list(zip(*columns, strict=True)))
 
 
-def _bare(key: str, value: object) -> str:
+def _bare(key: str, value: object, name: str) -> str:
     """A label without its key, which the header says."""
-    return in_words(key, value).removeprefix(f"{key.replace('_', ' ')} ") or "–"  # noqa: RUF001
+    return in_words(key, value, name).removeprefix(f"{name} ") or "–"  # noqa: RUF001
 
 
 def _seeds(row: pd.Series[int]) -> Value:

@@ -162,7 +162,7 @@ def test_an_empty_folder_gets_a_page_that_says_so(tmp_path):
 def test_one_seed_has_no_interval_and_no_ranking(tmp_path):
     folder = write_study(tmp_path / "out", seeds=1, troubles=False)
     _, reader = read(write_page([folder], tmp_path / "report.html"))
-    assert "single seed" in reader.text
+    assert "Every setting has a single seed" in reader.text
     assert ("class", "number best") not in reader.attributes
     assert not re.search(r"\d ± \d", reader.text)
 
@@ -172,6 +172,8 @@ def test_only_failures_are_a_page_without_figures(tmp_path):
     text, reader = read(write_page([tmp_path], tmp_path / "report.html"))
     assert "0 of 1 run completed in 1 setting." in reader.text
     assert "RuntimeError: no" in reader.text
+    assert "Bold:" not in reader.text
+    assert "without ±" not in reader.text
     assert "vegaEmbed" not in text
 
 

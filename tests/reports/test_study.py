@@ -1,5 +1,6 @@
-"""What several folders hold together."""
+"""What several folders hold together, and what their cells are called."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -35,3 +36,19 @@ def test_a_run_in_two_folders_gives_its_reliability_counts_once(tmp_path):
         write(tmp_path / name, 0.7)
     study = Study.read([tmp_path / "a", tmp_path / "b"])
     assert series.reliability(study.curves, study.labelled)["count"].tolist() == [100]
+
+
+def labels(path, *specs):
+    for number, spec in enumerate(specs):
+        Store(RunFolder(path)).write(record(f"k{number}", spec_json=json.dumps(spec)), [], [])
+    return Study.read([path]).cells["label"].tolist()
+
+
+def test_a_setting_is_called_by_the_end_of_its_key(tmp_path):
+    specs = [{"method": {"schedule": {"every": n}}, "data": {"batch_size": 32 * n}} for n in (3, 5)]
+    assert labels(tmp_path, *specs) == ["every 3 · batch_size 96", "every 5 · batch_size 160"]
+
+
+def test_settings_that_end_alike_keep_their_whole_key(tmp_path):
+    specs = [{"method": {"every": n}, "growth": {"every": n}, "rule": {"name": f"r{n}"}} for n in (3, 5)]
+    assert labels(tmp_path, *specs)[0] == "method.every 3 · growth.every 3 · rule r3"
