@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml_spec
-from driving import driving
+from driving import Patience, driving
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
@@ -27,12 +27,14 @@ def test_a_second_driver_in_a_folder_is_refused_and_the_first_unharmed(
 ) -> None:
     spec = small_spec(tmp_path)
     arguments = ("run", spec, "--out", "out", "--local")
-    with driving(*arguments, folder=tmp_path, env=env | {"PATIENCE_S": "0.15"}) as first:
+    patience = Patience(tmp_path, 1)
+    with driving(*arguments, folder=tmp_path, env=env | patience.env) as first:
         first.wait_until(lambda: (tmp_path / "out" / "artifacts").exists(), within_s=180)
         with driving(*arguments, folder=tmp_path, env=env) as second:
             assert second.wait(within_s=180) == 2, second.said()
             assert "pruneyard: out: another pruneyard is running in this folder" in second.stderr
             assert "Traceback" not in second.stderr
+        patience.set(0)
         assert first.wait(within_s=180) == 0, first.said()
     assert list(Results(tmp_path / "out").runs()["attempt"]) == [1]
 
@@ -44,7 +46,7 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_the_numbers(
     spec = small_spec(tmp_path, resources={"cpus": 4096})
     with driving("run", spec, "--out", "out", folder=tmp_path, env=env) as driver:
         assert driver.wait(within_s=180) == 2, driver.said()
-        assert "one trial wants 4096 CPUs and 0 GPUs; the cluster has" in driver.stderr
+        assert "one trial wants 4096 CPUs and 0 GPUs; there are" in driver.stderr
         assert "Traceback" not in driver.stderr
         driver.seconds_until_gone()
     assert started_nothing(tmp_path / "out")

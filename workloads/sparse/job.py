@@ -11,10 +11,10 @@ from workloads.loop import train
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin
 from workloads.recipe import Recipe
-from workloads.seeding import global_stream, stream
+from workloads.seeding import stream
 from workloads.sparse.flops import macs_of
 from workloads.sparse.masks import prunable_weights
-from workloads.sparse.updater import MaskUpdater
+from workloads.sparse.updater import LayerDensities, MaskUpdater
 from workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]
@@ -40,11 +40,14 @@ class SparseJob(Recipe):
         yield from train(self, model=self.model, method=self.method, data=data, seed=self.seed, context=context)
 
     def check(self, data: Dataset) -> list[str]:
-        """Builds the network and its first masks. Warns of a method that would never move a mask in this budget."""
-        with global_stream(self.seed, "init"):
+        """Builds the network without storage and counts its layers' weights; draws nothing and starts no method.
+
+        Warns of a method that would never move a mask in this budget.
+        """
+        with torch.device("meta"):
             network = self.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
-        weights = {name: weight.detach() for name, weight in prunable_weights(network).items()}
-        self.method.start(weights, generator=stream(self.seed, "masks"))
+        if isinstance(self.method, LayerDensities):
+            self.method.counts(prunable_weights(network))
         self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
         num_steps = self.budget.num_steps(len(data.train))
         every = getattr(getattr(self.method, "schedule", None), "every", None)
