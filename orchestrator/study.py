@@ -148,6 +148,6 @@ class _Watch(_NotSaved, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         key = self._keys[trial.config["index"]]
-        if self._monitor.running.pop(key, None) is not None:
-            words = Path(trial.error_file) if trial.error_file else None
-            self.deaths[key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"
+        self._monitor.running.pop(key, None)  # it may have died before it was seen to start
+        words = Path(trial.error_file) if trial.error_file else None
+        self.deaths[key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"

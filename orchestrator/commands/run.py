@@ -1,7 +1,9 @@
 """`pruneyard run`: the main verb; `resume` and `retry` end the same way."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def run_and_report(
     finished = f", {before['completed']} already finished" if before["completed"] else ""
     where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
     console.print(f"{spec.name}: {len(spec.jobs)} jobs{finished}, {where}, into {folder}", markup=False, highlight=False)
-    with display(console) as shown:
+    with display(console) as shown, redirect_stdout(sys.stderr):  # Ray prints there that a process died
         results = run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, display=shown
         )
