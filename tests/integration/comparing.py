@@ -11,10 +11,10 @@ from reports.layout import RunFolder
 from reports.predictions import read_predictions
 
 
-def assert_same_numbers(found: Path, expected: Path, keys: list[str] | None = None) -> None:
-    """Weights, masks, predictions, metrics and curves of every finished run of `expected`, or of `keys`."""
-    runs = Results(expected).runs()
-    keys = keys if keys is not None else sorted(runs["run_key"])
+def assert_same_numbers(found: Path, expected: Path) -> None:
+    """Weights, masks, predictions, metrics and curves of every run that `found` has and `expected` finished."""
+    finished = Results(expected).runs().query("status == 'COMPLETED'")["run_key"]
+    keys = sorted(set(finished) & set(Results(found).runs()["run_key"]))
     assert keys
     for key in keys:
         for file in ("model.safetensors", "masks.safetensors"):

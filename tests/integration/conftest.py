@@ -10,6 +10,8 @@ import pytest
 import yaml_spec
 from driving import driving
 
+from workloads.plugins import names
+
 PLUGINS = {
     "objectives.patient": "foreign_plugins.patient",
     "sparse.methods.soiling": "foreign_plugins.soiling",
@@ -50,7 +52,15 @@ def env(plugin_site: Path) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every sparse-training method there is, each for three short epochs."""
-    return yaml_spec.write(tmp_path_factory.mktemp("spec") / "every-method.yaml", yaml_spec.every_method())
+    tables = yaml_spec.methods(names(yaml_spec.METHODS), name="every-method")
+    return yaml_spec.write(tmp_path_factory.mktemp("spec") / "spec.yaml", tables)
+
+
+@pytest.fixture(scope="session")
+def short_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of its jobs, with the same run keys."""
+    tables = yaml_spec.methods(yaml_spec.FEW, name="a-few")
+    return yaml_spec.write(tmp_path_factory.mktemp("short") / "spec.yaml", tables)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,21 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Without a driver these two tell a control service that is gone for a minute, and end only then."""
 
 
+class Patience:
+    """How long the trainings of a test wait at each step; may be changed while they run."""
+
+    def __init__(self, folder: Path, step_s: float) -> None:
+        self._file = folder / "patience"
+        self.env = {"PATIENCE": str(self._file)}
+        self.set(step_s)
+
+    def set(self, step_s: float) -> None:
+        """From the next step on."""
+        aside = self._file.with_suffix(".new")
+        aside.write_text(str(step_s))
+        aside.replace(self._file)
+
+
 class Driver:
     """One `pruneyard` command in a session and process group of its own, with its output in files."""
 
@@ -53,7 +68,7 @@ class Driver:
                     command, cwd=folder, env=dict(env), stdout=stdout, stderr=stderr, start_new_session=True
                 )
         self.process = psutil.Process(self._popen.pid)
-        self._seen: set[psutil.Process] = set()
+        self.seen: set[psutil.Process] = set()  # every process below the driver, alive or not
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -66,7 +81,7 @@ class Driver:
     def look(self) -> None:
         """Remembers the processes below the driver as they stand."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            self._seen |= set(self.process.children(recursive=True))
+            self.seen |= set(self.process.children(recursive=True))
 
     def _read_screen(self) -> None:
         with self._stdout.open("wb") as file, contextlib.suppress(OSError):
@@ -98,7 +113,7 @@ class Driver:
     def offspring(self) -> list[psutil.Process]:
         """Every process that was ever seen below the driver and lives."""
         self.look()
-        return [process for process in self._seen if alive(process)]
+        return [process for process in self.seen if alive(process)]
 
     def actors(self) -> list[psutil.Process]:
         """The processes in which trials run."""
@@ -111,6 +126,10 @@ class Driver:
             assert self._popen.poll() is None, f"ended early with {self._popen.returncode}:\n{self.said()}"
             assert time.monotonic() < deadline, f"not within {within_s} s:\n{self.said()}"
             time.sleep(LOOK_EVERY_S)
+
+    def running(self) -> bool:
+        """Whether the driver itself has not ended."""
+        return self._popen.poll() is None
 
     def wait(self, *, within_s: float) -> int:
         """The exit code."""
@@ -155,7 +174,7 @@ def _take_terminal() -> None:
 def alive(process: psutil.Process) -> bool:
     """A process that nobody has waited for yet is dead all the same."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml_spec
 from comparing import assert_same_numbers
-from driving import driving
+from driving import Patience, driving
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
@@ -109,7 +109,7 @@ def test_fail_fast_stops_the_others(env: dict[str, str], tmp_path: Path) -> None
     methods = [{"name": "static", "density": 0.5}, {"name": "soiling", "density": 0.5}]
     tables = yaml_spec.spec_of(methods, name="fast", seeds=4, resources={"cpus": NUM_CPUS})
     spec = yaml_spec.write(tmp_path / "spec.yaml", tables | {"grid": {"method": methods[::-1]}})
-    told = env | {"WITNESSES": str(tmp_path / "witnesses.jsonl"), "PATIENCE_S": "0.2"}
+    told = env | {"WITNESSES": str(tmp_path / "witnesses.jsonl")} | Patience(tmp_path, 0.2).env
     with driving("run", spec, "--out", "out", "--fail-fast", folder=tmp_path, env=told) as driver:
         assert driver.wait(within_s=180) == 1, driver.said()
         driver.seconds_until_gone()

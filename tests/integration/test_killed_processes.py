@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from comparing import assert_same_numbers
-from driving import AGENTS, Driver, driving
+from driving import AGENTS, Driver, Patience, driving
 from watching import completed, in_the_middle, with_two_checkpoints
 from yaml_spec import METHODS
 
@@ -16,17 +16,19 @@ from workloads.plugins import names
 
 pytestmark = pytest.mark.ray
 
-SLOW = {"PATIENCE_S": "0.06"}  # a trial takes some three seconds, with a checkpoint in five a second
+STEP_S = 0.08  # a trial takes some four seconds, with a checkpoint in five a second
 
 
 @pytest.fixture(scope="module")
 def after_a_death(
-    spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    short_spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Driver, int]:
     home = tmp_path_factory.mktemp("worker")
-    with driving("run", spec, "--out", "out", folder=home, env=env | SLOW) as driver:
+    patience = Patience(home, STEP_S)
+    with driving("run", short_spec, "--out", "out", folder=home, env=env | patience.env) as driver:
         driver.wait_until(lambda: bool(in_the_middle(home / "out")), within_s=180)
         driver.actors()[0].kill()
+        patience.set(0)
         code = driver.wait(within_s=180)
         driver.seconds_until_gone()
     return home / "out", driver, code
@@ -58,7 +60,8 @@ def test_a_killed_driver_is_resumed_bit_equal_even_from_a_damaged_checkpoint(
     spec: Path, env: dict[str, str], reference: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    with driving("run", spec, "--out", "out", folder=tmp_path, env=env | SLOW) as driver:
+    slow = env | Patience(tmp_path, STEP_S).env
+    with driving("run", spec, "--out", "out", folder=tmp_path, env=slow) as driver:
         driver.wait_until(
             lambda: bool(completed(folder)) and bool(in_the_middle(folder) & with_two_checkpoints(folder)),
             within_s=180,

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_numbers
-from driving import Driver, driving
+from driving import Driver, Patience, driving
 from yaml_spec import METHODS
 
 from orchestrator.results import Results
@@ -74,14 +74,16 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
     seen = Watched(folder=home / "out")
     handler = _Collect(seen.warnings)
     logging.getLogger("reports").addHandler(handler)
-    slow = {**env, "PATIENCE_S": "0.05"}
-    with driving("run", spec, "--out", "out", "--json", folder=home, env=slow) as driver:
+    patience = Patience(home, 0.05)
+    with driving("run", spec, "--out", "out", "--json", folder=home, env=env | patience.env) as driver:
         driver.wait_until(lambda: bool(driver.actors()), within_s=180)
         seen.seconds["first actor"] = time.monotonic() - driver.started
         _look_at_sockets(driver, seen)
         _try_to_join(seen, env, spec)
-        while driver._popen.poll() is None:
+        while driver.running():
             _read(seen)
+            if seen.polls > 20 and seen.growing[-1]:
+                patience.set(0)
             time.sleep(0.1)
         seen.code = driver.wait(within_s=180)
         seen.seconds["whole run"] = time.monotonic() - driver.started
@@ -233,7 +235,7 @@ def test_a_second_run_starts_nothing_and_changes_only_the_report(
 ) -> None:
     driver, before = again
     assert driver.wait(within_s=1) == 0, driver.said()
-    assert not driver._seen, "a process was started"
+    assert not driver.seen, "a process was started"
     after = {path: path.stat().st_mtime_ns for path in watched.folder.rglob("*")}
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert changed <= {RunFolder(watched.folder).report, watched.folder}

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 from comparing import assert_same_numbers
-from driving import Driver, driving
+from driving import Driver, Patience, driving
 from watching import checkpoints, completed, count, in_the_middle
-from yaml_spec import METHODS, NUM_STEPS
+from yaml_spec import FEW, NUM_STEPS
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
-from workloads.plugins import names
 
 ENDS_WITHIN_S = 10.0
 
@@ -37,12 +36,13 @@ def assert_stopped_in_order(folder: Path, driver: Driver, *, started: float) -> 
 
 @pytest.mark.ray
 def test_every_way_to_stop_on_ray_is_orderly_and_resumes_bit_equal(
-    spec: Path, env: dict[str, str], reference: Path, tmp_path: Path
+    short_spec: Path, env: dict[str, str], reference: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    slow, slower = env | {"PATIENCE_S": "0.08"}, env | {"PATIENCE_S": "0.4"}
+    patience = Patience(tmp_path, 0.08)
+    slow = env | patience.env
 
-    with driving("run", spec, "--out", "out", folder=tmp_path, env=slow, terminal=True) as driver:
+    with driving("run", short_spec, "--out", "out", folder=tmp_path, env=slow, terminal=True) as driver:
         driver.wait_until(lambda: bool(completed(folder)) and bool(in_the_middle(folder)), within_s=180)
         driver.type(b"\x03")  # reaches the whole process group, Ray's processes too
         started = time.monotonic()
@@ -53,17 +53,19 @@ def test_every_way_to_stop_on_ray_is_orderly_and_resumes_bit_equal(
         assert "pruneyard resume" in driver.stdout
     finished = completed(folder)
 
+    patience.set(0.4)
     for number, code in ((signal.SIGTERM, 3), (signal.SIGINT, 130)):
         before = checkpoints(folder)
-        with driving("resume", "out", folder=tmp_path, env=slower) as driver:
+        with driving("resume", "out", folder=tmp_path, env=slow) as driver:
             driver.wait_until(lambda before=before: bool(in_the_middle(folder, besides=before)), within_s=180)
             driver.send(number)
             started = time.monotonic()
             assert driver.wait(within_s=180) == code, driver.said()
             assert_stopped_in_order(folder, driver, started=started)
 
+    patience.set(2)
     before = checkpoints(folder)
-    with driving("resume", "out", folder=tmp_path, env=env | {"PATIENCE_S": "4"}) as driver:
+    with driving("resume", "out", folder=tmp_path, env=slow) as driver:
         driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=180)
         driver.send_to_group(signal.SIGINT)
         time.sleep(0.5)
@@ -80,17 +82,19 @@ def test_every_way_to_stop_on_ray_is_orderly_and_resumes_bit_equal(
     attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas()
     for key, attempt in finished.items():
         assert list(attempts[attempts["run_key"] == key]["attempt"]) == [attempt], "a finished job ran again"
-    assert count(folder, Status.COMPLETED) == len(names(METHODS))
+    assert count(folder, Status.COMPLETED) == len(FEW)
 
 
 def test_every_way_to_stop_without_ray_is_orderly_and_resumes_bit_equal(
-    spec: Path, env: dict[str, str], reference: Path, tmp_path: Path
+    short_spec: Path, env: dict[str, str], reference: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    verbs = ("run", spec, "--out", "out", "--local")
+    patience = Patience(tmp_path, 0.05)
+    slow = env | patience.env
+    verbs: tuple[str | Path, ...] = ("run", short_spec, "--out", "out", "--local")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 3)):
         before = checkpoints(folder)
-        with driving(*verbs, folder=tmp_path, env=env | {"PATIENCE_S": "0.05"}) as driver:
+        with driving(*verbs, folder=tmp_path, env=slow) as driver:
             driver.wait_until(lambda before=before: bool(in_the_middle(folder, besides=before)), within_s=180)
             driver.send_to_group(number)
             started = time.monotonic()
@@ -98,8 +102,9 @@ def test_every_way_to_stop_without_ray_is_orderly_and_resumes_bit_equal(
             assert_stopped_in_order(folder, driver, started=started)
         verbs = ("resume", "out", "--local")
 
+    patience.set(1)
     before = checkpoints(folder)
-    with driving("resume", "out", "--local", folder=tmp_path, env=env | {"PATIENCE_S": "1"}) as driver:
+    with driving("resume", "out", "--local", folder=tmp_path, env=slow) as driver:
         driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=180)
         driver.send(signal.SIGINT)
         time.sleep(0.1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from workloads.plugins import find, names
+from workloads.plugins import find
 
 METHODS = "sparse.methods"
 NUM_STEPS = 51  # three epochs of digits
@@ -27,15 +27,18 @@ def spec_of(methods: Sequence[Mapping[str, Any]], *, name: str, **tables: Any) -
     }
 
 
-def every_method() -> dict[str, Any]:
-    """Each method once, with mask updates every few steps where it has them."""
+FEW = ("dense", "static", "rigl", "set", "magnitude")
+
+
+def methods(chosen: Sequence[str], *, name: str) -> dict[str, Any]:
+    """Each of the methods once, with mask updates every few steps where it has them."""
     tables = []
-    for name in names(METHODS):
-        fields = {field.name for field in dataclasses.fields(find(METHODS, name))}
+    for method in chosen:
+        fields = {field.name for field in dataclasses.fields(find(METHODS, method))}
         density = {"density": 0.2} if "density" in fields else {}
         often = {"schedule": {"every": 5}} if "schedule" in fields else {}
-        tables.append({"name": name, **density, **often})
-    return spec_of(tables, name="every-method")
+        tables.append({"name": method, **density, **often})
+    return spec_of(tables, name=name)
 
 
 def write(path: Path, spec: Mapping[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -14,8 +15,12 @@ __all__ = ["Patient"]
 
 @dataclass(frozen=True, kw_only=True)
 class Patient(CrossEntropy):
-    """`$PATIENCE_S` is no field: slow and fast trainings have the same numbers, and the same run key."""
+    """The file `$PATIENCE` has the seconds that a step is to wait.
+
+    They are no field: slow and fast trainings have the same numbers, and the same run key.
+    """
 
     def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
-        time.sleep(float(os.environ.get("PATIENCE_S", "0")))
+        if "PATIENCE" in os.environ:
+            time.sleep(float(Path(os.environ["PATIENCE"]).read_text()))
         return super().loss(network, images, labels)

@@ -24,7 +24,7 @@ class Soiling(RandomStart):
         with Path(os.environ["WITNESSES"]).open("a") as file:
             file.write(json.dumps({"who": "soiling", "pid": os.getpid()}) + "\n")
         os.environ["SOILED"] = "yes"
-        os.environ["PATIENCE_S"] = "100"
+        os.environ["PATIENCE"] = "/dev/null"
         del os.environ["WITNESSES"]
         os.chdir("/")
         random.seed(13)
