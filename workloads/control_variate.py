@@ -6,6 +6,7 @@ mean over all batches. Reference: Johnson and Zhang 2013, Accelerating stochasti
 reduction (SVRG), where c = 1.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,7 +42,7 @@ class Nothing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControlVariate:
+class ControlVariate(ABC):
     """A snapshot and an anchor; what c is, a rule says.
 
     Before an optimizer's step masks are applied as to any gradient. Growth by gradient sees g. A snapshot taken under older
@@ -57,21 +58,21 @@ class ControlVariate:
         if self.refresh_every < 1:
             raise ValueError(f"refresh_every is {self.refresh_every}; it must be 1 or more epochs")
 
+    @abstractmethod
     def first_numbers(self) -> Mapping[str, float]:
         """What the rule remembers beside snapshot and anchor, before the first look."""
-        raise NotImplementedError
 
+    @abstractmethod
     def comparison(self, snapshot: Tensors, masks: Tensors) -> Comparison:
         """For one look; `snapshot` is the one that is about to be replaced."""
-        raise NotImplementedError
 
+    @abstractmethod
     def numbers(self, before: Mapping[str, float], newest: float | None) -> Mapping[str, float]:
         """What it remembers after a look, by the coefficient that the comparison gave."""
-        raise NotImplementedError
 
+    @abstractmethod
     def used(self, numbers: Mapping[str, float]) -> float:
         """The coefficient c of the steps until the next look."""
-        raise NotImplementedError
 
     def start(self, weights: Tensors) -> RuleState:
         """The snapshot is the initialisation; there is no anchor before the first look, which comes before any step."""

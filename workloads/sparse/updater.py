@@ -5,6 +5,7 @@ applies the masks: to weights, gradients and optimizer state.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -137,7 +138,7 @@ class DenseStart(Unmoved, LayerDensities):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropAndGrow(RandomStart):
+class DropAndGrow(RandomStart, ABC):
     """Random masks that move: each layer drops and grows the same number; a method says by which scores.
 
     The number is floor(drop fraction now * active weights). A weight that is dropped and grown in one update
@@ -178,6 +179,6 @@ class DropAndGrow(RandomStart):
         """Scores of one layer's weights, of its shape: the active ones with the smallest are dropped."""
         return moment.weights[name].abs()
 
+    @abstractmethod
     def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
         """Scores of one layer's weights, of its shape: the inactive ones with the largest are grown."""
-        raise NotImplementedError
