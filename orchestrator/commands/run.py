@@ -82,7 +82,8 @@ def run_and_report(
     before = make_plan(spec, RunFolder(folder)).counts()
     finished = f", {before['completed']} already finished" if before["completed"] else ""
     where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
-    console.print(f"{spec.name}: {len(spec.jobs)} jobs{finished}, {where}, into {folder}", markup=False, highlight=False)
+    head = f"{spec.name}: {len(spec.jobs)} jobs{finished}, {where}, into {folder}"
+    console.print(head, markup=False, highlight=False, soft_wrap=True)
     with display(console) as shown, redirect_stdout(sys.stderr):  # Ray prints there that a process died
         results = run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, display=shown
