@@ -1,11 +1,12 @@
 """Step time of every sparse method at density 0.1 relative to dense, same network, mask updates amortised.
 
 One thread, random images, 600 steps; measurements alternate and the ratio is the median of the rounds' ratios.
-Run: python tests/benchmarks/sparse_step.py
+Run: python tests/benchmarks/sparse_step.py [METHOD ...], all methods by default; name dense among them.
 """
 
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,9 +31,9 @@ CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int]] = {
 }
 
 
-def methods() -> dict[str, MaskUpdater]:
-    """Every method of the family, at density 0.1 where it has one."""
-    classes = {name: find("sparse.methods", name) for name in names("sparse.methods")}
+def methods(chosen: list[str]) -> dict[str, MaskUpdater]:
+    """The methods of these names, at density 0.1 where they have one."""
+    classes = {name: find("sparse.methods", name) for name in chosen}
     return {name: cls() if name == "dense" else cls(density=0.1) for name, cls in classes.items()}
 
 
@@ -46,16 +47,16 @@ def step_s(method: MaskUpdater, model: ModelBuilder, data: Dataset, num_steps: i
     return last.outcome.train_s / last.step
 
 
-def main() -> None:
+def main(names_given: list[str]) -> None:
     """Prints milliseconds per step (medians) and the ratios to dense (medians over rounds)."""
     torch.set_num_threads(1)
     for case, (model, shape, num_steps) in CASES.items():
-        data, chosen = random_images(shape, 2_560), methods()
+        data, chosen = random_images(shape, 2_560), methods(names_given)
         rounds = [{n: step_s(m, model, data, num_steps) for n, m in chosen.items()} for _ in range(ROUNDS)]
         time_ms = {n: round(1e3 * statistics.median(r[n] for r in rounds), 3) for n in chosen}
         ratios = {n: round(statistics.median(r[n] / r["dense"] for r in rounds), 3) for n in chosen}
-        print(json.dumps({"case": case, "ms_per_step": time_ms, "ratio_to_dense": ratios}))
+        print(json.dumps({"case": case, "ms_per_step": time_ms, "ratio_to_dense": ratios}), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or names("sparse.methods"))
