@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from workloads.sparse.masks import (
     prunable_weights,
     random_masks,
     random_subset,
+    select_largest,
 )
 
 
@@ -88,3 +90,23 @@ def test_the_hash_knows_names_shapes_and_entries_and_no_order() -> None:
     assert hash_masks(masks) != hash_masks({"a": first, "c": second})
     assert hash_masks(masks) != hash_masks({"a": first, "b": second.T})
     assert hash_masks(masks) != hash_masks({"a": ~first, "b": second})
+
+
+@pytest.mark.parametrize("size", [1, 100, 8_191, 8_192, 50_000])
+@pytest.mark.parametrize("kind", ["plain", "tied", "equal", "mostly masked", "sorted", "periodic"])
+def test_selection_finds_what_sorting_finds_whatever_the_sample_says(size: int, kind: str) -> None:
+    draws = np.random.default_rng(size)
+    values = draws.standard_normal(size).astype(np.float32)
+    if kind == "tied":
+        values = np.round(values, 1)
+    if kind == "equal":
+        values[:] = 0
+    if kind == "mostly masked":
+        values[draws.random(size) < 0.95] = -np.inf
+    if kind == "sorted":
+        values.sort()
+    if kind == "periodic":  # every place that the sample looks at holds the same value
+        values[:: max(1, size // 4096)] = 9
+    for count in {1, 2, size // 10 + 1, size // 2 + 1, size}:
+        if count <= size:
+            assert select_largest(values, count) == np.sort(values)[-count]
