@@ -150,20 +150,30 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, report: Repo
 def encode(value: Any, *, identity_only: bool = False) -> Any:
     """Plain data of a decoded value, every default filled in; plug-ins carry their `name`.
 
-    With `identity_only`, fields that cannot change a number of the finished job are left out.
+    With `identity_only`, fields that cannot change a number of the finished job are left out, and so are those marked
+    `unless_default` where they have their default: a neutral field added later leaves the identity of every job that does
+    not use it as it was.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
     hints = hints_of(type(value))
     table = {}
     for field in dataclasses.fields(value):
-        if not field.init or (identity_only and not field.metadata.get("identity", True)):
-            continue
         content = getattr(value, field.name)
+        if not field.init or (identity_only and not _is_identity(type(value), field, content)):
+            continue
         name = {"name": name_of(content)} if plugin_of(hints[field.name]) else {}
         encoded = encode(content, identity_only=identity_only)
         table[field.name] = {**name, **encoded} if isinstance(encoded, dict) else encoded
     return table
+
+
+def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) -> bool:
+    mark = field.metadata.get("identity", True)
+    if mark == "unless_default":
+        return bool(content != defaults_of(cls)[field.name])
+    assert mark in (True, False), f"{cls.__name__}.{field.name} is marked {mark!r}"
+    return bool(mark)
 
 
 def described(hint: Any) -> str:

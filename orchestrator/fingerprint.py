@@ -36,10 +36,20 @@ def _stable(value: Any) -> Any:
     raise ValueError(f"{type(value).__name__} has no stable form in a run key; give plain data")
 
 
+class _NotSet:
+    """Stands for the value of a key that a job does not have: a field of another plug-in, or one left at its default."""
+
+    def __repr__(self) -> str:
+        return "not set"
+
+
+NOT_SET = _NotSet()
+
+
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, old value and new value of every leaf that differs between two encoded jobs."""
+    """Dotted key, old value and new value of every leaf that differs between two encoded jobs; `NOT_SET` where one lacks it."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
-            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from differences(old.get(name, NOT_SET), new.get(name, NOT_SET), f"{key}.{name}" if key else name)
     elif old != new:
         yield key, old, new

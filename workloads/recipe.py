@@ -12,6 +12,7 @@ from workloads.schedules.cosine import Cosine
 from workloads.slots import GradientRule, Objective, OptimizerBuilder, RateSchedule
 
 NOT_IDENTITY = {"identity": False}  # fields that change no number of the finished network
+NEUTRAL_BY_DEFAULT = {"identity": "unless_default"}  # later fields whose default means what was done before them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator.decode import encode, hints_of
-from orchestrator.fingerprint import canonical, differences, run_key
+from orchestrator.fingerprint import NOT_SET, canonical, differences, run_key
 from orchestrator.spec import load_spec
+from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -102,7 +103,7 @@ def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[str, bool, Any]]:
         if dataclasses.is_dataclass(content):
             yield from fields_of(content, f"{dotted}.")
         else:
-            yield dotted, field.metadata.get("identity", True), hints_of(type(value))[field.name]
+            yield dotted, bool(field.metadata.get("identity", True)), hints_of(type(value))[field.name]
 
 
 def changed(value: Any, dotted: str, new: Any) -> Any:
@@ -164,6 +165,31 @@ def test_intervals_and_places_are_recorded_and_do_not_enter() -> None:
     assert load_spec(placed).jobs[0].resolved["data"]["root"] == "/elsewhere"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: int = 1
+    trim: float = dataclasses.field(default=0.0, metadata=NEUTRAL_BY_DEFAULT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grown:
+    """A job that had one field, and got three neutral ones later."""
+
+    inner: Inner = Inner()
+    whole: Inner = dataclasses.field(default=Inner(), metadata=NEUTRAL_BY_DEFAULT)
+    several: tuple[int, ...] = dataclasses.field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+
+
+def test_a_later_neutral_field_enters_only_where_it_is_not_at_its_default() -> None:
+    assert encode(Grown(), identity_only=True) == {"inner": {"size": 1}}
+    assert encode(Grown(whole=Inner(size=1), several=()), identity_only=True) == {"inner": {"size": 1}}
+    assert encode(Grown(inner=Inner(trim=0.5)), identity_only=True) == {"inner": {"size": 1, "trim": 0.5}}
+    assert encode(Grown(whole=Inner(size=2)), identity_only=True) == {"inner": {"size": 1}, "whole": {"size": 2}}
+    assert encode(Grown(several=(3,)), identity_only=True) == {"inner": {"size": 1}, "several": [3]}
+    plain = {"size": 1, "trim": 0.0}
+    assert encode(Grown()) == {"inner": plain, "whole": plain, "several": []}  # what people read has every default
+
+
 def test_the_name_of_a_plugin_enters_where_its_fields_are_the_same() -> None:
     assert key({**BASE, "method": {"name": "set", "density": 0.1}}) != key(
         {**BASE, "method": {"name": "rigl", "density": 0.1}}
@@ -191,5 +217,7 @@ def test_differences_are_told_leaf_by_leaf() -> None:
         ("method.schedule.every", 100, 7),
         ("model.width", 256, 3),
     ]
-    assert list(differences({"a": 1}, {"b": {"c": 2}})) == [("a", 1, None), ("b", None, {"c": 2})]
+    assert list(differences({"a": 1}, {"b": {"c": 2}})) == [("a", 1, NOT_SET), ("b", NOT_SET, {"c": 2})]
+    assert f"{NOT_SET!r} there" == "not set there"
+    assert list(differences({"a": None}, {})) == [("a", None, NOT_SET)]
     assert list(differences(encode(old.workload), old.resolved)) == []
