@@ -49,13 +49,26 @@ def plugin_of(hint: Any) -> Plugin | None:
     return None
 
 
+def plugins_of(hint: Any) -> Plugin | None:
+    """The plug-in marker of a list's items, each chosen by name: `tuple[Annotated[Source, Plugin("data.sources")], ...]`."""
+    items = get_args(hint)
+    return plugin_of(items[0]) if get_origin(hint) is tuple and len(items) == 2 and items[1] is Ellipsis else None
+
+
 def plugin_class(cls: type[Any], field: str, table: Any) -> type[Any] | None:
     """The class that `table` chooses for a plug-in field; None where its name is missing or unknown."""
     marker = plugin_of(hints_of(cls)[field])
     assert marker is not None
+    return _class_named(marker, table, default=_default_name(cls, field))
+
+
+def _default_name(cls: type[Any], field: str) -> str | None:
+    return name_of(defaults_of(cls)[field]) if field in defaults_of(cls) else None
+
+
+def _class_named(marker: Plugin, table: Any, *, default: str | None) -> type[Any] | None:
     name = table if isinstance(table, str) else table.get("name") if isinstance(table, Mapping) else None
-    if name is None and field in defaults_of(cls):
-        name = name_of(defaults_of(cls)[field])
+    name = default if name is None else name
     return find(marker.family, name) if name in names(marker.family) else None
 
 
@@ -95,8 +108,10 @@ def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: froze
 
 
 def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, report: Report) -> Any:
-    if plugin_of(hint) is not None:
-        return _decode_plugin(cls, name, value, key, report)
+    if (marker := plugin_of(hint)) is not None:
+        return _decode_plugin(marker, value, key, report, default=_default_name(cls, name))
+    if (marker := plugins_of(hint)) is not None:
+        return _decode_plugins(marker, value, key, report)
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return decode(hint, value, key, report)
@@ -109,14 +124,20 @@ def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, re
         return None
 
 
-def _decode_plugin(cls: type[Any], field: str, value: Any, key: str, report: Report) -> Any:
-    marker = plugin_of(hints_of(cls)[field])
-    assert marker is not None
+def _decode_plugins(marker: Plugin, value: Any, key: str, report: Report) -> Any:
+    if not isinstance(value, list):
+        each = f"a table with a name, one of {', '.join(names(marker.family))}"
+        report(key, f"is {shown(value)}; it must be a list, each item {each}")
+        return None
+    return tuple(_decode_plugin(marker, item, f"{key}[{i}]", report, default=None) for i, item in enumerate(value))
+
+
+def _decode_plugin(marker: Plugin, value: Any, key: str, report: Report, *, default: str | None) -> Any:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
         report(key, f"is {shown(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
         return None
-    chosen = plugin_class(cls, field, table)
+    chosen = _class_named(marker, table, default=default)
     if chosen is None:
         name = table.get("name")
         if name is None:
@@ -162,10 +183,17 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         content = getattr(value, field.name)
         if not field.init or (identity_only and not _is_identity(type(value), field, content)):
             continue
-        name = {"name": name_of(content)} if plugin_of(hints[field.name]) else {}
-        encoded = encode(content, identity_only=identity_only)
-        table[field.name] = {**name, **encoded} if isinstance(encoded, dict) else encoded
+        table[field.name] = encode_field(hints[field.name], content, identity_only=identity_only)
     return table
+
+
+def encode_field(hint: Any, content: Any, *, identity_only: bool = False) -> Any:
+    """Plain data of what a field of this type holds."""
+    if plugins_of(hint) is not None:
+        return [encode_field(get_args(hint)[0], item, identity_only=identity_only) for item in content]
+    name = {"name": name_of(content)} if plugin_of(hint) else {}
+    encoded = encode(content, identity_only=identity_only)
+    return {**name, **encoded} if isinstance(encoded, dict) else encoded
 
 
 def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) -> bool:
@@ -181,6 +209,8 @@ def described(hint: Any) -> str:
     marker = plugin_of(hint)
     if marker is not None:
         return f"a table with a name, one of {', '.join(names(marker.family))}"
+    if plugins_of(hint) is not None:
+        return f"a list, each item {described(get_args(hint)[0])}"
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return f"a table with some of {', '.join(hints_of(hint))}"

@@ -1,13 +1,13 @@
 """The JSON Schema of specs, made from the same dataclasses that decode them, so that editors complete and check."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from orchestrator.decode import defaults_of, encode, hints_of, plugin_of
+from orchestrator.decode import defaults_of, encode_field, hints_of, plugin_of, plugins_of
 from orchestrator.spec import Header
-from workloads.plugins import describe, find, find_job, kinds, name_of, names
+from workloads.plugins import describe, find, find_job, kinds, names
 
 
 def spec_schema() -> dict[str, Any]:
@@ -20,7 +20,7 @@ def spec_schema() -> dict[str, Any]:
 
 
 def _of_kind(kind: str) -> dict[str, Any]:
-    header, job = _table(Header), _table(find_job(kind))
+    header, job = table_schema(Header), table_schema(find_job(kind))
     job["properties"].pop("seed")
     grid = {
         "type": "object",
@@ -38,14 +38,12 @@ def _of_kind(kind: str) -> dict[str, Any]:
     }
 
 
-def _table(cls: type[Any]) -> dict[str, Any]:
+def table_schema(cls: type[Any]) -> dict[str, Any]:
+    """The table of one dataclass, with its defaults."""
     hints, defaults = hints_of(cls), defaults_of(cls)
     properties = {name: _field(hint) for name, hint in hints.items()}
     for name, value in defaults.items():
-        encoded = encode(value)
-        if plugin_of(hints[name]):
-            encoded = {"name": name_of(value), **encoded}
-        properties[name] = {**properties[name], "default": encoded}
+        properties[name] = {**properties[name], "default": encode_field(hints[name], value)}
     required = [name for name in hints if name not in defaults]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
@@ -56,9 +54,11 @@ def _field(hint: Any) -> dict[str, Any]:
         summaries = {found.name: found.summary for found in describe(marker.family)}
         choices = [_plugin(find(marker.family, name), name, summaries[name]) for name in names(marker.family)]
         return {"oneOf": [{"enum": names(marker.family)}, *choices]}
+    if plugins_of(hint) is not None:
+        return {"type": "array", "items": _field(get_args(hint)[0])}
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
-        return _table(hint)
+        return table_schema(hint)
     return TypeAdapter(hint).json_schema()
 
 
@@ -67,6 +67,6 @@ def _plugin(cls: type[Any], name: str, summary: str) -> dict[str, Any]:
 
     Other fields are not asked for: an axis may give them.
     """
-    table = _table(cls)
+    table = table_schema(cls)
     table["properties"] = {"name": {"const": name}, **table["properties"]}
     return {**table, "title": name, "description": summary, "required": ["name"]}
