@@ -14,6 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from orchestrator.errors import Problem, SpecError, UsageError
 
 SUFFIXES = (".yaml", ".yml")
+LINE_WIDTH = 120  # of written YAML
 MAX_DEPTH = 50
 MAX_NODES = 1_000_000  # aliases written out
 
@@ -94,6 +95,7 @@ def dump_document(tables: Mapping[str, Any]) -> str:
     """Plain tables as YAML text."""
     dumper = YAML(typ="safe", pure=True)
     dumper.default_flow_style = None
+    dumper.width = LINE_WIDTH
     dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     stream = StringIO()
     dumper.dump(dict(tables), stream)

@@ -51,10 +51,10 @@ def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> lis
     cls, prefix = job_class, ""
     for head in key.split("."):
         beside = [f"{prefix}{name}" for name in hints_of(cls)]
-        inner = _field_class(cls, head, tables.get(head)) if head in hints_of(cls) else None
+        inner = field_class(cls, head, tables.get(head)) if head in hints_of(cls) else None
         if inner is None:
             return beside
-        cls, prefix, tables = inner, f"{prefix}{head}.", _as_table(tables.get(head))
+        cls, prefix, tables = inner, f"{prefix}{head}.", as_table(tables.get(head))
     return []
 
 
@@ -72,7 +72,7 @@ def origin_of(key: str, origins: Mapping[str, str]) -> str:
     return origins[prefix] + key[len(prefix) :]
 
 
-def _field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
+def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
     """The dataclass behind a field: the chosen plug-in's, or the nested table's; None for a plain value."""
     hint = hints_of(cls)[name]
     if plugin_of(hint) is not None:
@@ -89,8 +89,8 @@ def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
         return True
     if rest == ["name"] and plugin_of(hints_of(cls)[head]) is not None:
         return True
-    inner = _field_class(cls, head, table)
-    return inner is not None and _has(inner, _as_table(table), rest)
+    inner = field_class(cls, head, table)
+    return inner is not None and _has(inner, as_table(table), rest)
 
 
 def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -98,17 +98,17 @@ def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], va
     head, *rest = path
     if not rest:
         return {**tables, head: value}
-    table = _as_table(tables.get(head))
+    table = as_table(tables.get(head))
     if plugin_of(hints_of(cls)[head]) is not None and "name" not in table and head in defaults_of(cls):
         table = {"name": name_of(defaults_of(cls)[head]), **table}
     if rest == ["name"]:
         return {**tables, head: {**table, "name": value}}
-    inner = _field_class(cls, head, table)
+    inner = field_class(cls, head, table)
     assert inner is not None
     return {**tables, head: _replaced(inner, table, rest, value)}
 
 
-def _as_table(table: Any) -> dict[str, Any]:
+def as_table(table: Any) -> dict[str, Any]:
     if isinstance(table, str):
         return {"name": table}
     return dict(table) if isinstance(table, Mapping) else {}

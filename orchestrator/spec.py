@@ -11,6 +11,7 @@ from orchestrator.document import Document, dump_document, parse_value, plain, r
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.fingerprint import run_key
 from orchestrator.space import Axis, Point, expand, known_keys, origin_of
+from orchestrator.written_out import written_out
 from workloads.plugins import find_job, kinds
 from workloads.workload import Workload
 
@@ -98,8 +99,11 @@ class Spec:
         return self.header.name
 
     def to_yaml(self) -> str:
-        """The spec as run: reading it again gives the same jobs."""
-        return dump_document(self.tables)
+        """The spec as run, every default written out: reading it again gives the same jobs, also with other defaults."""
+        resolved = [job.resolved for job in self.jobs]
+        tables, grid = written_out(find_job(self.header.kind), self.tables, self.tables.get("grid") or {}, resolved)
+        header = {name: encode(getattr(self.header, name)) for name in ("name", "kind", "seeds", "resources")}
+        return dump_document({"name": None, "kind": None, **tables, **header, "grid": grid})
 
 
 def load_spec(

@@ -1,5 +1,6 @@
 """Grids, seeds and changes from the command line: which jobs they make."""
 
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str
 def test_the_spec_as_run_reads_again_as_the_same_jobs(options: list[str]) -> None:
     spec = from_command_line(*options)
     again = load_spec(parse_value(spec.to_yaml()))
-    assert again.header == spec.header
+    assert replace(again.header, grid={}) == replace(spec.header, grid={})
     assert [job.key for job in again.jobs] == [job.key for job in spec.jobs]
     assert [job.resolved for job in again.jobs] == [job.resolved for job in spec.jobs]
     assert again.to_yaml() == spec.to_yaml()

@@ -1,0 +1,108 @@
+"""`spec.yaml` of a folder: the same jobs as the spec it was made of, whatever the defaults are by then."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from orchestrator.document import packaged_specs, parse_value
+from orchestrator.spec import Spec, load_spec
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "kind": "sparse",
+    "data": "digits",
+    "model": {"name": "mlp", "width": 16},
+    "method": {"name": "set", "density": 0.1},
+    "budget": {"epochs": 1},
+}
+CLUMSY: dict[str, dict[str, Any]] = {
+    "plain axes": {"method.density": [0.1, 0.2], "optimizer.lr": [0.1, 0.01], "budget.batch_size": [16, 32]},
+    "an axis into a table that is not there": {"augment.flip": [True, False], "method.schedule.every": [5, 7]},
+    "whole tables and names alone": {"method": ["dense", {"name": "rigl"}], "method.density": [0.3]},
+    "names over a table": {"optimizer.name": ["sgd", "adamw"], "optimizer.lr": [0.1, 0.2]},
+    "names over whole tables": {"method": [{"density": 0.1, "name": "set"}], "method.name": ["rigl", "itop"]},
+    "tables below a table": {
+        "method": ["set", {"name": "magnitude", "density": 0.5}],
+        "method.schedule": [{"every": 5}, {"every": 9}],
+        "method.density": [0.1],
+    },
+    "a table of which an axis sets all": {"budget": [{}], "budget.steps": [3, 4]},
+    "whole tables of the budget": {"budget": [{"steps": 3}, {"epochs": 1}]},
+    "one value": {"method": [{"name": "rigl"}], "method.density": [0.05], "model.depth": [1]},
+}
+
+
+def with_other_defaults(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every dataclass that the jobs are made of breaks as soon as one of its defaults is used."""
+
+    def spoil(value: Any) -> None:
+        if not dataclasses.is_dataclass(value):
+            for item in value if isinstance(value, tuple) else ():
+                spoil(item)
+            return
+        made: Any = type(value).__init__
+        for name in list(made.__kwdefaults__ or {}):
+            monkeypatch.setitem(made.__kwdefaults__, name, object())
+        for field in dataclasses.fields(value):
+            spoil(getattr(value, field.name))
+
+    for job in spec.jobs:
+        spoil(job.workload)
+
+
+def assert_written_out(spec: Spec, monkeypatch: pytest.MonkeyPatch, *, in_order: bool = True) -> None:
+    text, keys = spec.to_yaml(), [job.key for job in spec.jobs]
+    again = load_spec(parse_value(text))
+    found = [job.key for job in again.jobs]
+    assert found == keys if in_order else sorted(found) == sorted(keys)
+    assert again.to_yaml() == text
+    assert again.header.resources == spec.header.resources
+    with_other_defaults(spec, monkeypatch)
+    assert [job.key for job in load_spec(parse_value(text)).jobs] == found
+
+
+def test_a_changed_default_is_noticed_where_it_is_not_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_spec(BASE)
+    with_other_defaults(spec, monkeypatch)
+    with pytest.raises((TypeError, ValueError)):
+        load_spec(dict(spec.tables))
+
+
+@pytest.mark.parametrize("name", packaged_specs())
+def test_every_packaged_spec_as_run_gives_its_jobs_whatever_the_defaults(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_written_out(load_spec(name), monkeypatch)
+
+
+@pytest.mark.parametrize("grid", CLUMSY.values(), ids=CLUMSY)
+def test_every_form_of_grid_is_written_out(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = {key for key in grid if "." not in key}
+    tables = {key: value for key, value in BASE.items() if key not in heads}
+    if "method.schedule" in grid or "optimizer.name" in grid:
+        tables["optimizer"] = {"lr": 0.3}
+    assert_written_out(load_spec({**tables, "grid": grid}), monkeypatch, in_order=False)
+
+
+def test_changes_from_the_command_line_are_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"method.name": "rigl", "data.max_train": 100, "seeds": [4, 2], "resources.cpus": 2}
+    spec = load_spec("quickstart", overrides=changes, axes={"optimizer.lr": [0.1, 0.2]})
+    assert_written_out(spec, monkeypatch)
+
+
+def test_axes_over_plain_values_stay_axes_and_tables_stay_apart() -> None:
+    written = parse_value(load_spec("quickstart").to_yaml())
+    assert written["grid"]["method.density"] == [0.1, 0.02]
+    assert [method["name"] for method in written["grid"]["method"]] == ["dense", "static", "set", "rigl", "magnitude"]
+    assert written["grid"]["method"][3]["drop_fraction"] == 0.3
+    assert written["grid"]["method"][3]["schedule"]["every"] == 20
+    assert "density" not in written["grid"]["method"][3]
+    assert written["optimizer"]["nesterov"] is False
+    assert written["objective"]["name"] == "cross_entropy"
+    assert written["resources"] == {"workers": 1, "cpus": 1, "gpus": 0.0}
+
+
+def test_a_null_of_the_spec_is_not_taken_for_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_spec({**BASE, "budget": {"epochs": None, "steps": 4}, "grid": {"data.max_train": [None, 200]}})
+    assert_written_out(spec, monkeypatch)
