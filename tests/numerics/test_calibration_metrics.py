@@ -12,8 +12,10 @@ from workloads.calibrate.metrics import (
     accuracy,
     brier_score,
     expected_calibration_error,
+    known_probabilities,
     negative_log_likelihood,
     reliability,
+    reliability_of_logits,
     softmax,
     standard_metrics,
 )
@@ -89,6 +91,50 @@ def test_metrics_do_not_depend_on_the_order_of_rows(seed: int) -> None:
 
 def test_nll_of_a_vanishing_probability_is_its_true_price() -> None:
     assert negative_log_likelihood([[0.0, 2000.0]], [0]) == pytest.approx(2000.0)
+
+
+def test_an_extra_output_lowers_confidence_and_is_never_predicted() -> None:
+    """Two classes and "unknown" with odds 3:1:4 and 1:1:14: confidences 3/8 and 1/16, labels 0 and 1, the first right."""
+    logits, labels = np.log([[3.0, 1.0, 4.0], [1.0, 1.0, 14.0]]), np.array([0, 1])
+    found = standard_metrics(logits, labels, num_extra=1)
+    assert found["accuracy"] == 0.5
+    assert found["nll"] == pytest.approx((np.log(8 / 3) + np.log(16)) / 2)
+    assert found["ece"] == pytest.approx((5 / 8 + 1 / 16) / 2)
+    first, second = (5 / 8) ** 2 + (1 / 8) ** 2, (1 / 16) ** 2 + (15 / 16) ** 2
+    assert found["brier"] == pytest.approx((first + second) / 2)
+    bins = reliability_of_logits(logits, labels, num_extra=1, num_bins=10)
+    assert bins.count.tolist() == [1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert bins.confidence[[0, 3]] == pytest.approx([1 / 16, 3 / 8])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3))
+def test_extra_outputs_without_probability_change_nothing(seed: int, num_extra: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits, labels = generator.normal(size=(30, 4)), generator.integers(4, size=30)
+    padded = np.column_stack([logits, np.full((30, num_extra), -np.inf)])
+    assert standard_metrics(padded, labels, num_extra=num_extra) == pytest.approx(standard_metrics(logits, labels), abs=1e-12)
+
+
+def test_metrics_of_logits_are_those_of_their_probabilities() -> None:
+    probabilities, logits = softmax(np.log(P)), np.log(P)
+    assert standard_metrics(logits, Y) == {
+        "accuracy": accuracy(probabilities, Y),
+        "nll": negative_log_likelihood(logits, Y),
+        "ece": expected_calibration_error(probabilities, Y),
+        "brier": brier_score(probabilities, Y),
+    }
+
+
+def test_labels_of_extra_outputs_and_too_many_of_them_are_refused() -> None:
+    logits = np.zeros((1, 3))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 2\)"):
+        standard_metrics(logits, [2], num_extra=1)
+    with pytest.raises(ValueError, match="num_extra is 2; it must leave at least 2 of 3 outputs"):
+        standard_metrics(logits, [0], num_extra=2)
+    with pytest.raises(ValueError, match="num_extra is -1"):
+        standard_metrics(logits, [0], num_extra=-1)
+    with pytest.raises(ValueError, match="must sum to 1"):
+        expected_calibration_error(known_probabilities(logits, num_extra=1), [0])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 Every function takes `probabilities: (N, C)`, rows that sum to 1, and `labels: (N,)`, integers in [0, C). Bad input raises
 `ValueError`; no function returns a number for it. Fractions lie in [0, 1], NLL is in nats.
+
+A network may have outputs beyond its K classes (for "unknown"): then `num_extra` of them are the last columns of its logits
+`(N, K + num_extra)`. They take their share of the softmax, but prediction and confidence are over the K classes, whose
+probabilities are not scaled up to sum to 1: what the network puts on "unknown" is missing from its confidence.
 """
 
 from dataclasses import dataclass
@@ -18,6 +22,14 @@ Labels = NDArray[np.int64]
 
 def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
     """The two arrays as float64 and int64, or a `ValueError` that names the first offending row."""
+    probabilities_NC, labels_N = _checked_partial(probabilities, labels)
+    off_one = np.abs(probabilities_NC.sum(axis=1) - 1) > SUM_TOLERANCE
+    _refuse_first(off_one, probabilities_NC, "must sum to 1")
+    return probabilities_NC, labels_N
+
+
+def _checked_partial(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
+    """As `checked`, of rows that may sum to less than 1 because some outputs are no classes."""
     probabilities_NC = np.asarray(probabilities, dtype=np.float64)
     labels_N = np.asarray(labels)
     if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
@@ -29,8 +41,6 @@ def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels
         raise ValueError(f"labels are {labels_N.dtype}; they must be integers")
     _refuse_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")
     _refuse_first((probabilities_NC < 0).any(axis=1), probabilities_NC, "must not be negative")
-    off_one = np.abs(probabilities_NC.sum(axis=1) - 1) > SUM_TOLERANCE
-    _refuse_first(off_one, probabilities_NC, "must sum to 1")
     _refuse_first((labels_N < 0) | (labels_N >= num_classes), labels_N, f"must lie in [0, {num_classes})")
     return probabilities_NC, labels_N.astype(np.int64)
 
@@ -44,6 +54,15 @@ def _refuse_first(offending_N: np.bool_ | NDArray[np.bool_], values: NDArray[np.
 def softmax(logits: ArrayLike) -> Floats:
     """Probabilities `(N, C)` of logits `(N, C)`, computed in float64 whatever came."""
     return np.asarray(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1)))
+
+
+def known_probabilities(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
+    """Probabilities `(N, K)` of the classes alone, of logits `(N, K + num_extra)`; rows sum to 1 only without extra outputs."""
+    probabilities_NC = softmax(logits)
+    num_classes = probabilities_NC.shape[1] - num_extra
+    if num_extra < 0 or num_classes < 2:
+        raise ValueError(f"num_extra is {num_extra}; it must leave at least 2 of {probabilities_NC.shape[1]} outputs to classes")
+    return probabilities_NC[:, :num_classes]
 
 
 def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
@@ -68,7 +87,18 @@ class Reliability:
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> Reliability:
     """The reliability diagram of the largest probability, over right-closed bins of equal width."""
-    probabilities_NC, labels_N = checked(probabilities, labels)
+    return _reliability(*checked(probabilities, labels), num_bins=num_bins)
+
+
+def reliability_of_logits(
+    logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0, num_bins: int = 15
+) -> Reliability:
+    """The same of a network's outputs `(N, K + num_extra)`: the diagram whose gap is the ECE of `standard_metrics`."""
+    known = known_probabilities(logits, num_extra=num_extra)
+    return _reliability(*_checked_partial(known, labels), num_bins=num_bins)
+
+
+def _reliability(probabilities_NC: Floats, labels_N: Labels, *, num_bins: int) -> Reliability:
     confidence_N = probabilities_NC.max(axis=1)
     correct_N = probabilities_NC.argmax(axis=1) == labels_N
     index_N = bin_index(confidence_N, num_bins)
@@ -84,7 +114,10 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, n
 
     Reference: Naeini, Cooper and Hauskrecht (AAAI 2015); Guo et al. (ICML 2017), 15 bins.
     """
-    bins = reliability(probabilities, labels, num_bins=num_bins)
+    return _mean_gap(reliability(probabilities, labels, num_bins=num_bins))
+
+
+def _mean_gap(bins: Reliability) -> float:
     filled = bins.count > 0
     gaps = np.abs(bins.accuracy[filled] - bins.confidence[filled])
     return float(np.sum(gaps * bins.count[filled]) / bins.count.sum())
@@ -92,7 +125,10 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, n
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Share of rows whose largest probability is the label's; the first of equal largest ones counts."""
-    probabilities_NC, labels_N = checked(probabilities, labels)
+    return _accuracy(*checked(probabilities, labels))
+
+
+def _accuracy(probabilities_NC: Floats, labels_N: Labels) -> float:
     return float((probabilities_NC.argmax(axis=1) == labels_N).mean())
 
 
@@ -108,7 +144,10 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Reference: Brier (1950), the original multi-class form.
     """
-    probabilities_NC, labels_N = checked(probabilities, labels)
+    return _brier_score(*checked(probabilities, labels))
+
+
+def _brier_score(probabilities_NC: Floats, labels_N: Labels) -> float:
     at_label_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
     return float(((probabilities_NC**2).sum(axis=1) - 2 * at_label_N + 1).mean())
 
@@ -121,12 +160,16 @@ STANDARD_METRICS = {
 }
 
 
-def standard_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """`accuracy`, `nll`, `ece` (15 bins) and `brier` of `logits: (N, C)`: what every evaluation reports."""
-    probabilities = softmax(logits)
+def standard_metrics(logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> dict[str, float]:
+    """`accuracy`, `nll`, `ece` (15 bins) and `brier` of `logits: (N, K + num_extra)`: what every evaluation reports.
+
+    Labels lie in [0, K). The Brier score sums over the K classes; NLL is that of the full softmax.
+    """
+    known = known_probabilities(logits, num_extra=num_extra)
+    probabilities_NK, labels_N = _checked_partial(known, labels)
     return {
-        "accuracy": accuracy(probabilities, labels),
-        "nll": negative_log_likelihood(logits, labels),
-        "ece": expected_calibration_error(probabilities, labels),
-        "brier": brier_score(probabilities, labels),
+        "accuracy": _accuracy(probabilities_NK, labels_N),
+        "nll": negative_log_likelihood(logits, labels_N),
+        "ece": _mean_gap(_reliability(probabilities_NK, labels_N, num_bins=15)),
+        "brier": _brier_score(probabilities_NK, labels_N),
     }
