@@ -1,0 +1,176 @@
+"""Reads and checks the files of claims, which say themselves what their keys mean.
+
+Anything that they should not hold is refused with file, entry, key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from reports.claims.claim import PLAIN, Claim, Claims, Data, Gain, Protocol, Row, Source
+
+T = TypeVar("T")
+
+_ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {
+    cls: TypeAdapter(cls) for cls in (Data, Source, Protocol, Row, Gain)
+}
+
+
+class ClaimError(ValueError):
+    """A file of claims holds what it should not; the message names file, entry, key and what is allowed."""
+
+
+@cache
+def packaged_claims() -> Claims:
+    """The claims that come with the package."""
+    return read_claims(Path(str(files("reports.claims").joinpath("sparse.yaml"))))
+
+
+def read_claims(path: Path) -> Claims:
+    """The claims of one file. Raises `ClaimError` for the first thing in it that does not fit."""
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+    except YAMLError as error:
+        raise ClaimError(f"{path.name}: is no valid YAML: {error}") from error
+    return _Reader(path.name, _a_table(document, path.name, "the file")).claims()
+
+
+class _Reader:
+    """Turns the tables of one file into claims and says where something is wrong."""
+
+    PARTS = ("data", "models", "methods", "sources", "protocols", "tables", "gains")
+
+    def __init__(self, name: str, document: Mapping[str, Any]) -> None:
+        self.name = name
+        for part in self.PARTS:
+            if part not in document:
+                raise ClaimError(f"{name}: {part} is missing; there must be {', '.join(self.PARTS)}")
+        self._one_of(document, "the file", self.PARTS)
+        self.document = document
+        self.data = self._named("data", Data)
+        self.models = {name: str(title) for name, title in self._part("models").items()}
+        self.methods = {name: str(title) for name, title in self._part("methods").items()}
+        self.sources = self._named("sources", Source)
+        self.protocols = self._named("protocols", Protocol)
+
+    def claims(self) -> Claims:
+        """Everything in the file."""
+        return Claims(
+            values=tuple(self._values()),
+            gains=tuple(self._gains()),
+            data=self.data,
+            models=self.models,
+            methods=self.methods,
+            sources=self.sources,
+        )
+
+    def _values(self) -> Iterator[Claim]:
+        line = 0
+        for place, table in enumerate(self.document["tables"]):
+            entry = f"tables[{place}]"
+            self._one_of(_a_table(table, self.name, entry), entry, ("where", "common", "rows"))
+            for number, row in enumerate(table["rows"]):
+                line += 1
+                at = f"{entry} ({table['where']}), row {number}"
+                merged = {**table["common"], **_a_table(row, self.name, at)}
+                yield from self._expand(self._decode(Row, merged, at), where=table["where"], at=at, line=line)
+
+    def _expand(self, row: Row, *, where: str, at: str, line: int) -> Iterator[Claim]:
+        self._check_names(row, at)
+        protocol = self._known(row.protocol, self.protocols, at, "protocol") if row.protocol else Protocol()
+        recipe: dict[str, Any] = {**PLAIN, **protocol.recipe, **row.recipe}
+        if "budget.epochs" in recipe:
+            recipe["budget.epochs"] *= row.length
+        for density, value in row.values.items():
+            mean, spread = value if isinstance(value, tuple) else (value, None)
+            yield Claim(
+                source=self.sources[row.source],
+                where=where,
+                tag=row.tag,
+                data=row.data,
+                model=row.model,
+                method=row.method,
+                metric=row.metric,
+                density=density,
+                value=mean,
+                spread=spread,
+                spread_is=row.spread if spread is not None else "",
+                runs=row.runs,
+                distribution=row.distribution,
+                length=row.length,
+                train_rows=protocol.train_rows,
+                augment=protocol.augment,
+                recipe=recipe,
+                settings=row.settings,
+                bins=row.bins,
+                other=row.other,
+                notes=tuple(note for note in (protocol.note, row.note) if note),
+                line=line,
+            )
+
+    def _gains(self) -> Iterator[tuple[Gain, Source]]:
+        for place, table in enumerate(self.document["gains"]):
+            at = f"gains[{place}]"
+            gain = self._decode(Gain, _a_table(table, self.name, at), at)
+            self._check_names(gain, at)
+            yield gain, self.sources[gain.source]
+
+    def _check_names(self, entry: Row | Gain, at: str) -> None:
+        self._known(entry.source, self.sources, at, "source")
+        self._known(entry.method, self.methods, at, "method")
+        if entry.data:
+            self._known(entry.data, self.data, at, "data")
+        if entry.model:
+            self._known(entry.model, self.models, at, "model")
+
+    def _part(self, part: str) -> Mapping[str, Any]:
+        return _a_table(self.document[part], self.name, part)
+
+    def _named(self, part: str, cls: type[T]) -> dict[str, T]:
+        return {
+            name: self._decode(cls, _a_table(table, self.name, f"{part}.{name}"), f"{part}.{name}")
+            for name, table in self._part(part).items()
+        }
+
+    def _known(self, name: str, names: Mapping[str, T], at: str, key: str) -> T:
+        if name not in names:
+            raise ClaimError(f"{self.name}: {at}: {key} is {name!r}; it must be one of {', '.join(names)}")
+        return names[name]
+
+    def _one_of(self, table: Mapping[str, Any], at: str, allowed: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in allowed:
+                raise ClaimError(f"{self.name}: {at}: {key} is unknown; allowed are {', '.join(allowed)}")
+
+    def _decode(self, cls: type[T], table: Mapping[str, Any], at: str) -> T:
+        self._one_of(table, at, tuple(f.name for f in dataclasses.fields(cls)))  # type: ignore[arg-type]
+        try:
+            decoded: T = _ADAPTERS[cls].validate_python(table)
+        except ValidationError as error:
+            raise ClaimError(f"{self.name}: {at}: {_problem(error)}") from error
+        return decoded
+
+
+def _a_table(value: Any, name: str, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ClaimError(f"{name}: {at} is {value!r}; it must be a table")
+    return value
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem as key, what came and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing; it must be given"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key} is {first['input']!r}; {message[0].lower()}{message[1:]}" if key else message
