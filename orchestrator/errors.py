@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.results import Results
 
 
 class ExitCode(IntEnum):
@@ -22,6 +26,14 @@ class UsageError(ValueError):
 
 class ClusterError(RuntimeError):
     """The cluster cannot be reached or refused us."""
+
+
+class OrderlyInterrupt(KeyboardInterrupt):
+    """Ctrl-C, after everything was saved; `results` is what there is by then."""
+
+    def __init__(self, results: "Results") -> None:
+        super().__init__(f"stopped; finished work and checkpoints are kept in {results.folder.path}, so run again to go on")
+        self.results = results
 
 
 @dataclass(frozen=True, order=True)

@@ -1,6 +1,7 @@
 """From a spec to finished runs: plan, run what is missing, run again what died, report."""
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.display import Display
-from orchestrator.errors import ClusterError, UsageError
+from orchestrator.errors import ClusterError, OrderlyInterrupt, UsageError
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Plan, make_plan
@@ -67,6 +68,8 @@ def run(
     Raises:
         UsageError: the spec, the data or the resources do not fit. No job was started.
         ClusterError: the cluster cannot be reached or refused us.
+        KeyboardInterrupt: Ctrl-C. After the first one running jobs have left a checkpoint, and the error is an
+            `OrderlyInterrupt`, which has the `results`; a second one does not wait.
 
     A failed job raises nothing: its error is in the results, whose `exit_code` says how the study ended.
     """
@@ -74,7 +77,7 @@ def run(
     folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
     plan = make_plan(resolved, folder)
     orders = plan.orders(only=only)
-    results = Results(folder.path)
+    results = Results(folder.path, spec=resolved)
     if not orders:
         return results
     monitor = Monitor(total=len(resolved.jobs), already=plan.counts()["completed"])
@@ -90,7 +93,8 @@ def run(
         else:
             _run_on_ray(orders, work, address=address)
         Store(folder).compact()
-    results.signal_number = stop.signal_number
+    if stop.signal_number == signal.SIGINT:
+        raise OrderlyInterrupt(results)
     return results
 
 

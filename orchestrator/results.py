@@ -1,25 +1,46 @@
 """What a folder of results holds, for Python and notebooks; needs neither Ray nor torch."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from orchestrator.errors import ExitCode
+from orchestrator.errors import ExitCode, UsageError
 from reports.export import shown
 from reports.layout import RunFolder
 from reports.page import write_page
-from reports.records import Status
+from reports.records import TABLES, Status
 from reports.store import Store
 from reports.summary import cells
 
+if TYPE_CHECKING:
+    from orchestrator.spec import Spec
+
+
+def check_results(folder: RunFolder) -> None:
+    """Raises `UsageError` for a folder in which no study ever began; an empty one may be about to begin."""
+    if not folder.path.is_dir():
+        raise UsageError(f"{folder.path}: there is no such folder")
+    begun = folder.spec.exists() or any(folder.table(name).exists() for name in TABLES)
+    if not begun and any(not entry.name.startswith(".") for entry in folder.path.iterdir()):
+        raise UsageError(f"{folder.path}: holds neither {folder.spec.name} nor results, so it is no folder of results")
+
 
 class Results:
-    """Reads a folder, also while it is being written."""
+    """Reads a folder, also while it is being written. Everything asked of a folder without results raises `UsageError`.
 
-    def __init__(self, folder: str | Path) -> None:
+    `spec` is what the exit code is about: by default the one that the folder was last run with.
+    """
+
+    def __init__(self, folder: str | Path, *, spec: "Spec | None" = None) -> None:
         self.folder = RunFolder(Path(folder))
-        self.signal_number: int | None = None
-        self._store = Store(self.folder)
+        self._spec = spec
+
+    @property
+    def _store(self) -> Store:
+        check_results(self.folder)
+        return Store(self.folder)
 
     def runs(self) -> pd.DataFrame:
         """One row per run, its newest attempt."""
@@ -39,18 +60,32 @@ class Results:
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes the HTML page, `report.html` in the folder by default."""
+        check_results(self.folder)
         return write_page([self.folder.path], Path(out) if out is not None else self.folder.report)
 
     @property
     def exit_code(self) -> ExitCode:
-        """How the newest attempts ended, as the command's exit code."""
-        statuses = {status for status, _ in self._store.statuses().values()}
+        """How the jobs of the spec ended, as the command's exit code: PARTIAL also where some never ran."""
+        newest = {key: status for key, (status, _) in self._store.statuses().items()}
+        statuses = {newest.get(key) for key in self._keys(default=newest)}
         if Status.FAILED in statuses:
             return ExitCode.FAILED
-        return ExitCode.PARTIAL if Status.INTERRUPTED in statuses else ExitCode.FINISHED
+        return ExitCode.PARTIAL if statuses & {Status.INTERRUPTED, None} else ExitCode.FINISHED
+
+    def _keys(self, *, default: Iterable[str]) -> list[str]:
+        """Run keys of the spec's jobs; `default` for a folder whose spec was not kept."""
+        if self._spec is None and not self.folder.spec.exists():
+            return list(default)
+        from orchestrator.spec import load_spec  # loads torch, which nothing else here needs
+
+        return [job.key for job in load_spec(self._spec or self.folder.spec).jobs]
 
     def __repr__(self) -> str:
-        return f"Results({str(self.folder.path)!r})\n{shown(self.summary()).to_string(index=False)}"
+        try:
+            table = shown(self.summary()).to_string(index=False)
+        except UsageError as error:
+            table = str(error)
+        return f"Results({str(self.folder.path)!r})\n{table}"
 
     def _repr_html_(self) -> str:
         return shown(self.summary()).to_html(index=False)

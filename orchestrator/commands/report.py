@@ -5,16 +5,15 @@ from pathlib import Path
 
 import click
 
-from orchestrator.errors import UsageError
+from orchestrator.results import check_results
 from reports.layout import RunFolder
 from reports.page import write_page
 
 
 def existing(folders: Sequence[Path]) -> list[Path]:
-    """The folders themselves. Raises `UsageError` for one that does not exist."""
+    """The folders themselves. Raises `UsageError` for one that is no folder of results."""
     for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: there is no such folder")
+        check_results(RunFolder(folder))
     return list(folders)
 
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from orchestrator.display import display
-from orchestrator.errors import ExitCode
+from orchestrator.errors import ExitCode, OrderlyInterrupt
 from orchestrator.plan import make_plan
 from orchestrator.population import default_folder, run
 from orchestrator.results import Results
@@ -85,10 +85,9 @@ def run_and_report(
     head = f"{spec.name}: {len(spec.jobs)} jobs{finished}, {where}, into {folder}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
     with display(console) as shown, redirect_stdout(sys.stderr):  # Ray prints there that a process died
-        results = run(
+        results, code = _run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, display=shown
         )
-    code = exit_code(results, spec)
     page = results.report()
     if as_json:
         click.echo(json.dumps(_summary(results, spec, code, page), indent=1))
@@ -97,14 +96,13 @@ def run_and_report(
     return code
 
 
-def exit_code(results: Results, spec: Spec) -> ExitCode:
-    """Of this spec's jobs only; an interruption by Ctrl-C has its own."""
-    counts = make_plan(spec, results.folder).counts()
-    if results.signal_number == 2:
-        return ExitCode.INTERRUPTED
-    if counts["failed"]:
-        return ExitCode.FAILED
-    return ExitCode.PARTIAL if counts["interrupted"] or counts["missing"] else ExitCode.FINISHED
+def _run(spec: Spec, folder: Path, **options: Any) -> tuple[Results, ExitCode]:
+    """The results and the exit code; Ctrl-C has its own."""
+    try:
+        results = run(spec, folder, **options)
+    except OrderlyInterrupt as stop:
+        return stop.results, ExitCode.INTERRUPTED
+    return results, results.exit_code
 
 
 def _summary(results: Results, spec: Spec, code: ExitCode, page: Path) -> dict[str, Any]:

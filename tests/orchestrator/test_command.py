@@ -16,6 +16,7 @@ import pytest
 import orchestrator
 from orchestrator.cli import VERBS
 from orchestrator.document import packaged_specs
+from orchestrator.errors import UsageError
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.spec import load_spec
@@ -294,12 +295,33 @@ def test_results_are_frames_in_python_and_a_table_in_a_notebook(finished: Path) 
     assert repr(results).startswith("Results(")
 
 
-def test_a_folder_without_results_has_empty_frames(tmp_path: Path) -> None:
-    results = Results(tmp_path / "nothing")
-    assert len(results.runs()) == len(results.metrics()) == len(results.curves()) == 0
-    assert results.exit_code == 0
-    assert "Results(" in repr(results)
+def test_a_folder_in_which_a_run_just_began_has_empty_frames(tmp_path: Path) -> None:
+    for there in ([], [".driver"], [".driver", "spec.yaml"]):
+        for name in there:
+            (tmp_path / name).write_text(SPEC)
+        results = Results(tmp_path)
+        assert len(results.runs()) == len(results.metrics()) == len(results.curves()) == 0
+        assert results.exit_code == (3 if "spec.yaml" in there else 0)
+        assert "Results(" in repr(results)
+
+
+@pytest.mark.parametrize("name", ["nothing", "holiday"])
+def test_a_folder_that_holds_no_results_is_named_whatever_it_is_asked(
+    pruneyard: Pruneyard, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "picture.png").touch()
+    results = Results(tmp_path / name)
+    for ask in ("runs", "metrics", "curves", "summary", "report", "_repr_html_"):
+        with pytest.raises(UsageError, match=rf"{name}: (there is no such folder|.*is no folder of results)"):
+            getattr(results, ask)()
+    with pytest.raises(UsageError, match=name):
+        _ = results.exit_code
+    assert name in repr(results)
     assert not (tmp_path / "nothing").exists()
+    answer = pruneyard("report", name)
+    assert (answer.code, name in answer.err) == (2, True)
+    assert [path.name for path in (tmp_path / "holiday").iterdir()] == ["picture.png"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
