@@ -1,0 +1,142 @@
+"""Weights without their zeros: CSR and square-block BSR of a weight seen as a matrix (outputs, inputs).
+
+What is kept is what the mask has, not what differs from zero: an active weight that is exactly 0 stays.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_SIZES = (32, 16, 8, 4, 2)
+_CSR = (".crow", ".col", ".values")
+_BSR = (".block_crow", ".block_col", ".blocks")
+
+
+def csr(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Row starts (O + 1,) and columns (active,) int32, and values (active,) of the weight as an (O, I) matrix."""
+    active = mask.reshape(len(mask), -1)
+    starts = torch.zeros(len(active) + 1, dtype=torch.int32)
+    starts[1:] = active.sum(1).cumsum(0)
+    columns = active.nonzero()[:, 1].int()
+    return starts, columns, weight.reshape(len(mask), -1)[active].contiguous()
+
+
+def csr_tensor(weight: Tensor, mask: Tensor) -> Tensor:
+    """The weight as torch's sparse CSR matrix (O, I)."""
+    starts, columns, values = csr(weight, mask)
+    size = (len(mask), mask[0].numel())
+    return _sparse(torch.sparse_csr_tensor, [starts, columns, values], size)
+
+
+def block_size(mask: Tensor) -> int | None:
+    """The largest of `BLOCK_SIZES` in whose blocks the mask is all or nothing; None where there is no such size."""
+    matrix = mask.reshape(len(mask), -1)
+    for size in BLOCK_SIZES:
+        if matrix.shape[0] % size or matrix.shape[1] % size:
+            continue
+        counts = _blocks(matrix, size).sum((2, 3))
+        if bool(((counts == 0) | (counts == size * size)).all()):
+            return size
+    return None
+
+
+def bsr_tensor(weight: Tensor, mask: Tensor, size: int) -> Tensor:
+    """The weight as torch's sparse BSR matrix (O, I) with blocks of size x size."""
+    matrix = mask.reshape(len(mask), -1)
+    active = _blocks(matrix, size).any(3).any(2)
+    starts, columns, _ = csr(active, active)
+    values = _blocks(weight.reshape(matrix.shape), size)[active].contiguous()
+    return _sparse(torch.sparse_bsr_tensor, [starts, columns, values], matrix.shape)
+
+
+def _blocks(matrix: Tensor, size: int) -> Tensor:
+    """(O, I) -> (O / size, I / size, size, size)."""
+    rows, columns = matrix.shape
+    return matrix.reshape(rows // size, size, columns // size, size).transpose(1, 2)
+
+
+def pack_csr(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The three tensors that a file holds of a weight; columns as int16 where they fit."""
+    starts, columns, values = csr(weight, mask)
+    return dict(zip([name + end for end in _CSR], (starts, _narrow(columns, mask[0].numel()), values), strict=True))
+
+
+def pack_bsr(name: str, weight: Tensor, mask: Tensor, size: int) -> dict[str, Tensor]:
+    """As `pack_csr`, with blocks."""
+    matrix = bsr_tensor(weight, mask, size)
+    columns = _narrow(matrix.col_indices(), mask[0].numel() // size)
+    parts = (matrix.crow_indices(), columns, matrix.values())
+    return dict(zip([name + end for end in _BSR], parts, strict=True))
+
+
+def pack_bits(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The active values in order, and the mask with one bit for each weight."""
+    bits = torch.from_numpy(np.packbits(mask.numpy()))
+    return {f"{name}.bits": bits, f"{name}.values": weight[mask]}
+
+
+def unpack(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and masks of a file's tensors, whichever way each was packed; `shapes` are those of the model.
+
+    Raises `ValueError` for indices that lie outside a weight, and for what the model does not have.
+    """
+    weights, masks, used = {}, {}, set()
+    for name, shape in shapes.items():
+        parts = {end for end in (*_CSR, *_BSR, ".bits", ".mask", "") if name + end in tensors}
+        used |= {name + end for end in parts}
+        if "" in parts:
+            weights[name] = tensors[name]
+            if ".mask" in parts:
+                masks[name] = tensors[f"{name}.mask"]
+        elif parts >= set(_CSR):
+            weights[name], masks[name] = _from_csr([tensors[name + end] for end in _CSR], shape)
+        elif parts >= set(_BSR):
+            weights[name], masks[name] = _from_bsr([tensors[name + end] for end in _BSR], shape)
+        elif parts >= {".bits", ".values"}:
+            weights[name], masks[name] = _from_bits(tensors[f"{name}.bits"], tensors[f"{name}.values"], shape)
+    if unknown := sorted(tensors.keys() - used):
+        raise ValueError(f"the file has {', '.join(unknown[:5])}, which the model does not know")
+    return weights, masks
+
+
+def _from_csr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    matrix = _sparse(torch.sparse_csr_tensor, parts, (shape[0], shape[1:].numel()))
+    where = _sparse(torch.sparse_csr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
+    return matrix.to_dense().reshape(shape), where.to_dense().bool().reshape(shape)
+
+
+def _from_bsr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    matrix = _sparse(torch.sparse_bsr_tensor, parts, (shape[0], shape[1:].numel()))
+    where = _sparse(torch.sparse_bsr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
+    return matrix.to_dense().reshape(shape), where.to_dense().bool().reshape(shape)
+
+
+def _sparse(make: Callable[..., Tensor], parts: list[Tensor], size: tuple[int, ...]) -> Tensor:
+    starts, columns, values = parts
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse .* tensor support is in beta", UserWarning)  # said once by torch
+            return make(starts.int(), columns.int(), values, size, check_invariants=True)
+    except RuntimeError as error:
+        raise ValueError(f"the indices of a weight are damaged: {error}") from error
+
+
+def _from_bits(bits: Tensor, values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    if bits.dtype != torch.uint8 or bits.numel() != (shape.numel() + 7) // 8:
+        raise ValueError("the mask bits of a weight do not have its size")
+    flat = np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)
+    mask = torch.from_numpy(flat).reshape(shape)
+    if int(mask.sum()) != values.numel():
+        raise ValueError("the mask bits of a weight do not count its values")
+    weight = torch.zeros(shape, dtype=values.dtype)
+    weight[mask] = values
+    return weight, mask
+
+
+def _narrow(columns: Tensor, num_columns: int) -> Tensor:
+    return columns.short() if num_columns <= torch.iinfo(torch.int16).max else columns

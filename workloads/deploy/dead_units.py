@@ -1,0 +1,194 @@
+"""Units and filters that can be cut out of a network in evaluation mode without changing what it computes.
+
+Looked at are pairs of layers that an `nn.Sequential` runs one after the other with nothing between them that mixes channels.
+A unit of the first layer is dead when every weight that reads it is zero, or when all its own weights are zero:
+then it is a constant, which is carried through norms and activations and added to the bias of the second layer.
+A constant other than zero before a convolution that pads with zeros is no constant at the border: that unit stays.
+Units that a residual sum connects are never cut.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_PASSING = (
+    nn.ReLU,
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.AvgPool2d,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Flatten,
+)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_Layer = nn.Linear | nn.Conv2d
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two layers and what lies between them."""
+
+    first: _Layer
+    between: tuple[nn.Module, ...]
+    second: _Layer
+
+
+def dead_units(network: nn.Module) -> dict[str, int]:
+    """How many units can be cut, by the name of the layer's weight; layers without any are left out."""
+    smaller = without_units(network)
+    counts = {
+        f"{path}.weight": len(layer.weight) - len(smaller.get_submodule(path).weight)  # type: ignore[arg-type]
+        for path, layer in network.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def without_units(network: nn.Module) -> nn.Module:
+    """A copy without its dead units. A cut may leave others dead, so it is repeated until none is found."""
+    smaller = copy.deepcopy(network)
+    with torch.no_grad():
+        while any([_cut(pair) for pair in _pairs(smaller)]):
+            pass
+    return smaller.requires_grad_(False)
+
+
+def resize(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Gives layers and norms of a network without storage the sizes that `weights` have."""
+    for path, module in network.named_modules():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            tensor = weights.get(f"{path}.{name}")
+            if tensor is not None and hasattr(module, name):
+                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+                is_buffer = name.startswith("running")
+                setattr(module, name, empty if is_buffer else nn.Parameter(empty, requires_grad=False))
+        _state_sizes(module)
+
+
+def _state_sizes(module: nn.Module) -> None:
+    """Makes the numbers that a module keeps beside its tensors agree with them."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Conv2d):
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, _BATCH_NORMS) and module.running_mean is not None:
+        module.num_features = len(module.running_mean)
+    elif _is_instance_norm(module):
+        module.num_groups = module.num_channels = len(module.weight)  # type: ignore[arg-type]
+
+
+def _is_instance_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels and module.affine
+
+
+def _pairs(network: nn.Module) -> Iterator[Pair]:
+    uses = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
+    tensors = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
+    inner = {id(child) for m in network.modules() if isinstance(m, nn.Sequential) for child in m.children()}
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and id(module) not in inner:
+            first, between = None, []
+            for step in _steps(module):
+                alone = uses[id(step)] == 1 and all(tensors[id(p)] == 1 for p in step.parameters())
+                if alone and _is_layer(step):
+                    if first is not None and _joins(first, between, step):
+                        yield Pair(first=first, between=tuple(between), second=step)  # type: ignore[arg-type]
+                    first, between = step, []
+                elif alone and _passes(step):
+                    between.append(step)
+                else:
+                    first, between = None, []
+
+
+def _steps(sequence: nn.Sequential) -> Iterator[nn.Module]:
+    """What a sequence runs, with sequences inside it unrolled."""
+    for step in sequence:
+        yield from _steps(step) if isinstance(step, nn.Sequential) else (step,)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1 and module.padding_mode == "zeros"
+    return isinstance(module, nn.Linear)
+
+
+def _passes(module: nn.Module) -> bool:
+    """Whether it treats channels separately and gives constants for constants."""
+    if isinstance(module, _BATCH_NORMS):
+        return module.running_mean is not None and module.affine
+    if isinstance(module, nn.AvgPool2d):
+        return module.padding in (0, (0, 0)) and not module.ceil_mode and module.divisor_override is None
+    if isinstance(module, nn.Flatten):
+        return module.start_dim == 1 and module.end_dim == -1
+    return isinstance(module, _PASSING) or _is_instance_norm(module)
+
+
+def _joins(first: nn.Module, between: list[nn.Module], second: nn.Module) -> bool:
+    """Whether the second layer's inputs are the first one's units in order."""
+    flat = any(isinstance(step, nn.Flatten) for step in between)
+    if isinstance(first, nn.Conv2d):
+        return flat == isinstance(second, nn.Linear)
+    return isinstance(second, nn.Linear) and not any(_is_instance_norm(step) for step in between)
+
+
+def _cut(pair: Pair) -> bool:
+    """Cuts the dead units of one pair; False if there was none. One unit stays at least."""
+    num_units = len(pair.first.weight)
+    constants = _constants(pair)
+    per_unit = pair.second.weight.shape[1] // num_units  # more than one where maps are flattened
+    read = pair.second.weight.reshape(len(pair.second.weight), num_units, -1)
+    unread = (read == 0).all(2).all(0)
+    unfed = (pair.first.weight == 0).flatten(1).all(1)
+    if isinstance(pair.second, nn.Conv2d) and pair.second.padding not in (0, (0, 0), "valid"):
+        unfed &= constants == 0
+    kept = ~(unread | unfed)
+    if not kept.any():
+        kept[0] = True
+    if kept.all():
+        return False
+    shift = (read.sum(2) * torch.where(kept, 0.0, constants)).sum(1)
+    _keep(pair.first, kept)
+    for step in pair.between:
+        _keep(step, kept)
+    columns = kept.repeat_interleave(per_unit)
+    pair.second.weight = nn.Parameter(pair.second.weight[:, columns].contiguous(), requires_grad=False)
+    if pair.second.bias is not None or bool(shift.any()):
+        old = torch.zeros_like(shift) if pair.second.bias is None else pair.second.bias
+        pair.second.bias = nn.Parameter(old + shift, requires_grad=False)
+    _state_sizes(pair.second)
+    return True
+
+
+def _constants(pair: Pair) -> Tensor:
+    """What each unit would be, after all that lies between, if it were its bias everywhere: (units,)."""
+    bias = pair.first.bias
+    values = torch.zeros(len(pair.first.weight)) if bias is None else bias.clone()
+    for step in pair.between:
+        if isinstance(step, _BATCH_NORMS):
+            assert step.running_mean is not None
+            assert step.running_var is not None
+            values = (values - step.running_mean) * torch.rsqrt(step.running_var + step.eps)
+            values = values * step.weight + step.bias
+        elif isinstance(step, nn.GroupNorm):
+            values = step.bias.clone()  # a map that is constant is its own mean
+        elif isinstance(step, nn.ReLU):
+            values = values.relu()
+    return values
+
+
+def _keep(module: nn.Module, kept: Tensor) -> None:
+    """Leaves a module the kept units of its outputs."""
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        tensor = getattr(module, name, None)
+        if isinstance(tensor, nn.Parameter):
+            setattr(module, name, nn.Parameter(tensor[kept].contiguous(), requires_grad=False))
+        elif isinstance(tensor, Tensor):
+            setattr(module, name, tensor[kept].contiguous())
+    if _is_instance_norm(module):
+        module.num_groups = module.num_channels = int(kept.sum())
+    _state_sizes(module)

@@ -1,0 +1,121 @@
+"""Exported files: safetensors with a header that says which model it is, so that a file alone can be run again.
+
+Reading one executes nothing of it: tensors, and names of plug-ins that are installed anyway.
+"""
+
+import json
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from workloads.deploy.compressed import pack_csr, unpack
+from workloads.deploy.dead_units import resize
+from workloads.deploy.finished import FinishedNetwork, empty_network
+from workloads.deploy.format import Exported, Format
+from workloads.plugins import find
+
+VERSION = 1
+_KEY = "pruneyard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of itself besides its tensors."""
+
+    format: str
+    model: Mapping[str, object]
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+    def empty_network(self) -> nn.Module:
+        """The network of the model's table, without storage."""
+        return empty_network(self.model, image_shape=self.image_shape, num_classes=self.num_classes)
+
+
+def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: str) -> bytes:
+    """The content of a file."""
+    header = {
+        "version": VERSION,
+        "format": format,
+        "model": dict(finished.model),
+        "image_shape": list(finished.image_shape),
+        "num_classes": finished.num_classes,
+    }
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content: bytes = safetensors.torch.save(contiguous, metadata={_KEY: json.dumps(header)})
+    return content
+
+
+def pack_sparse(
+    finished: FinishedNetwork, packed: Mapping[str, Mapping[str, Tensor]], *, format: str
+) -> bytes:
+    """The content of a file in which some weights, by name, are given as their `packed` tensors, the others whole."""
+    whole = {name: tensor for name, tensor in finished.network.state_dict().items() if name not in packed}
+    masks = {f"{name}.mask": mask for name, mask in finished.masks.items() if name not in packed}
+    parts = {name: tensor for tensors in packed.values() for name, tensor in tensors.items()}
+    return pack(finished, whole | masks | parts, format=format)
+
+
+def pack_csr_layers(finished: FinishedNetwork, dense: Container[str], *, format: str) -> bytes:
+    """`pack_sparse` with the weights in CSR, but for those of `dense`."""
+    weights = finished.network.state_dict()
+    sparse = {n: pack_csr(n, weights[n], m) for n, m in finished.masks.items() if n not in dense}
+    return pack_sparse(finished, sparse, format=format)
+
+
+def read_header(path: Path) -> Header:
+    """Raises `ValueError` for a file that `pack` did not write, or a later version of it."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    if text is None:
+        raise ValueError(f"{path} was not exported by pruneyard: it has no header of ours")
+    table = json.loads(text)
+    if table["version"] > VERSION:
+        raise ValueError(f"{path} has version {table['version']}; this pruneyard reads up to {VERSION}: update")
+    channels, height, width = table["image_shape"]
+    return Header(
+        format=table["format"],
+        model=table["model"],
+        image_shape=(channels, height, width),
+        num_classes=table["num_classes"],
+    )
+
+
+def read_network(path: Path) -> FinishedNetwork:
+    """The network of an exported file with its masks, whatever format it was written in.
+
+    A compact one has lost units and has no masks. Raises `ValueError` for files that `pack` did not write.
+    """
+    header = read_header(path)
+    network = header.empty_network()
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    weights, masks = unpack(safetensors.torch.load_file(path), shapes)
+    if header.format == "compact":
+        resize(network, weights)
+    return FinishedNetwork.of(
+        network,
+        weights=weights,
+        masks=masks,
+        model=header.model,
+        image_shape=header.image_shape,
+        num_classes=header.num_classes,
+    )
+
+
+def load(path: str | Path, *, batch_size: int = 1) -> Exported:
+    """The network of an exported file, ready to run on this machine; kernels are chosen for `batch_size`.
+
+    Raises `ValueError` for other files, also for ONNX ones, which are for other programs.
+    """
+    finished = read_network(Path(path))
+    if not finished.masks:
+        return Exported(run=finished.network, kernels=dict.fromkeys(finished.layers, "dense"))
+    chosen: Format = find("deploy.formats", read_header(Path(path)).format)()
+    return chosen.build(finished, batch_size=batch_size)

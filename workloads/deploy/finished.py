@@ -1,0 +1,125 @@
+"""A finished network as it is deployed: its model rebuilt, its weights zero outside their masks, ready to be run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workloads.networks.builder import ModelBuilder
+from workloads.plugins import find
+from workloads.sparse.flops import forward_flops, layer_macs
+from workloads.sparse.masks import prunable_layers, prunable_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedNetwork:
+    """A network in evaluation mode on the CPU, its masks by parameter name, and the table it was built from.
+
+    A prunable weight without a mask was kept dense.
+    """
+
+    network: nn.Module
+    masks: Mapping[str, Tensor]
+    model: Mapping[str, Any]  # the spec's table: `name` and the fields of that plug-in
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    num_classes: int
+
+    @classmethod
+    def rebuild(
+        cls,
+        *,
+        model: Mapping[str, Any],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        weights: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+    ) -> "FinishedNetwork":
+        """Builds the model without drawing a number and gives it `weights`, set to zero outside `masks`.
+
+        Raises `ValueError` where they do not fit the model, or hold a number that is not finite.
+        """
+        network = empty_network(model, image_shape=image_shape, num_classes=num_classes)
+        return cls.of(
+            network, weights=weights, masks=masks, model=model, image_shape=image_shape, num_classes=num_classes
+        )
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        *,
+        weights: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        model: Mapping[str, Any],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+    ) -> "FinishedNetwork":
+        """As `rebuild`, with a network that stands already, whose values do not matter."""
+        applied = dict(weights)
+        for name, mask in masks.items():
+            if name not in weights or weights[name].shape != mask.shape or mask.dtype != torch.bool:
+                raise ValueError(f"masks has {name}, which is no boolean tensor of that weight's shape")
+            applied[name] = torch.where(mask, weights[name], 0.0)
+        bad = [n for n, t in applied.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+        if bad:
+            raise ValueError(f"weights has numbers that are not finite in {', '.join(bad)}")
+        load_weights(network, applied)
+        return cls(
+            network=network, masks=dict(masks), model=dict(model), image_shape=image_shape, num_classes=num_classes
+        )
+
+    @cached_property
+    def layers(self) -> Mapping[str, nn.Module]:
+        """The prunable layers by the names of their weights, in module order; a shared weight comes once."""
+        owners = {id(layer.weight): layer for layer in reversed(prunable_layers(self.network))}
+        return {name: owners[id(weight)] for name, weight in prunable_weights(self.network).items()}
+
+    @cached_property
+    def _macs(self) -> Mapping[str, int]:
+        return layer_macs(self.network, self.image_shape)
+
+    @property
+    def forward_flops(self) -> float:
+        """Counted FLOPs of one image, each layer weighted by its density: what sparse kernels would do."""
+        return forward_flops(self._macs, self.masks)
+
+    @property
+    def dense_forward_flops(self) -> float:
+        """Counted FLOPs of one image through the dense twin."""
+        return forward_flops(self._macs, {})
+
+    @property
+    def density(self) -> float:
+        """Active share of all prunable weights, in (0, 1]; layers that were kept dense count in full."""
+        sizes = {name: weight.numel() for name, weight in prunable_weights(self.network).items()}
+        active = sum(int(self.masks[n].sum()) if n in self.masks else size for n, size in sizes.items())
+        return active / sum(sizes.values())
+
+    def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
+        """Standard normal images (batch_size, C, H, W), the same for the same seed."""
+        return torch.randn((batch_size, *self.image_shape), generator=torch.Generator().manual_seed(seed))
+
+
+def empty_network(
+    model: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """The network of a model table in evaluation mode on the meta device: nothing is drawn or stored."""
+    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items() if key != "name"}
+    builder: ModelBuilder = find("models", str(model["name"]))(**fields)
+    with torch.device("meta"):
+        return builder.build(image_shape=image_shape, num_classes=num_classes).eval()
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Gives every parameter and buffer its tensor of `weights`. Raises `ValueError` where names or shapes differ."""
+    try:
+        network.load_state_dict(dict(weights), strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"the weights do not fit the model: {error}") from error
+    left = [name for name, buffer in network.named_buffers() if buffer.device.type == "meta"]
+    if left:
+        raise ValueError(f"the weights lack {', '.join(left)}, which the model does not save")
+    network.requires_grad_(False)

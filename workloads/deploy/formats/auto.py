@@ -1,0 +1,86 @@
+"""For every layer the kernel that is fastest on this machine: dense, CSR, BSR or gather, chosen by measurement.
+
+Each candidate is timed on what the layer gets in a forward pass of a batch of random images. A sparse kernel
+must beat the dense one by 5%, or the layer stays dense. The file is that of `csr`; the choice is made anew
+where it is loaded.
+
+Reference: none, own measurement
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from workloads.deploy.compressed import block_size
+from workloads.deploy.files import pack_csr_layers
+from workloads.deploy.finished import FinishedNetwork
+from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
+from workloads.deploy.replacing import DENSE, sparse_fit, with_kernels
+from workloads.deploy.timing import median_times
+
+__all__ = ["Auto"]
+
+_LEAST_GAIN = 1.05
+_ROUNDS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    tolerance: ClassVar[float] = SUM_ORDER
+    device: ClassVar[str] = "cpu"
+
+    def fit(self, finished: FinishedNetwork) -> Fit:
+        """See `workloads.deploy.format.Format`."""
+        return sparse_fit(finished)
+
+    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
+        """See `workloads.deploy.format.Format`."""
+        fit = self.fit(finished)
+        check_fit(fit)
+        inputs = _layer_inputs(finished, finished.random_images(batch_size))
+        chosen = {}
+        for name, layer in finished.layers.items():
+            if name not in fit.dense and name in inputs:
+                fastest = _fastest(layer, finished.masks[name], inputs[name])
+                if fastest != DENSE:
+                    chosen[name] = (fastest, _kernels(finished.masks[name])[fastest])
+        return with_kernels(finished, chosen)
+
+    def encode(self, finished: FinishedNetwork) -> bytes:
+        """See `workloads.deploy.format.Format`."""
+        fit = self.fit(finished)
+        check_fit(fit)
+        return pack_csr_layers(finished, fit.dense, format="auto")
+
+
+def _kernels(mask: Tensor) -> Mapping[str, Kernel]:
+    blocks = {"bsr": bsr_kernel} if block_size(mask) is not None else {}
+    return {"csr": csr_kernel, "gather": gather_kernel, **blocks}
+
+
+def _layer_inputs(finished: FinishedNetwork, images: Tensor) -> dict[str, Tensor]:
+    """What every layer is given when the network sees `images`."""
+    inputs: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
+        for name, layer in finished.layers.items()
+    ]
+    try:
+        with torch.inference_mode():
+            finished.network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs
+
+
+def _fastest(layer: nn.Module, mask: Tensor, given: Tensor) -> str:
+    """Name of the kernel to take for a layer."""
+    twins = {DENSE: layer} | {name: make(layer, mask) for name, make in _kernels(mask).items()}
+    times_s = median_times(twins, given, rounds=_ROUNDS)
+    best = min(times_s, key=lambda name: times_s[name])
+    return best if times_s[best] * _LEAST_GAIN < times_s[DENSE] else DENSE

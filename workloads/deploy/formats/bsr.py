@@ -1,0 +1,53 @@
+"""Layers whose masks consist of square blocks as torch's sparse BSR matrices (MKL on x86), convolutions by im2col.
+
+A weight is seen as a matrix (outputs, inputs x kernel). Blocks of 32, 16, 8, 4 or 2 on a side must be active in
+whole or not at all; other layers stay dense. The file holds `NAME.block_crow`, `NAME.block_col`, `NAME.blocks`.
+
+Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-bsr-tensor
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_bsr
+from workloads.deploy.files import pack_sparse
+from workloads.deploy.finished import FinishedNetwork
+from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from workloads.deploy.kernels import bsr_kernel
+from workloads.deploy.replacing import fit_of, sparse_fit, with_kernels
+
+__all__ = ["Bsr"]
+
+_NO_BLOCKS = f"its mask has no whole blocks of {', '.join(map(str, BLOCK_SIZES))} on a side"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bsr:
+    tolerance: ClassVar[float] = SUM_ORDER
+    device: ClassVar[str] = "cpu"
+
+    def fit(self, finished: FinishedNetwork) -> Fit:
+        """See `workloads.deploy.format.Format`."""
+        dense = dict(sparse_fit(finished).dense)
+        for name, mask in finished.masks.items():
+            if name not in dense and block_size(mask) is None:
+                dense[name] = _NO_BLOCKS
+        return fit_of(dense, finished)
+
+    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
+        """See `workloads.deploy.format.Format`."""
+        fit = self.fit(finished)
+        check_fit(fit)
+        chosen = [name for name in finished.layers if name not in fit.dense]
+        return with_kernels(finished, dict.fromkeys(chosen, ("bsr", bsr_kernel)))
+
+    def encode(self, finished: FinishedNetwork) -> bytes:
+        """See `workloads.deploy.format.Format`."""
+        fit = self.fit(finished)
+        check_fit(fit)
+        weights, packed = finished.network.state_dict(), {}
+        for name, mask in finished.masks.items():
+            size = block_size(mask)
+            if name not in fit.dense and size is not None:
+                packed[name] = pack_bsr(name, weights[name], mask, size)
+        return pack_sparse(finished, packed, format="bsr")

@@ -1,0 +1,34 @@
+"""All weights with zeros in place, masks beside them; dense kernels: a control for the others.
+
+The file is safetensors: `NAME` for every parameter and buffer, `NAME.mask` (boolean) for every mask.
+
+Reference: https://huggingface.co/docs/safetensors
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workloads.deploy.files import pack
+from workloads.deploy.finished import FinishedNetwork
+from workloads.deploy.format import Exported, Fit
+
+__all__ = ["Dense"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    tolerance: ClassVar[float] = 0.0  # the same kernels on the same numbers
+    device: ClassVar[str] = "cpu"
+
+    def fit(self, finished: FinishedNetwork) -> Fit:
+        """Takes every network."""
+        return Fit(dense=dict.fromkeys(finished.layers, "this format is dense"))
+
+    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
+        """See `workloads.deploy.format.Format`."""
+        return Exported(run=finished.network, kernels=dict.fromkeys(finished.layers, "dense"))
+
+    def encode(self, finished: FinishedNetwork) -> bytes:
+        """See `workloads.deploy.format.Format`."""
+        masks = {f"{name}.mask": mask for name, mask in finished.masks.items()}
+        return pack(finished, finished.network.state_dict() | masks, format="dense")

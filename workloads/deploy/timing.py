@@ -1,0 +1,114 @@
+"""How long a network takes, beside its dense twin: measurements that alternate, on one process and one set of threads."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Network = Callable[[Tensor], Tensor]
+
+LEAST_SPAN_S = 2e-3  # of one measurement: calls are put together until they take as long
+LEAST_ROUNDS, MOST_ROUNDS = 11, 101
+WARM_UP_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Seconds of one forward pass of one batch: the median and the 10th and 90th percentile, and the twin's median."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+    dense_median_s: float
+    num_repeats: int
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the dense twin; below 1 is slower."""
+        return self.dense_median_s / self.median_s
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Runs torch on so many threads, and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compare(network: Network, twin: Network, images: Tensor, *, span_s: float = 2.0) -> Latency:
+    """Times both for about `span_s` after warming up; they take turns, and who begins changes with every round."""
+    runs = {"network": network, "twin": twin}
+    with torch.inference_mode():
+        calls = {name: _calls(run, images) for name, run in runs.items()}
+        round_s = sum(count * once_s for count, once_s in calls.values())
+        rounds = int(min(max(span_s / round_s, LEAST_ROUNDS), MOST_ROUNDS))
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for number in range(rounds):
+            for name in sorted(runs, reverse=bool(number % 2)):
+                times[name].append(_seconds(runs[name], images, calls[name][0]))
+    low_s, high_s = np.percentile(times["network"], (10, 90))
+    return Latency(
+        median_s=statistics.median(times["network"]),
+        low_s=float(low_s),
+        high_s=float(high_s),
+        dense_median_s=statistics.median(times["twin"]),
+        num_repeats=rounds,
+    )
+
+
+def median_times(networks: Mapping[str, Network], inputs: Tensor, *, rounds: int) -> dict[str, float]:
+    """Median seconds of one call of each, measured in turn; for choosing among them."""
+    with torch.inference_mode():
+        calls = {name: _calls(run, inputs, warm_up_s=0.01)[0] for name, run in networks.items()}
+        times: dict[str, list[float]] = {name: [] for name in networks}
+        for _ in range(rounds):
+            for name, run in networks.items():
+                times[name].append(_seconds(run, inputs, calls[name]))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _calls(run: Network, inputs: Tensor, *, warm_up_s: float = WARM_UP_S) -> tuple[int, float]:
+    """Warms up; then how many calls make one measurement, and the seconds of one call."""
+    started = time.perf_counter()
+    for _ in range(3):
+        run(inputs)
+    while time.perf_counter() - started < warm_up_s:
+        run(inputs)
+    once_s = max(min(_seconds(run, inputs, 1) for _ in range(3)), 1e-7)
+    return max(1, round(LEAST_SPAN_S / once_s)), once_s
+
+
+def _seconds(run: Network, inputs: Tensor, calls: int) -> float:
+    """Mean seconds of so many calls in a row; waits for a GPU that computes them."""
+    _wait()
+    started = time.perf_counter()
+    for _ in range(calls):
+        run(inputs)
+    _wait()
+    return (time.perf_counter() - started) / calls
+
+
+def _wait() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def device_name(device: str) -> str:
+    """The model of the GPU, or of the CPU as the system calls it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
