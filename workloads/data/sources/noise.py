@@ -58,5 +58,6 @@ class Noise(Source):
             return generator.integers(0, 256, shape, dtype=np.uint8)
         if self.distribution == "binary":
             return generator.integers(0, 2, shape, dtype=np.uint8) * np.uint8(255)
-        drawn: npt.NDArray[np.float32] = generator.standard_normal(shape, dtype=np.float32) * np.float32(63.75)
-        return np.rint((drawn + 127.5).clip(0, 255)).astype(np.uint8)
+        drawn = generator.standard_normal(shape, dtype=np.float32) * np.float32(63.75) + np.float32(127.5)
+        pixels: npt.NDArray[np.uint8] = np.rint(drawn.clip(0, 255)).astype(np.uint8)
+        return pixels

@@ -1,0 +1,129 @@
+"""Unknown inputs: how they are brought to the known images' shape, what is measured of them, what is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from workloads.data.dataset import Dataset, Split
+from workloads.data.sources.digits import Digits
+from workloads.data.sources.noise import Noise
+from workloads.unknowns import NO_LABEL, check_unknown, fitted, show, split_names, unknown_splits
+
+DIGITS = Digits(max_train=120, max_test=60).load()
+
+
+def noise(**fields: Any) -> Dataset:
+    return Noise(**({"shape": (1, 8, 8), "num_train": 40, "num_test": 20} | fields)).load()
+
+
+def images(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_sets_of_one_kind_of_source_are_numbered() -> None:
+    assert split_names([]) == []
+    assert split_names([Noise(), Digits()]) == ["ood.noise", "ood.digits"]
+    assert split_names([Noise(), Digits(), Noise(seed=1)]) == ["ood.noise-1", "ood.digits", "ood.noise-2"]
+
+
+def test_images_of_the_right_shape_are_left_alone() -> None:
+    given = images(5, 3, 4, 6)
+    assert fitted(given, (3, 4, 6)) is given
+
+
+def test_grey_becomes_colour_by_repetition_and_colour_grey_by_luminance() -> None:
+    grey = images(5, 1, 4, 6)
+    assert (fitted(grey, (3, 4, 6)) == np.repeat(grey, 3, axis=1)).all()
+    assert (fitted(fitted(grey, (3, 4, 6)), (1, 4, 6)) == grey).all()
+    pure = np.zeros((4, 3, 1, 1), dtype=np.uint8)
+    pure[0, 0], pure[1, 1], pure[2, 2], pure[3] = 255, 255, 255, 255
+    assert fitted(pure, (1, 1, 1)).ravel().tolist() == [76, 150, 29, 255]  # 76.2, 149.7, 29.1
+
+
+@pytest.mark.parametrize("size", [(8, 8), (3, 5), (11, 2), (1, 1), (16, 48)])
+def test_other_sizes_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
+    """Pillow rounds after each of its two passes and works with integers, hence up to 2 of 255 apart."""
+    given = images(3, 1, 8, 12)
+    got = fitted(given, (1, *size))
+    for before, after in zip(given, got, strict=True):
+        ours = Image.fromarray(before[0]).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(ours, dtype=int) - after[0]).max() <= 2
+    assert (fitted(np.full((2, 1, 8, 12), 77, dtype=np.uint8), (3, *size)) == 77).all()
+
+
+def test_rows_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = images(7, 3, 5, 4)
+    whole = fitted(given, (1, 3, 3))
+    monkeypatch.setattr("workloads.unknowns.ROWS_PER_CHUNK", 2)
+    assert (fitted(given, (1, 3, 3)) == whole).all()
+
+
+def test_the_test_rows_of_every_set_come_without_a_label() -> None:
+    sources = [Noise(shape=(3, 16, 16), num_test=20), Noise(seed=1, num_test=5)]
+    found = unknown_splits(sources, [source.load() for source in sources], known=DIGITS)
+    assert list(found) == ["ood.noise-1", "ood.noise-2"]
+    assert [split.images.shape for split in found.values()] == [(20, 1, 8, 8), (5, 1, 8, 8)]
+    assert all((split.labels == NO_LABEL).all() for split in found.values())
+    assert found["ood.noise-2"].row_ids.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_metrics_of_a_set_worked_by_hand_and_their_mean() -> None:
+    """Odds of the larger class: 9, 8, 8 and 4 against 1 for known rows; 8, 5 and 1 here, 0 unknown rows above there."""
+    splits = {"ood.a": unknown_split(3), "ood.b": unknown_split(1)}
+    outputs = {3: logits_with_odds(8, 5, 1), 1: logits_with_odds(2)}
+    metrics, predictions = show(splits, lambda split: outputs[len(split)], known=logits_with_odds(9, 8, 8, 4))
+    assert {name: metrics["ood.a", name] for name in ("auroc", "aupr_in", "aupr_out", "fpr95")} == pytest.approx(
+        {"auroc": 9 / 12, "aupr_in": (1 + 2 * 3 / 4 + 4 / 6) / 4, "aupr_out": (1 + 2 / 3 + 3 / 6) / 3, "fpr95": 2 / 3}
+    )
+    assert metrics["ood.b", "auroc"] == 1
+    assert metrics["ood", "auroc"] == pytest.approx((9 / 12 + 1) / 2)
+    assert metrics["ood", "fpr95"] == pytest.approx((2 / 3 + 0) / 2)
+    assert list(predictions) == ["ood.a", "ood.b"]
+    assert predictions["ood.a"].labels.tolist() == [NO_LABEL] * 3
+    assert predictions["ood.a"].logits is outputs[3]
+
+
+def test_what_the_network_puts_on_unknown_lowers_its_confidence() -> None:
+    known = np.log(np.array([[9, 1, 1], [8, 1, 1]], dtype=np.float32))
+    unknown = np.log(np.array([[90, 1, 1000]], dtype=np.float32))  # sure between the classes, but unknown
+
+    def area(num_extra: int) -> float:
+        width = 2 + num_extra
+        outputs = unknown[:, :width]
+        metrics, _ = show({"ood.a": unknown_split(1)}, lambda _: outputs, known=known[:, :width], num_extra=num_extra)
+        return metrics["ood", "auroc"]
+
+    assert (area(0), area(1)) == (0, 1)
+
+
+def test_without_sets_nothing_is_measured() -> None:
+    assert show({}, lambda _: np.zeros((0, 2), np.float32), known=logits_with_odds(1)) == ({}, {})
+
+
+@pytest.mark.parametrize(("channels", "allowed"), [(1, True), (3, True), (4, False)])
+def test_sets_whose_channels_do_not_fit_are_refused(channels: int, allowed: bool) -> None:
+    unknown = noise(shape=(channels, 4, 4))
+    if allowed:
+        check_unknown(unknown, known=DIGITS)
+        return
+    with pytest.raises(ValueError, match="has images of 4 channels; the data trained on has 1"):
+        check_unknown(unknown, known=DIGITS)
+
+
+def test_the_known_data_under_other_settings_is_still_known() -> None:
+    with pytest.raises(ValueError, match="is known: 30 of its 30 test images"):
+        check_unknown(Digits(split_seed=3, max_test=30, max_train=60).load(), known=Digits().load())
+    check_unknown(noise(), known=DIGITS)
+    some = replace(noise(), test=Split.from_arrays(np.concatenate([noise().test.images, DIGITS.test.images[:5]]), [0] * 25))
+    check_unknown(some, known=DIGITS)  # a few in common are left to the user
+
+
+def unknown_split(num: int) -> Split:
+    return Split.from_arrays(np.zeros((num, 1, 2, 2), np.uint8), np.full(num, NO_LABEL))
+
+
+def logits_with_odds(*odds: float) -> np.ndarray:
+    return np.log(np.array([[value, 1.0] for value in odds], dtype=np.float32))
