@@ -1,8 +1,9 @@
 """Layers that skip zeros on a CPU: the same outputs as their dense twins up to the order of additions.
 
-Two kernels multiply a sparse matrix (outputs, inputs) with a dense one (inputs, columns). `Csr` and `Bsr` are
-torch's sparse matrices, computed by MKL where torch has it. `gather` is torch's embedding bag: each output is a weighted sum of
-rows of the input, which FBGEMM computes with vectors as long as the CPU has; it wants many columns.
+Two kernels multiply a sparse matrix (outputs, inputs) with a dense one (inputs, columns). `SparseProduct`
+is torch's sparse matrix, computed by MKL where torch has it. `GatherProduct` is torch's embedding bag: each
+output is a weighted sum of rows of the input, which FBGEMM computes with vectors as long as the CPU has; it wants
+many columns.
 
 Convolutions become such products by laying out what each output pixel sees (im2col), in pieces that stay in
 the cache: for a large batch the layout of all of it would cost more than the product.
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from workloads.deploy.compressed import block_size, bsr_tensor, csr, csr_tensor
 
-PIECE_BYTES = 1 << 19  # of one im2col piece: half of a usual second-level cache
+PIECE_BYTES = 1 << 21  # of one im2col piece: 0.25 to 2 MiB were tried, and small pieces cost calls
 
 
 class Product(Protocol):
@@ -30,42 +31,47 @@ class Product(Protocol):
         """(I + spare_rows, P) -> (O, P)."""
         ...
 
+    def row(self, inputs: Tensor) -> Tensor:
+        """One column alone, without spare rows: (I,) -> (O,)."""
+        ...
 
-class SparseProduct(nn.Module):
+
+class SparseProduct:
     """torch's sparse matrix, CSR or BSR."""
 
     spare_rows = 0
 
     def __init__(self, matrix: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
         self.matrix = matrix
         self.bias = torch.zeros(matrix.shape[0]) if bias is None else bias.detach()
+        self.bias_column = self.bias[:, None]
 
-    def forward(self, columns: Tensor) -> Tensor:
-        """(I, P) -> (O, P)."""
-        if columns.shape[1] == 1 and self.matrix.layout is torch.sparse_csr:
-            return torch.mv(self.matrix, columns[:, 0]).add_(self.bias)[:, None]
-        return torch.addmm(self.bias[:, None], self.matrix, columns)
+    def __call__(self, columns: Tensor) -> Tensor:
+        return torch.addmm(self.bias_column, self.matrix, columns)
+
+    def row(self, inputs: Tensor) -> Tensor:
+        return torch.addmv(self.bias, self.matrix, inputs)
 
 
-class GatherProduct(nn.Module):
+class GatherProduct:
     """Sums of weighted rows. The bias is the weight of a last row of ones."""
 
     spare_rows = 1
 
     def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
         values = torch.zeros(len(mask)) if bias is None else bias.detach()
         matrix = torch.cat([weight.detach().reshape(len(mask), -1), values[:, None]], dim=1)
         kept = torch.cat([mask.reshape(len(mask), -1), torch.ones(len(mask), 1, dtype=torch.bool)], dim=1)
         self.starts, self.rows, self.factors = csr(matrix, kept)
 
-    def forward(self, columns: Tensor) -> Tensor:
-        """(I + 1, P) -> (O, P)."""
+    def __call__(self, columns: Tensor) -> Tensor:
         columns[-1] = 1.0
         return nn.functional.embedding_bag(
             self.rows, columns, self.starts, mode="sum", per_sample_weights=self.factors, include_last_offset=True
         )
+
+    def row(self, inputs: Tensor) -> Tensor:
+        return self(torch.cat([inputs, inputs.new_ones(1)])[:, None])[:, 0]
 
 
 class SparseLinear(nn.Module):
@@ -76,13 +82,17 @@ class SparseLinear(nn.Module):
         self.product = product
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
-        flat = inputs.reshape(-1, inputs.shape[-1])
+        """(..., I) -> (..., O). The result of a batch lies in memory as its transpose, as the next one wants it."""
+        size = inputs.shape[-1]
+        if inputs.numel() == size:
+            return self.product.row(inputs.reshape(size)).view(*inputs.shape[:-1], -1)
+        flat = inputs if inputs.ndim == 2 else inputs.reshape(-1, size)
         columns = flat.t()
         if self.product.spare_rows:
-            columns = flat.new_empty((flat.shape[1] + self.product.spare_rows, len(flat)))
-            columns[: flat.shape[1]] = flat.t()
-        return self.product(columns).t().reshape(*inputs.shape[:-1], -1)
+            columns = flat.new_empty((size + self.product.spare_rows, len(flat)))
+            columns[:size] = flat.t()
+        outputs = self.product(columns).t()
+        return outputs if inputs.ndim == 2 else outputs.reshape(*inputs.shape[:-1], -1)
 
 
 class SparseConv2d(nn.Module):
@@ -171,5 +181,8 @@ def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return layer.weight.detach(), layer.bias
 
 
-def _around(layer: nn.Module, product: nn.Module) -> nn.Module:
-    return SparseLinear(product) if isinstance(layer, nn.Linear) else SparseConv2d(layer, product)  # type: ignore[arg-type]
+def _around(layer: nn.Module, product: Product) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return SparseLinear(product)
+    assert isinstance(layer, nn.Conv2d)
+    return SparseConv2d(layer, product)

@@ -1,13 +1,14 @@
 """For every layer the kernel that is fastest on this machine: dense, CSR, BSR or gather, chosen by measurement.
 
-Each candidate is timed on what the layer gets in a forward pass of a batch of random images. A sparse kernel
-must beat the dense one by 5%, or the layer stays dense. The file is that of `csr`; the choice is made anew
-where it is loaded.
+Each candidate is timed on what the layer gets in a forward pass of a batch of random images; a sparse kernel
+must beat the dense one by 5% to be taken. Layers hand their outputs on in different layouts, so the network of these
+choices is then timed whole against those with one kernel everywhere. The file is that of `csr`; the choice is
+made anew where it is loaded.
 
 Reference: none, own measurement
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from workloads.deploy.timing import median_times
 
 __all__ = ["Auto"]
 
+_EVERYWHERE: Mapping[str, Kernel] = {"csr": csr_kernel, "gather": gather_kernel}
 _LEAST_GAIN = 1.05
 _ROUNDS = 9
 
@@ -41,14 +43,14 @@ class Auto:
         """See `workloads.deploy.format.Format`."""
         fit = self.fit(finished)
         check_fit(fit)
-        inputs = _layer_inputs(finished, finished.random_images(batch_size))
-        chosen = {}
-        for name, layer in finished.layers.items():
-            if name not in fit.dense and name in inputs:
-                fastest = _fastest(layer, finished.masks[name], inputs[name])
-                if fastest != DENSE:
-                    chosen[name] = (fastest, _kernels(finished.masks[name])[fastest])
-        return with_kernels(finished, chosen)
+        names = [name for name in finished.layers if name not in fit.dense]
+        images = finished.random_images(batch_size)
+        mixed = _chosen_by_layer(finished, names, images)
+        plans = {"mixed": mixed, DENSE: {}}
+        plans |= {kernel: dict.fromkeys(names, (kernel, make)) for kernel, make in _EVERYWHERE.items()}
+        networks = {name: with_kernels(finished, plan) for name, plan in plans.items()}
+        times_s = median_times({name: exported.run for name, exported in networks.items()}, images, rounds=_ROUNDS)
+        return networks[min(times_s, key=lambda name: times_s[name])]
 
     def encode(self, finished: FinishedNetwork) -> bytes:
         """See `workloads.deploy.format.Format`."""
@@ -57,9 +59,19 @@ class Auto:
         return pack_csr_layers(finished, fit.dense, format="auto")
 
 
-def _kernels(mask: Tensor) -> Mapping[str, Kernel]:
-    blocks = {"bsr": bsr_kernel} if block_size(mask) is not None else {}
-    return {"csr": csr_kernel, "gather": gather_kernel, **blocks}
+def _chosen_by_layer(
+    finished: FinishedNetwork, names: Sequence[str], images: Tensor
+) -> dict[str, tuple[str, Kernel]]:
+    inputs = _layer_inputs(finished, images)
+    chosen = {}
+    for name in [name for name in names if name in inputs]:
+        mask = finished.masks[name]
+        blocks = {"bsr": bsr_kernel} if block_size(mask) is not None else {}
+        kernels = {**_EVERYWHERE, **blocks}
+        fastest = _fastest(finished.layers[name], mask, kernels, inputs[name])
+        if fastest != DENSE:
+            chosen[name] = (fastest, kernels[fastest])
+    return chosen
 
 
 def _layer_inputs(finished: FinishedNetwork, images: Tensor) -> dict[str, Tensor]:
@@ -78,9 +90,9 @@ def _layer_inputs(finished: FinishedNetwork, images: Tensor) -> dict[str, Tensor
     return inputs
 
 
-def _fastest(layer: nn.Module, mask: Tensor, given: Tensor) -> str:
+def _fastest(layer: nn.Module, mask: Tensor, kernels: Mapping[str, Kernel], given: Tensor) -> str:
     """Name of the kernel to take for a layer."""
-    twins = {DENSE: layer} | {name: make(layer, mask) for name, make in _kernels(mask).items()}
+    twins = {DENSE: layer} | {name: make(layer, mask) for name, make in kernels.items()}
     times_s = median_times(twins, given, rounds=_ROUNDS)
     best = min(times_s, key=lambda name: times_s[name])
     return best if times_s[best] * _LEAST_GAIN < times_s[DENSE] else DENSE
