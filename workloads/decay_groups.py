@@ -5,7 +5,9 @@ from typing import Any
 from workloads.slots import NamedParameters
 
 
-def decay_groups(parameters: NamedParameters, *, weight_decay: float, decay_vectors: bool) -> list[dict[str, Any]]:
+def decay_groups(
+    parameters: NamedParameters, *, weight_decay: float, decay_vectors: bool
+) -> list[dict[str, Any]]:
     """Optimizer groups: with `decay_vectors` false, tensors of fewer than two dimensions are not decayed."""
     tensors = [parameter for _, parameter in parameters]
     decayed = [p for p in tensors if decay_vectors or p.ndim > 1]

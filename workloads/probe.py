@@ -1,17 +1,21 @@
 """Asks a training's objective for loss and gradient at any weights and leaves no trace but the work that is counted."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from workloads.seeding import seed_globally, stream, stream_seed
 from workloads.slots import Tensors
+from workloads.workload import InterruptedJobError
 
-LossOf = Callable[[Tensor, Tensor], Tensor]
-"""Images and labels to the objective, ready to be differentiated."""
+LossOf = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensors]]
+"""Images and labels, and the step they belong to, to the objective, ready to be differentiated, and what it remembers."""
+
+InStep = Callable[[int], AbstractContextManager[object]]
+"""The block of a step: inside, the network computes with the weights that the step computes with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ class BatchProbe:
 
     prober: Prober
     loss_of: LossOf
+    in_step: InStep
+    step: int
     images: Tensor
     labels: Tensor
     count: Callable[[float], None]
@@ -92,16 +98,22 @@ class BatchProbe:
     def loss_at(self, weights: Tensors) -> Tensor:
         """A scalar."""
         self.count(len(self.labels) * self.forward_flops_per_row)
-        with torch.no_grad(), drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
-            return self.loss_of(self.images, self.labels)
+        with torch.no_grad(), self._apart_at(weights), self.in_step(self.step):
+            return self.loss_of(self.images, self.labels, self.step)[0]
 
     def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
         """The loss and its gradient."""
         self.count(len(self.labels) * self.flops_per_row)
-        with drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
-            loss = self.loss_of(self.images, self.labels)
-            loss.backward()
+        with self._apart_at(weights):
+            with self.in_step(self.step):
+                loss, _ = self.loss_of(self.images, self.labels, self.step)
+                loss.backward()
             return loss.detach(), self.prober.gradients()
+
+    @contextmanager
+    def _apart_at(self, weights: Tensors) -> Iterator[None]:
+        with drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
+            yield
 
 
 @dataclass(kw_only=True, slots=True)
@@ -109,12 +121,14 @@ class StepBatch(BatchProbe):
     """See `workloads.slots.Batch`. What `differentiate` itself costs is counted by the training."""
 
     optimizer: torch.optim.Optimizer
+    memory: Tensors = field(default_factory=dict)  # of the objective, after `differentiate`
 
     def differentiate(self) -> Tensor:
         """The loss at the weights as they stand; their gradient is in `.grad`."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss_of(self.images, self.labels)
-        loss.backward()
+        with self.in_step(self.step):
+            loss, self.memory = self.loss_of(self.images, self.labels, self.step)
+            loss.backward()
         return loss.detach()
 
     def own_gradient(self) -> Tensors:
@@ -128,6 +142,8 @@ class EpochStart:
 
     prober: Prober
     loss_of: LossOf
+    in_step: InStep
+    should_stop: Callable[[], bool]
     batch_of: Callable[[int], tuple[Tensor, Tensor]]  # images and labels of a step
     steps: range  # of the epoch
     masks: Tensors
@@ -147,15 +163,22 @@ class EpochStart:
         return self.prober.weights()
 
     def batches(self, fraction: float) -> Iterator[BatchProbe]:
-        """In the order of their steps; which ones, and what their passes draw, is of this epoch's own streams."""
+        """In the order of their steps; which ones, and what their passes draw, is of this epoch's own streams.
+
+        Raises `InterruptedJobError` between two batches when the job is asked to stop.
+        """
         num = max(1, round(fraction * len(self.steps)))
         drawn = torch.randperm(len(self.steps), generator=stream(self.seed, "look", self.number))[:num]
         for position in sorted(drawn.tolist()):
+            if self.should_stop():
+                raise InterruptedJobError(self.steps.start)
             step = self.steps[position]
             images, labels = self.batch_of(step)
             yield BatchProbe(
                 prober=self.prober,
                 loss_of=self.loss_of,
+                in_step=self.in_step,
+                step=step,
                 images=images,
                 labels=labels,
                 count=self.count,

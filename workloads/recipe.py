@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from workloads.averaging import Averaging
 from workloads.data.batches import Augmentation
 from workloads.gradients.plain import Plain
 from workloads.objectives.cross_entropy import CrossEntropy
@@ -10,9 +11,12 @@ from workloads.optimizers.sgd import SGD
 from workloads.plugins import Plugin
 from workloads.schedules.cosine import Cosine
 from workloads.slots import GradientRule, Objective, OptimizerBuilder, RateSchedule
+from workloads.weight_dropout import WeightDropout
 
 NOT_IDENTITY = {"identity": False}  # fields that change no number of the finished network
-NEUTRAL_BY_DEFAULT = {"identity": "unless_default"}  # later fields whose default means what was done before them
+NEUTRAL_BY_DEFAULT = {
+    "identity": "unless_default"
+}  # later fields whose default means what was done before them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,9 @@ class Budget:
         if self.epochs is None and self.steps is None:
             raise ValueError("epochs is missing, and so is steps; it must be given where steps is not")
         if self.epochs is not None and self.steps is not None:
-            raise ValueError(f"epochs is {self.epochs} beside steps {self.steps}; it must be left out, or steps must")
+            raise ValueError(
+                f"epochs is {self.epochs} beside steps {self.steps}; it must be left out, or steps must"
+            )
         for name in ("epochs", "steps", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -69,3 +75,5 @@ class Recipe:
     optimizer: Annotated[OptimizerBuilder, Plugin("optimizers")] = SGD()
     schedule: Annotated[RateSchedule, Plugin("schedules")] = Cosine()
     augment: Augmentation = Augmentation()
+    weight_dropout: WeightDropout = field(default=WeightDropout(), metadata=NEUTRAL_BY_DEFAULT)
+    average: Averaging = field(default=Averaging(), metadata=NEUTRAL_BY_DEFAULT)

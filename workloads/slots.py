@@ -1,9 +1,10 @@
 """The slots of a training step and what may stand in them; each has a neutral member, so the loop has no `if`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,71 @@ Tensors = Mapping[str, Tensor]
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-class Objective(Protocol):
-    """What is minimised. The neutral member is `cross_entropy`."""
+@dataclass(frozen=True, kw_only=True)
+class PixelRange:
+    """What black and white are after normalisation, each (1, C, 1, 1); a pixel in [0, 1] lies between them."""
 
-    def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
-        """Scalar mean over the batch: `images: (B, C, H, W)`, `labels: (B,)`."""
+    black: Tensor
+    white: Tensor
+
+
+@dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
+class Question:
+    """What an objective is asked: the loss of this batch, of this network, in training mode."""
+
+    network: Network
+    images: Tensor  # (B, C, H, W), normalised
+    labels: Tensor  # (B,) int64
+    memory: Tensors  # what the objective remembers
+    pixels: PixelRange
+    at_rest: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
+    draws: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
+
+
+class Objective(Protocol):
+    """What is minimised. The neutral member is `cross_entropy`.
+
+    An objective keeps nothing: all it remembers is the tensors it takes and returns, which checkpoints hold. Over several
+    ranks they are averaged after every step.
+    """
+
+    num_extra: ClassVar[int]  # outputs of the network beyond the classes, the last ones
+
+    @property
+    def extra_forwards(self) -> float:
+        """Work beyond a forward and a backward pass of the batch, in forward passes."""
         ...
+
+    def start(self) -> Tensors:
+        """What it remembers before the first step."""
+        ...
+
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int) -> Tensors:
+        """At the start of every epoch, counted from 0; a budget that ends within an epoch counts it."""
+        ...
+
+    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+        """A scalar, mean over the batch, and what it remembers from now on. Writes into nothing."""
+        ...
+
+
+class Memoryless:
+    """The neutral answers of an objective."""
+
+    num_extra: ClassVar[int] = 0
+
+    @property
+    def extra_forwards(self) -> float:
+        """None."""
+        return 0.0
+
+    def start(self) -> Tensors:
+        """Nothing."""
+        return {}
+
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int) -> Tensors:
+        """The same."""
+        return memory
 
 
 @dataclass(frozen=True)

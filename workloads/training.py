@@ -1,24 +1,27 @@
-"""What a training holds while it runs: network, masks, optimizer and counters, and how they are saved and restored."""
+"""What a training holds while it runs: network, masks, optimizer and counters."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from workloads.checkpoint import Checkpoint
+from workloads.averaging import Mean
+from workloads.bench import NetworkBench
 from workloads.data.batches import DeviceSplit
 from workloads.networks.builder import ModelBuilder
-from workloads.probe import EpochStart, Prober, StepBatch
+from workloads.networks.statistics import cumulative_statistics
+from workloads.probe import EpochStart, Prober, StepBatch, drawing_apart
 from workloads.recipe import Recipe
 from workloads.seeding import global_stream, seed_globally, stream, stream_seed
-from workloads.slots import GradientRule, Network, RuleState, Tensors
-from workloads.sparse.flops import macs_of, training_flops
+from workloads.slots import GradientRule, Network, PixelRange, Question, RuleState, Tensors
+from workloads.sparse.applied import AppliedMasks
+from workloads.sparse.flops import forward_flops, macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
-from workloads.workload import Metric, NonFiniteError
+from workloads.workload import InterruptedJobError, Metric, NonFiniteError
 
 EVALUATION_BATCH = 1000  # rows per forward pass; results do not depend on it beyond rounding
 
@@ -31,15 +34,18 @@ class Training:
     method: MaskUpdater
     seed: int
     num_steps: int
+    rows: DeviceSplit  # trained on
     network: nn.Module
     forward: Network
-    weights: Mapping[str, nn.Parameter]
+    weights: Mapping[str, nn.Parameter]  # prunable
     macs: Mapping[str, int]
     optimizer: torch.optim.Optimizer
-    sparse: SparseState
+    applied: AppliedMasks
     prober: Prober
+    pixels: PixelRange
     rule: RuleState  # what the recipe's gradient rule remembers
-    explored: dict[str, Tensor]  # by mask, True = was active in some step
+    memory: Tensors  # what the objective remembers
+    explored: dict[str, Tensor]  # by mask, True = was used in some step
     losses: Tensor  # of the steps since the last evaluation, on the device
     num_losses: int = 0
     last_loss_at: int = -1  # step
@@ -47,8 +53,10 @@ class Training:
     train_flops: float = 0.0
     train_s: float = 0.0
     history: list[Metric] = field(default_factory=list)
-    _factors: list[Tensor] = field(default_factory=list)
+    mean: Mean = field(default_factory=Mean)  # of the weights that the recipe averages
+    _refreshed: tuple[int, Tensors] = (0, {})  # number of samples, and the buffers that go with their mean
     _flops_per_row: float = 0.0
+    _forward_flops_per_row: float = 0.0
     _flops_per_growing_row: float = 0.0
     _clock_started: float = 0.0
 
@@ -60,37 +68,47 @@ class Training:
         recipe: Recipe,
         method: MaskUpdater,
         seed: int,
-        image_shape: tuple[int, int, int],
+        rows: DeviceSplit,
         num_classes: int,
-        num_rows: int,
-        device: torch.device,
     ) -> "Training":
-        """A network at its initialisation, with the method's first masks applied."""
+        """A network at its initialisation, on the device of the training `rows`, with the method's first masks applied."""
+        num_outputs = num_classes + recipe.objective.num_extra
         with global_stream(seed, "init"):
-            network = model.build(image_shape=image_shape, num_classes=num_classes)
+            network = model.build(image_shape=rows.image_shape, num_classes=num_outputs)
         weights = prunable_weights(network)
-        sparse = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
+        first = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
         layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
-        network = network.to(device).to(memory_format=layout)
-        seed_globally(stream_seed(seed, "forward"), device=device)  # for networks that draw in their forward pass
+        network = network.to(rows.device).to(memory_format=layout)
+        seed_globally(
+            stream_seed(seed, "forward"), device=rows.device
+        )  # for networks that draw in their forward pass
         prober = Prober.of(network)
         training = cls(
             recipe=recipe,
             method=method,
             seed=seed,
-            num_steps=recipe.budget.num_steps(num_rows),
+            num_steps=recipe.budget.num_steps(len(rows)),
+            rows=rows,
             network=network,
             forward=torch.compile(network) if recipe.budget.compile else network,
             weights=prunable_weights(network),
-            macs=macs_of(model, image_shape, num_classes),
+            macs=macs_of(model, rows.image_shape, num_outputs),
             optimizer=recipe.optimizer.build(network.named_parameters()),
-            sparse=sparse,
+            applied=AppliedMasks(
+                prunable_weights(network),
+                method=method,
+                dropout=recipe.weight_dropout,
+                stream_of=lambda step: stream(seed, "weight-dropout", step),
+            ),
             prober=prober,
+            pixels=rows.pixels,
             rule=RuleState(),
+            memory=recipe.objective.start(),
             explored={},
-            losses=torch.zeros(recipe.budget.evaluation_interval(num_rows), device=device),
+            losses=torch.zeros(recipe.budget.evaluation_interval(len(rows)), device=rows.device),
         )
-        training.apply_masks(sparse)
+        training.memory = {name: tensor.to(rows.device) for name, tensor in training.memory.items()}
+        training.apply_masks(first)
         training.rule = recipe.gradient.start(prober.weights())
         return training
 
@@ -98,46 +116,104 @@ class Training:
     def device(self) -> torch.device:
         return self.losses.device
 
+    @property
+    def num_extra(self) -> int:
+        """Outputs of the network beyond the classes."""
+        return self.recipe.objective.num_extra
+
+    @property
+    def sparse(self) -> SparseState:
+        """The method's state, as applied."""
+        return self.applied.state
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.recipe.budget.steps_per_epoch(len(self.rows))
+
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the budget, for training and evaluation alike."""
         if self.recipe.budget.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The objective of the batch, ready to be differentiated."""
+    def loss_of(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
+        """The objective of a step's batch, ready to be differentiated, and what it then remembers."""
+        question = Question(
+            network=self.forward,
+            images=images,
+            labels=labels,
+            memory=self.memory,
+            pixels=self.pixels,
+            at_rest=self.at_rest,
+            draws=lambda: stream(self.seed, "objective", step),
+        )
         with self.autocast():
-            return self.recipe.objective.loss(self.forward, images, labels)
+            return self.recipe.objective.loss(question)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """In the block the network is in evaluation mode."""
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train()
 
     def differentiate(self, images: Tensor, labels: Tensor, *, rule: GradientRule) -> tuple[Tensor, Tensors]:
         """Fills `.grad` with the dense gradient of the batch; returns its loss and what the rule makes of the gradient."""
         batch = StepBatch(
             prober=self.prober,
             loss_of=self.loss_of,
+            in_step=self.applied.in_step,
+            step=self.step,
             images=images,
             labels=labels,
             count=self.count_flops,
             flops_per_row=self._flops_per_row,
-            forward_flops_per_row=self._flops_per_row / 3,  # backward is twice forward
+            forward_flops_per_row=self._forward_flops_per_row,
             optimizer=self.optimizer,
         )
         gradient, self.rule = rule.gradient(self.rule, batch)
+        self.memory = batch.memory
         return gradient.loss, gradient.corrected
 
-    def look(self, batch_of: Callable[[int], tuple[Tensor, Tensor]], *, num_batches: int) -> None:
-        """Lets the gradient rule look at the epoch that begins; `batch_of` gives images and labels of a step."""
-        epoch = EpochStart(
+    def epoch_start(
+        self,
+        batch_of: Callable[[int], tuple[Tensor, Tensor]],
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> EpochStart:
+        """The epoch that begins with the next step; `batch_of` gives images and labels of a step."""
+        return EpochStart(
             prober=self.prober,
             loss_of=self.loss_of,
+            in_step=self.applied.in_step,
+            should_stop=should_stop,
             batch_of=batch_of,
-            steps=range(self.step, self.step + num_batches),
+            steps=range(self.step, self.step + self.steps_per_epoch),
             masks=self.sparse.masks,
             count=self.count_flops,
             flops_per_row=self._flops_per_growing_row,
-            forward_flops_per_row=self._flops_per_row / 3,
+            forward_flops_per_row=self._forward_flops_per_row,
             seed=self.seed,
         )
-        self.rule = self.recipe.gradient.look(self.rule, epoch)
+
+    def look(
+        self, batch_of: Callable[[int], tuple[Tensor, Tensor]], *, should_stop: Callable[[], bool]
+    ) -> None:
+        """Lets objective and gradient rule look at the epoch that begins.
+
+        Raises `InterruptedJobError` when asked to stop, with everything as it was before.
+        """
+        memory, flops = self.memory, self.train_flops
+        epoch = self.epoch_start(batch_of, should_stop=should_stop)
+        num_epochs = -(-self.num_steps // self.steps_per_epoch)
+        self.memory = self.recipe.objective.look(memory, epoch=epoch.number, num_epochs=num_epochs)
+        try:
+            self.rule = self.recipe.gradient.look(self.rule, epoch)
+        except InterruptedJobError:
+            self.memory, self.train_flops = memory, flops
+            raise
 
     def count_flops(self, flops: float) -> None:
         """Work beyond a step's own forward and backward pass."""
@@ -186,7 +262,7 @@ class Training:
     def follow_gradients(self) -> None:
         """Shows every step's gradients to a method that remembers them."""
         if self.method.follows_gradient:
-            self.sparse = self.method.follow(self.sparse, self.gradients())
+            self.applied.state = self.method.follow(self.sparse, self.gradients())
 
     def updated_masks(self) -> SparseState:
         """The method's update by the batch's own gradient, drawn from the stream of this step; not yet applied."""
@@ -197,46 +273,43 @@ class Training:
             weights={name: weight.detach() for name, weight in self.weights.items()},
             gradients=self.gradients(),
             generator=stream(self.seed, "mask-update", self.step),
+            bench=NetworkBench(
+                network=self.network,
+                prober=self.prober,
+                split=self.rows,
+                count_flops=self.count_flops,
+                forward_flops_per_row=forward_flops(self.macs, {}),
+            ),
         )
         return self.method.update(self.sparse, moment)
 
     def apply_masks(self, sparse: SparseState) -> None:
-        """Zeroes weights, gradients and optimizer state outside the masks; from then on masked gradients keep them zero."""
-        self.sparse = SparseState(
-            masks={name: mask.to(self.device) for name, mask in sparse.masks.items()},
-            tensors={name: tensor.to(self.device) for name, tensor in sparse.tensors.items()},
-        )
-        self._factors = []
-        masks = self.sparse.masks  # those before step 0's update, if there is one, are never trained under
-        self.explored = {n: m.clone() if self.step == 0 else self.explored[n] | m for n, m in masks.items()}
-        for name, mask in masks.items():
-            weight = self.weights[name]
-            factor = torch.empty_like(weight, requires_grad=False).copy_(mask)
-            self._factors.append(factor)
-            with torch.no_grad():
-                weight.mul_(factor)
-            for buffer in self.optimizer.state.get(weight, {}).values():
-                if isinstance(buffer, Tensor) and buffer.shape == weight.shape:
-                    buffer.mul_(factor)
-        self.mask_gradients()
-        self._flops_per_row = training_flops(self.macs, self.sparse.masks, dense_gradient=False)
-        self._flops_per_growing_row = training_flops(self.macs, self.sparse.masks, dense_gradient=True)
+        """Takes a method's state over: see `AppliedMasks.apply`."""
+        self.applied.apply(sparse, self.optimizer)
+        used = self.sparse.used  # those before step 0's update, if there is one, are never trained under
+        self.explored = {n: m.clone() if self.step == 0 else self.explored[n] | m for n, m in used.items()}
+        self._forward_flops_per_row = forward_flops(self.macs, used)
+        extra = self.recipe.objective.extra_forwards * self._forward_flops_per_row
+        self._flops_per_row = training_flops(self.macs, used=used, trained=self.sparse.masks) + extra
+        self._flops_per_growing_row = training_flops(self.macs, used=used, trained={}) + extra
 
     def take_gradients(self, corrected: Tensors) -> None:
-        """What the rule made of the gradient takes its place, in its memory layout, and is masked."""
+        """What the rule made of the gradient takes its place, in its memory layout, with the method's decay, masked."""
         if corrected:
             own = self.prober.parameters
             gradients = [_gradient_of(own[name]) for name in corrected]
             torch._foreach_copy_(gradients, list(corrected.values()))
-        self.mask_gradients()
+        self.applied.decay_gradients()
+        self.applied.mask_gradients()
 
-    def mask_gradients(self) -> None:
-        """One multiplication per masked layer: with it, weight, gradient and momentum stay exactly zero outside."""
-        pairs = zip(self.sparse.masks, self._factors, strict=True)
-        masked = [(grad, factor) for name, factor in pairs if (grad := self.weights[name].grad) is not None]
-        if masked:
-            gradients, factors = zip(*masked, strict=True)
-            torch._foreach_mul_(gradients, factors)
+    def take_sample(self) -> None:
+        """Adds the weights, as the step just done computed with them, to the mean, where the recipe has one now."""
+        due = self.recipe.average.is_due(
+            self.step, num_steps=self.num_steps, steps_per_epoch=self.steps_per_epoch
+        )
+        if due:
+            own = {name: parameter.detach() for name, parameter in self.prober.parameters.items()}
+            self.mean = self.mean.with_sample(own | self.applied.sample(self.step - 1))
 
     def set_rate(self) -> None:
         """The learning rate of this step."""
@@ -244,104 +317,48 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    @contextmanager
+    def finished(self) -> Iterator[None]:
+        """In the block the network has the weights that it would be finished with now, and is in evaluation mode."""
+        if self.mean.num:
+            with self.prober.standing_at(self.averaged()), self.at_rest():
+                yield
+        else:
+            with self.applied.finished(), self.at_rest():
+                yield
+
+    def averaged(self) -> Tensors:
+        """The mean of the samples, with running statistics of its own."""
+        if self._refreshed[0] != self.mean.num:
+            self._refreshed = self.mean.num, self._statistics_at(self.mean.tensors)
+        return {**self.mean.tensors, **self._refreshed[1]}
+
+    @torch.no_grad()
+    def _statistics_at(self, parameters: Tensors) -> Tensors:
+        """Buffers of the network at these parameters: batch norm's are means over the training rows, augmented once."""
+        if not self.prober.buffers:
+            return {}
+        generator = stream(self.seed, "refresh", self.mean.num)
+        seed = stream_seed(self.seed, "refresh-forward", self.mean.num)
+        with (
+            drawing_apart(self.device, seed),
+            self.prober.standing_at({**self.prober.weights(), **parameters}),
+        ):
+            with cumulative_statistics(self.network), self.autocast():
+                for rows in torch.arange(len(self.rows), device=self.device).split(
+                    self.recipe.budget.batch_size
+                ):
+                    self.forward(self.rows.batch(rows, self.recipe.augment, generator)[0])
+            self.count_flops(len(self.rows) * self._forward_flops_per_row)
+            held = self.prober.weights()
+            return {name: held[name] for name in self.prober.buffers}
+
     @torch.no_grad()
     def logits(self, split: DeviceSplit) -> Tensor:
-        """Outputs `(N, C)` float32 on the CPU, of the network in evaluation mode."""
-        self.network.eval()
-        with self.autocast():
+        """Outputs `(N, K)` float32 on the CPU, of the network as it would be finished now."""
+        with self.finished(), self.autocast():
             outputs = [self.forward(images).float() for images, _ in split.batches(EVALUATION_BATCH)]
-        self.network.train()
         return torch.cat(outputs).cpu()
-
-    def num_active(self) -> int:
-        """Parameters that are not masked, biases and norms included."""
-        masked = sum(int((~mask).sum()) for mask in self.sparse.masks.values())
-        return self.num_parameters() - masked
-
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
-
-    def density(self) -> float:
-        """Active share of all prunable weights."""
-        total = sum(weight.numel() for weight in self.weights.values())
-        return 1 - (self.num_parameters() - self.num_active()) / total
-
-    def explored_share(self) -> float:
-        """Share of all prunable weights that were active in some step so far.
-
-        Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887).
-        """
-        total = sum(weight.numel() for weight in self.weights.values())
-        return 1 - sum(int((~seen).sum()) for seen in self.explored.values()) / total
-
-    def densities(self) -> dict[str, float]:
-        """Active share of every prunable layer, 1 where the method keeps no mask."""
-        masks = self.sparse.masks
-        return {n: float(masks[n].double().mean()) if n in masks else 1.0 for n in self.weights}
-
-    def checkpoint(self, *, data: str) -> Checkpoint:
-        """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
-        groups: dict[str, Tensors] = {
-            "network": self.network.state_dict(),
-            "rule": self.rule.tensors,
-            "mask": self.sparse.masks,
-            "explored": self.explored,
-            "updater": self.sparse.tensors,
-        }
-        random_state = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random_state["cuda"] = torch.cuda.get_rng_state(self.device)
-        return Checkpoint(
-            step=self.step,
-            tensors={f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()},
-            state={
-                "optimizer": self.optimizer.state_dict(),
-                "random": random_state,
-                "losses": self.losses[: self.num_losses].clone(),
-            },
-            meta={
-                "data": data,
-                "num_steps": self.num_steps,
-                "train_flops": self.train_flops,
-                "train_s": self.train_s,
-                "metrics": [asdict(metric) for metric in self.history],
-                "rule": dict(self.rule.numbers),
-            },
-        )
-
-    def restore(self, checkpoint: Checkpoint, *, data: str) -> None:
-        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to another budget or other data."""
-        if checkpoint.meta["data"] != data:
-            found = checkpoint.meta["data"]
-            raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
-        if checkpoint.meta["num_steps"] != self.num_steps:
-            found = checkpoint.meta["num_steps"]
-            raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {self.num_steps}")
-        kinds = ("network", "mask", "explored", "updater", "rule")
-        groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
-        for key, tensor in checkpoint.tensors.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = tensor
-        self.network.load_state_dict(groups["network"])
-        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
-        self.apply_masks(SparseState(masks=groups["mask"], tensors=groups["updater"]))
-        self.explored = {name: groups["explored"][name].to(self.device) for name in groups["mask"]}
-        self.rule = RuleState({n: self._laid_out(t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"])
-        torch.set_rng_state(checkpoint.state["random"]["cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], self.device)
-        losses = checkpoint.state["losses"]  # perhaps more than now come between two evaluations
-        self.num_losses = len(losses)
-        self.losses = torch.cat([losses.to(self.device), torch.zeros_like(self.losses)])
-        self.step, self.last_loss_at = checkpoint.step, checkpoint.step - 1
-        self.train_flops = checkpoint.meta["train_flops"]
-        self.train_s = checkpoint.meta["train_s"]
-        self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
-
-    def _laid_out(self, tensor: Tensor) -> Tensor:
-        """In the memory layout of the network's tensors: other layouts round differently."""
-        last = self.recipe.budget.channels_last and tensor.ndim == 4
-        return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
 
 
 def _gradient_of(parameter: nn.Parameter) -> Tensor:

@@ -28,7 +28,6 @@ from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
 from workloads.optimizers.sgd import SGD
-from workloads.probe import EpochStart
 from workloads.recipe import Budget, Recipe
 from workloads.slots import GradientRule
 from workloads.sparse.methods.static import Static
@@ -106,10 +105,8 @@ def variance_and_bias() -> None:
         recipe=Recipe(budget=Budget(epochs=30, batch_size=BATCH_DIGITS), optimizer=SGD(lr=0.05)),
         method=Static(density=0.1),
         seed=0,
-        image_shape=data.image_shape,
+        rows=split,
         num_classes=data.num_classes,
-        num_rows=len(data.train),
-        device=torch.device("cpu"),
     )
     for after in (1, 5, 20):
         snapshot = moved(training, split, epochs=range(training.step // (len(split) // BATCH_DIGITS), after))
@@ -118,7 +115,7 @@ def variance_and_bias() -> None:
 
 def measured(training: Training, split: DeviceSplit, snapshot: Mapping[str, Tensor]) -> dict[str, object]:
     """Shares of plain's variance, over the batches of one epoch and active weights."""
-    per_epoch = len(split) // BATCH_DIGITS
+    per_epoch = training.steps_per_epoch
     order = epoch_order(len(split), seed=0, epoch=99)
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
@@ -126,17 +123,7 @@ def measured(training: Training, split: DeviceSplit, snapshot: Mapping[str, Tens
         rows = order[position * BATCH_DIGITS : (position + 1) * BATCH_DIGITS]
         return split.batch(rows, Augmentation(), torch.Generator())
 
-    epoch = EpochStart(
-        prober=training.prober,
-        loss_of=training.loss_of,
-        batch_of=batch_of,
-        steps=range(per_epoch),
-        masks=training.sparse.masks,
-        count=training.count_flops,
-        flops_per_row=0.0,
-        forward_flops_per_row=0.0,
-        seed=0,
-    )
+    epoch = training.epoch_start(batch_of)
     weights = {name: tensor.clone() for name, tensor in epoch.weights.items()}
     by_loss, by_gradient = LossCovariance(snapshot), GradientCovariance(snapshot, epoch.masks)
     of_snapshot = []

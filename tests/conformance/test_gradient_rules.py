@@ -186,17 +186,15 @@ def test_a_mask_update_sees_the_gradient_of_the_batch_itself(name: str, tmp_path
 def started(rule: GradientRule) -> tuple[Training, Any]:
     """A training at its initialisation, and its batches."""
     data = digits()
+    split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     training = Training.start(
         DrawingNetwork(),
         recipe=recipe_of(rule),
         method=Static(density=0.2),
         seed=3,
-        image_shape=data.image_shape,
+        rows=split,
         num_classes=data.num_classes,
-        num_rows=len(data.train),
-        device=torch.device("cpu"),
     )
-    split = DeviceSplit(data.train, mean=data.mean, std=data.std)
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
         rows = torch.arange(16) + 16 * (step % 4)
@@ -216,7 +214,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
     before, random = copies(training.network.state_dict()), torch.get_rng_state()
     state, flops = training.rule, training.train_flops
     remembered, numbers = copies(state.tensors), dict(state.numbers)
-    training.look(batch_of, num_batches=4)
+    training.look(batch_of, should_stop=lambda: False)
     assert_same_tensors(before, training.network.state_dict())
     assert torch.equal(random, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in training.network.parameters())
@@ -229,7 +227,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.look(batch_of, num_batches=4)
+    training.look(batch_of, should_stop=lambda: False)
     state, remembered = training.rule, copies(training.rule.tensors)
     own = {parameter.data_ptr() for parameter in training.network.parameters()}
     own |= {buffer.data_ptr() for buffer in training.network.buffers()}
@@ -247,7 +245,7 @@ def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str)
 @pytest.mark.parametrize("name", RULES)
 def test_the_state_is_tensors_and_plain_numbers(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.look(batch_of, num_batches=4)
+    training.look(batch_of, should_stop=lambda: False)
     assert all(type(value) in (int, float) for value in training.rule.numbers.values())
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in training.rule.tensors.values())
 

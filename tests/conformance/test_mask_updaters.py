@@ -1,13 +1,19 @@
 """What every sparse-training method must do, whoever wrote it. Members are found by their files."""
 
 import dataclasses
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from workloads.bench import NetworkBench
+from workloads.data.batches import DeviceSplit
+from workloads.data.dataset import Split
 from workloads.plugins import describe, find, names
+from workloads.probe import Prober
 from workloads.sparse.distributions import active_counts
 from workloads.sparse.masks import active_per_layer, hash_masks
 from workloads.sparse.updater import DropAndGrow, MaskUpdater, Moment, SparseState
@@ -61,8 +67,46 @@ def masked(weights: dict[str, Tensor], state: SparseState) -> dict[str, Tensor]:
 
 def moment(step: int, state: SparseState, **fields: Any) -> Moment:
     """What a training could be at a step: other weights and gradients at each, weights zero outside masks."""
-    given = {"weights": masked(tensors(step), state), "gradients": tensors(NUM_STEPS + step)}
+    weights = masked(tensors(step), state)
+    given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "bench": bench_at(weights)}
     return Moment(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
+
+
+class Shaped(nn.Module):
+    """A network with these weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.zeta = nn.Conv2d(8, 16, 3, padding=1, bias=False)
+        self.alpha = nn.Conv2d(16, 32, 1, bias=False)
+        self.head = nn.Linear(32, 10, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.alpha(self.zeta(self.stem(images).relu()).relu()).relu()
+        return self.head(hidden.mean((2, 3)))
+
+
+@cache
+def rows() -> DeviceSplit:
+    """Thirty images of ten classes."""
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (30, 3, 6, 6), dtype=np.uint8)
+    split = Split(images=images, labels=np.arange(30) % 10, row_ids=np.arange(30))
+    return DeviceSplit(split, mean=(0.5,) * 3, std=(0.3,) * 3)
+
+
+def bench_at(weights: dict[str, Tensor]) -> NetworkBench:
+    with torch.random.fork_rng(devices=[]):
+        network = Shaped()
+    network.load_state_dict(weights)
+    return NetworkBench(
+        network=network,
+        prober=Prober.of(network),
+        split=rows(),
+        count_flops=lambda flops: None,
+        forward_flops_per_row=0.0,
+    )
 
 
 def due_steps(method: MaskUpdater) -> list[int]:

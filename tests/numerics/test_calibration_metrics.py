@@ -43,7 +43,9 @@ def test_bins_are_right_closed_so_ties_at_an_edge_fall_below_it() -> None:
     correct = np.array([1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1])
     rest = (1 - confidence) / 9  # nine other classes, so that 0.4 is still the largest
     probabilities = np.column_stack([confidence, np.repeat(rest[:, None], 9, axis=1)])
-    assert expected_calibration_error(probabilities, 1 - correct, num_bins=5) == pytest.approx(0.2833333, abs=5e-8)
+    assert expected_calibration_error(probabilities, 1 - correct, num_bins=5) == pytest.approx(
+        0.2833333, abs=5e-8
+    )
 
 
 def test_a_confidence_of_exactly_one_counts_in_the_last_bin() -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 import torch
+from asking import NO_BENCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -81,6 +82,7 @@ def test_rigl_moves_the_floor_of_the_decayed_share() -> None:
         weights={"w": torch.where(mask, torch.arange(1.0, 21.0), 0.0)},
         gradients={"w": -torch.arange(20.0)},
         generator=generator(),
+        bench=NO_BENCH,
     )
     after = method.update(SparseState({"w": mask}), moment).masks["w"]
     assert after.nonzero().flatten().tolist() == [4, 5, 6, 7, 8, 9, 16, 17, 18, 19]
@@ -95,7 +97,7 @@ def test_set_grows_every_candidate_equally_often() -> None:
     weights = {"w": torch.where(mask, torch.arange(11.0) + 1, 0.0)}
     draws, grown = generator(), torch.zeros(11)
     for _ in range(2000):
-        moment = Moment(step=1, num_steps=2, weights=weights, gradients={}, generator=draws)
+        moment = Moment(step=1, num_steps=2, weights=weights, gradients={}, generator=draws, bench=NO_BENCH)
         grown += method.update(SparseState({"w": mask}), moment).masks["w"]
     assert grown[1] == 2000
     others = torch.cat([grown[:1], grown[2:]])
@@ -110,7 +112,9 @@ def test_gradual_pruning_reaches_seven_eighths_of_the_sparsity_half_way() -> Non
     weights = {"w": torch.arange(1.0, 101.0)}
     state = method.start(weights, generator=generator())
     for step, num_left in ((50, 30), (100, 20)):
-        moment = Moment(step=step, num_steps=200, weights=weights, gradients={}, generator=generator())
+        moment = Moment(
+            step=step, num_steps=200, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH
+        )
         state = method.update(state, moment)
         assert state.masks["w"].tolist() == [index >= 100 - num_left for index in range(100)]
 
@@ -120,7 +124,9 @@ def test_what_is_pruned_stays_pruned_even_beside_an_active_zero() -> None:
     weights = {"w": torch.tensor([[0.0, 0.0], [0.0, 0.0]])}
     for active in range(4):
         mask = (torch.arange(4) == active).reshape(2, 2)
-        moment = Moment(step=90, num_steps=100, weights=weights, gradients={}, generator=generator(active))
+        moment = Moment(
+            step=90, num_steps=100, weights=weights, gradients={}, generator=generator(active), bench=NO_BENCH
+        )
         assert torch.equal(method.update(SparseState({"w": mask}), moment).masks["w"], mask)
 
 
@@ -133,7 +139,9 @@ def test_the_scope_says_where_magnitudes_are_compared(
     weights = {"a": torch.tensor([[9.0, 8.0, 7.0, 6.0]]), "b": torch.tensor([[4.0, 3.0, 2.0, 1.0]])}
     method = Magnitude(density=0.5, distribution="uniform", scope=scope)
     state = method.start(weights, generator=generator())
-    moment = Moment(step=99, num_steps=100, weights=weights, gradients={}, generator=generator())
+    moment = Moment(
+        step=99, num_steps=100, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH
+    )
     masks = method.update(state, moment).masks
     assert [weight for name, mask in masks.items() for weight in weights[name][mask].tolist()] == left
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from asking import NO_BENCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -30,12 +31,21 @@ def draw(seed: int) -> dict[str, Tensor]:
 def moment(state: SparseState, step: int, gradients: dict[str, Tensor], *, seed: int | None = None) -> Moment:
     weights = {name: weight * state.masks[name] for name, weight in draw(step + 1).items()}
     draws = generator(step if seed is None else seed)
-    return Moment(step=step, num_steps=10**6, weights=weights, gradients=gradients, generator=draws)
+    return Moment(
+        step=step, num_steps=10**6, weights=weights, gradients=gradients, generator=draws, bench=NO_BENCH
+    )
 
 
 def scores(visits: Tensor, gradient: Tensor, *, step: int, **fields: Any) -> Tensor:
     state = SparseState({"w": visits > 0}, {"visits/w": visits.to(torch.int16)})
-    now = Moment(step=step, num_steps=10**6, weights={}, gradients={"w": gradient}, generator=generator())
+    now = Moment(
+        step=step,
+        num_steps=10**6,
+        weights={},
+        gradients={"w": gradient},
+        generator=generator(),
+        bench=NO_BENCH,
+    )
     return DSTEE(density=0.5, **fields).grow_scores("w", state, now)
 
 
@@ -57,6 +67,7 @@ def test_an_update_by_hand() -> None:
         weights={"w": torch.tensor([0.9, 0.3, 0.0, 0.0])},
         gradients={"w": torch.tensor([0.0, 0.0, 1.0, 0.2])},
         generator=generator(),
+        bench=NO_BENCH,
     )
     after = method.update(state, now)
     assert after.masks["w"].tolist() == [True, False, False, True]

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from asking import NO_BENCH
 from torch import Tensor
 
 from workloads.sparse.masks import active_per_layer, hash_masks
@@ -35,7 +36,7 @@ def draw(seed: int) -> dict[str, Tensor]:
 def moment(step: int, state: SparseState, **fields: Any) -> Moment:
     weights = {n: w * state.masks[n] if n in state.masks else w for n, w in draw(step).items()}
     given: dict[str, Any] = {"weights": weights, "gradients": draw(1000 + step), "generator": generator(step)}
-    return Moment(step=step, num_steps=NUM_STEPS, **(given | fields))
+    return Moment(step=step, num_steps=NUM_STEPS, **(given | fields), bench=NO_BENCH)
 
 
 def hashes(method: MaskUpdater) -> list[str]:
@@ -77,6 +78,7 @@ def test_in_time_overparameterisation_moves_half_at_first_and_half_a_percent_at_
             weights=weights,
             gradients={"w": torch.arange(2000.0)},
             generator=generator(),
+            bench=NO_BENCH,
         )
         after = method.update(SparseState({"w": mask}), now).masks["w"]
         assert int((after & ~mask).sum()) == int((mask & ~after).sum()) == num_moved
@@ -95,7 +97,9 @@ def test_connection_sensitivity_by_hand() -> None:
     ):
         method = SNIP(density=density, distribution="uniform", scope=scope)  # type: ignore[arg-type]
         state = method.start(weights, generator=generator())
-        now = Moment(step=0, num_steps=9, weights=weights, gradients=gradients, generator=generator())
+        now = Moment(
+            step=0, num_steps=9, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+        )
         masks = method.update(state, now).masks
         assert (masks["a"][0].tolist(), masks["b"][0].tolist()) == (a, b)
 
@@ -218,11 +222,15 @@ def test_pruning_then_regeneration_by_hand() -> None:
     weights = {"w": torch.tensor([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0, 0.0, 0.0])}
     gradients = {"w": torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, -9.0])}
     mask = torch.arange(10) < 8
-    now = Moment(step=10, num_steps=40, weights=weights, gradients=gradients, generator=generator())
+    now = Moment(
+        step=10, num_steps=40, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+    )
     after = method.update(SparseState({"w": mask}), now).masks["w"]
     assert after.nonzero().flatten().tolist() == [0, 2, 9]  # 8, 7, 6 were largest; 6 leaves, -9 comes
     assert method.is_due(20, num_steps=40)
-    last = Moment(step=20, num_steps=40, weights=weights, gradients=gradients, generator=generator())
+    last = Moment(
+        step=20, num_steps=40, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+    )
     assert int(method.update(SparseState({"w": mask}), last).masks["w"].sum()) == 2
 
 
@@ -268,7 +276,9 @@ def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
         method = MEST(
             density=0.003, gradient_weight=weight, schedule=Stages(every=1, sizes=(0.001,), changes=())
         )
-        now = Moment(step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator())
+        now = Moment(
+            step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+        )
         after = method.update(state, now).masks["w"]
         assert (state.masks["w"] & ~after).nonzero().flatten().tolist() == [dropped]
 
@@ -306,7 +316,7 @@ def test_redistribution_by_hand(redistribute: bool, a: list[int], b: list[int]) 
         "momentum/a": torch.tensor([20.0, 10, -1, -1, 3, 4, 5, -6, 7, 8]),
         "momentum/b": torch.tensor([-1.0, 1.0, 0, 0, 0, 0, 0, 0, 0, 0]),
     }
-    now = Moment(step=1, num_steps=9, weights=weights, gradients={}, generator=generator())
+    now = Moment(step=1, num_steps=9, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH)
     after = method.update(SparseState(masks, momentum), now).masks
     assert after["a"].nonzero().flatten().tolist() == a
     assert after["b"].nonzero().flatten().tolist() == b

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.optimizers.sgd import SGD
 from workloads.probe import EpochStart, Prober
 from workloads.recipe import Budget, Recipe
-from workloads.slots import GradientRule, Network
+from workloads.slots import GradientRule, Memoryless, Question, Tensors
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.static import Static
@@ -99,10 +100,10 @@ def test_c_hat_is_reported_and_plain_reports_nothing_new(tmp_path: Path) -> None
 def test_passes_are_part_of_the_training_time(tmp_path: Path) -> None:
     """Twelve steps of two passes and twelve batches of two looks' passes, each of ten milliseconds or more."""
 
-    class Sleeping:
-        def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    class Sleeping(Memoryless):
+        def loss(self, question: Question) -> tuple[Tensor, Tensors]:
             time.sleep(0.01)
-            return CrossEntropy().loss(network, images, labels)
+            return CrossEntropy().loss(question)
 
     assert outcome(run(tmp_path, AGENT(), objective=Sleeping())).train_s >= 48 * 0.01
 
@@ -200,7 +201,9 @@ def test_a_sampled_look_draws_whole_batches_of_the_epoch_by_seed_and_epoch_alone
         asked.clear()
         start = EpochStart(
             prober=Prober.of(nn.Linear(1, 1)),
-            loss_of=lambda images, labels: images.sum(),
+            loss_of=lambda images, labels, step: (images.sum(), {}),
+            in_step=lambda step: nullcontext(),
+            should_stop=lambda: False,
             batch_of=batch_of,
             steps=range(20 * epoch, 20 * epoch + 20),
             masks={},

@@ -24,7 +24,7 @@ from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.optimizers.sgd import SGD
 from workloads.recipe import Budget, Recipe
 from workloads.schedules.constant import Constant
-from workloads.slots import Network
+from workloads.slots import Memoryless, Question, Tensors
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.set import SET
@@ -131,12 +131,13 @@ def test_density_is_reported_for_network_and_layers(tmp_path: Path) -> None:
     ("step", "method"), [(5, Dense()), (6, Dense()), (6, RigL(density=0.5)), (4, SET(density=0.5))]
 )
 def test_a_loss_that_is_not_finite_is_named_by_its_step(step: int, method: Any, tmp_path: Path) -> None:
-    class Breaking:
+    class Breaking(Memoryless):
         calls = 0
 
-        def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+        def loss(self, question: Question) -> tuple[Tensor, Tensors]:
             self.calls += 1
-            return CrossEntropy().loss(network, images, labels) * (torch.nan if self.calls == step + 1 else 1)
+            value, memory = CrossEntropy().loss(question)
+            return value * (torch.nan if self.calls == step + 1 else 1), memory
 
     if method.target_density < 1:
         method = dataclasses.replace(method, schedule=UpdateSchedule(every=3))

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
-SUM_TOLERANCE = 1e-4  # rows of float32 or bfloat16 softmax miss 1 by less than this for up to some thousand classes
+SUM_TOLERANCE = (
+    1e-4  # rows of float32 or bfloat16 softmax miss 1 by less than this for up to some thousand classes
+)
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -33,10 +35,14 @@ def _checked_partial(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Float
     probabilities_NC = np.asarray(probabilities, dtype=np.float64)
     labels_N = np.asarray(labels)
     if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
-        raise ValueError(f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2")
+        raise ValueError(
+            f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2"
+        )
     num_rows, num_classes = probabilities_NC.shape
     if labels_N.shape != (num_rows,):
-        raise ValueError(f"labels have shape {labels_N.shape}; it must be ({num_rows},) like the probabilities")
+        raise ValueError(
+            f"labels have shape {labels_N.shape}; it must be ({num_rows},) like the probabilities"
+        )
     if not np.issubdtype(labels_N.dtype, np.integer):
         raise ValueError(f"labels are {labels_N.dtype}; they must be integers")
     _refuse_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")

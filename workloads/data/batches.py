@@ -15,6 +15,7 @@ from torch import Tensor
 
 from workloads.data.dataset import Split
 from workloads.seeding import stream
+from workloads.slots import PixelRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,18 @@ class DeviceSplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def pixels(self) -> PixelRange:
+        """What black and white are in batches."""
+        black = self._shift[..., :1, :1]
+        return PixelRange(black=black, white=black + 255 * self._scale[..., :1, :1])
 
     def batch(
         self, indices: Tensor, augmentation: Augmentation, generator: torch.Generator

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.slots import Network
+from workloads.slots import Memoryless, Question, Tensors
 
 __all__ = ["CrossEntropy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropy:
+class CrossEntropy(Memoryless):
     """With smoothing s the target is 1 - s + s / K for the label and s / K elsewhere, K classes."""
 
     label_smoothing: float = 0.0
@@ -20,6 +20,8 @@ class CrossEntropy:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
 
-    def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        return functional.cross_entropy(network(images), labels, label_smoothing=self.label_smoothing)
+        logits = question.network(question.images)
+        value = functional.cross_entropy(logits, question.labels, label_smoothing=self.label_smoothing)
+        return value, question.memory

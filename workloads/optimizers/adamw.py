@@ -38,4 +38,6 @@ class AdamW:
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """One fused optimizer over one or two groups."""
         groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True)
+        return torch.optim.AdamW(
+            groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True
+        )

@@ -19,7 +19,9 @@ class Step(Warmup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
+        if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(
+            set(self.milestones)
+        ):
             raise ValueError(f"milestones are {list(self.milestones)}; they must rise and lie in (0, 1)")
         if not 0 < self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}; it must lie in (0, 1]")

@@ -59,15 +59,15 @@ def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Tensor]) -> float
 
 
 def training_flops(
-    macs: Mapping[str, int], masks: Mapping[str, Tensor], *, dense_gradient: bool = False
+    macs: Mapping[str, int], *, used: Mapping[str, Tensor], trained: Mapping[str, Tensor]
 ) -> float:
     """FLOPs per sample of a forward and a backward pass.
 
-    Backward is twice forward: half for the activations' gradient, half for the weights'. With
-    `dense_gradient` the weights' half is paid for inactive weights too, as when growing by gradient.
+    Backward is twice forward: half for the activations' gradient, half for the weights'. The forward pass and the first
+    half are paid for the weights `used`, the other half for those `trained`: without masks, as when growing by gradient,
+    for all.
     """
-    sparse = forward_flops(macs, masks)
-    return 2 * sparse + (forward_flops(macs, {}) if dense_gradient else sparse)
+    return 2 * forward_flops(macs, used) + forward_flops(macs, trained)
 
 
 def _without_storage(model: nn.Module) -> nn.Module:

@@ -37,23 +37,36 @@ class SparseJob(Recipe):
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
         data = context.load_data(self.data)
-        yield from train(self, model=self.model, method=self.method, data=data, seed=self.seed, context=context)
+        yield from train(
+            self, model=self.model, method=self.method, data=data, seed=self.seed, context=context
+        )
 
     def check(self, data: Dataset) -> list[str]:
         """Builds the network without storage and counts its layers' weights; draws nothing and starts no method.
 
-        Warns of a method that would never move a mask in this budget.
+        Refuses an average over moving masks. Warns of a method that would never move a mask in this budget.
         """
+        recipe = self.method.complete(self)
         with torch.device("meta"):
-            network = self.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
+            num_outputs = data.num_classes + recipe.objective.num_extra
+            network = self.model.build(image_shape=data.image_shape, num_classes=num_outputs)
         if isinstance(self.method, LayerDensities):
             self.method.counts(prunable_weights(network))
         self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
         num_steps = self.budget.num_steps(len(data.train))
+        averaged = range(recipe.average.first(num_steps) + 1, num_steps)
+        moved = [step for step in averaged if self.method.is_due(step, num_steps=num_steps)]
+        if moved:
+            raise ValueError(
+                f"masks move at step {moved[-1]}, but average begins after step {averaged.start - 1}; "
+                "they must stand still while weights are averaged: raise average.begin or end the method's schedule earlier"
+            )
         every = getattr(getattr(self.method, "schedule", None), "every", None)
         if every is None or any(self.method.is_due(step, num_steps=num_steps) for step in range(num_steps)):
             return []
-        return [f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated"]
+        return [
+            f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated"
+        ]
 
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
         """FLOPs (2 per multiply-add) of one sample through the dense network."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-
 SAMPLE = 4096  # values looked at before a selection, at least
 
 
@@ -193,7 +192,10 @@ def select_largest(values: NDArray[np.floating[Any]], count: int) -> np.floating
     if stride > 1:
         sample = np.sort(values[::stride])
         share = 1 - count / len(values)
-        place, margin = round(share * len(sample)), 2 + 4 * math.isqrt(round(share * (1 - share) * len(sample)))
+        place, margin = (
+            round(share * len(sample)),
+            2 + 4 * math.isqrt(round(share * (1 - share) * len(sample))),
+        )
         low = sample[place - margin] if place > margin else -np.inf
         high = sample[place + margin] if place + margin < len(sample) else np.inf
         rank = count - int(np.count_nonzero(values > high))

@@ -13,6 +13,8 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from workloads.recipe import Recipe
+from workloads.slots import Tensors
 from workloads.sparse.distributions import active_counts
 from workloads.sparse.masks import active_per_layer, drop_and_grow, full_masks, random_masks
 from workloads.sparse.schedules import UpdateSchedule
@@ -20,10 +22,50 @@ from workloads.sparse.schedules import UpdateSchedule
 
 @dataclass(frozen=True)
 class SparseState:
-    """All that a method remembers: `masks` by parameter name (a weight without one is dense) and the rest."""
+    """All that a method remembers, by parameter name; a weight without a mask is dense.
+
+    masks: which weights are trained; all others are zero, and so are their gradients and optimizer state.
+    forward: which weights the network computes with, in training and when finished, where these are fewer than those
+        trained. The gradient is that at the weights so cut, taken for all trained ones (straight through).
+    tensors: the rest.
+    revived: what weights start from that enter a mask with this update, zero elsewhere; not kept after it.
+    """
 
     masks: dict[str, Tensor]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    forward: dict[str, Tensor] = field(default_factory=dict)
+    revived: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def used(self) -> dict[str, Tensor]:
+        """The masks that the network computes with: what density and FLOPs speak of."""
+        return {**self.masks, **self.forward}
+
+
+class Bench(Protocol):
+    """The network as a function of its weights, for scores that need more than one gradient. Nothing of it is trained."""
+
+    @property
+    def weights(self) -> Tensors:
+        """All tensors of the network, parameters and buffers: what is changed is copied."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
+
+    def logits(self, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
+        """Outputs (B, K) of the network with these tensors; differentiable, running statistics are left as they are."""
+        ...
+
+    def rows(self, per_class: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images and labels of so many random training rows of each class (all, where it has fewer), not augmented."""
+        ...
+
+    def count(self, forwards: float, rows: int) -> None:
+        """Counts the work of so many dense forward passes over so many rows as training's; a backward pass is two."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +77,7 @@ class Moment:
     weights: Mapping[str, Tensor]  # prunable, zero outside masks
     gradients: Mapping[str, Tensor]  # dense: of inactive entries too; averaged over ranks
     generator: torch.Generator  # on the CPU, the same on every rank
+    bench: Bench
 
 
 def in_module_order(masks: Mapping[str, Tensor], moment: Moment) -> Iterator[tuple[str, Tensor]]:
@@ -43,7 +86,7 @@ def in_module_order(masks: Mapping[str, Tensor], moment: Moment) -> Iterator[tup
 
 
 class MaskUpdater(Protocol):
-    """How masks start and move."""
+    """How masks start and move, and what a method needs of the recipe around it."""
 
     replaces_step: ClassVar[bool]  # an update takes the place of the optimizer's step
     grows_by_gradient: ClassVar[bool]  # an update reads `Moment.gradients`, which costs a dense backward pass
@@ -54,8 +97,16 @@ class MaskUpdater(Protocol):
         """Active share that the method aims at, of the prunable weights that are not kept dense."""
         ...
 
+    def complete(self, recipe: Recipe) -> Recipe:
+        """The recipe with what belongs to the method filled in; raises `ValueError` where it was filled in otherwise."""
+        ...
+
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """Masks before the first step; `weights` are the prunable ones in module order."""
+        ...
+
+    def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
+        """Weight decay of its own, per weight, beside the optimizer's: the factor f of f * w in the gradient."""
         ...
 
     def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
@@ -80,6 +131,14 @@ class Unmoved:
     replaces_step: ClassVar[bool] = False
     grows_by_gradient: ClassVar[bool] = False
     follows_gradient: ClassVar[bool] = False
+
+    def complete(self, recipe: Recipe) -> Recipe:
+        """As it is."""
+        return recipe
+
+    def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
+        """None."""
+        return {}
 
     def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
         """The same state."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.slots import Network
+from workloads.slots import Question, Tensors
 
 __all__ = ["Patient"]
 
@@ -20,7 +20,7 @@ class Patient(CrossEntropy):
     They are no field: slow and fast trainings have the same numbers, and the same run key.
     """
 
-    def loss(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
         if "PATIENCE" in os.environ:
             time.sleep(float(Path(os.environ["PATIENCE"]).read_text()))
-        return super().loss(network, images, labels)
+        return super().loss(question)

@@ -80,8 +80,8 @@ def test_work_follows_the_density_of_each_layer() -> None:
     masks = {"a": torch.tensor([True, False, False, False])}
     assert forward_flops(macs, {}) == 220
     assert forward_flops(macs, masks) == 2 * (25 + 10)
-    assert training_flops(macs, masks) == 3 * 70
-    assert training_flops(macs, masks, dense_gradient=True) == 2 * 70 + 220
+    assert training_flops(macs, used=masks, trained=masks) == 3 * 70
+    assert training_flops(macs, used=masks, trained={}) == 2 * 70 + 220
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,8 @@ def test_work_follows_the_density_of_each_layer() -> None:
 )
 def test_the_published_cost_of_training_follows(active: int, every: int, rigl: float, snfs: float) -> None:
     macs, masks = {"a": 1}, {"a": torch.arange(100) < active}
-    step = training_flops(macs, masks) / training_flops(macs, {})
-    update = training_flops(macs, masks, dense_gradient=True) / training_flops(macs, {})
+    dense = training_flops(macs, used={}, trained={})
+    step = training_flops(macs, used=masks, trained=masks) / dense
+    update = training_flops(macs, used=masks, trained={}) / dense
     assert (every * step + update) / (every + 1) == pytest.approx(rigl, abs=0.0005)
     assert update == pytest.approx(snfs, abs=0.0005)

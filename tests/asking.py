@@ -1,0 +1,35 @@
+"""Asks objectives and methods outside a training."""
+
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from workloads.slots import Network, Objective, PixelRange, Question, Tensors
+from workloads.sparse.updater import Bench
+
+NO_BENCH = cast(Bench, None)
+"""For the moments of methods that do not ask the network anything."""
+
+
+def question(
+    network: Network, images: Tensor, labels: Tensor, *, memory: Tensors | None = None, seed: int = 0
+) -> Question:
+    """Of images whose pixels are not normalised: black is 0 and white is 1."""
+    black = torch.zeros(1, images.shape[1], 1, 1, dtype=images.dtype)
+    return Question(
+        network=network,
+        images=images,
+        labels=labels,
+        memory=memory or {},
+        pixels=PixelRange(black=black, white=black + 1),
+        at_rest=nullcontext,
+        draws=lambda: torch.Generator().manual_seed(seed),
+    )
+
+
+def loss_of_logits(objective: Objective, logits: Tensor, labels: list[int]) -> float:
+    """The loss of a network that answers with these logits."""
+    images = torch.zeros(len(labels), 1, 1, 1)
+    return float(objective.loss(question(lambda _: logits, images, torch.tensor(labels)))[0])

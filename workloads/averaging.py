@@ -1,0 +1,59 @@
+"""Averages of the weights of a training's last part: which steps give a sample, and the mean of the samples.
+
+Reference: Izmailov et al. 2018, Averaging Weights Leads to Wider Optima and Better Generalization (SWA, arXiv:1803.05407).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from workloads.slots import Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """The finished network is the mean of samples from share `begin` of the budget on; neutral by default.
+
+    Samples are taken `per_epoch` times an epoch, evenly spaced and at its end, and after the last step. Evaluations
+    from the first sample on are of the mean, with running statistics (batch norm) computed anew over the training rows.
+    """
+
+    begin: float = 1.0  # share of the budget; 1: nothing is averaged
+    per_epoch: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= 1:
+            raise ValueError(f"begin is {self.begin}; it must lie in [0, 1], a share of the budget")
+        if self.per_epoch < 1:
+            raise ValueError(f"per_epoch is {self.per_epoch}; it must be 1 or more samples")
+
+    def first(self, num_steps: int) -> int:
+        """Steps that are done when samples begin; no sample is taken at that moment itself."""
+        return round(self.begin * num_steps)
+
+    def is_due(self, num_done: int, *, num_steps: int, steps_per_epoch: int) -> bool:
+        """Whether the weights after `num_done` steps are a sample."""
+        if num_done <= self.first(num_steps):
+            return False
+        place = (num_done - 1) % steps_per_epoch + 1  # 1 ... steps_per_epoch
+        per_epoch = min(self.per_epoch, steps_per_epoch)
+        crossed = place * per_epoch // steps_per_epoch > (place - 1) * per_epoch // steps_per_epoch
+        return crossed or num_done == num_steps
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The arithmetic mean of `num` samples, by parameter name."""
+
+    num: int = 0
+    tensors: Tensors = field(default_factory=dict)
+
+    def with_sample(self, sample: Tensors) -> "Mean":
+        """The mean of one sample more; both are left as they were."""
+        if not self.num:
+            return Mean(1, {name: tensor.clone() for name, tensor in sample.items()})
+        weight = 1 / (self.num + 1)
+        means: list[Tensor] = [self.tensors[name] for name in sample]
+        moved = torch._foreach_lerp(means, list(sample.values()), weight)
+        return Mean(self.num + 1, dict(zip(sample, moved, strict=True)))

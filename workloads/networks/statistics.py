@@ -1,0 +1,27 @@
+"""Running statistics of norm layers, computed as plain means."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+@contextmanager
+def cumulative_statistics(network: nn.Module) -> Iterator[None]:
+    """In the block every norm's running statistics start anew and become the mean over the batches that pass in training mode.
+
+    Momenta are put back after it; statistics stay what they became.
+    """
+    norms = [
+        module for module in network.modules() if isinstance(module, _NormBase) and module.track_running_stats
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

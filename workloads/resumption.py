@@ -1,0 +1,90 @@
+"""A training as a checkpoint holds it, and how one goes on from there."""
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from workloads.averaging import Mean
+from workloads.checkpoint import Checkpoint
+from workloads.slots import RuleState, Tensors
+from workloads.sparse.updater import SparseState
+from workloads.training import Training
+from workloads.workload import Metric
+
+
+def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
+    """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
+    groups: dict[str, Tensors] = {
+        "network": training.network.state_dict(),
+        "rule": training.rule.tensors,
+        "mask": training.sparse.masks,
+        "explored": training.explored,
+        "forward": training.sparse.forward,
+        "updater": training.sparse.tensors,
+        "memory": training.memory,
+        "mean": training.mean.tensors,
+    }
+    random_state = {"cpu": torch.get_rng_state()}
+    if training.device.type == "cuda":
+        random_state["cuda"] = torch.cuda.get_rng_state(training.device)
+    return Checkpoint(
+        step=training.step,
+        tensors={f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()},
+        state={
+            "optimizer": training.optimizer.state_dict(),
+            "random": random_state,
+            "losses": training.losses[: training.num_losses].clone(),
+        },
+        meta={
+            "data": data,
+            "num_steps": training.num_steps,
+            "train_flops": training.train_flops,
+            "train_s": training.train_s,
+            "metrics": [asdict(metric) for metric in training.history],
+            "rule": dict(training.rule.numbers),
+            "mean": training.mean.num,
+        },
+    )
+
+
+def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
+    """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to another budget or other data."""
+    if checkpoint.meta["data"] != data:
+        found = checkpoint.meta["data"]
+        raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
+    if checkpoint.meta["num_steps"] != training.num_steps:
+        found = checkpoint.meta["num_steps"]
+        raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {training.num_steps}")
+    kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean")
+    groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
+    for key, tensor in checkpoint.tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = tensor
+    training.network.load_state_dict(groups["network"])
+    training.optimizer.load_state_dict(checkpoint.state["optimizer"])
+    training.apply_masks(SparseState(groups["mask"], groups["updater"], groups["forward"]))
+    training.explored = {name: groups["explored"][name].to(training.device) for name in training.sparse.used}
+    training.memory = {name: tensor.to(training.device) for name, tensor in groups["memory"].items()}
+    training.mean = Mean(
+        checkpoint.meta["mean"], {n: _laid_out(training, t) for n, t in groups["mean"].items()}
+    )
+    training.rule = RuleState(
+        {n: _laid_out(training, t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"]
+    )
+    torch.set_rng_state(checkpoint.state["random"]["cpu"])
+    if training.device.type == "cuda":
+        torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], training.device)
+    losses = checkpoint.state["losses"]  # perhaps more than now come between two evaluations
+    training.num_losses = len(losses)
+    training.losses = torch.cat([losses.to(training.device), torch.zeros_like(training.losses)])
+    training.step, training.last_loss_at = checkpoint.step, checkpoint.step - 1
+    training.train_flops = checkpoint.meta["train_flops"]
+    training.train_s = checkpoint.meta["train_s"]
+    training.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
+
+
+def _laid_out(training: Training, tensor: Tensor) -> Tensor:
+    """In the memory layout of the network's tensors: other layouts round differently."""
+    last = training.recipe.budget.channels_last and tensor.ndim == 4
+    return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
