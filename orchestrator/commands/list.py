@@ -29,6 +29,7 @@ def _methods() -> Iterator[Entry]:
     for kind in kinds():
         for found in describe(f"{kind}.methods"):
             yield Entry(name=found.name, kind=kind, summary=found.summary, reference=found.reference)
+    yield from _family("gradients", "gradient")  # AGENT among them: a table of its own, beside any of the above
 
 
 def _family(family: str, kind: str) -> Iterator[Entry]:
@@ -52,6 +53,9 @@ TOPICS = {
     "methods": _methods,
     "data": lambda: _family("data.sources", "data"),
     "models": lambda: _family("models", "model"),
+    "objectives": lambda: _family("objectives", "objective"),
+    "optimizers": lambda: _family("optimizers", "optimizer"),
+    "schedules": lambda: _family("schedules", "schedule"),
     "metrics": _metrics,
     "specs": _specs,
 }

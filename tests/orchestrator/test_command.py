@@ -160,9 +160,10 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
     assert all(entry.keys() == {"name", "kind", "summary", "reference"} for entry in listed)
     assert all(isinstance(text, str) for entry in listed for text in entry.values())
     expected = [(kind, name) for kind in kinds() for name in names(f"{kind}.methods")]
+    expected += [("gradient", name) for name in names("gradients")]
     assert [(entry["kind"], entry["name"]) for entry in listed] == expected
-    assert {"dense", "static", "set", "rigl", "magnitude"} <= {entry["name"] for entry in listed}
-    assert all(entry["reference"] for entry in listed if entry["name"] != "dense")
+    assert {"dense", "static", "set", "rigl", "magnitude", "agent"} <= {entry["name"] for entry in listed}
+    assert all(entry["reference"] for entry in listed if entry["name"] not in ("dense", "plain"))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,9 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
         ("metrics", "nll"),
         ("specs", "quickstart"),
         ("methods", "rigl"),
+        ("objectives", "cross_entropy"),
+        ("optimizers", "sgd"),
+        ("schedules", "cosine"),
     ],
 )
 def test_every_topic_has_a_table_and_json(pruneyard: Pruneyard, topic: str, some: str) -> None:
