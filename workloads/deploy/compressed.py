@@ -32,13 +32,13 @@ def csr_tensor(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def block_size(mask: Tensor) -> int | None:
-    """The largest of `BLOCK_SIZES` in whose blocks the mask is all or nothing; None where there is no such size."""
+    """The largest of `BLOCK_SIZES` in whose blocks the mask is all or nothing, but not all nothing; None where there is none."""
     matrix = mask.reshape(len(mask), -1)
     for size in BLOCK_SIZES:
         if matrix.shape[0] % size or matrix.shape[1] % size:
             continue
         counts = _blocks(matrix, size).sum((2, 3))
-        if bool(((counts == 0) | (counts == size * size)).all()):
+        if counts.any() and bool(((counts == 0) | (counts == size * size)).all()):
             return size
     return None
 
@@ -61,7 +61,9 @@ def _blocks(matrix: Tensor, size: int) -> Tensor:
 def pack_csr(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """The three tensors that a file holds of a weight; columns as int16 where they fit."""
     starts, columns, values = csr(weight, mask)
-    return dict(zip([name + end for end in _CSR], (starts, _narrow(columns, mask[0].numel()), values), strict=True))
+    return dict(
+        zip([name + end for end in _CSR], (starts, _narrow(columns, mask[0].numel()), values), strict=True)
+    )
 
 
 def pack_bsr(name: str, weight: Tensor, mask: Tensor, size: int) -> dict[str, Tensor]:
@@ -120,7 +122,9 @@ def _sparse(make: Callable[..., Tensor], parts: list[Tensor], size: tuple[int, .
     starts, columns, values = parts
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse .* tensor support is in beta", UserWarning)  # said once by torch
+            warnings.filterwarnings(
+                "ignore", "Sparse .* tensor support is in beta", UserWarning
+            )  # said once by torch
             return make(starts.int(), columns.int(), values, size, check_invariants=True)
     except RuntimeError as error:
         raise ValueError(f"the indices of a weight are damaged: {error}") from error

@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def without_units(network: nn.Module) -> nn.Module:
     """A copy without its dead units. A cut may leave others dead, so it is repeated until none is found."""
     smaller = copy.deepcopy(network)
     with torch.no_grad():
-        while any([_cut(pair) for pair in _pairs(smaller)]):
+        while sum(_cut(pair) for pair in _pairs(smaller)):
             pass
     return smaller.requires_grad_(False)
 
@@ -75,14 +76,17 @@ def _state_sizes(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Conv2d):
-        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+        module.out_channels, module.in_channels = (
+            module.weight.shape[0],
+            module.weight.shape[1] * module.groups,
+        )
     elif isinstance(module, _BATCH_NORMS) and module.running_mean is not None:
         module.num_features = len(module.running_mean)
     elif _is_instance_norm(module):
-        module.num_groups = module.num_channels = len(module.weight)  # type: ignore[arg-type]
+        module.num_groups = module.num_channels = len(module.weight)
 
 
-def _is_instance_norm(module: nn.Module) -> bool:
+def _is_instance_norm(module: nn.Module) -> TypeGuard[nn.GroupNorm]:
     return isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels and module.affine
 
 
@@ -92,7 +96,8 @@ def _pairs(network: nn.Module) -> Iterator[Pair]:
     inner = {id(child) for m in network.modules() if isinstance(m, nn.Sequential) for child in m.children()}
     for module in network.modules():
         if isinstance(module, nn.Sequential) and id(module) not in inner:
-            first, between = None, []
+            first: nn.Module | None = None
+            between: list[nn.Module] = []
             for step in _steps(module):
                 alone = uses[id(step)] == 1 and all(tensors[id(p)] == 1 for p in step.parameters())
                 if alone and _is_layer(step):

@@ -5,16 +5,16 @@ Reading one executes nothing of it: tensors, and names of plug-ins that are inst
 
 import json
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workloads.deploy.compressed import pack_csr, unpack
 from workloads.deploy.dead_units import resize
-from workloads.deploy.finished import FinishedNetwork, empty_network
+from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.deploy.format import Exported, Format
 from workloads.plugins import find
 
@@ -27,24 +27,12 @@ class Header:
     """What a file says of itself besides its tensors."""
 
     format: str
-    model: Mapping[str, object]
-    image_shape: tuple[int, int, int]
-    num_classes: int
-
-    def empty_network(self) -> nn.Module:
-        """The network of the model's table, without storage."""
-        return empty_network(self.model, image_shape=self.image_shape, num_classes=self.num_classes)
+    blueprint: Blueprint
 
 
 def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: str) -> bytes:
     """The content of a file."""
-    header = {
-        "version": VERSION,
-        "format": format,
-        "model": dict(finished.model),
-        "image_shape": list(finished.image_shape),
-        "num_classes": finished.num_classes,
-    }
+    header = {"version": VERSION, "format": format, **asdict(finished.blueprint)}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content: bytes = safetensors.torch.save(contiguous, metadata={_KEY: json.dumps(header)})
     return content
@@ -76,16 +64,15 @@ def read_header(path: Path) -> Header:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
     if text is None:
         raise ValueError(f"{path} was not exported by pruneyard: it has no header of ours")
-    table = json.loads(text)
-    if table["version"] > VERSION:
-        raise ValueError(f"{path} has version {table['version']}; this pruneyard reads up to {VERSION}: update")
-    channels, height, width = table["image_shape"]
-    return Header(
-        format=table["format"],
-        model=table["model"],
-        image_shape=(channels, height, width),
-        num_classes=table["num_classes"],
-    )
+    try:
+        table = json.loads(text)
+        if table["version"] > VERSION:
+            raise ValueError(
+                f"it has version {table['version']}; this pruneyard reads up to {VERSION}: update"
+            )
+        return Header(format=str(table["format"]), blueprint=Blueprint.of_table(table))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a header that cannot be read: {error}") from error
 
 
 def read_network(path: Path) -> FinishedNetwork:
@@ -94,19 +81,12 @@ def read_network(path: Path) -> FinishedNetwork:
     A compact one has lost units and has no masks. Raises `ValueError` for files that `pack` did not write.
     """
     header = read_header(path)
-    network = header.empty_network()
+    network = header.blueprint.empty_network()
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     weights, masks = unpack(safetensors.torch.load_file(path), shapes)
     if header.format == "compact":
         resize(network, weights)
-    return FinishedNetwork.of(
-        network,
-        weights=weights,
-        masks=masks,
-        model=header.model,
-        image_shape=header.image_shape,
-        num_classes=header.num_classes,
-    )
+    return FinishedNetwork.of(header.blueprint, weights=weights, masks=masks, network=network)
 
 
 def load(path: str | Path, *, batch_size: int = 1) -> Exported:

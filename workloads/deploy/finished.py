@@ -15,49 +15,70 @@ from workloads.sparse.masks import prunable_layers, prunable_weights
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """What a network is without its weights, and what it wants to see: (pixels / 255 - mean) / std, per channel."""
+
+    model: Mapping[str, Any]  # the spec's table: `name` and the fields of that plug-in
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    num_outputs: int  # logits; more than the classes where the objective has outputs of its own
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any]) -> "Blueprint":
+        """From plain data, such as JSON. Raises `KeyError` for what is missing and `ValueError` for what cannot be."""
+        channels, height, width = (int(size) for size in table["image_shape"])
+        mean, std = (tuple(float(value) for value in table[name]) for name in ("mean", "std"))
+        if (
+            min(channels, height, width, int(table["num_outputs"])) < 1
+            or not len(mean) == len(std) == channels
+        ):
+            raise ValueError(
+                f"image_shape is {table['image_shape']} and does not fit mean, std or num_outputs"
+            )
+        return cls(
+            model=dict(table["model"]),
+            image_shape=(channels, height, width),
+            num_outputs=int(table["num_outputs"]),
+            mean=mean,
+            std=std,
+        )
+
+    def empty_network(self) -> nn.Module:
+        """The network in evaluation mode on the meta device: nothing is drawn or stored."""
+        fields = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"
+        }
+        builder: ModelBuilder = find("models", str(self.model["name"]))(**fields)
+        with torch.device("meta"):
+            return builder.build(image_shape=self.image_shape, num_classes=self.num_outputs).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishedNetwork:
-    """A network in evaluation mode on the CPU, its masks by parameter name, and the table it was built from.
+    """A network in evaluation mode on the CPU and its masks by parameter name.
 
     A prunable weight without a mask was kept dense.
     """
 
+    blueprint: Blueprint
     network: nn.Module
     masks: Mapping[str, Tensor]
-    model: Mapping[str, Any]  # the spec's table: `name` and the fields of that plug-in
-    image_shape: tuple[int, int, int]  # (C, H, W)
-    num_classes: int
-
-    @classmethod
-    def rebuild(
-        cls,
-        *,
-        model: Mapping[str, Any],
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        weights: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-    ) -> "FinishedNetwork":
-        """Builds the model without drawing a number and gives it `weights`, set to zero outside `masks`.
-
-        Raises `ValueError` where they do not fit the model, or hold a number that is not finite.
-        """
-        network = empty_network(model, image_shape=image_shape, num_classes=num_classes)
-        return cls.of(
-            network, weights=weights, masks=masks, model=model, image_shape=image_shape, num_classes=num_classes
-        )
 
     @classmethod
     def of(
         cls,
-        network: nn.Module,
+        blueprint: Blueprint,
         *,
         weights: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        model: Mapping[str, Any],
-        image_shape: tuple[int, int, int],
-        num_classes: int,
+        network: nn.Module | None = None,
     ) -> "FinishedNetwork":
-        """As `rebuild`, with a network that stands already, whose values do not matter."""
+        """The blueprint's network with `weights`, set to zero outside `masks`; no number is drawn.
+
+        `network` is taken instead where one is given; its values do not matter. Raises `ValueError` where weights or
+        masks do not fit, or hold a number that is not finite.
+        """
         applied = dict(weights)
         for name, mask in masks.items():
             if name not in weights or weights[name].shape != mask.shape or mask.dtype != torch.bool:
@@ -66,10 +87,9 @@ class FinishedNetwork:
         bad = [n for n, t in applied.items() if t.is_floating_point() and not torch.isfinite(t).all()]
         if bad:
             raise ValueError(f"weights has numbers that are not finite in {', '.join(bad)}")
+        network = blueprint.empty_network() if network is None else network
         load_weights(network, applied)
-        return cls(
-            network=network, masks=dict(masks), model=dict(model), image_shape=image_shape, num_classes=num_classes
-        )
+        return cls(blueprint=blueprint, network=network, masks=dict(masks))
 
     @cached_property
     def layers(self) -> Mapping[str, nn.Module]:
@@ -79,7 +99,7 @@ class FinishedNetwork:
 
     @cached_property
     def _macs(self) -> Mapping[str, int]:
-        return layer_macs(self.network, self.image_shape)
+        return layer_macs(self.network, self.blueprint.image_shape)
 
     @property
     def forward_flops(self) -> float:
@@ -100,17 +120,8 @@ class FinishedNetwork:
 
     def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
         """Standard normal images (batch_size, C, H, W), the same for the same seed."""
-        return torch.randn((batch_size, *self.image_shape), generator=torch.Generator().manual_seed(seed))
-
-
-def empty_network(
-    model: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int
-) -> nn.Module:
-    """The network of a model table in evaluation mode on the meta device: nothing is drawn or stored."""
-    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items() if key != "name"}
-    builder: ModelBuilder = find("models", str(model["name"]))(**fields)
-    with torch.device("meta"):
-        return builder.build(image_shape=image_shape, num_classes=num_classes).eval()
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn((batch_size, *self.blueprint.image_shape), generator=generator)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from workloads.deploy.finished import FinishedNetwork
 
-
 SUM_ORDER = 1e-3
 """Tolerance of formats that add the same float32 products in another order.
 

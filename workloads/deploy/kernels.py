@@ -67,7 +67,12 @@ class GatherProduct:
     def __call__(self, columns: Tensor) -> Tensor:
         columns[-1] = 1.0
         return nn.functional.embedding_bag(
-            self.rows, columns, self.starts, mode="sum", per_sample_weights=self.factors, include_last_offset=True
+            self.rows,
+            columns,
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.factors,
+            include_last_offset=True,
         )
 
     def row(self, inputs: Tensor) -> Tensor:

@@ -49,7 +49,9 @@ class Auto:
         plans = {"mixed": mixed, DENSE: {}}
         plans |= {kernel: dict.fromkeys(names, (kernel, make)) for kernel, make in _EVERYWHERE.items()}
         networks = {name: with_kernels(finished, plan) for name, plan in plans.items()}
-        times_s = median_times({name: exported.run for name, exported in networks.items()}, images, rounds=_ROUNDS)
+        times_s = median_times(
+            {name: exported.run for name, exported in networks.items()}, images, rounds=_ROUNDS
+        )
         return networks[min(times_s, key=lambda name: times_s[name])]
 
     def encode(self, finished: FinishedNetwork) -> bytes:

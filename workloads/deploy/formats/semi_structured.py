@@ -41,7 +41,9 @@ class SemiStructured:
             return Fit(refusal="2:4 kernels need a CUDA GPU, and there is none here", dense=patterns.dense)
         if torch.cuda.get_device_capability() < _CAPABILITY:
             found = ".".join(map(str, torch.cuda.get_device_capability()))
-            return Fit(refusal=f"2:4 kernels need compute capability 8.0, this GPU has {found}", dense=patterns.dense)
+            return Fit(
+                refusal=f"2:4 kernels need compute capability 8.0, this GPU has {found}", dense=patterns.dense
+            )
         return patterns
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
