@@ -107,14 +107,11 @@ def train(
         due = method.is_due(training.step, num_steps=training.num_steps)
         rule = PLAIN if due and method.replaces_step else recipe.gradient
         loss, corrected = training.differentiate(images, labels, rule=rule)
-        training.record_loss(
-            loss, num_rows=batch_size, grows=method.follows_gradient or (due and method.grows_by_gradient)
-        )
+        grows = method.follows_gradient or (due and method.grows_by_gradient)
+        training.record_loss(loss, num_rows=batch_size, grows=grows)
         training.follow_gradients()
         updated = training.updated_masks() if due else None
-        training.take_gradients(
-            corrected
-        )  # masked as before the update: what was grown now takes no step yet
+        training.take_gradients(corrected)  # masked as before the update: what was grown takes no step yet
         if updated is not None:
             training.apply_masks(updated)
         if not (due and method.replaces_step):

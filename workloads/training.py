@@ -79,9 +79,7 @@ class Training:
         first = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
         layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
         network = network.to(rows.device).to(memory_format=layout)
-        seed_globally(
-            stream_seed(seed, "forward"), device=rows.device
-        )  # for networks that draw in their forward pass
+        seed_globally(stream_seed(seed, "forward"), device=rows.device)  # for passes that draw
         prober = Prober.of(network)
         training = cls(
             recipe=recipe,
@@ -304,12 +302,13 @@ class Training:
 
     def take_sample(self) -> None:
         """Adds the weights, as the step just done computed with them, to the mean, where the recipe has one now."""
-        due = self.recipe.average.is_due(
-            self.step, num_steps=self.num_steps, steps_per_epoch=self.steps_per_epoch
-        )
-        if due:
-            own = {name: parameter.detach() for name, parameter in self.prober.parameters.items()}
-            self.mean = self.mean.with_sample(own | self.applied.sample(self.step - 1))
+        average, num_steps = self.recipe.average, self.num_steps
+        if not average.is_due(self.step, num_steps=num_steps, steps_per_epoch=self.steps_per_epoch):
+            return
+        own = {name: parameter.detach() for name, parameter in self.prober.parameters.items()}
+        self.mean = self.mean.with_sample(own | self.applied.sample(self.step - 1))
+        if self.step == num_steps and self.prober.buffers:  # running statistics of earlier evaluations are not training
+            self.count_flops(len(self.rows) * self._forward_flops_per_row)
 
     def set_rate(self) -> None:
         """The learning rate of this step."""
@@ -340,16 +339,12 @@ class Training:
             return {}
         generator = stream(self.seed, "refresh", self.mean.num)
         seed = stream_seed(self.seed, "refresh-forward", self.mean.num)
-        with (
-            drawing_apart(self.device, seed),
-            self.prober.standing_at({**self.prober.weights(), **parameters}),
-        ):
+        batches = torch.arange(len(self.rows), device=self.device).split(self.recipe.budget.batch_size)
+        tensors = {**self.prober.weights(), **parameters}
+        with drawing_apart(self.device, seed), self.prober.standing_at(tensors):
             with cumulative_statistics(self.network), self.autocast():
-                for rows in torch.arange(len(self.rows), device=self.device).split(
-                    self.recipe.budget.batch_size
-                ):
+                for rows in batches:
                     self.forward(self.rows.batch(rows, self.recipe.augment, generator)[0])
-            self.count_flops(len(self.rows) * self._forward_flops_per_row)
             held = self.prober.weights()
             return {name: held[name] for name in self.prober.buffers}
 
