@@ -26,7 +26,7 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     """
     frame = runs.to_pandas()
     texts = frame["identity_json"].where(frame["identity_json"].notna(), frame["spec_json"])
-    frame["_spec"] = pd.Series([_flat_spec(text) for text in texts], dtype=object)
+    frame["_spec"] = pd.Series([flat_spec(text) for text in texts], dtype=object)
     identity = pd.Series([_canonical(spec) for spec in frame["_spec"]], dtype=object)
     frame["cell"] = _codes([frame[name] for name in GEOMETRY] + [identity])
     by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
@@ -39,7 +39,7 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _flat_spec(text: str) -> dict[str, Any]:
+def flat_spec(text: str) -> dict[str, Any]:
     """Every value of a spec by its dotted key, without what does not tell cells apart."""
     spec = json.loads(text)
     if not isinstance(spec, dict):
@@ -62,6 +62,9 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     """
     specs: list[dict[str, Any]] = list(cells["_spec"])
     keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if key not in _SAID_BY_LABELS]
+    keys.sort(
+        key=lambda key: (key.partition(".")[0], not key.endswith(".name"))
+    )  # `optimizer`, then its `lr`
     values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
     chosen = [key for key in keys if len(set(values[key]) - {None}) > 1]
     told = _codes(

@@ -22,6 +22,11 @@ class RunFolder:
         return self.path / "spec.yaml"
 
     @property
+    def plan(self) -> Path:
+        """What the newest spec planned: a JSON object, `{"run_keys": [...]}`."""
+        return self.path / "plan.json"
+
+    @property
     def report(self) -> Path:
         """The HTML page."""
         return self.path / "report.html"

@@ -15,6 +15,7 @@ from reports.charts.figure import Figure, script_bundle
 from reports.charts.layers import layers
 from reports.charts.learning import learning
 from reports.charts.reliability import reliability
+from reports.claims.section import claims_section
 from reports.durable import write_durably
 from reports.layout import RunFolder
 from reports.records import Status
@@ -45,7 +46,7 @@ def render(study: Study) -> str:
     )
     if study.labelled.empty:
         return environment.get_template("empty.html").render(
-            folders=[folder.path for folder in study.folders]
+            folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ())
         )
     drawn = figures(study)
     statuses = study.labelled["status"].value_counts()
@@ -54,12 +55,14 @@ def render(study: Study) -> str:
         headline=prose.headline(study),
         facts=prose.facts(study),
         commands=prose.commands(study),
-        counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status},
+        counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status}
+        | {"not started": prose.not_started(study)},
         summary=tables.summary_table(study),
         summary_note=prose.summary_note(study),
         runs=tables.runs_table(study),
         num_runs=len(study.labelled),
         failures=tables.failures(study)[: tables.MAX_FAILURES],
+        claims=claims_section(study),
         figures=drawn,
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],

@@ -12,13 +12,30 @@ from reports.tables import best_cells
 
 def headline(study: Study) -> str:
     """How much there is and what the first measure says, claiming no more than the intervals carry."""
-    runs = study.labelled
-    completed = int((runs["status"] == Status.COMPLETED).sum())
-    settings = formats.plural(len(study.cells), "setting")
-    parts = [f"{completed:,} of {formats.plural(len(runs), 'run')} completed in {settings}."]
+    parts = [progress(study)]
     if study.measures and study.cells[study.measures[0]].notna().any():
         parts += [_span(study), _verdict(study)]
     return " ".join(part for part in parts if part)
+
+
+def progress(study: Study) -> str:
+    """How many runs are completed, of those planned where the folders say what was planned."""
+    settings = formats.plural(len(study.cells), "setting")
+    if study.planned is None:
+        completed = int((study.labelled["status"] == Status.COMPLETED).sum())
+        return f"{completed:,} of {formats.plural(len(study.labelled), 'run')} completed in {settings}."
+    completed = sum(study.statuses.get(key) == Status.COMPLETED for key in study.planned)
+    parts = [f"{completed:,} of {formats.plural(len(study.planned), 'planned run')} completed in {settings}."]
+    if missing := not_started(study):
+        parts.append(f"{missing:,} {'has' if missing == 1 else 'have'} not started.")
+    if others := len(study.statuses.keys() - study.planned):
+        parts.append(f"{formats.plural(others, 'further run')} in the same folder were planned before.")
+    return " ".join(parts)
+
+
+def not_started(study: Study) -> int:
+    """Planned runs without a record; 0 where nothing is known of a plan."""
+    return len((study.planned or frozenset()) - study.statuses.keys())
 
 
 def _span(study: Study) -> str:

@@ -19,6 +19,7 @@ from reports import summary
 from reports.cells import GEOMETRY, LABELS, label_cells
 from reports.charts import palette
 from reports.layout import RunFolder
+from reports.planned import read_plan
 from reports.store import Store
 
 DENSE = "dense"
@@ -54,6 +55,26 @@ class Study:
     def labelled(self) -> pd.DataFrame:
         """The runs with their `cell`; see `label_cells`."""
         return label_cells(self.runs)
+
+    @cached_property
+    def planned(self) -> frozenset[str] | None:
+        """The run keys planned for the folders; None where no folder holds a plan.
+
+        Of a folder without one the runs that it holds count as planned.
+        """
+        plans = [read_plan(folder) for folder in self.folders]
+        if all(plan is None for plan in plans):
+            return None
+        found = [
+            frozenset(Store(folder).statuses()) if plan is None else plan
+            for folder, plan in zip(self.folders, plans, strict=True)
+        ]
+        return frozenset().union(*found)
+
+    @cached_property
+    def statuses(self) -> dict[str, str]:
+        """How every run ended, by its key."""
+        return dict(zip(self.runs["run_key"].to_pylist(), self.runs["status"].to_pylist(), strict=True))
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,6 +16,11 @@ from reports.study import Study, in_words
 MAX_RUNS = 500
 MAX_FAILURES = 20
 _MAX_TRACEBACK = 20_000
+_CHARACTER = 0.54  # rem, of the table's font: wide enough for digits
+_BOLD_CHARACTER = 0.66
+_PADDING = 1.4  # rem, of a cell, left and right together
+_MAX_CHARACTERS = 28
+_MAX_FROZEN = 30.0  # rem
 _COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "num_active": ("active parameters", formats.amount),
     "train_flops": ("training FLOPs", formats.amount),
@@ -25,21 +30,47 @@ _COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One cell: a text, the half width of its interval, a remark below, whether it is clearly the best."""
+    """One cell: a text, the half width of its interval, a remark below, whether it is clearly the best.
+
+    `tone` colours the text: good, bad or quiet.
+    """
 
     text: str
     half: str = ""
     remark: str = ""
     is_best: bool = False
+    tone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Headers and rows; the first `num_labels` columns name the row."""
+    """Headers and rows; the first `num_labels` columns name the row, of the others those in `texts` hold words."""
 
     headers: Sequence[str]
     num_labels: int
     rows: Sequence[Sequence[Value]]
+    texts: Collection[int] = ()
+
+    @property
+    def frozen(self) -> list[tuple[float, float]]:
+        """Left edge and width in rem of the leading label columns that stay in sight when the table scrolls.
+
+        At most `_MAX_FROZEN` in all, so that there is always room for the numbers; wider texts wrap.
+        """
+        found: list[tuple[float, float]] = []
+        left = 0.0
+        for place in range(self.num_labels):
+            longest = max((len(row[place].text) for row in self.rows), default=0)
+            word = max((len(word) for word in self.headers[place].split()), default=0)
+            inner = max(
+                _CHARACTER * min(longest, _MAX_CHARACTERS), _BOLD_CHARACTER * min(word, _MAX_CHARACTERS)
+            )
+            width = round(_PADDING + inner, 2)
+            if found and left + width > _MAX_FROZEN:
+                break
+            found.append((round(left, 2), width))
+            left += width
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,267 @@
+"""What the page shows of papers' numbers: beside the cells that they speak of, or folded, as another set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from reports import formats
+from reports.cells import flat_spec
+from reports.claims.claim import RECIPE_KEYS, SPREADS, TAGS, Claim, Claims, Gain, Source
+from reports.claims.comparison import agree, differences
+from reports.claims.reading import packaged_claims
+from reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
+from reports.series import NUM_BINS
+from reports.study import Study
+from reports.tables import Table, Value
+
+MAX_BESIDE = 2
+"""Numbers beside one measure of one cell that are shown at once; the others are folded."""
+MAX_ELSEWHERE = 3
+"""Lines of other set-ups for one method."""
+_TONES = {Word.REACHED: "good", Word.MISSED: "bad", Word.NOT_COMPARABLE: "quiet"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsSection:
+    """Tables of the section; None where there is nothing for them. `num_left_out` are lines of other set-ups."""
+
+    beside: Table | None
+    further: Table | None
+    elsewhere: Table | None
+    gains: Table | None
+    num_left_out: int
+    note: str
+    tags: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """A claim, the cell that it speaks of, and how they compare."""
+
+    claim: Claim
+    cell: pd.Series[Any]
+    ours: Ours
+    verdict: Verdict
+
+
+def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection | None:
+    """The section on a study; None where no claim speaks of any of its methods."""
+    claims = claims or packaged_claims()
+    specs = _specs(study)
+    pairs = list(_pairs(study, claims, specs))
+    nearest, others = _split(pairs)
+    matched = {pair.claim.method for pair in pairs}
+    lines = _elsewhere(study, claims, matched)
+    shown = [line for own in lines.values() for line in own[:MAX_ELSEWHERE]]
+    gains = [pair for pair in claims.gains if pair[0].method in _names(study, specs)]
+    if not (pairs or shown or gains):
+        return None
+    return ClaimsSection(
+        beside=_beside_table(nearest, study) if nearest else None,
+        further=_beside_table(others, study) if others else None,
+        elsewhere=_elsewhere_table(shown, claims) if shown else None,
+        gains=_gains_table(gains, claims) if gains else None,
+        num_left_out=sum(len(own) for own in lines.values()) - len(shown),
+        note=_note() if pairs else "",
+        tags="; ".join(f"{tag}: {words}" for tag, words in TAGS.items()),
+    )
+
+
+def _specs(study: Study) -> dict[int, dict[str, Any]]:
+    """The spec of every cell by dotted keys."""
+    first = study.labelled.drop_duplicates("cell")
+    return {cell: flat_spec(text) for cell, text in zip(first["cell"], first["spec_json"], strict=True)}
+
+
+def _names(study: Study, specs: Mapping[int, Mapping[str, Any]]) -> set[str]:
+    """Methods and gradient rules of the study."""
+    return set(study.cells["method"]) | {str(spec.get("gradient.name")) for spec in specs.values()}
+
+
+def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]]) -> Iterator[_Pair]:
+    """Every claim with each cell on the same data, model, method and density, where the cell has the measure."""
+    for _, cell in study.cells.iterrows():
+        for claim in claims.values:
+            measure = f"test/{claim.metric}"
+            if measure not in study.measures or not _speaks_of(claim, cell):
+                continue
+            ours = Ours(
+                mean=float(cell[measure]),
+                low=float(cell[f"{measure}_low"]),
+                high=float(cell[f"{measure}_high"]),
+                num=int(cell["num_seeds"]),
+            )
+            rows = claims.data[claim.data].train_rows
+            differing = differences(claim, specs[cell["cell"]], published_rows=rows, num_bins=NUM_BINS)
+            yield _Pair(claim=claim, cell=cell, ours=ours, verdict=verdict(claim, ours, differing))
+
+
+def _speaks_of(claim: Claim, cell: pd.Series[Any]) -> bool:
+    same = (claim.data, claim.model, claim.method) == (cell["data"], cell["model"], cell["method"])
+    density = 1.0 if cell["method"] == "dense" else cell["density"]
+    return same and cell["kind"] == "sparse" and agree(density, claim.density)
+
+
+def _split(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
+    """The claims that differ least from each measure of a cell, and the rest."""
+    nearest, others = [], []
+    for _, group in groupby(pairs, key=lambda pair: pair.cell["cell"]):
+        own = sorted(group, key=lambda pair: (pair.claim.metric, len(pair.verdict.reasons)))
+        for _, same in groupby(own, key=lambda pair: pair.claim.metric):
+            ordered = list(same)
+            nearest += ordered[:MAX_BESIDE]
+            others += ordered[MAX_BESIDE:]
+    return nearest, others
+
+
+def _beside_table(pairs: Sequence[_Pair], study: Study) -> Table:
+    headers = ["cell", "measure", "ours", "seeds", "reported", "source", "verdict"]
+    names_method = "method" in study.varying
+    rows = [_beside_row(pair, "" if names_method else pair.claim.method) for pair in pairs]
+    return Table(headers=headers, num_labels=2, rows=rows, texts=(5, 6))
+
+
+def _beside_row(pair: _Pair, method: str) -> list[Value]:
+    text, half = formats.estimate(pair.ours.mean, pair.ours.low, pair.ours.high)
+    found = pair.verdict
+    return [
+        Value(text=" · ".join(dict.fromkeys(text for text in (method, str(pair.cell["label"])) if text))),
+        Value(text=f"test {pair.claim.metric}"),
+        Value(text=text, half=half),
+        Value(text=str(pair.ours.num)),
+        _reported(pair.claim),
+        _source(pair.claim.source, pair.claim.tag, pair.claim.where),
+        Value(text=found.word, remark="; ".join(found.reasons), tone=_TONES[found.word]),
+    ]
+
+
+def _reported(claim: Claim) -> Value:
+    """The number with its spread, and below it what the spread is."""
+    runs = formats.plural(claim.runs, "run") if claim.runs else ""
+    remark = ", ".join(part for part in (SPREADS[claim.spread_is], runs) if part)
+    return Value(
+        text=f"{claim.value:g}", half="" if claim.spread is None else f"{claim.spread:.2g}", remark=remark
+    )
+
+
+def _source(source: Source, tag: str, where: str) -> Value:
+    return Value(text=f"{source.cite} [{tag}]", remark=where)
+
+
+def _note() -> str:
+    widths = ", ".join(f"± {width:g} for {metric}" for metric, width in WIDEST.items())
+    return (
+        "Compared are cells with the same data, model, method and density, and only where the recipe in the run's spec "
+        "agrees with what is known of the paper's (numbers to 1%). Missed: the 95% interval of the difference "
+        "lies on the worse side of 0. Reached: it does not, and it is narrow enough to tell "
+        f"({widths}) or lies on the better side. A paper's own spread counts where it is a standard deviation over runs."
+    )
+
+
+def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, list[list[Claim]]]:
+    """For each method of the study without a comparison the lines of numbers on it, those nearest to the study first."""
+    methods = [name for name in dict.fromkeys(study.cells["method"]) if name not in matched]
+    data, models = set(study.cells["data"]), set(study.cells["model"])
+    measured = {measure.partition("/")[2] for measure in study.measures}
+    lines = [list(line) for _, line in groupby(claims.values, key=lambda claim: claim.line)]
+
+    def far(line: Sequence[Claim]) -> tuple[bool | int, ...]:
+        first = line[0]
+        return (
+            first.metric != "accuracy",
+            first.data not in data,
+            first.model not in models,
+            first.length != 1,
+            claims.data[first.data].train_rows,
+            -len(first.recipe),
+        )
+
+    found = {
+        name: sorted(
+            (line for line in lines if line[0].method == name and line[0].metric in measured), key=far
+        )
+        for name in methods
+    }
+    return {name: own for name, own in found.items() if own}
+
+
+def _elsewhere_table(lines: Sequence[Sequence[Claim]], claims: Claims) -> Table:
+    headers = ["method", "data and model", "reported, by density", "set-up, as far as known", "source"]
+    rows = [_elsewhere_row(line, claims) for line in lines]
+    return Table(headers=headers, num_labels=1, rows=rows, texts=range(1, len(headers)))
+
+
+def _elsewhere_row(line: Sequence[Claim], claims: Claims) -> list[Value]:
+    first = line[0]
+    numbers = "; ".join(_at_density(claim) for claim in line)
+    spread = SPREADS[next((claim.spread_is for claim in line if claim.spread_is), "")]
+    return [
+        Value(text=claims.methods[first.method]),
+        Value(text=_field(first.data, first.model, claims)),
+        Value(text=numbers, remark=", ".join(part for part in (f"test {first.metric}", spread) if part)),
+        Value(text=_setup(first)),
+        _source(first.source, first.tag, first.where),
+    ]
+
+
+def _at_density(claim: Claim) -> str:
+    spread = "" if claim.spread is None else f" ± {claim.spread:.2g}"
+    place = "" if claim.method == "dense" else f" at {claim.density:g}"
+    return f"{claim.value:g}{spread}{place}"
+
+
+def _field(data: str, model: str, claims: Claims) -> str:
+    names = (claims.data[data].title if data else "", claims.models[model] if model else "")
+    return ", ".join(name for name in names if name)
+
+
+def _setup(claim: Claim) -> str:
+    """The recipe of a claim in a few words."""
+    recipe = claim.recipe
+    parts = [f"{key}: {value}" for key, value in claim.other.items()]
+    if "budget.epochs" in recipe:
+        parts.append(f"{recipe['budget.epochs']:g} epochs")
+    elif claim.length != 1:
+        parts.append(f"{claim.length:g} times as long")
+    if "budget.batch_size" in recipe:
+        parts.append(f"batch {recipe['budget.batch_size']}")
+    if claim.train_rows:
+        parts.append(f"{claim.train_rows:,} training rows")
+    if claim.augment:
+        parts.append(str(claim.augment))
+    if claim.distribution:
+        parts.append(f"density rule {claim.distribution}")
+    if "objective.label_smoothing" in recipe:
+        parts.append(f"{RECIPE_KEYS['objective.label_smoothing']} {recipe['objective.label_smoothing']:g}")
+    parts += [f"{key} {_plain(value)}" for key, value in claim.settings.items()]
+    return "; ".join([*parts, *claim.notes]) or "not known"
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _gains_table(gains: Sequence[tuple[Gain, Source]], claims: Claims) -> Table:
+    rows = [_gain_row(gain, source, claims) for gain, source in gains]
+    headers = ["method", "gain", "over", "on", "source"]
+    return Table(headers=headers, num_labels=1, rows=rows, texts=range(1, len(headers)))
+
+
+def _gain_row(gain: Gain, source: Source, claims: Claims) -> list[Value]:
+    unit = f"{gain.gain:+.3g} in {gain.metric}"
+    if gain.unit == "relative":
+        unit = f"{gain.gain:+.1%} of the host's {gain.metric}"
+    density = "" if gain.density is None else f"density {gain.density:g}"
+    field = ", ".join(part for part in (_field(gain.data, gain.model, claims), density) if part)
+    return [
+        Value(text=claims.methods[gain.method]),
+        Value(text=f"up to {unit}" if gain.up_to else unit, remark=gain.note),
+        Value(text=gain.host),
+        Value(text=field or "not stated"),
+        _source(source, gain.tag, ""),
+    ]

@@ -1,0 +1,191 @@
+"""Reached, missed or not comparable: worked examples of the comparison with a paper's number."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from reports.cells import flat_spec
+from reports.claims.claim import Claim, Source
+from reports.claims.comparison import agree, differences, train_rows
+from reports.claims.verdict import Ours, verdict
+
+SOURCE = Source(authors="A et al.", year=2020, title="T", arxiv="1234.56789")
+CLAIM = Claim(
+    source=SOURCE,
+    where="Table 1",
+    tag="P",
+    data="cifar10",
+    model="wrn22_2",
+    method="rigl",
+    metric="accuracy",
+    density=0.1,
+    value=0.930,
+    spread=None,
+    spread_is="",
+    runs=None,
+    distribution="erk",
+    length=1.0,
+    train_rows=45_000,
+    augment="crop after padding 4 (reflect), flip",
+    recipe={
+        "budget.epochs": 250,
+        "budget.batch_size": 128,
+        "gradient.name": "plain",
+        "optimizer.lr": 0.1,
+        "optimizer.nesterov": True,
+        "schedule.name": "step",
+        "schedule.milestones": [0.307, 0.614],
+    },
+    settings={"schedule.every": 100},
+    bins=None,
+    other={},
+    notes=(),
+    line=1,
+)
+SPEC = {
+    "augment": {"pad": 4, "pad_mode": "reflect", "flip": True, "cutout": 0},
+    "budget": {"epochs": 250, "steps": None, "batch_size": 128},
+    "data": {"name": "cifar10", "val_fraction": 0.1, "calib_fraction": 0.0, "max_train": None},
+    "gradient": {"name": "plain"},
+    "method": {"name": "rigl", "density": 0.1, "distribution": "erk", "schedule": {"every": 100}},
+    "optimizer": {"name": "sgd", "lr": 0.1, "nesterov": True},
+    "schedule": {"name": "step", "milestones": [0.31, 0.61]},
+}
+
+
+def claim(**changes):
+    return dataclasses.replace(CLAIM, **changes)
+
+
+def differ(spec, of=CLAIM):
+    return differences(of, flat_spec(json.dumps(spec)), published_rows=50_000, num_bins=15)
+
+
+def changed(table, **values):
+    return {**SPEC, table: {**SPEC[table], **values}}
+
+
+def ours(mean, half, num=3):
+    return Ours(mean=mean, low=mean - half, high=mean + half, num=num)
+
+
+def judged(of, measured, reasons=()):
+    found = verdict(of, measured, reasons)
+    return str(found.word), found.reasons
+
+
+def test_the_same_recipe_has_no_differences():
+    assert differ(SPEC) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (changed("budget", epochs=10), "epochs: 10 here, 250 there"),
+        (changed("budget", batch_size=64), "batch size: 64 here, 128 there"),
+        (changed("data", calib_fraction=0.1), "training rows: 40,000 here, 45,000 there"),
+        (changed("data", max_train=5_000), "training rows: 4,500 here, 45,000 there"),
+        (
+            changed("augment", pad=0, flip=False),
+            "augmentation: none here, crop after padding 4 (reflect), flip there",
+        ),
+        (changed("method", distribution="uniform"), "density rule: uniform here, erk there"),
+        (changed("method", schedule={"every": 400}), "schedule.every: 400 here, 100 there"),
+        (changed("gradient", name="agent"), "gradient rule: agent here, plain there"),
+        (changed("optimizer", lr=0.05), "learning rate: 0.05 here, 0.1 there"),
+        (changed("optimizer", nesterov=False), "Nesterov momentum: no here, yes there"),
+        (
+            changed("schedule", milestones=[0.5]),
+            "milestones of the rate schedule: [0.5] here, [0.307, 0.614] there",
+        ),
+    ],
+)
+def test_each_difference_is_said_plainly(spec, reason):
+    assert differ(spec) == [reason]
+
+
+def test_what_is_not_known_of_the_paper_is_a_difference():
+    unknown = claim(train_rows=None, augment="", distribution="", recipe={"gradient.name": "plain"})
+    assert differ(SPEC, unknown) == [
+        "not known of theirs: training rows, epochs, batch size, augmentation, density rule, learning rate, rate schedule"
+    ]
+    assert "density rule" not in str(differ(SPEC, claim(method="dense", distribution="")))
+
+
+def test_what_our_specs_cannot_express_is_a_difference():
+    other = claim(other={"model size": "hidden layers of 300 and 100 units"})
+    assert differ(SPEC, other) == ["model size: hidden layers of 300 and 100 units there"]
+    assert differ(SPEC, claim(augment="RandomResizedCrop")) == [
+        "augmentation: crop after padding 4 (reflect), flip here, RandomResizedCrop there"
+    ]
+
+
+def test_ece_in_other_bins_is_another_measure():
+    assert differ(SPEC, claim(metric="ece", bins=10)) == ["bins of ECE: 15 here, 10 there"]
+    assert differ(SPEC, claim(metric="ece", bins=15)) == []
+
+
+def test_steps_count_as_the_epochs_that_they_amount_to():
+    assert differ(changed("budget", epochs=None, steps=250 * 351)) == []
+    assert differ(changed("budget", epochs=None, steps=351)) == ["epochs: 1 here, 250 there"]
+
+
+def test_training_rows_are_those_left_after_val_and_calib():
+    assert train_rows({"data.val_fraction": 0.1, "data.calib_fraction": 0.1}, 60_000) == 48_000
+    assert train_rows({"data.val_fraction": 0.1, "data.max_train": 1_000}, 60_000) == 900
+    assert train_rows({"data.max_train": 100_000}, 60_000) == 60_000
+
+
+def test_numbers_agree_to_a_hundredth_and_flags_only_with_flags():
+    assert agree(250, 251)
+    assert not agree(250, 255)
+    assert not agree(1, True)
+    assert not agree(None, 0)
+    assert agree([0.31, 0.61], [0.307, 0.614])
+    assert not agree([0.31], [0.307, 0.614])
+    assert not agree("step", ["step"])
+
+
+def test_missed_is_an_interval_wholly_on_the_worse_side():
+    assert judged(CLAIM, ours(0.920, 0.005)) == ("missed", ())
+    assert judged(claim(metric="ece", value=0.02, bins=15), ours(0.03, 0.004)) == ("missed", ())
+
+
+def test_reached_is_beyond_the_number_or_not_told_from_it():
+    assert judged(CLAIM, ours(0.935, 0.004)) == ("reached", ())
+    assert judged(CLAIM, ours(0.927, 0.004)) == ("reached", ())
+    assert judged(CLAIM, ours(0.980, 0.03)) == ("reached", ())
+    assert judged(claim(metric="ece", value=0.02, bins=15), ours(0.01, 0.004)) == ("reached", ())
+
+
+def test_a_wide_interval_around_the_number_tells_nothing():
+    assert judged(CLAIM, ours(0.930, 0.05)) == (
+        "not comparable",
+        ("the difference is known to ± 0.05 only",),
+    )
+
+
+def test_a_reported_standard_deviation_over_runs_widens_the_interval():
+    """0.002 over 3 runs is ± 4.303 * 0.002 / sqrt(3) = 0.005; with our 0.005 the difference is known to 0.0071."""
+    number = claim(spread=0.002, spread_is="sd", runs=3)
+    assert judged(number, ours(0.9235, 0.005)) == ("reached", ())
+    assert judged(number, ours(0.9225, 0.005)) == ("missed", ())
+    assert judged(claim(spread=0.002, spread_is="unknown", runs=3), ours(0.9235, 0.005)) == ("missed", ())
+
+
+def test_one_seed_or_none_is_never_compared():
+    nan = math.nan
+    assert judged(CLAIM, Ours(mean=0.95, low=nan, high=nan, num=1)) == ("not comparable", ("one seed only",))
+    assert judged(CLAIM, Ours(mean=nan, low=nan, high=nan, num=0)) == (
+        "not comparable",
+        ("no completed run",),
+    )
+
+
+def test_a_difference_of_set_up_forbids_the_verdict_whatever_the_numbers_are():
+    assert judged(CLAIM, ours(0.5, 0.001), ["epochs: 1 here, 250 there"]) == (
+        "not comparable",
+        ("epochs: 1 here, 250 there",),
+    )

@@ -1,0 +1,140 @@
+"""Papers' numbers on the page: beside the cells that they speak of, folded otherwise, absent without a claim."""
+
+import json
+
+import pytest
+from made_up_study import metric, record, write_study
+from test_page import HOSTILE, read
+
+from reports.layout import RunFolder
+from reports.page import write_page
+from reports.store import Store
+
+AUTHORS = {
+    "augment": {"pad": 4, "pad_mode": "reflect", "flip": True, "cutout": 0},
+    "budget": {"epochs": 250, "steps": None, "batch_size": 128},
+    "data": {"name": "cifar10", "val_fraction": 0.0, "calib_fraction": 0.0, "max_train": None},
+    "gradient": {"name": "plain"},
+    "model": {"name": "wrn22_2"},
+    "objective": {"name": "cross_entropy", "label_smoothing": 0.0},
+    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    "schedule": {"name": "step", "milestones": [0.31, 0.61, 0.92], "gamma": 0.2},
+}
+MOVES = {"distribution": "erk", "drop_fraction": 0.3, "schedule": {"every": 100, "until": 0.768}}
+
+
+def write_runs(path, accuracies, *, spec=AUTHORS, method="rigl", density=0.1, settings=MOVES, key=""):
+    """One run per accuracy on CIFAR-10 and WRN-22-2."""
+    store = Store(RunFolder(path))
+    for seed, accuracy in enumerate(accuracies):
+        resolved = {**spec, "method": {"name": method, "density": density, **settings}, "seed": seed}
+        run = record(
+            f"{key}{method}{density}s{seed}".replace(".", "_"),
+            data="cifar10",
+            model="wrn22_2",
+            method=method,
+            density=density,
+            seed=seed,
+            spec_json=json.dumps(resolved),
+        )
+        store.write(run, [metric(accuracy), metric(0.02 + seed / 1000, name="ece")], [])
+    return path
+
+
+def section(path):
+    """The text of the section on papers; empty where there is none."""
+    text, reader = read(write_page([path], path / "report.html"))
+    if 'id="claims"' not in text:
+        return "", reader
+    start = text.index('<section id="claims">')
+    part = path / "claims.html"
+    part.write_text(text[start : text.index("</section>", start)], encoding="utf-8")
+    return read(part)[1].text, reader
+
+
+def test_a_repetition_of_the_paper_is_reached_or_missed(tmp_path):
+    """RigL's author reports 0.929 at density 0.1 and 0.918 at 0.05."""
+    write_runs(tmp_path, [0.928, 0.930, 0.931])
+    write_runs(tmp_path, [0.905, 0.906, 0.904], density=0.05)
+    text, _ = section(tmp_path)
+    assert (
+        "density 0.1 test accuracy 0.9297 ± 0.0038 3 0.929 Evci et al. 2020, arXiv 1911.11134 [I] "
+        "issue on the numbers of the CIFAR-10 figure reached"
+    ) in text
+    assert "density 0.05 test accuracy 0.9050 ± 0.0025 3 0.918 Evci et al. 2020" in text
+    assert text.count(" reached") == 1
+    assert text.count(" missed ") == 1
+
+
+def test_another_set_up_is_not_comparable_and_says_why(tmp_path):
+    short = {**AUTHORS, "budget": {"epochs": 10, "steps": None, "batch_size": 128}}
+    write_runs(tmp_path, [0.928, 0.930, 0.931], spec=short)
+    text, _ = section(tmp_path)
+    assert "not comparable epochs: 10 here, 250 there" in text
+    assert " reached" not in text
+    assert " missed" not in text
+
+
+def test_spread_and_bins_are_said(tmp_path):
+    text, _ = section(write_runs(tmp_path, [0.928, 0.930, 0.931]))
+    assert "0.9226 ± 0.0019 standard deviation, 3 runs Lei et al. 2023, arXiv 2302.09369 [P]" in text
+    assert "bins of ECE: 15 here, 10 there" in text
+    assert "more reported numbers on these cells" in text
+
+
+def test_methods_without_a_comparison_are_shown_folded_as_another_set_up(tmp_path):
+    folder = write_study(
+        tmp_path / "out", methods=("set", "static"), densities=(0.1,), seeds=2, troubles=False
+    )
+    text, _ = section(folder)
+    assert "nothing is compared" in text
+    assert "in another set-up: not comparable with this study" in text
+    assert "0.98" not in text.partition("What the papers report")[0]
+    assert "MNIST, multilayer perceptron 0.9814 at 0.05; 0.9774 at 0.02; 0.958 at 0.01" in text
+
+
+def test_gains_stand_apart_from_numbers(tmp_path):
+    corrected = {**AUTHORS, "gradient": {"name": "agent"}}
+    text, _ = section(write_runs(tmp_path, [0.93, 0.94], spec=corrected))
+    assert "never the value of a cell" in text
+    assert "up to -52.1% of the host's epochs to equal accuracy" in text
+    assert "gradient rule: agent here, plain there" in text
+
+
+def test_without_a_claim_on_any_method_there_is_no_section(tmp_path):
+    text, _ = section(write_runs(tmp_path, [0.93, 0.94], method="ours_alone"))
+    assert text == ""
+
+
+def test_a_cell_without_completed_runs_is_not_compared(tmp_path):
+    write_runs(tmp_path, [0.928, 0.930, 0.931])
+    Store(RunFolder(tmp_path)).write(
+        record(
+            "failed",
+            data="cifar10",
+            model="wrn22_2",
+            method="static",
+            density=0.1,
+            status="FAILED",
+            error="RuntimeError: no",
+            spec_json=json.dumps({**AUTHORS, "method": {"name": "static", "density": 0.1}}),
+        ),
+        [],
+        [],
+    )
+    text, _ = section(tmp_path)
+    assert "no completed run" in text
+
+
+def test_one_density_too_far_is_not_the_same_cell(tmp_path):
+    text, _ = section(write_runs(tmp_path, [0.928, 0.930, 0.931], density=0.11))
+    assert "nothing is compared" in text
+
+
+@pytest.mark.parametrize("where", ["optimizer", "schedule", "gradient"])
+def test_hostile_settings_stay_texts_in_reasons(tmp_path, where):
+    write_runs(tmp_path, [0.9, 0.91], spec={**AUTHORS, where: {"name": HOSTILE}})
+    text, reader = section(tmp_path)
+    assert HOSTILE in text
+    assert "img" not in reader.tags
+    assert reader.tags.count("script") == len(reader.specs) + 2
