@@ -1,4 +1,7 @@
-"""A measure against density or images per class: one line per method, the dense network as a rule."""
+"""A measure against density or images per class: one line per method, the dense network as a rule.
+
+Where all methods stand at one value there is nothing to draw lines over: each gets a row of its own.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,29 @@ def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     plots = []
     for field, group in points.groupby("field", sort=False):
         dense = table[is_dense & (table["field"] == field)]
-        chart = _chart(group, dense, x=x, x_title=title, measure=measure, styles=styles)
+        if group[x].nunique() == 1:
+            chart = _rows(group, dense, measure=measure, styles=styles)
+        else:
+            chart = _chart(group, dense, x=x, x_title=title, measure=measure, styles=styles)
         plots.append(Plot(title=str(field), words=_words(measure, x, pd.concat([dense, group])), chart=chart))
     legend = marks.entries(styles, points["series"])
     return draw(
         plots,
         name=f"against-{x}",
-        title=f"{marks.words(measure).capitalize()} against {'images per class' if x == 'ipc' else x}",
+        title=_title(measure, x, points[x]),
         caption=f"Mean over completed seeds at each run's last step. {marks.INTERVAL}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() else legend,
+    )
+
+
+def _title(measure: str, x: str, values: pd.Series[float]) -> str:
+    name = marks.words(measure).capitalize()
+    if values.nunique() != 1:
+        return f"{name} against {'images per class' if x == 'ipc' else x}"
+    return (
+        f"{name} at {values.iloc[0]:g} images per class"
+        if x == "ipc"
+        else f"{name} at density {values.iloc[0]:g}"
     )
 
 
@@ -74,3 +91,27 @@ def _chart(
     )
     layers = [band, rule, lines, bars, symbols] if len(dense) else [lines, bars, symbols]
     return alt.layer(*layers).properties(height=340)
+
+
+def _rows(points: pd.DataFrame, dense: pd.DataFrame, *, measure: str, styles: marks.Styles) -> Chart:
+    """One row per series, the measure along x."""
+    domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
+    scale = alt.Scale(domain=list(domain), nice=False)
+    across = alt.X("mean:Q", title=marks.words(measure), scale=scale)
+    span = {"x": alt.X("low:Q", title=marks.words(measure)), "x2": alt.X2("high:Q")}
+    names = [name for name in styles if name in set(points["series"])]
+    axis = alt.Axis(grid=True, domain=False, ticks=False, labelLimit=200, labelOverlap=False)
+    base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
+        y=alt.Y("series:N", title=None, sort=names, axis=axis), color=marks.color(styles, "series")
+    )
+    bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(**span)
+    symbols = base.mark_point(filled=True, size=80, opacity=1).encode(
+        x=across, shape=marks.shape(styles, "series"), tooltip=marks.tooltip("label", measure)
+    )
+    reference = alt.Chart(marks.rows(dense, _COLUMNS))
+    band = reference.mark_rect(color=palette.REFERENCE, opacity=0.13, clip=True).encode(**span)
+    rule = reference.mark_rule(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.5).encode(
+        x=across, tooltip=marks.tooltip("label", measure)
+    )
+    layers = [band, rule, bars, symbols] if len(dense) else [bars, symbols]
+    return alt.layer(*layers).properties(height=34 * len(names) + 20)
