@@ -21,6 +21,7 @@ from orchestrator.stopping import StopRequest, stop_request
 from orchestrator.trial import Order, make_record
 from reports.durable import write_durably
 from reports.layout import RunFolder
+from reports.planned import write_plan
 from reports.records import Status
 from reports.store import Store
 from workloads.data.dataset import Dataset, Source
@@ -84,6 +85,7 @@ def run(
     shown = display or Silent()
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
+        write_plan(folder, [job.key for job in resolved.jobs])
         jobs = [order.job for order in orders]
         data = load_data(jobs)
         check_jobs(jobs, data, origin=resolved.name)

@@ -29,7 +29,8 @@ def progress(study: Study) -> str:
     if missing := not_started(study):
         parts.append(f"{missing:,} {'has' if missing == 1 else 'have'} not started.")
     if others := len(study.statuses.keys() - study.planned):
-        parts.append(f"{formats.plural(others, 'further run')} in the same folder were planned before.")
+        was = "was" if others == 1 else "were"
+        parts.append(f"{formats.plural(others, 'further run')} in the same folder {was} planned before.")
     return " ".join(parts)
 
 

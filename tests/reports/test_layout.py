@@ -10,6 +10,7 @@ from reports.layout import RunFolder, plain_name
 def test_paths_follow_the_documented_layout():
     folder = RunFolder(Path("out"))
     assert folder.spec == Path("out/spec.yaml")
+    assert folder.plan == Path("out/plan.json")
     assert folder.table("runs") == Path("out/results/runs")
     assert folder.predictions("0a1b") == Path("out/artifacts/0a1b/predictions.parquet")
     assert folder.checkpoints("0a1b") == Path("out/artifacts/0a1b/checkpoints")

@@ -1,0 +1,51 @@
+"""`plan.json` of a folder: every run that the newest spec planned, so that a report can say how many are missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from orchestrator.monitor import Monitor
+from orchestrator.population import run
+from orchestrator.results import Results
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+
+SPEC: dict[str, Any] = {
+    "name": "planned",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 100, "max_test": 50},
+    "model": {"name": "mlp", "width": 8, "depth": 1},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 2, "batch_size": 16},
+    "seeds": 3,
+}
+
+
+class Curious:
+    """A display that looks at the plan while runs are missing."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.seen: list[str] = []
+
+    def show(self, monitor: Monitor) -> None:
+        """Keeps what it saw first."""
+        self.seen = self.seen or json.loads(self._folder.plan.read_bytes())["run_keys"]
+
+
+def test_the_plan_is_there_before_the_first_run_ends_and_names_every_job(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    display = Curious(folder)
+    run(SPEC, folder.path, local=True, display=display)
+    assert display.seen == [job.key for job in load_spec(SPEC).jobs]
+
+
+def test_a_larger_spec_replaces_the_plan_and_the_page_counts_by_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    run(SPEC, folder.path, local=True)
+    run(SPEC, folder.path, local=True, overrides={"seeds": [7]})
+    assert len(json.loads(folder.plan.read_bytes())["run_keys"]) == 1
+    page = Results(folder.path).report(tmp_path / "report.html")
+    text = Path(page).read_text(encoding="utf-8")
+    assert "1 of 1 planned run completed in 1 setting." in text
+    assert "3 further runs in the same folder were planned before." in text
