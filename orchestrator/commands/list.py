@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.document import packaged_specs
 from orchestrator.terminal import stdout_console
+from reports.claims.reading import packaged_claims
 from workloads.calibrate.metrics import STANDARD_METRICS
 from workloads.plugins import describe, kinds
 
@@ -49,15 +50,26 @@ def _specs() -> Iterator[Entry]:
         yield Entry(name=name, kind="spec", summary=comment, reference=f"pruneyard run {name}")
 
 
+def _claims() -> Iterator[Entry]:
+    claims = packaged_claims()
+    for name, source in claims.sources.items():
+        numbers = [claim for claim in claims.values if claim.source == source]
+        data = ", ".join(dict.fromkeys(claims.data[claim.data].title for claim in numbers))
+        found = f"{len(numbers)} numbers on {data}" if numbers else "gains over a host only"
+        yield Entry(name=name, kind="claims", summary=f"{source.title}: {found}", reference=source.cite)
+
+
 TOPICS = {
     "methods": _methods,
     "data": lambda: _family("data.sources", "data"),
     "models": lambda: _family("models", "model"),
+    "formats": lambda: _family("deploy.formats", "format"),
     "objectives": lambda: _family("objectives", "objective"),
     "optimizers": lambda: _family("optimizers", "optimizer"),
     "schedules": lambda: _family("schedules", "schedule"),
     "metrics": _metrics,
     "specs": _specs,
+    "claims": _claims,
 }
 
 

@@ -177,6 +177,7 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
         ("objectives", "cross_entropy"),
         ("optimizers", "sgd"),
         ("schedules", "cosine"),
+        ("claims", "cigl"),
     ],
 )
 def test_every_topic_has_a_table_and_json(pruneyard: Pruneyard, topic: str, some: str) -> None:
