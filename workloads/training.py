@@ -81,11 +81,17 @@ class Training:
         network = network.to(rows.device).to(memory_format=layout)
         seed_globally(stream_seed(seed, "forward"), device=rows.device)  # for passes that draw
         prober = Prober.of(network)
+        num_steps = recipe.budget.num_steps(len(rows))
+
+        def dropout_stream(step: int) -> torch.Generator | None:
+            replaced = method.replaces_step and method.is_due(step, num_steps=num_steps)
+            return None if replaced else stream(seed, "weight-dropout", step)
+
         training = cls(
             recipe=recipe,
             method=method,
             seed=seed,
-            num_steps=recipe.budget.num_steps(len(rows)),
+            num_steps=num_steps,
             rows=rows,
             network=network,
             forward=torch.compile(network) if recipe.budget.compile else network,
@@ -96,7 +102,7 @@ class Training:
                 prunable_weights(network),
                 method=method,
                 dropout=recipe.weight_dropout,
-                stream_of=lambda step: stream(seed, "weight-dropout", step),
+                stream_of=dropout_stream,
             ),
             prober=prober,
             pixels=rows.pixels,
@@ -128,6 +134,10 @@ class Training:
     def steps_per_epoch(self) -> int:
         return self.recipe.budget.steps_per_epoch(len(self.rows))
 
+    @property
+    def _rows_of_an_epoch(self) -> int:
+        return self.steps_per_epoch * min(self.recipe.budget.batch_size, len(self.rows))
+
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the budget, for training and evaluation alike."""
         if self.recipe.budget.precision == "float32":
@@ -143,6 +153,7 @@ class Training:
             memory=self.memory,
             pixels=self.pixels,
             at_rest=self.at_rest,
+            aside=self.prober.keeping_buffers,
             draws=lambda: stream(self.seed, "objective", step),
         )
         with self.autocast():
@@ -170,6 +181,7 @@ class Training:
             flops_per_row=self._flops_per_row,
             forward_flops_per_row=self._forward_flops_per_row,
             optimizer=self.optimizer,
+            masks=self.sparse.masks,
         )
         gradient, self.rule = rule.gradient(self.rule, batch)
         self.memory = batch.memory
@@ -308,7 +320,7 @@ class Training:
         own = {name: parameter.detach() for name, parameter in self.prober.parameters.items()}
         self.mean = self.mean.with_sample(own | self.applied.sample(self.step - 1))
         if self.step == num_steps and self.prober.buffers:  # running statistics of earlier evaluations are not training
-            self.count_flops(len(self.rows) * self._forward_flops_per_row)
+            self.count_flops(self._rows_of_an_epoch * self._forward_flops_per_row)
 
     def set_rate(self) -> None:
         """The learning rate of this step."""
@@ -334,16 +346,16 @@ class Training:
 
     @torch.no_grad()
     def _statistics_at(self, parameters: Tensors) -> Tensors:
-        """Buffers of the network at these parameters: batch norm's are means over the training rows, augmented once."""
+        """Buffers of the network at these parameters: batch norm's are means over an epoch's batches, augmented."""
         if not self.prober.buffers:
             return {}
         generator = stream(self.seed, "refresh", self.mean.num)
+        order = torch.randperm(len(self.rows), generator=generator)[: self._rows_of_an_epoch]
         seed = stream_seed(self.seed, "refresh-forward", self.mean.num)
-        batches = torch.arange(len(self.rows), device=self.device).split(self.recipe.budget.batch_size)
         tensors = {**self.prober.weights(), **parameters}
         with drawing_apart(self.device, seed), self.prober.standing_at(tensors):
             with cumulative_statistics(self.network), self.autocast():
-                for rows in batches:
+                for rows in order.split(self.recipe.budget.batch_size):
                     self.forward(self.rows.batch(rows, self.recipe.augment, generator)[0])
             held = self.prober.weights()
             return {name: held[name] for name in self.prober.buffers}

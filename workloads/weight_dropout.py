@@ -15,7 +15,7 @@ class WeightDropout:
     """Each active weight is left out of a step with probability `drop`; neutral by default.
 
     What is left out is zero in the step's passes and gets no gradient; its momentum moves it all the same. Masks are
-    moved by the stored weights, and evaluations use all of them.
+    moved by the stored weights; an update in the place of a step leaves nothing out, and neither do evaluations.
     Reference: Wan et al. 2013, Regularization of Neural Networks using DropConnect; as the random mask of CigL, Lei et al.
     2023, Calibrating the Rigged Lottery (arXiv:2302.09369).
     """

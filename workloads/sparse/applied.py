@@ -27,9 +27,9 @@ class AppliedMasks:
         *,
         method: MaskUpdater,
         dropout: WeightDropout,
-        stream_of: Callable[[int], torch.Generator],
+        stream_of: Callable[[int], torch.Generator | None],
     ) -> None:
-        """stream_of: the generator of a step's weight dropout."""
+        """stream_of: the generator of a step's weight dropout; None where all weights are to be seen, as by an update."""
         self.weights, self.state = weights, SparseState({})
         self._method, self._dropout, self._stream_of = method, dropout, stream_of
         self._factors: dict[str, Tensor] = {}  # masks, in the type and layout of their weights
@@ -120,6 +120,8 @@ class AppliedMasks:
 
     def _left_out(self, step: int) -> dict[str, Places]:
         generator = self._stream_of(step)
+        if generator is None:
+            return {}
         return {name: self._drawn(places, generator) for name, places in self._active.items()}
 
     def _drawn(self, places: Places, generator: torch.Generator) -> Places:
