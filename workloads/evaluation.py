@@ -8,6 +8,7 @@ from torch import Tensor
 from workloads.calibrate.metrics import reliability, softmax, standard_metrics
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset
+from workloads.sparse.masks import active_per_layer, layer_densities
 from workloads.training import Training
 from workloads.workload import CurvePoint, Metric, Outcome, Predictions
 
@@ -93,8 +94,7 @@ def outcome_of(training: Training, logits: Mapping[str, Tensor], data: Dataset) 
 
 def num_active(training: Training) -> int:
     """Parameters that are not masked, biases and norms included."""
-    masked = sum(int((~mask).sum()) for mask in training.sparse.used.values())
-    return num_parameters(training) - masked
+    return num_parameters(training) - num_outside(training.sparse.used)
 
 
 def num_parameters(training: Training) -> int:
@@ -113,10 +113,14 @@ def explored_share(training: Training) -> float:
     Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887).
     """
     total = sum(weight.numel() for weight in training.weights.values())
-    return 1 - sum(int((~seen).sum()) for seen in training.explored.values()) / total
+    return 1 - num_outside(training.explored) / total
 
 
 def densities(training: Training) -> dict[str, float]:
     """Active share of every prunable layer, 1 where the method keeps no mask."""
-    masks = training.sparse.used
-    return {n: float(masks[n].double().mean()) if n in masks else 1.0 for n in training.weights}
+    return dict.fromkeys(training.weights, 1.0) | layer_densities(training.sparse.used)
+
+
+def num_outside(masks: Mapping[str, Tensor]) -> int:
+    """Entries that are False."""
+    return sum(mask.numel() for mask in masks.values()) - sum(active_per_layer(masks).values())

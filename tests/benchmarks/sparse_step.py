@@ -4,6 +4,7 @@ One thread, random images, 600 steps; measurements alternate and the ratio is th
 Run: python tests/benchmarks/sparse_step.py [METHOD ...], all methods by default; name dense among them.
 """
 
+import dataclasses
 import json
 import statistics
 import sys
@@ -31,10 +32,17 @@ CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int]] = {
 }
 
 
-def methods(chosen: list[str]) -> dict[str, MaskUpdater]:
-    """The methods of these names, at density 0.1 where they have one."""
-    classes = {name: find("sparse.methods", name) for name in chosen}
-    return {name: cls() if name == "dense" else cls(density=0.1) for name, cls in classes.items()}
+def methods(chosen: list[str], *, every: int | None = None) -> dict[str, MaskUpdater]:
+    """The methods of these names, at density 0.1 where they have one; updates `every` so many steps, or as by default."""
+    built = {}
+    for name in chosen:
+        method = find("sparse.methods", name)
+        fields = {field.name for field in dataclasses.fields(method)}
+        built[name] = method(density=0.1) if "density" in fields else method()
+        if every is not None and "schedule" in fields:
+            schedule = dataclasses.replace(built[name].schedule, every=every)
+            built[name] = dataclasses.replace(built[name], schedule=schedule)
+    return built
 
 
 def step_s(method: MaskUpdater, model: ModelBuilder, data: Dataset, num_steps: int) -> float:

@@ -1,0 +1,53 @@
+"""Peak memory of a training under every sparse method at density 0.1 (N:M: 0.5) relative to dense, same network.
+
+Each in a process of its own: how far its resident memory grows from before the network is built to the last evaluation
+before the end. The network is large and the batch small, so that weights, gradients, momenta and masks are what is measured.
+Run: python tests/benchmarks/peak_memory.py [METHOD ...], all methods by default.
+"""
+
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import torch
+from sparse_step import methods
+from training_loop import random_images
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.loop import train
+from workloads.models.mlp import Mlp
+from workloads.plugins import names
+from workloads.recipe import Budget, Recipe
+from workloads.workload import Context
+
+MODEL, ROWS, BATCH, STEPS, EVERY = Mlp(width=4096), 64, 8, 30, 10  # three epochs of eight steps, two updates in them
+
+
+def grown_mib(name: str) -> float:
+    """Of one training."""
+    torch.set_num_threads(1)
+    data, method = random_images((1, 28, 28), ROWS), methods([name], every=EVERY)[name]
+    before, highest = psutil.Process().memory_info().rss, 0
+    recipe = Recipe(budget=Budget(steps=STEPS, batch_size=BATCH, checkpoint_every_s=1e9))
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(checkpoints=CheckpointFolder(Path(folder)))
+        for progress in train(recipe, model=MODEL, method=method, data=data, seed=0, context=context):
+            if progress.outcome is None:
+                highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (highest - before) / 2**20
+
+
+def main(names_given: list[str]) -> None:
+    """Prints MiB and the ratio to dense."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        grown = {name: pool.apply(grown_mib, (name,)) for name in dict.fromkeys(["dense", *names_given])}
+    for name, mib in grown.items():
+        print(json.dumps({"method": name, "mib": round(mib), "to_dense": round(mib / grown["dense"], 2)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or names("sparse.methods"))
