@@ -25,6 +25,7 @@ def question(
         memory=memory or {},
         pixels=PixelRange(black=black, white=black + 1),
         at_rest=nullcontext,
+        aside=nullcontext,
         draws=lambda: torch.Generator().manual_seed(seed),
     )
 

@@ -48,6 +48,18 @@ class Prober:
         return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
 
     @contextmanager
+    def keeping_buffers(self) -> Iterator[None]:
+        """Inside the block the buffers may move; after it they are those, with the values, that they were."""
+        held = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
+        try:
+            for module, leaf in self.buffers.values():
+                module._buffers[leaf] = module.get_buffer(leaf).clone()
+            yield
+        finally:
+            for name, (module, leaf) in self.buffers.items():
+                module._buffers[leaf] = held[name]
+
+    @contextmanager
     def standing_at(self, weights: Tensors) -> Iterator[None]:
         """Inside the block the network has these weights, no gradients, and buffers that are thrown away after it."""
         values = {name: (p.data, p.grad) for name, p in self.parameters.items()}
@@ -65,19 +77,35 @@ class Prober:
                 module._buffers[leaf] = held[name]
 
 
+RandomState = tuple[Tensor, Tensor | None]
+"""Where torch's global generators stand: the CPU's, and the GPU's if there is one."""
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Of the CPU and of `device`."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    """Puts the generators back where they stood."""
+    cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda, device)
+
+
 @contextmanager
-def drawing_apart(device: torch.device, seed: int | None) -> Iterator[None]:
-    """After the block torch's global generators stand where they stood; inside they start there, or from `seed`."""
-    on_gpu = device.type == "cuda"
-    cpu, cuda = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
+def drawing_apart(device: torch.device, start: int | RandomState | None) -> Iterator[None]:
+    """After the block the generators stand where they stood; inside they start there, at a state or from a seed."""
+    held = random_state(device)
     try:
-        if seed is not None:
-            seed_globally(seed, device=device)
+        if isinstance(start, int):
+            seed_globally(start, device=device)
+        elif start is not None:
+            set_random_state(start, device)
         yield
     finally:
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
+        set_random_state(held, device)
 
 
 @dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
@@ -93,7 +121,7 @@ class BatchProbe:
     count: Callable[[float], None]
     flops_per_row: float  # of a forward and a backward pass
     forward_flops_per_row: float
-    draws: int | None = None  # seed of what the forward pass draws; None: what comes next in the training
+    draws: int | RandomState | None = None  # what the forward pass draws; None: what comes next in the training
 
     def loss_at(self, weights: Tensors) -> Tensor:
         """A scalar."""
@@ -121,11 +149,18 @@ class StepBatch(BatchProbe):
     """See `workloads.slots.Batch`. What `differentiate` itself costs is counted by the training."""
 
     optimizer: torch.optim.Optimizer
+    masks: Tensors
     memory: Tensors = field(default_factory=dict)  # of the objective, after `differentiate`
+
+    @property
+    def weights(self) -> Tensors:
+        """As they stand."""
+        return self.prober.weights()
 
     def differentiate(self) -> Tensor:
         """The loss at the weights as they stand; their gradient is in `.grad`."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.draws = random_state(self.images.device)
         with self.in_step(self.step):
             loss, self.memory = self.loss_of(self.images, self.labels, self.step)
             loss.backward()

@@ -36,6 +36,7 @@ class Question:
     memory: Tensors  # what the objective remembers
     pixels: PixelRange
     at_rest: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
+    aside: Callable[[], AbstractContextManager[object]]  # after its block running statistics are as before it
     draws: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
 
 
@@ -116,7 +117,17 @@ class Probe(Protocol):
 
 
 class Batch(Probe, Protocol):
-    """The batch of this step. Until `differentiate` a probe draws (dropout, say) what `differentiate` will draw."""
+    """The batch of this step. Before and after `differentiate` a probe draws (dropout, say) what `differentiate` draws."""
+
+    @property
+    def weights(self) -> Tensors:
+        """The network's own tensors, parameters and buffers."""
+        ...
+
+    @property
+    def masks(self) -> Tensors:
+        """As they stand, bool; a weight without one is dense."""
+        ...
 
     def differentiate(self) -> Tensor:
         """The loss at the network's weights; fills `.grad` and moves running statistics."""
