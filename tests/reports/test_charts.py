@@ -1,11 +1,11 @@
-"""How far the axes of charts reach."""
+"""How far the axes of charts reach, and what stands along them."""
 
 import json
 import math
 
 import pandas as pd
 import pytest
-from made_up_study import metric, record
+from made_up_study import metric, record, write_study
 
 from reports.charts import marks
 from reports.charts.against import against_density
@@ -44,18 +44,22 @@ def study_of(path, measure, *curves):
 
 
 def domains(figures):
-    """The domains of all y axes in the pictures for the browser."""
+    """The domains that all axes in the pictures for the browser are given."""
     return [
         tuple(map(float, found)) for figure in figures for panel in figure.panels for found in _domains(panel)
     ]
 
 
 def _domains(panel):
+    encodings = [layer["encoding"] for layer in layers(panel)]
+    scales = [encoding[axis].get("scale", {}) for encoding in encodings for axis in ("x", "y")]
+    return [scale["domain"] for scale in scales if "domain" in scale]
+
+
+def layers(panel):
+    """The layers of a picture for the browser, nested ones too."""
     spec = json.loads(panel.spec)
-    layers = [inner for layer in spec["layer"] for inner in layer.get("layer", [layer])]
-    return [
-        layer["encoding"]["y"]["scale"]["domain"] for layer in layers if "scale" in layer["encoding"]["y"]
-    ]
+    return [inner for layer in spec["layer"] for inner in layer.get("layer", [layer])]
 
 
 def test_accuracies_near_one_are_drawn_below_one(tmp_path):
@@ -79,3 +83,30 @@ def test_a_logarithmic_curve_is_drawn_where_its_band_falls_below_zero(tmp_path):
     for low, high in domains(learning(study)):
         assert low == pytest.approx(0.15 / 2)
         assert high > 2.1
+
+
+def along(panel, axis):
+    """Field and type of what stands along an axis."""
+    return {
+        (layer["encoding"][axis].get("field"), layer["encoding"][axis].get("type"))
+        for layer in layers(panel)
+        if axis in layer["encoding"]
+    }
+
+
+def test_methods_at_one_density_get_a_row_each(tmp_path):
+    study = Study.read([write_study(tmp_path / "out", densities=(0.1,), seeds=2, troubles=False)])
+    (figure,) = against_density(study, "test/accuracy")
+    (panel,) = figure.panels
+    assert figure.title == "Test accuracy at density 0.1"
+    assert ("series", "nominal") in along(panel, "y")
+    assert {field for field, _ in along(panel, "x")} == {"mean", "low"}
+    for method in ("rigl", "set", "static"):
+        assert f">{method}<" in panel.still
+
+
+def test_methods_at_several_densities_are_lines_over_density(tmp_path):
+    study = Study.read([write_study(tmp_path / "out", densities=(0.2, 0.1), seeds=2, troubles=False)])
+    (figure,) = against_density(study, "test/accuracy")
+    assert figure.title == "Test accuracy against density"
+    assert ("density", "quantitative") in along(figure.panels[0], "x")

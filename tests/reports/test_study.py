@@ -52,3 +52,21 @@ def test_a_setting_is_called_by_the_end_of_its_key(tmp_path):
 def test_settings_that_end_alike_keep_their_whole_key(tmp_path):
     specs = [{"method": {"every": n}, "growth": {"every": n}, "rule": {"name": f"r{n}"}} for n in (3, 5)]
     assert labels(tmp_path, *specs)[0] == "method.every 3 · growth.every 3 · rule r3"
+
+
+def test_a_label_says_gradient_rule_and_optimizer_before_their_settings(tmp_path):
+    plain = {"gradient": {"name": "plain"}, "optimizer": {"lr": 0.1, "momentum": 0.9, "name": "sgd"}}
+    agent = {**plain, "gradient": {"gamma": 0.1, "name": "agent"}}
+    slow = {**plain, "optimizer": {"lr": 0.01, "momentum": 0.9, "name": "sgd"}}
+    adam = {**plain, "optimizer": {"beta": 0.99, "lr": 0.1, "name": "adamw"}}
+    assert labels(tmp_path, plain, agent, slow, adam) == [
+        "gradient plain · optimizer sgd · lr 0.1",
+        "gradient agent · optimizer sgd · lr 0.1",
+        "gradient plain · optimizer sgd · lr 0.01",
+        "gradient plain · optimizer adamw · lr 0.1",
+    ]
+
+
+def test_a_setting_that_only_some_runs_record_is_said_where_it_tells_them_apart(tmp_path):
+    specs = [{"optimizer": {"name": "sgd"}}, {"optimizer": {"name": "sgd", "nesterov": True}}]
+    assert labels(tmp_path, *specs) == ["rigl", "nesterov True"]
