@@ -62,9 +62,9 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     """
     specs: list[dict[str, Any]] = list(cells["_spec"])
     keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if key not in _SAID_BY_LABELS]
-    keys.sort(
-        key=lambda key: (key.partition(".")[0], not key.endswith(".name"))
-    )  # `optimizer`, then its `lr`
+    tables = list(dict.fromkeys(key.partition(".")[0] for key in keys))
+    # table by table, and in each its name first: `optimizer`, then its `lr`
+    keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
     values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
     chosen = [key for key in keys if len(set(values[key]) - {None}) > 1]
     told = _codes(
