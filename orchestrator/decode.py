@@ -151,18 +151,18 @@ def _decode_plugin(marker: Plugin, value: Any, key: str, report: Report, *, defa
 
 
 def _construct(cls: type[Any], values: Mapping[str, Any], key: str, report: Report, *, wrong: Set[str]) -> Any:
-    """The plug-in says what is wrong with a value, in a message that starts with the field's name.
+    """The plug-in says what is wrong with a value, in a message that starts with the field's name, or `name[0]`.
 
     It names one at a time: with the default in the place of what is `wrong`, it is asked again.
     """
     try:
         return cls(**{name: value for name, value in values.items() if name not in wrong})
     except ValueError as error:
-        match = re.match(r"(\w+)\s+(.*)", str(error), flags=re.DOTALL)
+        match = re.match(r"(\w+)(\[\d+\])?\s+(.*)", str(error), flags=re.DOTALL)
         if match is None or match[1] not in hints_of(cls):
             report(key, str(error))
         elif match[1] not in wrong:
-            report(join(key, match[1]), match[2])
+            report(join(key, match[1] + (match[2] or "")), match[3])
             if match[1] in values and match[1] in defaults_of(cls):
                 return _construct(cls, values, key, report, wrong={*wrong, match[1]})
         return None

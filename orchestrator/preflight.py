@@ -7,24 +7,36 @@ from dataclasses import replace
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.spec import Job
 from workloads.data.dataset import Dataset, Source
+from workloads.unknowns import check_unknown
 
 logger = logging.getLogger(__name__)
 
 
+def sources_of(job: Job) -> dict[str, Source]:
+    """Every data set that a job reads, by the key of the spec that names it."""
+    unknowns: Sequence[Source] = getattr(job.workload, "unknowns", ())
+    return {"data": job.workload.data} | {f"unknowns[{place}]": source for place, source in enumerate(unknowns)}
+
+
 def load_data(jobs: Sequence[Job]) -> dict[Source, Dataset]:
     """Every data set of the jobs, read once, its fingerprint computed. Raises `UsageError` where one cannot be read."""
-    try:
-        data = {source: source.load() for source in dict.fromkeys(job.workload.data for job in jobs)}
-    except ValueError as error:
-        raise UsageError(f"data: {error}") from error
-    for dataset in data.values():
-        _ = dataset.fingerprint  # computed here; it travels with the data
+    keys: dict[Source, str] = {}
+    for job in jobs:
+        for key, source in sources_of(job).items():
+            keys.setdefault(source, key)
+    data = {}
+    for source, key in keys.items():
+        try:
+            data[source] = source.load()
+        except ValueError as error:
+            raise UsageError(f"{key}: {error}") from error
+        _ = data[source].fingerprint  # computed here; it travels with the data
     return data
 
 
 def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
     """Tries what each job does first, once for all seeds. Raises `SpecError` with all that cannot work; logs warnings."""
-    problems, warnings = [], {}
+    problems, warnings = _unknown_problems(jobs, data), {}
     for job in {replace_seed(job): job for job in jobs}.values():
         try:
             warnings.update(dict.fromkeys(job.workload.check(data[job.workload.data])))
@@ -34,6 +46,22 @@ def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: s
         logger.warning("%s", warning)
     if problems:
         raise SpecError(origin, problems)
+
+
+def _unknown_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+    """What is wrong with the unknown sets, each tried once beside each known one."""
+    problems: dict[tuple[Source, Source], Problem | None] = {}
+    for job in jobs:
+        for key, source in sources_of(job).items():
+            pair = (source, job.workload.data)
+            if key == "data" or pair in problems:
+                continue
+            try:
+                check_unknown(data[source], known=data[job.workload.data])
+                problems[pair] = None
+            except ValueError as error:
+                problems[pair] = Problem(0, key, str(error))
+    return [problem for problem in problems.values() if problem is not None]
 
 
 def replace_seed(job: Job) -> object:

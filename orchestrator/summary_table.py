@@ -6,12 +6,12 @@ from rich.text import Text
 
 from reports.formats import amount, duration, estimate
 
-SHOWN = {"test/accuracy": "accuracy", "test/nll": "nll", "test/ece": "ece"}
+SHOWN = {"test/accuracy": "accuracy", "test/nll": "nll", "test/ece": "ece", "ood/auroc": "auroc", "ood/fpr95": "fpr95"}
 MAX_ROWS = 60
 
 
 def summary_table(summary: pd.DataFrame) -> Table:
-    """One row per cell: what tells it apart, seeds, and `mean ± half of the 95% interval` on test."""
+    """One row per cell: what tells it apart, seeds, and `mean ± half of the 95% interval` on test and on unknown inputs."""
     settings = list(summary.attrs.get("settings", []))
     labels = [name for name in ("data", "model", "method", "density", "ipc") if _tells(summary, name)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

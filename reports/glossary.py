@@ -26,10 +26,14 @@ METRICS = {
     "samples. Empty bins count nothing. It is biased upwards: a perfectly calibrated model shows about "
     "0.04 on 1,000 samples.",
     "ece_adaptive": "As ece, with 15 bins of equal numbers of samples, sorted stably and cut by position.",
-    "auroc": "Area under the ROC curve of known against unknown inputs; 0.5 is chance.",
-    "aupr_in": "Area under the precision-recall curve with known inputs as positives.",
-    "aupr_out": "Area under the precision-recall curve with unknown inputs as positives.",
-    "fpr95": "Share of unknown inputs accepted at the threshold that accepts 95% of the known ones.",
+    "auroc": "How often an input of the test split is given more confidence (largest probability of a known class) "
+    "than an unknown one, ties counting half: the area under the ROC curve; 0.5 is chance. Split ood is the mean over "
+    "the unknown sets, each of which is counted against the same test split.",
+    "aupr_in": "Average precision of confidence with known inputs as positives: precision summed over the steps of "
+    "recall, not by the trapezoid rule. It depends on how many inputs of each kind there are.",
+    "aupr_out": "As aupr_in, with unknown inputs as positives and the least confident first.",
+    "fpr95": "Share of unknown inputs accepted at the largest threshold of confidence that accepts at least 95% of "
+    "the known ones, ties accepted. Known inputs are the positives.",
 }
 
 TERMS = {

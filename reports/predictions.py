@@ -12,7 +12,7 @@ from reports import records
 from reports.durable import write_durably
 
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
-"""`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`."""
+"""`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
 
 
 def write_predictions(path: Path, splits: Mapping[str, Prediction]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from workloads.calibrate.metrics import reliability, softmax, standard_metrics
+from workloads.calibrate.metrics import reliability_of_logits, standard_metrics
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset
 from workloads.sparse.masks import active_per_layer, layer_densities
@@ -27,17 +27,22 @@ def metrics_at(
     mean_loss: float,
 ) -> list[Metric]:
     """Standard metrics per split, and the training's own: mean loss since the last evaluation, density, explored."""
-    named = {
-        (split, name): value
-        for split, outputs in logits.items()
-        for name, value in standard_metrics(outputs.numpy(), splits[split].labels.cpu().numpy()).items()
-    }
+    named: dict[tuple[str, str], float] = {}
+    for split, outputs in logits.items():
+        labels = splits[split].labels.cpu().numpy()
+        of_split = standard_metrics(outputs.numpy(), labels, num_extra=training.num_extra)
+        named |= {(split, name): value for name, value in of_split.items()}
     named["train", "loss"] = mean_loss
     named["train", "density"] = density(training)
     named["train", "flops"] = training.train_flops
     named["train", "explored"] = explored_share(training)
     named |= {("train", name): value for name, value in training.rule.numbers.items()}
     named |= {("train", name): float(tensor) for name, tensor in training.memory.items()}
+    return metrics_of(training, named, epoch=epoch)
+
+
+def metrics_of(training: Training, named: Mapping[tuple[str, str], float], *, epoch: float) -> list[Metric]:
+    """Numbers by split and name, as of now."""
     return [
         Metric(step=training.step, epoch=epoch, split=split, name=name, value=value, wall_s=training.train_s)
         for (split, name), value in named.items()
@@ -55,22 +60,25 @@ def density_curve(training: Training) -> list[CurvePoint]:
 
 
 def reliability_curves(
-    step: int, logits: Mapping[str, Tensor], splits: Mapping[str, DeviceSplit]
+    training: Training, logits: Mapping[str, Tensor], splits: Mapping[str, DeviceSplit]
 ) -> list[CurvePoint]:
     """Filled bins of the reliability diagram of every split: x confidence, y accuracy, count rows."""
     points = []
     for split, outputs in logits.items():
-        bins = reliability(softmax(outputs.numpy()), splits[split].labels.cpu().numpy())
+        labels = splits[split].labels.cpu().numpy()
+        bins = reliability_of_logits(outputs.numpy(), labels, num_extra=training.num_extra)
         points += [
-            CurvePoint(name="reliability", step=step, key=split, x=float(x), y=float(y), count=int(count))
+            CurvePoint(name="reliability", step=training.step, key=split, x=float(x), y=float(y), count=int(count))
             for x, y, count in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
             if count
         ]
     return points
 
 
-def outcome_of(training: Training, logits: Mapping[str, Tensor], data: Dataset) -> Outcome:
-    """What the finished training leaves, on the CPU."""
+def outcome_of(
+    training: Training, logits: Mapping[str, Tensor], data: Dataset, shown: dict[str, Predictions]
+) -> Outcome:
+    """What the finished training leaves, on the CPU; `shown`: its outputs on unknown inputs."""
     on_gpu = training.device.type == "cuda"
     with training.finished():
         weights = {
@@ -81,7 +89,8 @@ def outcome_of(training: Training, logits: Mapping[str, Tensor], data: Dataset) 
             name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits[name].numpy())
             for name, split in {"val": data.val, "calib": data.calib, "test": data.test}.items()
             if name in logits
-        },
+        }
+        | shown,
         weights=weights,
         masks={name: mask.cpu() for name, mask in training.sparse.used.items()},
         num_parameters=num_parameters(training),

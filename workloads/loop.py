@@ -1,14 +1,22 @@
 """The training loop of every kind of job: one generator that reads from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from workloads.data.batches import DeviceSplit, epoch_order
-from workloads.data.dataset import Dataset
-from workloads.evaluation import density_curve, logits_of, metrics_at, outcome_of, reliability_curves
+from workloads.data.dataset import Dataset, Split
+from workloads.evaluation import (
+    density_curve,
+    logits_of,
+    metrics_at,
+    metrics_of,
+    outcome_of,
+    reliability_curves,
+)
 from workloads.gradients.plain import Plain
 from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
@@ -16,6 +24,7 @@ from workloads.resumption import checkpoint_of, restore
 from workloads.seeding import stream_seed
 from workloads.sparse.updater import MaskUpdater
 from workloads.training import Training
+from workloads.unknowns import show
 from workloads.workload import Context, InterruptedJobError, Progress
 
 PLAIN = Plain()  # where a mask update replaces the step, no gradient is corrected
@@ -37,9 +46,18 @@ class Rarely:
 
 
 def train(
-    recipe: Recipe, *, model: ModelBuilder, method: MaskUpdater, data: Dataset, seed: int, context: Context
+    recipe: Recipe,
+    *,
+    model: ModelBuilder,
+    method: MaskUpdater,
+    data: Dataset,
+    unknowns: Mapping[str, Split] = MappingProxyType({}),
+    seed: int,
+    context: Context,
 ) -> Iterator[Progress]:
     """Trains one network on `data.train`; reports on `val` and `test` at every evaluation, on `calib` too at the end.
+
+    What it makes of `unknowns`, rows in the shape of the data's and of none of its classes, is reported at the end as well.
 
     The recipe is completed by the method. Goes on from the context's newest good checkpoint. Raises `NonFiniteError` at the
     evaluation after a loss that is not finite, and `InterruptedJobError`, with a checkpoint written, when the context asks
@@ -47,18 +65,13 @@ def train(
     """
     recipe = method.complete(recipe)
     budget, device = recipe.budget, context.device
-    splits = {
-        name: DeviceSplit(
-            split, mean=data.mean, std=data.std, device=device, channels_last=budget.channels_last
-        )
-        for name, split in {
-            "train": data.train,
-            "val": data.val,
-            "calib": data.calib,
-            "test": data.test,
-        }.items()
-        if len(split)
-    }
+
+    def on_device(split: Split) -> DeviceSplit:
+        """Normalised by the data trained on, whatever the rows are."""
+        return DeviceSplit(split, mean=data.mean, std=data.std, device=device, channels_last=budget.channels_last)
+
+    named = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
+    splits = {name: on_device(split) for name, split in named.items() if len(split)}
     num_rows = len(data.train)
     per_epoch, interval = budget.steps_per_epoch(num_rows), budget.evaluation_interval(num_rows)
     batch_size = min(budget.batch_size, num_rows)
@@ -140,10 +153,17 @@ def train(
     mean_loss = training.take_losses()
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
+    detected, shown = show(
+        unknowns,
+        lambda split: training.logits(on_device(split)).numpy(),
+        known=logits["test"].numpy(),
+        num_extra=training.num_extra,
+    )
+    new += metrics_of(training, detected, epoch=training.step / per_epoch)
     yield Progress(
         step=training.step,
         num_steps=training.num_steps,
         metrics=(*unreported, *new),
-        curves=(*density_curve(training), *reliability_curves(training.step, logits, splits)),
-        outcome=outcome_of(training, logits, data),
+        curves=(*density_curve(training), *reliability_curves(training, logits, splits)),
+        outcome=outcome_of(training, logits, data, shown),
     )

@@ -37,7 +37,7 @@ def check_unknown(unknown: Dataset, *, known: Dataset) -> None:
     """Raises `ValueError` where images cannot be brought to those of the known data, or are the known data."""
     _check_channels(unknown.image_shape[0], known.image_shape[0])
     shared = _num_shared(unknown.test.images, known.test.images)
-    if 2 * shared > len(unknown.test):
+    if 2 * shared > min(len(unknown.test), len(known.test)):  # a few in common are left to the user
         raise ValueError(
             f"is known: {shared} of its {len(unknown.test)} test images are test images of the data trained on"
         )
@@ -66,6 +66,8 @@ def show(
 
     known: logits (N, K + num_extra) of the known test rows; logits_of: gives them for the rows of a split.
     """
+    if not splits:
+        return {}, {}
     scores = confidence_scores(known, num_extra=num_extra)
     predictions = {
         name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits_of(split))
@@ -76,9 +78,8 @@ def show(
         for name, outputs in predictions.items()
     }
     metrics = {(split, name): value for split, of_split in found.items() for name, value in of_split.items()}
-    if found:
-        metrics |= {(SPLIT, n): float(np.mean([values[n] for values in found.values()])) for n in DETECTION_METRICS}
-    return metrics, predictions
+    means = {(SPLIT, name): float(np.mean([values[name] for values in found.values()])) for name in DETECTION_METRICS}
+    return metrics | means, predictions
 
 
 def fitted(images: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:

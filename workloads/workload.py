@@ -40,7 +40,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Outputs on one split: `row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)` float32."""
+    """Outputs on one split: `row_ids: (N,)`, `labels: (N,)`, -1 for unknown inputs, `logits: (N, C)` float32."""
 
     row_ids: np.ndarray
     labels: np.ndarray

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.decode import encode, hints_of
 from orchestrator.fingerprint import NOT_SET, canonical, differences, run_key
 from orchestrator.spec import load_spec
+from workloads.data.sources.noise import Noise
 from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 BASE: dict[str, Any] = {
@@ -37,6 +38,7 @@ BY_HAND = {  # another value for fields whose types do not say which ones are al
     "budget.steps": None,
     "method.keep_dense": ("first",),
     "schedule.milestones": (0.5,),
+    "unknowns": (Noise(),),
     "data.max_train": 100,
     "data.max_test": 50,
 }

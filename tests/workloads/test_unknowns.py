@@ -1,16 +1,27 @@
 """Unknown inputs: how they are brought to the known images' shape, what is measured of them, what is refused."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from workloads.calibrate.detection import DETECTION_METRICS, auroc, confidence_scores
+from workloads.calibrate.metrics import standard_metrics
+from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Split
 from workloads.data.sources.digits import Digits
 from workloads.data.sources.noise import Noise
+from workloads.models.mlp import Mlp
+from workloads.objectives.cross_entropy import CrossEntropy
+from workloads.optimizers.sgd import SGD
+from workloads.recipe import Budget
+from workloads.sparse.job import SparseJob
+from workloads.sparse.methods.dense import Dense
 from workloads.unknowns import NO_LABEL, check_unknown, fitted, show, split_names, unknown_splits
+from workloads.workload import Context, Progress
 
 DIGITS = Digits(max_train=120, max_test=60).load()
 
@@ -118,7 +129,85 @@ def test_the_known_data_under_other_settings_is_still_known() -> None:
         check_unknown(Digits(split_seed=3, max_test=30, max_train=60).load(), known=Digits().load())
     check_unknown(noise(), known=DIGITS)
     some = replace(noise(), test=Split.from_arrays(np.concatenate([noise().test.images, DIGITS.test.images[:5]]), [0] * 25))
-    check_unknown(some, known=DIGITS)  # a few in common are left to the user
+    check_unknown(some, known=DIGITS)
+
+
+JOB = SparseJob(
+    data=Digits(max_train=400, max_test=200),
+    model=Mlp(width=48, depth=1),
+    method=Dense(),
+    budget=Budget(epochs=12, batch_size=32, evaluate_every=4),
+    optimizer=SGD(lr=0.1),
+)
+
+
+def trained(folder: Path, job: SparseJob) -> list[Progress]:
+    return list(job.run(Context(checkpoints=CheckpointFolder(folder))))
+
+
+def test_a_trained_network_tells_noise_from_digits_and_is_itself_not_changed_by_it(tmp_path: Path) -> None:
+    sets = (Noise(shape=(1, 8, 8), num_test=300), Noise(shape=(3, 24, 24), distribution="binary", num_test=100))
+    plain, shown = trained(tmp_path / "plain", JOB), trained(tmp_path / "shown", replace(JOB, unknowns=sets))
+    splits = ["ood.noise-1", "ood.noise-2"]
+    values = {(m.split, m.name): m.value for m in shown[-1].metrics}
+    assert values["test", "accuracy"] > 0.85
+    assert min(values[split, "auroc"] for split in splits) > 0.8
+    assert max(values[split, "fpr95"] for split in splits) < 0.8
+    for name in DETECTION_METRICS:
+        assert values["ood", name] == pytest.approx(np.mean([values[split, name] for split in splits]))
+
+    before, after = plain[-1].outcome, shown[-1].outcome
+    assert before is not None
+    assert after is not None
+    assert list(after.predictions) == ["val", "calib", "test", *splits]
+    assert all((after.weights[name] == tensor).all() for name, tensor in before.weights.items())
+    assert all((after.predictions[split].logits == given.logits).all() for split, given in before.predictions.items())
+    outputs = after.predictions["ood.noise-1"]
+    assert outputs.logits.shape == (300, 10)
+    assert (outputs.labels == NO_LABEL).all()
+    scores = [confidence_scores(after.predictions[split].logits) for split in ("test", "ood.noise-1")]
+    assert values["ood.noise-1", "auroc"] == auroc(*scores)
+
+
+def test_unknown_inputs_are_shown_at_the_end_only(tmp_path: Path) -> None:
+    *earlier, last = trained(tmp_path, replace(JOB, unknowns=(Noise(num_test=20),)))
+    assert len(earlier) == 2
+    assert {m.split for progress in earlier for m in progress.metrics} == {"train", "val", "test"}
+    assert {m.split for m in last.metrics} == {"train", "val", "calib", "test", "ood", "ood.noise"}
+    assert {m.name for m in last.metrics if m.split.startswith("ood")} == DETECTION_METRICS.keys()
+    assert {point.key for point in last.curves if point.name == "reliability"} == {"val", "calib", "test"}
+
+
+def test_unknown_images_are_normalised_by_the_known_data(tmp_path: Path) -> None:
+    """The test digits of another cut, shown as unknown, get the outputs that they get as test digits."""
+    again = Digits(max_train=400, max_test=200, split_seed=JOB.data.split_seed, val_fraction=0.2)
+    outcome = trained(tmp_path, replace(JOB, unknowns=(again,)))[-1].outcome
+    assert outcome is not None
+    known, unknown = outcome.predictions["test"], outcome.predictions["ood.digits"]
+    assert (known.row_ids == unknown.row_ids).all()
+    assert (known.logits == unknown.logits).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithUnknown(CrossEntropy):
+    """Cross-entropy over the classes and an output for "unknown" that is never a label."""
+
+    num_extra: ClassVar[int] = 1
+
+
+def test_an_extra_output_takes_its_share_of_confidence_in_every_number_reported(tmp_path: Path) -> None:
+    job = replace(JOB, objective=WithUnknown(), unknowns=(Noise(shape=(1, 8, 8), num_test=50),))
+    last = trained(tmp_path, job)[-1]
+    values = {(m.split, m.name): m.value for m in last.metrics}
+    assert last.outcome is not None
+    test, noise = last.outcome.predictions["test"], last.outcome.predictions["ood.noise"]
+    assert test.logits.shape == (200, 11)
+    for name, value in standard_metrics(test.logits, test.labels, num_extra=1).items():
+        assert values["test", name] == value
+    scores = [confidence_scores(outputs.logits, num_extra=1) for outputs in (test, noise)]
+    assert values["ood", "auroc"] == auroc(*scores)
+    points = [point for point in last.curves if point.name == "reliability" and point.key == "test"]
+    assert values["test", "ece"] == pytest.approx(sum(p.count * abs(p.x - p.y) for p in points) / 200)
 
 
 def unknown_split(num: int) -> Split:

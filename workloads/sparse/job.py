@@ -1,7 +1,7 @@
 """A job of kind `sparse`: train one network on one data set under one sparse-training method."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -10,11 +10,12 @@ from workloads.data.dataset import Dataset, Source
 from workloads.loop import train
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin
-from workloads.recipe import Recipe
+from workloads.recipe import NEUTRAL_BY_DEFAULT, Recipe
 from workloads.seeding import stream
 from workloads.sparse.flops import macs_of
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import LayerDensities, MaskUpdater
+from workloads.unknowns import unknown_splits
 from workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]
@@ -22,12 +23,23 @@ __all__ = ["SparseJob"]
 
 @dataclass(frozen=True, kw_only=True)
 class SparseJob(Recipe):
-    """Everything that may change a number of the trained network."""
+    """Everything that may change a number of the trained network.
+
+    unknowns: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
+    """
 
     data: Annotated[Source, Plugin("data.sources")]
     model: Annotated[ModelBuilder, Plugin("models")]
     method: Annotated[MaskUpdater, Plugin("sparse.methods")]
+    unknowns: tuple[Annotated[Source, Plugin("data.sources")], ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for place, source in enumerate(self.unknowns):
+            if source == self.data:
+                raise ValueError(f"unknowns[{place}] is the data trained on; it must be another set")
+            if source in self.unknowns[:place]:
+                raise ValueError(f"unknowns[{place}] is in the list before; every set must be there once")
 
     @property
     def density(self) -> float:
@@ -37,8 +49,9 @@ class SparseJob(Recipe):
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
         data = context.load_data(self.data)
+        unknowns = unknown_splits(self.unknowns, [context.load_data(source) for source in self.unknowns], known=data)
         yield from train(
-            self, model=self.model, method=self.method, data=data, seed=self.seed, context=context
+            self, model=self.model, method=self.method, data=data, unknowns=unknowns, seed=self.seed, context=context
         )
 
     def check(self, data: Dataset) -> list[str]:
