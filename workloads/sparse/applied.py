@@ -45,8 +45,8 @@ class AppliedMasks:
             return {name: tensor.to(device) for name, tensor in tensors.items()}
 
         self.state = SparseState(there(state.masks), there(state.tensors), there(state.forward))
-        self._factors = {name: self._factor(name, mask) for name, mask in self.state.masks.items()}
-        self._forward_factors = {name: self._factor(name, mask) for name, mask in self.state.forward.items()}
+        self._factors = self._as_factors(self.state.masks, before=self._factors)
+        self._forward_factors = self._as_factors(self.state.forward, before=self._forward_factors)
         for name, factor in self._factors.items():
             weight = self.weights[name]
             with torch.no_grad():
@@ -133,5 +133,9 @@ class AppliedMasks:
         mask = self.state.used.get(name, torch.ones_like(self.weights[name], dtype=torch.bool))
         return mask.nonzero(as_tuple=True)
 
-    def _factor(self, name: str, mask: Tensor) -> Tensor:
-        return torch.empty_like(self.weights[name], requires_grad=False).copy_(mask)
+    def _as_factors(self, masks: Tensors, *, before: Tensors) -> dict[str, Tensor]:
+        """In the memory of those before, where there were some: they are as large as the weights."""
+        return {
+            name: (before[name] if name in before else torch.empty_like(self.weights[name])).detach().copy_(mask)
+            for name, mask in masks.items()
+        }
