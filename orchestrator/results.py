@@ -8,6 +8,7 @@ import pandas as pd
 
 from orchestrator.errors import ExitCode, UsageError
 from reports.export import shown
+from reports.latency import read_latency
 from reports.layout import RunFolder
 from reports.page import write_page
 from reports.records import TABLES, Status
@@ -53,6 +54,10 @@ class Results:
     def curves(self) -> pd.DataFrame:
         """Long form: one row per point."""
         return pd.DataFrame(self._store.curves().to_pandas())
+
+    def latency(self) -> pd.DataFrame:
+        """One row per network, format, batch size and threads that `pruneyard latency` measured."""
+        return read_latency(self.folder)
 
     def summary(self) -> pd.DataFrame:
         """One row per cell (runs that differ only in their seed): means over seeds with 95% intervals."""

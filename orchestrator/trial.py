@@ -150,12 +150,16 @@ class Trial:
         predictions = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
         if predictions:
             write_predictions(folder.predictions(self.order.job.key), predictions)
+        data = self.setting.load_data(self.order.job.workload.data)
         manifest = {
             "run_key": self.order.job.key,
             "attempt": self.order.attempt,
             "kind": self.order.job.kind,
             "spec": self.order.job.resolved,
-            "data_fingerprint": self._data_fingerprint(),
+            "data_fingerprint": data.fingerprint,
+            "image_shape": data.image_shape,
+            "mean": data.mean,
+            "std": data.std,
             "files": sorted([*tensors, *(["predictions.parquet"] if predictions else [])]),
             "code_version": version("pruneyard"),
         }

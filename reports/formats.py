@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 _MISSING = "n/a"
 _SI = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+_SHORT = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 
 def number(value: float | None, *, digits: int = 4) -> str:
@@ -56,3 +57,11 @@ def listed(names: Sequence[str], *, limit: int = 8) -> str:
     """`a, b, c and 4 more`."""
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def brief(seconds: float | None) -> str:
+    """A short time with a prefix and three significant digits: `23.4 µs`, `1.68 ms`."""
+    if seconds is None or math.isnan(seconds):
+        return _MISSING
+    unit, scale = next(((unit, scale) for unit, scale in _SHORT if seconds >= scale), _SHORT[-1])
+    return f"{seconds / scale:.3g} {unit}"

@@ -12,6 +12,7 @@ from reports.charts import palette
 from reports.charts.against import against_density, against_ipc
 from reports.charts.cost import cost
 from reports.charts.figure import Figure, script_bundle
+from reports.charts.latency import latency
 from reports.charts.layers import layers
 from reports.charts.learning import learning
 from reports.charts.reliability import reliability
@@ -74,7 +75,7 @@ def render(study: Study) -> str:
 def figures(study: Study) -> list[Figure]:
     """Every figure that the study has data for, in the order of the page."""
     if not study.measures:
-        return [*learning(study), *layers(study), *reliability(study)]
+        return [*learning(study), *layers(study), *reliability(study), *latency(study)]
     measure = study.measures[0]
     return [
         *against_density(study, measure),
@@ -83,6 +84,7 @@ def figures(study: Study) -> list[Figure]:
         *reliability(study),
         *layers(study),
         *cost(study, measure),
+        *latency(study),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The documented, versioned Parquet schemas: what one run leaves, as rows of `runs`, `metrics` and `curves`.
+"""The documented, versioned Parquet schemas: what one run leaves, as rows of `runs`, `metrics` and `curves`, and `latency`.
 
 A record class is the single source of its table: names, types, nullability and descriptions are read from it.
 """
@@ -110,7 +110,9 @@ class MetricRow:
 
     step: Annotated[int, Column(_COUNT, "optimizer updates done")]
     epoch: Annotated[float, Column(_NUMBER, "passes over the training split, derived from step, for display")]
-    split: Annotated[str, Column(_REPEATED_TEXT, "train, val, calib, test or ood")]
+    split: Annotated[
+        str, Column(_REPEATED_TEXT, "train, val, calib, test, ood (mean over unknown sets) or `ood.<set>`")
+    ]
     name: Annotated[str, Column(_REPEATED_TEXT, "name of the metric: accuracy, nll, ece, flops, ...")]
     value: Annotated[
         float, Column(_NUMBER, "fractions, never percent; nats; FLOPs so far; NaN if the run gave NaN")
@@ -138,6 +140,52 @@ class CurveRow:
     count: Annotated[int | None, Column(_COUNT, "samples the point rests on; null if not applicable")] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatencyRow:
+    """One row of `latency`: one network in one format, timed beside its dense twin in the same process.
+
+    Measuring the same run, format, batch size, threads and device again replaces the row.
+    """
+
+    run_key: Annotated[str, Column(_TEXT, "run that left the network")]
+    format: Annotated[str, Column(_TEXT, "what the network was exported to: csr, gather, auto, onnx, ...")]
+    batch_size: Annotated[int, Column(_COUNT, "images of one forward pass")]
+    threads: Annotated[int, Column(_COUNT, "threads of torch, or of the format's own runtime")]
+    device: Annotated[str, Column(_TEXT, "model of the CPU or GPU that computed")]
+    median_s: Annotated[float, Column(_NUMBER, "seconds of one forward pass, median of the repeats")]
+    low_s: Annotated[float, Column(_NUMBER, "10th percentile of the same")]
+    high_s: Annotated[float, Column(_NUMBER, "90th percentile of the same")]
+    dense_median_s: Annotated[float, Column(_NUMBER, "median seconds of the same network on dense kernels")]
+    speedup: Annotated[
+        float,
+        Column(_NUMBER, "median of dense / exported seconds over the repeats; below 1 the format is slower"),
+    ]
+    speedup_low: Annotated[float, Column(_NUMBER, "10th percentile of the same")]
+    speedup_high: Annotated[float, Column(_NUMBER, "90th percentile of the same")]
+    size_bytes: Annotated[int, Column(_COUNT, "size of the exported file")]
+    dense_size_bytes: Annotated[int, Column(_COUNT, "size of a file with all weights and no masks")]
+    num_repeats: Annotated[int, Column(_COUNT, "measurements of each of the two, which took turns")]
+    measured_at: Annotated[datetime, Column(_TIME, "when it was measured, UTC")]
+    torch_version: Annotated[str, Column(_TEXT, "version of torch")]
+    density: Annotated[
+        float, Column(_NUMBER, "active share of all prunable weights of this network, in (0, 1]")
+    ]
+    forward_flops: Annotated[
+        float, Column(_NUMBER, "counted FLOPs of one image with masks: theory, not measured")
+    ]
+    dense_forward_flops: Annotated[float, Column(_NUMBER, "the same without masks")]
+    kernels: Annotated[
+        str, Column(_TEXT, "JSON object: what computed each weight; `dense` where a layer stayed so")
+    ]
+    max_difference: Annotated[
+        float,
+        Column(_NUMBER, "largest distance of a logit from the dense one, as a share of the largest logit"),
+    ]
+    load: Annotated[
+        float | None, Column(_NUMBER, "processes that wanted a CPU in the minute before; null if unknown")
+    ]
+
+
 @dataclass(frozen=True)
 class _Owner:
     """The columns that the store puts in front of metric and curve rows."""
@@ -150,13 +198,14 @@ TABLES: dict[str, tuple[type[Any], ...]] = {
     "runs": (RunRecord,),
     "metrics": (_Owner, MetricRow),
     "curves": (_Owner, CurveRow),
+    "latency": (LatencyRow,),
 }
 """The record classes whose fields, in order, are the columns of a table."""
 
 
 @cache
 def schema(table: str) -> pa.Schema:
-    """The Arrow schema of `runs`, `metrics` or `curves`; each field carries its description as metadata."""
+    """The Arrow schema of a table; each field carries its description as metadata."""
     columns = [column for record in TABLES[table] for column in _columns(record)]
     return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), b"table": table.encode()})
 

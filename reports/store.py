@@ -23,6 +23,7 @@ from reports.parquet import ForeignFileError, Part, read_part, write_part
 from reports.records import CurveRow, MetricRow, RunRecord, Status
 
 _LOG = logging.getLogger(__name__)
+_TABLES = ("runs", "metrics", "curves")
 _ATTEMPTS_PER_FILE = 100
 _READERS = 4
 
@@ -75,7 +76,7 @@ class Store:
 
     def compact(self) -> None:
         """Merge small files into files of about a hundred attempts. May be repeated, or killed halfway."""
-        for name in records.TABLES:
+        for name in _TABLES:
             parts = self._parts(name)
             small = [part for part in parts if len(part.units) < _ATTEMPTS_PER_FILE // 2]
             for group in _groups(small):

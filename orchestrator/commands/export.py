@@ -1,29 +1,67 @@
-"""`pruneyard export`: tables for papers and other programs."""
+"""`pruneyard export`: tables for papers and other programs, and finished networks as files."""
 
 from pathlib import Path
 
 import click
 
 from orchestrator.commands.report import existing
+from orchestrator.errors import ExitCode, UsageError
 from orchestrator.results import Results
 from reports.durable import write_durably
-from reports.export import export
+from reports.export import FORMATS, export
+from reports.layout import RunFolder
+from workloads.plugins import names
 
-TABLES = ("summary", "runs", "metrics", "curves")
+TABLES = ("summary", "runs", "metrics", "curves", "latency")
+NETWORK_FORMATS = names("deploy.formats")
 
 
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["csv", "markdown", "latex"]), default="csv", show_default=True)
-@click.option("--table", type=click.Choice(TABLES), default="summary", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A file instead of stdout.")
-def command(folder: Path, form: str, table: str, out: Path | None) -> int:
-    """Print one table of DIR."""
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*FORMATS, *NETWORK_FORMATS]),
+    help="Of a table: csv [default], markdown, latex. With --network: dense [default] or one of the others.",
+)
+@click.option("--table", type=click.Choice(TABLES), help="A table [default: summary].")
+@click.option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A file instead of stdout; needed with --network."
+)
+def command(folder: Path, form: str | None, table: str | None, network: str | None, out: Path | None) -> int:
+    """Print one table of DIR, or write the network of one of its runs to a file.
+
+    A network is written only after the exported one gave the outputs of the dense one.
+    """
     (checked,) = existing([folder])
-    text = export(getattr(Results(checked), table)(), form)
+    if network is not None:
+        _check_choice(form, NETWORK_FORMATS, "--network")
+        if table is not None or out is None:
+            raise UsageError("--network: needs --out FILE, and goes with no --table")
+        return _write_network(RunFolder(checked), network, form or "dense", out)
+    _check_choice(form, FORMATS, "a table")
+    text = export(getattr(Results(checked), table or "summary")(), form or "csv")
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))
     else:
         write_durably(out, text.encode())
         click.echo(out)
     return 0
+
+
+def _write_network(folder: RunFolder, run_key: str, form: str, out: Path) -> int:
+    from orchestrator.exporting import WrongExportError, export_network  # only now: tables need no torch
+
+    try:
+        write_durably(out, export_network(folder, run_key, format=form))
+    except WrongExportError as error:
+        click.echo(f"pruneyard: {run_key} as {form}: {error}; nothing was written", err=True)
+        return ExitCode.FAILED
+    click.echo(out)
+    return ExitCode.FINISHED
+
+
+def _check_choice(form: str | None, allowed: tuple[str, ...] | list[str], what: str) -> None:
+    if form is not None and form not in allowed:
+        raise UsageError(f"--format {form}: {what} is exported as one of {', '.join(allowed)}")

@@ -10,6 +10,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from reports.tables import Table
+
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 MAX_PANELS = 12
@@ -65,7 +67,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Panels that share a legend and a caption. `width` is a key of `STILL_WIDTHS`."""
+    """Panels that share a legend and a caption, and may stand above a table. `width` is a key of `STILL_WIDTHS`."""
 
     name: str
     title: str
@@ -73,6 +75,7 @@ class Figure:
     width: str
     panels: Sequence[Panel]
     legend: Sequence[Entry] = ()
+    table: Table | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,13 @@ def script_bundle() -> str:
 
 
 def draw(
-    plots: Sequence[Plot], *, name: str, title: str, caption: str, legend: Sequence[Entry] = ()
+    plots: Sequence[Plot],
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    legend: Sequence[Entry] = (),
+    table: Table | None = None,
 ) -> list[Figure]:
     """One figure of the plots, or none without plots. Draws `MAX_PANELS` at most and then says so."""
     if not plots:
@@ -113,7 +122,11 @@ def draw(
     ]
     if len(plots) > MAX_PANELS:
         caption += f" The first {MAX_PANELS} of {len(plots)} panels are drawn; the tables hold all of them."
-    return [Figure(name=name, title=title, caption=caption, width=width, panels=panels, legend=legend)]
+    return [
+        Figure(
+            name=name, title=title, caption=caption, width=width, panels=panels, legend=legend, table=table
+        )
+    ]
 
 
 def _panel(plot: Plot, *, width: str, name: str) -> Panel:

@@ -21,18 +21,19 @@ WARM_UP_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Seconds of one forward pass of one batch: the median and the 10th and 90th percentile, and the twin's median."""
+    """Seconds of one forward pass of one batch, and how many times faster than the dense twin: median, 10th, 90th percentile.
+
+    The speedup is that of the rounds, in each of which both ran: whatever slows the machine for a while slows both.
+    """
 
     median_s: float
     low_s: float
     high_s: float
     dense_median_s: float
+    speedup: float  # below 1 is slower
+    speedup_low: float
+    speedup_high: float
     num_repeats: int
-
-    @property
-    def speedup(self) -> float:
-        """How many times faster than the dense twin; below 1 is slower."""
-        return self.dense_median_s / self.median_s
 
 
 @contextmanager
@@ -57,13 +58,21 @@ def compare(network: Network, twin: Network, images: Tensor, *, span_s: float = 
         for number in range(rounds):
             for name in sorted(runs, reverse=bool(number % 2)):
                 times[name].append(_seconds(runs[name], images, calls[name][0]))
-    low_s, high_s = np.percentile(times["network"], (10, 90))
+    return _latency(np.array(times["network"]), np.array(times["twin"]))
+
+
+def _latency(times_s: np.ndarray, dense_s: np.ndarray) -> Latency:
+    low_s, median_s, high_s = np.percentile(times_s, (10, 50, 90)).tolist()
+    slowest, typical, fastest = np.percentile(dense_s / times_s, (10, 50, 90)).tolist()
     return Latency(
-        median_s=statistics.median(times["network"]),
-        low_s=float(low_s),
-        high_s=float(high_s),
-        dense_median_s=statistics.median(times["twin"]),
-        num_repeats=rounds,
+        median_s=median_s,
+        low_s=low_s,
+        high_s=high_s,
+        dense_median_s=float(np.median(dense_s)),
+        speedup=typical,
+        speedup_low=slowest,
+        speedup_high=fastest,
+        num_repeats=len(times_s),
     )
 
 

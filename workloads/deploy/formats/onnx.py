@@ -48,7 +48,7 @@ class Onnx:
         def run(images: Tensor) -> Tensor:
             return torch.from_numpy(session.run([_OUTPUT], {_INPUT: images.numpy()})[0])
 
-        return Exported(run=run, kernels=dict.fromkeys(finished.layers, "onnxruntime"))
+        return Exported(run=run, kernels=dict.fromkeys(finished.layers, "dense, onnxruntime"))
 
     def encode(self, finished: FinishedNetwork) -> bytes:
         """One file with all weights."""

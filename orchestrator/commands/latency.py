@@ -1,0 +1,154 @@
+"""`pruneyard latency`: how fast the networks of finished runs are on this machine, beside their dense twins."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.commands.report import existing
+from orchestrator.errors import ExitCode, UsageError
+from orchestrator.exporting import Question, Skipped, WrongExportError, measure, networks_of
+from orchestrator.terminal import stdout_console
+from reports import formats
+from reports.layout import RunFolder
+from reports.records import LatencyRow
+from workloads.plugins import names
+
+BUSY_LOAD = 0.5
+
+
+class BatchSizes(click.ParamType[tuple[int, ...]]):
+    """Whole numbers with commas between them."""
+
+    name = "N,N"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            sizes = tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
+        except ValueError:
+            sizes = ()
+        if not sizes or min(sizes) < 1:
+            self.fail(f"{value} must be whole numbers of at least 1, as in 1,128", param, ctx)
+        return sizes
+
+
+@click.command("latency")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--run-key",
+    "run_keys",
+    metavar="K",
+    multiple=True,
+    help="A run; repeat for more [default: see --all-seeds].",
+)
+@click.option(
+    "--all-seeds", is_flag=True, help="Every finished run, not only the first seed of each setting."
+)
+@click.option(
+    "--format",
+    "chosen",
+    multiple=True,
+    type=click.Choice(names("deploy.formats")),
+    help="A format; repeat for more [default: all].",
+)
+@click.option("--batch-size", "batch_sizes", type=BatchSizes(), default="1,128", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+def command(
+    folder: Path,
+    run_keys: Sequence[str],
+    all_seeds: bool,
+    chosen: Sequence[str],
+    batch_sizes: tuple[int, ...],
+    threads: int,
+    as_json: bool,
+) -> int:
+    """Measure the networks of DIR in every format against dense kernels, and keep the numbers with the results.
+
+    Wants a machine that does nothing else. Each network takes a few seconds for each format and batch size.
+    """
+    (checked,) = existing([folder])
+    question = Question(
+        formats=list(dict.fromkeys(chosen)) or names("deploy.formats"),
+        batch_sizes=batch_sizes,
+        threads=threads,
+    )
+    keys = networks_of(RunFolder(checked), run_keys=run_keys, every_seed=all_seeds)
+    _warn_if_busy()
+    rows: list[LatencyRow] = []
+    wrong = False
+    for place, key in enumerate(keys, start=1):
+        try:
+            for found in measure(RunFolder(checked), key, question):
+                click.echo(f"[{place}/{len(keys)}] {_line(found)}", err=True)
+                if isinstance(found, LatencyRow):
+                    rows.append(found)
+        except WrongExportError as error:
+            click.echo(f"[{place}/{len(keys)}] {key}: WRONG, nothing was recorded: {error}", err=True)
+            wrong = True
+    if not rows and not wrong:
+        raise UsageError(f"{folder}: no format can take any of the networks; the reasons stand above")
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=1, default=str))
+    else:
+        stdout_console().print(_table(rows))
+    return ExitCode.FAILED if wrong else ExitCode.FINISHED
+
+
+def _warn_if_busy() -> None:
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > BUSY_LOAD:
+        click.echo(
+            f"pruneyard: this machine is busy (load {load:.1f}); times will be off, ratios less so", err=True
+        )
+
+
+def _line(found: LatencyRow | Skipped) -> str:
+    if isinstance(found, Skipped):
+        return f"{found.run_key} {found.format}: skipped, {found.reason}"
+    times = f"{formats.brief(found.median_s)}, dense {formats.brief(found.dense_median_s)}"
+    return (
+        f"{found.run_key} {found.format} batch {found.batch_size}: {times}, {found.speedup:.2f} times as fast"
+    )
+
+
+def _table(rows: Sequence[LatencyRow]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    headers = (
+        "run",
+        "density",
+        "format",
+        "batch",
+        "latency",
+        "10% to 90%",
+        "dense",
+        "speedup",
+        "by FLOPs",
+        "file",
+    )
+    for place, header in enumerate((*headers, "dense file", "dense layers")):
+        table.add_column(header, justify="right" if place not in (0, 2, 11) else "left")
+    for row in rows:
+        kernels = json.loads(row.kernels)
+        num_dense = sum(kernel.startswith("dense") for kernel in kernels.values())
+        texts = [
+            row.run_key,
+            f"{row.density:.3g}",
+            row.format,
+            str(row.batch_size),
+            formats.brief(row.median_s),
+        ]
+        texts += [
+            f"{formats.brief(row.low_s)} to {formats.brief(row.high_s)}",
+            formats.brief(row.dense_median_s),
+        ]
+        texts += [f"{row.speedup:.2f}", f"{row.dense_forward_flops / row.forward_flops:.3g}"]
+        texts += [formats.amount(row.size_bytes, "B"), formats.amount(row.dense_size_bytes, "B")]
+        table.add_row(*map(Text, [*texts, f"{num_dense} of {len(kernels)}"]))
+    return table

@@ -1,0 +1,142 @@
+"""Measured speed of exported networks against density, beside what their FLOPs would promise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+
+import altair as alt
+import pandas as pd
+
+from reports import formats
+from reports.charts import marks, palette
+from reports.charts.figure import Chart, Entry, Figure, Plot, draw
+from reports.latency import read_latency
+from reports.study import Study
+from reports.tables import Table, Value
+
+MAX_ROWS = 500
+_CONTROL = "dense"
+_COLUMNS = ["density", "speedup", "low", "high", "format", "label", "promised", "took", "dense"]
+_THEORY = Entry(label="what FLOPs promise", color=palette.REFERENCE, symbol="dashes")
+_TITLE = "Latency, measured"
+
+
+def latency(study: Study) -> list[Figure]:
+    """The figure and its table; none where nothing was measured."""
+    rows = measured(study)
+    if rows.empty:
+        return []
+    styles = palette.methods(sorted(set(rows["format"])))
+    plots = []
+    for (field, device, threads, batch_size), group in rows.groupby(
+        ["field", "device", "threads", "batch_size"], sort=False
+    ):
+        title = marks.joined(field, f"batch {batch_size}", f"threads {threads}", device)
+        plots.append(Plot(title=title, words=_words(title, group), chart=_chart(group, styles=styles)))
+    return draw(
+        plots,
+        name="latency",
+        title=_TITLE,
+        caption="Seconds of the exported network's forward pass against the same network on dense kernels, measured in "
+        "turns in one process; bars reach from the 10th to the 90th percentile. Below the line at 1 the sparse network "
+        "is slower. The dashed line is the ratio of counted FLOPs, which no kernel here reaches: masks alone make "
+        "nothing faster. onnx runs dense kernels of another runtime, and dense is the control, which shows the error "
+        "of the measurement.",
+        legend=[*marks.entries(styles, rows["format"]), _THEORY],
+        table=latency_table(rows),
+    )
+
+
+def measured(study: Study) -> pd.DataFrame:
+    """All rows of runs that the study has, with `label, field` of their cells and the `promised` speedup."""
+    frames = [frame for folder in study.folders if not (frame := read_latency(folder)).empty]
+    if not frames:
+        return pd.DataFrame()
+    keys = ["run_key", "format", "batch_size", "threads", "device"]
+    rows = pd.concat(frames).sort_values("measured_at", kind="stable").drop_duplicates(keys, keep="last")
+    runs = study.labelled[["run_key", "seed", "cell"]].merge(
+        study.cells[["cell", "label", "field"]], on="cell"
+    )
+    rows = runs.reset_index(names="place").merge(rows, on="run_key")
+    rows["promised"] = rows["dense_forward_flops"] / rows["forward_flops"]
+    rows["low"], rows["high"] = rows["speedup_low"], rows["speedup_high"]
+    rows["took"] = rows["median_s"].map(formats.brief)
+    rows["dense"] = rows["dense_median_s"].map(formats.brief)
+    ordered: pd.DataFrame = rows.sort_values(
+        ["field", "threads", "batch_size", "place", "format"], kind="stable"
+    )
+    return ordered.reset_index(drop=True)
+
+
+def latency_table(rows: pd.DataFrame) -> Table:
+    """One row per network, format, batch size and threads, the first `MAX_ROWS` of them."""
+    headers = ["cell", "seed", "format", "batch", "threads", "latency", "10% to 90%", "dense twin", "speedup"]
+    headers += ["by FLOPs", "file", "dense file", "layers left dense"]
+    return Table(
+        headers=headers,
+        num_labels=3,
+        rows=[[Value(text=text) for text in _texts(row)] for row in rows.head(MAX_ROWS).to_dict("records")],
+        texts=(len(headers) - 1,),
+    )
+
+
+def _texts(row: dict[Hashable, object]) -> list[str]:
+    span = f"{formats.brief(row['low_s'])} to {formats.brief(row['high_s'])}"  # type: ignore[arg-type]
+    kernels = json.loads(str(row["kernels"]))
+    left = [name.removesuffix(".weight") for name, kernel in kernels.items() if kernel.startswith(_CONTROL)]
+    return [
+        *(str(row[name]) for name in ("label", "seed", "format", "batch_size", "threads", "took")),
+        span,
+        str(row["dense"]),
+        f"{row['speedup']:.2f}",
+        f"{row['promised']:.3g}",
+        formats.amount(row["size_bytes"], "B"),  # type: ignore[arg-type]
+        formats.amount(row["dense_size_bytes"], "B"),  # type: ignore[arg-type]
+        "all" if len(left) == len(kernels) else formats.listed(left) or "none",
+    ]
+
+
+def _words(title: str, rows: pd.DataFrame) -> str:
+    texts = [f"{row.format} at density {row.density:.3g}: {row.speedup:.2f}" for row in rows.itertuples()]
+    return f"Measured speedup against density, {title}: {'; '.join(texts[:40])}"
+
+
+def _chart(rows: pd.DataFrame, *, styles: marks.Styles) -> Chart:
+    scale = alt.Scale(type="log", padding=24, nice=False)
+    lowest, largest = float(rows["density"].min()), float(rows["density"].max())
+    axis = alt.Axis(format="~g", values=marks.log_ticks(lowest, largest))
+    base = alt.Chart(marks.rows(rows, _COLUMNS)).encode(
+        x=alt.X("density:Q", title="density of the network", scale=scale, axis=axis)
+    )
+    title = "times as fast as dense"
+    ticks = marks.log_ticks(min(0.5, float(rows["low"].min())), max(2.0, float(rows["promised"].max())))
+    up = alt.Y(
+        "speedup:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~g", values=ticks)
+    )
+    tooltip = [
+        alt.Tooltip("label:N", title="cell"),
+        alt.Tooltip("format:N"),
+        alt.Tooltip("speedup:Q", title="measured speedup", format=".2f"),
+        alt.Tooltip("promised:Q", title="by FLOPs", format=".3g"),
+        alt.Tooltip("took:N", title="latency"),
+        alt.Tooltip("dense:N", title="dense twin"),
+    ]
+    even = (
+        alt.Chart(alt.InlineData(values=[{"speedup": 1}]))
+        .mark_rule(strokeWidth=1.5, opacity=0.7)
+        .encode(y=up)
+    )
+    theory = base.mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES).encode(
+        y=alt.Y("mean(promised):Q", title=title)
+    )
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.55).encode(
+        y=alt.Y("mean(speedup):Q", title=title), color=marks.color(styles, "format")
+    )
+    bars = base.mark_rule(strokeWidth=1.5).encode(
+        y=alt.Y("low:Q", title=title), y2="high:Q", color=marks.color(styles, "format")
+    )
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        y=up, color=marks.color(styles, "format"), shape=marks.shape(styles, "format"), tooltip=tooltip
+    )
+    return alt.layer(even, theory, lines, bars, points).properties(height=300)

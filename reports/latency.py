@@ -1,0 +1,42 @@
+"""The table `latency` of one folder: one small file per row, so that measuring again replaces it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import astuple, fields
+
+import pandas as pd
+import pyarrow as pa
+
+from reports import records
+from reports.layout import RunFolder, plain_name
+from reports.parquet import ForeignFileError, read_part, write_part
+from reports.records import LatencyRow
+
+_LOG = logging.getLogger(__name__)
+_TABLE = "latency"
+_KEYS = ("run_key", "format", "batch_size", "threads", "device")
+
+
+def write_latency(folder: RunFolder, row: LatencyRow) -> None:
+    """Add the row, or replace the one of the same run, format, batch size, threads and device."""
+    identity = "\n".join(str(getattr(row, key)) for key in _KEYS)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    schema = records.schema(_TABLE)
+    columns = [pa.array([value], field.type) for value, field in zip(astuple(row), schema, strict=True)]
+    path = folder.table(_TABLE) / f"{plain_name(row.run_key)}-{digest}.parquet"
+    write_part(path, pa.table(columns, schema=schema))
+
+
+def read_latency(folder: RunFolder) -> pd.DataFrame:
+    """All rows, by run, format, batch size and threads; empty where nothing was measured."""
+    tables = [records.schema(_TABLE).empty_table()]
+    for path in sorted(folder.table(_TABLE).glob("[!.]*.parquet")):
+        try:
+            tables.append(read_part(path, _TABLE).table)
+        except ForeignFileError as problem:
+            _LOG.warning("skipped: %s", problem)
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    assert list(frame.columns) == [field.name for field in fields(LatencyRow)]
+    return frame.sort_values(list(_KEYS), kind="stable").reset_index(drop=True)
