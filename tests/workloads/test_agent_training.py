@@ -18,6 +18,7 @@ from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
 from workloads.gradients.agent import AGENT
 from workloads.gradients.plain import Plain
+from workloads.gradients.sam import SAM
 from workloads.gradients.svrg import SVRG
 from workloads.loop import train
 from workloads.models.mlp import Mlp
@@ -65,8 +66,9 @@ def outcome(progress: list[Progress]) -> Outcome:
         (AGENT(coefficient="gradient"), 3 + 3 + 6),
         (AGENT(refresh_every=2), 2 + 6),  # a look every other epoch of two
         (AGENT(anchor_fraction=0.5), 2 + 6),
+        (SAM(), 6),
     ],
-    ids=["svrg", "agent", "gradient", "refresh", "sampled"],
+    ids=["svrg", "agent", "gradient", "refresh", "sampled", "sam"],
 )
 def test_a_dense_epoch_costs_its_passes(rule: GradientRule, passes: float, tmp_path: Path) -> None:
     """In units of one forward pass, of which plain has three."""

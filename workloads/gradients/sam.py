@@ -1,0 +1,46 @@
+"""Take the gradient where the loss is worst nearby, so that flat minima are preferred to sharp ones (SAM).
+
+Reference: Foret et al. 2021, Sharpness-Aware Minimization for Efficiently Improving Generalization (arXiv:2010.01412)
+
+With g the gradient at w, the optimizer sees the gradient at w + rho g / ||g||, of the same batch with the same draws; the
+norm is over all parameters. Under masks g counts where weights are active, so that the network asked is as sparse as the
+one trained. The step costs two gradients. Running statistics are moved by the pass at w alone, and the loss reported is
+that at w. Growth by gradient sees g.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workloads.gradients.plain import Plain
+from workloads.slots import Batch, Gradient, RuleState, Tensors
+
+__all__ = ["SAM"]
+
+SMALLEST_NORM = 1e-12  # a gradient below it moves the weights by less than rho: it has no direction to speak of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAM(Plain):
+    rho: float = 0.05  # how far the weights are moved, Euclidean; 0 trains as `plain` does
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho < float("inf"):
+            raise ValueError(f"rho is {self.rho}; it must be 0 or more")
+
+    def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
+        """The batch is asked twice: as it stands, and at the worst weights of the ball."""
+        loss = batch.differentiate()
+        own, weights = batch.own_gradient(), batch.weights
+        moved = self._worst({name: weights[name] for name in own}, own, batch.masks)
+        _, there = batch.gradient_at({**weights, **moved})
+        return Gradient(loss=loss, corrected={name: there[name] for name in own if name in there}), state
+
+    def _worst(self, weights: Tensors, gradient: Tensors, masks: Tensors) -> Mapping[str, Tensor]:
+        """w + rho g / ||g|| of the parameters that have a gradient; g is zero where a weight is not active."""
+        uphill = [g * masks[name] if name in masks else g for name, g in gradient.items()]
+        norm = torch.stack(torch._foreach_norm(uphill)).norm()
+        moves = torch._foreach_mul(uphill, self.rho / norm.clamp_min(SMALLEST_NORM))
+        return dict(zip(gradient, torch._foreach_add([weights[n] for n in gradient], moves), strict=True))
