@@ -15,7 +15,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 LOCAL = "local"
-ANSWER_WITHIN_S = 5.0  # a port that does not even accept a connection by then is not waited for
+ANSWER_WITHIN_S = 5.0  # a port that does not even greet by then is not waited for
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -85,9 +85,21 @@ def _knock(address: str) -> None:
     match = re.fullmatch(r"(ray://)?\[?([^/]+?)\]?:(\d+)", address)
     if match is None:
         return  # `local`, `auto`, or a form that Ray judges itself
-    socket.create_connection((match[2], int(match[3])), timeout=ANSWER_WITHIN_S).close()
+    with socket.create_connection((match[2], int(match[3])), timeout=ANSWER_WITHIN_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+            _greet(connection)
     if not match[1] and (os.environ["RAY_AUTH_MODE"] != "token" or AuthenticationTokenLoader.instance().has_token()):
         GcsClient(address=address)
+
+
+def _greet(connection: socket.socket) -> None:
+    """Ray speaks gRPC, hence HTTP/2 (RFC 9113, 3.4): whoever does answers this with a frame of settings."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
+    answer = b""
+    while len(answer) < 4 and (more := connection.recv(9)):
+        answer += more
+    if answer[3:4] != b"\x04":
+        raise ConnectionError("something else listens on that port")
 
 
 @contextmanager

@@ -1,0 +1,69 @@
+"""What is said, and how soon, of an address where something listens that is no Ray cluster."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cluster import session as session_module
+from cluster.session import session
+
+
+@contextmanager
+def listening(answer: bytes | None) -> Iterator[int]:
+    """A port that takes every connection, and answers and closes it unless `answer` is None."""
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                kept.append(connection)
+                if answer is not None:
+                    connection.recv(1024)
+                    connection.sendall(answer)
+                    connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in kept:
+        connection.close()
+
+
+@pytest.mark.parametrize("mode", ["disabled", "token"])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "timed out"),
+        (b"", "something else listens on that port"),
+        (b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n", "something else listens on that port"),
+        (b"-E\r\n", "something else listens on that port"),
+    ],
+    ids=["silent", "closing", "http", "short"],
+)
+def test_a_port_that_is_no_ray_cluster_is_said_in_seconds(
+    answer: bytes | None, words: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    started = time.monotonic()
+    with listening(answer) as port, pytest.raises(ConnectionError) as caught, session(f"127.0.0.1:{port}"):
+        pass
+    assert str(caught.value) == f"no Ray cluster answers at 127.0.0.1:{port}: {words}"
+    assert time.monotonic() - started < 5
+
+
+def test_a_port_where_nothing_listens_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at 127.0.0.1:{port}: .*refused"):
+        session(f"127.0.0.1:{port}").__enter__()
