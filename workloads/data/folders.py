@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,15 +31,20 @@ class FileSource(Source, ABC):
         """Where downloads go unless `root` is set: `$PRUNEYARD_DATA` is often shared and read-only."""
         return cache_folder() / "data"
 
-    def find(self, relative: str, *, remedy: str) -> Path:
-        """The first folder with this file or folder in it; raises `DataNotFoundError`."""
+    def find(self, relative: str, *, put: str) -> Path:
+        """The first folder with this file or folder in it; raises `DataNotFoundError`, which says what to `put` there.
+
+        An absolute path is looked for where it says and nowhere else.
+        """
         for folder in self.folders():
             if (folder / relative).exists():
                 return folder
-        raise not_found(relative, searched=self.folders(), remedy=remedy)
+        if Path(relative).is_absolute():
+            raise DataNotFoundError(f"{relative} not found; put {put}")
+        raise not_found(relative, searched=self.folders(), remedy=f"put {put} under one of these, or set root")
 
 
-def not_found(what: str, *, searched: list[Path], remedy: str) -> DataNotFoundError:
-    """The error for data that are in none of the folders; `remedy` says how to get them."""
-    folders = ", ".join(str(folder) for folder in searched)
+def not_found(what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFoundError:
+    """The error for data that are in none of the folders `searched`; `remedy` says how to get them."""
+    folders = ", ".join(dict.fromkeys(map(str, searched)))
     return DataNotFoundError(f"{what} not found in any of the folders {folders}; {remedy}")

@@ -136,6 +136,23 @@ def test_an_absent_folder_names_those_searched(data_folder: Path, tmp_path: Path
         ImageParquet(path="pets").load()
 
 
+@pytest.mark.parametrize(("source", "absent"), [(ImageFolder, "pets/train"), (ImageParquet, "pets")])
+def test_an_absent_folder_given_by_its_full_path_names_no_other(
+    source: type[ImageFolder | ImageParquet], absent: str, data_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataNotFoundError, match=f"{tmp_path / absent} not found; put the pictures") as raised:
+        source(path=str(tmp_path / "pets"), root=str(tmp_path / "root")).load()
+    assert str(data_folder) not in str(raised.value)
+    assert "root" not in str(raised.value).replace(str(tmp_path), "")
+
+
+def test_a_folder_that_is_searched_once_is_named_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path))
+    with pytest.raises(DataNotFoundError) as raised:
+        ImageFolder(path="pets", root=str(tmp_path)).load()
+    assert str(raised.value).count(f"{tmp_path},") == 1
+
+
 def test_parquet_files_are_read_in_the_order_of_their_names(data_folder: Path) -> None:
     folder = data_folder / "birds"
     write_parquet(folder / "train-00001-of-00002.parquet", cells(20, first=20), np.arange(20) % 2)

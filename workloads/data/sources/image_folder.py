@@ -17,8 +17,7 @@ import numpy as np
 from workloads.data.array_cache import cached_array
 from workloads.data.dataset import Published, Split
 from workloads.data.decoding import decode
-from workloads.data.folders import FileSource
-from workloads.data.held_out import HoldsOutTest
+from workloads.data.pictures import OwnPictures
 
 __all__ = ["ImageFolder"]
 
@@ -28,19 +27,10 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(FileSource, HoldsOutTest):
-    path: str  # absolute, or relative to one of the folders searched
-    root: str | None = None  # part of the run key here: other folders hold other pictures
-    resize: int | None = None  # side in pixels; needed where the pictures differ in size
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.resize is not None and self.resize < 1:
-            raise ValueError(f"resize is {self.resize}; it must be at least 1 pixel")
-
+class ImageFolder(OwnPictures):
     def read(self) -> Published:
-        remedy = f"put the pictures into {self.path}/train/CLASS/ under one of these, or set root"
-        folder = self.find(f"{self.path}/train", remedy=remedy) / self.path
+        pictures = f"the pictures into {self.path}/train/CLASS/"
+        folder = self.find(f"{self.path}/train", put=pictures) / self.path
         classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
         if not classes:
             raise ValueError(f"{folder / 'train'} has no folders; it must have one for each class")

@@ -19,29 +19,19 @@ import pandas as pd
 from workloads.data.array_cache import cached_array
 from workloads.data.dataset import Published, Split
 from workloads.data.decoding import decode
-from workloads.data.folders import FileSource
-from workloads.data.held_out import HoldsOutTest
+from workloads.data.pictures import OwnPictures
 
 __all__ = ["ImageParquet"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageParquet(FileSource, HoldsOutTest):
-    path: str  # folder: absolute, or relative to one of the folders searched
-    root: str | None = None  # part of the run key here: other folders hold other pictures
+class ImageParquet(OwnPictures):
     image_column: str = "img"
     label_column: str = "label"
     classes: tuple[str, ...] = ()  # names by label; () takes 0 ... the largest training label
-    resize: int | None = None  # side in pixels; needed where the pictures differ in size
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.resize is not None and self.resize < 1:
-            raise ValueError(f"resize is {self.resize}; it must be at least 1 pixel")
 
     def read(self) -> Published:
-        remedy = f"put {self.path}/train*.parquet into one of these, or set root"
-        folder = self.find(self.path, remedy=remedy) / self.path
+        folder = self.find(self.path, put=f"the pictures into {self.path}/train*.parquet") / self.path
         parts = {name: sorted(folder.glob(f"{name}*.parquet")) for name in ("train", "test", "validation")}
         if not parts["train"]:
             raise ValueError(f"{folder} has no train*.parquet; there must be at least one")
