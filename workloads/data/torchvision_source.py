@@ -1,7 +1,7 @@
 """Reads the image sets that torchvision knows, in their publishers' formats; downloads only when asked to."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,10 +16,11 @@ class TorchvisionSource(FileSource, ABC):
 
     download: bool = field(default=False, metadata={"identity": False})  # where files are missing
     files: ClassVar[tuple[str, ...]]  # what torchvision needs, relative to one of the folders
+    opener: ClassVar[Callable[..., Any]]  # one of `torchvision.datasets`
 
-    @abstractmethod
     def open(self, folder: Path, *, train: bool, download: bool) -> Any:
         """torchvision's data set of one part."""
+        return type(self).opener(folder, train=train, download=download)
 
     @abstractmethod
     def rows(self, opened: Any) -> Split:
@@ -52,6 +53,12 @@ class TorchvisionSource(FileSource, ABC):
 
     def _target(self) -> Path:
         return self.folders()[0] if self.root else self.own_folder()
+
+
+def idx_files(folder: str) -> tuple[str, ...]:
+    """Pictures and labels of both parts as MNIST's publisher names them."""
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    return tuple(f"{folder}/raw/{part}-{kind}" for part in ("train", "t10k") for kind in kinds)
 
 
 @dataclass(frozen=True, kw_only=True)

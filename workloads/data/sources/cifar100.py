@@ -6,8 +6,6 @@ Reference: Krizhevsky, Learning multiple layers of features from tiny images, Un
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
 
 from torchvision import datasets
 
@@ -18,7 +16,5 @@ __all__ = ["Cifar100"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar100(PickledBatches):
-    files: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
-
-    def open(self, folder: Path, *, train: bool, download: bool) -> Any:
-        return datasets.CIFAR100(folder, train=train, download=download)
+    files = ("cifar-100-python",)
+    opener = datasets.CIFAR100

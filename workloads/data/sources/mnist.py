@@ -4,24 +4,15 @@ Reference: LeCun et al., Gradient-based learning applied to document recognition
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
 
 from torchvision import datasets
 
-from workloads.data.torchvision_source import GreyDigitsLike
+from workloads.data.torchvision_source import GreyDigitsLike, idx_files
 
 __all__ = ["Mnist"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(GreyDigitsLike):
-    files: ClassVar[tuple[str, ...]] = (
-        "MNIST/raw/train-images-idx3-ubyte",
-        "MNIST/raw/train-labels-idx1-ubyte",
-        "MNIST/raw/t10k-images-idx3-ubyte",
-        "MNIST/raw/t10k-labels-idx1-ubyte",
-    )
-
-    def open(self, folder: Path, *, train: bool, download: bool) -> Any:
-        return datasets.MNIST(folder, train=train, download=download)
+    files = idx_files("MNIST")
+    opener = datasets.MNIST
