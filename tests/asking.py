@@ -1,7 +1,8 @@
 """Asks objectives and methods outside a training."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from workloads.sparse.updater import Bench
 
 NO_BENCH = cast(Bench, None)
 """For the moments of methods that do not ask the network anything."""
+
+DENSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {"nm": {"keep": 4}}
+"""Settings with which a method keeps all weights, of those that do so by another field than `density`."""
 
 
 def question(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asking import DENSE_SETTINGS
 from torch import Tensor, nn
 
 from workloads.bench import NetworkBench
@@ -21,7 +22,7 @@ from workloads.sparse.updater import DropAndGrow, MaskUpdater, Moment, SparseSta
 FAMILY = "sparse.methods"
 REQUIRED = {"density": 0.3}  # a value for every field that some method leaves without a default
 SHAPES = {
-    "stem.weight": (8, 3, 3, 3),
+    "stem.weight": (8, 4, 3, 3),  # inputs come in fours, for methods that keep some of every four
     "zeta.weight": (16, 8, 3, 3),
     "alpha.weight": (32, 16, 1, 1),  # names are in no alphabetical order, as in real networks
     "head.weight": (10, 32),
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.parametrize("name", names(FAMILY))
 
 
 def build(name: str, **fields: Any) -> MaskUpdater:
-    """The method with its defaults, longer intervals shortened; its other fields as given, where it has them."""
+    """The method with its defaults but updates every `EVERY` steps or so; its other fields as given, where it has them."""
     method = find(FAMILY, name)
     own = {field.name: field for field in dataclasses.fields(method)}
     required = [key for key, field in own.items() if _has_no_default(field)]
@@ -41,6 +42,8 @@ def build(name: str, **fields: Any) -> MaskUpdater:
     if "schedule" in own and "schedule" not in fields and built.schedule.every > EVERY:  # type: ignore[attr-defined]
         often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
         built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
+    if "every" in own and "every" not in fields:
+        built = dataclasses.replace(built, every=EVERY)  # type: ignore[type-var]
     return built
 
 
@@ -67,7 +70,7 @@ def masked(weights: dict[str, Tensor], state: SparseState) -> dict[str, Tensor]:
 
 def moment(step: int, state: SparseState, **fields: Any) -> Moment:
     """What a training could be at a step: other weights and gradients at each, weights zero outside masks."""
-    weights = masked(tensors(step), state)
+    weights = fields.get("weights", masked(tensors(step), state))
     given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "bench": bench_at(weights)}
     return Moment(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
 
@@ -77,7 +80,7 @@ class Shaped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(4, 8, 3, padding=1, bias=False)
         self.zeta = nn.Conv2d(8, 16, 3, padding=1, bias=False)
         self.alpha = nn.Conv2d(16, 32, 1, bias=False)
         self.head = nn.Linear(32, 10, bias=False)
@@ -88,22 +91,24 @@ class Shaped(nn.Module):
 
 
 @cache
-def rows() -> DeviceSplit:
+def rows(device: torch.device) -> DeviceSplit:
     """Thirty images of ten classes."""
     draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (30, 3, 6, 6), dtype=np.uint8)
+    images = draws.integers(0, 256, (30, 4, 6, 6), dtype=np.uint8)
     split = Split(images=images, labels=np.arange(30) % 10, row_ids=np.arange(30))
-    return DeviceSplit(split, mean=(0.5,) * 3, std=(0.3,) * 3)
+    return DeviceSplit(split, mean=(0.5,) * 4, std=(0.3,) * 4, device=device)
 
 
 def bench_at(weights: dict[str, Tensor]) -> NetworkBench:
+    """Of a network with these weights, on their device."""
+    device = next(iter(weights.values())).device
     with torch.random.fork_rng(devices=[]):
-        network = Shaped()
+        network = Shaped().to(device)
     network.load_state_dict(weights)
     return NetworkBench(
         network=network,
         prober=Prober.of(network),
-        split=rows(),
+        split=rows(device),
         count_flops=lambda flops: None,
         forward_flops_per_row=0.0,
     )
@@ -126,7 +131,7 @@ def followed(method: MaskUpdater, state: SparseState, step: int) -> SparseState:
 
 def as_one_mapping(state: SparseState) -> dict[str, Tensor]:
     """The state as a checkpoint holds it: named tensors, in no order of ours."""
-    groups = {"mask": state.masks, "tensor": state.tensors}
+    groups = {"mask": state.masks, "tensor": state.tensors, "forward": state.forward}
     flat = {f"{group}/{name}": t.clone() for group, held in groups.items() for name, t in held.items()}
     return dict(sorted(flat.items()))
 
@@ -135,13 +140,20 @@ def from_one_mapping(flat: dict[str, Tensor]) -> SparseState:
     def group(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
 
-    return SparseState(masks=group("mask/"), tensors=group("tensor/"))
+    return SparseState(masks=group("mask/"), tensors=group("tensor/"), forward=group("forward/"))
 
 
 def assert_same(first: SparseState, second: SparseState) -> None:
     assert hash_masks(first.masks) == hash_masks(second.masks)
-    assert first.tensors.keys() == second.tensors.keys()
-    assert all(torch.equal(tensor, second.tensors[key]) for key, tensor in first.tensors.items())
+    assert hash_masks(first.forward) == hash_masks(second.forward)
+    for one, other in ((first.tensors, second.tensors), (first.revived, second.revived)):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+def num_used(state: SparseState) -> int:
+    """Weights that the network computes with, of layers with masks."""
+    return sum(active_per_layer(state.used).values())
 
 
 def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
@@ -159,41 +171,62 @@ def test_masks_cover_weights_with_booleans_of_their_shape(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
     for held in (state, advance(method, state, due_steps(method)[:1])):
-        assert held.masks.keys() <= SHAPES.keys()
-        for key, mask in held.masks.items():
+        assert held.used.keys() <= SHAPES.keys()
+        for key, mask in (*held.masks.items(), *held.forward.items()):
             assert mask.dtype == torch.bool
             assert mask.shape == SHAPES[key]
             assert mask.is_contiguous()
+
+
+def test_computes_with_no_weight_that_is_not_trained(name: str) -> None:
+    method = build(name)
+    state = method.start(tensors(0), generator=generator())
+    for held in (state, advance(method, state, due_steps(method)[:2])):
+        for key in held.masks.keys() & held.forward.keys():
+            assert not (held.forward[key] & ~held.masks[key]).any()
+
+
+def test_revives_only_weights_that_enter_a_mask(name: str) -> None:
+    method = build(name)
+    state = method.start(tensors(0), generator=generator())
+    assert not state.revived
+    for step in due_steps(method):
+        after = advance(method, state, [step])
+        for key, values in after.revived.items():
+            assert values.shape == SHAPES[key]
+            assert not values[~after.masks[key] | state.masks[key]].any()
+        state = after
 
 
 def test_ends_at_its_target_density_exactly(name: str) -> None:
     method = build(name)
     state = advance(method, method.start(tensors(0), generator=generator()), due_steps(method))
     num_weights = sum(torch.Size(shape).numel() for shape in SHAPES.values())
-    unmasked = sum(torch.Size(shape).numel() for key, shape in SHAPES.items() if key not in state.masks)
-    num_active = sum(active_per_layer(state.masks).values()) + unmasked
+    unmasked = sum(torch.Size(shape).numel() for key, shape in SHAPES.items() if key not in state.used)
+    num_active = num_used(state) + unmasked
     assert num_active == round(method.target_density * num_weights)
 
 
 def test_layers_kept_dense_have_no_mask_and_do_not_count(name: str) -> None:
     method = build(name, keep_dense=("first", "head"))
     state = advance(method, method.start(tensors(0), generator=generator()), due_steps(method))
-    if not state.masks:
+    if not state.used:
         return  # dense all over
-    assert state.masks.keys() == {"zeta.weight", "alpha.weight"}
+    assert state.used.keys() == {"zeta.weight", "alpha.weight"}
+    assert state.masks.keys() <= state.used.keys()
     expected = active_counts(
-        {key: SHAPES[key] for key in state.masks}, density=method.target_density, rule="erk"
+        {key: SHAPES[key] for key in state.used}, density=method.target_density, rule="erk"
     )
-    assert sum(active_per_layer(state.masks).values()) == sum(expected.values())
+    assert num_used(state) == sum(expected.values())
 
 
-def test_the_number_of_active_weights_never_rises(name: str) -> None:
+def test_the_number_of_active_weights_never_rises_but_back_to_what_it_was_at_the_start(name: str) -> None:
     method = build(name)
-    state = method.start(tensors(0), generator=generator())
+    state = first = method.start(tensors(0), generator=generator())
     for step in due_steps(method):
         after = advance(method, state, [step])
-        assert sum(active_per_layer(after.masks).values()) <= sum(active_per_layer(state.masks).values())
-        assert all(count > 0 for count in active_per_layer(after.masks).values())
+        assert num_used(after) <= num_used(state) or num_used(after) == num_used(first)
+        assert all(count > 0 for count in active_per_layer(after.used).values())
         state = after
 
 
@@ -239,6 +272,7 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
         untouched = moment(step, state)
         assert all(torch.equal(now.weights[key], untouched.weights[key]) for key in SHAPES)
         assert all(torch.equal(now.gradients[key], untouched.gradients[key]) for key in SHAPES)
+        assert all(torch.equal(now.bench.weights[key], untouched.weights[key]) for key in SHAPES)
         state = after
 
 
@@ -265,9 +299,10 @@ def test_a_state_saved_and_restored_goes_on_the_same(name: str) -> None:
 
 
 def test_density_one_is_dense_training(name: str) -> None:
-    method = build(name, density=1.0)
+    method = build(name, **DENSE_SETTINGS.get(name, {"density": 1.0}))
     state = method.start(tensors(0), generator=generator())
-    assert all(bool(mask.all()) for mask in state.masks.values())
+    assert method.target_density == 1
+    assert all(bool(mask.all()) for mask in state.used.values())
     assert due_steps(method) == []
 
 
@@ -284,11 +319,15 @@ def test_nothing_is_due_where_nothing_can_move(name: str) -> None:
 def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
-    orders = {key: torch.randperm(shape[0], generator=generator(5)) for key, shape in SHAPES.items()}
+    orders = channel_orders()
 
     def permuted(held: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is named after a weight moves with it: `visits/zeta.weight` as `zeta.weight` does."""
-        return {key: tensor[orders[key.rpartition("/")[2]]] for key, tensor in held.items()}
+        moved = {}
+        for key, tensor in held.items():
+            outputs, inputs = orders[key.rpartition("/")[2]]
+            moved[key] = tensor[outputs][:, inputs]
+        return moved
 
     for step in due_steps(method):
         state = followed(method, state, step)
@@ -297,11 +336,30 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
         if not torch.equal(draws.get_state(), generator(step).get_state()):
             return  # random by design: the same in distribution only
         there = dataclasses.replace(
-            now, weights=permuted(dict(now.weights)), gradients=permuted(dict(now.gradients))
+            now,
+            weights=permuted(dict(now.weights)),
+            gradients=permuted(dict(now.gradients)),
+            bench=bench_at(permuted(dict(now.weights))),
         )
-        moved = method.update(SparseState(permuted(state.masks), permuted(state.tensors)), there)
+        before = SparseState(permuted(state.masks), permuted(state.tensors), permuted(state.forward))
+        moved = method.update(before, there)
         assert hash_masks(moved.masks) == hash_masks(permuted(after.masks))
+        assert hash_masks(moved.forward) == hash_masks(permuted(after.forward))
         state = after
+
+
+def channel_orders() -> dict[str, tuple[Tensor, Tensor]]:
+    """New orders of every layer's outputs and inputs: the network stays the same function, fours of channels stay together."""
+    draws, orders = generator(5), {}
+    inputs = torch.arange(SHAPES["stem.weight"][1])  # of the images
+    for key, shape in SHAPES.items():
+        fours = torch.arange(shape[0] // 4 * 4).reshape(-1, 4)
+        fours = fours[torch.randperm(len(fours), generator=draws)]
+        fours = torch.stack([four[torch.randperm(4, generator=draws)] for four in fours])
+        outputs = torch.cat([fours.flatten(), torch.arange(fours.numel(), shape[0])])
+        orders[key] = outputs, inputs
+        inputs = outputs
+    return orders
 
 
 def test_reads_gradients_only_if_it_says_so(name: str) -> None:
@@ -361,7 +419,9 @@ def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
             weights=there(dict(now.weights)),
             gradients=there(dict(now.gradients)),
             generator=generator(step),
+            bench=bench_at(there(dict(now.weights))),
         )
         here, gpu = method.update(here, now), method.update(gpu, away)
-        assert all(mask.is_cuda for mask in gpu.masks.values())
+        assert all(mask.is_cuda for mask in gpu.used.values())
     assert hash_masks(here.masks) == hash_masks(gpu.masks)
+    assert hash_masks(here.forward) == hash_masks(gpu.forward)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from asking import DENSE_SETTINGS
 from torch import Tensor, nn
 
+from workloads.bench import NetworkBench
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import Augmentation
 from workloads.data.dataset import Dataset
@@ -20,8 +22,8 @@ from workloads.optimizers.adamw import AdamW
 from workloads.optimizers.sgd import SGD
 from workloads.plugins import find, names
 from workloads.recipe import Budget, Recipe
-from workloads.slots import OptimizerBuilder
-from workloads.sparse.updater import DropAndGrow, MaskUpdater
+from workloads.slots import OptimizerBuilder, Tensors
+from workloads.sparse.updater import DropAndGrow, MaskUpdater, SparseState
 from workloads.workload import Context, Outcome, Progress
 
 FAMILY = "sparse.methods"
@@ -65,7 +67,14 @@ def build(name: str, **fields: Any) -> MaskUpdater:
     if "schedule" in own and "schedule" not in fields:
         often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
         built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
+    if "every" in own and "every" not in fields:
+        built = dataclasses.replace(built, every=min(built.every, EVERY))  # type: ignore[attr-defined,type-var]
     return built
+
+
+def recipe_of(optimizer: Any = OPTIMIZERS["momentum"], **budget: Any) -> Recipe:
+    options = {"steps": NUM_STEPS, "batch_size": 16, "checkpoint_every_s": 1e9} | budget
+    return Recipe(budget=Budget(**options), optimizer=optimizer, augment=Augmentation(pad=1, flip=True))
 
 
 def run(
@@ -74,11 +83,11 @@ def run(
     *,
     optimizer: Any = OPTIMIZERS["momentum"],
     keep: int = 2,
+    like: MaskUpdater | None = None,
     **budget: Any,
 ) -> list[Progress]:
-    """A whole training, or what is left of it by the folder's checkpoints."""
-    options = {"steps": NUM_STEPS, "batch_size": 16, "checkpoint_every_s": 1e9} | budget
-    recipe = Recipe(budget=Budget(**options), optimizer=optimizer, augment=Augmentation(pad=1, flip=True))
+    """A whole training, or what is left of it by the folder's checkpoints; `like`: a method whose recipe it has."""
+    recipe = (like or method).complete(recipe_of(optimizer, **budget))
     context = Context(checkpoints=CheckpointFolder(folder, keep=keep))
     return list(train(recipe, model=DrawingNetwork(), method=method, data=digits(), seed=3, context=context))
 
@@ -142,11 +151,7 @@ def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
 @pytest.mark.parametrize("name", METHODS)
 def test_a_training_dropped_at_an_evaluation_goes_on_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     whole = run(build(name), tmp_path / "whole")
-    recipe = Recipe(
-        budget=Budget(steps=NUM_STEPS, batch_size=16, checkpoint_every_s=0),
-        optimizer=OPTIMIZERS["momentum"],
-        augment=Augmentation(pad=1, flip=True),
-    )
+    recipe = recipe_of(checkpoint_every_s=0)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "dropped"))
     going = train(recipe, model=DrawingNetwork(), method=build(name), data=digits(), seed=3, context=context)
     next(going)
@@ -188,9 +193,20 @@ def test_weights_and_optimizer_state_are_zero_outside_masks_after_every_step(
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_finished_network_is_zero_outside_the_masks_it_comes_with(name: str, tmp_path: Path) -> None:
+    finished = outcome(run(build(name), tmp_path / "run"))
+    assert finished.masks or name == "dense"
+    assert all(not finished.weights[key][~mask].any() for key, mask in finished.masks.items())
+    assert finished.num_active == finished.num_parameters - sum(
+        int((~mask).sum()) for mask in finished.masks.values()
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_density_one_trains_as_dense_does_bit_for_bit(name: str, tmp_path: Path) -> None:
-    dense = outcome(run(build("dense"), tmp_path / "dense"))
-    full = outcome(run(build(name, density=1.0), tmp_path / "full"))
+    method = build(name, **DENSE_SETTINGS.get(name, {"density": 1.0}))
+    dense = outcome(run(build("dense"), tmp_path / "dense", like=method))
+    full = outcome(run(method, tmp_path / "full"))
     assert_same_tensors(dense.weights, full.weights)
     assert full.train_flops == dense.train_flops
     assert full.num_active == full.num_parameters
@@ -207,7 +223,8 @@ def test_masks_that_may_not_move_train_as_static_ones_do(name: str, frozen: str,
         if frozen == "drop_fraction"
         else dataclasses.replace(method, schedule=dataclasses.replace(method.schedule, until=0.0))
     )
-    assert_same_outcome(run(build("static"), tmp_path / "static"), run(still, tmp_path / "still"))
+    static = run(build("static"), tmp_path / "static", like=still)
+    assert_same_outcome(static, run(still, tmp_path / "still"))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -216,40 +233,81 @@ def test_explored_is_the_share_of_weights_active_in_any_step(name: str, tmp_path
     folder = tmp_path / "all"
     progress = run(method, folder, keep=NUM_STEPS, checkpoint_every_s=0, evaluate_every=0)
     finished = outcome(progress)
-    sizes = {key: t.numel() for key, t in finished.weights.items() if key.endswith("weight") and t.ndim == 2}
-    seen = dict(_masks_before(1, method, folder, finished))  # of step 0 itself, if it updated masks
+    sizes = sizes_of(finished)
+    seen = dict(_state_before(1, method, folder, finished).used)  # of step 0 itself, if it updated masks
     for step in range(2, NUM_STEPS):
-        for key, mask in _masks_before(step, method, folder, finished).items():
+        for key, mask in _state_before(step, method, folder, finished).used.items():
             seen[key] = seen[key] | mask
     seen = {key: seen[key] | mask for key, mask in finished.masks.items()}
-    expected = sum(int(seen[key].sum()) if key in seen else size for key, size in sizes.items())
     (explored,) = [m.value for m in progress[-1].metrics if (m.split, m.name) == ("train", "explored")]
-    assert explored == pytest.approx(expected / sum(sizes.values()), rel=1e-12)
+    assert explored == pytest.approx(num_active(seen, sizes) / sum(sizes.values()), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_counted_flops_follow_from_the_masks_of_every_step(name: str, tmp_path: Path) -> None:
+def test_counted_flops_follow_from_the_masks_of_every_step(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = build(name)
     folder = tmp_path / "all"
+    asked, counted = watch_the_bench(monkeypatch)
     finished = outcome(run(method, folder, keep=NUM_STEPS, checkpoint_every_s=0))
-    dense = {key: t.numel() for key, t in finished.weights.items() if key.endswith("weight") and t.ndim == 2}
-    expected = 0.0
+    sizes = sizes_of(finished)
+    rows = 0.0  # times weights that they meet
     for step in range(NUM_STEPS):
-        before = _masks_before(step, method, folder, finished)
-        active = sum(int(before[key].sum()) if key in before else size for key, size in dense.items())
+        before = _state_before(step, method, folder, finished)
         grows = method.is_due(step, num_steps=NUM_STEPS) and method.grows_by_gradient
-        of_weights = sum(dense.values()) if grows or method.follows_gradient else active
-        expected += 16 * 2 * (active + active + of_weights)  # rows, multiply-add, forward + two backward
-    assert finished.train_flops == pytest.approx(expected, rel=1e-12)
+        trained = {} if grows or method.follows_gradient else before.masks
+        forward = num_active(before.used, sizes)
+        backward = forward + num_active(trained, sizes)
+        rows += 16 * (forward + backward)
+    rows += sum(counted) * sum(sizes.values())  # what the method asked beside the steps
+    if (
+        method.complete(recipe_of()).average.begin < 1
+    ):  # an epoch's forward passes, for statistics of the mean
+        rows += 6 * 16 * num_active(before.used, sizes)
+    assert finished.train_flops == pytest.approx(2 * rows, rel=1e-12)  # multiply and add
+    assert sum(counted) >= sum(asked)
 
 
-def _masks_before(step: int, method: MaskUpdater, folder: Path, finished: Outcome) -> dict[str, Tensor]:
+def sizes_of(finished: Outcome) -> dict[str, int]:
+    """Numbers of the prunable weights."""
+    return {key: t.numel() for key, t in finished.weights.items() if key.endswith("weight") and t.ndim == 2}
+
+
+def num_active(masks: Tensors, sizes: Mapping[str, int]) -> int:
+    return sum(int(masks[key].sum()) if key in masks else size for key, size in sizes.items())
+
+
+def watch_the_bench(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[float]]:
+    """Rows that a method lets through the network beside the steps, and forward passes of a row that it counts for it."""
+    asked: list[int] = []
+    counted: list[float] = []
+    logits, count = NetworkBench.logits, NetworkBench.count
+
+    def watched_logits(bench: NetworkBench, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
+        asked.append(len(images))
+        return logits(bench, weights, images, training=training)
+
+    def watched_count(bench: NetworkBench, forwards: float, rows: int) -> None:
+        counted.append(forwards * rows)
+        count(bench, forwards, rows)
+
+    monkeypatch.setattr(NetworkBench, "logits", watched_logits)
+    monkeypatch.setattr(NetworkBench, "count", watched_count)
+    return asked, counted
+
+
+def _state_before(step: int, method: MaskUpdater, folder: Path, finished: Outcome) -> SparseState:
     """Masks at the start of a step: of the checkpoint after the step before, or the method's first ones."""
     if step == 0:
         shapes = {key: torch.randn(finished.weights[key].shape) for key in finished.masks}
-        return method.start(shapes, generator=torch.Generator().manual_seed(0)).masks  # counts, not places
+        return method.start(shapes, generator=torch.Generator().manual_seed(0))  # counts, not places
     alone = folder.parent / f"before-{step}"
     shutil.copytree(folder / f"step-{step:09d}", alone / f"step-{step:09d}")
     saved = CheckpointFolder(alone).load(torch.device("cpu"))
     assert saved is not None
-    return {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}
+
+    def group(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)}
+
+    return SparseState(group("mask/"), forward=group("forward/"))
