@@ -1,6 +1,6 @@
 """How a network is trained, as data: the tables of a spec that every training job has."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
 from workloads.averaging import Averaging
@@ -77,3 +77,16 @@ class Recipe:
     augment: Augmentation = Augmentation()
     weight_dropout: WeightDropout = field(default=WeightDropout(), metadata=NEUTRAL_BY_DEFAULT)
     average: Averaging = field(default=Averaging(), metadata=NEUTRAL_BY_DEFAULT)
+
+
+def completed(recipe: Recipe, **slots: object) -> Recipe:
+    """The recipe with these fields filled in, for a method that brings them.
+
+    Raises `ValueError`, naming the field, where one holds neither its default nor what the method brings.
+    """
+    defaults = {f.name: f.default for f in fields(Recipe)}
+    for name, brought in slots.items():
+        found = getattr(recipe, name)
+        if found not in (defaults[name], brought):
+            raise ValueError(f"{name} is {found}, but the method brings {brought}; leave it out, or choose a method without one")
+    return replace(recipe, **slots)  # type: ignore[arg-type]

@@ -241,3 +241,26 @@ class DropAndGrow(RandomStart, ABC):
     @abstractmethod
     def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
         """Scores of one layer's weights, of its shape: the inactive ones with the largest are grown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenGrowth(DropAndGrow):
+    """Grows as SET or as RigL does, whichever the spec says."""
+
+    growth: Literal["random", "gradient"] = "gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.growth not in ("random", "gradient"):
+            raise ValueError(f"growth is {self.growth!r}; it must be random or gradient")
+
+    @property
+    def grows_by_gradient(self) -> bool:  # type: ignore[override]  # of the class elsewhere, of a field here
+        """Only where growth says so."""
+        return self.growth == "gradient"
+
+    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+        """Magnitude of the dense gradient, or zeros: then all candidates tie, and ties are broken at random."""
+        if self.growth == "gradient":
+            return moment.gradients[name].abs()
+        return torch.zeros_like(moment.weights[name])

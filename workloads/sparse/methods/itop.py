@@ -9,39 +9,16 @@ Here the update comes before that step, in published code after it.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
-from torch import Tensor
 
 from workloads.sparse.schedules import LastingSchedule
-from workloads.sparse.updater import DropAndGrow, Moment, SparseState
+from workloads.sparse.updater import ChosenGrowth
 
 __all__ = ["ITOP"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ITOP(DropAndGrow):
-    """SET or RigL with exploration that lasts."""
+class ITOP(ChosenGrowth):
+    """SET or RigL with exploration that lasts: `growth: random` is SET-ITOP, `gradient` RigL-ITOP."""
 
     drop_fraction: float = 0.5
     schedule: LastingSchedule = field(default_factory=lambda: LastingSchedule(every=4000))
-    growth: Literal["random", "gradient"] = "gradient"  # random: SET-ITOP; gradient: RigL-ITOP
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.growth not in ("random", "gradient"):
-            raise ValueError(f"growth is {self.growth!r}; it must be random or gradient")
-
-    @property
-    def grows_by_gradient(self) -> bool:  # type: ignore[override]  # of the class elsewhere, of a field here
-        """Only where growth says so."""
-        return self.growth == "gradient"
-
-    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
-        """Magnitude of the dense gradient, or zeros: then all candidates tie, and ties are broken at random."""
-        return (
-            moment.gradients[name].abs()
-            if self.growth == "gradient"
-            else torch.zeros_like(moment.weights[name])
-        )

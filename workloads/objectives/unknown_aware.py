@@ -1,0 +1,81 @@
+"""Cross-entropy with one output more, for "unknown", that wrong samples may move their probability to (MOON's loss).
+
+Reference: Lei et al. 2024, Embracing the Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
+
+Rebuilt from the released code; the paper's text was not at hand. "Unknown" is never a label. With p the softmax over
+all K + 1 outputs, h = -log p[label] and u = p[unknown], a sample weighs 1 where the largest of all outputs is its label's,
+and 1 + a / (1 + a u) elsewhere; nothing is detached, so a wrong sample lowers its weight by raising u. That pays where h is
+large: above 2 for a = 1 and above 14 for a = 0.3, at small u.
+
+a is 0 in the first epochs. Then it begins at 1/64 of the mean of (1 - u) h seen so far, an exponential moving average over
+steps, and rises by equal amounts, once an epoch, to `weight` in the last one. It begins no higher than `weight`, so that
+0 is cross-entropy over K + 1 outputs; the released code would begin above it there.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from workloads.slots import Question, Tensors
+
+__all__ = ["UnknownAware"]
+
+UNSEEN = -1.0  # the moving average before its first value, which is never negative
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownAware:
+    """`weight` and `rate` as in the released code's README and defaults, `warm_epochs` too."""
+
+    num_extra: ClassVar[int] = 1
+
+    weight: float = 1.0  # a of the last epoch; 0: cross-entropy over K + 1 outputs
+    warm_epochs: int = 5  # of cross-entropy, at the start; all of a shorter budget
+    divisor: float = 64.0  # of the moving average, for the first a
+    rate: float = 0.05  # share of the newest step in the moving average, in (0, 1]
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"weight is {self.weight}; it must be 0 or more")
+        if self.warm_epochs < 1:
+            raise ValueError(f"warm_epochs is {self.warm_epochs}; it must be 1 or more: the first a is made of their losses")
+        if not self.divisor > 0:
+            raise ValueError(f"divisor is {self.divisor}; it must be above 0")
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate is {self.rate}; it must lie in (0, 1]")
+
+    @property
+    def extra_forwards(self) -> float:
+        """None."""
+        return 0.0
+
+    def start(self) -> Tensors:
+        """a and the moving average."""
+        return {"unknown_weight": torch.zeros(()), "known_loss": torch.tensor(UNSEEN)}
+
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int) -> Tensors:
+        """Raises a where this epoch is to."""
+        if epoch < self.warm_epochs:
+            return memory
+        a, last = memory["unknown_weight"], torch.full_like(memory["unknown_weight"], self.weight)
+        if epoch == num_epochs - 1:
+            raised = last
+        elif epoch == self.warm_epochs:
+            raised = (memory["known_loss"] / self.divisor).clamp(max=self.weight)
+        else:
+            raised = a + (last - a) / (num_epochs - epoch)  # of what is left, over the raises that are left
+        return {**memory, "unknown_weight": raised}
+
+    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+        """Mean over the batch, in nats."""
+        log_p = functional.log_softmax(question.network(question.images), dim=1)  # (B, K + 1)
+        h = functional.nll_loss(log_p, question.labels, reduction="none")
+        u = log_p[:, -1].exp()
+        a = question.memory["unknown_weight"]
+        right = log_p.argmax(dim=1) == question.labels
+        value = (h * torch.where(right, 1.0, 1 + a / (1 + a * u))).mean()
+        seen, now = question.memory["known_loss"], ((1 - u) * h).mean().detach().float()
+        return value, {**question.memory, "known_loss": torch.where(seen < 0, now, seen.lerp(now, self.rate))}
