@@ -51,7 +51,7 @@ class Lines:
             return
         line = headline(monitor)
         if line != self._last_line or now - self._last_at >= LINE_EVERY_S:
-            left = f", {duration(monitor.seconds_left())} left" if monitor.running else ""
+            left = _left(monitor) if monitor.running else ""
             self._console.print(f"{line}{left}", markup=False, highlight=False, soft_wrap=True)
             self._last_line, self._last_at = line, now
 
@@ -73,7 +73,7 @@ def picture(monitor: Monitor) -> RenderableType:
     head.add_row(
         ProgressBar(total=max(1, monitor.total), completed=monitor.done, width=30),
         Text(headline(monitor)),
-        Text(f"{duration(monitor.elapsed_s())} gone, {duration(monitor.seconds_left())} left", style="dim"),
+        Text(f"{duration(monitor.elapsed_s())} gone{_left(monitor)}", style="dim"),
     )
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("run", "job", "step", BEST_BY):
@@ -88,9 +88,16 @@ def picture(monitor: Monitor) -> RenderableType:
     return Group(head, rows)
 
 
+def _left(monitor: Monitor) -> str:
+    """Nothing where the jobs left will not be run."""
+    return "" if monitor.stopping else f", {duration(monitor.seconds_left())} left"
+
+
 def headline(monitor: Monitor) -> str:
     """`12/27 done, 2 running, 1 failed, best val/accuracy 0.9861 (mlp rigl density=0.2 seed=1)`."""
     parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
+    if monitor.stopping:
+        parts.append("stopping")
     for status in (Status.FAILED, Status.INTERRUPTED):
         if count := monitor.count(status):
             parts.append(f"{count} {status.value.lower()}")

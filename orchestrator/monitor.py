@@ -20,7 +20,10 @@ class Failure:
 
 @dataclass
 class Monitor:
-    """Counts and the newest report of every running trial. `total` includes the jobs `already` finished."""
+    """Counts and the newest report of every running trial. `total` includes the jobs `already` finished.
+
+    `stopping` is set from when the study was asked to end.
+    """
 
     total: int
     already: int
@@ -29,6 +32,7 @@ class Monitor:
     labels: dict[str, str] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     best: tuple[float, str] | None = None
+    stopping: bool = False
     started: float = field(default_factory=time.monotonic)
 
     def expect(self, orders: list[Order]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,14 +82,13 @@ def run(
     if not orders:
         return results
     monitor = Monitor(total=len(resolved.jobs), already=plan.counts()["completed"])
-    shown = display or Silent()
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
         write_plan(folder, [job.key for job in resolved.jobs])
         jobs = [order.job for order in orders]
         data = load_data(jobs)
         check_jobs(jobs, data, origin=resolved.name)
-        work = _Work(plan, monitor, stop, lambda: shown.show(monitor), fail_fast, data)
+        work = _Work(plan, monitor, stop, display or Silent(), fail_fast, data)
         if local:
             _run_in_process(orders, work)
         else:
@@ -107,9 +106,14 @@ class _Work:
     plan: Plan
     monitor: Monitor
     stop: StopRequest
-    show: Callable[[], None]
+    display: Display
     fail_fast: bool
     data: Mapping[Source, Dataset]
+
+    def show(self) -> None:
+        """As things stand."""
+        self.monitor.stopping = self.stop.requested
+        self.display.show(self.monitor)
 
     def arguments(self) -> dict[str, Any]:
         """Of `run_local` and `run_study` alike."""
