@@ -80,6 +80,8 @@ def reset_numerics(*, threads: int) -> None:
     torch.autograd.set_detect_anomaly(False)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.allow_tf32 = True  # torch's default; the precision above is of matrix products only
+    torch.backends.cudnn.enabled = True
     for device in ("cpu", "cuda"):
         torch.set_autocast_enabled(device, False)
     torch.clear_autocast_cache()

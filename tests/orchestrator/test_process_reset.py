@@ -49,6 +49,9 @@ def dirty(folder):
     torch.autograd.set_detect_anomaly(True)
     torch.set_autocast_enabled("cpu", True)
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = not torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.enabled = False
     os.environ["PRUNEYARD_DATA"] = "/nowhere"
     os.environ["LEFT_BEHIND"] = "1"
     del os.environ["TO_BE_KEPT"]
@@ -62,6 +65,8 @@ os.makedirs(f"{scratch}/elsewhere")
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 pristine, here = Pristine.here(), os.getcwd()
+CUDNN = ("benchmark", "deterministic", "allow_tf32", "enabled")
+cudnn = [getattr(torch.backends.cudnn, name) for name in CUDNN]
 fresh = digest(f"{scratch}/fresh")
 dirty(f"{scratch}/elsewhere")
 pristine.restore(threads=1)
@@ -71,6 +76,7 @@ assert "LEFT_BEHIND" not in os.environ and os.environ.get("PRUNEYARD_DATA") == d
 assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
 assert not torch.is_autocast_enabled("cpu") and not torch.are_deterministic_algorithms_enabled()
 assert torch.get_float32_matmul_precision() == "highest" and not torch.is_anomaly_enabled()
+assert [getattr(torch.backends.cudnn, name) for name in CUDNN] == cudnn
 assert str(torch.zeros(1).device) == "cpu"
 assert np.geterr() == {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 first = (random.random(), np.random.rand(), float(torch.rand(1)))
