@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from orchestrator.decode import encode
@@ -51,5 +52,12 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             yield from differences(old.get(name, NOT_SET), new.get(name, NOT_SET), f"{key}.{name}" if key else name)
+    elif _are_tables(old) and _are_tables(new):
+        for place, (before, after) in enumerate(zip_longest(old, new, fillvalue=NOT_SET)):
+            yield from differences(before, after, f"{key}[{place}]")
     elif old != new:
         yield key, old, new
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)

@@ -52,7 +52,7 @@ def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
         data = load_data(jobs)
     except UsageError as error:
         if isinstance(error.__cause__, DataNotFoundError):
-            return None, str(error.__cause__)
+            return None, str(error)
         raise
     check_jobs(jobs, data, origin=plan.spec.name)
     return estimate(jobs, data, slots=slots), None
@@ -92,7 +92,7 @@ def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
     console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
     if missing_data is not None:
-        console.print(f"data: {missing_data}", markup=False, soft_wrap=True)
+        console.print(missing_data, markup=False, soft_wrap=True)
     elif cost is not None and cost.dense_flops:
         console.print(
             f"left: {amount(cost.dense_flops, 'FLOP')} of training, roughly {duration(cost.seconds)} "

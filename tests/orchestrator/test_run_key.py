@@ -222,4 +222,10 @@ def test_differences_are_told_leaf_by_leaf() -> None:
     assert list(differences({"a": 1}, {"b": {"c": 2}})) == [("a", 1, NOT_SET), ("b", NOT_SET, {"c": 2})]
     assert f"{NOT_SET!r} there" == "not set there"
     assert list(differences({"a": None}, {})) == [("a", None, NOT_SET)]
+    sets = [{"name": "noise", "seed": 0}, {"name": "mnist"}]
+    assert list(differences({"u": sets}, {"u": [{"name": "noise", "seed": 1}]})) == [
+        ("u[0].seed", 0, 1),
+        ("u[1]", {"name": "mnist"}, NOT_SET),
+    ]
+    assert list(differences({"u": [1, 2]}, {"u": [1, 3]})) == [("u", [1, 2], [1, 3])]
     assert list(differences(encode(old.workload), old.resolved)) == []
