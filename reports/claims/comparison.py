@@ -86,7 +86,7 @@ def _is_list(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "none"
+        return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_list(value):

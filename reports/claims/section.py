@@ -120,7 +120,7 @@ def _split(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
 
 
 def _beside_table(pairs: Sequence[_Pair], study: Study) -> Table:
-    headers = ["cell", "measure", "ours", "seeds", "reported", "source", "verdict"]
+    headers = ["cell", "on test", "ours", "seeds", "reported", "source", "verdict"]
     names_method = "method" in study.varying
     rows = [_beside_row(pair, "" if names_method else pair.claim.method) for pair in pairs]
     return Table(headers=headers, num_labels=2, rows=rows, texts=(5, 6))
@@ -131,7 +131,7 @@ def _beside_row(pair: _Pair, method: str) -> list[Value]:
     found = pair.verdict
     return [
         Value(text=" · ".join(dict.fromkeys(text for text in (method, str(pair.cell["label"])) if text))),
-        Value(text=f"test {pair.claim.metric}"),
+        Value(text=pair.claim.metric),
         Value(text=text, half=half),
         Value(text=str(pair.ours.num)),
         _reported(pair.claim),

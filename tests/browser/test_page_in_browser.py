@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_up_study import write_study
+from made_up_study import metric, record, write_study
 
+from reports.layout import RunFolder
 from reports.page import write_page
+from reports.store import Store
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -153,3 +156,53 @@ def test_the_pointer_gets_an_answer(browser, page):
     text = browser.find_element("css selector", "#vg-tooltip-element").text
     assert "test accuracy" in text
     assert "seeds" in text
+
+
+@pytest.fixture(scope="module")
+def wide_page(tmp_path_factory):
+    """A study that differs in so many settings that its summary is wider than a window."""
+    folder = tmp_path_factory.mktemp("wide")
+    for number in range(6):
+        settings = {f"setting_number_{place}": number * place for place in range(1, 13)}
+        spec = json.dumps({"optimizer": {"name": ("sgd", "adamw")[number % 2], **settings}})
+        rows = [metric(0.5 + number / 100, name=name) for name in ("accuracy", "nll", "brier", "ece")]
+        Store(RunFolder(folder)).write(record(f"k{number}", spec_json=spec), rows, [])
+    return write_page([folder], folder / "report.html")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_wide_summary_scrolls_in_its_box_with_its_first_columns_in_sight(browser, wide_page, width):
+    show(browser, wide_page, width=width)
+    box = "document.querySelector('#summary .scroll')"
+    assert browser.execute_script(f"return {box}.scrollWidth > {box}.clientWidth + 500")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    lefts = f"return [...{box}.querySelectorAll('tbody tr:first-child > *')].map(e => e.getBoundingClientRect().left)"
+    before = browser.execute_script(lefts)
+    browser.execute_script(f"{box}.scrollLeft = 500")
+    after = browser.execute_script(lefts)
+    num_kept = sum(abs(one - two) < 1 for one, two in zip(before, after, strict=True))
+    assert num_kept >= (2 if width == 1200 else 1)
+    assert after[-1] == pytest.approx(before[-1] - 500)
+    edge = f"const e = {box}.querySelector('tbody tr').children[{num_kept - 1}].getBoundingClientRect();"
+    on_top = browser.execute_script(
+        f"{edge} return document.elementFromPoint(e.right - 3, e.top + 3).cellIndex"
+    )
+    assert on_top == num_kept - 1
+
+
+def test_papers_numbers_are_folded_on_screen_and_open_in_print(browser, page):
+    show(browser, page, width=1280)
+    shown = "const t = document.querySelector('#claims details table'); return t.checkVisibility()"
+    shown += " && t.getBoundingClientRect().height > 100"
+    assert not browser.execute_script(shown)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.execute_script(shown)
+
+
+def test_papers_numbers_open_without_scripts(page, tmp_path):
+    with open_browser(tmp_path / "profile", scripts=False) as browser:
+        browser.get(page.as_uri())
+        table = browser.find_element("css selector", "#claims details table")
+        assert not table.is_displayed()
+        browser.find_element("css selector", "#claims summary").send_keys(Keys.ENTER)
+        assert table.is_displayed()

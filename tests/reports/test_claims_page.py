@@ -58,10 +58,10 @@ def test_a_repetition_of_the_paper_is_reached_or_missed(tmp_path):
     write_runs(tmp_path, [0.905, 0.906, 0.904], density=0.05)
     text, _ = section(tmp_path)
     assert (
-        "density 0.1 test accuracy 0.9297 ± 0.0038 3 0.929 Evci et al. 2020, arXiv 1911.11134 [I] "
+        "density 0.1 accuracy 0.9297 ± 0.0038 3 0.929 Evci et al. 2020, arXiv 1911.11134 [I] "
         "issue on the numbers of the CIFAR-10 figure reached"
     ) in text
-    assert "density 0.05 test accuracy 0.9050 ± 0.0025 3 0.918 Evci et al. 2020" in text
+    assert "density 0.05 accuracy 0.9050 ± 0.0025 3 0.918 Evci et al. 2020" in text
     assert text.count(" reached") == 1
     assert text.count(" missed ") == 1
 
