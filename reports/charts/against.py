@@ -36,7 +36,7 @@ def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     for field, group in points.groupby("field", sort=False):
         dense = table[is_dense & (table["field"] == field)]
         if group[x].nunique() == 1:
-            chart = _rows(group, dense, measure=measure, styles=styles)
+            chart = _rows(group, dense, place=_place(x, group[x]), measure=measure, styles=styles)
         else:
             chart = _chart(group, dense, x=x, x_title=title, measure=measure, styles=styles)
         plots.append(Plot(title=str(field), words=_words(measure, x, pd.concat([dense, group])), chart=chart))
@@ -52,13 +52,14 @@ def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
 
 def _title(measure: str, x: str, values: pd.Series[float]) -> str:
     name = marks.words(measure).capitalize()
-    if values.nunique() != 1:
-        return f"{name} against {'images per class' if x == 'ipc' else x}"
-    return (
-        f"{name} at {values.iloc[0]:g} images per class"
-        if x == "ipc"
-        else f"{name} at density {values.iloc[0]:g}"
-    )
+    if values.nunique() == 1:
+        return f"{name} {_place(x, values)}"
+    return f"{name} against {'images per class' if x == 'ipc' else x}"
+
+
+def _place(x: str, values: pd.Series[float]) -> str:
+    """The one value that all points have."""
+    return f"at {values.iloc[0]:g} images per class" if x == "ipc" else f"at density {values.iloc[0]:g}"
 
 
 def _words(measure: str, x: str, table: pd.DataFrame) -> str:
@@ -93,12 +94,15 @@ def _chart(
     return alt.layer(*layers).properties(height=340)
 
 
-def _rows(points: pd.DataFrame, dense: pd.DataFrame, *, measure: str, styles: marks.Styles) -> Chart:
+def _rows(
+    points: pd.DataFrame, dense: pd.DataFrame, *, place: str, measure: str, styles: marks.Styles
+) -> Chart:
     """One row per series, the measure along x."""
+    title = f"{marks.words(measure)} {place}"
     domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
     scale = alt.Scale(domain=list(domain), nice=False)
-    across = alt.X("mean:Q", title=marks.words(measure), scale=scale)
-    span = {"x": alt.X("low:Q", title=marks.words(measure)), "x2": alt.X2("high:Q")}
+    across = alt.X("mean:Q", title=title, scale=scale)
+    span = {"x": alt.X("low:Q", title=title), "x2": alt.X2("high:Q")}
     names = [name for name in styles if name in set(points["series"])]
     axis = alt.Axis(grid=True, domain=False, ticks=False, labelLimit=200, labelOverlap=False)
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(

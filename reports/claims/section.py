@@ -16,7 +16,7 @@ from reports.claims.comparison import agree, differences
 from reports.claims.reading import packaged_claims
 from reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
 from reports.series import NUM_BINS
-from reports.study import Study
+from reports.study import DENSE, Study
 from reports.tables import Table, Value
 
 MAX_BESIDE = 2
@@ -85,10 +85,14 @@ def _names(study: Study, specs: Mapping[int, Mapping[str, Any]]) -> set[str]:
 
 def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]]) -> Iterator[_Pair]:
     """Every claim with each cell on the same data, model, method and density, where the cell has the measure."""
-    for _, cell in study.cells.iterrows():
-        for claim in claims.values:
+    by_setting: dict[tuple[str, str, str], list[Claim]] = {}
+    for claim in claims.values:
+        by_setting.setdefault((claim.data, claim.model, claim.method), []).append(claim)
+    for _, cell in study.cells[study.cells["kind"] == "sparse"].iterrows():
+        density = 1.0 if cell["method"] == DENSE else cell["density"]
+        for claim in by_setting.get((cell["data"], cell["model"], cell["method"]), []):
             measure = f"test/{claim.metric}"
-            if measure not in study.measures or not _speaks_of(claim, cell):
+            if measure not in study.measures or not agree(density, claim.density):
                 continue
             ours = Ours(
                 mean=float(cell[measure]),
@@ -99,12 +103,6 @@ def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]])
             rows = claims.data[claim.data].train_rows
             differing = differences(claim, specs[cell["cell"]], published_rows=rows, num_bins=NUM_BINS)
             yield _Pair(claim=claim, cell=cell, ours=ours, verdict=verdict(claim, ours, differing))
-
-
-def _speaks_of(claim: Claim, cell: pd.Series[Any]) -> bool:
-    same = (claim.data, claim.model, claim.method) == (cell["data"], cell["model"], cell["method"])
-    density = 1.0 if cell["method"] == "dense" else cell["density"]
-    return same and cell["kind"] == "sparse" and agree(density, claim.density)
 
 
 def _split(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
@@ -211,7 +209,7 @@ def _elsewhere_row(line: Sequence[Claim], claims: Claims) -> list[Value]:
 
 def _at_density(claim: Claim) -> str:
     spread = "" if claim.spread is None else f" ± {claim.spread:.2g}"
-    place = "" if claim.method == "dense" else f" at {claim.density:g}"
+    place = "" if claim.method == DENSE else f" at {claim.density:g}"
     return f"{claim.value:g}{spread}{place}"
 
 

@@ -101,6 +101,7 @@ def test_methods_at_one_density_get_a_row_each(tmp_path):
     assert figure.title == "Test accuracy at density 0.1"
     assert ("series", "nominal") in along(panel, "y")
     assert {field for field, _ in along(panel, "x")} == {"mean", "low"}
+    assert "test accuracy at density 0.1" in panel.still
     for method in ("rigl", "set", "static"):
         assert f">{method}<" in panel.still
 
