@@ -12,7 +12,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 
-_IN_YAML = {"an object": "a table", "a valid array": "a list", "a valid string": "text"}
+_IN_YAML = {
+    "an object": "a table",
+    "a valid array": "a list",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+}
 """What pydantic calls things, and what the authors of specs call them."""
 
 T = TypeVar("T")

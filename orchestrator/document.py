@@ -13,6 +13,20 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from orchestrator.errors import Problem, SpecError, UsageError
 
+_COMPLAINTS = {
+    r"character '\t'": "a tab stands where only spaces may",
+    "flow sequence": "a list in [ ] lacks its ] or a comma",
+    "flow mapping": "a table in { } lacks its } or a comma",
+    "found '<stream end>'": "it ends where a value is expected",
+    "quoted scalar": "a text in quotes lacks its closing quote",
+    "mapping values are not allowed": "a key with its colon stands where none may, or is not indented as its neighbours are",
+    "could not find expected ':'": "a key lacks its colon",
+    "<document start>": "something stands after the end of the value",
+    "did not find expected <block end>": "a line is not indented as its neighbours are",
+    "expected <block end>": "a line is not indented as its neighbours are",
+}
+"""What a parser's message holds, and what it mostly means."""
+
 SUFFIXES = (".yaml", ".yml")
 LINE_WIDTH = 120  # of written YAML
 MAX_DEPTH = 50
@@ -61,11 +75,12 @@ def parse_document(text: str, *, origin: str) -> Document:
         problem = f"is nested deeper than {MAX_DEPTH} tables, or has more than {MAX_NODES} values with aliases written out"
         raise SpecError(origin, [Problem(0, "", problem)]) from error
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark, start = error.problem_mark or error.context_mark, error.context_mark
         line = mark.line + 1 if mark is not None else 0
-        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {error.problem}")]) from error
+        begun = f"; it starts on line {start.line + 1}" if start is not None and start.line + 1 != line else ""
+        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {complaint(error)}{begun}")]) from error
     except YAMLError as error:
-        raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {error}")]) from error
+        raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {complaint(error)}")]) from error
     if not isinstance(tables, dict):
         came = "is empty" if tables is None else f"is a {type(tables).__name__}"
         raise SpecError(origin, [Problem(1, "", f"{came}; it must be a table of keys, such as name and kind")])
@@ -75,6 +90,13 @@ def parse_document(text: str, *, origin: str) -> Document:
 def parse_value(text: str) -> Any:
     """One YAML value as plain Python data: `0.1`, `[1, 2]`, `{name: set}`."""
     return plain(_loader().load(text))
+
+
+def complaint(error: YAMLError) -> str:
+    """What the parser did not like, in one line and without its own terms where it uses them often."""
+    context, problem = getattr(error, "context", None), getattr(error, "problem", None)
+    raw = f"{context or ''} {problem or ''}".strip() or str(error)
+    return next((words for sign, words in _COMPLAINTS.items() if sign in raw), problem or raw.splitlines()[0])
 
 
 def plain(value: Any) -> Any:

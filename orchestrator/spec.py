@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.error import YAMLError
+
 from orchestrator.decode import decode, encode, hints_of, nearest, shown
-from orchestrator.document import Document, dump_document, parse_value, plain, read_document
+from orchestrator.document import Document, complaint, dump_document, parse_value, plain, read_document
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.fingerprint import run_key
 from orchestrator.space import Axis, Point, expand, known_keys, origin_of
@@ -127,21 +129,30 @@ def load_spec(
 
 def parse_assignment(text: str, *, option: str) -> tuple[str, Any]:
     """`method.density=0.05` as key and value. Raises `UsageError`."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"{option} {text}: must have the form KEY=VALUE, as in method.density=0.05")
-    try:
-        return key.strip(), parse_value(value)
-    except Exception as error:
-        raise UsageError(f"{option} {text}: the value is not valid YAML: {error}") from error
+    key, value = _halves(text, f"{option} {text}: must have the form KEY=VALUE, as in method.density=0.05")
+    return key, _value(value, f"{option} {text}")
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
     """`method.density=0.1,0.05` as key and values. Raises `UsageError`."""
-    key, equals, values = text.partition("=")
+    form = "KEY=VALUE,VALUE, as in method.density=0.1,0.05"
+    key, values = _halves(text, f"--axis {text}: must have the form {form}")
+    return key, _value(f"[{values}]", f"--axis {text}")
+
+
+def _halves(text: str, otherwise: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"--axis {text}: must have the form KEY=VALUE,VALUE, as in method.density=0.1,0.05")
-    return parse_assignment(f"{key}=[{values}]", option="--axis")
+        raise UsageError(otherwise)
+    return key.strip(), value
+
+
+def _value(text: str, place: str) -> Any:
+    try:
+        return parse_value(text)
+    except (YAMLError, RecursionError) as error:
+        words = complaint(error) if isinstance(error, YAMLError) else "it is nested too deeply"
+        raise UsageError(f"{place}: the value is not valid YAML: {words}") from error
 
 
 def _changed(

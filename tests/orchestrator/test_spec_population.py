@@ -160,8 +160,15 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
         ("=5", r"^--set =5: must have the form KEY=VALUE"),
         ("model.width", r"^--set model\.width: must have the form"),
         ("+model.width", r"^--axis model\.width: must have the form KEY=VALUE,VALUE"),
-        ("model.width={1: ", r"^--set model\.width=\{1: : the value is not valid YAML"),
-        ("+model.width=1]", r"^--axis model\.width=.*: the value is not valid YAML"),
+        ("model.width={1: ", r"^--set model\.width=\{1: : the value is not valid YAML: it ends where a value is expected$"),
+        ("model={1: 2", r"^--set model=\{1: 2: the value is not valid YAML: a table in { } lacks its } or a comma$"),
+        ("model.width=[1", r"^--set model\.width=\[1: the value is not valid YAML: a list in .* lacks its \] or a comma$"),
+        ('name="x', r'^--set name="x: the value is not valid YAML: a text in quotes lacks its closing quote$'),
+        ("name=a: b: c", r"^--set name=a: b: c: the value is not valid YAML: a key with its colon[^\n]*$"),
+        ("+model.width=1]", r"^--axis model\.width=1\]: the value is not valid YAML: something stands after the end[^\n]*$"),
+        ("+model.width=1,[", r"^--axis model\.width=1,\[: the value is not valid YAML: a list in [^\n]*$"),
+        ("model.width=2.5", r"^spec: model\.width: is 2\.5; it must be a whole number \(from the command line\)$"),
+        ("model.width=" + "[" * 3000, r"^--set [^\n]*: the value is not valid YAML: it is nested too deeply$"),
     ],
 )
 def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str, words: str) -> None:
