@@ -20,7 +20,9 @@ class Point(nn.Module):
         self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float64))
 
 
-def batch_at(point: Point, curvature: Tensor, *, bias_curvature: float, masks: Tensors, work: list[float]) -> StepBatch:
+def batch_at(
+    point: Point, curvature: Tensor, *, bias_curvature: float, masks: Tensors, work: list[float]
+) -> StepBatch:
     def loss_of(images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
         w, b = point.weight, point.bias
         return 0.5 * w @ curvature @ w + 0.5 * bias_curvature * b**2, {}
@@ -50,7 +52,13 @@ def test_on_a_quadratic_the_gradient_is_that_of_the_weights_moved_uphill() -> No
     """H diag(1, 3), w = (4, 1): Hw = (4, 3) of norm 5; rho 0.5 moves w by (0.4, 0.3), and H (4.4, 1.3) = (4.4, 3.9)."""
     work: list[float] = []
     point = Point([4.0, 1.0], 0.0)
-    batch = batch_at(point, torch.diag(torch.tensor([1.0, 3.0], dtype=torch.float64)), bias_curvature=1.0, masks={}, work=work)
+    batch = batch_at(
+        point,
+        torch.diag(torch.tensor([1.0, 3.0], dtype=torch.float64)),
+        bias_curvature=1.0,
+        masks={},
+        work=work,
+    )
     loss, corrected = asked(SAM(rho=0.5), batch)
     assert corrected["weight"].tolist() == pytest.approx([4.4, 3.9], rel=1e-12)
     assert loss == 0.5 * (16 + 3)  # at the weights as they stand
@@ -61,7 +69,9 @@ def test_on_a_quadratic_the_gradient_is_that_of_the_weights_moved_uphill() -> No
 
 def test_biases_take_part_in_the_norm() -> None:
     """H = 1, w = (2, 0); b = 1 of curvature 1.5: g = (2, 0; 1.5) of norm 2.5, and rho 0.5 moves by (0.4, 0; 0.3)."""
-    batch = batch_at(Point([2.0, 0.0], 1.0), torch.eye(2, dtype=torch.float64), bias_curvature=1.5, masks={}, work=[])
+    batch = batch_at(
+        Point([2.0, 0.0], 1.0), torch.eye(2, dtype=torch.float64), bias_curvature=1.5, masks={}, work=[]
+    )
     _, corrected = asked(SAM(rho=0.5), batch)
     assert corrected["weight"].tolist() == pytest.approx([2.4, 0.0], rel=1e-12)
     assert float(corrected["bias"]) == pytest.approx(1.5 * 1.3, rel=1e-12)
@@ -78,7 +88,9 @@ def test_only_active_weights_are_moved_and_counted_in_the_norm() -> None:
 
 
 def test_at_a_minimum_nothing_is_divided_by_zero() -> None:
-    batch = batch_at(Point([0.0, 0.0], 0.0), torch.eye(2, dtype=torch.float64), bias_curvature=1.0, masks={}, work=[])
+    batch = batch_at(
+        Point([0.0, 0.0], 0.0), torch.eye(2, dtype=torch.float64), bias_curvature=1.0, masks={}, work=[]
+    )
     _, corrected = asked(SAM(rho=0.5), batch)
     assert corrected["weight"].tolist() == [0.0, 0.0]
 

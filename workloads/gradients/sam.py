@@ -19,7 +19,7 @@ from workloads.slots import Batch, Gradient, RuleState, Tensors
 
 __all__ = ["SAM"]
 
-SMALLEST_NORM = 1e-12  # a gradient below it moves the weights by less than rho: it has no direction to speak of
+SMALLEST_NORM = 1e-12  # a gradient below it has no direction to speak of: weights are moved by less than rho
 
 
 @dataclass(frozen=True, kw_only=True)

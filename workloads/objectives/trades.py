@@ -1,0 +1,63 @@
+"""Cross-entropy, plus how far predictions can be moved by moving the images (TRADES).
+
+Reference: Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy (arXiv:1901.08573)
+
+CE(f(x), y) + beta KL(f(x) || f(x')), where x' is sought by raising the same divergence. At x itself its gradient is zero,
+so the attack starts a thousandth beside it, as the authors' code does; the gradient of the loss goes through both f(x)
+and f(x'). Running statistics are moved by both passes. With beta 0 it is `cross_entropy`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from workloads.adversarial import Adversarial, Attack
+from workloads.slots import Question, Tensors
+
+__all__ = ["TRADES"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRADES(Adversarial):
+    beta: float = 6.0  # what the divergence weighs; the paper's 1 / lambda
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta < float("inf"):
+            raise ValueError(f"beta is {self.beta}; it must be 0 or more")
+
+    @property
+    def attack(self) -> Attack:
+        """With a start beside the image."""
+        return dataclasses.replace(super().attack, start="nearby")
+
+    @property
+    def extra_forwards(self) -> float:
+        """The attack's and its target's, and a forward and a backward pass of the moved images."""
+        return 1 + self.attack.forwards + 3 if self.beta else 0.0
+
+    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+        """Mean over the batch, in nats."""
+        natural = question.network(question.images)
+        value = functional.cross_entropy(natural, question.labels)
+        if not self.beta:
+            return value, question.memory
+        moved = question.network(self._worst(question))
+        return value + self.beta * divergence(natural, moved) / len(question.labels), question.memory
+
+    def _worst(self, question: Question) -> Tensor:
+        with self.attacking(question):
+            target = question.network(question.images).detach()
+            return self.moved(question, lambda images: divergence(target, question.network(images)))
+
+
+def divergence(natural: Tensor, moved: Tensor) -> Tensor:
+    """KL(natural || moved) of two logits (B, K), summed over the batch."""
+    return functional.kl_div(
+        functional.log_softmax(moved, dim=1),
+        functional.log_softmax(natural, dim=1),
+        reduction="sum",
+        log_target=True,
+    )
