@@ -1,0 +1,96 @@
+"""Prune before training and without data, by the flow through each weight, in many rounds (SynFlow).
+
+Reference: Tanaka et al. 2020, Pruning neural networks without any data by iteratively conserving synaptic flow (arXiv:2006.05467)
+
+All tensors of the network are taken in absolute value, in float64 (products over deep networks are large), and an image of
+ones is shown to it in evaluation mode. With R the sum of its outputs the score is |w dR/dw|. Without norms and biases the
+scores of a unit's inputs and outputs have the same sum, so that pruning in small rounds cuts no layer off. After round k of n
+a share density^(k/n) is left of all weights, by one ranking. Decided here:
+- It happens at the first step, whose batch trains nothing, as with SNIP. Running statistics, which that batch has moved, are
+  taken as they were before: mean 0 and variance 1.
+- Each layer keeps its best weight; published code may prune the 1x1 shortcuts of residual networks entirely.
+- With `scope: layer` each layer is ranked by itself and shrinks to the density that `distribution` gives it.
+- A norm without running statistics (layer, group) undoes the scale that scores rest on: choose batch norm or none.
+Each round counts as a forward and a backward pass of one image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.masks import check_finite, keep_largest_by_scope
+from workloads.sparse.updater import Bench, DenseStart, Moment, SparseState, in_module_order
+
+__all__ = ["SynFlow"]
+
+FRESH = {"running_mean": 0.0, "running_var": 1.0}  # of batch norm, before its first batch
+BACKWARD = 2  # forward passes that a backward pass counts as
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynFlow(DenseStart):
+    """Synaptic flow, before training."""
+
+    replaces_step: ClassVar[bool] = True
+
+    rounds: int = 100
+    scope: Literal["layer", "global"] = "global"  # where scores are compared; global ignores `distribution`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds}; it must be 1 or more")
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """At the first step; never at density 1."""
+        return step == 0 and self.density < 1
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Prunes to the target density."""
+        masks = dict(in_module_order(state.masks, moment))
+        for name in masks:
+            check_finite(moment.weights[name], name)
+        sizes = {name: mask.numel() for name, mask in masks.items()}
+        final = self.counts(moment.weights)
+        if self.scope == "global":
+            sizes, final = {"": sum(sizes.values())}, {"": sum(final.values())}
+        for k in range(1, self.rounds + 1):
+            masks = keep_largest_by_scope(
+                flow_scores(moment.bench, masks),
+                masks,
+                scope=self.scope,
+                counts={
+                    name: max(final[name], round(size * (final[name] / size) ** (k / self.rounds)))
+                    for name, size in sizes.items()
+                },
+                generator=moment.generator,
+            )
+        return SparseState(masks, state.tensors)
+
+
+def flow_scores(bench: Bench, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """|w dR/dw| of the masked weights, float64, by name, of their shape; 0 where the mask is."""
+    tensors = {name: _absolute(name, tensor) for name, tensor in bench.weights.items()}
+    weights = {name: (tensors[name] * mask).requires_grad_() for name, mask in masks.items()}
+    some = next(iter(weights.values()))
+    ones = torch.ones((1, *bench.image_shape), dtype=some.dtype, device=some.device)
+    flow = bench.logits({**tensors, **weights}, ones, training=False).sum()
+    gradients = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
+    bench.count(1 + BACKWARD, rows=1)
+    return {
+        name: (weight.detach() * gradient).abs()
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
+
+
+def _absolute(name: str, tensor: Tensor) -> Tensor:
+    """In float64; counters stay as they are."""
+    if not tensor.is_floating_point():
+        return tensor
+    fresh = FRESH.get(name.rpartition(".")[2])
+    return tensor.double().abs() if fresh is None else torch.full_like(tensor, fresh, dtype=torch.float64)
