@@ -1,0 +1,232 @@
+"""Averages of weights: which steps give a sample, what the mean is, and that a training ends as its mean."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from trainings import (
+    SEED,
+    Normed,
+    assert_same_numbers,
+    checkpoint_at,
+    digits,
+    network_of,
+    only,
+    outcome,
+    recipe_of,
+    run,
+)
+
+from workloads.averaging import Averaging, Mean
+from workloads.calibrate.metrics import standard_metrics
+from workloads.data.batches import DeviceSplit
+from workloads.data.dataset import Split
+from workloads.models.mlp import Mlp
+from workloads.recipe import Recipe
+from workloads.seeding import stream
+from workloads.sparse.methods.dense import Dense
+from workloads.sparse.methods.rigl import RigL
+from workloads.sparse.methods.static import Static
+from workloads.sparse.schedules import UpdateSchedule
+
+PER_EPOCH = 6  # steps, of 18 in all
+LATE = Averaging(begin=0.5, per_epoch=3)  # after steps 10, 12, 14, 16 and 18
+RIGL = RigL(density=0.2, schedule=UpdateSchedule(every=2, until=0.5))
+
+
+def due(average: Averaging, num_steps: int = 18, per_epoch: int = PER_EPOCH) -> list[int]:
+    """Steps that are done when a sample is taken."""
+    told = {"num_steps": num_steps, "steps_per_epoch": per_epoch}
+    return [done for done in range(1, num_steps + 1) if average.is_due(done, **told)]
+
+
+@pytest.mark.parametrize(
+    ("average", "steps"),
+    [
+        (Averaging(), []),
+        (Averaging(begin=0.5), [12, 18]),
+        (Averaging(begin=2 / 3), [18]),  # not after step 12, when it begins
+        (Averaging(begin=0.0), [6, 12, 18]),
+        (LATE, [10, 12, 14, 16, 18]),
+        (Averaging(begin=0.5, per_epoch=4), [11, 12, 14, 15, 17, 18]),  # of six: after 2, 3, 5 and 6
+        (Averaging(begin=0.8, per_epoch=99), [15, 16, 17, 18]),
+    ],
+)
+def test_samples_are_evenly_spaced_in_an_epoch_and_come_at_its_end(
+    average: Averaging, steps: list[int]
+) -> None:
+    assert due(average) == steps
+
+
+def test_the_last_step_is_a_sample_also_within_an_epoch() -> None:
+    assert due(Averaging(begin=0.5), num_steps=16) == [12, 16]
+    assert due(Averaging(begin=0.9), num_steps=16) == [16]
+
+
+@pytest.mark.parametrize("per_epoch", [1, 3, 10, 50])
+def test_every_epoch_gives_as_many_samples_as_said(per_epoch: int) -> None:
+    found = due(Averaging(begin=0.8, per_epoch=per_epoch), num_steps=100 * 390, per_epoch=390)
+    assert len(found) == 20 * per_epoch
+    gaps = {later - earlier for earlier, later in pairwise(found)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"), [({"begin": 1.1}, r"^begin is"), ({"per_epoch": 0}, r"^per_epoch is")]
+)
+def test_values_outside_their_range_are_refused(fields: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Averaging(**fields)  # type: ignore[arg-type]
+
+
+def test_the_running_mean_is_the_arithmetic_mean_and_samples_stay_as_they_were() -> None:
+    draws = torch.Generator().manual_seed(0)
+    samples = [
+        {"w": torch.randn(50, 40, generator=draws), "b": torch.randn(50, generator=draws)} for _ in range(51)
+    ]
+    copies = [{name: tensor.clone() for name, tensor in sample.items()} for sample in samples]
+    mean = Mean()
+    for sample in samples:
+        mean = mean.with_sample(sample)
+    assert mean.num == 51
+    for name in ("w", "b"):
+        exact = torch.stack([sample[name].double() for sample in samples]).mean(0)
+        assert float((mean.tensors[name] - exact).abs().max()) < 1e-6
+        assert all(torch.equal(s[name], copy[name]) for s, copy in zip(samples, copies, strict=True))
+
+
+def test_a_mean_is_left_as_it_was_by_the_next_sample() -> None:
+    first = Mean().with_sample({"w": torch.ones(3)})
+    second = first.with_sample({"w": torch.full((3,), 3.0)})
+    assert (first.num, first.tensors["w"].tolist()) == (1, [1.0] * 3)
+    assert (second.num, second.tensors["w"].tolist()) == (2, [2.0] * 3)
+
+
+def means_of(folder: Path, tmp_path: Path, steps: list[int]) -> dict[str, Tensor]:
+    """Parameters averaged in float64 over the folder's checkpoints after those steps."""
+    found = [network_of(checkpoint_at(step, folder, tmp_path / f"at-{step}")) for step in steps]
+    parameters = [name for name in found[0] if name.endswith(("weight", "bias"))]
+    return {name: torch.stack([held[name].double() for held in found]).mean(0) for name in parameters}
+
+
+def every_step(average: Averaging) -> Recipe:
+    return recipe_of(average=average, budget={"checkpoint_every_s": 0})
+
+
+@pytest.mark.parametrize("method", [Dense(), RIGL], ids=["dense", "rigl"])
+def test_a_training_ends_as_the_mean_of_the_weights_it_went_through(
+    method: Dense | RigL, tmp_path: Path
+) -> None:
+    finished = outcome(run(method, tmp_path / "run", every_step(LATE)))
+    for name, mean in means_of(tmp_path / "run", tmp_path, due(LATE)).items():
+        assert float((finished.weights[name] - mean).abs().max()) < 1e-6
+
+
+def test_an_average_of_one_sample_is_the_last_weights(tmp_path: Path) -> None:
+    last = Averaging(begin=17 / 18)
+    plain, averaged = (
+        outcome(run(Dense(), tmp_path / name, recipe_of(average=average)))
+        for name, average in {"plain": Averaging(), "last": last}.items()
+    )
+    parameters = [name for name in plain.weights if name.endswith(("weight", "bias"))]
+    assert all(torch.equal(plain.weights[name], averaged.weights[name]) for name in parameters)
+    assert not torch.equal(plain.weights["2.running_mean"], averaged.weights["2.running_mean"])
+
+
+def test_running_statistics_of_the_mean_are_those_of_an_epochs_batches(tmp_path: Path) -> None:
+    """By hand: the means over six shuffled, augmented batches of 16 of what the norm is given, and of its variance."""
+    finished = outcome(run(Dense(), tmp_path / "run", recipe := recipe_of(average=LATE)))
+    data, weights = digits(), finished.weights
+    rows = DeviceSplit(data.train, mean=data.mean, std=data.std)
+    generator = stream(SEED, "refresh", len(due(LATE)))
+    order = torch.randperm(96, generator=generator)
+    means, variances = [], []
+    for batch in order.split(16):
+        images, _ = rows.batch(batch, recipe.augment, generator)
+        given = images.flatten(1) @ weights["1.weight"].T + weights["1.bias"]
+        means.append(given.mean(0))
+        variances.append(given.var(0))  # unbiased, as torch keeps it
+    assert torch.allclose(weights["2.running_mean"], torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(weights["2.running_var"], torch.stack(variances).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_fill_no_batch_do_not_spoil_running_statistics(tmp_path: Path) -> None:
+    """A batch of one row has no variance: torch refuses it."""
+    data = digits()
+    one_more = Split(
+        images=data.train.images[:81], labels=data.train.labels[:81], row_ids=data.train.row_ids[:81]
+    )
+    odd = replace(data, train=one_more)
+    finished = outcome(run(Dense(), tmp_path, recipe_of(average=Averaging(begin=0.5)), data=odd))
+    assert int(finished.weights["2.num_batches_tracked"]) == 5
+
+
+def test_evaluations_are_of_the_mean_from_the_first_sample_on(tmp_path: Path) -> None:
+    """Samples after steps 6, 12 and 18; the second evaluation is of the mean of two."""
+    model, everywhere = Mlp(width=16, depth=1), Averaging(begin=0.0)
+    folder = tmp_path / "run"
+    progress = run(Static(density=0.5), folder, every_step(everywhere), model=model)
+    data = digits()
+    network = model.build(image_shape=data.image_shape, num_classes=10).double()
+    (images, labels), *_ = DeviceSplit(data.val, mean=data.mean, std=data.std).batches(1000)
+    reported = [m.value for m in progress[1].metrics if (m.split, m.name, m.step) == ("val", "nll", 12)]
+
+    def nll(weights: dict[str, Tensor]) -> float:
+        network.load_state_dict(weights)
+        with torch.no_grad():
+            return standard_metrics(network(images.double()).numpy(), labels.numpy())["nll"]
+
+    assert reported == [pytest.approx(nll(means_of(folder, tmp_path, [6, 12])), rel=1e-5)]
+    last = network_of(checkpoint_at(12, folder, tmp_path / "last"))
+    assert reported != [pytest.approx(nll({n: t.double() for n, t in last.items()}), rel=1e-3)]
+
+
+@pytest.mark.parametrize("step", [9, 10, 13, 18])
+def test_resumed_within_the_average_equals_undisturbed_bit_for_bit(step: int, tmp_path: Path) -> None:
+    whole = run(RIGL, tmp_path / "whole", every_step(LATE))
+    folder = only(step, tmp_path / "whole", tmp_path / "resumed")
+    assert_same_numbers(run(RIGL, folder, every_step(LATE)), whole)
+
+
+def test_averaging_changes_no_step_of_the_training(tmp_path: Path) -> None:
+    for name, average in {"plain": Averaging(), "averaged": LATE}.items():
+        run(RIGL, tmp_path / name, every_step(average))
+    plain, averaged = (checkpoint_at(18, tmp_path / n, tmp_path / f"{n}-last") for n in ("plain", "averaged"))
+    held = {"plain": network_of(plain), "averaged": network_of(averaged)}
+    assert all(torch.equal(tensor, held["averaged"][name]) for name, tensor in held["plain"].items())
+
+
+def test_the_number_of_evaluations_changes_neither_the_mean_nor_its_cost(tmp_path: Path) -> None:
+    often, once = (
+        outcome(run(RIGL, tmp_path / str(every), recipe_of(average=LATE, budget={"evaluate_every": every})))
+        for every in (1, 0)
+    )
+    assert all(torch.equal(tensor, once.weights[name]) for name, tensor in often.weights.items())
+    assert often.train_flops == once.train_flops
+
+
+def test_the_mean_of_a_sparse_training_stays_within_its_last_masks(tmp_path: Path) -> None:
+    finished = outcome(run(RIGL, tmp_path, recipe_of(average=LATE)))
+    for name, mask in finished.masks.items():
+        assert not finished.weights[name][~mask].any()
+        assert bool(finished.weights[name][mask].all())
+    assert np.isfinite(finished.predictions["test"].logits).all()
+
+
+def test_a_network_without_norms_is_averaged_at_no_cost(tmp_path: Path) -> None:
+    model = Mlp(width=16, depth=1)
+    costs = {
+        outcome(run(Dense(), tmp_path / n, recipe_of(average=a), model=model)).train_flops
+        for n, a in {"plain": Averaging(), "averaged": LATE}.items()
+    }
+    assert len(costs) == 1
+    normed = {
+        outcome(run(Dense(), tmp_path / f"normed-{n}", recipe_of(average=a), model=Normed())).train_flops
+        for n, a in {"plain": Averaging(), "averaged": LATE}.items()
+    }
+    forward = 2 * (64 * 24 + 24 * 10)
+    assert max(normed) - min(normed) == 96 * forward  # type: ignore[operator,type-var]  # an epoch's forward passes
