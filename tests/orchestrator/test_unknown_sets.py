@@ -1,11 +1,15 @@
 """Unknown sets from the spec to the results folder and its page."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.population import run
 from orchestrator.spec import load_spec
+from reports import glossary
 from reports.layout import RunFolder
 from reports.predictions import read_predictions
 from workloads.calibrate.detection import auroc, confidence_scores
@@ -27,6 +31,12 @@ def test_unknown_sets_are_identity_and_their_absence_is_not() -> None:
     assert load_spec(PLAIN).jobs[0].key in keys
     assert "unknowns" not in load_spec(PLAIN).jobs[0].identity
     assert load_spec(PLAIN).jobs[0].resolved["unknowns"] == []
+
+
+def test_the_metrics_of_unknown_sets_are_listed_and_explained(pruneyard: Callable[..., Any]) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(pruneyard("list", "metrics", "--json").out)}
+    assert "known inputs as positives" in listed["aupr_in"]["summary"]
+    assert {"auroc", "aupr_out", "fpr95"} <= listed.keys() <= glossary.METRICS.keys()
 
 
 def test_their_numbers_and_outputs_are_in_the_results_and_on_the_page(tmp_path: Path) -> None:
