@@ -1,0 +1,289 @@
+"""What every objective must keep. The family is found by its files."""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from asking import question
+from torch import Tensor, nn
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.batches import Augmentation, DeviceSplit
+from workloads.data.dataset import Dataset
+from workloads.gradients.agent import AGENT
+from workloads.gradients.plain import Plain
+from workloads.gradients.svrg import SVRG
+from workloads.loop import train
+from workloads.optimizers.sgd import SGD
+from workloads.plugins import find, names
+from workloads.probe import drawing_apart
+from workloads.recipe import Budget, Recipe
+from workloads.slots import GradientRule, Objective, Tensors
+from workloads.sparse.flops import forward_flops
+from workloads.sparse.methods.dense import Dense
+from workloads.sparse.methods.static import Static
+from workloads.training import Training
+from workloads.workload import Context, Outcome
+
+OBJECTIVES = names("objectives")
+NUM_STEPS, STEPS_PER_EPOCH, BATCH = 8, 4, 16
+NEUTRAL: dict[str, list[dict[str, float]]] = {
+    "cross_entropy": [{"label_smoothing": 0.0}],
+    "pgd": [{"num_steps": 0}, {"eps": 0.0}],
+    "trades": [{"beta": 0.0}],
+}
+"""Settings under which an objective must train as `cross_entropy` does, where it has some."""
+
+
+class Model:
+    """Builds a network with running statistics, and with a forward pass that draws."""
+
+    def __init__(self, dropout: float = 0.2) -> None:
+        self.dropout = dropout
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        units = math.prod(image_shape)
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(units, 24, bias=False),
+            nn.BatchNorm1d(24),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(24, num_classes),
+        )
+
+
+DRAWING, STILL = Model(), Model(dropout=0.0)
+
+
+@cache
+def digits() -> Dataset:
+    dataset: Dataset = find("data.sources", "digits")(max_train=88, max_test=60).load()
+    return dataset
+
+
+def objective_of(name: str, **fields: float) -> Objective:
+    objective: Objective = find("objectives", name)(**fields)
+    return objective
+
+
+def recipe_of(objective: Objective, rule: GradientRule = Plain(), **budget: Any) -> Recipe:  # noqa: B008
+    options = {"steps": NUM_STEPS, "batch_size": BATCH, "checkpoint_every_s": 1e9} | budget
+    return Recipe(
+        budget=Budget(**options),
+        objective=objective,
+        gradient=rule,
+        optimizer=SGD(lr=0.05, weight_decay=5e-3),
+        augment=Augmentation(pad=1, flip=True),
+    )
+
+
+def run(objective: Objective, folder: Path, method: Any = Static(density=0.3), **budget: Any) -> Outcome:  # noqa: B008
+    context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
+    recipe = recipe_of(objective, **budget)
+    *_, last = train(recipe, model=DRAWING, method=method, data=digits(), seed=3, context=context)
+    assert last.outcome is not None
+    return last.outcome
+
+
+def started(
+    objective: Objective,
+    *,
+    model: Model = DRAWING,
+    rule: GradientRule = Plain(),  # noqa: B008
+    **budget: Any,
+) -> tuple[Training, Callable[[int], tuple[Tensor, Tensor]]]:
+    """A training at its initialisation, and its batches."""
+    data = digits()
+    split = DeviceSplit(data.train, mean=data.mean, std=data.std)
+    training = Training.start(
+        model,
+        recipe=recipe_of(objective, rule, **budget),
+        method=Static(density=0.3),
+        seed=3,
+        rows=split,
+        num_classes=data.num_classes,
+    )
+
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(BATCH) + BATCH * (step % STEPS_PER_EPOCH)
+        return split.batch(rows, Augmentation(), torch.Generator())
+
+    return training, batch_of
+
+
+def memories(objective: Objective, num_epochs: int = 8) -> list[Tensors]:
+    """What it remembers at the start of every epoch, if no step moves it."""
+    found = [objective.start()]
+    for epoch in range(num_epochs):
+        found.append(objective.look(found[-1], epoch=epoch, num_epochs=num_epochs))
+    return found[1:]
+
+
+def copies(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_is_a_finite_scalar_and_its_gradient_reaches_every_parameter(
+    name: str, precision: str
+) -> None:
+    training, batch_of = started(objective_of(name), precision=precision)
+    loss, _ = training.loss_of(*batch_of(0), 0)
+    assert loss.ndim == 0
+    assert torch.isfinite(loss)
+    loss.backward()
+    for key, parameter in training.prober.parameters.items():
+        assert parameter.grad is not None, key
+        assert parameter.grad.any(), key
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
+    """Every row twice is the same loss; where an objective draws, each twin draws for itself, so up to what that makes."""
+    objective = objective_of(name)
+    num_outputs = digits().num_classes + objective.num_extra
+    weight = torch.randn(num_outputs, 64, generator=torch.Generator().manual_seed(1)) / 8
+    images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(32) % digits().num_classes
+
+    def loss(copies_of_each: int, memory: Tensors) -> tuple[float, bool]:
+        asked = question(
+            lambda x: x.flatten(1) @ weight.T,
+            images.repeat(copies_of_each, 1, 1, 1),
+            labels.repeat(copies_of_each),
+            memory=memory,
+        )
+        given, times = asked.draws, []
+        asked.draws = lambda: times.append(None) or given()  # type: ignore[func-returns-value]
+        value, _ = objective.loss(asked)
+        return float(value), bool(times)
+
+    for memory in memories(objective):
+        (once, draws), (twice, _) = loss(1, memory), loss(2, memory)
+        assert twice == pytest.approx(once, rel=0.02 if draws else 1e-5)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_asking_writes_into_nothing_and_leaves_no_gradient(name: str) -> None:
+    objective = objective_of(name)
+    training, batch_of = started(objective)
+    images, labels = batch_of(0)
+    for memory in memories(objective):
+        given = copies(
+            {
+                "images": images,
+                "labels": labels,
+                **training.prober.parameters,
+                **{f"m/{n}": t for n, t in memory.items()},
+            }
+        )
+        training.memory = memory
+        training.loss_of(images, labels, 0)
+        now = {
+            "images": images,
+            "labels": labels,
+            **training.prober.parameters,
+            **{f"m/{n}": t for n, t in memory.items()},
+        }
+        assert_same_tensors(given, now)
+        assert all(parameter.grad is None for parameter in training.network.parameters())
+        assert training.network.training
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_remembered_keeps_its_names_and_is_numbers_without_gradient(name: str) -> None:
+    objective = objective_of(name)
+    training, batch_of = started(objective)
+    for memory in memories(objective):
+        assert memory.keys() == objective.start().keys()
+        training.memory = memory
+        _, after = training.loss_of(*batch_of(0), 0)
+        assert after.keys() == memory.keys()
+        assert not any(tensor.requires_grad for tensor in after.values())
+        assert all(tensor.numel() == 1 for tensor in after.values())  # they are reported
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_with_gradients_off_the_answer_is_the_same(name: str) -> None:
+    training, batch_of = started(objective_of(name))
+
+    def answer() -> tuple[float, dict[str, float]]:
+        with drawing_apart(training.device, 5), training.prober.keeping_buffers():
+            loss, memory = training.loss_of(*batch_of(0), 0)
+        return float(loss.detach()), {key: float(tensor) for key, tensor in memory.items()}
+
+    with torch.no_grad():
+        off = answer()
+    assert off == answer()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(name: str, tmp_path: Path) -> None:
+    whole = run(objective_of(name), tmp_path / "whole")
+    every = tmp_path / "every"
+    run(objective_of(name), every, checkpoint_every_s=0)
+    for step in range(1, NUM_STEPS):
+        folder = tmp_path / f"from-{step}"
+        shutil.copytree(every / f"step-{step:09d}", folder / f"step-{step:09d}")
+        torch.manual_seed(999)  # whatever another training leaves
+        resumed = run(objective_of(name), folder)
+        assert_same_tensors(whole.weights, resumed.weights)
+        assert whole.train_flops == resumed.train_flops
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_neutral_settings_train_as_cross_entropy_does_bit_for_bit(name: str, tmp_path: Path) -> None:
+    if name not in NEUTRAL:
+        pytest.skip("has no neutral settings")
+    plain = run(objective_of("cross_entropy"), tmp_path / "plain")
+    for place, fields in enumerate(NEUTRAL[name]):
+        neutral = run(objective_of(name, **fields), tmp_path / f"neutral-{place}")
+        assert_same_tensors(plain.weights, neutral.weights)
+        assert neutral.train_flops == plain.train_flops
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(name: str, tmp_path: Path) -> None:
+    objective = objective_of(name)
+    macs = {"1.weight": 64 * 24, "5.weight": 24 * (digits().num_classes + objective.num_extra)}
+    expected = NUM_STEPS * BATCH * (3 + objective.extra_forwards) * forward_flops(macs, {})
+    assert run(objective, tmp_path, method=Dense()).train_flops == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", [SVRG(), AGENT(gamma=1.0, initial=1.0)], ids=["svrg", "agent"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_control_variate_s_anchor_is_of_the_same_loss_so_that_it_moves_no_mean(
+    name: str, rule: GradientRule
+) -> None:
+    """Over the batches of an epoch, at weights other than the snapshot's, the mean of what the optimizer sees is the mean of
+    the gradients: the objective (an attack, say) is the same in the look and in the step. Without draws in the network."""
+    training, batch_of = started(objective_of(name), model=STILL, rule=rule)
+    training.look(batch_of, should_stop=lambda: False)
+    generator, memory = torch.Generator().manual_seed(0), training.memory
+    with torch.no_grad():
+        for parameter in training.network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    own: list[dict[str, Tensor]] = []
+    seen: list[dict[str, Tensor]] = []
+    for step in range(STEPS_PER_EPOCH):
+        training.step, training.memory = step, memory
+        _, corrected = training.differentiate(*batch_of(step), rule=rule)
+        own.append(copies(training.prober.gradients()))
+        seen.append(copies(corrected))
+    for key in own[0]:
+        means = [torch.stack([of[key].double() for of in gradients]).mean(0) for gradients in (own, seen)]
+        torch.testing.assert_close(means[1], means[0], atol=1e-6, rtol=0)
+        assert not torch.allclose(seen[0][key], own[0][key], atol=1e-4)
