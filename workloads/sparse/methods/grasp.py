@@ -1,0 +1,95 @@
+"""Prune once before training, where that costs least of the gradient's norm (GraSP).
+
+Reference: Wang et al. 2020, Picking Winning Tickets Before Training by Preserving Gradient Flow (arXiv:2002.07376)
+
+The score is -w (H g), with gradient g and Hessian H of the loss: to first order removing w changes |g|^2 by twice that. The
+highest scores go, so that gradient flow falls least or even rises. The loss is cross-entropy of logits over a temperature
+on a batch with equally many rows of each class; g and H are of the weights that have masks. Decided here:
+- It happens at the first step, whose batch trains nothing, as with SNIP. Scored are the weights that are then trained; the
+  authors draw the classifier's anew for scoring.
+- Norms use the statistics of the scored batch (training mode): running ones mean nothing yet. These are left as they are.
+- float64, so that every device ranks alike. All rows are one batch: with many classes lower `rows_per_class`.
+- Each layer keeps its best weight. With `scope: layer` each layer keeps the density that `distribution` gives it.
+Counted are nine forward passes of the batch: a forward pass, a backward pass (two), and a backward pass through both (six).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from workloads.probe import drawing_apart
+from workloads.sparse.masks import check_finite, keep_largest_by_scope
+from workloads.sparse.updater import DenseStart, Moment, SparseState, in_module_order
+
+__all__ = ["GraSP"]
+
+FORWARDS = 9.0  # of which the double backward pass consists
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraSP(DenseStart):
+    """Gradient signal preservation."""
+
+    replaces_step: ClassVar[bool] = True
+
+    rows_per_class: int = 10  # of the scored batch
+    temperature: float = 200.0  # divides logits, above 0
+    scope: Literal["layer", "global"] = "global"  # where scores are compared; global ignores `distribution`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rows_per_class < 1:
+            raise ValueError(f"rows_per_class is {self.rows_per_class}; it must be 1 or more")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """At the first step; never at density 1."""
+        return step == 0 and self.density < 1
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Prunes to the target density."""
+        masks = dict(in_module_order(state.masks, moment))
+        for name in masks:
+            check_finite(moment.weights[name], name)
+        kept_first = {name: -score for name, score in self.scores(masks, moment).items()}
+        masks = keep_largest_by_scope(
+            kept_first,
+            masks,
+            scope=self.scope,
+            counts=self.counts(moment.weights),
+            generator=moment.generator,
+        )
+        return SparseState(masks, state.tensors)
+
+    def scores(self, masks: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
+        """Of the masked weights on one balanced batch, float64, by name; what the network draws is the generator's."""
+        images, labels = moment.bench.rows(self.rows_per_class, moment.generator)
+        seed = int(torch.randint(2**62, (), generator=moment.generator))
+        tensors = {
+            name: tensor.double() if tensor.is_floating_point() else tensor
+            for name, tensor in moment.bench.weights.items()
+        }
+        weights = {name: tensors[name].clone().requires_grad_() for name in masks}
+        with drawing_apart(images.device, seed):
+            logits = moment.bench.logits({**tensors, **weights}, images.double(), training=True)
+        moment.bench.count(FORWARDS, rows=len(labels))
+        return removal_effects(cross_entropy(logits / self.temperature, labels), weights)
+
+
+def removal_effects(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """-w (H g) of a scalar loss: half of what removing each weight adds to |g|^2, to first order; of the weights' shapes."""
+    own = list(weights.values())
+    gradients = torch.autograd.grad(loss, own, create_graph=True, materialize_grads=True)
+    flow = torch.stack([(g.detach() * g).sum() for g in gradients]).sum()
+    products = torch.autograd.grad(flow, own, materialize_grads=True)
+    return {
+        name: -weight.detach() * product
+        for (name, weight), product in zip(weights.items(), products, strict=True)
+    }
