@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from orchestrator.decode import decode, encode, hints_of, nearest, shown
 from orchestrator.document import Document, complaint, dump_document, parse_value, plain, read_document
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.fingerprint import run_key
+from orchestrator.labels import labels
 from orchestrator.space import Axis, Point, expand, known_keys, origin_of
 from orchestrator.written_out import written_out
 from workloads.plugins import find_job, kinds
@@ -48,14 +49,7 @@ class Job:
     workload: Workload
     resolved: Mapping[str, Any]  # plain data, every default filled in
     identity: Mapping[str, Any]  # the part of it that the key is a hash of
-
-    @property
-    def label(self) -> str:
-        """A short name for people: model, method, density where there is one, seed."""
-        names = [str(self.resolved[part]["name"]) for part in ("model", "method") if part in self.resolved]
-        density = self.resolved.get("method", {}).get("density")
-        shown_density = [] if density is None else [f"density={density:g}"]
-        return " ".join([*names, *shown_density, f"seed={self.workload.seed}"])
+    label: str  # short, for people; no other job of the spec has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +271,9 @@ class _Validation:
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
                 hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
                 self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
-        return list(jobs.values())
+        found = list(jobs.values())
+        names = labels([job.identity for job in found])
+        return [replace(job, label=name) for job, name in zip(found, names, strict=True)]
 
     def _replaced(self, key: str) -> bool:
         """Whether the command line chose another table than the one that an axis of the spec was written for."""
@@ -292,8 +288,10 @@ class _Validation:
         )
         if workload is None or header is None:
             return None
+        key = run_key(header.kind, workload)
         return Job(
-            key=run_key(header.kind, workload),
+            key=key,
+            label=key,
             kind=header.kind,
             workload=workload,
             resolved=encode(workload),

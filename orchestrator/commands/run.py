@@ -92,7 +92,7 @@ def run_and_report(
     if as_json:
         click.echo(json.dumps(_summary(results, spec, code, page), indent=1))
     else:
-        _say(results, page)
+        _say(results, page, {job.key: job.label for job in spec.jobs})
     return code
 
 
@@ -117,7 +117,7 @@ def _summary(results: Results, spec: Spec, code: ExitCode, page: Path) -> dict[s
     }
 
 
-def _say(results: Results, page: Path) -> None:
+def _say(results: Results, page: Path, labels: Mapping[str, str]) -> None:
     runs = results.runs()
     out = stdout_console()
     if len(runs):
@@ -125,7 +125,7 @@ def _say(results: Results, page: Path) -> None:
     failed = runs[runs["status"] == Status.FAILED.value]
     for _, row in failed.head(5).iterrows():
         last = str(row["error"]).strip().splitlines()[-1]
-        label = f"{row['model']} {row['method']} seed={row['seed']}"
+        label = labels.get(row["run_key"], f"{row['model']} {row['method']} seed={row['seed']}")
         out.print(f"FAILED {row['run_key']} ({label}): {last}", markup=False, highlight=False, soft_wrap=True)
     if len(failed) > 5:
         out.print(f"and {len(failed) - 5} more failed; their tracebacks are in the report", highlight=False)
