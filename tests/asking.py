@@ -7,6 +7,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from workloads.loss_scale import Unscaled
+from workloads.probe import Backward, Prober
+from workloads.ranks import ALONE, Share
 from workloads.slots import Network, Objective, PixelRange, Question, Tensors
 from workloads.sparse.updater import Bench
 
@@ -26,12 +29,18 @@ def question(
         network=network,
         images=images,
         labels=labels,
+        share=Share.whole(len(images)),
         memory=memory or {},
         pixels=PixelRange(black=black, white=black + 1),
         at_rest=nullcontext,
         aside=nullcontext,
         draws=lambda: torch.Generator().manual_seed(seed),
     )
+
+
+def backward_alone(prober: Prober, num_rows: int) -> Backward:
+    """Of one process that has the whole batch, in float32."""
+    return Backward(prober=prober, ranks=ALONE, share=Share.whole(num_rows), scale=Unscaled())
 
 
 def loss_of_logits(objective: Objective, logits: Tensor, labels: list[int]) -> float:

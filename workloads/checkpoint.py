@@ -20,7 +20,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PREFIX = "step-"
 _FILES = ("model.safetensors", "state.pt")
 

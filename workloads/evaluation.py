@@ -37,6 +37,7 @@ def metrics_at(
     named["train", "flops"] = training.train_flops
     named["train", "explored"] = explored_share(training)
     named |= {("train", name): value for name, value in training.rule.numbers.items()}
+    named |= {("train", name): value for name, value in training.backward.scale.numbers().items()}
     named |= {("train", name): float(tensor) for name, tensor in sorted(training.memory.items())}
     return metrics_of(training, named, epoch=epoch)
 

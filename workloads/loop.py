@@ -20,7 +20,7 @@ from workloads.evaluation import (
 from workloads.gradients.plain import Plain
 from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
-from workloads.resumption import checkpoint_of, restore
+from workloads.resumption import agree, checkpoint_of, restore
 from workloads.seeding import stream_seed
 from workloads.sparse.updater import MaskUpdater
 from workloads.training import Training
@@ -64,7 +64,7 @@ def train(
     to stop.
     """
     recipe = method.complete(recipe)
-    budget, device = recipe.budget, context.device
+    budget, device, ranks = recipe.budget, context.device, context.ranks
 
     def on_device(split: Split) -> DeviceSplit:
         """Normalised by the data trained on, whatever the rows are."""
@@ -82,8 +82,9 @@ def train(
         seed=seed,
         rows=splits["train"],
         num_classes=data.num_classes,
+        ranks=ranks,
     )
-    saved = context.checkpoints.load(device)
+    saved = ranks.from_first(lambda: context.checkpoints.load(torch.device("cpu")))
     if saved is not None:
         restore(training, saved, data=data.fingerprint)
     unreported = list(training.history)
@@ -91,18 +92,21 @@ def train(
     augment_stream = torch.Generator()
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of a step of the current epoch, augmented."""
+        """Images and labels of this rank's rows in a step of the current epoch, augmented as in the whole batch."""
         position = step % per_epoch
         rows = order[position * batch_size : (position + 1) * batch_size]
         augment_stream.manual_seed(stream_seed(seed, "augment", step))
-        return splits["train"].batch(rows, recipe.augment, augment_stream)
+        return splits["train"].batch(rows, recipe.augment, augment_stream, training.backward.share)
 
     def save() -> None:
         training.stop_clock()
-        context.checkpoints.save(checkpoint_of(training, data=data.fingerprint))
+        agree(training)
+        checkpoint = checkpoint_of(training, data=data.fingerprint)
+        ranks.by_first(lambda: context.checkpoints.save(checkpoint))
         training.start_clock()
 
     should_stop, saved_at = Rarely(context.should_stop), time.monotonic()
+    agree(training)
     training.start_clock()
 
     while training.step < training.num_steps:
@@ -110,30 +114,32 @@ def train(
         if position == 0:
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
             try:
-                training.look(batch_of, should_stop=should_stop)
+                training.look(batch_of, should_stop=lambda: any(ranks.anyone(should_stop())))
             except InterruptedJobError:
                 save()
                 raise
         images, labels = batch_of(training.step)
 
         training.set_rate()
-        due = method.is_due(training.step, num_steps=training.num_steps)
+        due = training.is_due()
         rule = PLAIN if due and method.replaces_step else recipe.gradient
         loss, corrected = training.differentiate(images, labels, rule=rule)
         grows = method.follows_gradient or (due and method.grows_by_gradient)
         training.record_loss(loss, num_rows=batch_size, grows=grows)
-        training.follow_gradients()
-        updated = training.updated_masks() if due else None
-        training.take_gradients(corrected)  # masked as before the update: what was grown takes no step yet
-        if updated is not None:
-            training.apply_masks(updated)
-        if not (due and method.replaces_step):
-            training.optimizer.step()
+        if training.usable:  # else time passes and nothing else happens
+            training.follow_gradients()
+            updated = training.updated_masks() if due else None
+            training.take_gradients(corrected)  # masked as before the update: what grew takes no step yet
+            if updated is not None:
+                training.apply_masks(updated)
+                agree(training)
+            if not (due and method.replaces_step):
+                training.optimizer.step()
         training.step += 1
         training.take_sample()
 
         if training.step % interval == 0 and training.step < training.num_steps:
-            mean_loss = training.take_losses()
+            mean_loss = training.losses.take()
             training.stop_clock()
             logits = logits_of(training, splits, "val", "test")
             new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
@@ -141,16 +147,17 @@ def train(
             yield Progress(step=training.step, num_steps=training.num_steps, metrics=(*unreported, *new))
             unreported = []
             training.start_clock()
-        stopping = should_stop()
-        if stopping or time.monotonic() - saved_at >= budget.checkpoint_every_s:
+        to_save = time.monotonic() - saved_at >= budget.checkpoint_every_s
+        stopping, saving = ranks.anyone(should_stop(), to_save)
+        if stopping or saving:
             save()
             saved_at = time.monotonic()
         if stopping:
             raise InterruptedJobError(training.step)
 
+    save()
     training.stop_clock()
-    context.checkpoints.save(checkpoint_of(training, data=data.fingerprint))
-    mean_loss = training.take_losses()
+    mean_loss = training.losses.take()
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
     detected, shown = show(

@@ -1,12 +1,15 @@
 """Asks a training's objective for loss and gradient at any weights and leaves no trace but the work that is counted."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from workloads.loss_scale import LossScale
+from workloads.ranks import Ranks, Share
 from workloads.seeding import seed_globally, stream, stream_seed
 from workloads.slots import Tensors
 from workloads.workload import InterruptedJobError
@@ -24,6 +27,7 @@ class Prober:
 
     parameters: Mapping[str, nn.Parameter]
     buffers: Mapping[str, tuple[nn.Module, str]]  # the module that holds it, and its name there
+    norms: Sequence[_NormBase]  # those with running statistics
 
     @classmethod
     def of(cls, network: nn.Module) -> "Prober":
@@ -36,6 +40,7 @@ class Prober:
                 for name, buffer in module.named_buffers(recurse=False)
                 if buffer is not None
             },
+            norms=[m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats],
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -58,6 +63,11 @@ class Prober:
         finally:
             for name, (module, leaf) in self.buffers.items():
                 module._buffers[leaf] = held[name]
+
+    def statistics(self) -> list[Tensor]:
+        """The norms' own running means and variances."""
+        held = [tensor for norm in self.norms for tensor in (norm.running_mean, norm.running_var)]
+        return [tensor for tensor in held if tensor is not None]
 
     @contextmanager
     def standing_at(self, weights: Tensors) -> Iterator[None]:
@@ -108,15 +118,41 @@ def drawing_apart(device: torch.device, start: int | RandomState | None) -> Iter
         set_random_state(held, device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backward:
+    """From the loss of the rows that are here to loss and gradient of the whole batch, in any precision."""
+
+    prober: Prober
+    ranks: Ranks
+    share: Share  # of the batch, the rows that are here
+    scale: LossScale
+
+    def begin(self, loss: Tensor) -> None:
+        """Fills `.grad`, scaled, from the rows that are here."""
+        self.scale.scaled(loss).backward()
+
+    def finish(
+        self, loss: Tensor, memory: Tensors, statistics: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensors]:
+        """Makes `.grad` that of the batch; returns its loss and what the objective remembers of it."""
+        parameters = self.prober.parameters.values()
+        found = self.ranks.average(
+            loss.detach(), memory, share=self.share, parameters=parameters, statistics=statistics
+        )
+        self.scale.unscale(parameters)
+        return found
+
+
 @dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
 class BatchProbe:
     """See `workloads.slots.Probe`."""
 
     prober: Prober
+    backward: Backward
     loss_of: LossOf
     in_step: InStep
     step: int
-    images: Tensor
+    images: Tensor  # the rows that are here
     labels: Tensor
     count: Callable[[float], None]
     flops_per_row: float  # of a forward and a backward pass
@@ -125,23 +161,37 @@ class BatchProbe:
 
     def loss_at(self, weights: Tensors) -> Tensor:
         """A scalar."""
-        self.count(len(self.labels) * self.forward_flops_per_row)
+        self.count(self.backward.share.total * self.forward_flops_per_row)
         with torch.no_grad(), self._apart_at(weights), self.in_step(self.step):
-            return self.loss_of(self.images, self.labels, self.step)[0]
+            loss, _ = self.loss_of(self.images, self.labels, self.step)
+        return self.backward.ranks.average(loss, {}, share=self.backward.share)[0]
 
     def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
         """The loss and its gradient."""
-        self.count(len(self.labels) * self.flops_per_row)
+        self.count(self.backward.share.total * self.flops_per_row)
         with self._apart_at(weights):
             with self.in_step(self.step):
                 loss, _ = self.loss_of(self.images, self.labels, self.step)
-                loss.backward()
-            return loss.detach(), self.prober.gradients()
+                self.backward.begin(loss)
+            loss, _ = self.backward.finish(loss, {})
+            return loss, self.prober.gradients()
 
     @contextmanager
     def _apart_at(self, weights: Tensors) -> Iterator[None]:
         with drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
             yield
+
+
+@dataclass(kw_only=True, slots=True)
+class LookBatch(BatchProbe):
+    """A batch of a look: what it says is kept for long, so a gradient that overflows is taken again."""
+
+    def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
+        """At a smaller scale, until it is finite."""
+        found = BatchProbe.gradient_at(self, weights)
+        while self.backward.scale.wants_again():
+            found = BatchProbe.gradient_at(self, weights)
+        return found
 
 
 @dataclass(kw_only=True, slots=True)
@@ -162,9 +212,10 @@ class StepBatch(BatchProbe):
         self.optimizer.zero_grad(set_to_none=True)
         self.draws = random_state(self.images.device)
         with self.in_step(self.step):
-            loss, self.memory = self.loss_of(self.images, self.labels, self.step)
-            loss.backward()
-        return loss.detach()
+            loss, memory = self.loss_of(self.images, self.labels, self.step)
+            self.backward.begin(loss)
+        loss, self.memory = self.backward.finish(loss, memory, self.prober.statistics())
+        return loss
 
     def own_gradient(self) -> Tensors:
         """What `differentiate` left."""
@@ -176,6 +227,7 @@ class EpochStart:
     """See `workloads.slots.Epoch`."""
 
     prober: Prober
+    backward: Backward
     loss_of: LossOf
     in_step: InStep
     should_stop: Callable[[], bool]
@@ -197,7 +249,7 @@ class EpochStart:
         """As they stand."""
         return self.prober.weights()
 
-    def batches(self, fraction: float) -> Iterator[BatchProbe]:
+    def batches(self, fraction: float) -> Iterator[LookBatch]:
         """In the order of their steps; which ones, and what their passes draw, is of this epoch's own streams.
 
         Raises `InterruptedJobError` between two batches when the job is asked to stop.
@@ -209,8 +261,9 @@ class EpochStart:
                 raise InterruptedJobError(self.steps.start)
             step = self.steps[position]
             images, labels = self.batch_of(step)
-            yield BatchProbe(
+            yield LookBatch(
                 prober=self.prober,
+                backward=self.backward,
                 loss_of=self.loss_of,
                 in_step=self.in_step,
                 step=step,
@@ -219,5 +272,5 @@ class EpochStart:
                 count=self.count,
                 flops_per_row=self.flops_per_row,
                 forward_flops_per_row=self.forward_flops_per_row,
-                draws=stream_seed(self.seed, "look-forward", step),
+                draws=stream_seed(self.seed, self.backward.ranks.own("look-forward"), step),
             )

@@ -32,7 +32,7 @@ class Budget:
     batch_size: int = 128  # over all workers
     evaluate_every: int = field(default=1, metadata=NOT_IDENTITY)  # epochs; 0: at the end only
     checkpoint_every_s: float = field(default=30.0, metadata=NOT_IDENTITY)  # 0: after every step
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast, weights stay float32
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # below: autocast, weights stay float32
     channels_last: bool = False
     compile: bool = False
 

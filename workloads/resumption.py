@@ -1,4 +1,4 @@
-"""A training as a checkpoint holds it, and how one goes on from there."""
+"""A training as a checkpoint holds it, how one goes on from there, and that all ranks hold the same."""
 
 from dataclasses import asdict
 
@@ -14,7 +14,34 @@ from workloads.workload import Metric
 
 
 def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
-    """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
+    """All that a bit-equal continuation needs; `data` is the fingerprint of the data set. Every rank must ask."""
+    random_state = {"cpu": torch.get_rng_state()}
+    if training.device.type == "cuda":
+        random_state["cuda"] = torch.cuda.get_rng_state(training.device)
+    return Checkpoint(
+        step=training.step,
+        tensors=held(training),
+        state={
+            "optimizer": training.optimizer.state_dict(),
+            "random": training.backward.ranks.gathered(random_state),
+            "losses": training.losses.held[: training.losses.num].clone(),
+        },
+        meta={
+            "data": data,
+            "num_steps": training.num_steps,
+            "train_flops": training.train_flops,
+            "train_s": training.train_s,
+            "metrics": [asdict(metric) for metric in training.history],
+            "rule": dict(training.rule.numbers),
+            "mean": training.mean.num,
+            "due_at": training.due_at,
+            "loss_scale": dict(training.backward.scale.state()),
+        },
+    )
+
+
+def held(training: Training) -> dict[str, Tensor]:
+    """Its tensors, by group and name: all but the optimizer's."""
     groups: dict[str, Tensors] = {
         "network": training.network.state_dict(),
         "rule": training.rule.tensors,
@@ -25,60 +52,61 @@ def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
         "memory": training.memory,
         "mean": training.mean.tensors,
     }
-    random_state = {"cpu": torch.get_rng_state()}
-    if training.device.type == "cuda":
-        random_state["cuda"] = torch.cuda.get_rng_state(training.device)
-    return Checkpoint(
-        step=training.step,
-        tensors={f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()},
-        state={
-            "optimizer": training.optimizer.state_dict(),
-            "random": random_state,
-            "losses": training.losses[: training.num_losses].clone(),
-        },
-        meta={
-            "data": data,
-            "num_steps": training.num_steps,
-            "train_flops": training.train_flops,
-            "train_s": training.train_s,
-            "metrics": [asdict(metric) for metric in training.history],
-            "rule": dict(training.rule.numbers),
-            "mean": training.mean.num,
-        },
-    )
+    return {f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
+
+
+def agree(training: Training) -> None:
+    """Raises `RanksDisagreeError` unless all ranks hold the same tensors, the optimizer's included."""
+    training.backward.ranks.agree(training.step, lambda: {**held(training), **_momenta(training)})
+
+
+def _momenta(training: Training) -> dict[str, Tensor]:
+    return {
+        f"{kind}/{name}": tensor
+        for name, parameter in training.prober.parameters.items()
+        for kind, tensor in training.optimizer.state.get(parameter, {}).items()
+        if isinstance(tensor, Tensor)
+    }
 
 
 def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
-    """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to another budget or other data."""
+    """Stands where `checkpoint` was taken; its tensors may be on the CPU.
+
+    Raises `ValueError` when it belongs to another budget or other data, or was taken by another number of ranks.
+    """
     if checkpoint.meta["data"] != data:
         found = checkpoint.meta["data"]
         raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
     if checkpoint.meta["num_steps"] != training.num_steps:
         found = checkpoint.meta["num_steps"]
         raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {training.num_steps}")
+    ranks, found = training.backward.ranks, len(checkpoint.state["random"])
+    if found != ranks.size:
+        raise ValueError(f"the checkpoint is of a run on {found} ranks, this run has {ranks.size}")
     kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean")
     groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for key, tensor in checkpoint.tensors.items():
         group, _, name = key.partition("/")
-        groups[group][name] = tensor
+        groups[group][name] = tensor.to(training.device)
     training.network.load_state_dict(groups["network"])
     training.optimizer.load_state_dict(checkpoint.state["optimizer"])
     training.apply_masks(SparseState(groups["mask"], groups["updater"], groups["forward"]))
-    training.explored = {name: groups["explored"][name].to(training.device) for name in training.sparse.used}
-    training.memory = {name: tensor.to(training.device) for name, tensor in groups["memory"].items()}
+    training.explored = {name: groups["explored"][name] for name in training.sparse.used}
+    training.memory = groups["memory"]
     training.mean = Mean(
         checkpoint.meta["mean"], {n: _laid_out(training, t) for n, t in groups["mean"].items()}
     )
     training.rule = RuleState(
         {n: _laid_out(training, t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"]
     )
-    torch.set_rng_state(checkpoint.state["random"]["cpu"])
+    random_state = checkpoint.state["random"][ranks.rank]
+    torch.set_rng_state(random_state["cpu"])
     if training.device.type == "cuda":
-        torch.cuda.set_rng_state(checkpoint.state["random"]["cuda"], training.device)
-    losses = checkpoint.state["losses"]  # perhaps more than now come between two evaluations
-    training.num_losses = len(losses)
-    training.losses = torch.cat([losses.to(training.device), torch.zeros_like(training.losses)])
-    training.step, training.last_loss_at = checkpoint.step, checkpoint.step - 1
+        torch.cuda.set_rng_state(random_state["cuda"], training.device)
+    training.due_at = checkpoint.meta["due_at"]
+    training.backward.scale.restore(checkpoint.meta["loss_scale"])
+    training.step = checkpoint.step
+    training.losses = training.losses.continued(checkpoint.state["losses"], step=checkpoint.step)
     training.train_flops = checkpoint.meta["train_flops"]
     training.train_s = checkpoint.meta["train_s"]
     training.history = [Metric(**row) for row in checkpoint.meta["metrics"]]

@@ -9,6 +9,8 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from workloads.ranks import Share
+
 Network = Callable[[Tensor], Tensor]
 """Images `(B, C, H, W)` to logits `(B, K)`."""
 
@@ -31,8 +33,9 @@ class Question:
     """What an objective is asked: the loss of this batch, of this network, in training mode."""
 
     network: Network
-    images: Tensor  # (B, C, H, W), normalised
+    images: Tensor  # (B, C, H, W), normalised: of this rank's rows
     labels: Tensor  # (B,) int64
+    share: Share  # which rows of the whole batch these are: what is drawn is drawn for all, then `share.of` is taken
     memory: Tensors  # what the objective remembers
     pixels: PixelRange
     at_rest: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
@@ -63,7 +66,10 @@ class Objective(Protocol):
         ...
 
     def loss(self, question: Question) -> tuple[Tensor, Tensors]:
-        """A scalar, mean over the batch, and what it remembers from now on. Writes into nothing."""
+        """A scalar, mean over the batch, and what it remembers from now on. Writes into nothing.
+
+        Over several ranks each has its own rows and the losses are averaged: one of pairs of rows then sees pairs in a rank.
+        """
         ...
 
 

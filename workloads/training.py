@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from workloads.averaging import Mean
 from workloads.bench import NetworkBench
 from workloads.data.batches import DeviceSplit
+from workloads.loss_log import LossLog
+from workloads.loss_scale import scale_for
 from workloads.networks.builder import ModelBuilder
 from workloads.networks.statistics import cumulative_statistics
-from workloads.probe import EpochStart, Prober, StepBatch, drawing_apart
+from workloads.probe import Backward, EpochStart, Prober, StepBatch, drawing_apart
+from workloads.ranks import ALONE, Ranks
 from workloads.recipe import Recipe
 from workloads.seeding import global_stream, seed_globally, stream, stream_seed
 from workloads.slots import GradientRule, Network, PixelRange, Question, RuleState, Tensors
@@ -21,9 +24,10 @@ from workloads.sparse.applied import AppliedMasks
 from workloads.sparse.flops import forward_flops, macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
-from workloads.workload import InterruptedJobError, Metric, NonFiniteError
+from workloads.workload import InterruptedJobError, Metric
 
 EVALUATION_BATCH = 1000  # rows per forward pass; results do not depend on it beyond rounding
+NOT_DUE = -1
 
 
 @dataclass(kw_only=True)
@@ -42,14 +46,15 @@ class Training:
     optimizer: torch.optim.Optimizer
     applied: AppliedMasks
     prober: Prober
+    backward: Backward
     pixels: PixelRange
     rule: RuleState  # what the recipe's gradient rule remembers
     memory: Tensors  # what the objective remembers
     explored: dict[str, Tensor]  # by mask, True = was used in some step
-    losses: Tensor  # of the steps since the last evaluation, on the device
-    num_losses: int = 0
-    last_loss_at: int = -1  # step
+    losses: LossLog
     step: int = 0
+    due_at: int = NOT_DUE  # step whose mask update is to come
+    usable: bool = True  # whether the gradients of this step are finite, where float16 may let them overflow
     train_flops: float = 0.0
     train_s: float = 0.0
     history: list[Metric] = field(default_factory=list)
@@ -70,8 +75,12 @@ class Training:
         seed: int,
         rows: DeviceSplit,
         num_classes: int,
+        ranks: Ranks = ALONE,
     ) -> "Training":
-        """A network at its initialisation, on the device of the training `rows`, with the method's first masks applied."""
+        """A network at its initialisation, on the device of the training `rows`, with the method's first masks applied.
+
+        Raises `ValueError` where the device cannot compute in the budget's precision, or a rank would have no rows.
+        """
         num_outputs = num_classes + recipe.objective.num_extra
         with global_stream(seed, "init"):
             network = model.build(image_shape=rows.image_shape, num_classes=num_outputs)
@@ -79,7 +88,7 @@ class Training:
         first = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
         layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
         network = network.to(rows.device).to(memory_format=layout)
-        seed_globally(stream_seed(seed, "forward"), device=rows.device)  # for passes that draw
+        seed_globally(stream_seed(seed, ranks.own("forward")), device=rows.device)  # for passes that draw
         prober = Prober.of(network)
         num_steps = recipe.budget.num_steps(len(rows))
 
@@ -105,11 +114,17 @@ class Training:
                 stream_of=dropout_stream,
             ),
             prober=prober,
+            backward=Backward(
+                prober=prober,
+                ranks=ranks,
+                share=ranks.share(min(recipe.budget.batch_size, len(rows))),
+                scale=scale_for(recipe.budget.precision, rows.device),
+            ),
             pixels=rows.pixels,
             rule=RuleState(),
             memory=recipe.objective.start(),
             explored={},
-            losses=torch.zeros(recipe.budget.evaluation_interval(len(rows)), device=rows.device),
+            losses=LossLog.of(recipe.budget.evaluation_interval(len(rows)), rows.device),
         )
         training.memory = {name: tensor.to(rows.device) for name, tensor in training.memory.items()}
         training.apply_masks(first)
@@ -118,7 +133,7 @@ class Training:
 
     @property
     def device(self) -> torch.device:
-        return self.losses.device
+        return self.losses.held.device
 
     @property
     def num_extra(self) -> int:
@@ -142,7 +157,7 @@ class Training:
         """The precision of the budget, for training and evaluation alike."""
         if self.recipe.budget.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.recipe.budget.precision))
 
     def loss_of(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
         """The objective of a step's batch, ready to be differentiated, and what it then remembers."""
@@ -150,6 +165,7 @@ class Training:
             network=self.forward,
             images=images,
             labels=labels,
+            share=self.backward.share,
             memory=self.memory,
             pixels=self.pixels,
             at_rest=self.at_rest,
@@ -169,9 +185,13 @@ class Training:
             self.network.train()
 
     def differentiate(self, images: Tensor, labels: Tensor, *, rule: GradientRule) -> tuple[Tensor, Tensors]:
-        """Fills `.grad` with the dense gradient of the batch; returns its loss and what the rule makes of the gradient."""
+        """Fills `.grad` with the dense gradient of the batch; returns its loss and what the rule makes of the gradient.
+
+        images, labels: of this rank's rows. Rule and objective remember nothing of gradients that are not usable.
+        """
         batch = StepBatch(
             prober=self.prober,
+            backward=self.backward,
             loss_of=self.loss_of,
             in_step=self.applied.in_step,
             step=self.step,
@@ -183,8 +203,10 @@ class Training:
             optimizer=self.optimizer,
             masks=self.sparse.masks,
         )
-        gradient, self.rule = rule.gradient(self.rule, batch)
-        self.memory = batch.memory
+        gradient, state = rule.gradient(self.rule, batch)
+        self.usable = self.backward.scale.settle()
+        if self.usable:
+            self.rule, self.memory = state, batch.memory
         return gradient.loss, gradient.corrected
 
     def epoch_start(
@@ -196,6 +218,7 @@ class Training:
         """The epoch that begins with the next step; `batch_of` gives images and labels of a step."""
         return EpochStart(
             prober=self.prober,
+            backward=self.backward,
             loss_of=self.loss_of,
             in_step=self.applied.in_step,
             should_stop=should_stop,
@@ -215,7 +238,7 @@ class Training:
 
         Raises `InterruptedJobError` when asked to stop, with everything as it was before.
         """
-        memory, flops = self.memory, self.train_flops
+        memory, flops, scale = self.memory, self.train_flops, self.backward.scale.state()
         epoch = self.epoch_start(batch_of, should_stop=should_stop)
         num_epochs = -(-self.num_steps // self.steps_per_epoch)
         self.memory = self.recipe.objective.look(memory, epoch=epoch.number, num_epochs=num_epochs)
@@ -223,34 +246,17 @@ class Training:
             self.rule = self.recipe.gradient.look(self.rule, epoch)
         except InterruptedJobError:
             self.memory, self.train_flops = memory, flops
+            self.backward.scale.restore(scale)
             raise
 
     def count_flops(self, flops: float) -> None:
-        """Work beyond a step's own forward and backward pass."""
+        """Work beyond a step's own forward and backward pass, of all ranks."""
         self.train_flops += flops
 
     def record_loss(self, loss: Tensor, *, num_rows: int, grows: bool) -> None:
         """Keeps the loss on the device and counts what the step cost."""
-        self.losses[self.num_losses] = loss
-        self.num_losses += 1
-        self.last_loss_at = self.step
+        self.losses.record(loss, step=self.step)
         self.train_flops += num_rows * (self._flops_per_growing_row if grows else self._flops_per_row)
-
-    def check_losses(self) -> Tensor:
-        """Losses since they were last taken; waits for the device. Raises `NonFiniteError` with the first bad step."""
-        losses = self.losses[: self.num_losses].cpu()
-        bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
-            first = int(bad[0])
-            step = self.last_loss_at - self.num_losses + 1 + first
-            raise NonFiniteError(f"train/loss is {float(losses[first])} at step {step}")
-        return losses
-
-    def take_losses(self) -> float:
-        """Their mean; the next ones are counted anew."""
-        mean = float(self.check_losses().double().mean())
-        self.num_losses = 0
-        return mean
 
     def start_clock(self) -> None:
         """Training time counts from here."""
@@ -269,20 +275,30 @@ class Training:
             for name, weight in self.weights.items()
         }
 
+    def is_due(self) -> bool:
+        """Whether this step updates masks: by the method, or for a step whose gradients were not usable.
+
+        Made up for at once, such an update is not lost: a method that prunes in one step or to a schedule gets there.
+        """
+        if self.method.is_due(self.step, num_steps=self.num_steps):
+            self.due_at = self.step
+        return self.due_at != NOT_DUE
+
     def follow_gradients(self) -> None:
         """Shows every step's gradients to a method that remembers them."""
         if self.method.follows_gradient:
             self.applied.state = self.method.follow(self.sparse, self.gradients())
 
     def updated_masks(self) -> SparseState:
-        """The method's update by the batch's own gradient, drawn from the stream of this step; not yet applied."""
-        self.check_losses()
+        """The method's update by the batch's own gradient, drawn from the stream of the step it is due at; not yet applied."""
+        self.losses.check()
+        step, self.due_at = self.due_at, NOT_DUE
         moment = Moment(
-            step=self.step,
+            step=step,
             num_steps=self.num_steps,
             weights={name: weight.detach() for name, weight in self.weights.items()},
             gradients=self.gradients(),
-            generator=stream(self.seed, "mask-update", self.step),
+            generator=stream(self.seed, "mask-update", step),
             bench=NetworkBench(
                 network=self.network,
                 prober=self.prober,
@@ -291,7 +307,8 @@ class Training:
                 forward_flops_per_row=forward_flops(self.macs, {}),
             ),
         )
-        return self.method.update(self.sparse, moment)
+        with drawing_apart(self.device, stream_seed(self.seed, "mask-update-forward", step)):
+            return self.method.update(self.sparse, moment)
 
     def apply_masks(self, sparse: SparseState) -> None:
         """Takes a method's state over: see `AppliedMasks.apply`."""

@@ -9,6 +9,7 @@ import torch
 
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Source
+from workloads.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,12 +75,16 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a job runs. `should_stop` is asked about twice a second, between two steps."""
+    """Where a job runs. `should_stop` is asked about twice a second, between two steps; one rank is enough to stop all.
+
+    Every rank runs the job and yields the same progress, but for times; rank 0 writes the checkpoints.
+    """
 
     checkpoints: CheckpointFolder
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     load_data: Callable[[Source], Dataset] = lambda source: source.load()
     should_stop: Callable[[], bool] = lambda: False
+    ranks: Ranks = ALONE
 
 
 class InterruptedJobError(Exception):

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from asking import backward_alone
 from torch import Tensor, nn
 
 from workloads.gradients.sam import SAM
@@ -27,8 +28,10 @@ def batch_at(
         w, b = point.weight, point.bias
         return 0.5 * w @ curvature @ w + 0.5 * bias_curvature * b**2, {}
 
+    prober = Prober.of(point)
     return StepBatch(
-        prober=Prober.of(point),
+        prober=prober,
+        backward=backward_alone(prober, 1),
         loss_of=loss_of,
         in_step=lambda step: nullcontext(),
         step=0,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from asking import backward_alone
 from torch import Tensor, nn
 
 from workloads.checkpoint import CheckpointFolder
@@ -201,8 +202,10 @@ def test_a_sampled_look_draws_whole_batches_of_the_epoch_by_seed_and_epoch_alone
 
     def positions(epoch: int, fraction: float, seed: int = 0) -> list[int]:
         asked.clear()
+        prober = Prober.of(nn.Linear(1, 1))
         start = EpochStart(
-            prober=Prober.of(nn.Linear(1, 1)),
+            prober=prober,
+            backward=backward_alone(prober, 2),
             loss_of=lambda images, labels, step: (images.sum(), {}),
             in_step=lambda step: nullcontext(),
             should_stop=lambda: False,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from workloads.data.dataset import Split
+from workloads.ranks import Share
 from workloads.seeding import stream
 from workloads.slots import PixelRange
 
@@ -38,17 +39,24 @@ class Augmentation:
             if size < 0:
                 raise ValueError(f"{name} is {size}; it must be 0 or more pixels")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """images: (B, C, H, W) uint8, never written to; the result has the same shape, type and device."""
-        num, _, height, width = images.shape
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        """images: (B, C, H, W) uint8, never written to; the result has the same shape, type and device.
+
+        share: the rows of a batch that the images are, all of them if not given; draws are made for the whole batch.
+        """
+        among = share or Share.whole(len(images))
+        height, width = images.shape[2:]
+
+        def draw(bound: int, *shape: int) -> Tensor:
+            return among.of(_draw(bound, (*shape, among.total), generator, images.device), dim=-1)
+
         if self.flip:
-            images = flip(images, _draw(2, (num,), generator, images.device))
+            images = flip(images, draw(2))
         if self.pad:
-            corners = _draw(2 * self.pad + 1, (2, num), generator, images.device)
+            corners = draw(2 * self.pad + 1, 2)
             images = crop(pad(images, self.pad, self.pad_mode), corners, height=height, width=width)
         if self.cutout:
-            rows = _draw(height, (num,), generator, images.device)
-            columns = _draw(width, (num,), generator, images.device)
+            rows, columns = draw(height), draw(width)
             images = cut_out(images, rows, columns, side=self.cutout)
         return images
 
@@ -136,11 +144,19 @@ class DeviceSplit:
         return PixelRange(black=black, white=black + 255 * self._scale[..., :1, :1])
 
     def batch(
-        self, indices: Tensor, augmentation: Augmentation, generator: torch.Generator
+        self,
+        indices: Tensor,
+        augmentation: Augmentation,
+        generator: torch.Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, C, H, W) float32 and labels (B,) int64 of the rows `indices: (B,)` int64."""
-        rows = _without_waiting(indices, self.device)
-        images = augmentation(self.images.index_select(0, rows), generator)
+        """Normalised images (B, C, H, W) float32 and labels (B,) int64 of the rows `indices: (B,)` int64.
+
+        share: which of these rows are wanted, all if not given; they are augmented as in the whole batch.
+        """
+        among = share or Share.whole(len(indices))
+        rows = _without_waiting(among.of(indices), self.device)
+        images = augmentation(self.images.index_select(0, rows), generator, among)
         return self.normalise(images), self.labels.index_select(0, rows)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
