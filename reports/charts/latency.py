@@ -40,9 +40,8 @@ def latency(study: Study) -> list[Figure]:
         title=_TITLE,
         caption="Seconds of the exported network's forward pass against the same network on dense kernels, measured in "
         "turns in one process; bars reach from the 10th to the 90th percentile. Below the line at 1 the sparse network "
-        "is slower. The dashed line is the ratio of counted FLOPs, which no kernel here reaches: masks alone make "
-        "nothing faster. onnx runs dense kernels of another runtime, and dense is the control, which shows the error "
-        "of the measurement.",
+        "is slower. The dashed line is the ratio of counted FLOPs: theory, not measured. onnx runs dense kernels "
+        "of another runtime, and dense is the control, which shows the error of the measurement.",
         legend=[*marks.entries(styles, rows["format"]), _THEORY],
         table=latency_table(rows),
     )

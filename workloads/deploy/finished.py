@@ -45,11 +45,19 @@ class Blueprint:
         )
 
     def empty_network(self) -> nn.Module:
-        """The network in evaluation mode on the meta device: nothing is drawn or stored."""
+        """The network in evaluation mode on the meta device: nothing is drawn or stored.
+
+        Raises `ValueError` for a table that is no model's.
+        """
         fields = {
             key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"
         }
-        builder: ModelBuilder = find("models", str(self.model["name"]))(**fields)
+        try:
+            builder: ModelBuilder = find("models", str(self.model.get("name")))(**fields)
+        except TypeError as error:
+            raise ValueError(
+                f"model is {dict(self.model)}, which is no table of that model: {error}"
+            ) from error
         with torch.device("meta"):
             return builder.build(image_shape=self.image_shape, num_classes=self.num_outputs).eval()
 

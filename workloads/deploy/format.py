@@ -28,7 +28,8 @@ class Fit:
 class Exported:
     """A network that runs: images (B, C, H, W) float32 to logits (B, num_classes). `kernels`: what computes each weight.
 
-    A kernel whose name begins with `dense` does not skip zeros."""
+    A kernel whose name begins with `dense` does not skip zeros.
+    """
 
     run: Callable[[Tensor], Tensor]
     kernels: Mapping[str, str]

@@ -1,7 +1,7 @@
 """How long a network takes, beside its dense twin: measurements that alternate, on one process and one set of threads."""
 
+import math
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,18 +76,20 @@ def _latency(times_s: np.ndarray, dense_s: np.ndarray) -> Latency:
     )
 
 
-def median_times(networks: Mapping[str, Network], inputs: Tensor, *, rounds: int) -> dict[str, float]:
-    """Median seconds of one call of each, measured in turn; for choosing among them."""
+def least_times(networks: Mapping[str, Network], inputs: Tensor, *, rounds: int) -> dict[str, float]:
+    """Least seconds of one call of each, measured in turn: for choosing, since what disturbs can only add."""
     with torch.inference_mode():
-        calls = {name: _calls(run, inputs, warm_up_s=0.01)[0] for name, run in networks.items()}
-        times: dict[str, list[float]] = {name: [] for name in networks}
+        calls = {name: _calls(run, inputs, span_s=5e-4, warm_up_s=5e-3)[0] for name, run in networks.items()}
+        times = dict.fromkeys(networks, math.inf)
         for _ in range(rounds):
             for name, run in networks.items():
-                times[name].append(_seconds(run, inputs, calls[name]))
-    return {name: statistics.median(values) for name, values in times.items()}
+                times[name] = min(times[name], _seconds(run, inputs, calls[name]))
+    return times
 
 
-def _calls(run: Network, inputs: Tensor, *, warm_up_s: float = WARM_UP_S) -> tuple[int, float]:
+def _calls(
+    run: Network, inputs: Tensor, *, span_s: float = LEAST_SPAN_S, warm_up_s: float = WARM_UP_S
+) -> tuple[int, float]:
     """Warms up; then how many calls make one measurement, and the seconds of one call."""
     started = time.perf_counter()
     for _ in range(3):
@@ -95,7 +97,7 @@ def _calls(run: Network, inputs: Tensor, *, warm_up_s: float = WARM_UP_S) -> tup
     while time.perf_counter() - started < warm_up_s:
         run(inputs)
     once_s = max(min(_seconds(run, inputs, 1) for _ in range(3)), 1e-7)
-    return max(1, round(LEAST_SPAN_S / once_s)), once_s
+    return max(1, round(span_s / once_s)), once_s
 
 
 def _seconds(run: Network, inputs: Tensor, calls: int) -> float:

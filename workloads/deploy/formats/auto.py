@@ -21,7 +21,7 @@ from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
 from workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
 from workloads.deploy.replacing import DENSE, sparse_fit, with_kernels
-from workloads.deploy.timing import median_times
+from workloads.deploy.timing import least_times
 
 __all__ = ["Auto"]
 
@@ -49,7 +49,7 @@ class Auto:
         plans = {"mixed": mixed, DENSE: {}}
         plans |= {kernel: dict.fromkeys(names, (kernel, make)) for kernel, make in _EVERYWHERE.items()}
         networks = {name: with_kernels(finished, plan) for name, plan in plans.items()}
-        times_s = median_times(
+        times_s = least_times(
             {name: exported.run for name, exported in networks.items()}, images, rounds=_ROUNDS
         )
         return networks[min(times_s, key=lambda name: times_s[name])]
@@ -95,6 +95,6 @@ def _layer_inputs(finished: FinishedNetwork, images: Tensor) -> dict[str, Tensor
 def _fastest(layer: nn.Module, mask: Tensor, kernels: Mapping[str, Kernel], given: Tensor) -> str:
     """Name of the kernel to take for a layer."""
     twins = {DENSE: layer} | {name: make(layer, mask) for name, make in kernels.items()}
-    times_s = median_times(twins, given, rounds=_ROUNDS)
+    times_s = least_times(twins, given, rounds=_ROUNDS)
     best = min(times_s, key=lambda name: times_s[name])
     return best if times_s[best] * _LEAST_GAIN < times_s[DENSE] else DENSE

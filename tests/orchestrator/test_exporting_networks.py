@@ -1,0 +1,252 @@
+"""`export --network` and `latency` on a folder that a study really left."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from orchestrator import exporting
+from orchestrator.errors import UsageError
+from orchestrator.finished import finished_network
+from orchestrator.population import run
+from orchestrator.results import Results
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+from reports.predictions import read_predictions
+from workloads.deploy.files import load, read_network
+from workloads.deploy.timing import Latency
+
+Pruneyard = Callable[..., Any]
+
+SPEC = {
+    "name": "small",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 100, "max_test": 50},
+    "model": {"name": "mlp", "width": 16, "depth": 1},
+    "budget": {"steps": 6, "batch_size": 16},
+    "seeds": 2,
+    "grid": {"method": [{"name": "dense"}, {"name": "static", "density": 0.25}]},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two seeds each of a dense and a static network."""
+    out = tmp_path_factory.mktemp("study") / "out"
+    run(SPEC, out=out, local=True)
+    return RunFolder(out)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures as always, but not for long."""
+    whole = exporting.compare
+
+    def short(*networks: Any) -> Latency:
+        return whole(*networks, span_s=0.0)
+
+    monkeypatch.setattr(exporting, "compare", short)
+    monkeypatch.setattr("workloads.deploy.timing.WARM_UP_S", 0.0)
+
+
+def key_of(folder: RunFolder, method: str) -> str:
+    runs = Results(folder.path).runs()
+    return str(runs.loc[(runs["method"] == method) & (runs["seed"] == 0), "run_key"].iloc[0])
+
+
+def test_the_network_of_a_run_gives_the_logits_that_the_run_recorded(folder: RunFolder) -> None:
+    key = key_of(folder, "static")
+    network = finished_network(folder, key)
+    images = load_spec(SPEC).jobs[0].workload.data.load().test.images
+    blueprint = network.blueprint
+    mean, std = (torch.tensor(values)[:, None, None] for values in (blueprint.mean, blueprint.std))
+    _, _, recorded = read_predictions(folder.predictions(key))["test"]
+    logits = network.network((torch.from_numpy(images).float() / 255 - mean) / std)
+    torch.testing.assert_close(logits, torch.from_numpy(recorded), rtol=1e-5, atol=1e-5)
+    assert network.density == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("form", ["dense", "csr", "gather"])
+def test_an_exported_file_gives_what_the_run_would_give(
+    pruneyard: Pruneyard, folder: RunFolder, form: str, tmp_path: Path
+) -> None:
+    key = key_of(folder, "static")
+    answer = pruneyard("export", folder.path, "--network", key, "--format", form, "--out", "net.safetensors")
+    assert (answer.code, answer.out.strip()) == (0, "net.safetensors")
+    whole, back = finished_network(folder, key), read_network(tmp_path / "net.safetensors")
+    assert all(torch.equal(mask, back.masks[name]) for name, mask in whole.masks.items())
+    images = whole.random_images(4)
+    torch.testing.assert_close(load(tmp_path / "net.safetensors").run(images), whole.network(images))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--network", "0123456789abcdef", "--out", "x"),
+        ("--network", "../../etc", "--out", "x"),
+        ("--network", "STATIC"),
+        ("--network", "STATIC", "--table", "runs", "--out", "x"),
+        ("--network", "STATIC", "--format", "csv", "--out", "x"),
+        ("--network", "STATIC", "--format", "bsr", "--out", "x"),
+        ("--network", "STATIC", "--format", "semi_structured", "--out", "x"),
+        ("--network", "DENSE", "--format", "csr", "--out", "x"),
+        ("--format", "csr"),
+        ("--format", "nothing"),
+    ],
+    ids=" ".join,
+)
+def test_an_export_that_cannot_be_exits_with_2_and_writes_nothing(
+    pruneyard: Pruneyard, folder: RunFolder, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    keys = {"STATIC": key_of(folder, "static"), "DENSE": key_of(folder, "dense")}
+    answer = pruneyard("export", folder.path, *(keys.get(word, word) for word in words))
+    assert answer.code == 2
+    assert answer.err
+    assert "Traceback" not in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+def test_latency_measures_the_first_seed_of_each_setting_and_keeps_the_rows(
+    pruneyard: Pruneyard, folder: RunFolder
+) -> None:
+    words = ("--format", "csr", "--format", "dense", "--batch-size", "1,3")
+    answer = pruneyard("latency", folder.path, *words, "--json")
+    assert answer.code == 0
+    rows = {(row["run_key"], row["format"], row["batch_size"]): row for row in json.loads(answer.out)}
+    dense, static = key_of(folder, "dense"), key_of(folder, "static")
+    assert rows.keys() == {
+        (key, form, size)
+        for key, form in ((dense, "dense"), (static, "dense"), (static, "csr"))
+        for size in (1, 3)
+    }
+    assert f"{dense} csr: skipped, no layer can be sparse" in answer.err
+    row = rows[static, "csr", 3]
+    assert 0 < row["low_s"] <= row["median_s"] <= row["high_s"]
+    assert row["size_bytes"] < row["dense_size_bytes"]
+    assert row["forward_flops"] / row["dense_forward_flops"] == pytest.approx(0.25, abs=0.01)
+    assert json.loads(row["kernels"]) == {"hidden1.weight": "csr", "classifier.weight": "csr"}
+    kept = Results(folder.path).latency()
+    assert {
+        tuple(k) for k in kept[["run_key", "format", "batch_size"]].itertuples(index=False)
+    } == rows.keys()
+
+
+@pytest.mark.usefixtures("quick")
+def test_measuring_again_replaces_the_row(pruneyard: Pruneyard, folder: RunFolder) -> None:
+    key = key_of(folder, "static")
+    for _ in range(2):
+        words = ("--run-key", key, "--format", "gather", "--batch-size", "2")
+        answer = pruneyard("latency", folder.path, *words)
+        assert answer.code == 0
+        assert "gather" in answer.out
+    kept = Results(folder.path).latency()
+    assert len(kept[(kept["format"] == "gather") & (kept["batch_size"] == 2)]) == 1
+    assert "Latency, measured" in Results(folder.path).report(folder.report).read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_seeds_are_measured_where_asked(pruneyard: Pruneyard, folder: RunFolder) -> None:
+    words = ("--all-seeds", "--format", "dense", "--batch-size", "4", "--json")
+    assert len(json.loads(pruneyard("latency", folder.path, *words).out)) == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--run-key", "0123456789abcdef"),
+        ("--batch-size", "0"),
+        ("--batch-size", "1;2"),
+        ("--threads", "0"),
+        ("--format", "csv"),
+        ("--format", "bsr"),
+    ],
+    ids=" ".join,
+)
+def test_a_latency_that_cannot_be_exits_with_2(
+    pruneyard: Pruneyard, folder: RunFolder, words: tuple[str, ...]
+) -> None:
+    answer = pruneyard("latency", folder.path, *words)
+    assert answer.code == 2
+    assert answer.err
+    assert not answer.out
+    assert "Traceback" not in answer.err
+
+
+def test_a_folder_without_finished_runs_is_refused(pruneyard: Pruneyard, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = pruneyard("latency", tmp_path / "empty")
+    assert (answer.code, "no finished run" in answer.err) == (2, True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wrong_export_is_never_written_nor_recorded(
+    pruneyard: Pruneyard, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workloads.deploy.formats.csr.Csr.tolerance", -1.0)
+    key = key_of(folder, "static")
+    answer = pruneyard("export", folder.path, "--network", key, "--format", "csr", "--out", "net")
+    assert (answer.code, list(tmp_path.iterdir())) == (1, [])
+    assert "off the dense ones" in answer.err
+    words = ("--run-key", key, "--format", "csr", "--batch-size", "9")
+    answer = pruneyard("latency", folder.path, *words)
+    assert answer.code == 1
+    assert 9 not in set(Results(folder.path).latency()["batch_size"])
+
+
+def damaged(folder: RunFolder, tmp_path: Path, **changes: object) -> RunFolder:
+    """The static run alone, with another manifest; a value of None takes its key away."""
+    key = key_of(folder, "static")
+    other = RunFolder(tmp_path / "other")
+    shutil.copytree(folder.artifact(key), other.artifact(key))
+    path = other.artifact(key) / "manifest.json"
+    manifest = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in manifest.items() if value is not None}))
+    return other
+
+
+def test_a_manifest_without_image_shape_is_completed_from_the_data(folder: RunFolder, tmp_path: Path) -> None:
+    key = key_of(folder, "static")
+    older = damaged(folder, tmp_path, image_shape=None, mean=None, std=None)
+    assert finished_network(older, key).blueprint == finished_network(folder, key).blueprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": []},
+        {"spec": {}},
+        {"image_shape": [1, 9, 9]},
+        {"mean": [0.0, 0.0]},
+        {"spec": {"model": {"name": "mlp"}}},
+    ],
+    ids=str,
+)
+def test_an_artifact_that_does_not_fit_its_manifest_is_refused(
+    folder: RunFolder, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError):
+        finished_network(damaged(folder, tmp_path, **changes), key_of(folder, "static"))
+
+
+def test_reading_a_network_runs_nothing_of_the_artifact(folder: RunFolder, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('executed')",)
+
+    other = damaged(folder, tmp_path)
+    key = key_of(folder, "static")
+    (other.artifact(key) / "model.safetensors").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UsageError, match="cannot be read"):
+        finished_network(other, key)
+    masks = safetensors.torch.load_file(folder.artifact(key) / "masks.safetensors")
+    (other.artifact(key) / "model.safetensors").write_bytes(safetensors.torch.save(masks))
+    with pytest.raises(UsageError, match="cannot be read"):
+        finished_network(other, key)

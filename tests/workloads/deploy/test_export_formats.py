@@ -1,0 +1,164 @@
+"""Every format, found by itself: outputs as the dense network's, a file that comes back, refusals in words."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from finished_networks import SMALL, MakeMask, finished, random_mask
+from torch import Tensor
+
+from workloads.deploy.files import load, read_header, read_network
+from workloads.deploy.finished import FinishedNetwork
+from workloads.deploy.format import Exported, Format, relative_difference
+from workloads.plugins import find, names
+
+FORMATS = names("deploy.formats")
+
+
+def whole_rows(weight: Tensor, generator: torch.Generator) -> Tensor:
+    kept = torch.rand(len(weight), generator=generator) < 0.5
+    kept[0] = True
+    return kept.reshape(-1, *(1,) * (weight.ndim - 1)).expand_as(weight).contiguous()
+
+
+def blocks(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Blocks of 2x2 of the weight as a matrix."""
+    rows, columns = len(weight), weight[0].numel()
+    if rows % 2 or columns % 2:
+        return torch.ones(weight.shape, dtype=torch.bool)
+    active = torch.rand(rows // 2, columns // 2, generator=generator) < 0.3
+    return active.repeat_interleave(2, 0).repeat_interleave(2, 1).reshape(weight.shape)
+
+
+def two_of_four(weight: Tensor, generator: torch.Generator) -> Tensor:
+    scores = torch.rand(weight.numel() // 4, 4, generator=generator)
+    return torch.zeros_like(scores).scatter_(1, scores.topk(2).indices, 1).bool().reshape(weight.shape)
+
+
+FITTING: dict[str, MakeMask] = {"bsr": blocks, "compact": whole_rows}
+"""Masks that a format can take where it cannot take random ones."""
+
+
+def network_for(form: str, model: str) -> FinishedNetwork:
+    return finished(model, FITTING.get(form, random_mask(0.1)), except_for=("classifier.weight",))
+
+
+def outputs(exported: Exported, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return exported.run(images)
+
+
+def on_cpu(form: str) -> Format:
+    chosen: Format = find("deploy.formats", form)()
+    if chosen.device != "cpu":
+        pytest.skip("needs a GPU")
+    if form == "onnx" and find_spec("onnxruntime") is None:
+        pytest.skip("needs the extra onnx")
+    return chosen
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("form", FORMATS)
+def test_outputs_are_the_dense_ones_for_any_batch(form: str, model: str) -> None:
+    chosen, network = on_cpu(form), network_for(form, model)
+    assert chosen.fit(network).refusal == ""
+    exported = chosen.build(network, batch_size=1)
+    for batch_size in (1, 5):
+        images = network.random_images(batch_size, seed=7)
+        expected = outputs(Exported(run=network.network, kernels={}), images)
+        assert relative_difference(outputs(exported, images), expected) <= chosen.tolerance
+        assert float(expected.std()) > 0.01  # or equality would say nothing
+    assert list(exported.kernels) == list(network.layers)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form not in ("onnx", "semi_structured")])
+def test_a_file_alone_gives_the_network_back(form: str, tmp_path: Path) -> None:
+    chosen, network = on_cpu(form), network_for(form, "convnet")
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(chosen.encode(network))
+    assert read_header(path).format == form
+    assert read_header(path).blueprint == network.blueprint
+    images = network.random_images(3)
+    expected = outputs(Exported(run=network.network, kernels={}), images)
+    assert relative_difference(outputs(load(path, batch_size=3), images), expected) <= chosen.tolerance
+    if form != "compact":  # whose masks are gone with the units
+        back = read_network(path)
+        assert back.masks.keys() == network.masks.keys()
+        assert all(torch.equal(back.masks[name], mask) for name, mask in network.masks.items())
+        weights = network.network.state_dict()
+        assert all(torch.equal(weights[name], t) for name, t in back.network.state_dict().items())
+
+
+@pytest.mark.parametrize("form", ["csr", "gather", "auto", "bsr", "compact"])
+def test_zeros_are_gone_from_the_file(form: str) -> None:
+    network = network_for(form, "resnet20")
+    small, full = (len(find("deploy.formats", name)().encode(network)) for name in (form, "dense"))
+    assert small < 0.8 * full
+
+
+def test_csr_holds_exactly_the_active_weights() -> None:
+    network = finished("mlp", random_mask(0.1))
+    tensors = safetensors.torch.load(find("deploy.formats", "csr")().encode(network))
+    for name, mask in network.masks.items():
+        assert name not in tensors
+        assert torch.equal(tensors[f"{name}.values"], network.network.get_parameter(name)[mask])
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form not in ("dense", "onnx")])
+def test_a_network_without_zeros_is_refused_with_the_reason(form: str) -> None:
+    chosen: Format = find("deploy.formats", form)()
+    network = finished("mlp")
+    assert chosen.fit(network).refusal
+    with pytest.raises(ValueError, match=r"no mask|no unit"):
+        chosen.build(network, batch_size=1)
+    with pytest.raises(ValueError, match=r"no mask|no unit"):
+        chosen.encode(network)
+
+
+@pytest.mark.parametrize("form", ["bsr", "semi_structured"])
+def test_a_random_pattern_is_refused_layer_by_layer(form: str) -> None:
+    fit = find("deploy.formats", form)().fit(finished("mlp", random_mask(0.5)))
+    assert set(fit.dense) == {"hidden1.weight", "hidden2.weight", "classifier.weight"}
+    assert all(f"{name}: {reason}" in fit.refusal for name, reason in fit.dense.items())
+
+
+def test_what_stays_dense_is_said() -> None:
+    network = finished("mlp", random_mask(0.1), except_for=("hidden2.weight",))
+    chosen: Format = find("deploy.formats", "csr")()
+    assert chosen.fit(network).dense == {"hidden2.weight": "it has no mask"}
+    kernels = chosen.build(network, batch_size=1).kernels
+    assert kernels == {"hidden1.weight": "csr", "hidden2.weight": "dense", "classifier.weight": "csr"}
+
+
+def test_two_of_four_is_written_anywhere_and_run_only_on_a_gpu(tmp_path: Path) -> None:
+    network = finished("mlp", two_of_four, except_for=("classifier.weight", "hidden2.weight"))
+    chosen: Format = find("deploy.formats", "semi_structured")()
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(chosen.encode(network))
+    mask = network.masks["hidden1.weight"]
+    assert torch.equal(read_network(path).masks["hidden1.weight"], mask)
+    if not torch.cuda.is_available():
+        assert "need a CUDA GPU" in chosen.fit(network).refusal
+        with pytest.raises(ValueError, match="CUDA"):
+            chosen.build(network, batch_size=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_two_of_four_gives_the_dense_outputs_on_a_gpu() -> None:
+    network = finished("mlp", two_of_four, except_for=("classifier.weight", "hidden2.weight"))
+    chosen: Format = find("deploy.formats", "semi_structured")()
+    images = network.random_images(64)
+    expected = outputs(Exported(run=network.network, kernels={}), images)
+    exported = chosen.build(network, batch_size=64)
+    assert exported.kernels["hidden1.weight"] == "2:4"
+    assert relative_difference(outputs(exported, images), expected) <= chosen.tolerance
+
+
+def test_onnx_refuses_in_words_where_its_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workloads.deploy.formats.onnx._PACKAGES", ("onnx", "no_such_package"))
+    refusal = find("deploy.formats", "onnx")().fit(finished("mlp", random_mask(0.1))).refusal
+    assert "no_such_package is not installed" in refusal
+    assert "pruneyard[onnx]" in refusal
