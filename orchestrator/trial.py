@@ -143,10 +143,12 @@ class Trial:
         """Network, masks and predictions; the manifest comes last, so that where it stands, they stand too."""
         folder = self.setting.folder
         artifact = folder.artifact(self.order.job.key)
-        tensors = {"model.safetensors": outcome.weights, "masks.safetensors": outcome.masks}
+        tensors = {"model.safetensors": outcome.weights, "masks.safetensors": outcome.masks} if outcome.weights else {}
         for name, content in tensors.items():
             contiguous = {key: tensor.contiguous() for key, tensor in content.items()}
             write_durably(artifact / name, safetensors.torch.save(contiguous))
+        for name, held in outcome.files.items():
+            write_durably(artifact / name, held)
         predictions = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
         if predictions:
             write_predictions(folder.predictions(self.order.job.key), predictions)
@@ -160,7 +162,7 @@ class Trial:
             "image_shape": data.image_shape,
             "mean": data.mean,
             "std": data.std,
-            "files": sorted([*tensors, *(["predictions.parquet"] if predictions else [])]),
+            "files": sorted([*tensors, *outcome.files, *(["predictions.parquet"] if predictions else [])]),
             "code_version": version("pruneyard"),
         }
         write_durably(artifact / "manifest.json", json.dumps(manifest, indent=1).encode())

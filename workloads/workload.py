@@ -60,6 +60,7 @@ class Outcome:
     train_flops: float | None
     train_s: float
     peak_memory_bytes: int | None
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of the artifact, by name, beside those above
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,176 @@
+"""What every way to make or choose a synthetic set must do, whoever wrote it. Members are found by their files."""
+
+import dataclasses
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.batches import DeviceSplit
+from workloads.data.dataset import Dataset
+from workloads.data.sources.digits import Digits
+from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from workloads.distill.evaluate import Evaluation
+from workloads.distill.job import DistillJob
+from workloads.distill.synthetic_set import SyntheticSet
+from workloads.models.convnet import ConvNet
+from workloads.plugins import describe, find, names
+from workloads.workload import Context, Outcome, Progress
+
+FAMILY = "distill.methods"
+SMALL: dict[str, Any] = {"iterations": 3, "real_batch": 8, "outer": 2, "inner": 1}
+"""Fields that decide how long a method takes, where it has them."""
+
+MODEL = ConvNet(width=8, depth=2)
+EVALUATION = Evaluation(networks=1, epochs=2, batch_size=16)
+
+pytestmark = pytest.mark.parametrize("name", names(FAMILY))
+
+
+def build(name: str, **fields: Any) -> Distiller:
+    """Two images per class and little work."""
+    method = find(FAMILY, name)
+    own = {field.name for field in dataclasses.fields(method)}
+    given = {key: value for key, value in ({"ipc": 2} | SMALL | fields).items() if key in own}
+    built: Distiller = method(**given)
+    return built
+
+
+@cache
+def digits() -> Dataset:
+    return Digits(max_train=240, max_test=60).load()
+
+
+def lab(seed: int = 0) -> Lab:
+    data = digits()
+    split = DeviceSplit(data.train, mean=data.mean, std=data.std)
+    real = RealSet.of(split, mean=data.mean, std=data.std, num_classes=data.num_classes)
+    return Lab(real=real, model=MODEL, seed=seed)
+
+
+def finished(method: Distiller, at: Lab) -> DistillState:
+    state = method.start(at)
+    for iteration in range(method.num_iterations):
+        state = method.iterate(state, iteration, at)
+    return state
+
+
+def run(name: str, folder: Path, *, keep: int = 2, every_s: float = 1e9) -> list[Progress]:
+    job = DistillJob(
+        data=Digits(), method=build(name), model=MODEL, evaluation=EVALUATION, seed=3, checkpoint_every_s=every_s
+    )
+    context = Context(checkpoints=CheckpointFolder(folder, keep=keep), load_data=lambda source: digits())
+    return list(job.run(context))
+
+
+def outcome(progress: list[Progress]) -> Outcome:
+    last = progress[-1].outcome
+    assert last is not None
+    return last
+
+
+def same(first: SyntheticSet, second: SyntheticSet) -> bool:
+    parts = ("images", "labels", "soft_labels")
+    return all(torch.equal(getattr(first, part), getattr(second, part)) for part in parts)
+
+
+def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
+    method = build(name)
+    assert dataclasses.is_dataclass(method)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.ipc = 7  # type: ignore[misc]
+    about = next(text for text in describe(FAMILY) if text.name == name)
+    assert about.summary.endswith(".")
+    assert about.reference
+
+
+def test_the_set_has_its_images_per_class_in_class_order(name: str) -> None:
+    for ipc in (1, 3):
+        method = build(name, ipc=ipc)
+        at = lab()
+        made = method.synthetic_set(finished(method, at), at)
+        assert made.images.shape == (10 * ipc, *digits().image_shape)
+        assert made.labels.tolist() == [label for label in range(10) for _ in range(ipc)]
+        assert torch.isfinite(made.images).all()
+        assert len(made.soft_labels) in (0, 10 * ipc)
+        assert (made.mean, made.std) == (digits().mean, digits().std)
+
+
+def test_seeds_decide_and_nothing_else_does(name: str) -> None:
+    method, sets = build(name), []
+    for elsewhere, seed in ((1, 0), (2, 0), (3, 1)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(elsewhere)
+            before = torch.get_rng_state()
+            at = lab(seed)
+            sets.append(method.synthetic_set(finished(method, at), at))
+            assert torch.equal(torch.get_rng_state(), before)
+    assert same(sets[0], sets[1])
+    assert not same(sets[0], sets[2])
+
+
+def test_writes_into_nothing_it_is_given(name: str) -> None:
+    method, at = build(name), lab()
+    state = method.start(at)
+    for iteration in range(method.num_iterations):
+        before = {key: tensor.clone() for key, tensor in state.tensors.items()}
+        images = at.real.split.images.clone()
+        after = method.iterate(state, iteration, at)
+        assert all(torch.equal(tensor, before[key]) for key, tensor in state.tensors.items())
+        assert torch.equal(at.real.split.images, images)
+        state = after
+    kept = {key: tensor.clone() for key, tensor in state.tensors.items()}
+    method.synthetic_set(state, at)
+    assert all(torch.equal(tensor, kept[key]) for key, tensor in state.tensors.items())
+
+
+def test_every_iteration_can_be_gone_on_from(name: str) -> None:
+    """The state is named tensors and numbers, in no order of ours."""
+    method, at = build(name), lab()
+    whole = finished(method, at)
+    for stop in range(1, method.num_iterations):
+        state = method.start(at)
+        for iteration in range(stop):
+            state = method.iterate(state, iteration, at)
+        flat: dict[str, Tensor] = {key: state.tensors[key].clone() for key in sorted(state.tensors)}
+        resumed = DistillState(flat, dict(state.numbers))
+        for iteration in range(stop, method.num_iterations):
+            resumed = method.iterate(resumed, iteration, lab())
+        assert resumed.tensors.keys() == whole.tensors.keys()
+        assert all(torch.equal(tensor, whole.tensors[key]) for key, tensor in resumed.tensors.items())
+        assert resumed.numbers == whole.numbers
+
+
+def test_a_job_resumed_after_any_iteration_equals_an_undisturbed_one(name: str, tmp_path: Path) -> None:
+    whole = run(name, tmp_path / "whole")
+    every = tmp_path / "every"
+    run(name, every, keep=9, every_s=0)
+    for path in sorted(every.glob("step-*")):
+        folder = tmp_path / f"from-{path.name}"
+        shutil.copytree(path, folder / path.name)
+        resumed = run(name, folder)
+        assert outcome(resumed).files == outcome(whole).files
+        for split, predicted in outcome(whole).predictions.items():
+            assert (predicted.logits == outcome(resumed).predictions[split].logits).all()
+
+
+def test_a_set_can_be_written_and_read(name: str, tmp_path: Path) -> None:
+    method, at = build(name), lab()
+    made = method.synthetic_set(finished(method, at), at)
+    path = tmp_path / "set.safetensors"
+    path.write_bytes(made.to_bytes())
+    read = SyntheticSet.from_file(str(path))
+    assert same(made, read)
+    assert (read.mean, read.std, read.factor) == (made.mean, made.std, made.factor)
+    assert made.size_bytes <= path.stat().st_size
+
+
+@pytest.mark.parametrize("ipc", [0, -1])
+def test_less_than_one_image_per_class_is_refused(name: str, ipc: int) -> None:
+    with pytest.raises(ValueError, match=r"^ipc is"):
+        build(name, ipc=ipc)

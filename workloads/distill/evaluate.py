@@ -1,0 +1,131 @@
+"""What a synthetic set is worth: fresh networks trained on it alone, looked at on real images they have never seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workloads.calibrate.metrics import standard_metrics
+from workloads.data.batches import DeviceSplit
+from workloads.distill.augment import Strategy
+from workloads.distill.synthetic_set import SyntheticSet
+from workloads.networks.builder import ModelBuilder
+from workloads.plugins import Plugin, name_of
+from workloads.seeding import global_stream, stream
+
+ROWS = 1000  # real rows per forward pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How the networks are trained; the defaults are those of DC, DSA and DM but for the number of networks.
+
+    networks: of each architecture, every one initialised and trained with draws of its own.
+    architectures: others than the job's `model`, for how well the set serves them.
+    augment: names of transforms joined by underscores (color, crop, cutout, flip, scale, rotate), one drawn per batch with
+        parameters per image; empty for none. cutmix: share of batches that are mixed by CutMix.
+    milestones: shares of the epochs after which the rate is multiplied by `decay`.
+    """
+
+    networks: int = 3
+    architectures: tuple[Annotated[ModelBuilder, Plugin("models")], ...] = ()
+    epochs: int = 1000
+    batch_size: int = 256
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    milestones: tuple[float, ...] = (0.5,)
+    decay: float = 0.1
+    augment: str = "color_crop_cutout_flip_scale_rotate"
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("networks", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
+        if not 0 <= self.cutmix <= 1:
+            raise ValueError(f"cutmix is {self.cutmix}; it must lie in [0, 1], a share of the batches")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
+            raise ValueError(f"milestones is {list(self.milestones)}; it must rise and lie in (0, 1), shares of the epochs")
+        try:
+            Strategy.of(self.augment)
+        except ValueError as error:
+            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.lr * self.decay ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
+
+
+def trained(
+    synthetic: SyntheticSet, *, model: ModelBuilder, evaluation: Evaluation, num_classes: int, seed: int, index: int
+) -> nn.Module:
+    """The network of this number, trained on the set, in evaluation mode on the device of its images."""
+    name = f"evaluate/{name_of(model)}/{index}"
+    images, targets = synthetic.training_images(), synthetic.targets(num_classes)
+    with global_stream(seed, name):
+        network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)  # type: ignore[arg-type]
+    network = network.to(images.device).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=evaluation.lr,
+        momentum=evaluation.momentum,
+        weight_decay=evaluation.weight_decay,
+        fused=True,
+    )
+    strategy = Strategy.of(evaluation.augment)
+    for epoch in range(evaluation.epochs):
+        draws = stream(seed, name, epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = evaluation.rate(epoch)
+        order = torch.randperm(len(images), generator=draws).to(images.device)
+        for rows in order.split(evaluation.batch_size):
+            batch, wanted = images[rows], targets[rows]
+            if evaluation.augment:
+                batch = strategy.draw(draws, num=len(rows))(batch)
+            if evaluation.cutmix and float(torch.rand((), generator=draws)) < evaluation.cutmix:
+                batch, wanted = cutmix(batch, wanted, draws)
+            optimizer.zero_grad(set_to_none=True)
+            functional.cross_entropy(network(batch), wanted).backward()
+            optimizer.step()
+    return network.eval()
+
+
+def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A rectangle of each image comes from another one, and as large a share of its target; one rectangle for all.
+
+    Reference: Yun et al. 2019, CutMix (arXiv:1905.04899), with its share drawn from Beta(1, 1), which is uniform.
+    """
+    height, width = images.shape[2:]
+    kept, across, down = torch.rand(3, generator=generator).tolist()
+    tall, wide = (round(side * (1 - kept) ** 0.5) for side in (height, width))
+    top, left = round(down * height) - tall // 2, round(across * width) - wide // 2
+    rows = slice(max(top, 0), max(min(top + tall, height), 0))
+    columns = slice(max(left, 0), max(min(left + wide, width), 0))
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    mixed = images.clone()
+    mixed[:, :, rows, columns] = images[others][:, :, rows, columns]
+    share = 1 - mixed[0, 0, rows, columns].numel() / (height * width)
+    return mixed, share * targets + (1 - share) * targets[others]
+
+
+@torch.no_grad()
+def logits(network: nn.Module, split: DeviceSplit) -> np.ndarray:
+    """Outputs (N, K) float32 on the rows of a split."""
+    return torch.cat([network(images).float() for images, _ in split.batches(ROWS)]).cpu().numpy()
+
+
+def mean_metrics(of_networks: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float]:
+    """Standard metrics, each the mean over networks, and `accuracy_sd`, their spread (0 for one network)."""
+    each = [standard_metrics(outputs, labels) for outputs in of_networks]
+    means = {name: float(np.mean([metrics[name] for metrics in each])) for name in each[0]}
+    accuracies = [metrics["accuracy"] for metrics in each]
+    return {**means, "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(each) > 1 else 0.0}

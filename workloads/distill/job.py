@@ -1,0 +1,244 @@
+"""A job of kind `distill`: make or choose a small synthetic set, and see what networks trained on it alone are worth."""
+
+import io
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import numpy as np
+import torch
+from PIL import Image
+
+from workloads.checkpoint import Checkpoint
+from workloads.data.batches import DeviceSplit
+from workloads.data.dataset import Dataset, Source
+from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
+from workloads.distill.synthetic_set import SyntheticSet
+from workloads.loop import Rarely
+from workloads.models.convnet import ConvNet
+from workloads.networks.builder import ModelBuilder
+from workloads.plugins import Plugin, name_of
+from workloads.recipe import NOT_IDENTITY
+from workloads.workload import (
+    Context,
+    InterruptedJobError,
+    Metric,
+    NonFiniteError,
+    Outcome,
+    Predictions,
+    Progress,
+)
+
+__all__ = ["DistillJob"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillJob:
+    """Everything that may change a number of the synthetic set or of the networks trained on it.
+
+    model: the architecture that distils, and the first that evaluates.
+    evaluate_every: iterations between two evaluations; 0: at the end only. Every one trains `evaluation.networks` networks.
+    """
+
+    data: Annotated[Source, Plugin("data.sources")]
+    method: Annotated[Distiller, Plugin("distill.methods")]
+    model: Annotated[ModelBuilder, Plugin("models")] = ConvNet()
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+    evaluate_every: int = field(default=0, metadata=NOT_IDENTITY)
+    checkpoint_every_s: float = field(default=30.0, metadata=NOT_IDENTITY)
+
+    def __post_init__(self) -> None:
+        for name in ("evaluate_every", "checkpoint_every_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+    @property
+    def ipc(self) -> int:
+        """Images per class, for the `runs` table."""
+        return self.method.ipc
+
+    def run(self, context: Context) -> Iterator[Progress]:
+        """Goes on from the newest good checkpoint of the context, or starts."""
+        data = context.load_data(self.data)
+        splits = _splits(data, context.device)
+        real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
+        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed))
+        saved = context.checkpoints.load(context.device)
+        if saved is not None:
+            going.restore(saved, data=data.fingerprint)
+        unreported = list(going.history)
+        should_stop, saved_at = Rarely(context.should_stop), time.monotonic()
+        while going.done < self.method.num_iterations:
+            going.iterate()
+            every = self.evaluate_every
+            if every and going.done % every == 0 and going.done < self.method.num_iterations:
+                new = going.metrics(going.evaluated(splits, "val", "test"), splits)
+                going.history += new
+                yield going.progress([*unreported, *new])
+                unreported = []
+            stopping = should_stop()
+            if stopping or time.monotonic() - saved_at >= self.checkpoint_every_s:
+                context.checkpoints.save(going.checkpoint(data=data.fingerprint))
+                saved_at = time.monotonic()
+            if stopping:
+                raise InterruptedJobError(going.done)
+        context.checkpoints.save(going.checkpoint(data=data.fingerprint))
+        outputs = going.evaluated(splits, "val", "calib", "test")
+        new = going.metrics(outputs, splits)
+        yield going.progress([*unreported, *new], going.outcome(outputs, data))
+
+    def check(self, data: Dataset) -> list[str]:
+        """Builds the networks without storage; refuses more images per class than the real set has."""
+        with torch.device("meta"):
+            for model in (self.model, *self.evaluation.architectures):
+                model.build(image_shape=data.image_shape, num_classes=data.num_classes)
+        smallest = int(np.bincount(data.train.labels, minlength=data.num_classes).min())
+        if self.ipc > smallest:
+            raise ValueError(f"method.ipc is {self.ipc}; the smallest class has {smallest} training rows")
+        return []
+
+
+def _splits(data: Dataset, device: torch.device) -> dict[str, DeviceSplit]:
+    named = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
+    return {
+        name: DeviceSplit(split, mean=data.mean, std=data.std, device=device) for name, split in named.items() if len(split)
+    }
+
+
+Outputs = Mapping[tuple[str, str], list[np.ndarray]]
+"""Logits of every evaluation network, by name of the architecture and split; the job's own model is the empty name."""
+
+
+@dataclass(kw_only=True)
+class _Distillation:
+    """The mutable middle of a job."""
+
+    job: DistillJob
+    lab: Lab
+    state: DistillState
+    done: int = 0  # iterations
+    train_s: float = 0.0  # of distillation, evaluations excluded
+    history: list[Metric] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, job: DistillJob, lab: Lab) -> "_Distillation":
+        started = time.monotonic()
+        state = job.method.start(lab)
+        return cls(job=job, lab=lab, state=state, train_s=time.monotonic() - started)
+
+    def iterate(self) -> None:
+        started = time.monotonic()
+        self.state = self.job.method.iterate(self.state, self.done, self.lab)
+        for name, value in self.state.numbers.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"train/{name} is {value} at iteration {self.done}")
+        self.done += 1
+        if self.lab.device.type == "cuda":
+            torch.cuda.synchronize(self.lab.device)
+        self.train_s += time.monotonic() - started
+
+    def synthetic_set(self) -> SyntheticSet:
+        return self.job.method.synthetic_set(self.state, self.lab)
+
+    def evaluated(self, splits: Mapping[str, DeviceSplit], *names: str) -> Outputs:
+        """Trains fresh networks on what the set is now; the same ones at every evaluation but for the images."""
+        job, synthetic = self.job, self.synthetic_set()
+        outputs: dict[tuple[str, str], list[np.ndarray]] = {}
+        models = {"": job.model} | {name_of(model): model for model in job.evaluation.architectures}
+        for architecture, model in models.items():
+            for index in range(job.evaluation.networks):
+                network = trained(
+                    synthetic,
+                    model=model,
+                    evaluation=job.evaluation,
+                    num_classes=self.lab.real.num_classes,
+                    seed=job.seed,
+                    index=index,
+                )
+                for split in names:
+                    if split in splits:
+                        outputs.setdefault((architecture, split), []).append(logits(network, splits[split]))
+        return outputs
+
+    def metrics(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
+        """Means over networks; those of other architectures under the split `test@NAME`."""
+        named: dict[tuple[str, str], float] = {}
+        for (architecture, split), of_networks in outputs.items():
+            labels = splits[split].labels.cpu().numpy()
+            shown = f"{split}@{architecture}" if architecture else split
+            named |= {(shown, name): value for name, value in mean_metrics(of_networks, labels).items()}
+        named |= {("train", name): value for name, value in self.state.numbers.items()}
+        named["train", "storage_bytes"] = float(self.synthetic_set().size_bytes)
+        return [
+            Metric(step=self.done, epoch=float(self.done), split=split, name=name, value=value, wall_s=self.train_s)
+            for (split, name), value in named.items()
+        ]
+
+    def progress(self, metrics: list[Metric], outcome: Outcome | None = None) -> Progress:
+        num_steps = max(1, self.job.method.num_iterations)
+        return Progress(step=self.done, num_steps=num_steps, metrics=tuple(metrics), outcome=outcome)
+
+    def outcome(self, outputs: Outputs, data: Dataset) -> Outcome:
+        """The predictions are those of the first network of the job's model."""
+        synthetic = self.synthetic_set()
+        parts = {"val": data.val, "calib": data.calib, "test": data.test}
+        with torch.device("meta"):
+            network = self.job.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
+        num_parameters = sum(parameter.numel() for parameter in network.parameters())
+        on_gpu = self.lab.device.type == "cuda"
+        return Outcome(
+            predictions={
+                name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=outputs["", name][0])
+                for name, split in parts.items()
+                if ("", name) in outputs
+            },
+            weights={},
+            masks={},
+            files={"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": png(synthetic)},
+            num_parameters=num_parameters,
+            num_active=num_parameters,
+            train_flops=None,
+            train_s=self.train_s,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(self.lab.device) if on_gpu else None,
+        )
+
+    def checkpoint(self, *, data: str) -> Checkpoint:
+        """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
+        return Checkpoint(
+            step=self.done,
+            tensors=self.state.tensors,
+            state={},
+            meta={
+                "data": data,
+                "numbers": dict(self.state.numbers),
+                "train_s": self.train_s,
+                "metrics": [asdict(metric) for metric in self.history],
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint, *, data: str) -> None:
+        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to other data."""
+        if checkpoint.meta["data"] != data:
+            found = checkpoint.meta["data"]
+            raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
+        tensors = {name: tensor.to(self.lab.device) for name, tensor in checkpoint.tensors.items()}
+        self.state = DistillState(tensors, checkpoint.meta["numbers"])
+        self.done, self.train_s = checkpoint.step, checkpoint.meta["train_s"]
+        self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
+
+
+def png(synthetic: SyntheticSet) -> bytes:
+    """All stored images in one picture, a row per class, pixels cut off at black and white."""
+    images = (synthetic.images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    num, channels, height, width = images.shape
+    num_classes = int(synthetic.labels.max()) + 1
+    grid = images.view(num_classes, num // num_classes, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = grid.reshape(num_classes * height, num // num_classes * width, channels).numpy()
+    shown = {1: pixels[..., 0], 3: pixels}.get(channels, pixels.mean(-1).astype(np.uint8))
+    written = io.BytesIO()
+    Image.fromarray(shown).save(written, format="PNG")
+    return written.getvalue()

@@ -1,0 +1,74 @@
+"""Match, class by class, the mean features of synthetic and real images in networks that are never trained (DM).
+
+Reference: Zhao and Bilen 2023, Dataset Condensation with Distribution Matching (arXiv:2110.04181)
+
+Features are what the classifier of a fresh network sees. With batch norm all classes would share a pass; here each has its
+own, so use a network with instance norm or none.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workloads.distill.augment import Drawn, Strategy
+from workloads.distill.distiller import DistillState, Lab
+from workloads.distill.features import features
+from workloads.distill.starting import Distilled, momentum_step
+
+__all__ = ["DM"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DM(Distilled):
+    """One network and one step per iteration."""
+
+    iterations: int = 20_000
+    real_batch: int = 256  # real images per class
+    lr: float = 1.0  # of the images
+    momentum: float = 0.5
+    augment: str = "color_crop_cutout_flip_scale_rotate"  # shared by the real and the synthetic images of a class
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("iterations", "real_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
+        try:
+            Strategy.of(self.augment)
+        except ValueError as error:
+            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+
+    @property
+    def num_iterations(self) -> int:
+        return self.iterations
+
+    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
+        """One network, looked at once."""
+        network, draws = lab.network("match", iteration), lab.stream("iterate", iteration)
+        strategy = Strategy.of(self.augment)
+        total, gradients = torch.zeros((), device=lab.device), []
+        for label, mine in enumerate(state.tensors["images"].split(self.ipc)):
+            real = lab.real.images(lab.real.draw(label, self.real_batch, draws))
+            loss, gradient = self.of_class(network, mine, real, strategy.draw(draws))
+            total += loss
+            gradients.append(gradient)
+        images, velocity = momentum_step(
+            state.tensors["images"], state.tensors["velocity"], torch.cat(gradients), lr=self.lr, momentum=self.momentum
+        )
+        return DistillState(
+            {"images": images, "velocity": velocity}, {"matching_loss": float(total) / lab.real.num_classes}
+        )
+
+    def of_class(self, network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Squared distance of the mean features, and its gradient by the synthetic images."""
+        with torch.no_grad():
+            wanted = features(network, drawn(real)).mean(0)
+        leaf = mine.detach().requires_grad_()
+        loss = (features(network, drawn(leaf)).mean(0) - wanted).square().sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.detach(), gradient
