@@ -121,7 +121,8 @@ def _say(results: Results, page: Path, labels: Mapping[str, str]) -> None:
     runs = results.runs()
     out = stdout_console()
     if len(runs):
-        out.print(summary_table(results.summary()))
+        elsewhere = f"pruneyard export {results.folder.path}, or the report"
+        out.print(summary_table(results.summary(), width=out.width, elsewhere=elsewhere))
     failed = runs[runs["status"] == Status.FAILED.value]
     for _, row in failed.head(5).iterrows():
         last = str(row["error"]).strip().splitlines()[-1]

@@ -1,0 +1,78 @@
+"""The table at the end of a run: one line a row at every width, and a word on what was left out."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from orchestrator.population import run
+from orchestrator.summary_table import summary_table
+
+SPEC: dict[str, Any] = {
+    "name": "wide",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 100, "max_test": 50},
+    "model": {"name": "mlp", "width": 8, "depth": 1},
+    "budget": {"steps": 2, "batch_size": 16},
+    "seeds": 2,
+    "grid": {
+        "method": [{"name": "rigl"}],
+        "method.density": [0.5],
+        "optimizer.lr": [0.1, 0.03],
+        "optimizer.momentum": [0.8],
+        "model": ["mlp", {"name": "mlp", "width": 16}],
+        "objective.label_smoothing": [0.0, 0.1],
+        "gradient": ["plain", "agent"],
+    },
+}
+
+Printed = Callable[[int], list[str]]
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Many rows that differ in many settings."""
+    return run(SPEC, tmp_path_factory.mktemp("wide") / "out", local=True).summary()
+
+
+@pytest.fixture
+def printed(summary: pd.DataFrame) -> Printed:
+    def lines(width: int) -> list[str]:
+        console = Console(file=io.StringIO(), width=width)
+        console.print(summary_table(summary, width=width, elsewhere="pruneyard export out"))
+        return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    return lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_every_row_is_one_whole_line(printed: Printed, summary: pd.DataFrame, width: int) -> None:
+    lines = printed(width)
+    rows = [line for line in lines if line.startswith("rigl")]
+    assert len(rows) == len(summary)
+    assert all(" ± " in row or "n/a" in row for row in rows)
+    assert not any("…" in row for row in rows)
+    assert all(len(line) <= width for line in lines)
+    for name in ("method", "density", "seeds", "accuracy"):
+        assert name in lines[0]
+
+
+def test_a_narrow_terminal_loses_the_least_important_columns_and_is_told_so(printed: Printed) -> None:
+    wide, narrow = printed(200), printed(80)
+    assert not any("left out" in line for line in wide)
+    assert all(name in wide[0] for name in ("lr", "label_smoothing", "gradient.name", "ece", "active", "training"))
+    assert "training" not in narrow[0]
+    said = " ".join(narrow)
+    assert "left out for the width of this terminal: training, active, nll" in said
+    assert "all of it: pruneyard export out" in said
+
+
+def test_a_long_cell_is_cut(summary: pd.DataFrame) -> None:
+    long = summary.assign(method="a" * 50)
+    long.attrs = summary.attrs
+    console = Console(file=io.StringIO(), width=80)
+    console.print(summary_table(long, width=80, elsewhere="there"))
+    assert "a" * 29 + "…" in console.file.getvalue()  # type: ignore[attr-defined]
