@@ -1,0 +1,78 @@
+"""Train dense and sparse in turns, pruning by magnitude at each compression; the last turn is sparse (AC/DC).
+
+Reference: Peste et al. 2021, AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks (arXiv:2106.12379)
+
+Phases change at the shares of the budget in `changes`: first from dense to sparse, then back, and so on. The default is the
+authors' CIFAR-100 schedule (compressed at epochs 10, 50, 90, ..., decompressed at 30, 70, ...), taken to be of 200 epochs
+with the last change at 170 [U]. Their ImageNet schedule of 100 epochs is
+`changes: [0.1, 0.15, 0.2, 0.25, ..., 0.7, 0.75, 0.85]`: 10 epochs dense, then 5 and 5 up to 75, 10 dense, 15 sparse. A mask
+does not move in its phase; weights that it drops start again from zero, and so does their optimizer state, when all are
+trained again. Changes that a short budget rounds to one step cancel each other; the last step is always sparse. The
+optimizer steps at a change as well. The dense network of the last dense phase is not kept.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from workloads.sparse.masks import full_masks, keep_largest_by_scope
+from workloads.sparse.updater import DenseStart, Moment, SparseState, in_module_order
+
+__all__ = ["ACDC"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACDC(DenseStart):
+    """Alternating compressed and decompressed training."""
+
+    changes: tuple[float, ...] = (
+        0.05,
+        0.15,
+        0.25,
+        0.35,
+        0.45,
+        0.55,
+        0.65,
+        0.75,
+        0.85,
+    )  # shares of the budget
+    scope: Literal["layer", "global"] = (
+        "global"  # where magnitudes are compared; global ignores `distribution`
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rising = all(one < other for one, other in pairwise(self.changes))
+        if not (rising and all(0 <= share < 1 for share in self.changes)):
+            raise ValueError(
+                f"changes is {list(self.changes)}; it must be rising shares of the budget in [0, 1)"
+            )
+        if len(self.changes) % 2 == 0:
+            raise ValueError(
+                f"changes is {list(self.changes)}; it must have an odd number of entries, so that the last phase is sparse"
+            )
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
+
+    def is_sparse(self, step: int, *, num_steps: int) -> bool:
+        """Whether this step leaves masks at the target density."""
+        steps = [min(round(share * num_steps), num_steps - 1) for share in self.changes]
+        return sum(change <= step for change in steps) % 2 == 1
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """Where the phase changes; never at density 1."""
+        before = self.is_sparse(step - 1, num_steps=num_steps)
+        return self.density < 1 and self.is_sparse(step, num_steps=num_steps) != before
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Prunes to the target density, or lets all weights go on."""
+        masks = full_masks(moment.weights, [name for name, _ in in_module_order(state.masks, moment)])
+        if self.is_sparse(moment.step, num_steps=moment.num_steps):
+            masks = keep_largest_by_scope(
+                {name: moment.weights[name].abs() for name in masks},
+                masks,
+                scope=self.scope,
+                counts=self.counts(moment.weights),
+                generator=moment.generator,
+            )
+        return SparseState(masks, state.tensors)
