@@ -1,5 +1,6 @@
 """Exports the networks of finished runs, and times them: what the verbs `export` and `latency` do."""
 
+import copy
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,9 +105,8 @@ def _row(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     exported = chosen.build(finished, batch_size=batch_size)
     difference = _difference(chosen, exported, finished, num_images=batch_size)
-    images = finished.random_images(batch_size, seed=1).to(chosen.device)
-    found = compare(exported.run, finished.network.to(chosen.device), images)
-    finished.network.to("cpu")
+    images = finished.random_images(batch_size, seed=1).to(chosen.device, chosen.dtype)
+    found = compare(exported.run, copy.deepcopy(finished.network).to(chosen.device, chosen.dtype), images)
     return LatencyRow(
         **facts,  # type: ignore[arg-type]
         batch_size=batch_size,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from workloads.deploy.finished import FinishedNetwork
@@ -39,7 +40,8 @@ class Format(Protocol):
     """A frozen dataclass in `workloads/deploy/formats`."""
 
     tolerance: ClassVar[float]  # how far logits may be off the dense ones, as a share of the largest of them
-    device: ClassVar[str]  # where it runs: cpu or cuda
+    device: ClassVar[torch.device]  # where it runs, and its dense twin too
+    dtype: ClassVar[torch.dtype]  # what both compute in: a shorter type is no gain of sparsity
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """Whether this format can take the network on this machine, and why it, or a layer, cannot be taken."""

@@ -45,11 +45,14 @@ class SparseProduct:
         self.matrix = matrix
         self.bias = torch.zeros(matrix.shape[0]) if bias is None else bias.detach()
         self.bias_column = self.bias[:, None]
+        self.has_row_kernel = torch.backends.mkl.is_available()
 
     def __call__(self, columns: Tensor) -> Tensor:
         return torch.addmm(self.bias_column, self.matrix, columns)
 
     def row(self, inputs: Tensor) -> Tensor:
+        if not self.has_row_kernel:
+            return self(inputs[:, None])[:, 0]
         return torch.addmv(self.bias, self.matrix, inputs)
 
 

@@ -115,10 +115,10 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def device_name(device: str) -> str:
+def device_name(device: torch.device) -> str:
     """The model of the GPU, or of the CPU as the system calls it."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -52,7 +52,7 @@ def outputs(exported: Exported, images: Tensor) -> Tensor:
 
 def on_cpu(form: str) -> Format:
     chosen: Format = find("deploy.formats", form)()
-    if chosen.device != "cpu":
+    if chosen.device.type != "cpu":
         pytest.skip("needs a GPU")
     if form == "onnx" and find_spec("onnxruntime") is None:
         pytest.skip("needs the extra onnx")
@@ -162,3 +162,13 @@ def test_onnx_refuses_in_words_where_its_packages_are_missing(monkeypatch: pytes
     refusal = find("deploy.formats", "onnx")().fit(finished("mlp", random_mask(0.1))).refusal
     assert "no_such_package is not installed" in refusal
     assert "pruneyard[onnx]" in refusal
+
+
+def test_without_mkl_blocks_are_refused_and_csr_still_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    network = network_for("bsr", "mlp")
+    assert "need MKL" in find("deploy.formats", "bsr")().fit(network).refusal
+    assert "bsr" not in find("deploy.formats", "auto")().build(network, batch_size=2).kernels.values()
+    images = network.random_images(1)
+    found = find("deploy.formats", "csr")().build(network, batch_size=1).run(images)
+    torch.testing.assert_close(found, network.network(images))

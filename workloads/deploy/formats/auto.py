@@ -33,7 +33,8 @@ _ROUNDS = 9
 @dataclass(frozen=True, kw_only=True)
 class Auto:
     tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """See `workloads.deploy.format.Format`."""
@@ -68,7 +69,8 @@ def _chosen_by_layer(
     chosen = {}
     for name in [name for name in names if name in inputs]:
         mask = finished.masks[name]
-        blocks = {"bsr": bsr_kernel} if block_size(mask) is not None else {}
+        has_blocks = torch.backends.mkl.is_available() and block_size(mask) is not None
+        blocks = {"bsr": bsr_kernel} if has_blocks else {}
         kernels = {**_EVERYWHERE, **blocks}
         fastest = _fastest(finished.layers[name], mask, kernels, inputs[name])
         if fastest != DENSE:

@@ -9,6 +9,8 @@ Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-bsr-tensor
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_bsr
 from workloads.deploy.files import pack_sparse
 from workloads.deploy.finished import FinishedNetwork
@@ -24,14 +26,17 @@ _NO_BLOCKS = f"its mask has no whole blocks of {', '.join(map(str, BLOCK_SIZES))
 @dataclass(frozen=True, kw_only=True)
 class Bsr:
     tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """See `workloads.deploy.format.Format`."""
+        """Refuses where torch has no MKL, whose kernels these are."""
         dense = dict(sparse_fit(finished).dense)
         for name, mask in finished.masks.items():
             if name not in dense and block_size(mask) is None:
                 dense[name] = _NO_BLOCKS
+        if not torch.backends.mkl.is_available():
+            return Fit(refusal="BSR kernels need MKL, and torch here is built without it", dense=dense)
         return fit_of(dense, finished)
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:

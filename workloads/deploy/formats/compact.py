@@ -9,6 +9,8 @@ Reference: none, own derivation in workloads/deploy/dead_units.py
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from workloads.deploy.dead_units import dead_units, without_units
 from workloads.deploy.files import pack
 from workloads.deploy.finished import FinishedNetwork
@@ -20,7 +22,8 @@ __all__ = ["Compact"]
 @dataclass(frozen=True, kw_only=True)
 class Compact:
     tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """Refuses a network of which nothing can be cut."""

@@ -8,6 +8,8 @@ Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-csr-tensor
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from workloads.deploy.files import pack_csr_layers
 from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
@@ -20,7 +22,8 @@ __all__ = ["Csr"]
 @dataclass(frozen=True, kw_only=True)
 class Csr:
     tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """See `workloads.deploy.format.Format`."""

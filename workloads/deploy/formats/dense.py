@@ -8,6 +8,8 @@ Reference: https://huggingface.co/docs/safetensors
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from workloads.deploy.files import pack
 from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import Exported, Fit
@@ -18,7 +20,8 @@ __all__ = ["Dense"]
 @dataclass(frozen=True, kw_only=True)
 class Dense:
     tolerance: ClassVar[float] = 0.0  # the same kernels on the same numbers
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """Takes every network."""

@@ -29,7 +29,8 @@ _INPUT, _OUTPUT = "images", "logits"
 @dataclass(frozen=True, kw_only=True)
 class Onnx:
     tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """Takes every network where the packages are."""

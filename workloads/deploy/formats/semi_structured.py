@@ -30,7 +30,8 @@ _CAPABILITY = (8, 0)
 @dataclass(frozen=True, kw_only=True)
 class SemiStructured:
     tolerance: ClassVar[float] = 2e-2  # float16 weights and activations have 11 bits
-    device: ClassVar[str] = "cuda"
+    device: ClassVar[torch.device] = torch.device("cuda")
+    dtype: ClassVar[torch.dtype] = torch.float16
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """Refuses without a GPU that has the kernels, and a network in which no layer is 2:4."""
@@ -50,7 +51,7 @@ class SemiStructured:
         """A network that takes and gives tensors of the GPU or the CPU."""
         fit = self.fit(finished)
         check_fit(fit)
-        network = copy.deepcopy(finished.network).to("cuda", torch.float16)
+        network = copy.deepcopy(finished.network).to(self.device, self.dtype)
         kernels = dict.fromkeys(finished.layers, DENSE)
         places = {id(layer): path for path, layer in finished.network.named_modules()}
         for name in [name for name in finished.layers if name not in fit.dense]:
@@ -61,7 +62,7 @@ class SemiStructured:
             kernels[name] = "2:4"
 
         def run(images: Tensor) -> Tensor:
-            return network(images.to("cuda", torch.float16)).to(images.device, torch.float32)  # type: ignore[no-any-return]
+            return network(images.to(self.device, self.dtype)).to(images)  # type: ignore[no-any-return]
 
         return Exported(run=run, kernels=kernels)
 

@@ -1,0 +1,86 @@
+"""Latency of exported networks with random masks at densities 0.1, 0.05 and 0.02 against their dense twins, on CPU.
+
+One thread, batches of 1 and 128, every format that runs on a CPU; measurements take turns with the dense twin, and the speedup
+is the median of the rounds' ratios. `dense` is the control: the same kernels on both sides, so what it is off 1
+is the error of the measurement. One JSON object a line. Wants a quiet machine, and says how busy it was.
+Run: python tests/benchmarks/latency.py [MODEL ...], mlp and convnet by default, resnet20 on request.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+import torch
+
+from workloads.deploy.files import pack
+from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.deploy.format import Format
+from workloads.deploy.timing import compare, device_name, torch_threads
+from workloads.plugins import find, names
+from workloads.sparse.distributions import active_counts
+from workloads.sparse.masks import prunable_weights, random_masks
+
+CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
+    "mlp": ({"name": "mlp"}, (1, 28, 28)),
+    "convnet": ({"name": "convnet"}, (3, 32, 32)),
+    "resnet20": ({"name": "resnet20"}, (3, 32, 32)),
+}
+DENSITIES = (0.1, 0.05, 0.02)
+BATCH_SIZES = (1, 128)
+SPAN_S = 1.5
+
+
+def random_network(case: str, density: float) -> FinishedNetwork:
+    """A fresh network with ERK masks."""
+    model, shape = CASES[case]
+    fields = {key: value for key, value in model.items() if key != "name"}
+    torch.manual_seed(0)
+    network = find("models", model["name"])(**fields).build(image_shape=shape, num_classes=10)
+    weights = prunable_weights(network)
+    counts = active_counts({n: tuple(w.shape) for n, w in weights.items()}, density=density, rule="erk")
+    masks = random_masks(weights, counts, generator=torch.Generator().manual_seed(0))
+    zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
+    blueprint = Blueprint(model=model, image_shape=shape, num_outputs=10, mean=zeros, std=ones)
+    return FinishedNetwork.of(blueprint, weights=network.state_dict(), masks=masks)
+
+
+def measured(form: str, network: FinishedNetwork, batch_size: int) -> dict[str, object]:
+    """One network in one format, or why it cannot be."""
+    chosen: Format = find("deploy.formats", form)()
+    if refusal := chosen.fit(network).refusal:
+        return {"refused": refusal[:120]}
+    exported = chosen.build(network, batch_size=batch_size)
+    found = compare(exported.run, network.network, network.random_images(batch_size), span_s=SPAN_S)
+    return {
+        "ms": round(1e3 * found.median_s, 4),
+        "dense_ms": round(1e3 * found.dense_median_s, 4),
+        "speedup": round(found.speedup, 2),
+        "speedup_10_90": [round(found.speedup_low, 2), round(found.speedup_high, 2)],
+        "kB": round(len(chosen.encode(network)) / 1e3, 1),
+        "dense_layers": sum(kernel.startswith("dense") for kernel in exported.kernels.values()),
+    }
+
+
+def main(cases: list[str]) -> None:
+    """Prints one line for each network, density and batch size."""
+    forms = [form for form in names("deploy.formats") if find("deploy.formats", form).device.type == "cpu"]
+    print(
+        json.dumps({"device": device_name(torch.device("cpu")), "torch": torch.__version__, "threads": 1}),
+        flush=True,
+    )
+    with torch_threads(1):
+        for case in cases:
+            for density in DENSITIES:
+                network = random_network(case, density)
+                dense_kb = len(pack(network, network.network.state_dict(), format="dense")) / 1e3
+                promised = network.dense_forward_flops / network.forward_flops
+                for batch_size in BATCH_SIZES:
+                    facts = {"case": case, "density": density, "batch": batch_size}
+                    facts |= {"by_flops": round(promised, 1), "dense_kB": round(dense_kb, 1)}
+                    formats = {form: measured(form, network, batch_size) for form in forms}
+                    print(json.dumps(facts | {"load": os.getloadavg()[0], "formats": formats}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["mlp", "convnet"])
