@@ -14,8 +14,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from workloads.ranks import Share
 from workloads.slots import Memoryless, Network, PixelRange, Question
 
 LossOf = Callable[[Tensor], Tensor]
@@ -46,12 +46,19 @@ class Attack:
         return 2.0 * self.num_steps if self.eps else 0.0
 
     def __call__(
-        self, images: Tensor, *, loss_of: LossOf, pixels: PixelRange, generator: torch.Generator
+        self,
+        images: Tensor,
+        *,
+        loss_of: LossOf,
+        pixels: PixelRange,
+        generator: torch.Generator,
+        share: Share | None = None,
     ) -> Tensor:
-        """Images as near as eps to those given. Works where gradients are off, too; the generator is the CPU's.
+        """Images as near as eps to those given. Works where gradients are off, too.
 
-        Every pass keeps a graph: under autocast a pass without one leaves copies of the weights that have no gradient,
-        and the pass after it would use them.
+        generator: on the CPU; share: which rows of a whole batch these are, starts being drawn for all of it.
+        Every pass keeps a graph: under autocast a pass without one leaves copies of the weights that have no gradient, and
+        the pass after it would use them.
         """
         if not self.forwards:
             return images
@@ -59,7 +66,7 @@ class Attack:
         # an image a rounding error beyond white stays where it is
         low = torch.minimum(images, torch.maximum(images - self.eps * span, pixels.black))
         high = torch.maximum(images, torch.minimum(images + self.eps * span, pixels.white))
-        moved = images + self._first(images, generator) * span
+        moved = images + self._first(images, generator, share or Share.whole(len(images))) * span
         with torch.enable_grad():
             for _ in range(self.num_steps):
                 moved = moved.clamp(low, high).detach().requires_grad_()
@@ -67,28 +74,29 @@ class Attack:
                 moved = moved + self.step_size * span * gradient.sign()
         return moved.clamp(low, high).detach()
 
-    def _first(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _first(self, images: Tensor, generator: torch.Generator, share: Share) -> Tensor:
         """In pixels; drawn on the CPU, so that every device sees the same."""
+        shape = (share.total, *images.shape[1:])
         if self.start == "uniform":
-            drawn = self.eps * (2 * torch.rand(images.shape, generator=generator) - 1)
+            drawn = self.eps * (2 * torch.rand(shape, generator=generator) - 1)
         else:
-            drawn = NEARBY * torch.randn(images.shape, generator=generator)
-        return drawn.to(images)
+            drawn = NEARBY * torch.randn(shape, generator=generator)
+        return share.of(drawn).to(images)
 
 
 def against_labels(network: Network, labels: Tensor, *, num_extra: int = 0) -> LossOf:
-    """Cross-entropy over the K classes; the last `num_extra` outputs are none.
+    """By how much the other classes outweigh the label: their logsumexp less the label's logit, summed over the batch.
 
-    Written by the margin, log(1 + exp(m)) with m the other classes' logsumexp less the label's logit: through log-softmax the
-    label's part of the gradient is lost where its probability rounds to 1, and the attack goes astray or nowhere.
+    Cross-entropy over the K classes is log(1 + exp(m)) of this m, so a row's steps are the same, and they do not vanish where
+    the label's probability rounds to 1. (Rows that meet in batch norm, when attacked in training mode, weigh alike here.)
+    The last `num_extra` outputs are no classes.
     """
 
     def loss_of(images: Tensor) -> Tensor:
         logits = network(images).float()
         known_BK = logits[:, : logits.shape[1] - num_extra]
         others_BK = known_BK.scatter(1, labels[:, None], -torch.inf)
-        own_B = known_BK.gather(1, labels[:, None])[:, 0]
-        return functional.softplus(others_BK.logsumexp(dim=1) - own_B).sum()
+        return (others_BK.logsumexp(dim=1) - known_BK.gather(1, labels[:, None])[:, 0]).sum()
 
     return loss_of
 
@@ -123,5 +131,9 @@ class Adversarial(Memoryless):
     def moved(self, question: Question, loss_of: LossOf) -> Tensor:
         """The question's images, moved so that this loss grows."""
         return self.attack(
-            question.images, loss_of=loss_of, pixels=question.pixels, generator=question.draws()
+            question.images,
+            loss_of=loss_of,
+            pixels=question.pixels,
+            generator=question.draws(),
+            share=question.share,
         )

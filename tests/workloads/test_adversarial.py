@@ -1,6 +1,7 @@
 """PGD where the worst image is known, and what an attack must leave alone."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from workloads.data.sources.digits import Digits
 from workloads.objectives.pgd import PGD
 from workloads.objectives.trades import TRADES, divergence
 from workloads.optimizers.sgd import SGD
+from workloads.ranks import Share
 from workloads.recipe import Budget, Recipe
 from workloads.seeding import stream
 from workloads.slots import PixelRange
@@ -59,12 +61,12 @@ def test_against_a_linear_classifier_every_pixel_goes_as_far_as_it_may_to_the_ot
 
 
 def test_a_label_beyond_doubt_is_attacked_in_the_right_direction() -> None:
-    """Logits 100 x for the label and 60 x for the other: at x = 1 the label's probability rounds to 1 in float32. Only the
+    """Logits 300 x for the label and 150 x for the other: the label's probability rounds to 1, the other's to 0. Only the
     label's part of the gradient says that x must fall."""
     images = torch.ones(1, 1, 1, 1)
     moved = Attack(eps=0.1, step_size=0.1, num_steps=3)(
         images,
-        loss_of=against_labels(lambda x: x.flatten(1) * torch.tensor([[100.0, 60.0]]), torch.tensor([0])),
+        loss_of=against_labels(lambda x: x.flatten(1) * torch.tensor([[300.0, 150.0]]), torch.tensor([0])),
         pixels=GREY,
         generator=torch.Generator().manual_seed(0),
     )
@@ -129,6 +131,18 @@ def test_an_attack_follows_from_its_generator() -> None:
     assert not torch.equal(moved(1), moved(2))
 
 
+@pytest.mark.parametrize("start", ["uniform", "nearby"])
+def test_ranks_attack_their_rows_as_one_alone_attacks_the_batch(start: Literal["uniform", "nearby"]) -> None:
+    attack, images = Attack(eps=0.1, step_size=0.001, num_steps=1, start=start), drawn(5, 1, 3, 3)
+
+    def moved(rows: Tensor, share: Share) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return attack(rows, loss_of=torch.sum, pixels=GREY, generator=generator, share=share)
+
+    parts = [moved(images[:2], Share(0, 2, 5)), moved(images[2:], Share(2, 5, 5))]
+    assert torch.equal(torch.cat(parts), moved(images, Share.whole(5)))
+
+
 def test_an_attack_raises_the_loss_more_than_chance_does() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     with torch.no_grad():
@@ -139,17 +153,20 @@ def test_an_attack_raises_the_loss_more_than_chance_does() -> None:
 
     def after(step_size: float) -> float:
         attack = Attack(eps=0.1, step_size=step_size, num_steps=10)
-        generator = torch.Generator().manual_seed(5)
-        return float(loss_of(attack(images, loss_of=loss_of, pixels=GREY, generator=generator)).detach())
+        moved = attack(images, loss_of=loss_of, pixels=GREY, generator=torch.Generator().manual_seed(5))
+        return float(functional.cross_entropy(network(moved), labels).detach())
 
-    assert after(0.02) > 1.2 * max(after(0.0), float(loss_of(images).detach()))
+    natural = float(functional.cross_entropy(network(images), labels).detach())
+    assert after(0.02) > 1.2 * max(after(0.0), natural)
 
 
-def test_an_attack_s_loss_is_cross_entropy() -> None:
+def test_what_an_attack_raises_is_cross_entropy_s_odds() -> None:
     logits, labels = 3 * normal(5, 4), torch.tensor([0, 3, 1, 1, 2])
-    loss_of = against_labels(lambda _: logits, labels)
-    expected = functional.cross_entropy(logits, labels, reduction="sum")
-    assert float(loss_of(logits)) == pytest.approx(float(expected), rel=1e-5)
+    for row, label in zip(logits, labels, strict=True):
+        odds = float(against_labels(lambda x: x, label[None])(row[None]))
+        assert math.log1p(math.exp(odds)) == pytest.approx(
+            float(functional.cross_entropy(row, label)), rel=1e-5
+        )
 
 
 def test_extra_outputs_are_no_class_to_be_moved_to() -> None:
