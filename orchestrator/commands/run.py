@@ -131,6 +131,7 @@ def _say(results: Results, page: Path, labels: Mapping[str, str]) -> None:
     if len(failed) > 5:
         out.print(f"and {len(failed) - 5} more failed; their tracebacks are in the report", highlight=False)
     interrupted = int((runs["status"] == Status.INTERRUPTED.value).sum())
-    if interrupted:
-        out.print(f"{interrupted} interrupted; go on with: pruneyard resume {results.folder.path}", highlight=False)
+    if waiting := len(labels.keys() - set(runs["run_key"])) + interrupted:
+        left = f"{interrupted} interrupted, {waiting - interrupted} not started"
+        out.print(f"{left}; go on with: pruneyard resume {results.folder.path}", highlight=False, soft_wrap=True)
     out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
