@@ -1,0 +1,96 @@
+"""Compute with the largest weights, train some more, and let the rest wait with their values (Top-KAST).
+
+Reference: Jayakumar et al. 2021, Top-KAST: Top-K Always Sparse Training (arXiv:2106.03517)
+
+The network computes with set A, the largest weights in magnitude; gradients are taken there and kept for a larger set B, the
+next largest up to density + margin. Weights outside B keep their values, aside from the network, and are ranked with the
+others every `every` steps. A penalty draws weights to zero so that others can pass them: L2 of `strength` on A, of
+strength / density on the rest of B, in addition to the optimizer's weight decay.
+The paper's text was not at hand. Unverified, and so decided here:
+- The scale of the penalty and its division by the density [U], and the values of margin, strength and every [U].
+- Sets are taken within layers, by the densities that `distribution` gives them for A and for B, or over all (`scope: global`).
+- Sets are chosen before the optimizer's step, which is taken as well. What leaves B loses its optimizer state.
+- At density 1 it is dense training, without the penalty.
+Masks kept with the finished network are A, at the target density exactly.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.masks import full_masks, keep_largest_by_scope
+from workloads.sparse.updater import LayerDensities, Moment, SparseState, Unmoved
+
+__all__ = ["TopKAST"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKAST(Unmoved, LayerDensities):
+    """Top-k always sparse training."""
+
+    margin: float = 0.3  # share of the weights that is trained beside `density`; from 1 - density on all are
+    every: int = 100  # steps between choices of the sets
+    strength: float = 1e-4  # of the penalty: what it adds to a weight's gradient, over the weight; 0: none
+    scope: Literal["layer", "global"] = (
+        "layer"  # where magnitudes are compared; global ignores `distribution`
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.margin <= 1:
+            raise ValueError(f"margin is {self.margin}; it must lie in [0, 1]")
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; it must be at least 1 step")
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"strength is {self.strength}; it must be a finite number of at least 0")
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """Both sets by the initial weights."""
+        return self.chosen(weights, generator)
+
+    def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
+        """The penalty's share of each weight's gradient."""
+        if self.density == 1 or self.strength == 0:
+            return {}
+        return {
+            name: self.strength * (used + (state.masks[name] & ~used) / self.density)
+            for name, used in state.forward.items()
+        }
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """At regular intervals; never at density 1."""
+        return self.density < 1 and step > 0 and step % self.every == 0
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Chooses both sets anew, by the values in the network and those that wait."""
+        values = {
+            name: torch.where(mask, moment.weights[name], state.tensors[f"stored/{name}"])
+            for name, mask in state.masks.items()
+        }
+        after = self.chosen({**moment.weights, **values}, moment.generator)
+        entered = {name: mask & ~state.masks[name] for name, mask in after.masks.items()}
+        return replace(after, revived={name: values[name] * mask for name, mask in entered.items()})
+
+    def chosen(self, full: Mapping[str, Tensor], generator: torch.Generator) -> SparseState:
+        """The sets by the magnitudes of all weights, in module order; what is outside B is stored."""
+        used_counts = self.counts(full)
+        wider = replace(self, density=min(1.0, self.density + self.margin)).counts(full)
+        magnitudes = {name: full[name].abs() for name in used_counts}
+        trained = keep_largest_by_scope(
+            magnitudes,
+            full_masks(full, used_counts),
+            scope=self.scope,
+            counts={name: max(count, used_counts[name]) for name, count in wider.items()},
+            generator=generator,
+        )
+        used = keep_largest_by_scope(
+            magnitudes, trained, scope=self.scope, counts=used_counts, generator=generator
+        )
+        stored = {f"stored/{name}": full[name] * ~mask for name, mask in trained.items()}
+        return SparseState(trained, stored, forward=used)
