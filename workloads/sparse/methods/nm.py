@@ -1,0 +1,90 @@
+"""Compute with the N largest of every M neighbouring weights, and train all of them straight through (SR-STE).
+
+Reference: Zhou et al. 2021, Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch (arXiv:2102.04010)
+
+Neighbours lie along the dimension that is summed over, as kernels for 2:4 want them: input channels of a convolution, inputs
+of a linear layer. The authors group the flattened weight, so that kernels of 3x3 are cut across. The gradient at the pruned
+weights is taken for all weights, plus `decay` times the weight where it is pruned, which keeps the choice from flickering.
+Decided here:
+- Layers whose inputs (per group of a grouped convolution) do not come in Ms stay dense and are outside the density: mostly the
+  first and depthwise ones. So do those of `keep_dense`. Transposed convolutions are not recognised as such.
+- The choice is made before the optimizer's step, so it is used one step later; published code chooses in the forward pass.
+- Of equal weights the first is kept.
+With keep = group it is dense training.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workloads.sparse.distributions import dense_layers
+from workloads.sparse.masks import check_finite
+from workloads.sparse.updater import Moment, SparseState, Unmoved
+
+__all__ = ["NM"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NM(Unmoved):
+    """N:M sparsity by a refined straight-through gradient."""
+
+    keep: int = 2  # N, of every group
+    group: int = 4  # M, neighbours
+    decay: float = 2e-4  # of pruned weights: what it adds to their gradient, over the weight; 0: none
+    every: int = 1  # steps between choices; each reads all weights
+    keep_dense: tuple[str, ...] = ()  # layer names, shell patterns, or `first`; outside the density
+
+    def __post_init__(self) -> None:
+        if self.group < 1:
+            raise ValueError(f"group is {self.group}; it must be at least 1")
+        if not 1 <= self.keep <= self.group:
+            raise ValueError(f"keep is {self.keep}; it must lie in [1, {self.group}], group")
+        if not 0 <= self.decay < math.inf:
+            raise ValueError(f"decay is {self.decay}; it must be a finite number of at least 0")
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; it must be at least 1 step")
+
+    @property
+    def target_density(self) -> float:
+        """Active share of the weights that come in groups."""
+        return self.keep / self.group
+
+    def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
+        """The choice among initial weights; raises `ValueError` where no layer comes in groups."""
+        if self.keep == self.group:
+            return SparseState({})
+        dense = dense_layers(list(weights), self.keep_dense)
+        sparse = [name for name, w in weights.items() if name not in dense and w.shape[1] % self.group == 0]
+        if not sparse:
+            inputs = ", ".join(f"{name} ({weight.shape[1]})" for name, weight in weights.items())
+            raise ValueError(f"group is {self.group}; it must divide the inputs of a layer: {inputs}")
+        return SparseState({}, forward={name: self.chosen(weights[name]) for name in sparse})
+
+    def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
+        """`decay` where weights are pruned."""
+        return {name: self.decay * ~mask for name, mask in state.forward.items()} if self.decay else {}
+
+    def is_due(self, step: int, *, num_steps: int) -> bool:
+        """At regular intervals; never where all are kept."""
+        return self.keep < self.group and step > 0 and step % self.every == 0
+
+    def update(self, state: SparseState, moment: Moment) -> SparseState:
+        """Chooses anew."""
+        for name in state.forward:
+            check_finite(moment.weights[name], name)
+        return SparseState({}, forward={name: self.chosen(moment.weights[name]) for name in state.forward})
+
+    def chosen(self, weight: Tensor) -> Tensor:
+        """Mask (outputs, inputs, *kernel) of the largest of every group of inputs, by pairwise comparison."""
+        by_input = weight.detach().abs().movedim(1, -1)
+        groups = by_input.reshape(-1, self.group)
+        beaten_by = torch.zeros(groups.shape, dtype=torch.int16, device=weight.device)
+        for later in range(self.group):
+            for earlier in range(later):
+                larger = groups[:, later] > groups[:, earlier]
+                beaten_by[:, earlier] += larger
+                beaten_by[:, later] += ~larger
+        return (beaten_by < self.keep).reshape(by_input.shape).movedim(-1, 1).contiguous()
