@@ -4,6 +4,7 @@ import math
 
 LARGER_IS_BETTER = {
     "accuracy": True,
+    "robust_accuracy": True,
     "nll": False,
     "brier": False,
     "ece": False,
@@ -18,6 +19,9 @@ _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {"nll": (0.0, math.inf),
 
 METRICS = {
     "accuracy": "Share of samples whose largest logit is that of the label. Fraction in [0, 1].",
+    "robust_accuracy": "Share of test samples (of evenly spaced ones where the spec limits their number) that are right as "
+    "they are and after every attack: projected gradient ascent within eps of every pixel, by default 8/255, 50 steps "
+    "from each of the random starts the spec asks for. An upper bound: a stronger attack may break more.",
     "nll": "Mean negative log probability of the label, in nats, computed from logits by log-softmax.",
     "brier": "Mean over samples of the squared distance between the probability vector and the one-hot "
     "label, summed over classes; in [0, 2].",

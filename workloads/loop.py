@@ -21,6 +21,7 @@ from workloads.gradients.plain import Plain
 from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
 from workloads.resumption import agree, checkpoint_of, restore
+from workloads.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
 from workloads.seeding import stream_seed
 from workloads.sparse.updater import MaskUpdater
 from workloads.training import Training
@@ -52,12 +53,14 @@ def train(
     method: MaskUpdater,
     data: Dataset,
     unknowns: Mapping[str, Split] = MappingProxyType({}),
+    robust: RobustAccuracy = NOT_ATTACKED,
     seed: int,
     context: Context,
 ) -> Iterator[Progress]:
     """Trains one network on `data.train`; reports on `val` and `test` at every evaluation, on `calib` too at the end.
 
-    What it makes of `unknowns`, rows in the shape of the data's and of none of its classes, is reported at the end as well.
+    What it makes of `unknowns`, rows in the shape of the data's and of none of its classes, is reported at the end as well,
+    and what attacks leave of it, as `robust` says.
 
     The recipe is completed by the method. Goes on from the context's newest good checkpoint. Raises `NonFiniteError` at the
     evaluation after a loss that is not finite, and `InterruptedJobError`, with a checkpoint written, when the context asks
@@ -166,7 +169,8 @@ def train(
         known=logits["test"].numpy(),
         num_extra=training.num_extra,
     )
-    new += metrics_of(training, detected, epoch=training.step / per_epoch)
+    more = detected | robust_metrics(robust, training, splits)
+    new += metrics_of(training, more, epoch=training.step / per_epoch)
     yield Progress(
         step=training.step,
         num_steps=training.num_steps,

@@ -41,6 +41,7 @@ BY_HAND = {  # another value for fields whose types do not say which ones are al
     "unknowns": (Noise(),),
     "data.max_train": 100,
     "data.max_test": 50,
+    "robust.max_rows": 50,
 }
 
 

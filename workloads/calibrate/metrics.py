@@ -166,6 +166,11 @@ STANDARD_METRICS = {
 }
 
 
+ROBUST_METRICS = {
+    "robust_accuracy": "share of rows right as they are and after every attack within eps, where `robust.restarts` asks for it",
+}
+
+
 def standard_metrics(logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> dict[str, float]:
     """`accuracy`, `nll`, `ece` (15 bins) and `brier` of `logits: (N, K + num_extra)`: what every evaluation reports.
 

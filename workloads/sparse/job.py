@@ -11,6 +11,7 @@ from workloads.loop import train
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin
 from workloads.recipe import NEUTRAL_BY_DEFAULT, Recipe
+from workloads.robustness import NOT_ATTACKED, RobustAccuracy
 from workloads.seeding import stream
 from workloads.sparse.flops import macs_of
 from workloads.sparse.masks import prunable_weights
@@ -26,12 +27,14 @@ class SparseJob(Recipe):
     """Everything that may change a number of the trained network.
 
     unknowns: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
+    robust: how the finished network is attacked on the test rows.
     """
 
     data: Annotated[Source, Plugin("data.sources")]
     model: Annotated[ModelBuilder, Plugin("models")]
     method: Annotated[MaskUpdater, Plugin("sparse.methods")]
     unknowns: tuple[Annotated[Source, Plugin("data.sources")], ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+    robust: RobustAccuracy = field(default=NOT_ATTACKED, metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,7 +54,14 @@ class SparseJob(Recipe):
         data = context.load_data(self.data)
         unknowns = unknown_splits(self.unknowns, [context.load_data(source) for source in self.unknowns], known=data)
         yield from train(
-            self, model=self.model, method=self.method, data=data, unknowns=unknowns, seed=self.seed, context=context
+            self,
+            model=self.model,
+            method=self.method,
+            data=data,
+            unknowns=unknowns,
+            robust=self.robust,
+            seed=self.seed,
+            context=context,
         )
 
     def check(self, data: Dataset) -> list[str]:
