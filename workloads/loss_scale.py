@@ -86,7 +86,7 @@ class DynamicScale:
     """
 
     device: torch.device
-    scale: float = FIRST
+    scale: float
     num_usable: int = 0  # in a row
     num_skipped: int = 0
     _found: Tensor = field(init=False)  # 1 after an overflow
@@ -156,7 +156,7 @@ def scale_for(precision: str, device: torch.device) -> LossScale:
         raise ValueError(
             f"precision is float16, in which {device} cannot train; it must be float32 or bfloat16"
         )
-    return DynamicScale(device=device)
+    return DynamicScale(device=device, scale=FIRST)
 
 
 def computes_in_float16(device: torch.device) -> bool:

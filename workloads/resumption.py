@@ -72,7 +72,8 @@ def _momenta(training: Training) -> dict[str, Tensor]:
 def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     """Stands where `checkpoint` was taken; its tensors may be on the CPU.
 
-    Raises `ValueError` when it belongs to another budget or other data, or was taken by another number of ranks.
+    It may be one of another number of ranks: a rank that it does not know draws from the beginning of its own stream. Raises
+    `ValueError` when it belongs to another budget or other data.
     """
     if checkpoint.meta["data"] != data:
         found = checkpoint.meta["data"]
@@ -80,9 +81,6 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     if checkpoint.meta["num_steps"] != training.num_steps:
         found = checkpoint.meta["num_steps"]
         raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {training.num_steps}")
-    ranks, found = training.backward.ranks, len(checkpoint.state["random"])
-    if found != ranks.size:
-        raise ValueError(f"the checkpoint is of a run on {found} ranks, this run has {ranks.size}")
     kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean")
     groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for key, tensor in checkpoint.tensors.items():
@@ -99,10 +97,11 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     training.rule = RuleState(
         {n: _laid_out(training, t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"]
     )
-    random_state = checkpoint.state["random"][ranks.rank]
-    torch.set_rng_state(random_state["cpu"])
-    if training.device.type == "cuda":
-        torch.cuda.set_rng_state(random_state["cuda"], training.device)
+    rank = training.backward.ranks.rank
+    for random_state in checkpoint.state["random"][rank : rank + 1]:
+        torch.set_rng_state(random_state["cpu"])
+        if training.device.type == "cuda":
+            torch.cuda.set_rng_state(random_state["cuda"], training.device)
     training.due_at = checkpoint.meta["due_at"]
     training.backward.scale.restore(checkpoint.meta["loss_scale"])
     training.step = checkpoint.step

@@ -1,0 +1,277 @@
+"""Two real processes train what one would: checked from equal states step by step, since a tie that rounding breaks parts them.
+
+How far apart one step may end: the gradient is a sum over 17 rows of products of activations, added up in another order and
+over other blocks of rows, so its entries are off by at most some tens of units of 2^-24 of the sum of the terms' sizes,
+which is of order one here: 1e-6. The rate is 0.05, hence 1e-7 for weights; momenta, anchors and means of gradients
+carry 1e-6 each. `CLOSE` leaves a factor of five. Shares weighted alike (8 and 9 rows), or a rank that took its own
+gradient for all, would be off by 1e-3 and more.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pair import Pair
+from ranked import (
+    BATCH,
+    EVERY,
+    NUM_STEPS,
+    Case,
+    Disturbed,
+    Report,
+    built,
+    digits,
+    method_of,
+    recipe_of,
+    train_together,
+    training,
+)
+from torch import Tensor
+
+from workloads.averaging import Averaging
+from workloads.checkpoint import Checkpoint, CheckpointFolder
+from workloads.models.convnet import ConvNet
+from workloads.plugins import names
+from workloads.workload import InterruptedJobError
+
+CLOSE = 5e-6
+
+pytestmark = pytest.mark.distributed
+
+
+class Pairs:
+    """The pair at work; another takes its place when it was killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._num = folder, 0
+        self.at_work = self._started()
+
+    def _started(self) -> Pair:
+        self._num += 1
+        folder = self._folder / str(self._num)
+        folder.mkdir()
+        return Pair(folder)
+
+    def train(self, case: Case) -> list[Report]:
+        """By the pair at work."""
+        if not self.at_work.alive:
+            self.at_work = self._started()
+        return self.at_work.run(train_together, case)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
+    held = Pairs(tmp_path_factory.mktemp("pairs"))
+    yield held
+    held.at_work.kill()
+
+
+def saved(folder: Path) -> dict[int, Checkpoint]:
+    """By step, the checkpoints of a folder."""
+    found = {}
+    for path in sorted(folder.glob("step-*")):
+        alone = folder.parent / f"{folder.name}-{path.name}"
+        if not alone.exists():
+            alone.mkdir()
+            (alone / path.name).symlink_to(path)
+        checkpoint = CheckpointFolder(alone).load(torch.device("cpu"))
+        assert checkpoint is not None
+        found[checkpoint.step] = checkpoint
+    return found
+
+
+def one_step_alone(case: Case, step: int, scratch: Path) -> Checkpoint:
+    """Where one process gets in one step from the pair's checkpoint after so many."""
+    folder = scratch / f"from-{step}"
+    folder.mkdir(parents=True)
+    if step:
+        shutil.copytree(case.folder / f"step-{step:09d}", folder / f"step-{step:09d}")
+    there = folder / f"step-{step + 1:09d}"
+    with contextlib.suppress(InterruptedJobError):
+        training(dataclasses.replace(case, folder=folder), should_stop=there.exists)
+    return saved(folder)[step + 1]
+
+
+def momenta(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    return {
+        f"{index}/{kind}": tensor
+        for index, held in checkpoint.state["optimizer"]["state"].items()
+        for kind, tensor in held.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def assert_close(one: Checkpoint, other: Checkpoint) -> None:
+    """Masks and counters equal, what is computed close."""
+    for first, second in ((one.tensors, other.tensors), (momenta(one), momenta(other))):
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor, second[name], atol=CLOSE, rtol=CLOSE, msg=name)
+            else:
+                assert torch.equal(tensor, second[name]), name
+    torch.testing.assert_close(one.state["losses"], other.state["losses"], atol=CLOSE, rtol=CLOSE)
+    assert one.meta["rule"] == pytest.approx(
+        other.meta["rule"], abs=1e-3
+    )  # a ratio of small differences of losses
+    assert one.meta["train_flops"] == pytest.approx(other.meta["train_flops"], rel=1e-12)
+    assert one.meta["mean"] == other.meta["mean"]
+
+
+def assert_ranks_agree(reports: list[Report]) -> None:
+    """At every update, every step and at the end, and in all they report but times."""
+    first, second = reports
+    assert first.agreed == second.agreed
+    assert first.metrics == second.metrics
+
+
+def assert_trains_as_one_process_does(pairs: Pairs, case: Case) -> list[Report]:
+    reports = pairs.train(case)
+    assert_ranks_agree(reports)
+    by_step = saved(case.folder)
+    assert list(by_step) == list(range(1, NUM_STEPS + 1))
+    for step in range(NUM_STEPS):
+        assert_close(by_step[step + 1], one_step_alone(case, step, case.folder.parent / "alone"))
+    return reports
+
+
+@pytest.mark.parametrize("method", names("sparse.methods"))
+def test_two_ranks_train_every_method_as_one_process_does(method: str, pairs: Pairs, tmp_path: Path) -> None:
+    case = Case(folder=tmp_path / "pair", method=method)
+    first, _ = assert_trains_as_one_process_does(pairs, case)
+    updater = method_of(case)
+    due = [step for step in range(NUM_STEPS) if updater.is_due(step, num_steps=NUM_STEPS)]
+    compared = [step for step, _ in first.agreed]
+    assert all(compared.count(step) == 2 for step in due)  # before that step, and after its update
+    masks = updater.start({"w": torch.ones(20, 20)}, generator=torch.Generator()).masks
+    assert bool(masks) == any(name.startswith("mask/") for name in first.agreed[-1][1])
+
+
+@pytest.mark.parametrize("method", ["rigl", "snfs"])  # with and without the optimizer's step at an update
+@pytest.mark.parametrize("rule", names("gradients"))
+def test_two_ranks_train_under_every_gradient_rule_as_one_process_does(
+    rule: str, method: str, pairs: Pairs, tmp_path: Path
+) -> None:
+    case = Case(folder=tmp_path / "pair", method=method, rule=rule)
+    first, _ = assert_trains_as_one_process_does(pairs, case)
+    remembered = built("gradients", rule).start({"w": torch.ones(3)}).tensors
+    assert bool(remembered) == any(name.startswith("rule/") for name in first.agreed[-1][1])
+
+
+@pytest.mark.parametrize("objective", names("objectives"))
+def test_two_ranks_minimise_every_objective_as_one_process_does(
+    objective: str, pairs: Pairs, tmp_path: Path
+) -> None:
+    assert_trains_as_one_process_does(
+        pairs, Case(folder=tmp_path / "pair", method="static", objective=objective)
+    )
+
+
+def test_two_ranks_lay_out_gradients_as_one_process_does(pairs: Pairs, tmp_path: Path) -> None:
+    model = ConvNet(width=4, depth=2, norm="group")
+    assert_trains_as_one_process_does(
+        pairs, Case(folder=tmp_path / "pair", model=model, budget={"channels_last": True})
+    )
+
+
+def test_means_of_weights_are_those_of_one_process(pairs: Pairs, tmp_path: Path) -> None:
+    average = Averaging(begin=0.5, per_epoch=3)
+    case = Case(folder=tmp_path / "pair", method="static", average=average)
+    first, _ = assert_trains_as_one_process_does(pairs, case)
+    assert any(name.startswith("mean/") for name in first.agreed[-1][1])
+
+
+def test_a_network_with_batch_norm_and_dropout_is_the_same_on_both_ranks(
+    pairs: Pairs, tmp_path: Path
+) -> None:
+    """Not that of one process: ranks normalise and draw for their own rows."""
+    case = Case(
+        folder=tmp_path / "pair",
+        method="set",
+        rule="svrg",
+        model=Disturbed(),
+        average=Averaging(begin=0.8),
+        budget={"evaluate_every": 1},
+    )
+    reports = pairs.train(case)
+    assert_ranks_agree(reports)
+    assert any(name.endswith("running_var") for name in reports[0].agreed[-1][1])
+    assert {split for _, split, _, _ in reports[0].metrics} == {"train", "val", "calib", "test"}
+    random = saved(case.folder)[NUM_STEPS].state["random"]
+    assert len(random) == 2
+    assert not torch.equal(random[0]["cpu"], random[1]["cpu"])
+
+
+def test_killed_and_resumed_ranks_end_as_undisturbed_ones_bit_for_bit(pairs: Pairs, tmp_path: Path) -> None:
+    case = Case(folder=tmp_path / "whole", method="dst_ee", rule="agent", model=Disturbed())
+    whole = pairs.train(case)
+    disturbed = dataclasses.replace(case, folder=tmp_path / "killed")
+    pairs.at_work.begin(train_together, disturbed)
+    until = time.monotonic() + 30
+    while not (disturbed.folder / "step-000000003").exists() and time.monotonic() < until:
+        time.sleep(0.001)
+    pairs.at_work.kill()
+    assert max(saved(disturbed.folder)) >= 3
+    for step in range(4, NUM_STEPS + 1):  # however far it came before the signal
+        shutil.rmtree(disturbed.folder / f"step-{step:09d}", ignore_errors=True)
+    resumed = pairs.train(disturbed)
+    assert_ranks_agree(resumed)
+    assert resumed[0].agreed[0] == next(seen for seen in whole[0].agreed if seen[0] == 3)
+    assert resumed[0].agreed[-1] == whole[0].agreed[-1]
+    assert resumed[0].metrics == whole[0].metrics
+    random = [saved(folder)[NUM_STEPS].state["random"] for folder in (case.folder, disturbed.folder)]
+    assert all(torch.equal(a["cpu"], b["cpu"]) for a, b in zip(*random, strict=True))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rule", ["plain", "svrg"])
+def test_one_rank_that_is_asked_to_stop_stops_both(
+    rule: str, rank: int, pairs: Pairs, tmp_path: Path
+) -> None:
+    """The fourth question comes after step 4, or, with five steps an epoch, within the look before step 1."""
+    case = Case(folder=tmp_path / "pair", rule=rule, budget={"checkpoint_every_s": 1e9}, stop=(rank, 4))
+    reports = pairs.train(case)
+    expected = 4 if rule == "plain" else 0
+    assert [report.stopped_at for report in reports] == [expected, expected]
+    assert list(saved(case.folder)) == [expected]
+    assert_ranks_agree(reports)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_moves_its_masks_otherwise_is_found_at_that_update(
+    rank: int, pairs: Pairs, tmp_path: Path
+) -> None:
+    reports = pairs.train(Case(folder=tmp_path / "pair", straying_rank=rank))
+    for report in reports:
+        assert report.disagreed is not None
+        step, differing = report.disagreed
+        assert step == EVERY
+        assert set(differing[1]) >= {"mask/hidden1.weight", "network/hidden1.weight"}
+        assert "mask/hidden2.weight" not in differing[1]
+
+
+def test_a_batch_with_fewer_rows_than_ranks_is_refused(pairs: Pairs, tmp_path: Path) -> None:
+    reports = pairs.train(Case(folder=tmp_path / "pair", budget={"batch_size": 1}))
+    assert all(
+        "a batch has 1 rows; it must have at least one for each of the 2" in r.refused for r in reports
+    )
+
+
+def test_both_ranks_skip_the_steps_whose_gradients_overflow_in_float16(pairs: Pairs, tmp_path: Path) -> None:
+    case = Case(folder=tmp_path / "pair", budget={"precision": "float16"}, first_scale=2.0**20)
+    reports = pairs.train(case)
+    assert_ranks_agree(reports)
+    skipped: Any = [value for _, _, name, value in reports[0].metrics if name == "skipped_steps"]
+    assert 0 < skipped[-1] < NUM_STEPS
+
+
+def test_the_shares_of_these_tests_are_uneven_and_their_epochs_shorter_than_the_training() -> None:
+    assert BATCH % 2
+    assert len(digits().train) // BATCH < NUM_STEPS
+    assert recipe_of(Case(folder=Path())).augment.flip
