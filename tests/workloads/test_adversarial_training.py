@@ -1,0 +1,83 @@
+"""What training against moved images buys on real digits, and what it costs."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.dataset import Dataset
+from workloads.data.sources.digits import Digits
+from workloads.loop import train
+from workloads.models.convnet import ConvNet
+from workloads.models.mlp import Mlp
+from workloads.networks.builder import ModelBuilder
+from workloads.objectives.cross_entropy import CrossEntropy
+from workloads.objectives.pgd import PGD
+from workloads.objectives.trades import TRADES
+from workloads.optimizers.sgd import SGD
+from workloads.recipe import Budget, Recipe
+from workloads.robustness import RobustAccuracy
+from workloads.slots import Objective
+from workloads.sparse.methods.dense import Dense
+from workloads.sparse.methods.rigl import RigL
+from workloads.sparse.schedules import UpdateSchedule
+from workloads.sparse.updater import MaskUpdater
+from workloads.workload import Context
+
+pytestmark = pytest.mark.slow
+
+EPS = 0.1  # strokes of 8x8 digits are large: 8/255 hardly matters
+ATTACK: dict[str, Any] = {"eps": EPS, "step_size": EPS / 4, "num_steps": 10}
+MODELS: dict[str, ModelBuilder] = {"mlp": Mlp(width=128, depth=2), "convnet": ConvNet(width=8, depth=2)}
+METHODS: dict[str, MaskUpdater] = {
+    "dense": Dense(),
+    "rigl": RigL(density=0.2, schedule=UpdateSchedule(every=20)),
+}
+
+
+class Found(NamedTuple):
+    clean: float
+    robust: float
+
+
+@cache
+def digits() -> Dataset:
+    return Digits().load()
+
+
+@cache
+def found(objective: Objective, *, model: str, method: str) -> Found:
+    """Accuracy on test and what attacks leave of it."""
+    recipe = Recipe(
+        budget=Budget(epochs=12, batch_size=64, evaluate_every=0),
+        objective=objective,
+        optimizer=SGD(lr=0.1, weight_decay=5e-4),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        *_, last = train(
+            recipe,
+            model=MODELS[model],
+            method=METHODS[method],
+            data=digits(),
+            robust=RobustAccuracy(restarts=3, eps=EPS, num_steps=20),
+            seed=0,
+            context=Context(checkpoints=CheckpointFolder(Path(folder))),
+        )
+    values = {f"{metric.split}/{metric.name}": metric.value for metric in last.metrics}
+    return Found(values["test/accuracy"], values["test/robust_accuracy"])
+
+
+@pytest.mark.parametrize("objective", [PGD(**ATTACK), TRADES(**ATTACK)], ids=["pgd", "trades"])
+@pytest.mark.parametrize(("model", "method"), [("mlp", "dense"), ("mlp", "rigl"), ("convnet", "rigl")])
+def test_trained_against_attacks_a_network_withstands_more_and_knows_no_more(
+    objective: Objective, model: str, method: str
+) -> None:
+    """Seen: 0.52 robust becomes 0.83, 0.46 becomes 0.75 and more, 0.10 becomes 0.48 and more, for at most 0.08 of accuracy."""
+    plain = found(CrossEntropy(), model=model, method=method)
+    hardened = found(objective, model=model, method=method)
+    assert hardened.robust > plain.robust + 0.2
+    assert plain.clean - 0.12 < hardened.clean < plain.clean + 0.03
+    assert plain.robust < plain.clean - 0.1
