@@ -27,13 +27,20 @@ def _of_kind(kind: str) -> dict[str, Any]:
         "description": "axes of the population: a list of values per dotted key",
         "additionalProperties": {"type": "array", "minItems": 1},
     }
-    properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, "grid": grid}
+    variant = {"type": "object", "properties": job["properties"], "minProperties": 1, "additionalProperties": False}
+    variants = {
+        "type": "array",
+        "description": "tables that take the place of the spec's own, several at once; crossed with the grid",
+        "items": variant,
+    }
+    axes = {"variants": variants, "grid": grid}
+    properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, **axes}
     return {
         "title": kind,
         "type": "object",
         "properties": properties,
         "required": header["required"],
-        "anyOf": [{"required": job["required"]}, {"required": ["grid"]}],  # an axis may give any table
+        "anyOf": [{"required": job["required"]}, {"required": ["grid"]}, {"required": ["variants"]}],  # any may be given there
         "additionalProperties": False,
     }
 

@@ -28,15 +28,23 @@ class Point:
     applied: frozenset[str]  # axes that had an effect
 
 
-def expand(job_class: type[Any], tables: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[Point]:
-    """Every combination. Axes over whole tables go first and those over their names next, whatever their order in
-    the spec, so that a dotted key applies to the table that was chosen; where that has no such field, the axis
-    does not apply.
+def expand(
+    job_class: type[Any],
+    tables: Mapping[str, Any],
+    axes: Sequence[Axis],
+    variants: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[Point]:
+    """Every combination, of every variant: tables that take the place of the spec's own, several at once.
+
+    Axes over whole tables go first and those over their names next, whatever their order in the spec, so that a dotted
+    key applies to the table that was chosen; where that has no such field, the axis does not apply.
     """
     ordered = sorted(axes, key=_rank)
-    for choice in itertools.product(*(range(len(axis.values)) for axis in ordered)):
-        point_tables: dict[str, Any] = dict(tables)
-        origins: dict[str, str] = {}
+    choices = [range(len(axis.values)) for axis in ordered]
+    for number, *choice in itertools.product(range(len(variants) or 1), *choices):
+        variant = variants[number] if variants else {}
+        point_tables: dict[str, Any] = {**tables, **variant}
+        origins: dict[str, str] = {name: f"variants[{number}].{name}" for name in variant}
         applied = set()
         for axis, index in zip(ordered, choice, strict=True):
             if _has(job_class, point_tables, axis.key.split(".")):

@@ -59,6 +59,7 @@ class Header:
     name: str
     kind: str
     seeds: int | tuple[int, ...] = 1
+    variants: tuple[Mapping[str, Any], ...] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = Resources()
 
@@ -97,9 +98,11 @@ class Spec:
     def to_yaml(self) -> str:
         """The spec as run, every default written out: reading it again gives the same jobs, also with other defaults."""
         resolved = [job.resolved for job in self.jobs]
-        tables, grid = written_out(find_job(self.header.kind), self.tables, self.tables.get("grid") or {}, resolved)
+        job_class, grid = find_job(self.header.kind), self.tables.get("grid") or {}
+        written = written_out(job_class, self.tables, grid, resolved, self.tables.get("variants") or [])
         header = {name: encode(getattr(self.header, name)) for name in ("name", "kind", "seeds", "resources")}
-        return dump_document({"name": None, "kind": None, **tables, **header, "grid": grid})
+        varied = {"variants": written.variants} if written.variants else {}
+        return dump_document({"name": None, "kind": None, **written.tables, **header, **varied, "grid": written.grid})
 
 
 def load_spec(
@@ -243,12 +246,27 @@ class _Validation:
                 axes.append(Axis(key=key, values=tuple(values), origin=f"grid.{key}"))
         return axes
 
+    def _variants(self, fields: frozenset[str]) -> list[Mapping[str, Any]]:
+        """Those that can be looked into; what is no list of tables is reported with the header."""
+        given = self.tables.get("variants") or []
+        variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        for number, variant in enumerate(variants):
+            at = f"variants[{number}]"
+            if not variant:
+                self.report(at, f"is empty; it must give at least one of the tables {', '.join(sorted(fields))}")
+            for name in variant:
+                if name not in fields:
+                    listed = ", ".join(sorted(fields))
+                    hint = nearest(name, dict.fromkeys(fields))
+                    self.report(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
+        return variants
+
     def _jobs(self, header: Header | None, job_class: type[Any]) -> list[Job]:
         fields = frozenset(hints_of(job_class)) - {"seed"}
         tables = {name: value for name, value in self.tables.items() if name in fields}
-        axes = self._axes()
+        axes, variants = self._axes(), self._variants(fields)
         seeds = header.seed_list if header else [0]
-        size, points = len(seeds), []
+        size, points = len(seeds) * max(1, len(variants)), []
         for axis in axes:
             size *= len(axis.values)
         if size > MAX_JOBS:
@@ -256,7 +274,7 @@ class _Validation:
             return []
         applied: set[str] = set()
         jobs: dict[str, Job] = {}
-        for point in expand(job_class, tables, axes):
+        for point in expand(job_class, tables, axes, variants):
             applied |= point.applied
             points.append(point)
             for seed in seeds:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from orchestrator.decode import defaults_of, encode_field, hints_of, plugin_of, plugins_of
@@ -11,25 +11,36 @@ from orchestrator.space import as_table, field_class
 from workloads.plugins import find, name_of
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenOut:
+    """The job's tables, the variants and the grid, complete."""
+
+    tables: Mapping[str, Any]
+    variants: Sequence[Mapping[str, Any]]
+    grid: Mapping[str, Sequence[Any]]
+
+
 def written_out(
     job_class: type[Any],
     tables: Mapping[str, Any],
     grid: Mapping[str, Sequence[Any]],
     resolved: Sequence[Mapping[str, Any]],
-) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """The job's tables and the grid, complete. `resolved` are the tables of the jobs that they make.
+    variants: Sequence[Mapping[str, Any]] = (),
+) -> WrittenOut:
+    """`resolved` are the tables of the jobs that tables, variants and grid make.
 
     Axes over plain values stay. Where an axis below a table chooses a table itself, the defaults depend on both
     choices: there the tables that come out are listed instead.
     """
+    varied = _variants(job_class, tables, grid, resolved, variants)
     complete: dict[str, Any] = {}
-    kept: dict[str, list[Any]] = {}
+    kept = dict(varied.grid)
     for name in dict.fromkeys([*(name for name in tables if name in hints_of(job_class)), *hints_of(job_class)]):
-        if name == "seed":
+        if name == "seed" or name in varied.tables:
             continue
-        below = [key for key in grid if key.startswith(f"{name}.")]
+        below = _below(name, grid)
         given = grid.get(name) or [tables.get(name, MISSING)]
-        if any(_chooses_table(job_class, {name: table}, key.split(".")) for table in given for key in below):
+        if _is_entangled(job_class, name, given, below):
             choices = _distinct(job[name] for job in resolved)
         else:
             choices = [_field(job_class, name, table, name, below) for table in given]
@@ -38,7 +49,38 @@ def written_out(
             complete[name] = choices[0]
         else:
             kept[name] = choices
-    return complete, {key: kept[key] for key in (*grid, *kept) if key in kept}
+    in_order = {key: kept[key] for key in (*grid, *kept) if key in kept}
+    return WrittenOut(tables=complete, variants=varied.variants, grid=in_order)
+
+
+def _variants(
+    job_class: type[Any],
+    tables: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    resolved: Sequence[Mapping[str, Any]],
+    variants: Sequence[Mapping[str, Any]],
+) -> WrittenOut:
+    """Every variant with all tables that any of them gives, those tables as keys, and the axes below them that stay."""
+    names = dict.fromkeys(name for variant in variants for name in variant)
+    below = {name: _below(name, grid) for name in names}
+    choices = {name: [variant.get(name, tables.get(name, MISSING)) for variant in variants] for name in names}
+    if any(name in grid or _is_entangled(job_class, name, choices[name], below[name]) for name in names):
+        return WrittenOut(tables=names, variants=_distinct({n: job[n] for n in names} for job in resolved), grid={})
+    complete = {n: [_field(job_class, n, table, n, below[n]) for table in choices[n]] for n in names}
+    return WrittenOut(
+        tables=names,
+        variants=[{name: complete[name][number] for name in names} for number in range(len(variants))],
+        grid={key: list(grid[key]) for keys in below.values() for key in keys},
+    )
+
+
+def _below(name: str, grid: Mapping[str, Sequence[Any]]) -> list[str]:
+    return [key for key in grid if key.startswith(f"{name}.")]
+
+
+def _is_entangled(job_class: type[Any], name: str, given: Sequence[Any], below: Sequence[str]) -> bool:
+    """Whether an axis below one of the tables given chooses a table itself."""
+    return any(_chooses_table(job_class, {name: table}, key.split(".")) for table in given for key in below)
 
 
 def _chooses_table(cls: type[Any], table: Mapping[str, Any], path: Sequence[str]) -> bool:

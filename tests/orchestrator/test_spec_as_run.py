@@ -18,7 +18,10 @@ BASE: dict[str, Any] = {
 }
 CLUMSY: dict[str, dict[str, Any]] = {
     "plain axes": {"method.density": [0.1, 0.2], "optimizer.lr": [0.1, 0.01], "budget.batch_size": [16, 32]},
-    "an axis into a table that is not there": {"augment.flip": [True, False], "method.schedule.every": [5, 7]},
+    "an axis into a table that is not there": {
+        "augment.flip": [True, False],
+        "method.schedule.every": [5, 7],
+    },
     "whole tables and names alone": {"method": ["dense", {"name": "rigl"}], "method.density": [0.3]},
     "names over a table": {"optimizer.name": ["sgd", "adamw"], "optimizer.lr": [0.1, 0.2]},
     "names over whole tables": {"method": [{"density": 0.1, "name": "set"}], "method.name": ["rigl", "itop"]},
@@ -85,6 +88,63 @@ def test_every_form_of_grid_is_written_out(grid: dict[str, Any], monkeypatch: py
     assert_written_out(load_spec({**tables, "grid": grid}), monkeypatch, in_order=False)
 
 
+VARIED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "tables beside one another": (
+        [{"method": "dense"}, {"method": {"name": "rigl"}, "average": {"begin": 0.8}}, {"method": "cigl"}],
+        {"method.density": [0.1, 0.2], "optimizer.lr": [0.1, 0.01]},
+    ),
+    "a table that only some give": (
+        [{"model": {"name": "mlp", "width": 8}}, {"augment": {"flip": True}}],
+        {},
+    ),
+    "tables below a table": (
+        [{"method": "set"}, {"method": {"name": "magnitude", "density": 0.5}, "average": {"begin": 0.9}}],
+        {"method.schedule": [{"every": 5}, {"every": 9}], "method.density": [0.1], "model.width": [4, 8]},
+    ),
+    "names over variants": (
+        [{"method": {"name": "set", "density": 0.1}}, {"average": {"begin": 0.9}}],
+        {"method.name": ["rigl", "itop"]},
+    ),
+    "a whole table over variants": (
+        [{"method": {"name": "set", "density": 0.1}}, {"average": {"begin": 0.9}}],
+        {"method": ["dense"]},
+    ),
+    "a key inside some variants": (
+        [{"method": {"name": "set", "density": 0.1}}, {"model": "convnet"}],
+        {"model.width": [8, 16]},
+    ),
+    "one variant": ([{"average": {"begin": 0.9}}], {}),
+}
+
+
+@pytest.mark.parametrize(("variants", "grid"), VARIED.values(), ids=VARIED)
+def test_every_form_of_variants_is_written_out(
+    variants: list[dict[str, Any]], grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec({**BASE, "variants": variants, "grid": grid})
+    assert len(spec.jobs) > 0
+    assert_written_out(spec, monkeypatch, in_order=False)
+
+
+def test_variants_stay_variants_and_axes_over_plain_values_axes() -> None:
+    written = parse_value(
+        load_spec(
+            {
+                **BASE,
+                "variants": VARIED["tables beside one another"][0],
+                "grid": {"method.density": [0.1, 0.2]},
+            }
+        ).to_yaml()
+    )
+    assert [(v["method"]["name"], v["average"]["begin"]) for v in written["variants"]] == [
+        ("dense", 1.0),
+        ("rigl", 0.8),
+        ("cigl", 1.0),
+    ]
+    assert written["grid"] == {"method.density": [0.1, 0.2]}
+    assert not {"method", "average"} & written.keys()
+
+
 def test_changes_from_the_command_line_are_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"method.name": "rigl", "data.max_train": 100, "seeds": [4, 2], "resources.cpus": 2}
     spec = load_spec("quickstart", overrides=changes, axes={"optimizer.lr": [0.1, 0.2]})
@@ -94,7 +154,13 @@ def test_changes_from_the_command_line_are_written_out(monkeypatch: pytest.Monke
 def test_axes_over_plain_values_stay_axes_and_tables_stay_apart() -> None:
     written = parse_value(load_spec("quickstart").to_yaml())
     assert written["grid"]["method.density"] == [0.1, 0.02]
-    assert [method["name"] for method in written["grid"]["method"]] == ["dense", "static", "set", "rigl", "magnitude"]
+    assert [method["name"] for method in written["grid"]["method"]] == [
+        "dense",
+        "static",
+        "set",
+        "rigl",
+        "magnitude",
+    ]
     assert written["grid"]["method"][3]["drop_fraction"] == 0.3
     assert written["grid"]["method"][3]["schedule"]["every"] == 20
     assert "density" not in written["grid"]["method"][3]
@@ -104,5 +170,7 @@ def test_axes_over_plain_values_stay_axes_and_tables_stay_apart() -> None:
 
 
 def test_a_null_of_the_spec_is_not_taken_for_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = load_spec({**BASE, "budget": {"epochs": None, "steps": 4}, "grid": {"data.max_train": [None, 200]}})
+    spec = load_spec(
+        {**BASE, "budget": {"epochs": None, "steps": 4}, "grid": {"data.max_train": [None, 200]}}
+    )
     assert_written_out(spec, monkeypatch)

@@ -160,15 +160,36 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
         ("=5", r"^--set =5: must have the form KEY=VALUE"),
         ("model.width", r"^--set model\.width: must have the form"),
         ("+model.width", r"^--axis model\.width: must have the form KEY=VALUE,VALUE"),
-        ("model.width={1: ", r"^--set model\.width=\{1: : the value is not valid YAML: it ends where a value is expected$"),
-        ("model={1: 2", r"^--set model=\{1: 2: the value is not valid YAML: a table in { } lacks its } or a comma$"),
-        ("model.width=[1", r"^--set model\.width=\[1: the value is not valid YAML: a list in .* lacks its \] or a comma$"),
-        ('name="x', r'^--set name="x: the value is not valid YAML: a text in quotes lacks its closing quote$'),
+        (
+            "model.width={1: ",
+            r"^--set model\.width=\{1: : the value is not valid YAML: it ends where a value is expected$",
+        ),
+        (
+            "model={1: 2",
+            r"^--set model=\{1: 2: the value is not valid YAML: a table in { } lacks its } or a comma$",
+        ),
+        (
+            "model.width=[1",
+            r"^--set model\.width=\[1: the value is not valid YAML: a list in .* lacks its \] or a comma$",
+        ),
+        (
+            'name="x',
+            r'^--set name="x: the value is not valid YAML: a text in quotes lacks its closing quote$',
+        ),
         ("name=a: b: c", r"^--set name=a: b: c: the value is not valid YAML: a key with its colon[^\n]*$"),
-        ("+model.width=1]", r"^--axis model\.width=1\]: the value is not valid YAML: something stands after the end[^\n]*$"),
+        (
+            "+model.width=1]",
+            r"^--axis model\.width=1\]: the value is not valid YAML: something stands after the end[^\n]*$",
+        ),
         ("+model.width=1,[", r"^--axis model\.width=1,\[: the value is not valid YAML: a list in [^\n]*$"),
-        ("model.width=2.5", r"^spec: model\.width: is 2\.5; it must be a whole number \(from the command line\)$"),
-        ("model.width=" + "[" * 3000, r"^--set [^\n]*: the value is not valid YAML: it is nested too deeply$"),
+        (
+            "model.width=2.5",
+            r"^spec: model\.width: is 2\.5; it must be a whole number \(from the command line\)$",
+        ),
+        (
+            "model.width=" + "[" * 3000,
+            r"^--set [^\n]*: the value is not valid YAML: it is nested too deeply$",
+        ),
     ],
 )
 def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str, words: str) -> None:
@@ -227,3 +248,91 @@ def test_a_whole_grid_from_the_command_line_leaves_what_was_set_beside_it() -> N
 def test_a_key_that_is_both_set_and_an_axis_is_refused() -> None:
     with pytest.raises(UsageError, match=r"optimizer\.lr: is both set and an axis"):
         load_spec("quickstart", overrides={"optimizer.lr": 0.5}, axes={"optimizer.lr": [0.1, 0.03]})
+
+
+CONTROLS: list[dict[str, Any]] = [
+    {"method": "dense"},
+    {"method": {"name": "rigl"}},
+    {"method": {"name": "rigl"}, "average": {"begin": 0.8}},
+    {"method": {"name": "cigl"}},
+]
+
+
+def test_variants_set_several_tables_at_once_and_are_crossed_with_the_grid() -> None:
+    spec = load_spec(
+        {**without("method"), "variants": CONTROLS, "grid": {"method.density": [0.2, 0.1]}, "seeds": 2}
+    )
+    assert chosen(spec, "method.name", "average.begin", "method.density", "seed")[::2] == [
+        ("dense", 1.0, None, 0),
+        ("rigl", 1.0, 0.2, 0),
+        ("rigl", 1.0, 0.1, 0),
+        ("rigl", 0.8, 0.2, 0),
+        ("rigl", 0.8, 0.1, 0),
+        ("cigl", 1.0, 0.2, 0),
+        ("cigl", 1.0, 0.1, 0),
+    ]
+    assert len(spec.jobs) == 14
+
+
+def test_a_variant_takes_the_place_of_the_specs_table_and_leaves_the_others() -> None:
+    spec = load_spec(
+        {**BASE, "average": {"begin": 0.9}, "variants": [{"average": {"per_epoch": 2}}, {"model": "convnet"}]}
+    )
+    assert chosen(spec, "method.name", "model.name", "average.begin", "average.per_epoch") == [
+        ("set", "mlp", 1.0, 2),
+        ("set", "convnet", 0.9, 1),
+    ]
+
+
+def test_the_command_line_wins_over_variants_and_replaces_them() -> None:
+    tables = {**without("method"), "variants": CONTROLS, "grid": {"method.density": [0.2, 0.1]}}
+    one = load_spec(tables, overrides={"method": {"name": "set", "density": 0.5}})
+    assert chosen(one, "method.name", "average.begin", "method.density") == [
+        (name, begin, density) for begin in (1.0, 0.8) for name, density in (("set", 0.2), ("set", 0.1))
+    ]
+    every = load_spec(
+        tables,
+        overrides={"budget.epochs": 7, "average.begin": 0.7, "method.density": 0.3, "variants": CONTROLS[:2]},
+    )
+    assert chosen(every, "method.name", "average.begin", "budget.epochs") == [
+        ("dense", 0.7, 7),
+        ("rigl", 0.7, 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        (5, r"spec: variants: is 5; it must be a list"),
+        ([5], r"spec: variants: is \[5\]; it must be a table"),
+        ([{}], r"spec: variants\[0\]: is empty; it must give at least one of the tables .*method"),
+        ([{"metod": "set"}], r"spec: variants\[0\]\.metod: is no table of a job.*did you mean method\?"),
+        (
+            [{"method.density": 0.1}],
+            r"spec: variants\[0\]\.method\.density: is no table of a job; a variant gives whole ones",
+        ),
+        ([{"seed": 1}], r"spec: variants\[0\]\.seed: is no table of a job"),
+        (
+            [{"model": "mlp"}, {"method": {"name": "set", "density": 7}}],
+            r"spec: variants\[1\]\.method\.density: is 7\.0; it must",
+        ),
+        ([{"model": "mlp"}, {"method": "sett"}], r"spec: variants\[1\]\.method\.name: is unknown.*set"),
+    ],
+)
+def test_what_is_wrong_with_a_variant_is_said_with_its_place(variants: Any, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        load_spec({**BASE, "variants": variants})
+
+
+def test_an_axis_that_no_variant_has_is_an_error() -> None:
+    with pytest.raises(SpecError, match=r"grid\.method\.scope: applies to no job"):
+        load_spec(
+            {**without("method"), "variants": [{"method": "dense"}], "grid": {"method.scope": ["global"]}}
+        )
+
+
+def test_too_many_variants_are_counted() -> None:
+    with pytest.raises(SpecError, match=r"grid: makes 120000 jobs"):
+        load_spec(
+            {**BASE, "variants": [{"model": "mlp"}] * 1200, "grid": {"model.width": list(range(1, 101))}}
+        )
