@@ -10,15 +10,20 @@ from workloads.data.sources.digits import Digits
 from workloads.loop import train
 from workloads.models.mlp import Mlp
 from workloads.recipe import Budget, Recipe
+from workloads.sparse.methods.acdc import ACDC
 from workloads.sparse.methods.dst_ee import DSTEE
 from workloads.sparse.methods.granet import GraNet
+from workloads.sparse.methods.grasp import GraSP
 from workloads.sparse.methods.itop import ITOP
 from workloads.sparse.methods.mest import MEST, Stages
+from workloads.sparse.methods.nm import NM
 from workloads.sparse.methods.one_shot import OneShot
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.snfs import SNFS
 from workloads.sparse.methods.snip import SNIP
 from workloads.sparse.methods.static import Static
+from workloads.sparse.methods.synflow import SynFlow
+from workloads.sparse.methods.topkast import TopKAST
 from workloads.sparse.schedules import LastingSchedule, UpdateSchedule
 from workloads.sparse.updater import MaskUpdater
 from workloads.workload import Context
@@ -52,6 +57,10 @@ def test_every_way_to_choose_weights_beats_fixed_random_ones_at_low_density(tmp_
         "lamp": OneShot(density=0.02, ranking="lamp"),
         "snfs": SNFS(density=0.02, schedule=OFTEN),
         "snip": SNIP(density=0.02),
+        "grasp": GraSP(density=0.02),
+        "synflow": SynFlow(density=0.02),
+        "acdc": ACDC(density=0.02),
+        "topkast": TopKAST(density=0.02, every=10),
     }
     accuracy = {name: trained(method, tmp_path / name)[0] for name, method in methods.items()}
     assert min(accuracy.values()) > fixed, (fixed, accuracy)
@@ -63,3 +72,19 @@ def test_more_weight_on_exploration_explores_more(tmp_path: Path) -> None:
         method = DSTEE(density=0.05, schedule=OFTEN, exploration=c)
         explored.append(trained(method, tmp_path / f"{c}")[1])
     assert explored == sorted(explored), explored
+
+
+def test_training_more_weights_than_compute_finds_better_ones(tmp_path: Path) -> None:
+    accuracy = [
+        trained(TopKAST(density=0.02, every=10, margin=margin), tmp_path / f"{margin}")[0]
+        for margin in (0.0, 0.3)
+    ]
+    assert accuracy[1] > accuracy[0] + 0.1, accuracy
+
+
+def test_the_best_of_every_sixteen_neighbours_beat_as_many_fixed_random_weights(tmp_path: Path) -> None:
+    fixed, _ = trained(Static(density=1 / 16), tmp_path / "static")
+    accuracy, explored = trained(NM(keep=1, group=16), tmp_path / "nm")
+    assert accuracy > fixed, (fixed, accuracy)
+    assert explored > 1 / 16
+    assert trained(NM(), tmp_path / "two-of-four")[0] > 0.95
