@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from workloads.calibrate.detection import DETECTION_METRICS, confidence_scores, detection_metrics
-from workloads.data.dataset import ROWS_PER_CHUNK, Dataset, Source, Split
+from workloads.data.dataset import ROWS_PER_CHUNK, Dataset, Images, Source, Split
 from workloads.plugins import name_of
 from workloads.workload import Predictions
 
@@ -82,7 +82,7 @@ def show(
     return metrics | means, predictions
 
 
-def fitted(images: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+def fitted(images: Images, shape: tuple[int, int, int]) -> Images:
     """`images: (N, C, H, W)` as `shape` (C, H, W): each side resized by itself, bilinear with antialiasing, rounded once.
 
     Colour becomes grey by luminance, grey becomes colour by repetition.
@@ -94,7 +94,7 @@ def fitted(images: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.ND
     return np.concatenate([_fitted(chunk, shape) for chunk in chunks])
 
 
-def _fitted(images: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+def _fitted(images: Images, shape: tuple[int, int, int]) -> Images:
     channels, *size = shape
     pixels = torch.from_numpy(images.astype(np.float32))
     if channels == 1 and images.shape[1] == 3:
@@ -112,7 +112,7 @@ def _check_channels(unknown: int, known: int) -> None:
         )
 
 
-def _num_shared(unknown: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8]) -> int:
+def _num_shared(unknown: Images, known: Images) -> int:
     """Images of `unknown` that are pixel for pixel in `known`."""
     if unknown.shape[1:] != known.shape[1:]:
         return 0
@@ -120,5 +120,5 @@ def _num_shared(unknown: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8]) ->
     return sum(_digest(image) in familiar for image in unknown)
 
 
-def _digest(image: npt.NDArray[np.uint8]) -> bytes:
+def _digest(image: Images) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

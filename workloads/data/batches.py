@@ -1,4 +1,4 @@
-"""Batches of a split that lies on the device as uint8: picked, augmented and normalised there.
+"""Batches of a split that lies on the device, as uint8 or float32 as it came: picked, augmented and normalised there.
 
 Nothing here loops over samples or waits for the device. Dimensions: B batch, C channels, H height, W width.
 """
@@ -40,7 +40,7 @@ class Augmentation:
                 raise ValueError(f"{name} is {size}; it must be 0 or more pixels")
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        """images: (B, C, H, W) uint8, never written to; the result has the same shape, type and device.
+        """images: (B, C, H, W) uint8 or float32, never written to; the result has the same shape, type and device.
 
         share: the rows of a batch that the images are, all of them if not given; draws are made for the whole batch.
         """
@@ -85,7 +85,7 @@ def pad(images: Tensor, size: int, mode: Literal["zeros", "reflect"]) -> Tensor:
 def crop(images: Tensor, corners: Tensor, *, height: int, width: int) -> Tensor:
     """Cuts height x width out of each image; corners: (2, B), row and column of its upper left pixel.
 
-    One gather of whole pixel rows: every run of `width` bytes in the batch is a row of an overlapping view.
+    One gather of whole pixel rows: every run of `width` pixels in the batch is a row of an overlapping view.
     """
     num, channels, full_height, full_width = images.shape
     flat = images.contiguous().view(-1)
@@ -104,11 +104,11 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, *, side: int) -> Tens
         return (offset < 0) | (offset >= side)
 
     keep = kept(rows, images.shape[2])[:, None, :, None] | kept(columns, images.shape[3])[:, None, None, :]
-    return images * keep.to(torch.uint8)
+    return images * keep.to(images.dtype)
 
 
 class DeviceSplit:
-    """A split's uint8 images and its labels, resident on a device; on the CPU in the split's own memory."""
+    """A split's images and its labels, resident on a device; on the CPU in the split's own memory."""
 
     def __init__(
         self,
@@ -166,8 +166,8 @@ class DeviceSplit:
             yield self.normalise(self.images[rows]), self.labels[rows]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(images / 255 - mean) / std as float32, scaled and shifted in place; images: (B, C, H, W) uint8."""
-        converted = images.to(torch.float32, memory_format=self._memory_format)
+        """(images / 255 - mean) / std as float32; images: (B, C, H, W) uint8 or float32, never written to."""
+        converted = images.to(torch.float32, memory_format=self._memory_format, copy=True)
         return converted.mul_(self._scale).add_(self._shift)
 
     def _per_pixel(self, by_channel: npt.NDArray[np.float64]) -> Tensor:

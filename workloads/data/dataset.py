@@ -16,6 +16,8 @@ from workloads.seeding import stream_seed
 
 ROWS_PER_CHUNK = 4096  # bounds the memory of the passes over all pixels
 
+Images = npt.NDArray[np.uint8 | np.float32]
+
 
 class DataNotFoundError(ValueError):
     """A source's files are in no folder searched; the message names them and says how to get the data."""
@@ -25,24 +27,25 @@ class DataNotFoundError(ValueError):
 class Split:
     """Rows of a data set.
 
-    images: (N, C, H, W) uint8; labels: (N,) int64; row_ids: (N,) int64, the position in the publisher's file.
+    images: (N, C, H, W) uint8, or float32 with black 0 and white 255, which values may exceed; labels: (N,) int64;
+    row_ids: (N,) int64, the position in the publisher's file.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: Images
     labels: npt.NDArray[np.int64]
     row_ids: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+        if self.images.dtype not in (np.uint8, np.float32) or self.images.ndim != 4:
             came = f"{self.images.dtype} {self.images.shape}"
-            raise ValueError(f"images are {came}; they must be uint8 (N, C, H, W)")
+            raise ValueError(f"images are {came}; they must be uint8 or float32 (N, C, H, W)")
         for name, column in (("labels", self.labels), ("row_ids", self.row_ids)):
             if column.dtype != np.int64 or column.shape != (len(self.images),):
                 came, allowed = f"{column.dtype} {column.shape}", f"int64 ({len(self.images)},)"
                 raise ValueError(f"{name} are {came}; they must be {allowed}")
 
     @classmethod
-    def from_arrays(cls, images: npt.NDArray[np.uint8], labels: npt.ArrayLike) -> "Split":
+    def from_arrays(cls, images: Images, labels: npt.ArrayLike) -> "Split":
         """All rows of a file, in its order."""
         return cls(
             images=np.ascontiguousarray(images),  # the layout that batches gather from
@@ -92,11 +95,15 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population standard deviation of each channel of `images: (N, C, H, W)`, scaled to [0, 1].
 
-    Computed from counts of the 256 values, hence the same on every machine. A constant channel gets std 1.
+    Of uint8 images computed from counts of the 256 values, hence the same on every machine. A constant channel gets std 1.
     """
+    if images.dtype != np.uint8:
+        scaled = images.astype(np.float64) / 255
+        mean, std = scaled.mean(axis=(0, 2, 3)), scaled.std(axis=(0, 2, 3))
+        return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(images), ROWS_PER_CHUNK):
         for channel, of_channel in enumerate(counts):
@@ -117,9 +124,17 @@ class Published:
     test: Split
 
 
-@dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """What every data source shares: val and calib are cut from the published training rows.
+    """What a table of a spec becomes that says where data come from: a frozen dataclass in `workloads/data/sources`."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The same data at every call. Raises `DataNotFoundError`, or `ValueError` naming what is damaged or does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publisher(Source, ABC):
+    """What sources of published rows share: val and calib are cut from the published training rows.
 
     Cuts are stratified, disjoint and a function of `split_seed`; the test split is the publisher's.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workloads.data.dataset import DataNotFoundError, Source
+from workloads.data.dataset import DataNotFoundError, Publisher
 
 
 def cache_folder() -> Path:
@@ -16,7 +16,7 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileSource(Source, ABC):
+class FileSource(Publisher, ABC):
     """A source that reads files under the first of several folders that has them."""
 
     root: str | None = field(default=None, metadata={"identity": False})  # searched before the other folders

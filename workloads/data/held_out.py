@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.data.dataset import Published, Source, Split, check_labels, hold_out
+from workloads.data.dataset import Published, Publisher, Split, check_labels, hold_out
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoldsOutTest(Source, ABC):
+class HoldsOutTest(Publisher, ABC):
     """A source that may come without test rows; then it holds some out, the same for every `split_seed`."""
 
     test_fraction: float = 0.2  # of all rows, where no test rows are published

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from workloads.data.dataset import Dataset, Published, Source, Split, channel_statistics
+from workloads.data.dataset import Dataset, Published, Publisher, Split, channel_statistics
 from workloads.data.sources.digits import Digits
 
 
@@ -18,7 +18,7 @@ def rows(num: int, *, channels: int = 1, seed: int = 0) -> Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InMemory(Source):
+class InMemory(Publisher):
     train: Split = field(default_factory=lambda: rows(240))
     test: Split = field(default_factory=lambda: rows(80, seed=1))
     classes: tuple[str, ...] = ("ant", "bee", "cat", "dog")
@@ -175,7 +175,7 @@ def test_a_data_set_survives_pickling_without_copies_of_its_arrays() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 1, 3, 3)), np.zeros(2, dtype=np.int64), r"images are float64 .* uint8 \(N, C, H, W\)"),
+        (np.zeros((2, 1, 3, 3)), np.zeros(2, dtype=np.int64), r"images are float64 .* uint8 or float32 \(N, C, H, W\)"),
         (np.zeros((2, 3, 3), dtype=np.uint8), np.zeros(2, dtype=np.int64), r"images are uint8 \(2, 3, 3\)"),
         (
             np.zeros((2, 1, 3, 3), dtype=np.uint8),

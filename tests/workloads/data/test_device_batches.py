@@ -202,6 +202,33 @@ def test_epoch_orders_are_permutations_that_depend_on_seed_and_epoch() -> None:
     assert torch.equal(orders[1], epoch_order(100, 0, 1))
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    "augmentation",
+    [NEUTRAL, Augmentation(pad=2, flip=True, cutout=3), Augmentation(pad=2, pad_mode="reflect", flip=True)],
+    ids=str,
+)
+def test_float_images_of_whole_pixels_make_the_batches_of_their_uint8_twins_to_the_bit(
+    augmentation: Augmentation, channels_last: bool
+) -> None:
+    split = random_split()
+    twin = Split(images=split.images.astype(np.float32), labels=split.labels, row_ids=split.row_ids)
+    whole, fine = (device_split(part, channels_last=channels_last) for part in (split, twin))
+    rows = torch.arange(30).flip(0)
+    batches = [part.batch(rows, augmentation, stream(0, "augment")) for part in (whole, fine)]
+    assert torch.equal(batches[0][0], batches[1][0])
+    assert torch.equal(*[torch.cat([images for images, _ in part.batches(7)]) for part in (whole, fine)])
+    assert torch.equal(fine.images, torch.from_numpy(twin.images))  # nothing was written to
+    assert torch.equal(whole.pixels.white, fine.pixels.white)
+
+
+def test_float_images_keep_what_lies_between_and_beyond_pixels() -> None:
+    images = np.array([-25.5, 0.5, 255.0, 510.0], dtype=np.float32).reshape(1, 1, 2, 2)
+    resident = DeviceSplit(Split.from_arrays(images, [0]), mean=[0.0], std=[0.5])
+    ((batch, _),) = resident.batches(1)
+    np.testing.assert_allclose(batch.flatten().numpy(), [-0.2, 1 / 255, 2.0, 4.0], rtol=1e-6)
+
+
 @pytest.mark.gpu
 def test_batches_on_a_gpu_equal_those_on_the_cpu_and_never_wait() -> None:
     if not torch.cuda.is_available():

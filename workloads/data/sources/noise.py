@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from workloads.data.dataset import Published, Source, Split
+from workloads.data.dataset import Published, Publisher, Split
 from workloads.seeding import stream_seed
 
 __all__ = ["Noise"]
@@ -20,7 +20,7 @@ NUM_CLASSES = 10  # labels 0 ... 9 in turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise(Source):
+class Noise(Publisher):
     """Every pixel of every channel is drawn by itself.
 
     uniform: any of 0 ... 255; gaussian: mean 127.5 and standard deviation 63.75, cut off at 0 and 255; binary: 0 or 255.
