@@ -13,6 +13,7 @@ from typing import Any
 
 SIZE = 2
 PATIENCE_S = 60.0  # for an answer; a case takes a second or two
+PRELOADED = ["torch._dynamo", "torch.distributed", "workloads.loop", "workloads.data.sources.digits"]
 
 
 class RankFailedError(Exception):
@@ -24,7 +25,8 @@ class Pair:
 
     def __init__(self, folder: Path) -> None:
         """folder: of this pair alone; the ranks meet in a file of it."""
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # one process imports for all pairs
+        context.set_forkserver_preload(PRELOADED)
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(SIZE):
