@@ -17,13 +17,21 @@ from workloads.data.sources.digits import Digits
 from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
 from workloads.distill.evaluate import Evaluation
 from workloads.distill.job import DistillJob
+from workloads.distill.network_training import NetworkTraining
 from workloads.distill.synthetic_set import SyntheticSet
 from workloads.models.convnet import ConvNet
 from workloads.plugins import describe, find, names
 from workloads.workload import Context, Outcome, Progress
 
 FAMILY = "distill.methods"
-SMALL: dict[str, Any] = {"iterations": 3, "real_batch": 8, "outer": 2, "inner": 1}
+SMALL: dict[str, Any] = {
+    "iterations": 3,
+    "real_batch": 8,
+    "outer": 2,
+    "inner": 1,
+    "steps": 2,
+    "network": NetworkTraining(rows=24, batch_size=16),
+}
 """Fields that decide how long a method takes, where it has them."""
 
 MODEL = ConvNet(width=8, depth=2)

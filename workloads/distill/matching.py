@@ -27,10 +27,19 @@ def loss_gradient(
     return list(torch.autograd.grad(loss, parameters, create_graph=graph))
 
 
+def chunk_of(network: nn.Module, images: Tensor, chunk: int) -> int:
+    """In what pieces a batch may pass: whole on a GPU, which small pieces keep idle, and where batch norm looks at all of it."""
+    looks_at_all = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return len(images) if looks_at_all or images.device.type != "cpu" else chunk
+
+
 def chunked_gradient(
     network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, chunk: int
 ) -> list[Tensor]:
-    """`loss_gradient` in pieces of `chunk` rows: equal up to summation order, and faster on a CPU's caches."""
+    """`loss_gradient` in pieces of `chunk` rows: equal up to summation order, and faster on a CPU's caches.
+
+    labels: classes (B,) or probabilities (B, K).
+    """
     total: list[Tensor] = []
     for part, targets in zip(images.split(chunk), labels.split(chunk), strict=True):
         loss = functional.cross_entropy(network(part), targets, reduction="sum") / len(labels)
@@ -39,9 +48,27 @@ def chunked_gradient(
     return total
 
 
+def matched(
+    network: nn.Module,
+    parameters: Sequence[Tensor],
+    images: Tensor,
+    labels: Tensor,
+    wanted: Sequence[Tensor],
+    *,
+    by: str,
+) -> tuple[Tensor, Tensor]:
+    """The distance `by` from the gradients `wanted`, and its gradient by the images as the network sees them."""
+    leaf = images.detach().requires_grad_()
+    loss = DISTANCES[by](loss_gradient(network, parameters, leaf, labels, graph=True), wanted)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), gradient
+
+
 def cosine_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Sum over layers and rows of 1 - cosine. Reference: Zhao, Mopuri and Bilen 2021 (DC, arXiv:2006.05929)."""
-    return torch.stack([_cosine_distance(s.flatten(1), r.flatten(1)) for s, r in zip(synthetic, real, strict=True)]).sum()
+    return torch.stack(
+        [_cosine_distance(s.flatten(1), r.flatten(1)) for s, r in zip(synthetic, real, strict=True)]
+    ).sum()
 
 
 def _cosine_distance(synthetic: Tensor, real: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.synthetic_set import SyntheticSet
@@ -48,14 +49,43 @@ def starting_images(init: str, *, ipc: int, lab: Lab) -> Tensor:
     """Normalised (num_classes * ipc, C, H, W) on the device."""
     draws = lab.stream("start")
     if init == "noise":
-        return torch.randn((lab.real.num_classes * ipc, *lab.real.split.image_shape), generator=draws).to(lab.device)
-    return lab.real.images(torch.cat([lab.real.draw(label, ipc, draws) for label in range(lab.real.num_classes)]))
+        return torch.randn((lab.real.num_classes * ipc, *lab.real.split.image_shape), generator=draws).to(
+            lab.device
+        )
+    return lab.real.images(
+        torch.cat([lab.real.draw(label, ipc, draws) for label in range(lab.real.num_classes)])
+    )
 
 
 def pixels(normalised: Tensor, lab: Lab) -> Tensor:
     """Of normalised images, with black 0 and white 1."""
     mean, std = (normalised.new_tensor(values).view(1, -1, 1, 1) for values in (lab.real.mean, lab.real.std))
     return normalised * std + mean
+
+
+def normalised(images: Tensor, lab: Lab) -> Tensor:
+    """Of pixels with black 0 and white 1, as a network sees them; differentiable."""
+    mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (lab.real.mean, lab.real.std))
+    seen: Tensor = (images - mean) / std
+    return seen
+
+
+def tiled_images(*, ipc: int, factor: int, lab: Lab) -> Tensor:
+    """Normalised (num_classes * ipc, C, H, W): each image a grid of factor x factor real ones of its class, shrunk to its cells.
+
+    Where a class has too few rows for that, they come again. Cells are those that `decode` cuts; what goes beyond the image
+    is cut off. Reference: the initialisation of IDC, arXiv:2205.14959
+    """
+    draws, per_class = lab.stream("start"), ipc * factor**2
+    rows = [lab.real.draw(label, per_class, draws) for label in range(lab.real.num_classes)]
+    real = lab.real.images(
+        torch.cat([found.repeat(-(-per_class // len(found)))[:per_class] for found in rows])
+    )
+    height, width = real.shape[2:]
+    tall, wide = -(-height // factor), -(-width // factor)
+    cells = functional.interpolate(real, size=(tall, wide), mode="nearest").unflatten(0, (-1, factor, factor))
+    grid = cells.permute(0, 3, 1, 4, 2, 5).reshape(-1, real.shape[1], factor * tall, factor * wide)
+    return grid[..., :height, :width].contiguous()
 
 
 def momentum_step(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.features import features
+from workloads.distill.masking import Masking
 from workloads.distill.starting import Distilled, momentum_step
 
 __all__ = ["DM"]
@@ -28,6 +29,7 @@ class DM(Distilled):
     lr: float = 1.0  # of the images
     momentum: float = 0.5
     augment: str = "color_crop_cutout_flip_scale_rotate"  # shared by the real and the synthetic images of a class
+    mask: Masking = Masking()  # on synthetic images while they are matched
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,11 +52,11 @@ class DM(Distilled):
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """One network, looked at once."""
         network, draws = lab.network("match", iteration), lab.stream("iterate", iteration)
-        strategy = Strategy.of(self.augment)
+        strategy, masks = Strategy.of(self.augment), lab.stream("mask", iteration)
         total, gradients = torch.zeros((), device=lab.device), []
         for label, mine in enumerate(state.tensors["images"].split(self.ipc)):
             real = lab.real.images(lab.real.draw(label, self.real_batch, draws))
-            loss, gradient = self.of_class(network, mine, real, strategy.draw(draws))
+            loss, gradient = self._of_class(network, mine, real, strategy.draw(draws), masks)
             total += loss
             gradients.append(gradient)
         images, velocity = momentum_step(
@@ -64,11 +66,13 @@ class DM(Distilled):
             {"images": images, "velocity": velocity}, {"matching_loss": float(total) / lab.real.num_classes}
         )
 
-    def of_class(self, network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+    def _of_class(
+        self, network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn, masks: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Squared distance of the mean features, and its gradient by the synthetic images."""
         with torch.no_grad():
             wanted = features(network, drawn(real)).mean(0)
         leaf = mine.detach().requires_grad_()
-        loss = (features(network, drawn(leaf)).mean(0) - wanted).square().sum()
+        loss = (features(network, drawn(self.mask(leaf, masks))).mean(0) - wanted).square().sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient

@@ -1,0 +1,165 @@
+"""Steps of the images along the training path of one network after another, by matching gradients class by class.
+
+This is what DC, DSA, IDC and Acc-DD have in common, with the switches in which they differ. One iteration is one step of the
+images and the training of the network that follows it; the network and its momentum are in the state.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from workloads.distill.augment import Drawn, Strategy
+from workloads.distill.distiller import DistillState, Lab
+from workloads.distill.formation import decode, decoded_labels
+from workloads.distill.masking import Masking
+from workloads.distill.matching import chunk_of, chunked_gradient, matched, matched_parameters
+from workloads.distill.network_training import NetworkTraining, Pile, Position
+from workloads.distill.starting import labels_of, momentum_step, normalised
+
+Gradients = list[Tensor]
+ClassStep = Literal["batched", "sequential", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matcher:
+    """The images of a state are its tensor `images`, class after class, their momentum `velocity`.
+
+    steps: of the images per network. lr: of the images, as it is used.
+    pixels: images are pixels in [0, 1], clamped when a network begins, and normalised before they are masked and augmented;
+        else they are normalised, and free.
+    class_step: `sum`: one step by the gradients of all classes; `sequential`: a step of all images after each class, so that
+        momentum moves the other classes; `batched`: the same in one step (see `once_for_all`).
+    first: the network that a path begins with, by its number.
+    path_seed: what networks, real images and augmentation are drawn from, instead of the job's seed.
+    """
+
+    ipc: int
+    factor: int = 1
+    steps: int
+    real_batch: int
+    synthetic_batch: int | None = (
+        None  # decoded images of a class that are matched at once, at random; None: all
+    )
+    lr: float
+    momentum: float
+    class_step: ClassStep
+    pixels: bool
+    distance: str
+    classifier: bool
+    strategy: Strategy
+    network_strategy: Strategy
+    training: NetworkTraining
+    mask: Masking
+    chunk: int
+    first: Callable[[Lab, int], nn.Module]
+    path_seed: int | None = None
+
+    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
+        """The step of this number, counted over all networks."""
+        return _Step(matcher=self, lab=lab, iteration=iteration).taken(state)
+
+
+def once_for_all(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
+    """Rate and momentum of one step for all classes that lead where a step after each class leads.
+
+    Between two visits a class moves by its momentum alone, num_classes - 1 times, which sums to a geometric series. So the
+    images that gradients are taken at are equal; what is ahead or behind are the moves after a class's last visit, as far as
+    a clamp or the end comes before them.
+    """
+    kept = momentum**num_classes
+    return lr * (1 - kept) / (1 - momentum), kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """One iteration; what it draws does not depend on the synthetic set, but for `subset` and `mask`."""
+
+    matcher: Matcher
+    lab: Lab
+    iteration: int
+
+    @cached_property
+    def path(self) -> Lab:
+        seed = self.matcher.path_seed
+        return self.lab if seed is None else replace(self.lab, seed=seed)
+
+    def taken(self, state: DistillState) -> DistillState:
+        m = self.matcher
+        number, step = divmod(self.iteration, m.steps)
+        images, velocity = state.tensors["images"], state.tensors["velocity"]
+        if step == 0 and m.pixels:
+            images = images.clamp(0, 1)
+        position = Position.of(state.tensors) if step else Position.start(m.first(self.path, number))
+        network = position.network(self.lab)
+        images, velocity, loss = self._images(network, images, velocity)
+        tensors = {"images": images, "velocity": velocity}
+        if step < m.steps - 1:
+            tensors |= self._trained(network, position, images).tensors
+        return DistillState(tensors, {"matching_loss": float(loss) / self.lab.real.num_classes})
+
+    def _images(self, network: nn.Module, images: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moved, with the sum of losses over classes."""
+        m, num_classes = self.matcher, self.lab.real.num_classes
+        parameters = matched_parameters(network, classifier=m.classifier)
+        drawn, wanted = self._real(network, parameters)
+        subset, masks = (self.lab.stream(name, self.iteration) for name in ("subset", "mask"))
+        total, gradient = torch.zeros((), device=images.device), torch.zeros_like(images)
+        for label in range(num_classes):
+            rows = slice(label * m.ipc, (label + 1) * m.ipc)
+            leaf = images[rows].detach().requires_grad_()
+            seen = self._seen(leaf, subset, masks, drawn[label])
+            labels = torch.full((len(seen),), label, device=seen.device)
+            loss, by_seen = matched(network, parameters, seen, labels, wanted[label], by=m.distance)
+            (gradient[rows],) = torch.autograd.grad(seen, leaf, by_seen)
+            total += loss
+            if m.class_step == "sequential":
+                images, velocity = momentum_step(images, velocity, gradient, lr=m.lr, momentum=m.momentum)
+                gradient = torch.zeros_like(images)
+        if m.class_step == "sequential":
+            return images, velocity, total
+        rate, kept = (
+            (m.lr, m.momentum) if m.class_step == "sum" else once_for_all(m.lr, m.momentum, num_classes)
+        )
+        return *momentum_step(images, velocity, gradient, lr=rate, momentum=kept), total
+
+    def _real(self, network: nn.Module, parameters: Sequence[Tensor]) -> tuple[list[Drawn], list[Gradients]]:
+        """Transforms of each class, and the gradients on its real images that have passed them."""
+        m, real, draws = self.matcher, self.lab.real, self.path.stream("real", self.iteration)
+        picked, drawn, wanted = [], [], []
+        for label in range(real.num_classes):
+            picked.append(real.draw(label, m.real_batch, draws))
+            drawn.append(m.strategy.draw(draws))
+        for label, (rows, transform) in enumerate(zip(picked, drawn, strict=True)):
+            images = transform(real.images(rows))
+            labels = torch.full((len(images),), label, device=images.device)
+            chunk = chunk_of(network, images, m.chunk)
+            wanted.append(chunked_gradient(network, parameters, images, labels, chunk=chunk))
+        return drawn, wanted
+
+    def _seen(self, stored: Tensor, subset: torch.Generator, masks: torch.Generator, drawn: Drawn) -> Tensor:
+        """Images of one class as the network sees them."""
+        m = self.matcher
+        images = decode(stored, m.factor)
+        if m.synthetic_batch is not None and len(images) > m.synthetic_batch:
+            images = images[
+                torch.randperm(len(images), generator=subset)[: m.synthetic_batch].to(images.device)
+            ]
+        return drawn(m.mask(normalised(images, self.lab) if m.pixels else images, masks))
+
+    def _trained(self, network: nn.Module, position: Position, images: Tensor) -> Position:
+        """After the training that follows the step."""
+        m, real = self.matcher, self.lab.real
+        pile = Pile.of_real(real)
+        if m.training.on == "synthetic":
+            decoded = decode(images, m.factor)
+            labels = labels_of(real.num_classes, m.ipc).to(images.device)
+            seen = normalised(decoded, self.lab) if m.pixels else decoded
+            pile = Pile.of(seen, decoded_labels(labels, m.factor), num_classes=real.num_classes)
+        draws = self.path.stream("train", self.iteration)
+        return m.training.follow(
+            network, position.momentum, pile, draws, strategy=m.network_strategy, chunk=m.chunk
+        )

@@ -1,0 +1,149 @@
+"""Match gradients of several images cut out of each stored one, along the path of networks trained on real data (IDC).
+
+Reference: Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC, arXiv:2205.14959)
+
+Images are pixels, clamped to [0, 1] when a network begins. Gradients of convolutions are matched, by differences that are not
+normalised; the images move after each class, and the network is trained on real images between two sweeps over the classes.
+Factor 1 is IDC-I. The distance is that of CIFAR and SVHN; for MNIST, Fashion-MNIST and ImageNet IDC takes `absolute`, with
+rates 1e-4, 1e-4 and 3e-3.
+
+What DC is in these terms: space normalised, init noise, factor 1, distance cosine, classifier, class_step sum, and the network
+trained on the synthetic set without momentum and decay. DSA is so too as far as its transforms are crop, scale and rotate: IDC
+applies color, flip and cutout always, DSA draws one of all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from workloads.distill.augment import Strategy
+from workloads.distill.distiller import DistillState, Lab
+from workloads.distill.masking import Masking
+from workloads.distill.matcher import ClassStep, Matcher
+from workloads.distill.matching import DISTANCES
+from workloads.distill.network_training import NetworkTraining
+from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
+from workloads.distill.synthetic_set import SyntheticSet
+
+__all__ = ["IDC"]
+
+ALWAYS = ("flip", "color", "cutout")  # transforms that are applied at every call, where the strategy has them
+RATE_IPC = 10  # the images per class that rates are given for
+NOISE_MEAN, NOISE_SD = 0.5, 0.25  # of pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class IDC(Distilled):
+    """One iteration is one sweep over the classes, and the network's training after it."""
+
+    init: Literal["real", "noise"] = (
+        "real"  # real: a grid of factor x factor real images, shrunk to its cells
+    )
+    factor: int = 2  # each stored image is cut into factor x factor training images
+    iterations: int = 2000  # networks
+    steps: int = 100  # sweeps per network
+    real_batch: int = 64  # real images per class
+    synthetic_batch: int = 128  # images cut out of a class's stored ones that are matched at once, at random
+    lr: float = 5e-3  # of the images at 10 per class; in proportion to their number
+    momentum: float = 0.5
+    class_step: ClassStep = (
+        "batched"  # sequential, as published; batched: the same in one step; sum: one step, as in DC
+    )
+    space: Literal["pixels", "normalised"] = "pixels"
+    distance: Literal["cosine", "squared", "absolute"] = "squared"
+    classifier: bool = False  # whether its gradients are matched too
+    augment: str = "color_crop_cutout"  # shared by the real and the synthetic images of a class
+    network: NetworkTraining = NetworkTraining()
+    mask: Masking = Masking()  # on synthetic images while they are matched
+    chunk: int = 16  # real images per backward pass on a CPU: changes rounding only
+    path_seed: int | None = field(
+        default=None
+    )  # of all that does not depend on the images; by default the job's seed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("factor", "iterations", "steps", "real_batch", "synthetic_batch", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
+        for name, allowed in (
+            ("distance", tuple(DISTANCES)),
+            ("class_step", ("batched", "sequential", "sum")),
+            ("space", ("pixels", "normalised")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {', '.join(allowed)}")
+        if self.space == "normalised" and self.factor > 1:
+            raise ValueError(
+                f"space is normalised and factor {self.factor}; only pixels can be cut into several images"
+            )
+        try:
+            Strategy.of(self.augment)
+        except ValueError as error:
+            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+
+    @property
+    def num_iterations(self) -> int:
+        """Sweeps over the classes."""
+        return self.iterations * self.steps
+
+    def start(self, lab: Lab) -> DistillState:
+        """Images at their start, standing still."""
+        images = self._starting(lab)
+        return DistillState({"images": images, "velocity": torch.zeros_like(images)})
+
+    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
+        """One sweep over the classes, and the network's training up to the next."""
+        return self.matcher(_fresh).iterate(state, iteration, lab)
+
+    def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
+        """The images as they were last moved, which may have left [0, 1]."""
+        images = state.tensors["images"]
+        return SyntheticSet(
+            images=images if self.space == "pixels" else pixels(images, lab),
+            labels=labels_of(lab.real.num_classes, self.ipc).to(lab.device),
+            soft_labels=torch.zeros(0, lab.real.num_classes, device=lab.device),
+            mean=lab.real.mean,
+            std=lab.real.std,
+            factor=self.factor,
+        )
+
+    def matcher(self, first: Callable[[Lab, int], nn.Module]) -> Matcher:
+        """first: the network that a path begins with, by its number."""
+        return Matcher(
+            ipc=self.ipc,
+            factor=self.factor,
+            steps=self.steps,
+            real_batch=self.real_batch,
+            synthetic_batch=self.synthetic_batch,
+            lr=self.lr * self.ipc / RATE_IPC,
+            momentum=self.momentum,
+            class_step=self.class_step,
+            pixels=self.space == "pixels",
+            distance=self.distance,
+            classifier=self.classifier,
+            strategy=Strategy.of(self.augment, always=ALWAYS),
+            network_strategy=Strategy.of(self.network.augment, always=ALWAYS),
+            training=self.network,
+            mask=self.mask,
+            chunk=self.chunk,
+            first=first,
+            path_seed=self.path_seed,
+        )
+
+    def _starting(self, lab: Lab) -> Tensor:
+        if self.init == "real":
+            images = tiled_images(ipc=self.ipc, factor=self.factor, lab=lab)
+            return pixels(images, lab) if self.space == "pixels" else images
+        images = starting_images("noise", ipc=self.ipc, lab=lab)
+        return (images * NOISE_SD + NOISE_MEAN).clamp(0, 1) if self.space == "pixels" else images
+
+
+def _fresh(lab: Lab, number: int) -> nn.Module:
+    return lab.network("match", number)
