@@ -172,6 +172,8 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
         ("data", "digits"),
         ("models", "wrn22_2"),
         ("metrics", "nll"),
+        ("metrics", "robust_accuracy"),
+        ("objectives", "trades"),
         ("specs", "quickstart"),
         ("methods", "rigl"),
         ("objectives", "cross_entropy"),
