@@ -1,5 +1,7 @@
 """Batches against per-sample twins written in numpy."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from workloads.data.batches import Augmentation, DeviceSplit, crop, cut_out, epoch_order, flip, pad
 from workloads.data.dataset import Split
+from workloads.ranks import Share
 from workloads.seeding import stream
 
 SHAPES = [(1, 1, 8, 8), (5, 1, 28, 28), (7, 3, 32, 32), (4, 2, 5, 9), (3, 3, 9, 5)]
@@ -78,6 +81,20 @@ def test_augmentation_agrees_with_its_per_sample_twin(
             made.numpy(), augmented_twin(images.numpy(), augmentation, stream(seed, "augment"))
         )
     assert torch.equal(images, untouched)
+
+
+def test_shares_of_a_batch_put_together_are_the_batch() -> None:
+    """Each rank draws for all rows and changes its own: rows, labels and augmentation do not depend on how many share."""
+    split = device_split(random_split(11))
+    rows, augmentation = torch.randperm(11)[:7], Augmentation(pad=2, flip=True, cutout=3)
+    images, labels = split.batch(rows, augmentation, stream(0, "augment"))
+    for bounds in ([0, 3, 7], [0, 1, 2, 7]):
+        parts = [
+            split.batch(rows, augmentation, stream(0, "augment"), Share(start, stop, 7))
+            for start, stop in itertools.pairwise(bounds)
+        ]
+        assert torch.equal(torch.cat([part for part, _ in parts]), images)
+        assert torch.equal(torch.cat([part for _, part in parts]), labels)
 
 
 def test_padding_by_hand() -> None:
