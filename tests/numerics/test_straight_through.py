@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from asking import NO_BENCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,7 +20,12 @@ from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
+from workloads.deploy.files import read_network
+from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.deploy.formats.semi_structured import SemiStructured
 from workloads.loop import train
+from workloads.models.mlp import Mlp
+from workloads.networks.builder import ModelBuilder
 from workloads.optimizers.sgd import SGD
 from workloads.recipe import Budget, Recipe
 from workloads.seeding import global_stream
@@ -57,12 +63,18 @@ def digits() -> Dataset:
     return Digits(max_train=96, max_test=60).load()
 
 
-def run(method: MaskUpdater, folder: Path, *, optimizer: SGD = PLAIN) -> Outcome:
+def run(
+    method: MaskUpdater,
+    folder: Path,
+    *,
+    optimizer: SGD = PLAIN,
+    model: ModelBuilder = SmallNetwork(),  # noqa: B008  # it has no state
+) -> Outcome:
     """Every step is of all rows, at a checkpoint each."""
     budget = Budget(steps=NUM_STEPS, batch_size=len(digits().train), checkpoint_every_s=0)
     context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
     recipe = Recipe(budget=budget, optimizer=optimizer)
-    *_, last = train(recipe, model=SmallNetwork(), method=method, data=digits(), seed=SEED, context=context)
+    *_, last = train(recipe, model=model, method=method, data=digits(), seed=SEED, context=context)
     assert last.outcome is not None
     return last.outcome
 
@@ -288,48 +300,6 @@ def test_a_layer_by_hand() -> None:
     assert following.tensors["stored/w"][0].tolist() == pytest.approx([0, 0, 1, 0, 0.5, -0.1])
 
 
-@settings(deadline=None)
-@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
-def test_every_group_keeps_its_largest_exactly(
-    group: int, keep: int, outputs: int, groups: int, seed: int
-) -> None:
-    keep = min(keep, group)
-    method = NM(keep=keep, group=group)
-    values = torch.randn(outputs, groups * group, 2, 3, generator=generator(seed))
-    weight = (values * 4).round() / 4  # with ties
-    mask = method.chosen(weight)
-    assert mask.is_contiguous()
-    for output in range(outputs):
-        for place in ((row, column) for row in range(2) for column in range(3)):
-            for number in range(groups):
-                own = slice(number * group, (number + 1) * group)
-                inside = mask[(output, own, *place)]
-                sizes = weight[(output, own, *place)].abs()
-                assert int(inside.sum()) == keep
-                expected = sorted(range(group), key=lambda i: (-float(sizes[i]), i))[:keep]
-                assert inside.nonzero().flatten().tolist() == sorted(expected)
-
-
-def test_groups_of_a_convolution_lie_along_its_input_channels_by_hand() -> None:
-    # One output, four channels of a 1x2 kernel: column 0 holds 1, 4, 3, 2 and column 1 holds 8, 5, 6, 7.
-    weight = torch.tensor([[1.0, 8], [-4, 5], [3, -6], [2, 7]]).reshape(1, 4, 1, 2)
-    mask = NM().chosen(weight)
-    assert mask.reshape(4, 2).tolist() == [[False, True], [True, False], [True, False], [False, True]]
-
-
-def test_layers_that_do_not_come_in_groups_stay_dense() -> None:
-    method = NM()
-    weights = {"stem.weight": torch.randn(8, 3, 3, 3), "depthwise.weight": torch.randn(8, 1, 3, 3)} | draw(0)
-    state = method.start(weights, generator=generator())
-    assert state.forward.keys() == {"a.weight", "b.weight"}  # c has 30 inputs
-    assert all(int(m.sum()) * 2 == m.numel() for m in state.forward.values())
-    assert replace(method, keep_dense=("b",)).start(weights, generator=generator()).forward.keys() == {
-        "a.weight"
-    }
-    with pytest.raises(ValueError, match=r"^group is 7; it must divide .* a\.weight \(8\)"):
-        NM(group=7).start(weights, generator=generator())
-
-
 @pytest.mark.parametrize("group", [1, 4])
 def test_keeping_all_of_every_group_is_dense_training_bit_for_bit(group: int, tmp_path: Path) -> None:
     optimizer = SGD(lr=0.1, momentum=0.9, weight_decay=5e-3)
@@ -339,12 +309,28 @@ def test_keeping_all_of_every_group_is_dense_training_bit_for_bit(group: int, tm
     assert ours.train_flops == dense.train_flops
 
 
-def test_a_finished_network_has_two_of_every_four_neighbours_of_its_linear_layers(tmp_path: Path) -> None:
-    finished = run(NM(), tmp_path / "run")
+def test_a_finished_network_has_two_of_every_four_neighbours_and_is_taken_by_the_format_for_them(
+    tmp_path: Path,
+) -> None:
+    finished = run(NM(), tmp_path / "run", model=Mlp(width=64))  # kernels ask for multiples of 32 and 64
+    assert len(finished.masks) == 3
     for name, mask in finished.masks.items():
         assert (mask.reshape(-1, 4).sum(1) == 2).all()
         assert (finished.weights[name].reshape(-1, 4).count_nonzero(1) == 2).all()
-    assert len(finished.masks) == 2
+    blueprint = Blueprint(
+        model={"name": "mlp", "width": 64},
+        image_shape=digits().image_shape,
+        num_outputs=digits().num_classes,
+        mean=digits().mean,
+        std=digits().std,
+    )
+    network = FinishedNetwork.of(blueprint, weights=finished.weights, masks=finished.masks)
+    (tmp_path / "packed").write_bytes(SemiStructured().encode(network))
+    with safe_open(tmp_path / "packed", framework="pt") as file:
+        packed = {key.removesuffix(".bits") for key in file.keys() if key.endswith(".bits")}  # noqa: SIM118
+    assert packed == {"hidden1.weight", "hidden2.weight"}  # ten outputs are too few for the kernels
+    back = read_network(tmp_path / "packed").network.state_dict()
+    assert all(torch.equal(back[name], tensor) for name, tensor in finished.weights.items())
 
 
 @pytest.mark.parametrize(
