@@ -2,13 +2,17 @@
 
 One thread, batches of 1 and 128, every format that runs on a CPU; measurements take turns with the dense twin, and the speedup
 is the median of the rounds' ratios. `dense` is the control: the same kernels on both sides, so what it is off 1
-is the error of the measurement. One JSON object a line. Wants a quiet machine, and says how busy it was.
-Run: python tests/benchmarks/latency.py [MODEL ...], mlp and convnet by default, resnet20 on request.
+is the error of the measurement. One JSON object a line. Wants a quiet machine, and says how busy it was; with
+--cpu-time it counts the CPU seconds of its thread instead of the time that passes, which a busy machine leaves
+nearly as they are.
+Run: python tests/benchmarks/latency.py [--cpu-time] [MODEL ...], mlp and convnet by default, resnet20 on request.
 """
 
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,7 +32,8 @@ CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
 }
 DENSITIES = (0.1, 0.05, 0.02)
 BATCH_SIZES = (1, 128)
-SPAN_S = 1.5
+SPAN_S = 1.0
+Clock = Callable[[], float]
 
 
 def random_network(case: str, density: float) -> FinishedNetwork:
@@ -45,13 +50,14 @@ def random_network(case: str, density: float) -> FinishedNetwork:
     return FinishedNetwork.of(blueprint, weights=network.state_dict(), masks=masks)
 
 
-def measured(form: str, network: FinishedNetwork, batch_size: int) -> dict[str, object]:
+def measured(form: str, network: FinishedNetwork, batch_size: int, clock: Clock) -> dict[str, object]:
     """One network in one format, or why it cannot be."""
     chosen: Format = find("deploy.formats", form)()
     if refusal := chosen.fit(network).refusal:
         return {"refused": refusal[:120]}
     exported = chosen.build(network, batch_size=batch_size)
-    found = compare(exported.run, network.network, network.random_images(batch_size), span_s=SPAN_S)
+    images = network.random_images(batch_size)
+    found = compare(exported.run, network.network, images, span_s=SPAN_S, clock=clock)
     return {
         "ms": round(1e3 * found.median_s, 4),
         "dense_ms": round(1e3 * found.dense_median_s, 4),
@@ -62,11 +68,18 @@ def measured(form: str, network: FinishedNetwork, batch_size: int) -> dict[str, 
     }
 
 
-def main(cases: list[str]) -> None:
+def main(cases: list[str], clock: Clock) -> None:
     """Prints one line for each network, density and batch size."""
     forms = [form for form in names("deploy.formats") if find("deploy.formats", form).device.type == "cpu"]
     print(
-        json.dumps({"device": device_name(torch.device("cpu")), "torch": torch.__version__, "threads": 1}),
+        json.dumps(
+            {
+                "device": device_name(torch.device("cpu")),
+                "torch": torch.__version__,
+                "threads": 1,
+                "clock": clock.__name__,
+            }
+        ),
         flush=True,
     )
     with torch_threads(1):
@@ -78,9 +91,10 @@ def main(cases: list[str]) -> None:
                 for batch_size in BATCH_SIZES:
                     facts = {"case": case, "density": density, "batch": batch_size}
                     facts |= {"by_flops": round(promised, 1), "dense_kB": round(dense_kb, 1)}
-                    formats = {form: measured(form, network, batch_size) for form in forms}
+                    formats = {form: measured(form, network, batch_size, clock) for form in forms}
                     print(json.dumps(facts | {"load": os.getloadavg()[0], "formats": formats}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["mlp", "convnet"])
+    chosen = [word for word in sys.argv[1:] if not word.startswith("--")] or ["mlp", "convnet"]
+    main(chosen, time.thread_time if "--cpu-time" in sys.argv else time.perf_counter)
