@@ -1,0 +1,185 @@
+"""The scoring run: trains small networks on the training rows and notes, after every epoch, what each row is to them.
+
+One run serves every rule that chooses rows by what networks make of them: equal tables and seeds give equal networks, whatever
+is asked of them. It goes on from any epoch, and never sees rows beyond those of training.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from workloads.data.batches import Augmentation, DeviceSplit
+from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
+from workloads.distill.features import features
+
+ROWS = 1000  # per forward pass
+ROWS_AT_ONCE = 32  # whose gradients are held together, each as large as the network
+WEIGHT, VELOCITY = "network/", "velocity/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How the networks that score rows are trained: by SGD at a constant rate; the rows left over by the batches of an epoch
+    sit it out.
+
+    networks: scores are averaged over so many, each initialised and trained with draws of its own.
+    """
+
+    networks: int = 1
+    epochs: int = 10  # of each network
+    batch_size: int = 128
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: Augmentation = Augmentation()
+
+    def __post_init__(self) -> None:
+        for name in ("networks", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
+
+    @property
+    def num_epochs(self) -> int:
+        """Of all networks together."""
+        return self.networks * self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """The run, epoch by epoch. Its state is tensors by name; none that is handed in is written to.
+
+    network: a fresh one of this number on the device of the rows; draws: a generator for the epoch of this number.
+    """
+
+    table: Scoring
+    rows: DeviceSplit
+    asks: frozenset[str]
+    network: Callable[[int], nn.Module]
+    draws: Callable[[int], torch.Generator]
+
+    def start(self) -> dict[str, Tensor]:
+        """Before the first epoch."""
+        shape = (self.table.networks, self.table.epochs, len(self.rows))
+        device = self.rows.device
+        norms = torch.zeros((shape[0], shape[2] if self._layers else 0), device=device)
+        return {
+            "errors": torch.zeros(shape, device=device),
+            "margins": torch.zeros(shape, device=device),
+            "gradient_norms": norms,
+        }
+
+    def epoch(self, state: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+        """The state after the epoch of this number, counted from 0 over all networks."""
+        index, epoch = divmod(number, self.table.epochs)
+        network = self.network(index)
+        optimizer = torch.optim.SGD(
+            network.parameters(), lr=self.table.lr, momentum=self.table.momentum, weight_decay=self.table.weight_decay
+        )
+        if epoch:
+            restore(network, optimizer, state)
+        self._train(network, optimizer, self.draws(number))
+        after = {name: state[name].clone() for name in ("errors", "margins", "gradient_norms")}
+        after["errors"][index, epoch], after["margins"][index, epoch] = self._outputs(network.eval())
+        if self._layers and epoch == self.table.epochs - 1:
+            after["gradient_norms"][index] = torch.cat(
+                [gradient_norms(network, images, labels, layers=self._layers) for images, labels in self.rows.batches(ROWS)]
+            )
+        return after | saved(network, optimizer)
+
+    def pool(self, state: Mapping[str, Tensor]) -> Pool:
+        """What is known after the last epoch; features are those of the last network."""
+        held = {name: state[name] for name in ("errors", "margins", "gradient_norms")}
+        if FEATURES in self.asks:
+            network = self.network(self.table.networks - 1)
+            network.load_state_dict(named(state, WEIGHT))
+            held["features"] = self._features(network.eval())
+        return Pool(labels=self.rows.labels, **held)
+
+    @property
+    def _layers(self) -> str:
+        """Of which the gradients are asked for: all, classifier, or none of them."""
+        return "all" if GRADIENTS in self.asks else "classifier" if CLASSIFIER_GRADIENTS in self.asks else ""
+
+    def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, draws: torch.Generator) -> None:
+        size = min(self.table.batch_size, len(self.rows))
+        order = torch.randperm(len(self.rows), generator=draws)[: len(self.rows) // size * size]
+        for rows in order.split(size):
+            images, labels = self.rows.batch(rows, self.table.augment, draws)
+            optimizer.zero_grad(set_to_none=True)
+            functional.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+
+    @torch.no_grad()
+    def _outputs(self, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Error lengths and margins of all rows, (N,) each."""
+        found = [errors_and_margins(network(images), labels) for images, labels in self.rows.batches(ROWS)]
+        errors, margins = zip(*found, strict=True)
+        return torch.cat(errors), torch.cat(margins)
+
+    @torch.no_grad()
+    def _features(self, network: nn.Module) -> Tensor:
+        return torch.cat([features(network, images) for images, _ in self.rows.batches(ROWS)])
+
+
+def errors_and_margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of logits (B, K): the length of (probabilities - one-hot label), and the label's probability less the largest other."""
+    probabilities = logits.float().softmax(1)
+    wanted = functional.one_hot(labels, probabilities.shape[1]).bool()
+    margins = probabilities[wanted] - probabilities.masked_fill(wanted, -1.0).amax(1)
+    return (probabilities - wanted.float()).norm(dim=1), margins
+
+
+def gradient_norms(network: nn.Module, images: Tensor, labels: Tensor, *, layers: str) -> Tensor:
+    """(B,) length of the gradient of each row's cross entropy by all parameters, or by those of the classifier alone.
+
+    The latter is (probabilities - label) times (features, 1), so its length is the product of theirs.
+    """
+    if layers == "classifier":
+        with torch.no_grad():
+            seen = features(network, images)
+            errors, _ = errors_and_margins(network.get_submodule("classifier")(seen), labels)
+            return errors * (seen.square().sum(1) + 1).sqrt()
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    buffers = dict(network.named_buffers())
+
+    def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        outputs = functional_call(network, (weights, buffers), (image[None],))
+        return functional.cross_entropy(outputs, label[None])
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=ROWS_AT_ONCE)(parameters, images, labels)
+    return torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0).sqrt()
+
+
+def saved(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """A network's weights and buffers, and the momentum of its parameters."""
+    weights = {WEIGHT + name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    momenta = {
+        VELOCITY + name: optimizer.state[parameter]["momentum_buffer"].clone()
+        for name, parameter in network.named_parameters()
+        if optimizer.state[parameter].get("momentum_buffer") is not None
+    }
+    return weights | momenta
+
+
+def restore(network: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Puts both where they were when `saved`."""
+    network.load_state_dict(named(state, WEIGHT))
+    momenta = named(state, VELOCITY)
+    for name, parameter in network.named_parameters():
+        if name in momenta:
+            optimizer.state[parameter]["momentum_buffer"] = momenta[name].clone()
+
+
+def named(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start so, by the rest of them."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

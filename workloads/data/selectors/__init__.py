@@ -1,0 +1,1 @@
+"""One file per way to choose training rows; the file name is the name in specs."""
