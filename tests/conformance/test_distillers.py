@@ -17,8 +17,10 @@ from workloads.data.sources.digits import Digits
 from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
 from workloads.distill.evaluate import Evaluation
 from workloads.distill.job import DistillJob
+from workloads.distill.network_pool import NetworkPool
 from workloads.distill.network_training import NetworkTraining
 from workloads.distill.synthetic_set import SyntheticSet
+from workloads.distill.teacher import Teacher
 from workloads.models.convnet import ConvNet
 from workloads.plugins import describe, find, names
 from workloads.workload import Context, Outcome, Progress
@@ -31,6 +33,14 @@ SMALL: dict[str, Any] = {
     "inner": 1,
     "steps": 2,
     "network": NetworkTraining(rows=24, batch_size=16),
+    "pool": 2,
+    "pretrain_epochs": 1,
+    "network_pool": NetworkPool(members=2, lifetime=2),
+    "experts": 2,
+    "starts": 2,
+    "candidates": 12,
+    "crops": 2,
+    "teacher": Teacher(model=ConvNet(width=4, depth=2, norm="batch"), epochs=2, batch_size=64),
 }
 """Fields that decide how long a method takes, where it has them."""
 

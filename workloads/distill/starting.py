@@ -66,8 +66,7 @@ def pixels(normalised: Tensor, lab: Lab) -> Tensor:
 def normalised(images: Tensor, lab: Lab) -> Tensor:
     """Of pixels with black 0 and white 1, as a network sees them; differentiable."""
     mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (lab.real.mean, lab.real.std))
-    seen: Tensor = (images - mean) / std
-    return seen
+    return torch.div(images - mean, std)
 
 
 def tiled_images(*, ipc: int, factor: int, lab: Lab) -> Tensor:
@@ -83,7 +82,7 @@ def tiled_images(*, ipc: int, factor: int, lab: Lab) -> Tensor:
     )
     height, width = real.shape[2:]
     tall, wide = -(-height // factor), -(-width // factor)
-    cells = functional.interpolate(real, size=(tall, wide), mode="nearest").unflatten(0, (-1, factor, factor))
+    cells: Tensor = functional.interpolate(real, size=(tall, wide), mode="nearest").unflatten(0, (-1, factor, factor))
     grid = cells.permute(0, 3, 1, 4, 2, 5).reshape(-1, real.shape[1], factor * tall, factor * wide)
     return grid[..., :height, :width].contiguous()
 

@@ -1,0 +1,62 @@
+"""Small laboratories for distillation: digits of 8x8 pixels, and networks of two narrow blocks."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from workloads.data.batches import DeviceSplit
+from workloads.data.dataset import Dataset
+from workloads.data.sources.digits import Digits
+from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from workloads.models.convnet import ConvNet
+from workloads.networks.builder import ModelBuilder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Double:
+    """A model in float64."""
+
+    model: ModelBuilder
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        return self.model.build(image_shape=image_shape, num_classes=num_classes).double()
+
+
+class DoubleRealSet(RealSet):
+    """Whose images are in float64, so that all that is made of them is."""
+
+    def images(self, rows: Tensor) -> Tensor:
+        return super().images(rows).double()
+
+
+@cache
+def digits(num_train: int = 240) -> Dataset:
+    return Digits(max_train=num_train, max_test=60).load()
+
+
+def lab(seed: int = 0, *, double: bool = False, model: ModelBuilder | None = None) -> Lab:
+    data, model = digits(), model or ConvNet(width=4, depth=2)
+    split = DeviceSplit(data.train, mean=data.mean, std=data.std)
+    kind = DoubleRealSet if double else RealSet
+    real = kind.of(split, mean=data.mean, std=data.std, num_classes=data.num_classes)
+    if double:
+        real = DoubleRealSet(split=real.split, mean=real.mean, std=real.std, rows_of_class=real.rows_of_class)
+    return Lab(real=real, model=Double(model=model) if double else model, seed=seed)
+
+
+def states(method: Distiller, at: Lab, *, start: DistillState | None = None) -> list[DistillState]:
+    """At the start, and after every iteration."""
+    found = [method.start(at) if start is None else start]
+    for iteration in range(method.num_iterations):
+        found.append(method.iterate(found[-1], iteration, at))
+    return found
+
+
+def images(state: DistillState) -> Tensor:
+    return state.tensors["images"]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
