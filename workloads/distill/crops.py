@@ -1,0 +1,29 @@
+"""Random crops of images, brought back to full size, as boxes that can be kept instead of pixels."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""A box (top, left, height, width) as shares of the sides."""
+
+
+def random_boxes(num: int, *, smallest: float, stretch: float, generator: torch.Generator) -> Tensor:
+    """(num, 4) float32 on the CPU: areas in [smallest, 1] of the image, sides' ratio in [1/stretch, stretch], any place."""
+    area, ratio, down, right = torch.rand((4, num), generator=generator)
+    area = smallest + (1 - smallest) * area
+    root = torch.exp((2 * ratio - 1) * math.log(stretch) / 2)
+    height, width = ((area.sqrt() * side).clamp(max=1) for side in (1 / root, root))
+    return torch.stack([down * (1 - height), right * (1 - width), height, width], dim=1)
+
+
+def cut(images: Tensor, boxes: Tensor) -> Tensor:
+    """The boxes (N, 4) of images (N, C, H, W), enlarged bilinearly to H x W; the whole box gives the image back."""
+    top, left, height, width = boxes.to(images.device, images.dtype).unbind(1)
+    zero = torch.zeros_like(top)
+    across = torch.stack([width, zero, 2 * left + width - 1], dim=1)
+    down = torch.stack([zero, height, 2 * top + height - 1], dim=1)
+    grid = functional.affine_grid(torch.stack([across, down], dim=1), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False, padding_mode="border")
