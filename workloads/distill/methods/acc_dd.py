@@ -68,11 +68,15 @@ class AccDD(IDC):
         """What a path begins with: a copy of a member, or a fresh network, perturbed."""
         network = lab.network("match", number)
         if self.pool:
-            member = int(torch.randint(self.pool, (), generator=lab.stream("member", number)))
+            member = self.member(lab, number)
             network.load_state_dict({name: pool[_name(member, name)] for name in network.state_dict()})
         named = {name: parameter.detach() for name, parameter in network.named_parameters()}
         network.load_state_dict(self.perturbation(named, lab.stream("perturb", number)), strict=False)
         return network
+
+    def member(self, lab: Lab, number: int) -> int:
+        """Which one a path begins with."""
+        return int(torch.randint(self.pool, (), generator=lab.stream("member", number)))
 
     def _pretrained(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """After one more epoch of a member, with IDC's training of networks; momentum is kept from epoch to epoch."""
