@@ -72,7 +72,7 @@ class Bench(Protocol):
 class Moment:
     """What an update sees: the training after a backward pass, before the optimizer's step."""
 
-    step: int  # from 0, of the batch just differentiated
+    step: int  # from 0, that the update is due at: the one just differentiated, or skipped just before for an overflow
     num_steps: int  # of the whole training
     weights: Mapping[str, Tensor]  # prunable, zero outside masks
     gradients: Mapping[str, Tensor]  # dense: of inactive entries too; averaged over ranks
