@@ -70,6 +70,9 @@ class Selector(Protocol):
 class ByClass(ABC):
     """A rule that looks at one class at a time."""
 
+    def __post_init__(self) -> None:  # noqa: B027 - what is mixed in goes on to it
+        """Nothing to check here."""
+
     @property
     def asks(self) -> frozenset[str]:
         return NOTHING
@@ -102,6 +105,7 @@ class ByHardness(ByClass):
     skip: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep not in ("hardest", "easiest"):
             raise ValueError(f"keep is {self.keep!r}; it must be hardest or easiest")
         if not 0 <= self.skip < 1:

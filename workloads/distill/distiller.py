@@ -85,8 +85,8 @@ class Distiller(Protocol):
     """How a synthetic set is made."""
 
     @property
-    def ipc(self) -> int:
-        """Images per class that are stored."""
+    def ipc(self) -> int | None:
+        """Images per class that are stored; None: all of the training images, which are not stored again."""
         ...
 
     @property

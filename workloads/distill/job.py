@@ -57,8 +57,8 @@ class DistillJob:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     @property
-    def ipc(self) -> int:
-        """Images per class, for the `runs` table."""
+    def ipc(self) -> int | None:
+        """Images per class, for the `runs` table; None for the whole set."""
         return self.method.ipc
 
     def run(self, context: Context) -> Iterator[Progress]:
@@ -97,7 +97,7 @@ class DistillJob:
             for model in (self.model, *self.evaluation.architectures):
                 model.build(image_shape=data.image_shape, num_classes=data.num_classes)
         smallest = int(np.bincount(data.train.labels, minlength=data.num_classes).min())
-        if self.ipc > smallest:
+        if self.ipc is not None and self.ipc > smallest:
             raise ValueError(f"method.ipc is {self.ipc}; the smallest class has {smallest} training rows")
         return []
 
@@ -198,7 +198,7 @@ class _Distillation:
             },
             weights={},
             masks={},
-            files={"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": png(synthetic)},
+            files={} if self.job.ipc is None else files_of(synthetic),
             num_parameters=num_parameters,
             num_active=num_parameters,
             train_flops=None,
@@ -229,6 +229,11 @@ class _Distillation:
         self.state = DistillState(tensors, checkpoint.meta["numbers"])
         self.done, self.train_s = checkpoint.step, checkpoint.meta["train_s"]
         self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
+
+
+def files_of(synthetic: SyntheticSet) -> dict[str, bytes]:
+    """What the artifact holds of the set: itself, and a picture of it."""
+    return {"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": png(synthetic)}
 
 
 def png(synthetic: SyntheticSet) -> bytes:

@@ -36,6 +36,7 @@ class CCS(ByClass):
     strata: int = 50
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.score not in HARDNESS:
             raise ValueError(f"score is {self.score!r}; it must be one of {', '.join(HARDNESS)}")
         if not 0 <= self.drop < 1:

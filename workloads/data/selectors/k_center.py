@@ -23,6 +23,7 @@ class KCenter(ByClass):
     first: Literal["random", "central"] = "random"  # or the row nearest to the mean of its class
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.first not in ("random", "central"):
             raise ValueError(f"first is {self.first!r}; it must be random or central")
 

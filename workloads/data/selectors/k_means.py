@@ -21,6 +21,7 @@ class KMeans(ByClass):
     iterations: int = 50  # of Lloyd, at most
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.iterations < 0:
             raise ValueError(f"iterations is {self.iterations}; it must be 0 or more")
 

@@ -1,0 +1,16 @@
+"""Real images by the length of their loss gradient early in training (GraNd).
+
+Reference: Paul, Ganguli and Dziugaite 2021, Deep Learning on a Data Diet (arXiv:2107.07075)
+"""
+
+from dataclasses import dataclass
+
+from workloads.data.selectors import grand
+from workloads.distill.selected import Selected
+
+__all__ = ["GraNd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraNd(Selected, grand.GraNd):
+    """The rule is that of `workloads.data.selectors.grand`."""
