@@ -9,7 +9,7 @@ import pytest
 from orchestrator.document import packaged_specs, parse_value
 from orchestrator.schema import spec_schema
 from orchestrator.spec import load_spec
-from workloads.plugins import names
+from workloads.plugins import kinds, names
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -77,7 +77,9 @@ def test_what_the_reader_refuses_is_marked(change: dict[str, Any]) -> None:
 
 
 def test_every_plugin_is_offered_with_its_summary_and_defaults() -> None:
-    (sparse,) = spec_schema()["oneOf"]
+    offered = {of_kind["title"]: of_kind for of_kind in spec_schema()["oneOf"]}
+    assert list(offered) == kinds()
+    sparse = offered["sparse"]
     by_name, *tables = sparse["properties"]["method"]["oneOf"]
     assert by_name == {"enum": names("sparse.methods")}
     (rigl,) = [table for table in tables if table["title"] == "rigl"]
