@@ -12,7 +12,7 @@ def predictions(query: Tensor, support: Tensor, targets: Tensor, *, ridge: float
     query, support, targets = query.double(), support.double(), targets.double()
     kernel = support @ support.T
     share = ridge * kernel.trace() / len(kernel)
-    weights = torch.linalg.solve(kernel + share * torch.eye(len(kernel), device=kernel.device), targets)
+    weights = torch.linalg.solve(kernel + share * torch.eye(len(kernel)).to(kernel), targets)
     fitted: Tensor = query @ support.T @ weights
     return fitted
 
