@@ -1,0 +1,137 @@
+"""FRePo: the regression, what its labels learn, the steps of Adam and LAMB, and the ages in its pool."""
+
+import numpy as np
+import pytest
+import torch
+from distilling import generator, lab, states
+from sklearn.kernel_ridge import KernelRidge
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
+from workloads.distill.features import features
+from workloads.distill.kernel_ridge import half_squares, predictions
+from workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
+from workloads.distill.network_pool import NetworkPool
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 0.1, 10.0])
+def test_predictions_are_those_of_scikit_learn(ridge: float) -> None:
+    query, support, targets = normal(7, 20), normal(5, 20, seed=1), normal(5, 3, seed=2)
+    alpha = ridge * float(support.square().sum()) / 5  # the kernel's diagonal holds squared lengths
+    fitted = KernelRidge(alpha=alpha, kernel="linear").fit(support.numpy(), targets.numpy())
+    ours = predictions(query, support, targets, ridge=ridge).numpy()
+    np.testing.assert_allclose(ours, fitted.predict(query.numpy()), rtol=1e-8)
+
+
+def test_a_vanishing_ridge_gives_the_support_its_own_targets_in_any_order() -> None:
+    support, targets, order = normal(6, 30), normal(6, 4, seed=1), torch.tensor([3, 0, 5, 1, 2, 4])
+    assert torch.allclose(predictions(support, support, targets, ridge=1e-12), targets, atol=1e-9)
+    turned = predictions(normal(2, 30, seed=2), support[order], targets[order], ridge=0.1)
+    assert torch.allclose(turned, predictions(normal(2, 30, seed=2), support, targets, ridge=0.1))
+
+
+def test_the_loss_worked_by_hand() -> None:
+    """The kernel is I and the ridge 1, so the query (1, 0) is told (1/4, -1/4): off by 1/4 twice. The labels lead by 1 > 1/2."""
+    support = torch.eye(2, dtype=torch.float64)
+    labels = torch.tensor([[0.5, -0.5], [-0.5, 0.5]], dtype=torch.float64)
+    query, wanted = support[:1], labels[:1]
+    assert float(label_error(query, support, labels, wanted, ridge=1.0)) == pytest.approx(0.125 / 2 - 0.5)
+    assert float(label_error(query, support, labels / 10, wanted / 10, ridge=1.0)) == pytest.approx(0.00125 / 2 - 0.1)
+
+
+def test_the_gradient_by_images_features_and_labels_is_that_of_finite_differences() -> None:
+    query, wanted = normal(6, 8), normal(6, 3, seed=1)
+    given = normal(4, 8, seed=2).requires_grad_(), (normal(4, 3, seed=3) / 5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, y: label_error(query, s, y, wanted, ridge=1e-2), given)
+
+
+def test_an_iteration_moves_images_and_labels_by_the_gradient_of_the_loss_alone() -> None:
+    """In float64 beside the same written out; the member's own training has no part in the gradient."""
+    method, at = FRePo(ipc=2, iterations=1, real_batch=30, lr=0.1, network_pool=NetworkPool(members=1)), lab(double=True)
+    before, after = states(method, at)
+    draws = at.stream("iterate", 0)
+    torch.randint(1, (), generator=draws)
+    rows = torch.randperm(len(at.real.split), generator=draws)[:30]
+    leaves = [before.tensors[name].clone().requires_grad_() for name in ("images", "labels")]
+    network = at.network("pool/0")
+    wanted = regression_targets(at.real.split.labels[rows], 10)
+    loss = label_error(
+        features(network, at.real.images(rows)), features(network, leaves[0]), leaves[1], wanted, ridge=1e-6
+    )
+    assert after.numbers["regression_loss"] == pytest.approx(float(loss.detach()), rel=1e-12)
+    for name, leaf, gradient in zip(("images", "labels"), leaves, torch.autograd.grad(loss, leaves), strict=True):
+        value = leaf.detach()
+        moved, _ = lamb_step(value, gradient, Moments.zero(value), step=0, lr=0.1)
+        assert torch.allclose(after.tensors[name], moved, atol=1e-6)
+
+
+def test_labels_that_are_not_learned_stay_and_are_hard() -> None:
+    method, at = FRePo(ipc=1, iterations=2, learn_labels=False, network_pool=NetworkPool(members=1)), lab()
+    found = states(method, at)
+    assert torch.equal(found[0].tensors["labels"], found[-1].tensors["labels"])
+    assert len(method.synthetic_set(found[-1], at).soft_labels) == 0
+
+
+def test_targets_stand_for_the_labels_that_they_are_made_of() -> None:
+    labels = torch.tensor([2, 0, 1])
+    targets = regression_targets(labels, 3)
+    assert torch.allclose(targets.sum(1), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(probabilities(targets), torch.eye(3)[labels], atol=1e-5)
+    anything = probabilities(normal(20, 5))
+    assert torch.allclose(anything.sum(1), torch.ones(20, dtype=torch.float64))
+    assert (anything > 0).all()
+
+
+def test_adam_takes_the_steps_of_torch() -> None:
+    ours = normal(4)
+    theirs = ours.clone().requires_grad_()
+    optimizer, moments = torch.optim.Adam([theirs], lr=0.1, betas=(0.5, 0.9)), Moments.zero(ours)
+    for step in range(5):
+        theirs.grad = normal(4, seed=step + 1)
+        optimizer.step()
+        ours, moments = adam_step(ours, theirs.grad, moments, step=step, lr=0.1, betas=(0.5, 0.9))
+    assert torch.allclose(ours, theirs.detach())
+
+
+def test_the_first_step_of_lamb_worked_by_hand() -> None:
+    """(3, 4) is 5 long; the first direction of Adam is the gradient's sign, here sqrt(2) long."""
+    value = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    moved, _ = lamb_step(value, torch.tensor([7.0, -0.1]).double(), Moments.zero(value), step=0, lr=0.1)
+    step = 0.1 * 5 / 2**0.5
+    assert torch.allclose(moved, torch.tensor([3 - step, 4 + step]).double(), rtol=1e-4)
+    still, _ = lamb_step(value, torch.zeros(2).double(), Moments.zero(value), step=0, lr=0.1)
+    assert torch.equal(still, value)
+
+
+def test_a_member_trains_as_by_adam_of_torch_and_dies_at_its_age() -> None:
+    pool, at = NetworkPool(members=2, lifetime=6, lr=0.01), lab(double=True)
+    images, targets = at.real.images(torch.arange(12)), regression_targets(at.real.split.labels[:12], 10).double()
+    tensors, network = pool.start(at), at.network("pool/1")
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for iteration in range(6):
+        tensors |= pool.older(1, tensors, images, targets, at, iteration=iteration)
+        now = parameters_to_vector(pool.network(1, tensors, at).parameters())
+        if iteration == 5:
+            network = at.network("pool/1", 6)
+        else:
+            optimizer.zero_grad()
+            half_squares(network(images), targets).backward()
+            optimizer.step()
+        assert torch.allclose(now, parameters_to_vector(network.parameters()), atol=1e-6)
+    assert int(tensors["pool/1/left"]) == 6
+    assert int(tensors["pool/1/steps"]) == 0
+
+
+def test_the_first_generation_dies_at_staggered_ages() -> None:
+    tensors = NetworkPool(members=4, lifetime=10).start(lab())
+    assert [int(tensors[f"pool/{member}/left"]) for member in range(4)] == [3, 5, 8, 10]
+
+
+def test_the_rate_falls_from_all_to_a_tenth() -> None:
+    method = FRePo(ipc=1, iterations=100, lr=1.0)
+    assert [method.rate(0), method.rate(50), method.rate(100)] == pytest.approx([1.0, 0.55, 0.1])
