@@ -45,35 +45,39 @@ def _of_kind(kind: str) -> dict[str, Any]:
     }
 
 
-def table_schema(cls: type[Any]) -> dict[str, Any]:
-    """The table of one dataclass, with its defaults."""
+def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The table of one dataclass, with its defaults. Below a plug-in of the families `within`, theirs are named only."""
     hints, defaults = hints_of(cls), defaults_of(cls)
-    properties = {name: _field(hint) for name, hint in hints.items()}
+    properties = {name: _field(hint, within) for name, hint in hints.items()}
     for name, value in defaults.items():
         properties[name] = {**properties[name], "default": encode_field(hints[name], value)}
     required = [name for name in hints if name not in defaults]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _field(hint: Any) -> dict[str, Any]:
+def _field(hint: Any, within: frozenset[str]) -> dict[str, Any]:
     marker = plugin_of(hint)
+    if marker is not None and marker.family in within:  # a source of a source, as deep as one likes
+        by_name = {"enum": names(marker.family)}
+        return {"oneOf": [by_name, {"type": "object", "properties": {"name": by_name}, "required": ["name"]}]}
     if marker is not None:
+        inside = within | {marker.family}
         summaries = {found.name: found.summary for found in describe(marker.family)}
-        choices = [_plugin(find(marker.family, name), name, summaries[name]) for name in names(marker.family)]
+        choices = [_plugin(find(marker.family, name), name, summaries[name], inside) for name in names(marker.family)]
         return {"oneOf": [{"enum": names(marker.family)}, *choices]}
     if plugins_of(hint) is not None:
-        return {"type": "array", "items": _field(get_args(hint)[0])}
+        return {"type": "array", "items": _field(get_args(hint)[0], within)}
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
-        return table_schema(hint)
+        return table_schema(hint, within=within)
     return TypeAdapter(hint).json_schema()
 
 
-def _plugin(cls: type[Any], name: str, summary: str) -> dict[str, Any]:
+def _plugin(cls: type[Any], name: str, summary: str, within: frozenset[str]) -> dict[str, Any]:
     """`name` may be left out in a spec where the field has a default; editors are better served by asking for it.
 
     Other fields are not asked for: an axis may give them.
     """
-    table = table_schema(cls)
+    table = table_schema(cls, within=within)
     table["properties"] = {"name": {"const": name}, **table["properties"]}
     return {**table, "title": name, "description": summary, "required": ["name"]}

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from workloads.data.folders import cache_folder
 logger = logging.getLogger(__name__)
 
 
+T = TypeVar("T", bound=np.generic)
+
+
 def cached_array(
     make: Callable[[], npt.NDArray[np.uint8]], *, files: Iterable[Path], options: str
 ) -> npt.NDArray[np.uint8]:
@@ -23,7 +27,16 @@ def cached_array(
 
     Where the cache cannot be written, the array stays in memory and a warning says so.
     """
-    path = cache_folder() / "arrays" / f"{_key(files, options)}.npy"
+    return _cached(make, _key(files, options))
+
+
+def cached_by_key(make: Callable[[], npt.NDArray[T]], *, key: str) -> npt.NDArray[T]:
+    """What `make` makes, where `key`, any text, says all that it is made from; else as `cached_array`."""
+    return _cached(make, _key([], key))
+
+
+def _cached(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[T]:
+    path = cache_folder() / "arrays" / f"{name}.npy"
     if path.exists():
         try:
             return _memory_map(path)
@@ -46,12 +59,12 @@ def _key(files: Iterable[Path], options: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _memory_map(path: Path) -> npt.NDArray[np.uint8]:
-    array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+def _memory_map(path: Path) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
-def _write(path: Path, array: npt.NDArray[np.uint8]) -> None:
+def _write(path: Path, array: npt.NDArray[Any]) -> None:
     """Written aside and moved, so that no reader and no second writer meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix="writing-"))

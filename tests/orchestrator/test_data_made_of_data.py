@@ -1,0 +1,103 @@
+"""Specs whose data are made from other data: identity, axes, complaints and whole runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator import run
+from orchestrator.document import parse_value
+from orchestrator.errors import SpecError
+from orchestrator.spec import load_spec
+from workloads.distill.synthetic_set import SyntheticSet
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "kind": "sparse",
+    "model": {"name": "mlp", "width": 16},
+    "method": {"name": "set", "density": 0.5},
+    "budget": {"epochs": 2, "batch_size": 16},
+}
+DIGITS = {"name": "digits", "max_train": 300, "max_test": 60}
+
+
+def selected(**fields: Any) -> dict[str, Any]:
+    table = {"name": "selected", "of": DIGITS, "select": {"name": "herding"}, "per_class": 4}
+    small = {"model": {"name": "mlp", "width": 8}, "scoring": {"epochs": 1}}
+    return {**BASE, "data": table | small | fields}
+
+
+def synthetic(path: Path, **fields: Any) -> dict[str, Any]:
+    return {**BASE, "data": {"name": "synthetic", "path": str(path), "of": DIGITS} | fields}
+
+
+def write_set(path: Path, shade: float) -> Path:
+    made = SyntheticSet(
+        images=torch.full((10, 1, 8, 8), shade),
+        labels=torch.arange(10),
+        soft_labels=torch.zeros(0, 10),
+        mean=(0.3,),
+        std=(0.4,),
+    )
+    path.write_bytes(made.to_bytes())
+    return path
+
+
+def key(tables: dict[str, Any]) -> str:
+    (job,) = load_spec(tables).jobs
+    return job.key
+
+
+def test_what_is_in_a_file_is_identity_and_where_it_lies_is_not(tmp_path: Path) -> None:
+    one, copy, other = (write_set(tmp_path / name, shade) for name, shade in (("a", 0.1), ("b", 0.1), ("c", 0.2)))
+    assert key(synthetic(one)) == key(synthetic(copy)) != key(synthetic(other))
+    (job,) = load_spec(synthetic(one)).jobs
+    assert key(synthetic(copy, digest=job.resolved["data"]["digest"])) == job.key
+    assert "path" not in job.identity["data"]
+
+
+def test_the_rule_its_settings_and_the_data_chosen_from_are_identity() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"select": "random"},
+        {"select": {"name": "ccs", "drop": 0.1}},
+        {"per_class": 5},
+        {"seed": 1},
+        {"scoring": {"epochs": 2}},
+        {"of": {**DIGITS, "split_seed": 1}},
+    ]
+    assert len({key(selected(**change)) for change in changes}) == len(changes)
+
+
+def test_axes_reach_into_the_data_that_data_are_made_of() -> None:
+    grid = {"data.select": ["random", "herding"], "data.of.split_seed": [0, 1], "data.per_class": [1, 2, 3]}
+    spec = load_spec({**selected(), "grid": grid})
+    assert len(spec.jobs) == 12
+    again = load_spec(parse_value(spec.to_yaml()))
+    assert [job.key for job in again.jobs] == [job.key for job in spec.jobs]
+
+
+def test_complaints_name_the_key_inside() -> None:
+    with pytest.raises(SpecError) as refusal:
+        load_spec(selected(of={"name": "digitz"}, select={"name": "el2n", "keep": "some"}))
+    assert {problem.key for problem in refusal.value.problems} == {"data.of.name", "data.select.keep"}
+    with pytest.raises(SpecError) as refusal:
+        load_spec(synthetic(Path("nowhere/synthetic_set.safetensors")))
+    (problem,) = refusal.value.problems
+    assert problem.key == "data.path"
+    assert "cannot be read" in problem.message
+
+
+def test_sparse_jobs_train_on_chosen_rows_and_on_synthetic_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path / "cache"))
+    augmented = {"augment": {"pad": 1, "flip": True, "cutout": 2}}
+    path = write_set(tmp_path / "set", 0.5)
+    for name, tables in (("selected", selected()), ("synthetic", synthetic(path))):
+        results = run({**tables, **augmented}, tmp_path / name, local=True)
+        (row,) = results.runs().to_dict("records")
+        assert (row["status"], row["data"]) == ("COMPLETED", name)
+        again = run({**tables, **augmented}, tmp_path / name, local=True)
+        assert len(again.runs()) == 1
