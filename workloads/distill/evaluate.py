@@ -1,7 +1,7 @@
 """What a synthetic set is worth: fresh networks trained on it alone, looked at on real images they have never seen."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +15,7 @@ from workloads.distill.augment import Strategy
 from workloads.distill.synthetic_set import SyntheticSet
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin, name_of
+from workloads.recipe import NEUTRAL_BY_DEFAULT
 from workloads.seeding import global_stream, stream
 
 ROWS = 1000  # real rows per forward pass
@@ -29,6 +30,9 @@ class Evaluation:
     augment: names of transforms joined by underscores (color, crop, cutout, flip, scale, rotate), one drawn per batch with
         parameters per image; empty for none. cutmix: share of batches that are mixed by CutMix.
     milestones: shares of the epochs after which the rate is multiplied by `decay`.
+    max_steps: of one network; a set so large that its epochs have more is trained for fewer epochs.
+    separate: whether to tell the worth of the images from that of augmentation and labels, at the end; see
+        `workloads.distill.separation`. It needs a `max_steps`, since networks are also trained on the whole set.
     """
 
     networks: int = 3
@@ -42,6 +46,8 @@ class Evaluation:
     decay: float = 0.1
     augment: str = "color_crop_cutout_flip_scale_rotate"
     cutmix: float = 0.0
+    max_steps: int | None = field(default=None, metadata=NEUTRAL_BY_DEFAULT)
+    separate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("networks", "epochs", "batch_size"):
@@ -55,10 +61,21 @@ class Evaluation:
             raise ValueError(f"cutmix is {self.cutmix}; it must lie in [0, 1], a share of the batches")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones is {list(self.milestones)}; it must rise and lie in (0, 1), shares of the epochs")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps}; it must be 1 or more")
+        if self.separate and self.max_steps is None:
+            raise ValueError("separate is true without max_steps; networks of the whole set must end, so give some thousands")
         try:
             Strategy.of(self.augment)
         except ValueError as error:
             raise ValueError(f"augment is {self.augment!r}; {error}") from error
+
+    def for_images(self, num: int) -> "Evaluation":
+        """Of a set of so many training images: with as many epochs as there is time for, one at least."""
+        if self.max_steps is None:
+            return self
+        per_epoch = -(-num // self.batch_size)
+        return replace(self, epochs=max(1, min(self.epochs, self.max_steps // per_epoch)))
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -66,11 +83,19 @@ class Evaluation:
 
 
 def trained(
-    synthetic: SyntheticSet, *, model: ModelBuilder, evaluation: Evaluation, num_classes: int, seed: int, index: int
+    synthetic: SyntheticSet,
+    *,
+    model: ModelBuilder,
+    evaluation: Evaluation,
+    num_classes: int,
+    seed: int,
+    index: int,
+    between_epochs: Callable[[], None] = lambda: None,
 ) -> nn.Module:
     """The network of this number, trained on the set, in evaluation mode on the device of its images."""
     name = f"evaluate/{name_of(model)}/{index}"
     images, targets = synthetic.training_images(), synthetic.targets(num_classes)
+    evaluation = evaluation.for_images(len(images))
     with global_stream(seed, name):
         network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)  # type: ignore[arg-type]
     network = network.to(images.device).train()
@@ -83,6 +108,7 @@ def trained(
     )
     strategy = Strategy.of(evaluation.augment)
     for epoch in range(evaluation.epochs):
+        between_epochs()
         draws = stream(seed, name, epoch)
         for group in optimizer.param_groups:
             group["lr"] = evaluation.rate(epoch)

@@ -3,19 +3,22 @@
 import io
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset, Source
 from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
 from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
+from workloads.distill.selected import random_images, real_images
+from workloads.distill.separation import separated
 from workloads.distill.synthetic_set import SyntheticSet
 from workloads.loop import Rarely
 from workloads.models.convnet import ConvNet
@@ -66,12 +69,13 @@ class DistillJob:
         data = context.load_data(self.data)
         splits = _splits(data, context.device)
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
-        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed))
+        should_stop = Rarely(context.should_stop)
+        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed), should_stop)
         saved = context.checkpoints.load(context.device)
         if saved is not None:
             going.restore(saved, data=data.fingerprint)
         unreported = list(going.history)
-        should_stop, saved_at = Rarely(context.should_stop), time.monotonic()
+        saved_at = time.monotonic()
         while going.done < self.method.num_iterations:
             going.iterate()
             every = self.evaluate_every
@@ -88,7 +92,7 @@ class DistillJob:
                 raise InterruptedJobError(going.done)
         context.checkpoints.save(going.checkpoint(data=data.fingerprint))
         outputs = going.evaluated(splits, "val", "calib", "test")
-        new = going.metrics(outputs, splits)
+        new = [*going.metrics(outputs, splits), *going.separated(outputs, splits)]
         yield going.progress([*unreported, *new], going.outcome(outputs, data))
 
     def check(self, data: Dataset) -> list[str]:
@@ -120,15 +124,16 @@ class _Distillation:
     job: DistillJob
     lab: Lab
     state: DistillState
+    should_stop: Callable[[], bool]
     done: int = 0  # iterations
     train_s: float = 0.0  # of distillation, evaluations excluded
     history: list[Metric] = field(default_factory=list)
 
     @classmethod
-    def start(cls, job: DistillJob, lab: Lab) -> "_Distillation":
+    def start(cls, job: DistillJob, lab: Lab, should_stop: Callable[[], bool]) -> "_Distillation":
         started = time.monotonic()
         state = job.method.start(lab)
-        return cls(job=job, lab=lab, state=state, train_s=time.monotonic() - started)
+        return cls(job=job, lab=lab, state=state, should_stop=should_stop, train_s=time.monotonic() - started)
 
     def iterate(self) -> None:
         started = time.monotonic()
@@ -145,24 +150,58 @@ class _Distillation:
         return self.job.method.synthetic_set(self.state, self.lab)
 
     def evaluated(self, splits: Mapping[str, DeviceSplit], *names: str) -> Outputs:
-        """Trains fresh networks on what the set is now; the same ones at every evaluation but for the images."""
+        """Trains fresh networks on what the set is now; the same ones at every evaluation but for the images.
+
+        Raises `InterruptedJobError` when asked to stop: the evaluation is then made again.
+        """
         job, synthetic = self.job, self.synthetic_set()
         outputs: dict[tuple[str, str], list[np.ndarray]] = {}
         models = {"": job.model} | {name_of(model): model for model in job.evaluation.architectures}
         for architecture, model in models.items():
-            for index in range(job.evaluation.networks):
-                network = trained(
-                    synthetic,
-                    model=model,
-                    evaluation=job.evaluation,
-                    num_classes=self.lab.real.num_classes,
-                    seed=job.seed,
-                    index=index,
-                )
+            for network in self.networks(synthetic, model, job.evaluation):
                 for split in names:
                     if split in splits:
                         outputs.setdefault((architecture, split), []).append(logits(network, splits[split]))
         return outputs
+
+    def networks(self, synthetic: SyntheticSet, model: ModelBuilder, evaluation: Evaluation) -> Iterator[nn.Module]:
+        """Fresh ones, each trained on the set by the recipe."""
+
+        def ask() -> None:
+            if self.should_stop():
+                raise InterruptedJobError(self.done)
+
+        for index in range(evaluation.networks):
+            yield trained(
+                synthetic,
+                model=model,
+                evaluation=evaluation,
+                num_classes=self.lab.real.num_classes,
+                seed=self.job.seed,
+                index=index,
+                between_epochs=ask,
+            )
+
+    def separated(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
+        """What the set is worth without help, beside random images and all of them; nothing where nobody asks."""
+        job, test = self.job, splits["test"]
+        if not job.evaluation.separate or job.ipc is None:
+            return []
+        labels = test.labels.cpu().numpy()
+
+        def measure(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, float]:
+            networks = self.networks(synthetic, job.model, evaluation)
+            return mean_metrics([logits(network, test) for network in networks], labels)
+
+        named = separated(
+            measure,
+            job.evaluation,
+            found=mean_metrics(outputs["", "test"], labels),
+            synthetic=self.synthetic_set(),
+            random=random_images(job.ipc, self.lab, name="separate/random"),
+            whole=real_images(torch.cat(self.lab.real.rows_of_class).to(self.lab.device), self.lab),
+        )
+        return self._rows(named)
 
     def metrics(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
         """Means over networks; those of other architectures under the split `test@NAME`."""
@@ -173,6 +212,10 @@ class _Distillation:
             named |= {(shown, name): value for name, value in mean_metrics(of_networks, labels).items()}
         named |= {("train", name): value for name, value in self.state.numbers.items()}
         named["train", "storage_bytes"] = float(self.synthetic_set().size_bytes)
+        return self._rows(named)
+
+    def _rows(self, named: Mapping[tuple[str, str], float]) -> list[Metric]:
+        """Numbers by split and name, as of now."""
         return [
             Metric(step=self.done, epoch=float(self.done), split=split, name=name, value=value, wall_s=self.train_s)
             for (split, name), value in named.items()

@@ -1,0 +1,129 @@
+"""What is the images', what the augmentation's and what the labels': by hand, and in whole jobs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.sources.digits import Digits
+from workloads.distill.evaluate import Evaluation
+from workloads.distill.job import DistillJob
+from workloads.distill.methods.random import Random
+from workloads.distill.methods.whole import Whole
+from workloads.distill.separation import separated
+from workloads.distill.synthetic_set import SyntheticSet
+from workloads.models.convnet import ConvNet
+from workloads.workload import Context, InterruptedJobError
+
+DATA = Digits(max_train=240, max_test=60)
+EVALUATION = Evaluation(networks=2, epochs=30, batch_size=16, max_steps=60, separate=True)
+
+
+def set_of(shade: float, *, soft: bool = False) -> SyntheticSet:
+    return SyntheticSet(
+        images=torch.full((2, 1, 4, 4), shade),
+        labels=torch.arange(2),
+        soft_labels=torch.full((2, 2), 0.5) if soft else torch.zeros(0, 2),
+        mean=(0.0,),
+        std=(1.0,),
+    )
+
+
+def by_hand(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, float]:
+    """0.5 of the set at 0.1, 0.3 of the one at 0.2, 0.9 of the whole; augmentation gives 0.1, soft labels 0.2."""
+    base = {1: 0.4, 2: 0.2, 3: 0.8}[round(10 * float(synthetic.images[0, 0, 0, 0]))]
+    return {"accuracy": base + 0.1 * bool(evaluation.augment) + 0.2 * bool(len(synthetic.soft_labels))}
+
+
+def test_hard_labels_by_hand() -> None:
+    parts = {"random": set_of(0.2), "whole": set_of(0.3)}
+    found = separated(by_hand, EVALUATION, found={"accuracy": 0.5}, synthetic=set_of(0.1), **parts)
+    assert found == pytest.approx(
+        {
+            ("test@no_augment", "accuracy"): 0.4,
+            ("test@random", "accuracy"): 0.3,
+            ("test@random_no_augment", "accuracy"): 0.2,
+            ("test@whole", "accuracy"): 0.9,
+            ("test", "hlr"): 0.4,
+            ("test", "ior"): 0.2,
+            ("test@no_augment", "ior"): 0.2,
+        }
+    )
+
+
+def test_soft_labels_are_left_out_of_both_comparisons() -> None:
+    parts = {"random": set_of(0.2), "whole": set_of(0.3)}
+    soft = set_of(0.1, soft=True)
+    found = separated(by_hand, EVALUATION, found=by_hand(soft, EVALUATION), synthetic=soft, **parts)
+    assert found["test@hard_labels", "accuracy"] == pytest.approx(0.5)
+    assert found["test@no_augment", "accuracy"] == pytest.approx(0.6)
+    assert (found["test", "hlr"], found["test", "ior"]) == (pytest.approx(0.4), pytest.approx(0.2))
+
+
+def test_random_images_have_no_improvement_and_the_whole_set_has_nothing_to_recover() -> None:
+    one, whole = set_of(0.2), set_of(0.3)
+    as_random = separated(by_hand, EVALUATION, found=by_hand(one, EVALUATION), synthetic=one, random=one, whole=whole)
+    assert as_random["test", "ior"] == as_random["test@no_augment", "ior"] == 0
+    as_whole = separated(by_hand, EVALUATION, found={"accuracy": 0.9}, synthetic=whole, random=one, whole=whole)
+    assert as_whole["test", "hlr"] == pytest.approx(0)
+
+
+def job(evaluation: Evaluation, **fields: object) -> DistillJob:
+    tables: dict[str, object] = {"data": DATA, "method": Random(ipc=2), "model": ConvNet(width=8, depth=2)}
+    return DistillJob(**(tables | {"evaluation": evaluation} | fields))  # type: ignore[arg-type]
+
+
+def metrics_of(made: DistillJob, folder: Path) -> dict[tuple[str, str], float]:
+    (progress,) = made.run(Context(checkpoints=CheckpointFolder(folder)))
+    return {(metric.split, metric.name): metric.value for metric in progress.metrics}
+
+
+def test_a_job_reports_what_separate_jobs_would(tmp_path: Path) -> None:
+    found = metrics_of(job(EVALUATION), tmp_path / "all")
+    without = replace(EVALUATION, separate=False)
+    for split, evaluation, method in (
+        ("test", without, Random(ipc=2)),
+        ("test@no_augment", replace(without, augment=""), Random(ipc=2)),
+        ("test@whole", without, Whole()),
+    ):
+        alone = metrics_of(job(evaluation, method=method), tmp_path / split)
+        assert {name: value for (part, name), value in alone.items() if part == "test"} == {
+            name: value for (part, name), value in found.items() if part == split and name not in ("hlr", "ior")
+        }
+    assert found["test", "hlr"] == found["test@whole", "accuracy"] - found["test", "accuracy"]
+    assert found["test", "ior"] == found["test", "accuracy"] - found["test@random", "accuracy"]
+    assert found["test@whole", "accuracy"] > found["test@random", "accuracy"]
+    assert not any("@" in split for split, _ in metrics_of(job(without), tmp_path / "without"))
+
+
+def test_large_sets_are_trained_for_fewer_epochs() -> None:
+    evaluation = Evaluation(epochs=1000, batch_size=100, max_steps=50)
+    assert evaluation.for_images(20).epochs == 50
+    assert evaluation.for_images(100).epochs == 50
+    assert evaluation.for_images(101).epochs == 25
+    assert evaluation.for_images(100_000).epochs == 1
+    assert replace(evaluation, max_steps=5000).for_images(200).epochs == 1000
+    assert Evaluation(epochs=7).for_images(10**6).epochs == 7
+    rates = [evaluation.for_images(101).rate(epoch) for epoch in (0, 11, 12, 24)]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_job_asked_to_stop_ends_in_the_middle_of_an_evaluation_and_goes_on(tmp_path: Path) -> None:
+    long = job(Evaluation(networks=1, epochs=10**6))
+    context = Context(checkpoints=CheckpointFolder(tmp_path), should_stop=lambda: True)
+    with pytest.raises(InterruptedJobError):
+        list(long.run(context))
+    short = replace(long, evaluation=Evaluation(networks=1, epochs=1))
+    assert list(short.run(Context(checkpoints=CheckpointFolder(tmp_path))))[-1].outcome is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"max_steps": 0}, "max_steps is 0"), ({"separate": True}, "separate is true without max_steps")],
+)
+def test_values_that_cannot_be_are_refused(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Evaluation(**fields)  # type: ignore[arg-type]
