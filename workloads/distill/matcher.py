@@ -12,11 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from workloads.distill import matching
 from workloads.distill.augment import Drawn, Strategy
+from workloads.distill.compiled import compiled
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.formation import decode, decoded_labels
 from workloads.distill.masking import Masking
-from workloads.distill.matching import chunk_of, chunked_gradient, matched, matched_parameters
+from workloads.distill.matching import Ways, chunk_of, matched_parameters
 from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.starting import labels_of, momentum_step, normalised
 
@@ -34,6 +36,7 @@ class Matcher:
     class_step: `sum`: one step by the gradients of all classes; `sequential`: a step of all images after each class, so that
         momentum moves the other classes; `batched`: the same in one step (see `once_for_all`).
     first: the network that a path begins with, by its number.
+    chunk: images per pass on a CPU, of real batches and of the network's training. compile: see `compiled`.
     path_seed: what networks, real images and augmentation are drawn from, instead of the job's seed.
     """
 
@@ -55,6 +58,7 @@ class Matcher:
     training: NetworkTraining
     mask: Masking
     chunk: int
+    compile: bool = False
     first: Callable[[Lab, int], nn.Module]
     path_seed: int | None = None
 
@@ -87,6 +91,12 @@ class _Step:
         seed = self.matcher.path_seed
         return self.lab if seed is None else replace(self.lab, seed=seed)
 
+    @cached_property
+    def ways(self) -> Ways:
+        if not self.matcher.compile:
+            return matching
+        return compiled(self.lab.model, self.lab.real.split.image_shape, self.lab.real.num_classes)
+
     def taken(self, state: DistillState) -> DistillState:
         m = self.matcher
         number, step = divmod(self.iteration, m.steps)
@@ -113,7 +123,7 @@ class _Step:
             leaf = images[rows].detach().requires_grad_()
             seen = self._seen(leaf, subset, masks, drawn[label])
             labels = torch.full((len(seen),), label, device=seen.device)
-            loss, by_seen = matched(network, parameters, seen, labels, wanted[label], by=m.distance)
+            loss, by_seen = self.ways.matched(network, parameters, seen, labels, wanted[label], by=m.distance)
             (gradient[rows],) = torch.autograd.grad(seen, leaf, by_seen)
             total += loss
             if m.class_step == "sequential":
@@ -137,7 +147,7 @@ class _Step:
             images = transform(real.images(rows))
             labels = torch.full((len(images),), label, device=images.device)
             chunk = chunk_of(network, images, m.chunk)
-            wanted.append(chunked_gradient(network, parameters, images, labels, chunk=chunk))
+            wanted.append(self.ways.chunked_gradient(network, parameters, images, labels, chunk=chunk))
         return drawn, wanted
 
     def _seen(self, stored: Tensor, subset: torch.Generator, masks: torch.Generator, drawn: Drawn) -> Tensor:
@@ -161,5 +171,11 @@ class _Step:
             pile = Pile.of(seen, decoded_labels(labels, m.factor), num_classes=real.num_classes)
         draws = self.path.stream("train", self.iteration)
         return m.training.follow(
-            network, position.momentum, pile, draws, strategy=m.network_strategy, chunk=m.chunk
+            network,
+            position.momentum,
+            pile,
+            draws,
+            strategy=m.network_strategy,
+            chunk=m.chunk,
+            ways=self.ways,
         )

@@ -5,10 +5,31 @@ layer. Biases and norms have no part in it.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class Ways(Protocol):
+    """The two functions of this module that take time, as `matched` and `chunked_gradient`; compiled, or this module itself."""
+
+    def matched(
+        self,
+        network: nn.Module,
+        parameters: Sequence[Tensor],
+        images: Tensor,
+        labels: Tensor,
+        wanted: Sequence[Tensor],
+        *,
+        by: str,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def chunked_gradient(
+        self, network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, chunk: int
+    ) -> list[Tensor]: ...
+
 
 EPSILON = 1e-6  # in the cosine's denominator, as published
 

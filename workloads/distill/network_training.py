@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workloads.distill import matching
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import Lab, RealSet
 from workloads.distill.evaluate import cutmix
-from workloads.distill.matching import chunk_of, chunked_gradient
+from workloads.distill.matching import Ways, chunk_of
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, and labels or probabilities."""
@@ -117,6 +118,7 @@ class NetworkTraining:
         *,
         strategy: Strategy,
         chunk: int,
+        ways: Ways = matching,
     ) -> Position:
         """Where one step leads. `network` is trained in place; `momentum` is left as it is."""
         named = dict(network.named_parameters())
@@ -128,7 +130,7 @@ class NetworkTraining:
                 optimizer.state[parameter]["momentum_buffer"] = momentum[name].clone()
         for images, targets in self.batches(pile, draws, strategy):
             pieces = chunk_of(network, images, chunk)
-            gradients = chunked_gradient(network, list(named.values()), images, targets, chunk=pieces)
+            gradients = ways.chunked_gradient(network, list(named.values()), images, targets, chunk=pieces)
             for parameter, gradient in zip(named.values(), gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()

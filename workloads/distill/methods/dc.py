@@ -40,7 +40,8 @@ class DC(Distilled):
     network_lr: float = 0.01
     network_batch: int = 256
     distance: Literal["cosine", "squared", "absolute"] = "cosine"
-    chunk: int = 16  # real images per backward pass on a CPU: changes rounding only
+    chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
+    compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
     augment: str = field(default="")  # transforms shared by the real and the synthetic images of a class
     mask: Masking = Masking()  # on synthetic images while they are matched
 
@@ -108,5 +109,6 @@ class DC(Distilled):
             training=training,
             mask=self.mask,
             chunk=self.chunk,
+            compile=self.compile,
             first=lambda lab, number: lab.network("match", number),
         )

@@ -58,7 +58,8 @@ class IDC(Distilled):
     augment: str = "color_crop_cutout"  # shared by the real and the synthetic images of a class
     network: NetworkTraining = NetworkTraining()
     mask: Masking = Masking()  # on synthetic images while they are matched
-    chunk: int = 16  # real images per backward pass on a CPU: changes rounding only
+    chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
+    compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
     path_seed: int | None = field(
         default=None
     )  # of all that does not depend on the images; by default the job's seed
@@ -133,6 +134,7 @@ class IDC(Distilled):
             training=self.network,
             mask=self.mask,
             chunk=self.chunk,
+            compile=self.compile,
             first=first,
             path_seed=self.path_seed,
         )
