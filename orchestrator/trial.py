@@ -151,7 +151,8 @@ class Trial:
             write_durably(artifact / name, held)
         predictions = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
         if predictions:
-            write_predictions(folder.predictions(self.order.job.key), predictions)
+            path = folder.predictions(self.order.job.key)
+            write_predictions(path, predictions, num_extra=outcome.num_extra)
         data = self.setting.load_data(self.order.job.workload.data)
         manifest = {
             "run_key": self.order.job.key,

@@ -15,14 +15,22 @@ Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
 
 
-def write_predictions(path: Path, splits: Mapping[str, Prediction]) -> None:
-    """Write one file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 each)."""
+NUM_EXTRA_KEY = b"num_extra"
+
+
+def write_predictions(path: Path, splits: Mapping[str, Prediction], *, num_extra: int = 0) -> None:
+    """Write one file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 each).
+
+    num_extra: how many of the last logits are no classes (but "unknown"); the file's metadata says it.
+    """
     widths = {split: logits.shape[1:] for split, (_, _, logits) in splits.items()}
     if len(set(widths.values())) != 1 or any(len(width) != 1 for width in widths.values()):
         raise ValueError(f"logits have shapes (N, *) {widths}; every split must have (N, C) with the same C")
     tables = [_table(split, *prediction) for split, prediction in splits.items()]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), sink, compression="zstd")
+    table = pa.concat_tables(tables).unify_dictionaries()
+    stated = {**table.schema.metadata, NUM_EXTRA_KEY: str(num_extra).encode()}
+    pq.write_table(table.replace_schema_metadata(stated), sink, compression="zstd")
     write_durably(path, memoryview(sink.getvalue()))
 
 
@@ -40,6 +48,11 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     logits_NC = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
     picked = {split: names == split for split in dict.fromkeys(names.tolist())}
     return {split: (row_ids[rows], labels[rows], logits_NC[rows]) for split, rows in picked.items()}
+
+
+def read_num_extra(path: Path) -> int:
+    """How many of the last logits are no classes; none in files that do not say."""
+    return int((pq.read_schema(path).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
 
 
 def _table(

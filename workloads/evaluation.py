@@ -99,6 +99,7 @@ def outcome_of(
         train_flops=training.train_flops,
         train_s=training.train_s,
         peak_memory_bytes=torch.cuda.max_memory_allocated(training.device) if on_gpu else None,
+        num_extra=training.num_extra,
     )
 
 

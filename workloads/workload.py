@@ -60,6 +60,7 @@ class Outcome:
     train_flops: float | None
     train_s: float
     peak_memory_bytes: int | None
+    num_extra: int = 0  # outputs beyond the classes: the last columns of the predictions' logits
     files: Mapping[str, bytes] = field(default_factory=dict)  # of the artifact, by name, beside those above
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reports.predictions import read_predictions, write_predictions
+from reports.predictions import read_num_extra, read_predictions, write_predictions
 
 
 def split(num, num_classes=3, seed=0):
@@ -52,3 +52,14 @@ def test_a_foreign_file_is_refused(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(ValueError, match="schema_version 0"):
         read_predictions(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, 0), ({"num_extra": 1}, 1)])
+def test_the_file_says_how_many_of_its_outputs_are_no_classes(tmp_path, given, found):
+    """A reader that took a softmax over the classes alone would undo what the output for "unknown" says."""
+    path = tmp_path / "p.parquet"
+    write_predictions(path, {"test": split(4)}, **given)
+    assert read_num_extra(path) == found
+    assert pq.read_schema(path).metadata[b"table"] == b"predictions"
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"schema_version": b"1"}), path)
+    assert read_num_extra(path) == 0

@@ -223,6 +223,7 @@ def test_moon_is_judged_on_its_classes_with_what_went_to_unknown_missing(tmp_pat
     progress = run(moon(), tmp_path)
     test = outcome(progress).predictions["test"]
     assert test.logits.shape == (len(test.labels), 11)
+    assert outcome(progress).num_extra == 1
     known = known_probabilities(test.logits, num_extra=1)
     reported = {m.name: m.value for m in progress[-1].metrics if m.split == "test" and m.step == 18}
     assert reported["accuracy"] == float((known.argmax(1) == test.labels).mean())
