@@ -13,9 +13,16 @@ LARGER_IS_BETTER = {
     "aupr_in": True,
     "aupr_out": True,
     "fpr95": False,
+    "hlr": False,
+    "ior": True,
 }
 
-_BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {"nll": (0.0, math.inf), "brier": (0.0, 2.0)}
+_BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
+    "nll": (0.0, math.inf),
+    "brier": (0.0, 2.0),
+    "hlr": (-1.0, 1.0),
+    "ior": (-1.0, 1.0),
+}
 
 METRICS = {
     "accuracy": "Share of samples whose largest logit is that of the label. Fraction in [0, 1].",
@@ -38,6 +45,11 @@ METRICS = {
     "aupr_out": "As aupr_in, with unknown inputs as positives and the least confident first.",
     "fpr95": "Share of unknown inputs accepted at the largest threshold of confidence that accepts at least 95% of "
     "the known ones, ties accepted. Known inputs are the positives.",
+    "hlr": "Hard-label recovery: accuracy of networks trained on the whole training set less that of networks trained on "
+    "this set, both with hard labels and by the same recipe. A difference of fractions, not of percents; smaller is better.",
+    "ior": "Improvement over random: accuracy of networks trained on this set less that of networks trained on as many "
+    "random real images of each class, both with hard labels and by the same recipe. A difference of fractions.",
+    "accuracy_sd": "Standard deviation of accuracy among the networks trained on one set, where there are several.",
 }
 
 TERMS = {

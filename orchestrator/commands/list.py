@@ -14,6 +14,7 @@ from orchestrator.terminal import stdout_console
 from reports.claims.reading import packaged_claims
 from workloads.calibrate.detection import DETECTION_METRICS
 from workloads.calibrate.metrics import ROBUST_METRICS, STANDARD_METRICS
+from workloads.distill.separation import SEPARATION_METRICS
 from workloads.plugins import describe, kinds
 
 
@@ -44,6 +45,8 @@ def _metrics() -> Iterator[Entry]:
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
     for name, summary in ROBUST_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, of the finished network")
+    for name, summary in SEPARATION_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="test, with evaluation.separate")
     for name, summary in DETECTION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="ood: test against unknowns")
 
@@ -67,6 +70,7 @@ def _claims() -> Iterator[Entry]:
 TOPICS = {
     "methods": _methods,
     "data": lambda: _family("data.sources", "data"),
+    "selectors": lambda: _family("data.selectors", "selector"),
     "models": lambda: _family("models", "model"),
     "formats": lambda: _family("deploy.formats", "format"),
     "objectives": lambda: _family("objectives", "objective"),

@@ -170,9 +170,12 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
     ("topic", "some"),
     [
         ("data", "digits"),
+        ("selectors", "k_center"),
+        ("methods", "herding"),
         ("models", "wrn22_2"),
         ("metrics", "nll"),
         ("metrics", "robust_accuracy"),
+        ("metrics", "hlr"),
         ("objectives", "trades"),
         ("specs", "quickstart"),
         ("methods", "rigl"),
