@@ -80,7 +80,7 @@ def test_networks_have_their_published_number_of_parameters(name: str, num_param
         (name, image_shape)
         for name in plugins.names("models")
         for image_shape in (CIFAR, (1, 28, 28), (3, 17, 23), (1, 8, 8))
-        if name != "vgg19" or min(image_shape[1:]) >= 16
+        if min(image_shape[1:]) >= {"vgg19": 16, "vgg11": 28}.get(name, 0)
     ],
 )
 def test_every_network_takes_small_images(name: str, image_shape: tuple[int, int, int]) -> None:
@@ -95,6 +95,16 @@ def test_every_network_takes_small_images(name: str, image_shape: tuple[int, int
 def test_vgg19_refuses_images_that_its_poolings_would_use_up() -> None:
     with pytest.raises(ValueError, match="images of 8x8; they must be 16x16 or more"):
         build("vgg19", image_shape=(1, 8, 8))
+
+
+def test_vgg11_has_eight_convolutions_and_refuses_images_that_its_norm_would_blank() -> None:
+    convolutions = [module for module in build("vgg11").modules() if isinstance(module, nn.Conv2d)]
+    assert [module.out_channels for module in convolutions] == [64, 128, 256, 256, 512, 512, 512, 512]
+    weights = sum(module.weight.numel() for module in convolutions)
+    assert weights == 9 * (3 * 64 + 64 * 128 + 128 * 256 + 256**2 + 256 * 512 + 3 * 512**2)
+    with pytest.raises(ValueError, match="images of 17x23; with instance norm they must be 32x32 or more"):
+        build("vgg11", image_shape=(3, 17, 23))
+    assert build("vgg11", image_shape=(3, 17, 23), norm="batch").eval()(torch.zeros(1, 3, 17, 23)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("name", plugins.names("models"))
