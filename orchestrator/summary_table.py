@@ -10,8 +10,15 @@ from rich.text import Text
 
 from reports.formats import amount, duration, estimate
 
-SHOWN = {"test/accuracy": "accuracy", "test/nll": "nll", "test/ece": "ece"}
-DROPPED_FIRST = ("training", "active", "nll", "ece")  # then settings from the last one on, then names but the method's
+SHOWN = {
+    "test/accuracy": "accuracy",
+    "test/robust_accuracy": "robust",
+    "test/nll": "nll",
+    "test/ece": "ece",
+    "ood/auroc": "auroc",
+    "ood/fpr95": "fpr95",
+}
+DROPPED_FIRST = ("training", "active", "fpr95", "nll", "ece", "auroc", "robust")  # then settings from the last one on, then names but the method's
 KEPT = ("method", "density", "seeds", "accuracy")
 MAX_ROWS = 60
 LONGEST_CELL = 30

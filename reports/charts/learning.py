@@ -1,4 +1,4 @@
-"""Learning curves: one panel per method, one line per density, the dense network behind them."""
+"""Learning curves: one panel per method, one line per density, the dense network behind them; and exploration likewise."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from reports.study import DENSE, Study
 _COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
 _NAMES = ("accuracy", "nll")
 _SPLITS = ("val", "test", "train")
+_EXPLORED = "train/explored"
 
 
 def learning(study: Study) -> list[Figure]:
-    """Figures of accuracy and nll, each on the first of val, test, train that was evaluated repeatedly."""
+    """Figures of accuracy and nll, each on the first of val, test, train that was evaluated repeatedly.
+
+    And of the share of weights explored, where masks moved in some cell.
+    """
     points = {f"{split}/{name}": _points(study, f"{split}/{name}") for name in _NAMES for split in _SPLITS}
     chosen = [
         next((measure for split in _SPLITS if len(points[measure := f"{split}/{name}"])), None)
         for name in _NAMES
     ]
+    explored = _points(study, _EXPLORED)
+    if (explored.groupby("cell")["mean"].transform("max") > explored["mean"]).any():
+        points[_EXPLORED] = explored
+        chosen.append(_EXPLORED)
     return [figure for measure in chosen if measure for figure in _figure(study, measure, points[measure])]
 
 
@@ -52,7 +60,7 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
     return draw(
         plots,
         name=f"learning-{measure.replace('/', '-')}",
-        title=f"Learning curves: {marks.words(measure)}",
+        title="Share of weights ever active" if measure == _EXPLORED else f"Learning curves: {marks.words(measure)}",
         caption=f"Mean over completed seeds, at most {series.MAX_POINTS} points per line. {marks.INTERVAL}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() and not is_dense.all() else legend,
     )
@@ -95,7 +103,7 @@ def _chart(
     band = (
         base.transform_calculate(bottom=above)
         .mark_area(opacity=0.14, clip=True)
-        .encode(y=alt.Y("bottom:Q", title=marks.words(measure)), y2="high:Q")
+        .encode(y=alt.Y("bottom:Q", title=marks.words(measure), scale=scale, axis=axis), y2="high:Q")
     )
     lines = base.mark_line(strokeWidth=1.8, clip=True).encode(y=up)
     reference = alt.Chart(marks.rows(dense, [*_COLUMNS, "cell"])).mark_line(

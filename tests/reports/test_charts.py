@@ -37,8 +37,10 @@ def test_an_axis_of_one_value_has_a_length(value):
 
 
 def study_of(path, measure, *curves):
+    split = "train" if measure == "explored" else "test"
     for seed, values in enumerate(curves):
-        rows = [metric(value, step=10 * step, name=measure) for step, value in enumerate(values, start=1)]
+        points = enumerate(values, start=1)
+        rows = [metric(value, step=10 * step, name=measure, split=split) for step, value in points]
         Store(RunFolder(path)).write(record(f"k{seed}", seed=seed), rows, [])
     return Study.read([path])
 
@@ -76,6 +78,23 @@ def test_a_learning_curve_holds_its_bands(tmp_path):
     for low, high in domains(learning(study)):
         assert low < 0.5005 - half
         assert high > 0.6005 + half
+
+
+def test_every_layer_of_a_learning_curve_has_the_same_axis(tmp_path):
+    """An area without a scale of its own would pull the axis of all down to zero."""
+    study = study_of(tmp_path, "accuracy", (0.95, 0.96), (0.951, 0.961))
+    for figure in learning(study):
+        for panel in figure.panels:
+            scales = [layer["encoding"]["y"].get("scale") for layer in layers(panel)]
+            assert scales[0]
+            assert all(scale == scales[0] for scale in scales)
+
+
+def test_exploration_is_drawn_where_masks_moved(tmp_path):
+    moved = study_of(tmp_path / "moved", "explored", (0.1, 0.3), (0.1, 0.2))
+    still = study_of(tmp_path / "still", "explored", (0.1, 0.1), (0.1, 0.1))
+    assert [figure.title for figure in learning(moved)] == ["Share of weights ever active"]
+    assert learning(still) == []
 
 
 def test_a_logarithmic_curve_is_drawn_where_its_band_falls_below_zero(tmp_path):
