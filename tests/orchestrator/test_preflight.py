@@ -32,6 +32,8 @@ def checked(spec: Spec) -> None:
         ("model", "vgg19", "vgg19 rigl"),
         ("method.keep_dense", ["nowhere"], "keep_dense"),
         ("augment", {"pad": 8, "pad_mode": "reflect"}, "pad is 8"),
+        ("average", {"begin": 0.1}, "masks move at step 2, but average begins after step 1"),
+        ("variants", [{"method": {"name": "cigl", "density": 0.5}, "average": {"begin": 0.9}}], "average is .* the method brings"),
     ],
 )
 def test_what_no_job_could_do_is_refused_before_any_starts(
