@@ -6,6 +6,7 @@ Features are what the classifier of a fresh network sees. With batch norm all cl
 own, so use a network with instance norm or none.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,12 @@ from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.features import features
 from workloads.distill.masking import Masking
+from workloads.distill.matching import chunk_of
 from workloads.distill.starting import Distilled, momentum_step
 
 __all__ = ["DM"]
+
+CHUNK = 16  # real images per pass on a CPU: what its caches hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,9 @@ class DM(Distilled):
     real_batch: int = 256  # real images per class
     lr: float = 1.0  # of the images
     momentum: float = 0.5
-    augment: str = "color_crop_cutout_flip_scale_rotate"  # shared by the real and the synthetic images of a class
+    augment: str = (
+        "color_crop_cutout_flip_scale_rotate"  # shared by the real and the synthetic images of a class
+    )
     mask: Masking = Masking()  # on synthetic images while they are matched
 
     def __post_init__(self) -> None:
@@ -56,23 +62,36 @@ class DM(Distilled):
         total, gradients = torch.zeros((), device=lab.device), []
         for label, mine in enumerate(state.tensors["images"].split(self.ipc)):
             real = lab.real.images(lab.real.draw(label, self.real_batch, draws))
-            loss, gradient = self._of_class(network, mine, real, strategy.draw(draws), masks)
+            loss, gradient = of_class(
+                network, mine, real, strategy.draw(draws), lambda images: self.mask(images, masks)
+            )
             total += loss
             gradients.append(gradient)
         images, velocity = momentum_step(
-            state.tensors["images"], state.tensors["velocity"], torch.cat(gradients), lr=self.lr, momentum=self.momentum
+            state.tensors["images"],
+            state.tensors["velocity"],
+            torch.cat(gradients),
+            lr=self.lr,
+            momentum=self.momentum,
         )
         return DistillState(
             {"images": images, "velocity": velocity}, {"matching_loss": float(total) / lab.real.num_classes}
         )
 
-    def _of_class(
-        self, network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn, masks: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Squared distance of the mean features, and its gradient by the synthetic images."""
-        with torch.no_grad():
-            wanted = features(network, drawn(real)).mean(0)
-        leaf = mine.detach().requires_grad_()
-        loss = (features(network, drawn(self.mask(leaf, masks))).mean(0) - wanted).square().sum()
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        return loss.detach(), gradient
+
+def of_class(
+    network: nn.Module,
+    mine: Tensor,
+    real: Tensor,
+    drawn: Drawn,
+    mask: Callable[[Tensor], Tensor] = lambda images: images,
+) -> tuple[Tensor, Tensor]:
+    """Squared distance of the mean features, and its gradient by the synthetic images; mask: what these pass first."""
+    with torch.no_grad():
+        seen = drawn(real)
+        pieces = seen.split(chunk_of(network, seen, CHUNK))
+        wanted = torch.cat([features(network, piece) for piece in pieces]).mean(0)
+    leaf = mine.detach().requires_grad_()
+    loss = (features(network, drawn(mask(leaf))).mean(0) - wanted).square().sum()
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), gradient

@@ -1,0 +1,308 @@
+"""Time of one step of DC, DSA, DM and IDC at the settings of their papers, part by part, against plain loops.
+
+ConvNet-3 of width 128, ten classes of 3x32x32, 10 images per class, random pixels. The plain loop is written as the papers
+describe it: whole batches, gradients of all parameters, a backward pass into everything that the loss depends on. Before any
+clock runs, image gradients of both are compared in float64. Parts are timed on a share of their work and scaled up: one class
+of ten, a few batches of the network's training. A ratio compares neighbours of one round; rounds alternate, and medians are
+of process time on one thread, which other work on the machine disturbs less than wall time.
+
+Run: python tests/benchmarks/distillation.py [--compile] [METHOD ...]. One JSON object a line. Compilation is not in the times.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workloads.distill import matching
+from workloads.distill.augment import Drawn, Strategy
+from workloads.distill.compiled import compiled
+from workloads.distill.evaluate import cutmix
+from workloads.distill.features import features
+from workloads.distill.formation import decode
+from workloads.distill.methods.dm import of_class
+from workloads.distill.network_training import NetworkTraining, Pile, Position
+from workloads.models.convnet import ConvNet
+
+ROUNDS, CLASSES, IPC = 5, 10, 10
+SHAPE = (3, 32, 32)
+DSA = "color_crop_cutout_flip_scale_rotate"
+Part = Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a paper says, and how much of the training is timed: `rows` out of `training.rows`."""
+
+    real_batch: int
+    factor: int
+    distance: str
+    classifier: bool
+    strategy: Strategy
+    training: NetworkTraining
+    rows: int
+
+    @property
+    def network_strategy(self) -> Strategy:
+        """Of the network's training."""
+        return Strategy.of(self.training.augment, always=self.strategy.always)
+
+
+def by_synthetic(augment: str) -> NetworkTraining:
+    """50 epochs on 100 images."""
+    fields: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "cutmix": 0.0, "augment": augment}
+    return NetworkTraining(on="synthetic", rows=50 * CLASSES * IPC, batch_size=256, **fields)
+
+
+ALWAYS = ("flip", "color", "cutout")
+SETTINGS = {
+    "dc": Setting(real_batch=256, factor=1, distance="cosine", classifier=True, strategy=Strategy(),
+                  training=by_synthetic(""), rows=200),
+    "dsa": Setting(real_batch=256, factor=1, distance="cosine", classifier=True, strategy=Strategy.of(DSA),
+                   training=by_synthetic(DSA), rows=200),
+    "idc": Setting(real_batch=64, factor=2, distance="squared", classifier=False,
+                   strategy=Strategy.of("color_crop_cutout", always=ALWAYS), training=NetworkTraining(), rows=256),
+}  # fmt: skip
+
+
+def network_of(width: int, dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(0)
+    return ConvNet(width=width).build(image_shape=SHAPE, num_classes=CLASSES).to(dtype)
+
+
+def draws(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """The loop of the papers."""
+
+    setting: Setting
+    network: nn.Module
+
+    def real(self, images: Tensor, drawn: Drawn) -> list[Tensor]:
+        """Of one class, whole batch, all parameters."""
+        loss = functional.cross_entropy(
+            self.network(drawn(images)), torch.zeros(len(images), dtype=torch.long)
+        )
+        return [gradient.detach() for gradient in torch.autograd.grad(loss, list(self.network.parameters()))]
+
+    def synthetic(self, stored: Tensor, drawn: Drawn, wanted: list[Tensor]) -> Tensor:
+        """Gradient by the images of one class, from a backward pass that also fills those of the network."""
+        leaf = stored.detach().requires_grad_()
+        images = drawn(decode(leaf, self.setting.factor))
+        loss = functional.cross_entropy(self.network(images), torch.zeros(len(images), dtype=torch.long))
+        found = torch.autograd.grad(loss, list(self.network.parameters()), create_graph=True)
+        least = 2 if self.setting.classifier else 3
+        pairs = [(f, w) for f, w in zip(found, wanted, strict=True) if f.ndim >= least]
+        distance = torch.stack([self._distance(f, w) for f, w in pairs]).sum()
+        distance.backward()
+        distance.item()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    def _distance(self, found: Tensor, wanted: Tensor) -> Tensor:
+        if self.setting.distance == "squared":
+            return ((found - wanted) ** 2).sum()
+        a, b = found.flatten(1), wanted.flatten(1)
+        return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+
+    def training(self, pile: Pile) -> None:
+        """`rows` of them, in whole batches."""
+        of, generator = self.setting.training, draws(3)
+        optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=of.lr, momentum=of.momentum, weight_decay=of.weight_decay
+        )
+        for rows in _orders(pile.num_images, self.setting.rows, of.batch_size, generator):
+            images, labels = pile.batch(rows)
+            images = self.setting.network_strategy.draw(generator, num=len(images))(images)
+            targets = functional.one_hot(labels, CLASSES).to(images.dtype)
+            if of.cutmix and float(torch.rand((), generator=generator)) < of.cutmix:
+                images, targets = cutmix(images, targets, generator)
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(self.network(images), targets)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+
+def _orders(num: int, rows: int, size: int, generator: torch.Generator) -> list[Tensor]:
+    batches: list[Tensor] = []
+    while rows > 0:
+        order = torch.randperm(num, generator=generator)[:rows]
+        batches += order.split(size)
+        rows -= len(order)
+    return batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ours:
+    """What the methods call."""
+
+    setting: Setting
+    network: nn.Module
+    ways: matching.Ways
+    chunk: int = 16
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return matching.matched_parameters(self.network, classifier=self.setting.classifier)
+
+    def real(self, images: Tensor, drawn: Drawn) -> list[Tensor]:
+        """Of one class."""
+        labels = torch.zeros(len(images), dtype=torch.long)
+        return self.ways.chunked_gradient(
+            self.network, self.parameters, drawn(images), labels, chunk=self.chunk
+        )
+
+    def synthetic(self, stored: Tensor, drawn: Drawn, wanted: list[Tensor]) -> Tensor:
+        """Gradient by the images of one class."""
+        leaf = stored.detach().requires_grad_()
+        seen = drawn(decode(leaf, self.setting.factor))
+        labels = torch.zeros(len(seen), dtype=torch.long)
+        _, by_seen = self.ways.matched(
+            self.network, self.parameters, seen, labels, wanted, by=self.setting.distance
+        )
+        (gradient,) = torch.autograd.grad(seen, leaf, by_seen)
+        return gradient
+
+    def training(self, pile: Pile) -> None:
+        """`rows` of them."""
+        training = NetworkTraining(**{**vars(self.setting.training), "rows": self.setting.rows})
+        start = Position.start(self.network)
+        training.follow(
+            self.network,
+            start.momentum,
+            pile,
+            draws(3),
+            strategy=self.setting.network_strategy,
+            chunk=self.chunk,
+            ways=self.ways,
+        )
+
+
+def batch(num: int, dtype: torch.dtype, seed: int) -> Tensor:
+    return torch.randn((num, *SHAPE), generator=draws(seed), dtype=dtype)
+
+
+def largest_difference(setting: Setting, ways: matching.Ways) -> float:
+    """Of image gradients in float64 on a narrow network, relative to the largest entry."""
+    network = network_of(8, torch.float64)
+    drawn, real, mine = (
+        setting.strategy.draw(draws(2)),
+        batch(40, torch.float64, 0),
+        batch(IPC, torch.float64, 1),
+    )
+    found = []
+    for kind in (Plain(setting=setting, network=network), Ours(setting=setting, network=network, ways=ways)):
+        found.append(kind.synthetic(mine, drawn, kind.real(real, drawn)))
+    return float((found[0] - found[1]).abs().max() / found[0].abs().max())
+
+
+def seconds(part: Part) -> tuple[float, float]:
+    """Process and wall."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    part()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def of_gradient_matching(
+    setting: Setting, ways: matching.Ways
+) -> tuple[Mapping[str, Mapping[str, Part]], dict[str, float]]:
+    """Parts by name, plain and ours; and what each counts for in one step of the images."""
+    network = network_of(128, torch.float32)
+    real, mine = batch(setting.real_batch, torch.float32, 0), batch(IPC, torch.float32, 1)
+    drawn, on = setting.strategy.draw(draws(2)), setting.training.on
+    num = CLASSES * IPC if on == "synthetic" else 1000
+    pile = Pile.of(batch(num, torch.float32, 4), torch.arange(num) % CLASSES, num_classes=CLASSES)
+    kinds = {
+        "plain": Plain(setting=setting, network=network),
+        "ours": Ours(setting=setting, network=network, ways=ways),
+    }
+    parts = {}
+    for name, kind in kinds.items():
+        parts[name] = {
+            "real": partial(kind.real, real, drawn),
+            "synthetic": partial(kind.synthetic, mine, drawn, kind.real(real, drawn)),
+            "training": partial(kind.training, pile),
+        }
+    return parts, {"real": CLASSES, "synthetic": CLASSES, "training": setting.training.rows / setting.rows}
+
+
+def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn) -> Tensor:
+    """Whole batches, with a graph of the network's parameters on both sides."""
+    leaf = mine.detach().requires_grad_()
+    wanted = features(network, drawn(real)).detach().mean(0)
+    loss = ((features(network, drawn(leaf)).mean(0) - wanted) ** 2).sum()
+    loss.backward()
+    loss.item()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def of_dm() -> tuple[Mapping[str, Mapping[str, Part]], dict[str, float], float]:
+    """One part: a class."""
+    drawn = Strategy.of(DSA).draw(draws(2))
+    narrow = (network_of(8, torch.float64), batch(IPC, torch.float64, 1), batch(256, torch.float64, 0), drawn)
+    plain, ours = plain_dm(*narrow), of_class(*narrow)[1]
+    wide = (network_of(128, torch.float32), batch(IPC, torch.float32, 1), batch(256, torch.float32, 0), drawn)
+    parts = {"plain": {"class": partial(plain_dm, *wide)}, "ours": {"class": partial(of_class, *wide)}}
+    return parts, {"class": CLASSES}, float((plain - ours).abs().max() / plain.abs().max())
+
+
+def measured(parts: Mapping[str, Mapping[str, Part]], counts: Mapping[str, float]) -> dict[str, Any]:
+    """Medians of process seconds per step by part, and ratios plain / ours."""
+    for part in counts:
+        for kind in ("plain", "ours"):
+            parts[kind][part]()
+    rounds = [
+        {part: {kind: seconds(parts[kind][part]) for kind in ("plain", "ours")} for part in counts}
+        for _ in range(ROUNDS)
+    ]
+
+    def total(of: Mapping[str, Any], kind: str, clock: int) -> float:
+        return sum(counts[part] * of[part][kind][clock] for part in counts)
+
+    def median(numbers: list[float]) -> float:
+        return round(statistics.median(numbers), 2)
+
+    return {
+        "plain_s": {part: median([counts[part] * r[part]["plain"][0] for r in rounds]) for part in counts},
+        "ours_s": {part: median([counts[part] * r[part]["ours"][0] for r in rounds]) for part in counts},
+        "ratio": {
+            part: median([r[part]["plain"][0] / r[part]["ours"][0] for r in rounds]) for part in counts
+        },
+        "ratio_of_step": median([total(r, "plain", 0) / total(r, "ours", 0) for r in rounds]),
+        "ratio_of_step_wall": median([total(r, "plain", 1) / total(r, "ours", 1) for r in rounds]),
+    }
+
+
+def main() -> None:
+    """Every method."""
+    torch.set_num_threads(1)
+    ways: matching.Ways = matching
+    if "--compile" in sys.argv:
+        ways = compiled(ConvNet(), SHAPE, CLASSES)
+    names = [name for name in sys.argv[1:] if name != "--compile"] or [*SETTINGS, "dm"]
+    for name in names:
+        if name == "dm":
+            parts, counts, difference = of_dm()
+        else:
+            parts, counts = of_gradient_matching(SETTINGS[name], ways)
+            difference = largest_difference(SETTINGS[name], matching)
+        about = {"method": name, "load": round(os.getloadavg()[0], 1), "float64_difference": difference}
+        print(json.dumps(about | measured(parts, counts)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
