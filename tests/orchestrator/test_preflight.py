@@ -33,7 +33,11 @@ def checked(spec: Spec) -> None:
         ("method.keep_dense", ["nowhere"], "keep_dense"),
         ("augment", {"pad": 8, "pad_mode": "reflect"}, "pad is 8"),
         ("average", {"begin": 0.1}, "masks move at step 2, but average begins after step 1"),
-        ("variants", [{"method": {"name": "cigl", "density": 0.5}, "average": {"begin": 0.9}}], "average is .* the method brings"),
+        (
+            "variants",
+            [{"method": {"name": "cigl", "density": 0.5}, "average": {"begin": 0.9}}],
+            "average is .* method brings",
+        ),
     ],
 )
 def test_what_no_job_could_do_is_refused_before_any_starts(
@@ -55,8 +59,14 @@ def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.
 @pytest.mark.parametrize(
     ("unknowns", "message"),
     [
-        (["noise", {"name": "digits", "max_train": 200, "max_test": 50}], r"unknowns\[1\]: is the data trained on"),
-        (["noise", {"name": "digits", "split_seed": 4}], r"unknowns\[1\]: is known: 50 of its \d+ test images"),
+        (
+            ["noise", {"name": "digits", "max_train": 200, "max_test": 50}],
+            r"unknowns\[1\]: is the data trained on",
+        ),
+        (
+            ["noise", {"name": "digits", "split_seed": 4}],
+            r"unknowns\[1\]: is known: 50 of its \d+ test images",
+        ),
         (["noise", "noise"], r"unknowns\[1\]: is in the list before"),
         ([{"name": "noise", "shape": [2, 8, 8]}], r"unknowns\[0\]: has images of 2 channels"),
         (["noise", "nois"], r"unknowns\[1\].name: is unknown: 'nois' is none of .* did you mean noise"),
@@ -68,7 +78,9 @@ def test_unknown_sets_that_cannot_be_are_refused_by_their_place(unknowns: list[o
     assert len(caught.value.problems) == 1
 
 
-def test_an_unknown_set_that_is_not_there_is_named_by_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_set_that_is_not_there_is_named_by_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path))
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path))
     with pytest.raises(UsageError, match=r"^unknowns\[1\]: MNIST/raw"):
@@ -76,7 +88,9 @@ def test_an_unknown_set_that_is_not_there_is_named_by_its_place(monkeypatch: pyt
 
 
 def test_every_data_set_is_read_once() -> None:
-    spec = load_spec({**TABLES, "seeds": 3, "grid": {"unknowns": [[], ["noise"], [{"name": "noise"}, "digits"]]}})
+    spec = load_spec(
+        {**TABLES, "seeds": 3, "grid": {"unknowns": [[], ["noise"], [{"name": "noise"}, "digits"]]}}
+    )
     assert len(spec.jobs) == 9
     assert sorted(data.name for data in load_data(spec.jobs).values()) == ["digits", "digits", "noise"]
 
