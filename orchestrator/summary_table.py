@@ -18,7 +18,8 @@ SHOWN = {
     "ood/auroc": "auroc",
     "ood/fpr95": "fpr95",
 }
-DROPPED_FIRST = ("training", "active", "fpr95", "nll", "ece", "auroc", "robust")  # then settings from the last one on, then names but the method's
+# Then settings from the last one on, then names but the method's.
+DROPPED_FIRST = ("training", "active", "fpr95", "nll", "ece", "auroc", "robust")
 KEPT = ("method", "density", "seeds", "accuracy")
 MAX_ROWS = 60
 LONGEST_CELL = 30

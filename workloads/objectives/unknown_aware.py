@@ -1,6 +1,6 @@
 """Cross-entropy with one output more, for "unknown", that wrong samples may move their probability to (MOON's loss).
 
-Reference: Lei et al. 2024, Embracing the Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
+Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 
 Rebuilt from the released code; the paper's text was not at hand. "Unknown" is never a label. With p the softmax over
 all K + 1 outputs, h = -log p[label] and u = p[unknown], a sample weighs 1 where the largest of all outputs is its label's,

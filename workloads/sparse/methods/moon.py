@@ -1,6 +1,6 @@
 """Sparse training with an output for "unknown", a loss that uses it, and the mean of the last fifth as the result.
 
-Reference: Lei et al. 2024, Embracing the Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
+Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 
 Rebuilt from the released code; the paper's text was not at hand. The loss is `objectives.unknown_aware`, whose table is
 `loss` here. Confidence is the largest probability over the known classes, not scaled up: what goes to "unknown" is missing
