@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SIZE = 2
-PATIENCE_S = 120.0  # for an answer; a case takes a second or two, on a busy machine the first a quarter of a minute
+PATIENCE_S = 120.0  # for an answer; a case takes a second or two, the first one more
 PRELOADED = ["torch._dynamo", "torch.distributed", "workloads.loop", "workloads.data.sources.digits"]
 
 
