@@ -43,6 +43,10 @@ class RunFolder:
         """The final network's logits."""
         return self.artifact(run_key) / "predictions.parquet"
 
+    def picture(self, run_key: str) -> Path:
+        """The images of a synthetic set, where the run made one."""
+        return self.artifact(run_key) / "synthetic_set.png"
+
     def checkpoints(self, run_key: str) -> Path:
         """The folder of one run's checkpoints."""
         return self.artifact(run_key) / "checkpoints"

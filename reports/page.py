@@ -18,6 +18,7 @@ from reports.charts.learning import learning
 from reports.charts.reliability import reliability
 from reports.claims.section import claims_section
 from reports.durable import write_durably
+from reports.gallery import gallery
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.study import Study
@@ -65,6 +66,7 @@ def render(study: Study) -> str:
         failures=tables.failures(study)[: tables.MAX_FAILURES],
         claims=claims_section(study),
         figures=drawn,
+        gallery=gallery(study),
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
         terms=glossary.terms(study.measures),

@@ -70,6 +70,7 @@ def test_the_page_is_one_file_that_names_no_other(page):
     assert "url(http" not in own
     assert "@import" not in own
     assert "default-src 'none'" in text
+    assert 'id="images"' not in text  # no run of this study left a picture
 
 
 def test_the_summary_is_readable_without_scripts(page):

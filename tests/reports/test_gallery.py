@@ -1,0 +1,98 @@
+"""Pictures of synthetic sets on the page: which, how large, and that nothing of theirs or their labels breaks it."""
+
+import base64
+import hashlib
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_study import metric, record
+from PIL import Image
+
+from reports.gallery import MAX_BYTES, MAX_PICTURES, gallery
+from reports.layout import RunFolder
+from reports.page import write_page
+from reports.records import Status
+from reports.store import Store
+from reports.study import Study
+
+HOSTILE = '"><img src=x onerror=alert(1)>'
+
+
+def png(width: int, height: int, *, channels: int = 3, seed: int = 0) -> bytes:
+    """Random pixels, which no compression makes smaller."""
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, format="PNG")
+    return written.getvalue()
+
+
+def write_run(folder: Path, method: str, seed: int, picture: bytes | None, status: Status = Status.COMPLETED) -> None:
+    key = hashlib.sha256(f"{method} {seed}".encode()).hexdigest()[:12]
+    spec = {"kind": "distill", "seed": seed, "data": {"name": "digits"}, "method": {"name": method}}
+    run = record(key, kind="distill", seed=seed, method=method, density=None, ipc=1, status=status, spec_json=json.dumps(spec))
+    Store(RunFolder(folder)).write(run, [metric(0.5)], [])
+    if picture is not None:
+        path = RunFolder(folder).picture(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+
+
+def pixels(uri: str) -> np.ndarray:
+    head, _, text = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text, validate=True))))
+
+
+def test_each_setting_shows_the_picture_of_its_first_completed_seed(tmp_path: Path) -> None:
+    for seed in (3, 1, 2):
+        write_run(tmp_path, "dm", seed, png(20, 10, seed=seed), Status.FAILED if seed == 1 else Status.COMPLETED)
+    write_run(tmp_path, "random", 0, png(8, 80, channels=1))
+    write_run(tmp_path, "whole", 0, None)
+    found = gallery(Study.read([tmp_path]))
+    assert [(picture.label, picture.seed) for picture in found.pictures] == [("dm", 2), ("random", 0)]
+    np.testing.assert_array_equal(pixels(found.pictures[0].uri), np.asarray(Image.open(io.BytesIO(png(20, 10, seed=2)))))
+    assert (found.pictures[0].width, found.pictures[0].height) == (180, 90)  # nine times as large
+    assert pixels(found.pictures[1].uri).shape == (80, 8)
+
+
+def test_a_shrunk_picture_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    stripes = np.tile(np.array([[0, 200]], dtype=np.uint8), (10, 1000))
+    Image.fromarray(stripes).save(content, format="PNG")
+    write_run(tmp_path, "dm", 0, content.getvalue())
+    (picture,) = gallery(Study.read([tmp_path])).pictures
+    shown = pixels(picture.uri)
+    assert shown.shape == (5, 1000)
+    assert (shown == 100).all()
+
+
+def test_many_large_pictures_leave_the_page_below_three_megabytes_and_their_labels_cannot_break_it(tmp_path: Path) -> None:
+    content = png(1600, 320)
+    write_run(tmp_path, HOSTILE, 0, content)
+    for number in range(MAX_PICTURES + 2):
+        write_run(tmp_path, f"method{number:02}", 0, content)
+    found = gallery(Study.read([tmp_path]))
+    assert len(found.pictures) == MAX_PICTURES
+    assert found.num_left_out == 3
+    assert sum(len(picture.uri) for picture in found.pictures) <= MAX_BYTES
+    text = write_page([tmp_path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(text.encode()) < 3_000_000
+    assert text.count('<img src="data:image/png;base64,') == MAX_PICTURES
+    assert "3 more settings left images" in text
+    assert 'href="#images"' in text
+    assert "<img src=x" not in text
+
+
+def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_run(tmp_path, "dm", 0, png(8, 8)[:40])
+    write_run(tmp_path, "dc", 0, b"GIF89a no picture")
+    write_run(tmp_path, "random", 0, png(8, 8))
+    with caplog.at_level(logging.WARNING):
+        found = gallery(Study.read([tmp_path]))
+    assert [picture.label for picture in found.pictures] == ["random"]
+    assert "the picture of dm is left out" in caplog.text
