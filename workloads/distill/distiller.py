@@ -57,6 +57,7 @@ class Lab:
     real: RealSet
     model: ModelBuilder
     seed: int
+    data: str = ""  # fingerprint of the data set; empty: unknown, so that nothing made of it is shared with other jobs
 
     @property
     def device(self) -> torch.device:

@@ -70,7 +70,7 @@ class DistillJob:
         splits = _splits(data, context.device)
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
         should_stop = Rarely(context.should_stop)
-        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed), should_stop)
+        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed, data=data.fingerprint), should_stop)
         saved = context.checkpoints.load(context.device)
         if saved is not None:
             going.restore(saved, data=data.fingerprint)

@@ -4,7 +4,7 @@ This is what DC, DSA, IDC and Acc-DD have in common, with the switches in which 
 images and the training of the network that follows it; the network and its momentum are in the state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -20,6 +20,7 @@ from workloads.distill.formation import decode, decoded_labels
 from workloads.distill.masking import Masking
 from workloads.distill.matching import Ways, chunk_of, matched_parameters
 from workloads.distill.network_training import NetworkTraining, Pile, Position
+from workloads.distill.path_cache import PathCache
 from workloads.distill.starting import labels_of, momentum_step, normalised
 
 Gradients = list[Tensor]
@@ -35,9 +36,10 @@ class Matcher:
         else they are normalised, and free.
     class_step: `sum`: one step by the gradients of all classes; `sequential`: a step of all images after each class, so that
         momentum moves the other classes; `batched`: the same in one step (see `once_for_all`).
-    first: the network that a path begins with, by its number.
+    first: the network that a path begins with, by its number; about_first: all that it depends on, beside data, model and seed.
     chunk: images per pass on a CPU, of real batches and of the network's training. compile: see `compiled`.
     path_seed: what networks, real images and augmentation are drawn from, instead of the job's seed.
+    share_bytes: space on disk for what can be shared with other jobs, see `PathCache`; 0: nothing is shared.
     """
 
     ipc: int
@@ -60,7 +62,9 @@ class Matcher:
     chunk: int
     compile: bool = False
     first: Callable[[Lab, int], nn.Module]
+    about_first: str = ""
     path_seed: int | None = None
+    share_bytes: int = 0
 
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """The step of this number, counted over all networks."""
@@ -97,6 +101,24 @@ class _Step:
             return matching
         return compiled(self.lab.model, self.lab.real.split.image_shape, self.lab.real.num_classes)
 
+    @cached_property
+    def shared(self) -> PathCache | None:
+        m = self.matcher
+        if not m.share_bytes or not self.lab.data or m.training.on == "synthetic":
+            return None
+        settings = (
+            m.steps,
+            m.real_batch,
+            m.classifier,
+            m.strategy,
+            m.network_strategy,
+            m.training,
+            m.chunk,
+            m.compile,
+        )
+        about = (self.lab.data, self.lab.model, self.path.seed, settings, m.about_first)
+        return PathCache.of(about=repr(about), device=self.lab.device, limit_bytes=m.share_bytes)
+
     def taken(self, state: DistillState) -> DistillState:
         m = self.matcher
         number, step = divmod(self.iteration, m.steps)
@@ -104,18 +126,32 @@ class _Step:
         if step == 0 and m.pixels:
             images = images.clamp(0, 1)
         position = Position.of(state.tensors) if step else Position.start(m.first(self.path, number))
-        network = position.network(self.lab)
-        images, velocity, loss = self._images(network, images, velocity)
-        tensors = {"images": images, "velocity": velocity}
-        if step < m.steps - 1:
-            tensors |= self._trained(network, position, images).tensors
+        network, last = position.network(self.lab), step == m.steps - 1
+        parameters = matched_parameters(network, classifier=m.classifier)
+        kept = self.shared.get(self.iteration, self.lab.device) if self.shared else None
+        drawn, real_rows = self._draws()
+        wanted = self._real(network, parameters, drawn, real_rows) if kept is None else _unpacked(kept)
+        images, velocity, loss = self._images(network, parameters, images, velocity, drawn, wanted)
+        if kept is not None:
+            after = Position.of(kept).tensors
+        else:
+            after = {} if last else self._trained(network, position, images).tensors
+            if self.shared:
+                self.shared.put(self.iteration, {**_packed(wanted), **after})
+        tensors = {"images": images, "velocity": velocity, **after}
         return DistillState(tensors, {"matching_loss": float(loss) / self.lab.real.num_classes})
 
-    def _images(self, network: nn.Module, images: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _images(
+        self,
+        network: nn.Module,
+        parameters: Sequence[Tensor],
+        images: Tensor,
+        velocity: Tensor,
+        drawn: Sequence[Drawn],
+        wanted: Sequence[Gradients],
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Moved, with the sum of losses over classes."""
         m, num_classes = self.matcher, self.lab.real.num_classes
-        parameters = matched_parameters(network, classifier=m.classifier)
-        drawn, wanted = self._real(network, parameters)
         subset, masks = (self.lab.stream(name, self.iteration) for name in ("subset", "mask"))
         total, gradient = torch.zeros((), device=images.device), torch.zeros_like(images)
         for label in range(num_classes):
@@ -136,19 +172,25 @@ class _Step:
         )
         return *momentum_step(images, velocity, gradient, lr=rate, momentum=kept), total
 
-    def _real(self, network: nn.Module, parameters: Sequence[Tensor]) -> tuple[list[Drawn], list[Gradients]]:
-        """Transforms of each class, and the gradients on its real images that have passed them."""
-        m, real, draws = self.matcher, self.lab.real, self.path.stream("real", self.iteration)
-        picked, drawn, wanted = [], [], []
-        for label in range(real.num_classes):
-            picked.append(real.draw(label, m.real_batch, draws))
-            drawn.append(m.strategy.draw(draws))
-        for label, (rows, transform) in enumerate(zip(picked, drawn, strict=True)):
-            images = transform(real.images(rows))
+    def _draws(self) -> tuple[list[Drawn], list[Tensor]]:
+        """Transform and real rows of each class."""
+        draws, drawn, rows = self.path.stream("real", self.iteration), [], []
+        for label in range(self.lab.real.num_classes):
+            rows.append(self.lab.real.draw(label, self.matcher.real_batch, draws))
+            drawn.append(self.matcher.strategy.draw(draws))
+        return drawn, rows
+
+    def _real(
+        self, network: nn.Module, parameters: Sequence[Tensor], drawn: Sequence[Drawn], rows: Sequence[Tensor]
+    ) -> list[Gradients]:
+        """Of each class, on its real images."""
+        wanted = []
+        for label, (transform, of_class) in enumerate(zip(drawn, rows, strict=True)):
+            images = transform(self.lab.real.images(of_class))
             labels = torch.full((len(images),), label, device=images.device)
-            chunk = chunk_of(network, images, m.chunk)
+            chunk = chunk_of(network, images, self.matcher.chunk)
             wanted.append(self.ways.chunked_gradient(network, parameters, images, labels, chunk=chunk))
-        return drawn, wanted
+        return wanted
 
     def _seen(self, stored: Tensor, subset: torch.Generator, masks: torch.Generator, drawn: Drawn) -> Tensor:
         """Images of one class as the network sees them."""
@@ -179,3 +221,22 @@ class _Step:
             chunk=m.chunk,
             ways=self.ways,
         )
+
+
+REAL = "real/"  # what the names of real gradients start with: class, then layer
+
+
+def _packed(gradients: Sequence[Gradients]) -> dict[str, Tensor]:
+    return {
+        f"{REAL}{label}/{i}": g for label, of_class in enumerate(gradients) for i, g in enumerate(of_class)
+    }
+
+
+def _unpacked(tensors: Mapping[str, Tensor]) -> list[Gradients]:
+    places = sorted(
+        tuple(map(int, name.removeprefix(REAL).split("/"))) for name in tensors if name.startswith(REAL)
+    )
+    found: list[Gradients] = [[] for _ in range(places[-1][0] + 1)]
+    for label, i in places:
+        found[label].append(tensors[f"{REAL}{label}/{i}"])
+    return found

@@ -60,7 +60,8 @@ class AccDD(IDC):
         if iteration < self._pool_iterations:
             return self._pretrained(state, iteration, lab)
         pool = {name: tensor for name, tensor in state.tensors.items() if name.startswith("pool/")}
-        matcher = self.matcher(partial(self.first_network, pool))
+        about = repr((self.pool, self.pretrain_epochs, self.perturbation))
+        matcher = self.matcher(partial(self.first_network, pool), about_first=about)
         moved = matcher.iterate(state, iteration - self._pool_iterations, lab)
         return DistillState({**moved.tensors, **pool}, moved.numbers)
 

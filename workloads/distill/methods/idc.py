@@ -27,6 +27,7 @@ from workloads.distill.matching import DISTANCES
 from workloads.distill.network_training import NetworkTraining
 from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
 from workloads.distill.synthetic_set import SyntheticSet
+from workloads.recipe import NOT_IDENTITY
 
 __all__ = ["IDC"]
 
@@ -60,15 +61,18 @@ class IDC(Distilled):
     mask: Masking = Masking()  # on synthetic images while they are matched
     chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
     compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
-    path_seed: int | None = field(
-        default=None
-    )  # of all that does not depend on the images; by default the job's seed
+    path_seed: int | None = None  # of all that does not depend on the images; by default the job's seed
+    share_mb: int = field(
+        default=0, metadata=NOT_IDENTITY
+    )  # on disk, for steps of networks that jobs share; 0: none
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("factor", "iterations", "steps", "real_batch", "synthetic_batch", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.share_mb < 0:
+            raise ValueError(f"share_mb is {self.share_mb}; it must be 0 or more megabytes")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         if not 0 <= self.momentum < 1:
@@ -115,8 +119,8 @@ class IDC(Distilled):
             factor=self.factor,
         )
 
-    def matcher(self, first: Callable[[Lab, int], nn.Module]) -> Matcher:
-        """first: the network that a path begins with, by its number."""
+    def matcher(self, first: Callable[[Lab, int], nn.Module], about_first: str = "") -> Matcher:
+        """first: the network that a path begins with, by its number; about_first: what it depends on."""
         return Matcher(
             ipc=self.ipc,
             factor=self.factor,
@@ -136,7 +140,9 @@ class IDC(Distilled):
             chunk=self.chunk,
             compile=self.compile,
             first=first,
+            about_first=about_first,
             path_seed=self.path_seed,
+            share_bytes=self.share_mb * 10**6,
         )
 
     def _starting(self, lab: Lab) -> Tensor:
