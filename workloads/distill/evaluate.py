@@ -28,7 +28,8 @@ class Evaluation:
     networks: of each architecture, every one initialised and trained with draws of its own.
     architectures: others than the job's `model`, for how well the set serves them.
     augment: names of transforms joined by underscores (color, crop, cutout, flip, scale, rotate), one drawn per batch with
-        parameters per image; empty for none. cutmix: share of batches that are mixed by CutMix.
+        parameters per image; empty for none. always: those of them that every batch passes, beside one of the others:
+        flip_color_cutout in IDC and Acc-DD. cutmix: share of batches that are mixed by CutMix.
     milestones: shares of the epochs after which the rate is multiplied by `decay`.
     max_steps: of one network; a set so large that its epochs have more is trained for fewer epochs.
     separate: whether to tell the worth of the images from that of augmentation and labels, at the end; see
@@ -46,6 +47,7 @@ class Evaluation:
     decay: float = 0.1
     augment: str = "color_crop_cutout_flip_scale_rotate"
     cutmix: float = 0.0
+    always: str = field(default="", metadata=NEUTRAL_BY_DEFAULT)
     max_steps: int | None = field(default=None, metadata=NEUTRAL_BY_DEFAULT)
     separate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
 
@@ -65,10 +67,16 @@ class Evaluation:
             raise ValueError(f"max_steps is {self.max_steps}; it must be 1 or more")
         if self.separate and self.max_steps is None:
             raise ValueError("separate is true without max_steps; networks of the whole set must end, so give some thousands")
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        for name in ("augment", "always"):
+            try:
+                Strategy.of(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; {error}") from error
+
+    @property
+    def strategy(self) -> Strategy:
+        """What batches pass."""
+        return Strategy.of(self.augment, always=Strategy.of(self.always).names)
 
     def for_images(self, num: int) -> "Evaluation":
         """Of a set of so many training images: with as many epochs as there is time for, one at least."""
@@ -106,7 +114,7 @@ def trained(
         weight_decay=evaluation.weight_decay,
         fused=True,
     )
-    strategy = Strategy.of(evaluation.augment)
+    strategy = evaluation.strategy
     for epoch in range(evaluation.epochs):
         between_epochs()
         draws = stream(seed, name, epoch)
