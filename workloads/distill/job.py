@@ -70,27 +70,36 @@ class DistillJob:
         splits = _splits(data, context.device)
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
         should_stop = Rarely(context.should_stop)
-        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed, data=data.fingerprint), should_stop)
+
+        def save() -> None:
+            context.checkpoints.save(going.checkpoint(data=data.fingerprint))
+
+        def stops() -> bool:
+            """Whether to stop here; then a checkpoint is left."""
+            stopping = should_stop()
+            if stopping:
+                save()
+            return stopping
+
+        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed, data=data.fingerprint), stops)
         saved = context.checkpoints.load(context.device)
         if saved is not None:
             going.restore(saved, data=data.fingerprint)
         unreported = list(going.history)
         saved_at = time.monotonic()
         while going.done < self.method.num_iterations:
-            going.iterate()
-            every = self.evaluate_every
-            if every and going.done % every == 0 and going.done < self.method.num_iterations:
+            if going.is_due(self.evaluate_every):
                 new = going.metrics(going.evaluated(splits, "val", "test"), splits)
                 going.history += new
                 yield going.progress([*unreported, *new])
                 unreported = []
-            stopping = should_stop()
-            if stopping or time.monotonic() - saved_at >= self.checkpoint_every_s:
-                context.checkpoints.save(going.checkpoint(data=data.fingerprint))
-                saved_at = time.monotonic()
-            if stopping:
+            going.iterate()
+            if stops():
                 raise InterruptedJobError(going.done)
-        context.checkpoints.save(going.checkpoint(data=data.fingerprint))
+            if time.monotonic() - saved_at >= self.checkpoint_every_s:
+                save()
+                saved_at = time.monotonic()
+        save()
         outputs = going.evaluated(splits, "val", "calib", "test")
         new = [*going.metrics(outputs, splits), *going.separated(outputs, splits)]
         yield going.progress([*unreported, *new], going.outcome(outputs, data))
@@ -146,13 +155,18 @@ class _Distillation:
             torch.cuda.synchronize(self.lab.device)
         self.train_s += time.monotonic() - started
 
+    def is_due(self, every: int) -> bool:
+        """Whether to evaluate after so many iterations, unless that was done before a stop."""
+        newest = self.history[-1].step if self.history else 0
+        return every > 0 and self.done % every == 0 and self.done > newest
+
     def synthetic_set(self) -> SyntheticSet:
         return self.job.method.synthetic_set(self.state, self.lab)
 
     def evaluated(self, splits: Mapping[str, DeviceSplit], *names: str) -> Outputs:
         """Trains fresh networks on what the set is now; the same ones at every evaluation but for the images.
 
-        Raises `InterruptedJobError` when asked to stop: the evaluation is then made again.
+        Raises `InterruptedJobError` when asked to stop; after the checkpoint that is left then, the evaluation begins anew.
         """
         job, synthetic = self.job, self.synthetic_set()
         outputs: dict[tuple[str, str], list[np.ndarray]] = {}

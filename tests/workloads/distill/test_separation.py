@@ -11,12 +11,13 @@ from workloads.checkpoint import CheckpointFolder
 from workloads.data.sources.digits import Digits
 from workloads.distill.evaluate import Evaluation
 from workloads.distill.job import DistillJob
+from workloads.distill.methods.dm import DM
 from workloads.distill.methods.random import Random
 from workloads.distill.methods.whole import Whole
 from workloads.distill.separation import separated
 from workloads.distill.synthetic_set import SyntheticSet
 from workloads.models.convnet import ConvNet
-from workloads.workload import Context, InterruptedJobError
+from workloads.workload import Context, InterruptedJobError, Progress
 
 DATA = Digits(max_train=240, max_test=60)
 EVALUATION = Evaluation(networks=2, epochs=30, batch_size=16, max_steps=60, separate=True)
@@ -65,9 +66,13 @@ def test_soft_labels_are_left_out_of_both_comparisons() -> None:
 
 def test_random_images_have_no_improvement_and_the_whole_set_has_nothing_to_recover() -> None:
     one, whole = set_of(0.2), set_of(0.3)
-    as_random = separated(by_hand, EVALUATION, found=by_hand(one, EVALUATION), synthetic=one, random=one, whole=whole)
+    as_random = separated(
+        by_hand, EVALUATION, found=by_hand(one, EVALUATION), synthetic=one, random=one, whole=whole
+    )
     assert as_random["test", "ior"] == as_random["test@no_augment", "ior"] == 0
-    as_whole = separated(by_hand, EVALUATION, found={"accuracy": 0.9}, synthetic=whole, random=one, whole=whole)
+    as_whole = separated(
+        by_hand, EVALUATION, found={"accuracy": 0.9}, synthetic=whole, random=one, whole=whole
+    )
     assert as_whole["test", "hlr"] == pytest.approx(0)
 
 
@@ -91,7 +96,9 @@ def test_a_job_reports_what_separate_jobs_would(tmp_path: Path) -> None:
     ):
         alone = metrics_of(job(evaluation, method=method), tmp_path / split)
         assert {name: value for (part, name), value in alone.items() if part == "test"} == {
-            name: value for (part, name), value in found.items() if part == split and name not in ("hlr", "ior")
+            name: value
+            for (part, name), value in found.items()
+            if part == split and name not in ("hlr", "ior")
         }
     assert found["test", "hlr"] == found["test@whole", "accuracy"] - found["test", "accuracy"]
     assert found["test", "ior"] == found["test", "accuracy"] - found["test@random", "accuracy"]
@@ -111,13 +118,30 @@ def test_large_sets_are_trained_for_fewer_epochs() -> None:
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
 
 
-def test_a_job_asked_to_stop_ends_in_the_middle_of_an_evaluation_and_goes_on(tmp_path: Path) -> None:
-    long = job(Evaluation(networks=1, epochs=10**6))
-    context = Context(checkpoints=CheckpointFolder(tmp_path), should_stop=lambda: True)
-    with pytest.raises(InterruptedJobError):
-        list(long.run(context))
-    short = replace(long, evaluation=Evaluation(networks=1, epochs=1))
-    assert list(short.run(Context(checkpoints=CheckpointFolder(tmp_path))))[-1].outcome is not None
+def numbers(progress: list[Progress]) -> list[tuple[object, ...]]:
+    return [(m.step, m.split, m.name, m.value) for part in progress for m in part.metrics]
+
+
+@pytest.mark.parametrize("evaluation_at", [2, 4])
+def test_a_job_asked_to_stop_in_the_middle_of_an_evaluation_goes_on_as_if_undisturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation_at: int
+) -> None:
+    """Evaluations come after iterations 2 and 4, the last one; the job stops between two epochs of one of them."""
+    made = job(
+        Evaluation(networks=2, epochs=3, batch_size=16), method=DM(ipc=1, iterations=4, real_batch=8), evaluate_every=2
+    )
+    whole = list(made.run(Context(checkpoints=CheckpointFolder(tmp_path / "whole"))))
+    monkeypatch.setattr("workloads.loop.ASK_EVERY_S", 0.0)
+    questions = iter(range(1000))
+    asked_at = {2: 2 + 3, 4: 2 + 6 + 2 + 3}[evaluation_at]  # one question an iteration, three a network
+    context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(questions) == asked_at)
+    before = []
+    with pytest.raises(InterruptedJobError) as stop:
+        before.extend(made.run(context))
+    assert stop.value.step == evaluation_at
+    assert CheckpointFolder(tmp_path / "cut").load(torch.device("cpu")).step == evaluation_at  # type: ignore[union-attr]
+    after = list(made.run(Context(checkpoints=CheckpointFolder(tmp_path / "cut"))))
+    assert numbers(after) == numbers(whole)
 
 
 @pytest.mark.parametrize(
