@@ -6,31 +6,42 @@ clock runs, image gradients of both are compared in float64. Parts are timed on 
 of ten, a few batches of the network's training. A ratio compares neighbours of one round; rounds alternate, and medians are
 of process time on one thread, which other work on the machine disturbs less than wall time.
 
-Run: python tests/benchmarks/distillation.py [--compile] [METHOD ...]. One JSON object a line. Compilation is not in the times.
+`shared` is a step of IDC whose real gradients and network lie on disk from an earlier job, against one that computes them.
+
+Run: python tests/benchmarks/distillation.py [--compile] [--bfloat16] [METHOD ...].
+One JSON object a line. Compilation is not in the times; --bfloat16 is for first-order gradients.
 """
 
 import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workloads.data.batches import DeviceSplit
+from workloads.data.dataset import Split
 from workloads.distill import matching
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.compiled import compiled
+from workloads.distill.distiller import DistillState, Lab, RealSet
 from workloads.distill.evaluate import cutmix
 from workloads.distill.features import features
 from workloads.distill.formation import decode
 from workloads.distill.methods.dm import of_class
+from workloads.distill.methods.idc import IDC
 from workloads.distill.network_training import NetworkTraining, Pile, Position
+from workloads.distill.reduced_precision import BFloat16
 from workloads.models.convnet import ConvNet
 
 ROUNDS, CLASSES, IPC = 5, 10, 10
@@ -287,14 +298,53 @@ def measured(parts: Mapping[str, Mapping[str, Part]], counts: Mapping[str, float
     }
 
 
+def shared() -> dict[str, Any]:
+    """Seconds of two steps: computed, computed and kept, and read back; and whether the images are equal bit for bit."""
+    generator = np.random.default_rng(0)
+    pictures = generator.integers(0, 256, (3000, *SHAPE), dtype=np.uint8)
+    rows = Split.from_arrays(pictures, np.arange(3000) % CLASSES)
+    real = RealSet.of(
+        DeviceSplit(rows, mean=(0.5,) * 3, std=(0.25,) * 3),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        num_classes=CLASSES,
+    )
+    lab = Lab(real=real, model=ConvNet(), seed=0, data="random")
+    found, times = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PRUNEYARD_CACHE"] = folder
+        for name, share_mb in (("computed", 0), ("kept", 100), ("read", 100)):
+            method = IDC(ipc=IPC, share_mb=share_mb)
+            states = [method.start(lab)]
+
+            def step(method: IDC = method, states: list[DistillState] = states) -> None:
+                states.append(method.iterate(states[-1], len(states) - 1, lab))
+
+            both = [seconds(step) for _ in range(2)]
+            times[name] = {
+                clock: round(sum(pair[i] for pair in both), 2)
+                for i, clock in enumerate(("process_s", "wall_s"))
+            }
+            found.append(states[-1].tensors["images"])
+        kept_mb = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors")) / 2e6
+    equal = all(torch.equal(found[0], other) for other in found[1:])
+    ratio = round(times["computed"]["process_s"] / times["read"]["process_s"], 2)
+    return {**times, "ratio": ratio, "equal": equal, "mb_per_step": round(kept_mb, 1)}
+
+
 def main() -> None:
     """Every method."""
     torch.set_num_threads(1)
     ways: matching.Ways = matching
     if "--compile" in sys.argv:
         ways = compiled(ConvNet(), SHAPE, CLASSES)
-    names = [name for name in sys.argv[1:] if name != "--compile"] or [*SETTINGS, "dm"]
+    if "--bfloat16" in sys.argv:
+        ways = BFloat16(ways)
+    names = [name for name in sys.argv[1:] if not name.startswith("--")] or [*SETTINGS, "dm", "shared"]
     for name in names:
+        if name == "shared":
+            print(json.dumps({"method": name, "load": round(os.getloadavg()[0], 1)} | shared()), flush=True)
+            continue
         if name == "dm":
             parts, counts, difference = of_dm()
         else:

@@ -21,10 +21,12 @@ from workloads.distill.masking import Masking
 from workloads.distill.matching import Ways, chunk_of, matched_parameters
 from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.path_cache import PathCache
+from workloads.distill.reduced_precision import BFloat16
 from workloads.distill.starting import labels_of, momentum_step, normalised
 
 Gradients = list[Tensor]
 ClassStep = Literal["batched", "sequential", "sum"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Matcher:
         momentum moves the other classes; `batched`: the same in one step (see `once_for_all`).
     first: the network that a path begins with, by its number; about_first: all that it depends on, beside data, model and seed.
     chunk: images per pass on a CPU, of real batches and of the network's training. compile: see `compiled`.
+    precision: of first-order gradients, see `reduced_precision`.
     path_seed: what networks, real images and augmentation are drawn from, instead of the job's seed.
     share_bytes: space on disk for what can be shared with other jobs, see `PathCache`; 0: nothing is shared.
     """
@@ -61,6 +64,7 @@ class Matcher:
     mask: Masking
     chunk: int
     compile: bool = False
+    precision: Precision = "float32"
     first: Callable[[Lab, int], nn.Module]
     about_first: str = ""
     path_seed: int | None = None
@@ -97,9 +101,10 @@ class _Step:
 
     @cached_property
     def ways(self) -> Ways:
-        if not self.matcher.compile:
-            return matching
-        return compiled(self.lab.model, self.lab.real.split.image_shape, self.lab.real.num_classes)
+        ways: Ways = matching
+        if self.matcher.compile:
+            ways = compiled(self.lab.model, self.lab.real.split.image_shape, self.lab.real.num_classes)
+        return ways if self.matcher.precision == "float32" else BFloat16(ways)
 
     @cached_property
     def shared(self) -> PathCache | None:
@@ -115,6 +120,7 @@ class _Step:
             m.training,
             m.chunk,
             m.compile,
+            m.precision,
         )
         about = (self.lab.data, self.lab.model, self.path.seed, settings, m.about_first)
         return PathCache.of(about=repr(about), device=self.lab.device, limit_bytes=m.share_bytes)

@@ -14,7 +14,7 @@ from typing import Literal
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.masking import Masking
-from workloads.distill.matcher import Matcher
+from workloads.distill.matcher import Matcher, Precision
 from workloads.distill.matching import DISTANCES
 from workloads.distill.network_training import NetworkTraining
 from workloads.distill.starting import Distilled
@@ -42,6 +42,9 @@ class DC(Distilled):
     distance: Literal["cosine", "squared", "absolute"] = "cosine"
     chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
     compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
+    precision: Precision = (
+        "float32"  # of gradients on real images and of the training of networks; matching stays in float32
+    )
     augment: str = field(default="")  # transforms shared by the real and the synthetic images of a class
     mask: Masking = Masking()  # on synthetic images while they are matched
 
@@ -61,6 +64,8 @@ class DC(Distilled):
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
         if self.distance not in DISTANCES:
             raise ValueError(f"distance is {self.distance!r}; it must be {', '.join(DISTANCES)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {self.precision!r}; it must be float32 or bfloat16")
         try:
             Strategy.of(self.augment)
         except ValueError as error:
@@ -110,5 +115,6 @@ class DC(Distilled):
             mask=self.mask,
             chunk=self.chunk,
             compile=self.compile,
+            precision=self.precision,
             first=lambda lab, number: lab.network("match", number),
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.masking import Masking
-from workloads.distill.matcher import ClassStep, Matcher
+from workloads.distill.matcher import ClassStep, Matcher, Precision
 from workloads.distill.matching import DISTANCES
 from workloads.distill.network_training import NetworkTraining
 from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
@@ -61,6 +61,9 @@ class IDC(Distilled):
     mask: Masking = Masking()  # on synthetic images while they are matched
     chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
     compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
+    precision: Precision = (
+        "float32"  # of gradients on real images and of the training of networks; matching stays in float32
+    )
     path_seed: int | None = None  # of all that does not depend on the images; by default the job's seed
     share_mb: int = field(
         default=0, metadata=NOT_IDENTITY
@@ -81,6 +84,7 @@ class IDC(Distilled):
             ("distance", tuple(DISTANCES)),
             ("class_step", ("batched", "sequential", "sum")),
             ("space", ("pixels", "normalised")),
+            ("precision", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {', '.join(allowed)}")
@@ -139,6 +143,7 @@ class IDC(Distilled):
             mask=self.mask,
             chunk=self.chunk,
             compile=self.compile,
+            precision=self.precision,
             first=first,
             about_first=about_first,
             path_seed=self.path_seed,
