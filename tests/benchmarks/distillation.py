@@ -163,7 +163,6 @@ class Ours:
     setting: Setting
     network: nn.Module
     ways: matching.Ways
-    chunk: int = 16
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -197,7 +196,6 @@ class Ours:
             pile,
             draws(3),
             strategy=self.setting.network_strategy,
-            chunk=self.chunk,
             ways=self.ways,
         )
 

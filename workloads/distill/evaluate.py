@@ -7,11 +7,11 @@ from typing import Annotated
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from workloads.calibrate.metrics import standard_metrics
 from workloads.data.batches import DeviceSplit
 from workloads.distill.augment import Strategy
+from workloads.distill.matching import chunk_of, chunked_gradient
 from workloads.distill.synthetic_set import SyntheticSet
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin, name_of
@@ -107,8 +107,9 @@ def trained(
     with global_stream(seed, name):
         network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)  # type: ignore[arg-type]
     network = network.to(images.device).train()
+    parameters = list(network.parameters())
     optimizer = torch.optim.SGD(
-        network.parameters(),
+        parameters,
         lr=evaluation.lr,
         momentum=evaluation.momentum,
         weight_decay=evaluation.weight_decay,
@@ -127,8 +128,9 @@ def trained(
                 batch = strategy.draw(draws, num=len(rows))(batch)
             if evaluation.cutmix and float(torch.rand((), generator=draws)) < evaluation.cutmix:
                 batch, wanted = cutmix(batch, wanted, draws)
-            optimizer.zero_grad(set_to_none=True)
-            functional.cross_entropy(network(batch), wanted).backward()
+            gradients = chunked_gradient(network, parameters, batch, wanted, chunk=chunk_of(network, batch))
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
             optimizer.step()
     return network.eval()
 

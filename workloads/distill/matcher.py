@@ -62,7 +62,7 @@ class Matcher:
     network_strategy: Strategy
     training: NetworkTraining
     mask: Masking
-    chunk: int
+    chunk: int | None
     compile: bool = False
     precision: Precision = "float32"
     first: Callable[[Lab, int], nn.Module]

@@ -6,6 +6,7 @@ layer. Biases and norms have no part in it.
 
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,10 @@ class Ways(Protocol):
     ) -> list[Tensor]: ...
 
 
+CACHE_BYTES = (
+    4 * 2**20
+)  # for the largest layer's outputs on a piece: measured, 8 images of ConvNet-3 at width 128
+_ROWS_IN_CACHE: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 EPSILON = 1e-6  # in the cosine's denominator, as published
 
 
@@ -48,10 +53,37 @@ def loss_gradient(
     return list(torch.autograd.grad(loss, parameters, create_graph=graph))
 
 
-def chunk_of(network: nn.Module, images: Tensor, chunk: int) -> int:
-    """In what pieces a batch may pass: whole on a GPU, which small pieces keep idle, and where batch norm looks at all of it."""
+def chunk_of(network: nn.Module, images: Tensor, chunk: int | None = None) -> int:
+    """In what pieces a batch (B, C, H, W) may pass: of `chunk` rows, by default as many as a CPU's caches hold.
+
+    Whole on a GPU, which small pieces keep idle, and where batch norm looks at all of it.
+    """
     looks_at_all = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    return len(images) if looks_at_all or images.device.type != "cpu" else chunk
+    if looks_at_all or images.device.type != "cpu":
+        return len(images)
+    return _rows_in_cache(network, images[:1]) if chunk is None else chunk
+
+
+def _rows_in_cache(network: nn.Module, image: Tensor) -> int:
+    """Found out once for a network, by its largest output on one image."""
+    if network not in _ROWS_IN_CACHE:
+        sizes: list[int] = [image.numel() * image.element_size()]
+        handles = [
+            module.register_forward_hook(
+                lambda module, inputs, output: sizes.append(output.numel() * output.element_size())
+            )
+            for module in network.modules()
+        ]
+        training = network.training
+        try:
+            with torch.no_grad():
+                network.eval()(image)
+        finally:
+            network.train(training)
+            for handle in handles:
+                handle.remove()
+        _ROWS_IN_CACHE[network] = max(1, CACHE_BYTES // max(sizes))
+    return _ROWS_IN_CACHE[network]
 
 
 def chunked_gradient(

@@ -117,7 +117,7 @@ class NetworkTraining:
         draws: torch.Generator,
         *,
         strategy: Strategy,
-        chunk: int,
+        chunk: int | None = None,
         ways: Ways = matching,
     ) -> Position:
         """Where one step leads. `network` is trained in place; `momentum` is left as it is."""

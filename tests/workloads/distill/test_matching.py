@@ -164,6 +164,15 @@ def test_batch_norm_sees_the_whole_batch() -> None:
             for norm in ("instance", "batch")] == [3, 8]  # fmt: skip
 
 
+def test_pieces_are_as_large_as_caches_by_default() -> None:
+    """The largest outputs are those of the first block: 128 x 32 x 32 floats, half a megabyte; then 8 x 8 x 8 floats."""
+    wide = ConvNet(width=128).build(image_shape=(3, 32, 32), num_classes=2)
+    narrow = ConvNet(width=8, depth=1).build(image_shape=(1, 8, 8), num_classes=2).train()
+    assert chunk_of(wide, torch.zeros(1, 3, 32, 32)) == 8
+    assert chunk_of(narrow, torch.zeros(1, 1, 8, 8)) == 2048
+    assert narrow.training
+
+
 def test_asking_leaves_no_gradients_behind() -> None:
     network, parameters = small()
     images, labels = batch(2, seed=0)

@@ -85,9 +85,20 @@ def test_what_the_path_does_not_depend_on_shares_it(
 
 @pytest.mark.parametrize(
     "other",
-    [{"precision": "bfloat16"}, {"path_seed": 2}, {"real_batch": 5}, {"classifier": True}, {"augment": "crop"}, {"steps": 3},
-     {"chunk": 8}, {"network": NetworkTraining(rows=21)}, {"data": "other"}, {"kind": AccDD, "pool": 0}, {"path_seed": None, "seed": 3}],
-)  # fmt: skip
+    [
+        {"precision": "bfloat16"},
+        {"path_seed": 2},
+        {"path_seed": None, "seed": 3},
+        {"real_batch": 5},
+        {"classifier": True},
+        {"augment": "crop"},
+        {"steps": 3},
+        {"chunk": 8},
+        {"network": NetworkTraining(rows=21)},
+        {"data": "other"},
+        {"kind": AccDD, "pool": 0},
+    ],
+)
 def test_what_it_depends_on_does_not(folder: Path, passes: list[int], other: dict[str, Any]) -> None:
     moved(iterations=1)
     passes.clear()

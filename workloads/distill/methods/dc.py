@@ -40,7 +40,9 @@ class DC(Distilled):
     network_lr: float = 0.01
     network_batch: int = 256
     distance: Literal["cosine", "squared", "absolute"] = "cosine"
-    chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
+    chunk: int | None = (
+        None  # images per backward pass on a CPU, by default what its caches hold: changes rounding only
+    )
     compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
     precision: Precision = (
         "float32"  # of gradients on real images and of the training of networks; matching stays in float32
@@ -50,7 +52,7 @@ class DC(Distilled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("iterations", "real_batch", "network_batch", "chunk"):
+        for name in ("iterations", "real_batch", "network_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         for name, least in (("outer", 1), ("inner", 0)):
@@ -60,6 +62,8 @@ class DC(Distilled):
         if not self.lr > 0 or not self.network_lr > 0:
             name = "network_lr" if self.lr > 0 else "lr"
             raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk is {self.chunk}; it must be 1 or more")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
         if self.distance not in DISTANCES:

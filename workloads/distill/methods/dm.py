@@ -21,8 +21,6 @@ from workloads.distill.starting import Distilled, momentum_step
 
 __all__ = ["DM"]
 
-CHUNK = 16  # real images per pass on a CPU: what its caches hold
-
 
 @dataclass(frozen=True, kw_only=True)
 class DM(Distilled):
@@ -89,7 +87,7 @@ def of_class(
     """Squared distance of the mean features, and its gradient by the synthetic images; mask: what these pass first."""
     with torch.no_grad():
         seen = drawn(real)
-        pieces = seen.split(chunk_of(network, seen, CHUNK))
+        pieces = seen.split(chunk_of(network, seen))
         wanted = torch.cat([features(network, piece) for piece in pieces]).mean(0)
     leaf = mine.detach().requires_grad_()
     loss = (features(network, drawn(mask(leaf))).mean(0) - wanted).square().sum()

@@ -59,7 +59,9 @@ class IDC(Distilled):
     augment: str = "color_crop_cutout"  # shared by the real and the synthetic images of a class
     network: NetworkTraining = NetworkTraining()
     mask: Masking = Masking()  # on synthetic images while they are matched
-    chunk: int = 16  # images per backward pass on a CPU, but for the synthetic ones: changes rounding only
+    chunk: int | None = (
+        None  # images per backward pass on a CPU, by default what its caches hold: changes rounding only
+    )
     compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
     precision: Precision = (
         "float32"  # of gradients on real images and of the training of networks; matching stays in float32
@@ -71,13 +73,15 @@ class IDC(Distilled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("factor", "iterations", "steps", "real_batch", "synthetic_batch", "chunk"):
+        for name in ("factor", "iterations", "steps", "real_batch", "synthetic_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.share_mb < 0:
             raise ValueError(f"share_mb is {self.share_mb}; it must be 0 or more megabytes")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk is {self.chunk}; it must be 1 or more")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
         for name, allowed in (
