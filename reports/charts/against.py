@@ -79,7 +79,7 @@ def _chart(
     domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
     scale = alt.Scale(domain=list(domain), nice=False)
     up = alt.Y("mean:Q", title=marks.words(measure), scale=scale)
-    span = {"y": alt.Y("low:Q", title=marks.words(measure)), "y2": alt.Y2("high:Q")}
+    span = {"y": alt.Y("low:Q", title=marks.words(measure), scale=scale), "y2": alt.Y2("high:Q")}
     lines = base.mark_line(strokeWidth=1.5, opacity=0.55).encode(y=up)
     bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(**span)
     symbols = base.mark_point(filled=True, size=80, opacity=1).encode(
@@ -102,7 +102,7 @@ def _rows(
     domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
     scale = alt.Scale(domain=list(domain), nice=False)
     across = alt.X("mean:Q", title=title, scale=scale)
-    span = {"x": alt.X("low:Q", title=title), "x2": alt.X2("high:Q")}
+    span = {"x": alt.X("low:Q", title=title, scale=scale), "x2": alt.X2("high:Q")}
     names = [name for name in styles if name in set(points["series"])]
     axis = alt.Axis(grid=True, domain=False, ticks=False, labelLimit=200, labelOverlap=False)
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(

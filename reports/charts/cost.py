@@ -50,9 +50,10 @@ def _chart(points: pd.DataFrame, *, x: str, x_title: str, measure: str, styles: 
         color=marks.color(styles, "series"),
     )
     domain = list(marks.domain(measure, points))
-    up = alt.Y("mean:Q", title=marks.words(measure), scale=alt.Scale(domain=domain, nice=False))
+    height = alt.Scale(domain=domain, nice=False)
+    up = alt.Y("mean:Q", title=marks.words(measure), scale=height)
     bars = base.mark_rule(strokeWidth=1.2, opacity=0.6, clip=True).encode(
-        y=alt.Y("low:Q", title=marks.words(measure)), y2="high:Q"
+        y=alt.Y("low:Q", title=marks.words(measure), scale=height), y2="high:Q"
     )
     tooltip = [*marks.tooltip("label", measure), alt.Tooltip(f"{x}:Q", title=x_title, format=".3~s")]
     symbols = base.mark_point(filled=True, size=60, opacity=1).encode(

@@ -9,6 +9,7 @@ from made_up_study import metric, record, write_study
 
 from reports.charts import marks
 from reports.charts.against import against_density
+from reports.charts.cost import cost
 from reports.charts.learning import learning
 from reports.layout import RunFolder
 from reports.store import Store
@@ -42,6 +43,17 @@ def study_of(path, measure, *curves):
         points = enumerate(values, start=1)
         rows = [metric(value, step=10 * step, name=measure, split=split) for step, value in points]
         Store(RunFolder(path)).write(record(f"k{seed}", seed=seed), rows, [])
+    return Study.read([path])
+
+
+def dense_and_sparse(path, densities):
+    settings = [("dense", 1.0), *(("rigl", density) for density in densities)]
+    for seed in (0, 1):
+        for place, (method, density) in enumerate(settings):
+            spec = json.dumps({"method": {"name": method, "density": density}})
+            named = {"method": method, "density": density, "seed": seed, "spec_json": spec, "train_flops": 1e9 * density}
+            rows = [metric(0.95 + 0.01 * step + 0.001 * seed, step=10 * step) for step in (1, 2)]
+            Store(RunFolder(path)).write(record(f"k{seed}{place}", **named), rows, [])
     return Study.read([path])
 
 
@@ -80,14 +92,20 @@ def test_a_learning_curve_holds_its_bands(tmp_path):
         assert high > 0.6005 + half
 
 
-def test_every_layer_of_a_learning_curve_has_the_same_axis(tmp_path):
-    """An area without a scale of its own would pull the axis of all down to zero."""
-    study = study_of(tmp_path, "accuracy", (0.95, 0.96), (0.951, 0.961))
-    for figure in learning(study):
-        for panel in figure.panels:
-            scales = [layer["encoding"]["y"].get("scale") for layer in layers(panel)]
-            assert scales[0]
-            assert all(scale == scales[0] for scale in scales)
+@pytest.mark.parametrize("densities", [(0.1, 0.2), (0.1,)])
+def test_every_layer_of_a_chart_has_the_axis_of_its_measure(tmp_path, densities):
+    """A bar, an area or a rule without a scale of its own would pull the axis of all down to zero."""
+    study = dense_and_sparse(tmp_path, densities)
+    figures = [*learning(study), *against_density(study, "test/accuracy"), *cost(study, "test/accuracy")]
+    checked = 0
+    for panel in (panel for figure in figures for panel in figure.panels):
+        axes = [[layer["encoding"].get(axis, {}) for layer in layers(panel)] for axis in ("x", "y")]
+        measured = next(found for found in axes if any(e.get("field") == "mean" for e in found))
+        scales = [encoding["scale"] for encoding in measured]
+        assert all(scale["domain"] == scales[0]["domain"] for scale in scales)
+        assert scales[0]["domain"][0] > 0.8
+        checked += 1
+    assert checked >= 3
 
 
 def test_exploration_is_drawn_where_masks_moved(tmp_path):
