@@ -1,0 +1,126 @@
+"""The network between two steps of the images."""
+
+from typing import Any
+
+import pytest
+import torch
+from distilling import generator, lab
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workloads.distill.augment import Strategy
+from workloads.distill.methods.idc import IDC
+from workloads.distill.network_training import NetworkTraining, Pile, Position
+
+PLAIN: dict[str, Any] = {"augment": "", "cutmix": 0.0}
+
+
+def pile(num: int = 10) -> Pile:
+    """Image i is all i, so that a batch says which rows it has."""
+    images = torch.arange(num, dtype=torch.float32).view(num, 1, 1, 1).expand(num, 1, 8, 8)
+    return Pile.of(images, torch.arange(num) % 10, num_classes=10)
+
+
+def rows_of(training: NetworkTraining, num: int = 10) -> list[list[int]]:
+    found = training.batches(pile(num), generator(), Strategy())
+    return [images[:, 0, 0, 0].long().tolist() for images, _ in found]
+
+
+def test_batches_are_different_rows_up_to_the_number_wanted() -> None:
+    batches = rows_of(NetworkTraining(rows=7, batch_size=3, **PLAIN))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert len({row for batch in batches for row in batch}) == 7
+
+
+def test_more_rows_than_images_are_several_passes_in_orders_of_their_own() -> None:
+    batches = rows_of(NetworkTraining(rows=25, batch_size=10, **PLAIN))
+    assert [sorted(batch) for batch in batches[:2]] == [list(range(10))] * 2
+    assert batches[0] != batches[1]
+    assert len(batches[2]) == 5
+
+
+def test_no_rows_leave_the_network_where_it_is() -> None:
+    at = lab()
+    network = at.network("any")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    training = NetworkTraining(rows=0)
+    after = training.follow(
+        network, Position.start(network).momentum, pile(), generator(), strategy=Strategy()
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.weights.items())
+
+
+def test_about_the_wanted_share_of_batches_is_mixed() -> None:
+    """Mixed batches have probabilities for labels; 400 draws of one half, within four standard deviations."""
+    training = NetworkTraining(rows=400, batch_size=1, augment="", cutmix=0.5)
+    mixed = [targets.ndim == 2 for _, targets in training.batches(pile(), generator(), Strategy())]
+    assert sum(mixed) == pytest.approx(200, abs=40)
+
+
+def sgd(
+    network: nn.Module, batches: list[tuple[Tensor, Tensor]], training: NetworkTraining
+) -> dict[str, Tensor]:
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
+    )
+    for images, labels in batches:
+        optimizer.zero_grad()
+        functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_two_steps_are_one_uninterrupted_training(momentum: float) -> None:
+    """Weights and momentum go through a position and back, as through a checkpoint."""
+    at, training = lab(double=True), NetworkTraining(rows=24, batch_size=8, momentum=momentum, **PLAIN)
+    real, strategy = Pile.of_real(at.real), Strategy()
+    position, batches = Position.start(at.network("any")), []
+    for step in range(2):
+        batches += list(training.batches(real, generator(step), strategy))
+        position = Position.of(position.tensors)
+        position = training.follow(
+            position.network(at), position.momentum, real, generator(step), strategy=strategy, chunk=3
+        )
+    for name, tensor in sgd(at.network("any"), batches, training).items():
+        torch.testing.assert_close(position.weights[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_a_position_is_not_written_to() -> None:
+    at = lab()
+    start = Position.start(at.network("any"))
+    before = {name: tensor.clone() for name, tensor in start.tensors.items()}
+    training = NetworkTraining(rows=16, batch_size=8, **PLAIN)
+    training.follow(
+        start.network(at), start.momentum, Pile.of_real(at.real), generator(), strategy=Strategy()
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.tensors.items())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rows": -1},
+        {"batch_size": 0},
+        {"lr": 0},
+        {"momentum": 1},
+        {"weight_decay": -1},
+        {"cutmix": 2},
+        {"augment": "sparkle"},
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
+    (name,) = fields
+    with pytest.raises(ValueError, match=f"^{name} is"):
+        NetworkTraining(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"factor": 0}, {"steps": 0}, {"lr": 0}, {"chunk": 0}, {"share_mb": -1}, {"distance": "far"}, {"augment": "sparkle"},
+     {"class_step": "any"}, {"space": "normalised"}, {"precision": "int8"}],
+)  # fmt: skip
+def test_what_idc_cannot_be_is_refused(fields: dict[str, Any]) -> None:
+    (name,) = fields
+    with pytest.raises(ValueError, match=f"^{name} is"):
+        IDC(ipc=1, **fields)
