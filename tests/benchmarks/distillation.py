@@ -163,6 +163,7 @@ class Ours:
     setting: Setting
     network: nn.Module
     ways: matching.Ways
+    chunk: int | None = None  # by default what caches hold
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -171,9 +172,9 @@ class Ours:
     def real(self, images: Tensor, drawn: Drawn) -> list[Tensor]:
         """Of one class."""
         labels = torch.zeros(len(images), dtype=torch.long)
-        return self.ways.chunked_gradient(
-            self.network, self.parameters, drawn(images), labels, chunk=self.chunk
-        )
+        seen = drawn(images)
+        chunk = matching.chunk_of(self.network, seen, self.chunk)
+        return self.ways.chunked_gradient(self.network, self.parameters, seen, labels, chunk=chunk)
 
     def synthetic(self, stored: Tensor, drawn: Drawn, wanted: list[Tensor]) -> Tensor:
         """Gradient by the images of one class."""
@@ -213,7 +214,10 @@ def largest_difference(setting: Setting, ways: matching.Ways) -> float:
         batch(IPC, torch.float64, 1),
     )
     found = []
-    for kind in (Plain(setting=setting, network=network), Ours(setting=setting, network=network, ways=ways)):
+    for kind in (
+        Plain(setting=setting, network=network),
+        Ours(setting=setting, network=network, ways=ways, chunk=16),
+    ):
         found.append(kind.synthetic(mine, drawn, kind.real(real, drawn)))
     return float((found[0] - found[1]).abs().max() / found[0].abs().max())
 
