@@ -13,7 +13,7 @@ from driving import driving
 from workloads.plugins import names
 
 PLUGINS = {
-    "objectives.patient": "foreign_plugins.patient",
+    "schedules.patient": "foreign_plugins.patient",
     "sparse.methods.soiling": "foreign_plugins.soiling",
     "sparse.methods.witness": "foreign_plugins.witness",
 }

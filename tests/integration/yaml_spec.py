@@ -20,7 +20,7 @@ def spec_of(methods: Sequence[Mapping[str, Any]], *, name: str, **tables: Any) -
         "kind": "sparse",
         "data": {"name": "digits"},
         "model": {"name": "mlp", "width": 32},
-        "objective": {"name": "patient"},
+        "schedule": {"name": "patient"},
         "budget": {"epochs": 3, "batch_size": 64, "checkpoint_every_s": 0.2},
         **tables,
         "grid": {"method": [dict(method) for method in methods], **tables.get("grid", {})},

@@ -1,10 +1,9 @@
-"""VGG-11 for small images: 8 convolutions with instance or batch norm and one linear layer, as distillation papers evaluate with.
+"""VGG-11 for small images: 8 convolutions with instance or batch norm and one linear layer.
 
 Each of the five stages ends in a pooling; the last one averages whatever is left. Grey images of 28x28 are padded to 32x32 by the
 first convolution. Convolutions have biases and all starts as PyTorch does by default.
 
-Reference: Simonyan and Zisserman, Very deep convolutional networks, arXiv 1409.1556; as used by Zhao, Mopuri and Bilen, arXiv
-2006.05929
+Reference: Simonyan and Zisserman 2015 (arXiv:1409.1556), as Zhao, Mopuri and Bilen 2021 evaluate with it (arXiv:2006.05929)
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Cross-entropy with one output more, for "unknown", that wrong samples may move their probability to (MOON's loss).
+"""Cross-entropy with one more output, "unknown", to which wrong samples may move probability (MOON's loss).
 
 Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 

@@ -1,4 +1,4 @@
-"""A synthetic set that a distill job left, as training rows; val, calib and test rows are those of the set it was made from.
+"""A synthetic set that a distill job left, as training rows; the other splits are those of another set.
 
 Labels are hard. Images are decoded where several share one, and normalised as when they were made.
 

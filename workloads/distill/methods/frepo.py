@@ -1,4 +1,4 @@
-"""Fit real labels by kernel ridge regression on the synthetic set, in the features of a pool of networks (FRePo).
+"""Fit real labels by kernel regression on the synthetic set, in the features of a pool of networks (FRePo).
 
 Reference: Zhou, Nezhadarya and Ba 2022, Dataset Distillation using Neural Feature Regression (arXiv:2206.00719)
 

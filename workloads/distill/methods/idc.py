@@ -1,4 +1,4 @@
-"""Match gradients of several images cut out of each stored one, along the path of networks trained on real data (IDC).
+"""Match gradients of the several images that each stored one is cut into, on the path of real training (IDC).
 
 Reference: Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC, arXiv:2205.14959)
 

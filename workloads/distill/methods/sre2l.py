@@ -1,4 +1,4 @@
-"""Optimise images until a teacher is sure of them and its batch norms see their usual statistics (SRe2L; with DWA).
+"""Optimise images until a teacher and the statistics of its batch norms accept them (SRe2L; with DWA).
 
 Reference: Yin, Xing and Shen 2023, Squeeze, Recover and Relabel (arXiv:2306.13092)
 

@@ -1,4 +1,4 @@
-"""Sparse training with an output for "unknown", a loss that uses it, and the mean of the last fifth as the result.
+"""Sparse training with an "unknown" output, a loss that uses it, and the mean of the last fifth as the result.
 
 Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 
