@@ -30,7 +30,7 @@ class Averaging:
 
     def first(self, num_steps: int) -> int:
         """Steps that are done when samples begin; no sample is taken at that moment itself."""
-        return round(self.begin * num_steps)
+        return num_steps if self.begin == 1 else min(round(self.begin * num_steps), num_steps - 1)
 
     def is_due(self, num_done: int, *, num_steps: int, steps_per_epoch: int) -> bool:
         """Whether the weights after `num_done` steps are a sample."""

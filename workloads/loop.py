@@ -160,6 +160,7 @@ def train(
 
     save()
     training.stop_clock()
+    training.check_updated()
     mean_loss = training.losses.take()
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)

@@ -24,7 +24,7 @@ from workloads.sparse.applied import AppliedMasks
 from workloads.sparse.flops import forward_flops, macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import MaskUpdater, Moment, SparseState
-from workloads.workload import InterruptedJobError, Metric
+from workloads.workload import InterruptedJobError, Metric, NonFiniteError
 
 EVALUATION_BATCH = 1000  # rows per forward pass; results do not depend on it beyond rounding
 NOT_DUE = -1
@@ -62,6 +62,7 @@ class Training:
     _refreshed: tuple[int, Tensors] = (0, {})  # number of samples, and the buffers that go with their mean
     _flops_per_row: float = 0.0
     _forward_flops_per_row: float = 0.0
+    _loss_flops_per_row: float = 0.0
     _flops_per_growing_row: float = 0.0
     _clock_started: float = 0.0
 
@@ -199,9 +200,9 @@ class Training:
             labels=labels,
             count=self.count_flops,
             flops_per_row=self._flops_per_row,
-            forward_flops_per_row=self._forward_flops_per_row,
+            forward_flops_per_row=self._loss_flops_per_row,
             optimizer=self.optimizer,
-            masks=self.sparse.masks,
+            masks=self.sparse.used,
         )
         gradient, state = rule.gradient(self.rule, batch)
         self.usable = self.backward.scale.settle()
@@ -224,10 +225,10 @@ class Training:
             should_stop=should_stop,
             batch_of=batch_of,
             steps=range(self.step, self.step + self.steps_per_epoch),
-            masks=self.sparse.masks,
+            masks=self.sparse.used,
             count=self.count_flops,
             flops_per_row=self._flops_per_growing_row,
-            forward_flops_per_row=self._forward_flops_per_row,
+            forward_flops_per_row=self._loss_flops_per_row,
             seed=self.seed,
         )
 
@@ -284,6 +285,11 @@ class Training:
             self.due_at = self.step
         return self.due_at != NOT_DUE
 
+    def check_updated(self) -> None:
+        """Raises `NonFiniteError` at the end where a mask update is still to come: no step after it was finite."""
+        if self.due_at != NOT_DUE:
+            raise NonFiniteError(f"gradients overflowed from step {self.due_at} to the end, where masks were to be updated")
+
     def follow_gradients(self) -> None:
         """Shows every step's gradients to a method that remembers them."""
         if self.method.follows_gradient:
@@ -313,10 +319,12 @@ class Training:
     def apply_masks(self, sparse: SparseState) -> None:
         """Takes a method's state over: see `AppliedMasks.apply`."""
         self.applied.apply(sparse, self.optimizer)
+        self.mean = Mean()  # of weights under one topology: where an update came late, it begins anew
         used = self.sparse.used  # those before step 0's update, if there is one, are never trained under
         self.explored = {n: m.clone() if self.step == 0 else self.explored[n] | m for n, m in used.items()}
         self._forward_flops_per_row = forward_flops(self.macs, used)
         extra = self.recipe.objective.extra_forwards * self._forward_flops_per_row
+        self._loss_flops_per_row = self._forward_flops_per_row + extra  # TRADES' extra backward pass with it
         self._flops_per_row = training_flops(self.macs, used=used, trained=self.sparse.masks) + extra
         self._flops_per_growing_row = training_flops(self.macs, used=used, trained={}) + extra
 

@@ -14,7 +14,8 @@ from workloads.sparse.masks import random_subset
 class WeightDropout:
     """Each active weight is left out of a step with probability `drop`; neutral by default.
 
-    What is left out is zero in the step's passes and gets no gradient; its momentum moves it all the same. Masks are
+    What is left out is zero in the step's passes and gets no gradient of the batch; momentum, and what a gradient rule adds, move
+    it all the same. Unscaled, a network without norms is evaluated at another scale than it was trained at. Masks are
     moved by the stored weights; an update in the place of a step leaves nothing out, and neither do evaluations.
     Reference: Wan et al. 2013, Regularization of Neural Networks using DropConnect; as the random mask of CigL, Lei et al.
     2023, Calibrating the Rigged Lottery (arXiv:2302.09369).

@@ -25,10 +25,17 @@ RECIPE_KEYS = {
     "schedule.gamma": "factor of the rate schedule",
     "schedule.milestones": "milestones of the rate schedule",
     "schedule.warmup": "warm-up",
+    "weight_dropout.drop": "weight dropout",
+    "average.begin": "begin of weight averaging",
 }
 """The keys of a spec that a protocol may speak of, in words."""
-PLAIN = {"gradient.name": "plain", "objective.name": "cross_entropy"}
-"""What every number here was trained with."""
+PLAIN = {
+    "gradient.name": "plain",
+    "objective.name": "cross_entropy",
+    "weight_dropout.drop": 0.0,
+    "average.begin": 1.0,
+}
+"""What every number here was trained with; a spec older than one of these keys means it too."""
 TAGS = {
     "P": "paper text",
     "C": "code or README",

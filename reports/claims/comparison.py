@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.claims.claim import RECIPE_KEYS, Augment, Claim
+from reports.claims.claim import PLAIN, RECIPE_KEYS, Augment, Claim
 
 Spec = Mapping[str, Any]
 """A run's spec by dotted keys, as `cells.flat_spec` gives it."""
@@ -31,7 +31,7 @@ def differences(claim: Claim, spec: Spec, *, published_rows: int, num_bins: int)
     ]
     for key, there in claim.recipe.items():
         if key != "budget.epochs":
-            found += _differs(RECIPE_KEYS[key], spec.get(key), there)
+            found += _differs(RECIPE_KEYS[key], spec.get(key, PLAIN.get(key)), there)
     for key, there in claim.settings.items():
         found += _differs(key, spec.get(f"method.{key}"), there)
     if claim.bins is not None:
@@ -113,3 +113,5 @@ def _not_known(claim: Claim) -> Iterator[str]:
         yield "learning rate"
     if "schedule.name" not in claim.recipe:
         yield "rate schedule"
+    elif claim.recipe["schedule.name"] == "step" and "schedule.milestones" not in claim.recipe:
+        yield "milestones of the rate schedule"

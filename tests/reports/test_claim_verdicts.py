@@ -7,7 +7,7 @@ import math
 import pytest
 
 from reports.cells import flat_spec
-from reports.claims.claim import Claim, Source
+from reports.claims.claim import PLAIN, Claim, Source
 from reports.claims.comparison import agree, differences, train_rows
 from reports.claims.verdict import Ours, verdict
 
@@ -104,6 +104,13 @@ def test_the_same_recipe_has_no_differences():
 )
 def test_each_difference_is_said_plainly(spec, reason):
     assert differ(spec) == [reason]
+
+
+def test_slots_that_no_paper_used_are_differences_and_their_absence_is_none():
+    of = claim(recipe={**PLAIN, **CLAIM.recipe})
+    assert differ(SPEC, of) == []
+    assert differ({**SPEC, "average": {"begin": 0.8}}, of) == ["begin of weight averaging: 0.8 here, 1 there"]
+    assert differ({**SPEC, "weight_dropout": {"drop": 0.1}}, of) == ["weight dropout: 0.1 here, 0 there"]
 
 
 def test_what_is_not_known_of_the_paper_is_a_difference():

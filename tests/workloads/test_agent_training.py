@@ -24,6 +24,7 @@ from workloads.gradients.svrg import SVRG
 from workloads.loop import train
 from workloads.models.mlp import Mlp
 from workloads.objectives.cross_entropy import CrossEntropy
+from workloads.objectives.pgd import PGD
 from workloads.optimizers.sgd import SGD
 from workloads.probe import EpochStart, Prober
 from workloads.recipe import Budget, Recipe
@@ -76,6 +77,15 @@ def test_a_dense_epoch_costs_its_passes(rule: GradientRule, passes: float, tmp_p
     plain = outcome(run(tmp_path / "plain", Plain())).train_flops
     assert plain is not None
     assert outcome(run(tmp_path / "rule", rule)).train_flops == pytest.approx(plain * passes / 3, rel=1e-12)
+
+
+def test_passes_over_attacked_images_cost_their_attacks(tmp_path: Path) -> None:
+    """In forward passes: an attack of three steps costs 6, a gradient then 9, a loss 7; AGENT asks for 3 and 1 of them."""
+    attacked = PGD(num_steps=3)
+    plain = outcome(run(tmp_path / "plain", Plain(), objective=attacked)).train_flops
+    rule = outcome(run(tmp_path / "rule", AGENT(), objective=attacked)).train_flops
+    assert plain is not None
+    assert rule == pytest.approx(plain * (9 + 7 + 18) / 9, rel=1e-12)
 
 
 def test_a_sparse_epoch_pays_a_dense_gradient_for_mu_and_none_where_an_update_replaces_the_step(

@@ -62,6 +62,11 @@ def test_samples_are_evenly_spaced_in_an_epoch_and_come_at_its_end(
     assert due(average) == steps
 
 
+def test_a_window_shorter_than_a_step_has_the_last_one() -> None:
+    assert due(Averaging(begin=0.999)) == [18]
+    assert due(Averaging()) == []
+
+
 def test_the_last_step_is_a_sample_also_within_an_epoch() -> None:
     assert due(Averaging(begin=0.5), num_steps=16) == [12, 16]
     assert due(Averaging(begin=0.9), num_steps=16) == [16]

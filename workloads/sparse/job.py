@@ -15,7 +15,7 @@ from workloads.robustness import NOT_ATTACKED, RobustAccuracy
 from workloads.seeding import stream
 from workloads.sparse.flops import macs_of
 from workloads.sparse.masks import prunable_weights
-from workloads.sparse.updater import LayerDensities, MaskUpdater
+from workloads.sparse.updater import Counting, MaskUpdater
 from workloads.unknowns import unknown_splits
 from workloads.workload import Context, Progress
 
@@ -73,7 +73,7 @@ class SparseJob(Recipe):
         with torch.device("meta"):
             num_outputs = data.num_classes + recipe.objective.num_extra
             network = self.model.build(image_shape=data.image_shape, num_classes=num_outputs)
-        if isinstance(self.method, LayerDensities):
+        if isinstance(self.method, Counting):
             self.method.counts(prunable_weights(network))
         self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
         num_steps = self.budget.num_steps(len(data.train))
@@ -92,5 +92,7 @@ class SparseJob(Recipe):
         ]
 
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
-        """FLOPs (2 per multiply-add) of one sample through the dense network."""
-        return 2.0 * sum(macs_of(self.model, image_shape, num_classes).values())
+        """FLOPs (2 per multiply-add) of one sample through the dense network, the objective's extra passes spread over three."""
+        objective = self.method.complete(self).objective
+        macs = macs_of(self.model, image_shape, num_classes + objective.num_extra)
+        return 2.0 * sum(macs.values()) * (3 + objective.extra_forwards) / 3

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -83,6 +83,15 @@ class Moment:
 def in_module_order(masks: Mapping[str, Tensor], moment: Moment) -> Iterator[tuple[str, Tensor]]:
     """Names and masks in the order of the moment's weights: draws must not depend on a checkpoint's order."""
     return ((name, masks[name]) for name in moment.weights if name in masks)
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A method that can tell from shapes alone how many weights each layer keeps."""
+
+    def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """Active weights of each sparse layer; raises `ValueError` where the method does not fit the layers."""
+        ...
 
 
 class MaskUpdater(Protocol):

@@ -10,7 +10,8 @@ statistics (batch norm) of its own, is the network.
 The published share is 0.01 for CIFAR-10 at density 0.1 and 0.1 for CIFAR-100 at 0.2; the released code reads none of
 that and leaves out 0.01 always, the default here. Algorithm 1 does not scale what stays (`scaled: false`, the default), the
 code does. The random mask is no part of density. Momentum moves a weight also where a step leaves it out. The last layer,
-which no norm follows, is spared, so that an average of thinned weights does not shrink the logits.
+which no norm follows, is spared. Where other layers have no norm either, an average of unscaled thinned weights is smaller
+than the weights and so are the logits, which alone lowers confidence: use `scaled: true` there.
 With `random_drop: 0` and `average_from: 1` this is RigL; with the first alone, RigL under weight averaging (SWA), the
 control for what the random mask is worth: `method: rigl` beside `average: {begin: 0.8}`.
 """

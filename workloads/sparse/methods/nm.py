@@ -54,14 +54,18 @@ class NM(Unmoved):
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """The choice among initial weights; raises `ValueError` where no layer comes in groups."""
+        return SparseState({}, forward={name: self.chosen(weights[name]) for name in self.counts(weights)})
+
+    def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """Active weights of each layer that comes in groups, none where all are kept."""
         if self.keep == self.group:
-            return SparseState({})
+            return {}
         dense = dense_layers(list(weights), self.keep_dense)
         sparse = [name for name, w in weights.items() if name not in dense and w.shape[1] % self.group == 0]
         if not sparse:
             inputs = ", ".join(f"{name} ({weight.shape[1]})" for name, weight in weights.items())
             raise ValueError(f"group is {self.group}; it must divide the inputs of a layer: {inputs}")
-        return SparseState({}, forward={name: self.chosen(weights[name]) for name in sparse})
+        return {name: weights[name].numel() // self.group * self.keep for name in sparse}
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
         """`decay` where weights are pruned."""
