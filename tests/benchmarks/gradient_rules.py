@@ -22,6 +22,7 @@ from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
 from workloads.gradients.agent import AGENT
 from workloads.gradients.plain import Plain
+from workloads.gradients.sam import SAM
 from workloads.gradients.svrg import SVRG
 from workloads.loop import train
 from workloads.models.convnet import ConvNet
@@ -39,6 +40,7 @@ BATCH_DIGITS = 32
 RULES: dict[str, GradientRule] = {
     "plain": Plain(),
     "svrg": SVRG(),
+    "sam": SAM(),
     "agent": AGENT(),
     "agent, gradient coefficient": AGENT(coefficient="gradient"),
     "agent, a tenth of the batches": AGENT(anchor_fraction=0.1),
