@@ -10,17 +10,16 @@ Reference: none, own measurement
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from workloads.deploy.compressed import block_size
-from workloads.deploy.files import pack_csr_layers
 from workloads.deploy.finished import FinishedNetwork
-from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from workloads.deploy.format import Exported
 from workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
-from workloads.deploy.replacing import DENSE, sparse_fit, with_kernels
+from workloads.deploy.replacing import DENSE, with_kernels
+from workloads.deploy.stored_as_csr import StoredAsCsr
 from workloads.deploy.timing import least_times
 
 __all__ = ["Auto"]
@@ -31,35 +30,17 @@ _ROUNDS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto:
-    tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[torch.device] = torch.device("cpu")
-    dtype: ClassVar[torch.dtype] = torch.float32
-
-    def fit(self, finished: FinishedNetwork) -> Fit:
-        """See `workloads.deploy.format.Format`."""
-        return sparse_fit(finished)
-
-    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `workloads.deploy.format.Format`."""
-        fit = self.fit(finished)
-        check_fit(fit)
-        names = [name for name in finished.layers if name not in fit.dense]
+class Auto(StoredAsCsr):
+    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """The fastest of the network mixed layer by layer and those of one kernel, on random images."""
         images = finished.random_images(batch_size)
         mixed = _chosen_by_layer(finished, names, images)
         plans = {"mixed": mixed, DENSE: {}}
         plans |= {kernel: dict.fromkeys(names, (kernel, make)) for kernel, make in _EVERYWHERE.items()}
         networks = {name: with_kernels(finished, plan) for name, plan in plans.items()}
-        times_s = least_times(
-            {name: exported.run for name, exported in networks.items()}, images, rounds=_ROUNDS
-        )
+        runs = {name: exported.run for name, exported in networks.items()}
+        times_s = least_times(runs, images, rounds=_ROUNDS)
         return networks[min(times_s, key=lambda name: times_s[name])]
-
-    def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `workloads.deploy.format.Format`."""
-        fit = self.fit(finished)
-        check_fit(fit)
-        return pack_csr_layers(finished, fit.dense, format="auto")
 
 
 def _chosen_by_layer(

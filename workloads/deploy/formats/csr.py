@@ -6,38 +6,18 @@ Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-csr-tensor
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
-
-from workloads.deploy.files import pack_csr_layers
 from workloads.deploy.finished import FinishedNetwork
-from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from workloads.deploy.format import Exported
 from workloads.deploy.kernels import csr_kernel
-from workloads.deploy.replacing import sparse_fit, with_kernels
+from workloads.deploy.replacing import with_kernels
+from workloads.deploy.stored_as_csr import StoredAsCsr
 
 __all__ = ["Csr"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Csr:
-    tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[torch.device] = torch.device("cpu")
-    dtype: ClassVar[torch.dtype] = torch.float32
-
-    def fit(self, finished: FinishedNetwork) -> Fit:
-        """See `workloads.deploy.format.Format`."""
-        return sparse_fit(finished)
-
-    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `workloads.deploy.format.Format`."""
-        fit = self.fit(finished)
-        check_fit(fit)
-        chosen = [name for name in finished.layers if name not in fit.dense]
-        return with_kernels(finished, dict.fromkeys(chosen, ("csr", csr_kernel)))
-
-    def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `workloads.deploy.format.Format`."""
-        fit = self.fit(finished)
-        check_fit(fit)
-        return pack_csr_layers(finished, fit.dense, format="csr")
+class Csr(StoredAsCsr):
+    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """One kernel for all, whatever the batch."""
+        return with_kernels(finished, dict.fromkeys(names, ("csr", csr_kernel)))

@@ -1,0 +1,43 @@
+"""What formats share that run float32 sums on a CPU and whose file holds the sparse layers as CSR matrices."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from workloads.deploy.files import pack_csr_layers
+from workloads.deploy.finished import FinishedNetwork
+from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from workloads.deploy.replacing import sparse_fit
+from workloads.plugins import name_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAsCsr(ABC):
+    """A format says how its sparse layers are computed."""
+
+    tolerance: ClassVar[float] = SUM_ORDER
+    device: ClassVar[torch.device] = torch.device("cpu")
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    @abstractmethod
+    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """The network with other kernels for the weights of these names."""
+
+    def fit(self, finished: FinishedNetwork) -> Fit:
+        """See `workloads.deploy.format.Format`."""
+        return sparse_fit(finished)
+
+    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
+        """See `workloads.deploy.format.Format`."""
+        fit = self.fit(finished)
+        check_fit(fit)
+        names = [name for name in finished.layers if name not in fit.dense]
+        return self.of_layers(finished, names, batch_size=batch_size)
+
+    def encode(self, finished: FinishedNetwork) -> bytes:
+        """See `workloads.deploy.format.Format`."""
+        fit = self.fit(finished)
+        check_fit(fit)
+        return pack_csr_layers(finished, fit.dense, format=name_of(self))
