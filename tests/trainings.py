@@ -33,6 +33,21 @@ class Normed:
         )
 
 
+class Drawing:
+    """Builds a network with all a checkpoint must hold: weights, running statistics, a forward pass that draws."""
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        units = math.prod(image_shape)
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(units, 24),
+            nn.BatchNorm1d(24),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(24, num_classes),
+        )
+
+
 @cache
 def digits(max_train: int = 120) -> Dataset:
     """96 training rows: six batches of 16."""

@@ -1,7 +1,6 @@
 """What every gradient rule must keep, beside every sparse-training method. Both families are found by their files."""
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -10,7 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from trainings import Drawing
 
 from workloads.checkpoint import Checkpoint, CheckpointFolder
 from workloads.data.batches import Augmentation, DeviceSplit
@@ -34,21 +34,6 @@ NEUTRAL: dict[str, dict[str, float]] = {
     "sam": {"rho": 0.0},
 }
 """Settings under which a rule must train as `plain` does, where it has some."""
-
-
-class DrawingNetwork:
-    """Builds a network with all that an extra pass may disturb: running statistics, and a forward pass that draws."""
-
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        units = math.prod(image_shape)
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(units, 24),
-            nn.BatchNorm1d(24),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-            nn.Linear(24, num_classes),
-        )
 
 
 @cache
@@ -88,7 +73,7 @@ def recipe_of(rule: GradientRule, **budget: Any) -> Recipe:
 def run(rule: GradientRule, method: MaskUpdater, folder: Path, **budget: Any) -> Outcome:
     context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
     recipe = recipe_of(rule, **budget)
-    *_, last = train(recipe, model=DrawingNetwork(), method=method, data=digits(), seed=3, context=context)
+    *_, last = train(recipe, model=Drawing(), method=method, data=digits(), seed=3, context=context)
     assert last.outcome is not None
     return last.outcome
 
@@ -195,7 +180,7 @@ def started(rule: GradientRule) -> tuple[Training, Any]:
     data = digits()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     training = Training.start(
-        DrawingNetwork(),
+        Drawing(),
         recipe=recipe_of(rule),
         method=Static(density=0.2),
         seed=3,

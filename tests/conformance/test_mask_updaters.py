@@ -1,32 +1,21 @@
 """What every sparse-training method must do, whoever wrote it. Members are found by their files."""
 
 import dataclasses
-from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from asking import DENSE_SETTINGS
-from torch import Tensor, nn
+from four_layers import SHAPES, bench_at, channel_orders
+from torch import Tensor
 
-from workloads.bench import NetworkBench
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
 from workloads.plugins import describe, find, names
-from workloads.probe import Prober
 from workloads.sparse.distributions import active_counts
 from workloads.sparse.masks import active_per_layer, hash_masks
 from workloads.sparse.updater import DropAndGrow, MaskUpdater, Moment, SparseState
 
 FAMILY = "sparse.methods"
 REQUIRED = {"density": 0.3}  # a value for every field that some method leaves without a default
-SHAPES = {
-    "stem.weight": (8, 4, 3, 3),  # inputs come in fours, for methods that keep some of every four
-    "zeta.weight": (16, 8, 3, 3),
-    "alpha.weight": (32, 16, 1, 1),  # names are in no alphabetical order, as in real networks
-    "head.weight": (10, 32),
-}
 NUM_STEPS, EVERY = 1000, 100  # published intervals are up to 4000 steps long
 
 pytestmark = pytest.mark.parametrize("name", names(FAMILY))
@@ -73,45 +62,6 @@ def moment(step: int, state: SparseState, **fields: Any) -> Moment:
     weights = fields.get("weights", masked(tensors(step), state))
     given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "bench": bench_at(weights)}
     return Moment(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
-
-
-class Shaped(nn.Module):
-    """A network with these weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(4, 8, 3, padding=1, bias=False)
-        self.zeta = nn.Conv2d(8, 16, 3, padding=1, bias=False)
-        self.alpha = nn.Conv2d(16, 32, 1, bias=False)
-        self.head = nn.Linear(32, 10, bias=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = self.alpha(self.zeta(self.stem(images).relu()).relu()).relu()
-        return self.head(hidden.mean((2, 3)))
-
-
-@cache
-def rows(device: torch.device) -> DeviceSplit:
-    """Thirty images of ten classes."""
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (30, 4, 6, 6), dtype=np.uint8)
-    split = Split(images=images, labels=np.arange(30) % 10, row_ids=np.arange(30))
-    return DeviceSplit(split, mean=(0.5,) * 4, std=(0.3,) * 4, device=device)
-
-
-def bench_at(weights: dict[str, Tensor]) -> NetworkBench:
-    """Of a network with these weights, on their device."""
-    device = next(iter(weights.values())).device
-    with torch.random.fork_rng(devices=[]):
-        network = Shaped().to(device)
-    network.load_state_dict(weights)
-    return NetworkBench(
-        network=network,
-        prober=Prober.of(network),
-        split=rows(device),
-        count_flops=lambda flops: None,
-        forward_flops_per_row=0.0,
-    )
 
 
 def due_steps(method: MaskUpdater) -> list[int]:
@@ -346,20 +296,6 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
         assert hash_masks(moved.masks) == hash_masks(permuted(after.masks))
         assert hash_masks(moved.forward) == hash_masks(permuted(after.forward))
         state = after
-
-
-def channel_orders() -> dict[str, tuple[Tensor, Tensor]]:
-    """New orders of every layer's outputs and inputs: the network stays the same function, fours of channels stay together."""
-    draws, orders = generator(5), {}
-    inputs = torch.arange(SHAPES["stem.weight"][1])  # of the images
-    for key, shape in SHAPES.items():
-        fours = torch.arange(shape[0] // 4 * 4).reshape(-1, 4)
-        fours = fours[torch.randperm(len(fours), generator=draws)]
-        fours = torch.stack([four[torch.randperm(4, generator=draws)] for four in fours])
-        outputs = torch.cat([fours.flatten(), torch.arange(fours.numel(), shape[0])])
-        orders[key] = outputs, inputs
-        inputs = outputs
-    return orders
 
 
 def test_reads_gradients_only_if_it_says_so(name: str) -> None:

@@ -1,7 +1,6 @@
 """What a training must keep, whatever the sparse-training method. Methods are found by their files."""
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from asking import DENSE_SETTINGS
-from torch import Tensor, nn
+from torch import Tensor
+from trainings import Drawing
 
 from workloads.bench import NetworkBench
 from workloads.checkpoint import CheckpointFolder
@@ -34,21 +34,6 @@ OPTIMIZERS: dict[str, OptimizerBuilder] = {
     "nesterov": SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3, decay_vectors=False),
     "adamw": AdamW(lr=1e-2, weight_decay=0.1),
 }
-
-
-class DrawingNetwork:
-    """Builds a network with all a checkpoint must hold: weights, running statistics, a forward pass that draws."""
-
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        units = math.prod(image_shape)
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(units, 24),
-            nn.BatchNorm1d(24),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-            nn.Linear(24, num_classes),
-        )
 
 
 @cache
@@ -89,7 +74,7 @@ def run(
     """A whole training, or what is left of it by the folder's checkpoints; `like`: a method whose recipe it has."""
     recipe = (like or method).complete(recipe_of(optimizer, **budget))
     context = Context(checkpoints=CheckpointFolder(folder, keep=keep))
-    return list(train(recipe, model=DrawingNetwork(), method=method, data=digits(), seed=3, context=context))
+    return list(train(recipe, model=Drawing(), method=method, data=digits(), seed=3, context=context))
 
 
 def outcome(progress: list[Progress]) -> Outcome:
@@ -153,12 +138,12 @@ def test_a_training_dropped_at_an_evaluation_goes_on_from_its_checkpoint(name: s
     whole = run(build(name), tmp_path / "whole")
     recipe = recipe_of(checkpoint_every_s=0)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "dropped"))
-    going = train(recipe, model=DrawingNetwork(), method=build(name), data=digits(), seed=3, context=context)
+    going = train(recipe, model=Drawing(), method=build(name), data=digits(), seed=3, context=context)
     next(going)
     going.close()  # type: ignore[attr-defined]
     torch.manual_seed(999)  # whatever another training leaves
     resumed = list(
-        train(recipe, model=DrawingNetwork(), method=build(name), data=digits(), seed=3, context=context)
+        train(recipe, model=Drawing(), method=build(name), data=digits(), seed=3, context=context)
     )
     assert_same_outcome(whole, resumed)
     assert metrics(resumed) == metrics(whole)
@@ -171,7 +156,7 @@ def test_weights_and_optimizer_state_are_zero_outside_masks_after_every_step(
 ) -> None:
     folder = CheckpointFolder(tmp_path / "all", keep=NUM_STEPS)
     run(build(name), folder.path, optimizer=OPTIMIZERS[optimizer], keep=NUM_STEPS, checkpoint_every_s=0)
-    network = DrawingNetwork().build(image_shape=digits().image_shape, num_classes=10)
+    network = Drawing().build(image_shape=digits().image_shape, num_classes=10)
     parameters = list(network.named_parameters())
     groups = OPTIMIZERS[optimizer].build(parameters).param_groups
     order = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}

@@ -2,14 +2,13 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workloads import loop, loss_scale
 from workloads.averaging import Averaging
@@ -27,21 +26,6 @@ from workloads.sparse.updater import MaskUpdater, Moment, SparseState
 from workloads.workload import Context, InterruptedJobError, Progress
 
 NUM_STEPS, EVERY, BATCH = 8, 3, 17  # five steps an epoch; shares of 8 and 9 rows
-
-
-class Disturbed:
-    """Builds a network with all that ranks could differ in: running statistics, and a forward pass that draws."""
-
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        units = math.prod(image_shape)
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(units, 24),
-            nn.BatchNorm1d(24),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-            nn.Linear(24, num_classes),
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,6 @@ from ranked import (
     EVERY,
     NUM_STEPS,
     Case,
-    Disturbed,
     Report,
     built,
     digits,
@@ -33,6 +32,7 @@ from ranked import (
     training,
 )
 from torch import Tensor
+from trainings import Drawing
 
 from workloads.averaging import Averaging
 from workloads.checkpoint import Checkpoint, CheckpointFolder
@@ -195,7 +195,7 @@ def test_a_network_with_batch_norm_and_dropout_is_the_same_on_both_ranks(
         folder=tmp_path / "pair",
         method="set",
         rule="svrg",
-        model=Disturbed(),
+        model=Drawing(),
         average=Averaging(begin=0.8),
         budget={"evaluate_every": 1},
     )
@@ -209,7 +209,7 @@ def test_a_network_with_batch_norm_and_dropout_is_the_same_on_both_ranks(
 
 
 def test_killed_and_resumed_ranks_end_as_undisturbed_ones_bit_for_bit(pairs: Pairs, tmp_path: Path) -> None:
-    case = Case(folder=tmp_path / "whole", method="dst_ee", rule="agent", model=Disturbed())
+    case = Case(folder=tmp_path / "whole", method="dst_ee", rule="agent", model=Drawing())
     whole = pairs.train(case)
     disturbed = dataclasses.replace(case, folder=tmp_path / "killed")
     pairs.at_work.begin(train_together, disturbed)
