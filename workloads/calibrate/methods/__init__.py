@@ -1,0 +1,1 @@
+"""One file per post-hoc calibrator; the file name is the name in specs."""
