@@ -38,6 +38,8 @@ class AccDD(IDC):
         for name in ("pool", "pretrain_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.pool and self.early_epochs:
+            raise ValueError(f"early_epochs is {self.early_epochs} beside a pool of {self.pool}; give pretrain_epochs instead")
 
     @property
     def num_iterations(self) -> int:
@@ -60,14 +62,14 @@ class AccDD(IDC):
         if iteration < self._pool_iterations:
             return self._pretrained(state, iteration, lab)
         pool = {name: tensor for name, tensor in state.tensors.items() if name.startswith("pool/")}
-        about = repr((self.pool, self.pretrain_epochs, self.perturbation))
+        about = repr((self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
         matcher = self.matcher(partial(self.first_network, pool), about_first=about)
         moved = matcher.iterate(state, iteration - self._pool_iterations, lab)
         return DistillState({**moved.tensors, **pool}, moved.numbers)
 
     def first_network(self, pool: Mapping[str, Tensor], lab: Lab, number: int) -> nn.Module:
         """What a path begins with: a copy of a member, or a fresh network, perturbed."""
-        network = lab.network("match", number)
+        network = self.fresh_network(lab, number)
         if self.pool:
             member = self.member(lab, number)
             network.load_state_dict({name: pool[_name(member, name)] for name in network.state_dict()})

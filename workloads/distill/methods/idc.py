@@ -13,7 +13,7 @@ applies color, flip and cutout always, DSA draws one of all.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -24,10 +24,10 @@ from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.masking import Masking
 from workloads.distill.matcher import ClassStep, Matcher, Precision
 from workloads.distill.matching import DISTANCES
-from workloads.distill.network_training import NetworkTraining
+from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
 from workloads.distill.synthetic_set import SyntheticSet
-from workloads.recipe import NOT_IDENTITY
+from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["IDC"]
 
@@ -58,6 +58,9 @@ class IDC(Distilled):
     classifier: bool = False  # whether its gradients are matched too
     augment: str = "color_crop_cutout"  # shared by the real and the synthetic images of a class
     network: NetworkTraining = NetworkTraining()
+    early_epochs: int = field(
+        default=0, metadata=NEUTRAL_BY_DEFAULT
+    )  # of each network on all real images before its path begins, with the same training; published for ImageNet-10: 10
     mask: Masking = Masking()  # on synthetic images while they are matched
     chunk: int | None = (
         None  # images per backward pass on a CPU, by default what its caches hold: changes rounding only
@@ -76,6 +79,8 @@ class IDC(Distilled):
         for name in ("factor", "iterations", "steps", "real_batch", "synthetic_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.early_epochs < 0:
+            raise ValueError(f"early_epochs is {self.early_epochs}; it must be 0 or more")
         if self.share_mb < 0:
             raise ValueError(f"share_mb is {self.share_mb}; it must be 0 or more megabytes")
         if not self.lr > 0:
@@ -113,7 +118,8 @@ class IDC(Distilled):
 
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """One sweep over the classes, and the network's training up to the next."""
-        return self.matcher(_fresh).iterate(state, iteration, lab)
+        about = f"early {self.early_epochs}" if self.early_epochs else ""
+        return self.matcher(self.fresh_network, about_first=about).iterate(state, iteration, lab)
 
     def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
         """The images as they were last moved, which may have left [0, 1]."""
@@ -126,6 +132,21 @@ class IDC(Distilled):
             std=lab.real.std,
             factor=self.factor,
         )
+
+    def fresh_network(self, lab: Lab, number: int) -> nn.Module:
+        """What the path of this number begins with, standing still."""
+        network = lab.network("match", number)
+        if self.early_epochs:
+            training = replace(self.network, on="real", rows=self.early_epochs * len(lab.real.split))
+            training.follow(
+                network,
+                Position.start(network).momentum,
+                Pile.of_real(lab.real),
+                lab.stream("early", number),
+                strategy=Strategy.of(training.augment, always=ALWAYS),
+                chunk=self.chunk,
+            )
+        return network
 
     def matcher(self, first: Callable[[Lab, int], nn.Module], about_first: str = "") -> Matcher:
         """first: the network that a path begins with, by its number; about_first: what it depends on."""
@@ -160,7 +181,3 @@ class IDC(Distilled):
             return pixels(images, lab) if self.space == "pixels" else images
         images = starting_images("noise", ipc=self.ipc, lab=lab)
         return (images * NOISE_SD + NOISE_MEAN).clamp(0, 1) if self.space == "pixels" else images
-
-
-def _fresh(lab: Lab, number: int) -> nn.Module:
-    return lab.network("match", number)
