@@ -1,6 +1,5 @@
 """A job of kind `distill`: make or choose a small synthetic set, and see what networks trained on it alone are worth."""
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +8,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset, Source
+from workloads.distill import pictures
 from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
 from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
 from workloads.distill.selected import random_images, real_images
@@ -36,6 +35,8 @@ from workloads.workload import (
 )
 
 __all__ = ["DistillJob"]
+
+PICTURE = "picture/"  # what the names of small pictures start with in a checkpoint: then the iteration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ class DistillJob:
         unreported = list(going.history)
         saved_at = time.monotonic()
         while going.done < self.method.num_iterations:
+            going.look()
             if going.is_due(self.evaluate_every):
                 new = going.metrics(going.evaluated(splits, "val", "test"), splits)
                 going.history += new
@@ -99,6 +101,7 @@ class DistillJob:
             if time.monotonic() - saved_at >= self.checkpoint_every_s:
                 save()
                 saved_at = time.monotonic()
+        going.look()
         save()
         outputs = going.evaluated(splits, "val", "calib", "test")
         new = [*going.metrics(outputs, splits), *going.separated(outputs, splits)]
@@ -137,6 +140,7 @@ class _Distillation:
     done: int = 0  # iterations
     train_s: float = 0.0  # of distillation, evaluations excluded
     history: list[Metric] = field(default_factory=list)
+    taken: dict[int, Tensor] = field(default_factory=dict)  # small pictures, by iteration
 
     @classmethod
     def start(cls, job: DistillJob, lab: Lab, should_stop: Callable[[], bool]) -> "_Distillation":
@@ -154,6 +158,12 @@ class _Distillation:
         if self.lab.device.type == "cuda":
             torch.cuda.synchronize(self.lab.device)
         self.train_s += time.monotonic() - started
+
+    def look(self) -> None:
+        """Takes a small picture where one is due."""
+        method = self.job.method
+        if method.ipc is not None and self.done in pictures.due(method.num_iterations) and self.done not in self.taken:
+            self.taken[self.done] = pictures.small(self.synthetic_set())
 
     def is_due(self, every: int) -> bool:
         """Whether to evaluate after so many iterations, unless that was done before a stop."""
@@ -255,7 +265,7 @@ class _Distillation:
             },
             weights={},
             masks={},
-            files={} if self.job.ipc is None else files_of(synthetic),
+            files={} if self.job.ipc is None else files_of(synthetic) | pictures.files(self.taken),
             num_parameters=num_parameters,
             num_active=num_parameters,
             train_flops=None,
@@ -267,7 +277,7 @@ class _Distillation:
         """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
         return Checkpoint(
             step=self.done,
-            tensors=self.state.tensors,
+            tensors={**self.state.tensors, **{f"{PICTURE}{step}": pixels for step, pixels in self.taken.items()}},
             state={},
             meta={
                 "data": data,
@@ -282,7 +292,9 @@ class _Distillation:
         if checkpoint.meta["data"] != data:
             found = checkpoint.meta["data"]
             raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
-        tensors = {name: tensor.to(self.lab.device) for name, tensor in checkpoint.tensors.items()}
+        held = checkpoint.tensors
+        tensors = {name: tensor.to(self.lab.device) for name, tensor in held.items() if not name.startswith(PICTURE)}
+        self.taken = {int(name.removeprefix(PICTURE)): held[name].cpu() for name in held.keys() - tensors.keys()}
         self.state = DistillState(tensors, checkpoint.meta["numbers"])
         self.done, self.train_s = checkpoint.step, checkpoint.meta["train_s"]
         self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
@@ -290,17 +302,5 @@ class _Distillation:
 
 def files_of(synthetic: SyntheticSet) -> dict[str, bytes]:
     """What the artifact holds of the set: itself, and a picture of it."""
-    return {"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": png(synthetic)}
-
-
-def png(synthetic: SyntheticSet) -> bytes:
-    """All stored images in one picture, a row per class, pixels cut off at black and white."""
-    images = (synthetic.images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    num, channels, height, width = images.shape
-    num_classes = int(synthetic.labels.max()) + 1
-    grid = images.view(num_classes, num // num_classes, channels, height, width).permute(0, 3, 1, 4, 2)
-    pixels = grid.reshape(num_classes * height, num // num_classes * width, channels).numpy()
-    shown = {1: pixels[..., 0], 3: pixels}.get(channels, pixels.mean(-1).astype(np.uint8))
-    written = io.BytesIO()
-    Image.fromarray(shown).save(written, format="PNG")
-    return written.getvalue()
+    picture = pictures.png(pictures.whole(synthetic))
+    return {"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": picture}

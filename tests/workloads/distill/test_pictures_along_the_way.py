@@ -1,0 +1,112 @@
+"""Small pictures of a set on its way: when they are taken, what is on them, and that no interruption changes a byte."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.sources.digits import Digits
+from workloads.distill import pictures
+from workloads.distill.evaluate import Evaluation
+from workloads.distill.job import DistillJob
+from workloads.distill.methods.dm import DM
+from workloads.distill.methods.random import Random
+from workloads.distill.synthetic_set import SyntheticSet
+from workloads.models.convnet import ConvNet
+from workloads.workload import Context
+
+DATA = Digits(max_train=240, max_test=60)
+EVALUATION = Evaluation(networks=1, epochs=1, batch_size=16)
+
+
+def set_of(images: torch.Tensor, num_classes: int) -> SyntheticSet:
+    return SyntheticSet(
+        images=images,
+        labels=torch.arange(num_classes).repeat_interleave(len(images) // num_classes),
+        soft_labels=torch.zeros(0, num_classes),
+        mean=(0.0,) * images.shape[1],
+        std=(1.0,) * images.shape[1],
+    )
+
+
+def job(iterations: int = 20, **fields: object) -> DistillJob:
+    method = DM(ipc=2, iterations=iterations, real_batch=8)
+    settings = {"model": ConvNet(width=4, depth=2), "evaluation": EVALUATION, "method": method} | fields
+    return DistillJob(data=DATA, **settings)  # type: ignore[arg-type]
+
+
+def files(job: DistillJob, folder: Path, context: Context | None = None) -> dict[str, bytes]:
+    last = list(job.run(context or Context(checkpoints=CheckpointFolder(folder))))[-1].outcome
+    assert last is not None
+    return dict(last.files)
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2, 3, 7, 100, 20_000])
+def test_pictures_are_few_and_show_the_start_and_the_end(num_iterations: int) -> None:
+    found = pictures.due(num_iterations)
+    assert {0, num_iterations} <= found
+    assert len(found) <= len(pictures.SHARES) <= 10
+    assert max(found) == num_iterations
+
+
+def test_each_class_is_a_row_and_pixels_are_cut_off() -> None:
+    images = torch.tensor([0.0, 0.2, 0.4, 1.7, -3.0, 1.0]).view(6, 1, 1, 1).expand(6, 1, 2, 3)
+    found = pictures.small(set_of(images, 2))
+    shades = [[0, 51, 102], [255, 0, 255]]
+    assert found.dtype == torch.uint8
+    assert found[..., 0].tolist() == np.repeat(np.repeat(shades, 2, axis=0), 3, axis=1).tolist()
+
+
+def test_a_small_picture_is_bounded_whatever_the_set() -> None:
+    most = pictures.MAX_SIDE
+    found = pictures.small(set_of(torch.rand(12 * 7, 3, 130, 70), 12))
+    assert found.shape == (10 * -(-130 // 3), 5 * -(-70 // 3), 3)  # three times smaller, since 130 > 2 * 64
+    assert pictures.small(set_of(torch.rand(2, 1, most, most), 2)).shape == (2 * most, most, 1)
+
+
+def test_shrinking_averages_what_can_be_seen() -> None:
+    """White that was optimised far beyond white is white, and averages with black to grey."""
+    image = torch.zeros(1, 1, 128, 128)
+    image[..., ::2] = 50.0
+    assert (pictures.small(set_of(image, 1)) == 128).all()
+
+
+def test_what_never_moves_leaves_no_pictures_along_the_way(tmp_path: Path) -> None:
+    assert set(files(job(method=Random(ipc=2)), tmp_path)) == {
+        "synthetic_set.safetensors",
+        "synthetic_set.png",
+    }
+    still = torch.zeros(1, 1, 1, dtype=torch.uint8)
+    assert pictures.files({0: still, 5: still.clone(), 10: still.clone()}) == {}
+    assert list(pictures.files({0: still, 5: still.clone(), 10: still + 1})) == [
+        "images-000000.png",
+        "images-000010.png",
+    ]
+
+
+def test_the_last_one_shows_the_images_of_the_set(tmp_path: Path) -> None:
+    found = files(job(), tmp_path)
+    taken = sorted(name for name in found if name.startswith("images-"))
+    assert taken == [f"images-{step:06d}.png" for step in (0, 2, 4, 8, 12, 16, 20)]
+    last, whole = (
+        np.asarray(Image.open(io.BytesIO(found[name]))) for name in (taken[-1], "synthetic_set.png")
+    )
+    np.testing.assert_array_equal(last, whole)  # two images of ten classes are all there are
+    assert (np.asarray(Image.open(io.BytesIO(found[taken[0]]))) != whole).any()
+
+
+def test_neither_intervals_nor_interruptions_change_them(tmp_path: Path) -> None:
+    undisturbed = files(job(), tmp_path / "undisturbed")
+    assert files(job(evaluate_every=3, checkpoint_every_s=0), tmp_path / "often") == undisturbed
+    every = CheckpointFolder(tmp_path / "every", keep=99)
+    files(job(checkpoint_every_s=0), every.path, Context(checkpoints=every))
+    saved = sorted(every.path.glob("step-*"))
+    assert len(saved) == 20
+    for path in saved:
+        shutil.copytree(path, tmp_path / path.name / path.name)
+        assert files(job(), tmp_path / path.name) == undisturbed
