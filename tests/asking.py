@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from workloads.loss_scale import Unscaled
 from workloads.probe import Backward, Prober
 from workloads.ranks import ALONE, Share
-from workloads.slots import Network, Objective, PixelRange, Question, Tensors
+from workloads.slots import Answers, Network, Objective, PixelRange, Question, Tensors
 from workloads.sparse.updater import Bench
 
 NO_BENCH = cast(Bench, None)
@@ -18,6 +19,22 @@ NO_BENCH = cast(Bench, None)
 
 DENSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {"nm": {"keep": 4}}
 """Settings with which a method keeps all weights, of those that do so by another field than `density`."""
+
+
+NO_ANSWERS = cast(Answers, None)
+"""For the looks of objectives that do not ask about any rows."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Says the same of both splits."""
+
+    outputs: Tensor  # (N, K)
+    labels: Tensor
+
+    def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
+        """See `workloads.slots.Answers`."""
+        return self.outputs, self.labels
 
 
 def question(
@@ -30,6 +47,7 @@ def question(
         images=images,
         labels=labels,
         share=Share.whole(len(images)),
+        rows=lambda: torch.arange(len(images)),
         memory=memory or {},
         pixels=PixelRange(black=black, white=black + 1),
         at_rest=nullcontext,

@@ -38,7 +38,8 @@ def metrics_at(
     named["train", "explored"] = explored_share(training)
     named |= {("train", name): value for name, value in training.rule.numbers.items()}
     named |= {("train", name): value for name, value in training.backward.scale.numbers().items()}
-    named |= {("train", name): float(tensor) for name, tensor in sorted(training.memory.items())}
+    remembered = {name: tensor for name, tensor in sorted(training.memory.items()) if tensor.numel() == 1}
+    named |= {("train", name): float(tensor) for name, tensor in remembered.items()}
     return metrics_of(training, named, epoch=epoch)
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from workloads.answers import Answering
 from workloads.data.batches import DeviceSplit, epoch_order
 from workloads.data.dataset import Dataset, Split
 from workloads.evaluation import (
@@ -93,6 +94,7 @@ def train(
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
     augment_stream = torch.Generator()
+    answers = Answering(training, val=splits.get("val"))
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
         """Images and labels of this rank's rows in a step of the current epoch, augmented as in the whole batch."""
@@ -117,7 +119,7 @@ def train(
         if position == 0:
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
             try:
-                training.look(batch_of, should_stop=lambda: any(ranks.anyone(should_stop())))
+                training.look(batch_of, answers=answers, should_stop=lambda: any(ranks.anyone(should_stop())))
             except InterruptedJobError:
                 save()
                 raise

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Question:
     images: Tensor  # (B, C, H, W), normalised: of this rank's rows
     labels: Tensor  # (B,) int64
     share: Share  # which rows of the whole batch these are: what is drawn is drawn for all, then `share.of` is taken
+    rows: Callable[[], Tensor]  # (B,) int64: which rows of the train split these are
     memory: Tensors  # what the objective remembers
     pixels: PixelRange
     at_rest: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
@@ -43,11 +44,22 @@ class Question:
     draws: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
 
 
+class Answers(Protocol):
+    """What the network, as an epoch finds it, makes of whole splits in evaluation mode. The work is counted as training's."""
+
+    def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
+        """(N, K) float32 and the labels (N,) int64, of all rows in their order, not augmented: the same on every rank.
+
+        Raises `ValueError` where the data have no such rows.
+        """
+        ...
+
+
 class Objective(Protocol):
     """What is minimised. The neutral member is `cross_entropy`.
 
     An objective keeps nothing: all it remembers is the tensors it takes and returns, which checkpoints hold. Over several
-    ranks they are averaged after every step.
+    ranks those that a step made anew are averaged after it. What is one number is reported as a metric of train.
     """
 
     num_extra: ClassVar[int]  # outputs of the network beyond the classes, the last ones
@@ -61,7 +73,7 @@ class Objective(Protocol):
         """What it remembers before the first step."""
         ...
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int) -> Tensors:
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
         """At the start of every epoch, counted from 0; a budget that ends within an epoch counts it."""
         ...
 
@@ -87,7 +99,7 @@ class Memoryless:
         """Nothing."""
         return {}
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int) -> Tensors:
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
         """The same."""
         return memory
 

@@ -19,7 +19,7 @@ from workloads.probe import Backward, EpochStart, Prober, StepBatch, drawing_apa
 from workloads.ranks import ALONE, Ranks
 from workloads.recipe import Recipe
 from workloads.seeding import global_stream, seed_globally, stream, stream_seed
-from workloads.slots import GradientRule, Network, PixelRange, Question, RuleState, Tensors
+from workloads.slots import Answers, GradientRule, Network, PixelRange, Question, RuleState, Tensors
 from workloads.sparse.applied import AppliedMasks
 from workloads.sparse.flops import forward_flops, macs_of, training_flops
 from workloads.sparse.masks import prunable_weights
@@ -123,11 +123,10 @@ class Training:
             ),
             pixels=rows.pixels,
             rule=RuleState(),
-            memory=recipe.objective.start(),
+            memory={name: tensor.to(rows.device) for name, tensor in recipe.objective.start().items()},
             explored={},
             losses=LossLog.of(recipe.budget.evaluation_interval(len(rows)), rows.device),
         )
-        training.memory = {name: tensor.to(rows.device) for name, tensor in training.memory.items()}
         training.apply_masks(first)
         training.rule = recipe.gradient.start(prober.weights())
         return training
@@ -161,12 +160,13 @@ class Training:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.recipe.budget.precision))
 
     def loss_of(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
-        """The objective of a step's batch, ready to be differentiated, and what it then remembers."""
+        """The objective of a step's batch, ready to be differentiated, and what it then remembers anew."""
         question = Question(
             network=self.forward,
             images=images,
             labels=labels,
             share=self.backward.share,
+            rows=lambda: self.rows.of_step(step, self.recipe.budget.batch_size, self.backward.share, seed=self.seed),
             memory=self.memory,
             pixels=self.pixels,
             at_rest=self.at_rest,
@@ -174,7 +174,8 @@ class Training:
             draws=lambda: stream(self.seed, "objective", step),
         )
         with self.autocast():
-            return self.recipe.objective.loss(question)
+            loss, memory = self.recipe.objective.loss(question)
+        return loss, {name: tensor for name, tensor in memory.items() if tensor is not self.memory[name]}
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -207,7 +208,7 @@ class Training:
         gradient, state = rule.gradient(self.rule, batch)
         self.usable = self.backward.scale.settle()
         if self.usable:
-            self.rule, self.memory = state, batch.memory
+            self.rule, self.memory = state, {**self.memory, **batch.memory}
         return gradient.loss, gradient.corrected
 
     def epoch_start(
@@ -233,7 +234,11 @@ class Training:
         )
 
     def look(
-        self, batch_of: Callable[[int], tuple[Tensor, Tensor]], *, should_stop: Callable[[], bool]
+        self,
+        batch_of: Callable[[int], tuple[Tensor, Tensor]],
+        *,
+        answers: Answers,
+        should_stop: Callable[[], bool],
     ) -> None:
         """Lets objective and gradient rule look at the epoch that begins.
 
@@ -241,8 +246,8 @@ class Training:
         """
         memory, flops, scale = self.memory, self.train_flops, self.backward.scale.state()
         epoch = self.epoch_start(batch_of, should_stop=should_stop)
-        num_epochs = -(-self.num_steps // self.steps_per_epoch)
-        self.memory = self.recipe.objective.look(memory, epoch=epoch.number, num_epochs=num_epochs)
+        told = {"epoch": epoch.number, "num_epochs": -(-self.num_steps // self.steps_per_epoch)}
+        self.memory = self.recipe.objective.look(memory, answers=answers, **told)
         try:
             self.rule = self.recipe.gradient.look(self.rule, epoch)
         except InterruptedJobError:
@@ -331,9 +336,8 @@ class Training:
     def take_gradients(self, corrected: Tensors) -> None:
         """What the rule made of the gradient takes its place, in its memory layout, with the method's decay, masked."""
         if corrected:
-            own = self.prober.parameters
-            gradients = [_gradient_of(own[name]) for name in corrected]
-            torch._foreach_copy_(gradients, list(corrected.values()))
+            own = self.prober.gradients()
+            torch._foreach_copy_([own[name] for name in corrected], list(corrected.values()))
         self.applied.decay_gradients()
         self.applied.mask_gradients()
 
@@ -356,12 +360,9 @@ class Training:
     @contextmanager
     def finished(self) -> Iterator[None]:
         """In the block the network has the weights that it would be finished with now, and is in evaluation mode."""
-        if self.mean.num:
-            with self.prober.standing_at(self.averaged()), self.at_rest():
-                yield
-        else:
-            with self.applied.finished(), self.at_rest():
-                yield
+        standing = self.prober.standing_at(self.averaged()) if self.mean.num else self.applied.finished()
+        with standing, self.at_rest():
+            yield
 
     def averaged(self) -> Tensors:
         """The mean of the samples, with running statistics of its own."""
@@ -388,12 +389,12 @@ class Training:
     @torch.no_grad()
     def logits(self, split: DeviceSplit) -> Tensor:
         """Outputs `(N, K)` float32 on the CPU, of the network as it would be finished now."""
-        with self.finished(), self.autocast():
+        with self.finished():
+            return self.outputs(split)
+
+    @torch.no_grad()
+    def outputs(self, split: DeviceSplit) -> Tensor:
+        """Outputs `(N, K)` float32 on the CPU, of the network as it stands."""
+        with self.autocast():
             outputs = [self.forward(images).float() for images, _ in split.batches(EVALUATION_BATCH)]
         return torch.cat(outputs).cpu()
-
-
-def _gradient_of(parameter: nn.Parameter) -> Tensor:
-    """The tensor in `.grad`."""
-    assert parameter.grad is not None
-    return parameter.grad

@@ -27,6 +27,9 @@ from workloads.workload import Context, InterruptedJobError, Progress
 
 NUM_STEPS, EVERY, BATCH = 8, 3, 17  # five steps an epoch; shares of 8 and 9 rows
 
+AT_ONCE: Mapping[str, Mapping[str, Any]] = {"cape": {"warm_epochs": 0, "plain_epochs": 1}}
+"""Settings under which a plug-in does within these steps what it does by default in more of them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Wayward(SET):
@@ -92,7 +95,7 @@ def built(family: str, name: str) -> Any:
     """A plug-in at density 0.2, with mask updates every few steps, where it has such fields."""
     plugin = find(family, name)
     own = {field.name for field in dataclasses.fields(plugin)}
-    made = plugin(**({"density": 0.2} if "density" in own else {}))
+    made = plugin(**({"density": 0.2} if "density" in own else {}), **AT_ONCE.get(name, {}))
     if "schedule" in own and family == "sparse.methods":
         made = dataclasses.replace(made, schedule=dataclasses.replace(made.schedule, every=EVERY))
     if "every" in own:

@@ -6,6 +6,7 @@ Nothing here loops over samples or waits for the device. Dimensions: B batch, C 
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -159,6 +160,13 @@ class DeviceSplit:
         images = augmentation(self.images.index_select(0, rows), generator, among)
         return self.normalise(images), self.labels.index_select(0, rows)
 
+    def of_step(self, step: int, batch_size: int, share: Share, *, seed: int) -> Tensor:
+        """Which rows are this share of a step's batch, in a training on this split: (B,) int64."""
+        size = min(batch_size, len(self))
+        epoch, position = divmod(step, len(self) // size)
+        rows = _kept_order(len(self), seed, epoch)[position * size : (position + 1) * size]
+        return _without_waiting(share.of(rows), self.device)
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, for evaluation; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
@@ -180,6 +188,9 @@ class DeviceSplit:
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
     """The order of the rows in one epoch: (num_rows,) int64 on the CPU, of seed and epoch alone."""
     return torch.randperm(num_rows, generator=stream(seed, "order", epoch))
+
+
+_kept_order = lru_cache(maxsize=1)(epoch_order)  # of the epoch at hand: every step of it may ask
 
 
 def _draw(bound: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:

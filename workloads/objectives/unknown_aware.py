@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.slots import Question, Tensors
+from workloads.slots import Answers, Question, Tensors
 
 __all__ = ["UnknownAware"]
 
@@ -56,7 +56,7 @@ class UnknownAware:
         """a and the moving average."""
         return {"unknown_weight": torch.zeros(()), "known_loss": torch.tensor(UNSEEN)}
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int) -> Tensors:
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
         """Raises a where this epoch is to."""
         if epoch < self.warm_epochs:
             return memory

@@ -1,0 +1,101 @@
+"""Focal loss whose gammas follow, bin by bin, gaps between confidence and accuracy on val (AdaFocal).
+
+Reference: Ghosh, Schaaf and Gormley 2022, AdaFocal: Calibration-aware Adaptive Focal Loss (arXiv:2211.11838)
+
+Rebuilt from the released code; the paper's text was not at hand. At the start of every epoch but the first the val rows, by
+confidence, are cut into bins of equal numbers. With G the mean confidence of a bin less its accuracy, its gamma is multiplied
+by exp(rate G) where it is above 0 and by exp(-rate G) elsewhere, changes sides (to the other sign of `switch`) where its size
+is then below `switch`, and is kept in [smallest, largest]. A sample takes the gamma of the bin that its label's probability p
+lies in, and its loss is -(1 - p)^gamma log p, or -(1 + p)^|gamma| log p where gamma is not above 0.
+
+Val has then been used for fitting. Where val confidences saturate, edges coincide and the bins between them are never met.
+With rate 0 gammas stay, val is not looked at and the loss is `focal`, and with initial 0 `cross_entropy`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from workloads.logit_losses import (
+    at_labels,
+    at_least_single,
+    check_not_negative,
+    complement,
+    confidences,
+    modulated,
+)
+from workloads.slots import Answers, Memoryless, Question, Tensors
+
+__all__ = ["AdaptiveFocal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveFocal(Memoryless):
+    """Defaults as in the released code."""
+
+    initial: float = 1.0  # gamma of every bin in the first epoch
+    rate: float = 1.0
+    largest: float = 20.0
+    smallest: float = -2.0
+    switch: float = 0.2
+    num_bins: int = 15
+
+    def __post_init__(self) -> None:
+        check_not_negative("rate", self.rate)
+        if not self.smallest <= self.initial <= self.largest:
+            allowed = f"smallest {self.smallest} to largest {self.largest}"
+            raise ValueError(f"initial is {self.initial}; it must lie in {allowed}")
+        check_not_negative("switch", self.switch)
+        if self.rate and (not self.initial or abs(self.initial) < self.switch):
+            allowed = f"switch {self.switch} or more in size, and above 0, to be moved"
+            raise ValueError(f"initial is {self.initial}; it must be {allowed}")
+        if self.num_bins < 1:
+            raise ValueError(f"num_bins is {self.num_bins}; it must be 1 or more")
+
+    def start(self) -> Tensors:
+        """Gammas (bins,), and the edges between bins (bins - 1,), which matter once gammas differ."""
+        edges = torch.linspace(0, 1, self.num_bins + 1)[1:-1]
+        return {"gammas": torch.full((self.num_bins,), self.initial), "edges": edges}
+
+    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
+        """Moves gammas by the gaps on val. Raises `ValueError` where there are no val rows."""
+        if epoch == 0 or not self.rate:
+            return memory
+        logits, labels = answers.logits("val")
+        edges, gaps = equal_mass_gaps(*confidences(logits.double(), labels), self.num_bins)
+        moved = self.moved(memory["gammas"].double(), gaps)
+        return {"gammas": moved.float(), "edges": edges.float()}
+
+    def moved(self, gammas: Tensor, gaps: Tensor) -> Tensor:
+        """Gammas of the next epoch, (bins,)."""
+        raised = gammas * torch.exp(self.rate * torch.where(gammas > 0, gaps, -gaps))
+        turned = torch.where(raised.abs() < self.switch, -self.switch * raised.sign(), raised)
+        return turned.clamp(self.smallest, self.largest)
+
+    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+        """Mean over the batch, in nats."""
+        log_p = functional.log_softmax(at_least_single(question.network(question.images)), dim=1)
+        of_label = at_labels(log_p, question.labels)
+        p = of_label.exp()
+        places = torch.bucketize(p.detach(), question.memory["edges"].to(p.dtype), right=True)
+        gammas = question.memory["gammas"].to(p.dtype)[places]
+        bases = torch.where(gammas > 0, complement(of_label), 1 + p)
+        return modulated(log_p, question.labels, bases ** gammas.abs()), question.memory
+
+
+def equal_mass_gaps(confidence: Tensor, right: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Edges (num_bins - 1,), and mean confidence less accuracy of every bin (num_bins,), 0 where it is empty.
+
+    The row of rank r among n rows, by confidence, is in bin r num_bins // n; an edge is the least confidence above it.
+    """
+    ordered, order = confidence.sort(stable=True)
+    ranks = torch.arange(len(ordered), device=ordered.device)
+    places = ranks * num_bins // len(ordered)
+    empty = ordered.new_zeros(num_bins)
+    counts = empty.index_add(0, places, torch.ones_like(ordered))
+    sums = empty.index_add(0, places, ordered - right[order])
+    firsts = torch.searchsorted(places, torch.arange(1, num_bins, device=places.device))
+    edges = torch.cat([ordered, ordered.new_ones(1)])[firsts]
+    return edges, sums / counts.clamp(min=1)

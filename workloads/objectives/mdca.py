@@ -1,0 +1,39 @@
+"""Focal loss or cross-entropy plus how far each class's mean probability in the batch is from its share (MDCA).
+
+Reference: Hebbalaguppe et al. 2022, A Stitch in Time Saves Nine (MDCA) (arXiv:2203.13834)
+
+The term is the mean over classes of |mean probability of the class - share of rows that have it|. It needs batches that are
+large beside the number of classes. gamma 0 makes the first part cross-entropy, and weight 0 with it `cross_entropy`.
+
+Over several ranks the means are of rows of one rank.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from workloads.logit_losses import OfLogits, check_not_negative, focal_loss
+
+__all__ = ["MDCA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDCA(OfLogits):
+    weight: float = 1.0
+    gamma: float = 1.0  # of the focal loss
+
+    def __post_init__(self) -> None:
+        check_not_negative("weight", self.weight)
+        check_not_negative("gamma", self.gamma)
+
+    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the batch, in nats."""
+        return focal_loss(logits, labels, self.gamma) + self.weight * self.term(logits, labels)
+
+    def term(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The classes' mean absolute gap, a scalar, of logits (B, K) and labels (B,)."""
+        probabilities = functional.softmax(logits, dim=1)
+        labelled = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+        return (probabilities.mean(dim=0) - labelled.to(logits.dtype).mean(dim=0)).abs().mean()

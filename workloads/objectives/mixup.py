@@ -1,0 +1,29 @@
+"""Cross-entropy of images that are mixed in pairs, against both labels in the shares of the mixture (mixup).
+
+Reference: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization (arXiv:1710.09412)
+
+x = lam x_i + (1 - lam) x_j and loss = lam CE(y_i) + (1 - lam) CE(y_j), lam from Beta(alpha, alpha), drawn once a step;
+images are mixed after augmentation. With alpha 0 it is `cross_entropy`. Thulasidasan et al. 2019 (arXiv:1905.11001)
+examine it for calibration. Beside other softening (label smoothing, ensembles) predictions may end up too soft
+(unverified: from general knowledge): look at the sign of accuracy - confidence.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workloads.mixing import Mixing
+
+__all__ = ["Mixup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixup(Mixing):
+    alpha: float = 0.2  # 0.2 to 0.4 are usual
+
+    def mixed(
+        self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
+    ) -> tuple[Tensor, float]:
+        """Pixel by pixel."""
+        return share * images + (1 - share) * partners, share
