@@ -1,10 +1,15 @@
-"""The pictures of synthetic or chosen images that runs left, one for each setting, small enough to travel inside the page."""
+"""The pictures of synthetic or chosen images that runs left, small enough to travel inside the page.
+
+One of each setting at its end, and for some settings a row of small ones, from start to end.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 import logging
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from PIL import Image
@@ -19,71 +24,140 @@ MAX_PICTURES = 36
 MAX_BYTES = 1_200_000  # of all pictures as they stand in the page
 MAX_SIDE = 1400  # pixels of a picture file, before it is made smaller yet to fit its share
 SHOWN_SIDE = 180  # pixels on the screen that a small picture is enlarged to, by a whole factor
+MAX_ROWS = 6  # settings that are shown on their way
+MAX_ROW_BYTES = 130_000  # of the pictures of one of them
+_JPEG_QUALITY = 85
+_MEASURES = ("test/accuracy", "val/accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One setting's images; `uri` holds the file, `width` and `height` are how large it is shown."""
+    """One setting's images; `uri` holds the file, `width` and `height` are how large it is shown.
+
+    `caption` says when they were like this, where there is more than one picture of a run.
+    """
 
     label: str
     seed: int
     uri: str
     width: int
     height: int
+    caption: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Pictures in the order of the summary table, and how many more there would have been."""
+    """Pictures in the order of the summary table, and how many more there would have been.
+
+    Each of `rows` is one run on its way, from its first picture to its last.
+    """
 
     pictures: list[Picture]
     num_left_out: int
+    rows: list[list[Picture]]
+    num_rows_left_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """The completed run of a setting with the smallest seed."""
+
+    label: str
+    seed: int
+    key: str
 
 
 def gallery(study: Study) -> Gallery:
     """Of each setting the completed run of the smallest seed, where it left a picture that can be read."""
-    files = _files(study)
+    runs = list(_first_runs(study))
+    files = [(run, content) for run in runs if (content := _content(study, run)) is not None]
     share = MAX_BYTES // max(1, min(len(files), MAX_PICTURES))
-    pictures: list[Picture] = []
-    for label, seed, content in files[:MAX_PICTURES]:
-        try:
-            pictures.append(_picture(label, seed, content, share=share))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-            _LOG.warning("the picture of %s is left out: %s", label, problem)
-    return Gallery(pictures=pictures, num_left_out=max(0, len(files) - MAX_PICTURES))
+    pictures = [picture for run, content in files[:MAX_PICTURES] if (picture := _readable(run, content, share=share))]
+    ways = [(run, taken) for run in runs if len(taken := _taken(study, run)) > 1]
+    rows = [_row(study, run, taken) for run, taken in ways[:MAX_ROWS]]
+    return Gallery(
+        pictures=pictures,
+        num_left_out=max(0, len(files) - MAX_PICTURES),
+        rows=[row for row in rows if row],
+        num_rows_left_out=max(0, len(ways) - MAX_ROWS),
+    )
 
 
-def _files(study: Study) -> list[tuple[str, int, bytes]]:
-    """Label, seed and file of every setting that has one."""
+def _first_runs(study: Study) -> Iterator[_Run]:
+    """In the order of the summary table."""
     completed = study.labelled[study.labelled["status"] == Status.COMPLETED].sort_values("seed", kind="stable")
     first = completed.drop_duplicates("cell").set_index("cell")
-    found = []
     for cell, label in zip(study.cells["cell"], study.cells["label"], strict=True):
-        if cell in first.index and (content := _content(study, str(first.loc[cell, "run_key"]))) is not None:
-            found.append((str(label), int(first.loc[cell, "seed"]), content))
-    return found
+        if cell in first.index:
+            yield _Run(label=str(label), seed=int(first.loc[cell, "seed"]), key=str(first.loc[cell, "run_key"]))
 
 
-def _content(study: Study, run_key: str) -> bytes | None:
+def _content(study: Study, run: _Run) -> bytes | None:
     for folder in study.folders:
-        path = RunFolder(folder.path).picture(run_key)
+        path = RunFolder(folder.path).picture(run.key)
         if path.is_file():
             return path.read_bytes()
     return None
 
 
-def _picture(label: str, seed: int, content: bytes, *, share: int) -> Picture:
-    """Made smaller by whole factors until its text is at most `share` long."""
+def _taken(study: Study, run: _Run) -> dict[int, bytes]:
+    """Small pictures by iteration."""
+    for folder in study.folders:
+        if paths := RunFolder(folder.path).pictures_on_the_way(run.key):
+            return {step: path.read_bytes() for step, path in paths.items()}
+    return {}
+
+
+def _row(study: Study, run: _Run, taken: Mapping[int, bytes]) -> list[Picture]:
+    """One run from start to end, each picture with the accuracy of an evaluation at the same iteration."""
+    own = study.history[study.history["run_key"] == run.key]
+    measure = next((name for name in _MEASURES if name in set(own["measure"])), "")
+    points = own[own["measure"] == measure]
+    reached = dict(zip(points["step"], points["value"], strict=True))
+    row = []
+    for step, content in taken.items():
+        value = reached.get(step, math.nan)
+        caption = f"iteration {step:,}" + ("" if math.isnan(value) else f": {measure.replace('/', ' ')} {value:.3f}")
+        picture = _readable(run, content, share=MAX_ROW_BYTES // len(taken), caption=caption, lossy=True)
+        row += [picture] if picture else []
+    return row
+
+
+def _readable(
+    run: _Run, content: bytes, *, share: int, caption: str = "", lossy: bool = False
+) -> Picture | None:
+    """None, and a warning, for a file that is no picture."""
+    try:
+        return _picture(run, content, share=share, caption=caption, lossy=lossy)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+        _LOG.warning("the picture of %s is left out: %s", run.label, problem)
+        return None
+
+
+def _picture(run: _Run, content: bytes, *, share: int, caption: str, lossy: bool) -> Picture:
+    """Made smaller by whole factors until its text is at most `share` long; `lossy`: compressed with loss before that."""
     with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
         whole = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
     factor = max(1, -(-max(whole.size) // MAX_SIDE))
     while True:
         image = whole.reduce(factor) if factor > 1 else whole
-        written = io.BytesIO()
-        image.save(written, format="PNG", optimize=True)
-        uri = "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+        uri = _uri(image, "png", optimize=True)
+        if lossy and len(uri) > share:
+            uri = _uri(image, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
         if len(uri) <= share or max(image.size) <= 1:
             break
         factor += 1
+    width, height = _shown(image)
+    return Picture(label=run.label, seed=run.seed, uri=uri, width=width, height=height, caption=caption)
+
+
+def _uri(image: Image.Image, kind: str, **options: object) -> str:
+    written = io.BytesIO()
+    image.save(written, format=kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(written.getvalue()).decode()
+
+
+def _shown(image: Image.Image) -> tuple[int, int]:
+    """Width and height on the screen."""
     zoom = max(1, SHOWN_SIDE // max(image.size))
-    return Picture(label=label, seed=seed, uri=uri, width=zoom * image.width, height=zoom * image.height)
+    return zoom * image.width, zoom * image.height

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_ON_THE_WAY = re.compile(r"images-(\d+)\.png")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -46,6 +47,12 @@ class RunFolder:
     def picture(self, run_key: str) -> Path:
         """The images of a synthetic set, where the run made one."""
         return self.artifact(run_key) / "synthetic_set.png"
+
+    def pictures_on_the_way(self, run_key: str) -> dict[int, Path]:
+        """Small pictures of a synthetic set, by the iterations that were done; none where the run left none."""
+        found = {path: _ON_THE_WAY.fullmatch(path.name) for path in self.artifact(run_key).glob("images-*.png")}
+        steps = {int(match[1]): path for path, match in found.items() if match}
+        return dict(sorted(steps.items()))
 
     def checkpoints(self, run_key: str) -> Path:
         """The folder of one run's checkpoints."""

@@ -12,7 +12,7 @@ import pytest
 from made_up_study import metric, record
 from PIL import Image
 
-from reports.gallery import MAX_BYTES, MAX_PICTURES, gallery
+from reports.gallery import MAX_BYTES, MAX_PICTURES, MAX_ROW_BYTES, MAX_ROWS, gallery
 from reports.layout import RunFolder
 from reports.page import write_page
 from reports.records import Status
@@ -44,7 +44,7 @@ def write_run(folder: Path, method: str, seed: int, picture: bytes | None, statu
 
 def pixels(uri: str) -> np.ndarray:
     head, _, text = uri.partition(",")
-    assert head == "data:image/png;base64"
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text, validate=True))))
 
 
@@ -86,6 +86,60 @@ def test_many_large_pictures_leave_the_page_below_three_megabytes_and_their_labe
     assert "3 more settings left images" in text
     assert 'href="#images"' in text
     assert "<img src=x" not in text
+
+
+def write_way(folder: Path, method: str, seed: int, pictures: dict[int, bytes], evaluated: dict[int, float]) -> None:
+    """A run with small pictures, and accuracies at some iterations."""
+    write_run(folder, method, seed, png(8, 8))
+    key = hashlib.sha256(f"{method} {seed}".encode()).hexdigest()[:12]
+    spec = {"kind": "distill", "seed": seed, "data": {"name": "digits"}, "method": {"name": method}}
+    run = record(key, kind="distill", seed=seed, method=method, density=None, ipc=1, spec_json=json.dumps(spec))
+    Store(RunFolder(folder)).write(run, [metric(value, step=step) for step, value in evaluated.items()], [])
+    for step, content in pictures.items():
+        RunFolder(folder).artifact(key).joinpath(f"images-{step:06d}.png").write_bytes(content)
+
+
+def test_a_run_is_shown_from_its_first_picture_to_its_last_with_what_was_evaluated(tmp_path: Path) -> None:
+    taken = {step: png(5, 10, seed=step) for step in (1000, 0, 40)}
+    write_way(tmp_path, "dm", 1, taken, {40: 0.25, 500: 0.4, 1000: 0.75})
+    write_way(tmp_path, "dm", 2, taken, {})
+    write_way(tmp_path, "dc", 1, {7: png(5, 10)}, {})
+    found = gallery(Study.read([tmp_path]))
+    (row,) = found.rows
+    assert [picture.caption for picture in row] == [
+        "iteration 0",
+        "iteration 40: test accuracy 0.250",
+        "iteration 1,000: test accuracy 0.750",
+    ]
+    assert {(picture.label, picture.seed) for picture in row} == {("dm", 1)}
+    for step, picture in zip((0, 40, 1000), row, strict=True):
+        np.testing.assert_array_equal(pixels(picture.uri), np.asarray(Image.open(io.BytesIO(taken[step]))))
+
+
+def test_many_heavy_pictures_on_the_way_are_bounded_and_cannot_break_the_page(tmp_path: Path) -> None:
+    taken = {step: png(160, 320, seed=step) for step in range(7)}
+    for number in range(MAX_ROWS):
+        write_way(tmp_path, f"method{number:02}", 0, taken, {})
+    write_way(tmp_path, HOSTILE, 0, taken, {})
+    found = gallery(Study.read([tmp_path]))
+    assert (len(found.rows), found.num_rows_left_out) == (MAX_ROWS, 1)
+    for row in found.rows:
+        assert sum(len(picture.uri) for picture in row) <= MAX_ROW_BYTES
+        assert len(row) == 7
+    text = write_page([tmp_path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(text.encode()) < 3_000_000
+    assert text.count('<img src="data:image/') == MAX_ROWS + 1 + 7 * MAX_ROWS
+    assert "1 more settings left such pictures" in text
+    assert "<img src=x" not in text
+    assert 'alt="Images of method00, seed 0, iteration 6"' in text
+
+
+def test_a_damaged_picture_on_the_way_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_way(tmp_path, "dm", 0, {0: png(5, 5), 3: b"no picture", 6: png(5, 5, seed=1)}, {})
+    with caplog.at_level(logging.WARNING):
+        (row,) = gallery(Study.read([tmp_path])).rows
+    assert [picture.caption for picture in row] == ["iteration 0", "iteration 6"]
+    assert "the picture of dm is left out" in caplog.text
 
 
 def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
