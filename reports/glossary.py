@@ -9,10 +9,22 @@ LARGER_IS_BETTER = {
     "brier": False,
     "ece": False,
     "ece_adaptive": False,
+    "ece_smooth": False,
+    "ece_classwise": False,
+    "rmsce": False,
+    "rmsce_debiased": False,
+    "mce": False,
+    "ks": False,
+    "brier_reliability": False,
+    "brier_resolution": True,
+    "aurc": False,
+    "e_aurc": False,
+    "augrc": False,
     "auroc": True,
     "aupr_in": True,
     "aupr_out": True,
     "fpr95": False,
+    "fpr95_out": False,
     "hlr": False,
     "ior": True,
 }
@@ -20,6 +32,11 @@ LARGER_IS_BETTER = {
 _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
     "nll": (0.0, math.inf),
     "brier": (0.0, 2.0),
+    "brier_reliability": (0.0, 2.0),
+    "balance": (-1.0, 1.0),
+    "ece_floor": (0.0, 1.0),
+    "brier_uncertainty": (0.0, 1.0),
+    "empty_bins": (0.0, math.inf),
     "hlr": (-1.0, 1.0),
     "ior": (-1.0, 1.0),
 }
@@ -37,6 +54,28 @@ METRICS = {
     "samples. Empty bins count nothing. It is biased upwards: a perfectly calibrated model shows about "
     "0.04 on 1,000 samples.",
     "ece_adaptive": "As ece, with 15 bins of equal numbers of samples, sorted stably and cut by position.",
+    "ece_floor": "The ece that a perfectly calibrated network with the same confidences would show on as many samples in the "
+    "same bins: the mean over 100 draws of labels from its own probabilities. An ece near it says nothing against calibration.",
+    "ece_smooth": "smECE: confidence less correctness, smoothed over confidence by a Gaussian reflected at 0 and 1, its size "
+    "integrated. The width of the Gaussian is the one that equals the error it gives. No bins; noise raises it, too.",
+    "ece_classwise": "The gap of ece for the probability of each class over all samples, in bins of that probability; the mean "
+    "over the classes that occur. With many classes most of it lies near 0, so it shrinks as classes are added.",
+    "rmsce": "Root of the mean squared gap between accuracy and confidence, over the bins of ece, weighted by samples.",
+    "rmsce_debiased": "As rmsce, less the part of each squared gap that chance makes, accuracy (1 - accuracy) / (samples - 1); 0 "
+    "where chance makes more than there is. Bins of one sample count nothing.",
+    "mce": "Largest gap between accuracy and confidence of any bin of ece that holds samples, were it a single one.",
+    "ks": "Kolmogorov-Smirnov calibration error: samples sorted by confidence, the largest size of the running sum of "
+    "confidence less correctness, divided by the number of samples. Read between distinct confidences only; no bins.",
+    "balance": "Accuracy less mean confidence: negative where over-confident. Errors of opposite sign cancel.",
+    "empty_bins": "How many bins of ece hold no sample.",
+    "brier_reliability": "Miscalibration part of brier, over equal-width bins of each class's probability, summed over classes. "
+    "brier = reliability - resolution + uncertainty + what forecasts vary inside bins.",
+    "brier_resolution": "By how much forecasts that tell samples apart lower brier, over the bins of brier_reliability.",
+    "brier_uncertainty": "The brier of always forecasting how frequent the classes are in the split.",
+    "aurc": "Samples ranked by confidence: the share of errors among the k most confident ones, mean over all k. Samples of "
+    "equal confidence count with the mean over their orders.",
+    "e_aurc": "aurc less its value when all errors are ranked last; the exact optimum, not its limit for many samples.",
+    "augrc": "Samples ranked by confidence: the errors among the k most confident ones divided by all samples, mean over all k.",
     "auroc": "How often an input of the test split is given more confidence (largest probability of a known class) "
     "than an unknown one, ties counting half: the area under the ROC curve; 0.5 is chance. Split ood is the mean over "
     "the unknown sets, each of which is counted against the same test split.",
@@ -45,6 +84,8 @@ METRICS = {
     "aupr_out": "As aupr_in, with unknown inputs as positives and the least confident first.",
     "fpr95": "Share of unknown inputs accepted at the largest threshold of confidence that accepts at least 95% of "
     "the known ones, ties accepted. Known inputs are the positives.",
+    "fpr95_out": "Share of known inputs rejected at the smallest threshold of confidence that rejects at least 95% of the "
+    "unknown ones, ties rejected. Unknown inputs are the positives: what current benchmarks call FPR95, another number.",
     "hlr": "Hard-label recovery: accuracy of networks trained on the whole training set less that of networks trained on "
     "this set, both with hard labels and by the same recipe. A difference of fractions, not of percents; smaller is better.",
     "ior": "Improvement over random: accuracy of networks trained on this set less that of networks trained on as many "

@@ -12,7 +12,7 @@ from reports.cells import GEOMETRY, LABELS, label_cells
 from reports.records import Status
 from reports.statistics import estimate
 
-_FAMILIAR = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95")
+_FAMILIAR = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_out")
 _COUNTS = {
     "num_seeds": Status.COMPLETED,
     "censored": Status.PRUNED,
@@ -27,7 +27,8 @@ def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) ->
 
     A measure is `split/name`; by default all of the test split, or of val if nothing was tested. For each
     there are the columns `test/accuracy` (mean over seeds of each run's last step), `test/accuracy_low` and
-    `test/accuracy_high` (95% t interval; NaN on one seed). `num_active`, `train_flops`, `train_s` are means.
+    `test/accuracy_high` (95% t interval; NaN on one seed). Where several runs rest on the same first run of a chain,
+    their mean counts as one: only the first runs repeat independently. `num_active`, `train_flops`, `train_s` are means.
     A cell that no run completed has NaN. `frame.attrs` lists the `measures` and the `settings`.
     """
     finals = last_values(history(metrics))
@@ -102,9 +103,12 @@ def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
     completed = group[group["status"] == Status.COMPLETED]
     if completed.empty:
         return row
+    outer = completed["outer"]
     for measure in measures:
         mean, low, high = _three(measure)
-        found = estimate(completed[measure].astype("float64"))
+        values = completed[measure].astype("float64")
+        means = values.groupby(outer, sort=False).mean()
+        found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
         row.update({mean: float(found.mean), low: float(found.low), high: float(found.high)})
     row.update({name: float(completed[name].astype("float64").mean(skipna=False)) for name in _COSTS})
     return row

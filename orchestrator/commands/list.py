@@ -13,7 +13,7 @@ from orchestrator.document import packaged_specs
 from orchestrator.terminal import stdout_console
 from reports.claims.reading import packaged_claims
 from workloads.calibrate.detection import DETECTION_METRICS
-from workloads.calibrate.metrics import ROBUST_METRICS, STANDARD_METRICS
+from workloads.calibrate.metrics import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
 from workloads.distill.separation import SEPARATION_METRICS
 from workloads.plugins import describe, kinds
 
@@ -43,6 +43,8 @@ def _family(family: str, kind: str) -> Iterator[Entry]:
 def _metrics() -> Iterator[Entry]:
     for name, summary in STANDARD_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
+    for name, summary in CALIBRATION_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs")
     for name, summary in ROBUST_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, of the finished network")
     for name, summary in SEPARATION_METRICS.items():

@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 from workloads.calibrate.metrics import (
     accuracy,
+    adaptive_calibration_error,
     brier_score,
     expected_calibration_error,
     known_probabilities,
@@ -123,6 +124,7 @@ def test_metrics_of_logits_are_those_of_their_probabilities() -> None:
         "accuracy": accuracy(probabilities, Y),
         "nll": negative_log_likelihood(logits, Y),
         "ece": expected_calibration_error(probabilities, Y),
+        "ece_adaptive": adaptive_calibration_error(probabilities, Y),
         "brier": brier_score(probabilities, Y),
     }
 

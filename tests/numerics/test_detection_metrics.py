@@ -14,8 +14,10 @@ from workloads.calibrate.detection import (
     aupr_out,
     auroc,
     confidence_scores,
+    correct_rate_at,
     detection_metrics,
     fpr95,
+    fpr95_out,
 )
 from workloads.calibrate.metrics import known_probabilities
 
@@ -29,6 +31,7 @@ def test_golden_values_of_four_known_and_three_unknown_inputs() -> None:
     assert aupr_in(KNOWN, UNKNOWN) == pytest.approx((1 + 2 * 3 / 4 + 4 / 6) / 4, abs=1e-15)
     assert aupr_out(KNOWN, UNKNOWN) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3, abs=1e-15)
     assert fpr95(KNOWN, UNKNOWN) == pytest.approx(2 / 3, abs=1e-15)
+    assert fpr95_out(KNOWN, UNKNOWN) == 3 / 4  # all unknown ones must go, and with 0.8 three known ones
 
 
 def test_the_threshold_of_fpr95_rejects_one_known_input_in_twenty_and_accepts_ties() -> None:
@@ -41,13 +44,13 @@ def test_the_threshold_of_fpr95_rejects_one_known_input_in_twenty_and_accepts_ti
 
 
 def test_perfect_reversed_and_blind_detectors() -> None:
-    best = {"auroc": 1.0, "aupr_in": 1.0, "aupr_out": 1.0, "fpr95": 0.0}
+    best = {"auroc": 1.0, "aupr_in": 1.0, "aupr_out": 1.0, "fpr95": 0.0, "fpr95_out": 0.0}
     assert detection_metrics([2, 3, 4], [0, 1]) == best
     assert best.keys() == DETECTION_METRICS.keys()
     assert auroc([0, 1], [2, 3, 4]) == 0.0
     assert fpr95([0, 1], [2, 3, 4]) == 1.0
     blind = detection_metrics([0.5] * 3, [0.5] * 5)
-    assert blind == {"auroc": 0.5, "aupr_in": 3 / 8, "aupr_out": 5 / 8, "fpr95": 1.0}
+    assert blind == {"auroc": 0.5, "aupr_in": 3 / 8, "aupr_out": 5 / 8, "fpr95": 1.0, "fpr95_out": 1.0}
 
 
 @given(scores, scores)
@@ -60,6 +63,33 @@ def test_auroc_counts_pairs(known: list[int], unknown: list[int]) -> None:
 def test_fpr95_tries_every_threshold(known: list[int], unknown: list[int]) -> None:
     enough = [t for t in known if Fraction(sum(k >= t for k in known), len(known)) >= Fraction(95, 100)]
     assert fpr95(known, unknown) == sum(u >= max(enough) for u in unknown) / len(unknown)
+
+
+@given(scores, scores)
+def test_fpr95_out_tries_every_threshold(known: list[int], unknown: list[int]) -> None:
+    enough = [t for t in unknown if Fraction(sum(u <= t for u in unknown), len(unknown)) >= Fraction(95, 100)]
+    assert fpr95_out(known, unknown) == sum(k <= min(enough) for k in known) / len(known)
+
+
+def test_the_two_conventions_of_fpr95_differ_where_one_kind_is_spread_and_the_areas_are_blind_to_it() -> None:
+    tight, spread = np.arange(100) / 100, np.r_[np.arange(90) / 100 - 2, 2 * np.ones(10)]
+    assert (fpr95(tight, spread), fpr95_out(tight, spread)) == (0.1, 1.0)
+    assert auroc(tight, spread) == 0.9
+
+
+@given(scores, scores, st.integers(0, 10_000), st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]))
+def test_ccr_tries_every_threshold(known: list[int], unknown: list[int], seed: int, accepted: float) -> None:
+    correct = np.random.default_rng(seed).random(len(known)) < 0.7
+    allowed = [t for t in [*unknown, max(unknown)] if sum(u > t for u in unknown) <= accepted * len(unknown) + 1e-12]
+    best = sum(hit for k, hit in zip(known, correct, strict=True) if k > min(allowed)) / len(known)
+    assert correct_rate_at(known, correct, unknown, accepted=accepted) == pytest.approx(best, abs=1e-15)
+
+
+def test_ccr_refuses_what_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="correct is int64"):
+        correct_rate_at([1.0], [1], [0.0], accepted=0.1)
+    with pytest.raises(ValueError, match="accepted is 1"):
+        correct_rate_at([1.0], [True], [0.0], accepted=1)
 
 
 @given(scores, scores)
@@ -110,7 +140,7 @@ def test_confidences_of_one_are_still_told_apart() -> None:
         ([np.inf], [0.0], "row 0 of the known scores is inf"),
     ],
 )
-@pytest.mark.parametrize("metric", [auroc, aupr_in, aupr_out, fpr95])
+@pytest.mark.parametrize("metric", [auroc, aupr_in, aupr_out, fpr95, fpr95_out])
 def test_bad_scores_are_refused(metric, known: list[float], unknown: list[float], message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         metric(known, unknown)

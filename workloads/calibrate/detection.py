@@ -69,11 +69,39 @@ def fpr95(known: ArrayLike, unknown: ArrayLike) -> float:
     return float((unknown_M >= threshold).mean())
 
 
+def fpr95_out(known: ArrayLike, unknown: ArrayLike) -> float:
+    """Share of known inputs rejected at the smallest threshold that rejects at least 95% of the unknown ones.
+
+    A score equal to the threshold is rejected. Unknown inputs are the positives, as in OpenOOD v1.5 (arXiv:2306.09301); it is
+    `fpr95` with the roles swapped and the scores negated, and the two must not stand in one column.
+    """
+    known_N, unknown_M = _checked(known, unknown)
+    return fpr95(-unknown_M, -known_N)
+
+
+def correct_rate_at(known: ArrayLike, correct: ArrayLike, unknown: ArrayLike, *, accepted: float) -> float:
+    """CCR@f: share of all known inputs that are classified right and accepted where at most `accepted` of the unknown ones are.
+
+    The threshold is the lowest that lets no more than that share, in (0, 1), of the unknown inputs score above it; a known
+    input must score above it, too. `correct: (N,)` are booleans. Reference: Dhamija et al. (NeurIPS 2018, arXiv:1811.04110).
+    """
+    known_N, unknown_M = _checked(known, unknown)
+    correct_N = np.asarray(correct)
+    if correct_N.dtype != np.bool_ or correct_N.shape != known_N.shape:
+        raise ValueError(f"correct is {correct_N.dtype} {correct_N.shape}; it must be bool {known_N.shape}")
+    if not 0 < accepted < 1:
+        raise ValueError(f"accepted is {accepted}; it must lie in (0, 1)")
+    num_accepted = int(accepted * len(unknown_M) + 1e-9)  # 0.1 of 30 is 3
+    threshold = np.sort(unknown_M)[len(unknown_M) - 1 - num_accepted]
+    return float((correct_N & (known_N > threshold)).mean())
+
+
 DETECTION_METRICS = {
     "auroc": "how often a known input is given more confidence than an unknown one, ties counting half; 0.5 is chance",
     "aupr_in": "average precision of confidence with known inputs as positives",
     "aupr_out": "average precision of confidence with unknown inputs as positives",
     "fpr95": "share of unknown inputs accepted at the threshold that accepts 95% of the known ones",
+    "fpr95_out": "share of known inputs rejected at the threshold that rejects 95% of the unknown ones: unknown are positives",
 }
 
 
@@ -84,6 +112,7 @@ def detection_metrics(known: ArrayLike, unknown: ArrayLike) -> dict[str, float]:
         "aupr_in": aupr_in(known, unknown),
         "aupr_out": aupr_out(known, unknown),
         "fpr95": fpr95(known, unknown),
+        "fpr95_out": fpr95_out(known, unknown),
     }
 
 

@@ -1,186 +1,244 @@
-"""Accuracy and calibration of predicted probabilities, in float64; the binning contract is written once, in `bin_index`.
+"""Accuracy and calibration of predicted probabilities: the public names of all measures, and those that runs report.
 
-Every function takes `probabilities: (N, C)`, rows that sum to 1, and `labels: (N,)`, integers in [0, C). Bad input raises
-`ValueError`; no function returns a number for it. Fractions lie in [0, 1], NLL is in nats.
-
-A network may have outputs beyond its K classes (for "unknown"): then `num_extra` of them are the last columns of its logits
-`(N, K + num_extra)`. They take their share of the softmax, but prediction and confidence are over the K classes, whose
-probabilities are not scaled up to sum to 1: what the network puts on "unknown" is missing from its confidence.
+What input must be is said in `probabilities.py`, how confidences are binned in `binning.py`. Fractions lie in [0, 1], NLL is
+in nats. Bad input raises `ValueError`; no function returns a number for it.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
+from numpy.typing import ArrayLike
 
-SUM_TOLERANCE = (
-    1e-4  # rows of float32 or bfloat16 softmax miss 1 by less than this for up to some thousand classes
+from workloads.calibrate.binned_errors import (
+    adaptive_calibration_error,
+    classwise_calibration_error,
+    classwise_calibration_errors,
+    debiased_calibration_error,
+    debiased_squared_calibration_error,
+    debiased_squared_gap,
+    expected_calibration_error,
+    largest_gap,
+    maximum_calibration_error,
+    mean_gap,
+    reliability,
+    reliability_of_logits,
+    root_mean_square_calibration_error,
+    root_mean_square_gap,
+)
+from workloads.calibrate.binning import Binning, Reliability, bin_index, binned, equal_mass_index
+from workloads.calibrate.class_bins import ClassBins, ClassBinsFilling
+from workloads.calibrate.probabilities import (
+    SUM_TOLERANCE,
+    Floats,
+    Labels,
+    TopLabel,
+    checked,
+    checked_labels,
+    checked_probabilities,
+    chunks,
+    known_probabilities,
+    softmax,
+)
+from workloads.calibrate.proper_scores import (
+    BrierParts,
+    accuracy,
+    brier_decomposition,
+    brier_parts,
+    brier_score,
+    negative_log_likelihood,
+    squared_distances,
+    top_label_brier_decomposition,
+)
+from workloads.calibrate.resampling import (
+    Interval,
+    NoiseFloor,
+    bootstrap_interval,
+    noise_floor,
+    noise_floor_of,
+)
+from workloads.calibrate.selective import (
+    RiskCoverage,
+    area_under_joint_risk,
+    area_under_risk,
+    augrc,
+    aurc,
+    e_aurc,
+    excess_area_under_risk,
+    optimal_aurc,
+    risk_coverage,
+)
+from workloads.calibrate.truth import true_calibration_error
+from workloads.calibrate.unbinned_errors import (
+    balance,
+    balance_score,
+    kolmogorov_smirnov_error,
+    kolmogorov_smirnov_gap,
+    smooth_calibration_error,
+    smooth_gap,
 )
 
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
-
-
-def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
-    """The two arrays as float64 and int64, or a `ValueError` that names the first offending row."""
-    probabilities_NC, labels_N = _checked_partial(probabilities, labels)
-    off_one = np.abs(probabilities_NC.sum(axis=1) - 1) > SUM_TOLERANCE
-    _refuse_first(off_one, probabilities_NC, "must sum to 1")
-    return probabilities_NC, labels_N
-
-
-def _checked_partial(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
-    """As `checked`, of rows that may sum to less than 1 because some outputs are no classes."""
-    probabilities_NC = np.asarray(probabilities, dtype=np.float64)
-    labels_N = np.asarray(labels)
-    if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
-        raise ValueError(
-            f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2"
-        )
-    num_rows, num_classes = probabilities_NC.shape
-    if labels_N.shape != (num_rows,):
-        raise ValueError(
-            f"labels have shape {labels_N.shape}; it must be ({num_rows},) like the probabilities"
-        )
-    if not np.issubdtype(labels_N.dtype, np.integer):
-        raise ValueError(f"labels are {labels_N.dtype}; they must be integers")
-    _refuse_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")
-    _refuse_first((probabilities_NC < 0).any(axis=1), probabilities_NC, "must not be negative")
-    _refuse_first((labels_N < 0) | (labels_N >= num_classes), labels_N, f"must lie in [0, {num_classes})")
-    return probabilities_NC, labels_N.astype(np.int64)
-
-
-def _refuse_first(offending_N: np.bool_ | NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
-    if offending_N.any():
-        row = int(offending_N.argmax())
-        raise ValueError(f"row {row} is {values[row]}; it {rule}")
-
-
-def softmax(logits: ArrayLike) -> Floats:
-    """Probabilities `(N, C)` of logits `(N, C)`, computed in float64 whatever came."""
-    return np.asarray(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1)))
-
-
-def known_probabilities(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
-    """Probabilities `(N, K)` of the classes alone, of logits `(N, K + num_extra)`; rows sum to 1 only without extra outputs."""
-    probabilities_NC = softmax(logits)
-    num_classes = probabilities_NC.shape[1] - num_extra
-    if num_extra < 0 or num_classes < 2:
-        raise ValueError(f"num_extra is {num_extra}; it must leave at least 2 of {probabilities_NC.shape[1]} outputs to classes")
-    return probabilities_NC[:, :num_classes]
-
-
-def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
-    """The bin of each value in [0, 1] among `num_bins` of equal width.
-
-    Bins are right-closed, (b / B, (b + 1) / B], and 0 falls into the first. The product with B is taken in float64; a value
-    that is not exactly a bin's edge in binary (0.6 for B = 5) goes where that product puts it.
-    """
-    if num_bins < 1:
-        raise ValueError(f"num_bins is {num_bins}; it must be 1 or more")
-    return np.clip(np.ceil(values * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """Per bin: mean confidence, accuracy and count, each `(num_bins,)`; the first two are NaN where a bin is empty."""
-
-    confidence: Floats
-    accuracy: Floats
-    count: NDArray[np.int64]
-
-
-def reliability(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> Reliability:
-    """The reliability diagram of the largest probability, over right-closed bins of equal width."""
-    return _reliability(*checked(probabilities, labels), num_bins=num_bins)
-
-
-def reliability_of_logits(
-    logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0, num_bins: int = 15
-) -> Reliability:
-    """The same of a network's outputs `(N, K + num_extra)`: the diagram whose gap is the ECE of `standard_metrics`."""
-    known = known_probabilities(logits, num_extra=num_extra)
-    return _reliability(*_checked_partial(known, labels), num_bins=num_bins)
-
-
-def _reliability(probabilities_NC: Floats, labels_N: Labels, *, num_bins: int) -> Reliability:
-    confidence_N = probabilities_NC.max(axis=1)
-    correct_N = probabilities_NC.argmax(axis=1) == labels_N
-    index_N = bin_index(confidence_N, num_bins)
-    count = np.bincount(index_N, minlength=num_bins)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(index_N, weights=confidence_N, minlength=num_bins) / count
-        accuracy_B = np.bincount(index_N, weights=correct_N, minlength=num_bins) / count
-    return Reliability(confidence=confidence, accuracy=accuracy_B, count=count)
-
-
-def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> float:
-    """Sum over bins of n_b / n * |accuracy_b - confidence_b|; empty bins add nothing.
-
-    Reference: Naeini, Cooper and Hauskrecht (AAAI 2015); Guo et al. (ICML 2017), 15 bins.
-    """
-    return _mean_gap(reliability(probabilities, labels, num_bins=num_bins))
-
-
-def _mean_gap(bins: Reliability) -> float:
-    filled = bins.count > 0
-    gaps = np.abs(bins.accuracy[filled] - bins.confidence[filled])
-    return float(np.sum(gaps * bins.count[filled]) / bins.count.sum())
-
-
-def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Share of rows whose largest probability is the label's; the first of equal largest ones counts."""
-    return _accuracy(*checked(probabilities, labels))
-
-
-def _accuracy(probabilities_NC: Floats, labels_N: Labels) -> float:
-    return float((probabilities_NC.argmax(axis=1) == labels_N).mean())
-
-
-def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of -log softmax(logits)[label] in nats, from `logits: (N, C)` so that a probability of 0 costs its true price."""
-    log_probabilities_NC = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
-    _, labels_N = checked(np.exp(log_probabilities_NC), labels)
-    return float(-log_probabilities_NC[np.arange(len(labels_N)), labels_N].mean())
-
-
-def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over rows of the squared distance to the one-hot label, summed over classes: in [0, 2].
-
-    Reference: Brier (1950), the original multi-class form.
-    """
-    return _brier_score(*checked(probabilities, labels))
-
-
-def _brier_score(probabilities_NC: Floats, labels_N: Labels) -> float:
-    at_label_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
-    return float(((probabilities_NC**2).sum(axis=1) - 2 * at_label_N + 1).mean())
-
+__all__ = [
+    "CALIBRATION_METRICS",
+    "ROBUST_METRICS",
+    "STANDARD_METRICS",
+    "SUM_TOLERANCE",
+    "Binning",
+    "BrierParts",
+    "Floats",
+    "Interval",
+    "Labels",
+    "NoiseFloor",
+    "Reliability",
+    "RiskCoverage",
+    "TopLabel",
+    "accuracy",
+    "adaptive_calibration_error",
+    "all_metrics",
+    "augrc",
+    "aurc",
+    "balance_score",
+    "bin_index",
+    "bootstrap_interval",
+    "brier_decomposition",
+    "brier_score",
+    "checked",
+    "checked_probabilities",
+    "classwise_calibration_error",
+    "classwise_calibration_errors",
+    "debiased_calibration_error",
+    "debiased_squared_calibration_error",
+    "e_aurc",
+    "equal_mass_index",
+    "expected_calibration_error",
+    "known_probabilities",
+    "kolmogorov_smirnov_error",
+    "maximum_calibration_error",
+    "negative_log_likelihood",
+    "noise_floor",
+    "optimal_aurc",
+    "reliability",
+    "reliability_of_logits",
+    "risk_coverage",
+    "root_mean_square_calibration_error",
+    "smooth_calibration_error",
+    "softmax",
+    "standard_metrics",
+    "top_label_brier_decomposition",
+    "true_calibration_error",
+]
 
 STANDARD_METRICS = {
     "accuracy": "share of rows whose largest probability is the label's",
     "nll": "mean negative log-likelihood of the label, in nats",
     "ece": "expected calibration error of the largest probability, 15 right-closed bins of equal width",
+    "ece_adaptive": "the same with 15 bins of equal numbers of rows",
     "brier": "squared distance to the one-hot label, summed over classes, mean over rows",
 }
 
+CALIBRATION_METRICS = {
+    "ece_floor": "mean ECE of a perfectly calibrated network with the same confidences and bins: below it, ECE says nothing",
+    "ece_smooth": "smooth calibration error (smECE): Gaussian kernel in confidence, its width equal to the error it gives",
+    "ece_classwise": "ECE of every class's probability over all rows, mean over the classes that have rows",
+    "rmsce": "root mean square of the gaps between accuracy and confidence over the bins of ECE",
+    "rmsce_debiased": "the same less the part that chance makes, 0 where chance makes more than there is",
+    "mce": "largest gap between accuracy and confidence of any bin of ECE that holds rows",
+    "ks": "largest running sum of confidence less correctness by rising confidence, over the number of rows",
+    "balance": "accuracy less mean confidence: negative where over-confident",
+    "empty_bins": "how many bins of ECE hold no row",
+    "brier_reliability": "part of the Brier score due to miscalibration, over bins of each class's probability",
+    "brier_resolution": "part by which forecasts that tell rows apart lower the Brier score, over the same bins",
+    "brier_uncertainty": "Brier score of always forecasting how frequent the classes are",
+    "aurc": "mean share of errors among the k most confident rows, over all k; equal confidences in the mean of their orders",
+    "e_aurc": "the same less its value when all errors are ranked last",
+    "augrc": "mean over all k of the errors among the k most confident rows, over the number of rows",
+}
 
 ROBUST_METRICS = {
     "robust_accuracy": "share of rows right as they are and after every attack within eps, where `robust.restarts` asks for it",
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Assessment:
+    """Of N rows of outputs: confidence and correctness, mean -log p_label, mean squared distance to the one-hot label."""
+
+    top: TopLabel
+    nll: float
+    brier: float
+
+    def standard(self, bins: Reliability) -> dict[str, float]:
+        adaptive = binned(self.top, num_bins=len(bins.count), binning="equal_mass")
+        return {
+            "accuracy": float(self.top.correct.mean()),
+            "nll": self.nll,
+            "ece": mean_gap(bins),
+            "ece_adaptive": mean_gap(adaptive),
+            "brier": self.brier,
+        }
+
+
 def standard_metrics(logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> dict[str, float]:
-    """`accuracy`, `nll`, `ece` (15 bins) and `brier` of `logits: (N, K + num_extra)`: what every evaluation reports.
+    """All of `STANDARD_METRICS` of `logits: (N, K + num_extra)`, 15 bins: what every evaluation reports.
 
     Labels lie in [0, K). The Brier score sums over the K classes; NLL is that of the full softmax.
     """
-    known = known_probabilities(logits, num_extra=num_extra)
-    probabilities_NK, labels_N = _checked_partial(known, labels)
-    return {
-        "accuracy": _accuracy(probabilities_NK, labels_N),
-        "nll": negative_log_likelihood(logits, labels_N),
-        "ece": _mean_gap(_reliability(probabilities_NK, labels_N, num_bins=15)),
-        "brier": _brier_score(probabilities_NK, labels_N),
+    assessed, _ = _assess(logits, labels, num_extra=num_extra, class_bins=0)
+    return assessed.standard(binned(assessed.top, num_bins=15))
+
+
+def all_metrics(
+    logits: ArrayLike, labels: ArrayLike, *, num_bins: int = 15, num_extra: int = 0, seed: int = 0
+) -> dict[str, float]:
+    """All of `STANDARD_METRICS` and `CALIBRATION_METRICS` of `logits: (N, K + num_extra)` and labels `(N,)` in [0, K).
+
+    Bins by confidence or class are `num_bins` everywhere; `seed` decides the 100 draws of the noise floor.
+    """
+    assessed, by_class = _assess(logits, labels, num_extra=num_extra, class_bins=num_bins)
+    assert by_class is not None
+    top = assessed.top
+    bins = binned(top, num_bins=num_bins)
+    parts = brier_parts(by_class, assessed.brier)
+    return assessed.standard(bins) | {
+        "ece_floor": noise_floor_of(top.confidence, num_bins=num_bins, seed=seed).mean,
+        "ece_smooth": smooth_gap(top),
+        "ece_classwise": float(np.nanmean(by_class.errors)),
+        "rmsce": root_mean_square_gap(bins),
+        "rmsce_debiased": max(debiased_squared_gap(bins), 0.0) ** 0.5,
+        "mce": largest_gap(bins),
+        "ks": kolmogorov_smirnov_gap(top),
+        "balance": balance(top),
+        "empty_bins": float(bins.num_empty),
+        "brier_reliability": parts.reliability,
+        "brier_resolution": parts.resolution,
+        "brier_uncertainty": parts.uncertainty,
+        "aurc": area_under_risk(top),
+        "e_aurc": excess_area_under_risk(top),
+        "augrc": area_under_joint_risk(top),
     }
+
+
+def _assess(
+    logits: ArrayLike, labels: ArrayLike, *, num_extra: int, class_bins: int
+) -> tuple[_Assessment, ClassBins | None]:
+    """One pass over the outputs; rows by rising confidence, so that measures that sort find them sorted."""
+    logits_NC = np.asarray(logits)
+    filling = ClassBinsFilling(num_bins=class_bins) if class_bins else None
+    labels_N: Labels = np.zeros(0, dtype=np.int64)
+    parts: list[tuple[Floats, ...]] = []
+    for chunk in chunks(logits_NC, num_extra=num_extra):
+        if chunk.rows.start == 0:
+            labels_N = checked_labels(labels, (len(logits_NC), chunk.probabilities.shape[1]))
+        of_rows = labels_N[chunk.rows]
+        row = np.arange(len(of_rows))
+        at_label = chunk.probabilities[row, of_rows]
+        log_loss = chunk.log_total - logits_NC[chunk.rows][row, of_rows]
+        distance = squared_distances(chunk.probabilities, of_rows)
+        parts.append((chunk.confidence, chunk.predicted == of_rows, log_loss, distance, at_label))
+        if filling is not None:
+            filling.add(chunk.probabilities)
+    confidence, correct, log_loss, distance, at_label = (
+        np.concatenate(each) for each in zip(*parts, strict=True)
+    )
+    top = TopLabel(confidence=confidence, correct=correct).ascending()
+    assessed = _Assessment(top=top, nll=float(log_loss.mean()), brier=float(distance.mean()))
+    return assessed, None if filling is None else filling.finished(labels_N, at_label)
