@@ -1,0 +1,92 @@
+"""Evidence made without a network, or by a small one: rows of classes that lie apart, and rows that belong to none."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from workloads.calibrate.evidence import Evidence, LastLayer, evidence_of
+from workloads.data.dataset import Split
+from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.plugins import find
+
+SHAPE = (2, 3, 3)
+
+
+def by_hand(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, **fields: Any) -> Evidence:
+    """Of what the last layer sees; everything float64, so that logits are exact."""
+    h, w, b = (np.asarray(given, dtype=np.float64) for given in (features, weight, bias))
+    return Evidence(logits=h @ w.T + b, last_layer=LastLayer(features=h, weight=w, bias=b), **fields)
+
+
+def drawn(
+    num_rows: int = 40, *, width: int = 6, num_classes: int = 3, num_extra: int = 0, seed: int = 0
+) -> Evidence:
+    """Non-negative features around a mean of their class, under a layer that favours that mean; float64."""
+    layer, rows = np.random.default_rng(1), np.random.default_rng(100 + seed)
+    means = 3 * layer.random((num_classes, width))
+    weight = layer.normal(size=(num_classes + num_extra, width))
+    weight[:num_classes] += means
+    labels = np.arange(num_rows) % num_classes
+    features = np.maximum(means[labels] + 0.5 * rows.normal(size=(num_rows, width)), 0)
+    return by_hand(
+        features, weight, layer.normal(size=num_classes + num_extra), labels=labels, num_extra=num_extra
+    )
+
+
+def logits_alone(logits: ArrayLike, **fields: Any) -> Evidence:
+    return Evidence(logits=np.asarray(logits, dtype=np.float64), **fields)
+
+
+def network(
+    model: Mapping[str, Any] | None = None, *, num_outputs: int = 3, seed: int = 0
+) -> FinishedNetwork:
+    """A random one for images of `SHAPE`."""
+    table = dict(model or {"name": "mlp", "width": 5, "depth": 1})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fields = {key: value for key, value in table.items() if key != "name"}
+        built = find("models", table["name"])(**fields).build(image_shape=SHAPE, num_classes=num_outputs)
+    channels = SHAPE[0]
+    blueprint = Blueprint(
+        model=table,
+        image_shape=SHAPE,
+        num_outputs=num_outputs,
+        mean=(0.4, 0.6)[:channels],
+        std=(0.25, 0.5)[:channels],
+    )
+    return FinishedNetwork.of(blueprint, weights=built.state_dict(), masks={})
+
+
+def images(num_rows: int = 20, *, num_classes: int = 3, seed: int = 0) -> Split:
+    """Random pixels, classes in turn."""
+    pixels = np.random.default_rng(seed).integers(0, 256, size=(num_rows, *SHAPE), dtype=np.uint8)
+    return Split.from_arrays(pixels, np.arange(num_rows) % num_classes)
+
+
+def seen(num_rows: int = 20, *, num_extra: int = 0, seed: int = 0) -> Evidence:
+    """All that a random network says of random images, itself included."""
+    return evidence_of(
+        network(num_outputs=3 + num_extra), images(num_rows, seed=seed), num_extra=num_extra, batch_size=7
+    )
+
+
+def num_pixels() -> int:
+    return math.prod(SHAPE)
+
+
+def rows_of(evidence: Evidence, rows: NDArray[np.int64]) -> Evidence:
+    """Some of them, without the network."""
+    layer = evidence.last_layer
+    part = (
+        None
+        if layer is None
+        else LastLayer(features=layer.features[rows], weight=layer.weight, bias=layer.bias)
+    )
+    labels = None if evidence.labels is None else evidence.labels[rows]
+    return Evidence(
+        logits=evidence.logits[rows], num_extra=evidence.num_extra, labels=labels, last_layer=part
+    )

@@ -1,0 +1,39 @@
+"""Regularised adaptive prediction sets: as `aps`, with a price on every class beyond the first `kreg`.
+
+The price keeps long tails of improbable classes out of sets, at the same coverage. With penalty 0 it is `aps`.
+
+Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Image Classifiers (arXiv:2009.14193)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from workloads.calibrate.adaptive_sets import cumulative_scores
+from workloads.calibrate.prediction_sets import Floats, ScoredRule
+
+__all__ = ["RAPS"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RAPS(ScoredRule):
+    """s = sum of p up to and with y, less U p_y, plus penalty max(0, rank of y - kreg)."""
+
+    penalty: float  # the paper's lambda
+    kreg: int  # classes that cost nothing, the most probable ones
+    randomised: bool = True  # at calibration and at prediction alike
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.penalty >= 0:
+            raise ValueError(f"penalty is {self.penalty}; it must be 0 or more")
+        if self.kreg < 0:
+            raise ValueError(f"kreg is {self.kreg}; it must be 0 or more")
+
+    @property
+    def uses_draws(self) -> bool:
+        return self.randomised
+
+    def scores(self, probabilities_NK: Floats, draws_N: Floats) -> Floats:
+        cumulative, ranks = cumulative_scores(probabilities_NK, draws_N)
+        return np.asarray(cumulative + self.penalty * np.maximum(ranks - self.kreg, 0))

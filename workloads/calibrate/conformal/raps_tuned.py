@@ -1,0 +1,80 @@
+"""Regularised adaptive prediction sets whose price is chosen for small sets on a part of the calibration rows.
+
+kreg is the rank that the true class is within for a share 1 - alpha of that part, penalty the one of `penalties` with the
+smallest mean set there. The threshold is fitted to the other rows, so coverage holds whatever was chosen.
+
+Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Image Classifiers (arXiv:2009.14193)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from workloads.calibrate.adaptive_sets import ranks_of
+from workloads.calibrate.conformal.raps import RAPS
+from workloads.calibrate.metrics import checked
+from workloads.calibrate.prediction_sets import (
+    ConformalRule,
+    FittedSets,
+    Floats,
+    Labels,
+    rank_of_threshold,
+    threshold,
+)
+from workloads.seeding import stream_seed
+
+__all__ = ["TunedRAPS"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedRAPS(ConformalRule):
+    """`raps`, its penalty and kreg chosen by size."""
+
+    share: float = 0.3  # of the calibration rows, drawn at random, for choosing
+    penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 0.2, 0.5)
+    randomised: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is {self.share}; it must lie in (0, 1)")
+        if not self.penalties or min(self.penalties) < 0:
+            raise ValueError(f"penalties are {self.penalties}; there must be one or more, none below 0")
+
+    def fit(self, probabilities: ArrayLike, labels: ArrayLike, *, seed: int) -> FittedSets:
+        """See `ConformalRule.fit`. Raises `ValueError` also for fewer than 2 rows."""
+        rows, labels_N = checked(probabilities, labels)
+        if len(rows) < 2:
+            raise ValueError("there is 1 calibration row; raps_tuned needs 2 or more")
+        num_tuning = min(max(round(self.share * len(rows)), 1), len(rows) - 1)
+        order = np.random.default_rng(stream_seed(seed, "calibrate/conformal/tune")).permutation(len(rows))
+        tuning, rest = np.sort(order[:num_tuning]), np.sort(order[num_tuning:])
+        best = self._best(rows[tuning], labels_N[tuning], seed=seed)
+        chosen = {"penalty": best.penalty, "kreg": float(best.kreg)}
+        return best.settle(rows[rest], labels_N[rest], seed=seed, chosen=chosen)
+
+    def _best(self, probabilities_NK: Floats, labels_N: Labels, *, seed: int) -> RAPS:
+        """The first of those with the smallest mean set."""
+        num_rows = len(labels_N)
+        of_true = np.sort(ranks_of(probabilities_NK)[np.arange(num_rows), labels_N])
+        kreg = int(of_true[min(rank_of_threshold(num_rows, self.alpha), num_rows) - 1])
+        candidates = [
+            RAPS(
+                alpha=self.alpha,
+                by_class=self.by_class,
+                penalty=penalty,
+                kreg=kreg,
+                randomised=self.randomised,
+            )
+            for penalty in self.penalties
+        ]
+        sizes = [mean_size(rule, probabilities_NK, labels_N, seed=seed) for rule in candidates]
+        return candidates[int(np.argmin(sizes))]
+
+
+def mean_size(rule: RAPS, probabilities_NK: Floats, labels_N: Labels, *, seed: int) -> float:
+    """Of the rows' sets by the threshold of these very rows, one for all classes."""
+    num_rows = len(labels_N)
+    scores = rule.scores(probabilities_NK, rule.draws(seed, "tune", num_rows))
+    return float((scores <= threshold(scores[np.arange(num_rows), labels_N], rule.alpha)).sum(axis=1).mean())

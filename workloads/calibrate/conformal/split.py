@@ -1,0 +1,20 @@
+"""Split conformal prediction: the classes whose probability is at least a threshold (LAC, THR).
+
+The sets are the smallest on average, small for easy rows and empty for some hard ones; nothing is put into an empty set.
+
+Reference: Sadinle, Lei and Wasserman 2019, Least Ambiguous Set-Valued Classifiers With Bounded Error Levels (arXiv:1609.00451)
+"""
+
+from dataclasses import dataclass
+
+from workloads.calibrate.prediction_sets import Floats, ScoredRule
+
+__all__ = ["SplitConformal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConformal(ScoredRule):
+    """s = 1 - p_y."""
+
+    def scores(self, probabilities_NK: Floats, draws_N: Floats) -> Floats:
+        return 1 - probabilities_NK

@@ -1,0 +1,68 @@
+"""Chooses a score's options on validation rows, known and unknown ones, never on test rows.
+
+Every setting is fitted to the same training rows, and its known and unknown validation rows are scored at that same setting: to
+compare scores of unknown rows at one setting with scores of known rows at another is a mistake of published code.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workloads.calibrate.detection import auroc
+from workloads.calibrate.evidence import Evidence
+from workloads.calibrate.score import FittedScore, Score
+from workloads.plugins import name_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The best setting, fitted, and what was tried.
+
+    tables: of every candidate, its name and options as in a spec; aurocs: their areas on the validation rows, in the same order.
+    """
+
+    score: Score
+    fitted: FittedScore
+    tables: tuple[Mapping[str, Any], ...]
+    aurocs: tuple[float, ...]
+
+    @property
+    def table(self) -> Mapping[str, Any]:
+        """Name and options of the chosen one."""
+        return table_of(self.score)
+
+
+def candidates(score: Score) -> tuple[Score, ...]:
+    """The score as it is, then every combination of its class's grid that differs from it."""
+    settings = [
+        dataclasses.replace(score, **dict(zip(score.grid, values, strict=True)))  # type: ignore[type-var]
+        for values in itertools.product(*score.grid.values())
+    ]
+    return (score, *(setting for setting in settings if setting != score))
+
+
+def choose(
+    given: Sequence[Score], *, train: Evidence | None, val_known: Evidence, val_unknown: Evidence, seed: int
+) -> Choice:
+    """The candidate with the largest AUROC on validation rows; of equal ones the first.
+
+    Raises `ValueError` without candidates, and whatever a candidate cannot be fitted to or cannot score.
+    """
+    if not given:
+        raise ValueError("there are no candidates; there must be at least one")
+    fitted = [score.fit(train, seed=seed) for score in given]
+    aurocs = tuple(auroc(each.score(val_known), each.score(val_unknown)) for each in fitted)
+    best = aurocs.index(max(aurocs))
+    return Choice(
+        score=given[best],
+        fitted=fitted[best],
+        tables=tuple(table_of(score) for score in given),
+        aurocs=aurocs,
+    )
+
+
+def table_of(score: Score) -> dict[str, Any]:
+    """Name and options as in a spec."""
+    return {"name": name_of(score), **dataclasses.asdict(score)}  # type: ignore[call-overload]

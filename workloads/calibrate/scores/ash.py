@@ -1,0 +1,52 @@
+"""Energy after the smallest activations of each row are pruned and the rest kept (p), filled (b) or scaled (s).
+
+b sets what is kept to one value that keeps the row's sum; s multiplies it by exp(sum before / sum after). Activations must not be
+negative. Pruning nothing, p is `energy`.
+
+Reference: Djurisic et al. 2023, Extremely Simple Activation Shaping for Out-of-Distribution Detection (arXiv:2209.09858)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from workloads.calibrate.score import Immediate
+from workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
+
+__all__ = ["ASH"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ASH(Immediate):
+    """logsumexp(W shaped(h) + b)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+        {"prune": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)}
+    )
+
+    variant: Literal["b", "p", "s"] = "b"
+    prune: float = 0.9  # share of a row's activations
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("b", "p", "s"):
+            raise ValueError(f"variant is {self.variant!r}; it must be b, p or s")
+        check_prune(self.prune)
+
+    def of(self, evidence: Evidence) -> Floats:
+        return shaped_energy(evidence, self.shape)
+
+    def shape(self, rows_ND: Floats) -> Floats:
+        """Activations (N, d), none negative, as the last layer is given them."""
+        kept = largest(rows_ND, self.prune)
+        match self.variant:
+            case "p":
+                return np.where(kept, rows_ND, 0)
+            case "b":
+                return np.where(kept, rows_ND.sum(axis=1, keepdims=True) / kept.sum(axis=1, keepdims=True), 0)
+            case "s":
+                return np.where(kept, rows_ND, 0) * growth(rows_ND, kept)

@@ -1,0 +1,46 @@
+"""Energy through those weights of the last layer that contribute most to training outputs, the others dropped.
+
+A weight's contribution is W_kj times the mean of feature j. One ranking goes over all classes; of equal ones the first are kept.
+
+Reference: Sun and Li 2022, DICE: Leveraging Sparsification for Out-of-Distribution Detection (arXiv:2111.09805)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from workloads.calibrate.evidence import Evidence, Floats
+from workloads.calibrate.feature_statistics import overall_mean
+from workloads.calibrate.score import Learned, Rule
+from workloads.calibrate.shaping import energy_of_features
+
+__all__ = ["DICE"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DICE(Learned):
+    """logsumexp((M * W) h + b), M keeps the largest W_kj mean(h_j)."""
+
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"drop": (0.1, 0.3, 0.5, 0.7, 0.9)})
+
+    drop: float = 0.9  # share of the last layer's weights
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop is {self.drop}; it must lie in [0, 1)")
+
+    def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
+        weight, bias = train.class_layer
+        contribution = weight * overall_mean(train.features)
+        num_kept = max(weight.size - round(self.drop * weight.size), 1)
+        order = np.argsort(-contribution, axis=None, kind="stable")
+        thinned = np.zeros_like(weight)
+        thinned.flat[order[:num_kept]] = weight.flat[order[:num_kept]]
+
+        def rule(evidence: Evidence) -> Floats:
+            return energy_of_features(evidence, lambda rows: rows, thinned, bias)
+
+        return rule, {"num_kept": float(num_kept)}

@@ -1,0 +1,29 @@
+"""L1 length of the gradient of the cross entropy with uniform targets, by the last layer's weights.
+
+In closed form it is |h|_1 |p - 1/K|_1, one pass and no gradient; the bias is left out and the softmax is over the classes.
+Targets of 1 for every class, as in released code, multiply every score by K.
+
+Reference: Huang, Geng and Li 2021, On the Importance of Gradients for Detecting Distributional Shifts (arXiv:2110.00218)
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import softmax
+
+from workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from workloads.calibrate.score import Immediate
+
+__all__ = ["GradNorm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradNorm(Immediate):
+    """|h|_1 |p - 1/K|_1."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
+
+    def of(self, evidence: Evidence) -> Floats:
+        from_uniform = np.abs(softmax(evidence.class_logits, axis=1) - 1 / evidence.num_classes).sum(axis=1)
+        return np.asarray(np.abs(evidence.features).sum(axis=1, dtype=np.float64) * from_uniform)

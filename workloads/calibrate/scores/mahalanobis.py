@@ -1,0 +1,43 @@
+"""Minus the squared Mahalanobis distance of features to the nearest class mean, one covariance for all classes.
+
+Means and covariance (each row less its class's mean) are of the training rows; the last hidden layer only, and no change of the
+input. The covariance S is shrunk to (1 - s) S + s (tr S / d) I: features often have directions that hardly vary, and without
+shrinkage those alone decide.
+
+Reference: Lee, Lee, Lee and Shin 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples (arXiv:1807.03888)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from workloads.calibrate.evidence import FEATURES, LABELS, Evidence, Floats
+from workloads.calibrate.feature_statistics import Ellipsoid, check_shrinkage, class_means, scatter
+from workloads.calibrate.score import Learned, Rule
+
+__all__ = ["Mahalanobis"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mahalanobis(Learned):
+    """max_k -(h - m_k)' S^-1 (h - m_k)."""
+
+    learns_from: ClassVar[frozenset[str]] = frozenset({FEATURES, LABELS})
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"shrinkage": (1e-6, 1e-4, 1e-2)})
+
+    shrinkage: float = 1e-4  # 0 takes the covariance as it is, 1 makes distances Euclidean
+
+    def __post_init__(self) -> None:
+        check_shrinkage(self.shrinkage)
+
+    def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
+        labels = train.class_labels
+        means = class_means(train.features, labels, train.num_classes)
+        shape = Ellipsoid.of(scatter(train.features, means, labels), shrinkage=self.shrinkage)
+
+        def rule(evidence: Evidence) -> Floats:
+            nearest: Floats = shape.squared_distances(evidence.features, means).min(axis=1)
+            return -nearest
+
+        return rule, {}

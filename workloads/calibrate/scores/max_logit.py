@@ -1,0 +1,23 @@
+"""Largest class logit. Its scale is the network's own: scores of two networks cannot be compared.
+
+Reference: Hendrycks et al. 2022, Scaling Out-of-Distribution Detection for Real-World Settings (arXiv:1911.11132)
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workloads.calibrate.evidence import LOGITS, Evidence, Floats
+from workloads.calibrate.score import Immediate
+
+__all__ = ["MaxLogit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxLogit(Immediate):
+    """max_k z_k."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
+
+    def of(self, evidence: Evidence) -> Floats:
+        largest: Floats = evidence.class_logits.max(axis=1)
+        return largest

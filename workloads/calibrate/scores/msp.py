@@ -1,0 +1,26 @@
+"""Largest class probability, as its logarithm, so that confidences of 1 are still told apart.
+
+The softmax is over all outputs, the largest over the classes. For a network with an output for "unknown" (MOON) this is the
+score its authors use.
+
+Reference: Hendrycks and Gimpel 2017, A Baseline for Detecting Misclassified and Out-of-Distribution Examples (arXiv:1610.02136)
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workloads.calibrate.detection import confidence_scores
+from workloads.calibrate.evidence import LOGITS, Evidence, Floats
+from workloads.calibrate.score import Immediate
+
+__all__ = ["MSP"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MSP(Immediate):
+    """max_k log p_k."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
+
+    def of(self, evidence: Evidence) -> Floats:
+        return confidence_scores(evidence.logits, num_extra=evidence.num_extra)

@@ -1,0 +1,64 @@
+"""Largest probability at a high temperature, after the input is moved towards what the network makes of it.
+
+The image moves by eps along the sign of the gradient; eps is in units of pixels in [0, 1], so normalised images move by
+eps / std of their channel. Temperature holds in both passes. Two more passes and a backward pass are run.
+
+Reference: Liang, Li and Srikant 2018, Enhancing the Reliability of Out-of-distribution Image Detection (arXiv:1706.02690)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workloads.calibrate.detection import confidence_scores
+from workloads.calibrate.evidence import NETWORK, Evidence, Floats
+from workloads.calibrate.score import Immediate
+
+__all__ = ["ODIN"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ODIN(Immediate):
+    """max_k log softmax(z(x') / T)_k, x' = x - eps sign(gradient of the loss of the predicted class)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({NETWORK})
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+        {"temperature": (1.0, 10.0, 100.0, 1000.0), "eps": (0.0014, 0.0028)}
+    )
+
+    temperature: float = 1000.0
+    eps: float = 0.0014  # of the range from black to white
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if not self.eps >= 0:
+            raise ValueError(f"eps is {self.eps}; it must be 0 or more")
+
+    def of(self, evidence: Evidence) -> Floats:
+        run, num_extra = evidence.run_again, evidence.num_extra
+        pixels = run.rows.pixels
+        step = self.eps * (pixels.white - pixels.black)
+        found = []
+        with torch.inference_mode(False):  # the caller's, under which nothing could be differentiated
+            for images, _ in run.rows.batches(run.batch_size):
+                moved = images - step * self.loss_gradient(run.network, images, num_extra=num_extra).sign()
+                with torch.no_grad():
+                    outputs = run.network(moved).double().cpu().numpy()
+                found.append(confidence_scores(outputs / self.temperature, num_extra=num_extra))
+        return np.concatenate(found)
+
+    def loss_gradient(self, network: nn.Module, images: Tensor, *, num_extra: int) -> Tensor:
+        """Of the cross entropy of z / T with the class predicted, by images (B, C, H, W): the same shape."""
+        with torch.enable_grad():
+            moving = images.detach().requires_grad_()
+            outputs = network(moving).float() / self.temperature
+            predicted = outputs[:, : outputs.shape[1] - num_extra].argmax(1)
+            loss = functional.cross_entropy(outputs, predicted, reduction="sum")
+            return torch.autograd.grad(loss, moving)[0]

@@ -1,0 +1,45 @@
+"""Energy after activations are cut off above, at a quantile of all training activations taken together.
+
+Unknown inputs tend to set a few units very high; known ones lose little by the cut.
+
+Reference: Sun, Guo and Li 2021, ReAct: Out-of-distribution Detection With Rectified Activations (arXiv:2111.12797)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from workloads.calibrate.evidence import Evidence, Floats
+from workloads.calibrate.score import Learned, Rule
+from workloads.calibrate.shaping import energy_of_features
+
+__all__ = ["ReAct"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReAct(Learned):
+    """logsumexp(W min(h, c) + b)."""
+
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"quantile": (0.85, 0.9, 0.95, 0.99)})
+
+    quantile: float = 0.9  # of training activations left as they are; at 1 the cut is their maximum
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile <= 1:
+            raise ValueError(f"quantile is {self.quantile}; it must lie in (0, 1]")
+
+    def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
+        ceiling = float(np.quantile(train.features, self.quantile))
+
+        def rule(evidence: Evidence) -> Floats:
+            return cut_energy(evidence, ceiling)
+
+        return rule, {"ceiling": ceiling}
+
+
+def cut_energy(evidence: Evidence, ceiling: float) -> Floats:
+    """(N,) energy of features that are nowhere above `ceiling`."""
+    return energy_of_features(evidence, lambda rows: np.minimum(rows, ceiling), *evidence.class_layer)

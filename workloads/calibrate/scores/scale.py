@@ -1,0 +1,39 @@
+"""Energy after all activations of a row are multiplied by exp(their sum / sum of the largest); none is pruned.
+
+Activations must not be negative. With `prune` 0 every row is multiplied by e.
+
+Reference: Xu, Chen, Franchi and Yao 2024, Scaling for Training Time and Post-hoc Out-of-distribution Detection (arXiv:2310.00227)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from workloads.calibrate.score import Immediate
+from workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
+
+__all__ = ["Scale"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(Immediate):
+    """logsumexp(W h exp(s1 / s2) + b)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+        {"prune": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)}
+    )
+
+    prune: float = 0.85  # share of a row's activations that s2 leaves out
+
+    def __post_init__(self) -> None:
+        check_prune(self.prune)
+
+    def of(self, evidence: Evidence) -> Floats:
+        return shaped_energy(evidence, self.shape)
+
+    def shape(self, rows_ND: Floats) -> Floats:
+        """Activations (N, d), none negative, as the last layer is given them."""
+        return rows_ND * growth(rows_ND, largest(rows_ND, self.prune))

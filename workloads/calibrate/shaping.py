@@ -1,0 +1,61 @@
+"""Energy of a last layer over changed features, and which activations of a row are its largest.
+
+Dimensions: N rows, K classes, d features.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from workloads.calibrate.evidence import Evidence, Floats, blocks
+
+
+def energy_of_features(
+    evidence: Evidence, change: Callable[[Floats], Floats], weight: Floats, bias: Floats
+) -> Floats:
+    """(N,) logsumexp of W change(h) + b over the classes; change: (B, d) -> (B, d) of some rows, weight: (K, d), bias: (K,)."""
+    features = evidence.features
+    found = np.empty(len(features))
+    for rows in blocks(len(features)):
+        found[rows] = logsumexp(change(features[rows].astype(np.float64)) @ weight.T + bias, axis=1)
+    return found
+
+
+def shaped_energy(evidence: Evidence, shape: Callable[[Floats], Floats]) -> Floats:
+    """As `energy_of_features` with the network's own layer. Raises `ValueError` for a row with a negative feature."""
+    negative = (evidence.features < 0).any(axis=1)
+    if negative.any():
+        row = int(negative.argmax())
+        raise ValueError(
+            f"row {row} has feature {evidence.features[row].min()}; activations must not be negative"
+        )
+    return energy_of_features(evidence, shape, *evidence.class_layer)
+
+
+def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:
+    """True at the largest activations of each row of `(N, d)`: d - round(prune d) of them, at least one.
+
+    Of equal ones the first are kept.
+    """
+    num_rows, width = rows_ND.shape
+    num_kept = max(width - round(prune * width), 1)
+    kept = np.zeros((num_rows, width), dtype=bool)
+    order = np.argsort(-rows_ND, axis=1, kind="stable")[:, :num_kept]
+    np.put_along_axis(kept, order, True, axis=1)
+    return kept
+
+
+def growth(rows_ND: Floats, kept: NDArray[np.bool_]) -> Floats:
+    """(N, 1): exp(sum of a row / sum of what is kept of it), 1 where the row is all 0 and nothing is left to scale."""
+    whole, part = rows_ND.sum(axis=1, keepdims=True), np.where(kept, rows_ND, 0).sum(axis=1, keepdims=True)
+    ratio = np.divide(whole, part, out=np.zeros_like(whole), where=part > 0)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(ratio))
+
+
+def check_prune(prune: float) -> None:
+    """Raises `ValueError` outside [0, 1)."""
+    if not 0 <= prune < 1:
+        raise ValueError(f"prune is {prune}; it must lie in [0, 1)")
