@@ -11,6 +11,7 @@ from reports import glossary, prose, tables
 from reports.charts import palette
 from reports.charts.against import against_density, against_ipc
 from reports.charts.cost import cost
+from reports.charts.distillation import minimised, over_time
 from reports.charts.figure import Figure, script_bundle
 from reports.charts.latency import latency
 from reports.charts.layers import layers
@@ -82,7 +83,9 @@ def figures(study: Study) -> list[Figure]:
     return [
         *against_density(study, measure),
         *against_ipc(study, measure),
+        *over_time(study),
         *learning(study),
+        *minimised(study),
         *reliability(study),
         *layers(study),
         *cost(study, measure),

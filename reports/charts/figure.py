@@ -67,7 +67,10 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Panels that share a legend and a caption, and may stand above a table. `width` is a key of `STILL_WIDTHS`."""
+    """Panels that share a legend and a caption, and may stand above a table. `width` is a key of `STILL_WIDTHS`.
+
+    `table_title` is what the table is called, and `table_note` what must be known to read it.
+    """
 
     name: str
     title: str
@@ -76,6 +79,8 @@ class Figure:
     panels: Sequence[Panel]
     legend: Sequence[Entry] = ()
     table: Table | None = None
+    table_title: str = "All measurements"
+    table_note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,11 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
         behind = table[is_dense & (table["field"] == field) & ~table["cell"].isin(group["cell"])]
         dense = points[points["cell"].isin(behind["cell"])]
         names = ", ".join(dict.fromkeys(own["line"]))
-        text = f"{marks.words(measure)} by epoch for {marks.joined(field, name)}, lines: {names}"
-        chart, hover = _chart(own, dense, measure=measure, styles=styles, domain=domain, is_wide=is_wide)
+        unit = "iteration" if (group["kind"] == "distill").all() else "epoch"
+        text = f"{marks.words(measure)} by {unit} for {marks.joined(field, name)}, lines: {names}"
+        chart, hover = _chart(
+            own, dense, measure=measure, styles=styles, domain=domain, is_wide=is_wide, unit=unit
+        )
         plots.append(Plot(title=marks.joined(field, name), words=text, chart=chart, hover=hover))
     legend = marks.entries(styles, shown["line"], lines=True)
     return draw(
@@ -87,8 +90,9 @@ def _chart(
     styles: marks.Styles,
     domain: tuple[float, float],
     is_wide: bool,
+    unit: str,
 ) -> tuple[Chart, alt.Chart]:
-    """The chart, and the invisible points that answer the pointer."""
+    """The chart, and the invisible points that answer the pointer; `unit` is what time is counted in."""
     scale = alt.Scale(type="log" if is_wide else "linear", domain=list(domain), nice=False)
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(*domain))
@@ -97,7 +101,7 @@ def _chart(
     )
     up = alt.Y("mean:Q", title=marks.words(measure), scale=scale, axis=axis)
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
-        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=5)), color=marks.color(styles, "line")
+        x=alt.X("epoch:Q", title=unit, axis=alt.Axis(tickCount=5)), color=marks.color(styles, "line")
     )
     above = f"isValid(datum.low) ? max(datum.low, {domain[0]}) : null"
     band = (
@@ -111,6 +115,6 @@ def _chart(
     )
     layers = [reference.encode(x="epoch:Q", y=up, detail="cell:N")] if len(dense) else []
     hover = base.mark_point(size=60, opacity=0, filled=True).encode(
-        y=up, tooltip=["epoch:Q", *marks.tooltip("line", measure)]
+        y=up, tooltip=[alt.Tooltip("epoch:Q", title=unit), *marks.tooltip("line", measure)]
     )
     return alt.layer(*layers, band, lines).properties(height=230), hover
