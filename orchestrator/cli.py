@@ -23,6 +23,7 @@ VERBS = {
     "export": "Print tables as CSV, Markdown or LaTeX, or write a finished network to a file.",
     "latency": "Time finished networks, sparse against dense, on this machine.",
     "explain": "Say why a job runs again, field by field.",
+    "manifest": "Print the file that starts a cluster: Kubernetes, ray up, Slurm, SkyPilot.",
     "doctor": "Check this machine, or a cluster.",
     "completion": "Print the shell completion script.",
 }

@@ -1,0 +1,1 @@
+"""Manifests of clusters: one profile rendered for each system that starts Ray."""

@@ -1,0 +1,219 @@
+"""KubeRay: a `RayCluster` to submit to, or a `RayJob` that brings its cluster and takes it away again.
+
+Reference: the custom resource definitions of KubeRay 1.7.0.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.manifests.nodes import (
+    DASHBOARD_PORT,
+    GCS_PORT,
+    STOP_WAIT_S,
+    Study,
+    environment,
+    packages,
+    run_command,
+)
+from cluster.manifests.written import Block, yaml_documents, yaml_text
+from cluster.profile import Head, Profile, Workers
+
+SPEC_FOLDER = "/etc/pruneyard"
+INSTANCE = "app.kubernetes.io/instance"
+OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
+KEPT_S = 3600  # a finished RayJob's cluster, for its logs
+
+
+def cluster(profile: Profile) -> str:
+    """A `RayCluster` and who may reach it."""
+    profile.need("storage.claim", format_name="kuberay-cluster")
+    head = [
+        "Apply, wait for the head, and reach it through a tunnel; the token is made by the operator:",
+        f"  kubectl -n {profile.kubernetes.namespace} apply -f FILE",
+        f"  kubectl -n {profile.kubernetes.namespace} port-forward svc/{profile.name}-head-svc {DASHBOARD_PORT} &",
+        f"  export RAY_AUTH_TOKEN=$(kubectl -n {profile.kubernetes.namespace} get secret {profile.name} "
+        "-o jsonpath='{.data.auth_token}' | base64 -d)",
+        f"  pruneyard submit SPEC --address http://127.0.0.1:{DASHBOARD_PORT} --follow",
+    ]
+    resource = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": _metadata(profile, queue=True),
+        "spec": _cluster_spec(profile),
+    }
+    return yaml_documents([_network_policy(profile), resource], head=head)
+
+
+def job(profile: Profile, study: Study) -> str:
+    """A `RayJob`, its spec in a config map, and who may reach it."""
+    profile.need("storage.claim", format_name="kuberay-job")
+    namespace = profile.kubernetes.namespace
+    head = [
+        f"kubectl -n {namespace} apply -f FILE",
+        f"kubectl -n {namespace} logs -f job/{profile.name}",
+        f"kubectl -n {namespace} delete -f FILE     # stops the study; apply again to go on",
+    ]
+    spec_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {**_metadata(profile), "name": f"{profile.name}-spec"},
+        "data": {"spec.yaml": Block(study.spec)},
+    }
+    resource = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": _metadata(profile, queue=True),
+        "spec": {
+            "entrypoint": run_command(study, f"{SPEC_FOLDER}/spec.yaml", address="$RAY_ADDRESS"),
+            "submissionMode": "K8sJobMode",
+            "submitterPodTemplate": _submitter(profile),
+            "submitterConfig": {"backoffLimit": 0},
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": KEPT_S,
+            "backoffLimit": 1,  # a new cluster goes on where the lost one ended
+            **_runtime_env(profile),
+            "rayClusterSpec": _cluster_spec(profile, spec_map=f"{profile.name}-spec"),
+        },
+    }
+    return yaml_documents([_network_policy(profile), spec_map, resource], head=head)
+
+
+def _metadata(profile: Profile, *, queue: bool = False) -> dict[str, Any]:
+    """With the label by which a batch scheduler admits a whole cluster, where one is asked for."""
+    named = profile.kubernetes.queue if queue else ""
+    labels = _labels(profile) | ({"kueue.x-k8s.io/queue-name": named} if named else {})
+    return {"name": profile.name, "namespace": profile.kubernetes.namespace, "labels": labels}
+
+
+def _labels(profile: Profile) -> dict[str, str]:
+    return {"app.kubernetes.io/part-of": "pruneyard", INSTANCE: profile.name}
+
+
+def _runtime_env(profile: Profile) -> dict[str, Any]:
+    wanted = packages(profile)
+    return {"runtimeEnvYAML": Block(yaml_text({"pip": wanted}))} if wanted else {}
+
+
+def _cluster_spec(profile: Profile, *, spec_map: str = "") -> dict[str, Any]:
+    scaling = {
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "idleTimeoutSeconds": 300,
+            "resources": _resources(cpus=1, memory_gib=1),
+        },
+    }
+    return {
+        "rayVersion": profile.ray,
+        "authOptions": {"mode": "token"},
+        **(scaling if profile.scales else {}),
+        "headGroupSpec": {
+            "serviceType": "ClusterIP",  # never a load balancer: whoever reaches the dashboard may run code
+            "rayStartParams": {"num-cpus": str(profile.head_cpus)},
+            "template": _pod(profile, profile.head, "ray-head", image=profile.image, spec_map=spec_map),
+        },
+        "workerGroupSpecs": [_worker_group(profile, name, group) for name, group in profile.workers.items()],
+    }
+
+
+def _worker_group(profile: Profile, name: str, group: Workers) -> dict[str, Any]:
+    pod = _pod(profile, group, "ray-worker", image=group.image or profile.image)
+    return {
+        "groupName": name,
+        "replicas": group.count,
+        "minReplicas": group.count,
+        "maxReplicas": group.most,
+        "rayStartParams": {},
+        "labels": {"ray.io/market-type": "spot" if group.spot else "on-demand"},
+        "template": pod,
+    }
+
+
+def _pod(
+    profile: Profile, node: Head | Workers, name: str, *, image: str, spec_map: str = ""
+) -> dict[str, Any]:
+    """Requests equal limits, so that a pod is not the first to go; shared memory counts as memory."""
+    volumes = [
+        {
+            "name": "shared-memory",
+            "emptyDir": {"medium": "Memory", "sizeLimit": f"{node.shared_memory_gib}Gi"},
+        },
+        {"name": "results", "persistentVolumeClaim": {"claimName": profile.storage.claim}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+        {"name": "results", "mountPath": profile.storage.mount},
+    ]
+    if spec_map:
+        volumes.append({"name": "spec", "configMap": {"name": spec_map}})
+        mounts.append({"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True})
+    container: dict[str, Any] = {
+        "name": name,
+        "image": image,
+        "env": [{"name": key, "value": value} for key, value in environment(profile).items()],
+        "resources": _resources(cpus=node.cpus, memory_gib=node.memory_gib, gpus=node.gpus),
+        "volumeMounts": mounts,
+        "securityContext": {"allowPrivilegeEscalation": False},
+    }
+    if name == "ray-head":
+        ports = {"gcs-server": GCS_PORT, "dashboard": DASHBOARD_PORT}
+        container["ports"] = [{"name": key, "containerPort": port} for key, port in ports.items()]
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": name == "ray-head"
+        and profile.scales,  # only the autoscaler asks Kubernetes
+        "terminationGracePeriodSeconds": STOP_WAIT_S,
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if isinstance(node, Workers):
+        spec |= _placement(node)
+    return {"metadata": {"labels": _labels(profile)}, "spec": spec}
+
+
+def _placement(group: Workers) -> dict[str, Any]:
+    """Where pods of a group may go, as the large clouds label and taint their nodes."""
+    tolerations = []
+    if group.gpus:
+        tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+    if group.spot:
+        tolerations.append({"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"})
+    return {"tolerations": tolerations} if tolerations else {}
+
+
+def _resources(*, cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
+    amounts = {"cpu": str(cpus), "memory": f"{memory_gib}Gi"} | (
+        {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    )
+    return {"requests": amounts, "limits": dict(amounts)}
+
+
+def _submitter(profile: Profile) -> dict[str, Any]:
+    """The pod that hands the job in. It has the cluster's labels: others are kept out."""
+    container = {
+        "name": "submitter",
+        "image": profile.image,
+        "env": [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}],
+        "resources": _resources(cpus=1, memory_gib=1),
+        "securityContext": {"allowPrivilegeEscalation": False},
+    }
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
+    return {"metadata": {"labels": _labels(profile)}, "spec": spec}
+
+
+def _network_policy(profile: Profile) -> Mapping[str, Any]:
+    """Pods of the cluster reach each other; the operator reaches the dashboard; nobody else reaches anything."""
+    own = {"matchLabels": {INSTANCE: profile.name}}
+    operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": OPERATOR}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(profile),
+        "spec": {
+            "podSelector": own,
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [{"podSelector": own}]},
+                {"from": [operator], "ports": [{"protocol": "TCP", "port": DASHBOARD_PORT}]},
+            ],
+        },
+    }

@@ -1,0 +1,61 @@
+"""The versions that a study was planned with, and whether the place where it runs has the same.
+
+Run as `python -m cluster.pins FILE` on a cluster: exits with 2 and says what differs.
+"""
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+PACKAGE = "pruneyard"
+DIFFERENT = 2  # exit code: bad usage, as everywhere
+
+
+def installed() -> dict[str, str]:
+    """Version of Python, of the package and of everything it asks for, as they are here."""
+    names = [re.match(r"[\w.-]+", line) for line in requires(PACKAGE) or () if "extra ==" not in line]
+    found = {"python": platform.python_version(), PACKAGE: version(PACKAGE)}
+    return found | {match[0]: version(match[0]) for match in names if match is not None}
+
+
+def requirements(pins: Mapping[str, str]) -> list[str]:
+    """What an installer is told: Python and Ray are the cluster's own, and so is the build of torch for its devices."""
+    ours = {name: pin for name, pin in pins.items() if name not in ("python", "ray", PACKAGE)}
+    return [f"{name}=={_public(pin)}" for name, pin in ours.items()]
+
+
+def differences(pins: Mapping[str, str]) -> list[str]:
+    """One line for each version that is another one here. Builds of one version for different devices are the same."""
+    lines = []
+    for name, pin in pins.items():
+        try:
+            here = platform.python_version() if name == "python" else version(name)
+        except PackageNotFoundError:
+            here = "missing"
+        if _public(here) != _public(pin):
+            lines.append(f"{name} is {here} here; the study was submitted with {pin}")
+    return lines
+
+
+def _public(pin: str) -> str:
+    """`2.9.1+cu128` and `2.9.1+cpu` are builds of one version."""
+    return pin.partition("+")[0]
+
+
+def main(path: str) -> int:
+    """Exit code: 0 where everything is the same."""
+    lines = differences(json.loads(Path(path).read_text(encoding="utf-8")))
+    for line in lines:
+        print(f"pruneyard: {line}", file=sys.stderr)
+    if lines:
+        advice = "install the same versions on the cluster, or submit with --pin install, or with --pin none"
+        print(f"pruneyard: {advice}", file=sys.stderr)
+    return DIFFERENT if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

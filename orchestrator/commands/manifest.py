@@ -1,0 +1,50 @@
+"""`pruneyard manifest`: a profile as the file by which a cluster is started."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+
+from cluster.manifests.nodes import Study
+from cluster.manifests.rendering import CLUSTERS, FORMATS, JOBS
+from cluster.profile import Profile
+from orchestrator.errors import ExitCode, UsageError
+from orchestrator.profiles import packaged_profiles, render
+from orchestrator.spec import load_spec, parse_assignment
+from reports.durable import write_durably
+
+
+@click.command(
+    "manifest",
+    epilog=f"PROFILE is a YAML file, or one of the packaged profiles {', '.join(packaged_profiles())}.",
+)
+@click.argument("profile", metavar="PROFILE")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), required=True, help="What is to start the cluster."
+)
+@click.option("--spec", metavar="SPEC", help=f"The study to run; needed by {', '.join(JOBS)}.")
+@click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the profile.")
+@click.option("--out", type=click.Path(path_type=Path), help="A file instead of stdout.")
+def command(profile: str, form: str, spec: str | None, sets: Sequence[str], out: Path | None) -> int:
+    """Render PROFILE in one format; nothing is contacted."""
+    overrides = dict(parse_assignment(text, option="--set") for text in sets)
+    text = render(profile, overrides=overrides, renderer=_renderer(form, spec))
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_durably(out, text.encode())
+        click.echo(out)
+    return ExitCode.FINISHED
+
+
+def _renderer(form: str, spec: str | None) -> Callable[[Profile], str]:
+    if form in CLUSTERS:
+        if spec is not None:
+            words = f"{form} starts a cluster that waits; hand the spec in with pruneyard submit"
+            raise UsageError(f"--spec: {words}")
+        return CLUSTERS[form]
+    if spec is None:
+        raise UsageError(f"--spec: is missing; {form} runs one study")
+    resolved = load_spec(spec)
+    return partial(JOBS[form], study=Study(name=resolved.name, spec=resolved.to_yaml()))

@@ -1,0 +1,256 @@
+"""Every manifest that a profile renders to fits the schema of the system it is for, read strictly."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.autoscaler
+import yaml
+from jsonschema import Draft202012Validator
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ruamel.yaml import YAML
+
+from cluster.manifests.nodes import Study
+from cluster.manifests.rendering import CLUSTERS, JOBS
+from cluster.profile import Head, Machines, Profile, ProfileError, Slurm, Storage, Workers
+from orchestrator.profiles import load_profile, packaged_profiles
+
+SPEC = "name: small\nkind: sparse\ngrid:\n  method.density: [0.1, 0.02]\n"
+STUDY = Study(name="small", spec=SPEC)
+OF_A_SITE = {
+    "cloud.region": "eu-west-1",
+    "storage.nfs": "fs-1.efs.eu-west-1.amazonaws.com:/",
+    "machines.head": "10.0.0.1",
+    "machines.workers": ["10.0.0.2", "10.0.0.3"],
+    "machines.ssh_user": "me",
+    "head.instance_type": "m6i.large",
+}
+"""What no packaged profile can know."""
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe", pure=True).load_all(text))
+
+
+def profiles() -> list[str]:
+    names = packaged_profiles()
+    assert {"local", "one-gpu-machine", "many-nodes"} <= set(names)
+    return names
+
+
+def strict(schema: Any) -> Any:
+    """The same schema, which refuses keys that it does not list; Kubernetes' own marks for free-form tables are kept."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        made["properties"] = {key: strict(value) for key, value in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in schema:
+            made["additionalProperties"] = False
+    return made
+
+
+@pytest.fixture(scope="module")
+def kuberay() -> dict[str, Draft202012Validator]:
+    """A validator by kind; `apiVersion`, `kind` and `metadata` are checked by the tests themselves."""
+    if "PRUNEYARD_DATA" not in os.environ:
+        pytest.skip("PRUNEYARD_DATA is not set")
+    found = {}
+    for path in sorted((Path(os.environ["PRUNEYARD_DATA"]) / "kuberay").glob("*.yaml")):
+        resource = yaml.load(
+            path.read_text(encoding="utf-8"), yaml.CSafeLoader
+        )  # 1 MB: the pure reader takes half a minute
+        (served,) = [version for version in resource["spec"]["versions"] if version["storage"]]
+        schema = served["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        found[resource["spec"]["names"]["kind"]] = Draft202012Validator(strict(schema))
+    return found
+
+
+def faults(validator: Draft202012Validator, spec: Any) -> list[str]:
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(spec)]
+
+
+@pytest.mark.parametrize("name", profiles())
+@pytest.mark.parametrize("scheme", ["kuberay-cluster", "kuberay-job"])
+def test_kuberay_resources_fit_the_strict_schema(
+    kuberay: dict[str, Draft202012Validator], name: str, scheme: str
+) -> None:
+    profile = load_profile(name, overrides={})
+    text = CLUSTERS[scheme](profile) if scheme in CLUSTERS else JOBS[scheme](profile, STUDY)
+    (resource,) = [document for document in documents(text) if document["apiVersion"] == "ray.io/v1"]
+    assert resource["metadata"]["name"] == profile.name
+    assert faults(kuberay[resource["kind"]], resource["spec"]) == []
+
+
+def test_the_strict_schema_refuses_a_misspelt_key(kuberay: dict[str, Draft202012Validator]) -> None:
+    (resource,) = documents(CLUSTERS["kuberay-cluster"](load_profile("local", overrides={})))[1:]
+    container = resource["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    container["volumeMount"] = container.pop("volumeMounts")
+    assert any("volumeMount" in fault for fault in faults(kuberay["RayCluster"], resource["spec"]))
+
+
+def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = resource["spec"].get("rayClusterSpec", resource["spec"])
+    yield spec["headGroupSpec"]["template"]["spec"]
+    yield from (group["template"]["spec"] for group in spec["workerGroupSpecs"])
+
+
+@pytest.mark.parametrize("name", profiles())
+@pytest.mark.parametrize("scheme", ["kuberay-cluster", "kuberay-job"])
+def test_kubernetes_lets_nobody_in_without_a_token_and_mounts_results_everywhere(
+    name: str, scheme: str
+) -> None:
+    profile = load_profile(name, overrides={})
+    text = CLUSTERS[scheme](profile) if scheme in CLUSTERS else JOBS[scheme](profile, STUDY)
+    found = {document["kind"]: document for document in documents(text)}
+    resource = found.get("RayCluster") or found["RayJob"]
+    spec = resource["spec"].get("rayClusterSpec", resource["spec"])
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    labels = policy["podSelector"]["matchLabels"]
+    assert policy["ingress"][0] == {"from": [{"podSelector": {"matchLabels": labels}}]}
+    assert [rule["ports"][0]["port"] for rule in policy["ingress"][1:]] == [8265]
+    templates = [
+        spec["headGroupSpec"]["template"],
+        *(group["template"] for group in spec["workerGroupSpecs"]),
+    ]
+    if "submitterPodTemplate" in resource["spec"]:
+        templates.append(resource["spec"]["submitterPodTemplate"])
+    assert all(labels.items() <= template["metadata"]["labels"].items() for template in templates)
+    for pod in pods(resource):
+        (container,) = pod["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+        assert (
+            volumes[mounts[profile.storage.mount]]["persistentVolumeClaim"]["claimName"]
+            == profile.storage.claim
+        )
+        settings = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert settings["RAY_AUTH_MODE"] == "token"
+        assert settings["PRUNEYARD_OUT"].startswith(profile.storage.mount)
+        assert not any("TOKEN" in name for name in settings)
+
+
+def test_a_rayjob_carries_its_spec_and_a_pinned_environment() -> None:
+    found = {d["kind"]: d for d in documents(JOBS["kuberay-job"](load_profile("local", overrides={}), STUDY))}
+    assert found["ConfigMap"]["data"]["spec.yaml"] == SPEC
+    job = found["RayJob"]["spec"]
+    (environment,) = documents(job["runtimeEnvYAML"])
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", requirement) for requirement in environment["pip"])
+    assert {"pruneyard", "torch", "numpy"} <= {line.partition("==")[0] for line in environment["pip"]}
+    assert job["shutdownAfterJobFinishes"] is True
+    head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]}
+    maps = {
+        volume["configMap"]["name"]: volume["name"] for volume in head["volumes"] if "configMap" in volume
+    }
+    named = maps[found["ConfigMap"]["metadata"]["name"]]
+    assert f'"{mounts[named]}/spec.yaml"' in job["entrypoint"]
+
+
+def test_an_image_that_has_the_package_gets_no_runtime_environment() -> None:
+    found = documents(JOBS["kuberay-job"](load_profile("local", overrides={"package": ""}), STUDY))
+    assert "runtimeEnvYAML" not in found[-1]["spec"]
+
+
+def test_a_queue_is_asked_by_its_label() -> None:
+    text = CLUSTERS["kuberay-cluster"](load_profile("local", overrides={"kubernetes.queue": "research"}))
+    assert documents(text)[1]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+
+
+def test_the_autoscaler_is_there_only_where_a_group_can_grow() -> None:
+    many = documents(CLUSTERS["kuberay-cluster"](load_profile("many-nodes", overrides={})))[1]["spec"]
+    assert many["enableInTreeAutoscaling"] is True
+    assert many["workerGroupSpecs"][0]["maxReplicas"] == 16
+    fixed = documents(CLUSTERS["kuberay-cluster"](load_profile("one-gpu-machine", overrides={})))[1]["spec"]
+    assert "enableInTreeAutoscaling" not in fixed
+
+
+def ray_up_validator() -> Draft202012Validator:
+    schema = json.loads(files(ray.autoscaler).joinpath("ray-schema.json").read_text(encoding="utf-8"))
+    return Draft202012Validator(schema)
+
+
+def site(name: str) -> Profile:
+    groups = documents(files("cluster.profiles").joinpath(f"{name}.yaml").read_text())[0].get("workers", {})
+    types = {f"workers.{group}.instance_type": "m6i.large" for group in groups}
+    return load_profile(name, overrides=OF_A_SITE | types)
+
+
+@pytest.mark.parametrize("name", profiles())
+@pytest.mark.parametrize("scheme", ["ray-up-cloud", "ray-up-on-premise"])
+def test_ray_up_takes_the_file(name: str, scheme: str) -> None:
+    (config,) = documents(CLUSTERS[scheme](site(name)))
+    assert faults(ray_up_validator(), config) == []
+    validate_config(prepare_config(config))
+    (start,) = config["head_start_ray_commands"]
+    assert "--dashboard-host=127.0.0.1" in start
+    for (command,) in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        assert "export RAY_AUTH_MODE=token" in command
+        assert ("ray stop" in command) == (scheme == "ray-up-cloud"), "machines of others keep their Ray"
+    assert list(config["file_mounts"]) == ["~/.ray/auth_token"]
+
+
+def test_ray_up_refuses_a_misspelt_key() -> None:
+    (config,) = documents(CLUSTERS["ray-up-cloud"](site("local")))
+    config["idle_timeout_minute"] = config.pop("idle_timeout_minutes")
+    assert faults(ray_up_validator(), config)
+
+
+def test_ray_up_asks_the_cloud_for_what_the_profile_says() -> None:
+    (config,) = documents(CLUSTERS["ray-up-cloud"](site("cpu-spot")))
+    cpu = config["available_node_types"]["cpu"]
+    assert (cpu["min_workers"], cpu["max_workers"], cpu["resources"]) == (0, 20, {"CPU": 16})
+    assert cpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    head = config["available_node_types"]["head"]
+    assert head["resources"] == {"CPU": 0}
+    assert "InstanceMarketOptions" not in head["node_config"]
+
+
+GROUP = Workers(count=3, cpus=8, memory_gib=32, gpus=2, accelerator="a100")
+
+
+@pytest.mark.parametrize("form", ["slurm", "skypilot"])
+def test_systems_of_equal_nodes_refuse_two_groups(form: str) -> None:
+    profile = Profile(name="two", workers={"a": GROUP, "b": GROUP})
+    with pytest.raises(ProfileError, match=r"workers names the groups a, b; .* give exactly one"):
+        JOBS[form](profile, STUDY)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Profile(name="Big"), "name is Big; it must consist of small letters"),
+        (lambda: Profile(name="x", ray="2.60"), "ray is 2.60; it must be a version"),
+        (lambda: Profile(name="x", ray="2.40.0", image="own"), "ray is 2.40.0; it must be 2.55 or newer"),
+        (
+            lambda: Profile(name="x", ray="2.59.0"),
+            "image asks for .*2.60.0.* but ray is 2.59.0; the two must agree",
+        ),
+        (lambda: Head(memory_gib=4, shared_memory_gib=4), "shared_memory_gib is 4; it is part of memory_gib"),
+        (lambda: Workers(count=3, max_count=2, cpus=1, memory_gib=8), "max_count is 2; it must be count"),
+        (lambda: Workers(count=0, cpus=1, memory_gib=8), "max_count is 0 and so is count"),
+        (
+            lambda: Workers(count=1, cpus=1, memory_gib=8, accelerator="T4"),
+            "accelerator is T4, but gpus is 0",
+        ),
+        (lambda: Storage(mount="shared"), "mount is shared; it must be an absolute path"),
+        (lambda: Machines(head="a", workers=("b", "a")), "workers names a machine twice, or the head"),
+        (lambda: Machines(head="a; rm"), "head is a; rm; it must be an address"),
+        (lambda: Slurm(time="tomorrow"), "time is tomorrow; it must have the form"),
+    ],
+)
+def test_what_a_profile_cannot_mean_is_said(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,113 @@
+"""`pruneyard manifest`, and what is said about a profile that cannot be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from cluster.manifests.rendering import FORMATS
+from orchestrator.spec import load_spec
+
+Pruneyard = Callable[..., Any]
+
+PROFILE = """\
+name: lab
+head: {cpus: 2, memory_gib: 8}
+workers:
+  gpu:
+    count: 2
+    cpus: 8
+    memory_gib: 32
+    gpus: 1
+    accelerator: A100
+    instance_type: g5.xlarge
+storage: {claim: results, nfs: "server:/export", mount: /shared/x}
+cloud: {region: eu-west-1}
+machines: {head: 10.0.0.1, workers: [10.0.0.2], ssh_user: me}
+"""
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "lab.yaml"
+    path.write_text(PROFILE)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_one_profile_gives_every_format(pruneyard: Pruneyard, profile: Path, form: str) -> None:
+    spec = ["--spec", "quickstart"] if form in ("kuberay-job", "skypilot", "slurm") else []
+    answer = pruneyard("manifest", profile, "--format", form, *spec, "--set", "head.instance_type=m6i.large")
+    assert answer.code == 0, answer.err
+    assert "token" in answer.out.lower()
+    if spec:
+        assert "name: quickstart" in answer.out
+
+
+def test_the_spec_inside_gives_the_same_jobs(pruneyard: Pruneyard, profile: Path, tmp_path: Path) -> None:
+    out = tmp_path / "job.yaml"
+    answer = pruneyard("manifest", profile, "--format", "kuberay-job", "--spec", "quickstart", "--out", out)
+    assert answer.out.split() == [str(out)]
+    _, spec_map, _ = YAML(typ="safe", pure=True).load_all(out.read_text())
+    carried = tmp_path / "spec.yaml"
+    carried.write_text(spec_map["data"]["spec.yaml"])
+    assert [job.key for job in load_spec(carried).jobs] == [job.key for job in load_spec("quickstart").jobs]
+
+
+def test_set_changes_any_key(pruneyard: Pruneyard, profile: Path) -> None:
+    words = ("--set", "workers.gpu.count=5", "--set", "kubernetes={namespace: team}")
+    answer = pruneyard("manifest", profile, "--format", "kuberay-cluster", *words)
+    _, cluster = YAML(typ="safe", pure=True).load_all(answer.out)
+    assert cluster["spec"]["workerGroupSpecs"][0]["replicas"] == 5
+    assert cluster["metadata"]["namespace"] == "team"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("cpus: 2,", "cpu: 2,", ":2: head.cpu: is unknown; known are cpus, gpus"),
+        ("count: 2", "count: many", ':5: workers.gpu.count: is "many"; it must be a whole number'),
+        ("count: 2", "count: -2", ":5: workers.gpu.count: is -2; it must be 0 or more"),
+        ("    cpus: 8\n", "", ":4: workers.gpu.cpus: is missing; it must be a whole number"),
+        ("name: lab", "name: Lab", ":1: name: is Lab; it must consist of small letters"),
+        ("  gpu:", "  gpu_nodes:", ":3: workers: names a group gpu_nodes; it must consist of small letters"),
+        ("claim: results, ", "", ":11: storage.claim: is missing; kuberay-cluster needs it"),
+        ("cloud: {", "clod: {", ":12: clod: is unknown"),
+        ("  gpu:", "- gpu:", ":3: workers: is ["),
+    ],
+)
+def test_a_bad_profile_is_said_with_file_line_key_and_what_is_allowed(
+    pruneyard: Pruneyard, profile: Path, old: str, new: str, words: str
+) -> None:
+    assert old in PROFILE
+    profile.write_text(PROFILE.replace(old, new))
+    answer = pruneyard("manifest", profile, "--format", "kuberay-cluster")
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{profile}{words}" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("lab.yaml", "--format", "slurm"), "--spec: is missing; slurm runs one study"),
+        (
+            ("lab.yaml", "--format", "kuberay-cluster", "--spec", "quickstart"),
+            "hand the spec in with pruneyard submit",
+        ),
+        (
+            ("lab.yaml", "--format", "kuberay-cluster", "--set", "workers.gpu.count=x"),
+            "(from the command line)",
+        ),
+        (("many-node", "--format", "kuberay-cluster"), "did you mean many-nodes?"),
+        (("local", "--format", "slurm", "--spec", "quickstart"), "workers: names the groups none"),
+        (("lab.yaml", "--format", "helm"), "'helm' is not one of"),
+    ],
+)
+def test_what_cannot_be_rendered_is_said(
+    pruneyard: Pruneyard, profile: Path, words: tuple[str, ...], said: str
+) -> None:
+    answer = pruneyard("manifest", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
