@@ -35,15 +35,15 @@ def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
 
 @_remembered
 def hints_of(cls: type[Any]) -> dict[str, Any]:
-    """Type of every field, `Annotated` kept."""
+    """Type of every field that a spec may give, `Annotated` kept."""
     hints = get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.metadata.get("given", True)}
 
 
 @_remembered
 def defaults_of(cls: type[Any]) -> dict[str, Any]:
     """Default of every field that has one."""
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name in hints_of(cls)}
     values = {name: f.default for name, f in fields.items() if f.default is not dataclasses.MISSING}
     made = {n: f.default_factory() for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
     return values | made
@@ -188,7 +188,7 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
     table = {}
     for field in dataclasses.fields(value):
         content = getattr(value, field.name)
-        if not field.init or (identity_only and not _is_identity(type(value), field, content)):
+        if field.name not in hints or (identity_only and not _is_identity(type(value), field, content)):
             continue
         table[field.name] = encode_field(hints[field.name], content, identity_only=identity_only)
     return table

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from orchestrator.spec import Job
+from orchestrator.job import Job
 from workloads.data.dataset import Dataset, Source
 from workloads.recipe import Recipe
 
@@ -25,10 +25,13 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, slots: int) -> Estimate:
-    """Of all jobs, `slots` at once."""
+    """Of all jobs whose data are at hand, `slots` at once: what rests on runs still to come is not guessed."""
     flops = seconds = 0.0
     for job in jobs:
-        job_flops, steps = _work(job, data[job.workload.data])
+        source: Source | None = getattr(job.workload, "data", None)
+        if source is None or source not in data:
+            continue
+        job_flops, steps = _work(job, data[source])
         flops += job_flops
         seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s()
     return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)

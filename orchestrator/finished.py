@@ -1,6 +1,8 @@
-"""Reads back the network that a finished run left: its manifest, weights and masks, and nothing that is code."""
+"""Reads back what a finished run left: its manifest, network, masks and predictions, and nothing that is code."""
 
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -9,27 +11,69 @@ import safetensors.torch
 from orchestrator.decode import decode
 from orchestrator.errors import UsageError
 from reports.layout import RunFolder
-from workloads.data.dataset import Dataset
+from reports.predictions import read_num_extra, read_predictions
+from workloads.data.dataset import Dataset, Source
 from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.earlier import FinishedRun
 from workloads.plugins import find_job
+from workloads.workload import Predictions
 
 _WEIGHTS, _MASKS = "model.safetensors", "masks.safetensors"
+_PREDICTIONS = "predictions.parquet"
 _OUTPUTS = "classifier.weight"  # every model calls its last layer so
+
+
+def open_run(artifact: str) -> FinishedRun:
+    """The run that left this folder. Raises `UsageError` where it holds none."""
+    folder = Path(artifact)
+    manifest = _manifest(folder)
+    path = folder / _PREDICTIONS
+    return FinishedRun(
+        run_key=manifest["run_key"],
+        kind=manifest["kind"],
+        spec=manifest["spec"],
+        num_extra=read_num_extra(path) if path.is_file() else 0,
+        predictions=partial(_predictions, path),
+        network=partial(_network, folder, manifest),
+        source=partial(_source, manifest),
+    )
 
 
 def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
     """The network of a run. Raises `UsageError` where it left none, or one that cannot be read."""
     try:
         artifact = folder.artifact(run_key)
+    except ValueError as error:
+        raise UsageError(f"{run_key}: cannot be a run key: {error}") from error
+    return _network(artifact, _manifest(artifact))
+
+
+def _manifest(artifact: Path) -> dict[str, Any]:
+    run_key = artifact.name
+    try:
         manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(
-            f"{run_key}: left no files in {folder.path}; give the key of a finished run"
-        ) from error
+        raise UsageError(f"{run_key}: left no files in {artifact.parent.parent}; give the key of a finished run") from error
     except ValueError as error:
         raise UsageError(f"{run_key}: the manifest cannot be read: {error}") from error
-    if _WEIGHTS not in manifest.get("files", ()) or "model" not in manifest.get("spec", {}):
-        raise UsageError(f"{run_key}: is a run of kind {manifest.get('kind')} that left no network")
+    if not isinstance(manifest, dict) or not {"run_key", "kind", "spec"} <= manifest.keys():
+        raise UsageError(f"{run_key}: the manifest cannot be read: it must have run_key, kind and spec")
+    return manifest
+
+
+def _predictions(path: Path) -> dict[str, Predictions]:
+    if not path.is_file():
+        raise UsageError(f"{path.parent.name}: left no predictions")
+    return {
+        split: Predictions(row_ids=row_ids, labels=labels, logits=logits)
+        for split, (row_ids, labels, logits) in read_predictions(path).items()
+    }
+
+
+def _network(artifact: Path, manifest: dict[str, Any]) -> FinishedNetwork:
+    run_key = artifact.name
+    if _WEIGHTS not in manifest.get("files", ()) or "model" not in manifest["spec"]:
+        raise UsageError(f"{run_key}: is a run of kind {manifest['kind']} that left no network")
     try:
         weights = safetensors.torch.load_file(artifact / _WEIGHTS)
         masks = safetensors.torch.load_file(artifact / _MASKS)
@@ -43,11 +87,17 @@ def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
 
 def _from_data(manifest: dict[str, Any]) -> dict[str, Any]:
     """What manifests before version 0.2 do not say, from the run's data, which must be at hand."""
+    data: Dataset = _source(manifest).load()
+    return {"image_shape": data.image_shape, "mean": data.mean, "std": data.std}
+
+
+def _source(manifest: dict[str, Any]) -> Source:
+    """The data set that the run was made on. Raises `ValueError` where its spec is none of this version."""
     problems: list[str] = []
     job = decode(
         find_job(manifest["kind"]), manifest["spec"], "", lambda key, text: problems.append(f"{key}: {text}")
     )
     if job is None:
         raise ValueError("; ".join(problems))
-    data: Dataset = job.data.load()
-    return {"image_shape": data.image_shape, "mean": data.mean, "std": data.std}
+    source: Source = job.data
+    return source

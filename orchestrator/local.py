@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from orchestrator.job import Resources
 from orchestrator.monitor import Monitor
 from orchestrator.process import Numerics, Pristine
 from orchestrator.slots import num_slots
-from orchestrator.spec import Resources
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
@@ -26,8 +26,10 @@ def run_local(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-) -> None:
-    """Every order until the end, or until `stop` is asked for. Raises `UsageError` where a trial wants more than there is.
+) -> dict[str, str]:
+    """Every order until the end, or until `stop` is asked for. No process dies here, so no deaths are returned.
+
+    Raises `UsageError` where a trial wants more than there is.
 
     The caller's threads, default dtype and global generators are given back as they were.
     """
@@ -44,7 +46,7 @@ def run_local(
     try:
         for order in orders:
             if stop.requested:
-                return
+                break
             pristine.restore(threads=resources.cpus)
             monitor.start(order.job.key)
             show()
@@ -57,3 +59,4 @@ def run_local(
     finally:
         pristine.restore(threads=resources.cpus)
         numerics.restore()
+    return {}

@@ -1,9 +1,10 @@
 """What of a spec is done and what is left, by run key; planning writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.spec import Job, Spec
+from orchestrator.job import Job
+from orchestrator.spec import Spec
 from orchestrator.trial import Order
 from reports.layout import RunFolder
 from reports.records import Status
@@ -23,13 +24,20 @@ class Plan:
         found = self.statuses.get(job.key)
         return found[0] if found else None
 
-    def orders(self, *, only: frozenset[Status | None] | None = None) -> list[Order]:
+    def orders(
+        self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
+    ) -> list[Order]:
         """Every job that is not COMPLETED, as its next attempt; with `only`, those of these statuses."""
         return [
             Order(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
-            for job in self.spec.jobs
+            for job in (self.spec.jobs if jobs is None else jobs)
             if self.status(job) != Status.COMPLETED and (only is None or self.status(job) in only)
         ]
+
+    def is_ready(self, job: Job) -> bool:
+        """Whether every run of this spec that the job rests on is finished; those of other folders are."""
+        ours = {other.key for other in self.spec.jobs}
+        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in ours)
 
     def counts(self) -> dict[str, int]:
         """Number of jobs by status; `missing` where none ran."""

@@ -2,21 +2,24 @@
 
 import logging
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.display import Display
 from orchestrator.errors import ClusterError, OrderlyInterrupt, UsageError
+from orchestrator.job import Resources, Stage
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import check_jobs, load_data
 from orchestrator.results import Results
 from orchestrator.spec import Spec, load_spec
+from orchestrator.stages import placed
 from orchestrator.stopping import StopRequest, stop_request
 from orchestrator.trial import Order, make_record
 from reports.durable import write_durably
@@ -85,14 +88,12 @@ def run(
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
         write_plan(folder, [job.key for job in resolved.jobs])
-        jobs = [order.job for order in orders]
-        data = load_data(jobs)
-        check_jobs(jobs, data, origin=resolved.name)
-        work = _Work(plan, monitor, stop, display or Silent(), fail_fast, data)
-        if local:
-            _run_in_process(orders, work)
-        else:
-            _run_on_ray(orders, work, address=address)
+        data = check_what_is_known(orders, plan, origin=resolved.name)
+        monitor.expect(orders)
+        work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
+        with _way_of_running(local=local, address=address, stop=stop) as run_orders:
+            for stage in resolved.stages:
+                _run_stage(stage, work, only=only, run_orders=run_orders)
         Store(folder).compact()
     if stop.signal_number == signal.SIGINT:
         raise OrderlyInterrupt(results)
@@ -101,26 +102,27 @@ def run(
 
 @dataclass(frozen=True)
 class _Work:
-    """What both ways of running are given."""
+    """What both ways of running are given. `data` grows as stages find new sets."""
 
-    plan: Plan
+    spec: Spec
+    folder: RunFolder
     monitor: Monitor
     stop: StopRequest
     display: Display
     fail_fast: bool
-    data: Mapping[Source, Dataset]
+    data: dict[Source, Dataset]
 
     def show(self) -> None:
         """As things stand."""
         self.monitor.stopping = self.stop.requested
         self.display.show(self.monitor)
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, resources: Resources) -> dict[str, Any]:
         """Of `run_local` and `run_study` alike."""
         return {
-            "study": self.plan.spec.name,
-            "folder": self.plan.folder,
-            "resources": self.plan.spec.header.resources,
+            "study": self.spec.name,
+            "folder": self.folder,
+            "resources": resources,
             "data": self.data,
             "monitor": self.monitor,
             "stop": self.stop,
@@ -129,25 +131,61 @@ class _Work:
         }
 
 
-def _run_in_process(orders: list[Order], work: _Work) -> None:
-    work.monitor.expect(orders)
-    run_local(orders, **work.arguments())
+RunOrders = Callable[..., Mapping[str, str]]
+"""`run_local` or `run_study`: returns the errors of processes that died."""
 
 
-def _run_on_ray(orders: list[Order], work: _Work, *, address: str) -> None:
+@contextmanager
+def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunOrders]:
+    """In this process, or on a cluster that lives as long as the block."""
+    if local:
+        yield run_local
+        return
     from cluster.session import session  # here, so that --local works and starts without Ray
     from orchestrator.study import run_study
 
     try:
         with session(address) as joined:
-            work.stop.listen()
-            deaths: dict[str, int] = {}
-            while orders and not work.stop.requested:
-                work.monitor.expect(orders)
-                died = run_study(orders, session=joined, **work.arguments())
-                orders = _after_deaths(orders, died, deaths, work)
+            stop.listen()
+            yield partial(run_study, session=joined)
     except ConnectionError as error:
         raise ClusterError(str(error)) from error
+
+
+def _run_stage(stage: Stage, work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders) -> None:
+    """All that is missing of a stage and rests on finished runs, until it has ended or cannot be run."""
+    if work.stop.requested:
+        return
+    plan = make_plan(work.spec, work.folder)
+    orders = plan.orders(stage.jobs, only=only)
+    ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
+    if waiting := len(orders) - len(ready):
+        logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
+    jobs = [order.job for order in ready]
+    load_data(jobs, into=work.data)
+    check_jobs(jobs, work.data, origin=work.spec.name)
+    deaths: dict[str, int] = {}
+    while ready and not work.stop.requested:
+        work.monitor.expect(ready)
+        died = run_orders(ready, **work.arguments(stage.header.resources))
+        ready = _after_deaths(ready, died, deaths, work)
+
+
+def _placed(order: Order, folder: RunFolder) -> Order:
+    workload = placed(order.job.workload, RunFolder(folder.path.resolve()))
+    return replace(order, job=replace(order.job, workload=workload))
+
+
+def check_what_is_known(orders: Sequence[Order], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
+    """Tries every job whose earlier runs are there, and reads the data of the others where it rests on no run.
+
+    Raises `UsageError` for what cannot work.
+    """
+    ready = [_placed(order, plan.folder).job for order in orders if plan.is_ready(order.job)]
+    data = load_data(ready)
+    check_jobs(ready, data, origin=origin)
+    load_data([order.job for order in orders if not plan.is_ready(order.job)], into=data, resting=False)
+    return data
 
 
 def _after_deaths(
@@ -157,8 +195,8 @@ def _after_deaths(
 
     An attempt that ended without a record, without a death and without a stop is what Tune does not raise: it is said.
     """
-    plan, monitor, stopping = work.plan, work.monitor, work.stop.requested
-    store, again = Store(plan.folder), []
+    monitor, stopping = work.monitor, work.stop.requested
+    store, again = Store(work.folder), []
     recorded = store.statuses()
     for order in orders:
         key = order.job.key
@@ -176,7 +214,7 @@ def _after_deaths(
         store.write(
             make_record(
                 order,
-                study=plan.spec.name,
+                study=work.spec.name,
                 status=Status.INTERRUPTED if stopping else Status.FAILED,
                 started_at=now,
                 wall_s=0.0,

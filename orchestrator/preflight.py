@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.errors import Problem, SpecError, UsageError
-from orchestrator.spec import Job
+from orchestrator.job import Job
+from orchestrator.stages import rests_on_runs
 from workloads.data.dataset import Dataset, Source
 from workloads.unknowns import check_unknown
 
@@ -14,18 +15,28 @@ logger = logging.getLogger(__name__)
 
 def sources_of(job: Job) -> dict[str, Source]:
     """Every data set that a job reads, by the key of the spec that names it."""
+    data: Source | None = getattr(job.workload, "data", None)
     unknowns: Sequence[Source] = getattr(job.workload, "unknowns", ())
-    return {"data": job.workload.data} | {f"unknowns[{place}]": source for place, source in enumerate(unknowns)}
+    known = {} if data is None else {"data": data}
+    return known | {f"unknowns[{place}]": source for place, source in enumerate(unknowns)}
 
 
-def load_data(jobs: Sequence[Job]) -> dict[Source, Dataset]:
-    """Every data set of the jobs, read once, its fingerprint computed. Raises `UsageError` where one cannot be read."""
+def load_data(
+    jobs: Sequence[Job], *, into: dict[Source, Dataset] | None = None, resting: bool = True
+) -> dict[Source, Dataset]:
+    """Every data set of the jobs, read once, its fingerprint computed. Raises `UsageError` where one cannot be read.
+
+    `into` has those that were read before and gets the others. Without `resting`, sets made by earlier runs are left out.
+    """
     keys: dict[Source, str] = {}
     for job in jobs:
         for key, source in sources_of(job).items():
-            keys.setdefault(source, key)
-    data = {}
+            if resting or not rests_on_runs(source):
+                keys.setdefault(source, key)
+    data = {} if into is None else into
     for source, key in keys.items():
+        if source in data:
+            continue
         try:
             data[source] = source.load()
         except ValueError as error:
@@ -39,7 +50,7 @@ def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: s
     problems, warnings = _unknown_problems(jobs, data), {}
     for job in {replace_seed(job): job for job in jobs}.values():
         try:
-            warnings.update(dict.fromkeys(job.workload.check(data[job.workload.data])))
+            warnings.update(dict.fromkeys(job.workload.check(_data_of(job, data))))
         except ValueError as error:
             problems.append(Problem(0, job.label.rpartition(" seed=")[0], str(error)))
     for warning in warnings:
@@ -48,16 +59,25 @@ def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: s
         raise SpecError(origin, problems)
 
 
+def _data_of(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
+    source: Source | None = getattr(job.workload, "data", None)
+    return None if source is None else data[source]
+
+
 def _unknown_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
     """What is wrong with the unknown sets, each tried once beside each known one."""
     problems: dict[tuple[Source, Source], Problem | None] = {}
     for job in jobs:
-        for key, source in sources_of(job).items():
-            pair = (source, job.workload.data)
-            if key == "data" or pair in problems:
+        sources = sources_of(job)
+        own = sources.pop("data", None)
+        if own is None:
+            continue
+        for key, source in sources.items():
+            pair = (source, own)
+            if pair in problems:
                 continue
             try:
-                check_unknown(data[source], known=data[job.workload.data])
+                check_unknown(data[source], known=data[own])
                 problems[pair] = None
             except ValueError as error:
                 problems[pair] = Problem(0, key, str(error))

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 
 from orchestrator.decode import defaults_of, encode_field, hints_of, plugin_of, plugins_of
-from orchestrator.spec import Header
+from orchestrator.job import Header
 from workloads.plugins import describe, find, find_job, kinds, names
 
 

@@ -3,7 +3,7 @@
 import math
 
 from orchestrator.errors import UsageError
-from orchestrator.spec import Resources
+from orchestrator.job import Resources
 
 
 def num_slots(resources: Resources, *, cpus: float, gpus: float) -> int:

@@ -1,108 +1,56 @@
 """A spec, validated whole: what a user writes becomes a list of resolved jobs, or one error with every problem in it."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
-from orchestrator.decode import decode, encode, hints_of, nearest, shown
+from orchestrator.body import Body
+from orchestrator.decode import encode, hints_of, shown
 from orchestrator.document import Document, complaint, dump_document, parse_value, plain, read_document
 from orchestrator.errors import Problem, SpecError, UsageError
-from orchestrator.fingerprint import run_key
-from orchestrator.labels import labels
-from orchestrator.space import Axis, Point, expand, known_keys, origin_of
+from orchestrator.job import NAME_PATTERN, Header, Job, Stage
+from orchestrator.stages import Earlier, as_parent
 from orchestrator.written_out import written_out
-from workloads.plugins import find_job, kinds
-from workloads.workload import Workload
+from workloads.plugins import find_job
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-MAX_JOBS = 100_000
-MAX_SEED = 2**63 - 1  # what the column of records holds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one trial takes. `cpus` is also the number of its torch threads."""
-
-    workers: int = 1
-    cpus: int = 1
-    gpus: float = 0.0  # a fraction shares one GPU among several trials
-
-    def __post_init__(self) -> None:
-        if self.workers != 1:
-            raise ValueError(f"workers is {self.workers}; it must be 1, since trials of several workers are not built yet")
-        if self.cpus < 1:
-            raise ValueError(f"cpus is {self.cpus}; it must be 1 or more")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
-            raise ValueError(f"gpus is {self.gpus}; it must be a fraction up to 1, or a whole number")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One resolved job and its identity."""
-
-    key: str
-    kind: str
-    workload: Workload
-    resolved: Mapping[str, Any]  # plain data, every default filled in
-    identity: Mapping[str, Any]  # the part of it that the key is a hash of
-    label: str  # short, for people; no other job of the spec has it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """The keys of a spec that are not the job's own."""
-
-    name: str
-    kind: str
-    seeds: int | tuple[int, ...] = 1
-    variants: tuple[Mapping[str, Any], ...] = ()
-    grid: Mapping[str, Any] = field(default_factory=dict)
-    resources: Resources = Resources()
-
-    def __post_init__(self) -> None:
-        if isinstance(self.seeds, int):
-            if not 1 <= self.seeds <= MAX_JOBS:
-                raise ValueError(f"seeds is {self.seeds}; it must lie in 1 ... {MAX_JOBS}, or be a list of seeds")
-        elif not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds is {shown(list(self.seeds))}; it must list different whole numbers")
-        elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
-            raise ValueError(f"seeds is {shown(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
-        if self.kind not in kinds():
-            raise ValueError(f"kind is {shown(self.kind)}; it must be one of {', '.join(kinds())}")
-        if not NAME_PATTERN.fullmatch(self.name):
-            rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"
-            raise ValueError(f"name is {shown(self.name)}; it must consist of {rule}")
-
-    @property
-    def seed_list(self) -> list[int]:
-        """`seeds: 3` means 0, 1, 2."""
-        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+SHARED = ("name", "seeds", "resources")  # keys of the header that may stand beside `stages`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A validated spec: a header and its jobs, no two with the same run key."""
+    """A validated spec: its stages in order, one without a name where it has none. No two jobs have the same run key."""
 
-    header: Header
-    jobs: tuple[Job, ...]
+    name: str
+    stages: tuple[Stage, ...]
     tables: Mapping[str, Any]  # as written, command-line changes applied
 
     @property
-    def name(self) -> str:
-        return self.header.name
+    def jobs(self) -> tuple[Job, ...]:
+        """Of all stages; a job that two of them ask for comes once."""
+        return tuple({job.key: job for stage in reversed(self.stages) for job in reversed(stage.jobs)}.values())[::-1]
 
     def to_yaml(self) -> str:
         """The spec as run, every default written out: reading it again gives the same jobs, also with other defaults."""
-        resolved = [job.resolved for job in self.jobs]
-        job_class, grid = find_job(self.header.kind), self.tables.get("grid") or {}
-        written = written_out(job_class, self.tables, grid, resolved, self.tables.get("variants") or [])
-        header = {name: encode(getattr(self.header, name)) for name in ("name", "kind", "seeds", "resources")}
-        varied = {"variants": written.variants} if written.variants else {}
-        return dump_document({"name": None, "kind": None, **written.tables, **header, **varied, "grid": written.grid})
+        if self.stages[0].name is None:
+            return dump_document({"name": None, **_written_out(self.stages[0])})
+        stages = {str(stage.name): _written_out(stage) for stage in self.stages}
+        for table in stages.values():
+            del table["name"]
+        return dump_document({"name": self.name, "stages": stages})
+
+
+def _written_out(stage: Stage) -> dict[str, Any]:
+    header, tables = stage.header, stage.tables
+    resolved = [job.resolved for job in stage.jobs]
+    written = written_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
+    inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in stage.jobs) else set()
+    names = [name for name in ("name", "kind", "seeds", "resources") if name not in inherited]
+    varied = {"variants": written.variants} if written.variants else {}
+    encoded = {name: encode(getattr(header, name)) for name in names}
+    return {"name": None, "kind": None, **written.tables, **encoded, **varied, "grid": written.grid}
 
 
 def load_spec(
@@ -113,15 +61,84 @@ def load_spec(
 ) -> Spec:
     """Reads and validates a spec: a file, the name of a packaged one, or tables.
 
-    `overrides` sets dotted keys to one value each, `axes` adds axes to the grid. Raises `SpecError` with every problem found.
+    `overrides` sets dotted keys to one value each, `axes` adds axes to the grid; with stages a key starts with the name of
+    one, or is the whole table of a key that stands beside them. Raises `SpecError` with every problem found.
     """
     if isinstance(source, Spec):
         if not overrides and not axes:
             return source
         source = dict(source.tables)
     document = read_document(source)
-    tables, changed = _changed(document.tables, plain(overrides or {}), plain(axes or {}))
-    return _Validation(document, tables, changed).spec()
+    overrides, axes = plain(overrides or {}), plain(axes or {})
+    if "stages" in document.tables:
+        return _chain(document, overrides, axes)
+    tables, changed = _changed(document.tables, overrides, axes)
+    body = Body(document, tables, changed)
+    stage = body.stage()
+    if stage is None:
+        raise SpecError(document.origin, body.problems)
+    return Spec(name=stage.header.name, stages=(stage,), tables=stage.tables)
+
+
+def _chain(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Spec:
+    """A spec with stages: each is validated like a spec of its own, with the runs of those before it at hand."""
+    tables = {**document.tables, **{key: value for key, value in overrides.items() if key in document.tables}}
+    stages = tables["stages"]
+    tables_given = isinstance(stages, Mapping) and all(isinstance(table, Mapping) for table in stages.values())
+    if not stages or not tables_given:
+        rule = "it must be a table of stages, each a table with a kind, such as {train: {kind: sparse, ...}}"
+        line = document.lines.get("stages", 0)
+        raise SpecError(document.origin, [Problem(line, "stages", f"is {shown(stages)}; {rule}")])
+    if "name" not in tables:
+        raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
+    shared = {key: value for key, value in tables.items() if key != "stages"}
+    elsewhere = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
+    if elsewhere:
+        known = ", ".join([*stages, *shared])
+        raise UsageError(f"{elsewhere[0]}: names no stage; with stages it must start with one of {known} (from the command line)")
+    problems = _names_of(document, stages) + _unused(document, shared, stages)
+    made: list[Stage] = []
+    for name, table in stages.items():
+        inherited = {key: value for key, value in shared.items() if key in SHARED or key in _fields(table.get("kind"))}
+        mine = f"{name}."
+        of_stage = {key.removeprefix(mine): value for key, value in overrides.items() if key.startswith(mine)}
+        more_axes = {key.removeprefix(mine): value for key, value in axes.items() if key.startswith(mine)}
+        body_tables, changed = _changed({**inherited, **table}, of_stage, more_axes)
+        earlier = Earlier({str(stage.name): [as_parent(job) for job in stage.jobs] for stage in made})
+        body = Body(document, body_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
+        stage = body.stage()
+        problems += body.problems
+        if stage is None:
+            break  # what rests on it cannot be known
+        made.append(stage)
+    if problems:
+        raise SpecError(document.origin, problems)
+    return Spec(name=made[0].header.name, stages=tuple(made), tables=tables)
+
+
+def _fields(kind: Any) -> frozenset[str]:
+    """Tables that the jobs of a kind have; none of an unknown kind, which is reported elsewhere."""
+    try:
+        return frozenset(hints_of(find_job(kind))) - {"seed"}
+    except ValueError:
+        return frozenset()
+
+
+def _names_of(document: Document, stages: Mapping[str, Any]) -> list[Problem]:
+    rule = "it must consist of letters, digits, '_' and '-', the first a letter or digit"
+    wrong = [name for name in stages if not NAME_PATTERN.fullmatch(name) or "." in name]
+    return [Problem(document.lines.get(f"stages.{n}", 0), f"stages.{n}", f"is no name of a stage; {rule}") for n in wrong]
+
+
+def _unused(document: Document, shared: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
+    """Keys beside `stages` that no stage takes."""
+    taken = {*SHARED, *(name for table in stages.values() for name in _fields(table.get("kind")))}
+    listed = ", ".join(["stages", *sorted(taken)])
+    return [
+        Problem(document.lines.get(key, 0), key, f"is no key beside stages; known are {listed}")
+        for key in shared
+        if key not in taken
+    ]
 
 
 def parse_assignment(text: str, *, option: str) -> tuple[str, Any]:
@@ -188,130 +205,3 @@ def _with_path(tables: Mapping[str, Any], path: Sequence[str], value: Any) -> di
     return {**tables, head: _with_path(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
-class _Validation:
-    """One pass over a document that collects every problem before it raises."""
-
-    def __init__(self, document: Document, tables: Mapping[str, Any], changed: frozenset[str]) -> None:
-        self.document, self.tables, self.changed = document, tables, changed
-        self.problems: list[Problem] = []
-        self.useless: list[str] = []
-
-    def report(self, key: str, message: str) -> None:
-        """A problem at a dotted key; its line is that of the key or of the nearest table around it."""
-        axis = key.removeprefix("grid.")
-        if any(axis == c or axis.startswith((f"{c}.", f"{c}[")) for c in self.changed):
-            self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
-            return
-        at, line = key, 0
-        while at and not line:
-            line = self.document.lines.get(at, 0)
-            at = at[: max(at.rfind("."), at.rfind("["), 0)]
-        self.problems.append(Problem(line, key, message))
-
-    def spec(self) -> Spec:
-        """The spec, or `SpecError`."""
-        header, job_class = self._header()
-        jobs = self._jobs(header, job_class) if job_class is not None else []
-        if self.problems or header is None:
-            raise SpecError(self.document.origin, self.problems)
-        return Spec(header=header, jobs=tuple(jobs), tables=self._without(self.useless))
-
-    def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
-        """The tables without axes that the command line left nothing to apply to, so that they can be read again."""
-        grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
-        return {**self.tables, "grid": grid} if axes else self.tables
-
-    def _header(self) -> tuple[Header | None, type[Any] | None]:
-        kind = self.tables.get("kind")
-        job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
-        job_fields = frozenset(hints_of(job_class)) - {"seed"} if job_class else frozenset(self.tables)
-        known = {k: v for k, v in self.tables.items() if k in hints_of(Header)}
-        header: Header | None = decode(Header, known, "", self.report)
-        allowed = dict.fromkeys([*hints_of(Header), *job_fields])
-        for name in self.tables:
-            if name not in allowed:
-                listed = ", ".join(sorted(allowed))
-                self.report(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
-        return header, job_class
-
-    def _axes(self) -> list[Axis]:
-        grid = self.tables.get("grid") or {}
-        axes = []
-        for key, values in grid.items() if isinstance(grid, Mapping) else ():
-            if not isinstance(values, list) or not values:
-                self.report(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
-            elif key.split(".")[0] in {"seed", "seeds"}:
-                self.report(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
-            else:
-                axes.append(Axis(key=key, values=tuple(values), origin=f"grid.{key}"))
-        return axes
-
-    def _variants(self, fields: frozenset[str]) -> list[Mapping[str, Any]]:
-        """Those that can be looked into; what is no list of tables is reported with the header."""
-        given = self.tables.get("variants") or []
-        variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
-        for number, variant in enumerate(variants):
-            at = f"variants[{number}]"
-            if not variant:
-                self.report(at, f"is empty; it must give at least one of the tables {', '.join(sorted(fields))}")
-            for name in variant:
-                if name not in fields:
-                    listed = ", ".join(sorted(fields))
-                    hint = nearest(name, dict.fromkeys(fields))
-                    self.report(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
-        return variants
-
-    def _jobs(self, header: Header | None, job_class: type[Any]) -> list[Job]:
-        fields = frozenset(hints_of(job_class)) - {"seed"}
-        tables = {name: value for name, value in self.tables.items() if name in fields}
-        axes, variants = self._axes(), self._variants(fields)
-        seeds = header.seed_list if header else [0]
-        size, points = len(seeds) * max(1, len(variants)), []
-        for axis in axes:
-            size *= len(axis.values)
-        if size > MAX_JOBS:
-            self.report("grid", f"makes {size} jobs; at most {MAX_JOBS} are allowed in one study")
-            return []
-        applied: set[str] = set()
-        jobs: dict[str, Job] = {}
-        for point in expand(job_class, tables, axes, variants):
-            applied |= point.applied
-            points.append(point)
-            for seed in seeds:
-                job = self._job(header, job_class, point, seed)
-                if job is None:
-                    break
-                jobs.setdefault(job.key, job)
-        for axis in axes:
-            if axis.key not in applied and self._replaced(axis.key):
-                self.useless.append(axis.key)
-            elif axis.key not in applied:
-                beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
-                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
-                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
-        found = list(jobs.values())
-        names = labels([job.identity for job in found])
-        return [replace(job, label=name) for job, name in zip(found, names, strict=True)]
-
-    def _replaced(self, key: str) -> bool:
-        """Whether the command line chose another table than the one that an axis of the spec was written for."""
-        return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
-
-    def _job(self, header: Header | None, job_class: type[Any], point: Point, seed: int) -> Job | None:
-        workload = decode(
-            job_class,
-            {**point.tables, "seed": seed},
-            "",
-            lambda key, message: self.report(origin_of(key, point.origins), message),
-        )
-        if workload is None or header is None:
-            return None
-        key = run_key(header.kind, workload)
-        return Job(
-            key=key,
-            label=key,
-            kind=header.kind,
-            workload=workload,
-            resolved=encode(workload),
-            identity=encode(workload, identity_only=True),
-        )

@@ -11,9 +11,9 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from cluster.session import Session
+from orchestrator.job import Resources
 from orchestrator.monitor import Monitor
 from orchestrator.slots import num_slots
-from orchestrator.spec import Resources
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
 from orchestrator.worker import NOTES, REPORT, TrialActor

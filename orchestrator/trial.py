@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from orchestrator.fingerprint import canonical
-from orchestrator.spec import Job
+from orchestrator.finished import open_run
+from orchestrator.job import Job
 from reports.durable import write_durably
 from reports.layout import RunFolder
 from reports.predictions import write_predictions
@@ -74,6 +75,7 @@ class Trial:
             device=self.device,
             load_data=setting.load_data,
             should_stop=setting.should_stop,
+            open_run=open_run,
         )
         self._progress = order.job.workload.run(context)
 
@@ -133,11 +135,13 @@ class Trial:
             device=torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             outcome=outcome,
             artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
-            data_fingerprint=self._data_fingerprint() if outcome else None,
+            data_fingerprint=data.fingerprint if outcome and (data := self._data()) is not None else None,
         )
 
-    def _data_fingerprint(self) -> str:
-        return self.setting.load_data(self.order.job.workload.data).fingerprint
+    def _data(self) -> Dataset | None:
+        """The job's own data set; None for a job that only reads what others left."""
+        source: Source | None = getattr(self.order.job.workload, "data", None)
+        return None if source is None else self.setting.load_data(source)
 
     def _leave_artifact(self, outcome: Outcome) -> None:
         """Network, masks and predictions; the manifest comes last, so that where it stands, they stand too."""
@@ -153,20 +157,28 @@ class Trial:
         if predictions:
             path = folder.predictions(self.order.job.key)
             write_predictions(path, predictions, num_extra=outcome.num_extra)
-        data = self.setting.load_data(self.order.job.workload.data)
+        data = self._data()
         manifest = {
             "run_key": self.order.job.key,
             "attempt": self.order.attempt,
             "kind": self.order.job.kind,
             "spec": self.order.job.resolved,
-            "data_fingerprint": data.fingerprint,
-            "image_shape": data.image_shape,
-            "mean": data.mean,
-            "std": data.std,
+            "parents": self.order.job.parents,
+            **({} if data is None else _described(data)),
             "files": sorted([*tensors, *outcome.files, *(["predictions.parquet"] if predictions else [])]),
             "code_version": version("pruneyard"),
         }
         write_durably(artifact / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    """What a network that was trained on the data wants to see, and which data they were."""
+    return {
+        "data_fingerprint": data.fingerprint,
+        "image_shape": data.image_shape,
+        "mean": data.mean,
+        "std": data.std,
+    }
 
 
 def make_record(
@@ -184,29 +196,20 @@ def make_record(
     data_fingerprint: str | None = None,
 ) -> RunRecord:
     """The row of one attempt in `runs`."""
-    job, resolved = order.job, order.job.resolved
-
-    def named(part: str) -> str:
-        table: Any = resolved.get(part, {})
-        return str(table.get("name", ""))
-
+    job = order.job
     return RunRecord(
         run_key=job.key,
         study=study,
-        stage=None,
+        stage=job.stage,
         kind=job.kind,
         trial_id=trial_id,
         attempt=order.attempt,
-        parent_key=None,
+        parent_key=",".join(job.parents) or None,
         status=status,
         error=error,
         seed=job.workload.seed,
-        data=named("data"),
-        model=named("model"),
-        method=named("method"),
-        density=getattr(job.workload, "density", None),
-        ipc=getattr(job.workload, "ipc", None),
-        spec_json=canonical(resolved),
+        **job.described,
+        spec_json=canonical(job.resolved),
         identity_json=canonical(job.identity),
         data_fingerprint=data_fingerprint,
         started_at=started_at,

@@ -9,6 +9,7 @@ import torch
 
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Source
+from workloads.earlier import FinishedRun
 from workloads.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -75,9 +76,15 @@ class Progress:
     outcome: Outcome | None = None
 
 
+def no_runs(artifact: str) -> FinishedRun:
+    """Raises `ValueError`: files of earlier runs are read by whoever runs the job."""
+    raise ValueError(f"runs lie in {artifact}, which nobody here can read; give the context an open_run")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Where a job runs. `should_stop` is asked about twice a second, between two steps; one rank is enough to stop all.
+    `open_run` reads what lies in the artifact folder of an earlier run.
 
     Every rank runs the job and yields the same progress, but for times; rank 0 writes the checkpoints.
     """
@@ -85,6 +92,7 @@ class Context:
     checkpoints: CheckpointFolder
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     load_data: Callable[[Source], Dataset] = lambda source: source.load()
+    open_run: Callable[[str], FinishedRun] = no_runs
     should_stop: Callable[[], bool] = lambda: False
     ranks: Ranks = ALONE
 
@@ -102,17 +110,16 @@ class NonFiniteError(ArithmeticError):
 
 
 class Workload(Protocol):
-    """A resolved job: a frozen dataclass whose fields are the spec's tables."""
+    """A resolved job: a frozen dataclass whose fields are the spec's tables; `data`, a source, is one of most."""
 
     seed: int
-    data: Source
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
         ...
 
-    def check(self, data: Dataset) -> list[str]:
-        """Warnings about what the job would do on this data; raises `ValueError` where it cannot be run."""
+    def check(self, data: Dataset | None) -> list[str]:
+        """Warnings about what the job would do on its data; raises `ValueError` where it cannot be run."""
         ...
 
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:

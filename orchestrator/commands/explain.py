@@ -10,9 +10,10 @@ import click
 from orchestrator.commands.run import axis_option, changes, out_option, set_option
 from orchestrator.errors import UsageError
 from orchestrator.fingerprint import differences
+from orchestrator.job import Job
 from orchestrator.plan import Plan, make_plan
 from orchestrator.population import default_folder
-from orchestrator.spec import Job, load_spec
+from orchestrator.spec import load_spec
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store

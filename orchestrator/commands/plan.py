@@ -15,8 +15,7 @@ from orchestrator.display import duration
 from orchestrator.errors import UsageError
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.plan import Plan, make_plan
-from orchestrator.population import default_folder
-from orchestrator.preflight import check_jobs, load_data
+from orchestrator.population import check_what_is_known, default_folder
 from orchestrator.spec import load_spec
 from orchestrator.terminal import stdout_console
 from reports.formats import amount
@@ -46,16 +45,15 @@ def command(spec: str, out: Path | None, sets: Sequence[str], axes: Sequence[str
 
 def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
     cores = os.cpu_count() or 1
-    slots = max(1, cores // plan.spec.header.resources.cpus)
-    jobs = [order.job for order in plan.orders()]
+    slots = max(1, cores // max(stage.header.resources.cpus for stage in plan.spec.stages))
+    orders = plan.orders()
     try:
-        data = load_data(jobs)
+        data = check_what_is_known(orders, plan, origin=plan.spec.name)
     except UsageError as error:
         if isinstance(error.__cause__, DataNotFoundError):
             return None, str(error)
         raise
-    check_jobs(jobs, data, origin=plan.spec.name)
-    return estimate(jobs, data, slots=slots), None
+    return estimate([order.job for order in orders], data, slots=slots), None
 
 
 def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dict[str, Any]:

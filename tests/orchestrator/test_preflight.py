@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from orchestrator.errors import SpecError, UsageError
+from orchestrator.job import Resources
 from orchestrator.population import run
 from orchestrator.preflight import check_jobs, load_data
 from orchestrator.slots import num_slots
-from orchestrator.spec import Resources, Spec, load_spec
+from orchestrator.spec import Spec, load_spec
 
 TABLES = {
     "name": "small",

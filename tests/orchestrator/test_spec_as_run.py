@@ -60,7 +60,7 @@ def assert_written_out(spec: Spec, monkeypatch: pytest.MonkeyPatch, *, in_order:
     found = [job.key for job in again.jobs]
     assert found == keys if in_order else sorted(found) == sorted(keys)
     assert again.to_yaml() == text
-    assert again.header.resources == spec.header.resources
+    assert again.stages[0].header.resources == spec.stages[0].header.resources
     with_other_defaults(spec, monkeypatch)
     assert [job.key for job in load_spec(parse_value(text)).jobs] == found
 

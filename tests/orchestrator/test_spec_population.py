@@ -128,7 +128,7 @@ def test_set_and_axis_reach_every_key(options: list[str], key: str, values: list
 def test_set_reaches_the_keys_of_the_header() -> None:
     spec = from_command_line("name=other", "resources.cpus=3", "resources.gpus=0.5")
     assert spec.name == "other"
-    assert (spec.header.resources.cpus, spec.header.resources.gpus) == (3, 0.5)
+    assert (spec.stages[0].header.resources.cpus, spec.stages[0].header.resources.gpus) == (3, 0.5)
 
 
 def test_set_wins_over_an_axis_of_the_spec() -> None:
@@ -210,7 +210,7 @@ def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str
 def test_the_spec_as_run_reads_again_as_the_same_jobs(options: list[str]) -> None:
     spec = from_command_line(*options)
     again = load_spec(parse_value(spec.to_yaml()))
-    assert replace(again.header, grid={}) == replace(spec.header, grid={})
+    assert replace(again.stages[0].header, grid={}) == replace(spec.stages[0].header, grid={})
     assert [job.key for job in again.jobs] == [job.key for job in spec.jobs]
     assert [job.resolved for job in again.jobs] == [job.resolved for job in spec.jobs]
     assert again.to_yaml() == spec.to_yaml()
@@ -228,7 +228,7 @@ def test_a_resolved_job_is_a_spec_of_itself() -> None:
 @pytest.mark.parametrize("name", PACKAGED)
 def test_every_packaged_spec_names_itself_and_trains_nothing_twice(name: str) -> None:
     spec = load_spec(name)
-    assert spec.header.name == name
+    assert spec.stages[0].header.name == name
     assert len({job.key for job in spec.jobs}) == len(spec.jobs)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.document import dump_document, parse_document, parse_value
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.spec import MAX_JOBS, load_spec
+from orchestrator.job import MAX_JOBS
+from orchestrator.spec import load_spec
 
 GOOD = """\
 name: small

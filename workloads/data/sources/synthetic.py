@@ -1,6 +1,7 @@
 """A synthetic set that a distill job left, as training rows; the other splits are those of another set.
 
-Labels are hard. Images are decoded where several share one, and normalised as when they were made.
+A spec names the job's run (`data: {from: STAGE}`), or the file that it left. Labels are hard. Images are decoded where several
+share one, and normalised as when they were made.
 
 Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """
@@ -16,9 +17,13 @@ from workloads import plugins
 from workloads.data.dataset import Dataset, Source, Split, check_labels
 from workloads.distill.formation import decode, decoded_labels
 from workloads.distill.synthetic_set import SyntheticSet
+from workloads.earlier import FILLED_IN, check_runs
 from workloads.plugins import Plugin
+from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["Synthetic"]
+
+FILE = "synthetic_set.safetensors"  # in the artifact of a distill job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +31,25 @@ class Synthetic(Source):
     """path: of a synthetic_set.safetensors; a job's identity is what is in the file, not where it lies.
 
     digest: 16 hexadecimal digits over the file's content; where it is given, another content is refused.
+    runs, folder, artifacts: instead of a path, as in `workloads.earlier.Runs`, of one run; its key is the identity.
     """
 
-    path: str = field(metadata={"identity": False})
     of: Annotated[Source, Plugin("data.sources")]
+    path: str = field(default="", metadata=NOT_IDENTITY)
     digest: str = ""
+    runs: tuple[str, ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+    folder: str = field(default="", metadata=NOT_IDENTITY)
+    artifacts: tuple[str, ...] = field(default=(), metadata=FILLED_IN)
 
     def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.runs):
+            beside = f"is {self.path!r} beside runs" if self.path else "is missing, and so is from"
+            raise ValueError(f"path {beside}; one of the two must be given")
+        if self.runs:
+            check_runs(self.runs, num=1)
+            if self.digest:
+                raise ValueError(f"digest is {self.digest} beside runs; it belongs to a path, so it must be left out")
+            return
         found = digest_of(self.path)
         if self.digest not in ("", found):
             raise ValueError(f"digest is {self.digest}; {self.path} has {found}, so it is another set")
@@ -40,18 +57,29 @@ class Synthetic(Source):
 
     def load(self) -> Dataset:
         """Raises `ValueError` for a file that has changed since, is no synthetic set or does not fit the data."""
-        if (found := digest_of(self.path)) != self.digest:
-            raise ValueError(f"{self.path} has changed: its digest was {self.digest} and is {found}")
+        path = self._file()
         data = self.of.load()
-        synthetic = SyntheticSet.from_file(str(Path(self.path).expanduser()))
+        synthetic = SyntheticSet.from_file(path)
         train = training_rows(synthetic)
         if train.images.shape[1:] != data.image_shape:
             came, allowed = train.images.shape[1:], data.image_shape
-            raise ValueError(f"{self.path} has images of {came} (C, H, W); they must be {allowed} as those of the data")
+            raise ValueError(f"{path} has images of {came} (C, H, W); they must be {allowed} as those of the data")
         check_labels(train, part="synthetic", classes=data.classes)
         return replace(
             data, name=plugins.name_of(self), train=train, mean=synthetic.mean, std=synthetic.std
         )
+
+    def _file(self) -> str:
+        """Where the set lies. Raises `ValueError` where it is not what it was."""
+        if self.runs:
+            if not self.artifacts:
+                raise ValueError(f"runs is {list(self.runs)}; only a study that holds that run can read what it left")
+            path = str(Path(self.artifacts[0]) / FILE)
+            digest_of(path)
+            return path
+        if (found := digest_of(self.path)) != self.digest:
+            raise ValueError(f"{self.path} has changed: its digest was {self.digest} and is {found}")
+        return str(Path(self.path).expanduser())
 
 
 def training_rows(synthetic: SyntheticSet) -> Split:

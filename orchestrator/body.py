@@ -1,0 +1,216 @@
+"""Validation of one table of tables: a whole spec, or one stage of it, becomes a header and resolved jobs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.decode import decode, encode, hints_of, join, nearest, shown
+from orchestrator.document import Document
+from orchestrator.errors import Problem
+from orchestrator.fingerprint import run_key
+from orchestrator.job import MAX_JOBS, Header, Job, Stage
+from orchestrator.labels import labels
+from orchestrator.space import Axis, Point, expand, known_keys, origin_of
+from orchestrator.stages import Chained, ChainError, Earlier, chained, lineage, named_sources
+from workloads.plugins import find_job, kinds
+
+
+class Body:
+    """One pass over the tables that collects every problem before it gives up.
+
+    prefix: the dotted key of these tables in the document, empty for a spec without stages.
+    changed: keys that stem from the command line.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        tables: Mapping[str, Any],
+        changed: frozenset[str],
+        *,
+        name: str | None = None,
+        prefix: str = "",
+        earlier: Earlier | None = None,
+    ) -> None:
+        self.document, self.changed, self.name, self.prefix = document, changed, name, prefix
+        kind = tables.get("kind")
+        self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
+        self.tables = self._with_sources(tables)
+        self.earlier = earlier or Earlier({})
+        self.problems: list[Problem] = []
+        self.useless: list[str] = []
+
+    def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+        """References in the place of data, wherever a spec may choose data, know that they mean a synthetic set."""
+        if self.job_class is None:
+            return tables
+        found = named_sources(self.job_class, tables)
+        if isinstance(variants := found.get("variants"), list):
+            found["variants"] = [named_sources(self.job_class, v) if isinstance(v, Mapping) else v for v in variants]
+        if isinstance(grid := found.get("grid"), Mapping):
+            found["grid"] = {
+                key: [named_sources(self.job_class, {key: value})[key] for value in values]
+                if isinstance(values, list)
+                else values
+                for key, values in grid.items()
+            }
+        return found
+
+    def report(self, key: str, message: str) -> None:
+        """A problem at a dotted key; its line is that of the key or of the nearest table around it."""
+        axis = key.removeprefix("grid.")
+        if any(axis == c or axis.startswith((f"{c}.", f"{c}[")) for c in self.changed):
+            self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
+            return
+        at, line = join(self.prefix, key), 0
+        while at and not line:
+            line = self.document.lines.get(at, 0)
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
+        self.problems.append(Problem(line, join(self.prefix, key), message))
+
+    def stage(self) -> Stage | None:
+        """The header and the jobs; None where `problems` says why not."""
+        header = self._header()
+        jobs = self._jobs(header, self.job_class) if self.job_class is not None else []
+        if self.problems or header is None:
+            return None
+        tables = self._without(self.useless)
+        return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
+
+    def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
+        """The tables without axes that the command line left nothing to apply to, so that they can be read again."""
+        grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
+        return {**self.tables, "grid": grid} if axes else self.tables
+
+    def _header(self) -> Header | None:
+        job_fields = frozenset(hints_of(self.job_class)) - {"seed"} if self.job_class else frozenset(self.tables)
+        known = {k: v for k, v in self.tables.items() if k in hints_of(Header)}
+        header: Header | None = decode(Header, known, "", self.report)
+        allowed = dict.fromkeys([*hints_of(Header), *job_fields])
+        for name in self.tables:
+            if name not in allowed:
+                listed = ", ".join(sorted(allowed))
+                self.report(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
+        return header
+
+    def _axes(self) -> list[Axis]:
+        grid = self.tables.get("grid") or {}
+        axes = []
+        for key, values in grid.items() if isinstance(grid, Mapping) else ():
+            if not isinstance(values, list) or not values:
+                self.report(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
+            elif key.split(".")[0] in {"seed", "seeds"}:
+                self.report(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
+            else:
+                axes.append(Axis(key=key, values=tuple(values), origin=f"grid.{key}"))
+        return axes
+
+    def _variants(self, fields: frozenset[str]) -> list[Mapping[str, Any]]:
+        """Those that can be looked into; what is no list of tables is reported with the header."""
+        given = self.tables.get("variants") or []
+        variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        for number, variant in enumerate(variants):
+            at = f"variants[{number}]"
+            if not variant:
+                self.report(at, f"is empty; it must give at least one of the tables {', '.join(sorted(fields))}")
+            for name in variant:
+                if name not in fields:
+                    listed = ", ".join(sorted(fields))
+                    hint = nearest(name, dict.fromkeys(fields))
+                    self.report(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
+        return variants
+
+    def _jobs(self, header: Header | None, job_class: type[Any]) -> list[Job]:
+        fields = frozenset(hints_of(job_class)) - {"seed"}
+        tables = {name: value for name, value in self.tables.items() if name in fields}
+        axes, variants = self._axes(), self._variants(fields)
+        seeds = header.seed_list if header else [0]
+        size, points = len(seeds) * max(1, len(variants)), []
+        for axis in axes:
+            size *= len(axis.values)
+        if size > MAX_JOBS:
+            self.report("grid", f"makes {size} jobs; at most {MAX_JOBS} are allowed in one study")
+            return []
+        applied: set[str] = set()
+        jobs: dict[str, Job] = {}
+        for point in expand(job_class, tables, axes, variants):
+            applied |= point.applied
+            points.append(point)
+            for found in self._chained(point):
+                for seed in self._seeds(header, found):
+                    job = self._job(header, job_class, point, found, seed)
+                    if job is None:
+                        break
+                    jobs.setdefault(job.key, job)
+                if len(jobs) > MAX_JOBS:
+                    self.report("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
+                    return []
+        for axis in axes:
+            if axis.key not in applied and self._replaced(axis.key):
+                self.useless.append(axis.key)
+            elif axis.key not in applied:
+                beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
+                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
+                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
+        made = list(jobs.values())
+        of_stage = f"{self.name}: " if self.name else ""
+        names = labels([{**job.identity, **self._ancestry(job)} for job in made])
+        return [replace(job, label=of_stage + name) for job, name in zip(made, names, strict=True)]
+
+    def _ancestry(self, job: Job) -> dict[str, Any]:
+        """What tells a job from others that repeat it on repetitions of the runs it rests on."""
+        return {"after": "+".join(run[:8] for run in job.parents)} if job.parents else {}
+
+    def _chained(self, point: Point) -> list[Chained]:
+        try:
+            return list(chained(point.tables, self.earlier))
+        except ChainError as error:
+            self.report(origin_of(error.key, point.origins), error.message)
+            return []
+
+    def _seeds(self, header: Header | None, found: Chained) -> list[int]:
+        """The spec's own, or that of the run that the job rests on."""
+        if header is None:
+            return [0]
+        return [found.seed or 0] if found.parents and "seeds" not in self.tables else header.seed_list
+
+    def _replaced(self, key: str) -> bool:
+        """Whether the command line chose another table than the one that an axis of the spec was written for."""
+        return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
+
+    def _job(self, header: Header | None, job_class: type[Any], point: Point, found: Chained, seed: int) -> Job | None:
+        workload = decode(
+            job_class,
+            {**found.tables, "seed": seed},
+            "",
+            lambda key, message: self.report(origin_of(key, point.origins), message),
+        )
+        if workload is None or header is None:
+            return None
+        key = run_key(header.kind, workload)
+        resolved, identity = encode(workload), encode(workload, identity_only=True)
+        return Job(
+            key=key,
+            label=key,
+            kind=header.kind,
+            workload=workload,
+            resolved=resolved,
+            identity=lineage(identity, {parent.run_key: parent for parent in found.parents}),
+            described=described(workload, resolved, found),
+            stage=self.name,
+            parents=tuple(parent.run_key for parent in found.parents),
+        )
+
+
+def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dict[str, Any]:
+    """Columns of the run table; where a job has none of its own, those of the run it rests on."""
+    first: Mapping[str, Any] = found.parents[0].described if found.parents else {}
+
+    def named(part: str) -> str:
+        table = resolved.get(part)
+        return str(table["name"]) if isinstance(table, Mapping) and "name" in table else str(first.get(part) or "")
+
+    numbers = {name: getattr(workload, name, None) for name in ("density", "ipc")}
+    return {part: named(part) for part in ("data", "model", "method")} | {
+        name: first.get(name) if value is None else value for name, value in numbers.items()
+    }

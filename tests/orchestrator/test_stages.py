@@ -1,0 +1,223 @@
+"""Specs with stages: what a reference stands for, what enters the key, what is refused, and whole runs of a chain."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import run
+from orchestrator.document import parse_document, parse_value
+from orchestrator.errors import ExitCode, SpecError, UsageError
+from orchestrator.plan import make_plan
+from orchestrator.results import Results
+from orchestrator.spec import Spec, load_spec
+from reports.layout import RunFolder
+from workloads.data.sources.synthetic import Synthetic
+
+DIGITS = {"name": "digits", "max_train": 200, "max_test": 60}
+DISTIL: dict[str, Any] = {
+    "kind": "distill",
+    "method": {"name": "random"},
+    "model": {"name": "mlp", "width": 8},
+    "evaluation": {"networks": 1, "epochs": 1, "augment": ""},
+    "seeds": 2,
+    "grid": {"method.ipc": [1, 2]},
+}
+TRAIN: dict[str, Any] = {
+    "kind": "sparse",
+    "data": {"from": "distil"},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 2, "batch_size": 5},
+}
+CHAIN: dict[str, Any] = {"name": "chain", "data": DIGITS, "stages": {"distil": DISTIL, "train": TRAIN}}
+
+
+def chain(train: dict[str, Any] | None = None, distil: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    stages = {"distil": DISTIL | (distil or {}), "train": TRAIN | (train or {})}
+    return {**CHAIN, **fields, "stages": stages}
+
+
+def of_stage(spec: Spec, name: str) -> list[Any]:
+    return [job for job in spec.jobs if job.stage == name]
+
+
+def complaints(tables: dict[str, Any], **options: Any) -> str:
+    with pytest.raises(UsageError) as raised:
+        load_spec(tables, **options)
+    return str(raised.value)
+
+
+def test_every_run_of_a_stage_is_followed_by_one_job_with_its_seed() -> None:
+    spec = load_spec(CHAIN)
+    distilled, trained = of_stage(spec, "distil"), of_stage(spec, "train")
+    assert [job.parents for job in trained] == [(job.key,) for job in distilled]
+    assert [job.workload.seed for job in trained] == [job.workload.seed for job in distilled] == [0, 1, 0, 1]
+    assert all(isinstance(job.workload.data, Synthetic) for job in trained)
+    assert trained[0].resolved["data"]["of"] == distilled[0].resolved["data"]
+    assert len({job.label for job in spec.jobs}) == len(spec.jobs)
+    assert all(job.label.startswith("train: ") for job in trained)
+
+
+def test_seeds_of_its_own_are_nested_in_those_of_the_runs() -> None:
+    spec = load_spec(chain(train={"seeds": 3}))
+    trained = of_stage(spec, "train")
+    assert len(trained) == 4 * 3
+    assert sorted({(job.parents, job.workload.seed) for job in trained}) == sorted(
+        ((job.key,), seed) for job in of_stage(spec, "distil") for seed in range(3)
+    )
+    assert len({job.label for job in trained}) == 12
+
+
+def test_a_grid_is_crossed_with_the_runs() -> None:
+    spec = load_spec(chain(train={"grid": {"method.density": [0.5, 0.2, 0.1]}}))
+    assert len(of_stage(spec, "train")) == 4 * 3
+
+
+def test_the_run_is_identity_and_so_is_everything_that_it_rests_on() -> None:
+    def keys(**changes: Any) -> set[str]:
+        return {job.key for job in of_stage(load_spec(chain(**changes)), "train")}
+
+    assert keys() == keys(distil={"evaluate_every": 7})  # changes no number of the set
+    assert keys().isdisjoint(keys(distil={"method": {"name": "herding"}}))
+    assert keys() < keys(distil={"seeds": 3})
+
+
+def test_repetitions_on_repeated_runs_share_a_described_lineage() -> None:
+    """Cells of a report are made of this: seeds of earlier runs must not tell them apart, their settings must."""
+    trained = of_stage(load_spec(CHAIN), "train")
+    told = [json.dumps({k: v for k, v in job.identity.items() if k != "seed"}, sort_keys=True) for job in trained]
+    assert told[0] == told[1] != told[2] == told[3]
+    assert trained[0].identity["data"]["runs"]["method"]["ipc"] == 1
+
+
+def test_what_a_job_lacks_is_described_by_the_run_it_rests_on() -> None:
+    job = of_stage(load_spec(CHAIN), "train")[2]
+    assert (job.described["ipc"], job.described["density"], job.described["method"]) == (2, 0.5, "static")
+
+
+@pytest.mark.parametrize(("over", "together"), [("seed", 2), ("all", 4)])
+def test_groups_of_runs_are_taken_together(over: str, together: int) -> None:
+    """`synthetic` takes one run, so the complaints show what was put together."""
+    said = complaints(chain(train={"data": {"from": "distil", "over": over}}))
+    groups = re.findall(r"runs: is \[(.*?)\]; it must name 1", said)
+    assert [group.count("'") // 2 for group in groups] == [together] * (4 // together)
+
+
+def test_where_keeps_the_runs_that_have_these_values() -> None:
+    spec = load_spec(chain(train={"data": {"from": "distil", "where": {"method.ipc": 2, "seed": 1}}}))
+    (job,) = of_stage(spec, "train")
+    (parent,) = job.parents
+    assert [j.described["ipc"] for j in spec.jobs if j.key == parent] == [2]
+    said = complaints(chain(train={"data": {"from": "distil", "where": {"method.ipc": 3}}}))
+    assert "stages.train.data.where" in said
+    assert "none of the 4 runs has these values" in said
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        (chain(train={"data": {"from": "distill"}}), "did you mean distil?"),
+        (chain(train={"data": {"from": 3}}), "name of a stage or a folder"),
+        (chain(train={"data": {"from": "distil", "over": "seeds"}}), "seed, all"),
+        (chain(train={"data": {"name": "synthetic", "runs": ["0" * 16], "of": DIGITS}}), "is not the key of a run of an earlier"),
+        (chain(train={"data": {"name": "synthetic", "of": DIGITS}}), "path: is missing, and so is from"),
+        (chain(train={"method": {"name": "statik"}}), "stages.train.method.name"),
+        (chain(colour="red"), "colour: is no key beside stages"),
+        ({"name": "chain", "stages": {}}, "it must be a table of stages"),
+        ({"name": "chain", "stages": {"a.b": DISTIL}}, "is no name of a stage"),
+        ({"stages": {"distil": DISTIL}}, "name: is missing"),
+        ({"name": "chain", "stages": {"train": TRAIN, "distil": DISTIL}, "data": DIGITS}, "earlier stage (none)"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_key_and_rule(tables: dict[str, Any], words: str) -> None:
+    assert words in complaints(tables)
+
+
+def test_a_complaint_names_the_line(tmp_path: Path) -> None:
+    text = "name: chain\ndata: digits\nstages:\n  one:\n    kind: sparse\n    model: mlp\n    method: {name: sett}\n"
+    path = tmp_path / "chain.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=r"chain.yaml:7: stages.one.method.name"):
+        load_spec(path)
+    assert parse_document(text, origin="x").lines["stages.one.method.name"] == 7
+
+
+def test_the_command_line_names_the_stage() -> None:
+    spec = load_spec(CHAIN, overrides={"train.method.density": 0.25, "distil.seeds": 1}, axes={"distil.method.ipc": [3]})
+    assert [job.described["ipc"] for job in of_stage(spec, "distil")] == [3]
+    assert [job.workload.method.density for job in of_stage(spec, "train")] == [0.25]
+    said = complaints(CHAIN, overrides={"method.density": 0.25})
+    assert "method.density: names no stage; with stages it must start with one of distil, train" in said
+    wider = load_spec(CHAIN, overrides={"data": {**DIGITS, "max_train": 150}})
+    assert wider.jobs[0].resolved["data"]["max_train"] == 150
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        CHAIN,
+        chain(train={"seeds": [3, 5]}),
+        chain(train={"grid": {"method": [{"name": "set"}, {"name": "rigl"}], "method.density": [0.5, 0.2]}}),
+        chain(train={"data": {"from": "distil", "where": {"method.ipc": 2}}}),
+    ],
+)
+def test_the_spec_as_run_makes_the_same_jobs(tables: dict[str, Any]) -> None:
+    spec = load_spec(tables)
+    again = load_spec(parse_value(spec.to_yaml()))
+    assert [job.key for job in again.jobs] == [job.key for job in spec.jobs]
+    assert [job.parents for job in again.jobs] == [job.parents for job in spec.jobs]
+    assert [job.label for job in again.jobs] == [job.label for job in spec.jobs]
+
+
+def test_a_chain_runs_and_names_what_it_rests_on(tmp_path: Path) -> None:
+    results = run(CHAIN, tmp_path, local=True)
+    assert results.exit_code == ExitCode.FINISHED
+    runs = results.runs().set_index("run_key")
+    trained = runs[runs["stage"] == "train"]
+    assert len(trained) == 4
+    for key, row in trained.iterrows():
+        parent = runs.loc[row["parent_key"]]
+        assert (parent["stage"], parent["ipc"], parent["seed"]) == ("distil", row["ipc"], row["seed"])
+        manifest = json.loads((tmp_path / "artifacts" / str(key) / "manifest.json").read_text())
+        assert manifest["parents"] == [row["parent_key"]]
+    assert len(results.summary()) == 4
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "artifacts").rglob("manifest.json")}
+    run(CHAIN, tmp_path, local=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "artifacts").rglob("manifest.json")} == before
+
+
+def test_another_study_goes_on_from_a_finished_folder(tmp_path: Path) -> None:
+    run({**DISTIL, "name": "sets", "data": DIGITS}, tmp_path / "sets", local=True)
+    spec = {**TRAIN, "name": "on-sets", "data": {"from": str(tmp_path / "sets")}}
+    alone, together = load_spec(spec), load_spec(CHAIN)
+    assert [job.key for job in alone.jobs] == [job.key for job in of_stage(together, "train")]
+    results = run(spec, tmp_path / "nets", local=True)
+    assert results.exit_code == ExitCode.FINISHED
+    again = load_spec(tmp_path / "nets" / "spec.yaml")
+    assert [job.key for job in again.jobs] == [job.key for job in alone.jobs]
+
+
+def test_what_rests_on_a_failed_run_waits_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the second rate the evaluating network's numbers overflow, so that job fails."""
+    tables = chain(distil={"seeds": 1, "grid": {"evaluation.lr": [0.01, 1e30]}, "method": {"name": "random", "ipc": 2}})
+    with caplog.at_level(logging.WARNING):
+        results = run(tables, tmp_path, local=True)
+    assert "1 jobs of stage train wait for runs that did not finish" in caplog.text
+    assert results.exit_code == ExitCode.FAILED
+    runs = results.runs()
+    assert sorted(zip(runs["stage"], runs["status"], strict=True)) == [
+        ("distil", "COMPLETED"),
+        ("distil", "FAILED"),
+        ("train", "COMPLETED"),
+    ]
+
+
+def test_an_interrupted_chain_says_what_never_ran(tmp_path: Path) -> None:
+    run({**DISTIL, "name": "chain", "data": DIGITS}, tmp_path, local=True)
+    spec = load_spec(CHAIN)
+    assert Results(tmp_path, spec=spec).exit_code == ExitCode.PARTIAL
+    assert make_plan(spec, RunFolder(tmp_path)).counts()["missing"] == 4
