@@ -31,7 +31,8 @@ def shaped_energy(evidence: Evidence, shape: Callable[[Floats], Floats]) -> Floa
         raise ValueError(
             f"row {row} has feature {evidence.features[row].min()}; activations must not be negative"
         )
-    return energy_of_features(evidence, shape, *evidence.class_layer)
+    with np.errstate(over="ignore", invalid="ignore"):  # a score that is not finite is refused by its row
+        return energy_of_features(evidence, shape, *evidence.class_layer)
 
 
 def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:
@@ -51,8 +52,7 @@ def growth(rows_ND: Floats, kept: NDArray[np.bool_]) -> Floats:
     """(N, 1): exp(sum of a row / sum of what is kept of it), 1 where the row is all 0 and nothing is left to scale."""
     whole, part = rows_ND.sum(axis=1, keepdims=True), np.where(kept, rows_ND, 0).sum(axis=1, keepdims=True)
     ratio = np.divide(whole, part, out=np.zeros_like(whole), where=part > 0)
-    with np.errstate(over="ignore"):
-        return np.asarray(np.exp(ratio))
+    return np.asarray(np.exp(ratio))
 
 
 def check_prune(prune: float) -> None:
