@@ -28,7 +28,23 @@ RECIPE_KEYS = {
     "weight_dropout.drop": "weight dropout",
     "average.begin": "begin of weight averaging",
 }
-"""The keys of a spec that a protocol may speak of, in words."""
+"""The keys of a spec that a protocol of sparse training may speak of, in words."""
+EVALUATION_KEYS = {
+    "model.width": "width of the network",
+    "model.depth": "depth of the network",
+    "evaluation.epochs": "epochs of evaluation networks",
+    "evaluation.batch_size": "batch size",
+    "evaluation.lr": "learning rate",
+    "evaluation.momentum": "momentum",
+    "evaluation.weight_decay": "weight decay",
+    "evaluation.milestones": "milestones of the rate",
+    "evaluation.decay": "factor of the rate",
+    "evaluation.augment": "augmentation",
+    "evaluation.always": "transforms of every batch",
+    "evaluation.cutmix": "share of batches with CutMix",
+}
+"""The same of distillation: how the networks are trained that a set is judged by."""
+KEYS_OF_KIND = {"sparse": RECIPE_KEYS, "distill": EVALUATION_KEYS}
 PLAIN = {
     "gradient.name": "plain",
     "objective.name": "cross_entropy",
@@ -42,10 +58,17 @@ TAGS = {
     "I": "issue thread, by its author",
     "A": "abstract only",
     "D": "derived from such numbers",
+    "F": "figure or picture of a table in a repository",
 }
+NEARLY = 0.01
+"""Numbers of two recipes that differ by less than this share of the larger one count as equal."""
 SPREADS = {"": "", "sd": "standard deviation", "unknown": "kind of ± not stated"}
 
-Tag = Literal["P", "C", "I", "A", "D"]
+ALL = "all"
+"""In place of images per class: the whole training set."""
+
+Kind = Literal["sparse", "distill"]
+Tag = Literal["P", "C", "I", "A", "D", "F"]
 Scalar = bool | int | float | str
 
 
@@ -57,10 +80,11 @@ class _Strict:
 
 @dataclass(frozen=True, kw_only=True)
 class Data(_Strict):
-    """A data set as people call it, and how many training rows its publisher gives."""
+    """A data set as people call it, how many training rows its publisher gives, and how many classes, where that matters."""
 
     title: str
     train_rows: int
+    classes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +155,21 @@ class Gain(_Strict):
     data: str = ""
     model: str = ""
     density: float | None = None
+    ipc: int | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
         if not -1 <= self.gain <= 1 or self.gain == 0:
             raise ValueError(f"gain is {self.gain}; it must be a fraction in [-1, 1] other than 0")
         if self.density is not None:
-            _check_density(self.density)
+            density_of(self.density)
+        if self.ipc is not None:
+            ipc_of(self.ipc)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row(_Strict):
-    """One line of numbers over densities, as the file holds it."""
+    """One line of numbers over densities or images per class, as the file holds it."""
 
     source: str
     tag: Tag
@@ -150,7 +177,7 @@ class Row(_Strict):
     model: str
     method: str
     metric: Literal["accuracy", "ece"]
-    values: Mapping[float, float | tuple[float, float]]
+    values: Mapping[float | Literal["all"], float | tuple[float, float]]
     protocol: str = ""
     recipe: Mapping[str, Scalar | list[float]] = field(default_factory=dict)
     distribution: Literal["uniform", "er", "erk", ""] = ""
@@ -172,19 +199,20 @@ class Row(_Strict):
             raise ValueError(
                 f"length is {self.length}; it must be above 0, a multiple of the protocol's epochs"
             )
-        for density, value in self.values.items():
-            _check_density(density)
-            _check_value(value, density, spread=self.spread)
+        for place, value in self.values.items():
+            _check_value(value, place, spread=self.spread)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """One reported number.
 
+    It stands at a `density`, or at `ipc` images per class: 0 are all images. The other of the two is None.
     `recipe` and `settings` (of the method) are in the dotted keys of our specs, what is absent is not known.
     `augment` and `train_rows` are empty where not known; `other` are facts that our specs cannot express.
     """
 
+    kind: Kind
     source: Source
     where: str
     tag: Tag
@@ -192,7 +220,8 @@ class Claim:
     model: str
     method: str
     metric: str
-    density: float
+    density: float | None
+    ipc: int | None
     value: float
     spread: float | None
     spread_is: str
@@ -207,7 +236,13 @@ class Claim:
     other: Mapping[str, str]
     notes: tuple[str, ...]
     line: int
-    """Equal for the numbers of one line of its table."""
+    """Equal for the numbers of one line of a table of one kind."""
+
+    def is_of(self, *, density: float | None, ipc: float | None) -> bool:
+        """Whether the number speaks of such a set-up; None is what does not apply."""
+        if self.ipc is not None:
+            return self.ipc == (ipc or 0)
+        return self.density is not None and density is not None and math.isclose(density, self.density, rel_tol=NEARLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,21 +257,33 @@ class Claims:
     sources: Mapping[str, Source]
 
 
+def density_of(place: float | str) -> float:
+    """A key of `values`. Raises `ValueError` for what is none."""
+    if isinstance(place, str) or not 0 < place <= 1:
+        raise ValueError(f"density is {place}; it must lie in (0, 1]")
+    return place
+
+
+def ipc_of(place: float | str) -> int:
+    """A key of `values`: 0 for all images. Raises `ValueError` for what is none."""
+    if place == ALL:
+        return 0
+    if isinstance(place, str) or place < 1 or place != int(place):
+        raise ValueError(f"ipc is {place}; it must be a whole number above 0, or {ALL}")
+    return int(place)
+
+
 def _check_recipe(recipe: Mapping[str, Any]) -> None:
+    allowed = [key for keys in KEYS_OF_KIND.values() for key in keys]
     for key in recipe:
-        if key not in RECIPE_KEYS:
-            raise ValueError(f"recipe.{key} is unknown; allowed are {', '.join(RECIPE_KEYS)}")
+        if key not in allowed:
+            raise ValueError(f"recipe.{key} is unknown; allowed are {', '.join(allowed)}")
 
 
-def _check_density(density: float) -> None:
-    if not 0 < density <= 1:
-        raise ValueError(f"density is {density}; it must lie in (0, 1]")
-
-
-def _check_value(value: float | tuple[float, float], density: float, *, spread: str) -> None:
+def _check_value(value: float | tuple[float, float], place: float | str, *, spread: str) -> None:
     numbers = value if isinstance(value, tuple) else (value,)
     for number in numbers:
         if not 0 <= number <= 1 or math.isnan(number):
-            raise ValueError(f"values.{density} is {number}; it must be a fraction in [0, 1], never percent")
+            raise ValueError(f"values.{place} is {number}; it must be a fraction in [0, 1], never percent")
     if len(numbers) == 2 and not spread:
-        raise ValueError(f"spread is missing beside values.{density}; it must be sd or unknown")
+        raise ValueError(f"spread is missing beside values.{place}; it must be sd or unknown")

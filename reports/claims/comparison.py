@@ -6,37 +6,41 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.claims.claim import PLAIN, RECIPE_KEYS, Augment, Claim
+from reports.claims.claim import KEYS_OF_KIND, NEARLY, PLAIN, Augment, Claim
 
 Spec = Mapping[str, Any]
 """A run's spec by dotted keys, as `cells.flat_spec` gives it."""
 
-NEARLY = 0.01
-"""Numbers of two recipes that differ by less than this share of the larger one count as equal."""
 
-
-def differences(claim: Claim, spec: Spec, *, published_rows: int, num_bins: int) -> list[str]:
+def differences(
+    claim: Claim, spec: Spec, *, published_rows: int, num_bins: int, num_classes: int | None = None
+) -> list[str]:
     """What keeps a run from being a repetition of the claim, the weighty things first; empty where nothing is known to.
 
-    `published_rows` are the training rows that the publisher of the data gives, `num_bins` the bins of our ECE.
+    `published_rows` are the training rows that the publisher of the data gives, `num_classes` its classes where they are
+    known, `num_bins` the bins of our ECE.
     A fact of the paper that is not known is a difference too: nothing is called comparable on silence.
     """
     rows = train_rows(spec, published_rows)
-    found = [
-        *_differs("training rows", rows, claim.train_rows),
-        *_differs("epochs", _epochs(spec, rows), claim.recipe.get("budget.epochs")),
+    counted = {"budget.epochs": _epochs(spec, rows), "evaluation.epochs": _evaluation_epochs(spec, num_classes)}
+    names = KEYS_OF_KIND[claim.kind]
+    found = _differs("training rows", rows, claim.train_rows)
+    for key, here in counted.items():
+        if key in names:
+            found += _differs(names[key], here, claim.recipe.get(key))
+    found += [
         *_augmentation(claim, spec),
         *(f"{name}: {there} there" for name, there in claim.other.items()),
         *_differs("density rule", spec.get("method.distribution"), claim.distribution or None),
     ]
     for key, there in claim.recipe.items():
-        if key != "budget.epochs":
-            found += _differs(RECIPE_KEYS[key], spec.get(key, PLAIN.get(key)), there)
+        if key not in counted:
+            found += _differs(names[key], spec.get(key, PLAIN.get(key)), there)
     for key, there in claim.settings.items():
         found += _differs(key, spec.get(f"method.{key}"), there)
     if claim.bins is not None:
         found += _differs("bins of ECE", num_bins, claim.bins)
-    missing = list(_not_known(claim))
+    missing = list(_not_known(claim) if claim.kind == "sparse" else _not_known_of_evaluation(claim, spec))
     return found + ([f"not known of theirs: {', '.join(missing)}"] if missing else [])
 
 
@@ -53,6 +57,16 @@ def _epochs(spec: Spec, rows: int) -> float | None:
     if epochs is not None or not steps or not batch:
         return epochs
     return float(steps) / max(1, rows // int(batch))
+
+
+def _evaluation_epochs(spec: Spec, num_classes: int | None) -> float | None:
+    """Those of a network that judges a set; fewer than asked for where `max_steps` ends them."""
+    epochs, most, batch = (spec.get(f"evaluation.{key}") for key in ("epochs", "max_steps", "batch_size"))
+    ipc = spec.get("method.ipc")
+    if not epochs or not most or not batch or not ipc or num_classes is None:
+        return epochs
+    images = ipc * num_classes * (spec.get("method.factor") or 1) ** 2
+    return float(max(1, min(epochs, most // -(-images // batch))))
 
 
 def _augmentation(claim: Claim, spec: Spec) -> list[str]:
@@ -93,7 +107,18 @@ def _shown(value: Any) -> str:
         return "[" + ", ".join(_shown(item) for item in value) + "]"
     if isinstance(value, int | float):
         return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1000 else f"{value:g}"
-    return str(value)
+    return str(value) or "none"
+
+
+def _not_known_of_evaluation(claim: Claim, spec: Spec) -> Iterator[str]:
+    """The same for a distilled set: how it was made, and how the networks were trained that judged it."""
+    if claim.train_rows is None:
+        yield "training rows"
+    for key in ("epochs", "batch_size", "augment", "lr", "milestones"):
+        if f"evaluation.{key}" not in claim.recipe:
+            yield KEYS_OF_KIND["distill"][f"evaluation.{key}"]
+    if "method.iterations" in spec and "iterations" not in claim.settings:
+        yield "iterations"
 
 
 def _not_known(claim: Claim) -> Iterator[str]:

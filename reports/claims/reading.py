@@ -6,7 +6,7 @@ Anything that they should not hold is refused with file, entry, key and what is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,20 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from reports.claims.claim import PLAIN, Claim, Claims, Data, Gain, Protocol, Row, Source
+from reports.claims.claim import (
+    KEYS_OF_KIND,
+    PLAIN,
+    Claim,
+    Claims,
+    Data,
+    Gain,
+    Kind,
+    Protocol,
+    Row,
+    Source,
+    density_of,
+    ipc_of,
+)
 
 T = TypeVar("T")
 
@@ -32,7 +45,8 @@ class ClaimError(ValueError):
 @cache
 def packaged_claims() -> Claims:
     """The claims that come with the package."""
-    return read_claims(Path(str(files("reports.claims").joinpath("sparse.yaml"))))
+    folder = files("reports.claims")
+    return joined([read_claims(Path(str(folder.joinpath(f"{kind}.yaml")))) for kind in KEYS_OF_KIND])
 
 
 def read_claims(path: Path) -> Claims:
@@ -44,10 +58,31 @@ def read_claims(path: Path) -> Claims:
     return _Reader(path.name, _a_table(document, path.name, "the file")).claims()
 
 
+def joined(parts: Sequence[Claims]) -> Claims:
+    """The claims of several files. Raises `ClaimError` where two of them mean different things by one name."""
+
+    def named(of: Callable[[Claims], Mapping[str, T]]) -> dict[str, T]:
+        found: dict[str, T] = {}
+        for part in parts:
+            for name, value in of(part).items():
+                if found.setdefault(name, value) != value:
+                    raise ClaimError(f"{name} is {value} in one file and {found[name]} in another; they must agree")
+        return found
+
+    return Claims(
+        values=tuple(claim for part in parts for claim in part.values),
+        gains=tuple(gain for part in parts for gain in part.gains),
+        data=named(lambda part: part.data),
+        models=named(lambda part: part.models),
+        methods=named(lambda part: part.methods),
+        sources=named(lambda part: part.sources),
+    )
+
+
 class _Reader:
     """Turns the tables of one file into claims and says where something is wrong."""
 
-    PARTS = ("data", "models", "methods", "sources", "protocols", "tables", "gains")
+    PARTS = ("data", "models", "methods", "sources", "protocols", "tables", "gains", "kind")
 
     def __init__(self, name: str, document: Mapping[str, Any]) -> None:
         self.name = name
@@ -55,6 +90,9 @@ class _Reader:
             if part not in document:
                 raise ClaimError(f"{name}: {part} is missing; there must be {', '.join(self.PARTS)}")
         self._one_of(document, "the file", self.PARTS)
+        if document["kind"] not in KEYS_OF_KIND:
+            raise ClaimError(f"{name}: kind is {document['kind']!r}; it must be one of {', '.join(KEYS_OF_KIND)}")
+        self.kind: Kind = document["kind"]
         self.document = document
         self.data = self._named("data", Data)
         self.models = {name: str(title) for name, title in self._part("models").items()}
@@ -87,12 +125,17 @@ class _Reader:
     def _expand(self, row: Row, *, where: str, at: str, line: int) -> Iterator[Claim]:
         self._check_names(row, at)
         protocol = self._known(row.protocol, self.protocols, at, "protocol") if row.protocol else Protocol()
-        recipe: dict[str, Any] = {**PLAIN, **protocol.recipe, **row.recipe}
+        plain = PLAIN if self.kind == "sparse" else {}
+        recipe: dict[str, Any] = {**plain, **protocol.recipe, **row.recipe}
+        for key in recipe:
+            self._known(key, KEYS_OF_KIND[self.kind], at, "a key of the recipe")
         if "budget.epochs" in recipe:
             recipe["budget.epochs"] *= row.length
-        for density, value in row.values.items():
+        for place, value in row.values.items():
+            density, ipc = self._place(place, at)
             mean, spread = value if isinstance(value, tuple) else (value, None)
             yield Claim(
+                kind=self.kind,
                 source=self.sources[row.source],
                 where=where,
                 tag=row.tag,
@@ -101,6 +144,7 @@ class _Reader:
                 method=row.method,
                 metric=row.metric,
                 density=density,
+                ipc=ipc,
                 value=mean,
                 spread=spread,
                 spread_is=row.spread if spread is not None else "",
@@ -116,6 +160,13 @@ class _Reader:
                 notes=tuple(note for note in (protocol.note, row.note) if note),
                 line=line,
             )
+
+    def _place(self, place: float | str, at: str) -> tuple[float | None, int | None]:
+        """Density and images per class, of which one applies."""
+        try:
+            return (density_of(place), None) if self.kind == "sparse" else (None, ipc_of(place))
+        except ValueError as error:
+            raise ClaimError(f"{self.name}: {at}: {error}") from error
 
     def _gains(self) -> Iterator[tuple[Gain, Source]]:
         for place, table in enumerate(self.document["gains"]):

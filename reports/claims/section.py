@@ -12,7 +12,7 @@ import pandas as pd
 from reports import formats
 from reports.cells import flat_spec
 from reports.claims.claim import RECIPE_KEYS, SPREADS, TAGS, Claim, Claims, Gain, Source
-from reports.claims.comparison import agree, differences
+from reports.claims.comparison import differences
 from reports.claims.reading import packaged_claims
 from reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
 from reports.series import NUM_BINS
@@ -84,15 +84,15 @@ def _names(study: Study, specs: Mapping[int, Mapping[str, Any]]) -> set[str]:
 
 
 def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]]) -> Iterator[_Pair]:
-    """Every claim with each cell on the same data, model, method and density, where the cell has the measure."""
-    by_setting: dict[tuple[str, str, str], list[Claim]] = {}
+    """Every claim with each cell on the same data, model, method and density or IPC, where the cell has the measure."""
+    by_setting: dict[tuple[str, ...], list[Claim]] = {}
     for claim in claims.values:
-        by_setting.setdefault((claim.data, claim.model, claim.method), []).append(claim)
-    for _, cell in study.cells[study.cells["kind"] == "sparse"].iterrows():
-        density = 1.0 if cell["method"] == DENSE else cell["density"]
-        for claim in by_setting.get((cell["data"], cell["model"], cell["method"]), []):
+        by_setting.setdefault((claim.kind, claim.data, claim.model, claim.method), []).append(claim)
+    for _, cell in study.cells.iterrows():
+        density = 1.0 if cell["method"] == DENSE else _applying(cell["density"])
+        for claim in by_setting.get((cell["kind"], cell["data"], cell["model"], cell["method"]), []):
             measure = f"test/{claim.metric}"
-            if measure not in study.measures or not agree(density, claim.density):
+            if measure not in study.measures or not claim.is_of(density=density, ipc=_applying(cell["ipc"])):
                 continue
             ours = Ours(
                 mean=float(cell[measure]),
@@ -100,9 +100,20 @@ def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]])
                 high=float(cell[f"{measure}_high"]),
                 num=int(cell["num_seeds"]),
             )
-            rows = claims.data[claim.data].train_rows
-            differing = differences(claim, specs[cell["cell"]], published_rows=rows, num_bins=NUM_BINS)
+            data = claims.data[claim.data]
+            differing = differences(
+                claim,
+                specs[cell["cell"]],
+                published_rows=data.train_rows,
+                num_bins=NUM_BINS,
+                num_classes=data.classes,
+            )
             yield _Pair(claim=claim, cell=cell, ours=ours, verdict=verdict(claim, ours, differing))
+
+
+def _applying(number: Any) -> float | None:
+    """A size of a cell; None where it does not apply."""
+    return None if pd.isna(number) else float(number)
 
 
 def _split(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
@@ -154,7 +165,8 @@ def _source(source: Source, tag: str, where: str) -> Value:
 def _note() -> str:
     widths = ", ".join(f"± {width:g} for {metric}" for metric, width in WIDEST.items())
     return (
-        "Compared are cells with the same data, model, method and density, and only where the recipe in the run's spec "
+        "Compared are cells with the same data, model, method and density (or number of images per class), and only "
+        "where the recipe in the run's spec "
         "agrees with what is known of the paper's (numbers to 1%). Missed: the 95% interval of the difference "
         "lies on the worse side of 0. Reached: it does not, and it is narrow enough to tell "
         f"({widths}) or lies on the better side. A paper's own spread counts where it is a standard deviation over runs."
@@ -166,7 +178,12 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
     methods = [name for name in dict.fromkeys(study.cells["method"]) if name not in matched]
     data, models = set(study.cells["data"]), set(study.cells["model"])
     measured = {measure.partition("/")[2] for measure in study.measures}
-    lines = [list(line) for _, line in groupby(claims.values, key=lambda claim: claim.line)]
+    kinds = set(study.cells["kind"])
+    lines = [
+        list(line)
+        for (kind, _), line in groupby(claims.values, key=lambda claim: (claim.kind, claim.line))
+        if kind in kinds
+    ]
 
     def far(line: Sequence[Claim]) -> tuple[bool | int, ...]:
         first = line[0]
@@ -189,14 +206,14 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
 
 
 def _elsewhere_table(lines: Sequence[Sequence[Claim]], claims: Claims) -> Table:
-    headers = ["method", "data and model", "reported, by density", "set-up, as far as known", "source"]
+    headers = ["method", "data and model", "reported, by density or IPC", "set-up, as far as known", "source"]
     rows = [_elsewhere_row(line, claims) for line in lines]
     return Table(headers=headers, num_labels=1, rows=rows, texts=range(1, len(headers)))
 
 
 def _elsewhere_row(line: Sequence[Claim], claims: Claims) -> list[Value]:
     first = line[0]
-    numbers = "; ".join(_at_density(claim) for claim in line)
+    numbers = "; ".join(_at_size(claim) for claim in line)
     spread = SPREADS[next((claim.spread_is for claim in line if claim.spread_is), "")]
     return [
         Value(text=claims.methods[first.method]),
@@ -207,9 +224,10 @@ def _elsewhere_row(line: Sequence[Claim], claims: Claims) -> list[Value]:
     ]
 
 
-def _at_density(claim: Claim) -> str:
+def _at_size(claim: Claim) -> str:
     spread = "" if claim.spread is None else f" ± {claim.spread:.2g}"
-    place = "" if claim.method == DENSE else f" at {claim.density:g}"
+    size = claim.density if claim.ipc is None else claim.ipc
+    place = "" if claim.method == DENSE or not size else f" at {size:g}"
     return f"{claim.value:g}{spread}{place}"
 
 
@@ -226,8 +244,13 @@ def _setup(claim: Claim) -> str:
         parts.append(f"{recipe['budget.epochs']:g} epochs")
     elif claim.length != 1:
         parts.append(f"{claim.length:g} times as long")
-    if "budget.batch_size" in recipe:
-        parts.append(f"batch {recipe['budget.batch_size']}")
+    if "evaluation.epochs" in recipe:
+        parts.append(f"judged after {recipe['evaluation.epochs']:g} epochs")
+    for key in ("budget.batch_size", "evaluation.batch_size"):
+        if key in recipe:
+            parts.append(f"batch {recipe[key]}")
+    if "evaluation.augment" in recipe:
+        parts.append(recipe["evaluation.augment"].replace("_", ", ") or "no augmentation")
     if claim.train_rows:
         parts.append(f"{claim.train_rows:,} training rows")
     if claim.augment:
@@ -254,8 +277,9 @@ def _gain_row(gain: Gain, source: Source, claims: Claims) -> list[Value]:
     unit = f"{gain.gain:+.3g} in {gain.metric}"
     if gain.unit == "relative":
         unit = f"{gain.gain:+.1%} of the host's {gain.metric}"
-    density = "" if gain.density is None else f"density {gain.density:g}"
-    field = ", ".join(part for part in (_field(gain.data, gain.model, claims), density) if part)
+    sizes = [f"density {gain.density:g}"] if gain.density is not None else []
+    sizes += [f"IPC {gain.ipc}"] if gain.ipc is not None else []
+    field = ", ".join(part for part in (_field(gain.data, gain.model, claims), *sizes) if part)
     return [
         Value(text=claims.methods[gain.method]),
         Value(text=f"up to {unit}" if gain.up_to else unit, remark=gain.note),

@@ -13,6 +13,7 @@ from reports.claims.verdict import Ours, verdict
 
 SOURCE = Source(authors="A et al.", year=2020, title="T", arxiv="1234.56789")
 CLAIM = Claim(
+    kind="sparse",
     source=SOURCE,
     where="Table 1",
     tag="P",
@@ -21,6 +22,7 @@ CLAIM = Claim(
     method="rigl",
     metric="accuracy",
     density=0.1,
+    ipc=None,
     value=0.930,
     spread=None,
     spread_is="",

@@ -8,11 +8,12 @@ import math
 import pytest
 
 from orchestrator.spec import load_spec
-from reports.claims.claim import RECIPE_KEYS, TAGS
-from reports.claims.reading import ClaimError, packaged_claims, read_claims
+from reports.claims.claim import KEYS_OF_KIND, TAGS
+from reports.claims.reading import ClaimError, joined, packaged_claims, read_claims
 from workloads import plugins
 
 FILE = {
+    "kind": "sparse",
     "data": {"cifar10": {"title": "CIFAR-10", "train_rows": 50_000}},
     "models": {"wrn22_2": "WRN-22-2"},
     "methods": {"rigl": "RigL", "moon": "MOON"},
@@ -95,7 +96,7 @@ def test_a_row_becomes_a_claim_per_density_with_what_it_inherits(tmp_path):
             "spread is missing beside values.0.1; it must be sd",
         ),
         (ROW, {"spread": "sem"}, "spread is 'sem'; input should be 'sd', 'unknown' or ''"),
-        (ROW, {"tag": "U"}, "tag is 'U'; input should be 'P', 'C', 'I', 'A' or 'D'"),
+        (ROW, {"tag": "U"}, "tag is 'U'; input should be 'P', 'C', 'I', 'A', 'D' or 'F'"),
         (ROW, {"metric": "ece"}, "bins is None; it must be given for ece"),
         (ROW, {"metric": "auroc"}, "metric is 'auroc'; input should be 'accuracy' or 'ece'"),
         (ROW, {"length": 0}, "length is 0.0; it must be above 0"),
@@ -107,6 +108,7 @@ def test_a_row_becomes_a_claim_per_density_with_what_it_inherits(tmp_path):
         (("protocols", "usual"), {"epochs": 3}, "protocols.usual: epochs is unknown; allowed are train_rows"),
         (("gains", 0), {"gain": 8.4}, r"gains\[0\]: gain is 8.4; it must be a fraction in \[-1, 1\]"),
         (("gains", 0), {"unit": "percent"}, "unit is 'percent'; input should be 'points' or 'relative'"),
+        ((), {"kind": "calibrate"}, "kind is 'calibrate'; it must be one of sparse, distill"),
         ((), {"notes": []}, "notes is unknown; allowed are data, models"),
         ((), {"models": 3}, "models is 3; it must be a table"),
     ],
@@ -134,16 +136,21 @@ def test_a_duplicate_key_is_refused(tmp_path):
 
 def test_every_packaged_number_is_a_fraction_with_a_source_and_a_tag():
     claims = packaged_claims()
-    assert len(claims.values) > 250
+    assert len(claims.values) > 600
     for claim in claims.values:
-        assert 0 < claim.density <= 1
+        assert (claim.density is None) == (claim.kind == "distill")
+        assert (claim.ipc is None) == (claim.kind == "sparse")
         assert 0 < claim.value < 1
-        assert claim.metric != "accuracy" or claim.value > 0.3
+        if claim.kind == "distill":
+            assert (claim.method == "whole") == (claim.ipc == 0)
+            assert claim.value > 1.05 / claims.data[claim.data].classes
+        else:
+            assert claim.metric != "accuracy" or claim.value > 0.3
+            assert (claim.method == "dense") == (claim.density == 1)
         assert claim.spread is None or claim.spread < 0.2
         assert claim.tag in TAGS
         assert claim.source.arxiv or claim.source.repository
         assert claim.where
-        assert (claim.method == "dense") == (claim.density == 1)
     assert all(math.isfinite(gain.gain) for gain, _ in claims.gains)
 
 
@@ -152,7 +159,7 @@ def test_numbers_stand_as_they_were_read():
     found = {
         (claim.source.authors, claim.model, claim.data, claim.method, claim.metric, claim.density): claim
         for claim in packaged_claims().values
-        if claim.length == 1 and claim.distribution == "erk"
+        if claim.kind == "sparse" and claim.length == 1 and claim.distribution == "erk"
     }
     cigl = found[("Lei et al.", "resnet50", "cifar10", "cigl", "accuracy", 0.01)]
     assert (cigl.value, cigl.spread, cigl.spread_is, cigl.runs) == (0.9242, 0.00196, "sd", 3)
@@ -171,30 +178,107 @@ def test_no_number_stands_twice():
     assert len({str(claim) for claim in told}) == len(told)
 
 
-def test_the_recipe_keys_are_keys_of_our_specs():
-    spec = {
-        "name": "recipe",
-        "kind": "sparse",
-        "data": {"name": "digits"},
-        "model": {"name": "mlp"},
-        "method": {"name": "dense"},
-        "schedule": {"name": "step"},
-        "budget": {"epochs": 1},
-    }
-    resolved = load_spec(spec).jobs[0].resolved
-    for key in RECIPE_KEYS:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {
+            "kind": "sparse",
+            "model": {"name": "mlp"},
+            "method": {"name": "dense"},
+            "schedule": {"name": "step"},
+            "budget": {"epochs": 1},
+        },
+        {"kind": "distill", "model": {"name": "convnet"}, "method": {"name": "random", "ipc": 1}},
+    ],
+    ids=lambda spec: spec["kind"],
+)
+def test_the_recipe_keys_are_keys_of_our_specs(spec):
+    resolved = load_spec({"name": "recipe", "data": {"name": "digits"}, **spec}).jobs[0].resolved
+    for key in KEYS_OF_KIND[spec["kind"]]:
         table, _, field = key.partition(".")
         assert field in resolved[table]
 
 
-def test_settings_of_our_methods_are_fields_of_theirs():
-    ours = {found.name for found in plugins.describe("sparse.methods")}
+@pytest.mark.parametrize(("kind", "at_least"), [("sparse", 20), ("distill", 100)])
+def test_settings_of_our_methods_are_fields_of_theirs(kind, at_least):
+    ours = {found.name for found in plugins.describe(f"{kind}.methods")}
     checked = 0
     for claim in packaged_claims().values:
-        if claim.method in ours and claim.settings:
-            fields = {
-                field.name for field in dataclasses.fields(plugins.find("sparse.methods", claim.method))
-            }
-            assert {key.partition(".")[0] for key in claim.settings} <= fields
+        if claim.kind == kind and claim.method in ours and claim.settings:
+            method = plugins.find(f"{kind}.methods", claim.method)
+            for key, value in claim.settings.items():
+                name, _, inner = key.partition(".")
+                field = {field.name: field for field in dataclasses.fields(method)}[name]
+                if inner and kind == "distill":
+                    assert inner.partition(".")[0] in {f.name for f in dataclasses.fields(field.default)}
+                elif kind == "distill":
+                    method(**{"ipc": 1, name: value})
             checked += 1
-    assert checked > 20
+    assert checked > at_least
+
+
+DISTILLED = (
+    ("kind", "distill"),
+    ("protocols", {}),
+    ("gains", []),
+)
+
+
+def distilled(tmp_path, values):
+    """A file on distillation with one line of numbers."""
+    row = {"method": "rigl", "values": values, "protocol": "", "recipe": {"evaluation.epochs": 300}}
+    table = {**FILE["tables"][0], "rows": [row]}
+    return written(tmp_path, {**dict(DISTILLED), "tables": [table]})
+
+
+def test_numbers_on_distillation_stand_at_images_per_class_or_at_all_of_them(tmp_path):
+    found = read_claims(distilled(tmp_path, {"10": 0.4, "all": 0.9})).values
+    assert [(claim.kind, claim.density, claim.ipc, claim.value) for claim in found] == [
+        ("distill", None, 10, 0.4),
+        ("distill", None, 0, 0.9),
+    ]
+    assert dict(found[0].recipe) == {"evaluation.epochs": 300}
+    assert found[0].is_of(density=None, ipc=10.0)
+    assert not found[0].is_of(density=None, ipc=11.0)
+    assert not found[0].is_of(density=0.1, ipc=None)
+    assert found[1].is_of(density=None, ipc=None)
+    assert not found[1].is_of(density=None, ipc=10.0)
+
+
+@pytest.mark.parametrize("place", ["0", "1.5", "-3", "some"])
+def test_what_is_no_number_of_images_is_refused(tmp_path, place):
+    with pytest.raises(ClaimError, match=r"ipc is .*; it must be a whole number above 0, or all|values"):
+        read_claims(distilled(tmp_path, {place: 0.4}))
+
+
+def test_a_recipe_of_another_kind_is_refused(tmp_path):
+    path = written(tmp_path, {"recipe": {"evaluation.epochs": 3}}, where=ROW)
+    with pytest.raises(ClaimError, match=r"a key of the recipe is 'evaluation\.epochs'; it must be one of budget\.epochs"):
+        read_claims(path)
+
+
+def test_files_that_mean_different_things_by_one_name_are_refused(tmp_path):
+    one = read_claims(written(tmp_path))
+    other = read_claims(written(tmp_path, {"rigl": "RIGL"}, where=("methods",)))
+    assert len(joined([one, one]).values) == 4
+    with pytest.raises(ClaimError, match="rigl is RIGL in one file and RigL in another; they must agree"):
+        joined([one, other])
+
+
+def test_distilled_numbers_stand_as_they_were_read():
+    """Spot checks against the tables, and that nothing unverified has come in."""
+    found = {}
+    for claim in packaged_claims().values:
+        if claim.kind == "distill":
+            key = (claim.source.repository.partition("/")[0], claim.method, claim.data, claim.model, claim.ipc)
+            found.setdefault(key, []).append((claim.value, claim.tag))
+    assert found["VICO-UoE", "dsa", "svhn", "convnet", 10] == [(0.792, "C")]
+    assert found["NUS-HPC-AI-Lab", "dc", "cifar10", "convnet", 10] == [(0.449, "F")]
+    assert found["snu-mllab", "idc", "cifar10", "convnet", 10] == [(0.583, "C"), (0.675, "C")]
+    assert found["snu-mllab", "idc", "imagenet100", "resnet_ap_10", 20] == [(0.345, "C"), (0.537, "C")]
+    accelerated = [(0.671, "F"), (0.665, "F"), (0.651, "F")]
+    assert found["ncsu-dk-lab", "acc_dd", "cifar10", "convnet", 10] == accelerated
+    assert found["LINs-lab", "rded", "cifar10", "convnet", 10] == [(0.502, "I")]
+    assert found["NUS-HPC-AI-Lab", "whole", "cifar100", "convnet", 0] == [(0.562, "F")]
+    digits = {claim.method for claim in packaged_claims().values if claim.data in ("svhn", "fashion_mnist")}
+    assert digits == {"dc", "dsa", "idc"}
