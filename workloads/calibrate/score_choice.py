@@ -6,6 +6,7 @@ compare scores of unknown rows at one setting with scores of known rows at anoth
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ from workloads.calibrate.evidence import Evidence
 from workloads.calibrate.score import FittedScore, Score
 from workloads.plugins import name_of
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """The best setting, fitted, and what was tried.
 
-    tables: of every candidate, its name and options as in a spec; aurocs: their areas on the validation rows, in the same order.
+    tables: of every candidate tried, its name and options as in a spec; aurocs: their areas on the validation rows, in the same order.
     """
 
     score: Score
@@ -48,18 +51,26 @@ def choose(
 ) -> Choice:
     """The candidate with the largest AUROC on validation rows; of equal ones the first.
 
-    Raises `ValueError` without candidates, and whatever a candidate cannot be fitted to or cannot score.
+    What a candidate after the first cannot be fitted to or cannot score (a k above the number of training rows, say) takes it out
+    with a warning; of the first it raises `ValueError`, and so do no candidates.
     """
     if not given:
         raise ValueError("there are no candidates; there must be at least one")
-    fitted = [score.fit(train, seed=seed) for score in given]
-    aurocs = tuple(auroc(each.score(val_known), each.score(val_unknown)) for each in fitted)
-    best = aurocs.index(max(aurocs))
+    tried: list[tuple[float, Score, FittedScore]] = []
+    for score in given:
+        try:
+            fitted = score.fit(train, seed=seed)
+            tried.append((auroc(fitted.score(val_known), fitted.score(val_unknown)), score, fitted))
+        except ValueError as error:
+            if not tried:
+                raise
+            logger.warning("%s is not tried: %s", table_of(score), error)
+    best = max(tried, key=lambda each: each[0])
     return Choice(
-        score=given[best],
-        fitted=fitted[best],
-        tables=tuple(table_of(score) for score in given),
-        aurocs=aurocs,
+        score=best[1],
+        fitted=best[2],
+        tables=tuple(table_of(score) for _, score, _ in tried),
+        aurocs=tuple(area for area, _, _ in tried),
     )
 
 

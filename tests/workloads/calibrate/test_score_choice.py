@@ -61,4 +61,16 @@ def test_no_candidates_and_candidates_that_cannot_be_fitted_are_refused() -> Non
     ):
         choose([KNN()], train=None, val_known=part, val_unknown=part, seed=0)
     with pytest.raises(ValueError, match="k is 61; it must be at most 60"):
-        choose([KNN(k=61)], train=train, val_known=part, val_unknown=part, seed=0)
+        choose([KNN(k=61), KNN()], train=train, val_known=part, val_unknown=part, seed=0)
+
+
+def test_a_candidate_that_needs_more_training_rows_is_left_out_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train, known, unknown = drawn(60), drawn(30, seed=1), drawn(30, seed=2)
+    choice = choose(candidates(KNN(k=5)), train=train, val_known=known, val_unknown=unknown, seed=0)
+    assert [table["k"] for table in choice.tables] == [5, 50]
+    assert len(choice.aurocs) == 2
+    assert (
+        "{'name': 'knn', 'k': 100, 'share': 1.0} is not tried: k is 100; it must be at most 60" in caplog.text
+    )
