@@ -25,7 +25,7 @@ MAX_BYTES = 1_200_000  # of all pictures as they stand in the page
 MAX_SIDE = 1400  # pixels of a picture file, before it is made smaller yet to fit its share
 SHOWN_SIDE = 180  # pixels on the screen that a small picture is enlarged to, by a whole factor
 MAX_ROWS = 6  # settings that are shown on their way
-MAX_ROW_BYTES = 130_000  # of the pictures of one of them
+MAX_ROWS_BYTES = 800_000  # of the pictures of all of them
 _JPEG_QUALITY = 85
 _MEASURES = ("test/accuracy", "val/accuracy")
 
@@ -74,7 +74,8 @@ def gallery(study: Study) -> Gallery:
     share = MAX_BYTES // max(1, min(len(files), MAX_PICTURES))
     pictures = [picture for run, content in files[:MAX_PICTURES] if (picture := _readable(run, content, share=share))]
     ways = [(run, taken) for run in runs if len(taken := _taken(study, run)) > 1]
-    rows = [_row(study, run, taken) for run, taken in ways[:MAX_ROWS]]
+    share = MAX_ROWS_BYTES // max(1, min(len(ways), MAX_ROWS))
+    rows = [_row(study, run, taken, share=share) for run, taken in ways[:MAX_ROWS]]
     return Gallery(
         pictures=pictures,
         num_left_out=max(0, len(files) - MAX_PICTURES),
@@ -108,8 +109,8 @@ def _taken(study: Study, run: _Run) -> dict[int, bytes]:
     return {}
 
 
-def _row(study: Study, run: _Run, taken: Mapping[int, bytes]) -> list[Picture]:
-    """One run from start to end, each picture with the accuracy of an evaluation at the same iteration."""
+def _row(study: Study, run: _Run, taken: Mapping[int, bytes], *, share: int) -> list[Picture]:
+    """One run from start to end, each picture with the accuracy of an evaluation at the same iteration; `share` for all."""
     own = study.history[study.history["run_key"] == run.key]
     measure = next((name for name in _MEASURES if name in set(own["measure"])), "")
     points = own[own["measure"] == measure]
@@ -118,7 +119,7 @@ def _row(study: Study, run: _Run, taken: Mapping[int, bytes]) -> list[Picture]:
     for step, content in taken.items():
         value = reached.get(step, math.nan)
         caption = f"iteration {step:,}" + ("" if math.isnan(value) else f": {measure.replace('/', ' ')} {value:.3f}")
-        picture = _readable(run, content, share=MAX_ROW_BYTES // len(taken), caption=caption, lossy=True)
+        picture = _readable(run, content, share=share // len(taken), caption=caption, lossy=True)
         row += [picture] if picture else []
     return row
 
@@ -135,7 +136,10 @@ def _readable(
 
 
 def _picture(run: _Run, content: bytes, *, share: int, caption: str, lossy: bool) -> Picture:
-    """Made smaller by whole factors until its text is at most `share` long; `lossy`: compressed with loss before that."""
+    """Made smaller by whole factors until its text is at most `share` long.
+
+    `lossy`: compressed with loss before that, and shown as large as if it had not been made smaller.
+    """
     with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
         whole = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
     factor = max(1, -(-max(whole.size) // MAX_SIDE))
@@ -147,7 +151,7 @@ def _picture(run: _Run, content: bytes, *, share: int, caption: str, lossy: bool
         if len(uri) <= share or max(image.size) <= 1:
             break
         factor += 1
-    width, height = _shown(image)
+    width, height = _shown(whole if lossy else image)
     return Picture(label=run.label, seed=run.seed, uri=uri, width=width, height=height, caption=caption)
 
 

@@ -19,6 +19,7 @@ from reports.tables import Table, Value
 _MEASURES = ("test/accuracy", "val/accuracy")
 _MINIMISED = ("_loss", "_error", "_gap")
 _COLUMNS = ["x", "value", "series", "label", "run_key", "seed", "step"]
+_ITERATIONS = "iterations"
 _WIDE = 20  # times as much from the least to the most: then an axis is logarithmic
 _TABLE_NOTE = (
     "Runs are paired by seed, and the level is that of each pair's own baseline. It counts as reached at the first evaluation "
@@ -47,7 +48,7 @@ def minimised(study: Study) -> list[Figure]:
         points = points[points.groupby("run_key")["step"].transform("size") > 1]
         name = measure.partition("/")[2].replace("_", " ")
         figures += draw(
-            _plots(study, measure, points, x="iterations"),
+            _plots(study, measure, points, x=_ITERATIONS),
             name=f"distillation-{name.replace(' ', '-')}",
             title=f"{name.capitalize()} over iterations",
             caption=f"As evaluations found it, on one draw each: of every iteration a single value. {_THIN}",
@@ -124,7 +125,7 @@ def _time(seconds: Interval) -> Value:
 def _times(ratio: Interval, row: Speedup) -> Value:
     mean, low, high = ratio
     if row.num_reached < row.num_pairs:
-        return Value(text="not reached", tone="bad")
+        return Value(text="not reached by all" if row.num_reached else "not reached", tone="bad")
     if np.isnan(mean):
         return Value(text="–")  # noqa: RUF001
     return Value(text=f"{mean:.3g}", remark="" if np.isnan(low) else f"{low:.3g} to {high:.3g}")
@@ -175,6 +176,8 @@ def _chart(points: pd.DataFrame, *, measure: str, styles: marks.Styles, x: str) 
     """The chart, and the invisible points that answer the pointer."""
     means = _means(points)
     scale, axis = _axis(points["x"])
+    if x == _ITERATIONS:
+        axis.tickMinStep = 1
     across = alt.X("x:Q", title=x, scale=scale, axis=axis)
     scale, axis = _axis(points["value"])
     if not measure.startswith("train/"):
@@ -206,4 +209,4 @@ def _axis(values: pd.Series[float]) -> tuple[alt.Scale, alt.Axis]:
     if least > 0 and most > _WIDE * least:
         ticks = marks.log_ticks(least, most)
         return alt.Scale(type="log", nice=False, padding=8), alt.Axis(format="~g", values=ticks)
-    return alt.Scale(zero=False, nice=False, padding=8), alt.Axis(format="~g", tickCount=5)
+    return alt.Scale(zero=False, nice=False, padding=8), alt.Axis(tickCount=5)

@@ -100,8 +100,9 @@ def _chart(
         else alt.Axis(format="~g", tickCount=5)
     )
     up = alt.Y("mean:Q", title=marks.words(measure), scale=scale, axis=axis)
+    ticks = alt.Axis(tickCount=5, tickMinStep=1) if unit == "iteration" else alt.Axis(tickCount=5)
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
-        x=alt.X("epoch:Q", title=unit, axis=alt.Axis(tickCount=5)), color=marks.color(styles, "line")
+        x=alt.X("epoch:Q", title=unit, axis=ticks), color=marks.color(styles, "line")
     )
     above = f"isValid(datum.low) ? max(datum.low, {domain[0]}) : null"
     band = (

@@ -12,7 +12,7 @@ import pytest
 from made_up_study import metric, record
 from PIL import Image
 
-from reports.gallery import MAX_BYTES, MAX_PICTURES, MAX_ROW_BYTES, MAX_ROWS, gallery
+from reports.gallery import MAX_BYTES, MAX_PICTURES, MAX_ROWS, MAX_ROWS_BYTES, gallery
 from reports.layout import RunFolder
 from reports.page import write_page
 from reports.records import Status
@@ -123,9 +123,9 @@ def test_many_heavy_pictures_on_the_way_are_bounded_and_cannot_break_the_page(tm
     write_way(tmp_path, HOSTILE, 0, taken, {})
     found = gallery(Study.read([tmp_path]))
     assert (len(found.rows), found.num_rows_left_out) == (MAX_ROWS, 1)
-    for row in found.rows:
-        assert sum(len(picture.uri) for picture in row) <= MAX_ROW_BYTES
-        assert len(row) == 7
+    assert [len(row) for row in found.rows] == [7] * MAX_ROWS
+    assert sum(len(picture.uri) for row in found.rows for picture in row) <= MAX_ROWS_BYTES
+    assert {(picture.width, picture.height) for row in found.rows for picture in row} == {(160, 320)}
     text = write_page([tmp_path], tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(text.encode()) < 3_000_000
     assert text.count('<img src="data:image/') == MAX_ROWS + 1 + 7 * MAX_ROWS
