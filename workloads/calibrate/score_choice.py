@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Choice:
     """The best setting, fitted, and what was tried.
 
-    tables: of every candidate tried, its name and options as in a spec; aurocs: their areas on the validation rows, in the same order.
+    tables: of every candidate tried, its name and options as in a spec; aurocs: their areas on validation rows, in that order.
     """
 
     score: Score
