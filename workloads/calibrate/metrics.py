@@ -182,7 +182,7 @@ def standard_metrics(logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0
 
     Labels lie in [0, K). The Brier score sums over the K classes; NLL is that of the full softmax.
     """
-    assessed, _ = _assess(logits, labels, num_extra=num_extra, class_bins=0)
+    assessed, _ = _assess(logits, labels, num_extra=num_extra, class_bins=None)
     return assessed.standard(binned(assessed.top, num_bins=15))
 
 
@@ -218,11 +218,11 @@ def all_metrics(
 
 
 def _assess(
-    logits: ArrayLike, labels: ArrayLike, *, num_extra: int, class_bins: int
+    logits: ArrayLike, labels: ArrayLike, *, num_extra: int, class_bins: int | None
 ) -> tuple[_Assessment, ClassBins | None]:
     """One pass over the outputs; rows by rising confidence, so that measures that sort find them sorted."""
     logits_NC = np.asarray(logits)
-    filling = ClassBinsFilling(num_bins=class_bins) if class_bins else None
+    filling = None if class_bins is None else ClassBinsFilling(num_bins=class_bins)
     labels_N: Labels = np.zeros(0, dtype=np.int64)
     parts: list[tuple[Floats, ...]] = []
     for chunk in chunks(logits_NC, num_extra=num_extra):

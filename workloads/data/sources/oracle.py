@@ -84,7 +84,7 @@ class Oracle(Publisher):
         log_odds += np.repeat(np.log(self._prior() / self.modes), self.modes)
         of_modes = softmax(log_odds, axis=1)
         clean = of_modes.reshape(len(images), self.num_classes, self.modes).sum(axis=2)
-        return (1 - self.label_noise) * clean + self.label_noise / self.num_classes
+        return np.asarray((1 - self.label_noise) * clean + self.label_noise / self.num_classes)
 
     def _part(self, name: str, num: int) -> Split:
         def stream(what: str) -> np.random.Generator:
@@ -110,13 +110,13 @@ class Oracle(Publisher):
     def _prior(self) -> npt.NDArray[np.float64]:
         shares = np.ones(self.num_classes)
         shares[-1] = self.rare
-        return shares / shares.sum()
+        return np.asarray(shares / shares.sum())
 
     def _means(self) -> npt.NDArray[np.float64]:
         """(num_classes, modes, dimensions), all at the same distance from the centre."""
         generator = np.random.default_rng(stream_seed(self.seed, "oracle/means"))
         directions = generator.standard_normal((self.num_classes, self.modes, self.dimensions))
-        return self.separation * directions / np.linalg.norm(directions, axis=2, keepdims=True)
+        return np.asarray(self.separation * directions / np.linalg.norm(directions, axis=2, keepdims=True))
 
 
 def _cosines(shape: tuple[int, int, int], num: int) -> npt.NDArray[np.float64]:

@@ -1,0 +1,173 @@
+"""Every calibration measure on twelve samples whose values were worked out apart, and on cases small enough to see through."""
+
+import math
+
+import numpy as np
+import pytest
+
+from workloads.calibrate.metrics import (
+    CALIBRATION_METRICS,
+    STANDARD_METRICS,
+    adaptive_calibration_error,
+    all_metrics,
+    augrc,
+    aurc,
+    balance_score,
+    brier_decomposition,
+    classwise_calibration_error,
+    classwise_calibration_errors,
+    debiased_calibration_error,
+    debiased_squared_calibration_error,
+    e_aurc,
+    equal_mass_index,
+    expected_calibration_error,
+    kolmogorov_smirnov_error,
+    maximum_calibration_error,
+    optimal_aurc,
+    reliability,
+    risk_coverage,
+    root_mean_square_calibration_error,
+    smooth_calibration_error,
+    standard_metrics,
+    top_label_brier_decomposition,
+    true_calibration_error,
+)
+
+P = np.array(
+    [
+        [0.72, 0.18, 0.10], [0.61, 0.29, 0.10], [0.55, 0.25, 0.20], [0.91, 0.05, 0.04], [0.08, 0.83, 0.09],
+        [0.17, 0.52, 0.31], [0.03, 0.93, 0.04], [0.30, 0.41, 0.29], [0.11, 0.10, 0.79], [0.24, 0.30, 0.46],
+        [0.04, 0.11, 0.85], [0.33, 0.24, 0.43],
+    ]
+)  # fmt: skip
+Y = np.array([0, 1, 0, 0, 1, 2, 1, 1, 2, 0, 2, 2])
+
+
+def two_class(confidence: list[float], correct: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that predict class 0 with these confidences; only where all are above a half."""
+    c = np.array(confidence)
+    return np.column_stack([c, 1 - c]), 1 - np.array(correct)
+
+
+def test_golden_values_of_twelve_samples() -> None:
+    assert maximum_calibration_error(P, Y, num_bins=5) == pytest.approx(0.1260, abs=1e-12)
+    assert root_mean_square_calibration_error(P, Y, num_bins=5) == pytest.approx(0.1086968, abs=5e-8)
+    assert debiased_squared_calibration_error(P, Y, num_bins=5) == pytest.approx(-0.0409628, abs=5e-8)
+    assert debiased_calibration_error(P, Y, num_bins=5) == 0
+    assert adaptive_calibration_error(P, Y, num_bins=4) == pytest.approx(0.1958333, abs=5e-8)
+    assert classwise_calibration_errors(P, Y, num_bins=5) == pytest.approx([0.1191667, 0.0691667, 0.12], abs=5e-8)
+    assert classwise_calibration_error(P, Y, num_bins=5) == pytest.approx(0.1027778, abs=5e-8)
+    assert kolmogorov_smirnov_error(P, Y) == pytest.approx(0.0966667, abs=5e-8)
+    assert aurc(P, Y) == pytest.approx(0.1094006, abs=5e-8)
+    assert optimal_aurc(3, 12) == pytest.approx(0.0443182, abs=5e-8)
+    assert e_aurc(P, Y) == pytest.approx(0.0650824, abs=5e-8)
+    assert augrc(P, Y) == pytest.approx(0.0902778, abs=5e-8)
+    assert balance_score(P, Y) == pytest.approx(0.75 - 0.6675, abs=1e-12)
+    parts = top_label_brier_decomposition(P, Y)
+    assert (parts.reliability, parts.resolution, parts.uncertainty) == pytest.approx((0.1597083, 0.1875, 0.1875), abs=5e-8)
+    assert parts.brier == pytest.approx(0.1597083, abs=5e-8)
+
+
+def test_smooth_error_of_twelve_samples_is_the_fixed_point() -> None:
+    """relplot 1.0.3 stops its search for the bandwidth within 1/1024, on a mesh of 200 points: 0.1037870."""
+    found = smooth_calibration_error(P, Y)
+    assert found == pytest.approx(0.1037870, abs=1e-3)
+    assert smooth_calibration_error(P, Y, bandwidth=found) == pytest.approx(found, abs=1e-8)
+
+
+def test_one_row_alone_has_errors_that_can_be_seen() -> None:
+    """Confidence 0.8 and wrong: every gap is 0.8; nothing is left for chance to explain, or to rank."""
+    p, y = two_class([0.8], [0])
+    for error in (
+        expected_calibration_error,
+        adaptive_calibration_error,
+        maximum_calibration_error,
+        root_mean_square_calibration_error,
+        kolmogorov_smirnov_error,
+    ):
+        assert error(p, y) == pytest.approx(0.8)
+    assert balance_score(p, y) == pytest.approx(-0.8)
+    assert debiased_squared_calibration_error(p, y) == 0  # a bin of one row says nothing
+    assert (aurc(p, y), e_aurc(p, y), augrc(p, y)) == (1, 0, 1)
+    assert smooth_calibration_error(p, y, bandwidth=50.0) == pytest.approx(0.8)  # all of it, wherever it lies
+
+
+def test_equal_mass_groups_are_cut_by_position_and_the_larger_come_first() -> None:
+    values = np.array([0.5, 0.1, 0.4, 0.2, 0.3])
+    assert equal_mass_index(values, 3).tolist() == [2, 0, 1, 0, 1]
+    assert equal_mass_index(values, 7).tolist() == [4, 0, 3, 1, 2]  # two groups stay empty
+    assert equal_mass_index(np.full(4, 0.5), 2).tolist() == [0, 0, 1, 1]  # equal values in the order given
+
+
+def test_empty_bins_are_counted_by_either_rule() -> None:
+    p, y = two_class([0.9, 0.95, 0.7], [1, 0, 1])
+    assert reliability(p, y, num_bins=4).num_empty == 2
+    assert reliability(p, y, num_bins=4, binning="equal_mass").num_empty == 1
+    assert all_metrics(np.log(P), Y, num_bins=5)["empty_bins"] == 2
+
+
+def test_equal_confidences_are_ranked_by_no_luck() -> None:
+    """One error among three rows of equal confidence: a third of an error each."""
+    for correct in ([0, 1, 1], [1, 0, 1], [1, 1, 0]):
+        p, y = two_class([0.75] * 3, correct)
+        curve = risk_coverage(p, y)
+        assert curve.risk == pytest.approx([1 / 3] * 3)
+        assert curve.coverage == pytest.approx([1 / 3, 2 / 3, 1])
+        assert aurc(p, y) == pytest.approx(1 / 3)
+        assert augrc(p, y) == pytest.approx((1 / 3 + 2 / 3 + 1) / 9)
+
+
+def test_the_best_order_has_no_excess_and_its_limit_is_the_closed_form() -> None:
+    p, y = two_class([0.95, 0.9, 0.85, 0.8], [1, 1, 1, 0])
+    assert aurc(p, y) == pytest.approx(1 / 16)
+    assert e_aurc(p, y) == 0
+    error = 0.2
+    limit = error + (1 - error) * math.log(1 - error)
+    assert optimal_aurc(200_000, 1_000_000) == pytest.approx(limit, abs=1e-5)
+    assert abs(optimal_aurc(2, 10) - limit) > 0.005  # why the exact one is taken
+
+
+def test_brier_parts_of_bins_add_up_only_with_what_varies_inside() -> None:
+    parts = brier_decomposition(P, Y, num_bins=5)
+    assert parts.brier == pytest.approx(0.3454667, abs=5e-8)
+    assert parts.uncertainty == pytest.approx(1 - 3 * (4 / 12) ** 2)
+    assert abs(parts.within_bins) > 0.01
+    halves = np.repeat([[0.5, 0.5], [0.8, 0.2]], 5, axis=0)
+    labels = np.array([0, 1, 0, 1, 1, 0, 0, 0, 0, 1])
+    exact = brier_decomposition(halves, labels, num_bins=10)
+    assert exact.within_bins == pytest.approx(0, abs=1e-15)
+    assert exact.reliability == pytest.approx(2 * 0.5 * 0.1**2)  # 2 of 5 where 0.5 was said, 4 of 5 where 0.8
+    assert exact.resolution == pytest.approx(2 * 0.2**2)
+
+
+def test_a_class_without_rows_is_marked_and_left_out_of_the_mean() -> None:
+    p = np.array([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]])
+    each = classwise_calibration_errors(p, [0, 1], num_bins=1)
+    assert each[:2] == pytest.approx([0.05, 0.2])
+    assert np.isnan(each[2])
+    assert classwise_calibration_error(p, [0, 1], num_bins=1) == pytest.approx(0.125)
+
+
+def test_wilson_intervals_are_those_of_the_formula() -> None:
+    p, y = two_class([0.9] * 10, [1] * 7 + [0] * 3)
+    low, high = reliability(p, y, num_bins=2).accuracy_interval()
+    assert np.isnan(low[0])
+    assert (low[1], high[1]) == pytest.approx((0.3967781, 0.8922087), abs=5e-7)  # score interval of 7 in 10
+
+
+def test_true_errors_at_three_levels() -> None:
+    """Confidences 0.6 and 0.6 whose truths are 0.4 and 0.8 are right on average, and each is 0.2 off."""
+    predicted, truth = np.array([[0.6, 0.4], [0.6, 0.4]]), np.array([[0.4, 0.6], [0.8, 0.2]])
+    assert true_calibration_error(predicted, truth) == pytest.approx(0.2)
+    assert true_calibration_error(predicted, truth, level="binned") == pytest.approx(0, abs=1e-12)
+    assert true_calibration_error(predicted, truth, level="kernel") == pytest.approx(0, abs=1e-9)
+
+
+def test_all_metrics_holds_every_name_once_and_the_standard_ones_unchanged() -> None:
+    logits = np.log(P)
+    found = all_metrics(logits, Y)
+    assert found.keys() == STANDARD_METRICS.keys() | CALIBRATION_METRICS.keys()
+    assert {name: found[name] for name in STANDARD_METRICS} == standard_metrics(logits, Y)
+    assert STANDARD_METRICS.keys().isdisjoint(CALIBRATION_METRICS)
+    assert found != all_metrics(logits, Y, seed=1)
+    assert found == all_metrics(logits, Y, seed=0)
