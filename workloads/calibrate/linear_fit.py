@@ -1,0 +1,113 @@
+"""Least NLL of scores that are linear in their parameters, with a quadratic penalty for leaving the start: a convex problem.
+
+Newton's method within a trust region, whose systems are solved by conjugate gradients, so that a matrix of 1,000 x
+1,000 needs no Hessian. It never ends above its start.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from workloads.calibrate.calibrator import Floats, Labels
+
+GRADIENT = 1e-8  # norm of the gradient, in nats, at which a fit has converged
+GRADIENT_EACH = 1e-11  # the same for each of more than 1,000 parameters: 1e-5 for a matrix of 1,000 classes
+MAX_STEPS = 500
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearScores:
+    """Scores `(N, C)` as a linear function of flat parameters `(P,)`, and its adjoint from `(N, C)` back to `(P,)`."""
+
+    scores: Callable[[Floats], Floats]
+    adjoint: Callable[[Floats], Floats]
+
+
+def fit_linear(
+    model: LinearScores, labels_N: Labels, *, start_P: Floats, penalty_P: Floats
+) -> tuple[Floats, bool]:
+    """Parameters `(P,)` of least mean NLL + sum(penalty * (parameters - start)^2), and whether the gradient vanished there.
+
+    Without a penalty the NLL of separable rows has no minimum; the fit ends where its gradient is too small to follow.
+    """
+    num_rows, rows_N = len(labels_N), np.arange(len(labels_N))
+    tolerance = max(GRADIENT, GRADIENT_EACH * len(start_P))
+    softmaxes: dict[bytes, Floats] = {}  # of the latest point only: one point is asked for many products
+
+    def value(point_P: Floats) -> float:
+        log_NC = log_softmax(model.scores(point_P), axis=1)
+        return float(-log_NC[rows_N, labels_N].mean() + (penalty_P * (point_P - start_P) ** 2).sum())
+
+    def softmax_at(point_P: Floats) -> Floats:
+        key = point_P.tobytes()
+        if key not in softmaxes:
+            softmaxes.clear()
+            softmaxes[key] = softmax(model.scores(point_P), axis=1)
+        return softmaxes[key]
+
+    def gradient(point_P: Floats) -> Floats:
+        errors_NC = softmax_at(point_P).copy()
+        errors_NC[rows_N, labels_N] -= 1
+        return model.adjoint(errors_NC / num_rows) + 2 * penalty_P * (point_P - start_P)
+
+    def curvature_along(point_P: Floats, direction_P: Floats) -> Floats:
+        p_NC, change_NC = softmax_at(point_P), model.scores(direction_P)
+        mean_N1 = (p_NC * change_NC).sum(axis=1, keepdims=True)
+        return model.adjoint(p_NC * (change_NC - mean_N1) / num_rows) + 2 * penalty_P * direction_P
+
+    found = minimize(
+        value,
+        start_P,
+        jac=gradient,
+        hessp=curvature_along,
+        method="trust-ncg",
+        options={"gtol": tolerance, "maxiter": MAX_STEPS, "max_trust_radius": 1e6},
+    )
+    best_P = found.x if value(found.x) <= value(start_P) else start_P
+    converged = bool(np.linalg.norm(gradient(best_P)) < 1e3 * tolerance)
+    if not converged:
+        log.warning(
+            "a fit of %d numbers to %d rows has not converged: %s", len(start_P), num_rows, found.message
+        )
+    return best_P, converged
+
+
+def typical_size(features_NC: Floats) -> float:
+    """Root mean square of features: parameters times this are numbers around 1; 1 for features that are all 0."""
+    size = float(np.sqrt(np.mean(features_NC**2)))
+    return size if size > 0 else 1.0
+
+
+def fit_matrix(
+    features_NC: Floats, labels_N: Labels, *, off_diagonal: float, bias: float, ridge: float
+) -> tuple[Floats, Floats, bool]:
+    """Weights `(C, C)`, biases `(C,)` of scores features @ weights.T + biases, from the identity, and whether it converged.
+
+    The penalty is off_diagonal * sum of w_ij^2 over i != j / (C (C - 1)) + bias * sum of b_i^2 / C (ODIR), and
+    ridge * sum of (w_ii - 1)^2, which holds the diagonal where the rows do not.
+    """
+    size, num_classes = typical_size(features_NC), features_NC.shape[1]
+    scaled_NC, diagonal = features_NC / size, np.eye(num_classes, dtype=bool)
+
+    def scores(point_P: Floats) -> Floats:
+        weights_CC, bias_C = point_P[:-num_classes].reshape(num_classes, num_classes), point_P[-num_classes:]
+        return np.asarray(scaled_NC @ weights_CC.T + bias_C)
+
+    def adjoint(errors_NC: Floats) -> Floats:
+        return np.concatenate([(errors_NC.T @ scaled_NC).ravel(), errors_NC.sum(axis=0)])
+
+    weight_penalty = np.where(diagonal, ridge, off_diagonal / (num_classes * (num_classes - 1))) / size**2
+    found_P, converged = fit_linear(
+        LinearScores(scores=scores, adjoint=adjoint),
+        labels_N,
+        start_P=np.concatenate([size * diagonal.ravel().astype(float), np.zeros(num_classes)]),
+        penalty_P=np.concatenate([weight_penalty.ravel(), np.full(num_classes, bias / num_classes)]),
+    )
+    weights_CC = found_P[:-num_classes].reshape(num_classes, num_classes) / size
+    return weights_CC, found_P[-num_classes:], converged

@@ -1,0 +1,101 @@
+"""Averages histogram binnings of many sizes by their likelihoods: Bayesian binning into quantiles (BBQ).
+
+Reference: Naeini, Cooper and Hauskrecht 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning (AAAI)
+
+Every class is binned against the rest, into B bins of equal mass for every B from N^(1/3) / 10 to min(10 N^(1/3), N /
+5); in a bin the share of positives has a Beta prior of strength `prior` / B around the bin's midpoint. A binning weighs
+as much as its marginal likelihood and gives a bin its posterior mean, (m + a) / (n + prior / B); that the paper takes
+this mean, not m / n, is unverified. Equal probabilities stay in one bin, so a binning may have fewer bins than asked
+for; B is what it has. Rows are scaled to sum to 1. Its memory is up to N steps for every class.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln, softmax
+
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc
+from workloads.calibrate.methods.histogram import FittedSteps
+from workloads.calibrate.one_vs_rest import probabilities_of
+from workloads.calibrate.step_maps import Steps
+
+__all__ = ["BBQ"]
+
+Positions = NDArray[np.int64]
+SMALLEST_CENTRE = 1e-6  # a prior around exactly 0 or 1, where bins have no width in float64, has no density
+
+
+@dataclass(frozen=True, kw_only=True)
+class BBQ(PostHoc):
+    prior: float = 2.0  # rows that the prior counts as, over all bins of a binning
+    spread: float = 10.0  # binnings from N^(1/3) / spread to N^(1/3) * spread bins
+
+    becomes: ClassVar[type[Fitted]] = FittedSteps
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prior < float("inf"):
+            raise ValueError(f"prior is {self.prior}; it must be above 0, and finite")
+        if not 1 <= self.spread < float("inf"):
+            raise ValueError(f"spread is {self.spread}; it must be 1 or more, and finite")
+
+    @property
+    def keeps_argmax(self) -> bool:
+        """No: classes are binned apart, and probabilities of one bin become equal."""
+        return False
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedSteps:
+        p_NC = probabilities_of(logits_NC)
+        cuts, first = self._cuts(len(p_NC))
+        steps = [self._average(p_N, labels_N == k, cuts, first) for k, p_N in enumerate(p_NC.T)]
+        return FittedSteps.of(steps, 0.0)
+
+    def _cuts(self, num_rows: int) -> tuple[Positions, NDArray[np.bool_]]:
+        """Where the bins of all binnings begin, by position in rising order, and which of them are the first of a binning."""
+        sizes = self.sizes(num_rows)
+        cuts = np.concatenate([np.arange(num_bins) * num_rows // num_bins for num_bins in sizes])
+        return cuts, cuts == 0
+
+    def _average(
+        self, p_N: Floats, outcomes_N: NDArray[np.bool_], cuts: Positions, first: NDArray[np.bool_]
+    ) -> Steps:
+        """The average of all binnings, which is a step function on the edges of all of them."""
+        order = np.argsort(p_N, kind="stable")
+        sorted_N, num_rows = p_N[order], len(p_N)
+        positives_to = np.concatenate([[0], np.cumsum(outcomes_N[order])])
+        after_ties = np.searchsorted(sorted_N, sorted_N, side="right")
+        starts = np.where(first, 0, after_ties[np.maximum(cuts, 1) - 1])
+        kept = first | ((starts != np.roll(starts, 1)) & (starts < num_rows))
+        starts, first = starts[kept], first[kept]
+        ends = np.where(np.roll(first, -1), num_rows, np.roll(starts, -1))
+        counts, positives = (ends - starts).astype(np.float64), positives_to[ends] - positives_to[starts]
+        lower = np.where(first, 0.0, sorted_N[starts - 1])
+        upper = np.where(ends == num_rows, 1.0, sorted_N[ends - 1])
+        binning = np.cumsum(first) - 1
+        strength = self.prior / np.bincount(binning)[binning]
+        a, d = prior_counts((lower + upper) / 2, strength)
+        weights = softmax(np.bincount(binning, weights=log_marginals(counts, positives, a, d)))
+        values = weights[binning] * (positives + a) / (counts + strength)
+        rises = np.where(first, values, values - np.roll(values, 1))
+        places = np.unique(starts)
+        rises_at = np.bincount(np.searchsorted(places, starts), weights=rises)
+        averages = np.clip(np.cumsum(rises_at), np.finfo(np.float64).tiny, 1.0)
+        return Steps(edges=sorted_N[places[1:] - 1], values=averages.astype(np.float64))
+
+    def sizes(self, num_rows: int) -> range:
+        """Numbers of bins that are averaged over."""
+        root = num_rows ** (1 / 3)
+        smallest = max(1, round(root / self.spread))
+        return range(smallest, max(smallest, int(min(root * self.spread, num_rows / 5))) + 1)
+
+
+def prior_counts(centres: Floats, strength: Floats) -> tuple[Floats, Floats]:
+    """Of Beta priors around the bins' centres: positives and others that each counts as."""
+    centres = np.clip(centres, SMALLEST_CENTRE, 1 - SMALLEST_CENTRE)
+    return strength * centres, strength * (1 - centres)
+
+
+def log_marginals(counts: Floats, positives: Floats, a: Floats, d: Floats) -> Floats:
+    """Of each bin, in nats: its outcomes, with the share of positives integrated over Beta(a, d). A binning's is their sum."""
+    return np.asarray(betaln(positives + a, counts - positives + d) - betaln(a, d))

@@ -1,0 +1,75 @@
+"""A three-parameter curve for every class against the rest, which can be the identity: beta calibration.
+
+Reference: Kull, Silva Filho and Flach 2017, Beta calibration (AISTATS)
+
+logit q_k = a_k ln p_k - b_k ln(1 - p_k) + c_k with a_k, b_k >= 0, by least cross-entropy; rows are then scaled to sum
+to 1. The identity is a = b = 1, c = 0. With a = b and c = 0 it is, for two classes, temperature scaling with T = 1 / a.
+Of two classes the two curves are one. ridge * (squared distance from the identity) is ours and small: it keeps the fit
+finite where a class has no calibration rows or is told apart from all others.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import log_expit, logsumexp
+
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from workloads.calibrate.logistic_fit import cross_entropy, fit_logistic
+from workloads.calibrate.one_vs_rest import log_odds
+
+__all__ = ["Beta"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedBeta(Fitted):
+    a: Floats  # (C,), of ln p
+    b: Floats  # (C,), of -ln(1 - p)
+    c: Floats  # (C,)
+
+    def _map(self, logits_MC: Floats) -> Floats:
+        odds_MC = log_odds(logits_MC)
+        log_MC = log_expit(self.a * log_expit(odds_MC) - self.b * log_expit(-odds_MC) + self.c)
+        return np.asarray(log_MC - logsumexp(log_MC, axis=1, keepdims=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beta(PostHoc):
+    ridge: float = 1e-4  # in nats per squared distance from the identity
+
+    becomes: ClassVar[type[Fitted]] = FittedBeta
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ridge < float("inf"):
+            raise ValueError(f"ridge is {self.ridge}; it must be above 0, and finite")
+
+    @property
+    def keeps_argmax(self) -> bool:
+        """No: classes have curves of their own."""
+        return False
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedBeta:
+        logits_NC, labels_N = in_one_order(logits_NC, labels_N)
+        odds_NC = log_odds(logits_NC)
+        curves = [self._curve(odds_N, labels_N == k) for k, odds_N in enumerate(odds_NC.T)]
+        a_C, b_C, c_C = np.array(curves).T.copy()
+        return FittedBeta(num_classes=np.array(logits_NC.shape[1]), a=a_C, b=b_C, c=c_C)
+
+    def _curve(self, odds_N: Floats, positive_N: np.ndarray) -> Floats:
+        """a, b, c of one class, `(3,)`: the best fit with neither, either or both of a, b held at 0 that leaves none below 0."""
+        features_N3 = np.column_stack([log_expit(odds_N), -log_expit(-odds_N), np.ones(len(odds_N))])
+        targets_N, identity_3 = positive_N.astype(np.float64), np.array([1.0, 1.0, 0.0])
+        found: list[tuple[float, Floats]] = []
+        for held in itertools.product([False, True], repeat=2):
+            free = ~np.array([*held, False])
+            curve_3 = np.zeros(3)
+            curve_3[free] = fit_logistic(
+                features_N3[:, free], targets_N, start_F=identity_3[free], ridge=self.ridge
+            )
+            if (curve_3[:2] >= 0).all():
+                loss = cross_entropy(features_N3 @ curve_3, targets_N)
+                found.append((loss + self.ridge * ((curve_3 - identity_3) ** 2).sum(), curve_3))
+            if not any(held) and found:
+                break
+        return min(found, key=lambda pair: pair[0])[1]

@@ -1,0 +1,87 @@
+"""A rising curve of least squared error, by pooling adjacent violators: isotonic regression.
+
+Reference: Zadrozny and Elkan 2002; one curve for all classes as in Zhang, Kailkhura and Han 2020, Mix-n-Match
+(arXiv:2003.07329)
+
+By default one curve is fitted to all N x C pairs of a probability and whether its class is the label, which keeps the
+order of classes; 1e-9 of the probability is added to tell classes on one step apart. With `one_vs_rest` every class has
+its own curve, and predictions may change. Between the ends of two steps the curve is a straight line, outside all
+calibration rows it is flat. It can be 0, so the uniform distribution is mixed in with weight 1 / (N + C), and rows are
+scaled to sum to 1.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
+from workloads.calibrate.step_maps import end_to_end
+
+__all__ = ["Isotonic"]
+
+TIE_BREAKER = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedIsotonic(Fitted):
+    """One curve, or one for every class, end to end: curve k is from `starts[k]` to `starts[k + 1]`."""
+
+    p: Floats  # ends of steps
+    q: Floats  # the curve there
+    starts: NDArray[np.int64]  # (2,) or (C + 1,)
+    uniform_share: Floats  # ()
+
+    def _map(self, logits_MC: Floats) -> Floats:
+        p_MC = probabilities_of(logits_MC)
+        curves = [slice(*ends) for ends in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        if len(curves) == 1:
+            q_MC = np.interp(p_MC, self.p, self.q) + TIE_BREAKER * p_MC
+            q_MC[np.arange(len(q_MC)), logits_MC.argmax(axis=1)] = q_MC.max(axis=1)
+            return keeping_argmax(distribution(q_MC, float(self.uniform_share)), logits_MC)
+        columns = [
+            np.interp(p_M, self.p[curve], self.q[curve]) for curve, p_M in zip(curves, p_MC.T, strict=True)
+        ]
+        return distribution(np.column_stack(columns), float(self.uniform_share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isotonic(PostHoc):
+    one_vs_rest: bool = False
+
+    becomes: ClassVar[type[Fitted]] = FittedIsotonic
+
+    @property
+    def keeps_argmax(self) -> bool:
+        """Where one rising curve serves all classes."""
+        return not self.one_vs_rest
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedIsotonic:
+        p_NC = probabilities_of(logits_NC)
+        is_label_NC = labels_N[:, None] == np.arange(p_NC.shape[1])
+        if self.one_vs_rest:
+            curves = [rising_curve(p_N, hits_N) for p_N, hits_N in zip(p_NC.T, is_label_NC.T, strict=True)]
+        else:
+            curves = [rising_curve(p_NC.ravel(), is_label_NC.ravel())]
+        p, starts = end_to_end([curve[0] for curve in curves])
+        q, _ = end_to_end([curve[1] for curve in curves])
+        share = smallest_probability(*p_NC.shape)
+        return FittedIsotonic(
+            num_classes=np.array(p_NC.shape[1]), p=p, q=q, starts=starts, uniform_share=np.array(share)
+        )
+
+
+def rising_curve(p_N: Floats, outcomes_N: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Ends of steps and the curve's values there, of least squared error to outcomes among curves that never fall.
+
+    Equal probabilities share one value: they are pooled before, with their number as weight.
+    """
+    distinct, which_N, counts = np.unique(p_N, return_inverse=True, return_counts=True)
+    means = np.bincount(which_N, weights=outcomes_N) / counts
+    q = isotonic_regression(means, weights=counts.astype(np.float64)).x
+    ends = np.ones(len(q), dtype=bool)
+    ends[1:-1] = (q[1:-1] != q[:-2]) | (q[1:-1] != q[2:])
+    return distinct[ends], q[ends]

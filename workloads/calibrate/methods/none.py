@@ -1,0 +1,35 @@
+"""The network's own probabilities, the softmax of its logits: the neutral calibrator.
+
+Reference: the softmax; nothing is fitted
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import log_softmax
+
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+
+__all__ = ["Uncalibrated"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedNone(Fitted):
+    """Knows the number of classes and nothing else."""
+
+    def _map(self, logits_MC: Floats) -> Floats:
+        return keeping_argmax(log_softmax(logits_MC, axis=1), logits_MC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncalibrated(PostHoc):
+    becomes: ClassVar[type[Fitted]] = FittedNone
+
+    @property
+    def keeps_argmax(self) -> bool:
+        """Always."""
+        return True
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedNone:
+        return FittedNone(num_classes=np.array(logits_NC.shape[1]))

@@ -1,0 +1,84 @@
+"""Moves confidences by the slope of a spline through the cumulative gap between confidence and accuracy.
+
+Reference: Gupta et al. 2021, Calibration of Neural Networks using Splines (ICLR, arXiv:2006.12800)
+
+Calibration rows are sorted by confidence s; with t the fraction of rows up to one and h(t) the sum of (correct - s) up
+to it over N, a natural cubic spline with `num_knots` equally spaced knots is fitted to h by least squares, and s
+becomes s + h'(t). Between calibration rows the result is a straight line in s, beyond them flat. Rows of equal
+confidence share one value. It need not rise with s.
+
+The method says what the largest probability becomes; ours leaves the others in their proportions. A confidence is kept
+away from 0 and 1 by 1 / (N + C), and where it would fall below what leaves its class in front it is raised to that: no
+prediction changes.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.special import log_softmax, logsumexp
+
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from workloads.calibrate.one_vs_rest import probabilities_of, smallest_probability
+
+__all__ = ["Spline"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedSpline(Fitted):
+    confidence: Floats  # (S,), distinct, rising
+    calibrated: Floats  # (S,)
+
+    def _map(self, logits_MC: Floats) -> Floats:
+        rows_M, winners_M = np.arange(len(logits_MC)), logits_MC.argmax(axis=1)
+        top_M = np.interp(probabilities_of(logits_MC)[rows_M, winners_M], self.confidence, self.calibrated)
+        others_MC = log_softmax(logits_MC, axis=1)
+        others_MC[rows_M, winners_M] = -np.inf
+        others_MC -= logsumexp(others_MC, axis=1, keepdims=True)
+        second_M = np.exp(others_MC.max(axis=1))  # its share of what is not the winner's
+        top_M = np.maximum(top_M, second_M / (1 + second_M))
+        log_MC = others_MC + np.log1p(-top_M)[:, None]
+        log_MC[rows_M, winners_M] = np.log(top_M)
+        return keeping_argmax(log_MC, logits_MC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spline(PostHoc):
+    num_knots: int = 6
+
+    becomes: ClassVar[type[Fitted]] = FittedSpline
+
+    def __post_init__(self) -> None:
+        if self.num_knots < 3:
+            raise ValueError(f"num_knots is {self.num_knots}; it must be 3 or more")
+
+    @property
+    def keeps_argmax(self) -> bool:
+        """Always: see the docstring of the file."""
+        return True
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedSpline:
+        winners_N = logits_NC.argmax(axis=1)
+        confidence_N = probabilities_of(logits_NC)[np.arange(len(labels_N)), winners_N]
+        distinct, which_N, counts = np.unique(confidence_N, return_inverse=True, return_counts=True)
+        correct = np.bincount(which_N, weights=winners_N == labels_N)
+        fractions = np.cumsum(counts) / len(labels_N)
+        gaps = np.cumsum(correct - counts * distinct) / len(labels_N)
+        slopes = slopes_of_natural_spline(
+            np.concatenate([[0.0], fractions]), np.concatenate([[0.0], gaps]), num_knots=self.num_knots
+        )[1:]
+        least = smallest_probability(*logits_NC.shape)
+        return FittedSpline(
+            num_classes=np.array(logits_NC.shape[1]),
+            confidence=distinct,
+            calibrated=np.clip(distinct + slopes, least, 1 - least),
+        )
+
+
+def slopes_of_natural_spline(t: Floats, h: Floats, *, num_knots: int) -> Floats:
+    """Derivative at t of the natural cubic spline, knots equally spaced over [0, 1], of least squared error to h at t."""
+    knots = np.linspace(0, 1, num_knots)
+    cardinal = CubicSpline(knots, np.eye(num_knots), bc_type="natural")
+    at_knots = np.linalg.lstsq(cardinal(t), h, rcond=None)[0]
+    return np.asarray(cardinal(t, 1) @ at_knots)

@@ -1,0 +1,57 @@
+"""Divides all logits by one number, the temperature of least negative log-likelihood.
+
+Reference: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv:1706.04599)
+
+The root search is exact and cannot diverge (`workloads/calibrate/temperature_fit.py`, where the bounds of T are
+stated). Where the NLL has no minimum T is a bound, `temperature_at_bound` is -1 (all labels have the largest logit) or
+1 (the logits say nothing of the labels), and a warning is logged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from workloads.calibrate.temperature_fit import TemperatureFit, fit_temperature
+
+__all__ = ["Temperature"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedTemperature(Fitted):
+    temperature: Floats  # ()
+    at_bound: NDArray[np.int64]  # (): -1, 0 or 1
+
+    @classmethod
+    def of(cls, fit: TemperatureFit, num_classes: int) -> "FittedTemperature":
+        """With the result of a search."""
+        return cls(
+            num_classes=np.array(num_classes),
+            temperature=np.array(fit.temperature),
+            at_bound=np.array(fit.at_bound),
+        )
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """The temperature, and whether it is a bound."""
+        return {"temperature": float(self.temperature), "temperature_at_bound": float(self.at_bound)}
+
+    def _map(self, logits_MC: Floats) -> Floats:
+        return keeping_argmax(log_softmax(logits_MC / self.temperature, axis=1), logits_MC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(PostHoc):
+    becomes: ClassVar[type[Fitted]] = FittedTemperature
+
+    @property
+    def keeps_argmax(self) -> bool:
+        """Always: a positive factor keeps every order."""
+        return True
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedTemperature:
+        return FittedTemperature.of(fit_temperature(logits_NC, labels_N), logits_NC.shape[1])

@@ -1,0 +1,134 @@
+"""The temperature of least negative log-likelihood, by a bracketed root search that cannot diverge.
+
+With b = 1 / T the mean NLL, of logsumexp(b z) - b z_y, is convex in b; its slope is mean(E_b[z] - z_y), where E_b is
+the mean under softmax(b z), and never falls; its curvature is the mean variance. The root of the slope is sought over
+log b, by Newton's method where a step stays in the bracket and by halving the bracket where it does not.
+
+The bracket is stated in the logits' own scale, so that logits times s have s times the temperature: with g the mean gap
+between a row's largest logit and its others (the largest itself counted, as 0), T lies in [g / LIMIT, g * LIMIT].
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from workloads.calibrate.calibrator import Floats, Labels
+
+LIMIT = 1e4  # at g / LIMIT predictions are one-hot, at g * LIMIT uniform, to four digits
+BLOCK = 65_536  # elements that are looked at together; they stay in a core's cache
+CLOSE = 1e-9  # in log b: Newton's next step would be of the order of its square
+MAX_NEWTON, MAX_STEPS = 30, 100  # steps after which the bracket is only halved, 70 times: to the last digit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some rows of logits minus each row's largest: `gaps: (C, R)`, none above 0; `at_label: (R,)`."""
+
+    gaps: Floats
+    at_label: Floats
+
+
+Blocks = Callable[[], Iterable[Block]]  # the same rows again at every call
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemperatureFit:
+    """`at_bound` is -1 at the lowest temperature allowed, 1 at the highest, 0 between, where the slope is zero."""
+
+    temperature: float
+    at_bound: int
+
+
+def blocks_of(logits_NC: Floats, labels_N: Labels) -> Iterator[Block]:
+    """Rows of logits, with classes first so that sums over classes run over contiguous rows."""
+    size = max(1, BLOCK // logits_NC.shape[1])
+    for start in range(0, len(labels_N), size):
+        yield block_of(
+            np.ascontiguousarray(logits_NC[start : start + size].T), labels_N[start : start + size]
+        )
+
+
+def block_of(logits_CR: Floats, labels_R: Labels) -> Block:
+    """One block of logits `(C, R)` and labels `(R,)`."""
+    gaps_CR = logits_CR - logits_CR.max(axis=0)
+    return Block(gaps=gaps_CR, at_label=gaps_CR[labels_R, np.arange(len(labels_R))])
+
+
+def fit_temperature(logits_NC: Floats, labels_N: Labels) -> TemperatureFit:
+    """Of logits `(N, C)` and labels `(N,)`, checked before."""
+    blocks = list(blocks_of(logits_NC, labels_N))
+    return fit_temperature_of(lambda: blocks)
+
+
+def fit_temperature_of(blocks: Blocks) -> TemperatureFit:
+    """Of rows that come in blocks.
+
+    Where every label has the largest logit the NLL falls as T falls to 0, and where the logits say no more of the labels than
+    equal ones would it falls as T grows: then the bound is the answer, and a warning says so. Logits that are equal within
+    every row have the same NLL at every T, and T is 1.
+    """
+    num_rows, num_gaps, sum_of_gaps, sum_at_label = 0, 0, 0.0, 0.0
+    for block in blocks():
+        num_rows += block.gaps.shape[1]
+        num_gaps += block.gaps.size
+        sum_of_gaps += float(block.gaps.sum())
+        sum_at_label += float(block.at_label.sum())
+    scale, mean_at_label = -sum_of_gaps / num_gaps, sum_at_label / num_rows
+    if scale == 0:
+        return TemperatureFit(temperature=1.0, at_bound=0)
+    if mean_at_label == 0:
+        log.warning("every label has the largest logit: the NLL has no minimum, T is its lower bound")
+        return TemperatureFit(temperature=scale / LIMIT, at_bound=-1)
+    if -scale >= mean_at_label:
+        log.warning("logits say nothing of the labels: the NLL is least for equal ones, T is its upper bound")
+        return TemperatureFit(temperature=scale * LIMIT, at_bound=1)
+    log_inverse, at_bound = _root(lambda u: _slope_and_curvature(blocks, float(np.exp(u)) / scale))
+    if at_bound:
+        log.warning(
+            "the NLL is least beyond the bounds of T, which is its %s bound",
+            "lower" if at_bound < 0 else "upper",
+        )
+    return TemperatureFit(temperature=float(scale / np.exp(log_inverse)), at_bound=at_bound)
+
+
+def _root(slope_and_curvature: Callable[[float], tuple[float, float]]) -> tuple[float, int]:
+    """Where a slope that never falls is zero, over u in [-log LIMIT, log LIMIT]; the bound and its side in T if nowhere there."""
+    end = float(np.log(LIMIT))
+    low, high, u = -np.inf, np.inf, 0.0
+    for step in range(MAX_STEPS):
+        slope, curvature = slope_and_curvature(u)
+        if slope == 0:
+            return u, 0
+        if slope < 0 and u == end:
+            return u, -1
+        if slope > 0 and u == -end:
+            return u, 1
+        low, high = (u, high) if slope < 0 else (low, u)
+        newton = u - slope / curvature if curvature > 0 else np.nan
+        if abs(newton - u) < CLOSE:
+            return min(max(newton, -end), end), 0
+        if step < MAX_NEWTON and low < min(max(newton, -end), end) < high:
+            u = min(max(newton, -end), end)
+        else:
+            u = (max(low, -end) + min(high, end)) / 2
+    return u, 0
+
+
+def _slope_and_curvature(blocks: Blocks, inverse: float) -> tuple[float, float]:
+    """Of the mean NLL by inverse temperature, and of that slope by its logarithm."""
+    slope, curvature, num_rows = 0.0, 0.0, 0
+    for block in blocks():
+        weights_CR = np.exp(inverse * block.gaps)
+        total_R = weights_CR.sum(axis=0)
+        weights_CR *= block.gaps
+        mean_R = weights_CR.sum(axis=0) / total_R
+        weights_CR *= block.gaps
+        square_R = weights_CR.sum(axis=0) / total_R
+        slope += float((mean_R - block.at_label).sum())
+        curvature += float((square_R - mean_R * mean_R).sum())
+        num_rows += len(total_R)
+    return slope / num_rows, inverse * curvature / num_rows
