@@ -1,0 +1,230 @@
+"""The mutable middle of a job on nodes: a network, its optimizer, and what a checkpoint holds of them."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from workloads.checkpoint import Checkpoint
+from workloads.nodes.flat import FlatNetwork
+from workloads.nodes.graph import Graph, GraphTensors
+from workloads.nodes.jackknife import Intervals, Jackknife
+from workloads.nodes.node_method import NodeMethod, TuningQuestion
+from workloads.nodes.node_network import NodeModel
+from workloads.nodes.node_objective import NodeObjective
+from workloads.probe import drawing_apart
+from workloads.seeding import global_stream, stream_seed
+from workloads.workload import Metric, NonFiniteError
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a job's tables say of a step. lr: of Adam; l2: penalty l2 / 2 times the squared length of all parameters."""
+
+    objective: NodeObjective
+    method: NodeMethod
+    jackknife: Jackknife
+    lr: float
+    l2: float
+    num_steps: int  # of training; those of tuning come after
+    seed: int
+
+
+@dataclass(kw_only=True)
+class Fitting:
+    """Steps are counted through: those of training first, then those of tuning on validation nodes."""
+
+    parts: Parts
+    flat: FlatNetwork
+    labels: Tensor  # (N,) of all nodes, 1 = minority
+    train: Tensor  # node ids
+    val: Tensor
+    optimizer: torch.optim.Optimizer
+    shifts: Tensor | None = None  # (n, P): see `Jackknife.shifts`; once training has ended
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    error_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    summed: int = 0  # steps in the two sums
+    train_s: float = 0.0
+    history: list[Metric] = field(default_factory=list)
+
+    @classmethod
+    def start(
+        cls,
+        parts: Parts,
+        *,
+        model: NodeModel,
+        graph: Graph,
+        labels: Tensor,
+        nodes: Mapping[str, Tensor],
+        dtype: torch.dtype,
+    ) -> "Fitting":
+        """A network at its initialisation, on the device of `labels`."""
+        device = labels.device
+        with global_stream(parts.seed, "init"):
+            network = model.build(num_features=graph.num_features, num_classes=2)
+        network = network.to(device=device, dtype=dtype)
+        return cls(
+            parts=parts,
+            flat=FlatNetwork(network=network, graph=GraphTensors.of(graph, device=device, dtype=dtype)),
+            labels=labels,
+            train=nodes["train"],
+            val=nodes["val"],
+            optimizer=_adam(network, parts.lr),
+            loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+            error_sum=torch.zeros((), dtype=torch.float64, device=device),
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        return self.flat.network
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether the steps of training are done."""
+        return self.step >= self.parts.num_steps
+
+    @property
+    def num_steps(self) -> int:
+        """Of training and tuning."""
+        return self.parts.num_steps + self.parts.method.num_steps
+
+    def end_training(self, *, between: Callable[[], None]) -> None:
+        """Finds the shifts of leaving nodes out, and begins the optimizer anew. Where `between` raises, nothing has changed."""
+        started = time.monotonic()
+
+        def logits(vector: Tensor) -> Tensor:
+            return self.flat.logits(vector)[self.train]
+
+        def parts(logits: Tensor) -> Tensor:
+            return self.parts.objective.contributions(logits, self.labels[self.train])
+
+        self.network.eval()
+        with torch.no_grad():
+            at = self.flat.vector()
+        self.shifts = self.parts.jackknife.shifts(logits, parts, at, l2=self.parts.l2, between=between)
+        self.optimizer = _adam(self.network, self.parts.lr)
+        self._count(started)
+
+    def take_step(self) -> None:
+        """One update of all parameters."""
+        started = time.monotonic()
+        self.optimizer.zero_grad()
+        loss, error = self._tuning_loss() if self.is_tuning else (self._objective(self.train), None)
+        penalty = sum(((p**2).sum() for p in self.network.parameters()), start=torch.zeros_like(loss))
+        (loss + self.parts.l2 / 2 * penalty).backward()
+        self.optimizer.step()
+        self.loss_sum += loss.detach()
+        if error is not None:
+            self.error_sum += error.detach()
+        self.step, self.summed = self.step + 1, self.summed + 1
+        self._count(started)
+
+    def _objective(self, nodes: Tensor) -> Tensor:
+        """Of some nodes, of the network in training mode; dropout draws from the stream of this step."""
+        self.network.train()
+        with drawing_apart(nodes.device, stream_seed(self.parts.seed, "dropout", self.step)):
+            logits = self.network(self.flat.graph)
+        return self.parts.objective.contributions(logits[nodes], self.labels[nodes]).sum()
+
+    def _tuning_loss(self) -> tuple[Tensor, Tensor]:
+        loss = self._objective(self.val)
+        self.network.eval()
+        return self.parts.method.tuning_loss(
+            TuningQuestion(
+                loss=loss,
+                logits=self.network(self.flat.graph)[self.val],
+                intervals=lambda: self.intervals(self.val),
+            )
+        )
+
+    def logits(self) -> Tensor:
+        """(N, 2) of all nodes, at rest."""
+        self.network.eval()
+        with torch.no_grad():
+            return self.network(self.flat.graph)  # type: ignore[no-any-return]
+
+    def intervals(self, nodes: Tensor) -> Intervals:
+        """Of some nodes (M,) by the parameters as they stand; differentiable. The network must be at rest."""
+        both = torch.cat([self.train, nodes])
+        without, num = self.logits_without(both).softmax(dim=2)[..., 1], len(self.train)
+        return self.parts.jackknife.intervals(
+            without[:, num:], own=without[:, :num].diagonal(), labels=self.labels[self.train]
+        )
+
+    def logits_without(self, nodes: Tensor) -> Tensor:
+        """(n, M, 2) of some nodes without each training node: at the parameters as they stand, moved by the shifts that were
+        found when training ended. The network must be at rest.
+        """
+        assert self.shifts is not None
+        return self.flat.logits_of_each(self.flat.vector() + self.shifts, nodes)
+
+    def take_means(self) -> dict[str, float]:
+        """Mean loss, and of tuning steps EICE, since this was asked last. Raises `NonFiniteError`."""
+        found = {}
+        if self.summed:
+            found["loss"] = float(self.loss_sum) / self.summed
+            if self.step > self.parts.num_steps:
+                found["eice"] = float(self.error_sum) / min(self.summed, self.step - self.parts.num_steps)
+        for name, value in found.items():
+            if not torch.isfinite(torch.tensor(value)):
+                raise NonFiniteError(f"train/{name} is {value} in the steps before step {self.step}")
+        self.loss_sum.zero_()
+        self.error_sum.zero_()
+        self.summed = 0
+        return found
+
+    def _count(self, started: float) -> None:
+        if self.labels.device.type == "cuda":
+            torch.cuda.synchronize(self.labels.device)
+        self.train_s += time.monotonic() - started
+
+    def checkpoint(self, *, data: str) -> Checkpoint:
+        """All that a bit-equal continuation needs; `data` is the fingerprint of the graph."""
+        shifts = {} if self.shifts is None else {"shifts": self.shifts}
+        return Checkpoint(
+            step=self.step,
+            tensors={f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+            | shifts,
+            state={
+                "optimizer": self.optimizer.state_dict(),
+                "sums": torch.stack([self.loss_sum, self.error_sum]).cpu(),
+            },
+            meta={
+                "data": data,
+                "num_steps": self.num_steps,
+                "summed": self.summed,
+                "train_s": self.train_s,
+                "metrics": [asdict(metric) for metric in self.history],
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint, *, data: str) -> None:
+        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to other data or another budget."""
+        meta = checkpoint.meta
+        if meta["data"] != data:
+            raise ValueError(
+                f"the checkpoint was made on data {meta['data']}, this run has {data}; give another --out"
+            )
+        if meta["num_steps"] != self.num_steps:
+            raise ValueError(
+                f"the checkpoint is of a run of {meta['num_steps']} steps, this run has {self.num_steps}"
+            )
+        tensors = {name: tensor.to(self.labels.device) for name, tensor in checkpoint.tensors.items()}
+        self.shifts = tensors.pop("shifts", None)
+        self.network.load_state_dict(
+            {name.removeprefix("network/"): tensor for name, tensor in tensors.items()}
+        )
+        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
+        self.loss_sum, self.error_sum = checkpoint.state["sums"].to(self.labels.device).unbind()
+        self.loss_sum, self.error_sum = self.loss_sum.clone(), self.error_sum.clone()
+        self.step, self.summed, self.train_s = checkpoint.step, meta["summed"], meta["train_s"]
+        self.history = [Metric(**row) for row in meta["metrics"]]
+
+
+def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=lr, fused=True)

@@ -1,0 +1,56 @@
+"""A network over nodes as a function of one vector of parameters: what derivatives of higher order are taken of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workloads.nodes.graph import GraphTensors
+
+BATCH = 64  # vectors at once: bounds memory, changes rounding only
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatNetwork:
+    """A network in evaluation mode and its graph. A vector (P,) holds all parameters in the network's own order."""
+
+    network: nn.Module
+    graph: GraphTensors
+
+    def vector(self) -> Tensor:
+        """(P,), the parameters as they stand, in a graph of gradients with them."""
+        return torch.cat([parameter.reshape(-1) for parameter in self.network.parameters()])
+
+    def logits(self, vector: Tensor) -> Tensor:
+        """(N, C) of all nodes, at these parameters."""
+        named = dict(self.network.named_parameters())
+        parts = vector.split([parameter.numel() for parameter in named.values()])
+        shaped = {name: part.view_as(own) for (name, own), part in zip(named.items(), parts, strict=True)}
+        found: Tensor = torch.func.functional_call(self.network, shaped, (self.graph,))
+        return found
+
+    def logits_of_each(self, vectors: Tensor, nodes: Tensor) -> Tensor:
+        """(K, M, C) of M nodes, at each of `vectors: (K, P)`."""
+        found: Tensor = torch.func.vmap(lambda vector: self.logits(vector)[nodes], chunk_size=BATCH)(vectors)
+        return found
+
+
+def hessian_products(loss: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Tensor:
+    """(K, P), the Hessian of a scalar function at `at: (P,)` times each of `directions: (K, P)`; no matrix is built."""
+    gradient = torch.func.grad(loss)
+
+    def product(direction: Tensor) -> Tensor:
+        found: Tensor = torch.func.jvp(gradient, (at,), (direction,))[1]
+        return found
+
+    products: Tensor = torch.func.vmap(product, chunk_size=BATCH)(directions)
+    return products
+
+
+def gradients_of_each(parts: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """(n, P), the gradient at `at: (P,)` of each of the n numbers that `parts` returns."""
+    values, backward = torch.func.vjp(parts, at)[:2]
+    picks = torch.eye(len(values), dtype=values.dtype, device=values.device)
+    (found,) = torch.func.vmap(backward, chunk_size=BATCH)(picks)
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,51 @@
+"""CALIRARE's fine-tuning as released, where the calibration term is a constant: only (1 - weight) * objective has a gradient.
+
+The term is computed outside of the graph of gradients, of intervals that are not cut to [0, 1] and are always about class 1. What
+is left is fine-tuning on validation nodes; kept for comparison.
+
+Reference: CALIRARE, Wu et al., Towards individual calibration for rare categories (KDD 2023, arXiv 2307.09858), released code
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workloads.calibrate.metrics import Floats, Labels
+from workloads.nodes.eice import individual_errors_as_released
+from workloads.nodes.node_method import Readout, TuningQuestion, as_they_are
+
+__all__ = ["CalirareReleased"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalirareReleased:
+    weight: float = 0.1
+    steps: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < 1:
+            raise ValueError(f"weight is {self.weight}; it must lie in [0, 1)")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; it must be at least 1")
+
+    @property
+    def uses_val(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def num_steps(self) -> int:
+        """As the table says."""
+        return self.steps
+
+    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor]:
+        """See `workloads.nodes.node_method.NodeMethod`."""
+        with torch.no_grad():
+            probabilities = question.logits.softmax(dim=1)[:, 1]
+            error = individual_errors_as_released(probabilities, question.intervals()).mean()
+        return (1 - self.weight) * question.loss + self.weight * error, error
+
+    def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
+        """Softmax."""
+        return Readout(log_probabilities=as_they_are)

@@ -1,0 +1,32 @@
+"""A post-hoc calibrator fitted on validation nodes; by default one temperature for all nodes.
+
+Reference: Guo et al., On calibration of modern neural networks (ICML 2017)
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from workloads.calibrate.calibrator import Calibrator
+from workloads.calibrate.methods.temperature import Temperature
+from workloads.calibrate.metrics import Floats, Labels
+from workloads.nodes.node_method import Readout, Untuned
+from workloads.plugins import Plugin
+
+__all__ = ["Recalibrated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recalibrated(Untuned):
+    calibrator: Annotated[Calibrator, Plugin("calibrate.methods")] = Temperature()
+
+    @property
+    def uses_val(self) -> bool:
+        """Yes."""
+        return True
+
+    def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
+        """That of the fitted calibrator."""
+        fitted = self.calibrator.fit(logits, labels, seed=seed)
+        return Readout(
+            log_probabilities=fitted.log_probabilities, numbers=fitted.numbers, tensors=fitted.tensors
+        )

@@ -1,0 +1,66 @@
+"""A post-hoc calibrator for each predicted class, fitted on the validation nodes that are predicted so.
+
+Where those of a class are too few or all of one label, the calibrator of all nodes serves it; `train/groups_fitted` counts the
+classes with one of their own.
+
+Reference: Guo et al., On calibration of modern neural networks (ICML 2017), in each group by itself
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
+from workloads.calibrate.methods.temperature import Temperature
+from workloads.calibrate.metrics import Floats, Labels
+from workloads.nodes.node_method import Readout, Untuned
+from workloads.plugins import Plugin
+
+__all__ = ["RecalibratedByGroup"]
+
+GROUPS = ("majority", "minority")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecalibratedByGroup(Untuned):
+    calibrator: Annotated[Calibrator, Plugin("calibrate.methods")] = Temperature()
+    fewest: int = 20  # nodes of a group that a calibrator is fitted to
+
+    def __post_init__(self) -> None:
+        if self.fewest < 2:
+            raise ValueError(f"fewest is {self.fewest}; it must be at least 2")
+
+    @property
+    def uses_val(self) -> bool:
+        """Yes."""
+        return True
+
+    def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
+        """Each node by the calibrator of the class it is predicted."""
+        predicted = logits.argmax(axis=1)
+        shared = self.calibrator.fit(logits, labels, seed=seed)
+        fitted: dict[int, FittedCalibrator] = {}
+        for group in range(len(GROUPS)):
+            rows = predicted == group
+            if rows.sum() >= self.fewest and len(np.unique(labels[rows])) > 1:
+                fitted[group] = self.calibrator.fit(logits[rows], labels[rows], seed=seed)
+
+        def log_probabilities(given: Floats) -> Floats:
+            found = shared.log_probabilities(given)
+            for group, calibrator in fitted.items():
+                rows = given.argmax(axis=1) == group
+                if rows.any():
+                    found[rows] = calibrator.log_probabilities(given[rows])
+            return found
+
+        named = {"all": shared} | {GROUPS[group]: calibrator for group, calibrator in fitted.items()}
+        own = {name: calibrator for name, calibrator in named.items() if name != "all"}
+        return Readout(
+            log_probabilities=log_probabilities,
+            numbers={"groups_fitted": float(len(fitted))}
+            | {f"{key}_{name}": value for name, c in own.items() for key, value in c.numbers.items()},
+            tensors={
+                f"{name}/{key}": tensor for name, c in named.items() for key, tensor in c.tensors.items()
+            },
+        )

@@ -1,0 +1,27 @@
+"""Graph convolutions: every layer averages over neighbours, weighted by the symmetrically normalised adjacency.
+
+Reference: Kipf and Welling, Semi-supervised classification with graph convolutional networks (ICLR 2017)
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from workloads.nodes.node_network import NodeNetwork, check_sizes
+
+__all__ = ["GCN"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GCN:
+    width: int = 16  # of hidden layers
+    depth: int = 2  # layers; 1 is logistic regression on averaged features
+    dropout: float = 0.5  # of hidden values, while training
+
+    def __post_init__(self) -> None:
+        check_sizes(self.width, self.depth, self.dropout)
+
+    def build(self, *, num_features: int, num_classes: int) -> nn.Module:
+        """See `workloads.nodes.node_network.NodeModel`."""
+        widths = [num_features, *[self.width] * (self.depth - 1), num_classes]
+        return NodeNetwork(widths, dropout=self.dropout, mix=lambda graph, values: graph.neighbours @ values)

@@ -1,0 +1,54 @@
+"""Networks over nodes: the protocol of their plug-ins, and the layers that all of them are made of."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workloads.nodes.graph import GraphTensors
+
+Mix = Callable[[GraphTensors, Tensor], Tensor]
+"""What a layer does with the other nodes' values `(N, K)`: a graph convolution averages neighbours."""
+
+
+class NodeModel(Protocol):
+    """A frozen dataclass in `workloads/nodes/models`."""
+
+    def build(self, *, num_features: int, num_classes: int) -> nn.Module:
+        """A fresh network from `GraphTensors` to logits (N, num_classes) of all nodes.
+
+        It is initialised from torch's global generator, which the caller seeds.
+        """
+        ...
+
+
+class NodeNetwork(nn.Module):
+    """Affine layers with ReLU and dropout between them; each is mixed over nodes before its bias is added."""
+
+    def __init__(self, widths: list[int], *, dropout: float, mix: Mix) -> None:
+        super().__init__()
+        self.mix, self.dropout = mix, dropout
+        self.weights = nn.ParameterList(torch.empty(pair) for pair in pairwise(widths))
+        self.biases = nn.ParameterList(torch.zeros(width) for width in widths[1:])
+        for weight in self.weights:
+            nn.init.xavier_uniform_(weight)
+
+    def forward(self, graph: GraphTensors) -> Tensor:
+        """Logits (N, C)."""
+        hidden: Tensor = self.mix(graph, graph.features @ self.weights[0]) + self.biases[0]
+        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
+            hidden = functional.dropout(hidden.relu(), self.dropout, self.training)
+            hidden = self.mix(graph, hidden @ weight) + bias
+        return hidden
+
+
+def check_sizes(width: int, depth: int, dropout: float) -> None:
+    """Raises `ValueError` for sizes that no network has."""
+    for name, value in (("width", width), ("depth", depth)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")

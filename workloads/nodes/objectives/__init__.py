@@ -1,0 +1,1 @@
+"""What is minimised over labelled nodes, one loss per file."""

@@ -1,0 +1,27 @@
+"""The weighted cross-entropy of probabilities taken for logits, as CALIRARE's released code has it; kept for comparison.
+
+Its network applies softmax and its loss does so again: no loss falls below log(1 + e^-1) = 0.313, however sure the network is.
+
+Reference: CALIRARE (arXiv 2307.09858), released code
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from workloads.nodes.node_objective import check_ratio, weighted_entropies
+
+__all__ = ["DoubleSoftmax"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubleSoftmax:
+    ratio: float = 5.4  # weight of a minority node / weight of another
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+    def contributions(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See `workloads.nodes.node_objective.NodeObjective`."""
+        return weighted_entropies(functional.softmax(logits, dim=1), labels, ratio=self.ratio)

@@ -1,0 +1,1 @@
+"""Which nodes are trained on, held out and tested, one rule per file."""

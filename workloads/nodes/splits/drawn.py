@@ -1,0 +1,56 @@
+"""So many training nodes of every class, more of the rare one, and the rest by chance; the job's seed decides.
+
+Nodes of val, calib and test are drawn without regard to their class, so they hold the classes about as the graph does. Jobs of
+one seed share their split, whatever else differs.
+
+Reference: Shchur et al., Pitfalls of graph neural network evaluation, arXiv 1811.05868: splits drawn anew for every seed
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from workloads.nodes.graph import Graph, Nodes
+from workloads.nodes.splitting import cut, extra_of, shuffled
+
+__all__ = ["Drawn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """20, 500 and 1,000 are the numbers of CALIRARE's code, which adds 10 nodes of every class: that is `per_class: 30`."""
+
+    per_class: int = 20
+    extra_minority: int = 0  # more training nodes of the rare class
+    num_val: int = 500
+    num_calib: int = 500
+    num_test: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("per_class", "num_val", "num_test"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("extra_minority", "num_calib"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+    def split(self, graph: Graph, *, minority: int, seed: int) -> Mapping[str, Nodes]:
+        """See `workloads.nodes.splitting.NodeSplitter`."""
+        counts = np.bincount(graph.labels, minlength=graph.num_classes)
+        if counts.min() < self.per_class:
+            smallest = int(counts.argmin())
+            raise ValueError(
+                f"per_class is {self.per_class}; class {graph.classes[smallest]!r} has {counts[smallest]} nodes"
+            )
+        order = shuffled(len(graph), seed=seed)
+        labels = graph.labels[order]
+        first = [order[labels == label][: self.per_class] for label in range(graph.num_classes)]
+        rest = order[~np.isin(order, np.concatenate(first))]
+        extra = extra_of(rest, graph, minority=minority, num=self.extra_minority)
+        train = np.sort(np.concatenate([*first, extra]))
+        rest = rest[~np.isin(rest, extra)]
+        return {
+            "train": train,
+            **cut(rest, {"val": self.num_val, "test": self.num_test, "calib": self.num_calib}),
+        }

@@ -1,0 +1,48 @@
+"""The splits that the graph's file names, such as Planetoid's public one; the job's seed decides only what is added.
+
+The file holds them as `train_mask`, `val_mask` and `test_mask`. Calib is drawn from the nodes that are in none of them.
+
+Reference: Yang, Cohen and Salakhutdinov, Revisiting semi-supervised learning with graph embeddings (ICML 2016)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from workloads.nodes.graph import Graph, Nodes
+from workloads.nodes.splitting import cut, extra_of, shuffled
+
+__all__ = ["Published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    extra_minority: int = 0  # more training nodes of the rare class, from those in no split
+    num_calib: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("extra_minority", "num_calib"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+    def split(self, graph: Graph, *, minority: int, seed: int) -> Mapping[str, Nodes]:
+        """See `workloads.nodes.splitting.NodeSplitter`."""
+        named = graph.published
+        for name in ("train", "val", "test"):
+            if len(named.get(name, ())) == 0:
+                raise ValueError(
+                    f"the file of {graph.name} has no {name}_mask, or an empty one; take the split `drawn`"
+                )
+        held = np.concatenate([named["train"], named["val"], named["test"]])
+        if len(np.unique(held)) < len(held):
+            raise ValueError(f"train_mask, val_mask and test_mask of {graph.name} share nodes; they must not")
+        order = shuffled(len(graph), seed=seed)
+        rest = order[~np.isin(order, held)]
+        extra = extra_of(rest, graph, minority=minority, num=self.extra_minority)
+        rest = rest[~np.isin(rest, extra)]
+        return {
+            **named,
+            "train": np.sort(np.concatenate([named["train"], extra])),
+            **cut(rest, {"calib": self.num_calib}),
+        }

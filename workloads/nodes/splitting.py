@@ -1,0 +1,47 @@
+"""What decides which nodes are trained on, held out and tested: the protocol, and draws that its members share."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from workloads.nodes.graph import Graph, Nodes
+from workloads.seeding import stream_seed
+
+SPLITS = ("train", "val", "calib", "test")
+
+
+class NodeSplitter(Protocol):
+    """A frozen dataclass in `workloads/nodes/splits`."""
+
+    def split(self, graph: Graph, *, minority: int, seed: int) -> Mapping[str, Nodes]:
+        """Disjoint node ids of each of `SPLITS`, sorted. Raises `ValueError`, naming a field, where nodes do not suffice."""
+        ...
+
+
+def shuffled(num: int, *, seed: int) -> Nodes:
+    """All nodes in an order that is a function of the job's seed: cuts are taken from its start."""
+    order: Nodes = np.random.default_rng(stream_seed(seed, "nodes/split")).permutation(num)
+    return order
+
+
+def cut(rest: Nodes, sizes: Mapping[str, int]) -> dict[str, Nodes]:
+    """One run of `rest` for each size, in order. Raises `ValueError` where there are too few."""
+    wanted = sum(sizes.values())
+    if wanted > len(rest):
+        named = " + ".join(f"num_{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"{named} are {wanted} nodes; {len(rest)} are left beside those for training")
+    ends = np.cumsum(list(sizes.values()))
+    parts = np.split(rest[:wanted], ends[:-1])
+    return {name: np.sort(part) for name, part in zip(sizes, parts, strict=True)}
+
+
+def extra_of(nodes: Nodes, graph: Graph, *, minority: int, num: int) -> Nodes:
+    """The first `num` nodes of the minority class among `nodes`. Raises `ValueError` where there are fewer."""
+    found = nodes[graph.labels[nodes] == minority]
+    if num > len(found):
+        raise ValueError(
+            f"extra_minority is {num}; {len(found)} nodes of that class are not in train already"
+        )
+    chosen: Nodes = found[:num]
+    return chosen
