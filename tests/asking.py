@@ -41,7 +41,7 @@ def question(
     network: Network, images: Tensor, labels: Tensor, *, memory: Tensors | None = None, seed: int = 0
 ) -> Question:
     """Of images whose pixels are not normalised: black is 0 and white is 1."""
-    black = torch.zeros(1, images.shape[1], 1, 1, dtype=images.dtype)
+    black = torch.zeros(1, images.shape[1], 1, 1, dtype=images.dtype, device=images.device)
     return Question(
         network=network,
         images=images,

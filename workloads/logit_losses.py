@@ -45,7 +45,7 @@ def at_labels(log_p: Tensor, labels: Tensor) -> Tensor:
 
 
 def complement(log_p: Tensor) -> Tensor:
-    """1 - p without loss near p = 1, to be raised to a power; (B,), at least `SMALLEST`."""
+    """1 - p, to be raised to a power; (B,), at least `SMALLEST`."""
     return (-log_p.expm1()).clamp(min=SMALLEST)
 
 

@@ -277,6 +277,49 @@ def test_neutral_settings_train_as_cross_entropy_does_bit_for_bit(name: str, tmp
         assert neutral.train_flops == plain.train_flops
 
 
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_neutral_settings_have_the_loss_and_gradient_of_cross_entropy_bit_for_bit_in_float64(
+    name: str,
+) -> None:
+    images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    labels = torch.arange(32) % digits().num_classes
+
+    def asked(objective: Objective) -> tuple[Tensor, Tensor]:
+        draws = torch.Generator().manual_seed(1)
+        weight = torch.randn(
+            digits().num_classes, 64, generator=draws, dtype=torch.float64, requires_grad=True
+        )
+        given = question(lambda x: x.flatten(1) @ weight.T, images, labels, memory=dict(objective.start()))
+        value, _ = objective.loss(given)
+        value.backward()
+        assert weight.grad is not None
+        return value.detach(), weight.grad
+
+    value, gradient = asked(objective_of("cross_entropy"))
+    for fields in NEUTRAL[name]:
+        found, its_gradient = asked(objective_of(name, **fields))
+        assert torch.equal(found, value)
+        assert torch.equal(its_gradient, gradient)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_loss_waits_for_no_number_of_the_batch(name: str) -> None:
+    """Tensors without numbers: whoever reads one, or makes a shape of one, raises."""
+    objective = objective_of(name)
+    num_outputs = digits().num_classes + objective.num_extra
+    weight = torch.empty(num_outputs, 64, device="meta", requires_grad=True)
+    images, labels = (
+        torch.empty(32, 1, 8, 8, device="meta"),
+        torch.empty(32, dtype=torch.int64, device="meta"),
+    )
+    for memory in memories(objective, num_epochs=2):
+        there = {name: tensor.to("meta") for name, tensor in memory.items()}
+        asked = question(lambda x: x.flatten(1) @ weight.T, images, labels, memory=there)
+        asked.rows = lambda: labels
+        value, _ = objective.loss(asked)
+        value.backward()
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(name: str, tmp_path: Path) -> None:
     objective = objective_of(name)
