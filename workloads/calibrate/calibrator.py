@@ -154,6 +154,13 @@ def in_one_order(logits_NC: Floats, labels_N: Labels) -> tuple[Floats, Labels]:
     return logits_NC[order], labels_N[order]
 
 
+def ranked(logits_NC: Floats, labels_N: Labels) -> tuple[Floats, Labels]:
+    """Each row's logits from the largest to the smallest, and the place of its label among them, from 0: no class has a name."""
+    order_NC = np.argsort(-logits_NC, axis=1, kind="stable")
+    ranks_N = (order_NC == labels_N[:, None]).argmax(axis=1)
+    return np.take_along_axis(logits_NC, order_NC, axis=1), ranks_N
+
+
 def keeping_argmax(log_probabilities_MC: Floats, logits_MC: Floats) -> Floats:
     """Log-probabilities whose order rounding may have blurred, with the largest where the logits have it, in place.
 

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order, ranked
 from workloads.calibrate.methods.temperature import FittedTemperature
 from workloads.calibrate.temperature_fit import BLOCK, Block, block_of, fit_temperature, fit_temperature_of
 from workloads.seeding import stream_seed
@@ -53,7 +53,7 @@ class MaskedTemperature(PostHoc):
         num_classes = logits_NC.shape[1]
         if self.ratio == 0:
             return FittedTemperature.of(fit_temperature(logits_NC, labels_N), num_classes)
-        ranked_NC, ranks_N = in_one_order(*_ranked(logits_NC, labels_N))
+        ranked_NC, ranks_N = in_one_order(*ranked(logits_NC, labels_N))
         if self.centred:
             ranked_NC = ranked_NC - ranked_NC.mean(axis=1, keepdims=True)
         fit = fit_temperature_of(lambda: self._masked(ranked_NC, ranks_N, seed))
@@ -68,10 +68,3 @@ class MaskedTemperature(PostHoc):
             for _ in range(self.num_masks):
                 kept_CR = generator.random(rows_CR.shape) >= self.ratio
                 yield block_of(rows_CR * kept_CR, labels_N[start : start + size])
-
-
-def _ranked(logits_NC: Floats, labels_N: Labels) -> tuple[Floats, Labels]:
-    """Each row's logits from the largest to the smallest, and the place of its label among them, from 0."""
-    order_NC = np.argsort(-logits_NC, axis=1, kind="stable")
-    ranks_N = (order_NC == labels_N[:, None]).argmax(axis=1)
-    return np.take_along_axis(logits_NC, order_NC, axis=1), ranks_N

@@ -19,7 +19,15 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order, keeping_argmax
+from workloads.calibrate.calibrator import (
+    Fitted,
+    Floats,
+    Labels,
+    PostHoc,
+    in_one_order,
+    keeping_argmax,
+    ranked,
+)
 from workloads.calibrate.temperature_fit import fit_temperature
 from workloads.seeding import stream_seed
 
@@ -76,7 +84,7 @@ class ParameterisedTemperature(PostHoc):
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedParameterisedTemperature:
-        logits_NC, labels_N = in_one_order(logits_NC, labels_N)
+        logits_NC, labels_N = in_one_order(*ranked(logits_NC, labels_N))
         temperature = fit_temperature(logits_NC, labels_N).temperature
         features_NF = top_logits(logits_NC, self.num_top)
         centre_F, scale_F = features_NF.mean(axis=0), features_NF.std(axis=0)

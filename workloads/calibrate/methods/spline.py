@@ -5,7 +5,7 @@ Reference: Gupta et al. 2021, Calibration of Neural Networks using Splines (ICLR
 Calibration rows are sorted by confidence s; with t the fraction of rows up to one and h(t) the sum of (correct - s) up
 to it over N, a natural cubic spline with `num_knots` equally spaced knots is fitted to h by least squares, and s
 becomes s + h'(t). Between calibration rows the result is a straight line in s, beyond them flat. Rows of equal
-confidence share one value. It need not rise with s.
+confidence share their mean gap and their mean slope. It need not rise with s.
 
 The method says what the largest probability becomes; ours leaves the others in their proportions. A confidence is kept
 away from 0 and 1 by 1 / (N + C), and where it would fall below what leaves its class in front it is raised to that: no
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax
 
 from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
 from workloads.calibrate.one_vs_rest import probabilities_of, smallest_probability
@@ -33,9 +33,9 @@ class FittedSpline(Fitted):
     def _map(self, logits_MC: Floats) -> Floats:
         rows_M, winners_M = np.arange(len(logits_MC)), logits_MC.argmax(axis=1)
         top_M = np.interp(probabilities_of(logits_MC)[rows_M, winners_M], self.confidence, self.calibrated)
-        others_MC = log_softmax(logits_MC, axis=1)
+        others_MC = logits_MC.copy()
         others_MC[rows_M, winners_M] = -np.inf
-        others_MC -= logsumexp(others_MC, axis=1, keepdims=True)
+        others_MC = log_softmax(others_MC, axis=1)
         second_M = np.exp(others_MC.max(axis=1))  # its share of what is not the winner's
         top_M = np.maximum(top_M, second_M / (1 + second_M))
         log_MC = others_MC + np.log1p(-top_M)[:, None]
@@ -59,15 +59,17 @@ class Spline(PostHoc):
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedSpline:
+        if len(labels_N) < self.num_knots:
+            raise ValueError(
+                f"there are {len(labels_N)} rows; a spline of {self.num_knots} knots needs as many"
+            )
         winners_N = logits_NC.argmax(axis=1)
         confidence_N = probabilities_of(logits_NC)[np.arange(len(labels_N)), winners_N]
         distinct, which_N, counts = np.unique(confidence_N, return_inverse=True, return_counts=True)
-        correct = np.bincount(which_N, weights=winners_N == labels_N)
-        fractions = np.cumsum(counts) / len(labels_N)
-        gaps = np.cumsum(correct - counts * distinct) / len(labels_N)
-        slopes = slopes_of_natural_spline(
-            np.concatenate([[0.0], fractions]), np.concatenate([[0.0], gaps]), num_knots=self.num_knots
-        )[1:]
+        gaps = np.bincount(which_N, weights=winners_N == labels_N) / counts - distinct
+        heights_N = np.cumsum(np.repeat(gaps, counts)) / len(labels_N)
+        slopes_N = slopes_of_natural_spline(heights_N, num_knots=self.num_knots)
+        slopes = np.bincount(np.repeat(np.arange(len(counts)), counts), weights=slopes_N) / counts
         least = smallest_probability(*logits_NC.shape)
         return FittedSpline(
             num_classes=np.array(logits_NC.shape[1]),
@@ -76,9 +78,12 @@ class Spline(PostHoc):
         )
 
 
-def slopes_of_natural_spline(t: Floats, h: Floats, *, num_knots: int) -> Floats:
-    """Derivative at t of the natural cubic spline, knots equally spaced over [0, 1], of least squared error to h at t."""
-    knots = np.linspace(0, 1, num_knots)
-    cardinal = CubicSpline(knots, np.eye(num_knots), bc_type="natural")
-    at_knots = np.linalg.lstsq(cardinal(t), h, rcond=None)[0]
-    return np.asarray(cardinal(t, 1) @ at_knots)
+def slopes_of_natural_spline(heights_N: Floats, *, num_knots: int) -> Floats:
+    """Derivative at t = 1 / N, 2 / N .. 1 of the natural cubic spline of least squared error to heights there and 0 at t = 0.
+
+    Knots are equally spaced over [0, 1].
+    """
+    t = np.arange(len(heights_N) + 1) / len(heights_N)
+    cardinal = CubicSpline(np.linspace(0, 1, num_knots), np.eye(num_knots), bc_type="natural")
+    at_knots = np.linalg.lstsq(cardinal(t), np.concatenate([[0.0], heights_N]), rcond=None)[0]
+    return np.asarray(cardinal(t[1:], 1) @ at_knots)

@@ -1,0 +1,287 @@
+"""What every post-hoc calibrator must keep, whoever wrote it. Members are found by their files."""
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from workloads.calibrate.calibrator import Calibrator, Floats, Labels
+from workloads.calibrate.metrics import accuracy, expected_calibration_error, negative_log_likelihood, softmax
+from workloads.plugins import describe, find, names
+
+FAMILY = "calibrate.methods"
+OVER_CONFIDENT = 2.5  # what the planted logits are too large by
+CONTAIN_THE_IDENTITY = {"none", "temperature", "vector", "matrix", "dirichlet", "ensemble_temperature"}
+"""Families that hold the network's own probabilities and are fitted by least NLL; `beta` does so for two classes."""
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "isotonic": [{"one_vs_rest": True}],
+    "histogram": [{"equal_mass": False}],
+    "masked_temperature": [{"centred": False}],
+}
+"""Options, beside the defaults, under which a calibrator is another."""
+
+MEMBERS = [(name, fields) for name in names(FAMILY) for fields in [{}, *VARIANTS.get(name, [])]]
+
+every_member = pytest.mark.parametrize(
+    ("name", "fields"), MEMBERS, ids=[" ".join([name, *fields]) for name, fields in MEMBERS]
+)
+
+
+def build(name: str, fields: dict[str, Any] | None = None) -> Calibrator:
+    built: Calibrator = find(FAMILY, name)(**(fields or {}))
+    return built
+
+
+@cache
+def rows(num_rows: int = 600, num_classes: int = 4, seed: int = 0) -> tuple[Floats, Labels]:
+    """Logits too large by one factor: divided by it, their softmax is what the labels were drawn from."""
+    generator = np.random.default_rng(seed)
+    true = 2 * generator.normal(size=(num_rows, num_classes))
+    labels = (true + generator.gumbel(size=true.shape)).argmax(axis=1)
+    logits = true * OVER_CONFIDENT
+    logits.flags.writeable = labels.flags.writeable = False
+    return logits, labels
+
+
+def awkward(num_classes: int) -> Floats:
+    """Rows with ties, with neighbours of float64, saturated, all equal, and far from all that was seen."""
+    base = np.linspace(-1, 1, num_classes)
+    tied, above, first = base.copy(), base.copy(), base.copy()
+    tied[0] = base[-1]
+    above[0], above[-1] = 1.0, np.nextafter(1.0, 2)
+    first[-1], first[0] = 1.0, np.nextafter(1.0, 2)
+    wide = [scale * each for each in (base, tied, above, first) for scale in (1e-8, 1.0, 3.0, 1e3, 1e6)]
+    return np.array([*wide, *(-row for row in wide), np.zeros(num_classes), np.full(num_classes, 7.0)])
+
+
+@every_member
+def test_is_frozen_options_that_become_another_type(name: str, fields: dict[str, Any]) -> None:
+    calibrator = build(name, fields)
+    assert dataclasses.is_dataclass(calibrator)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        calibrator.extra = 1  # type: ignore[attr-defined]
+    fitted = calibrator.fit(*rows(), seed=0)
+    assert not hasattr(calibrator, "log_probabilities")
+    assert not hasattr(fitted, "fit")
+    about = next(text for text in describe(FAMILY) if text.name == name)
+    assert about.summary.endswith(".")
+    assert len(about.summary) <= 110
+    assert about.reference
+
+
+@every_member
+@pytest.mark.parametrize("num_classes", [2, 3, 40])
+def test_every_row_is_a_distribution_whatever_the_logits(
+    name: str, fields: dict[str, Any], num_classes: int
+) -> None:
+    fitted = build(name, fields).fit(*rows(300, num_classes), seed=0)
+    for logits in (*rows(50, num_classes, seed=1)[:1], awkward(num_classes)):
+        log_probabilities = fitted.log_probabilities(logits)
+        assert log_probabilities.shape == logits.shape
+        assert log_probabilities.dtype == np.float64
+        assert np.isfinite(log_probabilities).all()
+        assert np.exp(log_probabilities).sum(axis=1) == pytest.approx(1.0, abs=1e-12)
+    assert all(np.isfinite(value) for value in fitted.numbers.values())
+
+
+@every_member
+@pytest.mark.parametrize("num_classes", [2, 5, 40])
+def test_predictions_stay_to_the_last_row_where_that_is_promised(
+    name: str, fields: dict[str, Any], num_classes: int
+) -> None:
+    calibrator = build(name, fields)
+    if not calibrator.keeps_argmax:
+        pytest.skip("promises nothing")
+    fitted = calibrator.fit(*rows(300, num_classes), seed=0)
+    for logits in (rows(5_000, num_classes, seed=1)[0], awkward(num_classes)):
+        log_probabilities = fitted.log_probabilities(logits)
+        assert np.array_equal(log_probabilities.argmax(axis=1), logits.argmax(axis=1))
+        assert np.array_equal(softmax(log_probabilities).argmax(axis=1), logits.argmax(axis=1))
+
+
+@every_member
+def test_what_promises_nothing_can_change_a_prediction(name: str, fields: dict[str, Any]) -> None:
+    """So the promise is not withheld without reason: logits biased towards one class are put right."""
+    calibrator = build(name, fields)
+    if calibrator.keeps_argmax:
+        pytest.skip("promises that none changes")
+    logits, labels = rows()
+    biased = logits + np.array([6.0, 0.0, 0.0, 0.0])
+    log_probabilities = calibrator.fit(biased, labels, seed=0).log_probabilities(biased)
+    assert accuracy(np.exp(log_probabilities), labels) > accuracy(softmax(biased), labels) + 0.05
+
+
+@every_member
+def test_a_fitted_one_comes_back_from_its_tensors_bit_for_bit(name: str, fields: dict[str, Any]) -> None:
+    calibrator = build(name, fields)
+    fitted = calibrator.fit(*rows(), seed=0)
+    stored = save(dict(fitted.tensors))
+    again = calibrator.restore(load(stored))
+    assert type(again) is type(fitted)
+    assert again.numbers == fitted.numbers
+    logits = rows(700, seed=1)[0]
+    assert np.array_equal(again.log_probabilities(logits), fitted.log_probabilities(logits))
+    with pytest.raises(ValueError, match="tensors are"):
+        calibrator.restore({**fitted.tensors, "foreign": np.zeros(1)})
+    with pytest.raises(ValueError, match="tensors are"):
+        calibrator.restore({})
+
+
+@every_member
+def test_the_order_of_rows_does_not_matter(name: str, fields: dict[str, Any]) -> None:
+    logits, labels = rows()
+    twice, labels_twice = np.concatenate([logits, logits[:100]]), np.concatenate([labels, labels[:100]])
+    order = np.random.default_rng(3).permutation(len(labels_twice))
+    first = build(name, fields).fit(twice, labels_twice, seed=0)
+    second = build(name, fields).fit(twice[order], labels_twice[order], seed=0)
+    for key, tensor in first.tensors.items():
+        np.testing.assert_allclose(second.tensors[key], tensor, rtol=1e-12, atol=1e-12)
+
+
+@every_member
+def test_the_names_of_classes_do_not_matter(name: str, fields: dict[str, Any]) -> None:
+    """Up to what an iteration leaves: 1e-5 in log-probability."""
+    logits, labels = rows()
+    order = np.array([2, 0, 3, 1])
+    calibrator, new = build(name, fields), rows(200, seed=1)[0]
+    plain = calibrator.fit(logits, labels, seed=0).log_probabilities(new)
+    renamed = calibrator.fit(logits[:, order], np.argsort(order)[labels], seed=0).log_probabilities(
+        new[:, order]
+    )
+    np.testing.assert_allclose(renamed, plain[:, order], atol=1e-5)
+
+
+@every_member
+def test_the_seed_decides_and_nothing_else_does(name: str, fields: dict[str, Any]) -> None:
+    before = np.random.get_state()[1].copy()  # type: ignore[index]
+    first, again = (build(name, fields).fit(*rows(), seed=5) for _ in range(2))
+    assert all(np.array_equal(first.tensors[key], again.tensors[key]) for key in first.tensors)
+    assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
+
+
+@every_member
+def test_input_is_only_read_and_its_number_format_does_not_matter(name: str, fields: dict[str, Any]) -> None:
+    logits, labels = rows()  # cannot be written to
+    narrow, calibrator = logits.astype(np.float32), build(name, fields)
+    of_narrow = calibrator.fit(narrow, labels.astype(np.int32), seed=0)
+    of_wide = calibrator.fit(np.asfortranarray(narrow.astype(np.float64)), labels, seed=0)
+    expected = of_wide.log_probabilities(narrow.astype(np.float64))
+    assert np.array_equal(of_narrow.log_probabilities(narrow), expected)
+    assert np.array_equal(of_narrow.log_probabilities(np.asfortranarray(narrow)), expected)
+
+
+@every_member
+def test_planted_over_confidence_is_lowered_on_rows_that_were_not_fitted(
+    name: str, fields: dict[str, Any]
+) -> None:
+    if name == "none":
+        pytest.skip("changes nothing")
+    fitted = build(name, fields).fit(*rows(3_000), seed=0)
+    logits, labels = rows(6_000, seed=1)
+    before = expected_calibration_error(softmax(logits), labels)
+    after = expected_calibration_error(np.exp(fitted.log_probabilities(logits)), labels)
+    assert before > 0.1
+    assert after < before / 3
+    assert negative_log_likelihood(fitted.log_probabilities(logits), labels) < negative_log_likelihood(
+        logits, labels
+    )
+
+
+@every_member
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("num_classes", [2, 6])
+def test_on_its_own_rows_the_nll_is_never_above_the_network_s(
+    name: str, fields: dict[str, Any], num_classes: int, factor: float
+) -> None:
+    if name not in CONTAIN_THE_IDENTITY and not (name == "beta" and num_classes == 2):
+        pytest.skip("does not hold the identity, or is fitted to another loss")
+    for num_rows in (12, 400):
+        logits, labels = rows(num_rows, num_classes)
+        logits = factor * logits / OVER_CONFIDENT
+        fitted = build(name, fields).fit(logits, labels, seed=0)
+        after = negative_log_likelihood(fitted.log_probabilities(logits), labels)
+        assert after <= negative_log_likelihood(logits, labels) + 1e-12
+
+
+@every_member
+@pytest.mark.parametrize("case", ["told apart", "useless", "constant", "without a class", "few rows"])
+def test_degenerate_rows_give_finite_numbers(name: str, fields: dict[str, Any], case: str) -> None:
+    logits, labels = rows()
+    if case == "told apart":
+        labels = logits.argmax(axis=1)
+    elif case == "useless":
+        labels = logits.argmin(axis=1)
+    elif case == "constant":
+        logits = np.full(logits.shape, 3.0)
+    elif case == "without a class":
+        labels = np.minimum(labels, 2)
+    else:
+        logits, labels = logits[:8], labels[:8]
+    fitted = build(name, fields).fit(logits, labels, seed=0)
+    assert all(np.isfinite(tensor).all() for tensor in fitted.tensors.values())
+    for given in (logits, rows(50, seed=1)[0]):
+        log_probabilities = fitted.log_probabilities(given)
+        assert np.isfinite(log_probabilities).all()
+        assert np.exp(log_probabilities).sum(axis=1) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.slow
+@every_member
+def test_a_thousand_classes_work(name: str, fields: dict[str, Any]) -> None:
+    logits, labels = rows(60, 1_000)
+    log_probabilities = build(name, fields).fit(logits, labels, seed=0).log_probabilities(logits)
+    assert np.isfinite(log_probabilities).all()
+    assert np.exp(log_probabilities).sum(axis=1) == pytest.approx(1.0, abs=1e-12)
+
+
+def broken(logits: Floats, row: int, value: float) -> Floats:
+    changed = logits.copy()
+    changed[row, 1] = value
+    return changed
+
+
+LOGITS, LABELS = rows(20, 3)
+BAD_ROWS = {
+    "nan": (broken(LOGITS, 7, np.nan), LABELS, "row 7 of the logits .* must be finite"),
+    "infinite": (broken(LOGITS, 7, -np.inf), LABELS, "row 7 of the logits .* must be finite"),
+    "too large": (broken(LOGITS, 7, 1e200), LABELS, "row 7 of the logits .* at most 1e\\+100"),
+    "label above": (
+        LOGITS,
+        np.where(np.arange(20) == 4, 3, LABELS),
+        r"row 4 has label 3; it must lie in \[0, 3\)",
+    ),
+    "label below": (LOGITS, np.where(np.arange(20) == 4, -1, LABELS), r"row 4 has label -1"),
+    "one class": (LOGITS, np.ones(20, dtype=int), "all 20 labels are 1; .* two classes or more"),
+    "one row": (LOGITS[:1], LABELS[:1], "all 1 labels are"),
+    "empty": (LOGITS[:0], LABELS[:0], "N >= 1"),
+    "one column": (LOGITS[:, :1], LABELS * 0, "C >= 2"),
+    "flat": (LOGITS.ravel(), LABELS, r"must be \(N, C\)"),
+    "lengths": (LOGITS, LABELS[:-1], r"labels have shape \(19,\); it must be \(20,\)"),
+    "fractions": (LOGITS, LABELS.astype(float), "labels are float64; they must be integers"),
+    "probabilities": (softmax(LOGITS), LABELS, "these are probabilities"),
+}
+
+
+@every_member
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_what_cannot_be_fitted_to_is_refused(name: str, fields: dict[str, Any], case: str) -> None:
+    logits, labels, message = BAD_ROWS[case]
+    with pytest.raises(ValueError, match=message):
+        build(name, fields).fit(logits, labels, seed=0)
+
+
+@every_member
+def test_what_cannot_be_calibrated_is_refused(name: str, fields: dict[str, Any]) -> None:
+    fitted = build(name, fields).fit(LOGITS, LABELS, seed=0)
+    with pytest.raises(ValueError, match=r"row 7 of the logits .* must be finite"):
+        fitted.log_probabilities(broken(LOGITS, 7, np.nan))
+    with pytest.raises(ValueError, match="N >= 1"):
+        fitted.log_probabilities(LOGITS[:0])
+    with pytest.raises(ValueError, match=r"must be \(N, C\)"):
+        fitted.log_probabilities(LOGITS[0])
+    with pytest.raises(ValueError, match="logits have 2 columns; the calibrator was fitted to 3"):
+        fitted.log_probabilities(LOGITS[:, :2])
