@@ -22,6 +22,7 @@ from reports.records import CurveRow, MetricRow, RunRecord, Status
 from reports.store import Store
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Source
+from workloads.nodes.graph import Graph
 from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress
 
 
@@ -171,14 +172,12 @@ class Trial:
         write_durably(artifact / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
-def _described(data: Dataset) -> dict[str, Any]:
-    """What a network that was trained on the data wants to see, and which data they were."""
-    return {
-        "data_fingerprint": data.fingerprint,
-        "image_shape": data.image_shape,
-        "mean": data.mean,
-        "std": data.std,
-    }
+def _described(data: Dataset | Graph) -> dict[str, Any]:
+    """What a network that was trained on the data wants to see, and which data they were; of a graph, only that."""
+    which = {"data_fingerprint": data.fingerprint}
+    if isinstance(data, Graph):
+        return which
+    return {**which, "image_shape": data.image_shape, "mean": data.mean, "std": data.std}
 
 
 def make_record(

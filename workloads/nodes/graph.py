@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from workloads.data.dataset import Source
 from workloads.nodes.sparse_constant import SparseConstant
 
 Nodes = NDArray[np.int64]
@@ -56,11 +57,11 @@ class Graph:
         return digest.hexdigest()[:16]
 
 
-class GraphSource(ABC):
+class GraphSource(Source, ABC):
     """What a table of a spec becomes that says where a graph comes from: a frozen dataclass in `workloads/nodes/sources`."""
 
     @abstractmethod
-    def load(self) -> Graph:
+    def load(self) -> Graph:  # type: ignore[override]  # who asks a job's source asks for what that job takes
         """The same graph at every call. Raises `DataNotFoundError`, or `ValueError` naming what is damaged or does not fit."""
 
 

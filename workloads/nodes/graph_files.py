@@ -43,7 +43,7 @@ class GraphFile(GraphSource, ABC):
         remedy = f"put {WANTED} under one of these, or set root"
         return not_found(" or ".join(self.candidates), searched=self.folders(), remedy=remedy)
 
-    def load(self) -> Graph:
+    def load(self) -> Graph:  # type: ignore[override]
         """Reads and checks the file."""
         paths = [folder / name for folder in self.folders() for name in self.candidates]
         path = next((path for path in paths if path.is_file()), None)

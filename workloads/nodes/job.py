@@ -91,7 +91,7 @@ class NodesJob:
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
-        graph: Graph = context.load_data(self.data)  # type: ignore[arg-type, assignment]  # its source loads a graph
+        graph: Graph = context.load_data(self.data)  # type: ignore[assignment]  # its source loads a graph
         minority = number_of(self.minority, graph)
         nodes = self.split.split(graph, minority=minority, seed=self.seed)
         labels = (graph.labels == minority).astype(np.int64)

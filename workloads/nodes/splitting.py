@@ -19,20 +19,22 @@ class NodeSplitter(Protocol):
         ...
 
 
-def shuffled(num: int, *, seed: int) -> Nodes:
-    """All nodes in an order that is a function of the job's seed: cuts are taken from its start."""
-    order: Nodes = np.random.default_rng(stream_seed(seed, "nodes/split")).permutation(num)
+def shuffled(nodes: Nodes, *, seed: int, part: str) -> Nodes:
+    """In an order that is a function of the job's seed: what is chosen for `part` is taken from its start."""
+    order: Nodes = np.random.default_rng(stream_seed(seed, f"nodes/split/{part}")).permutation(nodes)
     return order
 
 
-def cut(rest: Nodes, sizes: Mapping[str, int]) -> dict[str, Nodes]:
-    """One run of `rest` for each size, in order. Raises `ValueError` where there are too few."""
+def cut(nodes: Nodes, sizes: Mapping[str, int], *, seed: int) -> dict[str, Nodes]:
+    """So many of `nodes` for each name, whatever their class, by chance. Raises `ValueError` where there are too few."""
     wanted = sum(sizes.values())
-    if wanted > len(rest):
+    if wanted > len(nodes):
         named = " + ".join(f"num_{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"{named} are {wanted} nodes; {len(rest)} are left beside those for training")
-    ends = np.cumsum(list(sizes.values()))
-    parts = np.split(rest[:wanted], ends[:-1])
+        raise ValueError(f"{named} are {wanted} nodes; {len(nodes)} are left beside those for training")
+    order = shuffled(
+        np.sort(nodes), seed=seed, part="rest"
+    )  # anew: an order that classes were picked from is short of them
+    parts = np.split(order[:wanted], np.cumsum(list(sizes.values()))[:-1])
     return {name: np.sort(part) for name, part in zip(sizes, parts, strict=True)}
 
 

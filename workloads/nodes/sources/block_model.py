@@ -43,7 +43,7 @@ class BlockModel(GraphSource):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
-    def load(self) -> Graph:
+    def load(self) -> Graph:  # type: ignore[override]
         """Draws labels' order, edges and words, each from its own stream."""
         labels, num = self._labels(), self.num_nodes
         own = labels[:, None] == labels

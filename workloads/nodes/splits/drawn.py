@@ -43,14 +43,11 @@ class Drawn:
             raise ValueError(
                 f"per_class is {self.per_class}; class {graph.classes[smallest]!r} has {counts[smallest]} nodes"
             )
-        order = shuffled(len(graph), seed=seed)
+        order = shuffled(np.arange(len(graph)), seed=seed, part="train")
         labels = graph.labels[order]
         first = [order[labels == label][: self.per_class] for label in range(graph.num_classes)]
         rest = order[~np.isin(order, np.concatenate(first))]
         extra = extra_of(rest, graph, minority=minority, num=self.extra_minority)
         train = np.sort(np.concatenate([*first, extra]))
-        rest = rest[~np.isin(rest, extra)]
-        return {
-            "train": train,
-            **cut(rest, {"val": self.num_val, "test": self.num_test, "calib": self.num_calib}),
-        }
+        sizes = {"val": self.num_val, "test": self.num_test, "calib": self.num_calib}
+        return {"train": train, **cut(rest[~np.isin(rest, extra)], sizes, seed=seed)}

@@ -37,12 +37,11 @@ class Published:
         held = np.concatenate([named["train"], named["val"], named["test"]])
         if len(np.unique(held)) < len(held):
             raise ValueError(f"train_mask, val_mask and test_mask of {graph.name} share nodes; they must not")
-        order = shuffled(len(graph), seed=seed)
-        rest = order[~np.isin(order, held)]
+        rest = shuffled(np.setdiff1d(np.arange(len(graph)), held), seed=seed, part="train")
         extra = extra_of(rest, graph, minority=minority, num=self.extra_minority)
-        rest = rest[~np.isin(rest, extra)]
+        train = np.sort(np.concatenate([named["train"], extra]))
         return {
             **named,
-            "train": np.sort(np.concatenate([named["train"], extra])),
-            **cut(rest, {"calib": self.num_calib}),
+            "train": train,
+            **cut(rest[~np.isin(rest, extra)], {"calib": self.num_calib}, seed=seed),
         }
