@@ -8,10 +8,13 @@ evaluated with, networks drawn that way.
 Reference: Zhao, Mopuri and Bilen, Dataset condensation with gradient matching, arXiv 2006.05929
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
+
+from workloads.networks.builder import check_dropout
+from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 __all__ = ["ConvNet"]
 
@@ -24,6 +27,7 @@ class ConvNet:
     width: int = 128  # channels of every block
     norm: Literal["none", "batch", "instance", "group", "layer"] = "instance"
     pooling: Literal["avg", "max"] = "avg"
+    dropout: float = field(default=0.0, metadata=NEUTRAL_BY_DEFAULT)  # after every block
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -32,6 +36,7 @@ class ConvNet:
             raise ValueError(f"width is {self.width}; it must be at least 1")
         if self.norm == "group" and self.width % GROUPS:
             raise ValueError(f"width is {self.width}; it must be a multiple of {GROUPS} for group norm")
+        check_dropout(self.dropout)
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """See `workloads.networks.builder.ModelBuilder`."""
@@ -50,6 +55,8 @@ class ConvNet:
             block.add_module("norm", self._norm(height, width))
             block.add_module("relu", nn.ReLU())
             block.add_module("pool", nn.AvgPool2d(2) if self.pooling == "avg" else nn.MaxPool2d(2))
+            if self.dropout:
+                block.add_module("dropout", nn.Dropout(self.dropout))
             network.add_module(f"block{number}", block)
             channels, height, width = self.width, height // 2, width // 2
         network.add_module("flatten", nn.Flatten())

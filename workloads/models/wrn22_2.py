@@ -1,16 +1,20 @@
 """WRN-22-2, the wide residual network of sparse-training papers: nine blocks of 32, 64 and 128 channels.
 
-Convolutions start He-normal (fan-out), as in the papers' code; no dropout.
+Convolutions start He-normal (fan-out), as in the papers' code. Dropout, if any, stands before the second convolution of
+every block.
 
 Reference: Zagoruyko and Komodakis, Wide residual networks, arXiv 1605.07146
 """
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from workloads.networks.builder import check_dropout
 from workloads.networks.initialisation import he_normal
 from workloads.networks.residual import add_classifier, conv1x1, conv3x3
+from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 __all__ = ["Wrn22x2"]
 
@@ -21,17 +25,23 @@ BLOCKS_PER_STAGE = 3  # (22 - 4) / 6
 
 @dataclass(frozen=True, kw_only=True)
 class Wrn22x2:
+    dropout: float = field(default=0.0, metadata=NEUTRAL_BY_DEFAULT)  # in every block
+
+    def __post_init__(self) -> None:
+        check_dropout(self.dropout)
+
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """See `workloads.networks.builder.ModelBuilder`."""
         network = nn.Sequential()
         network.add_module("stem", conv3x3(image_shape[0], STEM))
         channels = STEM
         for number, out_channels in enumerate(STAGES, start=1):
-            stage = nn.Sequential(PreActivationBlock(channels, out_channels, stride=1 if number == 1 else 2))
-            for _ in range(BLOCKS_PER_STAGE - 1):
-                stage.append(PreActivationBlock(out_channels, out_channels, stride=1))
+            stage = nn.Sequential()
+            for place in range(BLOCKS_PER_STAGE):
+                stride = 2 if number > 1 and place == 0 else 1
+                stage.append(PreActivationBlock(channels, out_channels, stride=stride, dropout=self.dropout))
+                channels = out_channels
             network.add_module(f"stage{number}", stage)
-            channels = out_channels
         network.add_module("norm", nn.BatchNorm2d(channels))
         network.add_module("relu", nn.ReLU(inplace=True))
         add_classifier(network, channels, num_classes)
@@ -42,14 +52,20 @@ class Wrn22x2:
 class PreActivationBlock(nn.Module):
     """x + branch(norm-relu(x)); where shapes differ, the shortcut is a 1x1 convolution of norm-relu(x)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.activation = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
+        left_out = {"dropout": nn.Dropout(dropout)} if dropout else {}  # named: the rest keep their names
         self.branch = nn.Sequential(
-            conv3x3(in_channels, out_channels, stride),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            conv3x3(out_channels, out_channels),
+            OrderedDict(
+                {
+                    "0": conv3x3(in_channels, out_channels, stride),
+                    "1": nn.BatchNorm2d(out_channels),
+                    "2": nn.ReLU(inplace=True),
+                    **left_out,
+                    "3": conv3x3(out_channels, out_channels),
+                }
+            )
         )
         changes = stride != 1 or in_channels != out_channels
         self.projection = conv1x1(in_channels, out_channels, stride) if changes else None

@@ -5,6 +5,12 @@ from typing import Protocol
 from torch import nn
 
 
+def check_dropout(share: float) -> None:
+    """Raises `ValueError` for a share of units to leave out that is not in [0, 1)."""
+    if not 0 <= share < 1:
+        raise ValueError(f"dropout is {share}; it must lie in [0, 1)")
+
+
 class ModelBuilder(Protocol):
     """A frozen dataclass in `workloads/models`."""
 
