@@ -1,11 +1,13 @@
 """The scoring run: trains small networks on the training rows and notes, after every epoch, what each row is to them.
 
 One run serves every rule that chooses rows by what networks make of them: equal tables and seeds give equal networks, whatever
-is asked of them. It goes on from any epoch, and never sees rows beyond those of training.
+is asked of them. It goes on from any epoch, and never sees rows beyond those of training. What it found out can be read from the
+file that an earlier job left, by jobs on the same data with the same model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,16 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from workloads.data.batches import Augmentation, DeviceSplit
+from workloads.data.kept_scores import FILE, MOMENTA, KeptScores
 from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
+from workloads.data.sources.synthetic import digest_of
 from workloads.distill.features import features
+from workloads.earlier import FILLED_IN, check_runs
+from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 ROWS = 1000  # per forward pass
 ROWS_AT_ONCE = 32  # whose gradients are held together, each as large as the network
-WEIGHT, VELOCITY = "network/", "velocity/"
+WEIGHT, VELOCITY = "network/", MOMENTA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,9 @@ class Scoring:
     sit it out.
 
     networks: scores are averaged over so many, each initialised and trained with draws of its own.
+    path: instead of training, the scores.safetensors that an earlier job left; identity is what is in it, not where it lies.
+    digest: 16 hexadecimal digits over the file's content; where it is given, another content is refused.
+    runs, folder, artifacts: instead of a path, as in `workloads.earlier.Runs`, of one run; a spec writes `from: STAGE`.
     """
 
     networks: int = 1
@@ -36,6 +45,11 @@ class Scoring:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: Augmentation = Augmentation()
+    path: str = field(default="", repr=False, metadata=NOT_IDENTITY)
+    digest: str = field(default="", metadata=NEUTRAL_BY_DEFAULT)
+    runs: tuple[str, ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+    folder: str = field(default="", repr=False, metadata=NOT_IDENTITY)
+    artifacts: tuple[str, ...] = field(default=(), repr=False, metadata=FILLED_IN)
 
     def __post_init__(self) -> None:
         for name in ("networks", "epochs", "batch_size"):
@@ -47,11 +61,50 @@ class Scoring:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
+        if self.are_kept:
+            self._check_reference()
+        elif self.digest:
+            raise ValueError(f"digest is {self.digest} without a path; it belongs to one")
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the scores are read and nothing is trained."""
+        return bool(self.path or self.runs)
 
     @property
     def num_epochs(self) -> int:
-        """Of all networks together."""
-        return self.networks * self.epochs
+        """Of all networks together; 0 where the scores are read."""
+        return 0 if self.are_kept else self.networks * self.epochs
+
+    def kept(self) -> KeptScores:
+        """Those that are read. Raises `ValueError` where the file is not what it was, or is none."""
+        if self.runs and not self.artifacts:
+            raise ValueError(f"runs is {list(self.runs)}; only a study that holds that run can read what it left")
+        path = str(Path(self.artifacts[0]) / FILE) if self.runs else self.path
+        found = digest_of(path)
+        if self.path and found != self.digest:
+            raise ValueError(f"{self.path} has changed: its digest was {self.digest} and is {found}")
+        return KeptScores.from_file(str(Path(path).expanduser()))
+
+    def _check_reference(self) -> None:
+        """One place to read from, and nothing said of a training that there will not be."""
+        for name in ("networks", "epochs", "batch_size", "lr", "momentum", "weight_decay", "augment"):
+            if getattr(self, name) != _DEFAULTS[name]:
+                raise ValueError(f"{name} is {getattr(self, name)} beside scores that are read; leave it out")
+        if self.path and self.runs:
+            raise ValueError(f"path is {self.path!r} beside runs; one of the two must be left out")
+        if self.runs:
+            check_runs(self.runs, num=1)
+            if self.digest:
+                raise ValueError(f"digest is {self.digest} beside runs; it belongs to a path, so it must be left out")
+            return
+        found = digest_of(self.path)
+        if self.digest not in ("", found):
+            raise ValueError(f"digest is {self.digest}; {self.path} has {found}, so it holds other scores")
+        object.__setattr__(self, "digest", found)
+
+
+_DEFAULTS = {f.name: f.default for f in fields(Scoring) if f.default is not MISSING}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +112,7 @@ class Scorer:
     """The run, epoch by epoch. Its state is tensors by name; none that is handed in is written to.
 
     network: a fresh one of this number on the device of the rows; draws: a generator for the epoch of this number.
+    data: fingerprint of the data set that the rows are the training rows of.
     """
 
     table: Scoring
@@ -66,9 +120,15 @@ class Scorer:
     asks: frozenset[str]
     network: Callable[[int], nn.Module]
     draws: Callable[[int], torch.Generator]
+    data: str = ""
 
     def start(self) -> dict[str, Tensor]:
-        """Before the first epoch."""
+        """Before the first epoch; where the scores are read, after the last.
+
+        Raises `ValueError` for scores of other data, or without what is asked for.
+        """
+        if self.table.are_kept:
+            return self._read()
         shape = (self.table.networks, self.table.epochs, len(self.rows))
         device = self.rows.device
         norms = torch.zeros((shape[0], shape[2] if self._layers else 0), device=device)
@@ -100,10 +160,26 @@ class Scorer:
         """What is known after the last epoch; features are those of the last network."""
         held = {name: state[name] for name in ("errors", "margins", "gradient_norms")}
         if FEATURES in self.asks:
-            network = self.network(self.table.networks - 1)
-            network.load_state_dict(named(state, WEIGHT))
+            network = self.network(len(state["errors"]) - 1)
+            try:
+                network.load_state_dict(named(state, WEIGHT))
+            except RuntimeError as error:
+                raise ValueError(f"the network that scored is not of this model: {error}") from error
             held["features"] = self._features(network.eval())
         return Pool(labels=self.rows.labels, **held)
+
+    def to_bytes(self, state: Mapping[str, Tensor]) -> bytes:
+        """The file that other jobs may read, of the state after the last epoch."""
+        return KeptScores(tensors=state, data=self.data, layers=self._layers).to_bytes()
+
+    def _read(self) -> dict[str, Tensor]:
+        kept = self.table.kept()
+        if not self.data or kept.data != self.data:
+            raise ValueError(f"the scores are of data {kept.data}; these are {self.data or 'unknown'}")
+        if self._layers not in ("", kept.layers):
+            found = f"those of {kept.layers} layers" if kept.layers else "none"
+            raise ValueError(f"the scores hold no gradients by layers: {self._layers}, but {found}; read those of another job")
+        return {name: tensor.to(self.rows.device) for name, tensor in kept.tensors.items()}
 
     @property
     def _layers(self) -> str:

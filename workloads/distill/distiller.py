@@ -6,7 +6,7 @@ between any two iterations. All randomness comes from streams of the job's seed,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -106,3 +106,17 @@ class Distiller(Protocol):
     def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
         """What the state stands for; asked at evaluations and at the end."""
         ...
+
+
+@runtime_checkable
+class LeavesFiles(Protocol):
+    """A distiller whose artifact holds more than the set."""
+
+    def files(self, state: DistillState, lab: Lab) -> Mapping[str, bytes]:
+        """By name, after the last iteration."""
+        ...
+
+
+def own_files(method: Distiller, state: DistillState, lab: Lab) -> Mapping[str, bytes]:
+    """What the method leaves beside its set; mostly nothing."""
+    return method.files(state, lab) if isinstance(method, LeavesFiles) else {}

@@ -14,7 +14,7 @@ from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset, Source
 from workloads.distill import pictures
-from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet, own_files
 from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
 from workloads.distill.selected import random_images, real_images
 from workloads.distill.separation import separated
@@ -265,7 +265,9 @@ class _Distillation:
             },
             weights={},
             masks={},
-            files={} if self.job.ipc is None else files_of(synthetic) | pictures.files(self.taken),
+            files={}
+            if self.job.ipc is None
+            else {**files_of(synthetic), **pictures.files(self.taken), **own_files(self.job.method, self.state, self.lab)},
             num_parameters=num_parameters,
             num_active=num_parameters,
             train_flops=None,

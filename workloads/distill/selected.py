@@ -1,11 +1,13 @@
 """Real images chosen by a rule for training rows, as a way to make a set: it stands in one table with what is synthesised."""
 
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from workloads.data.kept_scores import FILE, MOMENTA
 from workloads.data.scoring import Scorer, Scoring
 from workloads.data.selection import ByClass, Pool
 from workloads.distill.distiller import DistillState, Lab
@@ -16,8 +18,9 @@ from workloads.distill.synthetic_set import SyntheticSet
 class Selected(ByClass, ABC):
     """To be mixed with a rule. An iteration is an epoch of the scoring run; the last one chooses.
 
-    Until then the set is one of random rows. A rule that asks for nothing has no iterations and chooses at the start. The
-    scoring networks are of the job's model; they depend on its seed and on `scoring`, not on the rule.
+    Until then the set is one of random rows. A rule that asks for nothing has no iterations and chooses at the start, and so does
+    one whose scores are read. The scoring networks are of the job's model; they depend on its seed and on `scoring`, not on the
+    rule, and the artifact holds what they found out.
     """
 
     ipc: int  # images per class
@@ -35,25 +38,34 @@ class Selected(ByClass, ABC):
 
     def start(self, lab: Lab) -> DistillState:
         """What was chosen, or random rows and nothing known yet."""
-        if not self.asks:
-            return DistillState({"rows": self._chosen(Pool(labels=lab.real.split.labels), lab)})
+        if not self.num_iterations:
+            scorer = self._scorer(lab)
+            pool = scorer.pool(scorer.start()) if self.asks else Pool(labels=lab.real.split.labels)
+            return DistillState({"rows": self._chosen(pool, lab)})
         draws = lab.stream("start")
         rows = torch.cat([lab.real.draw(label, self.ipc, draws) for label in range(lab.real.num_classes)])
         return DistillState({"rows": rows.to(lab.device), **self._scorer(lab).start()})
 
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """An epoch of scoring; after the last one, the rows and nothing else."""
+        """An epoch of scoring; after the last one, the rows and what is known of all."""
         scorer, known = self._scorer(lab), {name: t for name, t in state.tensors.items() if name != "rows"}
         after = scorer.epoch(known, iteration)
         index, epoch = divmod(iteration, self.scoring.epochs)
         numbers = {"scorer_accuracy": float((after["margins"][index, epoch] > 0).float().mean())}
         if iteration == self.num_iterations - 1:
-            return DistillState({"rows": self._chosen(scorer.pool(after), lab)}, numbers)
+            found = {name: tensor for name, tensor in after.items() if not name.startswith(MOMENTA)}
+            return DistillState({"rows": self._chosen(scorer.pool(after), lab), **found}, numbers)
         return DistillState({"rows": state.tensors["rows"], **after}, numbers)
 
     def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
         """The chosen images as they are, with hard labels."""
         return real_images(state.tensors["rows"], lab)
+
+    def files(self, state: DistillState, lab: Lab) -> Mapping[str, bytes]:
+        """The scores, where this job made them."""
+        if not self.num_iterations:
+            return {}
+        return {FILE: self._scorer(lab).to_bytes({name: t for name, t in state.tensors.items() if name != "rows"})}
 
     def _scorer(self, lab: Lab) -> Scorer:
         return Scorer(
@@ -62,6 +74,7 @@ class Selected(ByClass, ABC):
             asks=self.asks,
             network=lambda index: lab.network("score", index),
             draws=lambda number: lab.stream("score", number),
+            data=lab.data,
         )
 
     def _chosen(self, pool: Pool, lab: Lab) -> Tensor:

@@ -59,7 +59,7 @@ def test_a_set_holds_the_rows_that_the_rule_chooses_by_itself(name: str) -> None
     wanted = rule.select(pool, [3] * 10, at.stream("select"))
     last = method.iterate(state, 3, at)
     assert torch.equal(last.tensors["rows"], wanted)
-    assert last.tensors.keys() == {"rows"}
+    assert not any(name.startswith("velocity/") for name in last.tensors)
     made = method.synthetic_set(last, at)
     assert torch.equal((made.images * 255).round().byte(), at.real.split.images[wanted])
     assert torch.equal(made.labels, at.real.split.labels[wanted])

@@ -86,6 +86,7 @@ class Selected(Source):
             asks=self.select.asks,
             network=network,
             draws=lambda number: stream(self.seed, "select/score", number),
+            data=data.fingerprint,
         )
         state = scorer.start()
         for number in range(self.scoring.num_epochs):

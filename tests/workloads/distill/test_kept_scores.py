@@ -1,0 +1,164 @@
+"""Scores that a job leaves, and jobs that read them instead of training networks of their own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.batches import DeviceSplit
+from workloads.data.kept_scores import FILE, KeptScores
+from workloads.data.scoring import Scoring
+from workloads.data.sources.digits import Digits
+from workloads.data.sources.selected import Selected as SelectedData
+from workloads.distill.distiller import Lab, RealSet
+from workloads.distill.evaluate import Evaluation
+from workloads.distill.job import DistillJob
+from workloads.distill.methods.ccs import CCS
+from workloads.distill.methods.el2n import EL2N
+from workloads.distill.methods.forgetting import Forgetting
+from workloads.distill.methods.grand import GraNd
+from workloads.distill.methods.herding import Herding
+from workloads.distill.methods.random import Random
+from workloads.distill.selected import Selected
+from workloads.models.convnet import ConvNet
+from workloads.plugins import find
+from workloads.workload import Context, Outcome
+
+DATA = Digits(max_train=240, max_test=60)
+MODEL = ConvNet(width=8, depth=2)
+SCORING = Scoring(networks=2, epochs=3, batch_size=32)
+
+
+def outcome(method: Any, folder: Path, *, seed: int = 0) -> Outcome:
+    job = DistillJob(
+        data=DATA,
+        method=method,
+        model=MODEL,
+        seed=seed,
+        evaluation=Evaluation(networks=1, epochs=1, batch_size=64),
+    )
+    *_, last = job.run(Context(checkpoints=CheckpointFolder(folder)))
+    assert last.outcome is not None
+    return last.outcome
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a job by the last layer's gradients."""
+    folder = tmp_path_factory.mktemp("scores")
+    left = outcome(GraNd(ipc=1, scoring=SCORING, layers="classifier"), folder / "checkpoints")
+    (folder / FILE).write_bytes(left.files[FILE])
+    return folder / FILE
+
+
+def read(path: Path, **fields: Any) -> Scoring:
+    return Scoring(path=str(path), **fields)
+
+
+def lab(*, seed: int = 0, model: ConvNet = MODEL, data: Digits = DATA) -> Lab:
+    loaded = data.load()
+    split = DeviceSplit(loaded.train, mean=loaded.mean, std=loaded.std)
+    real = RealSet.of(split, mean=loaded.mean, std=loaded.std, num_classes=10)
+    return Lab(real=real, model=model, seed=seed, data=loaded.fingerprint)
+
+
+def rows(method: Selected, at: Lab) -> torch.Tensor:
+    state = method.start(at)
+    for iteration in range(method.num_iterations):
+        state = method.iterate(state, iteration, at)
+    return state.tensors["rows"]
+
+
+@pytest.mark.parametrize("name", ["herding", "k_center", "k_means", "el2n", "forgetting", "ccs", "grand"])
+def test_a_rule_chooses_by_read_scores_what_it_chooses_by_its_own(name: str, scores: Path) -> None:
+    fields = {"layers": "classifier"} if name == "grand" else {}
+    own = find("distill.methods", name)(ipc=3, scoring=SCORING, **fields)
+    reading = replace(own, scoring=read(scores))
+    assert (own.num_iterations, reading.num_iterations) == (6, 0)
+    assert torch.equal(rows(own, lab()), rows(reading, lab()))
+
+
+def test_scores_of_another_seed_choose_as_that_seed_scored(scores: Path) -> None:
+    """What the job's seed still says is its own draws."""
+    chosen = rows(EL2N(ipc=3, scoring=read(scores)), lab(seed=5))
+    assert torch.equal(chosen, rows(EL2N(ipc=3, scoring=SCORING), lab(seed=0)))
+    assert not torch.equal(chosen, rows(EL2N(ipc=3, scoring=SCORING), lab(seed=5)))
+
+
+def test_only_jobs_that_scored_leave_scores(scores: Path, tmp_path: Path) -> None:
+    assert FILE in outcome(Forgetting(ipc=1, scoring=SCORING), tmp_path / "a").files
+    for number, method in enumerate((Forgetting(ipc=1, scoring=read(scores)), Random(ipc=1))):
+        assert FILE not in outcome(method, tmp_path / str(number)).files
+
+
+def test_a_finished_job_that_is_resumed_leaves_the_same_scores(tmp_path: Path) -> None:
+    first, again = (outcome(EL2N(ipc=1, scoring=SCORING), tmp_path) for _ in range(2))
+    assert first.files[FILE] == again.files[FILE]
+
+
+def test_data_of_selected_rows_read_them_too(
+    scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path))
+    rule = find("data.selectors", "el2n")()
+    chosen = SelectedData(of=DATA, select=rule, per_class=3, model=MODEL, scoring=read(scores))
+    wanted = sorted(rows(EL2N(ipc=3, scoring=read(scores)), lab()).tolist())
+    assert chosen.load().train.row_ids.tolist() == DATA.load().train.row_ids[wanted].tolist()
+
+
+def test_the_file_says_of_which_data_it_is_and_holds_no_momenta(scores: Path) -> None:
+    kept = KeptScores.from_file(str(scores))
+    assert (kept.data, kept.layers) == (DATA.load().fingerprint, "classifier")
+    assert kept.tensors["errors"].shape == (2, 3, len(DATA.load().train))
+    assert not any(name.startswith("velocity/") for name in kept.tensors)
+
+
+def test_what_is_in_the_file_counts_and_not_where_it_lies(scores: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(scores.read_bytes())
+    assert read(scores).digest == read(copy).digest
+    assert repr(read(scores)) == repr(read(copy))
+    with pytest.raises(ValueError, match=r"digest is 0123456789abcdef; .* has .*, so it holds other scores"):
+        read(copy, digest="0123456789abcdef")
+    reading = EL2N(ipc=1, scoring=read(copy))
+    copy.write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"copy\.safetensors has changed: its digest was"):
+        reading.start(lab())
+    with pytest.raises(ValueError, match=r"copy\.safetensors holds no scores"):
+        EL2N(ipc=1, scoring=read(copy)).start(lab())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 3}, "epochs is 3 beside scores that are read; leave it out"),
+        ({"lr": 0.1}, "lr is 0.1 beside scores that are read; leave it out"),
+        ({"runs": ("0123",)}, "path is .* beside runs; one of the two must be left out"),
+    ],
+)
+def test_nothing_is_said_of_a_training_that_there_will_not_be(
+    fields: dict[str, Any], message: str, scores: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(scores, **fields)
+
+
+def test_scores_that_are_not_there_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"path is 'nowhere\.safetensors', which cannot be read"):
+        Scoring(path="nowhere.safetensors")
+    with pytest.raises(ValueError, match="digest is 01 without a path"):
+        Scoring(digest="01")
+    with pytest.raises(ValueError, match="only a study that holds that run can read what it left"):
+        EL2N(ipc=1, scoring=Scoring(runs=("0123",))).start(lab())
+
+
+def test_scores_of_other_rows_or_without_what_is_asked_for_are_refused(scores: Path) -> None:
+    with pytest.raises(ValueError, match=r"the scores are of data .*; these are"):
+        CCS(ipc=1, scoring=read(scores)).start(lab(data=Digits(max_train=200, max_test=60)))
+    with pytest.raises(ValueError, match="no gradients by layers: all, but those of classifier layers"):
+        GraNd(ipc=1, scoring=read(scores)).start(lab())
+    with pytest.raises(ValueError, match="the network that scored is not of this model"):
+        Herding(ipc=1, scoring=read(scores)).start(lab(model=ConvNet(width=4, depth=2)))
