@@ -1,0 +1,49 @@
+"""Passes of a finished network in which its dropout layers, and nothing else, are in training mode (MC dropout).
+
+Reference: Gal and Ghahramani 2016, Dropout as a Bayesian Approximation (arXiv:1506.02142)
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from workloads.networks.modes import keeping_modes
+from workloads.probe import drawing_apart
+from workloads.seeding import stream_seed
+
+
+@torch.no_grad()
+def mc_dropout_logits(network: nn.Module, images: Iterable[Tensor], passes: int, seed: int) -> Tensor:
+    """Logits (passes, N, C) float32 on the CPU, of normalised batches of images, each (B, C, H, W).
+
+    Every pass draws from a stream of its own of the seed: the first ones are the same however many there are; other batch
+    sizes draw others. 10 to 50 passes are usual. The network is left in the modes it was in, and torch's generators where
+    they stood. Raises `ValueError` for a network without dropout, for fewer than one pass and for no images.
+    """
+    if passes < 1:
+        raise ValueError(f"passes is {passes}; it must be 1 or more")
+    batches = list(images)
+    if not batches:
+        raise ValueError("there are no images; there must be at least one batch")
+    found = []
+    with only_dropout_drawing(network):
+        for number in range(passes):
+            with drawing_apart(batches[0].device, stream_seed(seed, "mc-dropout", number)):
+                found.append(torch.cat([network(batch).float() for batch in batches]).cpu())
+    return torch.stack(found)
+
+
+@contextmanager
+def only_dropout_drawing(network: nn.Module) -> Iterator[None]:
+    """In the block dropout layers are in training mode and all others in evaluation mode."""
+    layers = [module for module in network.modules() if isinstance(module, _DropoutNd) and module.p > 0]
+    if not layers:
+        raise ValueError("the network has no dropout: all passes would be the same; give its model some")
+    with keeping_modes(network):
+        network.eval()
+        for layer in layers:
+            layer.train()
+        yield
