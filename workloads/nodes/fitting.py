@@ -48,7 +48,8 @@ class Fitting:
     step: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     error_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    summed: int = 0  # steps in the two sums
+    num_losses: int = 0  # in the two sums
+    num_errors: int = 0
     train_s: float = 0.0
     history: list[Metric] = field(default_factory=list)
 
@@ -121,7 +122,8 @@ class Fitting:
         self.loss_sum += loss.detach()
         if error is not None:
             self.error_sum += error.detach()
-        self.step, self.summed = self.step + 1, self.summed + 1
+            self.num_errors += 1
+        self.step, self.num_losses = self.step + 1, self.num_losses + 1
         self._count(started)
 
     def _objective(self, nodes: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class Fitting:
             logits = self.network(self.flat.graph)
         return self.parts.objective.contributions(logits[nodes], self.labels[nodes]).sum()
 
-    def _tuning_loss(self) -> tuple[Tensor, Tensor]:
+    def _tuning_loss(self) -> tuple[Tensor, Tensor | None]:
         loss = self._objective(self.val)
         self.network.eval()
         return self.parts.method.tuning_loss(
@@ -165,17 +167,14 @@ class Fitting:
 
     def take_means(self) -> dict[str, float]:
         """Mean loss, and of tuning steps EICE, since this was asked last. Raises `NonFiniteError`."""
-        found = {}
-        if self.summed:
-            found["loss"] = float(self.loss_sum) / self.summed
-            if self.step > self.parts.num_steps:
-                found["eice"] = float(self.error_sum) / min(self.summed, self.step - self.parts.num_steps)
+        sums = {"loss": (self.loss_sum, self.num_losses), "eice": (self.error_sum, self.num_errors)}
+        found = {name: float(total) / num for name, (total, num) in sums.items() if num}
         for name, value in found.items():
             if not torch.isfinite(torch.tensor(value)):
                 raise NonFiniteError(f"train/{name} is {value} in the steps before step {self.step}")
         self.loss_sum.zero_()
         self.error_sum.zero_()
-        self.summed = 0
+        self.num_losses = self.num_errors = 0
         return found
 
     def _count(self, started: float) -> None:
@@ -197,7 +196,8 @@ class Fitting:
             meta={
                 "data": data,
                 "num_steps": self.num_steps,
-                "summed": self.summed,
+                "num_losses": self.num_losses,
+                "num_errors": self.num_errors,
                 "train_s": self.train_s,
                 "metrics": [asdict(metric) for metric in self.history],
             },
@@ -222,7 +222,8 @@ class Fitting:
         self.optimizer.load_state_dict(checkpoint.state["optimizer"])
         self.loss_sum, self.error_sum = checkpoint.state["sums"].to(self.labels.device).unbind()
         self.loss_sum, self.error_sum = self.loss_sum.clone(), self.error_sum.clone()
-        self.step, self.summed, self.train_s = checkpoint.step, meta["summed"], meta["train_s"]
+        self.num_losses, self.num_errors = meta["num_losses"], meta["num_errors"]
+        self.step, self.train_s = checkpoint.step, meta["train_s"]
         self.history = [Metric(**row) for row in meta["metrics"]]
 
 

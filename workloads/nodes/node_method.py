@@ -43,8 +43,8 @@ class NodeMethod(Protocol):
         """Steps on validation nodes after training; 0 for none."""
         ...
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor]:
-        """What a step of tuning minimises beside the penalty on weights, and the EICE to be shown; scalars."""
+    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
+        """What a step of tuning minimises beside the penalty on weights, and the EICE to be shown, if any; scalars."""
         ...
 
     def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
@@ -60,7 +60,7 @@ class Untuned:
         """None."""
         return 0
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor]:
+    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
         """Never asked."""
         raise AssertionError(f"{type(self).__name__} takes no steps of tuning")
 

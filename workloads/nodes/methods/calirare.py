@@ -45,8 +45,10 @@ class Calirare:
         """As the table says."""
         return self.steps
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor]:
-        """See `workloads.nodes.node_method.NodeMethod`."""
+    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
+        """See `workloads.nodes.node_method.NodeMethod`. Nothing is asked of intervals whose error has no weight."""
+        if self.weight == 0:
+            return question.loss, None
         with torch.set_grad_enabled(self.target == "followed"):
             intervals = question.intervals()
         error = individual_errors(question.logits.softmax(dim=1)[:, 1], intervals).mean()

@@ -39,7 +39,7 @@ class CalirareReleased:
         """As the table says."""
         return self.steps
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor]:
+    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
         """See `workloads.nodes.node_method.NodeMethod`."""
         with torch.no_grad():
             probabilities = question.logits.softmax(dim=1)[:, 1]
