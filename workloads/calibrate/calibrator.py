@@ -149,8 +149,12 @@ def checked_rows(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
 def in_one_order(logits_NC: Floats, labels_N: Labels) -> tuple[Floats, Labels]:
     """The same rows in an order that depends on them alone, for fits whose last digits depend on the order of sums."""
     by_label = np.argsort(labels_N, kind="stable")
-    rows_NC = logits_NC[by_label] + 0.0  # makes -0 a 0: rows are compared by their bytes
-    order = by_label[np.argsort(rows_NC.view(np.dtype((np.void, rows_NC.strides[0]))).ravel(), kind="stable")]
+    bytes_NC = (logits_NC[by_label] + 0.0).astype(
+        ">f8"
+    )  # compared as bytes: leading ones first, and -0 made 0
+    order = by_label[
+        np.argsort(bytes_NC.view(np.dtype((np.void, bytes_NC.strides[0]))).ravel(), kind="stable")
+    ]
     return logits_NC[order], labels_N[order]
 
 

@@ -30,12 +30,18 @@ def steps_at(p_N: Floats, edges: Floats, values: Floats) -> Floats:
 def equal_mass_edges(sorted_N: Floats, num_bins: int) -> Floats:
     """Right-closed inner edges of at most `num_bins` bins of nearly equal counts; equal values are never told apart.
 
-    Values in rising order are cut by position, and an edge is the last value below a cut: so no bin is empty, and where equal
-    values lie across a cut they all go below it.
+    Values in rising order are cut by position; equal ones across a cut all go below it, so no bin is empty.
     """
     cuts = np.arange(1, num_bins) * len(sorted_N) // num_bins
-    edges = np.unique(sorted_N[cuts[cuts > 0] - 1])
-    return np.asarray(edges[edges < sorted_N[-1]])
+    after_ties = np.searchsorted(sorted_N, sorted_N[cuts[cuts > 0] - 1], side="right")
+    return edges_before(sorted_N, np.unique(after_ties[after_ties < len(sorted_N)]))
+
+
+def edges_before(sorted_N: Floats, places: NDArray[np.int64]) -> Floats:
+    """Midway between the values at these places, from 1, and those before them, which are smaller."""
+    below, above = sorted_N[places - 1], sorted_N[places]
+    middle = (below + above) / 2
+    return np.where(middle < above, middle, below)  # between neighbours of float64 there is nothing
 
 
 def counts_in(sorted_N: Floats, outcomes_N: Floats, edges: Floats) -> tuple[Floats, Floats]:

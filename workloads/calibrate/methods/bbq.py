@@ -19,7 +19,7 @@ from scipy.special import betaln, softmax
 from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc
 from workloads.calibrate.methods.histogram import FittedSteps
 from workloads.calibrate.one_vs_rest import probabilities_of
-from workloads.calibrate.step_maps import Steps
+from workloads.calibrate.step_maps import Steps, edges_before
 
 __all__ = ["BBQ"]
 
@@ -70,18 +70,20 @@ class BBQ(PostHoc):
         starts, first = starts[kept], first[kept]
         ends = np.where(np.roll(first, -1), num_rows, np.roll(starts, -1))
         counts, positives = (ends - starts).astype(np.float64), positives_to[ends] - positives_to[starts]
-        lower = np.where(first, 0.0, sorted_N[starts - 1])
-        upper = np.where(ends == num_rows, 1.0, sorted_N[ends - 1])
+        places = np.unique(starts)
+        edges = np.concatenate([[0.0], edges_before(sorted_N, places[1:])])
+        which = np.searchsorted(places, starts)
+        lower = edges[which]
+        upper = np.where(ends == num_rows, 1.0, edges[np.roll(which, -1)])
         binning = np.cumsum(first) - 1
         strength = self.prior / np.bincount(binning)[binning]
         a, d = prior_counts((lower + upper) / 2, strength)
         weights = softmax(np.bincount(binning, weights=log_marginals(counts, positives, a, d)))
         values = weights[binning] * (positives + a) / (counts + strength)
         rises = np.where(first, values, values - np.roll(values, 1))
-        places = np.unique(starts)
-        rises_at = np.bincount(np.searchsorted(places, starts), weights=rises)
+        rises_at = np.bincount(which, weights=rises)
         averages = np.clip(np.cumsum(rises_at), np.finfo(np.float64).tiny, 1.0)
-        return Steps(edges=sorted_N[places[1:] - 1], values=averages.astype(np.float64))
+        return Steps(edges=edges[1:], values=averages.astype(np.float64))
 
     def sizes(self, num_rows: int) -> range:
         """Numbers of bins that are averaged over."""

@@ -53,9 +53,10 @@ class MaskedTemperature(PostHoc):
         num_classes = logits_NC.shape[1]
         if self.ratio == 0:
             return FittedTemperature.of(fit_temperature(logits_NC, labels_N), num_classes)
-        ranked_NC, ranks_N = in_one_order(*ranked(logits_NC, labels_N))
+        ranked_NC, ranks_N = ranked(logits_NC, labels_N)
         if self.centred:
             ranked_NC = ranked_NC - ranked_NC.mean(axis=1, keepdims=True)
+        ranked_NC, ranks_N = in_one_order(ranked_NC, ranks_N)
         fit = fit_temperature_of(lambda: self._masked(ranked_NC, ranks_N, seed))
         return FittedTemperature.of(fit, num_classes)
 
