@@ -9,6 +9,7 @@ import torch
 
 from orchestrator.job import Job
 from workloads.data.dataset import Dataset, Source
+from workloads.distill.job import DistillJob
 from workloads.recipe import Recipe
 
 STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
@@ -39,6 +40,8 @@ def estimate(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, slots: int)
 
 def _work(job: Job, data: Dataset) -> tuple[float, int]:
     recipe = job.workload
+    if isinstance(recipe, DistillJob):
+        return recipe.expected_work(data)
     if not isinstance(recipe, Recipe):
         return 0.0, 0
     num_rows = len(data.train)

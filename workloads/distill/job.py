@@ -19,6 +19,7 @@ from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
 from workloads.distill.selected import random_images, real_images
 from workloads.distill.separation import separated
 from workloads.distill.synthetic_set import SyntheticSet
+from workloads.distill.work import Scene, flops_of, training
 from workloads.loop import Rarely
 from workloads.models.convnet import ConvNet
 from workloads.networks.builder import ModelBuilder
@@ -106,6 +107,20 @@ class DistillJob:
         outputs = going.evaluated(splits, "val", "calib", "test")
         new = [*going.metrics(outputs, splits), *going.separated(outputs, splits)]
         yield going.progress([*unreported, *new], going.outcome(outputs, data))
+
+    def expected_work(self, data: Dataset) -> tuple[float, int]:
+        """FLOPs and optimizer steps of distillation and of its evaluations, to guess a cost by; a guess from below.
+
+        Nothing is known of a method whose work is not counted, and `separate` trains a few networks more.
+        """
+        num_iterations = self.method.num_iterations
+        distilling = flops_of(self.method, num_iterations, Scene.of(self.model, data)) or 0.0
+        num_images = len(data.train) if self.ipc is None else self.ipc * data.num_classes * getattr(self.method, "factor", 1) ** 2
+        recipe = self.evaluation.for_images(num_images)
+        num_networks = recipe.networks * (1 + max(0, num_iterations - 1) // self.evaluate_every if self.evaluate_every else 1)
+        of_image = sum(training(Scene.of(model, data).kind) for model in (self.model, *recipe.architectures))
+        steps = num_networks * (1 + len(recipe.architectures)) * recipe.epochs * -(-num_images // recipe.batch_size)
+        return distilling + num_networks * recipe.epochs * num_images * of_image, num_iterations + steps
 
     def check(self, data: Dataset) -> list[str]:
         """Builds the networks without storage; refuses more images per class than the real set has."""
@@ -236,7 +251,16 @@ class _Distillation:
             named |= {(shown, name): value for name, value in mean_metrics(of_networks, labels).items()}
         named |= {("train", name): value for name, value in self.state.numbers.items()}
         named["train", "storage_bytes"] = float(self.synthetic_set().size_bytes)
+        if (flops := self.flops()) is not None:
+            named["train", "flops"] = flops
         return self._rows(named)
+
+    def flops(self) -> float | None:
+        """Counted work so far; None for a method whose work is not counted."""
+        real = self.lab.real
+        sizes = tuple(len(rows) for rows in real.rows_of_class)
+        scene = Scene(model=self.lab.model, image_shape=real.split.image_shape, class_sizes=sizes)
+        return flops_of(self.job.method, self.done, scene)
 
     def _rows(self, named: Mapping[tuple[str, str], float]) -> list[Metric]:
         """Numbers by split and name, as of now."""
@@ -270,7 +294,7 @@ class _Distillation:
             else {**files_of(synthetic), **pictures.files(self.taken), **own_files(self.job.method, self.state, self.lab)},
             num_parameters=num_parameters,
             num_active=num_parameters,
-            train_flops=None,
+            train_flops=self.flops(),
             train_s=self.train_s,
             peak_memory_bytes=torch.cuda.max_memory_allocated(self.lab.device) if on_gpu else None,
         )

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from workloads.distill import matching
+from workloads.distill import matching, work
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.compiled import compiled
 from workloads.distill.distiller import DistillState, Lab
@@ -23,6 +23,7 @@ from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.path_cache import PathCache
 from workloads.distill.reduced_precision import BFloat16
 from workloads.distill.starting import labels_of, momentum_step, normalised
+from workloads.distill.work import Scene
 
 Gradients = list[Tensor]
 ClassStep = Literal["batched", "sequential", "sum"]
@@ -69,6 +70,16 @@ class Matcher:
     about_first: str = ""
     path_seed: int | None = None
     share_bytes: int = 0
+
+    def flops(self, iterations: int, scene: Scene) -> float:
+        """Counted work of the first so many steps, without what makes the networks that paths begin with."""
+        mine = self.ipc * self.factor**2
+        mine = mine if self.synthetic_batch is None else min(mine, self.synthetic_batch)
+        of_real = work.first_gradient(scene.kind, classifier=self.classifier)
+        of_mine = work.second_gradient(scene.kind, classifier=self.classifier)
+        matching_once = scene.drawn(self.real_batch) * of_real + scene.num_classes * mine * of_mine
+        num_trainings = iterations - iterations // self.steps  # none after the last step of a network
+        return iterations * matching_once + num_trainings * self.training.rows * work.training(scene.kind)
 
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """The step of this number, counted over all networks."""

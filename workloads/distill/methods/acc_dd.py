@@ -14,11 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from workloads.distill import work
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.methods.idc import ALWAYS, IDC
 from workloads.distill.network_training import Pile, Position
 from workloads.distill.perturbation import Perturbation
+from workloads.distill.work import Scene
 
 __all__ = ["AccDD"]
 
@@ -66,6 +68,11 @@ class AccDD(IDC):
         matcher = self.matcher(partial(self.first_network, pool), about_first=about)
         moved = matcher.iterate(state, iteration - self._pool_iterations, lab)
         return DistillState({**moved.tensors, **pool}, moved.numbers)
+
+    def flops(self, iterations: int, scene: Scene) -> float:
+        """Counted work of the pool's first epochs, and then of IDC's sweeps."""
+        epochs = min(iterations, self._pool_iterations)
+        return epochs * scene.num_rows * work.training(scene.kind) + super().flops(iterations - epochs, scene)
 
     def first_network(self, pool: Mapping[str, Tensor], lab: Lab, number: int) -> nn.Module:
         """What a path begins with: a copy of a member, or a fresh network, perturbed."""

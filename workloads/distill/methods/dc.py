@@ -18,6 +18,7 @@ from workloads.distill.matcher import Matcher, Precision
 from workloads.distill.matching import DISTANCES
 from workloads.distill.network_training import NetworkTraining
 from workloads.distill.starting import Distilled
+from workloads.distill.work import Scene
 
 __all__ = ["DC"]
 
@@ -89,6 +90,10 @@ class DC(Distilled):
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """One step of the images, and the network's training up to the next."""
         return self._matcher(lab.real.num_classes).iterate(state, iteration, lab)
+
+    def flops(self, iterations: int, scene: Scene) -> float:
+        """Counted work of the first so many steps."""
+        return self._matcher(scene.num_classes).flops(iterations, scene)
 
     def _matcher(self, num_classes: int) -> Matcher:
         outer, inner = self.steps

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from workloads.distill import work
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.features import features
 from workloads.distill.masking import Masking
 from workloads.distill.matching import chunk_of
 from workloads.distill.starting import Distilled, momentum_step
+from workloads.distill.work import Scene
 
 __all__ = ["DM"]
 
@@ -75,6 +77,11 @@ class DM(Distilled):
         return DistillState(
             {"images": images, "velocity": velocity}, {"matching_loss": float(total) / lab.real.num_classes}
         )
+
+    def flops(self, iterations: int, scene: Scene) -> float:
+        """Counted work of the first so many iterations."""
+        of_real, of_mine = work.looking(scene.kind), work.features_gradient(scene.kind)
+        return iterations * (scene.drawn(self.real_batch) * of_real + scene.num_classes * self.ipc * of_mine)
 
 
 def of_class(

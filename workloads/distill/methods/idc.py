@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from workloads.distill import work
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.masking import Masking
@@ -27,6 +28,7 @@ from workloads.distill.matching import DISTANCES
 from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
 from workloads.distill.synthetic_set import SyntheticSet
+from workloads.distill.work import Scene
 from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["IDC"]
@@ -120,6 +122,12 @@ class IDC(Distilled):
         """One sweep over the classes, and the network's training up to the next."""
         about = f"early {self.early_epochs}" if self.early_epochs else ""
         return self.matcher(self.fresh_network, about_first=about).iterate(state, iteration, lab)
+
+    def flops(self, iterations: int, scene: Scene) -> float:
+        """Counted work of the first so many sweeps, and of what makes the networks that their paths begin with."""
+        num_paths = -(-iterations // self.steps)
+        first = self.early_epochs * scene.num_rows * work.training(scene.kind) if self.early_epochs else 0.0
+        return self.matcher(self.fresh_network).flops(iterations, scene) + num_paths * first
 
     def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
         """The images as they were last moved, which may have left [0, 1]."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.starting import Distilled
+from workloads.distill.work import Scene
 
 __all__ = ["Random"]
 
@@ -23,3 +24,7 @@ class Random(Distilled):
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """Never called."""
         raise AssertionError("a random set has no iterations")
+
+    def flops(self, iterations: int, scene: Scene) -> float:
+        """Drawing is no work of a network."""
+        return 0.0

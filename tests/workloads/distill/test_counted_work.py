@@ -1,0 +1,158 @@
+"""Counted work: by hand on small networks, and against what torch is seen to do while the methods run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from distilling import digits, lab, states
+from torch import nn
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.data.sources.digits import Digits
+from workloads.distill import work
+from workloads.distill.distiller import Distiller
+from workloads.distill.evaluate import Evaluation
+from workloads.distill.job import DistillJob
+from workloads.distill.methods.acc_dd import AccDD
+from workloads.distill.methods.dc import DC
+from workloads.distill.methods.dm import DM
+from workloads.distill.methods.dsa import DSA
+from workloads.distill.methods.herding import Herding
+from workloads.distill.methods.idc import IDC
+from workloads.distill.methods.random import Random
+from workloads.distill.network_training import NetworkTraining
+from workloads.distill.work import Kind, Scene, counted, flops_of
+from workloads.models.convnet import ConvNet
+from workloads.workload import Context
+
+TRAINING = NetworkTraining(rows=24, batch_size=16, augment="", cutmix=0.0)
+OWN = {"ipc": 2, "real_batch": 8, "augment": "", "chunk": 1000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """A convolution of 3x3 to two channels, where there is one, and a linear layer; nothing else that counts."""
+
+    convolves: bool
+
+    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        channels, height, width = image_shape
+        layers: list[nn.Module] = [nn.Conv2d(channels, 2, 3, bias=False)] if self.convolves else []
+        size = 2 * (height - 2) * (width - 2) if self.convolves else channels * height * width
+        network = nn.Sequential(*layers, nn.Flatten())
+        network.add_module("classifier", nn.Linear(size, num_classes, bias=False))
+        return network
+
+
+LINEAR = Kind(Small(convolves=False), (1, 2, 2), 3)
+CONVOLVING = Kind(Small(convolves=True), (1, 4, 4), 3)
+
+
+def test_a_linear_network_by_hand() -> None:
+    """Twelve weights, 24 FLOPs a pass. A second gradient: forward, weights' gradient, and from it to d, x, and from d to x."""
+    assert work.looking(LINEAR) == 24
+    assert work.training(LINEAR) == 24 + 24  # no gradient by the images
+    assert work.second_gradient(LINEAR, classifier=True) == 5 * 24
+    assert work.features_gradient(LINEAR) == 24  # the features are the pixels
+
+
+def test_a_convolution_by_hand() -> None:
+    """18 weights at four places are 144 FLOPs, 24 weights of the linear layer 48."""
+    conv, linear = 144, 48
+    assert work.looking(CONVOLVING) == conv + linear
+    assert work.training(CONVOLVING) == (conv + linear) + (conv + 2 * linear)
+    assert work.first_gradient(CONVOLVING, classifier=False) == (conv + linear) + (conv + linear)
+    assert work.features_gradient(CONVOLVING) == (conv + linear) + conv
+    first = (conv + linear) + (conv + 2 * linear)
+    backwards = 2 * linear + 2 * conv  # from both weights' gradients to what they are products of
+    through = (
+        linear + linear + conv
+    )  # from the features' gradient to the logits', and through the network to the image
+    assert work.second_gradient(CONVOLVING, classifier=True) == first + backwards + through
+
+
+METHODS: dict[str, Distiller] = {
+    "dc": DC(iterations=2, outer=3, inner=2, **OWN),
+    "dc without training": DC(iterations=2, outer=1, inner=0, **OWN),
+    "dsa": DSA(iterations=1, outer=2, inner=1, **{**OWN, "augment": "flip"}),
+    "idc": IDC(iterations=2, steps=3, factor=2, synthetic_batch=5, network=TRAINING, **OWN),
+    "idc with early epochs": IDC(iterations=2, steps=2, factor=1, early_epochs=1, network=TRAINING, **OWN),
+    "acc_dd": AccDD(iterations=2, steps=2, pool=2, pretrain_epochs=1, network=TRAINING, **OWN),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_what_torch_does_while_the_method_runs(name: str) -> None:
+    method, at = METHODS[name], lab()
+    scene = Scene.of(at.model, digits())
+    before = method.start(at)
+    for iteration in range(method.num_iterations):
+        seen, expected = [], flops_of(method, iteration + 1, scene)
+
+        def run(iteration: int = iteration) -> None:
+            seen.append(method.iterate(before, iteration, at))  # noqa: B023
+
+        done = counted(run)
+        before = seen[0]
+        assert expected is not None
+        assert done == pytest.approx(expected - (flops_of(method, iteration, scene) or 0), rel=1e-12)
+
+
+def test_dm_looks_at_one_more_image_to_see_how_many_fit_into_caches() -> None:
+    method, at = DM(ipc=2, real_batch=8, iterations=3, augment=""), lab()
+    scene = Scene.of(at.model, digits())
+    extra = method.iterations * work.looking(scene.kind)
+    assert counted(lambda: states(method, at)) == pytest.approx(method.flops(3, scene) + extra, rel=1e-12)
+
+
+def test_small_classes_are_drawn_whole() -> None:
+    scene = Scene(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
+    assert scene.drawn(4) == 7
+    assert scene.drawn(100) == scene.num_rows == 13
+
+
+def test_what_is_not_counted_is_unknown_and_what_does_nothing_costs_nothing() -> None:
+    scene = Scene(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
+    assert flops_of(Herding(ipc=2), 1, scene) is None
+    assert flops_of(Random(ipc=2), 0, scene) == 0
+
+
+@pytest.mark.parametrize("method", [DM(ipc=2, iterations=4, real_batch=8), Random(ipc=2), Herding(ipc=2)])
+def test_a_job_reports_what_was_counted_so_far(method: Distiller, tmp_path: Path) -> None:
+    evaluation = Evaluation(networks=1, epochs=1, batch_size=16)
+    data = Digits(max_train=240, max_test=60)
+    job = DistillJob(
+        data=data, method=method, model=ConvNet(width=4, depth=2), evaluation=evaluation, evaluate_every=2
+    )
+    progress = list(job.run(Context(checkpoints=CheckpointFolder(tmp_path))))
+    rows = {m.step: m.value for p in progress for m in p.metrics if (m.split, m.name) == ("train", "flops")}
+    scene = Scene.of(job.model, data.load())
+    last = progress[-1].outcome
+    assert last is not None
+    assert last.train_flops == flops_of(method, method.num_iterations, scene)
+    if isinstance(method, DM):
+        assert rows == {2: method.flops(2, scene), 4: method.flops(4, scene)}
+    else:
+        assert rows == ({0: 0.0} if isinstance(method, Random) else {})
+
+
+def test_the_expected_work_counts_the_training_of_all_evaluations() -> None:
+    data = Digits(max_train=240, max_test=60)
+    evaluation = Evaluation(networks=2, epochs=3, batch_size=16)
+    job = DistillJob(data=data, method=Random(ipc=2), model=ConvNet(width=4, depth=2), evaluation=evaluation)
+    of_image = work.training(Scene.of(job.model, data.load()).kind)
+    assert job.expected_work(data.load()) == (2 * 3 * 20 * of_image, 2 * 3 * 2)
+    often = DistillJob(
+        data=data,
+        method=DM(ipc=2, iterations=10, real_batch=8),
+        model=job.model,
+        evaluation=evaluation,
+        evaluate_every=4,
+    )
+    flops, steps = often.expected_work(data.load())
+    assert flops == pytest.approx(
+        3 * 2 * 3 * 20 * of_image + often.method.flops(10, Scene.of(job.model, data.load()))
+    )
+    assert (
+        steps == 10 + 3 * 2 * 3 * 2
+    )  # after 4, 8 and 10 iterations, two networks, three epochs of two batches
