@@ -151,12 +151,14 @@ class TopLabel:
     @classmethod
     def of_logits(cls, logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> "TopLabel":
         """The same of outputs `(N, K + num_extra)`, without keeping all probabilities."""
-        found = list(chunks(logits, num_extra=num_extra))
-        labels_N = checked_labels(labels, (found[-1].rows.stop, found[-1].probabilities.shape[1]))
-        predicted_N = np.concatenate([chunk.predicted for chunk in found])
-        return cls(
-            confidence=np.concatenate([chunk.confidence for chunk in found]), correct=predicted_N == labels_N
-        )
+        confidence, predicted, num_classes = [], [], 0
+        for chunk in chunks(logits, num_extra=num_extra):
+            confidence.append(chunk.confidence)
+            predicted.append(chunk.predicted)
+            num_classes = chunk.probabilities.shape[1]
+        confidence_N, predicted_N = np.concatenate(confidence), np.concatenate(predicted)
+        labels_N = checked_labels(labels, (len(confidence_N), num_classes))
+        return cls(confidence=confidence_N, correct=predicted_N == labels_N)
 
     def ascending(self) -> "TopLabel":
         """Rows by rising confidence, those of equal confidence in the order given."""

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from workloads.calibrate.binning import Binning, index_of
 from workloads.calibrate.probabilities import Floats, checked_probabilities
 
+DRAWN_AT_ONCE = 2**16  # uniform numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloor:
@@ -64,12 +66,14 @@ def noise_floor_of(
     grouped_N = confidence_N[np.argsort(index_N, kind="stable")]
     first = np.flatnonzero(np.append(True, by_bin[1:] != by_bin[:-1]))
     expected = np.add.reduceat(grouped_N, first)
+    limits_N = grouped_N.astype(np.float32)  # 24 bits are far finer than what so many rows can tell
     generator = np.random.default_rng(seed)
-    draws, uniform_N = np.empty(num_draws), np.empty(len(grouped_N))
-    for draw in range(num_draws):
-        right_N = generator.random(out=uniform_N) < grouped_N
-        num_right = np.add.reduceat(right_N, first, dtype=np.int64)
-        draws[draw] = np.abs(num_right - expected).sum() / len(grouped_N)
+    draws, at_once = np.empty(num_draws), max(1, DRAWN_AT_ONCE // len(limits_N))
+    for start in range(0, num_draws, at_once):
+        num = min(at_once, num_draws - start)
+        right = generator.random((num, len(limits_N)), dtype=np.float32) < limits_N
+        num_right = np.add.reduceat(right, first, axis=1, dtype=np.int64)
+        draws[start : start + num] = np.abs(num_right - expected).sum(axis=1) / len(limits_N)
     return NoiseFloor(draws=draws)
 
 
