@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, kstest
 
@@ -63,12 +63,14 @@ def test_golden_scores_of_a_row_that_is_not_sorted() -> None:
     assert APS().scores(ONE, np.array([0.5]))[0] == pytest.approx([0.875, 0.25, 0.975, 0.65])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.integers(1, 999))
 def test_the_rank_is_exact_for_every_decimal(num_rows: int, thousandths: int) -> None:
     exact = math.ceil((num_rows + 1) * (1 - Fraction(thousandths, 1000)))
     assert rank_of_threshold(num_rows, thousandths / 1000) == exact
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.sampled_from([0.05, 0.1, 0.3, 0.5]))
 def test_the_threshold_is_the_smallest_that_covers_k_calibration_rows(
     seed: int, num_rows: int, alpha: float
@@ -85,18 +87,20 @@ def test_the_threshold_is_the_smallest_that_covers_k_calibration_rows(
 # Twins
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_scores_by_loops_over_rows_and_classes(seed: int, ties: bool) -> None:
     draws = np.random.default_rng(seed)
     p = softmax(np.round(draws.normal(size=(4, 5))) if ties else draws.normal(size=(4, 5)))
     u = draws.random(4)
-    cumulative, ranks = cumulative_scores(p, u)
-    assert (ranks == ranks_of(p)).all()
+    prices, ranks = draws.random(5), ranks_of(p)
+    scores = cumulative_scores(p, u, prices)
     for i in range(4):
         for k in range(5):
             before = [j for j in range(5) if p[i, j] > p[i, k] or (p[i, j] == p[i, k] and j < k)]
             assert ranks[i, k] == len(before) + 1
-            assert cumulative[i, k] == pytest.approx(p[i, before].sum() + (1 - u[i]) * p[i, k])
+            price = prices[len(before)]
+            assert scores[i, k] == pytest.approx(p[i, before].sum() + (1 - u[i]) * p[i, k] + price)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -107,6 +111,14 @@ def test_sets_hold_the_classes_whose_score_is_at_most_the_threshold(name: str) -
     scores = rule.scores(rows, rule.draws(3, "predict", 30))
     assert (fitted.predict(rows) == (scores <= fitted.numbers["threshold"])).all()
     assert (rule.draws(3, "predict", 30) != rule.draws(3, "calibrate", 30)).any() == rule.uses_draws
+
+
+@pytest.mark.parametrize("num_rows", [20, 50, 200])
+def test_of_the_calibration_rows_themselves_k_are_covered(num_rows: int) -> None:
+    """A score equal to the threshold is in the set; no two rows tie."""
+    rows, labels = world(num_rows, np.random.default_rng(num_rows))
+    sets = SplitConformal().fit(rows, labels, seed=0).predict(rows)
+    assert sets[np.arange(num_rows), labels].sum() == rank_of_threshold(num_rows, 0.1)
 
 
 # Limits
@@ -141,6 +153,19 @@ def test_a_price_makes_sets_smaller_where_tails_are_long() -> None:
         assert found["coverage"] == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / 1400 + 0.09 / 4000))
         sizes[name] = found["set_size"]
     assert sizes["tuned"] < sizes["aps"]
+
+
+def test_the_tuned_rule_s_sets_are_as_small_as_those_of_the_best_single_penalty() -> None:
+    """Sizes differ by more than the tolerance, so a rule that chose otherwise would be seen."""
+    draws, penalties = np.random.default_rng(0), (0.001, 0.5)
+    (cal, labels), (test, _) = world(4000, draws, num_classes=40), world(4000, draws, num_classes=40)
+
+    def size(*tried: float) -> float:
+        return float(TunedRAPS(penalties=tried).fit(cal, labels, seed=0).predict(test).sum(axis=1).mean())
+
+    sizes = sorted(size(penalty) for penalty in penalties)
+    assert sizes[1] > sizes[0] + 0.2
+    assert size(*penalties) == pytest.approx(sizes[0], abs=0.01)
 
 
 def test_the_tuned_rule_chooses_by_size_and_calibrates_on_the_other_rows() -> None:

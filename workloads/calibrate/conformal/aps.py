@@ -9,6 +9,8 @@ Reference: Romano, Sesia and Candès 2020, Classification with Valid and Adaptiv
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from workloads.calibrate.adaptive_sets import cumulative_scores
 from workloads.calibrate.prediction_sets import Floats, ScoredRule
 
@@ -26,4 +28,4 @@ class APS(ScoredRule):
         return self.randomised
 
     def scores(self, probabilities_NK: Floats, draws_N: Floats) -> Floats:
-        return cumulative_scores(probabilities_NK, draws_N)[0]
+        return cumulative_scores(probabilities_NK, draws_N, np.zeros(probabilities_NK.shape[1]))

@@ -35,5 +35,5 @@ class RAPS(ScoredRule):
         return self.randomised
 
     def scores(self, probabilities_NK: Floats, draws_N: Floats) -> Floats:
-        cumulative, ranks = cumulative_scores(probabilities_NK, draws_N)
-        return np.asarray(cumulative + self.penalty * np.maximum(ranks - self.kreg, 0))
+        ranks = np.arange(1, probabilities_NK.shape[1] + 1)
+        return cumulative_scores(probabilities_NK, draws_N, self.penalty * np.maximum(ranks - self.kreg, 0))
