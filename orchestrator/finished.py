@@ -10,6 +10,7 @@ import safetensors.torch
 
 from orchestrator.decode import decode
 from orchestrator.errors import UsageError
+from orchestrator.stages import placed
 from reports.layout import RunFolder
 from reports.predictions import read_num_extra, read_predictions
 from workloads.data.dataset import Dataset, Source
@@ -35,7 +36,7 @@ def open_run(artifact: str) -> FinishedRun:
         num_extra=read_num_extra(path) if path.is_file() else 0,
         predictions=partial(_predictions, path),
         network=partial(_network, folder, manifest),
-        source=partial(_source, manifest),
+        source=partial(_placed_source, folder, manifest),
     )
 
 
@@ -89,6 +90,12 @@ def _from_data(manifest: dict[str, Any]) -> dict[str, Any]:
     """What manifests before version 0.2 do not say, from the run's data, which must be at hand."""
     data: Dataset = _source(manifest).load()
     return {"image_shape": data.image_shape, "mean": data.mean, "std": data.std}
+
+
+def _placed_source(artifact: Path, manifest: dict[str, Any]) -> Source:
+    """The same, where it is made of what another run of the folder left."""
+    source: Source = placed(_source(manifest), RunFolder(artifact.parent.parent))
+    return source
 
 
 def _source(manifest: dict[str, Any]) -> Source:

@@ -39,7 +39,7 @@ def run_local(
         folder=RunFolder(folder.path.resolve()),  # a trial may change the working directory
         threads=resources.cpus,
         device=torch.device("cuda" if resources.gpus else "cpu"),
-        load_data=data.__getitem__,
+        load_data=lambda source: data[source] if source in data else source.load(),
         should_stop=lambda: stop.requested,
     )
     pristine, numerics = Pristine.here(), Numerics.here()

@@ -207,7 +207,11 @@ def _after_deaths(
             continue
         if key not in died:
             if not stopping:
-                logger.warning("%s (%s) ended without a record; run again to repair", key, order.job.label)
+                deaths[key] = deaths.get(key, 0) + 1
+                if deaths[key] < MAX_DEATHS:
+                    again.append(order)  # it stood behind one whose process died
+                else:
+                    logger.warning("%s (%s) ended without a record; run again to repair", key, order.job.label)
             continue
         now = datetime.now(UTC)
         error = f"the process of this trial died\n{died[key]}"

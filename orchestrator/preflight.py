@@ -1,5 +1,6 @@
 """What can only be checked with the data at hand, before any job starts."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,14 @@ logger = logging.getLogger(__name__)
 
 def sources_of(job: Job) -> dict[str, Source]:
     """Every data set that a job reads, by the key of the spec that names it."""
-    data: Source | None = getattr(job.workload, "data", None)
-    unknowns: Sequence[Source] = getattr(job.workload, "unknowns", ())
-    known = {} if data is None else {"data": data}
-    return known | {f"unknowns[{place}]": source for place, source in enumerate(unknowns)}
+    found: dict[str, Source] = {}
+    for field in dataclasses.fields(job.workload):  # type: ignore[arg-type]
+        content = getattr(job.workload, field.name)
+        if isinstance(content, Source):
+            found[field.name] = content
+        elif isinstance(content, tuple):
+            found |= {f"{field.name}[{i}]": item for i, item in enumerate(content) if isinstance(item, Source)}
+    return found
 
 
 def load_data(

@@ -16,9 +16,10 @@ from orchestrator.monitor import Monitor
 from orchestrator.slots import num_slots
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
-from orchestrator.worker import NOTES, REPORT, TrialActor
+from orchestrator.worker import NOTES, REPORTS, TrialActor
 from reports.layout import RunFolder
 from reports.records import Status
+from reports.store import Store
 from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,11 @@ def run_study(
     Data is shared read-only through the object store: one copy a node, however many trials.
     """
     slots = num_slots(resources, cpus=session.cpus, gpus=session.gpus)
+    bundles = bundled(orders, slots=slots)
     shared = {source: ray.put(dataset) for source, dataset in data.items()}
     actor = tune.with_parameters(
         TrialActor,
-        orders=list(orders),
+        bundles=bundles,
         study=study,
         folder=folder.path.resolve(),
         stop_mark=stop.mark.resolve(),
@@ -53,14 +55,14 @@ def run_study(
         gpus=resources.gpus,
         data=shared,
     )
-    watch = _Watch(orders, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast)
+    watch = _Watch(bundles, folder, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast)
     scratch = folder.path.resolve() / ".scheduler"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner = tune.Tuner(
         tune.with_resources(actor, {"cpu": resources.cpus, "gpu": resources.gpus}),
-        param_space={"index": tune.grid_search(list(range(len(orders))))},
+        param_space={"index": tune.grid_search(list(range(len(bundles))))},
         tune_config=tune.TuneConfig(
-            reuse_actors=True, max_concurrent_trials=min(slots, len(orders)), trial_dirname_creator=_short_name
+            reuse_actors=True, max_concurrent_trials=min(slots, len(bundles)), trial_dirname_creator=_short_name
         ),
         run_config=tune.RunConfig(
             name=study,
@@ -77,6 +79,22 @@ def run_study(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return watch.deaths
+
+
+def bundled(orders: Sequence[Order], *, slots: int) -> list[list[Order]]:
+    """Orders in their order, as many to a trial as their jobs allow and as leaves work for every slot.
+
+    A job is alone unless its class has `per_trial`: then starting a trial would cost more than the job.
+    """
+    bundles: list[list[Order]] = []
+    for order in orders:
+        most = min(getattr(order.job.workload, "per_trial", 1), -(-len(orders) // slots))
+        kind = type(order.job.workload)
+        if bundles and len(bundles[-1]) < most and type(bundles[-1][0].job.workload) is kind:
+            bundles[-1].append(order)
+        else:
+            bundles.append([order])
+    return bundles
 
 
 def _short_name(trial: TuneTrial) -> str:
@@ -116,14 +134,15 @@ class _Watch(_NotSaved, tune.Callback):
 
     def __init__(
         self,
-        orders: Sequence[Order],
+        bundles: Sequence[Sequence[Order]],
+        folder: RunFolder,
         *,
         monitor: Monitor,
         stop: StopRequest,
         show: Callable[[], None],
         fail_fast: bool,
     ) -> None:
-        self._keys = [order.job.key for order in orders]
+        self._bundles, self._folder = bundles, folder
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.deaths: dict[str, str] = {}
 
@@ -131,23 +150,31 @@ class _Watch(_NotSaved, tune.Callback):
         self._show()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._monitor.start(self._keys[trial.config["index"]])
+        self._monitor.start(self._bundles[trial.config["index"]][0].job.key)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        if REPORT not in result:
-            self._monitor.running.pop(self._keys[trial.config["index"]], None)
+        if not result[REPORTS]:
+            self._forget(trial)
             return
-        report = Report(**result[REPORT])
+        reports = [Report(**report) for report in result[REPORTS]]
         for note in result[NOTES]:
-            logger.warning("%s (%s): %s", report.run_key, self._monitor.labels[report.run_key], note)
-        self._monitor.hear(report)
-        if self._fail_fast and report.status is Status.FAILED:
-            self._stop.ask()
+            logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], note)
+        for report in reports:
+            self._monitor.hear(report)
+            if self._fail_fast and report.status is Status.FAILED:
+                self._stop.ask()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        key = self._keys[trial.config["index"]]
-        self._monitor.running.pop(key, None)  # it may have died before it was seen to start
+        self._forget(trial)
+        recorded = Store(self._folder).statuses()
+        at_work = [o for o in self._bundles[trial.config["index"]] if recorded.get(o.job.key, (None, 0))[1] < o.attempt]
+        died = at_work[0] if at_work else self._bundles[trial.config["index"]][-1]  # the rest had not begun
         words = Path(trial.error_file) if trial.error_file else None
-        self.deaths[key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"
+        self.deaths[died.job.key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"
+
+    def _forget(self, trial: TuneTrial) -> None:
+        """None of the bundle is running; it may have died before it was seen to start."""
+        for order in self._bundles[trial.config["index"]]:
+            self._monitor.running.pop(order.job.key, None)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,18 +17,22 @@ from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
 from workloads.data.dataset import Dataset, Source
 
-REPORT = "report"  # the keys of ours in what Tune is told
+REPORTS = "reports"  # the keys of ours in what Tune is told
 NOTES = "notes"
+STEP_S = 0.5  # of short jobs, one after the other, that are told of at once
 
 
 class TrialActor(tune.Trainable):
-    """Each `step` goes on to the next evaluation. Rows and files are written here, so Tune carries only scalars."""
+    """Each `step` goes on to the next evaluation, or through several short jobs. A trial of Tune is a bundle of orders.
+
+    Rows and files are written here, so Tune carries only scalars.
+    """
 
     def setup(  # type: ignore[override]
         self,
         config: dict[str, Any],
         *,
-        orders: Sequence[Order],
+        bundles: Sequence[Sequence[Order]],
         study: str,
         folder: Path,
         stop_mark: Path,
@@ -35,18 +40,18 @@ class TrialActor(tune.Trainable):
         gpus: float,
         data: Mapping[Source, ray.ObjectRef[Dataset]],
     ) -> None:
-        """Called once per process; `config` names the first trial by its place in `orders`."""
+        """Called once per process; `config` names the first bundle by its place."""
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         self._notes = _Notes()
         for package in ("workloads", "reports"):
             logging.getLogger(package).addHandler(self._notes)
         self._pristine = Pristine.here()
-        self._orders = orders
+        self._bundles = bundles
         loaded: dict[Source, Dataset] = {}
 
         def load_data(source: Source) -> Dataset:
             if source not in loaded:
-                loaded[source] = ray.get(data[source])
+                loaded[source] = ray.get(data[source]) if source in data else source.load()
             return loaded[source]
 
         self._setting = Setting(
@@ -57,23 +62,38 @@ class TrialActor(tune.Trainable):
             load_data=load_data,
             should_stop=stop_mark.exists,
         )
-        self._begin(config)
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next trial of a reused process."""
-        self._begin(new_config)
+        """The next bundle of a reused process."""
+        self._take(new_config)
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def _take(self, config: dict[str, Any]) -> None:
+        self._left = list(self._bundles[config["index"]])
+        self._begin()
+
+    def _begin(self) -> None:
         self._pristine.restore(threads=self._setting.threads)
-        self._trial = Trial(self._orders[config["index"]], self._setting, trial_id=self.trial_id)
+        self._trial = Trial(self._left.pop(0), self._setting, trial_id=self.trial_id)
 
     def step(self) -> dict[str, Any]:
-        """One evaluation further. A trial that was to start after a stop was asked for leaves nothing."""
-        if self._trial.report.num_steps == 0 and self._setting.should_stop():
-            return {"done": True}
-        report = self._trial.advance()
-        return {REPORT: asdict(report), NOTES: self._notes.take(), "done": report.status is not None}
+        """One evaluation further, or more jobs where they are short. What was to start after a stop leaves nothing."""
+        reports, done = [], False
+        until = time.monotonic() + STEP_S
+        while True:
+            if self._trial.report.num_steps == 0 and self._setting.should_stop():
+                done = True
+                break
+            report = self._trial.advance()
+            reports.append(asdict(report))
+            done = report.status is not None and not self._left
+            if done or report.status is None:
+                break
+            self._begin()
+            if time.monotonic() >= until:
+                break
+        return {REPORTS: reports, NOTES: self._notes.take(), "done": done}
 
 
 class _Notes(logging.Handler):

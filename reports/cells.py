@@ -37,7 +37,7 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     frame = by_end.drop_duplicates(["cell", "seed", "parent_key"], keep="last").sort_index().reset_index(drop=True)
     settings = _settings(frame.drop_duplicates("cell").reset_index(drop=True))
     for key in settings:
-        frame[key] = pd.Series([_shown(spec.get(key)) for spec in frame["_spec"]], dtype=object)
+        frame[key] = pd.Series(_shown([spec.get(key) for spec in frame["_spec"]]), dtype=object)
     frame = frame.drop(columns="_spec")
     frame.attrs["settings"] = settings
     return frame
@@ -115,6 +115,16 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _shown(value: Any) -> str | float | int | bool | None:
-    """Plain values as they are, lists and tables as JSON."""
-    return value if isinstance(value, str | float | int | bool | None) else _canonical(value)
+def _shown(values: Sequence[Any]) -> list[str | float | int | bool | None]:
+    """Plain values as they are, tables as JSON; lists of plug-ins by their names where these tell them apart."""
+    named = [_names(value) for value in values]
+    told_apart = len({_canonical(value) for value in named}) == len({_canonical(value) for value in values})
+    shown = named if told_apart else values
+    return [value if isinstance(value, str | float | int | bool | None) else _canonical(value) for value in shown]
+
+
+def _names(value: Any) -> Any:
+    """`aps, raps` of a list of such plug-ins, `none` of an empty list; anything else as it is."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) and "name" in item for item in value):
+        return value
+    return ", ".join(str(item["name"]) for item in value) or "none"

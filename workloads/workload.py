@@ -56,8 +56,8 @@ class Outcome:
     predictions: Mapping[str, Predictions]
     weights: Mapping[str, "Tensor"]
     masks: Mapping[str, "Tensor"]
-    num_parameters: int
-    num_active: int
+    num_parameters: int | None  # None for a job that leaves no network
+    num_active: int | None
     train_flops: float | None
     train_s: float
     peak_memory_bytes: int | None

@@ -1,0 +1,121 @@
+"""How well scores tell a finished network's unknown inputs: near and far sets shown to it, and what is measured of each score.
+
+What has learned nothing of the network but its logits needs no network; everything else runs it again on the training rows
+and on every set. Options are chosen on validation rows only. Metrics stand under `ood.<set>@<score>`, their means under
+`ood@<score>`, `ood.near@<score>` and `ood.far@<score>`; without a score's name they are those of the calibrated confidence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from workloads.calibrate.detection import detection_metrics
+from workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence, evidence_of
+from workloads.calibrate.score import FittedScore, Score
+from workloads.calibrate.score_choice import candidates, choose
+from workloads.data.dataset import Dataset, Source, Split
+from workloads.deploy.finished import FinishedNetwork
+from workloads.plugins import name_of
+from workloads.unknowns import NO_LABEL, check_unknown, fitted, split_names
+
+NEAR, FAR = "ood.near", "ood.far"
+OOD = "ood"
+ALL = frozenset({LOGITS, FEATURES, LABELS, NETWORK})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """Unknown rows of the shape of the known ones, by split name; `near` and `far` name the parts."""
+
+    rows: Mapping[str, Split]
+    near: frozenset[str]
+    far: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, near: Sequence[Source], far: Sequence[Source], load: Callable[[Source], Dataset], *, known: Dataset
+    ) -> "Sets":
+        """Their test rows. Raises `ValueError` for a set that is the known data or cannot be brought to its shape."""
+        sources = [*near, *far]
+        names = split_names(sources)
+        rows = {}
+        for name, source in zip(names, sources, strict=True):
+            dataset = load(source)
+            check_unknown(dataset, known=known)
+            rows[name] = unknown_rows(dataset.test, known)
+        return cls(rows=rows, near=frozenset(names[: len(near)]), far=frozenset(names[len(near) :]))
+
+
+def unknown_rows(split: Split, known: Dataset) -> Split:
+    """Rows in the shape of the known images; no label is one of theirs."""
+    return Split(
+        images=fitted(split.images, known.image_shape),
+        labels=np.full(len(split), NO_LABEL, dtype=np.int64),
+        row_ids=split.row_ids,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """A finished network and the data it was trained on, to be asked for evidence."""
+
+    network: FinishedNetwork
+    data: Dataset
+    num_extra: int
+
+    def of(self, rows: Split) -> Evidence:
+        """All that the network says of rows."""
+        return evidence_of(self.network, rows, num_extra=self.num_extra)
+
+
+def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *, seed: int) -> FittedScore:
+    """Learned from training rows; where sets to choose on are given, with the options that are best on validation rows."""
+    train = witness.of(witness.data.train) if score.learns_from else None
+    if not choose_on:
+        return score.fit(train, seed=seed)
+    unknown = Split(
+        images=np.concatenate([unknown_rows(data.val, witness.data).images for data in choose_on]),
+        labels=np.full(sum(len(data.val) for data in choose_on), NO_LABEL, dtype=np.int64),
+        row_ids=np.concatenate([data.val.row_ids for data in choose_on]),
+    )
+    return choose(
+        candidates(score),
+        train=train,
+        val_known=witness.of(witness.data.val),
+        val_unknown=witness.of(unknown),
+        seed=seed,
+    ).fitted
+
+
+def scores_of(rule: FittedScore, known: Evidence, unknown: Mapping[str, Evidence]) -> dict[str, np.ndarray]:
+    """Scores by split, those of the known rows under `test`."""
+    return {"test": rule.score(known)} | {name: rule.score(evidence) for name, evidence in unknown.items()}
+
+
+def only_logits(evidence: Evidence) -> Evidence:
+    """Without what a network that is gone could tell."""
+    return replace(evidence, last_layer=None, rerun=None)
+
+
+def needs_network(scores: Sequence[Score]) -> bool:
+    """Whether any of them asks for more than logits."""
+    return any(score.learns_from or score.needs - {LOGITS} for score in scores)
+
+
+def detection_rows(
+    scores: Mapping[str, np.ndarray], *, near: frozenset[str], far: frozenset[str], suffix: str = ""
+) -> dict[tuple[str, str], float]:
+    """Metrics by split and name: of every set against `test`, of the near and the far ones, and of all on average."""
+    found = {name: detection_metrics(scores["test"], values) for name, values in scores.items() if name != "test"}
+    rows = {(f"{split}{suffix}", name): value for split, named in found.items() for name, value in named.items()}
+    for mean, members in ((OOD, found.keys()), (NEAR, near), (FAR, far)):
+        of_part = [found[name] for name in found if name in members]
+        if of_part:
+            rows |= {(f"{mean}{suffix}", name): float(np.mean([m[name] for m in of_part])) for name in of_part[0]}
+    return rows
+
+
+def suffix_of(score: Score) -> str:
+    """What follows the split in the names of a score's metrics."""
+    return f"@{name_of(score)}"
