@@ -13,8 +13,8 @@ from orchestrator.errors import ExitCode, SpecError
 from orchestrator.results import Results
 from orchestrator.spec import load_spec
 from reports.predictions import read_predictions
-from workloads.calibrate.metrics import all_metrics
 from workloads.calibrate.methods.temperature import Temperature
+from workloads.calibrate.metrics import all_metrics
 from workloads.calibrate.outputs import averaged
 
 DIGITS = {"name": "digits", "max_train": 900, "max_test": 200}
