@@ -1,6 +1,7 @@
 """How every number of the page was computed, and whether more of it is better."""
 
 import math
+from collections.abc import Collection
 
 LARGER_IS_BETTER = {
     "accuracy": True,
@@ -114,13 +115,36 @@ TERMS = {
     "machine.",
 }
 
+COSTS = {"num_active": "active parameters", "train_flops": "training FLOPs", "train_s": "training time"}
+"""How the costs of a cell are called, by column of `runs`."""
+DISTILLATION_COSTS = {
+    "num_active": "parameters of the evaluated network",
+    "train_flops": "distillation FLOPs",
+    "train_s": "distillation time",
+}
+"""The same where all runs distil, which also says what each term means."""
+DISTILLATION_TERMS = {
+    "parameters of the evaluated network": "Of each fresh network of the job's model that is trained on the synthetic set.",
+    "distillation FLOPs": "Counted, not measured: two per multiply-add of every pass over images that makes the set, gradients "
+    "of gradients included; networks trained to evaluate it are not. Missing where a method's work is not counted.",
+    "distillation time": "Seconds spent in making the set: all iterations, and the preparation that a method does itself, but "
+    "not the loading of data or the networks trained to evaluate the set. Depends on the machine and its load.",
+}
+
+
+def cost_names(kinds: Collection[str]) -> dict[str, str]:
+    """By column, for runs of these kinds."""
+    return DISTILLATION_COSTS if set(kinds) == {"distill"} else COSTS
+
 
 def bounds(measure: str) -> tuple[float, float]:
     """The values that `split/name` can have at all; infinite where nothing is known."""
     return _BOUNDS.get(measure.partition("/")[2], (-math.inf, math.inf))
 
 
-def terms(measures: list[str]) -> dict[str, str]:
-    """The definitions that a page with these measures needs."""
+def terms(measures: list[str], kinds: Collection[str] = ()) -> dict[str, str]:
+    """The definitions that a page with these measures on runs of these kinds needs."""
     names = dict.fromkeys(measure.partition("/")[2] for measure in measures)
-    return {name: METRICS[name] for name in names if name in METRICS} | TERMS
+    general = {name: text for name, text in TERMS.items() if name not in COSTS.values()}
+    shown = TERMS if cost_names(kinds) is COSTS else general | DISTILLATION_TERMS
+    return {name: METRICS[name] for name in names if name in METRICS} | shown

@@ -70,7 +70,7 @@ def render(study: Study) -> str:
         gallery=gallery(study),
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
-        terms=glossary.terms(study.measures),
+        terms=glossary.terms(study.measures, set(study.cells["kind"])),
         bundle=script_bundle() if drawn else "",
     )
 

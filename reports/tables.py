@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports import formats
-from reports.glossary import LARGER_IS_BETTER
+from reports.glossary import LARGER_IS_BETTER, cost_names
 from reports.records import Status
 from reports.statistics import clearly_best
 from reports.study import Study, in_words
@@ -21,10 +21,10 @@ _BOLD_CHARACTER = 0.66
 _PADDING = 1.4  # rem, of a cell, left and right together
 _MAX_CHARACTERS = 28
 _MAX_FROZEN = 30.0  # rem
-_COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
-    "num_active": ("active parameters", formats.amount),
-    "train_flops": ("training FLOPs", formats.amount),
-    "train_s": ("training time", formats.duration),
+_COSTS: dict[str, Callable[[float | None], str]] = {
+    "num_active": formats.amount,
+    "train_flops": formats.amount,
+    "train_s": formats.duration,
 }
 
 
@@ -88,18 +88,19 @@ def summary_table(study: Study) -> Table:
     labels = study.varying or ["method"]
     costs = [name for name in _COSTS if table[name].notna().any()]
     names = [study.names.get(key, key) for key in labels]
+    called = cost_names(table["kind"])
     columns = [
         [Value(text=_bare(key, value, name)) for value in table[key]]
         for key, name in zip(labels, names, strict=True)
     ]
     columns.append([_seeds(row) for _, row in table.iterrows()])
     columns += [_measure(table, measure) for measure in study.measures]
-    columns += [[Value(text=_COSTS[name][1](value)) for value in table[name]] for name in costs]
+    columns += [[Value(text=_COSTS[name](value)) for value in table[name]] for name in costs]
     headers = [
         *names,
         "seeds",
         *(measure.replace("/", " ") for measure in study.measures),
-        *(_COSTS[name][0] for name in costs),
+        *(called[name] for name in costs),
     ]
     return Table(headers=headers, num_labels=len(labels), rows=list(zip(*columns, strict=True)))
 

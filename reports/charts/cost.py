@@ -7,13 +7,11 @@ import pandas as pd
 
 from reports.charts import marks
 from reports.charts.figure import Chart, Figure, Plot, draw
+from reports.glossary import cost_names
 from reports.study import Study
 
-_COSTS = {
-    "num_active": "active parameters",
-    "train_flops": "training FLOPs",
-    "train_s": "training time in s",
-}
+_COSTS = {"num_active": "", "train_flops": "", "train_s": " in s"}
+"""Units, where there is one."""
 _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 
 
@@ -21,7 +19,9 @@ def cost(study: Study, measure: str) -> list[Figure]:
     """The figure with a panel for each cost in which cells differ."""
     table = study.measured(measure)
     plots = []
-    for name, title in _COSTS.items():
+    called = cost_names(study.cells["kind"])
+    for name, unit in _COSTS.items():
+        title = called[name] + unit
         points = table[table[name] > 0]
         if points[name].nunique() > 1:
             text = f"{marks.words(measure)} against {title} of {len(points)} cells"

@@ -162,3 +162,15 @@ def test_a_sparse_study_has_neither(tmp_path: Path) -> None:
     write(tmp_path, "rigl", 0, IDC, kind="sparse")
     study = Study.read([tmp_path])
     assert over_time(study) == minimised(study) == []
+
+
+def test_costs_are_called_what_they_are_where_all_runs_distil(tmp_path: Path) -> None:
+    write(tmp_path, "idc", 0, IDC)
+    text = write_page([tmp_path], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ">distillation time</th>" in text
+    assert "<dt>distillation time</dt>" in text
+    assert "training time" not in text
+    write(tmp_path, "rigl", 0, IDC, kind="sparse")
+    text = write_page([tmp_path], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ">training time</th>" in text
+    assert "distillation time</th>" not in text
