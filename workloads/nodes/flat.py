@@ -41,7 +41,7 @@ def hessian_products(loss: Callable[[Tensor], Tensor], at: Tensor, directions: T
     gradient = torch.func.grad(loss)
 
     def product(direction: Tensor) -> Tensor:
-        found: Tensor = torch.func.jvp(gradient, (at,), (direction,))[1]
+        found: Tensor = torch.func.grad(lambda vector: gradient(vector) @ direction)(at)
         return found
 
     products: Tensor = torch.func.vmap(product, chunk_size=BATCH)(directions)

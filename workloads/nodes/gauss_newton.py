@@ -18,8 +18,8 @@ def curvature_in_logits(parts: Parts, at: Tensor) -> Tensor:
     """(n, C, C), of the loss in each row of logits `at: (n, C)`; negative eigenvalues are taken for 0."""
     gradient = torch.func.grad(lambda logits: parts(logits).sum())
     columns = [
-        torch.func.jvp(gradient, (at,), (unit.expand_as(at),))[1]
-        for unit in torch.eye(at.shape[1], dtype=at.dtype, device=at.device)
+        torch.func.grad(lambda logits, column=column: gradient(logits)[:, column].sum())(at)
+        for column in range(at.shape[1])
     ]
     blocks = torch.stack(columns, dim=2)
     values, vectors = torch.linalg.eigh((blocks + blocks.mT) / 2)
@@ -32,9 +32,12 @@ def gauss_newton_products(logits: Logits, parts: Parts, at: Tensor, directions: 
     found, backward = torch.func.vjp(logits, at)[:2]
     blocks = curvature_in_logits(parts, found)
 
+    forward = torch.func.vjp(lambda slopes: backward(slopes)[0], torch.zeros_like(found))[
+        1
+    ]  # J^T, transposed again
+
     def product(direction: Tensor) -> Tensor:
-        tangent = torch.func.jvp(logits, (at,), (direction,))[1]
-        return backward((blocks @ tangent[..., None])[..., 0])[0]  # type: ignore[no-any-return]
+        return backward((blocks @ forward(direction)[0][..., None])[..., 0])[0]  # type: ignore[no-any-return]
 
     products: Tensor = torch.func.vmap(product, chunk_size=BATCH)(directions)
     return products

@@ -28,7 +28,7 @@ class SparseConstant:
         return SparseConstant(self.flipped, self.matrix)
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        """(N, K), of `dense: (M, K)`; under torch.func's transforms too."""
+        """(N, K), of `dense: (M, K)`; under torch.func's `grad`, `vjp` and `vmap` too."""
         return _Product.apply(self, dense)  # type: ignore[no-any-return]
 
 
@@ -46,10 +46,6 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         return None, ctx.constant.transposed @ gradient
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor) -> Tensor:
-        return ctx.constant @ tangent  # type: ignore[no-any-return]
 
     @staticmethod
     def vmap(
