@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workloads.distill.instance_norm import TwiceDifferentiable
+
 
 class Ways(Protocol):
     """The two functions of this module that take time, as `matched` and `chunked_gradient`; compiled, or this module itself."""
@@ -110,11 +112,25 @@ def matched(
     *,
     by: str,
 ) -> tuple[Tensor, Tensor]:
-    """The distance `by` from the gradients `wanted`, and its gradient by the images as the network sees them."""
-    leaf = images.detach().requires_grad_()
-    loss = DISTANCES[by](loss_gradient(network, parameters, leaf, labels, graph=True), wanted)
-    (gradient,) = torch.autograd.grad(loss, leaf)
-    return loss.detach(), gradient
+    """The distance `by` from the gradients `wanted`, and its gradient by the images as the network sees them.
+
+    On a CPU many images pass in pieces that its caches hold: the gradient by `parameters` is a sum over images, so that of the
+    distance by this sum leads on to each piece by itself. `parameters` have at least two dimensions.
+    """
+    chunk = chunk_of(network, images)
+    pieces = images.detach().split(len(images) if len(images) < 2 * chunk else chunk)
+    leaves = [piece.clone().requires_grad_() for piece in pieces]
+    found: list[Sequence[Tensor]] = []
+    with TwiceDifferentiable():
+        for leaf, targets in zip(leaves, labels.split(len(leaves[0])), strict=True):
+            loss = functional.cross_entropy(network(leaf), targets, reduction="sum") / len(labels)
+            found.append(torch.autograd.grad(loss, parameters, create_graph=True))
+    total = [torch.stack([part.detach() for part in parts]).sum(0) for parts in zip(*found, strict=True)]
+    total = [gradient.requires_grad_() for gradient in total]
+    distance = DISTANCES[by](total, wanted)
+    upstream = torch.autograd.grad(distance, total)
+    by_piece = [torch.autograd.grad(part, leaf, upstream)[0] for part, leaf in zip(found, leaves, strict=True)]
+    return distance.detach(), torch.cat(by_piece)
 
 
 def cosine_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
