@@ -66,7 +66,7 @@ class ParameterisedTemperature(PostHoc):
     num_top: int = 10  # largest logits that the network sees; all of them where there are fewer
     num_layers: int = 2
     width: int = 5
-    l2: float = 1e-3  # of the mean squared error, per squared weight
+    l2: float = 3e-3  # of the mean squared error, per squared weight
     max_steps: int = 300  # of L-BFGS
 
     becomes: ClassVar[type[Fitted]] = FittedParameterisedTemperature
