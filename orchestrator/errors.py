@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # bad usage, spec or data
     PARTIAL = 3  # stopped or interrupted
     UNREACHABLE = 4  # no cluster, or it refused us
+    TIMED_OUT = 124  # `wait`, or what waits for an end in order
     INTERRUPTED = 130
 
 

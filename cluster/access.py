@@ -1,0 +1,92 @@
+"""The way to a job server: its address, and the token that it asks for, which is never shown."""
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cluster.profile import TOKEN_FILE
+
+DEFAULT_PORT = 8265
+ANSWER_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Where a job server is. Raises `ValueError` for an address that is none, or that must not be used as it is."""
+
+    address: str
+    token: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.address)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+            form = f"the URL of a cluster's job server, as in http://127.0.0.1:{DEFAULT_PORT}"
+            raise ValueError(f"{self.shown} is no address to submit to; give {form}")
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                f"{self.shown}: an address must not hold a secret; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            )
+        if not self.token and not self.is_loopback:
+            raise ValueError(
+                f"{self.shown}: not without a token, since whoever reaches such a cluster runs code on it. Set "
+                "RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file of it; for a cluster that asks for none, "
+                "submit through a tunnel to 127.0.0.1"
+            )
+
+    @property
+    def shown(self) -> str:
+        """The address without what may be secret."""
+        parts = urlsplit(self.address)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else self.address
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine, or a tunnel from it, is meant."""
+        host = urlsplit(self.address).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether the token travels where others may read it."""
+        return bool(self.token) and self.address.startswith("http:") and not self.is_loopback
+
+    @property
+    def mode(self) -> str:
+        """How the user is told what is sent."""
+        return "with a token" if self.token else "without a token"
+
+    def knock(self) -> None:
+        """Raises `ConnectionError` at once where nothing listens; the client would ask again and again."""
+        parts = urlsplit(self.address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname, port), timeout=ANSWER_WITHIN_S).close()
+        except OSError as error:
+            raise ConnectionError(f"no job server answers at {self.shown}: {error}") from error
+
+
+def access(address: str) -> Access:
+    """With the token of this user, from where Ray looks for it: the environment, a file named there, its own file."""
+    whole = address if "://" in address else f"http://{address}"
+    return Access(address=whole.rstrip("/"), token=_token())
+
+
+def _token() -> str:
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return ""
+    if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return given
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
+    path = Path(named or TOKEN_FILE).expanduser()
+    if not path.is_file():
+        if named:
+            raise ValueError(f"RAY_AUTH_TOKEN_PATH names {named}, which is no file")
+        return ""
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,23 @@
+"""`pruneyard logs`: what a submitted job has written."""
+
+import click
+
+from orchestrator.errors import ExitCode
+from orchestrator.submission import address_option, cluster_of, job_argument, tell_end, write_log
+
+
+@click.command("logs")
+@job_argument
+@address_option
+@click.option(
+    "-f", "--follow", is_flag=True, help="Until the job ends; exit as it does. Ctrl-C only stops following."
+)
+def command(job_id: str, address: str | None, follow: bool) -> int:
+    """Print the log of JOB."""
+    with cluster_of(address, job_id) as (_, server):
+        if follow:
+            server.view(job_id)  # one that does not exist is said at once
+            return tell_end(server.follow(job_id, write_log))
+        server.view(job_id)
+        write_log(server.logs(job_id))
+    return ExitCode.FINISHED

@@ -1,0 +1,56 @@
+"""`pruneyard status`: submitted jobs as they stand."""
+
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from cluster.jobs import JobView
+from orchestrator.errors import ExitCode
+from orchestrator.submission import address_option, cluster_of, outcome
+from orchestrator.terminal import stdout_console
+
+
+@click.command("status")
+@click.argument("job_id", metavar="[JOB]", required=False, default="")
+@address_option
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+def command(job_id: str, address: str | None, as_json: bool) -> int:
+    """List the jobs of a cluster, or show JOB with the last line of its log."""
+    with cluster_of(address, job_id) as (_, server):
+        views = [server.view(job_id)] if job_id else server.views()
+        last = server.logs(job_id).rstrip().rpartition("\n")[2] if job_id else ""
+    if as_json:
+        click.echo(json.dumps([_record(view) for view in views], indent=1))
+        return ExitCode.FINISHED
+    stdout_console().print(_table(views))
+    if last:
+        click.echo(last)
+    return ExitCode.FINISHED
+
+
+def _record(view: JobView) -> dict[str, Any]:
+    return {
+        "job": view.job_id,
+        "study": view.metadata.get("study", ""),
+        "status": view.status,
+        "exit_code": view.code if view.ended else None,
+        "outcome": outcome(view),
+        "out": view.metadata.get("out", ""),
+        "submitted_at": view.submitted_at,
+        "ended_at": view.ended_at or None,
+    }
+
+
+def _table(views: list[JobView]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for header in ("job", "is", "for", "results"):
+        table.add_column(header)
+    for view in views:
+        lasted = timedelta(seconds=round((view.ended_at or time.time()) - view.submitted_at))
+        table.add_row(*map(Text, (view.job_id, outcome(view), str(lasted), view.metadata.get("out", ""))))
+    return table

@@ -1,0 +1,29 @@
+"""`pruneyard stop`: ends a submitted job in order."""
+
+import click
+
+from orchestrator.errors import ExitCode
+from orchestrator.submission import address_option, cluster_of, job_argument, say, tell_end
+
+
+@click.command("stop")
+@job_argument
+@address_option
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait for its checkpoints.",
+)
+def command(job_id: str, address: str | None, grace: float) -> int:
+    """End JOB in order: running trials leave a checkpoint and are INTERRUPTED. Submit again to go on."""
+    with cluster_of(address, job_id) as (_, server):
+        view = server.stop(job_id, grace_s=grace)
+    if view.ended:
+        return tell_end(view)
+    say(
+        f"{job_id} was told to stop and has not ended after {grace:g} s; to end it at once: pruneyard kill {job_id}"
+    )
+    return ExitCode.TIMED_OUT

@@ -1,0 +1,52 @@
+"""`pruneyard submit`: a spec as a job of a cluster, with the code as it is here."""
+
+from collections.abc import Sequence
+
+import click
+
+from orchestrator.commands.run import axis_option, changes, set_option
+from orchestrator.errors import ExitCode
+from orchestrator.spec import load_spec
+from orchestrator.submission import address_option, cluster_of, folder_there, say, submit, tell_end, write_log
+
+
+@click.command("submit")
+@click.argument("spec")
+@address_option
+@click.option(
+    "--out", metavar="DIR", help="As the cluster sees it [default: NAME in the cluster's $PRUNEYARD_OUT]."
+)
+@set_option
+@axis_option
+@click.option("--follow", is_flag=True, help="Show the log, and exit as the job does.")
+@click.option(
+    "--pin",
+    type=click.Choice(["check", "install", "none"]),
+    default="check",
+    show_default=True,
+    help="Versions of this machine: refuse others there, install them for the job, or ignore.",
+)
+@click.option("--python", default="python", show_default=True, help="Interpreter on the cluster.")
+def command(
+    spec: str,
+    address: str | None,
+    out: str | None,
+    sets: Sequence[str],
+    axes: Sequence[str],
+    follow: bool,
+    pin: str,
+    python: str,
+) -> int:
+    """Hand in SPEC; print the job's name. Submitting again goes on with what is missing, and never runs it twice at a time."""
+    resolved = load_spec(spec, **changes(sets, axes))
+    folder_there(out, resolved)
+    with cluster_of(address) as (found, server):
+        if found.in_the_clear:
+            say(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
+        view, is_new = submit(server, resolved, address=found.address, out=out, pin=pin, python=python)
+        how = f"submitted to {found.shown} {found.mode}" if is_new else "is under way already"
+        say(f"{resolved.name}: {len(resolved.jobs)} jobs, {how}; see: pruneyard logs -f {view.job_id}")
+        click.echo(view.job_id)
+        if not follow:
+            return ExitCode.FINISHED
+        return tell_end(server.follow(view.job_id, write_log))

@@ -1,0 +1,267 @@
+"""Studies as jobs of a real Ray head with its token on: handed in, followed, waited for, stopped, killed, gone on with."""
+
+import contextlib
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from comparing import assert_same_numbers
+from driving import Patience, driving
+from ray_head import Head, ray_head
+from watching import checkpoints, completed, count, in_the_middle
+from yaml_spec import FEW
+
+from cluster.access import Access
+from cluster.jobs import job_server
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+PYTHON = ("--python", sys.executable)  # that of the cluster is not on its path
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def patience(tmp_path_factory: pytest.TempPathFactory) -> Patience:
+    return Patience(tmp_path_factory.mktemp("patience"), 0)
+
+
+@pytest.fixture(scope="module")
+def head(env: dict[str, str], patience: Patience) -> Iterator[Head]:
+    with ray_head(env | patience.env) as started:
+        yield started
+
+
+@pytest.fixture
+def told(env: dict[str, str], head: Head, tmp_path: Path) -> dict[str, str]:
+    """The user's environment: the token, and addresses of other clusters, which must not matter."""
+    return {
+        **env,
+        "RAY_AUTH_TOKEN": head.token,
+        "RAY_ADDRESS": "127.0.0.1:1",
+        "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+
+
+def pruneyard(*words: str | Path, env: dict[str, str], folder: Path, code: int = 0) -> tuple[str, str]:
+    """stdout and stderr of a call that must exit with `code`."""
+    with driving(*words, folder=folder, env=env) as driver:
+        assert driver.wait(within_s=240) == code, driver.said()
+        assert "Traceback" not in driver.stderr, driver.stderr
+        assert env.get("RAY_AUTH_TOKEN", "none was given") not in driver.stdout + driver.stderr
+        return driver.stdout, driver.stderr
+
+
+def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_lost(
+    short_spec: Path,
+    reference: Path,
+    head: Head,
+    told: dict[str, str],
+    patience: Patience,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "shared" / "out"
+    patience.set(0.15)
+    words = ("submit", short_spec, "--address", head.url, "--out", out, *PYTHON)
+    job, said = pruneyard(*words, env=told, folder=tmp_path)
+    job = job.strip()
+    assert job.endswith("-1")
+    assert f"5 jobs, submitted to {head.url} with a token" in said
+
+    again, said = pruneyard(*words, env=told, folder=tmp_path)
+    assert again.strip() == job, "the same study twice at a time"
+    assert "is under way already" in said
+    _, said = pruneyard("wait", job, "--timeout", "1", env=told, folder=tmp_path, code=124)
+    assert f"{job} is still" in said
+
+    deadline = time.monotonic() + 180
+    while not (completed(out) and in_the_middle(out)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    patience.set(1)
+    _, said = pruneyard("stop", job, env=told, folder=tmp_path, code=3)
+    assert f"{job} stopped" in said
+    assert count(out, Status.INTERRUPTED) >= 1
+    assert count(out, Status.FAILED) == 0
+    assert RunFolder(out).report.exists()
+    for key in Results(out).runs().query("status == 'INTERRUPTED'")["run_key"]:
+        assert list(RunFolder(out).checkpoints(key).glob("step-*"))
+    finished = completed(out)
+    for verb in ("wait", "stop", "kill"):
+        pruneyard(verb, job, env=told, folder=tmp_path, code=3)
+
+    before = checkpoints(out)
+    second, _ = pruneyard(*words, env=told, folder=tmp_path)
+    second = second.strip()
+    assert second.endswith("-2")
+    while not in_the_middle(out, besides=before):
+        assert time.monotonic() < deadline + 120
+        time.sleep(0.1)
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        driver = psutil.Process(server.view(second).driver_pid)
+    started = time.monotonic()
+    pruneyard("kill", second, env=told, folder=tmp_path, code=3)
+    print(f"killed in {time.monotonic() - started:.1f} s")
+    assert not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE
+
+    patience.set(0)
+    shown, said = pruneyard(*words, "--follow", env=told, folder=tmp_path)
+    assert "-3 finished" in said
+    assert f"report: {out}/report.html" in shown
+    assert_same_numbers(out, reference)
+    attempts = Store(RunFolder(out)).runs(latest=False).to_pandas()
+    for key, attempt in finished.items():
+        assert list(attempts[attempts["run_key"] == key]["attempt"]) == [attempt], "a finished job ran again"
+    assert count(out, Status.COMPLETED) == len(FEW)
+
+    listed, _ = pruneyard("status", "--address", head.url, env=told, folder=tmp_path)
+    states = {line.split()[0]: line.split()[1] for line in listed.splitlines()[1:]}
+    stem = job.removesuffix("-1")
+    assert states == {job: "stopped", second: "stopped", f"{stem}-3": "finished"}, "helpers are not listed"
+    alone, _ = pruneyard("status", f"{stem}-3", env=told, folder=tmp_path)
+    assert f"report: {out}/report.html" in alone
+    whole, _ = pruneyard("logs", f"{stem}-3", env=told, folder=tmp_path)
+    assert whole == shown.partition("\n")[2], "--follow shows the log, once and whole, after the job's name"
+
+    kept = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert len(kept) == 3
+    assert all(head.token not in path.read_text() for path in kept)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        assert all(head.token not in repr(view) for view in server.views())
+
+
+@contextlib.contextmanager
+def cutting_proxy(url: str, *, after_s: float) -> Iterator[str]:
+    """Passes bytes on and cuts every connection that has lived for `after_s`, as middle boxes do."""
+    target = ("127.0.0.1", int(url.rpartition(":")[2]))
+    over = threading.Event()
+
+    def pass_on(near: socket.socket) -> None:
+        with contextlib.suppress(OSError), near, socket.create_connection(target) as far:
+            until = time.monotonic() + after_s
+            while time.monotonic() < until and not over.is_set():
+                for source in select.select([near, far], [], [], 0.05)[0]:
+                    content = source.recv(65536)
+                    if not content:
+                        return
+                    (far if source is near else near).sendall(content)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        threads = []
+
+        def serve() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    thread = threading.Thread(target=pass_on, args=(server.accept()[0],), daemon=True)
+                    thread.start()
+                    threads.append(thread)
+
+        accepting = threading.Thread(target=serve, daemon=True)
+        accepting.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            over.set()
+            for thread in (accepting, *threads):
+                thread.join()
+
+
+def test_following_goes_on_where_a_broken_connection_left_it(head: Head) -> None:
+    lines = [f"line {number}" for number in range(40)]
+    command = f"for i in $(seq 0 {len(lines) - 1}); do echo line $i; sleep 0.25; done; exit 3"
+    pieces: list[str] = []
+    folder = Path(__file__).parent / "foreign_plugins"
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        view = server.submit(command, prefix="lines", folder=folder, metadata={})
+    with (
+        cutting_proxy(head.url, after_s=5) as url,
+        job_server(Access(address=url, token=head.token)) as server,
+    ):
+        ended = server.follow(view.job_id, pieces.append)
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        whole = server.logs(view.job_id)
+    assert "".join(pieces) == whole
+    shown = "".join(pieces).splitlines()
+    assert [line for line in shown if line.startswith("line ")] == lines
+    assert (ended.status, ended.exit_code, ended.code) == ("FAILED", 3, 3)
+
+
+def exits(head: Head, command: str) -> tuple[str, int]:
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        folder = Path(__file__).parent / "foreign_plugins"
+        view = server.wait(server.submit(command, prefix="exits", folder=folder, metadata={}).job_id)
+        return view.status, view.code
+
+
+def test_the_exit_code_of_the_command_is_passed_on(head: Head) -> None:
+    assert exits(head, "exit 0") == ("SUCCEEDED", 0)
+    assert exits(head, "exit 2") == ("FAILED", 2)
+    assert exits(head, "kill -9 $$") == ("FAILED", 1)
+    assert exits(head, "no-such-python run") == ("FAILED", 4)
+
+
+def test_other_versions_on_the_cluster_are_refused_before_anything_runs(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "pins.json").write_text('{"python": "3.11.99", "numpy": "0.1"}')
+    checked = subprocess.run(
+        [sys.executable, "-m", "cluster.pins", "pins.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 2
+    assert "numpy is" in checked.stderr
+    assert "the study was submitted with 0.1" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "code", "words"),
+    [
+        ("", "wrong" * 8, 4, "no token, or a wrong one, for the job server at"),
+        ("", None, 4, "no token, or a wrong one, for the job server at"),
+        ("http://127.0.0.1:1", "x" * 64, 4, "no job server answers at http://127.0.0.1:1"),
+        ("http://192.0.2.1:8265", None, 2, "not without a token"),
+        ("ray://127.0.0.1:10001", "x" * 64, 2, "is no address to submit to"),
+        ("http://me:secret@127.0.0.1:8265", "x" * 64, 2, "must not hold a secret"),
+    ],
+)
+def test_what_cannot_be_reached_or_must_not_be_is_said_at_once(
+    head: Head, told: dict[str, str], tmp_path: Path, address: str, token: str | None, code: int, words: str
+) -> None:
+    given = {**told, "HOME": str(tmp_path)}
+    del given["RAY_AUTH_TOKEN"]
+    if token is not None:
+        given["RAY_AUTH_TOKEN"] = token
+    started = time.monotonic()
+    out, said = pruneyard("status", "--address", address or head.url, env=given, folder=tmp_path, code=code)
+    assert (out, words in said, "secret@" in said) == ("", True, False), said
+    assert len(said.splitlines()) == 1
+    assert time.monotonic() - started < 45, "a busy machine may need long to import Ray, but not minutes"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("submit", "quickstart", "--out", "out"), "--out out: it must be an absolute path"),
+        (("submit", "quickstart", "--set", "method.densty=1"), "densty"),
+        (("wait", "no-such-job"), "no-such-job: the cluster has no such job; it has"),
+        (("logs", "-f", "no-such-job"), "no-such-job: the cluster has no such job"),
+    ],
+)
+def test_bad_usage_is_said_with_what_there_is(
+    head: Head, told: dict[str, str], tmp_path: Path, words: Sequence[str], said: str
+) -> None:
+    _, found = pruneyard(*words, "--address", head.url, env=told, folder=tmp_path, code=2)
+    assert said in found
