@@ -95,7 +95,9 @@ def test_it_is_what_torch_does_while_the_method_runs(name: str) -> None:
         done = counted(run)
         before = seen[0]
         assert expected is not None
-        assert done == pytest.approx(expected - (flops_of(method, iteration, scene) or 0), rel=1e-12)
+        matches = iteration >= getattr(method, "_pool_iterations", 0)
+        extra = work.looking(scene.kind) if matches else 0  # at one image, to see how many fit into a CPU's caches
+        assert done == pytest.approx(expected - (flops_of(method, iteration, scene) or 0) + extra, rel=1e-12)
 
 
 def test_dm_looks_at_one_more_image_to_see_how_many_fit_into_caches() -> None:
