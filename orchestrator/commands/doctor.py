@@ -5,7 +5,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,39 +13,56 @@ import click
 import ray
 import torch
 
+from cluster.preflight import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding, examine
 from cluster.session import LOCAL, session
 from orchestrator.commands.run import address_option
 from orchestrator.errors import ExitCode
 from reports.durable import write_durably
 
-LEAST_SHARED_BYTES = 1 << 30
-LEAST_DISK_BYTES = 5 << 30
 
-
-class Finding(Exception):
+class WrongError(Exception):
     """Something wrong, with what to do about it."""
 
 
 @click.command("doctor")
 @address_option
-def command(address: str) -> int:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of results that every node must see [default: $PRUNEYARD_OUT; here: this folder].",
+)
+def command(address: str, out: Path | None) -> int:
     """Check Python, torch, devices, storage and Ray; with --address a cluster, on every node."""
+    given = os.environ.get("PRUNEYARD_OUT")
+    folder = out or (Path(given) if given else Path() if address == LOCAL else None)
+    good = True
+    for finding in _findings(address, folder.absolute() if folder is not None else None):
+        good = good and finding.good
+        click.echo(f"{'ok   ' if finding.good else 'WRONG'} {finding.name}: {finding.text}")
+    return ExitCode.FINISHED if good else ExitCode.FAILED
+
+
+def _findings(address: str, out: Path | None) -> Iterator[Finding]:
+    """First this machine, then the nodes."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("torch", _torch),
-        ("devices", _devices),
-        ("storage", _storage),
-        ("shared memory", _shared_memory),
-        ("ray", lambda: _ray(address)),
+        ("devices here", _devices),
+        ("storage here", lambda: _storage(out or Path.cwd())),
+        ("shared memory here", _shared_memory),
     ]
-    good = True
     for name, check in checks:
         try:
-            click.echo(f"ok    {name}: {check()}")
-        except (Finding, OSError, ConnectionError) as finding:
-            good = False
-            click.echo(f"WRONG {name}: {finding}")
-    return ExitCode.FINISHED if good else ExitCode.FAILED
+            yield Finding(name=name, good=True, text=check())
+        except (WrongError, OSError) as error:
+            yield Finding(name=name, good=False, text=str(error))
+    try:
+        yield from _cluster(address, out)
+        if out is None:
+            text = "not checked on the nodes; give --out, or set PRUNEYARD_OUT"
+            yield Finding(name="storage", good=True, text=text)
+    except ConnectionError as error:
+        yield Finding(name="ray", good=False, text=str(error))
 
 
 def _python() -> str:
@@ -55,7 +72,7 @@ def _python() -> str:
 def _torch() -> str:
     product = torch.rand(64, 64, generator=torch.Generator().manual_seed(0)) @ torch.eye(64)
     if not torch.isfinite(product).all():
-        raise Finding("a matrix product gave numbers that are not finite; install torch again")
+        raise WrongError("a matrix product gave numbers that are not finite; install torch again")
     return f"{torch.__version__}, torchvision {version('torchvision')}, {torch.get_num_threads()} threads"
 
 
@@ -64,11 +81,11 @@ def _devices() -> str:
     return f"{os.cpu_count()} CPU cores; GPUs: {', '.join(gpus) or 'none'}"
 
 
-def _storage() -> str:
-    folder = Path.cwd()
+def _storage(folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < LEAST_DISK_BYTES:
-        raise Finding(f"{free / 2**30:.1f} GiB free in {folder}; free some, or give another --out")
+        raise WrongError(f"{free / 2**30:.1f} GiB free in {folder}; free some, or give another --out")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pruneyard-doctor-") as scratch:
         write_durably(Path(scratch) / "probe", b"probe")
@@ -82,31 +99,18 @@ def _shared_memory() -> str:
         return "no /dev/shm here; Ray uses files instead"
     free = shutil.disk_usage(shared).free
     if free < LEAST_SHARED_BYTES:
-        raise Finding(f"{free / 2**20:.0f} MiB free in {shared}; start the container with --shm-size=2g or more")
+        raise WrongError(
+            f"{free / 2**20:.0f} MiB free in {shared}; start the container with --shm-size=2g or more"
+        )
     return f"{free / 2**30:.1f} GiB free"
 
 
-def _ray(address: str) -> str:
+def _cluster(address: str, out: Path | None) -> Iterator[Finding]:
+    """What `examine` finds on every node, after how the cluster was reached."""
     started = time.perf_counter()
     with session(address) as joined:
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        found = ray.get([_versions.options(label_selector={"ray.io/node-id": node}).remote() for node in nodes])
-        own = _own_versions()
-        for node, versions in zip(nodes, found, strict=True):
-            if versions != own:
-                raise Finding(f"node {node[:8]} has {versions}, this one {own}; install the same everywhere")
-    where = "a cluster started here" if address == LOCAL else joined.address
-    took = time.perf_counter() - started
-    return f"{ray.__version__}, {where}: {joined.num_nodes} nodes, {joined.cpus:g} CPUs, {joined.gpus:g} GPUs, in {took:.1f} s"
-
-
-def _own_versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("pruneyard", "ray", "torch", "numpy", "pyarrow")},
-    }
-
-
-@ray.remote(num_cpus=0)
-def _versions() -> dict[str, str]:
-    return _own_versions()
+        where = "a cluster started here" if address == LOCAL else joined.address
+        took = time.perf_counter() - started
+        size = f"{joined.num_nodes} nodes, {joined.cpus:g} CPUs, {joined.gpus:g} GPUs"
+        yield Finding(name="ray", good=True, text=f"{ray.__version__}, {where}: {size}, in {took:.1f} s")
+        yield from examine(out)

@@ -1,0 +1,104 @@
+"""`pruneyard doctor --address` on a real cluster of two nodes: what is alike is said so, what is not is named with its node."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driving import driving
+from ray.cluster_utils import Cluster
+
+import cluster.profile
+
+pytestmark = pytest.mark.ray
+
+OTHER_NUMPY = "0.1.0"
+
+
+@pytest.fixture(scope="module")
+def odd_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder first on the second node's path: an older numpy by its metadata, and code of ours that was changed."""
+    site = tmp_path_factory.mktemp("odd")
+    info = site / f"numpy-{OTHER_NUMPY}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: numpy\nVersion: {OTHER_NUMPY}\n")
+    shutil.copytree(
+        Path(cluster.profile.__file__).parent, site / "cluster", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    with (site / "cluster" / "profile.py").open("a") as file:
+        file.write("# changed\n")
+    return site
+
+
+@pytest.fixture(scope="module")
+def own_env(env: dict[str, str]) -> dict[str, str]:
+    """Without a token: `Cluster` starts its nodes without asking how."""
+    return {**env, "RAY_AUTH_MODE": "disabled"}
+
+
+@pytest.fixture(scope="module")
+def two_nodes(own_env: dict[str, str]) -> Iterator[Cluster]:
+    """Two equal raylets."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(own_env)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=2)
+        nodes.wait_for_nodes(timeout=60)
+        yield nodes
+    finally:
+        nodes.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def doctor(
+    nodes: Cluster, *words: str | Path, env: dict[str, str], folder: Path, code: int
+) -> dict[str, list[str]]:
+    """Lines by what was looked at; each says whether it is well."""
+    with driving("doctor", "--address", nodes.address, *words, folder=folder, env=env) as driver:
+        assert driver.wait(within_s=240) == code, driver.said()
+        assert "Traceback" not in driver.stderr, driver.stderr
+        lines: dict[str, list[str]] = {}
+        for line in driver.stdout.splitlines():
+            state, name, text = line[:5].strip(), *line[6:].split(": ", maxsplit=1)
+            lines.setdefault(name, []).append(f"{state} {text}")
+        return lines
+
+
+def test_two_equal_nodes_are_well(two_nodes: Cluster, own_env: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    found = doctor(two_nodes, "--out", out, env=own_env, folder=tmp_path, code=0)
+    assert all(line.startswith("ok") for lines in found.values() for line in lines)
+    assert "2 nodes, 3 CPUs, 0 GPUs" in found["ray"][0]
+    assert found["versions"] == ["ok equal on 2 nodes"]
+    assert found["code"][0].endswith("on 2 nodes")
+    assert found["devices"] == ["ok 3 CPUs, no GPUs"]
+    assert found["ports"] == ["ok 4 reached from 2 nodes"]
+    assert "seen alike from 2 nodes and from here" in found["storage"][0]
+    assert re.fullmatch(r"ok within \d+ ms of this one", found["clock"][0])
+    assert not list(out.iterdir()), "the probe is gone"
+
+
+def test_a_node_that_differs_is_named_with_what_to_do(
+    two_nodes: Cluster, own_env: dict[str, str], odd_site: Path, tmp_path: Path
+) -> None:
+    path = os.pathsep.join([str(odd_site), own_env["PYTHONPATH"]])
+    odd = two_nodes.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": path})
+    try:
+        two_nodes.wait_for_nodes(timeout=60)
+        found = doctor(two_nodes, env=own_env, folder=tmp_path, code=1)
+    finally:
+        two_nodes.remove_node(odd)
+    name = rf"node {odd.node_id[:8]} \([\d.]+\)"
+    (versions,) = found["versions"]
+    assert re.match(rf"WRONG {name} has numpy {OTHER_NUMPY} \(here ", versions)
+    assert versions.endswith("install the same versions everywhere")
+    assert re.match(rf"WRONG {name} has other code than this process; install the same", found["code"][0])
+    assert re.match(
+        rf"WRONG {name} has 0 GPUs and Ray offers 2; start it with --num-gpus=0", found["devices"][0]
+    )
+    assert found["storage"] == ["ok not checked on the nodes; give --out, or set PRUNEYARD_OUT"]
