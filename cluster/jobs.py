@@ -167,15 +167,27 @@ class JobServer:
         return self.view(job_id)
 
     def _hand_in(self, **job: Any) -> str:
-        """A head that has just started answers before it can take jobs."""
+        """A head that has just started answers before it can take jobs, and a busy one may drop the answer.
+
+        Handing in once more is safe: there is one job of a name.
+        """
         deadline = time.monotonic() + READY_S
         while True:
             try:
                 return self._client.submit_job(**job)
-            except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
+            except (RuntimeError, requests.ConnectionError) as error:
+                lost = isinstance(error, requests.ConnectionError)
+                if lost and self._has(job["submission_id"]):
+                    return str(job["submission_id"])
+                if not (lost or "No available agent" in str(error)) or time.monotonic() > deadline:
                     raise
                 time.sleep(LOOK_EVERY_S)
+
+    def _has(self, job_id: str) -> bool:
+        try:
+            return bool(_patiently(lambda: self.view(job_id)))
+        except UnknownJobError:
+            return False
 
     def views(self) -> list[JobView]:
         """All studies, the oldest first."""
