@@ -97,6 +97,7 @@ class Fitting:
     def end_training(self, *, between: Callable[[], None]) -> None:
         """Finds the shifts of leaving nodes out, and begins the optimizer anew. Where `between` raises, nothing has changed."""
         started = time.monotonic()
+        self.check()
 
         def logits(vector: Tensor) -> Tensor:
             return self.flat.logits(vector)[self.train]
@@ -165,13 +166,17 @@ class Fitting:
         assert self.shifts is not None
         return self.flat.logits_of_each(self.flat.vector() + self.shifts, nodes)
 
+    def check(self) -> None:
+        """Raises `NonFiniteError` where a loss was not finite since means were taken last."""
+        for name, total in (("loss", self.loss_sum), ("eice", self.error_sum)):
+            if not bool(torch.isfinite(total)):
+                raise NonFiniteError(f"train/{name} is {float(total)} in the steps before step {self.step}")
+
     def take_means(self) -> dict[str, float]:
         """Mean loss, and of tuning steps EICE, since this was asked last. Raises `NonFiniteError`."""
         sums = {"loss": (self.loss_sum, self.num_losses), "eice": (self.error_sum, self.num_errors)}
         found = {name: float(total) / num for name, (total, num) in sums.items() if num}
-        for name, value in found.items():
-            if not torch.isfinite(torch.tensor(value)):
-                raise NonFiniteError(f"train/{name} is {value} in the steps before step {self.step}")
+        self.check()
         self.loss_sum.zero_()
         self.error_sum.zero_()
         self.num_losses = self.num_errors = 0

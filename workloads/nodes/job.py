@@ -181,12 +181,11 @@ class NodesJob:
         more: Mapping[tuple[str, str], float] | None = None,
     ) -> list[Metric]:
         """Standard and rare-class metrics of logits (N, 2), and what training says of itself, as of now."""
-        named: dict[tuple[str, str], float] = {}
+        named = {("train", name): value for name, value in fitting.take_means().items()}
         for split, ids in splits.items():
             of_split = standard_metrics(logits[ids], labels[ids])
             of_split |= rare_metrics(np.exp(as_they_are(logits[ids].astype(np.float64))), labels[ids])
             named |= {(split, name): value for name, value in of_split.items()}
-        named |= {("train", name): value for name, value in fitting.take_means().items()}
         return [
             Metric(
                 step=fitting.step,
@@ -280,9 +279,7 @@ def _files(readout: Readout, probabilities: Tensor, intervals: Intervals) -> dic
     tensors = {"probability": probabilities, "lower": intervals.lower, "upper": intervals.upper}
     files = {"intervals.safetensors": safetensors.torch.save(tensors)}
     if readout.tensors:
-        fitted = {
-            name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in readout.tensors.items()
-        }
+        fitted = {name: torch.from_numpy(np.array(array)) for name, array in readout.tensors.items()}
         files["calibrator.safetensors"] = safetensors.torch.save(fitted)
     return files
 

@@ -1,4 +1,4 @@
-"""Fine-tunes on validation nodes with a term that draws each node's confidence to the middle of its own interval.
+"""Fine-tunes on validation nodes with a term that draws each node's confidence to its interval's middle.
 
 The loss is (1 - weight) * objective + weight * EICE. `weight: 0` is fine-tuning on validation nodes alone.
 

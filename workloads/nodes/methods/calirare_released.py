@@ -1,4 +1,4 @@
-"""CALIRARE's fine-tuning as released, where the calibration term is a constant: only (1 - weight) * objective has a gradient.
+"""CALIRARE's fine-tuning as released, where the calibration term is a constant and has no gradient.
 
 The term is computed outside of the graph of gradients, of intervals that are not cut to [0, 1] and are always about class 1. What
 is left is fine-tuning on validation nodes; kept for comparison.

@@ -1,4 +1,4 @@
-"""The weighted cross-entropy of probabilities taken for logits, as CALIRARE's released code has it; kept for comparison.
+"""Weighted cross-entropy of probabilities taken for logits, as CALIRARE's released code has it.
 
 Its network applies softmax and its loss does so again: no loss falls below log(1 + e^-1) = 0.313, however sure the network is.
 

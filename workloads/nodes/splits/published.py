@@ -1,4 +1,4 @@
-"""The splits that the graph's file names, such as Planetoid's public one; the job's seed decides only what is added.
+"""The splits that the graph's file names, such as Planetoid's public one; the seed decides what is added.
 
 The file holds them as `train_mask`, `val_mask` and `test_mask`. Calib is drawn from the nodes that are in none of them.
 

@@ -1,0 +1,101 @@
+"""What every plug-in of jobs on nodes must do, whoever wrote it. Members are found by their files."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from workloads.checkpoint import CheckpointFolder
+from workloads.nodes.job import NodesBudget, NodesJob
+from workloads.nodes.methods.plain import PlainNodes
+from workloads.nodes.models.gcn import GCN
+from workloads.nodes.node_objective import NodeObjective
+from workloads.nodes.sources.block_model import BlockModel
+from workloads.nodes.splits.drawn import Drawn
+from workloads.plugins import describe, find, names
+from workloads.workload import Context
+
+FAMILIES = [f"nodes.{name}" for name in ("sources", "models", "objectives", "methods", "splits")]
+MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
+NEEDED: dict[str, Any] = {"path": "graph.npz"}
+JOB = NodesJob(
+    data=BlockModel(num_nodes=200, rare_share=0.2),
+    minority="rare",
+    method=PlainNodes(),
+    split=Drawn(per_class=8, num_val=50, num_calib=20, num_test=50),
+    model=GCN(width=3),
+    budget=NodesBudget(steps=5, precision="float64"),
+)
+
+
+def build(family: str, name: str, **fields: Any) -> Any:
+    cls = find(family, name)
+    own = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{key: value for key, value in (NEEDED | fields).items() if key in own})
+
+
+def objective(name: str) -> NodeObjective:
+    built: NodeObjective = build("nodes.objectives", name)
+    return built
+
+
+def nodes() -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 2, generator=draws, dtype=torch.float64)
+    return logits, torch.tensor([1, 0, 0, 1, 0, 0, 0, 1, 0])
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_is_a_frozen_dataclass_that_says_what_it_does(family: str, name: str) -> None:
+    built = build(family, name)
+    assert dataclasses.is_dataclass(built)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        built.extra = 1
+    about = next(text for text in describe(family) if text.name == name)
+    assert about.summary.endswith(".")
+    assert len(about.summary) <= 110
+    assert about.reference
+
+
+@pytest.mark.parametrize("name", names("nodes.objectives"))
+def test_contributions_are_each_of_their_own_node(name: str) -> None:
+    """A node's logits change its part alone, which the jackknife relies on; and a constant added to both changes nothing."""
+    logits, labels = nodes()
+    parts = objective(name).contributions(logits, labels)
+    assert parts.shape == (9,)
+    assert (parts > 0).all()
+    moved = logits.clone()
+    moved[4, 1] += 1
+    changed = objective(name).contributions(moved, labels) != parts
+    assert changed.nonzero().flatten().tolist() == [4]
+    assert torch.allclose(objective(name).contributions(logits + 3, labels), parts, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", names("nodes.objectives"))
+def test_parts_fall_as_the_label_becomes_likelier_and_have_the_gradient_of_differences(name: str) -> None:
+    logits, labels = nodes()
+    towards = logits + 0.5 * torch.nn.functional.one_hot(labels, 2)
+    parts = [objective(name).contributions(at, labels) for at in (logits, towards)]
+    assert (parts[1] < parts[0]).all()
+    assert torch.autograd.gradcheck(
+        lambda at: objective(name).contributions(at, labels), (logits.requires_grad_(),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [m for m in MEMBERS if m[0].split(".")[1] in ("models", "objectives", "methods")]
+)
+def test_a_job_with_it_runs_to_its_end(family: str, name: str, tmp_path: Path) -> None:
+    field = family.split(".")[1].removesuffix("s")
+    job = dataclasses.replace(JOB, **{field: build(family, name, steps=2)})
+    last = list(job.run(Context(checkpoints=CheckpointFolder(tmp_path))))[-1]
+    assert last.outcome is not None
+    predicted = last.outcome.predictions["test"]
+    assert np.isfinite(predicted.logits).all()
+    assert predicted.logits.shape == (50, 2)
+    found = {m.name: m.value for m in last.metrics if m.split == "test"}
+    assert {"accuracy", "ece", "eice", "recall_minority", "interval_width"} <= set(found)
+    assert all(np.isfinite(list(found.values())))
