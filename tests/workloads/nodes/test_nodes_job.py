@@ -179,15 +179,23 @@ def test_one_temperature_keeps_predictions_and_lowers_nll_on_the_nodes_fitted_to
     assert "calibrator.safetensors" in outcome(scaled).files
 
 
-def test_a_group_too_small_for_a_calibrator_of_its_own_takes_that_of_all(tmp_path: Path) -> None:
-    job = replace(JOB, budget=replace(JOB.budget, steps=40))
-    one = run(replace(job, method=Recalibrated()), tmp_path / "one")
-    none = run(replace(job, method=RecalibratedByGroup(fewest=61)), tmp_path / "none")
-    both = run(replace(job, method=RecalibratedByGroup(fewest=2)), tmp_path / "both")
-    assert value(none, "train", "groups_fitted") == 0
-    assert value(none, "test", "nll") == value(one, "test", "nll")
-    assert value(both, "train", "groups_fitted") == 2
-    assert value(both, "test", "nll") != value(one, "test", "nll")
+def test_every_group_has_a_temperature_of_its_own_where_it_is_large_enough() -> None:
+    """Over-confident where 1 is predicted, under-confident elsewhere; where both are too small, that of all serves."""
+    draws = np.random.default_rng(0)
+    margin = draws.normal(0, 2, 400)
+    labels = (draws.random(400) < 1 / (1 + np.exp(-margin))).astype(np.int64)
+    shown = np.where(margin > 0, 3 * margin, margin / 2)
+    logits = np.stack([np.zeros(400), shown], axis=1)
+    shared = Recalibrated().readout(logits, labels, seed=0)
+    by_group = RecalibratedByGroup(fewest=20).readout(logits, labels, seed=0)
+    assert by_group.numbers["groups_fitted"] == 2
+    assert by_group.numbers["temperature_minority"] > 2 > 1 > by_group.numbers["temperature_majority"]
+    none = RecalibratedByGroup(fewest=401).readout(logits, labels, seed=0)
+    assert none.numbers["groups_fitted"] == 0
+    assert np.array_equal(none.log_probabilities(logits), shared.log_probabilities(logits))
+    alone = Recalibrated().readout(logits[margin > 0], labels[margin > 0], seed=0)
+    found = by_group.log_probabilities(logits)[margin > 0]
+    assert np.array_equal(found, alone.log_probabilities(logits[margin > 0]))
 
 
 def test_float32_and_float64_agree(tmp_path: Path) -> None:
