@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.decode import defaults_of, encode_field, hints_of, plugin_of, plugins_of
 from orchestrator.job import Header
+from orchestrator.stages import OVER
 from workloads.plugins import describe, find, find_job, kinds, names
 
 
@@ -15,7 +16,26 @@ def spec_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pruneyard spec",
-        "oneOf": [_of_kind(kind) for kind in kinds()],
+        "oneOf": [*(_of_kind(kind) for kind in kinds()), _of_chain()],
+    }
+
+
+def _of_chain() -> dict[str, Any]:
+    """A spec with stages; what each may hold is said where it has its kind."""
+    header = table_schema(Header)["properties"]
+    stages = {
+        "type": "object",
+        "description": "links of a chain, in order; a table with `from: STAGE` takes what the runs of an earlier one left",
+        "minProperties": 1,
+        "additionalProperties": {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": kinds()}}},
+    }
+    shared = {name: header[name] for name in ("name", "seeds", "resources")}
+    return {
+        "title": "chain",
+        "type": "object",
+        "properties": {**shared, "stages": stages},
+        "required": ["name", "stages"],
+        "not": {"required": ["kind"]},
     }
 
 
@@ -52,7 +72,17 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
     for name, value in defaults.items():
         properties[name] = {**properties[name], "default": encode_field(hints[name], value)}
     required = [name for name in hints if name not in defaults]
+    if "runs" in hints:  # a reference in a spec, run keys in what is recorded
+        properties |= _REFERENCE
+        required = [name for name in required if name != "runs"]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+_REFERENCE: dict[str, Any] = {
+    "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
+    "over": {"enum": list(OVER), "description": "take runs together: those that differ in their seed alone, or all"},
+    "where": {"type": "object", "description": "take the runs that have these values at these dotted keys"},
+}
 
 
 def _field(hint: Any, within: frozenset[str]) -> dict[str, Any]:
@@ -64,7 +94,8 @@ def _field(hint: Any, within: frozenset[str]) -> dict[str, Any]:
         inside = within | {marker.family}
         summaries = {found.name: found.summary for found in describe(marker.family)}
         choices = [_plugin(find(marker.family, name), name, summaries[name], inside) for name in names(marker.family)]
-        return {"oneOf": [{"enum": names(marker.family)}, *choices]}
+        nameless = [{"type": "object", "properties": _REFERENCE, "required": ["from"], "additionalProperties": False}]
+        return {"oneOf": [{"enum": names(marker.family)}, *choices, *(nameless if marker.family == "data.sources" else [])]}
     if plugins_of(hint) is not None:
         return {"type": "array", "items": _field(get_args(hint)[0], within)}
     if dataclasses.is_dataclass(hint):

@@ -9,6 +9,8 @@ from typing import Any
 from orchestrator.decode import defaults_of, hints_of, plugin_class, plugin_of
 from workloads.plugins import name_of
 
+REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs; see `orchestrator.stages`
+
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
@@ -90,6 +92,8 @@ def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
 
 def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     head, *rest = path
+    if head in REFERENCE and not rest:
+        return "runs" in hints_of(cls)
     if head not in hints_of(cls):
         return False
     table = tables.get(head) if isinstance(tables, Mapping) else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.decode import hints_of, join, nearest, plugin_of, shown
 from orchestrator.fingerprint import canonical
+from orchestrator.space import REFERENCE
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
@@ -189,7 +190,7 @@ def chained(tables: Mapping[str, Any], earlier: Earlier) -> Iterator[Chained]:
     if not references:
         yield Chained(tables=tables, parents=(), seed=None)
         return
-    told = {key: canonical([table.get(n) for n in ("from", "over", "where", "runs")]) for key, table in references.items()}
+    told = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
     groups = {told[key]: earlier.groups(table, key) for key, table in references.items()}
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))
@@ -214,7 +215,7 @@ def _references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: Earlier) -> Any:
     if is_reference(value):
         parents = chosen[key]
-        table = {name: item for name, item in value.items() if name not in ("from", "over", "where")}
+        table = {name: item for name, item in value.items() if name not in REFERENCE}
         table["runs"] = [parent.run_key for parent in parents]
         if folder := earlier.folder(value):
             table["folder"] = folder

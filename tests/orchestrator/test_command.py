@@ -15,12 +15,12 @@ import pytest
 
 import orchestrator
 from orchestrator.cli import VERBS
-from orchestrator.document import packaged_specs
 from orchestrator.errors import UsageError
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.spec import load_spec
 from reports import records
+from tests.packaged import COMPLETE
 from workloads.plugins import kinds, names
 
 Pruneyard = Callable[..., Any]
@@ -207,7 +207,7 @@ def test_init_writes_a_spec_that_can_be_planned_and_spares_files(
     assert pruneyard("init", "no/such/folder.yaml").code == 2
 
 
-@pytest.mark.parametrize("name", packaged_specs())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_packaged_specs_are_valid(name: str) -> None:
     spec = load_spec(name)
     assert spec.name == name

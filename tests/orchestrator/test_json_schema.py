@@ -9,6 +9,7 @@ import pytest
 from orchestrator.document import packaged_specs, parse_value
 from orchestrator.schema import spec_schema
 from orchestrator.spec import load_spec
+from tests.packaged import COMPLETE
 from workloads.plugins import kinds, names
 
 BASE: dict[str, Any] = {
@@ -34,7 +35,7 @@ def test_packaged_specs_fit(name: str) -> None:
     VALIDATOR.validate(parse_value(text))
 
 
-@pytest.mark.parametrize("name", packaged_specs())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_resolved_jobs_fit(name: str) -> None:
     for job in load_spec(name).jobs[:5]:
         table = {key: value for key, value in job.resolved.items() if key != "seed"}
@@ -78,10 +79,21 @@ def test_what_the_reader_refuses_is_marked(change: dict[str, Any]) -> None:
 
 def test_every_plugin_is_offered_with_its_summary_and_defaults() -> None:
     offered = {of_kind["title"]: of_kind for of_kind in spec_schema()["oneOf"]}
-    assert list(offered) == kinds()
+    assert list(offered) == [*kinds(), "chain"]
     sparse = offered["sparse"]
     by_name, *tables = sparse["properties"]["method"]["oneOf"]
     assert by_name == {"enum": names("sparse.methods")}
     (rigl,) = [table for table in tables if table["title"] == "rigl"]
     assert rigl["description"].startswith("Drop the smallest")
     assert rigl["properties"]["drop_fraction"]["default"] == 0.3
+
+
+def test_a_chain_fits_and_its_references_too() -> None:
+    reference = {"from": "one", "over": "seed", "where": {"method.name": "set"}}
+    chain = {"name": "chain", "stages": {"one": {"kind": "sparse"}, "two": {"kind": "calibrate", "input": reference}}}
+    VALIDATOR.validate(chain)
+    assert not VALIDATOR.is_valid({**chain, "kind": "sparse"})
+    assert not VALIDATOR.is_valid({"name": "chain", "stages": {"one": {"kind": "sprase"}}})
+    VALIDATOR.validate({"name": "after", "kind": "calibrate", "input": {"from": "out/nets"}})
+    assert not VALIDATOR.is_valid({"name": "after", "kind": "calibrate", "input": {"from": 3}})
+    VALIDATOR.validate({**BASE, "data": {"from": "out/sets"}})

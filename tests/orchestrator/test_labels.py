@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.document import packaged_specs
 from orchestrator.spec import load_spec
+from tests.packaged import COMPLETE
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -67,7 +67,7 @@ def test_two_settings_that_end_alike_are_called_in_full() -> None:
     assert all("optimizer.momentum=" in name and "method.momentum=" in name for name in found)
 
 
-@pytest.mark.parametrize("name", packaged_specs())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_no_two_jobs_of_a_packaged_spec_share_a_name(name: str) -> None:
     spec = load_spec(name)
     assert len({job.label for job in spec.jobs}) == len(spec.jobs)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.document import packaged_specs, parse_value
+from orchestrator.document import parse_value
 from orchestrator.spec import Spec, load_spec
+from tests.packaged import COMPLETE
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -72,7 +73,7 @@ def test_a_changed_default_is_noticed_where_it_is_not_written_out(monkeypatch: p
         load_spec(dict(spec.tables))
 
 
-@pytest.mark.parametrize("name", packaged_specs())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_every_packaged_spec_as_run_gives_its_jobs_whatever_the_defaults(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,6 @@
 """Grids, seeds and changes from the command line: which jobs they make."""
 
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from orchestrator.document import parse_value
 from orchestrator.errors import SpecError, UsageError
 from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
+from tests.packaged import COMPLETE
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -18,13 +18,6 @@ BASE: dict[str, Any] = {
     "method": {"name": "set", "density": 0.1},
     "budget": {"epochs": 1},
 }
-
-
-PACKAGED = sorted(
-    file.name.removesuffix(".yaml")
-    for file in files("orchestrator.specs").iterdir()
-    if file.name.endswith(".yaml")
-)
 
 
 def without(key: str) -> dict[str, Any]:
@@ -225,7 +218,7 @@ def test_a_resolved_job_is_a_spec_of_itself() -> None:
         assert again.key == job.key
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", COMPLETE)
 def test_every_packaged_spec_names_itself_and_trains_nothing_twice(name: str) -> None:
     spec = load_spec(name)
     assert spec.stages[0].header.name == name

@@ -252,7 +252,6 @@ class _Work:
 
     def outcome(self, elapsed: float) -> Outcome:
         """The fitted calibrator, and predictions where they are wanted."""
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.fitted.tensors.items()}
         kept = self.outputs if self.job.keep_predictions else {}
         return Outcome(
             predictions={
@@ -265,7 +264,7 @@ class _Work:
             },
             weights={},
             masks={},
-            files={"calibrator.safetensors": safetensors.numpy.save(arrays)},
+            files={"calibrator.safetensors": safetensors.numpy.save(dict(self.fitted.tensors))},
             num_parameters=None,
             num_active=None,
             train_flops=None,

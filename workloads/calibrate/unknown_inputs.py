@@ -6,7 +6,8 @@ and on every set. Options are chosen on validation rows only. Metrics stand unde
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -64,6 +65,11 @@ class Witness:
     data: Dataset
     num_extra: int
 
+    @cached_property
+    def train(self) -> Evidence:
+        """What it says of the rows that it was trained on."""
+        return self.of(self.data.train)
+
     def of(self, rows: Split) -> Evidence:
         """All that the network says of rows."""
         return evidence_of(self.network, rows, num_extra=self.num_extra)
@@ -71,7 +77,7 @@ class Witness:
 
 def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *, seed: int) -> FittedScore:
     """Learned from training rows; where sets to choose on are given, with the options that are best on validation rows."""
-    train = witness.of(witness.data.train) if score.learns_from else None
+    train = witness.train if score.learns_from else None
     if not choose_on:
         return score.fit(train, seed=seed)
     unknown = Split(
@@ -91,11 +97,6 @@ def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *
 def scores_of(rule: FittedScore, known: Evidence, unknown: Mapping[str, Evidence]) -> dict[str, np.ndarray]:
     """Scores by split, those of the known rows under `test`."""
     return {"test": rule.score(known)} | {name: rule.score(evidence) for name, evidence in unknown.items()}
-
-
-def only_logits(evidence: Evidence) -> Evidence:
-    """Without what a network that is gone could tell."""
-    return replace(evidence, last_layer=None, rerun=None)
 
 
 def needs_network(scores: Sequence[Score]) -> bool:
