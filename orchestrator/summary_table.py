@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.formats import amount, duration, estimate
+from reports.naming import column_names
 
 SHOWN = {
     "test/accuracy": "accuracy",
@@ -74,12 +75,10 @@ def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], lis
 def _columns(shown: pd.DataFrame, summary: pd.DataFrame) -> list[Column]:
     settings = list(summary.attrs.get("settings", []))
     labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(summary, name)]
-    lasts = [name.rpartition(".")[2] for name in settings]
+    short = column_names(settings, taken=(*DROPPED_FIRST, *KEPT, *labels))
     rows = [row for _, row in shown.iterrows()]
     columns = [Column(name=n, cells=_cells(shown[n]), left=n in {"stage", "data", "model", "method"}) for n in labels]
-    for name, last in zip(settings, lasts, strict=True):
-        alone = last != "name" and lasts.count(last) == 1 and last not in (*DROPPED_FIRST, *KEPT, *labels)
-        columns.append(Column(name=last if alone else name, cells=_cells(shown[name])))
+    columns += [Column(name=short[name], cells=_cells(shown[name])) for name in settings]
     columns.append(Column(name="seeds", cells=[_seeds(row) for row in rows]))
     for measure, name in SHOWN.items():
         if measure in summary:

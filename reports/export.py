@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports import formats
+from reports.naming import RUNS, column_names
 
 FORMATS = ("csv", "markdown", "latex")
 _FOR_PROGRAMS = ("spec_json", "identity_json", "data_fingerprint", "artifact", "error")
@@ -38,13 +39,17 @@ def export(frame: pd.DataFrame, format: str) -> str:
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table as texts, with intervals beside their means and without columns that say nothing."""
+    """The table as texts, with intervals beside their means and without columns that say nothing.
+
+    Settings of earlier runs are called as on the page, all other columns as in the table.
+    """
     columns = {}
+    called = column_names([name for name in frame.columns if RUNS in name], taken=list(frame.columns))
     for name in frame.columns:
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in frame.columns:
             continue
         if name not in _FOR_PROGRAMS and frame[name].notna().any():
-            columns[name] = _texts(frame, name)
+            columns[called.get(name, name)] = _texts(frame, name)
     return pd.DataFrame(columns, index=frame.index, dtype=object)
 
 

@@ -23,6 +23,7 @@ from reports.gallery import gallery
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.study import Study
+from reports.trust.section import trust_section
 
 _MAX_SPEC = 50_000
 
@@ -52,6 +53,7 @@ def render(study: Study) -> str:
             folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ())
         )
     drawn = figures(study)
+    trust = trust_section(study)
     statuses = study.labelled["status"].value_counts()
     return environment.get_template("page.html").render(
         title=", ".join(dict.fromkeys(study.labelled["study"])),
@@ -66,12 +68,13 @@ def render(study: Study) -> str:
         num_runs=len(study.labelled),
         failures=tables.failures(study)[: tables.MAX_FAILURES],
         claims=claims_section(study),
+        trust=trust,
         figures=drawn,
         gallery=gallery(study),
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
         terms=glossary.terms(study.measures, set(study.cells["kind"])),
-        bundle=script_bundle() if drawn else "",
+        bundle=script_bundle() if drawn or any(part.figures for part in trust) else "",
     )
 
 

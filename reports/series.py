@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reports.records import Status
-from reports.statistics import half_width
+from reports.statistics import floor_of_bins, half_width
 
 MAX_POINTS = 60
 NUM_BINS = 15
@@ -47,15 +48,14 @@ def _spread(points: pd.DataFrame) -> pd.DataFrame:
     return points.iloc[rows]
 
 
-def reliability(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
+def reliability(curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM_BINS) -> pd.DataFrame:
     """Bins of all seeds of a cell put together: columns `cell, split, x, y, count`.
 
-    A point falls into one of `NUM_BINS` equal bins of confidence, right-closed, by its own mean confidence;
+    A point falls into one of `num_bins` equal bins of confidence, right-closed, by its own mean confidence;
     points of one bin are averaged, weighted by their samples.
     """
-    frame = _last(curves, "reliability").merge(completed(labelled), on="run_key")
-    frame = frame[(frame["count"] > 0) & frame["x"].notna() & frame["y"].notna()]
-    frame["bin"] = (np.ceil(frame["x"] * NUM_BINS) - 1).clip(0, NUM_BINS - 1)
+    frame = bins_of_runs(curves, labelled)
+    frame["bin"] = (np.ceil(frame["x"] * num_bins) - 1).clip(0, num_bins - 1)
     frame["x"] *= frame["count"]
     frame["y"] *= frame["count"]
     pooled = frame.groupby(["cell", "key", "bin"])[["x", "y", "count"]].sum().reset_index()
@@ -64,20 +64,36 @@ def reliability(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
     return pooled.rename(columns={"key": "split"})
 
 
+def bins_of_runs(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
+    """Filled bins of each run as it wrote them: columns `cell, run_key, key` (the split)`, x, y, count`."""
+    frame = last_points(curves, "reliability").merge(completed(labelled), on="run_key")
+    filled: pd.DataFrame = frame[(frame["count"] > 0) & frame["x"].notna() & frame["y"].notna()].copy()
+    return filled
+
+
+def calibration_errors(bins: pd.DataFrame) -> pd.DataFrame:
+    """Of each run and split in `bins_of_runs`: columns `cell, run_key, key, ece, floor, num` (rows), from its bins alone."""
+    rows = []
+    for (cell, run_key, key), own in bins.groupby(["cell", "run_key", "key"], sort=False):
+        num = float(own["count"].sum())
+        error = float((own["count"] * (own["y"] - own["x"]).abs()).sum() / num)
+        rows.append((cell, run_key, key, error, floor_of_bins(own["x"].clip(0, 1), own["count"]), num))
+    return pd.DataFrame(rows, columns=["cell", "run_key", "key", "ece", "floor", "num"])
+
+
 def layer_densities(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
     """Mean final density of each layer over seeds, in the model's order: columns `cell, layer, density`."""
-    frame = _last(curves, "density").merge(completed(labelled), on="run_key")
+    frame = last_points(curves, "density").merge(completed(labelled), on="run_key")
     means = frame.groupby(["cell", "key"], sort=False)["y"].mean().reset_index()
     named: pd.DataFrame = means.rename(columns={"key": "layer", "y": "density"})
     return named
 
 
-def _last(curves: pa.Table, name: str) -> pd.DataFrame:
+def last_points(curves: pa.Table, name: str) -> pd.DataFrame:
     """The points of one curve at each run's last step, as its newest attempt wrote them."""
-    frame = curves.to_pandas()
+    frame = curves.filter(pc.equal(curves["name"].cast(pa.string()), name)).to_pandas()
     for column in ("run_key", "name", "key"):
         frame[column] = frame[column].astype("str")
-    frame = frame[frame["name"] == name]
     for order in ("step", "attempt"):
         frame = frame[frame[order] == frame.groupby(["run_key", "key"])[order].transform("max")]
     last: pd.DataFrame = frame.copy()

@@ -62,3 +62,34 @@ def clearly_best(low: npt.ArrayLike, high: npt.ArrayLike, *, larger_is_better: b
         return None
     best = int(lows.argmax())
     return best if lows[best] > np.delete(highs, best).max() else None
+
+
+def wilson(share: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Ends of the score interval of a probability of which `share` of `num` independent trials came true.
+
+    Reference: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie in (0, 1)")
+    p, n = np.asarray(share, dtype=np.float64), np.asarray(num, dtype=np.float64)
+    if ((p < 0) | (p > 1)).any() or (n <= 0).any():
+        raise ValueError("share must lie in [0, 1] and num be above 0")
+    squared = float(stats.norm.ppf((1 + level) / 2)) ** 2
+    centre = (p + squared / (2 * n)) / (1 + squared / n)
+    half = np.sqrt(squared * (p * (1 - p) / n + squared / (4 * n**2))) / (1 + squared / n)
+    return np.asarray(np.maximum(centre - half, 0.0)), np.asarray(np.minimum(centre + half, 1.0))
+
+
+def floor_of_bins(confidence: npt.ArrayLike, count: npt.ArrayLike) -> float:
+    """The expected calibration error that perfect calibration would show: bins of `count` rows, mean confidences `confidence`.
+
+    The mean distance of a binomial share from its probability, weighted by rows. Rows of a bin count as if all had its mean
+    confidence, which makes it slightly too large. Reference: de Moivre's mean deviation, as in Diaconis and Zabell,
+    "Closed form summation for classical distributions", Statistical Science 1991.
+    """
+    p, n = np.asarray(confidence, dtype=np.float64), np.asarray(count, dtype=np.float64)
+    if p.shape != n.shape or p.ndim != 1 or not len(p) or (n <= 0).any() or ((p < 0) | (p > 1)).any():
+        raise ValueError("bins must have confidences in [0, 1] and counts above 0, as many of these as of those")
+    above = np.floor(n * p) + 1  # the least count above the mean
+    deviation = np.where(above <= n, 2 * above * (1 - p) * stats.binom.pmf(above, n, p), 0.0)  # of the count, in rows
+    return float(deviation.sum() / n.sum())

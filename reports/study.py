@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,14 +14,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports import summary
+from reports import series, summary
 from reports.cells import GEOMETRY, LABELS, label_cells
 from reports.charts import palette
 from reports.layout import RunFolder
+from reports.naming import column_names
 from reports.planned import read_plan
 from reports.store import Store
 
 DENSE = "dense"
+CALIBRATE = "calibrate"
+"""The kind of runs that judge earlier runs."""
 _SIZES = ("density", "ipc")
 
 
@@ -87,6 +89,17 @@ class Study:
         return summary.last_values(self.history)
 
     @cached_property
+    def by_run(self) -> pd.DataFrame:
+        """`finals` with a row for each run, by its key, and a column for each measure; NaN where a run has none."""
+        return self.finals.pivot(index="run_key", columns="measure", values="value")
+
+    @cached_property
+    def test_bins(self) -> pd.DataFrame:
+        """The reliability bins of every completed run on the test split; see `series.bins_of_runs`."""
+        bins = series.bins_of_runs(self.curves, self.labelled)
+        return bins[bins["key"] == "test"]
+
+    @cached_property
     def cells(self) -> pd.DataFrame:
         """The summary table with the columns `cell, label, field, series, line` in addition.
 
@@ -98,10 +111,10 @@ class Study:
         rows = [row for _, row in table.iterrows()]
         field = [key for key in self.varying if _is_field(key)]
         series = [key for key in self.varying if not _is_field(key) and key not in _SIZES]
-        table["label"] = [self._words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
-        table["field"] = [self._words(row, field) for row in rows]
-        table["series"] = [self._words(row, series) or row["method"] for row in rows]
-        table["line"] = [self._words(row, _SIZES) or row["method"] for row in rows]
+        table["label"] = [self.words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
+        table["field"] = [self.words(row, field) for row in rows]
+        table["series"] = [self.words(row, series) or row["method"] for row in rows]
+        table["line"] = [self.words(row, _SIZES) or row["method"] for row in rows]
         return table
 
     def measured(self, measure: str) -> pd.DataFrame:
@@ -130,10 +143,27 @@ class Study:
     @cached_property
     def names(self) -> dict[str, str]:
         """How people call the columns in `varying`."""
-        return _short_names(self.varying)
+        absent = [name for name in (*LABELS, *GEOMETRY) if name not in self.varying]
+        return column_names(self.varying, taken=absent)
 
-    def _words(self, row: pd.Series[Any], keys: Sequence[str]) -> str:
-        texts = [in_words(key, row[key], self.names.get(key, key)) for key in keys]
+    @cached_property
+    def _said_by_stage(self) -> Mapping[str | None, frozenset[str]]:
+        """The columns of `varying` that do not differ within a stage, so that its name says all of them."""
+        if "stage" not in self.varying:
+            return {}
+        others = [key for key in self.varying if key not in ("method", "stage")]
+        return {
+            stage if isinstance(stage, str) else None: frozenset(
+                key for key in others if group[key].nunique(dropna=False) == 1
+            )
+            for stage, group in self.labelled.groupby("stage", dropna=False)
+        }
+
+    def words(self, row: pd.Series[Any], keys: Sequence[str]) -> str:
+        """What a row of the runs or of the cells has in these columns, without what the name of its stage says."""
+        stage = row["stage"] if isinstance(row["stage"], str) else None
+        said = self._said_by_stage.get(stage, frozenset())
+        texts = [in_words(key, row[key], self.names.get(key, key)) for key in keys if key not in said]
         return " · ".join(text for text in texts if text)
 
 
@@ -165,13 +195,6 @@ def _label_keys(row: pd.Series[Any], keys: Sequence[str]) -> list[str]:
 
 def _is_field(key: str) -> bool:
     return key in ("data", "model", "kind", "stage") or key.startswith(("data.", "model."))
-
-
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """`method.schedule.every` as `every` and `optimizer.name` as `optimizer`, where no other key is called so."""
-    lasts = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
-    taken = Counter([*lasts.values(), *(name for name in (*LABELS, *GEOMETRY) if name not in keys)])
-    return {key: last if taken[last] == 1 else key for key, last in lasts.items()}
 
 
 def in_words(key: str, value: Any, name: str) -> str:

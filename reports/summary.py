@@ -46,7 +46,7 @@ def cell_table(labelled: pd.DataFrame, finals: pd.DataFrame, measures: Sequence[
     shown = ["cell", *GEOMETRY[:2], *LABELS, *GEOMETRY[2:], *settings]
     rows = [_row(group, shown, measures) for _, group in runs.groupby("cell", sort=True)]
     columns = [*shown, *_COUNTS, *(name for measure in measures for name in _three(measure)), *_COSTS]
-    table = _sorted(pd.DataFrame(rows, columns=columns))
+    table = _sorted(pd.DataFrame(rows, columns=columns), stages=_stages(labelled))
     table.attrs = {"measures": list(measures), "settings": settings}
     return table
 
@@ -114,9 +114,18 @@ def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
     return row
 
 
-def _sorted(table: pd.DataFrame) -> pd.DataFrame:
-    """Equal data and model together, each method from dense to sparse."""
-    order = ["kind", "data", "model", "method", "density", "ipc"]
+def _stages(labelled: pd.DataFrame) -> list[str]:
+    """The stages in the order in which they began."""
+    named = labelled[labelled["stage"].notna()]
+    return list(named.groupby("stage", sort=False, observed=True)["started_at"].min().sort_values(kind="stable").index)
+
+
+def _sorted(table: pd.DataFrame, *, stages: Sequence[str]) -> pd.DataFrame:
+    """Stage after stage; in each, equal data and model together, each method from dense to sparse."""
+    order = ["stage", "kind", "data", "model", "method", "density", "ipc"]
     ascending = [name != "density" for name in order]
-    ordered: pd.DataFrame = table.sort_values(order, ascending=ascending, kind="stable", na_position="first")
-    return ordered.reset_index(drop=True)
+    places = pd.Series([stages.index(stage) if stage in stages else None for stage in table["stage"]], dtype="float64")
+    ordered: pd.DataFrame = table.assign(stage=places).sort_values(
+        order, ascending=ascending, kind="stable", na_position="first"
+    )
+    return ordered.assign(stage=table["stage"]).reset_index(drop=True)

@@ -57,12 +57,13 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One chart: `still` is an SVG, `spec` the same for the browser as JSON, `words` what it shows."""
+    """One chart: `still` is an SVG, `spec` the same for the browser as JSON, `words` what it shows, `note` a line above it."""
 
     title: str
     words: str
     still: str
     spec: str
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class Plot:
     words: str
     chart: Chart
     hover: alt.Chart | None = None
+    note: str = ""
 
 
 @cache
@@ -117,11 +119,15 @@ def draw(
     caption: str,
     legend: Sequence[Entry] = (),
     table: Table | None = None,
+    width: str = "",
 ) -> list[Figure]:
-    """One figure of the plots, or none without plots. Draws `MAX_PANELS` at most and then says so."""
+    """One figure of the plots, or none without plots. Draws `MAX_PANELS` at most and then says so.
+
+    Without a `width` it goes by the number of plots.
+    """
     if not plots:
         return []
-    width = "wide" if len(plots) == 1 else "half" if len(plots) in (2, 4) else "third"
+    width = width or ("wide" if len(plots) == 1 else "half" if len(plots) in (2, 4) else "third")
     panels = [
         _panel(plot, width=width, name=f"{name}-{place}") for place, plot in enumerate(plots[:MAX_PANELS])
     ]
@@ -142,7 +148,7 @@ def _panel(plot: Plot, *, width: str, name: str) -> Panel:
     )
     live = plot.chart if plot.hover is None else alt.layer(plot.chart, plot.hover)
     spec = embeddable_json({**_specification(live), "width": "container"})
-    return Panel(title=plot.title, words=plot.words, still=_embeddable(still, name), spec=spec)
+    return Panel(title=plot.title, words=plot.words, still=_embeddable(still, name), spec=spec, note=plot.note)
 
 
 def _specification(chart: Chart) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from reports import series
+from reports import formats, series
 from reports.charts import marks, palette
 from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.study import Study
+from reports.study import CALIBRATE, Study
 
 _COLUMNS = ["x", "y", "count", "left", "right", "share"]
 _SPLITS = ("test", "val", "calib")
@@ -16,7 +16,8 @@ _SPLITS = ("test", "val", "calib")
 
 def reliability(study: Study) -> list[Figure]:
     """The figure for the test split, or for the first other split that has bins."""
-    bins = series.reliability(study.curves, study.labelled)
+    runs = study.labelled[study.labelled["kind"] != CALIBRATE]
+    bins = series.reliability(study.curves, runs)
     present = set(bins["split"])
     split = next((name for name in (*_SPLITS, *sorted(present)) if name in present), None)
     bins = bins[bins["split"] == split].assign(
@@ -25,6 +26,8 @@ def reliability(study: Study) -> list[Figure]:
         share=lambda frame: frame["count"] / frame.groupby("cell")["count"].transform("sum"),
     )
     table = study.cells[study.cells["cell"].isin(bins["cell"])]
+    errors = series.calibration_errors(series.bins_of_runs(study.curves, runs))
+    errors = errors[errors["key"] == split]
     plots = []
     for cell, label, name in zip(table["cell"], table["label"], table["series"], strict=True):
         own = bins[bins["cell"] == cell]
@@ -32,14 +35,27 @@ def reliability(study: Study) -> list[Figure]:
         text = (
             f"Accuracy by mean confidence for {label}: {', '.join(points)}; {own['count'].sum():.0f} samples"
         )
-        plots.append(Plot(title=label, words=text, chart=_chart(own, color=study.styles[name][0])))
+        note = error_note(errors[errors["cell"] == cell], num_bins=series.NUM_BINS)
+        plots.append(Plot(title=label, words=text, chart=_chart(own, color=study.styles[name][0]), note=note))
     return draw(
         plots,
         name="reliability",
         title=f"Reliability on {split}",
         caption="Points on the dashed diagonal are calibrated, points below it over-confident. Seeds are put "
         f"together, weighted by samples, in {series.NUM_BINS} equal right-closed bins of confidence; grey "
-        "bars show the share of samples in each bin.",
+        "bars show the share of samples in each bin. The floor is the ece that a perfectly calibrated network with these "
+        "confidences would show on so few samples; an ece near it says nothing against calibration.",
+    )
+
+
+def error_note(errors: pd.DataFrame, *, num_bins: int) -> str:
+    """The calibration error with its bins, samples and noise floor, means over runs; `errors` as in `series`."""
+    least, most = errors["num"].min(), errors["num"].max()
+    rows = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
+    each = " each" if len(errors) > 1 else ""
+    runs = formats.plural(len(errors), "run")
+    return (
+        f"ece {errors['ece'].mean():.4f}, floor {errors['floor'].mean():.4f}; {num_bins} bins, {runs} of n = {rows}{each}"
     )
 
 

@@ -1,0 +1,334 @@
+"""Charts of what calibrate jobs found: reliability before and after, risk over coverage, scores of unknown inputs, set sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from reports import series
+from reports.charts import marks, palette
+from reports.charts.figure import Chart, Entry, Figure, Plot, draw
+from reports.charts.reliability import error_note
+from reports.statistics import wilson
+from reports.study import Study
+from reports.trust.calibrators import Contest
+from reports.trust.judged import NEUTRAL, Judged
+from reports.trust.unknowns import CONFIDENCE, split_and_score
+
+MAX_PARENTS = 6
+MAX_LINES = 8
+_GRID = np.linspace(0.02, 1.0, 50)  # coverages that curves of different lengths are read at
+_ROOM = 0.3  # of the axis of accuracy, below 0, for the histogram of confidences
+_UNIT = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format="~g")
+_KNOWN = "known inputs (test)"
+
+
+def before_and_after(study: Study, contests: Sequence[Contest]) -> list[Figure]:
+    """Reliability on test without calibration and with one calibrator, side by side, for a few kinds of earlier run."""
+    pairs = [(each, (each.before, each.after)) for each in contests if each.before and each.after]
+    errors = series.calibration_errors(study.test_bins)
+    plots = []
+    for contest, cells in pairs[:MAX_PARENTS]:
+        for cell in cells:
+            assert cell is not None, "pairs have both"
+            own = _bins(study, cell)
+            if own.empty:
+                continue
+            title = marks.joined(
+                contest.parent, "not calibrated" if cell.calibrator == NEUTRAL else cell.calibrator
+            )
+            note = error_note(errors[errors["cell"] == cell.cell], num_bins=cell.num_bins)
+            points = [f"{x:.2f} to {y:.2f}" for x, y in zip(own["x"], own["y"], strict=True)]
+            words = f"Accuracy by mean confidence, {title}: {', '.join(points)}; {note}"
+            color = palette.REFERENCE if cell.calibrator == NEUTRAL else palette.METHOD_COLORS[0]
+            plots.append(Plot(title=title, words=words, chart=_diagram(own, color=color), note=note))
+    chosen = (
+        "the one of lowest mean nll"
+        if all(each.is_ranked for each, _ in pairs)
+        else "the usual one, as one seed ranks none"
+    )
+    more = (
+        f" The first {MAX_PARENTS} of {len(pairs)} kinds of run are drawn."
+        if len(pairs) > MAX_PARENTS
+        else ""
+    )
+    return draw(
+        plots,
+        name="trust-reliability",
+        title="Reliability before and after",
+        width="half",
+        caption=f"Before calibration, and after {chosen} of the table. Points on the dashed diagonal are calibrated, points "
+        "below it over-confident; below them is the histogram of confidences. Points put all seeds together, weighted by "
+        "samples. Bars are 95% Wilson intervals for as many samples as one seed has in the bin on average: seeds may share "
+        f"their test samples, so that more of them do not make the bars shorter.{more}",
+    )
+
+
+def _bins(study: Study, cell: Judged) -> pd.DataFrame:
+    runs = study.labelled[study.labelled["cell"] == cell.cell]
+    bins = series.reliability(study.curves, runs, num_bins=cell.num_bins)
+    bins = bins[bins["split"] == "test"]
+    if bins.empty:
+        return bins
+    each = bins["count"] / len(cell.runs)
+    low, high = wilson(bins["y"].clip(0, 1), each)
+    return bins.assign(
+        low=low,
+        high=high,
+        left=bins["bin"] / cell.num_bins,
+        right=(bins["bin"] + 1) / cell.num_bins,
+        bottom=-_ROOM,
+        top=-_ROOM + 0.85 * _ROOM * bins["count"] / bins["count"].max(),
+    )
+
+
+def _diagram(bins: pd.DataFrame, *, color: str) -> Chart:
+    base = alt.Chart(marks.rows(bins, ["x", "y", "low", "high", "count", "left", "right", "bottom", "top"]))
+    across = alt.Scale(domain=[0, 1])
+    upwards = alt.Scale(domain=[-_ROOM, 1], nice=False)
+    x = alt.X("x:Q", title="confidence", scale=across, axis=_UNIT)
+
+    def up(name: str) -> alt.Y:
+        return alt.Y(f"{name}:Q", title="accuracy", scale=upwards, axis=_UNIT)
+
+    tooltip = [
+        alt.Tooltip("x:Q", title="mean confidence", format=".3f"),
+        alt.Tooltip("y:Q", title="accuracy", format=".3f"),
+        alt.Tooltip("low:Q", title="95% from", format=".3f"),
+        alt.Tooltip("high:Q", title="95% to", format=".3f"),
+        alt.Tooltip("count:Q", title="samples, all seeds", format=","),
+    ]
+    histogram = base.mark_rect(color=palette.REFERENCE, opacity=0.5).encode(
+        x=alt.X("left:Q", title="confidence", scale=across, axis=_UNIT),
+        x2="right:Q",
+        y=up("top"),
+        y2="bottom:Q",
+        tooltip=tooltip,
+    )
+    ends = alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
+    diagonal = alt.Chart(ends).mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.2)
+    bars = base.mark_rule(color=color, strokeWidth=5, opacity=0.3).encode(x=x, y=up("low"), y2="high:Q")
+    lines = base.mark_line(color=color, strokeWidth=1.8).encode(x=x, y=up("y"))
+    points = base.mark_point(color=color, filled=True, size=36, opacity=1).encode(
+        x=x, y=up("y"), tooltip=tooltip
+    )
+    return alt.layer(histogram, diagonal.encode(x=x, y=up("y")), bars, lines, points).properties(height=280)
+
+
+def risk_over_coverage(study: Study, contests: Sequence[Contest]) -> list[Figure]:
+    """Share of errors among the most confident part of the test split, a line for each calibrator."""
+    points = series.last_points(study.curves, "risk")
+    points = points[points["key"] == "test"]
+    names = list(dict.fromkeys(each.of.calibrator for contest in contests for each in contest.standings))
+    styles = palette.methods([name for name in names if name != NEUTRAL]) | {
+        NEUTRAL: (palette.REFERENCE, "circle")
+    }
+    plots, drawn = [], set()
+    with_curves = [
+        (contest, lines)
+        for contest in contests
+        if not (lines := _risks(contest.standings[:MAX_LINES], points)).empty
+    ]
+    for contest, lines in with_curves[:MAX_PARENTS]:
+        drawn |= set(lines["calibrator"])
+        plots.append(
+            Plot(
+                title=contest.parent,
+                words=_risk_words(contest.parent, lines),
+                chart=_risk_chart(lines, styles),
+            )
+        )
+    more = (
+        f" The first {MAX_PARENTS} of {len(with_curves)} kinds of run are drawn."
+        if len(with_curves) > MAX_PARENTS
+        else ""
+    )
+    return draw(
+        plots,
+        name="trust-risk",
+        title="Risk over coverage",
+        caption="Where only the most confident share of the test samples is answered: the share of errors among them, mean over "
+        "seeds. A calibrator that keeps the order of confidences changes nothing here. The area under a line is aurc in the "
+        f"table.{more}",
+        legend=marks.entries(styles, drawn, lines=True),
+    )
+
+
+def _risks(standings: Sequence[object], points: pd.DataFrame) -> pd.DataFrame:
+    frames = []
+    for standing in standings:
+        cell: Judged = standing.of  # type: ignore[attr-defined]
+        curves = [
+            np.interp(_GRID, own["x"], own["y"])
+            for _, own in points[points["run_key"].isin(cell.runs.index)].sort_values("x").groupby("run_key")
+        ]
+        if curves:
+            frames.append(
+                pd.DataFrame({"x": _GRID, "y": np.mean(curves, axis=0), "calibrator": cell.calibrator})
+            )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["x", "y", "calibrator"])
+
+
+def _risk_words(parent: str, lines: pd.DataFrame) -> str:
+    ends = lines[lines["x"] == _GRID[-1]]
+    texts = [f"{name} {value:.4f}" for name, value in zip(ends["calibrator"], ends["y"], strict=True)]
+    return f"Risk over coverage{f', {parent}' if parent else ''}; at full coverage {', '.join(texts)}"
+
+
+def _risk_chart(lines: pd.DataFrame, styles: marks.Styles) -> Chart:
+    base = alt.Chart(marks.rows(lines, ["x", "y", "calibrator"]))
+    x = alt.X("x:Q", title="coverage", scale=alt.Scale(domain=[0, 1]), axis=_UNIT)
+    y = alt.Y("y:Q", title="risk", axis=alt.Axis(format="~g", tickCount=5))
+    tooltip = [
+        alt.Tooltip("calibrator:N"),
+        alt.Tooltip("x:Q", title="coverage", format=".2f"),
+        alt.Tooltip("y:Q", title="risk", format=".4f"),
+    ]
+    drawn = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=marks.color(styles, "calibrator"))
+    spots = base.mark_point(filled=True, size=60, opacity=0).encode(x=x, y=y, tooltip=tooltip)
+    return alt.layer(drawn, spots).properties(height=240)
+
+
+def score_distributions(study: Study, cells: Sequence[Judged]) -> list[Figure]:
+    """Histograms of scores of known and unknown inputs: of each cell the run of the smallest seed."""
+    points = series.last_points(study.curves, "score")
+    sets: list[str] = []
+    found = []
+    for cell in cells:
+        run = cell.runs.sort_values("seed", kind="stable").index[0]
+        own = points[points["run_key"] == run].copy()
+        if own.empty:
+            continue
+        own[["split", "score"]] = [split_and_score(key) for key in own["key"]]
+        names = sorted(set(own["score"]), key=lambda name: (name != CONFIDENCE, name))
+        for name in names:
+            bars = _filled(own[own["score"] == name])
+            sets += [each for each in dict.fromkeys(bars["set"]) if each not in sets and each != _KNOWN]
+            title = marks.joined(
+                cell.parent,
+                "" if cell.calibrator == NEUTRAL and name != CONFIDENCE else cell.calibrator,
+                name,
+            )
+            found.append((title, int(cell.runs.loc[run, "seed"]), bars))
+    styles = {name: (color, "square") for name, (color, _) in palette.methods(sets).items()}
+    styles = {_KNOWN: (palette.REFERENCE, "square"), **styles}
+    plots = [
+        Plot(
+            title=title,
+            words=_score_words(title, bars),
+            chart=_score_chart(bars, styles),
+            note=f"seed {seed}",
+        )
+        for title, seed, bars in found
+    ]
+    return draw(
+        plots,
+        name="trust-scores",
+        title="Scores of known and unknown inputs",
+        caption="Share of each set's inputs by score, for the run of the smallest seed; a higher score means known. What lies "
+        "beyond the 0.1% and 99.9% quantiles of all is in the outermost bins. Confidence is the logarithm of the largest "
+        "probability after calibration.",
+        legend=marks.entries(styles, styles),
+        width="third",
+    )
+
+
+def _filled(points: pd.DataFrame) -> pd.DataFrame:
+    """Bins with their edges, those without inputs left out: columns `left, right, y, count, set`."""
+    middles = np.unique(points["x"])
+    width = float(np.diff(middles).min()) if len(middles) > 1 else 1.0
+    names = {name: _KNOWN if name == "test" else name.removeprefix("ood.") for name in set(points["split"])}
+    return points.assign(
+        left=points["x"] - width / 2, right=points["x"] + width / 2, set=points["split"].map(names)
+    )
+
+
+def _score_words(title: str, bars: pd.DataFrame) -> str:
+    texts = [
+        f"{name} {float((own['x'] * own['y']).sum() / own['y'].sum()):.3g} on average"
+        for name, own in bars.groupby("set")
+    ]
+    return f"Histogram of scores, {title}: {', '.join(texts)}"
+
+
+def _score_chart(bars: pd.DataFrame, styles: marks.Styles) -> Chart:
+    scale = alt.Scale(zero=False, nice=False)
+    chart: alt.Chart = (
+        alt.Chart(marks.rows(bars, ["left", "right", "y", "count", "set"]))
+        .mark_rect(opacity=0.55)
+        .encode(
+            x=alt.X("left:Q", title="score", scale=scale, axis=alt.Axis(format=".3~r", tickCount=5)),
+            x2="right:Q",
+            y=alt.Y("y:Q", title="share", stack=None, axis=alt.Axis(format="~g", tickCount=4)),
+            y2=alt.Y2Datum(0),
+            color=marks.color(styles, "set"),
+            tooltip=[
+                alt.Tooltip("set:N"),
+                alt.Tooltip("left:Q", title="score from", format=".4g"),
+                alt.Tooltip("right:Q", title="to", format=".4g"),
+                alt.Tooltip("y:Q", title="share", format=".3f"),
+                alt.Tooltip("count:Q", title="inputs", format=","),
+            ],
+        )
+        .properties(height=200)
+    )
+    return chart
+
+
+def set_sizes(study: Study, cells: Sequence[Judged]) -> list[Figure]:
+    """How many classes the sets of conformal rules have, all seeds of a cell put together."""
+    points = series.last_points(study.curves, "set_size")
+    rules = list(dict.fromkeys(rule for cell in cells for rule in cell.alphas))
+    styles = {rule: (color, "square") for rule, (color, _) in palette.methods(rules).items()}
+    calibrators = len({cell.calibrator for cell in cells if cell.alphas}) > 1
+    plots = []
+    for cell in cells:
+        own = points[points["run_key"].isin(cell.runs.index)]
+        if own.empty:
+            continue
+        sizes = own.groupby(["key", "x"])["count"].sum().rename("count").reset_index()
+        sizes["share"] = sizes["count"] / sizes.groupby("key")["count"].transform("sum")
+        sizes["size"] = sizes["x"].astype(int)
+        title = marks.joined(cell.parent, cell.calibrator if calibrators else "")
+        texts = [
+            f"{rule} {float((own_['size'] * own_['share']).sum()):.2f} classes on average"
+            for rule, own_ in sizes.groupby("key")
+        ]
+        plots.append(
+            Plot(
+                title=title,
+                words=f"Sizes of sets, {title}: {', '.join(texts)}",
+                chart=_size_chart(sizes, styles),
+            )
+        )
+    return draw(
+        plots,
+        name="trust-sizes",
+        title="Sizes of sets",
+        caption="Share of the test samples whose set has so many classes, all seeds put together.",
+        legend=[Entry(label=rule, color=color, symbol=symbol) for rule, (color, symbol) in styles.items()],
+    )
+
+
+def _size_chart(sizes: pd.DataFrame, styles: marks.Styles) -> Chart:
+    chart: alt.Chart = (
+        alt.Chart(marks.rows(sizes.rename(columns={"key": "rule"}), ["rule", "size", "share", "count"]))
+        .mark_bar()
+        .encode(
+            x=alt.X("size:O", title="classes in the set", axis=alt.Axis(labelAngle=0)),
+            xOffset=alt.XOffset("rule:N", sort=list(styles)),
+            y=alt.Y("share:Q", title="share of samples", axis=alt.Axis(format="~g", tickCount=5)),
+            color=marks.color(styles, "rule"),
+            tooltip=[
+                alt.Tooltip("rule:N"),
+                alt.Tooltip("size:O", title="classes"),
+                alt.Tooltip("share:Q", format=".4f"),
+                alt.Tooltip("count:Q", title="samples, all seeds", format=","),
+            ],
+        )
+        .properties(height=220)
+    )
+    return chart

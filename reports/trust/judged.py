@@ -1,0 +1,157 @@
+"""The calibrate runs of a study put together: which judge the same earlier runs, by which calibrator, and what they found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.records import Status
+from reports.statistics import estimate
+from reports.study import CALIBRATE, DENSE, Study
+
+NEUTRAL = "none"
+"""The calibrator that changes nothing."""
+_NOT_CALIBRATION = ("method", "seed", "scores", "near", "far", "choose_on")
+"""Settings that tell neither what is calibrated nor on what."""
+_DEFAULT_BINS = 15
+_DEFAULT_ALPHA = 0.1
+
+Interval = tuple[float, float, float]
+"""Mean over seeds and the ends of its 95% interval; NaN where there is none, infinite where a run's value is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One cell of calibrate runs. `base` tells what is calibrated, `parent` says it in words.
+
+    `alphas` are the shares of misses that its conformal rules were made for, by name. `num_rows`: of the test split, the
+    least and the most of its runs.
+    """
+
+    cell: int
+    base: str
+    parent: str
+    calibrator: str
+    num_bins: int
+    alphas: Mapping[str, float]
+    num_rows: tuple[int, int]
+    runs: pd.DataFrame
+    """Completed runs: columns `run_key, seed, parent_key, outer`, indexed by run key."""
+
+
+def judged(study: Study) -> list[Judged]:
+    """Every cell of completed calibrate runs, in the order of the summary."""
+    runs = study.labelled
+    runs = runs[(runs["kind"] == CALIBRATE) & (runs["status"] == Status.COMPLETED)]
+    if runs.empty:
+        return []
+    cells = [int(cell) for cell in study.cells["cell"] if cell in set(runs["cell"])]
+    firsts = runs.drop_duplicates("cell").set_index("cell")
+    specs = {cell: _spec(run) for cell, (_, run) in zip(firsts.index.tolist(), firsts.iterrows(), strict=True)}
+    parents = _parents(study, firsts, specs)
+    rows = _num_rows(study)
+    found = []
+    for cell in cells:
+        own = runs.loc[runs["cell"] == cell, ["run_key", "seed", "parent_key", "outer"]].set_index(
+            "run_key", drop=False
+        )
+        counts = [rows[key] for key in own["run_key"] if key in rows]
+        found.append(
+            Judged(
+                cell=cell,
+                base=_base(specs[cell]),
+                parent=parents[cell],
+                calibrator=str(firsts.loc[cell, "method"]),
+                num_bins=int(specs[cell].get("num_bins", _DEFAULT_BINS)),
+                alphas={
+                    str(rule.get("name")): float(rule.get("alpha", _DEFAULT_ALPHA))
+                    for rule in _tables(specs[cell], "sets")
+                },
+                num_rows=(min(counts, default=0), max(counts, default=0)),
+                runs=own,
+            )
+        )
+    return found
+
+
+def _spec(run: pd.Series[Any]) -> dict[str, Any]:
+    text = run["identity_json"] if isinstance(run["identity_json"], str) else run["spec_json"]
+    spec = json.loads(text)
+    return spec if isinstance(spec, dict) else {}
+
+
+def _tables(spec: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    listed = spec.get(name)
+    return [table for table in listed if isinstance(table, dict)] if isinstance(listed, list) else []
+
+
+def _base(spec: Mapping[str, Any]) -> str:
+    """All that decides what calibrators have to work with: where sets are made they are given half of the rows."""
+    kept = {name: value for name, value in spec.items() if name not in _NOT_CALIBRATION}
+    return json.dumps(kept | {"sets": bool(spec.get("sets"))}, sort_keys=True)
+
+
+def _parents(study: Study, firsts: pd.DataFrame, specs: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
+    """In words what each cell rests on, as far as the cells differ in it."""
+    keys = [key for key in study.varying if _is_of_parent(key) and firsts[key].nunique(dropna=False) > 1]
+    said = {cell: _in_words(study, firsts.loc[cell], keys) for cell in firsts.index}
+    by_words: dict[str, set[str]] = {}
+    for cell, words in said.items():
+        by_words.setdefault(words, set()).add(_base(specs[cell]))
+    return {
+        cell: " · ".join(part for part in (words, _halved(specs[cell], by_words[words])) if part)
+        for cell, words in said.items()
+    }
+
+
+def _is_of_parent(key: str) -> bool:
+    return key in ("data", "model", "density", "ipc", "fit", "num_bins") or key.startswith("input.")
+
+
+def _in_words(study: Study, run: pd.Series[Any], keys: Sequence[str]) -> str:
+    """Names stand for themselves: `rigl · density 0.1 · focal`, the method first."""
+    ordered = sorted(keys, key=lambda key: not key.endswith("method.name"))
+    if any(key.endswith("method.name") and run[key] == DENSE for key in ordered):
+        ordered = [key for key in ordered if key != "density"]
+    texts = []
+    for key in ordered:
+        value = run[key]
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        is_name = key in ("data", "model") or key.endswith(".name")
+        texts.append(text if is_name else f"{study.names.get(key, key).removeprefix('of ')} {text}")
+    return " · ".join(texts)
+
+
+def _halved(spec: Mapping[str, Any], bases: set[str]) -> str:
+    return "fitted on half of the rows" if len(bases) > 1 and spec.get("sets") else ""
+
+
+def _num_rows(study: Study) -> dict[str, int]:
+    """Rows of the test split by run key, from the bins that the runs left."""
+    bins = study.test_bins
+    return {str(key): int(count) for key, count in bins.groupby("run_key")["count"].sum().items()}
+
+
+def values_of(study: Study, cell: Judged, measure: str) -> pd.Series[float]:
+    """The measure of every run of the cell, by run key; NaN where a run has none."""
+    table = study.by_run
+    return table[measure].reindex(cell.runs.index) if measure in table else pd.Series(math.nan, index=cell.runs.index)
+
+
+def mean_of(study: Study, cell: Judged, measure: str) -> Interval:
+    """Over what repeats independently; a value that a run lacks makes it NaN."""
+    return over_outer(values_of(study, cell, measure), cell.runs["outer"])
+
+
+def over_outer(values: pd.Series[float], outer: pd.Series[str]) -> Interval:
+    """Runs that rest on the same first run of a chain count as one, with their mean."""
+    means = values.groupby(outer, sort=False).mean()
+    found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
+    return float(found.mean), float(found.low), float(found.high)
