@@ -28,6 +28,16 @@ LARGER_IS_BETTER = {
     "fpr95_out": False,
     "hlr": False,
     "ior": True,
+    "set_size": False,
+    "set_size_median": False,
+    "coverage_violation_by_size": False,
+    "coverage_of_worst_class": True,
+    "recall_minority": True,
+    "precision_minority": True,
+    "macro_f1": True,
+    "ece_20": False,
+    "ace_20": False,
+    "eice": False,
 }
 
 _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
@@ -38,6 +48,14 @@ _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
     "ece_floor": (0.0, 1.0),
     "brier_uncertainty": (0.0, 1.0),
     "empty_bins": (0.0, math.inf),
+    **{f"entropy_{part}": (0.0, math.inf) for part in ("total", "aleatoric", "epistemic")},
+    "set_size": (0.0, math.inf),
+    "set_size_median": (0.0, math.inf),
+    **dict.fromkeys(("coverage", "singleton_rate", "empty_rate", "interval_coverage", "interval_width"), (0.0, 1.0)),
+    **dict.fromkeys(
+        [f"gap_{way}_{group}" for way in ("predicted", "true") for group in ("minority", "majority")], (-1.0, 1.0)
+    ),
+    "eice_released": (0.0, math.inf),
     "hlr": (-1.0, 1.0),
     "ior": (-1.0, 1.0),
 }
@@ -77,6 +95,12 @@ METRICS = {
     "equal confidence count with the mean over their orders.",
     "e_aurc": "aurc less its value when all errors are ranked last; the exact optimum, not its limit for many samples.",
     "augrc": "Samples ranked by confidence: the errors among the k most confident ones divided by all samples, mean over all k.",
+    "entropy_total": "Entropy of the mean probabilities of several members (an ensemble, passes with dropout, networks drawn by "
+    "SWAG), mean over samples, in nats.",
+    "entropy_aleatoric": "Mean over members and samples of the entropy of a member's own probabilities, in nats: the part of "
+    "entropy_total that all members agree on.",
+    "entropy_epistemic": "entropy_total less entropy_aleatoric, in nats: the mutual information of class and member; 0 where all "
+    "members say the same.",
     "auroc": "How often an input of the test split is given more confidence (largest probability of a known class) "
     "than an unknown one, ties counting half: the area under the ROC curve; 0.5 is chance. Split ood is the mean over "
     "the unknown sets, each of which is counted against the same test split.",
@@ -91,6 +115,41 @@ METRICS = {
     "this set, both with hard labels and by the same recipe. A difference of fractions, not of percents; smaller is better.",
     "ior": "Improvement over random: accuracy of networks trained on this set less that of networks trained on as many "
     "random real images of each class, both with hard labels and by the same recipe. A difference of fractions.",
+    "coverage": "Share of test samples whose set of classes holds the label; 1 - alpha is promised, on average over draws of the "
+    "held-out rows and of the test rows.",
+    "set_size": "Mean number of classes in a set: of rules that cover as promised, the one with smaller sets says more.",
+    "set_size_median": "Median number of classes in a set.",
+    "singleton_rate": "Share of sets with exactly one class.",
+    "empty_rate": "Share of sets without any class.",
+    "coverage_violation_by_size": "Largest distance of coverage to 1 - alpha among sets of 0-1, 2-3, 4-10, 11-100 and more "
+    "classes, strata without sets left out. A stratum of few sets is far off by chance.",
+    "coverage_of_worst_class": "Smallest coverage of a class that has test samples; by chance alone below 1 - alpha where "
+    "classes are small.",
+    "threshold": "Of a conformal rule: the largest score of a class that is in a set, where there is one for all classes.",
+    "infinite_thresholds": "Of a conformal rule: thresholds without a finite value, as too few rows stood behind them; such a "
+    "class is in every set.",
+    "temperature": "What divides logits, fitted on held-out rows; above 1 makes confidences smaller.",
+    "temperature_at_bound": "1 or -1 where nll has no minimum and the temperature is a bound of the search, else 0.",
+    "converged": "1 where the gradient of a calibrator's fit vanished, else 0.",
+    "weight_scaled": "Of an ensemble temperature: the weight of probabilities at the fitted temperature.",
+    "weight_plain": "Of an ensemble temperature: the weight of probabilities as they were.",
+    "weight_uniform": "Of an ensemble temperature: the weight of equal probabilities.",
+    "bank": "Training samples that the knn score keeps to measure distances to.",
+    "recall_minority": "Share of the minority's nodes that are predicted so.",
+    "precision_minority": "Share of the nodes predicted minority that are it; missing where none is.",
+    "macro_f1": "Mean of both classes' F1, the harmonic mean of precision and recall.",
+    "ece_20": "As ece, with 20 bins; with _predicted_ or _true_ and a class behind it, of the nodes predicted so or of it. "
+    "Dozens of nodes in 20 bins show a large error by chance alone.",
+    "ace_20": "As ece_20, with 20 bins of equally many nodes.",
+    "gap_predicted_minority": "Accuracy less mean confidence of the nodes predicted minority; negative: over-confident.",
+    "gap_predicted_majority": "Accuracy less mean confidence of the nodes predicted majority; negative: over-confident.",
+    "gap_true_minority": "Recall less mean confidence of the minority's nodes; a calibrated network does not make it 0.",
+    "gap_true_majority": "Recall less mean confidence of the majority's nodes; a calibrated network does not make it 0.",
+    "eice": "Mean distance between a node's confidence and the middle of its jackknife interval for the predicted class, the "
+    "interval cut to [0, 1].",
+    "eice_released": "As eice, the way CALIRARE's code has it: intervals not cut, always of the minority's probability.",
+    "interval_coverage": "Share of nodes whose label, 1 for the minority, lies in their jackknife interval.",
+    "interval_width": "Mean width of the nodes' jackknife intervals, cut to [0, 1].",
     "accuracy_sd": "Standard deviation of accuracy among the networks trained on one set, where there are several.",
 }
 
@@ -139,12 +198,18 @@ def cost_names(kinds: Collection[str]) -> dict[str, str]:
 
 def bounds(measure: str) -> tuple[float, float]:
     """The values that `split/name` can have at all; infinite where nothing is known."""
-    return _BOUNDS.get(measure.partition("/")[2], (-math.inf, math.inf))
+    return _BOUNDS.get(term_of(measure.partition("/")[2]), (-math.inf, math.inf))
 
 
-def terms(measures: list[str], kinds: Collection[str] = ()) -> dict[str, str]:
+def term_of(name: str) -> str:
+    """The entry of `METRICS` that explains a metric: `ece_20` for `ece_20_true_minority`; the name itself where there is none."""
+    ways = ("_predicted_", "_true_")
+    return name if name in METRICS else next((name.partition(way)[0] for way in ways if way in name), name)
+
+
+def terms(measures: Collection[str], kinds: Collection[str] = ()) -> dict[str, str]:
     """The definitions that a page with these measures on runs of these kinds needs."""
-    names = dict.fromkeys(measure.partition("/")[2] for measure in measures)
+    names = dict.fromkeys(term_of(measure.partition("/")[2]) for measure in measures)
     general = {name: text for name, text in TERMS.items() if name not in COSTS.values()}
     shown = TERMS if cost_names(kinds) is COSTS else general | DISTILLATION_TERMS
     return {name: METRICS[name] for name in names if name in METRICS} | shown

@@ -23,7 +23,7 @@ from reports.gallery import gallery
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.study import Study
-from reports.trust.section import trust_section
+from reports.trust.section import trust_section, trusted
 
 _MAX_SPEC = 50_000
 
@@ -73,7 +73,7 @@ def render(study: Study) -> str:
         gallery=gallery(study),
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
-        terms=glossary.terms(study.measures, set(study.cells["kind"])),
+        terms=glossary.terms([*study.measures, *(trusted(study) if trust else [])], set(study.cells["kind"])),
         bundle=script_bundle() if drawn or any(part.figures for part in trust) else "",
     )
 

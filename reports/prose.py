@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 
+import pandas as pd
+
 from reports import formats, records
 from reports.records import Status
-from reports.study import DENSE, Study
+from reports.series import NUM_BINS, calibration_errors
+from reports.study import CALIBRATE, DENSE, Study
 from reports.tables import best_cells
 
 
@@ -41,13 +44,20 @@ def not_started(study: Study) -> int:
 
 def _span(study: Study) -> str:
     """The smallest and largest mean, with intervals where there are some."""
-    table = study.measured(study.measures[0]).sort_values("mean")
+    table = _headlined(study).sort_values("mean")
     name = study.measures[0].replace("/", " ")
     texts = [_estimate(row) for row in table[["mean", "low", "high"]].itertuples(index=False)]
     if len(texts) == 1:
         return f"Mean {name} is {texts[0]}."
     low, high = table["label"].iloc[0], table["label"].iloc[-1]
     return f"Mean {name} runs from {texts[0]} ({low}) to {texts[-1]} ({high})."
+
+
+def _headlined(study: Study) -> pd.DataFrame:
+    """The cells of the first measure; those of calibrate runs, which repeat what they rest on, only where there are no others."""
+    table = study.measured(study.measures[0])
+    others = table[table["kind"] != CALIBRATE]
+    return table if others.empty else others
 
 
 def _estimate(triple: tuple[float, float, float]) -> str:
@@ -57,7 +67,7 @@ def _estimate(triple: tuple[float, float, float]) -> str:
 
 def _verdict(study: Study) -> str:
     measure = study.measures[0]
-    table = study.measured(measure)
+    table = _headlined(study)
     if len(table) < 2:
         return ""
     if (table["num"] < 2).all():
@@ -77,9 +87,27 @@ def summary_note(study: Study) -> str:
     if study.measures and study.cells[study.measures].notna().any(axis=None):
         parts.append("Mean over seeds ± half the 95% t interval; a value without ± rests on one seed.")
         parts.append("Bold: the interval lies beyond all others on the same data and model.")
+    if "test/ece" in study.measures and (note := _floor(study)):
+        parts.append(note)
     if study.cells["censored"].any():
         parts.append("Pruned runs are counted, never averaged.")
     return " ".join(parts)
+
+
+def _floor(study: Study) -> str:
+    """Bins, samples and noise floor of the calibration errors in the table; nothing where runs left no bins."""
+    errors = calibration_errors(study.test_bins)
+    if errors.empty:
+        return ""
+    rows, floors = _range(errors["num"], ",.0f"), _range(errors["floor"], ".4f")
+    return (
+        f"Test ece: {NUM_BINS} bins, unless a spec says otherwise, over n = {rows} samples a run; networks "
+        f"with the same confidences would show {floors} were they perfectly calibrated."
+    )
+
+
+def _range(values: pd.Series[float], how: str) -> str:
+    return " to ".join(dict.fromkeys((format(values.min(), how), format(values.max(), how))))
 
 
 def facts(study: Study) -> list[tuple[str, str]]:

@@ -147,6 +147,14 @@ class Study:
         return column_names(self.varying, taken=absent)
 
     @cached_property
+    def columns(self) -> list[str]:
+        """The columns of `varying` that a table of all cells needs: the stage in front, without what every stage says."""
+        if "stage" not in self.varying:
+            return self.varying
+        said = frozenset.intersection(*self._said_by_stage.values())
+        return ["stage", *(name for name in self.varying if name not in said and name != "stage")]
+
+    @cached_property
     def _said_by_stage(self) -> Mapping[str | None, frozenset[str]]:
         """The columns of `varying` that do not differ within a stage, so that its name says all of them."""
         if "stage" not in self.varying:

@@ -11,7 +11,7 @@ from reports import formats
 from reports.glossary import LARGER_IS_BETTER, cost_names
 from reports.records import Status
 from reports.statistics import clearly_best
-from reports.study import Study, in_words
+from reports.study import CALIBRATE, Study, in_words
 
 MAX_RUNS = 500
 MAX_FAILURES = 20
@@ -85,7 +85,8 @@ class Failure:
 def summary_table(study: Study) -> Table:
     """One row per cell: what tells it apart, its seeds, its measures and what it cost."""
     table = study.cells
-    labels = study.varying or ["method"]
+    labels = study.columns or ["method"]
+    measures = _measures(study)
     costs = [name for name in _COSTS if table[name].notna().any()]
     names = [study.names.get(key, key) for key in labels]
     called = cost_names(table["kind"])
@@ -94,15 +95,22 @@ def summary_table(study: Study) -> Table:
         for key, name in zip(labels, names, strict=True)
     ]
     columns.append([_seeds(row) for _, row in table.iterrows()])
-    columns += [_measure(table, measure) for measure in study.measures]
+    columns += [_measure(table, measure) for measure in measures]
     columns += [[Value(text=_COSTS[name](value)) for value in table[name]] for name in costs]
     headers = [
         *names,
         "seeds",
-        *(measure.replace("/", " ") for measure in study.measures),
+        *(measure.replace("/", " ") for measure in measures),
         *(called[name] for name in costs),
     ]
     return Table(headers=headers, num_labels=len(labels), rows=list(zip(*columns, strict=True)))
+
+
+def _measures(study: Study) -> list[str]:
+    """Without those that only calibrate runs have, where there are others: these stand in tables of their own."""
+    others = study.cells[study.cells["kind"] != CALIBRATE]
+    kept = [measure for measure in study.measures if others[measure].notna().any()]
+    return kept or study.measures
 
 
 def _bare(key: str, value: object, name: str) -> str:

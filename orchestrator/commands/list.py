@@ -14,7 +14,9 @@ from orchestrator.terminal import stdout_console
 from reports.claims.reading import packaged_claims
 from workloads.calibrate.detection import DETECTION_METRICS
 from workloads.calibrate.metrics import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
+from workloads.calibrate.set_metrics import SET_METRICS
 from workloads.distill.separation import SEPARATION_METRICS
+from workloads.nodes.rare_metrics import RARE_METRICS
 from workloads.plugins import describe, kinds
 
 
@@ -45,10 +47,14 @@ def _metrics() -> Iterator[Entry]:
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
     for name, summary in CALIBRATION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs")
+    for name, summary in SET_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs with sets")
     for name, summary in ROBUST_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, of the finished network")
     for name, summary in SEPARATION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, with evaluation.separate")
+    for name, summary in RARE_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="jobs on nodes of two classes")
     for name, summary in DETECTION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="ood: test against unknowns")
 
@@ -78,6 +84,8 @@ TOPICS = {
     "objectives": lambda: _family("objectives", "objective"),
     "optimizers": lambda: _family("optimizers", "optimizer"),
     "schedules": lambda: _family("schedules", "schedule"),
+    "scores": lambda: _family("calibrate.scores", "score"),
+    "conformal": lambda: _family("calibrate.conformal", "conformal rule"),
     "metrics": _metrics,
     "specs": _specs,
     "claims": _claims,

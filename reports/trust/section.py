@@ -19,6 +19,7 @@ _RANKED_NOTE = (
     "same runs, paired by seed, with its 95% interval, which is not corrected for many comparisons. Bold: the interval lies "
     "beyond those of all other calibrators on these runs. {order}"
 )
+_SPLITS = ("sets@", "ood", "fit/", "fit@")
 _ORDER = "Rows stand by mean nll, the lowest first."
 _NO_ORDER = "Rows with a single seed are not ranked, and nothing is bold."
 
@@ -39,6 +40,11 @@ def trust_section(study: Study) -> list[Part]:
     """The parts that the study has rows for; none without completed calibrate runs."""
     cells = judged(study)
     return list(_parts(study, cells)) if cells else []
+
+
+def trusted(study: Study) -> list[str]:
+    """The measures beside those of the summary that such runs report: of sets, of unknown inputs, of what was fitted."""
+    return sorted(measure for measure in set(study.finals["measure"]) if measure.startswith(_SPLITS))
 
 
 def _parts(study: Study, cells: Sequence[Judged]) -> Iterator[Part]:
