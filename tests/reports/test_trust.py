@@ -1,0 +1,212 @@
+"""What the page says of calibrate runs: paired by seed, never ranked on one, with floors, bins and samples beside errors."""
+
+import html
+import json
+import math
+
+import numpy as np
+import pytest
+from made_up_study import START, metric, record
+
+from reports.export import shown
+from reports.layout import RunFolder
+from reports.page import write_page
+from reports.records import CurveRow
+from reports.statistics import floor_of_bins, wilson
+from reports.store import Store
+from reports.study import Study
+from reports.summary import cells
+from reports.trust.calibrators import contests, ranking_table
+from reports.trust.judged import judged
+from reports.trust.unknowns import coverage_table, detection_table
+
+NLL = {"none": 0.5, "temperature": 0.3, "isotonic": 0.4}
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def write_chain(path, *, seeds=3, unknown="noise"):
+    """Dense networks and three calibrators on each; seeds differ far more than calibrators do."""
+    store = Store(RunFolder(path))
+    for seed in range(seeds):
+        parent = {"kind": "sparse", "method": {"name": "dense"}}
+        run = record(
+            f"p{seed}", seed=seed, stage="train", method="dense", density=1.0, spec_json=json.dumps(parent)
+        )
+        store.write(run, [metric(0.9, name="accuracy"), metric(0.5, name="ece")], [])
+        for place, (name, nll) in enumerate(NLL.items()):
+            spec = {
+                "input": {"runs": parent},
+                "method": {"name": name},
+                "num_bins": 10,
+                "sets": [{"name": "aps", "alpha": 0.2}],
+            }
+            made = record(
+                f"c{seed}{place}",
+                seed=seed,
+                stage="judge",
+                kind="calibrate",
+                method=name,
+                density=1.0,
+                parent_key=f"p{seed}",
+                spec_json=json.dumps(spec),
+                started_at=START.replace(hour=10),
+            )
+            shift = 10.0 * seed
+            rows = [metric(nll + shift, name="nll"), metric(0.9, name="accuracy"), metric(0.1, name="ece")]
+            rows += [metric(0.02, name="ece_floor"), metric(0.04 + 0.01 * place, name="ece_smooth")]
+            rows += [metric(0.8 + 0.01 * seed, name="auroc", split=f"ood.far{at}") for at in ("", "@energy")]
+            rows += [metric(0.6, name="auroc", split=f"ood.{unknown}")]
+            rows += [
+                metric(0.5, name="coverage", split="sets@aps"),
+                metric(1.5, name="set_size", split="sets@aps"),
+            ]
+            curves = [CurveRow(name="reliability", step=10, key="test", x=0.95, y=0.9, count=80)]
+            curves += [CurveRow(name="reliability", step=10, key="test", x=0.55, y=0.5, count=20)]
+            curves += [
+                CurveRow(name="risk", step=10, key="test", x=x, y=0.1 * x, count=int(100 * x))
+                for x in (0.5, 1.0)
+            ]
+            for split in ("test", f"ood.{unknown}"):
+                curves += [
+                    CurveRow(name="score", step=10, key=split, x=-x, y=0.5, count=50) for x in (0.1, 0.2)
+                ]
+            curves += [
+                CurveRow(name="set_size", step=10, key="aps", x=size, y=0.5, count=50) for size in (1.0, 2.0)
+            ]
+            store.write(made, rows, curves)
+    return Study.read([path])
+
+
+def test_differences_are_paired_by_seed_so_that_what_seeds_differ_in_cancels(tmp_path):
+    study = write_chain(tmp_path)
+    (contest,) = contests(study, judged(study))
+    by_name = {standing.of.calibrator: standing for standing in contest.standings}
+    assert by_name["temperature"].differences["test/nll"] == pytest.approx((-0.2, -0.2, -0.2))
+    mean, low, high = by_name["temperature"].values["test/nll"]
+    assert mean == pytest.approx(10.3)
+    assert high - low > 20  # the interval of the mean holds all that seeds differ in
+    assert by_name["none"].differences == {}
+
+
+def test_calibrators_stand_by_nll_with_bins_samples_and_floor_beside_the_error(tmp_path):
+    study = write_chain(tmp_path)
+    found = contests(study, judged(study))
+    table = ranking_table(study, found)
+    assert [row[0].text for row in table.rows] == ["temperature", "isotonic", "none"]
+    assert list(table.headers)[:6] == ["calibrator", "seeds", "n", "nll", "ece, 10 bins", "its noise floor"]
+    assert table.rows[0][2].text == "100"
+    assert found[0].after is not None
+    assert found[0].after.calibrator == "temperature"
+
+
+def test_nothing_is_ranked_on_one_seed(tmp_path):
+    study = write_chain(tmp_path, seeds=1)
+    (contest,) = contests(study, judged(study))
+    assert contest.standings[0].of.calibrator == "none"
+    assert not contest.is_ranked
+    assert not any(
+        value.is_best or value.half for row in ranking_table(study, [contest]).rows for value in row
+    )
+
+
+def test_a_judged_run_without_nll_gave_a_label_no_probability_at_all(tmp_path):
+    write_chain(tmp_path, seeds=2)
+    spec = {
+        "input": {"runs": {"kind": "sparse", "method": {"name": "dense"}}},
+        "method": {"name": "bbq"},
+        "num_bins": 10,
+    }
+    for seed in range(2):
+        run = record(
+            f"x{seed}",
+            seed=seed,
+            kind="calibrate",
+            stage="judge",
+            method="bbq",
+            density=1.0,
+            parent_key=f"p{seed}",
+        )
+        spec_json = json.dumps(spec | {"sets": [{"name": "aps", "alpha": 0.2}]})
+        Store(RunFolder(tmp_path)).write(
+            type(run)(**{**vars(run), "spec_json": spec_json}), [metric(0.9)], []
+        )
+    study = Study.read([tmp_path])
+    (contest,) = contests(study, judged(study))
+    assert contest.standings[-1].values["test/nll"] == (math.inf, math.inf, math.inf)
+    assert ranking_table(study, [contest]).rows[-1][3].text == "infinite"
+
+
+def test_scores_stand_beside_one_another_and_every_set_in_a_table_of_its_own(tmp_path):
+    study = write_chain(tmp_path)
+    table = detection_table(study, judged(study), each_set=False)
+    assert table is not None
+    assert table.headers[-2:] == ["far auroc", "far fpr95"]
+    assert [row[1].text for row in table.rows][:2] == ["confidence", "energy"]
+    assert (table.rows[0][-2].text, table.rows[0][-2].half) == ("0.810", "0.025")
+    of_sets = detection_table(study, judged(study), each_set=True)
+    assert of_sets is not None
+    assert of_sets.headers[-2:] == ["noise auroc", "noise fpr95"]
+
+
+def test_coverage_stands_beside_the_promise_and_is_red_where_it_is_broken(tmp_path):
+    study = write_chain(tmp_path)
+    table = coverage_table(study, judged(study))
+    assert table is not None
+    row = dict(zip(table.headers, table.rows[0], strict=True))
+    assert row["promised"].text == "0.8"
+    assert row["coverage"].tone == "bad"
+
+
+def test_the_section_is_on_the_page_escaped_and_only_where_calibrate_runs_are(tmp_path):
+    write_chain(tmp_path / "a", seeds=2, unknown=HOSTILE)
+    text = write_page([tmp_path / "a"], tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Can it be trusted?" in text
+    assert 'id="trust-reliability"' in text
+    assert "10 bins, 2 runs of n = 100 each" in text
+    assert HOSTILE not in text
+    assert html.escape(HOSTILE) in text
+    assert text.count('<div class="still"') == text.count('<script type="application/json">') > 5
+    Store(RunFolder(tmp_path / "b")).write(record(), [metric(0.5)], [])
+    assert "Can it be trusted?" not in write_page([tmp_path / "b"], tmp_path / "b.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_stages_stand_in_the_order_in_which_they_began_and_say_what_they_rest_on(tmp_path):
+    write_chain(tmp_path, seeds=2)
+    store = Store(RunFolder(tmp_path))
+    table = cells(store.runs(), store.metrics())
+    assert list(table["stage"]) == ["train", "judge", "judge", "judge"]
+    study = Study.read([tmp_path])
+    assert study.columns == ["stage", "method"]
+    assert [label for label in study.cells["label"] if "judge" in label] == [
+        "isotonic · judge",
+        "none · judge",
+        "temperature · judge",
+    ]
+
+
+def test_exports_for_people_call_settings_of_earlier_runs_as_the_page_does(tmp_path):
+    study = write_chain(tmp_path, seeds=1)
+    frame = study.cells.assign(**{"input.runs.objective.name": "focal"})
+    assert "of objective" in shown(frame).columns
+
+
+def test_the_floor_of_bins_is_what_perfect_calibration_shows_on_as_many_rows():
+    confidence, count = np.array([0.35, 0.6, 0.97]), np.array([7, 40, 300])
+    draws = np.random.default_rng(0).binomial(count, confidence, size=(20_000, 3))
+    errors = (np.abs(draws / count - confidence) * count).sum(axis=1) / count.sum()
+    assert floor_of_bins(confidence, count) == pytest.approx(
+        errors.mean(), abs=4 * errors.std() / 20_000**0.5
+    )
+    assert floor_of_bins([0.5], [1]) == pytest.approx(0.5)
+    assert floor_of_bins([0.0, 1.0], [5, 5]) == 0.0
+    with pytest.raises(ValueError, match="counts above 0"):
+        floor_of_bins([0.5], [0])
+
+
+def test_wilson_interval_of_eight_in_ten():
+    low, high = wilson([0.8, 1.0], [10, 10])
+    assert (low[0], high[0]) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert high[1] == 1.0
+    assert low[1] == pytest.approx(10 / (10 + 1.959964**2), abs=1e-4)
