@@ -1,6 +1,6 @@
 """Validation of one table of tables: a whole spec, or one stage of it, becomes a header and resolved jobs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +8,9 @@ from orchestrator.decode import decode, encode, hints_of, join, nearest, shown
 from orchestrator.document import Document
 from orchestrator.errors import Problem
 from orchestrator.fingerprint import run_key
-from orchestrator.job import MAX_JOBS, Header, Job, Stage
+from orchestrator.job import MAX_JOBS, Header, Job, Learning, Stage
 from orchestrator.labels import labels
+from orchestrator.search import Proposal, Search, decode_search, identity
 from orchestrator.space import Axis, Point, expand, known_keys, origin_of
 from orchestrator.stages import Chained, ChainError, Earlier, chained, lineage, named_sources
 from workloads.plugins import find_job, kinds
@@ -39,6 +40,7 @@ class Body:
         self.earlier = earlier or Earlier({})
         self.problems: list[Problem] = []
         self.useless: list[str] = []
+        self.header: Header | None = None
 
     def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
         """References in the place of data, wherever a spec may choose data, know that they mean a synthetic set."""
@@ -70,12 +72,43 @@ class Body:
 
     def stage(self) -> Stage | None:
         """The header and the jobs; None where `problems` says why not."""
-        header = self._header()
-        jobs = self._jobs(header, self.job_class) if self.job_class is not None else []
+        self.header = header = self._header()
+        search = self._search()
+        jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
         if self.problems or header is None:
             return None
         tables = self._without(self.useless)
-        return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
+        if search is None or not search.learns:
+            return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
+        known = identity(search, [job.key for job in jobs])
+        learning = Learning(search=search, identity=known, propose=self.propose, applies=self.applies)
+        return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
+
+    def propose(self, proposals: Sequence[Proposal]) -> list[list[Job]]:
+        """The jobs of each proposal of a valid space; those that differ in their seed stand together."""
+        assert self.job_class is not None
+        made = [list(self._expanded(self.header, self.job_class, proposal, set(), [])) for proposal in proposals]
+        assert not self.problems, f"a proposal of a space that was valid is not: {self.problems}"
+        named = {job.key: job for job in self._labelled(list({job.key: job for jobs in made for job in jobs}.values()))}
+        return [[named[job.key] for job in jobs] for jobs in made]
+
+    def applies(self, proposal: Proposal) -> frozenset[str]:
+        """The keys of a proposal, and of the grid, that have an effect on some job."""
+        assert self.job_class is not None
+        return frozenset().union(*(point.applied for point in self._points(self.job_class, proposal)))
+
+    def _search(self) -> Search | None:
+        """Without what the command line has settled."""
+        if not self.tables.get("search"):
+            return None
+        search = decode_search(self.tables["search"], self.report)
+        grid = self.tables.get("grid") or {}
+        for key in search.space if search else ():
+            if key.split(".")[0] in {"seed", "seeds"}:
+                self.report(f"search.space.{key}", "is nothing to search; give `seeds: 3`, and trials are judged by their mean")
+            elif key in grid and key not in self.changed:
+                self.report(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
+        return search.without([key for key in search.space if key in self.changed]) if search else None
 
     def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
         """The tables without axes that the command line left nothing to apply to, so that they can be read again."""
@@ -94,16 +127,22 @@ class Body:
         return header
 
     def _axes(self) -> list[Axis]:
+        """Those of the grid, after reporting what is none."""
         grid = self.tables.get("grid") or {}
-        axes = []
         for key, values in grid.items() if isinstance(grid, Mapping) else ():
             if not isinstance(values, list) or not values:
                 self.report(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
             elif key.split(".")[0] in {"seed", "seeds"}:
                 self.report(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
-            else:
-                axes.append(Axis(key=key, values=tuple(values), origin=f"grid.{key}"))
-        return axes
+        return self._valid_axes()
+
+    def _valid_axes(self) -> list[Axis]:
+        grid = self.tables.get("grid") or {}
+        return [
+            Axis(key=key, values=tuple(values), origin=f"grid.{key}")
+            for key, values in (grid.items() if isinstance(grid, Mapping) else ())
+            if isinstance(values, list) and values and key.split(".")[0] not in {"seed", "seeds"}
+        ]
 
     def _variants(self, fields: frozenset[str]) -> list[Mapping[str, Any]]:
         """Those that can be looked into; what is no list of tables is reported with the header."""
@@ -120,20 +159,46 @@ class Body:
                     self.report(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
         return variants
 
-    def _jobs(self, header: Header | None, job_class: type[Any]) -> list[Job]:
-        fields = frozenset(hints_of(job_class)) - {"seed"}
-        tables = {name: value for name, value in self.tables.items() if name in fields}
-        axes, variants = self._axes(), self._variants(fields)
-        seeds = header.seed_list if header else [0]
-        size, points = len(seeds) * max(1, len(variants)), []
+    def _jobs(self, header: Header | None, job_class: type[Any], search: Search | None) -> list[Job]:
+        """Of every proposal of a search, or of the corners of one that learns."""
+        axes, variants = self._axes(), self._variants(self._fields)
+        proposals, all_known = ([{}], True) if search is None else search.corners()
+        if search is not None and not search.learns:
+            proposals = search.planned()
+        size = len(header.seed_list if header else [0]) * max(1, len(variants)) * len(proposals)
         for axis in axes:
             size *= len(axis.values)
         if size > MAX_JOBS:
             self.report("grid", f"makes {size} jobs; at most {MAX_JOBS} are allowed in one study")
             return []
         applied: set[str] = set()
+        points: list[Point] = []
         jobs: dict[str, Job] = {}
-        for point in expand(job_class, tables, axes, variants):
+        for proposal in proposals:
+            for job in self._expanded(header, job_class, proposal, applied, points):
+                jobs.setdefault(job.key, job)
+                if len(jobs) > MAX_JOBS:
+                    self.report("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
+                    return []
+        searched = [Axis(key=key, values=(), origin=f"search.space.{key}") for key in (search.space if search else ())]
+        for axis in (*searched, *axes) if all_known else axes:
+            if axis.key not in applied and self._replaced(axis.key):
+                self.useless.append(axis.key)
+            elif axis.key not in applied:
+                beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
+                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
+                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
+        return self._labelled(list(jobs.values()))
+
+    @property
+    def _fields(self) -> frozenset[str]:
+        return frozenset(hints_of(self.job_class)) - {"seed"} if self.job_class else frozenset()
+
+    def _expanded(
+        self, header: Header | None, job_class: type[Any], proposal: Proposal, applied: set[str], points: list[Point]
+    ) -> Iterator[Job]:
+        """The jobs of the grid with a proposal's values, one by one; fills in which axes had an effect, and where."""
+        for point in self._points(job_class, proposal):
             applied |= point.applied
             points.append(point)
             for found in self._chained(point):
@@ -141,18 +206,16 @@ class Body:
                     job = self._job(header, job_class, point, found, seed)
                     if job is None:
                         break
-                    jobs.setdefault(job.key, job)
-                if len(jobs) > MAX_JOBS:
-                    self.report("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
-                    return []
-        for axis in axes:
-            if axis.key not in applied and self._replaced(axis.key):
-                self.useless.append(axis.key)
-            elif axis.key not in applied:
-                beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
-                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
-                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
-        made = list(jobs.values())
+                    yield job
+
+    def _points(self, job_class: type[Any], proposal: Proposal) -> Iterator[Point]:
+        given = self.tables.get("variants") or []
+        variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        tables = {name: value for name, value in self.tables.items() if name in self._fields}
+        proposed = [Axis(key=key, values=(value,), origin=f"search.space.{key}") for key, value in proposal.items()]
+        return expand(job_class, tables, [*proposed, *self._valid_axes()], variants)
+
+    def _labelled(self, made: list[Job]) -> list[Job]:
         of_stage = f"{self.name}: " if self.name else ""
         names = labels([{**job.identity, **self._ancestry(job)} for job in made])
         return [replace(job, label=of_stage + name) for job, name in zip(made, names, strict=True)]

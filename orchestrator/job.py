@@ -1,13 +1,16 @@
 """One resolved job, and the keys of a spec that are not the job's own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.decode import shown
 from workloads.plugins import kinds
 from workloads.workload import Workload
+
+if TYPE_CHECKING:
+    from orchestrator.search import Search
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MAX_JOBS = 100_000
@@ -55,6 +58,7 @@ class Header:
     seeds: int | tuple[int, ...] = 1
     variants: tuple[Mapping[str, Any], ...] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
@@ -78,10 +82,28 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Learning:
+    """A search whose proposals rest on results.
+
+    identity: names the search in a folder; it changes with whatever changes its proposals or what they mean.
+    propose: the jobs of each proposal. applies: the keys of a proposal that have an effect on some job.
+    """
+
+    search: "Search"
+    identity: str
+    propose: Callable[[Sequence[Mapping[str, Any]]], list[list[Job]]]
+    applies: Callable[[Mapping[str, Any]], frozenset[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Jobs that are planned together: a whole spec, or one link of its chain. `tables` are as written."""
+    """Jobs that are planned together: a whole spec, or one link of its chain. `tables` are as written.
+
+    With `learning` the jobs are those proposed so far.
+    """
 
     name: str | None
     header: Header
     jobs: tuple[Job, ...]
     tables: Mapping[str, Any]
+    learning: Learning | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.job import Job
+from orchestrator.rounds import known_jobs
 from orchestrator.spec import Spec
 from orchestrator.trial import Order
 from reports.layout import RunFolder
@@ -46,5 +47,5 @@ class Plan:
 
 
 def make_plan(spec: Spec, folder: RunFolder) -> Plan:
-    """Reads the folder's run table; an absent folder has none."""
-    return Plan(spec=spec, folder=folder, statuses=Store(folder).statuses())
+    """Reads the folder's run table and what searches have proposed there; an absent folder has neither."""
+    return Plan(spec=known_jobs(spec, folder), folder=folder, statuses=Store(folder).statuses())

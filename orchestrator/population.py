@@ -12,12 +12,13 @@ from typing import Any
 
 from orchestrator.display import Display
 from orchestrator.errors import ClusterError, OrderlyInterrupt, UsageError
-from orchestrator.job import Resources, Stage
+from orchestrator.job import Job, Learning, Resources, Stage
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import check_jobs, load_data
 from orchestrator.results import Results
+from orchestrator.rounds import Rounds, is_searched
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stages import placed
 from orchestrator.stopping import StopRequest, stop_request
@@ -82,18 +83,21 @@ def run(
     plan = make_plan(resolved, folder)
     orders = plan.orders(only=only)
     results = Results(folder.path, spec=resolved)
-    if not orders:
+    if not orders and (only is not None or is_searched(resolved, folder)):
         return results
-    monitor = Monitor(total=len(resolved.jobs), already=plan.counts()["completed"])
+    monitor = Monitor(total=len(plan.spec.jobs), already=plan.counts()["completed"])
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
-        write_plan(folder, [job.key for job in resolved.jobs])
+        write_plan(folder, [job.key for job in plan.spec.jobs])
         data = check_what_is_known(orders, plan, origin=resolved.name)
         monitor.expect(orders)
         work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
         with _way_of_running(local=local, address=address, stop=stop) as run_orders:
             for stage in resolved.stages:
-                _run_stage(stage, work, only=only, run_orders=run_orders)
+                if stage.learning is None:
+                    _run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
+                else:
+                    _search(stage, stage.learning, work, only=only, run_orders=run_orders)
         Store(folder).compact()
     if stop.signal_number == signal.SIGINT:
         raise OrderlyInterrupt(results)
@@ -152,18 +156,34 @@ def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator
         raise ClusterError(str(error)) from error
 
 
-def _run_stage(stage: Stage, work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders) -> None:
-    """All that is missing of a stage and rests on finished runs, until it has ended or cannot be run."""
+def _search(
+    stage: Stage, learning: Learning, work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+) -> None:
+    """Round after round, until the search is over; with `only`, no new one."""
+    rounds = Rounds(learning, work.folder)
+    while True:
+        _run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
+        if work.stop.requested or only is not None or not rounds.propose():
+            return
+        jobs = make_plan(work.spec, work.folder).spec.jobs
+        write_plan(work.folder, [job.key for job in jobs])
+        work.monitor.total = len(jobs)
+
+
+def _run_jobs(
+    stage: Stage, jobs: Sequence[Job], work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+) -> None:
+    """What is missing of these and rests on finished runs, until it has ended or cannot be run."""
     if work.stop.requested:
         return
     plan = make_plan(work.spec, work.folder)
-    orders = plan.orders(stage.jobs, only=only)
+    orders = plan.orders(jobs, only=only)
     ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
     if waiting := len(orders) - len(ready):
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
-    jobs = [order.job for order in ready]
-    load_data(jobs, into=work.data)
-    check_jobs(jobs, work.data, origin=work.spec.name)
+    at_hand = [order.job for order in ready]
+    load_data(at_hand, into=work.data)
+    check_jobs(at_hand, work.data, origin=work.spec.name)
     deaths: dict[str, int] = {}
     while ready and not work.stop.requested:
         work.monitor.expect(ready)

@@ -1,13 +1,15 @@
 """What a folder of results holds, for Python and notebooks; needs neither Ray nor torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.errors import ExitCode, UsageError
 from reports.export import shown
+from reports.glossary import LARGER_IS_BETTER
 from reports.latency import read_latency
 from reports.layout import RunFolder
 from reports.page import write_page
@@ -17,6 +19,21 @@ from reports.summary import cells
 
 if TYPE_CHECKING:
     from orchestrator.spec import Spec
+
+NOT_PROPOSED = ""  # stands for the jobs that a search has yet to propose
+
+
+COSTS = ("num_active", "num_parameters", "train_flops", "train_s")  # columns of the summary; less is better
+
+
+def _better(name: str) -> str:
+    """`max` or `min`. Raises `UsageError` where nobody has said."""
+    if name in COSTS:
+        return "min"
+    larger = LARGER_IS_BETTER.get(name.partition("/")[2])
+    if larger is None:
+        raise UsageError(f"{name}: it is not known whether more is better; give objectives as {{{name}: max}}")
+    return "max" if larger else "min"
 
 
 def check_results(folder: RunFolder) -> None:
@@ -63,6 +80,27 @@ class Results:
         """One row per cell (runs that differ only in their seed): means over seeds with 95% intervals."""
         return cells(self._store.runs(), self._store.metrics())
 
+    def pareto(self, objectives: Mapping[str, str] | Sequence[str]) -> pd.DataFrame:
+        """The rows of the summary that no other one beats: at least as good in all objectives and better in one.
+
+        Objectives are measures, `split/name`, or columns such as num_active; `max` or `min` by name, or names alone where it
+        is known which way is better. Raises `UsageError` for others. Cells without a value in all of them are left out.
+        """
+        ways = dict(objectives) if isinstance(objectives, Mapping) else {name: _better(name) for name in objectives}
+        measures = [name for name in ways if "/" in name]
+        table = cells(self._store.runs(), self._store.metrics(), measures=measures) if measures else self.summary()
+        for name, way in ways.items():
+            if name not in COSTS and name not in measures:
+                raise UsageError(f"{name}: is no objective; give split/name or one of {', '.join(COSTS)}")
+            if way not in ("max", "min"):
+                raise UsageError(f"{name}: is to be {way!r}; it must be max or min")
+        signs = np.array([-1.0 if way == "max" else 1.0 for way in ways.values()])
+        costs = table[list(ways)].to_numpy(dtype=float) * signs
+        known = np.isfinite(costs).all(axis=1)
+        beaten = [bool((known & (costs <= row).all(axis=1) & (costs < row).any(axis=1)).any()) for row in costs]
+        front: pd.DataFrame = table[known & ~np.array(beaten, dtype=bool)]
+        return front
+
     def report(self, out: str | Path | None = None) -> Path:
         """Writes the HTML page, `report.html` in the folder by default."""
         check_results(self.folder)
@@ -81,9 +119,12 @@ class Results:
         """Run keys of the spec's jobs; `default` for a folder whose spec was not kept."""
         if self._spec is None and not self.folder.spec.exists():
             return list(default)
-        from orchestrator.spec import load_spec  # loads torch, which nothing else here needs
+        from orchestrator.rounds import is_searched, known_jobs  # loads torch, which nothing else here needs
+        from orchestrator.spec import load_spec
 
-        return [job.key for job in load_spec(self._spec or self.folder.spec).jobs]
+        spec = load_spec(self._spec or self.folder.spec)
+        jobs = known_jobs(spec, self.folder).jobs
+        return [job.key for job in jobs] + ([] if is_searched(spec, self.folder) else [NOT_PROPOSED])
 
     def __repr__(self) -> str:
         try:

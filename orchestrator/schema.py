@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.decode import defaults_of, encode_field, hints_of, plugin_of, plugins_of
 from orchestrator.job import Header
+from orchestrator.search import Search
 from orchestrator.stages import OVER
 from workloads.plugins import describe, find, find_job, kinds, names
 
@@ -53,14 +54,14 @@ def _of_kind(kind: str) -> dict[str, Any]:
         "description": "tables that take the place of the spec's own, several at once; crossed with the grid",
         "items": variant,
     }
-    axes = {"variants": variants, "grid": grid}
+    axes = {"variants": variants, "grid": grid, "search": table_schema(Search)}
     properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, **axes}
     return {
         "title": kind,
         "type": "object",
         "properties": properties,
         "required": header["required"],
-        "anyOf": [{"required": job["required"]}, {"required": ["grid"]}, {"required": ["variants"]}],  # any may be given there
+        "anyOf": [{"required": job["required"]}, *({"required": [name]} for name in axes)],  # any may be given there
         "additionalProperties": False,
     }
 

@@ -11,9 +11,10 @@ from orchestrator.body import Body
 from orchestrator.decode import encode, hints_of, shown
 from orchestrator.document import Document, complaint, dump_document, parse_value, plain, read_document
 from orchestrator.errors import Problem, SpecError, UsageError
-from orchestrator.job import NAME_PATTERN, Header, Job, Stage
+from orchestrator.job import NAME_PATTERN, Header, Job, Learning, Stage
+from orchestrator.search import written
 from orchestrator.stages import Earlier, as_parent
-from orchestrator.written_out import written_out
+from orchestrator.written_out import as_variants, written_out
 from workloads.plugins import find_job
 
 SHARED = ("name", "seeds", "resources")  # keys of the header that may stand beside `stages`
@@ -45,12 +46,27 @@ class Spec:
 def _written_out(stage: Stage) -> dict[str, Any]:
     header, tables = stage.header, stage.tables
     resolved = [job.resolved for job in stage.jobs]
+    if header.search and stage.learning is None:
+        tables = {name: value for name, value in tables.items() if name in hints_of(Header) and name != "grid"}
+        tables["variants"] = as_variants(resolved)
+    if stage.learning is not None:
+        return _searching(stage, stage.learning)
     written = written_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
     inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in stage.jobs) else set()
     names = [name for name in ("name", "kind", "seeds", "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
     encoded = {name: encode(getattr(header, name)) for name in names}
     return {"name": None, "kind": None, **written.tables, **encoded, **varied, "grid": written.grid}
+
+
+def _searching(stage: Stage, learning: Learning) -> dict[str, Any]:
+    """A search that learns is written as a search; the tables that it chooses from are left as they were given."""
+    header, tables = stage.header, stage.tables
+    encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", "resources")}
+    seeds = {"seeds": encode(header.seeds)} if "seeds" in tables else {}
+    plain_tables = {name: value for name, value in tables.items() if name not in hints_of(Header)}
+    axes = {name: tables[name] for name in ("variants", "grid") if tables.get(name)}
+    return {**encoded, **plain_tables, **seeds, **axes, "search": written(learning.search)}
 
 
 def load_spec(
@@ -104,7 +120,8 @@ def _chain(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, 
         of_stage = {key.removeprefix(mine): value for key, value in overrides.items() if key.startswith(mine)}
         more_axes = {key.removeprefix(mine): value for key, value in axes.items() if key.startswith(mine)}
         body_tables, changed = _changed({**inherited, **table}, of_stage, more_axes)
-        earlier = Earlier({str(stage.name): [as_parent(job) for job in stage.jobs] for stage in made})
+        settled = [before for before in made if before.learning is None]  # what a search will propose nobody knows yet
+        earlier = Earlier({str(before.name): [as_parent(job) for job in before.jobs] for before in settled})
         body = Body(document, body_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
         stage = body.stage()
         problems += body.problems

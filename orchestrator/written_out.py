@@ -53,6 +53,11 @@ def written_out(
     return WrittenOut(tables=complete, variants=varied.variants, grid=in_order)
 
 
+def as_variants(resolved: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every job, apart from its seed, as a variant that gives all tables: what a search has drawn."""
+    return _distinct({name: table for name, table in job.items() if name != "seed"} for job in resolved)
+
+
 def _variants(
     job_class: type[Any],
     tables: Mapping[str, Any],

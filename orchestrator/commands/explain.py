@@ -37,7 +37,7 @@ def command(subject: str, out: Path | None, sets: tuple[str, ...], axes: tuple[s
         raise UsageError(f"{subject}: no run of that key is known {where}")
     spec = load_spec(subject, **changes(sets, axes))
     plan = make_plan(spec, RunFolder(out or default_folder(spec)))
-    for job in spec.jobs:
+    for job in plan.spec.jobs:
         for line in _of_job(job, plan):
             click.echo(line)
     return 0

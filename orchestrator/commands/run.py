@@ -82,7 +82,9 @@ def run_and_report(
     before = make_plan(spec, RunFolder(folder)).counts()
     finished = f", {before['completed']} already finished" if before["completed"] else ""
     where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
-    head = f"{spec.name}: {len(spec.jobs)} jobs{finished}, {where}, into {folder}"
+    num_jobs = len(make_plan(spec, RunFolder(folder)).spec.jobs)
+    searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
+    head = f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {folder}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
     with display(console) as shown, redirect_stdout(sys.stderr):  # Ray prints there that a process died
         results, code = _run(
@@ -92,7 +94,9 @@ def run_and_report(
     if as_json:
         click.echo(json.dumps(_summary(results, spec, code, page), indent=1))
     else:
-        _say(results, page, {job.key: job.label for job in spec.jobs})
+        planned = make_plan(spec, results.folder).spec
+        _say(results, page, {job.key: job.label for job in planned.jobs})
+        _say_fronts(results, planned)
     return code
 
 
@@ -115,6 +119,19 @@ def _summary(results: Results, spec: Spec, code: ExitCode, page: Path) -> dict[s
         "report": str(page),
         "summary": json.loads(frame.to_json(orient="records")),
     }
+
+
+def _say_fronts(results: Results, spec: Spec) -> None:
+    """What each search found: the cells that no other one beats in all that was aimed at."""
+    out = stdout_console()
+    for stage in spec.stages:
+        if stage.learning is not None and len(results.runs()):
+            aims = stage.learning.search.aims
+            front = results.pareto(aims)
+            words = " and ".join(f"{way} {name}" for name, way in aims.items())
+            out.print(f"{len(front)} not beaten in {words}:", highlight=False)
+            shown = [name for name in (*front.attrs["settings"], "model", "method", "density", *aims) if name in front]
+            out.print(front[list(dict.fromkeys(shown))].to_string(index=False), markup=False, highlight=False)
 
 
 def _say(results: Results, page: Path, labels: Mapping[str, str]) -> None:
