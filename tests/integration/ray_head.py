@@ -1,6 +1,7 @@
-"""A Ray head with its job server, started and ended by a test: token on, loopback, apart from every other cluster."""
+"""A Ray head with its job server, started and ended by a test: token on, apart from every other cluster."""
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,58 +45,72 @@ def free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def ray_head(env: Mapping[str, str], *, num_cpus: int = 2) -> Iterator[Head]:
     """Ends with every process that belongs to it, known by its session and by being below it."""
-    token = secrets.token_hex(32)
     scratch = Path(tempfile.mkdtemp(prefix="hd"))  # a short path: sockets lie in it
-    gcs, dashboard, client, agent, agent_grpc, metrics, env_agent = free_ports(7)
+    node_id = secrets.token_hex(28)
     environment = {
         **{key: value for key, value in env.items() if not key.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": token,
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
     }
+    gcs, dashboard, client, agent, agent_grpc, metrics, env_agent = free_ports(7)
     command = [
-        *(
-            str(Path(sys.executable).parent / "ray"),
-            "start",
-            "--head",
-            "--block",
-            "--node-ip-address=127.0.0.1",
-        ),
-        *(
-            f"--port={gcs}",
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={dashboard}",
-            "--include-dashboard=true",
-        ),
+        *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"),
+        *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--num-cpus={num_cpus}", f"--temp-dir={scratch}"),
+        *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
         *(f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"),
         *(f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"),
-        *(f"--runtime-env-agent-port={env_agent}", f"--num-cpus={num_cpus}", f"--temp-dir={scratch}"),
-        *("--object-store-memory=200000000", "--disable-usage-stats"),
+        *(
+            f"--runtime-env-agent-port={env_agent}",
+            "--object-store-memory=200000000",
+            "--disable-usage-stats",
+        ),
     ]
     with (scratch / "said").open("w") as said:
-        popen = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+        popen = subprocess.Popen(
+            command,
+            env={**environment, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    head = Head(f"http://127.0.0.1:{dashboard}", environment["RAY_AUTH_TOKEN"], environment)
     try:
-        url = f"http://127.0.0.1:{dashboard}"
-        _wait_for(url, token, popen, scratch / "said")
-        yield Head(url, token, environment)
+        _wait_until((scratch / "session_latest").exists, popen, scratch / "said")
+        _write_port(scratch / "session_latest" / f"dashboard_agent_listen_port_{node_id}", agent)
+        # the job server answers long before there is a node on which a job can run
+        for url in (f"{head.url}/api/version", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"):
+            _wait_until(functools.partial(_answers, url, head), popen, scratch / "said")
+        yield head
     finally:
         end_node(popen)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _wait_for(url: str, token: str, popen: "subprocess.Popen[bytes]", said: Path) -> None:
+def _write_port(path: Path, port: int) -> None:
+    """Tells the node where its agent is going to listen.
+
+    Ray 2.60 leaves that to the agent although the port is given, and a node ends itself when it has not been told
+    within 15 s, which nothing can set (ray-project/ray#65983); on a busy machine the agent needs longer to start.
+    """
+    aside = path.with_suffix(".new")
+    aside.write_text(str(port))
+    aside.replace(path)
+
+
+def _wait_until(fact: Callable[[], bool], popen: "subprocess.Popen[bytes]", said: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
-    while True:
+    while not fact():
         assert popen.poll() is None, said.read_text()
         assert time.monotonic() < deadline, said.read_text()
-        with contextlib.suppress(requests.RequestException):
-            answer = requests.get(
-                f"{url}/api/version", headers={"Authorization": f"Bearer {token}"}, timeout=5
-            )
-            if answer.status_code == 200:
-                return
-        time.sleep(0.5)
+        time.sleep(0.1)
+
+
+def _answers(url: str, head: Head) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(url, headers={"Authorization": f"Bearer {head.token}"}, timeout=5).ok
+    return False
 
 
 def end_node(popen: "subprocess.Popen[bytes]") -> None:

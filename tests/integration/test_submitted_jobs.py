@@ -1,7 +1,11 @@
 """Studies as jobs of a real Ray head with its token on: handed in, followed, waited for, stopped, killed, gone on with."""
 
+import contextlib
+import select
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -135,6 +139,63 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
     with job_server(Access(address=head.url, token=head.token)) as server:
         assert all(head.token not in repr(view) for view in server.views())
+
+
+@contextlib.contextmanager
+def cutting_proxy(url: str, *, after_s: float) -> Iterator[str]:
+    """Passes bytes on and cuts every connection that has lived for `after_s`, as middle boxes do."""
+    target = ("127.0.0.1", int(url.rpartition(":")[2]))
+    over = threading.Event()
+
+    def pass_on(near: socket.socket) -> None:
+        with contextlib.suppress(OSError), near, socket.create_connection(target) as far:
+            until = time.monotonic() + after_s
+            while time.monotonic() < until and not over.is_set():
+                for source in select.select([near, far], [], [], 0.05)[0]:
+                    content = source.recv(65536)
+                    if not content:
+                        return
+                    (far if source is near else near).sendall(content)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        threads = []
+
+        def serve() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    thread = threading.Thread(target=pass_on, args=(server.accept()[0],), daemon=True)
+                    thread.start()
+                    threads.append(thread)
+
+        accepting = threading.Thread(target=serve, daemon=True)
+        accepting.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            over.set()
+            for thread in (accepting, *threads):
+                thread.join()
+
+
+def test_following_goes_on_where_a_broken_connection_left_it(head: Head) -> None:
+    lines = [f"line {number}" for number in range(40)]
+    command = f"for i in $(seq 0 {len(lines) - 1}); do echo line $i; sleep 0.25; done; exit 3"
+    pieces: list[str] = []
+    folder = Path(__file__).parent / "foreign_plugins"
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        view = server.submit(command, prefix="lines", folder=folder, metadata={})
+    with (
+        cutting_proxy(head.url, after_s=5) as url,
+        job_server(Access(address=url, token=head.token)) as server,
+    ):
+        ended = server.follow(view.job_id, pieces.append)
+    with job_server(Access(address=head.url, token=head.token)) as server:
+        whole = server.logs(view.job_id)
+    assert "".join(pieces) == whole
+    shown = "".join(pieces).splitlines()
+    assert [line for line in shown if line.startswith("line ")] == lines
+    assert (ended.status, ended.exit_code, ended.code) == ("FAILED", 3, 3)
 
 
 def exits(head: Head, command: str) -> tuple[str, int]:
