@@ -146,7 +146,6 @@ class JobServer:
         prefix: str,
         folder: Path,
         metadata: Mapping[str, str],
-        pip: list[str] | None = None,
     ) -> JobView:
         """Hands in a shell line that runs in a copy of `folder`; returns the job, new, or already under way.
 
@@ -157,11 +156,10 @@ class JobServer:
         if running:
             return running[-1]
         number = 1 + max((int(view.job_id.rpartition("-")[2]) for view in attempts), default=0)
-        environment: dict[str, Any] = {"working_dir": str(folder)} | ({"pip": pip} if pip else {})
         job_id = self._hand_in(
             entrypoint=entrypoint,
             submission_id=f"{prefix}-{number}",
-            runtime_env=environment,
+            runtime_env={"working_dir": str(folder)},
             metadata={MARK: STUDY, **metadata},
         )
         return self.view(job_id)

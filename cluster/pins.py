@@ -52,7 +52,7 @@ def main(path: str) -> int:
     for line in lines:
         print(f"pruneyard: {line}", file=sys.stderr)
     if lines:
-        advice = "install the same versions on the cluster, or submit with --pin install, or with --pin none"
+        advice = "install the same versions on the cluster, or submit with --pin none"
         print(f"pruneyard: {advice}", file=sys.stderr)
     return DIFFERENT if lines else 0
 

@@ -15,7 +15,6 @@ from cluster.access import Access, access
 from cluster.bundle import PINS, SPEC, write_bundle
 from cluster.jobs import JobServer, JobView, UnknownJobError, job_server
 from cluster.notes import Note, read_note, write_note
-from cluster.pins import installed, requirements
 from orchestrator.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +98,6 @@ def submit(
             prefix=prefix,
             folder=Path(scratch),
             metadata={"study": spec.name, "out": out or f"$PRUNEYARD_OUT/{spec.name}"},
-            pip=requirements(installed()) if pin == "install" else None,
         )
     write_note(Note(job_id=view.job_id, address=address, study=spec.name, out=view.metadata.get("out", "")))
     return view, view.job_id not in known

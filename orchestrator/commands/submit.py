@@ -21,10 +21,10 @@ from orchestrator.submission import address_option, cluster_of, folder_there, sa
 @click.option("--follow", is_flag=True, help="Show the log, and exit as the job does.")
 @click.option(
     "--pin",
-    type=click.Choice(["check", "install", "none"]),
+    type=click.Choice(["check", "none"]),
     default="check",
     show_default=True,
-    help="Versions of this machine: refuse others there, install them for the job, or ignore.",
+    help="Versions of this machine: refuse others there, or take what is there.",
 )
 @click.option("--python", default="python", show_default=True, help="Interpreter on the cluster.")
 def command(
