@@ -15,6 +15,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 LOCAL = "local"
+TOO_SLOW = "The current node timed out during startup"
 ANSWER_WITHIN_S = 5.0  # a port that does not even greet by then is not waited for
 
 _ENVIRONMENT = {
@@ -67,6 +68,13 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
             ) from error
         except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
             raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
+        except Exception as error:  # Ray has no class for it
+            if TOO_SLOW not in str(error):
+                raise
+            raise ConnectionError(
+                "Ray did not start within its own limits (15 s for a node's agent, and nothing can set it), as on a "
+                "machine with much other work; try again, or go without Ray: --local"
+            ) from error
         try:
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
             resources = ray.cluster_resources()
