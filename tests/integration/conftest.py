@@ -68,5 +68,5 @@ def reference(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPath
     """The results of that spec without Ray and without a disturbance."""
     folder = tmp_path_factory.mktemp("reference")
     with driving("run", spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
-        assert driver.wait(within_s=180) == 0, driver.said()
+        assert driver.wait(within_s=600) == 0, driver.said()
     return folder / "out"
