@@ -37,6 +37,11 @@ def open_run(artifact: str) -> FinishedRun:
         predictions=partial(_predictions, path),
         network=partial(_network, folder, manifest),
         source=partial(_placed_source, folder, manifest),
+        tensors={
+            name: partial(safetensors.torch.load_file, folder / name)
+            for name in manifest.get("files", ())
+            if name.endswith(".safetensors")
+        },
     )
 
 

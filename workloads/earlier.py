@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from workloads.recipe import NOT_IDENTITY
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from workloads.data.dataset import Source
     from workloads.deploy.finished import FinishedNetwork
     from workloads.workload import Predictions
@@ -44,6 +46,7 @@ class FinishedRun:
 
     kind, spec: of its job; the tables are complete.
     num_extra: outputs beyond the classes, the last columns of its logits.
+    tensors: of the safetensors files of its artifact, by file name.
     """
 
     run_key: str
@@ -53,3 +56,4 @@ class FinishedRun:
     predictions: Callable[[], "Mapping[str, Predictions]"]
     network: Callable[[], "FinishedNetwork"]
     source: Callable[[], "Source"]
+    tensors: Mapping[str, Callable[[], Mapping[str, "Tensor"]]] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from workloads.data.dataset import Dataset
 from workloads.sparse.masks import active_per_layer, layer_densities
 from workloads.training import Training
 from workloads.workload import CurvePoint, Metric, Outcome, Predictions
+
+MOMENTS_FILE = "swag.safetensors"  # moments of the averaged weights, where the recipe keeps them
 
 
 def logits_of(training: Training, splits: Mapping[str, DeviceSplit], *names: str) -> dict[str, Tensor]:
@@ -101,7 +104,13 @@ def outcome_of(
         train_s=training.train_s,
         peak_memory_bytes=torch.cuda.max_memory_allocated(training.device) if on_gpu else None,
         num_extra=training.num_extra,
+        files=_files(training),
     )
+
+
+def _files(training: Training) -> dict[str, bytes]:
+    moments = {name: tensor.cpu().contiguous() for name, tensor in training.mean.moment_tensors.items()}
+    return {MOMENTS_FILE: safetensors.torch.save(moments)} if moments else {}
 
 
 def num_active(training: Training) -> int:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from workloads.averaging import Mean
 from workloads.checkpoint import Checkpoint
 from workloads.slots import RuleState, Tensors
 from workloads.sparse.updater import SparseState
@@ -51,6 +50,7 @@ def held(training: Training) -> dict[str, Tensor]:
         "updater": training.sparse.tensors,
         "memory": training.memory,
         "mean": training.mean.tensors,
+        "moments": training.mean.moment_tensors,
     }
     return {f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
 
@@ -81,7 +81,7 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     if checkpoint.meta["num_steps"] != training.num_steps:
         found = checkpoint.meta["num_steps"]
         raise ValueError(f"the checkpoint is of a run of {found} steps, this run has {training.num_steps}")
-    kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean")
+    kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean", "moments")
     groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for key, tensor in checkpoint.tensors.items():
         group, _, name = key.partition("/")
@@ -91,8 +91,10 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     training.apply_masks(SparseState(groups["mask"], groups["updater"], groups["forward"]))
     training.explored = {name: groups["explored"][name] for name in training.sparse.used}
     training.memory = groups["memory"]
-    training.mean = Mean(
-        checkpoint.meta["mean"], {n: _laid_out(training, t) for n, t in groups["mean"].items()}
+    training.mean = training.mean.restored(
+        checkpoint.meta["mean"],
+        {n: _laid_out(training, t) for n, t in groups["mean"].items()},
+        groups["moments"],
     )
     training.rule = RuleState(
         {n: _laid_out(training, t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"]

@@ -89,6 +89,7 @@ class Memoryless:
     """The neutral answers of an objective."""
 
     num_extra: ClassVar[int] = 0
+    fits_val: ClassVar[bool] = False  # whether it learns from val what training itself then rests on
 
     @property
     def extra_forwards(self) -> float:

@@ -324,7 +324,7 @@ class Training:
     def apply_masks(self, sparse: SparseState) -> None:
         """Takes a method's state over: see `AppliedMasks.apply`."""
         self.applied.apply(sparse, self.optimizer)
-        self.mean = Mean()  # of weights under one topology: where an update came late, it begins anew
+        self.mean = self.recipe.average.start()  # of one topology: where an update came late, it begins anew
         used = self.sparse.used  # those before step 0's update, if there is one, are never trained under
         self.explored = {n: m.clone() if self.step == 0 else self.explored[n] | m for n, m in used.items()}
         self._forward_flops_per_row = forward_flops(self.macs, used)

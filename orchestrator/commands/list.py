@@ -13,6 +13,7 @@ from orchestrator.document import packaged_specs
 from orchestrator.terminal import stdout_console
 from reports.claims.reading import packaged_claims
 from workloads.calibrate.detection import DETECTION_METRICS
+from workloads.calibrate.members import UNCERTAINTY_METRICS
 from workloads.calibrate.metrics import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
 from workloads.calibrate.set_metrics import SET_METRICS
 from workloads.distill.separation import SEPARATION_METRICS
@@ -53,6 +54,8 @@ def _metrics() -> Iterator[Entry]:
         yield Entry(name=name, kind="metric", summary=summary, reference="test, of the finished network")
     for name, summary in SEPARATION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, with evaluation.separate")
+    for name, summary in UNCERTAINTY_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="test, of several members")
     for name, summary in RARE_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="jobs on nodes of two classes")
     for name, summary in DETECTION_METRICS.items():

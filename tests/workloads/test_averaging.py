@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor
 from trainings import (
     SEED,
@@ -32,6 +33,7 @@ from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.static import Static
 from workloads.sparse.schedules import UpdateSchedule
+from workloads.weight_moments import Swag
 
 PER_EPOCH = 6  # steps, of 18 in all
 LATE = Averaging(begin=0.5, per_epoch=3)  # after steps 10, 12, 14, 16 and 18
@@ -81,7 +83,13 @@ def test_every_epoch_gives_as_many_samples_as_said(per_epoch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"), [({"begin": 1.1}, r"^begin is"), ({"per_epoch": 0}, r"^per_epoch is")]
+    ("fields", "words"),
+    [
+        ({"begin": 1.1}, r"^begin is"),
+        ({"per_epoch": 0}, r"^per_epoch is"),
+        ({"begin": 0.5, "deviations": 1}, r"^deviations is 1; it must be 0, or 2"),
+        ({"deviations": 5}, r"begin must be below 1"),
+    ],
 )
 def test_values_outside_their_range_are_refused(fields: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -235,3 +243,41 @@ def test_a_network_without_norms_is_averaged_at_no_cost(tmp_path: Path) -> None:
     }
     forward = 2 * (64 * 24 + 24 * 10)
     assert max(normed) - min(normed) == 96 * forward  # type: ignore[operator,type-var]  # an epoch's forward passes
+
+
+def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path) -> None:
+    """Equal to the last bit to those of the checkpoints after the same steps; RigL's masks stand still by then."""
+    kept = replace(LATE, deviations=2)
+    plain = run(RIGL, tmp_path / "plain", every_step(LATE))
+    found = run(RIGL, tmp_path / "kept", every_step(kept))
+    assert_same_numbers(found, plain)
+    assert not outcome(plain).files
+    moments = load(outcome(found).files["swag.safetensors"])
+    held = [network_of(checkpoint_at(s, tmp_path / "plain", tmp_path / f"at-{s}")) for s in due(LATE)]
+    parameters = [name for name in held[0] if name.endswith(("weight", "bias"))]
+    expected = Swag.of(({n: tensors[n] for n in parameters} for tensors in held), rank=2)
+    assert moments.keys() == expected.tensors().keys()
+    assert all(torch.equal(moments[name], tensor) for name, tensor in expected.tensors().items())
+    assert moments["mean/1.weight"].dtype == moments["square/1.weight"].dtype == torch.float64
+    for name, mask in outcome(found).masks.items():
+        assert not moments[f"square/{name}"][~mask].any()
+
+
+@pytest.mark.parametrize("step", [9, 13])
+def test_moments_of_a_resumed_training_are_those_of_an_undisturbed_one(step: int, tmp_path: Path) -> None:
+    recipe = every_step(replace(LATE, deviations=3))
+    whole = run(RIGL, tmp_path / "whole", recipe)
+    resumed = run(RIGL, only(step, tmp_path / "whole", tmp_path / "resumed"), recipe)
+    assert_same_numbers(resumed, whole)
+    assert outcome(resumed).files == outcome(whole).files
+
+
+def test_stored_moments_go_on_where_they_stood() -> None:
+    draws = torch.Generator().manual_seed(0)
+    samples = [{"a/b": torch.randn(4, 3, generator=draws)} for _ in range(5)]
+    stored = Swag.of(samples[:3], rank=2).tensors()
+    gone_on = Swag.of_tensors(stored, rank=2).with_sample(samples[3]).with_sample(samples[4])
+    expected = Swag.of(samples, rank=2)
+    assert (gone_on.num, gone_on.rank, len(gone_on.deviations)) == (5, 2, 2)
+    assert all(torch.equal(gone_on.tensors()[name], tensor) for name, tensor in expected.tensors().items())
+    assert Swag.of_tensors({}, rank=4) == Swag(rank=4)

@@ -1,7 +1,7 @@
 """A job of kind `calibrate`: takes the stored outputs of finished runs, calibrates them, and says how far they can be trusted.
 
-No network is trained, and none is run unless a score of unknown inputs or a set of them asks for it. What is fitted is fitted on
-held-out rows, `calib` as a rule, and never judged on them.
+No network is trained, and none is run unless a score of unknown inputs, a set of them, or passes or samples ask for it. What is
+fitted is fitted on held-out rows, `calib` as a rule, and never judged on them.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import safetensors.numpy
+import torch
 
 from workloads.calibrate.binning import Reliability
 from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
@@ -24,9 +25,10 @@ from workloads.calibrate.metrics import (
     reliability_of_logits,
     standard_metrics,
 )
-from workloads.calibrate.outputs import Outputs, outputs_of
+from workloads.calibrate.outputs import Outputs, outputs_of, saw_val
 from workloads.calibrate.prediction_sets import ConformalRule
 from workloads.calibrate.probabilities import TopLabel
+from workloads.calibrate.redrawn import Drawing, DropoutPasses, WeightDraws, own_splits, redrawn
 from workloads.calibrate.score import Score
 from workloads.calibrate.selective import risk_coverage_of
 from workloads.calibrate.set_metrics import set_metrics
@@ -43,7 +45,7 @@ from workloads.calibrate.unknown_inputs import (
 from workloads.data.dataset import Dataset, Source
 from workloads.earlier import FinishedRun, Runs
 from workloads.plugins import Plugin, name_of
-from workloads.recipe import NOT_IDENTITY
+from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from workloads.seeding import stream_seed
 from workloads.workload import Context, CurvePoint, Metric, Outcome, Predictions, Progress
 
@@ -66,6 +68,8 @@ class CalibrateJob:
     scores: of unknown inputs, beside the calibrated confidence, which is always judged; see `workloads.calibrate.scores`.
     near, far: unknown sets to show to the network, beside those that it was shown when it was trained.
     choose_on: unknown sets on whose validation rows the scores' options are chosen; empty: they are taken as given.
+    passes: of MC dropout; above 0 the mean of so many takes the place of the stored outputs and of those on near and far.
+    samples: of SWAG; above 0 the mean of so many networks drawn from the run's moments does. Scores stay the network's own.
     keep_predictions: whether to store the calibrated log-probabilities.
     """
 
@@ -82,12 +86,23 @@ class CalibrateJob:
     choose_on: tuple[Annotated[Source, Plugin("data.sources")], ...] = ()
     seed: int = 0
     keep_predictions: bool = field(default=False, metadata=NOT_IDENTITY)
+    passes: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
+    samples: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         if self.num_bins < 1:
             raise ValueError(f"num_bins is {self.num_bins}; it must be 1 or more")
         if self.asks_network and len(self.input.runs) > 1:
             raise ValueError("input names several runs beside near, far or scores that run a network; an ensemble has none")
+        for name in ("passes", "samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.passes and self.samples:
+            raise ValueError(f"passes is {self.passes} beside samples {self.samples}; one of them must be left out")
+        if self.redraws and len(self.input.runs) > 1:
+            raise ValueError("input names several runs beside passes or samples; these are of one run, an ensemble has none")
+        if self.redraws and self.scores and not (self.near or self.far):
+            raise ValueError("scores are given beside passes or samples; near or far must name a set to score")
         if self.choose_on and not self.scores:
             raise ValueError("choose_on is given without scores; there is nothing to choose, so it must be left out")
         if needs_network(self.scores) and not (self.near or self.far):
@@ -102,18 +117,24 @@ class CalibrateJob:
         """Whether networks are run again."""
         return bool(self.near or self.far) or needs_network(self.scores)
 
+    @property
+    def redraws(self) -> bool:
+        """Whether the stored outputs are replaced by those of members drawn from the run."""
+        return bool(self.passes or self.samples)
+
     def run(self, context: Context) -> Iterator[Progress]:
         """One step; there is nothing to go on from."""
         started = time.monotonic()
         runs = [context.open_run(artifact) for artifact in self.input.artifacts]
-        outputs, num_extra = outputs_of(runs)
+        stored, num_extra = outputs_of(runs)
+        outputs = self._held_out(runs, stored)
+        again = _Again.of(self, runs[0], context) if self.asks_network or self.redraws else None
+        if again is not None and self.redraws:
+            outputs = again.redrawn(self, outputs)
         work = _Work(job=self, outputs=outputs, num_extra=num_extra)
         named, curves = work.judged()
-        if self.asks_network:
-            (run,) = runs
-            more, more_curves = work.shown(run, context)
-        else:
-            more, more_curves = work.stored_unknown()
+        choose_on = [context.load_data(source) for source in self.choose_on]
+        more, more_curves = work.stored_unknown() if again is None else work.shown(again, choose_on)
         named |= more
         elapsed = time.monotonic() - started
         yield Progress(
@@ -128,9 +149,41 @@ class CalibrateJob:
             outcome=work.outcome(elapsed),
         )
 
+    def _held_out(self, runs: Sequence[FinishedRun], outputs: Mapping[str, Outputs]) -> Mapping[str, Outputs]:
+        """The same without val where a run has learned from it. Raises `ValueError` where that is what to fit on."""
+        learned = [run.run_key for run in runs if saw_val(run)]
+        if learned and self.fit == "val":
+            raise ValueError(f"fit is val, from which the objective of {learned[0]} learned in training; it must be calib")
+        return {name: split for name, split in outputs.items() if name != "val"} if learned else outputs
+
     def check(self, data: Dataset | None) -> list[str]:
         """Nothing can be tried before the runs are there."""
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Again:
+    """A run whose network is shown rows once more: its own, and unknown sets."""
+
+    run: FinishedRun
+    data: Dataset
+    sets: Sets
+    device: torch.device
+
+    @classmethod
+    def of(cls, job: CalibrateJob, run: FinishedRun, context: Context) -> "_Again":
+        """With all data of the job loaded."""
+        data = context.load_data(run.source())
+        sets = Sets.of(job.near, job.far, context.load_data, known=data)
+        return cls(run=run, data=data, sets=sets, device=context.device)
+
+    def redrawn(self, job: CalibrateJob, stored: Mapping[str, Outputs]) -> dict[str, Outputs]:
+        """What members drawn from the run say of the rows that it predicted, and of the unknown sets."""
+        splits = own_splits(self.run, stored, self.data) | dict(self.sets.rows)
+        drawing: Drawing = DropoutPasses(num=job.passes)
+        if job.samples:
+            drawing = WeightDraws.of(self.run, job.samples, data=self.data, device=self.device)
+        return redrawn(self.run, drawing, splits, seed=job.seed, device=self.device)
 
 
 @dataclass(kw_only=True)
@@ -172,6 +225,7 @@ class _Work:
             log_probabilities, test.labels, num_bins=self.job.num_bins, num_extra=self.num_extra, seed=self.job.seed
         )
         named |= {("test", name): value for name, value in found.items()}
+        named |= {("test", name): float(values.mean()) for name, values in test.uncertainty.items()}
         if other in self.outputs and len(held := self.outputs[other]):
             of_other = standard_metrics(self.calibrated(held.logits), held.labels, num_extra=self.num_extra)
             named |= {(other, name): value for name, value in of_other.items()}
@@ -223,15 +277,18 @@ class _Work:
             curves += score_points(found, suffix_of(score))
         return named, curves
 
-    def shown(self, run: FinishedRun, context: Context) -> tuple[Named, list[CurvePoint]]:
+    def shown(self, again: _Again, choose_on: Sequence[Dataset]) -> tuple[Named, list[CurvePoint]]:
         """Of the near and far sets, by running the network on them and on its own data."""
-        data = context.load_data(run.source())
-        witness = Witness(network=run.network(), data=data, num_extra=self.num_extra)
-        sets = Sets.of(self.job.near, self.job.far, context.load_data, known=data)
-        known, unknown = witness.of(data.test), {name: witness.of(rows) for name, rows in sets.rows.items()}
-        logits = {name: evidence.logits for name, evidence in unknown.items()}
-        named, curves = self._confidence(known.logits, logits, near=sets.near, far=sets.far)
-        choose_on = [context.load_data(source) for source in self.job.choose_on]
+        sets = again.sets
+        if not sets.rows:
+            return {}, []
+        witness = Witness(network=again.run.network(), data=again.data, num_extra=self.num_extra)
+        known, unknown = witness.of(again.data.test), {name: witness.of(rows) for name, rows in sets.rows.items()}
+        said = {name: evidence.logits for name, evidence in {"test": known, **unknown}.items()}
+        if self.job.redraws:
+            said = {name: self.outputs[name].logits for name in said}
+        test = said.pop("test")
+        named, curves = self._confidence(test, said, near=sets.near, far=sets.far)
         for score in self.job.scores:
             rule = fitted_score(score, witness, choose_on, seed=self.job.seed)
             found = scores_of(rule, known, unknown)

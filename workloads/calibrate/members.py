@@ -4,6 +4,7 @@ Members are pooled as probabilities, and what is calibrated is calibrated after 
 Dimensions: M members, N rows, C classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,12 @@ from scipy.special import softmax, xlogy
 from workloads.calibrate.probabilities import checked_probabilities
 
 Floats = NDArray[np.float64]
+
+UNCERTAINTY_METRICS = {
+    "entropy_total": "mean entropy of the members' mean probabilities, in nats",
+    "entropy_aleatoric": "mean over members of their own entropies: what they all say is uncertain",
+    "entropy_epistemic": "entropy_total less entropy_aleatoric: how far members differ; their mutual information with the class",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,11 @@ class Pooled:
     total: Floats
     aleatoric: Floats
     epistemic: Floats
+
+    @property
+    def uncertainty(self) -> Mapping[str, Floats]:
+        """By name in `UNCERTAINTY_METRICS`."""
+        return dict(zip(UNCERTAINTY_METRICS, (self.total, self.aleatoric, self.epistemic), strict=True))
 
 
 def pooled(probabilities: ArrayLike) -> Pooled:

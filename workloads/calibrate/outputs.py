@@ -4,13 +4,16 @@ Dimensions: N rows, C outputs (the classes and those beyond them).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
+from workloads.calibrate.evidence import blocks
+from workloads.calibrate.members import pooled_logits
 from workloads.earlier import FinishedRun
+from workloads.plugins import find, names
 from workloads.workload import Predictions
 
 Floats = NDArray[np.float64]
@@ -18,11 +21,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """`logits: (N, C)` float64 of one split, `labels: (N,)`, -1 for unknown inputs, and `row_ids: (N,)`."""
+    """`logits: (N, C)` float64 of one split, `labels: (N,)`, -1 for unknown inputs, and `row_ids: (N,)`.
+
+    uncertainty: of several members, by name in `UNCERTAINTY_METRICS`, (N,) in nats.
+    """
 
     logits: Floats
     labels: NDArray[np.int64]
     row_ids: NDArray[np.int64]
+    uncertainty: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,12 +53,37 @@ def outputs_of(runs: Sequence[FinishedRun]) -> tuple[dict[str, Outputs], int]:
     found = {}
     for split, rows in first.items():
         logits = [np.asarray(member[split].logits, dtype=np.float64) for member in said]
-        mixed = logits[0] if len(logits) == 1 else averaged(logits)
-        found[split] = Outputs(logits=mixed, labels=rows.labels, row_ids=rows.row_ids)
+        if len(logits) == 1:
+            found[split] = Outputs(logits=logits[0], labels=rows.labels, row_ids=rows.row_ids)
+        else:
+            found[split] = outputs_of_members(np.stack(logits), labels=rows.labels, row_ids=rows.row_ids)
     return found, extra.pop()
 
 
-def averaged(logits: Sequence[Floats]) -> Floats:
+def outputs_of_members(
+    logits_MNC: NDArray[np.floating], *, labels: NDArray[np.int64], row_ids: NDArray[np.int64]
+) -> Outputs:
+    """Members averaged as probabilities, and how uncertain they are; a block of rows at a time, in float64."""
+    mixed, parts = [], []
+    for rows in blocks(len(labels)):
+        of_block = logits_MNC[:, rows].astype(np.float64)
+        mixed.append(averaged(of_block))
+        parts.append(pooled_logits(of_block).uncertainty)
+    return Outputs(
+        logits=np.concatenate(mixed),
+        labels=labels,
+        row_ids=row_ids,
+        uncertainty={name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+    )
+
+
+def saw_val(run: FinishedRun) -> bool:
+    """Whether the run's objective learned from the rows of `val`, so that these are no longer held out."""
+    name = run.spec.get("objective", {}).get("name")
+    return name in names("objectives") and bool(getattr(find("objectives", name), "fits_val", False))
+
+
+def averaged(logits: Sequence[Floats] | Floats) -> Floats:
     """Logarithm (N, C) of the mean of the probabilities of members' logits, each (N, C)."""
     stacked = np.stack([log_softmax(member, axis=1) for member in logits])
     return np.asarray(logsumexp(stacked, axis=0) - np.log(len(logits)))

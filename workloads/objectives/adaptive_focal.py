@@ -13,6 +13,7 @@ With rate 0 gammas stay, val is not looked at and the loss is `focal`, and with 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ __all__ = ["AdaptiveFocal"]
 class AdaptiveFocal(Memoryless):
     """Defaults as in the released code."""
 
+    fits_val: ClassVar[bool] = True
     initial: float = 1.0  # gamma of every bin in the first epoch
     rate: float = 1.0
     largest: float = 20.0

@@ -32,9 +32,13 @@ class ThinnedAndAveraged(DropAndGrow, ABC):
             )
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """With weight dropout and average as the method's fields have them."""
+        """With weight dropout and average as the method's fields have them; how many deviations are kept is the recipe's."""
         return completed(
             recipe,
             weight_dropout=WeightDropout(drop=self.random_drop, scaled=self.scaled, spare_last=self.spare_last),
-            average=Averaging(begin=self.average_from, per_epoch=self.averages_per_epoch),
+            average=Averaging(
+                begin=self.average_from,
+                per_epoch=self.averages_per_epoch,
+                deviations=recipe.average.deviations,
+            ),
         )

@@ -9,9 +9,10 @@ from trainings import Normed, checkpoint_at, digits, network_of, outcome, recipe
 
 from workloads.averaging import Averaging
 from workloads.calibrate.members import pooled_logits
-from workloads.calibrate.swag import Swag, swag_logits
+from workloads.calibrate.swag import swag_logits
 from workloads.data.batches import DeviceSplit
 from workloads.sparse.methods.static import Static
+from workloads.weight_moments import Swag
 
 
 def samples_of(*rows: list[float]) -> list[dict[str, Tensor]]:

@@ -1,0 +1,179 @@
+"""Calibrate jobs on passes with dropout and on networks drawn from a training's moments, and on runs that learned from val."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import logsumexp, softmax
+
+from orchestrator import run
+from orchestrator.errors import ExitCode, SpecError
+from orchestrator.finished import open_run
+from orchestrator.results import Results
+from orchestrator.spec import load_spec
+from reports.predictions import read_predictions
+from workloads.calibrate.mc_dropout import mc_dropout_logits
+from workloads.calibrate.redrawn import BATCH_SIZE
+from workloads.data.batches import DeviceSplit
+
+NETS: dict[str, Any] = {
+    "name": "nets",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 400, "max_test": 100},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"epochs": 4, "batch_size": 32, "evaluate_every": 0},
+    "average": {"begin": 0.25, "per_epoch": 2, "deviations": 3},
+}
+SMOOTH = {"name": "mlp", "width": 16, "dropout": 0.3}
+STILL = {"name": "mlp", "width": 16, "dropout": 1e-9}
+
+
+def trained(folder: Path, **fields: Any) -> Path:
+    results = run({**NETS, **fields}, folder, local=True)
+    assert results.exit_code == ExitCode.FINISHED, list(results.runs()["error"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One network with dropout, whose weights move."""
+    return trained(tmp_path_factory.mktemp("noisy"), model=SMOOTH, unknowns=["noise"])
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One network that hardly ever drops and, by its rate, does not move: all members are the network itself."""
+    return trained(tmp_path_factory.mktemp("still"), model=STILL, optimizer={"name": "sgd", "lr": 1e-12})
+
+
+def calibrate(nets: Path, **fields: Any) -> dict[str, Any]:
+    return {"name": "trust", "kind": "calibrate", "input": {"from": str(nets)}, **fields}
+
+
+def judged(table: dict[str, Any], folder: Path) -> tuple[Results, pd.Series]:
+    """The results of a single job, and its metrics by split and name."""
+    results = run(table, folder, local=True)
+    assert results.exit_code == ExitCode.FINISHED, list(results.runs()["error"])
+    return results, results.metrics().set_index(["split", "name"])["value"]
+
+
+def refusal(table: dict[str, Any], folder: Path) -> str:
+    results = run(table, folder, local=True)
+    assert results.exit_code == ExitCode.FAILED
+    (error,) = results.runs()["error"]
+    return str(error)
+
+
+@pytest.mark.parametrize("members", [{"passes": 3}, {"samples": 3}], ids=["passes", "samples"])
+def test_members_that_do_not_differ_are_the_stored_network(
+    still: Path, members: dict[str, int], tmp_path: Path
+) -> None:
+    _, stored = judged(calibrate(still, method="temperature"), tmp_path / "stored")
+    _, found = judged(calibrate(still, method="temperature", **members), tmp_path / "drawn")
+    for name, value in stored.items():
+        assert found[name] == pytest.approx(value, abs=2e-5), name
+    assert found["test", "entropy_epistemic"] == pytest.approx(0, abs=1e-7)
+    assert found["test", "entropy_total"] == pytest.approx(found["test", "entropy_aleatoric"], abs=1e-7)
+
+
+def test_the_mean_of_passes_is_judged_and_so_is_that_on_unknown_sets(noisy: Path, tmp_path: Path) -> None:
+    """By hand: 7 passes over val, calib, test and noise, one after the other."""
+    table = calibrate(noisy, passes=7, far=["noise"], scores=["energy"], keep_predictions=True, seeds=[5])
+    results, found = judged(table, tmp_path)
+    (row,) = results.runs().to_dict("records")
+    kept = read_predictions(tmp_path / "artifacts" / row["run_key"] / "predictions.parquet")
+    (nets,) = Results(noisy).runs()["run_key"]
+    theirs = open_run(str(noisy / "artifacts" / nets))
+    data, network = theirs.source().load(), theirs.network()
+    splits = [DeviceSplit(s, mean=data.mean, std=data.std) for s in (data.val, data.calib, data.test)]
+    batches = [images for split in splits for images, _ in split.batches(BATCH_SIZE)]
+    logits = mc_dropout_logits(network.network, batches, 7, seed=5).double().numpy()
+    members = softmax(logits[:, -len(data.test) :], axis=-1)
+    assert list(kept) == ["val", "calib", "test", "ood.noise"]
+    assert np.exp(kept["test"][2]) == pytest.approx(members.mean(0), abs=1e-6)
+    assert kept["test"][0].tolist() == data.test.row_ids.tolist()
+    own = -(members * np.log(members)).sum(-1).mean()
+    assert found["test", "entropy_aleatoric"] == pytest.approx(own, rel=1e-5)
+    whole = -(members.mean(0) * np.log(members.mean(0))).sum(-1).mean()
+    assert found["test", "entropy_total"] == pytest.approx(whole, rel=1e-5)
+    assert found["test", "entropy_epistemic"] == pytest.approx(whole - own, rel=1e-4)
+    confidence = {name: np.exp(kept[name][2]).max(axis=1) for name in ("test", "ood.noise")}
+    wins = (confidence["test"][:, None] > confidence["ood.noise"][None]).mean()
+    assert found["ood.noise", "auroc"] == pytest.approx(wins, abs=1e-3)
+    _, still_scored = judged(calibrate(noisy, far=["noise"], scores=["energy"]), tmp_path / "network")
+    assert (
+        found["ood@energy", "auroc"] == still_scored["ood@energy", "auroc"]
+    )  # scores are of the network itself
+    assert found["ood", "auroc"] != still_scored["ood", "auroc"]
+
+
+def test_drawn_networks_are_averaged_and_more_of_them_are_others(noisy: Path, tmp_path: Path) -> None:
+    found = {num: judged(calibrate(noisy, samples=num), tmp_path / str(num))[1] for num in (1, 4)}
+    assert found[1]["test", "entropy_epistemic"] == pytest.approx(0, abs=1e-9)
+    assert found[4]["test", "entropy_epistemic"] > 1e-4
+    assert found[4]["test", "nll"] != found[1]["test", "nll"]
+    again = judged(calibrate(noisy, samples=4), tmp_path / "again")[1]
+    assert again.equals(found[4])
+
+
+def test_moments_lie_beside_the_network_and_their_mean_is_it(noisy: Path) -> None:
+    (nets,) = Results(noisy).runs()["run_key"]
+    finished = open_run(str(noisy / "artifacts" / nets))
+    moments = finished.tensors["swag.safetensors"]()
+    weights = finished.network().network.state_dict()
+    assert int(moments["num"]) == 6  # two an epoch, from the second on
+    for name, weight in weights.items():
+        assert torch.allclose(moments[f"mean/{name}"].float(), weight, atol=1e-6)
+        assert (moments[f"square/{name}"] >= moments[f"mean/{name}"] ** 2 - 1e-15).all()
+        assert f"deviation2/{name}" in moments
+        assert f"deviation3/{name}" not in moments
+    mask = finished.network().masks["hidden1.weight"]
+    assert not moments["square/hidden1.weight"][~mask].any()
+
+
+def test_ensembles_report_how_far_their_members_differ(noisy: Path, tmp_path: Path) -> None:
+    pair = trained(
+        tmp_path / "pair", model=SMOOTH, seeds=2, budget={"epochs": 1, "batch_size": 32}, average={}
+    )
+    keys = list(Results(pair).runs()["run_key"])
+    members = [read_predictions(pair / "artifacts" / key / "predictions.parquet")["test"][2] for key in keys]
+    log_p = np.stack([m - logsumexp(m.astype(np.float64), axis=1, keepdims=True) for m in members])
+    table = calibrate(pair) | {"input": {"from": str(pair), "over": "seed"}}
+    _, found = judged(table, tmp_path / "trust")
+    own = -(np.exp(log_p) * log_p).sum(-1).mean()
+    assert found["test", "entropy_aleatoric"] == pytest.approx(own, rel=1e-6)
+    with pytest.raises(SpecError, match="these are of one run"):
+        load_spec(table | {"passes": 3})
+    assert "left no swag.safetensors" in refusal(
+        calibrate(pair, samples=3, input={"runs": keys[:1], "folder": str(pair)}), tmp_path / "none"
+    )
+
+
+def test_a_network_without_dropout_is_refused(tmp_path: Path) -> None:
+    plain = trained(tmp_path / "plain", model={"name": "mlp", "width": 8}, average={}, budget={"epochs": 1})
+    assert "the network has no dropout" in refusal(calibrate(plain, passes=3), tmp_path / "trust")
+
+
+def test_val_is_neither_fitted_on_nor_judged_after_an_objective_that_learned_from_it(tmp_path: Path) -> None:
+    nets = trained(
+        tmp_path / "nets", model=SMOOTH, objective="adaptive_focal", budget={"epochs": 2}, average={}
+    )
+    _, found = judged(calibrate(nets, method="temperature"), tmp_path / "calib")
+    assert "val" not in found.index.get_level_values("split")
+    assert "from which the objective of" in refusal(calibrate(nets, fit="val"), tmp_path / "val")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"passes": -1}, "is -1; it must be 0 or more"),
+        ({"passes": 2, "samples": 2}, "one of them must be left out"),
+        ({"samples": 2, "scores": ["energy"]}, "near or far must name a set to score"),
+    ],
+)
+def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        load_spec(calibrate(still, **fields))
