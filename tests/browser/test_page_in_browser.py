@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from made_up_chain import write_chain
 from made_up_study import metric, record, write_study
 
 from reports.layout import RunFolder
@@ -206,3 +207,21 @@ def test_papers_numbers_open_without_scripts(page, tmp_path):
         assert not table.is_displayed()
         browser.find_element("css selector", "#claims summary").send_keys(Keys.ENTER)
         assert table.is_displayed()
+
+
+@pytest.fixture(scope="module")
+def trust_page(tmp_path_factory):
+    """Calibrate runs with all that they can leave."""
+    folder = tmp_path_factory.mktemp("trust")
+    write_chain(folder)
+    return write_page([folder], folder / "report.html")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_charts_of_calibrate_runs_come_alive_without_errors_requests_or_overflow(browser, trust_page, width):
+    show(browser, trust_page, width=width)
+    for name in ("trust-reliability", "trust-risk", "trust-scores", "trust-sizes"):
+        assert browser.find_element("css selector", f"#{name} ~ .panels .live svg.marks").is_displayed()
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    assert [address for address in requests(browser) if not address.startswith("data:")] == [trust_page.as_uri()]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from made_up_study import START, metric, record
+from made_up_chain import write_chain
+from made_up_study import metric, record
 
 from reports.export import shown
 from reports.layout import RunFolder
 from reports.page import write_page
-from reports.records import CurveRow
 from reports.statistics import floor_of_bins, wilson
 from reports.store import Store
 from reports.study import Study
@@ -20,61 +20,7 @@ from reports.trust.calibrators import contests, ranking_table
 from reports.trust.judged import judged
 from reports.trust.unknowns import coverage_table, detection_table
 
-NLL = {"none": 0.5, "temperature": 0.3, "isotonic": 0.4}
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def write_chain(path, *, seeds=3, unknown="noise"):
-    """Dense networks and three calibrators on each; seeds differ far more than calibrators do."""
-    store = Store(RunFolder(path))
-    for seed in range(seeds):
-        parent = {"kind": "sparse", "method": {"name": "dense"}}
-        run = record(
-            f"p{seed}", seed=seed, stage="train", method="dense", density=1.0, spec_json=json.dumps(parent)
-        )
-        store.write(run, [metric(0.9, name="accuracy"), metric(0.5, name="ece")], [])
-        for place, (name, nll) in enumerate(NLL.items()):
-            spec = {
-                "input": {"runs": parent},
-                "method": {"name": name},
-                "num_bins": 10,
-                "sets": [{"name": "aps", "alpha": 0.2}],
-            }
-            made = record(
-                f"c{seed}{place}",
-                seed=seed,
-                stage="judge",
-                kind="calibrate",
-                method=name,
-                density=1.0,
-                parent_key=f"p{seed}",
-                spec_json=json.dumps(spec),
-                started_at=START.replace(hour=10),
-            )
-            shift = 10.0 * seed
-            rows = [metric(nll + shift, name="nll"), metric(0.9, name="accuracy"), metric(0.1, name="ece")]
-            rows += [metric(0.02, name="ece_floor"), metric(0.04 + 0.01 * place, name="ece_smooth")]
-            rows += [metric(0.8 + 0.01 * seed, name="auroc", split=f"ood.far{at}") for at in ("", "@energy")]
-            rows += [metric(0.6, name="auroc", split=f"ood.{unknown}")]
-            rows += [
-                metric(0.5, name="coverage", split="sets@aps"),
-                metric(1.5, name="set_size", split="sets@aps"),
-            ]
-            curves = [CurveRow(name="reliability", step=10, key="test", x=0.95, y=0.9, count=80)]
-            curves += [CurveRow(name="reliability", step=10, key="test", x=0.55, y=0.5, count=20)]
-            curves += [
-                CurveRow(name="risk", step=10, key="test", x=x, y=0.1 * x, count=int(100 * x))
-                for x in (0.5, 1.0)
-            ]
-            for split in ("test", f"ood.{unknown}"):
-                curves += [
-                    CurveRow(name="score", step=10, key=split, x=-x, y=0.5, count=50) for x in (0.1, 0.2)
-                ]
-            curves += [
-                CurveRow(name="set_size", step=10, key="aps", x=size, y=0.5, count=50) for size in (1.0, 2.0)
-            ]
-            store.write(made, rows, curves)
-    return Study.read([path])
 
 
 def test_differences_are_paired_by_seed_so_that_what_seeds_differ_in_cancels(tmp_path):
