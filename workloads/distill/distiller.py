@@ -4,7 +4,7 @@ A distiller keeps nothing and writes into nothing that it is handed: its state g
 between any two iterations. All randomness comes from streams of the job's seed, by name and iteration.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from workloads.data.batches import DeviceSplit
 from workloads.distill.synthetic_set import SyntheticSet
+from workloads.earlier import FinishedRun
 from workloads.networks.builder import ModelBuilder
 from workloads.seeding import global_stream, stream
+from workloads.workload import no_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,13 @@ class RealSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """What a distiller works with."""
+    """What a distiller works with. `open_run` reads what lies in the artifact folder of an earlier run."""
 
     real: RealSet
     model: ModelBuilder
     seed: int
     data: str = ""  # fingerprint of the data set; empty: unknown, so that nothing made of it is shared with other jobs
+    open_run: Callable[[str], FinishedRun] = no_runs
 
     @property
     def device(self) -> torch.device:

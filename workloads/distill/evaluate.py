@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,11 @@ class Evaluation:
     max_steps: of one network; a set so large that its epochs have more is trained for fewer epochs.
     separate: whether to tell the worth of the images from that of augmentation and labels, at the end; see
         `workloads.distill.separation`. It needs a `max_steps`, since networks are also trained on the whole set.
+    labels: stored: those of the set; views: every batch, augmented and mixed, is shown to the distiller's teacher, and its
+        probabilities are the targets, as published for RDED, and as those mean who store one label per view (SRe2L).
+    temperature: divides the logits of teacher and network alike, where labels are of views; their cross-entropy, the
+        divergence but for a constant, is multiplied by its square. Published: 20, or 30 for SRe2L on CIFAR; whether they
+        multiply is unverified.
     """
 
     networks: int = 3
@@ -50,6 +55,8 @@ class Evaluation:
     always: str = field(default="", metadata=NEUTRAL_BY_DEFAULT)
     max_steps: int | None = field(default=None, metadata=NEUTRAL_BY_DEFAULT)
     separate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
+    labels: Literal["stored", "views"] = field(default="stored", metadata=NEUTRAL_BY_DEFAULT)
+    temperature: float = field(default=1.0, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("networks", "epochs", "batch_size"):
@@ -67,6 +74,12 @@ class Evaluation:
             raise ValueError(f"max_steps is {self.max_steps}; it must be 1 or more")
         if self.separate and self.max_steps is None:
             raise ValueError("separate is true without max_steps; networks of the whole set must end, so give some thousands")
+        if self.labels not in ("stored", "views"):
+            raise ValueError(f"labels is {self.labels!r}; it must be stored or views")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if self.temperature != 1 and self.labels == "stored":
+            raise ValueError(f"temperature is {self.temperature} with stored labels, which have the method's; give labels: views")
         for name in ("augment", "always"):
             try:
                 Strategy.of(getattr(self, name))
@@ -99,8 +112,13 @@ def trained(
     seed: int,
     index: int,
     between_epochs: Callable[[], None] = lambda: None,
+    label: Callable[[Tensor], Tensor] | None = None,
 ) -> nn.Module:
-    """The network of this number, trained on the set, in evaluation mode on the device of its images."""
+    """The network of this number, trained on the set, in evaluation mode on the device of its images.
+
+    label: probabilities (B, K) of a batch as the network is shown it, at the temperature; None: the targets of the set.
+    """
+    assert (label is not None) == (evaluation.labels == "views"), "labels of views are asked for, and no others"
     name = f"evaluate/{name_of(model)}/{index}"
     images, targets = synthetic.training_images(), synthetic.targets(num_classes)
     evaluation = evaluation.for_images(len(images))
@@ -108,6 +126,7 @@ def trained(
         network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)  # type: ignore[arg-type]
     network = network.to(images.device).train()
     parameters = list(network.parameters())
+    asked = network if evaluation.temperature == 1 else _Cooled(network, evaluation.temperature)
     optimizer = torch.optim.SGD(
         parameters,
         lr=evaluation.lr,
@@ -128,11 +147,26 @@ def trained(
                 batch = strategy.draw(draws, num=len(rows))(batch)
             if evaluation.cutmix and float(torch.rand((), generator=draws)) < evaluation.cutmix:
                 batch, wanted = cutmix(batch, wanted, draws)
-            gradients = chunked_gradient(network, parameters, batch, wanted, chunk=chunk_of(network, batch))
+            if label is not None:
+                wanted = label(batch) * evaluation.temperature**2
+            gradients = chunked_gradient(asked, parameters, batch, wanted, chunk=chunk_of(network, batch))
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
     return network.eval()
+
+
+class _Cooled(nn.Module):
+    """A network whose logits are divided by a temperature."""
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network, self.temperature = network, temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        logits: Tensor = self.network(images) / self.temperature
+        return logits
 
 
 def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

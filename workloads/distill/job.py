@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -19,7 +20,8 @@ from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
 from workloads.distill.selected import random_images, real_images
 from workloads.distill.separation import separated
 from workloads.distill.synthetic_set import SyntheticSet
-from workloads.distill.work import Scene, flops_of, training
+from workloads.distill.teacher import Taught, file_of, size_of, soft_labels
+from workloads.distill.work import Scene, flops_of, looking, training
 from workloads.loop import Rarely
 from workloads.models.convnet import ConvNet
 from workloads.networks.builder import ModelBuilder
@@ -60,6 +62,9 @@ class DistillJob:
         for name in ("evaluate_every", "checkpoint_every_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.evaluation.labels == "views" and not isinstance(self.method, Taught):
+            came = f"asks a teacher for labels of views, and method {name_of(self.method)} has none"
+            raise ValueError(f"evaluation {came}; leave labels out, or choose a method with one, such as rded")
 
     @property
     def ipc(self) -> int | None:
@@ -83,7 +88,8 @@ class DistillJob:
                 save()
             return stopping
 
-        going = _Distillation.start(self, Lab(real=real, model=self.model, seed=self.seed, data=data.fingerprint), stops)
+        lab = Lab(real=real, model=self.model, seed=self.seed, data=data.fingerprint, open_run=context.open_run)
+        going = _Distillation.start(self, lab, stops)
         saved = context.checkpoints.load(context.device)
         if saved is not None:
             going.restore(saved, data=data.fingerprint)
@@ -118,7 +124,10 @@ class DistillJob:
         num_images = len(data.train) if self.ipc is None else self.ipc * data.num_classes * getattr(self.method, "factor", 1) ** 2
         recipe = self.evaluation.for_images(num_images)
         num_networks = recipe.networks * (1 + max(0, num_iterations - 1) // self.evaluate_every if self.evaluate_every else 1)
-        of_image = sum(training(Scene.of(model, data).kind) for model in (self.model, *recipe.architectures))
+        judges = (self.model, *recipe.architectures)
+        of_image = sum(training(Scene.of(model, data).kind) for model in judges)
+        if recipe.labels == "views" and isinstance(self.method, Taught):
+            of_image += len(judges) * looking(Scene.of(self.method.teacher.model, data).kind)
         steps = num_networks * (1 + len(recipe.architectures)) * recipe.epochs * -(-num_images // recipe.batch_size)
         return distilling + num_networks * recipe.epochs * num_images * of_image, num_iterations + steps
 
@@ -186,7 +195,15 @@ class _Distillation:
         return every > 0 and self.done % every == 0 and self.done > newest
 
     def synthetic_set(self) -> SyntheticSet:
-        return self.job.method.synthetic_set(self.state, self.lab)
+        """Without soft labels, where a teacher takes their place."""
+        made = self.job.method.synthetic_set(self.state, self.lab)
+        return made if self.teacher_weights is None else replace(made, soft_labels=made.soft_labels[:0])
+
+    @property
+    def teacher_weights(self) -> dict[str, Tensor] | None:
+        """Of the network that labels views, as it is now; None where labels are stored."""
+        method, by_views = self.job.method, self.job.evaluation.labels == "views"
+        return method.teacher.weights(self.state.tensors) if by_views and isinstance(method, Taught) else None
 
     def evaluated(self, splits: Mapping[str, DeviceSplit], *names: str) -> Outputs:
         """Trains fresh networks on what the set is now; the same ones at every evaluation but for the images.
@@ -210,6 +227,11 @@ class _Distillation:
             if self.should_stop():
                 raise InterruptedJobError(self.done)
 
+        label = None
+        if evaluation.labels == "views":
+            assert isinstance(self.job.method, Taught), "refused on construction"
+            teacher = self.job.method.teacher.network(self.state.tensors, self.lab)
+            label = partial(soft_labels, teacher, temperature=evaluation.temperature)
         for index in range(evaluation.networks):
             yield trained(
                 synthetic,
@@ -219,6 +241,7 @@ class _Distillation:
                 seed=self.job.seed,
                 index=index,
                 between_epochs=ask,
+                label=label,
             )
 
     def separated(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
@@ -250,10 +273,25 @@ class _Distillation:
             shown = f"{split}@{architecture}" if architecture else split
             named |= {(shown, name): value for name, value in mean_metrics(of_networks, labels).items()}
         named |= {("train", name): value for name, value in self.state.numbers.items()}
-        named["train", "storage_bytes"] = float(self.synthetic_set().size_bytes)
+        named |= {("train", name): float(size) for name, size in self.sizes().items()}
         if (flops := self.flops()) is not None:
             named["train", "flops"] = flops
         return self._rows(named)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all that networks are trained on, the teacher included where it labels views.
+
+        Then also those of what would do instead of it: a label in float16 for every image that one network is shown.
+        """
+        synthetic, weights = self.synthetic_set(), self.teacher_weights
+        if weights is None:
+            return {"storage_bytes": synthetic.size_bytes}
+        num_images = len(synthetic.images) * synthetic.factor**2
+        views = num_images * self.job.evaluation.for_images(num_images).epochs
+        return {
+            "storage_bytes": synthetic.size_bytes + size_of(weights),
+            "view_labels_bytes": views * self.lab.real.num_classes * 2,
+        }
 
     def flops(self) -> float | None:
         """Counted work so far; None for a method whose work is not counted."""
@@ -289,15 +327,20 @@ class _Distillation:
             },
             weights={},
             masks={},
-            files={}
-            if self.job.ipc is None
-            else {**files_of(synthetic), **pictures.files(self.taken), **own_files(self.job.method, self.state, self.lab)},
+            files={} if self.job.ipc is None else self.files(synthetic),
             num_parameters=num_parameters,
             num_active=num_parameters,
             train_flops=self.flops(),
             train_s=self.train_s,
             peak_memory_bytes=torch.cuda.max_memory_allocated(self.lab.device) if on_gpu else None,
         )
+
+    def files(self, synthetic: SyntheticSet) -> dict[str, bytes]:
+        """What the artifact holds, by name."""
+        own = own_files(self.job.method, self.state, self.lab)
+        weights = self.teacher_weights
+        teacher = {} if weights is None else {"teacher.safetensors": file_of(weights)}
+        return {**files_of(synthetic), **pictures.files(self.taken), **own, **teacher}
 
     def checkpoint(self, *, data: str) -> Checkpoint:
         """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""

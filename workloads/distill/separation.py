@@ -36,19 +36,23 @@ def separated(
 
     Networks are trained on the set without augmentation (`test@no_augment`), with hard labels alone where it has soft ones
     (`test@hard_labels`), on the random set with and without augmentation, and on the whole set; these have hard labels, so
-    `hlr` and `ior` compare hard labels with hard labels, also where the set has soft ones: that is ours.
+    `hlr` and `ior` compare hard labels with hard labels, also where the set has soft ones: that is ours. Where a teacher labels
+    views, it counts as soft labels, and networks are also trained on the random set with its labels (`test@random_views`).
     """
-    plain = replace(evaluation, augment="", cutmix=0.0)
+    by_views = evaluation.labels == "views"
+    hard_labels = replace(evaluation, labels="stored", temperature=1.0)
     hard = replace(synthetic, soft_labels=synthetic.soft_labels[:0])
     of: dict[str, Mapping[str, float]] = {
-        "no_augment": measure(synthetic, plain),
-        "random": measure(random, evaluation),
-        "random_no_augment": measure(random, plain),
-        "whole": measure(whole, evaluation),
+        "no_augment": measure(synthetic, _plain(evaluation)),
+        "random": measure(random, hard_labels),
+        "random_no_augment": measure(random, _plain(hard_labels)),
+        "whole": measure(whole, hard_labels),
     }
-    has_soft = len(synthetic.soft_labels) > 0
+    has_soft = len(synthetic.soft_labels) > 0 or by_views
     if has_soft:
-        of["hard_labels"] = measure(hard, evaluation)
+        of["hard_labels"] = measure(hard, hard_labels)
+    if by_views:
+        of["random_views"] = measure(random, evaluation)
     named = {(f"test@{part}", name): value for part, metrics in of.items() for name, value in metrics.items()}
     accuracy = (of["hard_labels"] if has_soft else found)["accuracy"]
     named["test", "hlr"] = of["whole"]["accuracy"] - accuracy
@@ -56,3 +60,8 @@ def separated(
     if not has_soft:
         named["test@no_augment", "ior"] = of["no_augment"]["accuracy"] - of["random_no_augment"]["accuracy"]
     return named
+
+
+def _plain(evaluation: Evaluation) -> Evaluation:
+    """The same recipe without augmentation."""
+    return replace(evaluation, augment="", cutmix=0.0)

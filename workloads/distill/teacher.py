@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +86,10 @@ class Teacher:
         """In evaluation mode, its weights fixed; a copy."""
         return rebuilt(WEIGHTS, tensors, self._own(lab)).eval().requires_grad_(False)
 
+    def weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters and buffers by the network's own names."""
+        return {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
+
     def _own(self, lab: Lab) -> Lab:
         return replace(lab, model=self.model)
 
@@ -93,6 +98,24 @@ class Teacher:
         if not self.momentum:
             return {MOMENTUM + name: torch.zeros_like(parameter) for name, parameter in named}
         return {MOMENTUM + name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in named}
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A distiller whose state holds a teacher, which can label whatever is made of its images."""
+
+    @property
+    def teacher(self) -> Teacher: ...
+
+
+def size_of(weights: Mapping[str, Tensor]) -> int:
+    """Bytes, as stored."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def file_of(weights: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file; the model's table is the one of the job."""
+    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
 
 
 @torch.no_grad()

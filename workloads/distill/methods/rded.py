@@ -6,8 +6,8 @@ The first iterations train the teacher, an epoch each; then each of `crops` roun
 image of every class. The crops with the lowest cross-entropy are kept, at most one of an image (U), and factor x factor of
 them are stitched to one stored image. The scale and the shape of crops are unverified (U).
 
-Published students ask the teacher about every augmented view and compare at temperature 20. Here each stored image has one
-soft label, the mean over its crops, as it is at `temperature`.
+Published students ask the teacher about every augmented view and compare at temperature 20: `evaluation: {labels: views,
+temperature: 20.0}`. By default each stored image has one soft label, the mean over its crops, as it is at `temperature`.
 Memory: the state holds the teacher, and five numbers per candidate.
 """
 

@@ -8,8 +8,9 @@ has the teacher's weights moved for it beforehand (see `DirectedAdjustment`; pub
 variance_weight 11 for CIFAR, 2 for ImageNet). How that weight and the scale combine, the scale for CIFAR, and that images are
 cut off at black and white after each step, are unverified (U).
 
-Published students train on one soft label per augmented view at temperature 20 or 30; here each image has one, as it is at
-`temperature`. Published results are for a ResNet-18; teachers trained for longer are inverted worse.
+Published students train on one stored soft label per augmented view at temperature 20 or 30. With `evaluation: {labels: views,
+temperature: 20.0}` the teacher is kept and asked instead, about views drawn anew; by default each image has one soft label, as it
+is at `temperature`. Published results are for a ResNet-18; teachers trained for longer are inverted worse.
 Memory: the state holds the teacher (with DWA twice) and the images three times.
 """
 
