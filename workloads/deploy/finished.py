@@ -44,20 +44,26 @@ class Blueprint:
             std=std,
         )
 
+    @property
+    def builder(self) -> ModelBuilder:
+        """What the table describes. Raises `ValueError` for a table that is no model's."""
+        fields = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"
+        }
+        try:
+            found: ModelBuilder = find("models", str(self.model.get("name")))(**fields)
+        except TypeError as error:
+            raise ValueError(
+                f"model is {dict(self.model)}, which is no table of that model: {error}"
+            ) from error
+        return found
+
     def empty_network(self) -> nn.Module:
         """The network in evaluation mode on the meta device: nothing is drawn or stored.
 
         Raises `ValueError` for a table that is no model's.
         """
-        fields = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"
-        }
-        try:
-            builder: ModelBuilder = find("models", str(self.model.get("name")))(**fields)
-        except TypeError as error:
-            raise ValueError(
-                f"model is {dict(self.model)}, which is no table of that model: {error}"
-            ) from error
+        builder = self.builder
         with torch.device("meta"):
             return builder.build(image_shape=self.image_shape, num_classes=self.num_outputs).eval()
 

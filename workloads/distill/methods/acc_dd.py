@@ -3,12 +3,15 @@
 Reference: Zhang et al. 2023, Accelerating Dataset Distillation via Model Augmentation (arXiv:2212.06152)
 
 The first pool x pretrain_epochs iterations train the pool on the real set, an epoch each; then every path begins with a
-member drawn at random and moved a little. Members differ by their seeds. Without pool and perturbation this is IDC. The
+member drawn at random and moved a little. Members differ by their seeds. The pool can also be networks that training jobs
+before this one left, of any recipe, whose work is counted in their own rows: a stage of the same spec, and then
+`networks: {from: STAGE, over: all}`. A weight outside the mask of a sparse one begins at 0, and is then moved like any other.
+Without pool and perturbation this is IDC. The
 default of 400 networks is a fifth of IDC's, inferred from the published times (200 and 100 for a tenth and a twentieth).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -17,10 +20,12 @@ from torch import Tensor, nn
 from workloads.distill import work
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import DistillState, Lab
+from workloads.distill.earlier_networks import EarlierNetworks
 from workloads.distill.methods.idc import ALWAYS, IDC
 from workloads.distill.network_training import Pile, Position
 from workloads.distill.perturbation import Perturbation
 from workloads.distill.work import Scene
+from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 __all__ = ["AccDD"]
 
@@ -34,14 +39,20 @@ class AccDD(IDC):
     pool: int = 5  # networks; 0: a fresh one for every path
     pretrain_epochs: int = 2
     perturbation: Perturbation = Perturbation()
+    networks: EarlierNetworks = field(
+        default=EarlierNetworks(), metadata=NEUTRAL_BY_DEFAULT
+    )  # the pool, instead of one made here
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("pool", "pretrain_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if self.pool and self.early_epochs:
-            raise ValueError(f"early_epochs is {self.early_epochs} beside a pool of {self.pool}; give pretrain_epochs instead")
+            if self.networks.runs and getattr(self, name) != getattr(AccDD, name):
+                raise ValueError(f"{name} is {getattr(self, name)} beside a pool of earlier runs; leave it out")
+        if self.num_members and self.early_epochs:
+            beside = f"beside a pool of {self.num_members}; give pretrain_epochs instead"
+            raise ValueError(f"early_epochs is {self.early_epochs} {beside}")
 
     @property
     def num_iterations(self) -> int:
@@ -49,13 +60,21 @@ class AccDD(IDC):
         return self._pool_iterations + super().num_iterations
 
     @property
+    def num_members(self) -> int:
+        """Networks of the pool."""
+        return len(self.networks.runs) or self.pool
+
+    @property
     def _pool_iterations(self) -> int:
-        return self.pool * self.pretrain_epochs
+        return 0 if self.networks.runs else self.pool * self.pretrain_epochs
 
     def start(self, lab: Lab) -> DistillState:
-        """The pool is fresh."""
+        """The pool is fresh, or what earlier runs left. Raises `ValueError` for networks that are not of the lab's model."""
         state, path = super().start(lab), self._path(lab)
-        members = [path.network("pool", member).state_dict() for member in range(self.pool)]
+        if self.networks.runs:
+            members = list(self.networks.weights(lab))
+        else:
+            members = [path.network("pool", member).state_dict() for member in range(self.pool)]
         pool = {_name(i, name): tensor for i, member in enumerate(members) for name, tensor in member.items()}
         return DistillState({**state.tensors, **pool})
 
@@ -64,7 +83,7 @@ class AccDD(IDC):
         if iteration < self._pool_iterations:
             return self._pretrained(state, iteration, lab)
         pool = {name: tensor for name, tensor in state.tensors.items() if name.startswith("pool/")}
-        about = repr((self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
+        about = repr((self.networks.runs or self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
         matcher = self.matcher(partial(self.first_network, pool), about_first=about)
         moved = matcher.iterate(state, iteration - self._pool_iterations, lab)
         return DistillState({**moved.tensors, **pool}, moved.numbers)
@@ -77,7 +96,7 @@ class AccDD(IDC):
     def first_network(self, pool: Mapping[str, Tensor], lab: Lab, number: int) -> nn.Module:
         """What a path begins with: a copy of a member, or a fresh network, perturbed."""
         network = self.fresh_network(lab, number)
-        if self.pool:
+        if self.num_members:
             member = self.member(lab, number)
             network.load_state_dict({name: pool[_name(member, name)] for name in network.state_dict()})
         named = {name: parameter.detach() for name, parameter in network.named_parameters()}
@@ -86,7 +105,7 @@ class AccDD(IDC):
 
     def member(self, lab: Lab, number: int) -> int:
         """Which one a path begins with."""
-        return int(torch.randint(self.pool, (), generator=lab.stream("member", number)))
+        return int(torch.randint(self.num_members, (), generator=lab.stream("member", number)))
 
     def _pretrained(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """After one more epoch of a member, with IDC's training of networks; momentum is kept from epoch to epoch."""
