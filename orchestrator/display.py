@@ -98,7 +98,7 @@ def headline(monitor: Monitor) -> str:
     parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
     if monitor.stopping:
         parts.append("stopping")
-    for status in (Status.FAILED, Status.INTERRUPTED):
+    for status in (Status.PRUNED, Status.FAILED, Status.INTERRUPTED):
         if count := monitor.count(status):
             parts.append(f"{count} {status.value.lower()}")
     if monitor.best is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.decode import shown
+from orchestrator.schedulers import Scheduler
 from workloads.plugins import kinds
 from workloads.workload import Workload
 
@@ -59,6 +60,7 @@ class Header:
     variants: tuple[Mapping[str, Any], ...] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Scheduler = Scheduler()
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from orchestrator.job import Resources
 from orchestrator.monitor import Monitor
 from orchestrator.process import Numerics, Pristine
+from orchestrator.schedulers import Judge
 from orchestrator.slots import num_slots
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Setting, Trial
@@ -26,6 +27,7 @@ def run_local(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
+    judge: Judge,
 ) -> dict[str, str]:
     """Every order until the end, or until `stop` is asked for. No process dies here, so no deaths are returned.
 
@@ -41,6 +43,7 @@ def run_local(
         device=torch.device("cuda" if resources.gpus else "cpu"),
         load_data=lambda source: data[source] if source in data else source.load(),
         should_stop=lambda: stop.requested,
+        is_pruned=judge.is_stopped,
     )
     pristine, numerics = Pristine.here(), Numerics.here()
     try:
@@ -53,6 +56,7 @@ def run_local(
             trial = Trial(order, setting)
             while trial.report.status is None:
                 monitor.hear(trial.advance())
+                judge.hear_report(trial.report)
                 show()
             if fail_fast and monitor.failures:
                 stop.ask()

@@ -69,8 +69,8 @@ class Monitor:
 
     @property
     def done(self) -> int:
-        """Finished jobs, those of earlier calls included."""
-        return self.already + self.count(Status.COMPLETED)
+        """Jobs that are finished or were stopped early, those of earlier calls included."""
+        return self.already + self.count(Status.COMPLETED) + self.count(Status.PRUNED)
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started

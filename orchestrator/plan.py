@@ -11,6 +11,8 @@ from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
 
+OVER = (Status.COMPLETED, Status.PRUNED)  # what is not run again unless asked for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -28,11 +30,11 @@ class Plan:
     def orders(
         self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
     ) -> list[Order]:
-        """Every job that is not COMPLETED, as its next attempt; with `only`, those of these statuses."""
+        """Every job that is neither COMPLETED nor PRUNED, as its next attempt; with `only`, those of these statuses."""
         return [
             Order(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
             for job in (self.spec.jobs if jobs is None else jobs)
-            if self.status(job) != Status.COMPLETED and (only is None or self.status(job) in only)
+            if (self.status(job) not in OVER if only is None else self.status(job) in only - {Status.COMPLETED})
         ]
 
     def is_ready(self, job: Job) -> bool:

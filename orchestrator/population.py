@@ -15,10 +15,11 @@ from orchestrator.errors import ClusterError, OrderlyInterrupt, UsageError
 from orchestrator.job import Job, Learning, Resources, Stage
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import OVER, Plan, make_plan
 from orchestrator.preflight import check_jobs, load_data
 from orchestrator.results import Results
 from orchestrator.rounds import Rounds, is_searched
+from orchestrator.schedulers import Scheduler, judge
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stages import placed
 from orchestrator.stopping import StopRequest, stop_request
@@ -85,7 +86,7 @@ def run(
     results = Results(folder.path, spec=resolved)
     if not orders and (only is not None or is_searched(resolved, folder)):
         return results
-    monitor = Monitor(total=len(plan.spec.jobs), already=plan.counts()["completed"])
+    monitor = Monitor(total=len(plan.spec.jobs), already=sum(plan.status(job) in OVER for job in plan.spec.jobs))
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         write_durably(folder.spec, resolved.to_yaml().encode())
         write_plan(folder, [job.key for job in plan.spec.jobs])
@@ -185,9 +186,11 @@ def _run_jobs(
     load_data(at_hand, into=work.data)
     check_jobs(at_hand, work.data, origin=work.spec.name)
     deaths: dict[str, int] = {}
+    asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
+    decides = judge(Scheduler() if asked else stage.header.scheduler, jobs, work.folder)
     while ready and not work.stop.requested:
         work.monitor.expect(ready)
-        died = run_orders(ready, **work.arguments(stage.header.resources))
+        died = run_orders(ready, judge=decides, **work.arguments(stage.header.resources))
         ready = _after_deaths(ready, died, deaths, work)
 
 

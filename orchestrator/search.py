@@ -18,10 +18,10 @@ from scipy.stats import qmc
 from orchestrator.decode import decode, shown
 from orchestrator.fingerprint import canonical
 from orchestrator.job import MAX_JOBS
+from orchestrator.schedulers import check_metric
 
 LEARNING = ("tpe", "nsga2")
 COLUMNS = ("num_active", "num_parameters", "train_flops")  # of the run table, that an objective may name
-FITTED_ON = ("train", "val", "calib")  # splits that a choice may rest on
 BATCH = 8
 DIGITS = 6  # significant, of what is drawn from a range
 MAX_CORNERS = 500
@@ -208,17 +208,6 @@ def stream(seed: int, key: str) -> np.random.Generator:
     """The draws that belong to one key."""
     digest = hashlib.sha256(f"search/{seed}/{key}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32).tolist())
-
-
-def check_metric(name: str, *, field: str) -> None:
-    """Raises `ValueError` for what a choice must not rest on."""
-    split, slash, _ = name.partition("/")
-    if not slash or split not in FITTED_ON:
-        splits = ", ".join(FITTED_ON)
-        why = "; what is chosen by test cannot be tested on it" if split == "test" else ""
-        raise ValueError(
-            f"{field} is {shown(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
-        )
 
 
 def decode_search(table: Any, report: Callable[[str, str], None]) -> Search | None:

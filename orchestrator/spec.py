@@ -12,6 +12,7 @@ from orchestrator.decode import encode, hints_of, shown
 from orchestrator.document import Document, complaint, dump_document, parse_value, plain, read_document
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.job import NAME_PATTERN, Header, Job, Learning, Stage
+from orchestrator.schedulers import Scheduler
 from orchestrator.search import written
 from orchestrator.stages import Earlier, as_parent
 from orchestrator.written_out import as_variants, written_out
@@ -53,16 +54,21 @@ def _written_out(stage: Stage) -> dict[str, Any]:
         return _searching(stage, stage.learning)
     written = written_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
     inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in stage.jobs) else set()
-    names = [name for name in ("name", "kind", "seeds", "resources") if name not in inherited]
+    names = [name for name in ("name", "kind", "seeds", *_scheduled(header), "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
     encoded = {name: encode(getattr(header, name)) for name in names}
     return {"name": None, "kind": None, **written.tables, **encoded, **varied, "grid": written.grid}
 
 
+def _scheduled(header: Header) -> list[str]:
+    """The key of a scheduler that does something."""
+    return [] if header.scheduler == Scheduler() else ["scheduler"]
+
+
 def _searching(stage: Stage, learning: Learning) -> dict[str, Any]:
     """A search that learns is written as a search; the tables that it chooses from are left as they were given."""
     header, tables = stage.header, stage.tables
-    encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", "resources")}
+    encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", *_scheduled(header), "resources")}
     seeds = {"seeds": encode(header.seeds)} if "seeds" in tables else {}
     plain_tables = {name: value for name, value in tables.items() if name not in hints_of(Header)}
     axes = {name: tables[name] for name in ("variants", "grid") if tables.get(name)}

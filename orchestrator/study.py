@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from cluster.session import Session
 from orchestrator.job import Resources
 from orchestrator.monitor import Monitor
+from orchestrator.schedulers import Judge, pruned_mark
 from orchestrator.slots import num_slots
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
@@ -37,6 +38,7 @@ def run_study(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
+    judge: Judge,
 ) -> dict[str, str]:
     """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
 
@@ -55,8 +57,11 @@ def run_study(
         gpus=resources.gpus,
         data=shared,
     )
-    watch = _Watch(bundles, folder, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast)
+    watch = _Watch(bundles, folder, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge)
     scratch = folder.path.resolve() / ".scheduler"
+    marks = pruned_mark(folder, "").resolve()
+    shutil.rmtree(marks, ignore_errors=True)
+    marks.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner = tune.Tuner(
         tune.with_resources(actor, {"cpu": resources.cpus, "gpu": resources.gpus}),
@@ -78,6 +83,7 @@ def run_study(
         tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(marks, ignore_errors=True)
     return watch.deaths
 
 
@@ -130,7 +136,7 @@ class _StopWhenAsked(_NotSaved, tune.Stopper):
 
 
 class _Watch(_NotSaved, tune.Callback):
-    """Hands Tune's events to the monitor; changes nothing."""
+    """Hands Tune's events to the monitor and to the judge, who marks what is to stop before Tune lets it go on."""
 
     def __init__(
         self,
@@ -141,8 +147,9 @@ class _Watch(_NotSaved, tune.Callback):
         stop: StopRequest,
         show: Callable[[], None],
         fail_fast: bool,
+        judge: Judge,
     ) -> None:
-        self._bundles, self._folder = bundles, folder
+        self._bundles, self._folder, self._judge = bundles, folder, judge
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.deaths: dict[str, str] = {}
 
@@ -163,6 +170,8 @@ class _Watch(_NotSaved, tune.Callback):
             logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], note)
         for report in reports:
             self._monitor.hear(report)
+            if self._judge.hear_report(report):
+                pruned_mark(self._folder, report.run_key).touch()
             if self._fail_fast and report.status is Status.FAILED:
                 self._stop.ask()
 

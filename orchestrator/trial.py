@@ -44,6 +44,7 @@ class Setting:
     device: torch.device
     load_data: Callable[[Source], Dataset]
     should_stop: Callable[[], bool]
+    is_pruned: Callable[[str], bool] = lambda run_key: False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,9 @@ class Trial:
         self._progress = order.job.workload.run(context)
 
     def advance(self) -> Report:
-        """Runs on to the next evaluation, or to the end."""
+        """Runs on to the next evaluation, or to the end; from an evaluation on also to an end that was decided elsewhere."""
+        if self.report.num_steps and self.setting.is_pruned(self.order.job.key):
+            return self._end(Status.PRUNED)
         try:
             progress = next(self._progress)
             if progress.outcome is not None:

@@ -13,6 +13,7 @@ import torch
 from ray import tune
 
 from orchestrator.process import Pristine
+from orchestrator.schedulers import pruned_mark
 from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
 from workloads.data.dataset import Dataset, Source
@@ -61,6 +62,7 @@ class TrialActor(tune.Trainable):
             device=torch.device("cuda" if gpus else "cpu"),
             load_data=load_data,
             should_stop=stop_mark.exists,
+            is_pruned=lambda run_key: pruned_mark(RunFolder(folder), run_key).exists(),
         )
         self._take(config)
 

@@ -14,7 +14,7 @@ from orchestrator.commands.run import (
 )
 from reports.records import Status
 
-KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED}
+KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED, "pruned": Status.PRUNED}
 
 
 @click.command("retry")
@@ -25,8 +25,11 @@ KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED}
 @fail_fast_option
 @json_option
 def command(folder: Path, only: str | None, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
-    """Run the FAILED and INTERRUPTED jobs of DIR again; jobs that never started stay so."""
-    chosen = frozenset([KINDS[only]] if only else KINDS.values())
+    """Run the FAILED and INTERRUPTED jobs of DIR again; jobs that never started stay so.
+
+    With --only pruned, those that a scheduler stopped go on to their end.
+    """
+    chosen = frozenset([KINDS[only]] if only else [Status.FAILED, Status.INTERRUPTED])
     return run_and_report(
         spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, only=chosen
     )

@@ -1,0 +1,257 @@
+"""Stops trainings that fall behind: successive halving and the median rule, on configurations, never on one seed alone.
+
+A configuration is the jobs that differ in nothing but their seed. It is judged by the mean over its seeds, once each of them
+has come as far, and all of them are stopped together. What was heard is written down before it is acted on, and read again by
+a later call, which so decides as this one would have.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator.decode import shown
+from orchestrator.fingerprint import canonical
+from orchestrator.journal import Journal
+from reports.layout import RunFolder
+from reports.records import Status
+
+if TYPE_CHECKING:
+    from orchestrator.job import Job
+    from orchestrator.trial import Report
+
+logger = logging.getLogger(__name__)
+
+FITTED_ON = ("train", "val", "calib")  # splits that a choice may rest on
+
+
+def check_metric(name: str, *, field: str) -> None:
+    """Raises `ValueError` for what a choice must not rest on."""
+    split, slash, _ = name.partition("/")
+    if not slash or split not in FITTED_ON:
+        splits = ", ".join(FITTED_ON)
+        why = "; what is chosen by test cannot be tested on it" if split == "test" else ""
+        raise ValueError(
+            f"{field} is {shown(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
+        )
+
+
+WORST = 1e300  # cost of what is no number; JSON has no infinity
+_SHARED = ("metric", "mode", "grace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """When trainings are stopped.
+
+    name: `fifo` stops none. `asha`: at the shares grace, grace * reduction_factor, ... of its steps a configuration goes on
+        only if it is among the best 1 / reduction_factor of those that have come as far by then. `median`: from grace on, at
+        every evaluation, it goes on unless its best is worse than the median of the others' means up to that share.
+    grace: share of a job's steps before the first decision, in (0, 1).
+    min_others: of `median`, configurations that must have come as far before one is stopped.
+    Reference: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020 (the variant that stops, not pauses);
+    D. Golovin et al., "Google Vizier", 2017, for the median rule.
+    """
+
+    name: Literal["fifo", "asha", "median"] = "fifo"
+    metric: str | None = None
+    mode: Literal["max", "min"] | None = None
+    grace: float | None = None
+    reduction_factor: float | None = None
+    min_others: int | None = None
+
+    def __post_init__(self) -> None:
+        used = {"fifo": (), "asha": (*_SHARED, "reduction_factor"), "median": (*_SHARED, "min_others")}[
+            self.name
+        ]
+        for name in (*_SHARED, "reduction_factor", "min_others"):
+            if name not in used and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; {self.name} has no use for it, so leave it out"
+                )
+        if self.name != "fifo":
+            if self.metric is None:
+                raise ValueError("metric is missing; it must be split/name, such as val/accuracy")
+            check_metric(self.metric, field="metric")
+        if not 0 < self.first < 1:
+            raise ValueError(f"grace is {self.grace}; it must lie in (0, 1), a share of each job's steps")
+        if self.factor <= 1:
+            raise ValueError(f"reduction_factor is {self.reduction_factor}; it must be above 1")
+        if self.num_others < 1:
+            raise ValueError(f"min_others is {self.min_others}; it must be 1 or more")
+
+    @property
+    def first(self) -> float:
+        """The share before which nothing is stopped: a tenth unless told otherwise."""
+        return 0.1 if self.grace is None else self.grace
+
+    @property
+    def factor(self) -> float:
+        """One in so many goes on: three unless told otherwise."""
+        return 3.0 if self.reduction_factor is None else self.reduction_factor
+
+    @property
+    def num_others(self) -> int:
+        """Three unless told otherwise."""
+        return 3 if self.min_others is None else self.min_others
+
+    @property
+    def rungs(self) -> list[float]:
+        """Shares at which `asha` decides, all below 1."""
+        shares, share = [], self.first
+        while share < 1 - 1e-9:
+            shares.append(share)
+            share *= self.factor
+        return shares
+
+
+class Judge:
+    """Hears evaluations of the jobs of one study, and says which of them are to stop.
+
+    The value of a job at a share is that of its first evaluation at or after it.
+    """
+
+    def __init__(self, scheduler: Scheduler, jobs: Iterable["Job"], journal: Journal) -> None:
+        self._scheduler, self._journal = scheduler, journal
+        self._group_of = {job.key: group_of(job) for job in jobs}
+        self._members: dict[str, set[str]] = {}
+        for key, group in self._group_of.items():
+            self._members.setdefault(group, set()).add(key)
+        self._heard: dict[str, dict[float, float]] = {}  # by run: cost at each share, less is better
+        self._at: dict[tuple[str, int], float] = {}  # by configuration and rung: mean cost
+        self.stopped: set[str] = set()  # configurations
+        self._missed = False
+        for entry in journal.lines():
+            self._take(entry["key"], entry["share"], entry["cost"])
+
+    def hear_report(self, report: "Report") -> bool:
+        """What a trial reports. Whether it is to stop."""
+        metric = self._scheduler.metric
+        if report.status is Status.FAILED:
+            self.leave_out(report.run_key)
+        elif metric is not None and report.status in (None, Status.COMPLETED) and report.num_steps:
+            if metric in report.metrics:
+                return self.hear(
+                    report.run_key, share=report.step / report.num_steps, value=report.metrics[metric]
+                )
+            self._miss(report)
+        return report.status is None and self.is_stopped(report.run_key)
+
+    def _miss(self, report: "Report") -> None:
+        """Said once: nothing is stopped by what is not measured."""
+        if not self._missed:
+            self._missed = True
+            listed = ", ".join(report.metrics) or "nothing"
+            logger.warning(
+                "scheduler.metric is %s, which %s did not report: %s",
+                self._scheduler.metric,
+                report.run_key,
+                listed,
+            )
+
+    def hear(self, key: str, *, share: float, value: float) -> bool:
+        """An evaluation of a job at a share of its steps. Whether its configuration is to stop."""
+        cost = value if self._scheduler.mode == "min" else -value
+        cost = cost if math.isfinite(cost) else WORST
+        known = self._heard.get(key, {})
+        if self._scheduler.name != "fifo" and share not in known:
+            self._journal.append({"key": key, "share": share, "cost": cost})
+            self._take(key, share, cost)
+        return self.is_stopped(key)
+
+    def is_stopped(self, key: str) -> bool:
+        """Whether the configuration of a job was stopped."""
+        return self._group_of.get(key) in self.stopped
+
+    def leave_out(self, key: str) -> None:
+        """A job that failed: its configuration is judged by the others."""
+        if (group := self._group_of.get(key)) is not None:
+            self._members[group].discard(key)
+            self._decide(group)
+
+    def _take(self, key: str, share: float, cost: float) -> None:
+        group = self._group_of.setdefault(key, f"earlier {key}")
+        self._members.setdefault(group, {key})
+        self._heard.setdefault(key, {})[share] = cost
+        self._decide(group)
+
+    def _decide(self, group: str) -> None:
+        if group in self.stopped or not self._members[group]:
+            return
+        behind = self._asha(group) if self._scheduler.name == "asha" else self._median(group)
+        if behind:
+            self.stopped.add(group)
+
+    def _asha(self, group: str) -> bool:
+        for place, rung in enumerate(self._scheduler.rungs):
+            if (group, place) in self._at or (mean := self._mean_at(group, rung)) is None:
+                continue
+            self._at[group, place] = mean
+            costs = sorted(cost for (_, other), cost in self._at.items() if other == place)
+            kept = max(1, math.floor(len(costs) / self._scheduler.factor))
+            if mean > costs[kept - 1]:
+                return True
+        return False
+
+    def _median(self, group: str) -> bool:
+        share = min(max(self._heard.get(key, {0.0: 0.0})) for key in self._members[group])
+        if share < self._scheduler.first - 1e-9 or share >= 1:
+            return False
+        others = [self._running_mean(other, share) for other in self._members if other != group]
+        known = [mean for mean in others if mean is not None]
+        if len(known) < self._scheduler.num_others:
+            return False
+        best = min(self._curve(group, share))
+        return best > median(known)
+
+    def _mean_at(self, group: str, rung: float) -> float | None:
+        """The mean over seeds at a rung; None until all have come there."""
+        reached = [
+            [share for share in self._heard.get(key, {}) if share >= rung - 1e-9]
+            for key in self._members[group]
+        ]
+        if not all(reached):
+            return None
+        costs = [
+            self._heard[key][min(shares)] for key, shares in zip(self._members[group], reached, strict=True)
+        ]
+        return math.fsum(costs) / len(costs)
+
+    def _curve(self, group: str, until: float) -> list[float]:
+        """Mean costs over seeds at the shares that all of them have reported, up to one of them."""
+        found: Sequence[Mapping[float, float]] = [self._heard.get(key, {}) for key in self._members[group]]
+        common = set.intersection(*(set(curve) for curve in found)) if found else set()
+        return [
+            math.fsum(c[share] for c in found) / len(found)
+            for share in sorted(common)
+            if share <= until + 1e-9
+        ]
+
+    def _running_mean(self, group: str, until: float) -> float | None:
+        if (
+            not self._members[group]
+            or min(max(self._heard.get(k, {0.0: 0.0})) for k in self._members[group]) < until - 1e-9
+        ):
+            return None
+        curve = self._curve(group, until)
+        return math.fsum(curve) / len(curve) if curve else None
+
+
+def group_of(job: "Job") -> str:
+    """One text for all jobs that differ in nothing but their seed."""
+    return canonical([job.kind, {name: table for name, table in job.identity.items() if name != "seed"}])
+
+
+def judge(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> Judge:
+    """One that remembers what was heard in this folder under the same rules."""
+    digest = hashlib.sha256(canonical(asdict(scheduler)).encode()).hexdigest()[:16]
+    return Judge(scheduler, jobs, Journal(folder.path / "decisions" / f"{digest}.jsonl"))
+
+
+def pruned_mark(folder: RunFolder, run_key: str) -> Path:
+    """The file by which a trial in another process learns that it is to stop."""
+    return folder.path / ".pruned" / run_key

@@ -1,0 +1,178 @@
+"""Schedulers: which configurations they stop, on what they decide, and that a later call decides the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.document import parse_value
+from orchestrator.errors import SpecError
+from orchestrator.journal import Journal
+from orchestrator.plan import make_plan
+from orchestrator.population import run
+from orchestrator.results import Results
+from orchestrator.schedulers import Judge, Scheduler
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+from reports.records import Status
+
+ASHA = {"name": "asha", "metric": "val/accuracy", "mode": "max", "grace": 0.25, "reduction_factor": 2.0}
+BASE: dict[str, Any] = {
+    "name": "halved",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 200, "max_test": 50},
+    "model": {"name": "mlp", "width": 16, "depth": 1},
+    "method": {"name": "set", "density": 0.5},
+    "budget": {"epochs": 8, "batch_size": 16},
+    "seeds": 2,
+    "grid": {"optimizer.lr": [0.2, 0.1, 1.0e-6, 1.0e-7]},
+    "scheduler": ASHA,
+}
+
+
+def judging(
+    folder: Path, *, scheduler: Scheduler, seeds: int = 1, number: int = 8
+) -> tuple[Judge, list[list[str]]]:
+    """A judge, and the run keys of each configuration."""
+    spec = load_spec(
+        {**BASE, "seeds": seeds, "grid": {"optimizer.lr": [(place + 1) / 100 for place in range(number)]}}
+    )
+    keys = [job.key for job in spec.jobs]
+    return Judge(scheduler, spec.jobs, Journal(folder / "j.jsonl")), [
+        keys[i : i + seeds] for i in range(0, len(keys), seeds)
+    ]
+
+
+def test_asha_keeps_the_best_of_those_that_came_as_far(tmp_path: Path) -> None:
+    """Worked by hand: with a factor of 2, of n values heard at a rung the best max(1, n // 2) go on."""
+    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
+    values = [0.5, 0.4, 0.6, 0.55, 0.3, 0.7]
+    stopped = [
+        judge.hear(key, share=0.25, value=value) for (key,), value in zip(groups, values, strict=False)
+    ]
+    assert stopped == [False, True, False, False, True, False]
+    assert not judge.hear(groups[0][0], share=0.375, value=0.0), "0.375 is no rung"
+    assert not judge.hear(groups[0][0], share=0.5, value=0.1), "the first at a rung goes on"
+    assert judge.hear(groups[2][0], share=0.5, value=0.05)
+
+
+def test_the_smaller_is_better_where_the_spec_says_so(tmp_path: Path) -> None:
+    scheduler = Scheduler(**{**ASHA, "metric": "val/nll", "mode": "min"})  # type: ignore[arg-type]
+    judge, groups = judging(tmp_path, scheduler=scheduler)
+    assert not judge.hear(groups[0][0], share=0.25, value=1.0)
+    assert judge.hear(groups[1][0], share=0.25, value=2.0)
+    assert not judge.hear(groups[2][0], share=0.25, value=0.5)
+    assert judge.hear(groups[3][0], share=0.25, value=float("nan")), "what is no number is worst"
+
+
+def test_seeds_are_stopped_together_by_their_mean_or_not_at_all(tmp_path: Path) -> None:
+    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    for key in groups[0]:
+        assert not judge.hear(key, share=0.25, value=0.5)
+    lucky, unlucky = groups[1]
+    assert not judge.hear(unlucky, share=0.25, value=0.0), "the other seed has not come as far"
+    assert not judge.hear(lucky, share=0.25, value=1.0 + 1e-6), "the mean is above 0.5"
+    first, second = groups[2]
+    assert not judge.hear(first, share=0.25, value=0.9)
+    assert judge.hear(second, share=0.25, value=0.0)
+    assert judge.is_stopped(first)
+
+
+def test_a_seed_that_failed_holds_up_no_decision(tmp_path: Path) -> None:
+    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    for key in groups[0]:
+        judge.hear(key, share=0.25, value=0.5)
+    assert not judge.hear(groups[1][0], share=0.25, value=0.1)
+    judge.leave_out(groups[1][1])
+    assert judge.is_stopped(groups[1][0])
+
+
+def test_a_later_judge_decides_as_the_first_would_have(tmp_path: Path) -> None:
+    script = [(place, 0.25, value) for place, value in enumerate([0.5, 0.4, 0.6, 0.55, 0.3, 0.7])]
+    script += [(0, 0.5, 0.1), (2, 0.5, 0.05)]
+    judge, groups = judging(tmp_path / "a", scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
+    told = [judge.hear(groups[place][0], share=share, value=value) for place, share, value in script]
+    again = []
+    for place, share, value in script:  # a new one for every evaluation, as after a kill
+        judge, _ = judging(tmp_path / "b", scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
+        if (place, share) != (0, 0.25):
+            judge.hear(groups[0][0], share=0.25, value=-9.0)  # heard before: no change
+        again.append(judge.hear(groups[place][0], share=share, value=value))
+    assert again == told
+
+
+def test_the_median_rule_needs_others_and_then_stops_what_lies_below_their_means(tmp_path: Path) -> None:
+    scheduler = Scheduler(name="median", metric="val/accuracy", grace=0.2)
+    judge, groups = judging(tmp_path, scheduler=scheduler)
+    keys = [key for (key,) in groups]
+    for key, values in zip(keys[:2], ([0.2, 0.6], [0.4, 0.8]), strict=True):  # means 0.4 and 0.6
+        assert not any(judge.hear(key, share=0.2 * (i + 1), value=value) for i, value in enumerate(values))
+    assert not judge.hear(keys[2], share=0.4, value=0.0), "two others are too few"
+    assert not judge.hear(keys[3], share=0.2, value=0.3), (
+        "of the others, means 0.2, 0.4; too few at this share or not worse"
+    )
+    assert judge.hear(keys[4], share=0.4, value=0.39), "the median of 0.4, 0.6 and 0.0 is 0.4"
+    assert not judge.hear(keys[5], share=0.4, value=0.41)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"name": "asha"}, "metric: is missing"),
+        ({"name": "asha", "metric": "test/accuracy"}, "cannot be tested on it"),
+        ({"name": "asha", "metric": "val/accuracy", "min_others": 2}, "asha has no use for it"),
+        ({"name": "median", "metric": "val/accuracy", "reduction_factor": 2}, "median has no use for it"),
+        ({"name": "fifo", "grace": 0.5}, "fifo has no use for it"),
+        ({"name": "asha", "metric": "val/accuracy", "grace": 1.5}, r"must lie in \(0, 1\)"),
+        ({"name": "pbt", "metric": "val/accuracy"}, "scheduler.name: is"),
+    ],
+)
+def test_what_is_wrong_with_a_scheduler_is_said(table: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        load_spec({**BASE, "scheduler": table})
+
+
+def test_a_scheduler_changes_no_run_key_and_stands_in_the_spec_as_run() -> None:
+    spec = load_spec(BASE)
+    without = load_spec({name: table for name, table in BASE.items() if name != "scheduler"})
+    assert [job.key for job in spec.jobs] == [job.key for job in without.jobs]
+    again = load_spec(parse_value(spec.to_yaml()))
+    assert again.stages[0].header.scheduler == spec.stages[0].header.scheduler == Scheduler(**ASHA)  # type: ignore[arg-type]
+    assert "scheduler" not in parse_value(without.to_yaml())
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rates that learn, then two that do not, one job after the other."""
+    folder = tmp_path_factory.mktemp("halved") / "out"
+    assert run(BASE, folder, local=True).exit_code == 0
+    return folder
+
+
+def test_pruned_runs_keep_their_metrics_and_are_averaged_with_nothing(halved: Path) -> None:
+    results = Results(halved)
+    runs = results.runs()
+    rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
+    pruned = runs["status"] == "PRUNED"
+    assert set(runs.loc[rates < 0.01, "seed"][pruned]) == {1}, (
+        "the second seed is the one that runs when both are known"
+    )
+    assert set(runs.loc[~pruned, "status"]) == {"COMPLETED"}
+    metrics = results.metrics()
+    for key in runs.loc[pruned, "run_key"]:
+        mine = metrics[
+            (metrics["run_key"] == key) & (metrics["split"] == "val") & (metrics["name"] == "accuracy")
+        ]
+        assert list(mine["step"])[:2] == sorted(mine["step"])[:2]
+        assert 0 < len(mine) < 8
+    assert results.summary()["censored"].sum() == pruned.sum() > 0
+
+
+def test_pruned_jobs_are_run_again_only_when_asked(halved: Path) -> None:
+    statuses = make_plan(load_spec(BASE), RunFolder(halved)).statuses
+    pruned = {key for key, (status, _) in statuses.items() if status is Status.PRUNED}
+    assert set(run(BASE, halved, local=True).runs()["attempt"]) == {1}
+    results = run(BASE, halved, local=True, only=frozenset([Status.PRUNED]))
+    runs = results.runs().set_index("run_key")
+    assert set(runs["status"]) == {"COMPLETED"}
+    assert {key for key, attempt in runs["attempt"].items() if attempt == 2} == pruned
