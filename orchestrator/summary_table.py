@@ -73,7 +73,7 @@ def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], lis
 
 
 def _columns(shown: pd.DataFrame, summary: pd.DataFrame) -> list[Column]:
-    settings = list(summary.attrs.get("settings", []))
+    settings = [name for name in summary.attrs.get("settings", []) if _differs_within_a_stage(summary, name)]
     labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(summary, name)]
     short = column_names(settings, taken=(*DROPPED_FIRST, *KEPT, *labels))
     rows = [row for _, row in shown.iterrows()]
@@ -89,6 +89,12 @@ def _columns(shown: pd.DataFrame, summary: pd.DataFrame) -> list[Column]:
 
 def _tells(summary: pd.DataFrame, name: str) -> bool:
     return name in {"method", "density"} or summary[name].nunique(dropna=False) > 1
+
+
+def _differs_within_a_stage(summary: pd.DataFrame, name: str) -> bool:
+    """Otherwise the column of stages says it; without several stages every setting is shown."""
+    stages = summary.groupby("stage", dropna=False)
+    return len(stages) < 2 or bool((stages[name].nunique(dropna=False) > 1).any())
 
 
 def _cells(values: Iterable[object]) -> list[str]:
