@@ -35,10 +35,6 @@ class Averaging:
             raise ValueError(f"per_epoch is {self.per_epoch}; it must be 1 or more samples")
         if self.deviations < 0 or self.deviations == 1:
             raise ValueError(f"deviations is {self.deviations}; it must be 0, or 2 or more")
-        if self.deviations and self.begin == 1:
-            raise ValueError(
-                f"deviations is {self.deviations} and begin is 1; begin must be below 1 for weights to be sampled"
-            )
 
     def start(self) -> "Mean":
         """The mean of no samples."""
@@ -47,6 +43,11 @@ class Averaging:
     def first(self, num_steps: int) -> int:
         """Steps that are done when samples begin; no sample is taken at that moment itself."""
         return num_steps if self.begin == 1 else min(round(self.begin * num_steps), num_steps - 1)
+
+    def num_samples(self, *, num_steps: int, steps_per_epoch: int) -> int:
+        """How many a whole training takes."""
+        told = {"num_steps": num_steps, "steps_per_epoch": steps_per_epoch}
+        return sum(self.is_due(done, **told) for done in range(1, num_steps + 1))
 
     def is_due(self, num_done: int, *, num_steps: int, steps_per_epoch: int) -> bool:
         """Whether the weights after `num_done` steps are a sample."""

@@ -79,6 +79,21 @@ def test_members_that_do_not_differ_are_the_stored_network(
     assert found["test", "entropy_total"] == pytest.approx(found["test", "entropy_aleatoric"], abs=1e-7)
 
 
+def test_statistics_of_drawn_networks_are_of_the_batches_that_the_finished_network_has(tmp_path: Path) -> None:
+    """With weights that stand still, norms have the finished network's statistics, augmented rows and all."""
+    nets = trained(
+        tmp_path / "nets",
+        model={"name": "convnet", "depth": 1, "width": 4, "norm": "batch"},
+        optimizer={"name": "sgd", "lr": 1e-12},
+        augment={"pad": 1, "flip": True},
+        budget={"epochs": 2, "batch_size": 32, "evaluate_every": 0},
+    )
+    _, stored = judged(calibrate(nets), tmp_path / "stored")
+    _, found = judged(calibrate(nets, samples=2), tmp_path / "drawn")
+    for name in ("nll", "brier", "accuracy"):
+        assert found["test", name] == pytest.approx(stored["test", name], abs=2e-5)
+
+
 def test_the_mean_of_passes_is_judged_and_so_is_that_on_unknown_sets(noisy: Path, tmp_path: Path) -> None:
     """By hand: 7 passes over val, calib, test and noise, one after the other."""
     table = calibrate(noisy, passes=7, far=["noise"], scores=["energy"], keep_predictions=True, seeds=[5])
@@ -177,3 +192,18 @@ def test_val_is_neither_fitted_on_nor_judged_after_an_objective_that_learned_fro
 def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         load_spec(calibrate(still, **fields))
+
+
+@pytest.mark.parametrize("average", [{"deviations": 3}, {"begin": 0.9, "deviations": 3}])
+def test_moments_of_fewer_than_two_samples_are_refused_before_training(average: dict[str, Any]) -> None:
+    (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
+    with pytest.raises(ValueError, match=r"average.deviations is 3, but this budget samples weights [01] times"):
+        job.workload.check(job.workload.data.load())  # type: ignore[attr-defined]
+
+
+def test_keeping_moments_is_identity_and_not_keeping_them_is_what_there_was_before() -> None:
+    def key(**average: Any) -> str:
+        (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
+        return job.key
+
+    assert key(begin=0.5) == key(begin=0.5, deviations=0) != key(begin=0.5, deviations=3)

@@ -50,7 +50,7 @@ class DropoutPasses:
 class WeightDraws:
     """So many networks whose weights are drawn from a training's moments. See `workloads.calibrate.swag`.
 
-    Running statistics are those of an epoch of training batches, augmented, as the finished network's are.
+    Running statistics are those of an epoch of training batches, the very ones that the finished network's are of.
     """
 
     num: int
@@ -58,6 +58,7 @@ class WeightDraws:
     rows: DeviceSplit  # trained on
     batch_size: int
     augment: Augmentation
+    seed: int  # of the training
 
     @classmethod
     def of(cls, run: FinishedRun, num: int, *, data: Dataset, device: torch.device) -> "WeightDraws":
@@ -73,13 +74,14 @@ class WeightDraws:
             rows=DeviceSplit(data.train, mean=data.mean, std=data.std, device=device),
             batch_size=min(run.spec["budget"]["batch_size"], len(data.train)),
             augment=Augmentation(**run.spec["augment"]),
+            seed=run.spec["seed"],
         )
 
     def logits(self, network: nn.Module, batches: list[Tensor], *, seed: int) -> Tensor:
         """Raises `ValueError` for moments of fewer than two samples."""
 
         def passing() -> Iterator[Tensor]:
-            generator = stream(seed, "swag-rows")
+            generator = stream(self.seed, "refresh", self.moments.num)
             order = torch.randperm(len(self.rows), generator=generator)
             for rows in order[: len(order) // self.batch_size * self.batch_size].split(self.batch_size):
                 yield self.rows.batch(rows, self.augment, generator)[0]

@@ -67,7 +67,8 @@ class SparseJob(Recipe):
     def check(self, data: Dataset) -> list[str]:
         """Builds the network without storage and counts its layers' weights; draws nothing and starts no method.
 
-        Refuses an average over moving masks. Warns of a method that would never move a mask in this budget.
+        Refuses an average over moving masks, and moments of fewer than two samples. Warns of a method that would never move a
+        mask in this budget.
         """
         recipe = self.method.complete(self)
         with torch.device("meta"):
@@ -77,6 +78,13 @@ class SparseJob(Recipe):
             self.method.counts(prunable_weights(network))
         self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
         num_steps = self.budget.num_steps(len(data.train))
+        per_epoch = self.budget.steps_per_epoch(len(data.train))
+        num_samples = recipe.average.num_samples(num_steps=num_steps, steps_per_epoch=per_epoch)
+        if recipe.average.deviations and num_samples < 2:
+            raise ValueError(
+                f"average.deviations is {recipe.average.deviations}, but this budget samples weights {num_samples} times; "
+                "it must do so twice: lower average.begin or raise average.per_epoch"
+            )
         averaged = range(recipe.average.first(num_steps) + 1, num_steps)
         moved = [step for step in averaged if self.method.is_due(step, num_steps=num_steps)]
         if moved:
