@@ -79,7 +79,9 @@ def test_members_that_do_not_differ_are_the_stored_network(
     assert found["test", "entropy_total"] == pytest.approx(found["test", "entropy_aleatoric"], abs=1e-7)
 
 
-def test_statistics_of_drawn_networks_are_of_the_batches_that_the_finished_network_has(tmp_path: Path) -> None:
+def test_statistics_of_drawn_networks_are_of_the_batches_that_the_finished_network_has(
+    tmp_path: Path,
+) -> None:
     """With weights that stand still, norms have the finished network's statistics, augmented rows and all."""
     nets = trained(
         tmp_path / "nets",
@@ -197,7 +199,9 @@ def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any]
 @pytest.mark.parametrize("average", [{"deviations": 3}, {"begin": 0.9, "deviations": 3}])
 def test_moments_of_fewer_than_two_samples_are_refused_before_training(average: dict[str, Any]) -> None:
     (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
-    with pytest.raises(ValueError, match=r"average.deviations is 3, but this budget samples weights [01] times"):
+    with pytest.raises(
+        ValueError, match=r"average.deviations is 3, but this budget samples weights [01] times"
+    ):
         job.workload.check(job.workload.data.load())  # type: ignore[attr-defined]
 
 
