@@ -53,6 +53,7 @@ def ray_head(env: Mapping[str, str], *, num_cpus: int = 2) -> Iterator[Head]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",  # of 15, which leaves trainings nothing where a test shares a busy machine
     }
     gcs, dashboard, client, agent, agent_grpc, metrics, env_agent = free_ports(7)
     command = [
@@ -78,7 +79,7 @@ def ray_head(env: Mapping[str, str], *, num_cpus: int = 2) -> Iterator[Head]:
     head = Head(f"http://127.0.0.1:{dashboard}", environment["RAY_AUTH_TOKEN"], environment)
     try:
         _wait_until((scratch / "session_latest").exists, popen, scratch / "said")
-        _write_port(scratch / "session_latest" / f"dashboard_agent_listen_port_{node_id}", agent)
+        tell_node(scratch / "session_latest", node_id, agent)
         # the job server answers long before there is a node on which a job can run
         for url in (f"{head.url}/api/version", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"):
             _wait_until(functools.partial(_answers, url, head), popen, scratch / "said")
@@ -88,12 +89,13 @@ def ray_head(env: Mapping[str, str], *, num_cpus: int = 2) -> Iterator[Head]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_port(path: Path, port: int) -> None:
-    """Tells the node where its agent is going to listen.
+def tell_node(session: Path, node_id: str, port: int) -> None:
+    """Tells a node, in the folder of its session, where its agent is going to listen.
 
     Ray 2.60 leaves that to the agent although the port is given, and a node ends itself when it has not been told
     within 15 s, which nothing can set (ray-project/ray#65983); on a busy machine the agent needs longer to start.
     """
+    path = session / f"dashboard_agent_listen_port_{node_id}"
     aside = path.with_suffix(".new")
     aside.write_text(str(port))
     aside.replace(path)

@@ -2,13 +2,20 @@
 
 import os
 import re
+import secrets
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from driving import driving
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray_head import end_node, free_ports, tell_node
 
 import cluster.profile
 
@@ -47,7 +54,7 @@ def two_nodes(own_env: dict[str, str]) -> Iterator[Cluster]:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         nodes.add_node(num_cpus=2)
-        nodes.wait_for_nodes(timeout=60)
+        nodes.wait_for_nodes(timeout=180)
         yield nodes
     finally:
         nodes.shutdown()
@@ -60,7 +67,7 @@ def doctor(
 ) -> dict[str, list[str]]:
     """Lines by what was looked at; each says whether it is well."""
     with driving("doctor", "--address", nodes.address, *words, folder=folder, env=env) as driver:
-        assert driver.wait(within_s=240) == code, driver.said()
+        assert driver.wait(within_s=600) == code, driver.said()
         assert "Traceback" not in driver.stderr, driver.stderr
         lines: dict[str, list[str]] = {}
         for line in driver.stdout.splitlines():
@@ -89,7 +96,7 @@ def test_a_node_that_differs_is_named_with_what_to_do(
     path = os.pathsep.join([str(odd_site), own_env["PYTHONPATH"]])
     odd = two_nodes.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": path})
     try:
-        two_nodes.wait_for_nodes(timeout=60)
+        two_nodes.wait_for_nodes(timeout=180)
         found = doctor(two_nodes, env=own_env, folder=tmp_path, code=1)
     finally:
         two_nodes.remove_node(odd)
@@ -102,3 +109,45 @@ def test_a_node_that_differs_is_named_with_what_to_do(
         rf"WRONG {name} has 0 GPUs and Ray offers 2; start it with --num-gpus=0", found["devices"][0]
     )
     assert found["storage"] == ["ok not checked on the nodes; give --out, or set PRUNEYARD_OUT"]
+
+
+def _joined(nodes: Cluster, count: int) -> bool:
+    client = GcsClient(address=nodes.address)
+    return sum(node.state == GcsNodeInfo.ALIVE for node in client.get_all_node_info().values()) == count
+
+
+def test_a_folder_that_is_another_one_on_some_node_is_found(
+    two_nodes: Cluster, own_env: dict[str, str], tmp_path: Path
+) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount of its own for one node needs root")
+    out = tmp_path / "out"
+    out.mkdir()
+    ray = Path(sys.executable).parent / "ray"
+    node_id, (port,) = secrets.token_hex(28), free_ports(1)
+    tell_node(Path(two_nodes.head_node.get_session_dir_path()), node_id, port)
+    start = (
+        f"mount -t tmpfs none {out} && exec {ray} start --address={two_nodes.address} --block --num-cpus=1 "
+        f"--dashboard-agent-listen-port={port}"
+    )
+    with (tmp_path / "said").open("w") as said:
+        apart = subprocess.Popen(
+            ["unshare", "--mount", "bash", "-c", start],
+            env={**own_env, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while not _joined(two_nodes, 3):
+            assert apart.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "said").read_text()
+            time.sleep(0.5)
+        found = doctor(two_nodes, "--out", out, env=own_env, folder=tmp_path, code=1)
+    finally:
+        end_node(apart)
+    assert any(re.match(r"WRONG node \w+ \([\d.]+\) cannot write to", line) for line in found["storage"]), (
+        found
+    )
+    assert all("mount the same folder under the same path" in line for line in found["storage"])

@@ -25,6 +25,7 @@ from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
 
+WITHIN_S = 600.0  # of what takes seconds on an idle machine
 PYTHON = ("--python", sys.executable)  # that of the cluster is not on its path
 
 pytestmark = pytest.mark.ray
@@ -56,7 +57,7 @@ def told(env: dict[str, str], head: Head, tmp_path: Path) -> dict[str, str]:
 def pruneyard(*words: str | Path, env: dict[str, str], folder: Path, code: int = 0) -> tuple[str, str]:
     """stdout and stderr of a call that must exit with `code`."""
     with driving(*words, folder=folder, env=env) as driver:
-        assert driver.wait(within_s=240) == code, driver.said()
+        assert driver.wait(within_s=WITHIN_S) == code, driver.said()
         assert "Traceback" not in driver.stderr, driver.stderr
         assert env.get("RAY_AUTH_TOKEN", "none was given") not in driver.stdout + driver.stderr
         return driver.stdout, driver.stderr
@@ -71,7 +72,7 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "shared" / "out"
-    patience.set(0.15)
+    patience.set(2)  # so that it is still under way when a busy machine has made two more calls
     words = ("submit", short_spec, "--address", head.url, "--out", out, *PYTHON)
     job, said = pruneyard(*words, env=told, folder=tmp_path)
     job = job.strip()
@@ -84,11 +85,12 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     _, said = pruneyard("wait", job, "--timeout", "1", env=told, folder=tmp_path, code=124)
     assert f"{job} is still" in said
 
-    deadline = time.monotonic() + 180
+    patience.set(0.15)
+    deadline = time.monotonic() + WITHIN_S
     while not (completed(out) and in_the_middle(out)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    patience.set(1)
+    patience.set(2)
     _, said = pruneyard("stop", job, env=told, folder=tmp_path, code=3)
     assert f"{job} stopped" in said
     assert count(out, Status.INTERRUPTED) >= 1
@@ -104,8 +106,9 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     second, _ = pruneyard(*words, env=told, folder=tmp_path)
     second = second.strip()
     assert second.endswith("-2")
+    deadline = time.monotonic() + WITHIN_S
     while not in_the_middle(out, besides=before):
-        assert time.monotonic() < deadline + 120
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     with job_server(Access(address=head.url, token=head.token)) as server:
         driver = psutil.Process(server.view(second).driver_pid)
@@ -248,7 +251,7 @@ def test_what_cannot_be_reached_or_must_not_be_is_said_at_once(
     out, said = pruneyard("status", "--address", address or head.url, env=given, folder=tmp_path, code=code)
     assert (out, words in said, "secret@" in said) == ("", True, False), said
     assert len(said.splitlines()) == 1
-    assert time.monotonic() - started < 45, "a busy machine may need long to import Ray, but not minutes"
+    assert time.monotonic() - started < 90, "a busy machine may need long to import Ray, but not minutes"
 
 
 @pytest.mark.parametrize(
