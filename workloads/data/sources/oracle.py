@@ -1,4 +1,4 @@
-"""Pictures whose class probabilities are known, drawn from a seed, so that the true calibration error of a network is known.
+"""Made pictures whose class probabilities are known, and with them a network's true calibration error.
 
 Rows are drawn from a Gaussian mixture, rounded to pixels, and only then given labels: each from the posterior of its own
 stored pixels. So `probabilities` are exact for the rows as they are, rounding and label noise included.
