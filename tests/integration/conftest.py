@@ -13,6 +13,7 @@ from driving import driving
 from workloads.plugins import names
 
 PLUGINS = {
+    "calibrate.methods.fatal": "foreign_plugins.fatal",
     "schedules.patient": "foreign_plugins.patient",
     "sparse.methods.soiling": "foreign_plugins.soiling",
     "sparse.methods.witness": "foreign_plugins.witness",

@@ -1,4 +1,4 @@
-"""ResNet-10 whose strides are average poolings, with instance norm: the network that distils subsets of ImageNet.
+"""ResNet-10 with average pooling for strides, and instance norm: the network that distils subsets of ImageNet.
 
 Four stages of one basic block. Images larger than 128 pixels meet a 7x7 stem and a pooling of 4, those larger than 64 a
 3x3 stem and a pooling of 2, smaller ones a 3x3 stem alone. In a block that halves the image the pooling stands before the

@@ -1,0 +1,64 @@
+"""A chain on Ray: stages in order, many short jobs to a trial, and a process that dies in the middle of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from driving import driving
+from yaml_spec import write
+
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+pytestmark = pytest.mark.ray
+
+CHAIN: dict[str, Any] = {
+    "name": "chain",
+    "stages": {
+        "train": {
+            "kind": "sparse",
+            "data": {"name": "digits", "max_train": 400, "max_test": 100},
+            "model": {"name": "mlp", "width": 16},
+            "method": {"name": "static", "density": 0.5},
+            "budget": {"epochs": 2, "batch_size": 32},
+            "seeds": 5,
+        },
+        "calibrate": {
+            "kind": "calibrate",
+            "input": {"from": "train"},
+            "grid": {"method": ["none", "fatal", "vector", "isotonic"]},
+        },
+    },
+}
+
+
+def values(folder: Path) -> pd.Series:
+    """The metrics of the newest attempts, without what is measured in seconds."""
+    results = Results(folder)
+    rows = results.metrics().merge(results.runs()[["run_key", "attempt"]], on=["run_key", "attempt"])
+    return rows.set_index(["run_key", "split", "name", "step"])["value"].sort_index()
+
+
+def test_a_bundle_whose_process_dies_loses_nothing_and_repeats_nothing(env: dict[str, str], tmp_path: Path) -> None:
+    spec = write(tmp_path / "chain.yaml", CHAIN)
+    mark = tmp_path / "mark"
+    deadly = env | {"FATAL": str(mark)}
+    with driving("run", spec, "--out", "out", folder=tmp_path, env=deadly) as driver:
+        assert driver.wait(within_s=240) == 0, driver.said()
+        driver.seconds_until_gone()
+    assert mark.exists()
+    attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
+    assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED"}
+    died = attempts[attempts["status"] == "FAILED"]
+    assert [(row["method"], row["seed"]) for _, row in died.iterrows()] == [("fatal", 2)]
+    counts = attempts["run_key"].value_counts()
+    assert counts.drop(died["run_key"].item()).eq(1).all()
+    stages = attempts.sort_values("started_at")["stage"].tolist()
+    assert stages == ["train"] * 5 + ["calibrate"] * 21
+    with driving("run", spec, "--out", "alone", "--local", folder=tmp_path, env=deadly) as driver:
+        assert driver.wait(within_s=240) == 0, driver.said()
+    ours, theirs = values(tmp_path / "out"), values(tmp_path / "alone")
+    assert len(ours) > 500
+    pd.testing.assert_series_equal(ours, theirs, check_exact=True)
