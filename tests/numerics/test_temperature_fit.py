@@ -13,7 +13,7 @@ from workloads.calibrate import temperature_fit
 from workloads.calibrate.calibrator import Floats, Labels
 from workloads.calibrate.methods.masked_temperature import MaskedTemperature
 from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.metrics import expected_calibration_error, negative_log_likelihood
+from workloads.calibrate.metrics import expected_calibration_error, negative_log_likelihood, softmax
 from workloads.calibrate.temperature_fit import LIMIT, fit_temperature
 
 
@@ -77,18 +77,18 @@ def test_constants_added_to_rows_change_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
-def test_at_a_bound_it_is_the_bound_and_says_so(factor: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_there_is_no_best_temperature_it_says_so_and_does_no_harm(factor: float, caplog: pytest.LogCaptureFixture) -> None:
     logits, _ = drawn(500, 5, 0)
     logits = factor * logits
     scale = (logits.max(axis=1, keepdims=True) - logits).mean()
     with caplog.at_level(logging.WARNING):
         told_apart = Temperature().fit(logits, logits.argmax(axis=1), seed=0)
         useless = Temperature().fit(logits, logits.argmin(axis=1), seed=0)
-    assert told_apart.numbers == {"temperature": pytest.approx(scale / LIMIT), "temperature_at_bound": -1.0}
+    assert told_apart.numbers == {"temperature": 1.0, "temperature_at_bound": -1.0}
     assert useless.numbers == {"temperature": pytest.approx(scale * LIMIT), "temperature_at_bound": 1.0}
-    assert ["lower bound" in caplog.messages[0], "upper bound" in caplog.messages[1]] == [True, True]
-    confident, uniform = (np.exp(each.log_probabilities(logits)) for each in (told_apart, useless))
-    assert confident.max(axis=1).mean() > 0.999
+    assert ["T stays 1" in caplog.messages[0], "upper bound" in caplog.messages[1]] == [True, True]
+    unchanged, uniform = (np.exp(each.log_probabilities(logits)) for each in (told_apart, useless))
+    assert unchanged == pytest.approx(softmax(logits))
     assert uniform == pytest.approx(1 / 5, abs=1e-3)
 
 

@@ -37,7 +37,8 @@ Blocks = Callable[[], Iterable[Block]]  # the same rows again at every call
 
 @dataclass(frozen=True, kw_only=True)
 class TemperatureFit:
-    """`at_bound` is -1 at the lowest temperature allowed, 1 at the highest, 0 between, where the slope is zero."""
+    """`at_bound` is 0 where the slope is zero, 1 where the NLL still falls at the highest temperature allowed, -1 where it
+    still falls at the lowest."""
 
     temperature: float
     at_bound: int
@@ -67,9 +68,10 @@ def fit_temperature(logits_NC: Floats, labels_N: Labels) -> TemperatureFit:
 def fit_temperature_of(blocks: Blocks) -> TemperatureFit:
     """Of rows that come in blocks.
 
-    Where every label has the largest logit the NLL falls as T falls to 0, and where the logits say no more of the labels than
-    equal ones would it falls as T grows: then the bound is the answer, and a warning says so. Logits that are equal within
-    every row have the same NLL at every T, and T is 1.
+    Where every label has the largest logit the NLL falls as T falls to 0: these rows cannot say how sure to be of others, one
+    of which may be wrong at any price, so T stays 1. Where the logits say no more of the labels than equal ones would the NLL
+    falls as T grows: then the upper bound is the answer. A warning says either. Logits that are equal within every row have
+    the same NLL at every T, and T is 1.
     """
     num_rows, num_gaps, sum_of_gaps, sum_at_label = 0, 0, 0.0, 0.0
     for block in blocks():
@@ -81,8 +83,8 @@ def fit_temperature_of(blocks: Blocks) -> TemperatureFit:
     if scale == 0:
         return TemperatureFit(temperature=1.0, at_bound=0)
     if mean_at_label == 0:
-        log.warning("every label has the largest logit: the NLL has no minimum, T is its lower bound")
-        return TemperatureFit(temperature=scale / LIMIT, at_bound=-1)
+        log.warning("every label has the largest logit: the NLL has no minimum, so T stays 1; give more rows to fit on")
+        return TemperatureFit(temperature=1.0, at_bound=-1)
     if -scale >= mean_at_label:
         log.warning("logits say nothing of the labels: the NLL is least for equal ones, T is its upper bound")
         return TemperatureFit(temperature=scale * LIMIT, at_bound=1)

@@ -3,8 +3,8 @@
 Reference: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv:1706.04599)
 
 The root search is exact and cannot diverge (`workloads/calibrate/temperature_fit.py`, where the bounds of T are
-stated). Where the NLL has no minimum T is a bound, `temperature_at_bound` is -1 (all labels have the largest logit) or
-1 (the logits say nothing of the labels), and a warning is logged.
+stated). Where the NLL has no minimum a warning is logged: `temperature_at_bound` is -1 where all labels have the largest
+logit, and T stays 1; it is 1 where the logits say nothing of the labels, and T is its upper bound.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class FittedTemperature(Fitted):
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """The temperature, and whether it is a bound."""
+        """The temperature, and whether there was a best one."""
         return {"temperature": float(self.temperature), "temperature_at_bound": float(self.at_bound)}
 
     def _map(self, logits_MC: Floats) -> Floats:
