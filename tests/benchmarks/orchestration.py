@@ -18,6 +18,7 @@ from ray import tune
 from cluster.session import Session, session
 from orchestrator.monitor import Monitor
 from orchestrator.plan import make_plan
+from orchestrator.schedulers import Scheduler, judge
 from orchestrator.slots import num_slots
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stopping import StopRequest
@@ -57,13 +58,14 @@ def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
         orders,
         study=spec.name,
         folder=folder,
-        resources=spec.header.resources,
+        resources=spec.stages[0].header.resources,
         data={source: source.load() for source in {order.job.workload.data for order in orders}},
         session=joined,
         monitor=monitor,
         stop=StopRequest(folder.path / ".stop"),
         show=lambda: None,
         fail_fast=False,
+        judge=judge(Scheduler(), spec.jobs, folder),
     )
     elapsed = time.perf_counter() - started
     statuses = Store(folder).statuses()
@@ -89,7 +91,7 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> flo
         param_space={"index": tune.grid_search(list(range(len(orders))))},
         tune_config=tune.TuneConfig(
             reuse_actors=reuse, max_concurrent_trials=num_slots(
-                spec.header.resources, cpus=joined.cpus, gpus=joined.gpus
+                spec.stages[0].header.resources, cpus=joined.cpus, gpus=joined.gpus
             )
         ),
         run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0),
