@@ -164,8 +164,8 @@ _NOTHING = object()
 
 
 def is_reference(table: Any) -> bool:
-    """Whether a table names earlier runs."""
-    return isinstance(table, Mapping) and ("from" in table or isinstance(table.get("runs"), list))
+    """Whether a table names earlier runs; one that could and does not has empty `runs`."""
+    return isinstance(table, Mapping) and ("from" in table or (isinstance(table.get("runs"), list) and bool(table["runs"])))
 
 
 def named_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,7 +233,8 @@ def lineage(identity: Any, parents: Mapping[str, Parent]) -> Any:
     """An identity in which the runs it rests on are described instead of named: equal for repetitions of all of them."""
     if isinstance(identity, Mapping):
         return {
-            name: _described(item, parents) if name == "runs" else lineage(item, parents) for name, item in identity.items()
+            name: _described(item, parents) if name == "runs" and item else lineage(item, parents)
+            for name, item in identity.items()
         }
     return [lineage(item, parents) for item in identity] if isinstance(identity, list) else identity
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.decode import hints_of
 from orchestrator.document import parse_value
 from orchestrator.spec import Spec, load_spec
 from tests.packaged import COMPLETE
@@ -38,7 +39,7 @@ CLUMSY: dict[str, dict[str, Any]] = {
 
 
 def with_other_defaults(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every dataclass that the jobs are made of breaks as soon as one of its defaults is used."""
+    """Every dataclass that the jobs are made of breaks as soon as a default is used that a spec could have given."""
 
     def spoil(value: Any) -> None:
         if not dataclasses.is_dataclass(value):
@@ -46,7 +47,7 @@ def with_other_defaults(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
                 spoil(item)
             return
         made: Any = type(value).__init__
-        for name in list(made.__kwdefaults__ or {}):
+        for name in (made.__kwdefaults__ or {}).keys() & hints_of(type(value)).keys():
             monkeypatch.setitem(made.__kwdefaults__, name, object())
         for field in dataclasses.fields(value):
             spoil(getattr(value, field.name))
