@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from asking import NO_ANSWERS
 from torch import Tensor
 from trainings import Drawing
 
@@ -206,7 +207,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
     before, random = copies(training.network.state_dict()), torch.get_rng_state()
     state, flops = training.rule, training.train_flops
     remembered, numbers = copies(state.tensors), dict(state.numbers)
-    training.look(batch_of, should_stop=lambda: False)
+    training.look(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
     assert_same_tensors(before, training.network.state_dict())
     assert torch.equal(random, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in training.network.parameters())
@@ -219,7 +220,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.look(batch_of, should_stop=lambda: False)
+    training.look(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
     state, remembered = training.rule, copies(training.rule.tensors)
     own = {parameter.data_ptr() for parameter in training.network.parameters()}
     own |= {buffer.data_ptr() for buffer in training.network.buffers()}
@@ -237,7 +238,7 @@ def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str)
 @pytest.mark.parametrize("name", RULES)
 def test_the_state_is_tensors_and_plain_numbers(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.look(batch_of, should_stop=lambda: False)
+    training.look(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
     assert all(type(value) in (int, float) for value in training.rule.numbers.values())
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in training.rule.tensors.values())
 
