@@ -185,6 +185,7 @@ def test_networks_and_rows_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_network_on_a_gpu_gives_the_same_up_to_rounding() -> None:
     finished, split = network(), images(20)
     on_cpu = evidence_of(finished, split)
