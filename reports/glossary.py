@@ -140,7 +140,6 @@ METRICS = {
     "macro_f1": "Mean of both classes' F1, the harmonic mean of precision and recall.",
     "ece_20": "As ece, with 20 bins; with _predicted_ or _true_ and a class behind it, of the nodes predicted so or of it. "
     "Dozens of nodes in 20 bins show a large error by chance alone.",
-    "ece_20_predicted_minority": "ece_20 of the nodes predicted minority.",
     "ace_20": "As ece_20, with 20 bins of equally many nodes.",
     "gap_predicted_minority": "Accuracy less mean confidence of the nodes predicted minority; negative: over-confident.",
     "gap_predicted_majority": "Accuracy less mean confidence of the nodes predicted majority; negative: over-confident.",
