@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from packaged import COMPLETE
 
 import orchestrator
 from orchestrator.cli import VERBS
@@ -20,7 +21,6 @@ from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.spec import load_spec
 from reports import records
-from tests.packaged import COMPLETE
 from workloads.plugins import kinds, names
 
 Pruneyard = Callable[..., Any]

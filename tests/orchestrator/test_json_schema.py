@@ -5,11 +5,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from packaged import COMPLETE
 
 from orchestrator.document import packaged_specs, parse_value
 from orchestrator.schema import spec_schema
 from orchestrator.spec import load_spec
-from tests.packaged import COMPLETE
 from workloads.plugins import kinds, names
 
 BASE: dict[str, Any] = {

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from packaged import COMPLETE
 
 from orchestrator.spec import load_spec
-from tests.packaged import COMPLETE
 
 BASE: dict[str, Any] = {
     "name": "small",

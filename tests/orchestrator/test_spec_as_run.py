@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
+from packaged import COMPLETE
 
 from orchestrator.decode import hints_of
 from orchestrator.document import parse_value
 from orchestrator.spec import Spec, load_spec
-from tests.packaged import COMPLETE
 
 BASE: dict[str, Any] = {
     "name": "small",

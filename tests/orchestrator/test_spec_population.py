@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from packaged import COMPLETE
 
 from orchestrator.document import parse_value
 from orchestrator.errors import SpecError, UsageError
 from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
-from tests.packaged import COMPLETE
 
 BASE: dict[str, Any] = {
     "name": "small",
