@@ -7,7 +7,6 @@ file that an earlier job left, by jobs on the same data with the same model.
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from workloads.data.batches import Augmentation, DeviceSplit
+from workloads.data.kept_file import kept_file, known_digest
 from workloads.data.kept_scores import FILE, MOMENTA, KeptScores
 from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
-from workloads.data.sources.synthetic import digest_of
 from workloads.distill.features import features
-from workloads.earlier import FILLED_IN, check_runs
+from workloads.earlier import FILLED_IN
 from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 ROWS = 1000  # per forward pass
@@ -78,13 +77,8 @@ class Scoring:
 
     def kept(self) -> KeptScores:
         """Those that are read. Raises `ValueError` where the file is not what it was, or is none."""
-        if self.runs and not self.artifacts:
-            raise ValueError(f"runs is {list(self.runs)}; only a study that holds that run can read what it left")
-        path = str(Path(self.artifacts[0]) / FILE) if self.runs else self.path
-        found = digest_of(path)
-        if self.path and found != self.digest:
-            raise ValueError(f"{self.path} has changed: its digest was {self.digest} and is {found}")
-        return KeptScores.from_file(str(Path(path).expanduser()))
+        path = kept_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
+        return KeptScores.from_file(str(path))
 
     def _check_reference(self) -> None:
         """One place to read from, and nothing said of a training that there will not be."""
@@ -93,15 +87,8 @@ class Scoring:
                 raise ValueError(f"{name} is {getattr(self, name)} beside scores that are read; leave it out")
         if self.path and self.runs:
             raise ValueError(f"path is {self.path!r} beside runs; one of the two must be left out")
-        if self.runs:
-            check_runs(self.runs, num=1)
-            if self.digest:
-                raise ValueError(f"digest is {self.digest} beside runs; it belongs to a path, so it must be left out")
-            return
-        found = digest_of(self.path)
-        if self.digest not in ("", found):
-            raise ValueError(f"digest is {self.digest}; {self.path} has {found}, so it holds other scores")
-        object.__setattr__(self, "digest", found)
+        known = known_digest(path=self.path, digest=self.digest, runs=self.runs, another="holds other scores")
+        object.__setattr__(self, "digest", known)
 
 
 _DEFAULTS = {f.name: f.default for f in fields(Scoring) if f.default is not MISSING}

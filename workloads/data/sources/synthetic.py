@@ -6,18 +6,17 @@ share one, and normalised as when they were made.
 Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """
 
-import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
 from workloads import plugins
 from workloads.data.dataset import Dataset, Source, Split, check_labels
+from workloads.data.kept_file import kept_file, known_digest
 from workloads.distill.formation import decode, decoded_labels
 from workloads.distill.synthetic_set import SyntheticSet
-from workloads.earlier import FILLED_IN, check_runs
+from workloads.earlier import FILLED_IN
 from workloads.plugins import Plugin
 from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
@@ -45,21 +44,14 @@ class Synthetic(Source):
         if bool(self.path) == bool(self.runs):
             beside = f"is {self.path!r} beside runs" if self.path else "is missing, and so is from"
             raise ValueError(f"path {beside}; one of the two must be given")
-        if self.runs:
-            check_runs(self.runs, num=1)
-            if self.digest:
-                raise ValueError(f"digest is {self.digest} beside runs; it belongs to a path, so it must be left out")
-            return
-        found = digest_of(self.path)
-        if self.digest not in ("", found):
-            raise ValueError(f"digest is {self.digest}; {self.path} has {found}, so it is another set")
-        object.__setattr__(self, "digest", found)
+        known = known_digest(path=self.path, digest=self.digest, runs=self.runs, another="is another set")
+        object.__setattr__(self, "digest", known)
 
     def load(self) -> Dataset:
         """Raises `ValueError` for a file that has changed since, is no synthetic set or does not fit the data."""
-        path = self._file()
+        path = kept_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
         data = self.of.load()
-        synthetic = SyntheticSet.from_file(path)
+        synthetic = SyntheticSet.from_file(str(path))
         train = training_rows(synthetic)
         if train.images.shape[1:] != data.image_shape:
             came, allowed = train.images.shape[1:], data.image_shape
@@ -69,29 +61,9 @@ class Synthetic(Source):
             data, name=plugins.name_of(self), train=train, mean=synthetic.mean, std=synthetic.std
         )
 
-    def _file(self) -> str:
-        """Where the set lies. Raises `ValueError` where it is not what it was."""
-        if self.runs:
-            if not self.artifacts:
-                raise ValueError(f"runs is {list(self.runs)}; only a study that holds that run can read what it left")
-            path = str(Path(self.artifacts[0]) / FILE)
-            digest_of(path)
-            return path
-        if (found := digest_of(self.path)) != self.digest:
-            raise ValueError(f"{self.path} has changed: its digest was {self.digest} and is {found}")
-        return str(Path(self.path).expanduser())
-
 
 def training_rows(synthetic: SyntheticSet) -> Split:
     """Every image that the set stands for, float32 with black 0 and white 255."""
     images = 255 * decode(synthetic.images, synthetic.factor)
     labels = decoded_labels(synthetic.labels, synthetic.factor)
     return Split.from_arrays(images.numpy(), labels.numpy().astype(np.int64))
-
-
-def digest_of(path: str) -> str:
-    """Raises `ValueError` where there is no file."""
-    try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise ValueError(f"path is {path!r}, which cannot be read: {error.strerror}") from error
