@@ -1,16 +1,16 @@
 """What every post-hoc calibrator must keep, whoever wrote it. Members are found by their files."""
 
-import dataclasses
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from safetensors.numpy import load, save
 
 from workloads.calibrate.calibrator import Calibrator, Floats, Labels
 from workloads.calibrate.metrics import accuracy, expected_calibration_error, negative_log_likelihood, softmax
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 
 FAMILY = "calibrate.methods"
 OVER_CONFIDENT = 2.5  # what the planted logits are too large by
@@ -61,16 +61,10 @@ def awkward(num_classes: int) -> Floats:
 @every_member
 def test_is_frozen_options_that_become_another_type(name: str, fields: dict[str, Any]) -> None:
     calibrator = build(name, fields)
-    assert dataclasses.is_dataclass(calibrator)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        calibrator.extra = 1  # type: ignore[attr-defined]
+    assert_is_a_frozen_dataclass_that_says_what_it_does(calibrator, FAMILY, name)
     fitted = calibrator.fit(*rows(), seed=0)
     assert not hasattr(calibrator, "log_probabilities")
     assert not hasattr(fitted, "fit")
-    about = next(text for text in describe(FAMILY) if text.name == name)
-    assert about.summary.endswith(".")
-    assert len(about.summary) <= 110
-    assert about.reference
 
 
 @every_member

@@ -1,15 +1,15 @@
 """What every rule for sets of classes must do, whoever wrote it. Members are found by their files."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
 from workloads.calibrate.metrics import softmax
 from workloads.calibrate.prediction_sets import ConformalRule
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 
 FAMILY = "calibrate.conformal"
 CHOSEN: dict[str, dict[str, Any]] = {"raps": {"penalty": 0.05, "kreg": 2}}  # fields without a default
@@ -29,14 +29,7 @@ def rows(num_rows: int, *, seed: int = 0) -> tuple[Any, Any]:
 
 
 def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
-    rule = build(name)
-    assert dataclasses.is_dataclass(rule)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        rule.extra = 1  # type: ignore[attr-defined]
-    about = next(text for text in describe(FAMILY) if text.name == name)
-    assert about.summary.endswith(".")
-    assert len(about.summary) <= 110
-    assert about.reference
+    assert_is_a_frozen_dataclass_that_says_what_it_does(build(name), FAMILY, name)
 
 
 @pytest.mark.parametrize("by_class", [False, True])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
 from workloads.checkpoint import CheckpointFolder
@@ -22,7 +23,7 @@ from workloads.distill.network_training import NetworkTraining
 from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.teacher import Teacher
 from workloads.models.convnet import ConvNet
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 from workloads.workload import Context, Outcome, Progress
 
 FAMILY = "distill.methods"
@@ -98,13 +99,7 @@ def same(first: SyntheticSet, second: SyntheticSet) -> bool:
 
 
 def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
-    method = build(name)
-    assert dataclasses.is_dataclass(method)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        method.ipc = 7  # type: ignore[misc]
-    about = next(text for text in describe(FAMILY) if text.name == name)
-    assert about.summary.endswith(".")
-    assert about.reference
+    assert_is_a_frozen_dataclass_that_says_what_it_does(build(name), FAMILY, name)
 
 
 def skip_if_it_keeps_everything(name: str) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from asking import DENSE_SETTINGS
 from four_layers import SHAPES, bench_at, channel_orders
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 from workloads.sparse.distributions import active_counts
 from workloads.sparse.masks import active_per_layer, hash_masks
 from workloads.sparse.updater import DropAndGrow, MaskUpdater, Moment, SparseState
@@ -108,10 +109,7 @@ def num_used(state: SparseState) -> int:
 
 def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
     method = build(name)
-    assert dataclasses.is_dataclass(method)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        method.target_density = 0.5  # type: ignore[misc]
-    assert next(text for text in describe(FAMILY) if text.name == name).summary.endswith(".")
+    assert_is_a_frozen_dataclass_that_says_what_it_does(method, FAMILY, name)
     assert isinstance(method.replaces_step, bool)
     assert isinstance(method.grows_by_gradient, bool)
     assert isinstance(method.follows_gradient, bool)

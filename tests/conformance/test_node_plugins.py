@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
 from workloads.checkpoint import CheckpointFolder
 from workloads.nodes.job import NodesBudget, NodesJob
@@ -15,7 +16,7 @@ from workloads.nodes.models.gcn import GCN
 from workloads.nodes.node_objective import NodeObjective
 from workloads.nodes.sources.block_model import BlockModel
 from workloads.nodes.splits.drawn import Drawn
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 from workloads.workload import Context
 
 FAMILIES = [f"nodes.{name}" for name in ("sources", "models", "objectives", "methods", "splits")]
@@ -50,14 +51,7 @@ def nodes() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize(("family", "name"), MEMBERS)
 def test_is_a_frozen_dataclass_that_says_what_it_does(family: str, name: str) -> None:
-    built = build(family, name)
-    assert dataclasses.is_dataclass(built)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        built.extra = 1
-    about = next(text for text in describe(family) if text.name == name)
-    assert about.summary.endswith(".")
-    assert len(about.summary) <= 110
-    assert about.reference
+    assert_is_a_frozen_dataclass_that_says_what_it_does(build(family, name), family, name)
 
 
 @pytest.mark.parametrize("name", names("nodes.objectives"))

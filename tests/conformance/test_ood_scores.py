@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from evidences import drawn, rows_of, seen
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
 from workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence
 from workloads.calibrate.score import Score
 from workloads.calibrate.score_choice import candidates
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 
 FAMILY = "calibrate.scores"
 SMALL: dict[str, dict[str, Any]] = {"knn": {"k": 3}}  # options that fit a few training rows
@@ -34,14 +35,7 @@ def bare(evidence: Evidence, wanted: frozenset[str]) -> Evidence:
 
 
 def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
-    score = build(name)
-    assert dataclasses.is_dataclass(score)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        score.extra = 1  # type: ignore[attr-defined]
-    about = next(text for text in describe(FAMILY) if text.name == name)
-    assert about.summary.endswith(".")
-    assert len(about.summary) <= 110
-    assert about.reference
+    assert_is_a_frozen_dataclass_that_says_what_it_does(build(name), FAMILY, name)
 
 
 def test_asks_for_nothing_that_evidence_cannot_hold(name: str) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
 from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, OUTPUTS, Pool, Selector
-from workloads.plugins import describe, find, names
+from workloads.plugins import find, names
 from workloads.seeding import stream
 
 FAMILY = "data.selectors"
@@ -42,12 +43,7 @@ def select(name: str, counts: Sequence[int], *, seed: int = 0, at: Pool | None =
 
 def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
     rule = build(name)
-    assert dataclasses.is_dataclass(rule)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        rule.extra = 1  # type: ignore[attr-defined]
-    about = next(text for text in describe(FAMILY) if text.name == name)
-    assert about.summary.endswith(".")
-    assert about.reference
+    assert_is_a_frozen_dataclass_that_says_what_it_does(rule, FAMILY, name)
     assert rule.asks <= {FEATURES, OUTPUTS, GRADIENTS, CLASSIFIER_GRADIENTS}
 
 

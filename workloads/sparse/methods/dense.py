@@ -1,4 +1,7 @@
-"""Train all weights: no masks, the neutral member of the family."""
+"""Train all weights: no masks, the neutral member of the family.
+
+Reference: the network as it is trained; nothing is masked
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
