@@ -65,6 +65,39 @@ class Untuned:
         raise AssertionError(f"{type(self).__name__} takes no steps of tuning")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The answers of a method that tunes the network on validation nodes and leaves its probabilities to softmax.
+
+    weight: of the method's term in the loss of a step; the objective has the rest.
+    """
+
+    weight: float = 0.1
+    steps: int = 200
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; it must be at least 1")
+
+    @property
+    def uses_val(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def num_steps(self) -> int:
+        """As the table says."""
+        return self.steps
+
+    def weighed(self, objective: Tensor, term: Tensor) -> Tensor:
+        """What a step minimises, of the two scalars."""
+        return (1 - self.weight) * objective + self.weight * term
+
+    def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
+        """Softmax."""
+        return Readout(log_probabilities=as_they_are)
+
+
 def as_they_are(logits: Floats) -> Floats:
     """Log-probabilities of logits, by softmax."""
     shifted = logits - logits.max(axis=-1, keepdims=True)

@@ -11,41 +11,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.calibrate.metrics import Floats, Labels
 from workloads.nodes.eice import individual_errors_as_released
-from workloads.nodes.node_method import Readout, TuningQuestion, as_they_are
+from workloads.nodes.node_method import Tuned, TuningQuestion
 
 __all__ = ["CalirareReleased"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalirareReleased:
-    weight: float = 0.1
-    steps: int = 200
-
+class CalirareReleased(Tuned):
     def __post_init__(self) -> None:
         if not 0 <= self.weight < 1:
             raise ValueError(f"weight is {self.weight}; it must lie in [0, 1)")
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be at least 1")
-
-    @property
-    def uses_val(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def num_steps(self) -> int:
-        """As the table says."""
-        return self.steps
+        super().__post_init__()
 
     def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
         """See `workloads.nodes.node_method.NodeMethod`."""
         with torch.no_grad():
             probabilities = question.logits.softmax(dim=1)[:, 1]
             error = individual_errors_as_released(probabilities, question.intervals()).mean()
-        return (1 - self.weight) * question.loss + self.weight * error, error
-
-    def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
-        """Softmax."""
-        return Readout(log_probabilities=as_they_are)
+        return self.weighed(question.loss, error), error
