@@ -13,6 +13,7 @@ from reports.trust.judged import Interval, Judged, mean_of
 
 PARTS = {"ood.near": "near", "ood.far": "far", "ood": "all"}
 """Splits of means over unknown sets, and what they are called."""
+_OF, _CALIBRATOR = "of", "calibrator"
 _DETECTION = ("auroc", "fpr95")
 _SETS = ("coverage", "set_size", "singleton_rate", "empty_rate", "coverage_of_worst_class")
 CONFIDENCE = "confidence"
@@ -31,15 +32,8 @@ def detection_table(study: Study, cells: Sequence[Judged], *, each_set: bool) ->
     splits = _splits(study, cells, each_set=each_set)
     if not splits:
         return None
-    parents = any(cell.parent for cell in cells)
-    calibrators = len({cell.calibrator for cell in cells}) > 1
-    headers = [
-        *(["of"] if parents else []),
-        *(["calibrator"] if calibrators else []),
-        "score",
-        "seeds",
-        "n known",
-    ]
+    names = _name_headers(cells)
+    headers = [*names, "score", "seeds", "n known"]
     headers += [f"{_called(split)} {name}" for split in splits for name in _DETECTION]
     rows = []
     for cell in cells:
@@ -49,15 +43,23 @@ def detection_table(study: Study, cells: Sequence[Judged], *, each_set: bool) ->
             for name in _DETECTION:
                 columns[split, name] = _column(study, cell, scores, split, name)
         for place, score in enumerate(scores):
-            row = [Value(text=cell.parent)] if parents else []
-            row += [Value(text=cell.calibrator)] if calibrators else []
-            row += [
-                Value(text=score),
-                Value(text=str(cell.runs["outer"].nunique())),
-                Value(text=num_rows(cell)),
-            ]
+            row = _labels(cell, names, part=score)
             rows.append([*row, *(values[place] for values in columns.values())])
-    return Table(headers=headers, num_labels=1 + parents + calibrators, rows=rows)
+    return Table(headers=headers, num_labels=len(names) + 1, rows=rows)
+
+
+def _name_headers(cells: Sequence[Judged]) -> list[str]:
+    """Of the columns that tell cells apart, as far as any are needed."""
+    parents = any(cell.parent for cell in cells)
+    calibrators = len({cell.calibrator for cell in cells}) > 1
+    return [*([_OF] if parents else []), *([_CALIBRATOR] if calibrators else [])]
+
+
+def _labels(cell: Judged, names: Sequence[str], *, part: str) -> list[Value]:
+    """A row's first values: the cell's names, the score or rule, and how many seeds and rows it was judged on."""
+    texts = {_OF: cell.parent, _CALIBRATOR: cell.calibrator}
+    own = [part, str(cell.runs["outer"].nunique()), num_rows(cell)]
+    return [Value(text=text) for text in [*(texts[name] for name in names), *own]]
 
 
 def _called(split: str) -> str:
@@ -113,33 +115,19 @@ def coverage_table(study: Study, cells: Sequence[Judged]) -> Table | None:
     cells = [cell for cell in cells if cell.alphas]
     if not cells:
         return None
-    parents = any(cell.parent for cell in cells)
-    calibrators = len({cell.calibrator for cell in cells}) > 1
-    headers = [
-        *(["of"] if parents else []),
-        *(["calibrator"] if calibrators else []),
-        "rule",
-        "seeds",
-        "n",
-        "promised",
-    ]
+    names = _name_headers(cells)
+    headers = [*names, "rule", "seeds", "n", "promised"]
     headers += [name.replace("_", " ") for name in _SETS]
     rows = []
     for cell in cells:
         for rule, alpha in cell.alphas.items():
-            row = [Value(text=cell.parent)] if parents else []
-            row += [Value(text=cell.calibrator)] if calibrators else []
-            row += [
-                Value(text=rule),
-                Value(text=str(cell.runs["outer"].nunique())),
-                Value(text=num_rows(cell)),
-            ]
-            row += [
+            row = [
+                *_labels(cell, names, part=rule),
                 Value(text=f"{1 - alpha:g}"),
                 _coverage(mean_of(study, cell, f"sets@{rule}/coverage"), 1 - alpha),
             ]
             rows.append([*row, *(_value(mean_of(study, cell, f"sets@{rule}/{name}")) for name in _SETS[1:])])
-    return Table(headers=headers, num_labels=1 + parents + calibrators, rows=rows)
+    return Table(headers=headers, num_labels=len(names) + 1, rows=rows)
 
 
 def _coverage(interval: Interval, promised: float) -> Value:
