@@ -19,18 +19,11 @@ from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
 from workloads.calibrate.detection import confidence_scores
 from workloads.calibrate.evidence import Evidence
 from workloads.calibrate.methods.none import Uncalibrated
-from workloads.calibrate.metrics import (
-    all_metrics,
-    known_probabilities,
-    reliability_of_logits,
-    standard_metrics,
-)
+from workloads.calibrate.metrics import RiskCoverage, judgement, known_probabilities, standard_metrics
 from workloads.calibrate.outputs import Outputs, outputs_of, saw_val
 from workloads.calibrate.prediction_sets import ConformalRule
-from workloads.calibrate.probabilities import TopLabel
 from workloads.calibrate.redrawn import Drawing, DropoutPasses, WeightDraws, own_splits, redrawn
 from workloads.calibrate.score import Score
-from workloads.calibrate.selective import risk_coverage_of
 from workloads.calibrate.set_metrics import set_metrics
 from workloads.calibrate.unknown_inputs import (
     OOD,
@@ -221,19 +214,15 @@ class _Work:
         curves: list[CurvePoint] = []
         test = self._split("test")
         log_probabilities = self.calibrated(test.logits)
-        found = all_metrics(
+        found = judgement(
             log_probabilities, test.labels, num_bins=self.job.num_bins, num_extra=self.num_extra, seed=self.job.seed
         )
-        named |= {("test", name): value for name, value in found.items()}
+        named |= {("test", name): value for name, value in found.metrics.items()}
         named |= {("test", name): float(values.mean()) for name, values in test.uncertainty.items()}
         if other in self.outputs and len(held := self.outputs[other]):
             of_other = standard_metrics(self.calibrated(held.logits), held.labels, num_extra=self.num_extra)
             named |= {(other, name): value for name, value in of_other.items()}
-        bins = reliability_of_logits(
-            log_probabilities, test.labels, num_extra=self.num_extra, num_bins=self.job.num_bins
-        )
-        top = TopLabel.of_logits(log_probabilities, test.labels, num_extra=self.num_extra)
-        curves += reliability_points(bins) + risk_points(top)
+        curves += reliability_points(found.diagram) + risk_points(found.risk)
         for rule in self.job.sets:
             of_rule, points = self._sets(rule, log_probabilities)
             named |= of_rule
@@ -340,10 +329,9 @@ def reliability_points(bins: Reliability) -> list[CurvePoint]:
     ]
 
 
-def risk_points(top: TopLabel) -> list[CurvePoint]:
+def risk_points(curve: RiskCoverage) -> list[CurvePoint]:
     """The risk-coverage curve of the test split at evenly spaced coverages: count rows answered."""
-    curve = risk_coverage_of(top)
-    chosen = np.unique(np.linspace(0, len(top) - 1, CURVE_POINTS).round().astype(np.int64))
+    chosen = np.unique(np.linspace(0, len(curve.risk) - 1, CURVE_POINTS).round().astype(np.int64))
     return [
         CurvePoint(name="risk", step=1, key="test", x=float(curve.coverage[i]), y=float(curve.risk[i]), count=int(i) + 1)
         for i in chosen

@@ -58,14 +58,12 @@ from workloads.calibrate.resampling import (
 )
 from workloads.calibrate.selective import (
     RiskCoverage,
-    area_under_joint_risk,
-    area_under_risk,
     augrc,
     aurc,
     e_aurc,
-    excess_area_under_risk,
     optimal_aurc,
     risk_coverage,
+    risk_coverage_of,
 )
 from workloads.calibrate.truth import true_calibration_error
 from workloads.calibrate.unbinned_errors import (
@@ -86,6 +84,7 @@ __all__ = [
     "BrierParts",
     "Floats",
     "Interval",
+    "Judgement",
     "Labels",
     "NoiseFloor",
     "Reliability",
@@ -110,6 +109,7 @@ __all__ = [
     "e_aurc",
     "equal_mass_index",
     "expected_calibration_error",
+    "judgement",
     "known_probabilities",
     "kolmogorov_smirnov_error",
     "maximum_calibration_error",
@@ -160,8 +160,11 @@ ROBUST_METRICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Assessment:
-    """Of N rows of outputs: confidence and correctness, mean -log p_label, mean squared distance to the one-hot label."""
+    """Of N rows of outputs: confidence and correctness as given and by rising confidence, mean -log p_label, mean squared
+    distance to the one-hot label.
+    """
 
+    given: TopLabel
     top: TopLabel
     nll: float
     brier: float
@@ -193,12 +196,28 @@ def all_metrics(
 
     Bins by confidence or class are `num_bins` everywhere; `seed` decides the 100 draws of the noise floor.
     """
+    return judgement(logits, labels, num_bins=num_bins, num_extra=num_extra, seed=seed).metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """All metrics, the diagram that `reliability_of_logits` gives, and the risk-coverage curve."""
+
+    metrics: dict[str, float]
+    diagram: Reliability
+    risk: RiskCoverage
+
+
+def judgement(
+    logits: ArrayLike, labels: ArrayLike, *, num_bins: int = 15, num_extra: int = 0, seed: int = 0
+) -> Judgement:
+    """What `all_metrics` gives, and the curves behind it, from one pass over the outputs and one sorting of them."""
     assessed, by_class = _assess(logits, labels, num_extra=num_extra, class_bins=num_bins)
     assert by_class is not None
     top = assessed.top
-    bins = binned(top, num_bins=num_bins)
+    bins, risk = binned(top, num_bins=num_bins), risk_coverage_of(top)
     parts = brier_parts(by_class, assessed.brier)
-    return assessed.standard(bins) | {
+    metrics = assessed.standard(bins) | {
         "ece_floor": noise_floor_of(top.confidence, num_bins=num_bins, seed=seed).mean,
         "ece_smooth": smooth_gap(top),
         "ece_classwise": float(np.nanmean(by_class.errors)),
@@ -211,10 +230,11 @@ def all_metrics(
         "brier_reliability": parts.reliability,
         "brier_resolution": parts.resolution,
         "brier_uncertainty": parts.uncertainty,
-        "aurc": area_under_risk(top),
-        "e_aurc": excess_area_under_risk(top),
-        "augrc": area_under_joint_risk(top),
+        "aurc": risk.area,
+        "e_aurc": risk.excess_area,
+        "augrc": risk.joint_area,
     }
+    return Judgement(metrics=metrics, diagram=binned(assessed.given, num_bins=num_bins), risk=risk)
 
 
 def _assess(
@@ -239,6 +259,8 @@ def _assess(
     confidence, correct, log_loss, distance, at_label = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
-    top = TopLabel(confidence=confidence, correct=correct).ascending()
-    assessed = _Assessment(top=top, nll=float(log_loss.mean()), brier=float(distance.mean()))
+    given = TopLabel(confidence=confidence, correct=correct)
+    assessed = _Assessment(
+        given=given, top=given.ascending(), nll=float(log_loss.mean()), brier=float(distance.mean())
+    )
     return assessed, None if filling is None else filling.finished(labels_N, at_label)

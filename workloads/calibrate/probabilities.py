@@ -161,6 +161,8 @@ class TopLabel:
         return cls(confidence=confidence_N, correct=predicted_N == labels_N)
 
     def ascending(self) -> "TopLabel":
-        """Rows by rising confidence, those of equal confidence in the order given."""
+        """Rows by rising confidence, those of equal confidence in the order given; the same rows where they are so already."""
+        if (self.confidence[1:] >= self.confidence[:-1]).all():
+            return self
         order = np.argsort(self.confidence, kind="stable")
         return TopLabel(confidence=self.confidence[order], correct=self.correct[order])

@@ -1,7 +1,8 @@
 """How far a measured number is chance: the error that a calibrated network would show, and bootstrap intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from workloads.calibrate.binning import Binning, index_of
 from workloads.calibrate.probabilities import Floats, checked_probabilities
 
 DRAWN_AT_ONCE = 2**16  # uniform numbers
+MOST_KEPT = 2**22  # uniform numbers kept for the next networks with as many rows, 16 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +69,25 @@ def noise_floor_of(
     first = np.flatnonzero(np.append(True, by_bin[1:] != by_bin[:-1]))
     expected = np.add.reduceat(grouped_N, first)
     limits_N = grouped_N.astype(np.float32)  # 24 bits are far finer than what so many rows can tell
-    generator = np.random.default_rng(seed)
-    draws, at_once = np.empty(num_draws), max(1, DRAWN_AT_ONCE // len(limits_N))
+    kept = num_draws * len(limits_N) <= MOST_KEPT
+    drawn = (_kept_uniform if kept else _uniform)(num_draws, len(limits_N), seed)
+    misses = [
+        np.abs(np.add.reduceat(some < limits_N, first, axis=1, dtype=np.int64) - expected).sum(axis=1) for some in drawn
+    ]
+    return NoiseFloor(draws=np.concatenate(misses) / len(limits_N))
+
+
+def _uniform(num_draws: int, num_rows: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """Uniform numbers in [0, 1), `(some draws, num_rows)` at a time."""
+    generator, at_once = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // num_rows)
     for start in range(0, num_draws, at_once):
-        num = min(at_once, num_draws - start)
-        right = generator.random((num, len(limits_N)), dtype=np.float32) < limits_N
-        num_right = np.add.reduceat(right, first, axis=1, dtype=np.int64)
-        draws[start : start + num] = np.abs(num_right - expected).sum(axis=1) / len(limits_N)
-    return NoiseFloor(draws=draws)
+        yield generator.random((min(at_once, num_draws - start), num_rows), dtype=np.float32)
+
+
+@lru_cache(maxsize=2)
+def _kept_uniform(num_draws: int, num_rows: int, seed: int) -> list[NDArray[np.float32]]:
+    """The same, ready for whoever asks next: to draw them takes longer than all else."""
+    return list(_uniform(num_draws, num_rows, seed))
 
 
 @dataclass(frozen=True, kw_only=True)

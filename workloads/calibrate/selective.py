@@ -14,10 +14,26 @@ from workloads.calibrate.probabilities import Floats, TopLabel
 
 @dataclass(frozen=True, kw_only=True)
 class RiskCoverage:
-    """For k = 1 ... N answered rows `(N,)`: the share answered, and the expected share of errors among these."""
+    """For k = 1 ... N answered rows `(N,)`: the share answered, the expected errors among these, and their share."""
 
     coverage: Floats
+    errors: Floats
     risk: Floats
+
+    @property
+    def area(self) -> float:
+        """AURC."""
+        return float(self.risk.mean())
+
+    @property
+    def excess_area(self) -> float:
+        """E-AURC."""
+        return self.area - optimal_aurc(round(float(self.errors[-1])), len(self.errors))
+
+    @property
+    def joint_area(self) -> float:
+        """AUGRC."""
+        return float(self.errors.mean() / len(self.errors))
 
 
 def risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> RiskCoverage:
@@ -27,8 +43,8 @@ def risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> RiskCoverage:
 
 def risk_coverage_of(top: TopLabel) -> RiskCoverage:
     """The same of confidences."""
-    num_answered = np.arange(1, len(top) + 1)
-    return RiskCoverage(coverage=num_answered / len(top), risk=_expected_errors(top) / num_answered)
+    num_answered, errors = np.arange(1, len(top) + 1), _expected_errors(top)
+    return RiskCoverage(coverage=num_answered / len(top), errors=errors, risk=errors / num_answered)
 
 
 def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -36,12 +52,7 @@ def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Reference: Geifman, Uziel and El-Yaniv (ICLR 2019, arXiv:1805.08206).
     """
-    return area_under_risk(TopLabel.of(probabilities, labels))
-
-
-def area_under_risk(top: TopLabel) -> float:
-    """The same of confidences."""
-    return float(risk_coverage_of(top).risk.mean())
+    return risk_coverage(probabilities, labels).area
 
 
 def optimal_aurc(num_errors: int, num_rows: int) -> float:
@@ -59,12 +70,7 @@ def e_aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Reference: Geifman, Uziel and El-Yaniv (ICLR 2019, arXiv:1805.08206).
     """
-    return excess_area_under_risk(TopLabel.of(probabilities, labels))
-
-
-def excess_area_under_risk(top: TopLabel) -> float:
-    """The same of confidences."""
-    return area_under_risk(top) - optimal_aurc(int(len(top) - top.correct.sum()), len(top))
+    return risk_coverage(probabilities, labels).excess_area
 
 
 def augrc(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -72,12 +78,7 @@ def augrc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Reference: Traub et al. (NeurIPS 2024, arXiv:2407.01032).
     """
-    return area_under_joint_risk(TopLabel.of(probabilities, labels))
-
-
-def area_under_joint_risk(top: TopLabel) -> float:
-    """The same of confidences."""
-    return float(_expected_errors(top).mean() / len(top))
+    return risk_coverage(probabilities, labels).joint_area
 
 
 def _expected_errors(top: TopLabel) -> Floats:

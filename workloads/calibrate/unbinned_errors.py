@@ -10,6 +10,8 @@ from workloads.calibrate.probabilities import Floats, TopLabel
 
 GRID = 2**13  # intervals of [0, 1] for the smooth error: bandwidths below about 2e-4 are not told apart
 TOLERANCE = 1e-10
+WAVES = np.arange(GRID + 1, dtype=np.float64)
+UNDERFLOW = 746.0  # the exponential of less than minus this is 0
 
 
 def kolmogorov_smirnov_error(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -83,8 +85,10 @@ def _fixed_point(falling: Callable[[float], float]) -> float:
 
 
 def _smoothed(series: Floats, bandwidth: float) -> float:
-    waves = np.arange(GRID + 1)
-    smooth = dct(series * np.exp(-((np.pi * bandwidth * waves) ** 2) / 2), type=1)
+    num = GRID + 1 if bandwidth == 0 else min(GRID + 1, int((2 * UNDERFLOW) ** 0.5 / (np.pi * bandwidth)) + 2)
+    damped = np.zeros(GRID + 1)
+    np.multiply(series[:num], np.exp(-((np.pi * bandwidth * WAVES[:num]) ** 2) / 2), out=damped[:num])
+    smooth = dct(damped, type=1)
     size = np.abs(smooth)
     return float((size.sum() - (size[0] + size[-1]) / 2) / GRID)
 
