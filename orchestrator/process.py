@@ -1,11 +1,13 @@
 """Brings a process that ran other trials back to the state of a fresh one, so that actors can be reused."""
 
+import ctypes
 import gc
 import os
 import random
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,3 +92,32 @@ def reset_numerics(*, threads: int) -> None:
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The largest resident memory of this process from some moment on, data that it shares with others included."""
+
+    is_counted: bool
+
+    @classmethod
+    def from_here(cls) -> "PeakMemory":
+        """Counts from now on. What earlier trials freed goes back to the system first."""
+        if sys.platform != "linux":
+            return cls(is_counted=False)
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:  # where a sandbox forbids it, the peak of earlier trials cannot be told from this one's
+            return cls(is_counted=False)
+        return cls(is_counted=True)
+
+    def bytes(self) -> int | None:
+        """None where the system does not count it."""
+        if not self.is_counted:
+            return None
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

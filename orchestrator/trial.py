@@ -15,6 +15,7 @@ import torch
 from orchestrator.fingerprint import canonical
 from orchestrator.finished import open_run
 from orchestrator.job import Job
+from orchestrator.process import PeakMemory
 from reports.durable import write_durably
 from reports.layout import RunFolder
 from reports.predictions import write_predictions
@@ -57,6 +58,7 @@ class Report:
     metrics: Mapping[str, float] = field(default_factory=dict)
     status: Status | None = None
     error: str | None = None
+    peak_memory_bytes: int | None = None  # once it has ended
 
 
 class Trial:
@@ -71,6 +73,7 @@ class Trial:
         self._metrics: list[Metric] = []
         self._curves: list[CurvePoint] = []
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
+        self._memory = PeakMemory.from_here()
         self._checkpoints = CheckpointFolder(setting.folder.checkpoints(order.job.key))
         context = Context(
             checkpoints=self._checkpoints,
@@ -123,6 +126,7 @@ class Trial:
             metrics=self.report.metrics,
             status=status,
             error=None if error is None else error.strip().splitlines()[-1],
+            peak_memory_bytes=record.peak_memory_bytes,
         )
         return self.report
 
@@ -138,6 +142,7 @@ class Trial:
             wall_s=time.monotonic() - self._started,
             device=torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             outcome=outcome,
+            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if on_gpu else self._memory.bytes(),
             artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
             data_fingerprint=data.fingerprint if outcome and (data := self._data()) is not None else None,
         )
@@ -194,6 +199,7 @@ def make_record(
     trial_id: str | None = None,
     error: str | None = None,
     outcome: Outcome | None = None,
+    peak_memory_bytes: int | None = None,
     artifact: str | None = None,
     data_fingerprint: str | None = None,
 ) -> RunRecord:
@@ -223,7 +229,7 @@ def make_record(
         train_flops=outcome.train_flops if outcome else None,
         num_parameters=outcome.num_parameters if outcome else None,
         num_active=outcome.num_active if outcome else None,
-        peak_memory_bytes=outcome.peak_memory_bytes if outcome else None,
+        peak_memory_bytes=peak_memory_bytes,
         code_version=version("pruneyard"),
         torch_version=str(torch.__version__),
         artifact=artifact,

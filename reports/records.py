@@ -85,7 +85,10 @@ class RunRecord:
     ]
     num_parameters: Annotated[int | None, Column(_COUNT, "all trainable parameters")]
     num_active: Annotated[int | None, Column(_COUNT, "parameters not masked out at the end")]
-    peak_memory_bytes: Annotated[int | None, Column(_COUNT, "largest memory use seen; null if not measured")]
+    peak_memory_bytes: Annotated[
+        int | None,
+        Column(_COUNT, "largest memory in use: a GPU's by tensors, else the process's resident; null if not measured"),
+    ]
     code_version: Annotated[str, Column(_TEXT, "version of pruneyard")]
     torch_version: Annotated[str, Column(_TEXT, "version of torch")]
     artifact: Annotated[str | None, Column(_TEXT, "where the run's files lie; null if it left none")]

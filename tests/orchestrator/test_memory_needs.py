@@ -1,0 +1,109 @@
+"""What trials were seen to take decides how many a node is given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.memory import GIB, UNIT, Needs, shape_of
+from orchestrator.population import run
+from orchestrator.process import PeakMemory
+from orchestrator.results import Results
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+
+SPEC: dict[str, Any] = {
+    "name": "memory",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 100, "max_test": 50},
+    "model": {"name": "mlp", "width": 8, "depth": 1},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 2, "batch_size": 16},
+}
+NODE = 16 * GIB
+
+
+def shape_with(**changes: Any) -> str:
+    (job,) = load_spec(SPEC, overrides=changes).jobs
+    return shape_of(job.kind, job.identity)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seeds": [5]}, {"method.density": 0.1}, {"optimizer.lr": 0.3}, {"budget.steps": 9}],
+)
+def test_jobs_of_one_shape(change: dict[str, Any]) -> None:
+    assert shape_with(**change) == shape_with()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.width": 16},
+        {"budget.batch_size": 32},
+        {"method": {"name": "rigl", "density": 0.5}},
+        {"data.max_train": 50},
+        {"budget.precision": "bfloat16"},
+    ],
+)
+def test_jobs_of_another_shape(change: dict[str, Any]) -> None:
+    assert shape_with(**change) != shape_with()
+
+
+def test_an_unknown_shape_gets_an_equal_share() -> None:
+    assert Needs().request("a", node=NODE, num_slots=4) == NODE // 4
+
+
+def test_a_known_shape_gets_what_it_took_and_a_fifth() -> None:
+    needs = Needs()
+    needs.hear("a", 3 * GIB)
+    needs.hear("a", 5 * GIB)
+    needs.hear("a", None)
+    assert needs.request("a", node=NODE, num_slots=8) == 6 * GIB
+    assert needs.request("b", node=NODE, num_slots=8) == 2 * GIB
+
+
+@pytest.mark.parametrize("peak", [1, UNIT - 1, UNIT, 123_456_789, 7 * GIB])
+def test_requests_are_few_and_never_below_what_was_seen(peak: int) -> None:
+    needs = Needs()
+    needs.hear("a", peak)
+    request = needs.request("a", node=NODE, num_slots=64)
+    assert request % UNIT == 0
+    assert peak <= request <= peak * 1.2 + UNIT
+
+
+def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_node_to_itself() -> None:
+    needs = Needs()
+    given = []
+    for _ in range(4):
+        given.append(needs.request("a", node=NODE, num_slots=8))
+        needs.hear_death("a", node=NODE, num_slots=8)
+    assert given == [2 * GIB, 4 * GIB, 8 * GIB, 16 * GIB]
+    assert needs.request("a", node=NODE, num_slots=8) == NODE
+
+
+def test_no_request_is_more_than_a_node_has() -> None:
+    needs = Needs()
+    needs.hear("a", 100 * GIB)
+    assert needs.request("a", node=NODE + 1, num_slots=2) == NODE
+
+
+def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
+    run(SPEC, tmp_path, local=True)
+    (peak,) = Results(tmp_path).runs()["peak_memory_bytes"]
+    assert peak > 50 * 2**20  # torch itself
+    known = Needs.seen_in(RunFolder(tmp_path)).request(shape_with(), node=NODE, num_slots=1)
+    assert peak <= known <= peak * 1.2 + UNIT
+
+
+def test_a_peak_does_not_count_what_was_freed_before() -> None:
+    torch.ones(75_000_000).sum()  # 300 MB
+    before = PeakMemory.from_here().bytes()
+    if before is None:
+        pytest.skip("this system does not count it")
+    memory = PeakMemory.from_here()
+    torch.ones(50_000_000).sum()  # 200 MB
+    took = memory.bytes()
+    assert took is not None
+    assert 190e6 < took - before < 260e6
