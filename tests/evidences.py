@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.calibrate.evidence import Evidence, LastLayer, evidence_of
+from workloads.calibrate.evidence import Evidence, Floats, LastLayer, evidence_of
+from workloads.calibrate.score import Score
 from workloads.data.dataset import Split
 from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find
@@ -90,3 +91,7 @@ def rows_of(evidence: Evidence, rows: NDArray[np.int64]) -> Evidence:
     return Evidence(
         logits=evidence.logits[rows], num_extra=evidence.num_extra, labels=labels, last_layer=part
     )
+
+
+def scored(score: Score, rows: Evidence, *, train: Evidence | None = None) -> Floats:
+    return score.fit(train, seed=0).score(rows)
