@@ -21,9 +21,10 @@ from workloads.evaluation import (
 from workloads.gradients.plain import Plain
 from workloads.networks.builder import ModelBuilder
 from workloads.recipe import Recipe
-from workloads.resumption import agree, checkpoint_of, restore
+from workloads.resumption import agree, checkpoint_of, go_on_from, restore
 from workloads.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
 from workloads.seeding import stream_seed
+from workloads.segment import WHOLE, Segment
 from workloads.sparse.updater import MaskUpdater
 from workloads.training import Training
 from workloads.unknowns import show
@@ -55,6 +56,7 @@ def train(
     data: Dataset,
     unknowns: Mapping[str, Split] = MappingProxyType({}),
     robust: RobustAccuracy = NOT_ATTACKED,
+    segment: Segment = WHOLE,
     seed: int,
     context: Context,
 ) -> Iterator[Progress]:
@@ -63,9 +65,9 @@ def train(
     What it makes of `unknowns`, rows in the shape of the data's and of none of its classes, is reported at the end as well,
     and what attacks leave of it, as `robust` says.
 
-    The recipe is completed by the method. Goes on from the context's newest good checkpoint. Raises `NonFiniteError` at the
-    evaluation after a loss that is not finite, and `InterruptedJobError`, with a checkpoint written, when the context asks
-    to stop.
+    The recipe is completed by the method. Goes on from the context's newest good checkpoint; without one, from where the
+    `segment` says, at whose end it ends. Raises `NonFiniteError` at the evaluation after a loss that is not finite, and
+    `InterruptedJobError`, with a checkpoint written, when the context asks to stop or to pause.
     """
     recipe = method.complete(recipe)
     budget, device, ranks = recipe.budget, context.device, context.ranks
@@ -91,6 +93,9 @@ def train(
     saved = ranks.from_first(lambda: context.checkpoints.load(torch.device("cpu")))
     if saved is not None:
         restore(training, saved, data=data.fingerprint)
+    elif segment.runs:
+        go_on_from(training, segment, data=data.fingerprint, interval=interval, context=context)
+    end = segment.end(training.num_steps)
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
     augment_stream = torch.Generator()
@@ -114,7 +119,7 @@ def train(
     agree(training)
     training.start_clock()
 
-    while training.step < training.num_steps:
+    while training.step < end:
         epoch, position = divmod(training.step, per_epoch)
         if position == 0:
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
@@ -143,17 +148,18 @@ def train(
         training.step += 1
         training.take_sample()
 
-        if training.step % interval == 0 and training.step < training.num_steps:
+        pausing = False
+        if training.step % interval == 0 and training.step < end:
             mean_loss = training.losses.take()
             training.stop_clock()
             logits = logits_of(training, splits, "val", "test")
             new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
             training.history += new
-            yield Progress(step=training.step, num_steps=training.num_steps, metrics=(*unreported, *new))
-            unreported = []
+            yield Progress(step=training.step, num_steps=end, metrics=(*unreported, *new))
+            unreported, pausing = [], context.pauses()
             training.start_clock()
         to_save = time.monotonic() - saved_at >= budget.checkpoint_every_s
-        stopping, saving = ranks.anyone(should_stop(), to_save)
+        stopping, saving = ranks.anyone(should_stop() or pausing, to_save)
         if stopping or saving:
             save()
             saved_at = time.monotonic()
@@ -162,7 +168,8 @@ def train(
 
     save()
     training.stop_clock()
-    training.check_updated()
+    if end == training.num_steps:
+        training.check_updated()
     mean_loss = training.losses.take()
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
@@ -176,7 +183,7 @@ def train(
     new += metrics_of(training, more, epoch=training.step / per_epoch)
     yield Progress(
         step=training.step,
-        num_steps=training.num_steps,
+        num_steps=end,
         metrics=(*unreported, *new),
         curves=(*density_curve(training), *reliability_curves(training, logits, splits)),
         outcome=outcome_of(training, logits, data, shown),

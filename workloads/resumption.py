@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from workloads.checkpoint import Checkpoint
+from workloads.segment import Segment
 from workloads.slots import RuleState, Tensors
 from workloads.sparse.updater import SparseState
 from workloads.training import Training
-from workloads.workload import Metric
+from workloads.workload import Context, Metric
 
 
 def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
@@ -111,6 +112,28 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     training.train_flops = checkpoint.meta["train_flops"]
     training.train_s = checkpoint.meta["train_s"]
     training.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
+
+
+def go_on_from(training: Training, segment: Segment, *, data: str, interval: int, context: Context) -> None:
+    """Brings a fresh training to where the segment's run ended; its rates and other numbers stay its own.
+
+    interval: steps between two evaluations; losses that one at the run's end has told of are not told again. Raises
+    `ValueError` where the run left no checkpoint, or is of another budget, other data, or no shorter than the segment.
+    """
+    if len(segment.artifacts) != 1:
+        raise ValueError(f"segment.runs is {list(segment.runs)}; only a study that holds that run can go on from it")
+    folder = context.checkpoints_of(segment.artifacts[0])
+    begun = training.backward.ranks.from_first(lambda: folder.load(torch.device("cpu")))
+    if begun is None:
+        raise ValueError(f"segment.runs is {list(segment.runs)}, which left no checkpoint in {folder.path} to go on from")
+    segment.check(begun, num_steps=training.num_steps)
+    own = [{name: value for name, value in group.items() if name != "params"} for group in training.optimizer.param_groups]
+    restore(training, begun, data=data)
+    for group, numbers in zip(training.optimizer.param_groups, own, strict=True):
+        group.update(numbers)
+    training.history = []
+    if training.step % interval == 0:
+        training.losses.num = 0
 
 
 def _laid_out(training: Training, tensor: Tensor) -> Tensor:

@@ -81,10 +81,17 @@ def no_runs(artifact: str) -> FinishedRun:
     raise ValueError(f"runs lie in {artifact}, which nobody here can read; give the context an open_run")
 
 
+def no_checkpoints(artifact: str) -> CheckpointFolder:
+    """Raises `ValueError`, as `no_runs` does."""
+    raise ValueError(f"a run lies in {artifact}, which nobody here can go on from; give the context a checkpoints_of")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Where a job runs. `should_stop` is asked about twice a second, between two steps; one rank is enough to stop all.
-    `open_run` reads what lies in the artifact folder of an earlier run.
+    `open_run` reads what lies in the artifact folder of an earlier run, `checkpoints_of` says where its checkpoints lie.
+    `pauses` is asked after each evaluation that was yielded but the last: where it says so, the job stops there as it
+    would on request.
 
     Every rank runs the job and yields the same progress, but for times; rank 0 writes the checkpoints.
     """
@@ -93,12 +100,14 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     load_data: Callable[[Source], Dataset] = lambda source: source.load()
     open_run: Callable[[str], FinishedRun] = no_runs
+    checkpoints_of: Callable[[str], CheckpointFolder] = no_checkpoints
     should_stop: Callable[[], bool] = lambda: False
+    pauses: Callable[[], bool] = lambda: False
     ranks: Ranks = ALONE
 
 
 class InterruptedJobError(Exception):
-    """The job was asked to stop; its checkpoint at `step` is on disk."""
+    """The job was asked to stop, or to pause; its checkpoint at `step` is on disk."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped on request after step {step}")

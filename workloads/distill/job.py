@@ -102,6 +102,9 @@ class DistillJob:
                 going.history += new
                 yield going.progress([*unreported, *new])
                 unreported = []
+                if context.pauses():
+                    save()
+                    raise InterruptedJobError(going.done)
             going.iterate()
             if stops():
                 raise InterruptedJobError(going.done)

@@ -112,8 +112,8 @@ class NodesJob:
         def save() -> None:
             context.checkpoints.save(fitting.checkpoint(data=graph.fingerprint))
 
-        def stop_if_asked() -> None:
-            if should_stop():
+        def stop_if_asked(*, pausing: bool = False) -> None:
+            if should_stop() or pausing:
                 save()
                 raise InterruptedJobError(fitting.step)
 
@@ -131,6 +131,7 @@ class NodesJob:
                 fitting.history += new
                 yield Progress(step=fitting.step, num_steps=fitting.num_steps, metrics=(*unreported, *new))
                 unreported = []
+                stop_if_asked(pausing=context.pauses())
             stop_if_asked()
             if time.monotonic() - saved_at >= self.budget.checkpoint_every_s:
                 save()

@@ -13,6 +13,7 @@ from workloads.plugins import Plugin
 from workloads.recipe import NEUTRAL_BY_DEFAULT, Recipe
 from workloads.robustness import NOT_ATTACKED, RobustAccuracy
 from workloads.seeding import stream
+from workloads.segment import WHOLE, Segment
 from workloads.sparse.flops import macs_of
 from workloads.sparse.masks import prunable_weights
 from workloads.sparse.updater import Counting, MaskUpdater
@@ -28,6 +29,7 @@ class SparseJob(Recipe):
 
     unknowns: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
     robust: how the finished network is attacked on the test rows.
+    segment: the stretch of the training that this job is, by default all of it.
     """
 
     data: Annotated[Source, Plugin("data.sources")]
@@ -35,6 +37,7 @@ class SparseJob(Recipe):
     method: Annotated[MaskUpdater, Plugin("sparse.methods")]
     unknowns: tuple[Annotated[Source, Plugin("data.sources")], ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
     robust: RobustAccuracy = field(default=NOT_ATTACKED, metadata=NEUTRAL_BY_DEFAULT)
+    segment: Segment = field(default=WHOLE, metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ class SparseJob(Recipe):
             data=data,
             unknowns=unknowns,
             robust=self.robust,
+            segment=self.segment,
             seed=self.seed,
             context=context,
         )
