@@ -1,12 +1,33 @@
-"""Writes a file so that a reader sees all of it or nothing, also after a power cut."""
+"""Writes files so that a reader sees all of each or nothing, also after a power cut."""
 
 import os
+import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+from reports.location import Location
+from reports.objects import ObjectPath
+from reports.storage import in_words
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write beside `path` under a hidden name, flush to disk, move into place. Replaces what was there."""
+Content = bytes | memoryview
+_SYNCING = 8  # threads: a file system writes down for many at once what one at a time it writes down again and again
+
+
+def write_durably(path: Location, content: Content) -> None:
+    """Write beside `path` under a hidden name, flush to disk, move into place. Replaces what was there.
+
+    In an object store it is one put. Raises `StorageError` where it cannot be written; then what was there still is.
+    """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
+    with in_words(path):
+        _write(path, content)
+
+
+def _write(path: Path, content: Content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{uuid4().hex}"
     try:
@@ -18,12 +39,51 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent)  # a rename is only in memory until its folder is written
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself durable: a rename is only in memory until its folder is written."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, Content]]) -> None:
+    """Write whole folders of files, by folder and file name, each of which stands complete or not at all.
+
+    They are written into one hidden folder beside them and flushed together. A folder that was there is replaced. In an object
+    store each folder's files are put in their order: where the last one stands, the others do.
+    """
+    if isinstance(parent, ObjectPath):
+        for name, files in folders.items():
+            for file, content in files.items():
+                (parent / name / file).write_bytes(content)
+        return
+    with in_words(parent):
+        _write_folders(parent, folders)
+
+
+def _write_folders(parent: Path, folders: Mapping[str, Mapping[str, Content]]) -> None:
+    aside = parent / f".{uuid4().hex}"
+    aside.mkdir(parents=True)
+    try:
+        for name, files in folders.items():
+            (aside / name).mkdir()
+            for file, content in files.items():
+                (aside / name / file).write_bytes(content)
+        _sync_all([*aside.glob("*/*"), *aside.glob("*")])
+        for name in folders:
+            if (parent / name).exists():
+                os.rename(parent / name, aside / f".{name}")
+            os.rename(aside / name, parent / name)
+        _sync(parent)
+    finally:
+        shutil.rmtree(aside)
+
+
+def _sync_all(paths: Iterable[Path]) -> None:
+    with ThreadPoolExecutor(_SYNCING) as pool:
+        for _ in pool.map(_sync, paths):
+            pass
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -32,7 +32,7 @@ def write_latency(folder: RunFolder, row: LatencyRow) -> None:
 def read_latency(folder: RunFolder) -> pd.DataFrame:
     """All rows, by run, format, batch size and threads; empty where nothing was measured."""
     tables = [records.schema(_TABLE).empty_table()]
-    for path in sorted(folder.table(_TABLE).glob("[!.]*.parquet")):
+    for path in folder.files_of_table(_TABLE):
         try:
             tables.append(read_part(path, _TABLE).table)
         except ForeignFileError as problem:

@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from reports.location import Location, located
 
 _ON_THE_WAY = re.compile(r"images-(\d+)\.png")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -10,51 +11,55 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One folder of results. Nothing is created before something is written into it."""
+    """One folder of results, here or in an object store. Nothing is created before something is written into it."""
 
-    path: Path
+    path: Location
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", located(self.path))
 
     @property
-    def spec(self) -> Path:
+    def spec(self) -> Location:
         """The resolved spec as run."""
         return self.path / "spec.yaml"
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> Location:
         """What the newest spec planned: a JSON object, `{"run_keys": [...]}`."""
         return self.path / "plan.json"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Location:
         """The HTML page."""
         return self.path / "report.html"
 
-    def table(self, name: str) -> Path:
+    def table(self, name: str) -> Location:
         """The folder of one table's Parquet files: `runs`, `metrics` or `curves`."""
         return self.path / "results" / name
 
-    def artifact(self, run_key: str) -> Path:
+    def files_of_table(self, name: str) -> list[Location]:
+        """Its Parquet files, by name."""
+        return sorted(self.table(name).glob("[!.]*.parquet"), key=str)
+
+    def artifact(self, run_key: str) -> Location:
         """The folder of what one run leaves besides its rows."""
         return self.path / "artifacts" / plain_name(run_key)
 
-    def predictions(self, run_key: str) -> Path:
+    def predictions(self, run_key: str) -> Location:
         """The final network's logits."""
         return self.artifact(run_key) / "predictions.parquet"
 
-    def picture(self, run_key: str) -> Path:
+    def picture(self, run_key: str) -> Location:
         """The images of a synthetic set, where the run made one."""
         return self.artifact(run_key) / "synthetic_set.png"
 
-    def pictures_on_the_way(self, run_key: str) -> dict[int, Path]:
+    def pictures_on_the_way(self, run_key: str) -> dict[int, Location]:
         """Small pictures of a synthetic set, by the iterations that were done; none where the run left none."""
         found = {path: _ON_THE_WAY.fullmatch(path.name) for path in self.artifact(run_key).glob("images-*.png")}
         steps = {int(match[1]): path for path, match in found.items() if match}
         return dict(sorted(steps.items()))
 
-    def checkpoints(self, run_key: str) -> Path:
+    def checkpoints(self, run_key: str) -> Location:
         """The folder of one run's checkpoints."""
         return self.artifact(run_key) / "checkpoints"
 

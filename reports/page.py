@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -21,6 +20,7 @@ from reports.claims.section import claims_section
 from reports.durable import write_durably
 from reports.gallery import gallery
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.records import Status
 from reports.study import Study
 from reports.trust.section import trust_section, trusted
@@ -28,7 +28,7 @@ from reports.trust.section import trust_section, trusted
 _MAX_SPEC = 50_000
 
 
-def write_page(folders: Sequence[Path], out: Path) -> Path:
+def write_page(folders: Sequence[Location], out: Location) -> Location:
     """Write one self-contained page about `folders` to `out` and return `out`.
 
     Works on a folder without results too. Raises `ValueError` for no folder or for a path that is none.

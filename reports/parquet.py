@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports import records
 from reports.durable import write_durably
+from reports.location import Location
 
 _UNITS_KEY = b"units"
 
@@ -26,13 +26,13 @@ class ForeignFileError(ValueError):
 class Part:
     """One file's rows and the units it covers. A unit is one attempt of one run: `<run_key>-<attempt>`."""
 
-    path: Path
+    path: Location
     units: frozenset[str]
     table: pa.Table
     compacted: bool
 
 
-def write_part(path: Path, table: pa.Table, *, units: Sequence[str] | None = None) -> None:
+def write_part(path: Location, table: pa.Table, *, units: Sequence[str] | None = None) -> None:
     """Write one file. A compacted one is given its `units`; without them it covers the unit of its name."""
     if units is not None:
         covered = json.dumps(list(units)).encode()
@@ -42,7 +42,7 @@ def write_part(path: Path, table: pa.Table, *, units: Sequence[str] | None = Non
     write_durably(path, memoryview(sink.getvalue()))
 
 
-def read_part(path: Path, name: str, columns: Sequence[str] | None = None) -> Part:
+def read_part(path: Location, name: str, columns: Sequence[str] | None = None) -> Part:
     """Read one file of table `name` as the present schema, or some of its columns.
 
     Raises `FileNotFoundError` if it is gone, `ForeignFileError` if not ours, `NewerSchemaError` if newer.
@@ -66,7 +66,7 @@ def read_part(path: Path, name: str, columns: Sequence[str] | None = None) -> Pa
     )
 
 
-def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
+def _check_version(path: Location, metadata: dict[bytes, bytes]) -> None:
     stated = metadata.get(records.VERSION_KEY, b"").decode()
     if not stated.isdigit():
         raise ForeignFileError(f"{path} states no schema_version")
@@ -76,7 +76,7 @@ def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
         )
 
 
-def _upgraded(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _upgraded(path: Location, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Columns that an older version did not have yet are null; columns added later are therefore nullable."""
     columns = []
     for field in schema:

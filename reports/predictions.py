@@ -1,7 +1,7 @@
 """The final network's logits, split by split: any calibration metric can be computed from them again."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from reports import records
 from reports.durable import write_durably
+from reports.location import Location
+from reports.objects import ObjectPath
 
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
@@ -18,8 +20,13 @@ Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.
 NUM_EXTRA_KEY = b"num_extra"
 
 
-def write_predictions(path: Path, splits: Mapping[str, Prediction], *, num_extra: int = 0) -> None:
-    """Write one file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 each).
+def write_predictions(path: Location, splits: Mapping[str, Prediction], *, num_extra: int = 0) -> None:
+    """Write what `predictions_file` makes of them."""
+    write_durably(path, predictions_file(splits, num_extra=num_extra))
+
+
+def predictions_file(splits: Mapping[str, Prediction], *, num_extra: int = 0) -> memoryview:
+    """The bytes of one file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 each).
 
     num_extra: how many of the last logits are no classes (but "unknown"); the file's metadata says it.
     """
@@ -31,12 +38,12 @@ def write_predictions(path: Path, splits: Mapping[str, Prediction], *, num_extra
     table = pa.concat_tables(tables).unify_dictionaries()
     stated = {**table.schema.metadata, NUM_EXTRA_KEY: str(num_extra).encode()}
     pq.write_table(table.replace_schema_metadata(stated), sink, compression="zstd")
-    write_durably(path, memoryview(sink.getvalue()))
+    return memoryview(sink.getvalue())
 
 
-def read_predictions(path: Path) -> dict[str, Prediction]:
+def read_predictions(path: Location) -> dict[str, Prediction]:
     """What `write_predictions` was given, in its order. Raises `ValueError` for a file of a newer version."""
-    table = pq.read_table(path)
+    table = pq.read_table(_readable(path))
     stated = int((table.schema.metadata or {}).get(records.VERSION_KEY, b"0"))
     if not 1 <= stated <= records.SCHEMA_VERSION:
         raise ValueError(
@@ -50,9 +57,13 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     return {split: (row_ids[rows], labels[rows], logits_NC[rows]) for split, rows in picked.items()}
 
 
-def read_num_extra(path: Path) -> int:
+def read_num_extra(path: Location) -> int:
     """How many of the last logits are no classes; none in files that do not say."""
-    return int((pq.read_schema(path).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
+    return int((pq.read_schema(_readable(path)).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
+
+
+def _readable(path: Location) -> Any:
+    return pa.BufferReader(path.read_bytes()) if isinstance(path, ObjectPath) else path
 
 
 def _table(

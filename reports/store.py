@@ -1,17 +1,18 @@
-"""The three tables of one folder: one small file per finished attempt, compacted later, read as one table.
+"""The three tables of one folder: one small file per finished attempt, or per many short ones that ended together, compacted
+later, read as one table.
 
-Files never change once they stand. A compacted file states which attempts it covers and is in place before
+Files never change once they stand. A file of many attempts states which it covers. A compacted one is in place before
 the files it replaces are deleted; a reader lists the folder until it shows nothing new. So no reader loses or
 doubles a row.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ import pyarrow.compute as pc
 
 from reports import records
 from reports.layout import RunFolder, plain_name
+from reports.location import Location
+from reports.objects import ObjectPath
 from reports.parquet import ForeignFileError, Part, read_part, write_part
 from reports.records import CurveRow, MetricRow, RunRecord, Status
 
@@ -26,6 +29,21 @@ _LOG = logging.getLogger(__name__)
 _TABLES = ("runs", "metrics", "curves")
 _ATTEMPTS_PER_FILE = 100
 _READERS = 4
+_DISTANT_READERS = 16  # where a file is an answer to wait for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """All rows of one attempt of one job."""
+
+    run: RunRecord
+    metrics: Sequence[MetricRow]
+    curves: Sequence[CurveRow]
+
+    @property
+    def owner(self) -> tuple[str, int]:
+        """Run key and number."""
+        return self.run.run_key, self.run.attempt
 
 
 class Store:
@@ -39,15 +57,21 @@ class Store:
 
     def write(self, run: RunRecord, metrics: Sequence[MetricRow], curves: Sequence[CurveRow]) -> None:
         """Add one attempt. The run's own row comes last: where it stands, its other rows stand too."""
-        owner = (run.run_key, run.attempt)
-        self._write("curves", owner, [(*owner, *_values(row)) for row in curves])
-        self._write("metrics", owner, [(*owner, *_values(row)) for row in metrics])
-        self._write("runs", owner, [_values(run)])
+        attempt = Attempt(run=run, metrics=metrics, curves=curves)
+        for name, rows in _rows([attempt]).items():
+            write_part(self.folder.table(name) / f"{_unit(attempt)}.parquet", _table(name, rows))
 
-    def _write(self, name: str, owner: tuple[str, int], rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            path = self.folder.table(name) / f"{plain_name(owner[0])}-{owner[1]}.parquet"
-            write_part(path, _table(name, rows))
+    def write_together(self, attempts: Sequence[Attempt]) -> None:
+        """Add many, in one file a table. A killed writer has added all of them or none."""
+        units = sorted(_unit(attempt) for attempt in attempts)
+        if len(set(units)) < len(units):
+            raise ValueError(f"attempts are {units}; none may come twice")
+        for name, rows in _rows(attempts).items():
+            write_part(self._path_of(name, "together", units), _table(name, rows), units=units)
+
+    def _path_of(self, name: str, what: str, units: Sequence[str]) -> Location:
+        digest = hashlib.sha256("\n".join(units).encode()).hexdigest()[:16]
+        return self.folder.table(name) / f"{what}-{digest}.parquet"
 
     def runs(self, *, latest: bool = True) -> pa.Table:
         """One row per attempt, or per run with its newest attempt, in the order in which they started."""
@@ -84,8 +108,7 @@ class Store:
 
     def _merge(self, name: str, parts: Sequence[Part]) -> None:
         units = sorted(frozenset[str]().union(*(part.units for part in parts)))
-        digest = hashlib.sha256("\n".join(units).encode()).hexdigest()[:16]
-        target = self.folder.table(name) / f"compacted-{digest}.parquet"
+        target = self._path_of(name, "compacted", units)
         write_part(target, _joined(name, parts), units=units)
         for part in parts:
             if part.path != target:
@@ -96,15 +119,15 @@ class Store:
 
     def _parts(self, name: str, columns: Sequence[str] | None = None) -> list[Part]:
         """Every file of a table. Lists until nothing is new: a file that went left its rows in another."""
-        seen: dict[Path, Part | None] = {}
-        with ThreadPoolExecutor(_READERS) as pool:
-            while fresh := sorted(set(self.folder.table(name).glob("[!.]*.parquet")) - seen.keys()):
+        seen: dict[Location, Part | None] = {}
+        with ThreadPoolExecutor(_DISTANT_READERS if isinstance(self.folder.path, ObjectPath) else _READERS) as pool:
+            while fresh := [path for path in self.folder.files_of_table(name) if path not in seen]:
                 found = pool.map(partial(_read_if_ours, name=name, columns=columns), fresh)
                 seen.update(zip(fresh, found, strict=True))
         return [part for part in seen.values() if part is not None]
 
 
-def _read_if_ours(path: Path, *, name: str, columns: Sequence[str] | None) -> Part | None:
+def _read_if_ours(path: Location, *, name: str, columns: Sequence[str] | None) -> Part | None:
     try:
         return read_part(path, name, columns)
     except FileNotFoundError:
@@ -114,8 +137,25 @@ def _read_if_ours(path: Path, *, name: str, columns: Sequence[str] | None) -> Pa
         return None
 
 
-def _values(row: RunRecord | MetricRow | CurveRow) -> tuple[Any, ...]:
-    return tuple(getattr(row, field.name) for field in fields(row))
+def _unit(attempt: Attempt) -> str:
+    key, number = attempt.owner
+    return f"{plain_name(key)}-{number}"
+
+
+def _rows(attempts: Sequence[Attempt]) -> dict[str, list[tuple[Any, ...]]]:
+    """By table, in the order in which they are to be written; without tables that nothing is added to."""
+    of_metric, of_curve, of_run = _values_of(MetricRow), _values_of(CurveRow), _values_of(RunRecord)
+    rows = {
+        "curves": [(*attempt.owner, *of_curve(row)) for attempt in attempts for row in attempt.curves],
+        "metrics": [(*attempt.owner, *of_metric(row)) for attempt in attempts for row in attempt.metrics],
+        "runs": [of_run(attempt.run) for attempt in attempts],
+    }
+    return {name: found for name, found in rows.items() if found}
+
+
+@cache
+def _values_of(record: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return attrgetter(*(field.name for field in fields(record)))
 
 
 def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
@@ -138,7 +178,7 @@ def _joined(name: str, parts: Sequence[Part], columns: Sequence[str] | None = No
     """The rows of all parts, each attempt from one part only: its own file if there still is one."""
     taken: set[str] = set()
     tables = []
-    for part in sorted(parts, key=lambda part: (part.compacted, part.path)):
+    for part in sorted(parts, key=lambda part: (part.compacted, str(part.path))):
         fresh = part.units - taken
         tables.append(part.table if len(fresh) == len(part.units) else _rows_of(part.table, fresh))
         taken |= part.units
@@ -166,7 +206,7 @@ def _groups(parts: Sequence[Part]) -> list[list[Part]]:
     """Parts put together, in order, to about a hundred attempts; a part that would stay alone is left."""
     groups: list[list[Part]] = [[]]
     size = 0
-    for part in sorted(parts, key=lambda part: part.path):
+    for part in sorted(parts, key=lambda part: str(part.path)):
         if size + len(part.units) > _ATTEMPTS_PER_FILE:
             groups.append([])
             size = 0

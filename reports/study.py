@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ from reports import series, summary
 from reports.cells import GEOMETRY, LABELS, label_cells
 from reports.charts import palette
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.naming import column_names
 from reports.planned import read_plan
 from reports.store import Store
@@ -38,7 +38,7 @@ class Study:
     curves: pa.Table
 
     @classmethod
-    def read(cls, folders: Sequence[Path]) -> Study:
+    def read(cls, folders: Sequence[Location]) -> Study:
         """Read the folders; raises `ValueError` for a path that is no folder."""
         for folder in folders:
             if not folder.is_dir():

@@ -1,0 +1,43 @@
+"""What a text that names a file or folder stands for: a path of this machine, or a place in an object store."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from reports.objects import SCHEME, ObjectPath
+
+Location = Path | ObjectPath
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
+    """`s3://BUCKET/FOLDER`, `file:///FOLDER` or a path. Raises `ValueError` for other schemes, and where an extra is missing."""
+    if isinstance(text, ObjectPath):
+        return text
+    if isinstance(text, Path):
+        if text.parts and text.parts[0] in (f"{SCHEME}:", "file:"):
+            raise ValueError(f"{text}: a path has lost a slash of its URI; give the URI as text")
+        return text
+    name = os.fspath(text)
+    scheme, mark, _ = name.partition("://")
+    if not mark or not _SCHEME.fullmatch(scheme):
+        return Path(name)
+    if scheme == SCHEME:
+        return ObjectPath.of(name)
+    if scheme == "file":
+        split = urlsplit(name)
+        if split.netloc not in ("", "localhost") or not split.path:
+            raise ValueError(f"{name}: names no folder of this machine; it must be file:///FOLDER")
+        return Path(unquote(split.path))
+    raise ValueError(f"{name}: {scheme}:// is no storage that pruneyard knows; give a path, file:// or {SCHEME}://")
+
+
+def remove_tree(folder: Location) -> None:
+    """Deletes a folder with all in it, or as much of it as can be deleted."""
+    if isinstance(folder, ObjectPath):
+        folder.remove_tree()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""What can go wrong with the storage of results, in words: what it is about, what is wrong, what to do."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_AGAIN = "then give the same command again: what is finished is kept"
+_MAKE_ROOM = f"free some space there, {_AGAIN}"
+_LET_WRITE = f"make it writable for this user, {_AGAIN}, or choose another folder"
+_REMEDIES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EROFS: _LET_WRITE,
+    errno.EACCES: _LET_WRITE,
+    errno.EPERM: _LET_WRITE,
+    errno.ENOTDIR: "a file stands where a folder must; choose another folder",
+}
+
+
+class StorageError(OSError):
+    """Storage of results that cannot be used. Its text is for the user."""
+
+
+@contextmanager
+def in_words(place: object) -> Iterator[None]:
+    """Turns what the system says about a file or folder of results, `place`, into a `StorageError`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = _REMEDIES.get(error.errno or 0, f"mend the storage, {_AGAIN}")
+        raise StorageError(f"{place}: {reason[:1].lower()}{reason[1:]}; {remedy}") from error
