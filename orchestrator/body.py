@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.decode import decode, encode, hints_of, join, nearest, shown
 from orchestrator.document import Document
 from orchestrator.errors import Problem
-from orchestrator.fingerprint import run_key
+from orchestrator.fingerprint import key_of
 from orchestrator.job import MAX_JOBS, Header, Job, Learning, Stage
 from orchestrator.labels import labels
 from orchestrator.search import Proposal, Search, decode_search, identity
@@ -202,10 +202,9 @@ class Body:
             applied |= point.applied
             points.append(point)
             for found in self._chained(point):
-                for seed in self._seeds(header, found):
-                    job = self._job(header, job_class, point, found, seed)
-                    if job is None:
-                        break
+                first, *others = self._seeds(header, found)
+                job = self._job(header, job_class, point, found, first)
+                if job is not None:
                     yield job
 
     def _points(self, job_class: type[Any], proposal: Proposal) -> Iterator[Point]:
@@ -219,6 +218,7 @@ class Body:
         of_stage = f"{self.name}: " if self.name else ""
         names = labels([{**job.identity, **self._ancestry(job)} for job in made])
         return [replace(job, label=of_stage + name) for job, name in zip(made, names, strict=True)]
+                    yield from (_repeated(job, seed) for seed in others)
 
     def _ancestry(self, job: Job) -> dict[str, Any]:
         """What tells a job from others that repeat it on repetitions of the runs it rests on."""
@@ -250,7 +250,6 @@ class Body:
         )
         if workload is None or header is None:
             return None
-        key = run_key(header.kind, workload)
         resolved, identity = encode(workload), encode(workload, identity_only=True)
         return Job(
             key=key,
@@ -264,6 +263,7 @@ class Body:
             parents=tuple(parent.run_key for parent in found.parents),
         )
 
+        key = key_of(header.kind, identity)
 
 def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dict[str, Any]:
     """Columns of the run table; where a job has none of its own, those of the run it rests on."""
@@ -277,3 +277,12 @@ def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dic
     return {part: named(part) for part in ("data", "model", "method")} | {
         name: first.get(name) if value is None else value for name, value in numbers.items()
     }
+def _repeated(job: Job, seed: int) -> Job:
+    """A valid job with another seed; what both have in common is held once."""
+    workload: Any = replace(job.workload, seed=seed)  # type: ignore[type-var]
+    resolved, identity = {**job.resolved, "seed": seed}, {**job.identity, "seed": seed}
+    named = encode(workload, identity_only=True) if job.parents else identity  # the job's own describes its parents
+    key = key_of(job.kind, named)
+    return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
+
+

@@ -14,8 +14,13 @@ IDENTITY_VERSION = 1  # raised when the same spec starts to mean other numbers
 
 def run_key(kind: str, workload: object) -> str:
     """16 hexadecimal digits. Names, resources, paths and intervals do not enter."""
-    identity = {"version": IDENTITY_VERSION, "kind": kind, "job": encode(workload, identity_only=True)}
-    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
+    return key_of(kind, encode(workload, identity_only=True))
+
+
+def key_of(kind: str, identity: Mapping[str, Any]) -> str:
+    """The run key of a job with this encoded identity."""
+    job = {"version": IDENTITY_VERSION, "kind": kind, "job": identity}
+    return hashlib.sha256(canonical(job).encode()).hexdigest()[:16]
 
 
 def canonical(value: Any) -> str:

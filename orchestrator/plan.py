@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from orchestrator.job import Job
 from orchestrator.rounds import known_jobs
@@ -39,8 +40,11 @@ class Plan:
 
     def is_ready(self, job: Job) -> bool:
         """Whether every run of this spec that the job rests on is finished; those of other folders are."""
-        ours = {other.key for other in self.spec.jobs}
-        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in ours)
+        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in self._ours)
+
+    @cached_property
+    def _ours(self) -> frozenset[str]:
+        return frozenset(job.key for job in self.spec.jobs)
 
     def counts(self) -> dict[str, int]:
         """Number of jobs by status; `missing` where none ran."""
