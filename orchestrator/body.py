@@ -206,6 +206,7 @@ class Body:
                 job = self._job(header, job_class, point, found, first)
                 if job is not None:
                     yield job
+                    yield from (_repeated(job, seed) for seed in others)
 
     def _points(self, job_class: type[Any], proposal: Proposal) -> Iterator[Point]:
         given = self.tables.get("variants") or []
@@ -218,7 +219,6 @@ class Body:
         of_stage = f"{self.name}: " if self.name else ""
         names = labels([{**job.identity, **self._ancestry(job)} for job in made])
         return [replace(job, label=of_stage + name) for job, name in zip(made, names, strict=True)]
-                    yield from (_repeated(job, seed) for seed in others)
 
     def _ancestry(self, job: Job) -> dict[str, Any]:
         """What tells a job from others that repeat it on repetitions of the runs it rests on."""
@@ -251,6 +251,7 @@ class Body:
         if workload is None or header is None:
             return None
         resolved, identity = encode(workload), encode(workload, identity_only=True)
+        key = key_of(header.kind, identity)
         return Job(
             key=key,
             label=key,
@@ -263,7 +264,15 @@ class Body:
             parents=tuple(parent.run_key for parent in found.parents),
         )
 
-        key = key_of(header.kind, identity)
+
+def _repeated(job: Job, seed: int) -> Job:
+    """A valid job with another seed; what both have in common is held once."""
+    workload: Any = replace(job.workload, seed=seed)  # type: ignore[type-var]
+    resolved, identity = {**job.resolved, "seed": seed}, {**job.identity, "seed": seed}
+    named = encode(workload, identity_only=True) if job.parents else identity  # the job's own describes its parents
+    key = key_of(job.kind, named)
+    return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
+
 
 def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dict[str, Any]:
     """Columns of the run table; where a job has none of its own, those of the run it rests on."""
@@ -277,12 +286,3 @@ def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dic
     return {part: named(part) for part in ("data", "model", "method")} | {
         name: first.get(name) if value is None else value for name, value in numbers.items()
     }
-def _repeated(job: Job, seed: int) -> Job:
-    """A valid job with another seed; what both have in common is held once."""
-    workload: Any = replace(job.workload, seed=seed)  # type: ignore[type-var]
-    resolved, identity = {**job.resolved, "seed": seed}, {**job.identity, "seed": seed}
-    named = encode(workload, identity_only=True) if job.parents else identity  # the job's own describes its parents
-    key = key_of(job.kind, named)
-    return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
-
-
