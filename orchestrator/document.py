@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from io import StringIO
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -12,6 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from orchestrator.errors import Problem, SpecError, UsageError
+from reports.location import Location, located
 
 _COMPLAINTS = {
     r"character '\t'": "a tab stands where only spaces may",
@@ -48,11 +49,14 @@ def packaged_specs() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def read_document(source: str | Path | Mapping[str, Any]) -> Document:
+def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) -> Document:
     """From a file, the name of a packaged spec, or tables made in Python. Raises `SpecError` or `UsageError`."""
     if isinstance(source, Mapping):
         return Document(origin="spec", tables=plain(source))
-    path = Path(source)
+    try:
+        path = located(source)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if path.suffix in SUFFIXES or path.is_file():
         try:
             return parse_document(path.read_text(encoding="utf-8"), origin=str(source))

@@ -1,7 +1,7 @@
 """What a folder of results holds, for Python and notebooks; needs neither Ray nor torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from reports.export import shown
 from reports.glossary import LARGER_IS_BETTER
 from reports.latency import read_latency
 from reports.layout import RunFolder
+from reports.location import Location, located
 from reports.page import write_page
 from reports.records import TABLES, Status
 from reports.store import Store
@@ -51,8 +52,8 @@ class Results:
     `spec` is what the exit code is about: by default the one that the folder was last run with.
     """
 
-    def __init__(self, folder: str | Path, *, spec: "Spec | None" = None) -> None:
-        self.folder = RunFolder(Path(folder))
+    def __init__(self, folder: str | PathLike[str] | Location, *, spec: "Spec | None" = None) -> None:
+        self.folder = RunFolder(located(folder))
         self._spec = spec
 
     @property
@@ -101,10 +102,10 @@ class Results:
         front: pd.DataFrame = table[known & ~np.array(beaten, dtype=bool)]
         return front
 
-    def report(self, out: str | Path | None = None) -> Path:
+    def report(self, out: str | PathLike[str] | Location | None = None) -> Location:
         """Writes the HTML page, `report.html` in the folder by default."""
         check_results(self.folder)
-        return write_page([self.folder.path], Path(out) if out is not None else self.folder.report)
+        return write_page([self.folder.path], located(out) if out is not None else self.folder.report)
 
     @property
     def exit_code(self) -> ExitCode:

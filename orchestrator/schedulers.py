@@ -1,4 +1,5 @@
 """Stops trainings that fall behind: successive halving and the median rule, on configurations, never on one seed alone.
+HyperBand, whose trainings pause, is in `orchestrator.brackets`.
 
 A configuration is the jobs that differ in nothing but their seed. It is judged by the mean over its seeds, once each of them
 has come as far, and all of them are stopped together. What was heard is written down before it is acted on, and read again by
@@ -10,14 +11,15 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.brackets import Brackets
 from orchestrator.decode import shown
 from orchestrator.fingerprint import canonical
 from orchestrator.journal import Journal
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.records import Status
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ def check_metric(name: str, *, field: str) -> None:
 
 WORST = 1e300  # cost of what is no number; JSON has no infinity
 _SHARED = ("metric", "mode", "grace")
+_USED = {
+    "fifo": (),
+    "asha": (*_SHARED, "reduction_factor"),
+    "median": (*_SHARED, "min_others"),
+    "hyperband": (*_SHARED, "reduction_factor"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +59,15 @@ class Scheduler:
     name: `fifo` stops none. `asha`: at the shares grace, grace * reduction_factor, ... of its steps a configuration goes on
         only if it is among the best 1 / reduction_factor of those that have come as far by then. `median`: from grace on, at
         every evaluation, it goes on unless its best is worse than the median of the others' means up to that share.
+        `hyperband`: brackets of configurations that begin with a share of 1 / reduction_factor**s of their steps, for every s
+        down to 0 that leaves at least grace; they pause there, and when all have come, the best 1 / reduction_factor go on.
     grace: share of a job's steps before the first decision, in (0, 1).
     min_others: of `median`, configurations that must have come as far before one is stopped.
     Reference: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020 (the variant that stops, not pauses);
-    D. Golovin et al., "Google Vizier", 2017, for the median rule.
+    D. Golovin et al., "Google Vizier", 2017, for the median rule; L. Li et al., "Hyperband", JMLR 18, 2018.
     """
 
-    name: Literal["fifo", "asha", "median"] = "fifo"
+    name: Literal["fifo", "asha", "median", "hyperband"] = "fifo"
     metric: str | None = None
     mode: Literal["max", "min"] | None = None
     grace: float | None = None
@@ -65,9 +75,7 @@ class Scheduler:
     min_others: int | None = None
 
     def __post_init__(self) -> None:
-        used = {"fifo": (), "asha": (*_SHARED, "reduction_factor"), "median": (*_SHARED, "min_others")}[
-            self.name
-        ]
+        used = _USED[self.name]
         for name in (*_SHARED, "reduction_factor", "min_others"):
             if name not in used and getattr(self, name) is not None:
                 raise ValueError(
@@ -81,6 +89,11 @@ class Scheduler:
             raise ValueError(f"grace is {self.grace}; it must lie in (0, 1), a share of each job's steps")
         if self.factor <= 1:
             raise ValueError(f"reduction_factor is {self.reduction_factor}; it must be above 1")
+        if self.name == "hyperband" and self.first > 1 / self.factor + 1e-9:
+            raise ValueError(
+                f"grace is {self.first}; it must be at most 1 / reduction_factor, which is {1 / self.factor:g}, "
+                "so that there is something to decide"
+            )
         if self.num_others < 1:
             raise ValueError(f"min_others is {self.min_others}; it must be 1 or more")
 
@@ -116,7 +129,7 @@ class Judge:
     """
 
     def __init__(self, scheduler: Scheduler, jobs: Iterable["Job"], journal: Journal) -> None:
-        self._scheduler, self._journal = scheduler, journal
+        self.scheduler, self._journal = scheduler, journal
         self._group_of = {job.key: group_of(job) for job in jobs}
         self._members: dict[str, set[str]] = {}
         for key, group in self._group_of.items():
@@ -130,7 +143,7 @@ class Judge:
 
     def hear_report(self, report: "Report") -> bool:
         """What a trial reports. Whether it is to stop."""
-        metric = self._scheduler.metric
+        metric = self.scheduler.metric
         if report.status is Status.FAILED:
             self.leave_out(report.run_key)
         elif metric is not None and report.status in (None, Status.COMPLETED) and report.num_steps:
@@ -148,17 +161,17 @@ class Judge:
             listed = ", ".join(report.metrics) or "nothing"
             logger.warning(
                 "scheduler.metric is %s, which %s did not report: %s",
-                self._scheduler.metric,
+                self.scheduler.metric,
                 report.run_key,
                 listed,
             )
 
     def hear(self, key: str, *, share: float, value: float) -> bool:
         """An evaluation of a job at a share of its steps. Whether its configuration is to stop."""
-        cost = value if self._scheduler.mode == "min" else -value
+        cost = value if self.scheduler.mode == "min" else -value
         cost = cost if math.isfinite(cost) else WORST
         known = self._heard.get(key, {})
-        if self._scheduler.name != "fifo" and share not in known:
+        if self.scheduler.name != "fifo" and share not in known:
             self._journal.append({"key": key, "share": share, "cost": cost})
             self._take(key, share, cost)
         return self.is_stopped(key)
@@ -166,6 +179,26 @@ class Judge:
     def is_stopped(self, key: str) -> bool:
         """Whether the configuration of a job was stopped."""
         return self._group_of.get(key) in self.stopped
+
+    def configurations(self, jobs: Iterable["Job"]) -> dict[str, list[str]]:
+        """The run keys of each, in the order of the jobs."""
+        found: dict[str, list[str]] = {}
+        for job in jobs:
+            found.setdefault(self._group_of[job.key], []).append(job.key)
+        return found
+
+    def has_come(self, key: str, share: float) -> bool:
+        """Whether a job was heard at a share or behind it."""
+        return max(self._heard.get(key, {0.0: 0.0})) >= share - 1e-9
+
+    def cost_at(self, keys: Iterable[str], share: float) -> float | None:
+        """The mean over those of these jobs that have come to a share; None where none has."""
+        costs = [
+            heard[min(found)]
+            for heard in (self._heard.get(key, {}) for key in keys)
+            if (found := [at for at in heard if at >= share - 1e-9])
+        ]
+        return math.fsum(costs) / len(costs) if costs else None
 
     def leave_out(self, key: str) -> None:
         """A job that failed: its configuration is judged by the others."""
@@ -182,28 +215,29 @@ class Judge:
     def _decide(self, group: str) -> None:
         if group in self.stopped or not self._members[group]:
             return
-        behind = self._asha(group) if self._scheduler.name == "asha" else self._median(group)
-        if behind:
+        rules = {"asha": self._asha, "median": self._median}
+        rule = rules.get(self.scheduler.name)
+        if rule is not None and rule(group):
             self.stopped.add(group)
 
     def _asha(self, group: str) -> bool:
-        for place, rung in enumerate(self._scheduler.rungs):
+        for place, rung in enumerate(self.scheduler.rungs):
             if (group, place) in self._at or (mean := self._mean_at(group, rung)) is None:
                 continue
             self._at[group, place] = mean
             costs = sorted(cost for (_, other), cost in self._at.items() if other == place)
-            kept = max(1, math.floor(len(costs) / self._scheduler.factor))
+            kept = max(1, math.floor(len(costs) / self.scheduler.factor))
             if mean > costs[kept - 1]:
                 return True
         return False
 
     def _median(self, group: str) -> bool:
         share = min(max(self._heard.get(key, {0.0: 0.0})) for key in self._members[group])
-        if share < self._scheduler.first - 1e-9 or share >= 1:
+        if share < self.scheduler.first - 1e-9 or share >= 1:
             return False
         others = [self._running_mean(other, share) for other in self._members if other != group]
         known = [mean for mean in others if mean is not None]
-        if len(known) < self._scheduler.num_others:
+        if len(known) < self.scheduler.num_others:
             return False
         best = min(self._curve(group, share))
         return best > median(known)
@@ -248,10 +282,18 @@ def group_of(job: "Job") -> str:
 
 def judge(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> Judge:
     """One that remembers what was heard in this folder under the same rules."""
-    digest = hashlib.sha256(canonical(asdict(scheduler)).encode()).hexdigest()[:16]
-    return Judge(scheduler, jobs, Journal(folder.path / "decisions" / f"{digest}.jsonl"))
+    return Judge(scheduler, jobs, Journal(folder.path / "decisions" / f"{_digest(scheduler)}.jsonl"))
 
 
-def pruned_mark(folder: RunFolder, run_key: str) -> Path:
+def brackets(scheduler: Scheduler, jobs: Sequence["Job"], heard: Judge, folder: RunFolder) -> Brackets:
+    """Those of hyperband, which remember who went on."""
+    return Brackets(scheduler, jobs, heard, Journal(folder.path / "decisions" / f"{_digest(scheduler)}-rungs.jsonl"))
+
+
+def _digest(scheduler: Scheduler) -> str:
+    return hashlib.sha256(canonical(asdict(scheduler)).encode()).hexdigest()[:16]
+
+
+def pruned_mark(folder: RunFolder, run_key: str) -> Location:
     """The file by which a trial in another process learns that it is to stop."""
     return folder.path / ".pruned" / run_key

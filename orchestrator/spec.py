@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from ruamel.yaml.error import YAMLError
@@ -16,6 +16,7 @@ from orchestrator.schedulers import Scheduler
 from orchestrator.search import written
 from orchestrator.stages import Earlier, as_parent
 from orchestrator.written_out import as_variants, written_out
+from reports.location import Location
 from workloads.plugins import find_job
 
 SHARED = ("name", "seeds", "resources")  # keys of the header that may stand beside `stages`
@@ -76,7 +77,7 @@ def _searching(stage: Stage, learning: Learning) -> dict[str, Any]:
 
 
 def load_spec(
-    source: str | Path | Mapping[str, Any] | Spec,
+    source: str | PathLike[str] | Location | Mapping[str, Any] | Spec,
     *,
     overrides: Mapping[str, Any] | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,

@@ -5,8 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
+
+from reports.location import Location
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -15,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """Whether a study is to end; `mark` is the file by which trials in other processes learn of it."""
 
-    mark: Path
+    mark: Location
     requested: bool = False
     signal_number: int | None = None
 
@@ -38,7 +39,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request(mark: Path) -> Iterator[StopRequest]:
+def stop_request(mark: Location) -> Iterator[StopRequest]:
     """Handles SIGINT and SIGTERM inside the block (in the main thread); the mark is gone afterwards."""
     mark.unlink(missing_ok=True)
     request = StopRequest(mark)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.population import default_folder
 from orchestrator.spec import load_spec
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.records import Status
 from reports.store import Store
 
@@ -26,7 +26,7 @@ SHORTEST_KEY = 8  # as the live table shows them
 @out_option
 @set_option
 @axis_option
-def command(subject: str, out: Path | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
+def command(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
     """Say what is known of a RUN_KEY (in --out DIR), or why each job of SPEC would run or not, field by field."""
     if out is not None and (row := _row(out, subject)) is not None:
         for line in _of_run(row):
@@ -47,7 +47,7 @@ def _looks_like_key(text: str) -> bool:
     return len(text) == 16 and all(letter in "0123456789abcdef" for letter in text)
 
 
-def _row(folder: Path, key: str) -> dict[str, Any] | None:
+def _row(folder: Location, key: str) -> dict[str, Any] | None:
     """The run whose key this is, or the only one whose key starts so."""
     rows = Store(RunFolder(folder)).runs().to_pylist()
     found = [row for row in rows if row["run_key"].startswith(key)] if len(key) >= SHORTEST_KEY else []

@@ -1,15 +1,16 @@
 """`pruneyard export`: tables for papers and other programs, and finished networks as files."""
 
-from pathlib import Path
 
 import click
 
 from orchestrator.commands.report import existing
 from orchestrator.errors import ExitCode, UsageError
+from orchestrator.folders import PLACE
 from orchestrator.results import Results
 from reports.durable import write_durably
 from reports.export import FORMATS, export
 from reports.layout import RunFolder
+from reports.location import Location
 from workloads.plugins import names
 
 TABLES = ("summary", "runs", "metrics", "curves", "latency")
@@ -17,7 +18,7 @@ NETWORK_FORMATS = names("deploy.formats")
 
 
 @click.command("export")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option(
     "--format",
     "form",
@@ -27,9 +28,9 @@ NETWORK_FORMATS = names("deploy.formats")
 @click.option("--table", type=click.Choice(TABLES), help="A table [default: summary].")
 @click.option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="A file instead of stdout; needed with --network."
+    "--out", type=PLACE, help="A file instead of stdout; needed with --network."
 )
-def command(folder: Path, form: str | None, table: str | None, network: str | None, out: Path | None) -> int:
+def command(folder: Location, form: str | None, table: str | None, network: str | None, out: Location | None) -> int:
     """Print one table of DIR, or write the network of one of its runs to a file.
 
     A network is written only after the exported one gave the outputs of the dense one.
@@ -50,7 +51,7 @@ def command(folder: Path, form: str | None, table: str | None, network: str | No
     return 0
 
 
-def _write_network(folder: RunFolder, run_key: str, form: str, out: Path) -> int:
+def _write_network(folder: RunFolder, run_key: str, form: str, out: Location) -> int:
     from orchestrator.exporting import WrongExportError, export_network  # only now: tables need no torch
 
     try:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 from rich.table import Table
@@ -13,9 +12,11 @@ from rich.text import Text
 from orchestrator.commands.report import existing
 from orchestrator.errors import ExitCode, UsageError
 from orchestrator.exporting import Question, Skipped, WrongExportError, measure, networks_of
+from orchestrator.folders import PLACE
 from orchestrator.terminal import stdout_console
 from reports import formats
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.records import LatencyRow
 from workloads.plugins import names
 
@@ -40,7 +41,7 @@ class BatchSizes(click.ParamType[tuple[int, ...]]):
 
 
 @click.command("latency")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option(
     "--run-key",
     "run_keys",
@@ -62,7 +63,7 @@ class BatchSizes(click.ParamType[tuple[int, ...]]):
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 def command(
-    folder: Path,
+    folder: Location,
     run_keys: Sequence[str],
     all_seeds: bool,
     chosen: Sequence[str],

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +19,7 @@ from orchestrator.spec import load_spec
 from orchestrator.terminal import stdout_console
 from reports.formats import amount
 from reports.layout import RunFolder
+from reports.location import Location
 from workloads.data.dataset import DataNotFoundError
 
 MAX_ROWS = 40
@@ -31,7 +31,7 @@ MAX_ROWS = 40
 @set_option
 @axis_option
 @json_option
-def command(spec: str, out: Path | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
+def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
     """Validate SPEC and list its jobs: finished, failed, missing, and a guess of the cost of what is left."""
     resolved = load_spec(spec, **changes(sets, axes))
     plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))

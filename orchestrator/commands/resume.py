@@ -1,6 +1,5 @@
 """`pruneyard resume`: goes on with a folder."""
 
-from pathlib import Path
 
 import click
 
@@ -12,11 +11,13 @@ from orchestrator.commands.run import (
     run_and_report,
 )
 from orchestrator.errors import UsageError
+from orchestrator.folders import PLACE
 from orchestrator.spec import Spec, load_spec
 from reports.layout import RunFolder
+from reports.location import Location
 
 
-def spec_of(folder: Path) -> Spec:
+def spec_of(folder: Location) -> Spec:
     """The spec that a folder was run with. Raises `UsageError` where there is none."""
     path = RunFolder(folder).spec
     if not path.exists():
@@ -25,12 +26,12 @@ def spec_of(folder: Path) -> Spec:
 
 
 @click.command("resume")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PLACE)
 @address_option
 @local_option
 @fail_fast_option
 @json_option
-def command(folder: Path, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
+def command(folder: Location, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
     """Go on with DIR: what is missing, interrupted or failed, from the newest checkpoints."""
     return run_and_report(
         spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json

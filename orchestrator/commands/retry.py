@@ -1,6 +1,5 @@
 """`pruneyard retry`: runs what ended badly again."""
 
-from pathlib import Path
 
 import click
 
@@ -12,19 +11,21 @@ from orchestrator.commands.run import (
     local_option,
     run_and_report,
 )
+from orchestrator.folders import PLACE
+from reports.location import Location
 from reports.records import Status
 
 KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED, "pruned": Status.PRUNED}
 
 
 @click.command("retry")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option("--only", type=click.Choice(list(KINDS)), help="Only these.")
 @address_option
 @local_option
 @fail_fast_option
 @json_option
-def command(folder: Path, only: str | None, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
+def command(folder: Location, only: str | None, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
     """Run the FAILED and INTERRUPTED jobs of DIR again; jobs that never started stay so.
 
     With --only pruned, those that a scheduler stopped go on to their end.

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from orchestrator.display import display
 from orchestrator.errors import ExitCode, OrderlyInterrupt
+from orchestrator.folders import PLACE
 from orchestrator.plan import make_plan
 from orchestrator.population import default_folder, run
 from orchestrator.results import Results
@@ -19,6 +19,7 @@ from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
 from orchestrator.summary_table import summary_table
 from orchestrator.terminal import stdout_console
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.records import Status
 
 
@@ -32,7 +33,7 @@ def changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, 
 
 set_option = click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec.")
 axis_option = click.option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid.")
-out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder of results [default: out/NAME].")
+out_option = click.option("--out", type=PLACE, help="Folder of results [default: out/NAME].")
 address_option = click.option("--address", default="local", show_default=True, help="Ray cluster to join.")
 local_option = click.option("--local", is_flag=True, help="Without Ray, in this process; same numbers.")
 fail_fast_option = click.option("--fail-fast", is_flag=True, help="Stop all when the first job fails.")
@@ -50,7 +51,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 @json_option
 def command(
     spec: str,
-    out: Path | None,
+    out: Location | None,
     sets: Sequence[str],
     axes: Sequence[str],
     address: str,
@@ -69,7 +70,7 @@ def command(
 
 def run_and_report(
     spec: Spec,
-    folder: Path,
+    folder: Location,
     *,
     address: str,
     local: bool,
@@ -100,7 +101,7 @@ def run_and_report(
     return code
 
 
-def _run(spec: Spec, folder: Path, **options: Any) -> tuple[Results, ExitCode]:
+def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCode]:
     """The results and the exit code; Ctrl-C has its own."""
     try:
         results = run(spec, folder, **options)
@@ -109,7 +110,7 @@ def _run(spec: Spec, folder: Path, **options: Any) -> tuple[Results, ExitCode]:
     return results, results.exit_code
 
 
-def _summary(results: Results, spec: Spec, code: ExitCode, page: Path) -> dict[str, Any]:
+def _summary(results: Results, spec: Spec, code: ExitCode, page: Location) -> dict[str, Any]:
     frame = results.summary()
     return {
         "study": spec.name,
@@ -134,7 +135,7 @@ def _say_fronts(results: Results, spec: Spec) -> None:
             out.print(front[list(dict.fromkeys(shown))].to_string(index=False), markup=False, highlight=False)
 
 
-def _say(results: Results, page: Path, labels: Mapping[str, str]) -> None:
+def _say(results: Results, page: Location, labels: Mapping[str, str]) -> None:
     runs = results.runs()
     out = stdout_console()
     if len(runs):
