@@ -74,6 +74,9 @@ class Body:
         """The header and the jobs; None where `problems` says why not."""
         self.header = header = self._header()
         search = self._search()
+        if header is not None and search is not None and search.learns and header.scheduler.name == "hyperband":
+            why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
+            self.report("scheduler.name", f'is "hyperband"; {why}, so choose asha or median beside it')
         jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
         if self.problems or header is None:
             return None

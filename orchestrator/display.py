@@ -98,6 +98,8 @@ def headline(monitor: Monitor) -> str:
     parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
     if monitor.stopping:
         parts.append("stopping")
+    if monitor.paused:
+        parts.append(f"{len(monitor.paused)} paused")
     for status in (Status.PRUNED, Status.FAILED, Status.INTERRUPTED):
         if count := monitor.count(status):
             parts.append(f"{count} {status.value.lower()}")

@@ -13,6 +13,7 @@ from orchestrator.errors import UsageError
 from orchestrator.stages import placed
 from reports.layout import RunFolder
 from reports.predictions import read_num_extra, read_predictions
+from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Source
 from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.earlier import FinishedRun
@@ -43,6 +44,12 @@ def open_run(artifact: str) -> FinishedRun:
             if name.endswith(".safetensors")
         },
     )
+
+
+def checkpoints_of(artifact: str) -> CheckpointFolder:
+    """Those of the run that left this folder."""
+    folder = Path(artifact)
+    return CheckpointFolder(RunFolder(folder.parent.parent).checkpoints(folder.name))
 
 
 def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:

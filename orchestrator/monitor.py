@@ -29,6 +29,7 @@ class Monitor:
     already: int
     running: dict[str, Report] = field(default_factory=dict)
     ended: dict[str, Status] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
     labels: dict[str, str] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     best: tuple[float, str] | None = None
@@ -43,6 +44,7 @@ class Monitor:
 
     def start(self, key: str) -> None:
         """A trial has a process."""
+        self.paused.discard(key)
         self.running[key] = Report(run_key=key)
 
     def hear(self, report: Report) -> None:
@@ -53,12 +55,16 @@ class Monitor:
             self.best = (value, self.labels[key])
         if report.status is None:
             self.running[key] = report
+        elif report.paused:
+            self.running.pop(key, None)
+            self.paused.add(key)
         else:
             self.end(key, report.status, report.error)
 
     def end(self, key: str, status: Status, error: str | None = None) -> None:
         """A trial is over."""
         self.running.pop(key, None)
+        self.paused.discard(key)
         self.ended[key] = status
         if status is Status.FAILED:
             self.failures.append(Failure(run_key=key, label=self.labels[key], error=error or "unknown"))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.brackets import climb
 from orchestrator.display import Display
 from orchestrator.errors import ClusterError, OrderlyInterrupt, UsageError
 from orchestrator.job import Job, Learning, Resources, Stage
@@ -19,7 +20,7 @@ from orchestrator.plan import OVER, Plan, make_plan
 from orchestrator.preflight import check_jobs, load_data
 from orchestrator.results import Results
 from orchestrator.rounds import Rounds, is_searched
-from orchestrator.schedulers import Scheduler, judge
+from orchestrator.schedulers import Scheduler, brackets, judge
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stages import placed
 from orchestrator.stopping import StopRequest, stop_request
@@ -185,12 +186,29 @@ def _run_jobs(
     at_hand = [order.job for order in ready]
     load_data(at_hand, into=work.data)
     check_jobs(at_hand, work.data, origin=work.spec.name)
-    deaths: dict[str, int] = {}
     asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
-    decides = judge(Scheduler() if asked else stage.header.scheduler, jobs, work.folder)
+    scheduler = Scheduler() if asked else stage.header.scheduler
+    decides = judge(scheduler, jobs, work.folder)
+    run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, judge=decides))
+    if scheduler.name != "hyperband":
+        run_to_end(ready)
+        return
+    climb(
+        brackets(scheduler, jobs, decides, work.folder),
+        ready,
+        folder=work.folder,
+        run=run_to_end,
+        stopped=lambda: work.stop.requested,
+        prune=partial(work.monitor.end, status=Status.PRUNED),
+    )
+
+
+def _run_to_end(ready: Sequence[Order], *, stage: Stage, work: _Work, run_orders: RunOrders) -> None:
+    """Each of these, again after its process died, until it has ended or paused."""
+    deaths: dict[str, int] = {}
     while ready and not work.stop.requested:
-        work.monitor.expect(ready)
-        died = run_orders(ready, judge=decides, **work.arguments(stage.header.resources))
+        work.monitor.expect(list(ready))
+        died = run_orders(ready, **work.arguments(stage.header.resources))
         ready = _after_deaths(ready, died, deaths, work)
 
 
@@ -256,7 +274,7 @@ def _after_deaths(
             monitor.end(key, Status.INTERRUPTED)
         elif deaths[key] < MAX_DEATHS:
             logger.warning("the process of %s (%s) died; it goes on from its checkpoint", key, order.job.label)
-            again.append(Order(job=order.job, attempt=order.attempt + 1))
+            again.append(replace(order, attempt=order.attempt + 1))
         else:
             monitor.end(key, Status.FAILED, f"its process died {MAX_DEATHS} times")
     return again

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from orchestrator.fingerprint import canonical
-from orchestrator.finished import open_run
+from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.job import Job
 from orchestrator.process import PeakMemory
 from reports.durable import write_durably
@@ -29,10 +29,11 @@ from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric,
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A job to be run, and which start of it this is."""
+    """A job to be run, which start of it this is, and up to which share of its steps: there it pauses, with a checkpoint."""
 
     job: Job
     attempt: int
+    until: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,10 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Where a trial stands; `status` is None while it goes on. `metrics` are the newest, by `split/name`."""
+    """Where a trial stands; `status` is None while it goes on. `metrics` are the newest, by `split/name`.
+
+    paused: it was INTERRUPTED because it has come as far as it was to come for now.
+    """
 
     run_key: str
     step: int = 0
@@ -58,6 +62,7 @@ class Report:
     metrics: Mapping[str, float] = field(default_factory=dict)
     status: Status | None = None
     error: str | None = None
+    paused: bool = False
     peak_memory_bytes: int | None = None  # once it has ended
 
 
@@ -80,6 +85,8 @@ class Trial:
             device=self.device,
             load_data=setting.load_data,
             should_stop=setting.should_stop,
+            pauses=self._pauses,
+            checkpoints_of=checkpoints_of,
             open_run=open_run,
         )
         self._progress = order.job.workload.run(context)
@@ -93,7 +100,7 @@ class Trial:
             if progress.outcome is not None:
                 self._leave_artifact(progress.outcome)
         except InterruptedJobError as interruption:
-            return self._end(Status.INTERRUPTED, step=interruption.step)
+            return self._end(Status.INTERRUPTED, step=interruption.step, paused=self._pauses())
         except torch.AcceleratorError:
             self._end(Status.FAILED, error=traceback.format_exc())
             raise
@@ -106,6 +113,11 @@ class Trial:
             return self.report
         return self._end(Status.COMPLETED, outcome=progress.outcome)
 
+    def _pauses(self) -> bool:
+        """Whether its newest evaluation came at the share up to which it was to run, or behind it."""
+        until, report = self.order.until, self.report
+        return until < 1 and report.num_steps > 0 and report.step >= until * report.num_steps - 1e-6
+
     def _keep(self, progress: Progress) -> None:
         newest = {f"{m.split}/{m.name}": m.value for m in progress.metrics if m.step == progress.step}
         self.report = Report(
@@ -113,7 +125,13 @@ class Trial:
         )
 
     def _end(
-        self, status: Status, *, error: str | None = None, outcome: Outcome | None = None, step: int | None = None
+        self,
+        status: Status,
+        *,
+        error: str | None = None,
+        outcome: Outcome | None = None,
+        step: int | None = None,
+        paused: bool = False,
     ) -> Report:
         self._progress.close()  # type: ignore[attr-defined]
         record = self._record(status, error=error, outcome=outcome)
@@ -126,6 +144,7 @@ class Trial:
             metrics=self.report.metrics,
             status=status,
             error=None if error is None else error.strip().splitlines()[-1],
+            paused=paused,
             peak_memory_bytes=record.peak_memory_bytes,
         )
         return self.report

@@ -1,0 +1,262 @@
+"""HyperBand: the brackets of its paper, what is decided at their rungs, and that pauses and kills change no number."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.brackets import Brackets, brackets_of, dealt
+from orchestrator.errors import SpecError, UsageError
+from orchestrator.journal import Journal
+from orchestrator.monitor import Monitor
+from orchestrator.population import run
+from orchestrator.results import Results
+from orchestrator.schedulers import Judge, Scheduler
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+RULE: dict[str, Any] = {"name": "hyperband", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2.0}
+BASE: dict[str, Any] = {
+    "name": "banded",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 200, "max_test": 50},
+    "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.1},
+    "method": {"name": "set", "density": 0.5},
+    "budget": {"epochs": 8, "batch_size": 16, "checkpoint_every_s": 0},
+    "seeds": 2,
+    "grid": {"optimizer.lr": [0.2, 1.0e-6, 0.1, 1.0e-7, 0.05, 1.0e-8, 1.0e-9]},
+    "scheduler": RULE,
+}
+WITHOUT = {name: table for name, table in BASE.items() if name != "scheduler"}
+
+
+def test_brackets_are_those_of_the_paper() -> None:
+    """Table 1 of JMLR 18 (R = 81, eta = 3): n and r of the first rung of s = 4 ... 0 are 81, 27, 9, 6, 5 and 1, 3, 9, 27, 81.
+
+    By its algorithm 1, n of s = 3 is ceil(5 / 4 * 27) = 34 and of s = 2 is ceil(5 / 3 * 9) = 15; the table rounds otherwise.
+    """
+    found = brackets_of(Scheduler(**{**RULE, "grace": 1 / 81, "reduction_factor": 3.0}))
+    assert [round(81 * bracket.shares[0]) for bracket in found] == [1, 3, 9, 27, 81]
+    assert [bracket.size for bracket in found] == [81, 34, 15, 8, 5]
+    assert [len(bracket.shares) for bracket in found] == [5, 4, 3, 2, 1]
+    assert all(bracket.shares[-1] == 1.0 for bracket in found)
+
+
+@pytest.mark.parametrize("sizes", [[81, 34, 15, 8, 5], [9, 5, 3], [4, 3, 3]])
+def test_configurations_are_dealt_in_proportion_and_stay_where_they_are(sizes: list[int]) -> None:
+    all_of_them = dealt(sum(sizes), sizes)
+    assert [all_of_them.count(number) for number in range(len(sizes))] == sizes
+    for number in range(sum(sizes)):
+        assert dealt(number, sizes) == all_of_them[:number]
+    assert dealt(1, sizes) == [0]
+
+
+class Told:
+    """Brackets over configurations of two seeds that are told what a test says, without a training."""
+
+    def __init__(self, folder: Path, *, number: int = 10) -> None:
+        spec = load_spec(
+            {**WITHOUT, "grid": {"optimizer.lr": [(place + 1) / 100 for place in range(number)]}}
+        )
+        scheduler = Scheduler(**RULE)
+        self.keys = [job.key for job in spec.jobs]
+        self.judge = Judge(scheduler, spec.jobs, Journal(folder / "heard.jsonl"))
+        self.brackets = Brackets(scheduler, spec.jobs, self.judge, Journal(folder / "rungs.jsonl"))
+        self.statuses: dict[str, Status] = {}
+
+    def due(self) -> tuple[list[int], float]:
+        """Numbers of the runs that are to go on, and until where."""
+        due = self.brackets.due(self.statuses)
+        (share,) = set(due.values())
+        return sorted(self.keys.index(key) for key in due), share
+
+    def out(self) -> set[int]:
+        """Numbers of the configurations that are out."""
+        return {self.keys.index(key) // 2 for key in self.brackets.out()}
+
+    def come(self, numbers: Sequence[int], share: float, values: dict[int, float] | None = None) -> None:
+        """Runs that came to a share, with the values of some configurations."""
+        for number in numbers:
+            value = (values or {}).get(number // 2, -float(number))
+            self.judge.hear(self.keys[number], share=share, value=value)
+        self.brackets.decide(self.statuses)
+
+
+def runs(*configurations: int) -> list[int]:
+    return [run for number in sorted(configurations) for run in (2 * number, 2 * number + 1)]
+
+
+def test_worked_by_hand(tmp_path: Path) -> None:
+    """Shares 1/4, 1/2, 1; sizes 4, 3, 3. Ten configurations: what is better comes first here."""
+    told = Told(tmp_path)
+    first, second, third = (
+        [i for i, place in enumerate(dealt(10, [4, 3, 3])) if place == number] for number in range(3)
+    )
+    assert [len(first), len(second), len(third)] == [4, 3, 3]
+    assert told.due() == (runs(*first), 0.25)
+    told.come(runs(*first[:3]), 0.25)
+    told.come([2 * first[3]], 0.25)
+    assert told.due() == ([2 * first[3] + 1], 0.25), "nothing is decided before all have come"
+    assert not told.out()
+    told.come([2 * first[3] + 1], 0.25)
+    assert told.out() == set(first[2:])
+    assert told.due() == (runs(*first[:2], *second), 0.5), "both brackets climb this rung together"
+    told.come(runs(*first[:2], *second), 0.5, {second[2]: 99.0})
+    assert told.out() == {*first[1:], *second[:2]}, "of 2 one goes on, of 3 one, the best"
+    assert told.due() == (runs(first[0], second[2], *third), 1.0)
+    told.statuses = {told.keys[number]: Status.COMPLETED for number in runs(first[0], second[2], *third)}
+    assert not told.brackets.due(told.statuses)
+
+
+def test_what_failed_is_left_out_and_holds_nobody_up(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    due, _ = told.due()
+    first = sorted({number // 2 for number in due})
+    dead = [*runs(first[0]), 2 * first[1]]  # the best with both seeds, the next with one
+    told.come([number for number in due if number not in dead], 0.25)
+    assert not told.out()
+    told.brackets.lose([told.keys[number] for number in dead])
+    told.brackets.decide(told.statuses)
+    assert told.out() == {*first[2:]}, (
+        "of three that can be judged one goes on, and the one that cannot is not out"
+    )
+    assert set(told.due()[0]) >= {2 * first[1] + 1}
+    assert not {2 * first[1], *runs(first[0])} & set(told.due()[0])
+
+
+@pytest.mark.parametrize(("value", "goes_on"), [(1000.0, True), (-1000.0, False)])
+def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
+    tmp_path: Path, value: float, goes_on: bool
+) -> None:
+    told = Told(tmp_path)
+    due, _ = told.due()
+    late = [due[-2], due[-1]]
+    told.come([number for number in due if number not in late], 0.25)
+    told.brackets.lose([told.keys[number] for number in late])
+    told.brackets.decide(told.statuses)
+    before = told.out()
+    again = Told(tmp_path)  # another call
+    assert again.out() == before
+    assert again.due() == (late, 0.25)
+    again.come(late, 0.25, {late[0] // 2: value})
+    assert again.out() - before == (set() if goes_on else {late[0] // 2})
+    assert (late[0] in again.due()[0]) == goes_on
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"grace": 0.6}, "at most 1 / reduction_factor, which is 0.5"),
+        ({"min_others": 2}, "hyperband has no use for it"),
+        ({"metric": "test/accuracy"}, "cannot be tested on it"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        load_spec({**BASE, "scheduler": {**RULE, **change}})
+
+
+def test_a_search_that_proposes_in_rounds_is_refused() -> None:
+    search = {
+        "name": "tpe",
+        "max_trials": 4,
+        "metric": "val/accuracy",
+        "space": {"optimizer.lr": {"low": 0.1, "high": 1.0}},
+    }
+    with pytest.raises(SpecError, match=r"scheduler\.name: is \"hyperband\".*tpe"):
+        load_spec({**BASE, "grid": {}, "search": search})
+
+
+def test_a_metric_that_pausing_runs_do_not_report_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"val/acuracy, which run \w+ does not report"):
+        run({**BASE, "scheduler": {**RULE, "metric": "val/acuracy"}}, tmp_path / "out", local=True)
+
+
+@pytest.fixture(scope="module")
+def banded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("banded") / "out"
+    assert run(BASE, folder, local=True).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    assert run(WITHOUT, folder, local=True).exit_code == 0
+    return folder
+
+
+def statuses(folder: Path) -> dict[str, Status]:
+    return {key: status for key, (status, _) in Store(RunFolder(folder)).statuses().items()}
+
+
+def numbers(folder: Path) -> dict[tuple[str, int, str, str], float]:
+    rows = Results(folder).metrics()
+    return {(r.run_key, r.step, r.split, r.name): r.value for r in rows.itertuples()}
+
+
+def test_paused_runs_go_on_bit_equal_and_pruned_ones_keep_their_metrics(banded: Path, whole: Path) -> None:
+    found, expected = numbers(banded), numbers(whole)
+    assert found.items() <= expected.items()
+    ended = statuses(banded)
+    assert set(ended.values()) == {Status.COMPLETED, Status.PRUNED}
+    num_steps = max(step for _, step, *_ in expected)
+    for key, status in ended.items():
+        last = max(step for run_key, step, *_ in found if run_key == key)
+        assert (last == num_steps) == (status is Status.COMPLETED)
+        assert last in {num_steps / 4, num_steps / 2, num_steps}
+    attempts = Store(RunFolder(banded)).runs(latest=False).to_pandas().sort_values("attempt")
+    for _, rows in attempts.groupby("run_key"):
+        assert list(rows["attempt"]) == list(range(1, len(rows) + 1))
+        assert set(rows["status"][:-1]) <= {"INTERRUPTED"}
+        assert rows["device"].nunique() == 1
+
+
+def test_the_best_go_on_and_seeds_stay_together(banded: Path) -> None:
+    runs = Results(banded).runs()
+    rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
+    assert set(runs.groupby(rates)["status"].nunique()) == {1}
+    assert set(runs.loc[rates > 0.15, "status"]) == {"COMPLETED"}, "the best of the first bracket"
+    assert dealt(7, [4, 3, 3]) == [0, 1, 2, 0, 1, 2, 0]
+    assert (runs["status"] == "PRUNED").sum() == 2 * (2 + 1), "two of three and one of two, with two seeds"
+
+
+def test_a_second_call_repeats_nothing_and_pruned_runs_go_on_when_asked(
+    banded: Path, whole: Path, tmp_path: Path
+) -> None:
+    before = Results(banded).runs()
+    assert run(BASE, banded, local=True).runs().equals(before)
+    folder = tmp_path / "out"
+    run(BASE, folder, local=True)
+    run(BASE, folder, local=True, only=frozenset([Status.PRUNED]))
+    assert set(statuses(folder).values()) == {Status.COMPLETED}
+    assert numbers(folder) == numbers(whole)
+
+
+class Kills:
+    """A display that ends the driver, as a kill would, when it was shown something so often."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def show(self, monitor: Monitor) -> None:
+        """Raises what no job catches."""
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+
+def test_a_study_that_is_killed_again_and_again_decides_as_one_that_is_not(
+    banded: Path, tmp_path: Path
+) -> None:
+    for number in (3, 11, 17, 23, 29):
+        with pytest.raises(KeyboardInterrupt):
+            run(BASE, tmp_path / "out", local=True, display=Kills(number))
+    assert run(BASE, tmp_path / "out", local=True).exit_code == 0
+    assert statuses(tmp_path / "out") == statuses(banded)
+    assert numbers(tmp_path / "out") == numbers(banded)
+    (mine,), (theirs,) = ([*(f / "decisions").glob("*-rungs.jsonl")] for f in (tmp_path / "out", banded))
+    assert mine.read_bytes() == theirs.read_bytes()
