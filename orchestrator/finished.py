@@ -2,18 +2,21 @@
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from orchestrator.decode import decode
 from orchestrator.errors import UsageError
+from orchestrator.object_checkpoints import checkpoints_in
 from orchestrator.stages import placed
 from reports.layout import RunFolder
+from reports.location import Location, located
+from reports.objects import ObjectPath
 from reports.predictions import read_num_extra, read_predictions
-from workloads.checkpoint import CheckpointFolder
+from workloads.checkpoint import Checkpoints
 from workloads.data.dataset import Dataset, Source
 from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.earlier import FinishedRun
@@ -27,7 +30,7 @@ _OUTPUTS = "classifier.weight"  # every model calls its last layer so
 
 def open_run(artifact: str) -> FinishedRun:
     """The run that left this folder. Raises `UsageError` where it holds none."""
-    folder = Path(artifact)
+    folder = located(artifact)
     manifest = _manifest(folder)
     path = folder / _PREDICTIONS
     return FinishedRun(
@@ -39,17 +42,24 @@ def open_run(artifact: str) -> FinishedRun:
         network=partial(_network, folder, manifest),
         source=partial(_placed_source, folder, manifest),
         tensors={
-            name: partial(safetensors.torch.load_file, folder / name)
+            name: partial(_tensors, folder / name)
             for name in manifest.get("files", ())
             if name.endswith(".safetensors")
         },
     )
 
 
-def checkpoints_of(artifact: str) -> CheckpointFolder:
+def _tensors(path: Location) -> dict[str, Tensor]:
+    """Of a safetensors file. Raises `safetensors.SafetensorError` where it is none."""
+    if isinstance(path, ObjectPath):
+        return safetensors.torch.load(path.read_bytes())
+    return safetensors.torch.load_file(path)
+
+
+def checkpoints_of(artifact: str) -> Checkpoints:
     """Those of the run that left this folder."""
-    folder = Path(artifact)
-    return CheckpointFolder(RunFolder(folder.parent.parent).checkpoints(folder.name))
+    folder = located(artifact)
+    return checkpoints_in(RunFolder(folder.parent.parent).checkpoints(folder.name))
 
 
 def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
@@ -61,7 +71,7 @@ def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
     return _network(artifact, _manifest(artifact))
 
 
-def _manifest(artifact: Path) -> dict[str, Any]:
+def _manifest(artifact: Location) -> dict[str, Any]:
     run_key = artifact.name
     try:
         manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
@@ -74,7 +84,7 @@ def _manifest(artifact: Path) -> dict[str, Any]:
     return manifest
 
 
-def _predictions(path: Path) -> dict[str, Predictions]:
+def _predictions(path: Location) -> dict[str, Predictions]:
     if not path.is_file():
         raise UsageError(f"{path.parent.name}: left no predictions")
     return {
@@ -83,13 +93,13 @@ def _predictions(path: Path) -> dict[str, Predictions]:
     }
 
 
-def _network(artifact: Path, manifest: dict[str, Any]) -> FinishedNetwork:
+def _network(artifact: Location, manifest: dict[str, Any]) -> FinishedNetwork:
     run_key = artifact.name
     if _WEIGHTS not in manifest.get("files", ()) or "model" not in manifest["spec"]:
         raise UsageError(f"{run_key}: is a run of kind {manifest['kind']} that left no network")
     try:
-        weights = safetensors.torch.load_file(artifact / _WEIGHTS)
-        masks = safetensors.torch.load_file(artifact / _MASKS)
+        weights = _tensors(artifact / _WEIGHTS)
+        masks = _tensors(artifact / _MASKS)
         seen = manifest if "image_shape" in manifest else _from_data(manifest)
         parts = {name: seen[name] for name in ("image_shape", "mean", "std")}
         table = {"model": manifest["spec"]["model"], "num_outputs": len(weights[_OUTPUTS]), **parts}
@@ -104,7 +114,7 @@ def _from_data(manifest: dict[str, Any]) -> dict[str, Any]:
     return {"image_shape": data.image_shape, "mean": data.mean, "std": data.std}
 
 
-def _placed_source(artifact: Path, manifest: dict[str, Any]) -> Source:
+def _placed_source(artifact: Location, manifest: dict[str, Any]) -> Source:
     """The same, where it is made of what another run of the folder left."""
     source: Source = placed(_source(manifest), RunFolder(artifact.parent.parent))
     return source

@@ -10,13 +10,13 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.decode import hints_of, join, nearest, plugin_of, shown
 from orchestrator.fingerprint import canonical
 from orchestrator.space import REFERENCE
 from reports.layout import RunFolder
+from reports.location import Location, located
 from reports.records import Status
 from reports.store import Store
 
@@ -68,7 +68,7 @@ def as_parent(job: "Job") -> Parent:
     )
 
 
-def finished_runs(folder: Path) -> list[Parent]:
+def finished_runs(folder: Location) -> list[Parent]:
     """The COMPLETED runs of a folder of results, in the order in which they started."""
     rows = Store(RunFolder(folder)).runs().to_pylist()
     return [
@@ -129,7 +129,7 @@ class Earlier:
             raise ChainError(key, f"is {shown(source)}; it must be the name of a stage or a folder of results")
         if source in self._stages:
             return list(self._stages[source])
-        if not Path(source).expanduser().is_dir():
+        if not _folder(source, key).is_dir():
             stages = ", ".join(self._stages) or "none"
             hint = nearest(source, dict.fromkeys(self._stages))
             raise ChainError(key, f"is {shown(source)}; it must be an earlier stage ({stages}) or a folder of results{hint}")
@@ -137,7 +137,7 @@ class Earlier:
 
     def _in_folder(self, source: str, key: str) -> list[Parent]:
         if source not in self._folders:
-            self._folders[source] = finished_runs(Path(source).expanduser())
+            self._folders[source] = finished_runs(_folder(source, key))
         if not self._folders[source]:
             raise ChainError(key, f"is {shown(source)}, which holds no finished run")
         return self._folders[source]
@@ -151,6 +151,14 @@ class Earlier:
         if not kept:
             raise ChainError(key, f"is {shown(where)}; none of the {len(found)} runs has these values")
         return kept
+
+
+def _folder(source: str, key: str) -> Location:
+    """Raises `ChainError` for a URI of no storage that is known."""
+    try:
+        return located(source).expanduser()
+    except ValueError as error:
+        raise ChainError(key, f"is {shown(source)}: {error}") from error
 
 
 def _has(parent: Parent, dotted: str, value: Any) -> bool:
@@ -271,7 +279,7 @@ def placed(workload: Any, folder: RunFolder) -> Any:
     runs: tuple[str, ...] = getattr(workload, "runs", ())
     if runs and hasattr(workload, "artifacts"):
         elsewhere = str(getattr(workload, "folder", ""))
-        home = RunFolder(Path(elsewhere).expanduser()) if elsewhere else folder
+        home = RunFolder(located(elsewhere).expanduser()) if elsewhere else folder
         changed["artifacts"] = tuple(str(home.artifact(run).resolve()) for run in runs)
     return dataclasses.replace(workload, **changed) if changed else workload
 

@@ -41,9 +41,14 @@ class RunFolder:
         """Its Parquet files, by name."""
         return sorted(self.table(name).glob("[!.]*.parquet"), key=str)
 
+    @property
+    def artifacts(self) -> Location:
+        """The folder of the folders of all runs; in hidden ones beside them lies what is being written."""
+        return self.path / "artifacts"
+
     def artifact(self, run_key: str) -> Location:
         """The folder of what one run leaves besides its rows."""
-        return self.path / "artifacts" / plain_name(run_key)
+        return self.artifacts / plain_name(run_key)
 
     def predictions(self, run_key: str) -> Location:
         """The final network's logits."""

@@ -144,6 +144,10 @@ class ObjectPath:
             else:
                 self._upload(io.BytesIO(content))
 
+    def write_text(self, content: str, encoding: str = "utf-8") -> None:
+        """Puts the object as text."""
+        self.write_bytes(content.encode(encoding))
+
     def write_file(self, local: Path) -> None:
         """Puts the content of a file here."""
         with local.open("rb") as file, _told(self):
@@ -195,13 +199,17 @@ class ObjectPath:
         """Of those in this folder, the ones whose name is like the pattern, which has no slash."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern.replace("[^", "[!")))
 
-    def remove_tree(self) -> None:
-        """Deletes all below this name."""
+    def files(self) -> Iterator["ObjectPath"]:
+        """All objects below this name, at any depth."""
         with _told(self):
             pages = _client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix):
-                for entry in page.get("Contents", ()):
-                    _client().delete_object(Bucket=self.bucket, Key=entry["Key"])
+                yield from (ObjectPath(self.bucket, entry["Key"]) for entry in page.get("Contents", ()))
+
+    def remove_tree(self) -> None:
+        """Deletes all below this name."""
+        for path in self.files():
+            path.unlink()
 
     @property
     def _prefix(self) -> str:

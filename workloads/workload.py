@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from workloads.checkpoint import CheckpointFolder
+from workloads.checkpoint import Checkpoints
 from workloads.data.dataset import Dataset, Source
 from workloads.earlier import FinishedRun
 from workloads.ranks import ALONE, Ranks
@@ -81,7 +81,7 @@ def no_runs(artifact: str) -> FinishedRun:
     raise ValueError(f"runs lie in {artifact}, which nobody here can read; give the context an open_run")
 
 
-def no_checkpoints(artifact: str) -> CheckpointFolder:
+def no_checkpoints(artifact: str) -> Checkpoints:
     """Raises `ValueError`, as `no_runs` does."""
     raise ValueError(f"a run lies in {artifact}, which nobody here can go on from; give the context a checkpoints_of")
 
@@ -96,11 +96,11 @@ class Context:
     Every rank runs the job and yields the same progress, but for times; rank 0 writes the checkpoints.
     """
 
-    checkpoints: CheckpointFolder
+    checkpoints: Checkpoints
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     load_data: Callable[[Source], Dataset] = lambda source: source.load()
     open_run: Callable[[str], FinishedRun] = no_runs
-    checkpoints_of: Callable[[str], CheckpointFolder] = no_checkpoints
+    checkpoints_of: Callable[[str], Checkpoints] = no_checkpoints
     should_stop: Callable[[], bool] = lambda: False
     pauses: Callable[[], bool] = lambda: False
     ranks: Ranks = ALONE
