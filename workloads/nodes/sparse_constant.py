@@ -19,6 +19,10 @@ class SparseConstant:
     @classmethod
     def of(cls, matrix: sparse.csr_array, *, device: torch.device, dtype: torch.dtype) -> "SparseConstant":
         """Of a matrix in CSR. Raises `ValueError` where its indices are damaged."""
+        try:
+            matrix.check_format(full_check=True)  # scipy transposes without looking
+        except ValueError as error:
+            raise ValueError(f"the indices of a sparse matrix are damaged: {error}") from error
         parts = (sparse.csr_array(matrix), sparse.csr_array(matrix.T))
         return cls(*(_tensor(part, device=device, dtype=dtype) for part in parts))
 

@@ -34,8 +34,20 @@ def test_a_batch_of_products_is_the_products_one_by_one() -> None:
         assert torch.allclose(found, torch.stack([matrix @ x for x in batch]), atol=1e-14)
 
 
-def test_damaged_indices_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("starts", "columns", "message"),
+    [
+        ([0, 1, 2, 3], [0, 9, 2], "indices must be < 3"),
+        ([0, 1, 2, 3], [0, -1, 2], "indices must be >= 0"),
+        ([0, 2, 1, 3], [0, 1, 2], "indptr must be a non-decreasing sequence"),
+        ([0, 2, 2, 3], [0, 0, 2], "distinct"),
+    ],
+)
+def test_damaged_indices_are_refused_before_anything_is_written_by_them(
+    starts: list[int], columns: list[int], message: str
+) -> None:
+    """Scipy transposes whatever it is given: by a column of 9 it writes outside of the memory for three."""
     damaged = sparse.csr_array(np.eye(3))
-    damaged.indices[1] = 9
-    with pytest.raises(ValueError, match=r"damaged|index"):
+    damaged.indptr[:], damaged.indices[:] = starts, columns
+    with pytest.raises(ValueError, match=f"indices of a sparse matrix are damaged: .*{message}"):
         SparseConstant.of(damaged, device=torch.device("cpu"), dtype=torch.float32)
