@@ -9,6 +9,7 @@ a later call, which so decides as this one would have.
 import hashlib
 import logging
 import math
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -135,7 +136,9 @@ class Judge:
         for key, group in self._group_of.items():
             self._members.setdefault(group, set()).add(key)
         self._heard: dict[str, dict[float, float]] = {}  # by run: cost at each share, less is better
-        self._at: dict[tuple[str, int], float] = {}  # by configuration and rung: mean cost
+        self._decided: set[tuple[str, int]] = set()  # configurations that were judged at a rung
+        self._at: dict[int, list[float]] = {}  # by rung: mean costs of those, in order
+        self._running: dict[tuple[str, float], float] = {}  # by configuration and share: mean of its costs up to there
         self.stopped: set[str] = set()  # configurations
         self._missed = False
         for entry in journal.lines():
@@ -204,6 +207,7 @@ class Judge:
         """A job that failed: its configuration is judged by the others."""
         if (group := self._group_of.get(key)) is not None:
             self._members[group].discard(key)
+            self._running = {at: mean for at, mean in self._running.items() if at[0] != group}
             self._decide(group)
 
     def _take(self, key: str, share: float, cost: float) -> None:
@@ -222,10 +226,11 @@ class Judge:
 
     def _asha(self, group: str) -> bool:
         for place, rung in enumerate(self.scheduler.rungs):
-            if (group, place) in self._at or (mean := self._mean_at(group, rung)) is None:
+            if (group, place) in self._decided or (mean := self._mean_at(group, rung)) is None:
                 continue
-            self._at[group, place] = mean
-            costs = sorted(cost for (_, other), cost in self._at.items() if other == place)
+            self._decided.add((group, place))
+            costs = self._at.setdefault(place, [])
+            insort(costs, mean)
             kept = max(1, math.floor(len(costs) / self.scheduler.factor))
             if mean > costs[kept - 1]:
                 return True
@@ -266,13 +271,16 @@ class Judge:
         ]
 
     def _running_mean(self, group: str, until: float) -> float | None:
-        if (
-            not self._members[group]
-            or min(max(self._heard.get(k, {0.0: 0.0})) for k in self._members[group]) < until - 1e-9
-        ):
-            return None
-        curve = self._curve(group, until)
-        return math.fsum(curve) / len(curve) if curve else None
+        """It is final once all seeds have come so far; None before."""
+        if (group, until) not in self._running:
+            members = self._members[group]
+            if not members or not all(self.has_come(key, until) for key in members):
+                return None
+            curve = self._curve(group, until)
+            if not curve:
+                return None
+            self._running[group, until] = math.fsum(curve) / len(curve)
+        return self._running[group, until]
 
 
 def group_of(job: "Job") -> str:
