@@ -10,6 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from orchestrator.errors import ClusterError, ExitCode, UsageError
+from orchestrator.stopping import StudyStoppedError
+from reports.storage import StorageError
 
 VERBS = {
     "init": "Write an example spec to start from.",
@@ -105,6 +107,12 @@ def _run() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return ExitCode.FINISHED
+    except StudyStoppedError as error:
+        click.echo(f"pruneyard: the study stopped, because of {error}", err=True)
+        return ExitCode.PARTIAL
+    except StorageError as error:
+        click.echo(f"pruneyard: {error}", err=True)
+        return ExitCode.USAGE
     except OSError as error:
         click.echo(f"pruneyard: {error.filename or 'storage'}: {error.strerror or error}", err=True)
         return ExitCode.USAGE

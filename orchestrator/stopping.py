@@ -1,5 +1,6 @@
 """Stopping in order: the first Ctrl-C or SIGTERM asks, the second one does not wait."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,8 +9,15 @@ from dataclasses import dataclass
 from types import FrameType
 
 from reports.location import Location
+from reports.storage import StorageError, in_words
+
+logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StudyStoppedError(StorageError):
+    """The storage of results failed in the middle of a study, which ended in order; what is finished is kept."""
 
 
 @dataclass
@@ -19,12 +27,21 @@ class StopRequest:
     mark: Location
     requested: bool = False
     signal_number: int | None = None
+    fault: str | None = None
 
     def ask(self, signal_number: int | None = None) -> None:
         """Trials write a checkpoint and end as INTERRUPTED."""
         if not self.requested:
             self.requested, self.signal_number = True, signal_number
-            self.mark.touch()
+            try:
+                self.mark.touch()
+            except OSError as error:
+                logger.warning("trials in other processes cannot be told to stop: %s", error)
+
+    def give_up(self, fault: str) -> None:
+        """Asks because the storage of results failed: the first such text is what the study ends with."""
+        self.fault = self.fault or fault
+        self.ask()
 
     def listen(self) -> None:
         """Takes SIGINT and SIGTERM, or takes them back: Ray's start puts a handler of its own on SIGTERM."""
@@ -39,9 +56,21 @@ class StopRequest:
 
 
 @contextmanager
+def storage_stops(stop: StopRequest) -> Iterator[None]:
+    """Raises `StudyStoppedError` where storage failed inside the block, here or in a trial that gave up because of it."""
+    try:
+        yield
+    except StorageError as error:
+        stop.fault = stop.fault or str(error)
+    if stop.fault is not None:
+        raise StudyStoppedError(stop.fault)
+
+
+@contextmanager
 def stop_request(mark: Location) -> Iterator[StopRequest]:
     """Handles SIGINT and SIGTERM inside the block (in the main thread); the mark is gone afterwards."""
-    mark.unlink(missing_ok=True)
+    with in_words(mark):
+        mark.unlink(missing_ok=True)
     request = StopRequest(mark)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     request.listen()
@@ -51,4 +80,7 @@ def stop_request(mark: Location) -> Iterator[StopRequest]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-        mark.unlink(missing_ok=True)
+        try:
+            mark.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s stays behind until the next run: %s", mark, error)

@@ -1,9 +1,14 @@
 """Where things lie in the folder that a run leaves; the only place that knows file names."""
 
+import hashlib
+import os
 import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from reports.location import Location, located
+from reports.objects import ObjectPath
 
 _ON_THE_WAY = re.compile(r"images-(\d+)\.png")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -32,6 +37,14 @@ class RunFolder:
     def report(self) -> Location:
         """The HTML page."""
         return self.path / "report.html"
+
+    @property
+    def scratch(self) -> Path:
+        """Where a scheduler may write what nobody reads later: beside the results, or on this machine with an object store."""
+        if isinstance(self.path, ObjectPath):
+            digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:16]
+            return Path(tempfile.gettempdir()) / f"pruneyard-{os.getuid()}" / digest
+        return self.path.resolve() / ".scheduler"
 
     def table(self, name: str) -> Location:
         """The folder of one table's Parquet files: `runs`, `metrics` or `curves`."""
