@@ -12,6 +12,7 @@ from reports.store import Store
 
 GIB = 2**30
 MARGIN = 1.2  # a trial may take so much more than another of its shape did
+OUT_OF_MEMORY = "OutOfMemoryError"  # Ray's name for it, in the error of a trial whose process its monitor killed
 UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
 _NO_MEMORY = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")
 
@@ -35,37 +36,42 @@ def _without_numbers(content: Any) -> Any:
 
 @dataclass
 class Needs:
-    """Peaks in bytes by shape, of this folder's finished trials and of those heard of since."""
+    """Bytes by shape, from this folder's trials and those heard of since."""
 
     _peaks: dict[str, int] = field(default_factory=dict)
-    _at_least: dict[str, int] = field(default_factory=dict)  # since one of the shape was killed for want of memory
+    _kills: dict[str, int] = field(default_factory=dict)  # attempts that were killed for want of memory since one finished
 
     @classmethod
     def seen_in(cls, folder: RunFolder) -> "Needs":
-        """What the folder's runs say that were measured on a CPU."""
+        """What the folder's runs say that were measured on a CPU, in the order in which they ended."""
         needs = cls()
-        columns = ["kind", "identity_json", "device", "peak_memory_bytes"]
-        for row in Store(folder).runs().select(columns).to_pylist():
-            if row["device"] == "cpu" and row["identity_json"] is not None:
-                needs.hear(shape_of(row["kind"], json.loads(row["identity_json"])), row["peak_memory_bytes"])
+        columns = ["kind", "identity_json", "device", "peak_memory_bytes", "error", "ended_at"]
+        rows = Store(folder).runs(latest=False).select(columns).sort_by("ended_at").to_pylist()
+        for row in rows:
+            if row["identity_json"] is not None:
+                shape = shape_of(row["kind"], json.loads(row["identity_json"]))
+                if OUT_OF_MEMORY in (row["error"] or ""):
+                    needs.hear_kill(shape)
+                elif row["device"] == "cpu":
+                    needs.hear(shape, row["peak_memory_bytes"])
         return needs
 
     def hear(self, shape: str, peak: int | None) -> None:
         """A trial has ended; None where its memory was not measured."""
         if peak is not None:
             self._peaks[shape] = max(peak, self._peaks.get(shape, 0))
+            self._kills.pop(shape, None)
 
-    def hear_death(self, shape: str, *, node: int, num_slots: int) -> None:
+    def hear_kill(self, shape: str) -> None:
         """A trial was killed for want of memory: the next of its shape gets twice the room that it had."""
-        self._at_least[shape] = max(2 * self.request(shape, node=node, num_slots=num_slots), self._at_least.get(shape, 0))
+        self._kills[shape] = self._kills.get(shape, 0) + 1
 
-    def request(self, shape: str, *, node: int, num_slots: int) -> int:
-        """Bytes that a trial is given on a node that has `node` and room for `num_slots` trials by its cores.
+    def request(self, shape: str, *, share: int, node: int) -> int:
+        """Bytes that a trial is given.
 
-        Before one of its shape was measured that is an equal share, which keeps no core idle. It is never more than the node
-        has: what takes more runs there alone.
+        share: what leaves room on every node for as many trials as its cores allow; before one of the shape was measured it
+        gets that. node: what the largest node has; no request is larger, and what takes more runs there alone.
         """
-        share = node / num_slots // UNIT * UNIT
         known = self._peaks.get(shape)
-        wanted = share if known is None else math.ceil(known * MARGIN / UNIT) * UNIT
-        return min(int(max(wanted, self._at_least.get(shape, 0))), node // UNIT * UNIT)
+        wanted = share // UNIT * UNIT if known is None else math.ceil(known * MARGIN / UNIT) * UNIT
+        return min(wanted * 2 ** self._kills.get(shape, 0), node // UNIT * UNIT)

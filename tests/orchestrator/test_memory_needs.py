@@ -52,7 +52,7 @@ def test_jobs_of_another_shape(change: dict[str, Any]) -> None:
 
 
 def test_an_unknown_shape_gets_an_equal_share() -> None:
-    assert Needs().request("a", node=NODE, num_slots=4) == NODE // 4
+    assert Needs().request("a", share=NODE // 4, node=NODE) == NODE // 4
 
 
 def test_a_known_shape_gets_what_it_took_and_a_fifth() -> None:
@@ -60,15 +60,15 @@ def test_a_known_shape_gets_what_it_took_and_a_fifth() -> None:
     needs.hear("a", 3 * GIB)
     needs.hear("a", 5 * GIB)
     needs.hear("a", None)
-    assert needs.request("a", node=NODE, num_slots=8) == 6 * GIB
-    assert needs.request("b", node=NODE, num_slots=8) == 2 * GIB
+    assert needs.request("a", share=NODE // 8, node=NODE) == 6 * GIB
+    assert needs.request("b", share=NODE // 8, node=NODE) == 2 * GIB
 
 
 @pytest.mark.parametrize("peak", [1, UNIT - 1, UNIT, 123_456_789, 7 * GIB])
 def test_requests_are_few_and_never_below_what_was_seen(peak: int) -> None:
     needs = Needs()
     needs.hear("a", peak)
-    request = needs.request("a", node=NODE, num_slots=64)
+    request = needs.request("a", share=NODE // 64, node=NODE)
     assert request % UNIT == 0
     assert peak <= request <= peak * 1.2 + UNIT
 
@@ -77,23 +77,25 @@ def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_n
     needs = Needs()
     given = []
     for _ in range(4):
-        given.append(needs.request("a", node=NODE, num_slots=8))
-        needs.hear_death("a", node=NODE, num_slots=8)
+        given.append(needs.request("a", share=NODE // 8, node=NODE))
+        needs.hear_kill("a")
     assert given == [2 * GIB, 4 * GIB, 8 * GIB, 16 * GIB]
-    assert needs.request("a", node=NODE, num_slots=8) == NODE
+    assert needs.request("a", share=NODE // 8, node=NODE) == NODE
+    needs.hear("a", 3 * NODE // 8)
+    assert needs.request("a", share=NODE // 8, node=NODE) == 7.25 * GIB
 
 
 def test_no_request_is_more_than_a_node_has() -> None:
     needs = Needs()
     needs.hear("a", 100 * GIB)
-    assert needs.request("a", node=NODE + 1, num_slots=2) == NODE
+    assert needs.request("a", share=NODE // 2, node=NODE + 1) == NODE
 
 
 def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
     run(SPEC, tmp_path, local=True)
     (peak,) = Results(tmp_path).runs()["peak_memory_bytes"]
     assert peak > 50 * 2**20  # torch itself
-    known = Needs.seen_in(RunFolder(tmp_path)).request(shape_with(), node=NODE, num_slots=1)
+    known = Needs.seen_in(RunFolder(tmp_path)).request(shape_with(), share=NODE, node=NODE)
     assert peak <= known <= peak * 1.2 + UNIT
 
 
