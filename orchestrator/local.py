@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from orchestrator.at_hand import RunsAtHand
 from orchestrator.job import Resources
+from orchestrator.ledger import Ledger
 from orchestrator.monitor import Monitor
 from orchestrator.process import Numerics, Pristine
 from orchestrator.schedulers import Judge
@@ -36,12 +38,15 @@ def run_local(
     The caller's threads, default dtype and global generators are given back as they were.
     """
     num_slots(resources, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+    ledger = Ledger(absolute := RunFolder(folder.path.resolve()))  # a trial may change the working directory
     setting = Setting(
         study=study,
-        folder=RunFolder(folder.path.resolve()),  # a trial may change the working directory
+        folder=absolute,
+        ledger=ledger,
         threads=resources.cpus,
         device=torch.device("cuda" if resources.gpus else "cpu"),
         load_data=lambda source: data[source] if source in data else source.load(),
+        open_run=RunsAtHand().open_run,
         should_stop=lambda: stop.requested,
         is_pruned=judge.is_stopped,
     )
@@ -61,6 +66,7 @@ def run_local(
             if fail_fast and monitor.failures:
                 stop.ask()
     finally:
+        ledger.write()
         pristine.restore(threads=resources.cpus)
         numerics.restore()
     return {}

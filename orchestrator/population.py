@@ -25,7 +25,7 @@ from orchestrator.spec import Spec, load_spec
 from orchestrator.stages import placed
 from orchestrator.stopping import StopRequest, stop_request
 from orchestrator.trial import Order, make_record
-from reports.durable import write_durably
+from reports.durable import clear_unfinished, write_durably
 from reports.layout import RunFolder
 from reports.planned import write_plan
 from reports.records import Status
@@ -89,6 +89,7 @@ def run(
         return results
     monitor = Monitor(total=len(plan.spec.jobs), already=sum(plan.status(job) in OVER for job in plan.spec.jobs))
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
+        clear_unfinished(folder.artifacts)
         write_durably(folder.spec, resolved.to_yaml().encode())
         write_plan(folder, [job.key for job in plan.spec.jobs])
         data = check_what_is_known(orders, plan, origin=resolved.name)

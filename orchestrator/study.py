@@ -17,10 +17,9 @@ from orchestrator.schedulers import Judge, pruned_mark
 from orchestrator.slots import num_slots
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
-from orchestrator.worker import NOTES, REPORTS, TrialActor
+from orchestrator.worker import NOTES, REPORTS, TrialActor, at_work_mark
 from reports.layout import RunFolder
 from reports.records import Status
-from reports.store import Store
 from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
@@ -90,11 +89,12 @@ def run_study(
 def bundled(orders: Sequence[Order], *, slots: int) -> list[list[Order]]:
     """Orders in their order, as many to a trial as their jobs allow and as leaves work for every slot.
 
-    A job is alone unless its class has `per_trial`: then starting a trial would cost more than the job.
+    A job is alone unless it has `per_trial`: then starting a trial would cost more than the job. One that was run before is
+    alone, too: should it take its process down, no other job pays for it.
     """
     bundles: list[list[Order]] = []
     for order in orders:
-        most = min(getattr(order.job.workload, "per_trial", 1), -(-len(orders) // slots))
+        most = min(getattr(order.job.workload, "per_trial", 1), -(-len(orders) // slots)) if order.attempt == 1 else 1
         kind = type(order.job.workload)
         if bundles and len(bundles[-1]) < most and type(bundles[-1][0].job.workload) is kind:
             bundles[-1].append(order)
@@ -177,9 +177,10 @@ class _Watch(_NotSaved, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._forget(trial)
-        recorded = Store(self._folder).statuses()
-        at_work = [o for o in self._bundles[trial.config["index"]] if recorded.get(o.job.key, (None, 0))[1] < o.attempt]
-        died = at_work[0] if at_work else self._bundles[trial.config["index"]][-1]  # the rest had not begun
+        bundle = self._bundles[trial.config["index"]]
+        mark = at_work_mark(self._folder, trial.trial_id)
+        named = mark.read_text() if len(bundle) > 1 and mark.exists() else ""
+        died = next((order for order in bundle if order.job.key == named), bundle[0])
         words = Path(trial.error_file) if trial.error_file else None
         self.deaths[died.job.key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"
 

@@ -3,9 +3,10 @@
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -15,14 +16,16 @@ import torch
 from orchestrator.fingerprint import canonical
 from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.job import Job
+from orchestrator.ledger import Ledger
 from orchestrator.process import PeakMemory
-from reports.durable import write_durably
+from reports.durable import Content, write_durably
 from reports.layout import RunFolder
-from reports.predictions import write_predictions
+from reports.predictions import predictions_file
 from reports.records import CurveRow, MetricRow, RunRecord, Status
-from reports.store import Store
+from reports.store import Attempt, Store
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Source
+from workloads.earlier import FinishedRun
 from workloads.nodes.graph import Graph
 from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress
 
@@ -38,15 +41,17 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What the trials of a study have in common."""
+    """What the trials of a study have in common. `ledger` takes what short ones leave."""
 
     study: str
     folder: RunFolder
+    ledger: Ledger
     threads: int
     device: torch.device
     load_data: Callable[[Source], Dataset]
     should_stop: Callable[[], bool]
     is_pruned: Callable[[str], bool] = lambda run_key: False
+    open_run: Callable[[str], FinishedRun] = open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,7 @@ class Trial:
         self.report = Report(run_key=order.job.key)
         self._metrics: list[Metric] = []
         self._curves: list[CurvePoint] = []
+        self._held: dict[str, Content] = {}
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
         self._memory = PeakMemory.from_here()
         self._checkpoints = CheckpointFolder(setting.folder.checkpoints(order.job.key))
@@ -87,7 +93,7 @@ class Trial:
             should_stop=setting.should_stop,
             pauses=self._pauses,
             checkpoints_of=checkpoints_of,
-            open_run=open_run,
+            open_run=setting.open_run,
         )
         self._progress = order.job.workload.run(context)
 
@@ -135,8 +141,13 @@ class Trial:
     ) -> Report:
         self._progress.close()  # type: ignore[attr-defined]
         record = self._record(status, error=error, outcome=outcome)
-        metrics = [MetricRow(**asdict(metric)) for metric in self._metrics]
-        Store(self.setting.folder).write(record, metrics, [CurveRow(**asdict(point)) for point in self._curves])
+        metrics = [MetricRow(**vars(metric)) for metric in self._metrics]
+        curves = [CurveRow(**vars(point)) for point in self._curves]
+        if is_short(self.order):
+            files = self._held if status is Status.COMPLETED else {}
+            self.setting.ledger.hold(Attempt(run=record, metrics=metrics, curves=curves), files)
+        else:
+            Store(self.setting.folder).write(record, metrics, curves)
         self.report = Report(
             run_key=self.order.job.key,
             step=self.report.step if step is None else step,
@@ -172,31 +183,49 @@ class Trial:
         return None if source is None else self.setting.load_data(source)
 
     def _leave_artifact(self, outcome: Outcome) -> None:
+        """The files of a short job wait with its rows."""
+        if is_short(self.order):
+            self._held = dict(self._files(outcome))
+            return
+        artifact = self.setting.folder.artifact(self.order.job.key)
+        for name, content in self._files(outcome):
+            write_durably(artifact / name, content)
+
+    def _files(self, outcome: Outcome) -> Iterator[tuple[str, Content]]:
         """Network, masks and predictions; the manifest comes last, so that where it stands, they stand too."""
-        folder = self.setting.folder
-        artifact = folder.artifact(self.order.job.key)
+        key, names = self.order.job.key, list(outcome.files)
         tensors = {"model.safetensors": outcome.weights, "masks.safetensors": outcome.masks} if outcome.weights else {}
         for name, content in tensors.items():
             contiguous = {key: tensor.contiguous() for key, tensor in content.items()}
-            write_durably(artifact / name, safetensors.torch.save(contiguous))
-        for name, held in outcome.files.items():
-            write_durably(artifact / name, held)
-        predictions = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
-        if predictions:
-            path = folder.predictions(self.order.job.key)
-            write_predictions(path, predictions, num_extra=outcome.num_extra)
+            names.append(name)
+            yield name, safetensors.torch.save(contiguous)
+        yield from outcome.files.items()
+        if outcome.predictions:
+            splits = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
+            names.append(self.setting.folder.predictions(key).name)
+            yield names[-1], predictions_file(splits, num_extra=outcome.num_extra)
         data = self._data()
         manifest = {
-            "run_key": self.order.job.key,
+            "run_key": key,
             "attempt": self.order.attempt,
             "kind": self.order.job.kind,
             "spec": self.order.job.resolved,
             "parents": self.order.job.parents,
             **({} if data is None else _described(data)),
-            "files": sorted([*tensors, *outcome.files, *(["predictions.parquet"] if predictions else [])]),
-            "code_version": version("pruneyard"),
+            "files": sorted(names),
+            "code_version": _code_version(),
         }
-        write_durably(artifact / "manifest.json", json.dumps(manifest, indent=1).encode())
+        yield "manifest.json", json.dumps(manifest, indent=1).encode()
+
+
+def is_short(order: Order) -> bool:
+    """Whether a trial of the scheduler takes several such jobs."""
+    return getattr(order.job.workload, "per_trial", 1) > 1
+
+
+@cache
+def _code_version() -> str:
+    return version("pruneyard")
 
 
 def _described(data: Dataset | Graph) -> dict[str, Any]:
@@ -249,7 +278,7 @@ def make_record(
         num_parameters=outcome.num_parameters if outcome else None,
         num_active=outcome.num_active if outcome else None,
         peak_memory_bytes=peak_memory_bytes,
-        code_version=version("pruneyard"),
+        code_version=_code_version(),
         torch_version=str(torch.__version__),
         artifact=artifact,
     )

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,13 @@ import ray
 import torch
 from ray import tune
 
+from orchestrator.at_hand import RunsAtHand
+from orchestrator.ledger import Ledger
 from orchestrator.process import Pristine
 from orchestrator.schedulers import pruned_mark
 from orchestrator.trial import Order, Setting, Trial
 from reports.layout import RunFolder
+from reports.location import Location
 from workloads.data.dataset import Dataset, Source
 
 REPORTS = "reports"  # the keys of ours in what Tune is told
@@ -61,6 +63,8 @@ class TrialActor(tune.Trainable):
             threads=threads,
             device=torch.device("cuda" if gpus else "cpu"),
             load_data=load_data,
+            ledger=Ledger(RunFolder(folder)),
+            open_run=RunsAtHand().open_run,
             should_stop=stop_mark.exists,
             is_pruned=lambda run_key: pruned_mark(RunFolder(folder), run_key).exists(),
         )
@@ -73,14 +77,20 @@ class TrialActor(tune.Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         self._left = list(self._bundles[config["index"]])
+        self._marked = len(self._left) > 1
         self._begin()
 
     def _begin(self) -> None:
         self._pristine.restore(threads=self._setting.threads)
         self._trial = Trial(self._left.pop(0), self._setting, trial_id=self.trial_id)
+        if self._marked:
+            at_work_mark(self._setting.folder, self.trial_id).write_bytes(self._trial.order.job.key.encode())
 
     def step(self) -> dict[str, Any]:
-        """One evaluation further, or more jobs where they are short. What was to start after a stop leaves nothing."""
+        """One evaluation further, or more jobs where they are short. What was to start after a stop leaves nothing.
+
+        What is told of stands on disk.
+        """
         reports, done = [], False
         until = time.monotonic() + STEP_S
         while True:
@@ -88,14 +98,20 @@ class TrialActor(tune.Trainable):
                 done = True
                 break
             report = self._trial.advance()
-            reports.append(asdict(report))
+            reports.append(dict(vars(report)))
             done = report.status is not None and not self._left
             if done or report.status is None:
                 break
             self._begin()
             if time.monotonic() >= until:
                 break
+        self._setting.ledger.write()
         return {REPORTS: reports, NOTES: self._notes.take(), "done": done}
+
+
+def at_work_mark(folder: RunFolder, trial_id: str) -> Location:
+    """The file with the key of the job that a trial of several has come to; it outlives the process, but not the study."""
+    return pruned_mark(folder, f"trial-{trial_id}")
 
 
 class _Notes(logging.Handler):

@@ -75,6 +75,14 @@ def _write_folders(parent: Path, folders: Mapping[str, Mapping[str, Content]]) -
         shutil.rmtree(aside)
 
 
+def clear_unfinished(parent: Location) -> None:
+    """Deletes what a killed `write_folders_durably` left beside the folders. Nobody may be writing there."""
+    if isinstance(parent, ObjectPath) or not parent.is_dir():
+        return
+    for left in parent.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _sync_all(paths: Iterable[Path]) -> None:
     with ThreadPoolExecutor(_SYNCING) as pool:
         for _ in pool.map(_sync, paths):

@@ -1,0 +1,149 @@
+"""Short jobs are written together: what a killed process leaves, and that nothing but the files is other than one by one."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator import run
+from orchestrator.at_hand import RunsAtHand
+from orchestrator.errors import ExitCode
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+TRAIN: dict[str, Any] = {
+    "name": "nets",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 600, "max_test": 200},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "dense"},
+    "budget": {"epochs": 2, "batch_size": 32, "evaluate_every": 0},
+    "seeds": 4,
+}
+METHODS = ["none", "temperature", "vector", "isotonic", "histogram", "beta"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("nets")
+    assert run(TRAIN, folder, local=True).exit_code == ExitCode.FINISHED
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("undisturbed")
+    assert run(calibrate(trained), folder, local=True).exit_code == ExitCode.FINISHED
+    return folder
+
+
+def calibrate(trained: Path) -> dict[str, Any]:
+    return {"name": "trust", "kind": "calibrate", "input": {"from": str(trained)}, "grid": {"method": METHODS}}
+
+
+def numbers(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
+    """Metrics and curves, without what is measured in seconds, in one order."""
+    results, names = Results(folder), ["run_key", "attempt", "split", "name"]
+    metrics = results.metrics().astype(dict.fromkeys(names, str)).set_index(names)["value"].sort_index()
+    curves = results.curves().astype({"run_key": str, "name": str, "key": str})
+    return metrics, curves.sort_values(["run_key", "name", "key", "x", "y"]).reset_index(drop=True)
+
+
+def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
+    trained: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "compact", lambda store: None)
+    monkeypatch.setattr("orchestrator.ledger.HELD_S", 1000.0)
+    together = run(calibrate(trained), tmp_path / "together", local=True)
+    assert together.exit_code == ExitCode.FINISHED
+    assert len(together.runs()) == 24
+    assert len(list((tmp_path / "together" / "results" / "runs").iterdir())) == 1
+    monkeypatch.setattr("orchestrator.ledger.HELD_S", 0.0)
+    alone = run(calibrate(trained), tmp_path / "alone", local=True)
+    assert len(list((tmp_path / "alone" / "results" / "runs").iterdir())) == len(alone.runs()) == 24
+    (ours, our_curves), (theirs, their_curves) = numbers(undisturbed), numbers(tmp_path / "alone")
+    assert ours.index.is_unique
+    pd.testing.assert_series_equal(ours, theirs, check_exact=True)
+    pd.testing.assert_frame_equal(our_curves, their_curves, check_exact=True)
+    for key in alone.runs()["run_key"]:
+        files = [folder / "artifacts" / key / "calibrator.safetensors" for folder in (undisturbed, tmp_path / "alone")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+KILLED = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from orchestrator import run
+from orchestrator.ledger import Ledger
+import orchestrator.ledger as ledger, reports.durable as durable, reports.store as store
+when, spec, out = sys.argv[1:]
+ledger.HELD_S = 1000.0
+hold, count = Ledger.hold, [0]
+
+def die(*given, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hold_some(self, attempt, files):
+    hold(self, attempt, files)
+    count[0] += 1
+    if count[0] == 5:
+        self.write()          # five stand
+    if count[0] == 9:
+        if when == "before":
+            die()
+        if when == "files":
+            durable._sync_all = die
+        if when == "runs":
+            kept = store.write_part
+            store.write_part = lambda path, *a, **k: die() if path.parent.name == "runs" else kept(path, *a, **k)
+        self.write()
+
+Ledger.hold = hold_some
+run(spec, out, local=True)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "files", "runs"])
+def test_a_process_killed_at_any_point_leaves_whole_jobs_and_the_rest_is_run_again(
+    trained: Path, undisturbed: Path, tmp_path: Path, when: str
+) -> None:
+    spec, out = tmp_path / "spec.yaml", tmp_path / "out"
+    spec.write_text(json.dumps(calibrate(trained)))
+    killed = subprocess.run([sys.executable, "-c", KILLED, when, str(spec), str(out)], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    runs = Store(RunFolder(out)).runs().to_pandas()
+    assert len(runs) == 5
+    assert set(runs["status"]) == {"COMPLETED"}
+    for key in runs["run_key"]:
+        assert (out / "artifacts" / key / "manifest.json").is_file()
+    results = run(spec, out, local=True)
+    assert results.exit_code == ExitCode.FINISHED
+    assert len(results.runs()) == len(Store(RunFolder(out)).runs(latest=False)) == 24
+    folders = {folder.name: folder for folder in (out / "artifacts").iterdir()}
+    assert set(folders) == set(results.runs()["run_key"])  # no other, and nothing half written
+    assert all({"manifest.json", "calibrator.safetensors"} == {f.name for f in path.iterdir()} for path in folders.values())
+    (ours, curves), (theirs, their_curves) = numbers(out), numbers(undisturbed)
+    assert ours.index.is_unique
+    pd.testing.assert_series_equal(ours, theirs, check_exact=True)
+    pd.testing.assert_frame_equal(curves, their_curves, check_exact=True)
+
+
+def test_predictions_are_read_once_while_they_fit_and_cannot_be_changed(trained: Path) -> None:
+    artifacts = [str(folder) for folder in sorted((trained / "artifacts").iterdir())]
+    at_hand = RunsAtHand()
+    first = at_hand.open_run(artifacts[0]).predictions()
+    assert at_hand.open_run(artifacts[0]).predictions() is first
+    with pytest.raises(ValueError, match="read-only"):
+        first["test"].logits[0, 0] = 1.0
+    small = RunsAtHand(most_bytes=1)
+    first = small.open_run(artifacts[0]).predictions()
+    small.open_run(artifacts[1]).predictions()
+    again = small.open_run(artifacts[0]).predictions()
+    assert again is not first
+    assert (again["test"].logits == first["test"].logits).all()
