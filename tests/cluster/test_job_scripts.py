@@ -107,9 +107,14 @@ def test_the_batch_script_starts_ray_once_per_node_and_runs_the_spec(
     assert not list((tmp_path / "shared" / "out").iterdir()), "its own files are gone"
 
 
+@pytest.mark.parametrize("pause_s", [0, 0.5])
 def test_the_batch_script_stops_the_driver_in_order_and_gives_its_exit_code(
-    batch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    batch: Callable[..., subprocess.Popen[str]], tmp_path: Path, pause_s: float
 ) -> None:
+    """Also where the driver has ended before the script is done with telling it to."""
+    script, telling = tmp_path / "job.sh", 'kill -TERM "$(cat "$job/driver")"'
+    assert telling in script.read_text()
+    script.write_text(script.read_text().replace(telling, f"{telling}; sleep {pause_s}"))
     job = batch(SLEEPS="60")
     while not (tmp_path / "told.token").exists():
         assert job.poll() is None
