@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from workloads.data.distant_file import local_file
 from workloads.earlier import check_runs
 
 
@@ -28,16 +29,16 @@ def kept_file(*, path: str, digest: str, runs: tuple[str, ...], artifacts: Seque
     if runs:
         if not artifacts:
             raise ValueError(f"runs is {list(runs)}; only a study that holds that run can read what it left")
-        path = str(Path(artifacts[0]) / name)
+        path = f"{artifacts[0]}/{name}"
     found = digest_of(path)
     if not runs and found != digest:
         raise ValueError(f"{path} has changed: its digest was {digest} and is {found}")
-    return Path(path).expanduser()
+    return local_file(path)
 
 
 def digest_of(path: str) -> str:
     """16 hexadecimal digits over a file's content. Raises `ValueError` where there is no file."""
     try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(local_file(path).read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise ValueError(f"path is {path!r}, which cannot be read: {error.strerror}") from error
