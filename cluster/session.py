@@ -5,18 +5,19 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
-LOCAL = "local"
+from cluster.pulse import GREET_WITHIN_S, Pulse, greet, uses_tls
+
+LOCAL, AUTO = "local", "auto"
 TOO_SLOW = "The current node timed out during startup"
-ANSWER_WITHIN_S = 5.0  # a port that does not even greet by then is not waited for
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,21 +40,27 @@ class Session:
     num_nodes: int
     cpus: float
     gpus: float
+    pulse: Pulse
 
 
 @contextmanager
-def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Session]:
+def session(
+    address: str = LOCAL, *, num_cpus: int | None = None, abandon: Callable[[str], None] | None = None
+) -> Iterator[Session]:
     """Connects for the length of the block.
 
     A cluster started here listens on loopback only and asks for a token made for it alone. Raises
-    `ConnectionError` when `address` cannot be reached or refuses us.
+    `ConnectionError` when `address` cannot be reached or refuses us. `abandon` is for `Pulse`.
     """
     with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
             raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
         _read_environment_again()
         started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
+        asked_for = address
         try:
+            if address == AUTO:
+                address = _found()
             _knock(address)
             context = ray.init(
                 address=address,
@@ -67,7 +74,7 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
                 "was started with, or RAY_AUTH_TOKEN_PATH to a file of it, or RAY_AUTH_MODE=disabled if it asks for none"
             ) from error
         except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
-            raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
+            raise ConnectionError(f"no Ray cluster answers at {_named(asked_for, address)}: {error}") from error
         except Exception as error:  # Ray has no class for it
             if TOO_SLOW not in str(error):
                 raise
@@ -78,14 +85,20 @@ def session(address: str = LOCAL, *, num_cpus: int | None = None) -> Iterator[Se
         try:
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
             resources = ray.cluster_resources()
-            yield Session(
-                address=str(own),
-                num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
-                cpus=float(resources.get("CPU", 0)),
-                gpus=float(resources.get("GPU", 0)),
-            )
+            with Pulse(str(own), abandon) as pulse:
+                yield Session(
+                    address=str(own),
+                    num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
+                    cpus=float(resources.get("CPU", 0)),
+                    gpus=float(resources.get("GPU", 0)),
+                    pulse=pulse,
+                )
         finally:
             ray.shutdown()
+
+
+def _named(asked_for: str, address: str) -> str:
+    return address if address == asked_for or asked_for != AUTO else f"{address}, found on this machine"
 
 
 def _knock(address: str) -> None:
@@ -93,21 +106,31 @@ def _knock(address: str) -> None:
     match = re.fullmatch(r"(ray://)?\[?([^/]+?)\]?:(\d+)", address)
     if match is None:
         return  # `local`, `auto`, or a form that Ray judges itself
-    with socket.create_connection((match[2], int(match[3])), timeout=ANSWER_WITHIN_S) as connection:
-        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
-            _greet(connection)
+    with socket.create_connection((match[2], int(match[3])), timeout=GREET_WITHIN_S) as connection:
+        if not uses_tls():
+            greet(connection)
     if not match[1] and (os.environ["RAY_AUTH_MODE"] != "token" or AuthenticationTokenLoader.instance().has_token()):
         GcsClient(address=address)
 
 
-def _greet(connection: socket.socket) -> None:
-    """Ray speaks gRPC, hence HTTP/2 (RFC 9113, 3.4): whoever does answers this with a frame of settings."""
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
-    answer = b""
-    while len(answer) < 4 and (more := connection.recv(9)):
-        answer += more
-    if answer[3:4] != b"\x04":
-        raise ConnectionError("something else listens on that port")
+def _found() -> str:
+    """What `auto` stands for, so that it is knocked at: Ray would ask what it finds for a minute.
+
+    As Ray does it: $RAY_ADDRESS, else the one cluster of this machine, else the one that `ray start` came up with last.
+    """
+    named = os.environ.get(ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE, "")
+    if named not in ("", AUTO, LOCAL):
+        return named
+    services.find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
+    running = services.find_gcs_addresses()
+    latest = services.find_bootstrap_address(None)
+    if len(running) == 1:
+        return str(*running)
+    if latest in running:
+        return str(latest)
+    if not running:
+        raise ConnectionError("none runs on this machine; give --address HOST:PORT, or leave it out to start one")
+    raise ConnectionError(f"several run on this machine; give --address, one of {', '.join(sorted(running))}")
 
 
 @contextmanager

@@ -37,6 +37,14 @@ class OrderlyInterrupt(KeyboardInterrupt):
         self.results = results
 
 
+class AbandonedError(ClusterError):
+    """The cluster was lost, or had no room left, in the middle of a study; `results` is what there is by then."""
+
+    def __init__(self, words: str, results: "Results") -> None:
+        super().__init__(words)
+        self.results = results
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One thing wrong with a spec: where, and what is allowed there."""

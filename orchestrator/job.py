@@ -25,10 +25,13 @@ class Resources:
     workers: int = 1
     cpus: int = 1
     gpus: float = 0.0  # a fraction shares one GPU among several trials
+    place_within_s: float = 300.0  # on a cluster, how long trials wait for room while none runs, before the study ends
 
     def __post_init__(self) -> None:
         if self.workers != 1:
             raise ValueError(f"workers is {self.workers}; it must be 1, since trials of several workers are not built yet")
+        if not self.place_within_s > 0:
+            raise ValueError(f"place_within_s is {self.place_within_s}; it must be above 0")
         if self.cpus < 1:
             raise ValueError(f"cpus is {self.cpus}; it must be 1 or more")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):

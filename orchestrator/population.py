@@ -1,7 +1,9 @@
 """From a spec to finished runs: plan, run what is missing, run again what died, report."""
 
 import logging
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ from typing import Any
 
 from orchestrator.brackets import climb
 from orchestrator.display import Display
-from orchestrator.errors import ClusterError, OrderlyInterrupt, UsageError
+from orchestrator.errors import ClusterError, ExitCode, OrderlyInterrupt, UsageError
 from orchestrator.job import Job, Learning, Resources, Stage
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
@@ -27,6 +29,7 @@ from orchestrator.stopping import StopRequest, stop_request
 from orchestrator.trial import Order, make_record
 from reports.durable import clear_unfinished, write_durably
 from reports.layout import RunFolder
+from reports.location import Location
 from reports.planned import write_plan
 from reports.records import Status
 from reports.store import Store
@@ -74,7 +77,8 @@ def run(
 
     Raises:
         UsageError: the spec, the data or the resources do not fit. No job was started.
-        ClusterError: the cluster cannot be reached or refused us.
+        ClusterError: the cluster cannot be reached or refused us; an `AbandonedError`, which has the `results`, where it was
+            lost or had no room left in the middle.
         KeyboardInterrupt: Ctrl-C. After the first one running jobs have left a checkpoint, and the error is an
             `OrderlyInterrupt`, which has the `results`; a second one does not wait.
 
@@ -152,11 +156,19 @@ def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator
     from orchestrator.study import run_study
 
     try:
-        with session(address) as joined:
+        with session(address, abandon=partial(_leave, stop.mark.parent)) as joined:
             stop.listen()
             yield partial(run_study, session=joined)
     except ConnectionError as error:
         raise ClusterError(str(error)) from error
+
+
+def _leave(folder: Location, words: str) -> None:
+    """The end of this process where nothing else is left to do; what trials have written stays."""
+    shown_again = "\x1b[?25h" if sys.stderr.isatty() else ""  # the cursor, which a live table hides
+    print(f"{shown_again}pruneyard: {words}; go on with: pruneyard resume {folder}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(ExitCode.UNREACHABLE)
 
 
 def _search(

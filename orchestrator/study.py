@@ -11,10 +11,13 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from cluster.session import Session
+from orchestrator.errors import AbandonedError
 from orchestrator.job import Resources
 from orchestrator.monitor import Monitor
+from orchestrator.results import Results
 from orchestrator.schedulers import Judge, pruned_mark
 from orchestrator.slots import num_slots
+from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
 from orchestrator.worker import NOTES, REPORTS, TrialActor, at_work_mark
@@ -41,7 +44,8 @@ def run_study(
 ) -> dict[str, str]:
     """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
 
-    Data is shared read-only through the object store: one copy a node, however many trials.
+    Data is shared read-only through the object store: one copy a node, however many trials. Raises `AbandonedError` where the
+    cluster was lost, or had no room for a trial for `place_within_s` while none ran.
     """
     slots = num_slots(resources, cpus=session.cpus, gpus=session.gpus)
     bundles = bundled(orders, slots=slots)
@@ -61,7 +65,7 @@ def run_study(
     marks = pruned_mark(folder, "").resolve()
     shutil.rmtree(marks, ignore_errors=True)
     marks.mkdir(parents=True)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial whose process died is told of in our own words
     tuner = tune.Tuner(
         tune.with_resources(actor, {"cpu": resources.cpus, "gpu": resources.gpus}),
         param_space={"index": tune.grid_search(list(range(len(bundles))))},
@@ -71,7 +75,7 @@ def run_study(
         run_config=tune.RunConfig(
             name=study,
             storage_path=str(scratch),
-            callbacks=[watch],
+            callbacks=[watch, Standstill(session.pulse, resources)],
             stop=_StopWhenAsked(stop, monitor),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -80,6 +84,8 @@ def run_study(
     )
     try:
         tuner.fit()
+    except Abandoned as end:
+        raise AbandonedError(str(end), Results(folder.path)) from end
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(marks, ignore_errors=True)

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from orchestrator.display import display
-from orchestrator.errors import ExitCode, OrderlyInterrupt
+from orchestrator.errors import AbandonedError, ExitCode, OrderlyInterrupt
 from orchestrator.folders import PLACE
 from orchestrator.plan import make_plan
 from orchestrator.population import default_folder, run
@@ -102,11 +102,14 @@ def run_and_report(
 
 
 def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCode]:
-    """The results and the exit code; Ctrl-C has its own."""
+    """The results and the exit code; Ctrl-C and a cluster that was lost have their own."""
     try:
         results = run(spec, folder, **options)
     except OrderlyInterrupt as stop:
         return stop.results, ExitCode.INTERRUPTED
+    except AbandonedError as end:
+        click.echo(f"pruneyard: {end}", err=True)
+        return end.results, ExitCode.UNREACHABLE
     return results, results.exit_code
 
 

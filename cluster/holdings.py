@@ -1,0 +1,85 @@
+"""What a cluster has, and who holds what of it: nodes, placement groups and actors, asked of the control service alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node, state
+from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData  # type: ignore[attr-defined]
+
+COUNTED = ("CPU", "GPU")  # what trials ask for; memory and names of nodes are left out
+MOST_LINES = 12  # of each of the three
+_GONE = (ActorTableData.ActorState.DEAD, PlacementGroupTableData.REMOVED)
+
+
+def holdings() -> list[str]:
+    """One line for each node, dead ones with the cause, and for each placement group and actor that holds or wants something.
+
+    Plain tasks are not listed; what a node lacks beyond its groups and actors is theirs.
+    """
+    state._check_connected()  # type: ignore[attr-defined]
+    accessor: Any = state.global_state_accessor  # type: ignore[attr-defined]
+    groups = [PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()]
+    actors = [ActorTableData.FromString(entry) for entry in accessor.get_actor_table(None, None)]
+    nodes = {node["NodeID"]: node for node in ray.nodes()}
+    own = ray.get_runtime_context().get_job_id()
+    return [
+        *_cut([_node(node) for node in nodes.values()], "nodes"),
+        *_cut([_group(group, own) for group in groups if group.state not in _GONE], "placement groups"),
+        *_cut(
+            [
+                _actor(actor, own)
+                for actor in actors
+                if actor.state not in _GONE and not actor.placement_group_id and _amounts(actor.required_resources)
+            ],
+            "actors",
+        ),
+    ]
+
+
+def _cut(lines: list[str], what: str) -> list[str]:
+    return [*lines[:MOST_LINES], *([f"and {len(lines) - MOST_LINES} more {what}"] if len(lines) > MOST_LINES else [])]
+
+
+def short(node_id: str) -> str:
+    """As much of an id as people need."""
+    return node_id[:8]
+
+
+def _node(node: Mapping[str, Any]) -> str:
+    name = f"node {short(node['NodeID'])} ({node['NodeManagerAddress']})"
+    if not node["Alive"]:
+        return f"{name} is dead: {node['DeathReasonMessage'] or 'no cause was left'}"
+    free = available_resources_per_node().get(node["NodeID"], {})
+    has = {kind: amount for kind in COUNTED if (amount := node["Resources"].get(kind, 0.0))}
+    listed = ", ".join(f"{free.get(kind, 0.0):g} of {amount:g} {kind}s" for kind, amount in has.items())
+    return f"{name} has {listed} free" if has else f"{name} has neither CPUs nor GPUs for trials"
+
+
+def _group(group: Any, own: str) -> str:
+    bundles = [
+        f"{_words(bundle.unit_resources)}{f' on {short(bundle.node_id.hex())}' if bundle.node_id else ''}"
+        for bundle in group.bundles
+    ]
+    does = "holds" if group.state == PlacementGroupTableData.CREATED else "waits for"
+    name = f"placement group {short(group.placement_group_id.hex())} of {_whose(group.creator_job_id, own)}"
+    return f"{name} {does} {', '.join(bundles)}"
+
+
+def _actor(actor: Any, own: str) -> str:
+    does = "holds" if actor.state == ActorTableData.ActorState.ALIVE else "waits for"
+    where = f" on {short(actor.node_id.hex())}" if actor.node_id else ""
+    name = f"actor {actor.name or actor.class_name} of {_whose(actor.job_id, own)}"
+    return f"{name} {does} {_words(actor.required_resources)}{where}"
+
+
+def _whose(job: bytes, own: str) -> str:
+    return "this study" if job.hex() == own else f"job {job.hex()}"
+
+
+def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
+    return {kind: resources[kind] for kind in COUNTED if resources.get(kind)}
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {kind}s" for kind, amount in _amounts(resources).items()) or "no CPUs or GPUs"

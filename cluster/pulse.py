@@ -1,0 +1,103 @@
+"""Whether the head of a joined cluster still answers. Ray itself says nothing for a minute, and then ends the driver."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+GREET_WITHIN_S = 5.0  # a port that does not even greet by then is not waited for
+ASK_EVERY_S = 1.0
+WORD_AFTER_S = 5.0
+RAY_GIVES_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
+RAY_GIVES_UP_AFTER_S = 60.0  # unless that says otherwise; then Ray ends its driver's process
+LOST_AFTER, LEFT_AFTER = 0.6, 0.8  # of Ray's patience: a head that starts again has so long, and we leave before Ray would end us
+
+
+def greet(connection: socket.socket) -> None:
+    """Ray speaks gRPC, hence HTTP/2 (RFC 9113, 3.4): whoever does answers this with a frame of settings."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
+    answer = b""
+    while len(answer) < 4 and (more := connection.recv(9)):
+        answer += more
+    if answer[3:4] != b"\x04":
+        raise ConnectionError("something else listens on that port")
+
+
+def uses_tls() -> bool:
+    """Then nobody greets who was not shown a certificate."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+class Pulse:
+    """Asks the head every second, in a thread of its own, for the length of the block; a silence is said once.
+
+    abandon: called with the words where the block goes on though the head is lost, since a question to the head that waits for
+    an answer holds the main thread; Ray would end the process without a word of ours.
+    """
+
+    def __init__(self, address: str, abandon: Callable[[str], None] | None = None) -> None:
+        self.address, self._abandon = address, abandon
+        self._patience_s = float(os.environ.get(RAY_GIVES_UP, RAY_GIVES_UP_AFTER_S))
+        self._silent_since: float | None = None
+        self._said = False
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="pulse", daemon=True)
+
+    def __enter__(self) -> "Pulse":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._left.set()
+        self._thread.join()
+
+    @property
+    def silent_s(self) -> float:
+        """Since the first question of late that was not answered; 0 where the last one was."""
+        since = self._silent_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has been silent for so long that it is not waited for any more."""
+        return self.silent_s > LOST_AFTER * self._patience_s
+
+    def check(self) -> None:
+        """Raises `ConnectionError` once the head is lost."""
+        if self.is_lost:
+            raise ConnectionError(self._words)
+
+    @property
+    def _words(self) -> str:
+        return f"the head of the Ray cluster at {self.address} is gone: no answer for {self.silent_s:.0f} s"
+
+    def _ask(self) -> None:
+        while not self._left.wait(ASK_EVERY_S):
+            asked = time.monotonic()
+            if self._answers():
+                if self._said:
+                    logger.warning("the head of the Ray cluster at %s answers again", self.address)
+                self._silent_since, self._said = None, False
+            elif self._silent_since is None:
+                self._silent_since = asked
+            elif self.silent_s > WORD_AFTER_S and not self._said:
+                self._said = True
+                left = max(0.0, LOST_AFTER * self._patience_s - self.silent_s)
+                logger.warning("the head of the Ray cluster at %s does not answer; waiting %.0f s more", self.address, left)
+            elif self.silent_s > LEFT_AFTER * self._patience_s and self._abandon is not None:
+                self._abandon(self._words)
+
+    def _answers(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=GREET_WITHIN_S) as connection:
+                if not uses_tls():
+                    greet(connection)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,142 @@
+"""A Ray cluster of several nodes on this machine, each in a process group of its own, to be killed by their process ids."""
+
+import contextlib
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from driving import alive
+from ray_head import STARTS_WITHIN_S, end_node, free_ports, tell_node
+
+MOST_NODES = 12  # that one test starts, the killed ones among them
+QUICK_DEATHS = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+"""A node that is gone counts as dead after some two seconds; Ray's own settings take a quarter of a minute."""
+
+
+@dataclass
+class Node:
+    """One `ray start --block`, and the processes below it as they were when it was ready."""
+
+    name: str
+    popen: "subprocess.Popen[bytes]"
+    said: Path
+
+    @property
+    def raylet(self) -> psutil.Process:
+        return self._child("raylet")
+
+    def _child(self, name: str) -> psutil.Process:
+        (found,) = [p for p in psutil.Process(self.popen.pid).children() if p.name() == name]
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """Processes that the raylet has started."""
+        return [process for process in self.raylet.children(recursive=True) if alive(process)]
+
+    def kill_raylet(self) -> None:
+        """The node is lost to the cluster at once; what it ran finds out."""
+        self.raylet.kill()
+
+    def kill(self) -> None:
+        """Every process of the node, as a machine goes."""
+        top = psutil.Process(self.popen.pid)
+        for process in [top, *top.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.popen.wait()
+
+
+@dataclass
+class Nodes:
+    """The head is `nodes["head"]`. `env` is for commands that are to join the cluster, `address` is where."""
+
+    address: str
+    env: dict[str, str]
+    scratch: Path
+    ports: list[int]
+    by_name: dict[str, Node] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Node:
+        return self.by_name[name]
+
+    def add(self, env: Mapping[str, str] | None = None, **cpus: int) -> None:
+        """Nodes by name, with so many CPUs each; one after the other, since two at once choose the same socket."""
+        for name, count in cpus.items():
+            node = self._start(name, cpus=count, env=env or {})
+            _wait_until(lambda node=node: "Ray runtime started" in node.said.read_text(), node)
+
+    def _start(self, name: str, *, cpus: int, env: Mapping[str, str]) -> Node:
+        node_id = secrets.token_hex(28)
+        agent, agent_grpc, metrics, env_agent = (self.ports.pop() for _ in range(4))
+        head = (
+            *("--head", f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={self.scratch}"),
+            "--include-dashboard=false",
+        )
+        command = [
+            *(str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"),
+            *(head if name == "head" else (f"--address={self.address}",)),
+            *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"),
+            *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
+            *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={env_agent}"),
+        ]
+        said = self.scratch / f"{name}.said"
+        with said.open("w") as file:
+            popen = subprocess.Popen(
+                command,
+                env={**self.env, **env, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        node = self.by_name[name] = Node(name, popen, said)
+        session = self.scratch / "session_latest"
+        _wait_until(session.exists, node)
+        tell_node(session, node_id, agent)
+        return node
+
+    def end(self) -> None:
+        """All of them, the head last."""
+        for node in reversed(self.by_name.values()):
+            end_node(node.popen)
+
+
+@contextlib.contextmanager
+def several_nodes(env: Mapping[str, str], settings: Mapping[str, str] = QUICK_DEATHS, **cpus: int) -> Iterator[Nodes]:
+    """A head of so many CPUs and further nodes, by name, for the length of the block."""
+    scratch = Path(tempfile.mkdtemp(prefix="nd"))  # a short path: sockets lie in it
+    environment = {
+        **{key: value for key, value in env.items() if not key.startswith("RAY_")},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",  # of 15, which leaves trainings nothing where a test shares a busy machine
+        **settings,
+    }
+    port, *ports = free_ports(1 + 4 * MOST_NODES)
+    nodes = Nodes(f"127.0.0.1:{port}", environment, scratch, ports)
+    try:
+        nodes.add(**cpus)
+        yield nodes
+    finally:
+        nodes.end()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _wait_until(fact: Callable[[], bool], node: Node) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while not fact():
+        assert node.popen.poll() is None, node.said.read_text()
+        assert time.monotonic() < deadline, node.said.read_text()
+        time.sleep(0.1)
