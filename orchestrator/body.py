@@ -10,7 +10,7 @@ from orchestrator.errors import Problem
 from orchestrator.fingerprint import key_of
 from orchestrator.job import MAX_JOBS, Header, Job, Learning, Stage
 from orchestrator.labels import labels
-from orchestrator.search import Proposal, Search, decode_search, identity
+from orchestrator.search import CHANGEABLE, Choices, Proposal, Search, decode_search, identity
 from orchestrator.space import Axis, Point, expand, known_keys, origin_of
 from orchestrator.stages import Chained, ChainError, Earlier, chained, lineage, named_sources
 from workloads.plugins import find_job, kinds
@@ -74,9 +74,8 @@ class Body:
         """The header and the jobs; None where `problems` says why not."""
         self.header = header = self._header()
         search = self._search()
-        if header is not None and search is not None and search.learns and header.scheduler.name == "hyperband":
-            why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
-            self.report("scheduler.name", f'is "hyperband"; {why}, so choose asha or median beside it')
+        if header is not None and search is not None:
+            self._check_together(header, search)
         jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
         if self.problems or header is None:
             return None
@@ -112,6 +111,38 @@ class Body:
             elif key in grid and key not in self.changed:
                 self.report(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
         return search.without([key for key in search.space if key in self.changed]) if search else None
+
+    def _check_together(self, header: Header, search: Search) -> None:
+        """Reports what a search cannot be combined with."""
+        scheduler = header.scheduler.name
+        if search.breeds:
+            self._check_breeding(search)
+            if scheduler != "fifo":
+                why = f"{search.name} decides itself which trainings go on"
+                self.report("scheduler.name", f"is {shown(scheduler)}; {why}, so leave the scheduler out")
+        elif search.learns and scheduler == "hyperband":
+            why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
+            self.report("scheduler.name", f"is {shown(scheduler)}; {why}, so choose asha or median beside it")
+
+    def _check_breeding(self, search: Search) -> None:
+        """Settings that change in the middle of a training must be numbers that no checkpoint takes its shape from."""
+        if self.job_class is not None and "segment" not in self._fields:
+            able = ", ".join(kind for kind in kinds() if "segment" in hints_of(find_job(kind)))
+            why = f"jobs of kind {self.tables['kind']} cannot go on from one another"
+            self.report("search.name", f"is {shown(search.name)}; {why}, so choose another search, or kind {able}")
+        grid = self.tables.get("grid") or {}
+        for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
+            if key.split(".")[0] == "segment":
+                self.report(key, f"is what search {search.name} sets; leave it out")
+        for key, values in search.space.items():
+            table, _, name = key.partition(".")
+            is_constant = isinstance(values, Choices) and len(values.choices) == 1
+            if not is_constant and (table not in CHANGEABLE or name in ("", "name")):
+                listed = ", ".join(CHANGEABLE)
+                self.report(
+                    f"search.space.{key}",
+                    f"cannot change while a network is trained; with {search.name} it must be a number or choice inside {listed}",
+                )
 
     def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
         """The tables without axes that the command line left nothing to apply to, so that they can be read again."""

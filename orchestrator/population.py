@@ -21,7 +21,7 @@ from orchestrator.monitor import Monitor
 from orchestrator.plan import OVER, Plan, make_plan
 from orchestrator.preflight import check_jobs, load_data
 from orchestrator.results import Results
-from orchestrator.rounds import Rounds, is_searched
+from orchestrator.rounds import is_searched, rounds_of
 from orchestrator.schedulers import Scheduler, brackets, judge
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stages import placed
@@ -175,7 +175,7 @@ def _search(
     stage: Stage, learning: Learning, work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
 ) -> None:
     """Round after round, until the search is over; with `only`, no new one."""
-    rounds = Rounds(learning, work.folder)
+    rounds = rounds_of(learning, work.folder)
     while True:
         _run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
         if work.stop.requested or only is not None or not rounds.propose():

@@ -6,26 +6,22 @@ stopped. They are written down before the first of them is trained, so a later c
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.ended import OVER, Ended
 from orchestrator.errors import UsageError
+from orchestrator.generations import Generations
 from orchestrator.job import Job, Learning
 from orchestrator.journal import Journal
-from orchestrator.search import COLUMNS, Choices, Range
+from orchestrator.search import Choices, Range
 from orchestrator.spec import Spec
 from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
-from reports.summary import history, last_values
 
 if TYPE_CHECKING:
     import optuna
-
-OVER = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
 
 
 def known_jobs(spec: Spec, folder: RunFolder) -> Spec:
@@ -33,7 +29,7 @@ def known_jobs(spec: Spec, folder: RunFolder) -> Spec:
     if all(stage.learning is None for stage in spec.stages):
         return spec
     stages = [
-        stage if stage.learning is None else replace(stage, jobs=tuple(Rounds(stage.learning, folder).jobs()))
+        stage if stage.learning is None else replace(stage, jobs=tuple(rounds_of(stage.learning, folder).jobs()))
         for stage in spec.stages
     ]
     return replace(spec, stages=tuple(stages))
@@ -42,8 +38,13 @@ def known_jobs(spec: Spec, folder: RunFolder) -> Spec:
 def is_searched(spec: Spec, folder: RunFolder) -> bool:
     """Whether no search of the spec would propose more in this folder."""
     return not any(
-        Rounds(stage.learning, folder).goes_on for stage in spec.stages if stage.learning is not None
+        rounds_of(stage.learning, folder).goes_on for stage in spec.stages if stage.learning is not None
     )
+
+
+def rounds_of(learning: Learning, folder: RunFolder) -> "Rounds | Generations":
+    """What a search has proposed, and how it goes on."""
+    return Generations(learning, folder) if learning.search.breeds else Rounds(learning, folder)
 
 
 class Rounds:
@@ -85,7 +86,7 @@ class Rounds:
     def propose(self) -> bool:
         """Another round, if the search goes on and everything proposed so far has ended. Raises `UsageError`."""
         by_proposal = self._by_proposal()
-        runs = _Ended(self._folder)
+        runs = Ended(self._folder)
         if not all(runs.statuses.get(job.key) in OVER for jobs in by_proposal for job in jobs):
             return False
         if self._entries and "proposals" in self._entries[-1]:
@@ -108,7 +109,7 @@ class Rounds:
         self._journal.append(entry)
         self._entries.append(entry)
 
-    def _study(self, optuna: Any, by_proposal: Sequence[Sequence[Job]], runs: "_Ended") -> Any:
+    def _study(self, optuna: Any, by_proposal: Sequence[Sequence[Job]], runs: Ended) -> Any:
         """All that is known, in a study that has forgotten nothing and draws as this round does."""
         ways = {"max": "maximize", "min": "minimize"}
         number = sum("proposals" in entry for entry in self._entries)
@@ -153,38 +154,6 @@ class Rounds:
             else:
                 at[key] = values.rounded(trial.suggest_float(key, values.low, values.high, log=values.log))
         return at
-
-
-class _Ended:
-    """How runs of a folder ended, and with what."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        store = Store(folder)
-        self.statuses = {key: status for key, (status, _) in store.statuses().items()}
-        self._rows = {row["run_key"]: row for row in store.runs().select(["run_key", *COLUMNS]).to_pylist()}
-        finals = last_values(history(store.metrics()))
-        self._finals: dict[str, dict[str, float]] = {}
-        for key, measure, value in finals.itertuples(index=False):
-            self._finals.setdefault(key, {})[measure] = value
-
-    def values(self, jobs: Sequence[Job], aims: Sequence[str]) -> list[float] | None:
-        """The mean over jobs of each aim; None where one of them has no number to give."""
-        if any(self.statuses.get(job.key) != Status.COMPLETED for job in jobs):
-            return None
-        means = [math.fsum(self._value(job.key, aim) for job in jobs) / len(jobs) for aim in aims]
-        return means if all(math.isfinite(mean) for mean in means) else None
-
-    def _value(self, key: str, aim: str) -> float:
-        if aim in COLUMNS:
-            counted = self._rows[key][aim]
-            return math.nan if counted is None else float(counted)
-        finals = self._finals.get(key, {})
-        if aim not in finals:
-            listed = ", ".join(sorted(finals)) or "nothing"
-            raise UsageError(
-                f"search: learns from {aim}, which run {key} does not report; it reports {listed}"
-            )
-        return finals[aim]
 
 
 def _value(values: Range | Choices, place: Any) -> Any:

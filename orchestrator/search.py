@@ -2,7 +2,8 @@
 
 A proposal is a value for every key of the space. Keys that the tables chosen do not have are without effect, as axes of a
 grid are, so proposals that mean the same job train it once. What `random` and `sobol` propose is known before anything
-runs; `tpe` and `nsga2` learn from results, see `orchestrator.rounds`.
+runs; `tpe` and `nsga2` learn from results, see `orchestrator.rounds`; `pbt` and `pb2` change settings while networks are
+trained, see `orchestrator.generations`.
 """
 
 import hashlib
@@ -20,7 +21,10 @@ from orchestrator.fingerprint import canonical
 from orchestrator.job import MAX_JOBS
 from orchestrator.schedulers import check_metric
 
-LEARNING = ("tpe", "nsga2")
+POPULATIONS = ("pbt", "pb2")
+LEARNING = ("tpe", "nsga2", *POPULATIONS)
+CHANGEABLE = ("optimizer", "schedule", "objective", "gradient", "augment", "weight_dropout")
+"""Tables whose numbers may change while a network is trained: nothing that a checkpoint holds takes its shape from them."""
 COLUMNS = ("num_active", "num_parameters", "train_flops")  # of the run table, that an objective may name
 BATCH = 8
 DIGITS = 6  # significant, of what is drawn from a range
@@ -83,17 +87,23 @@ class Search:
     """What is searched, and how.
 
     name: `random`; `sobol`, a low-discrepancy sequence with a random shift; `tpe`, tree-structured Parzen estimators;
-        `nsga2`, an evolving population sorted by dominance. The last two need the extra `pruneyard[search]`.
-    max_trials: proposals, at most; each is trained with every seed.
+        `nsga2`, an evolving population sorted by dominance; these two need the extra `pruneyard[search]`. `pbt`, population
+        based training: after each part of the budget the worst members go on from the best ones, with settings changed by
+        chance; `pb2`, the same with settings chosen by a Gaussian process.
+    max_trials: proposals, at most; each is trained with every seed. Of `pbt` and `pb2` the members, each with the whole budget.
     space: by dotted key, `{low, high, log, int}`, `{choices: [...]}`, or a constant.
     seed: of the draws; the same one gives the same proposals.
     batch: of `tpe` and `nsga2`, proposals made at once, before any of them is known; for `nsga2` the population.
     max_time: of the same, in seconds of searching after which no further batch is proposed.
-    metric, mode, objectives: of the same, what is learned from: one `split/name`, or several, each with `max` or `min`;
-        of several, the front is sought. The columns num_active, num_parameters and train_flops may be objectives too.
+    metric, mode, objectives: of what learns, what is learned from: one `split/name`, or several, each with `max` or `min`;
+        of several, the front is sought. The columns num_active, num_parameters and train_flops may be objectives too. `pbt`
+        and `pb2` take a metric.
+    generations: of `pbt` and `pb2`, equal parts of the budget; 5 unless told otherwise.
+    quantile: of the same, the share of members that are replaced after each, by as many at the top; 0.25 unless told otherwise.
+    resample: of `pbt`, how likely a setting is drawn anew instead of changed a little; 0.25 unless told otherwise.
     """
 
-    name: Literal["random", "sobol", "tpe", "nsga2"]
+    name: Literal["random", "sobol", "tpe", "nsga2", "pbt", "pb2"]
     max_trials: int
     space: Mapping[str, Any]
     seed: int = 0
@@ -102,6 +112,9 @@ class Search:
     metric: str | None = None
     mode: Literal["max", "min"] | None = None
     objectives: Mapping[str, Literal["max", "min"]] = field(default_factory=dict)
+    generations: int | None = None
+    quantile: float | None = None
+    resample: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_trials <= MAX_JOBS:
@@ -112,14 +125,30 @@ class Search:
             raise ValueError(
                 "space is {}; it must give at least one dotted key, such as optimizer.lr: {low: 0.01, high: 1}"
             )
-        for name in ("batch", "max_time", "metric", "mode", "objectives"):
+        for name in ("batch", "max_time", "metric", "mode", "objectives", "generations", "quantile", "resample"):
             value = getattr(self, name)
             if value and not self.learns:
                 raise ValueError(
                     f"{name} is {shown(value)}; {self.name} learns nothing from results, so leave it out"
                 )
+        self._check_generations()
         if self.learns:
             self._check_learning()
+
+    def _check_generations(self) -> None:
+        useless = [] if self.name == "pbt" else ["resample"]
+        useless += ["batch", "max_time", "objectives"] if self.breeds else ["generations", "quantile"]
+        for name in useless:
+            if self.learns and getattr(self, name):
+                raise ValueError(f"{name} is {shown(getattr(self, name))}; {self.name} has no use for it, so leave it out")
+        if self.breeds and self.max_trials < 2:
+            raise ValueError(f"max_trials is {self.max_trials}; it must be 2 or more members of {self.name}")
+        if self.num_generations < 2:
+            raise ValueError(f"generations is {self.generations}; it must be 2 or more")
+        if not 0 < self.share_replaced <= 0.5:
+            raise ValueError(f"quantile is {self.quantile}; it must lie in (0, 0.5]")
+        if not 0 <= self.share_resampled <= 1:
+            raise ValueError(f"resample is {self.resample}; it must lie in [0, 1]")
 
     def _check_learning(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -144,9 +173,29 @@ class Search:
         return self.name in LEARNING
 
     @property
+    def breeds(self) -> bool:
+        """Whether settings change while networks are trained."""
+        return self.name in POPULATIONS
+
+    @property
     def num_at_once(self) -> int:
         """Proposals of one round."""
         return self.batch or BATCH
+
+    @property
+    def num_generations(self) -> int:
+        """Equal parts of the budget."""
+        return 5 if self.generations is None else self.generations
+
+    @property
+    def share_replaced(self) -> float:
+        """Of the members, after each generation."""
+        return 0.25 if self.quantile is None else self.quantile
+
+    @property
+    def share_resampled(self) -> float:
+        """Of the settings of a member that is replaced."""
+        return 0.25 if self.resample is None else self.resample
 
     @property
     def aims(self) -> dict[str, str]:
@@ -165,8 +214,11 @@ class Search:
 
     def planned(self) -> list[Proposal]:
         """All proposals of a search that learns nothing, in order."""
-        shares = self._sobol() if self.name == "sobol" else self._random()
-        return [{key: values.at(row[key]) for key, values in self.distributions.items()} for row in shares]
+        return [{key: values.at(row[key]) for key, values in self.distributions.items()} for row in self.shares()]
+
+    def shares(self) -> list[dict[str, float]]:
+        """Where in each distribution the proposals stand, in [0, 1)."""
+        return self._sobol() if self.name == "sobol" else self._random()
 
     def _random(self) -> list[dict[str, float]]:
         """A stream of its own for every key: one more key leaves what is drawn for the others as it was."""
@@ -239,7 +291,7 @@ def _distribution(value: Any, key: str, report: Callable[[str, str], None]) -> A
 
 def written(search: Search) -> dict[str, Any]:
     """Plain data from which the same search is read."""
-    names = ("batch", "max_time", "metric", "mode")
+    names = ("batch", "max_time", "metric", "mode", "generations", "quantile", "resample")
     given = {name: getattr(search, name) for name in names if getattr(search, name) is not None}
     objectives = {"objectives": dict(search.objectives)} if search.objectives else {}
     space = {key: _written(values) for key, values in search.space.items()}
@@ -263,11 +315,11 @@ def _written(values: Range | Choices) -> dict[str, Any]:
 def identity(search: Search, corners: Sequence[str]) -> str:
     """16 digits that change with whatever changes proposals or what they mean; `corners` are the run keys of the corners.
 
-    More trials or more time leave it as it is: such a search goes on.
+    More trials or more time leave it as it is: such a search goes on; but of another population every generation is another.
     """
     told = {
         **written(search),
-        "max_trials": None,
+        "max_trials": search.max_trials if search.breeds else None,
         "max_time": None,
         "batch": search.num_at_once,
         "space": None,
