@@ -141,13 +141,12 @@ def draw(
 
 
 def _panel(plot: Plot, *, width: str, name: str) -> Panel:
+    drawn = _specification(plot.chart)
     still = vl_convert.vegalite_to_svg(
-        {**_specification(plot.chart), "width": STILL_WIDTHS[width]},
-        vl_version=vega_lite_version(),
-        allowed_base_urls=[],
+        {**drawn, "width": STILL_WIDTHS[width]}, vl_version=vega_lite_version(), allowed_base_urls=[]
     )
-    live = plot.chart if plot.hover is None else alt.layer(plot.chart, plot.hover)
-    spec = embeddable_json({**_specification(live), "width": "container"})
+    live = drawn if plot.hover is None else _specification(alt.layer(plot.chart, plot.hover))
+    spec = embeddable_json({**live, "width": "container"})
     return Panel(title=plot.title, words=plot.words, still=_embeddable(still, name), spec=spec, note=plot.note)
 
 

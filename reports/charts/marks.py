@@ -23,9 +23,12 @@ DASHES = [5, 4]
 
 
 def rows(frame: pd.DataFrame, columns: Sequence[str]) -> alt.InlineData:
-    """Rows for a chart: NaN becomes null, numbers keep six significant digits."""
+    """Rows for a chart: NaN becomes null, numbers keep six significant digits.
+
+    In a tuple, since Altair copies lists, row by row, whenever a chart is built on.
+    """
     records: list[dict[Hashable, Any]] = frame[list(columns)].to_dict("records")
-    return alt.InlineData(values=[{str(key): _plain(value) for key, value in row.items()} for row in records])
+    return alt.InlineData(values=tuple({str(key): _plain(value) for key, value in row.items()} for row in records))
 
 
 def _plain(value: Any) -> Any:
