@@ -1,11 +1,12 @@
 """What finished runs said, kept at hand by a process that runs many short jobs on them."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from orchestrator.finished import open_run
+from orchestrator.trial import Order, is_short
 from workloads.earlier import FinishedRun
 from workloads.workload import Predictions
 
@@ -44,3 +45,10 @@ class RunsAtHand:
 
     def _num_bytes(self) -> int:
         return sum(split.logits.nbytes for splits in self._predictions.values() for split in splits.values())
+
+
+def beside_each_other(orders: Sequence[Order]) -> list[Order]:
+    """Short jobs that rest on the same runs one after the other, in the order of the first of them; others in their order."""
+    first: dict[tuple[str, ...], int] = {}
+    places = [first.setdefault(order.job.parents, place) if is_short(order) else place for place, order in enumerate(orders)]
+    return [orders[place] for place in sorted(range(len(orders)), key=places.__getitem__)]

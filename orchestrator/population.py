@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.at_hand import beside_each_other
 from orchestrator.brackets import climb
 from orchestrator.display import Display
 from orchestrator.errors import ClusterError, ExitCode, OrderlyInterrupt, UsageError
@@ -194,6 +195,7 @@ def _run_jobs(
     plan = make_plan(work.spec, work.folder)
     orders = plan.orders(jobs, only=only)
     ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
+    ready = beside_each_other(ready)
     if waiting := len(orders) - len(ready):
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
     at_hand = [order.job for order in ready]

@@ -78,7 +78,8 @@ def reset_numerics(*, threads: int) -> None:
     torch.set_grad_enabled(True)
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled() or torch.is_deterministic_algorithms_warn_only_enabled():
+        torch.use_deterministic_algorithms(False)  # which imports torch's compiler, seconds that most processes need not spend
     torch.autograd.set_detect_anomaly(False)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = False

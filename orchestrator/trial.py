@@ -84,7 +84,7 @@ class Trial:
         self._curves: list[CurvePoint] = []
         self._held: dict[str, Content] = {}
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
-        self._memory = PeakMemory.from_here()
+        self._memory = PeakMemory(is_counted=False) if is_short(order) else PeakMemory.from_here()  # takes as long as they do
         self._checkpoints = CheckpointFolder(setting.folder.checkpoints(order.job.key))
         context = Context(
             checkpoints=self._checkpoints,

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -66,8 +66,6 @@ class CalibrateJob:
     keep_predictions: whether to store the calibrated log-probabilities.
     """
 
-    per_trial: ClassVar[int] = 50  # jobs that one trial of the scheduler takes, as each is a matter of milliseconds
-
     input: Runs
     method: Annotated[Calibrator, Plugin("calibrate.methods")] = Uncalibrated()
     fit: Literal["calib", "val"] = "calib"
@@ -104,6 +102,11 @@ class CalibrateJob:
             names = [name_of(plugin) for plugin in plugins]
             if len(set(names)) < len(names):
                 raise ValueError(f"{name} is {names}; each name must come once, since metrics are called by it")
+
+    @property
+    def per_trial(self) -> int:
+        """Jobs that one trial of the scheduler takes, as each is a matter of milliseconds; fewer where networks are run."""
+        return 10 if self.asks_network or self.redraws else 200
 
     @property
     def asks_network(self) -> bool:

@@ -60,16 +60,21 @@ def smooth_gap(top: TopLabel, *, bandwidth: float | None = None) -> float:
     series = dct(mass, type=1) / 2
     if bandwidth is not None:
         return _smoothed(series, bandwidth)
-    return _fixed_point(lambda width: _smoothed(series, width))
+    return _fixed_point(lambda width: _smoothed(series, width), low=abs(float(residual.sum())))
 
 
-def _fixed_point(falling: Callable[[float], float]) -> float:
-    """Where a function that falls from above 0 to at most 1 over [0, 1] equals its argument: by the Illinois rule.
+def _fixed_point(falling: Callable[[float], float], *, low: float) -> float:
+    """Where a falling function that is nowhere below `low` equals its argument: by the Illinois rule.
 
+    No smoothing cancels more than all residuals do together, so `low` is what they sum to, and for a network that is too sure
+    everywhere that is all there is to it.
     Reference: Dowell and Jarratt, A modified regula falsi method for computing the root of an equation (BIT 11, 1971).
     """
-    low, high = 0.0, 1.0
-    below, above = falling(low) - low, high - falling(high)  # both 0 or more
+    high = falling(low)
+    below = high - low
+    if below <= TOLERANCE:
+        return low
+    above = high - falling(high)  # both 0 or more
     moved_low = moved_high = False
     while high - low > TOLERANCE and above > 0:
         middle = (low * above + high * below) / (above + below)
