@@ -96,7 +96,7 @@ def run(
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         clear_unfinished(folder.artifacts)
         write_durably(folder.spec, resolved.to_yaml().encode())
-        write_plan(folder, [job.key for job in plan.spec.jobs])
+        write_plan(folder, [job.key for job in plan.spec.jobs], _aims(resolved))
         data = check_what_is_known(orders, plan, origin=resolved.name)
         monitor.expect(orders)
         work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
@@ -182,8 +182,14 @@ def _search(
         if work.stop.requested or only is not None or not rounds.propose():
             return
         jobs = make_plan(work.spec, work.folder).spec.jobs
-        write_plan(work.folder, [job.key for job in jobs])
+        write_plan(work.folder, [job.key for job in jobs], _aims(work.spec))
         work.monitor.total = len(jobs)
+
+
+def _aims(spec: Spec) -> dict[str, tuple[str, str]]:
+    """By stage, what a population of it is chosen by, and `max` or `min`."""
+    bred = {stage.name or "": stage.learning.search for stage in spec.stages if stage.learning is not None}
+    return {name: next(iter(search.aims.items())) for name, search in bred.items() if search.breeds}
 
 
 def _run_jobs(

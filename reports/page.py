@@ -15,6 +15,7 @@ from reports.charts.figure import Figure, script_bundle
 from reports.charts.latency import latency
 from reports.charts.layers import layers
 from reports.charts.learning import learning
+from reports.charts.lineages import settings_over_time
 from reports.charts.reliability import reliability
 from reports.claims.section import claims_section
 from reports.durable import write_durably
@@ -86,6 +87,7 @@ def figures(study: Study) -> list[Figure]:
     return [
         *against_density(study, measure),
         *against_ipc(study, measure),
+        *settings_over_time(study),
         *over_time(study),
         *learning(study),
         *minimised(study),

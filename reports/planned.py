@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reports.durable import write_durably
 from reports.layout import RunFolder
@@ -10,13 +11,33 @@ from reports.layout import RunFolder
 logger = logging.getLogger(__name__)
 
 
-def write_plan(folder: RunFolder, run_keys: Sequence[str]) -> None:
-    """Replace the plan of the folder."""
-    write_durably(folder.plan, json.dumps({"run_keys": list(run_keys)}).encode())
+def write_plan(folder: RunFolder, run_keys: Sequence[str], aims: Mapping[str, tuple[str, str]] | None = None) -> None:
+    """Replace the plan of the folder.
+
+    aims: what each stage that chooses among its runs does so by, and `max` or `min`; a spec without stages has one without a
+    name.
+    """
+    told = {"run_keys": list(run_keys), "aims": {stage: list(aim) for stage, aim in (aims or {}).items()}}
+    write_durably(folder.plan, json.dumps(told).encode())
 
 
 def read_plan(folder: RunFolder) -> frozenset[str] | None:
     """The run keys that were planned; None where there is no plan, or none that can be read, which is logged."""
+    plan = _read(folder)
+    return None if plan is None else frozenset(plan["run_keys"])
+
+
+def read_aims(folder: RunFolder) -> dict[str, tuple[str, str]]:
+    """By stage, what was chosen by, and `max` or `min`; nothing where the plan does not say."""
+    aims = (_read(folder) or {}).get("aims")
+    return {
+        stage: (str(aim[0]), str(aim[1]))
+        for stage, aim in (aims.items() if isinstance(aims, dict) else ())
+        if isinstance(aim, list) and len(aim) == 2 and aim[1] in ("max", "min")
+    }
+
+
+def _read(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.plan.is_file():
         return None
     try:
@@ -27,4 +48,4 @@ def read_plan(folder: RunFolder) -> frozenset[str] | None:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         logger.warning('%s is left out: it must be a JSON object {"run_keys": [...]}', folder.plan)
         return None
-    return frozenset(keys)
+    return dict(plan)

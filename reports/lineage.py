@@ -1,0 +1,113 @@
+"""Trainings that were done in parts, each going on from an earlier run with settings of its own: who came from whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.planned import read_aims
+from reports.records import Status
+from reports.study import Study
+
+_OF_PARTS = "segment."
+DEFAULT_AIM = ("val/accuracy", "max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of a lineage, over its seeds.
+
+    until: share of the whole training's steps at its end. settings: what differs among the parts of all lineages.
+    values: of each seed, at its end. changed: whether its settings are not those of the part before.
+    """
+
+    cell: int
+    until: float
+    settings: dict[str, Any]
+    values: Sequence[float]
+    changed: bool
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(pd.Series(self.values, dtype="float64").mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineages:
+    """All that came to the end in one stage, the best first, each from its first part to its last one."""
+
+    stage: str
+    measure: str
+    best_is: str  # max or min
+    names: Sequence[str]  # of the settings, as the table of runs has them
+    lines: Sequence[Sequence[Part]]
+
+
+def lineages(study: Study) -> list[Lineages]:
+    """Of every stage that has some. The best one is chosen by what its search was told to choose by."""
+    runs = study.labelled[study.labelled["status"] == Status.COMPLETED.value].copy()
+    segments = [json.loads(text).get("segment") or {} for text in runs["spec_json"]]
+    runs["until"] = [float(segment.get("until", 1.0)) for segment in segments]
+    runs["begun"] = [next(iter(segment.get("runs", ())), "") for segment in segments]
+    runs["stage"] = runs["stage"].fillna("")
+    aims: dict[str, tuple[str, str]] = {}
+    for folder in study.folders:
+        aims |= read_aims(folder)
+    found = []
+    for stage, group in runs[runs["until"].lt(1) | runs["begun"].ne("")].groupby("stage", sort=False):
+        measure, best_is = aims.get(str(stage), DEFAULT_AIM)
+        lines = _lines(study, group, measure)
+        if lines:
+            ordered = sorted(lines, key=lambda line: line[-1].mean, reverse=best_is == "max")
+            names = list(dict.fromkeys(name for line in lines for part in line for name in part.settings))
+            found.append(
+                Lineages(stage=str(stage), measure=measure, best_is=best_is, names=names, lines=ordered)
+            )
+    return found
+
+
+def _lines(study: Study, runs: pd.DataFrame, measure: str) -> list[list[Part]]:
+    """From the parts that come to the end of the training, and have what is chosen by, back to their first ones."""
+    if measure not in study.by_run:
+        return []
+    names = [
+        name
+        for name in study.labelled.attrs["settings"]
+        if not name.startswith(_OF_PARTS) and runs[name].nunique(dropna=False) > 1
+    ]
+    cell_of = dict(zip(runs["run_key"], runs["cell"], strict=True))
+    by_cell = {int(group["cell"].iloc[0]): group for _, group in runs.groupby("cell", sort=True)}
+    lines = []
+    for cell, group in by_cell.items():
+        if group["until"].iloc[0] < 1 or not group["begun"].iloc[0]:
+            continue
+        cells = [cell]
+        while (before := cell_of.get(by_cell[cells[0]]["begun"].iloc[0])) is not None and before not in cells:
+            cells.insert(0, before)
+        parts: list[Part] = []
+        for each in cells:
+            row = by_cell[each].iloc[0]
+            settings = {name: row[name] for name in names}
+            values = study.by_run[measure].reindex(by_cell[each]["run_key"]).tolist()
+            changed = bool(parts) and parts[-1].settings != settings
+            parts.append(
+                Part(cell=each, until=row["until"], settings=settings, values=values, changed=changed)
+            )
+        if pd.notna(parts[-1].mean):
+            lines.append(parts)
+    return lines
+
+
+def schedule(study: Study) -> pd.DataFrame:
+    """The settings over time of the best lineage of each stage: one row per part, with the mean over seeds of the measure."""
+    rows = [
+        {"stage": found.stage or None, "until": part.until, **part.settings, found.measure: part.mean}
+        for found in lineages(study)
+        for part in found.lines[0]
+    ]
+    return pd.DataFrame(rows)
