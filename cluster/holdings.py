@@ -17,8 +17,7 @@ def holdings() -> list[str]:
 
     Plain tasks are not listed; what a node lacks beyond its groups and actors is theirs.
     """
-    state._check_connected()  # type: ignore[attr-defined]
-    accessor: Any = state.global_state_accessor  # type: ignore[attr-defined]
+    accessor: Any = state._connect_and_get_accessor()
     groups = [PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()]
     actors = [ActorTableData.FromString(entry) for entry in accessor.get_actor_table(None, None)]
     nodes = {node["NodeID"]: node for node in ray.nodes()}

@@ -34,13 +34,26 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the cluster that was joined offers."""
+    """What the cluster that was joined offers. nodes: CPUs and GPUs of each node that is alive."""
 
     address: str
-    num_nodes: int
-    cpus: float
-    gpus: float
+    nodes: tuple[tuple[float, float], ...]
     pulse: Pulse
+
+    @property
+    def num_nodes(self) -> int:
+        """That are alive."""
+        return len(self.nodes)
+
+    @property
+    def cpus(self) -> float:
+        """Of all nodes."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """Of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
 
 
 @contextmanager
@@ -84,15 +97,10 @@ def session(
             ) from error
         try:
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
-            resources = ray.cluster_resources()
+            alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in alive)
             with Pulse(str(own), abandon) as pulse:
-                yield Session(
-                    address=str(own),
-                    num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
-                    cpus=float(resources.get("CPU", 0)),
-                    gpus=float(resources.get("GPU", 0)),
-                    pulse=pulse,
-                )
+                yield Session(address=str(own), nodes=nodes, pulse=pulse)
         finally:
             ray.shutdown()
 

@@ -73,6 +73,7 @@ class Body:
     def stage(self) -> Stage | None:
         """The header and the jobs; None where `problems` says why not."""
         self.header = header = self._header()
+        self._check_ranks(header)
         search = self._search()
         if header is not None and search is not None:
             self._check_together(header, search)
@@ -159,6 +160,17 @@ class Body:
                 listed = ", ".join(sorted(allowed))
                 self.report(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
         return header
+
+    def _check_ranks(self, header: Header | None) -> None:
+        """A kind whose class does not say `runs_on_ranks` would do in every process all that one does."""
+        if header is None or header.resources.workers == 1 or getattr(self.job_class, "runs_on_ranks", False):
+            return
+        able = ", ".join(kind for kind in kinds() if getattr(find_job(kind), "runs_on_ranks", False))
+        self.report(
+            "resources.workers",
+            f"is {header.resources.workers}; a job of kind {header.kind} runs in one process, so it must be 1 there; "
+            f"several workers train jobs of kind {able}",
+        )
 
     def _axes(self) -> list[Axis]:
         """Those of the grid, after reporting what is none."""

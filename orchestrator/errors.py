@@ -65,3 +65,7 @@ class SpecError(UsageError):
     def _line(self, problem: Problem) -> str:
         place = f"{self.origin}:{problem.line}" if problem.line else self.origin
         return f"{place}: {problem.key}: {problem.message}" if problem.key else f"{place}: {problem.message}"
+
+
+class RankDiedError(RuntimeError):
+    """A process of a trial of several is gone: the attempt ends as one does whose only process died."""

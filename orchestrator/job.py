@@ -20,16 +20,21 @@ MAX_SEED = 2**63 - 1  # what the column of records holds
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one trial takes. `cpus` is also the number of its torch threads."""
+    """What one trial takes: so many workers, each with these CPUs and GPUs.
+
+    workers: ranks that train one network together, each on its share of every batch, which stays what it is. They hold whole
+    copies of the network, as DDP does.
+    cpus: also the number of a worker's torch threads.
+    """
 
     workers: int = 1
     cpus: int = 1
-    gpus: float = 0.0  # a fraction shares one GPU among several trials
+    gpus: float = 0.0  # a fraction shares one GPU among several workers or trials
     place_within_s: float = 300.0  # on a cluster, how long trials wait for room while none runs, before the study ends
 
     def __post_init__(self) -> None:
-        if self.workers != 1:
-            raise ValueError(f"workers is {self.workers}; it must be 1, since trials of several workers are not built yet")
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; it must be 1 or more")
         if not self.place_within_s > 0:
             raise ValueError(f"place_within_s is {self.place_within_s}; it must be above 0")
         if self.cpus < 1:

@@ -37,7 +37,7 @@ def run_local(
 
     The caller's threads, default dtype and global generators are given back as they were.
     """
-    num_slots(resources, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+    num_slots(resources, [(os.cpu_count() or 1, torch.cuda.device_count())])
     ledger = Ledger(absolute := RunFolder(folder.path.resolve()))  # a trial may change the working directory
     setting = Setting(
         study=study,

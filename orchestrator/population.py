@@ -230,7 +230,7 @@ def _run_to_end(ready: Sequence[Order], *, stage: Stage, work: _Work, run_orders
     while ready and not work.stop.requested:
         work.monitor.expect(list(ready))
         died = run_orders(ready, **work.arguments(stage.header.resources))
-        ready = _after_deaths(ready, died, deaths, work)
+        ready = _after_deaths(ready, died, deaths, work, num_workers=stage.header.resources.workers)
 
 
 def _placed(order: Order, folder: RunFolder) -> Order:
@@ -251,7 +251,12 @@ def check_what_is_known(orders: Sequence[Order], plan: Plan, *, origin: str) -> 
 
 
 def _after_deaths(
-    orders: Sequence[Order], died: Mapping[str, str], deaths: dict[str, int], work: _Work
+    orders: Sequence[Order],
+    died: Mapping[str, str],
+    deaths: dict[str, int],
+    work: _Work,
+    *,
+    num_workers: int,
 ) -> list[Order]:
     """Records every attempt whose process died; returns the next attempts of those that get another.
 
@@ -285,6 +290,7 @@ def _after_deaths(
                 started_at=now,
                 wall_s=0.0,
                 device="unknown",
+                num_workers=num_workers,
                 error=error,
             ),
             [],

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from cluster.groups import free_abandoned
 from cluster.session import Session
 from orchestrator.errors import AbandonedError
 from orchestrator.job import Resources
@@ -20,12 +22,14 @@ from orchestrator.slots import num_slots
 from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
-from orchestrator.worker import NOTES, REPORTS, TrialActor, at_work_mark
+from orchestrator.worker import DRIVER_MEMORY, NOTES, REPORTS, TrialActor, at_work_mark
 from reports.layout import RunFolder
 from reports.records import Status
 from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
+
+SWEEP_S = 1.0  # between two looks at places that nobody uses any more
 
 
 def run_study(
@@ -47,7 +51,7 @@ def run_study(
     Data is shared read-only through the object store: one copy a node, however many trials. Raises `AbandonedError` where the
     cluster was lost, or had no room for a trial for `place_within_s` while none ran.
     """
-    slots = num_slots(resources, cpus=session.cpus, gpus=session.gpus)
+    slots = num_slots(resources, session.nodes)
     bundles = bundled(orders, slots=slots)
     shared = {source: ray.put(dataset) for source, dataset in data.items()}
     actor = tune.with_parameters(
@@ -56,8 +60,7 @@ def run_study(
         study=study,
         folder=folder.path.resolve(),
         stop_mark=stop.mark.resolve(),
-        threads=resources.cpus,
-        gpus=resources.gpus,
+        resources=resources,
         data=shared,
     )
     watch = _Watch(bundles, folder, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge)
@@ -67,7 +70,7 @@ def run_study(
     marks.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial whose process died is told of in our own words
     tuner = tune.Tuner(
-        tune.with_resources(actor, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(actor, taken(resources)),
         param_space={"index": tune.grid_search(list(range(len(bundles))))},
         tune_config=tune.TuneConfig(
             reuse_actors=True, max_concurrent_trials=min(slots, len(bundles)), trial_dirname_creator=_short_name
@@ -87,9 +90,19 @@ def run_study(
     except Abandoned as end:
         raise AbandonedError(str(end), Results(folder.path)) from end
     finally:
+        free_abandoned()
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(marks, ignore_errors=True)
     return watch.deaths
+
+
+def taken(resources: Resources) -> dict[str, float]:
+    """What Tune reserves for a trial; of one whose ranks Ray Train is to place, nothing that they want: waiting trials would
+    take it from them.
+    """
+    if resources.workers > 1:
+        return {"memory": DRIVER_MEMORY}
+    return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
 def bundled(orders: Sequence[Order], *, slots: int) -> list[list[Order]]:
@@ -158,9 +171,13 @@ class _Watch(_NotSaved, tune.Callback):
         self._bundles, self._folder, self._judge = bundles, folder, judge
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.deaths: dict[str, str] = {}
+        self._swept_at = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._show()
+        if time.monotonic() - self._swept_at >= SWEEP_S:
+            self._swept_at = time.monotonic()
+            free_abandoned()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._monitor.start(self._bundles[trial.config["index"]][0].job.key)

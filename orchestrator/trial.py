@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
 
+from orchestrator.errors import RankDiedError
 from orchestrator.fingerprint import canonical
 from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.job import Job
@@ -39,6 +40,38 @@ class Order:
     until: float = 1.0
 
 
+class Crew(Protocol):
+    """The processes that run a job: one of them yields what all of them report."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many they are."""
+        ...
+
+    def run(self, job: Job, context: Context) -> Iterator[Progress]:
+        """Raises `RankDiedError` where one of them is gone."""
+        ...
+
+    def device_name(self, device: torch.device) -> str:
+        """Of the device that they run on, for the record."""
+        ...
+
+
+@dataclass(frozen=True)
+class ThisProcess:
+    """No other one."""
+
+    num_workers: int = 1
+
+    def run(self, job: Job, context: Context) -> Iterator[Progress]:
+        """Here."""
+        return job.workload.run(context)
+
+    def device_name(self, device: torch.device) -> str:
+        """Its product name, or `cpu`."""
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What the trials of a study have in common. `ledger` takes what short ones leave."""
@@ -52,6 +85,7 @@ class Setting:
     should_stop: Callable[[], bool]
     is_pruned: Callable[[str], bool] = lambda run_key: False
     open_run: Callable[[str], FinishedRun] = open_run
+    crew: Crew = ThisProcess()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +107,7 @@ class Report:
 
 class Trial:
     """Whatever a job raises becomes its record: `advance` itself fails only where that cannot be written, or where the
-    device is lost and this process with it.
+    device or a rank is lost and this process with it.
     """
 
     def __init__(self, order: Order, setting: Setting, *, trial_id: str | None = None) -> None:
@@ -95,7 +129,7 @@ class Trial:
             checkpoints_of=checkpoints_of,
             open_run=setting.open_run,
         )
-        self._progress = order.job.workload.run(context)
+        self._progress = setting.crew.run(order.job, context)
 
     def advance(self) -> Report:
         """Runs on to the next evaluation, or to the end; from an evaluation on also to an end that was decided elsewhere."""
@@ -107,6 +141,8 @@ class Trial:
                 self._leave_artifact(progress.outcome)
         except InterruptedJobError as interruption:
             return self._end(Status.INTERRUPTED, step=interruption.step, paused=self._pauses())
+        except RankDiedError:
+            raise
         except torch.AcceleratorError:
             self._end(Status.FAILED, error=traceback.format_exc())
             raise
@@ -161,7 +197,8 @@ class Trial:
         return self.report
 
     def _record(self, status: Status, *, error: str | None, outcome: Outcome | None) -> RunRecord:
-        on_gpu = self.device.type == "cuda"
+        crew = self.setting.crew
+        elsewhere = self.device.type == "cuda" or crew.num_workers > 1  # than in this process's memory
         return make_record(
             self.order,
             study=self.setting.study,
@@ -170,9 +207,10 @@ class Trial:
             error=error,
             started_at=self._started_at,
             wall_s=time.monotonic() - self._started,
-            device=torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            device=crew.device_name(self.device),
+            num_workers=crew.num_workers,
             outcome=outcome,
-            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if on_gpu else self._memory.bytes(),
+            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if elsewhere else self._memory.bytes(),
             artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
             data_fingerprint=data.fingerprint if outcome and (data := self._data()) is not None else None,
         )
@@ -244,6 +282,7 @@ def make_record(
     started_at: datetime,
     wall_s: float,
     device: str,
+    num_workers: int,
     trial_id: str | None = None,
     error: str | None = None,
     outcome: Outcome | None = None,
@@ -273,7 +312,7 @@ def make_record(
         wall_s=wall_s,
         train_s=outcome.train_s if outcome else None,
         device=device,
-        num_workers=1,
+        num_workers=num_workers,
         train_flops=outcome.train_flops if outcome else None,
         num_parameters=outcome.num_parameters if outcome else None,
         num_active=outcome.num_active if outcome else None,

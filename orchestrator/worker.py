@@ -12,16 +12,19 @@ import torch
 from ray import tune
 
 from orchestrator.at_hand import RunsAtHand
+from orchestrator.job import Resources
 from orchestrator.ledger import Ledger
 from orchestrator.process import Pristine
 from orchestrator.schedulers import pruned_mark
-from orchestrator.trial import Order, Setting, Trial
+from orchestrator.shared import loader
+from orchestrator.trial import Crew, Order, Setting, ThisProcess, Trial
 from reports.layout import RunFolder
 from reports.location import Location
 from workloads.data.dataset import Dataset, Source
 
 REPORTS = "reports"  # the keys of ours in what Tune is told
 NOTES = "notes"
+DRIVER_MEMORY = 2**29  # bytes; of a trial whose ranks are processes of their own, it is all that this one takes
 STEP_S = 0.5  # of short jobs, one after the other, that are told of at once
 
 
@@ -39,8 +42,7 @@ class TrialActor(tune.Trainable):
         study: str,
         folder: Path,
         stop_mark: Path,
-        threads: int,
-        gpus: float,
+        resources: Resources,
         data: Mapping[Source, ray.ObjectRef[Dataset]],
     ) -> None:
         """Called once per process; `config` names the first bundle by its place."""
@@ -50,23 +52,17 @@ class TrialActor(tune.Trainable):
             logging.getLogger(package).addHandler(self._notes)
         self._pristine = Pristine.here()
         self._bundles = bundles
-        loaded: dict[Source, Dataset] = {}
-
-        def load_data(source: Source) -> Dataset:
-            if source not in loaded:
-                loaded[source] = ray.get(data[source]) if source in data else source.load()
-            return loaded[source]
-
         self._setting = Setting(
             study=study,
             folder=RunFolder(folder),
-            threads=threads,
-            device=torch.device("cuda" if gpus else "cpu"),
-            load_data=load_data,
+            threads=resources.cpus,
+            device=torch.device("cuda" if resources.gpus else "cpu"),
+            load_data=loader(data),
             ledger=Ledger(RunFolder(folder)),
             open_run=RunsAtHand().open_run,
             should_stop=stop_mark.exists,
             is_pruned=lambda run_key: pruned_mark(RunFolder(folder), run_key).exists(),
+            crew=_crew(resources, RunFolder(folder), data),
         )
         self._take(config)
 
@@ -107,6 +103,15 @@ class TrialActor(tune.Trainable):
                 break
         self._setting.ledger.write()
         return {REPORTS: reports, NOTES: self._notes.take(), "done": done}
+
+
+def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]) -> Crew:
+    """This process, or several that it listens to."""
+    if resources.workers == 1:
+        return ThisProcess()
+    from orchestrator.ranked import RanksOnRay  # here: Ray Train takes a while to import
+
+    return RanksOnRay(resources, data, seen=pruned_mark(folder, ""))
 
 
 def at_work_mark(folder: RunFolder, trial_id: str) -> Location:

@@ -90,9 +90,8 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> flo
         tune.with_resources(tune.with_parameters(trial, orders=orders, data=data), {"cpu": 1}),
         param_space={"index": tune.grid_search(list(range(len(orders))))},
         tune_config=tune.TuneConfig(
-            reuse_actors=reuse, max_concurrent_trials=num_slots(
-                spec.stages[0].header.resources, cpus=joined.cpus, gpus=joined.gpus
-            )
+            reuse_actors=reuse,
+            max_concurrent_trials=num_slots(spec.stages[0].header.resources, joined.nodes),
         ),
         run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0),
     )

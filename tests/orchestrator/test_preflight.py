@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.job import Resources
 from orchestrator.population import run
 from orchestrator.preflight import check_jobs, load_data
-from orchestrator.slots import num_slots
 from orchestrator.spec import Spec, load_spec
 
 TABLES = {
@@ -100,23 +98,6 @@ def test_every_data_set_is_read_once() -> None:
 def test_nothing_is_said_of_a_sound_spec(caplog: pytest.LogCaptureFixture) -> None:
     checked(load_spec(TABLES))
     assert caplog.records == []
-
-
-@pytest.mark.parametrize(
-    ("resources", "cpus", "gpus", "slots"),
-    [
-        (Resources(), 2, 0, 2),
-        (Resources(cpus=2), 5, 0, 2),
-        (Resources(gpus=0.25), 16, 1, 4),
-        (Resources(gpus=0.3), 16, 2, 6),
-        (Resources(gpus=2), 16, 8, 4),
-        (Resources(cpus=4, gpus=0.25), 8, 4, 2),
-    ],
-)
-def test_slots_are_what_the_scarcer_of_cpus_and_gpus_allows(
-    resources: Resources, cpus: float, gpus: float, slots: int
-) -> None:
-    assert num_slots(resources, cpus=cpus, gpus=gpus) == slots
 
 
 @pytest.mark.parametrize("resources", [{"gpus": 512}, {"cpus": 4096}])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -39,6 +39,7 @@ class SparseJob(Recipe):
     robust: RobustAccuracy = field(default=NOT_ATTACKED, metadata=NEUTRAL_BY_DEFAULT)
     segment: Segment = field(default=WHOLE, metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
+    runs_on_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for place, source in enumerate(self.unknowns):

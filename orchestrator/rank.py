@@ -1,0 +1,121 @@
+"""What a rank of a trial of several workers does, wherever it runs: it trains, and tells of it over a line."""
+
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from orchestrator.finished import checkpoints_of, open_run
+from orchestrator.process import PeakMemory, reset_numerics
+from reports.location import Location
+from workloads.checkpoint import Checkpoints
+from workloads.data.dataset import Dataset, Source
+from workloads.ranks import Ranks
+from workloads.workload import Context, InterruptedJobError, Progress, Workload
+
+
+class Told(Protocol):
+    """A line, as a rank sees it."""
+
+    def tell(self, message: Any) -> None:
+        """Waits until it was taken."""
+        ...
+
+    def at_gate(self, gate: int) -> bool | None:
+        """Waits: whether to pause there, None for the end; the same on every rank."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """Rank 0 is about to train, on a device of this name."""
+
+    device_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """All ranks ended on request; the checkpoint at `step` is on disk."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """What a rank raised. The first that is told is the cause, unless a rank died: others then raise because of it."""
+
+    rank: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every rank of an attempt is given. `seen` stands in the folder of results."""
+
+    workload: Workload
+    checkpoints: Checkpoints
+    should_stop: Callable[[], bool]
+    seen: Location
+    threads: int
+
+
+def train_as_rank(
+    task: Task,
+    *,
+    ranks: Ranks,
+    device: torch.device,
+    load_data: Callable[[Source], Dataset],
+    line: Told,
+) -> None:
+    """From the newest checkpoint to the end, or to where the line says so; raises what the job raises, after telling it."""
+    pausing: bool | None = False
+    try:
+        if not task.seen.exists():
+            raise FileNotFoundError(
+                f"{task.seen} is not there for rank {ranks.rank}: with resources.workers above 1 the folder of results "
+                "must lie on storage that all nodes share, at the same path"
+            )
+        reset_numerics(threads=task.threads)
+        memory = PeakMemory.from_here()
+        context = Context(
+            checkpoints=task.checkpoints,
+            device=device,
+            load_data=load_data,
+            open_run=open_run,
+            checkpoints_of=checkpoints_of,
+            should_stop=task.should_stop,
+            pauses=lambda: bool(pausing),
+            ranks=ranks,
+        )
+        _tell_first(line, ranks, Begun(device_name=device_name(device)))
+        with closing(task.workload.run(context)) as job:  # type: ignore[type-var]
+            for gate, progress in enumerate(job):
+                _tell_first(line, ranks, _with_memory(progress, memory, device))
+                if progress.outcome is not None or (pausing := line.at_gate(gate)) is None:
+                    return
+    except InterruptedJobError as interruption:
+        _tell_first(line, ranks, Stopped(step=interruption.step))
+    except Exception:
+        line.tell(Failed(rank=ranks.rank, error=traceback.format_exc()))
+        raise
+
+
+def _tell_first(line: Told, ranks: Ranks, message: Any) -> None:
+    """By rank 0: what all of them have to tell."""
+    if ranks.rank == 0:
+        line.tell(message)
+
+
+def _with_memory(progress: Progress, memory: PeakMemory, device: torch.device) -> Progress:
+    """The outcome knows the peak of this process where the device has none of its own."""
+    if progress.outcome is None or device.type == "cuda":
+        return progress
+    return replace(progress, outcome=replace(progress.outcome, peak_memory_bytes=memory.bytes()))
+
+
+def device_name(device: torch.device) -> str:
+    """As records have it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
