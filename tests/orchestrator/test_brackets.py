@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from orchestrator.brackets import Brackets, brackets_of, dealt
@@ -13,6 +14,7 @@ from orchestrator.monitor import Monitor
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.schedulers import Judge, Scheduler
+from orchestrator.schema import spec_schema
 from orchestrator.spec import load_spec
 from reports.layout import RunFolder
 from reports.records import Status
@@ -157,6 +159,14 @@ def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
 def test_what_is_wrong_with_it_is_said(change: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         load_spec({**BASE, "scheduler": {**RULE, **change}})
+
+
+def test_the_schema_knows_its_name_and_no_other() -> None:
+    validator = jsonschema.Draft202012Validator(spec_schema())
+    assert validator.is_valid(BASE)
+    assert not validator.is_valid({**BASE, "scheduler": {**RULE, "name": "hyperbands"}})
+    with pytest.raises(SpecError, match=r"scheduler\.name: is \"hyperbands\".*hyperband"):
+        load_spec({**BASE, "scheduler": {**RULE, "name": "hyperbands"}})
 
 
 def test_a_search_that_proposes_in_rounds_is_refused() -> None:

@@ -176,3 +176,19 @@ def test_pruned_jobs_are_run_again_only_when_asked(halved: Path) -> None:
     runs = results.runs().set_index("run_key")
     assert set(runs["status"]) == {"COMPLETED"}
     assert {key for key, attempt in runs["attempt"].items() if attempt == 2} == pruned
+
+
+def test_the_median_rule_stops_a_real_training_that_lies_below_the_others(tmp_path: Path) -> None:
+    """Three rates that learn, then one that does not: its best is below the others' means from the first decision on."""
+    rule = {"name": "median", "metric": "val/accuracy", "grace": 0.25}
+    rates = [0.2, 0.1, 0.05, 1.0e-7]
+    results = run(
+        {**BASE, "seeds": 1, "grid": {"optimizer.lr": rates}, "scheduler": rule}, tmp_path / "out", local=True
+    )
+    runs = results.runs()
+    found = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
+    assert set(runs.loc[found > 0.01, "status"]) == {"COMPLETED"}
+    assert set(runs.loc[found < 0.01, "status"]) == {"PRUNED"}
+    steps = results.metrics().groupby("run_key", observed=True)["step"].max()
+    (stopped,) = runs.loc[found < 0.01, "run_key"]
+    assert steps[stopped] == 0.25 * steps.max(), "at the first evaluation at which it may be"
