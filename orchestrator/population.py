@@ -31,7 +31,7 @@ from orchestrator.trial import Order, make_record
 from reports.durable import clear_unfinished, write_durably
 from reports.layout import RunFolder
 from reports.location import Location
-from reports.planned import write_plan
+from reports.planned import Population, write_plan
 from reports.records import Status
 from reports.store import Store
 from workloads.data.dataset import Dataset, Source
@@ -96,7 +96,7 @@ def run(
     with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
         clear_unfinished(folder.artifacts)
         write_durably(folder.spec, resolved.to_yaml().encode())
-        write_plan(folder, [job.key for job in plan.spec.jobs], _aims(resolved))
+        _write_plan(folder, plan.spec)
         data = check_what_is_known(orders, plan, origin=resolved.name)
         monitor.expect(orders)
         work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
@@ -181,15 +181,19 @@ def _search(
         _run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
         if work.stop.requested or only is not None or not rounds.propose():
             return
-        jobs = make_plan(work.spec, work.folder).spec.jobs
-        write_plan(work.folder, [job.key for job in jobs], _aims(work.spec))
-        work.monitor.total = len(jobs)
+        known = make_plan(work.spec, work.folder).spec
+        _write_plan(work.folder, known)
+        work.monitor.total = len(known.jobs)
 
 
-def _aims(spec: Spec) -> dict[str, tuple[str, str]]:
-    """By stage, what a population of it is chosen by, and `max` or `min`."""
-    bred = {stage.name or "": stage.learning.search for stage in spec.stages if stage.learning is not None}
-    return {name: next(iter(search.aims.items())) for name, search in bred.items() if search.breeds}
+def _write_plan(folder: RunFolder, spec: Spec) -> None:
+    """With what each population is chosen by, and its runs, which stages may share."""
+    populations = {}
+    for stage in spec.stages:
+        if stage.learning is not None and stage.learning.search.breeds:
+            ((measure, best_is),) = stage.learning.search.aims.items()
+            populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
+    write_plan(folder, [job.key for job in spec.jobs], populations)
 
 
 def _run_jobs(

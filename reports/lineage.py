@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.planned import read_aims
+from reports.planned import Population, read_populations
 from reports.records import Status
 from reports.study import Study
 
@@ -54,25 +54,40 @@ def lineages(study: Study) -> list[Lineages]:
     segments = [json.loads(text).get("segment") or {} for text in runs["spec_json"]]
     runs["until"] = [float(segment.get("until", 1.0)) for segment in segments]
     runs["begun"] = [next(iter(segment.get("runs", ())), "") for segment in segments]
-    runs["stage"] = runs["stage"].fillna("")
-    aims: dict[str, tuple[str, str]] = {}
-    for folder in study.folders:
-        aims |= read_aims(folder)
+    in_parts = runs[runs["until"].lt(1) | runs["begun"].ne("")]
     found = []
-    for stage, group in runs[runs["until"].lt(1) | runs["begun"].ne("")].groupby("stage", sort=False):
-        measure, best_is = aims.get(str(stage), DEFAULT_AIM)
-        lines = _lines(study, group, measure)
+    for stage, (population, group) in _populations(study, in_parts).items():
+        lines = _lines(study, in_parts, group, population.measure)
         if lines:
-            ordered = sorted(lines, key=lambda line: line[-1].mean, reverse=best_is == "max")
+            ordered = sorted(lines, key=lambda line: line[-1].mean, reverse=population.best_is == "max")
             names = list(dict.fromkeys(name for line in lines for part in line for name in part.settings))
             found.append(
-                Lineages(stage=str(stage), measure=measure, best_is=best_is, names=names, lines=ordered)
+                Lineages(
+                    stage=stage,
+                    measure=population.measure,
+                    best_is=population.best_is,
+                    names=names,
+                    lines=ordered,
+                )
             )
     return found
 
 
-def _lines(study: Study, runs: pd.DataFrame, measure: str) -> list[list[Part]]:
-    """From the parts that come to the end of the training, and have what is chosen by, back to their first ones."""
+def _populations(study: Study, runs: pd.DataFrame) -> dict[str, tuple[Population, pd.DataFrame]]:
+    """Those that a plan tells of, which may share runs, and then by stage what belongs to none of them."""
+    told: dict[str, Population] = {}
+    for folder in study.folders:
+        told |= read_populations(folder)
+    found = {stage: (one, runs[runs["run_key"].isin(one.run_keys)]) for stage, one in told.items()}
+    others = runs[~runs["run_key"].isin(frozenset().union(*(one.run_keys for one in told.values())))]
+    for stage, group in others.groupby(others["stage"].fillna(""), sort=False):
+        keys = frozenset(group["run_key"])
+        found.setdefault(str(stage), (Population(*DEFAULT_AIM, keys), group))
+    return found
+
+
+def _lines(study: Study, everything: pd.DataFrame, runs: pd.DataFrame, measure: str) -> list[list[Part]]:
+    """From those parts that come to the end of the training, and have what is chosen by, back to their first ones."""
     if measure not in study.by_run:
         return []
     names = [
@@ -80,10 +95,11 @@ def _lines(study: Study, runs: pd.DataFrame, measure: str) -> list[list[Part]]:
         for name in study.labelled.attrs["settings"]
         if not name.startswith(_OF_PARTS) and runs[name].nunique(dropna=False) > 1
     ]
-    cell_of = dict(zip(runs["run_key"], runs["cell"], strict=True))
-    by_cell = {int(group["cell"].iloc[0]): group for _, group in runs.groupby("cell", sort=True)}
+    cell_of = dict(zip(everything["run_key"], everything["cell"], strict=True))
+    by_cell = {int(group["cell"].iloc[0]): group for _, group in everything.groupby("cell", sort=True)}
     lines = []
-    for cell, group in by_cell.items():
+    for cell in dict.fromkeys(runs["cell"]):
+        group = by_cell[cell]
         if group["until"].iloc[0] < 1 or not group["begun"].iloc[0]:
             continue
         cells = [cell]

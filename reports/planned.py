@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from reports.durable import write_durably
@@ -11,14 +12,22 @@ from reports.layout import RunFolder
 logger = logging.getLogger(__name__)
 
 
-def write_plan(folder: RunFolder, run_keys: Sequence[str], aims: Mapping[str, tuple[str, str]] | None = None) -> None:
-    """Replace the plan of the folder.
+@dataclass(frozen=True)
+class Population:
+    """Trainings in parts that belong together: what the best of them is chosen by, `max` or `min`, and their runs."""
 
-    aims: what each stage that chooses among its runs does so by, and `max` or `min`; a spec without stages has one without a
-    name.
-    """
-    told = {"run_keys": list(run_keys), "aims": {stage: list(aim) for stage, aim in (aims or {}).items()}}
-    write_durably(folder.plan, json.dumps(told).encode())
+    measure: str
+    best_is: str
+    run_keys: frozenset[str]
+
+
+def write_plan(folder: RunFolder, run_keys: Sequence[str], populations: Mapping[str, Population] | None = None) -> None:
+    """Replace the plan of the folder. Populations are named by their stages; that of a spec without stages has no name."""
+    told = {
+        name: {"measure": one.measure, "best_is": one.best_is, "run_keys": sorted(one.run_keys)}
+        for name, one in (populations or {}).items()
+    }
+    write_durably(folder.plan, json.dumps({"run_keys": list(run_keys), "populations": told}).encode())
 
 
 def read_plan(folder: RunFolder) -> frozenset[str] | None:
@@ -27,13 +36,13 @@ def read_plan(folder: RunFolder) -> frozenset[str] | None:
     return None if plan is None else frozenset(plan["run_keys"])
 
 
-def read_aims(folder: RunFolder) -> dict[str, tuple[str, str]]:
-    """By stage, what was chosen by, and `max` or `min`; nothing where the plan does not say."""
-    aims = (_read(folder) or {}).get("aims")
+def read_populations(folder: RunFolder) -> dict[str, Population]:
+    """By stage; none where the plan tells of none."""
+    told = (_read(folder) or {}).get("populations")
     return {
-        stage: (str(aim[0]), str(aim[1]))
-        for stage, aim in (aims.items() if isinstance(aims, dict) else ())
-        if isinstance(aim, list) and len(aim) == 2 and aim[1] in ("max", "min")
+        stage: Population(one["measure"], one["best_is"], frozenset(one["run_keys"]))
+        for stage, one in (told.items() if isinstance(told, dict) else ())
+        if isinstance(one, dict) and {"measure", "best_is", "run_keys"} <= one.keys() and isinstance(one["run_keys"], list)
     }
 
 

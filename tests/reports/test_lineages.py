@@ -10,7 +10,7 @@ from reports.charts.lineages import settings_over_time
 from reports.layout import RunFolder
 from reports.lineage import lineages, schedule
 from reports.page import write_page
-from reports.planned import read_aims, read_plan, write_plan
+from reports.planned import Population, read_plan, read_populations, write_plan
 from reports.store import Store
 from reports.study import Study
 
@@ -70,8 +70,9 @@ def test_the_best_line_is_told_from_its_first_part_on(folder: Path) -> None:
 
 
 def test_it_is_chosen_by_what_the_search_was_told(folder: Path) -> None:
-    write_plan(RunFolder(folder), ["a10"], {"": ("val/nll", "min")})
-    assert read_aims(RunFolder(folder)) == {"": ("val/nll", "min")}
+    keys = frozenset(f"{name}{seed}" for name, *_ in RUNS for seed in (0, 1))
+    write_plan(RunFolder(folder), ["a10"], {"": Population("val/nll", "min", keys)})
+    assert read_populations(RunFolder(folder)) == {"": Population("val/nll", "min", keys)}
     assert read_plan(RunFolder(folder)) == {"a10"}
     (found,) = lineages(Study.read([folder]))
     assert found.lines[0][-1].settings["optimizer.lr"] == 0.1
@@ -80,9 +81,28 @@ def test_it_is_chosen_by_what_the_search_was_told(folder: Path) -> None:
     assert list(told["val/nll"]) == pytest.approx([0.61, 0.41])
 
 
+def test_populations_that_share_runs_are_told_of_whole(folder: Path) -> None:
+    """A run is computed once and stands in the table with one stage, whoever else it belongs to."""
+    first = frozenset({"a10", "a11", "b10", "b11", "a20", "a21"})
+    second = frozenset({"a10", "a11", "b20", "b21"})
+    populations = {
+        "one": Population("val/accuracy", "max", first),
+        "other": Population("val/accuracy", "max", second),
+    }
+    write_plan(RunFolder(folder), [], populations)
+    told = {found.stage: found.lines for found in lineages(Study.read([folder]))}
+    assert {
+        stage: [[part.settings["optimizer.lr"] for part in line] for line in lines]
+        for stage, lines in told.items()
+    } == {
+        "one": [[0.1, 0.1]],
+        "other": [[0.1, 0.12]],
+    }
+
+
 def test_a_plan_of_an_earlier_version_chooses_by_nothing_of_its_own(folder: Path) -> None:
     RunFolder(folder).plan.write_text(json.dumps({"run_keys": ["a10"]}))
-    assert read_aims(RunFolder(folder)) == {}
+    assert read_populations(RunFolder(folder)) == {}
     assert lineages(Study.read([folder]))[0].measure == "val/accuracy"
 
 
