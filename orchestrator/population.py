@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from orchestrator.at_hand import beside_each_other
 from orchestrator.brackets import climb
 from orchestrator.display import Display
-from orchestrator.errors import ClusterError, ExitCode, OrderlyInterrupt, UsageError
+from orchestrator.errors import ClusterError, ExitCode, OrderlyInterrupt
 from orchestrator.job import Job, Learning, Resources, Stage
+from orchestrator.lease import exclusive
 from orchestrator.local import run_local
 from orchestrator.monitor import Monitor
 from orchestrator.plan import OVER, Plan, make_plan
@@ -26,13 +28,14 @@ from orchestrator.rounds import is_searched, rounds_of
 from orchestrator.schedulers import Scheduler, brackets, judge
 from orchestrator.spec import Spec, load_spec
 from orchestrator.stages import placed
-from orchestrator.stopping import StopRequest, stop_request
+from orchestrator.stopping import StopRequest, stop_request, storage_stops
 from orchestrator.trial import Order, make_record
 from reports.durable import clear_unfinished, write_durably
 from reports.layout import RunFolder
-from reports.location import Location
+from reports.location import Location, located
 from reports.planned import Population, write_plan
 from reports.records import Status
+from reports.storage import StorageError
 from reports.store import Store
 from workloads.data.dataset import Dataset, Source
 
@@ -55,7 +58,7 @@ def default_folder(spec: Spec) -> Path:
 
 def run(
     spec: str | Path | Mapping[str, Any] | Spec,
-    out: str | Path | None = None,
+    out: str | PathLike[str] | Location | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
@@ -80,33 +83,39 @@ def run(
         UsageError: the spec, the data or the resources do not fit. No job was started.
         ClusterError: the cluster cannot be reached or refused us; an `AbandonedError`, which has the `results`, where it was
             lost or had no room left in the middle.
+        StorageError: the folder of results cannot be used; a `StudyStoppedError` where that showed in the middle. What is
+            finished is kept.
         KeyboardInterrupt: Ctrl-C. After the first one running jobs have left a checkpoint, and the error is an
             `OrderlyInterrupt`, which has the `results`; a second one does not wait.
 
     A failed job raises nothing: its error is in the results, whose `exit_code` says how the study ended.
     """
     resolved = load_spec(spec, overrides=overrides, axes=axes)
-    folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
+    folder = RunFolder(located(out) if out is not None else default_folder(resolved))
     plan = make_plan(resolved, folder)
     orders = plan.orders(only=only)
     results = Results(folder.path, spec=resolved)
     if not orders and (only is not None or is_searched(resolved, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), already=sum(plan.status(job) in OVER for job in plan.spec.jobs))
-    with _exclusive(folder), stop_request(folder.path / ".stop") as stop:
+    with exclusive(folder.path) as lease, stop_request(folder.path / ".stop") as stop:
+        lease.when_lost = stop.give_up
         clear_unfinished(folder.artifacts)
         write_durably(folder.spec, resolved.to_yaml().encode())
         _write_plan(folder, plan.spec)
         data = check_what_is_known(orders, plan, origin=resolved.name)
         monitor.expect(orders)
         work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
-        with _way_of_running(local=local, address=address, stop=stop) as run_orders:
+        with storage_stops(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
             for stage in resolved.stages:
                 if stage.learning is None:
                     _run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
                 else:
                     _search(stage, stage.learning, work, only=only, run_orders=run_orders)
-        Store(folder).compact()
+        try:
+            Store(folder).compact()
+        except StorageError as error:
+            logger.warning("the small files of results stay as they are: %s", error)
     if stop.signal_number == signal.SIGINT:
         raise OrderlyInterrupt(results)
     return results
@@ -309,17 +318,3 @@ def _after_deaths(
         else:
             monitor.end(key, Status.FAILED, f"its process died {MAX_DEATHS} times")
     return again
-
-
-@contextmanager
-def _exclusive(folder: RunFolder) -> Iterator[None]:
-    """One driver per folder: a second one on this machine is refused."""
-    import fcntl
-
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / ".driver").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(f"{folder.path}: another pruneyard is running in this folder; wait for it or stop it") from error
-        yield

@@ -22,8 +22,9 @@ from orchestrator.slots import num_slots
 from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
 from orchestrator.trial import Order, Report
-from orchestrator.worker import DRIVER_MEMORY, NOTES, REPORTS, TrialActor, at_work_mark
+from orchestrator.worker import DRIVER_MEMORY, FAULT, NOTES, REPORTS, TrialActor, at_work_mark
 from reports.layout import RunFolder
+from reports.location import remove_tree
 from reports.records import Status
 from workloads.data.dataset import Dataset, Source
 
@@ -64,9 +65,9 @@ def run_study(
         data=shared,
     )
     watch = _Watch(bundles, folder, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge)
-    scratch = folder.path.resolve() / ".scheduler"
+    scratch = folder.scratch
     marks = pruned_mark(folder, "").resolve()
-    shutil.rmtree(marks, ignore_errors=True)
+    remove_tree(marks)
     marks.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial whose process died is told of in our own words
     tuner = tune.Tuner(
@@ -90,9 +91,10 @@ def run_study(
     except Abandoned as end:
         raise AbandonedError(str(end), Results(folder.path)) from end
     finally:
-        free_abandoned()
+        if not session.pulse.silent_s:
+            free_abandoned()
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(marks, ignore_errors=True)
+        remove_tree(marks)
     return watch.deaths
 
 
@@ -185,6 +187,8 @@ class _Watch(_NotSaved, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        if result.get(FAULT):
+            self._stop.give_up(result[FAULT])
         if not result[REPORTS]:
             self._forget(trial)
             return

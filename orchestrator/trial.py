@@ -18,13 +18,15 @@ from orchestrator.fingerprint import canonical
 from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.job import Job
 from orchestrator.ledger import Ledger
+from orchestrator.object_checkpoints import checkpoints_in
 from orchestrator.process import PeakMemory
 from reports.durable import Content, write_durably
 from reports.layout import RunFolder
 from reports.predictions import predictions_file
 from reports.records import CurveRow, MetricRow, RunRecord, Status
+from reports.storage import StorageError, in_words
 from reports.store import Attempt, Store
-from workloads.checkpoint import CheckpointFolder
+from workloads.checkpoint import CheckpointWriteError
 from workloads.data.dataset import Dataset, Source
 from workloads.earlier import FinishedRun
 from workloads.nodes.graph import Graph
@@ -119,7 +121,7 @@ class Trial:
         self._held: dict[str, Content] = {}
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
         self._memory = PeakMemory(is_counted=False) if is_short(order) else PeakMemory.from_here()  # takes as long as they do
-        self._checkpoints = CheckpointFolder(setting.folder.checkpoints(order.job.key))
+        self._checkpoints = checkpoints_in(setting.folder.checkpoints(order.job.key))
         context = Context(
             checkpoints=self._checkpoints,
             device=self.device,
@@ -143,6 +145,12 @@ class Trial:
             return self._end(Status.INTERRUPTED, step=interruption.step, paused=self._pauses())
         except RankDiedError:
             raise
+        except StorageError:
+            self._progress.close()  # type: ignore[attr-defined]
+            raise
+        except CheckpointWriteError as error:
+            with in_words(error.filename):
+                raise
         except torch.AcceleratorError:
             self._end(Status.FAILED, error=traceback.format_exc())
             raise

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,16 +14,20 @@ from ray import tune
 from orchestrator.at_hand import RunsAtHand
 from orchestrator.job import Resources
 from orchestrator.ledger import Ledger
+from orchestrator.marks import Marks
 from orchestrator.process import Pristine
 from orchestrator.schedulers import pruned_mark
 from orchestrator.shared import loader
 from orchestrator.trial import Crew, Order, Setting, ThisProcess, Trial
 from reports.layout import RunFolder
 from reports.location import Location
+from reports.objects import ObjectPath
+from reports.storage import StorageError
 from workloads.data.dataset import Dataset, Source
 
 REPORTS = "reports"  # the keys of ours in what Tune is told
 NOTES = "notes"
+FAULT = "fault"  # of the storage of results
 DRIVER_MEMORY = 2**29  # bytes; of a trial whose ranks are processes of their own, it is all that this one takes
 STEP_S = 0.5  # of short jobs, one after the other, that are told of at once
 
@@ -40,8 +44,8 @@ class TrialActor(tune.Trainable):
         *,
         bundles: Sequence[Sequence[Order]],
         study: str,
-        folder: Path,
-        stop_mark: Path,
+        folder: Location,
+        stop_mark: Location,
         resources: Resources,
         data: Mapping[Source, ray.ObjectRef[Dataset]],
     ) -> None:
@@ -60,8 +64,8 @@ class TrialActor(tune.Trainable):
             load_data=loader(data),
             ledger=Ledger(RunFolder(folder)),
             open_run=RunsAtHand().open_run,
-            should_stop=stop_mark.exists,
-            is_pruned=lambda run_key: pruned_mark(RunFolder(folder), run_key).exists(),
+            should_stop=partial(Marks(stop_mark.parent).has, stop_mark.name),
+            is_pruned=Marks(pruned_mark(RunFolder(folder), "x").parent).has,
             crew=_crew(resources, RunFolder(folder), data),
         )
         self._take(config)
@@ -85,8 +89,14 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One evaluation further, or more jobs where they are short. What was to start after a stop leaves nothing.
 
-        What is told of stands on disk.
+        What is told of stands on disk; where that fails, only the fault is told.
         """
+        try:
+            return self._step()
+        except StorageError as error:
+            return {REPORTS: [], NOTES: self._notes.take(), FAULT: str(error), "done": True}
+
+    def _step(self) -> dict[str, Any]:
         reports, done = [], False
         until = time.monotonic() + STEP_S
         while True:
@@ -111,7 +121,8 @@ def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.Obj
         return ThisProcess()
     from orchestrator.ranked import RanksOnRay  # here: Ray Train takes a while to import
 
-    return RanksOnRay(resources, data, seen=pruned_mark(folder, ""))
+    seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_mark(folder, "")  # which needs no file in it
+    return RanksOnRay(resources, data, seen=seen)
 
 
 def at_work_mark(folder: RunFolder, trial_id: str) -> Location:
