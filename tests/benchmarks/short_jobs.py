@@ -1,0 +1,132 @@
+"""Calibrations of stored outputs per second, from orders to records and artifacts on disk, against writing them one by one.
+
+Networks are trained on drawn pictures first, then every job fits a temperature on the stored outputs of one of them and judges
+it by all metrics. The two ways take turns in this process; with --ray the same jobs also run on a Ray cluster of this machine,
+all of its cores at once. Beside wall time stands processor time, which other work on the machine disturbs less.
+Run: python tests/benchmarks/short_jobs.py [--rows 10000] [--ray]
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from cluster.session import session
+from orchestrator import run
+from orchestrator.at_hand import beside_each_other
+from orchestrator.job import Resources
+from orchestrator.local import run_local
+from orchestrator.monitor import Monitor
+from orchestrator.plan import make_plan
+from orchestrator.schedulers import Scheduler, judge
+from orchestrator.spec import load_spec
+from orchestrator.stages import placed
+from orchestrator.stopping import StopRequest
+from orchestrator.study import run_study
+from orchestrator.trial import Order
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+CLASSES = 10
+
+
+def train(folder: Path, *, num_rows: int, num_networks: int) -> None:
+    """Small networks with `num_rows` test rows each, and a fifth as many to fit on."""
+    data = {"name": "oracle", "num_classes": CLASSES, "dimensions": 16, "num_train": 2 * num_rows, "num_test": num_rows}
+    table: dict[str, Any] = {
+        "name": "networks",
+        "kind": "sparse",
+        "data": data,
+        "model": {"name": "mlp", "width": 32},
+        "method": "dense",
+        "budget": {"epochs": 2, "batch_size": 100, "evaluate_every": 0},
+        "seeds": num_networks,
+    }
+    assert run(table, folder, local=True).exit_code == 0
+
+
+def orders_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[Order]:
+    """One for every network and value of the axes, ready to be run."""
+    table = {"name": "calibrations", "kind": "calibrate", "input": {"from": str(networks)}, "grid": axes}
+    folder = RunFolder(out)
+    orders = make_plan(load_spec(table), folder).orders()
+    ready = [replace(order, job=replace(order.job, workload=placed(order.job.workload, folder))) for order in orders]
+    return beside_each_other(ready)
+
+
+def seconds_per_job(orders: Sequence[Order], out: Path, way: Callable[..., object]) -> tuple[float, float]:
+    """Wall time of one way to run them, and processor time of this process."""
+    monitor = Monitor(total=len(orders), already=0)
+    monitor.expect(list(orders))
+    started, computed = time.perf_counter(), time.process_time()
+    way(
+        orders,
+        study="calibrations",
+        folder=RunFolder(out),
+        resources=Resources(),
+        data={},
+        monitor=monitor,
+        stop=StopRequest(out / ".stop"),
+        show=lambda: None,
+        fail_fast=False,
+        judge=judge(Scheduler(), [order.job for order in orders], RunFolder(out)),
+    )
+    elapsed, computed = time.perf_counter() - started, time.process_time() - computed
+    statuses = Store(RunFolder(out)).statuses()
+    assert [statuses[order.job.key][0] for order in orders] == [Status.COMPLETED] * len(orders)
+    return elapsed / len(orders), computed / len(orders)
+
+
+def one_by_one(orders: Sequence[Order], **given: Any) -> None:
+    """Every job written as it ends."""
+    with patch("orchestrator.ledger.HELD_S", 0.0):
+        run_local(orders, **given)
+
+
+def main() -> None:
+    """Prints jobs per second of every way and how many times those of the first are of the others; medians of the rounds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--each", type=int, default=10, help="temperature jobs on each network, told apart by their bins")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        networks = Path(scratch) / "networks"
+        train(networks, num_rows=given.rows, num_networks=given.networks)
+        ways: dict[str, Callable[..., object]] = {"together": run_local, "one by one": one_by_one}
+        if given.ray:
+            ways["on ray"] = partial(run_study, session=stack.enter_context(session()))
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        for number in range(given.rounds + 1):
+            for way, run_orders in ways.items():
+                out = Path(scratch) / f"{way}-{number}"
+                out.mkdir()
+                orders = orders_of(networks, out, method=["temperature"], num_bins=list(range(10, 10 + given.each)))
+                found[way].append(seconds_per_job(orders, out, run_orders))
+        wall = {way: statistics.median(wall_s for wall_s, _ in each[1:]) for way, each in found.items()}  # the first warms up
+        used = {way: statistics.median(used_s for _, used_s in each[1:]) for way, each in found.items() if way != "on ray"}
+        told = {
+            "rows": given.rows,
+            "per_second": {way: round(1 / each, 1) for way, each in wall.items()},
+            "per_processor_second": {way: round(1 / each, 1) for way, each in used.items()},
+            "times_as_long_as_together": {way: round(each / wall["together"], 2) for way, each in wall.items()},
+        }
+        print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
