@@ -153,10 +153,17 @@ def _loopback(address: str) -> Iterator[None]:
     if address == LOCAL:
         ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"} if address == LOCAL else {}):
+        own = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", **_loopback_of_ranks()}
+        with _environment(own if address == LOCAL else {}):
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _loopback_of_ranks() -> dict[str, str]:
+    """What the libraries by which ranks talk to each other take for the network; they would choose another one."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    return {variable: name for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") for name in names}
 
 
 def _authentication(address: str) -> dict[str, str]:

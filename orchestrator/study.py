@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from orchestrator.schedulers import Judge, pruned_mark
 from orchestrator.slots import num_slots
 from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
+from orchestrator.sweeping import Sweeping
 from orchestrator.trial import Order, Report
 from orchestrator.worker import DRIVER_MEMORY, FAULT, NOTES, REPORTS, TrialActor, at_work_mark
 from reports.layout import RunFolder
@@ -29,8 +29,6 @@ from reports.records import Status
 from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
-
-SWEEP_S = 1.0  # between two looks at places that nobody uses any more
 
 
 def run_study(
@@ -79,7 +77,7 @@ def run_study(
         run_config=tune.RunConfig(
             name=study,
             storage_path=str(scratch),
-            callbacks=[watch, Standstill(session.pulse, resources)],
+            callbacks=[watch, Standstill(session.pulse, resources), Sweeping(session.pulse)],
             stop=_StopWhenAsked(stop, monitor),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -173,13 +171,9 @@ class _Watch(_NotSaved, tune.Callback):
         self._bundles, self._folder, self._judge = bundles, folder, judge
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.deaths: dict[str, str] = {}
-        self._swept_at = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._show()
-        if time.monotonic() - self._swept_at >= SWEEP_S:
-            self._swept_at = time.monotonic()
-            free_abandoned()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._monitor.start(self._bundles[trial.config["index"]][0].job.key)

@@ -14,6 +14,7 @@ from workloads.plugins import names
 
 PLUGINS = {
     "calibrate.methods.fatal": "foreign_plugins.fatal",
+    "schedules.lopsided": "foreign_plugins.lopsided",
     "schedules.patient": "foreign_plugins.patient",
     "sparse.methods.soiling": "foreign_plugins.soiling",
     "sparse.methods.witness": "foreign_plugins.witness",

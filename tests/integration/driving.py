@@ -187,6 +187,12 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
+def is_rank(process: psutil.Process) -> bool:
+    """Whether it is one of several that train one network."""
+    title = _title(process)
+    return title.startswith("ray::") and "TrainWorker" in title
+
+
 def _is_actor(process: psutil.Process) -> bool:
     title = _title(process)
     return title.startswith("ray::") and any(name in title for name in ("TrialActor", "ResourceTrainable"))

@@ -1,0 +1,166 @@
+"""Trials of two workers on Ray: what one worker makes up to rounding, and nothing lost when a process dies or all are to stop."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml_spec
+from comparing import assert_same_numbers
+from driving import Driver, Patience, driving, is_rank
+from safetensors.numpy import load_file
+from watching import completed, in_the_middle
+
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.distributed]
+
+METHODS = [
+    {"name": "rigl", "density": 0.2, "schedule": {"every": 5}},
+    {"name": "set", "density": 0.2, "schedule": {"every": 5}},
+]
+NUM_CPUS = os.cpu_count() or 1
+WORKERS = {"workers": 2, "cpus": max(1, NUM_CPUS // 2)}  # the whole machine, so that one trial fits at a time
+WITHIN_S = 280
+
+
+def spec_of(**tables: Any) -> dict[str, Any]:
+    return yaml_spec.spec_of(METHODS, **{"name": "pairs", "resources": WORKERS, **tables})
+
+
+@pytest.fixture(scope="module")
+def quick_env(env: dict[str, str]) -> dict[str, str]:
+    """Ranks that share a busy machine as equals of what else runs there."""
+    return env | {"RAY_worker_niceness": "0"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(quick_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two jobs that complete and one whose rank 1 raises, one after the other in the same places."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    variants = [{"method": method} for method in METHODS]
+    lopsided = {"method": METHODS[0], "schedule": {"name": "lopsided"}}
+    tables = {key: value for key, value in spec_of().items() if key != "grid"}
+    spec = yaml_spec.write(home / "spec.yaml", {**tables, "variants": [lopsided, *variants]})
+    with driving("run", spec, "--out", "out", folder=home, env=quick_env) as driver:
+        assert driver.wait(within_s=WITHIN_S) == 1, driver.said()
+        driver.seconds_until_gone()
+    return home / "out"
+
+
+def of_one_process(home: Path, env: dict[str, str]) -> Path:
+    """The same jobs by one worker, without Ray."""
+    spec = yaml_spec.write(home / "alone.yaml", spec_of(resources={"workers": 1}))
+    with driving("run", spec, "--out", "alone", "--local", folder=home, env=env) as driver:
+        assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
+    return home / "alone"
+
+
+def tensors_of(folder: Path, key: str, file: str) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = load_file(RunFolder(folder).artifact(key) / file)
+    return found
+
+
+def test_two_workers_make_what_one_makes(
+    undisturbed: Path, quick_env: dict[str, str], tmp_path: Path
+) -> None:
+    alone = of_one_process(tmp_path, quick_env)
+    keys = set(Results(alone).runs()["run_key"])
+    assert len(keys) == len(METHODS)
+    ours, theirs = (Results(folder).runs().set_index("run_key") for folder in (undisturbed, alone))
+    assert set(ours.loc[list(keys), "num_workers"]) == {2}
+    assert set(theirs["num_workers"]) == {1}
+    for key in keys:
+        assert ours.loc[key, "status"] == "COMPLETED"
+        assert ours.loc[key, "train_flops"] == pytest.approx(theirs.loc[key, "train_flops"], rel=1e-12)
+        assert ours.loc[key, "peak_memory_bytes"] > 1e7
+        masks, expected = (tensors_of(folder, key, "masks.safetensors") for folder in (undisturbed, alone))
+        assert masks.keys() == expected.keys()
+        for name, mask in masks.items():
+            assert np.array_equal(mask, expected[name]), f"{key}: {name}"
+        weights, expected = (tensors_of(folder, key, "model.safetensors") for folder in (undisturbed, alone))
+        for name, weight in weights.items():
+            np.testing.assert_allclose(weight, expected[name], rtol=1e-3, atol=1e-4, err_msg=f"{key}: {name}")
+    mine, its = (_metrics(folder, keys) for folder in (undisturbed, alone))
+    assert mine.keys() == its.keys()
+    for name, value in mine.items():
+        assert value == pytest.approx(its[name], rel=1e-3, abs=1e-4), name
+
+
+def _metrics(folder: Path, keys: set[str]) -> dict[tuple[str, int, str, str], float]:
+    found = Results(folder).metrics()
+    rows = found[found["run_key"].isin(keys)]
+    named = rows[["run_key", "step", "split", "name", "value"]].itertuples(index=False)
+    return {(key, step, split, name): value for key, step, split, name, value in named}
+
+
+def test_a_rank_that_raises_fails_its_trial_with_its_own_traceback(undisturbed: Path) -> None:
+    runs = Results(undisturbed).runs()
+    (failed,) = (row for _, row in runs[runs["status"] != "COMPLETED"].iterrows())
+    assert failed["status"] == "FAILED"
+    assert failed["num_workers"] == 2
+    assert failed["error"].rstrip().endswith("RuntimeError: rank 1 alone <cannot> go on")
+    assert "in factor" in failed["error"]
+    assert "Connection closed" not in failed["error"]
+
+
+def ranks(driver: Driver) -> list[psutil.Process]:
+    """Those that live."""
+    return [process for process in driver.offspring() if is_rank(process)]
+
+
+def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
+    undisturbed: Path, quick_env: dict[str, str], tmp_path: Path
+) -> None:
+    patience = Patience(tmp_path, 0.15)
+    slow = quick_env | patience.env
+    spec, folder = yaml_spec.write(tmp_path / "spec.yaml", spec_of()), tmp_path / "out"
+
+    with driving("run", spec, "--out", "out", folder=tmp_path, env=slow) as driver:
+        driver.wait_until(lambda: bool(in_the_middle(folder)) and len(ranks(driver)) == 2, within_s=WITHIN_S)
+        (first,) = in_the_middle(folder)
+        ranks(driver)[-1].kill()
+        driver.wait_until(lambda: bool(in_the_middle(folder) - {first}), within_s=WITHIN_S)
+        driver.send(signal.SIGINT)
+        assert driver.wait(within_s=60) == 130, driver.said()
+        assert f"the process of {first}" in driver.stderr
+        driver.seconds_until_gone()
+    assert set(completed(folder)) == {first}
+    runs = Results(folder).runs().set_index("run_key")
+    (second,) = set(runs.index) - {first}
+    assert runs.loc[second, "status"] == "INTERRUPTED"
+    assert list(RunFolder(folder).checkpoints(second).glob("step-*"))
+
+    with driving("resume", "out", folder=tmp_path, env=slow) as driver:
+        driver.wait_until(lambda: len(ranks(driver)) == 2 and bool(driver.actors()), within_s=WITHIN_S)
+        (actor,) = driver.actors()
+        actor.kill()
+        patience.set(0)
+        assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
+        driver.seconds_until_gone()
+    assert set(completed(folder)) == {first, second}
+    assert_same_numbers(folder, undisturbed)
+    attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas().sort_values("attempt")
+    of_first, of_second = (attempts[attempts["run_key"] == key] for key in (first, second))
+    assert list(of_first["status"]) == ["FAILED", "COMPLETED"]
+    assert "rank" in of_first["error"].iloc[0]
+    assert list(of_second["status"]) == ["INTERRUPTED", "FAILED", "COMPLETED"]
+    assert set(attempts["num_workers"]) == {2}
+
+
+def test_more_workers_than_the_machine_has_are_refused_before_any_starts(
+    quick_env: dict[str, str], tmp_path: Path
+) -> None:
+    spec = yaml_spec.write(tmp_path / "spec.yaml", spec_of(resources={"workers": NUM_CPUS + 1}))
+    with driving("run", spec, "--out", "out", folder=tmp_path, env=quick_env) as driver:
+        assert driver.wait(within_s=WITHIN_S) == 2, driver.said()
+        assert (
+            f"wants {NUM_CPUS + 1} workers, each with 1 CPUs and 0 GPUs; there are {NUM_CPUS} CPUs"
+            in driver.stderr
+        )
+    assert not len(Results(tmp_path / "out").runs())

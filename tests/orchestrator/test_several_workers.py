@@ -1,0 +1,169 @@
+"""What a spec of several workers may ask for, the line between ranks and their trial, and what a rank tells over it."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.errors import SpecError
+from orchestrator.line import Line
+from orchestrator.rank import Begun, Failed, Stopped, Task, train_as_rank
+from orchestrator.spec import load_spec
+from workloads.checkpoint import CheckpointFolder
+from workloads.ranks import ALONE
+from workloads.workload import Progress, Workload
+
+TABLES = {
+    "name": "small",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 200, "max_test": 50},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "rigl", "density": 0.5, "schedule": {"every": 2}},
+    "budget": {"epochs": 3, "batch_size": 50},  # of three steps each
+}
+
+
+def test_a_sparse_job_may_have_several_workers_and_keeps_its_key() -> None:
+    one, two = load_spec(TABLES), load_spec(TABLES, overrides={"resources.workers": 2})
+    assert two.stages[0].header.resources.workers == 2
+    assert [job.key for job in one.jobs] == [job.key for job in two.jobs]
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [(0, "workers: is 0; it must be 1 or more"), (-1, "workers: is -1"), (1.5, "whole number")],
+)
+def test_impossible_numbers_of_workers_are_refused(workers: float, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_spec(TABLES, overrides={"resources": {"workers": workers}})
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"kind": "distill", "data": {"name": "digits"}, "method": {"name": "random", "ipc": 1}},
+        {"kind": "nodes", "data": {"name": "block_model"}},
+    ],
+)
+def test_kinds_that_run_in_one_process_refuse_more(tables: dict[str, Any]) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec({"name": "one", "resources": {"workers": 2}, **tables})
+    said = f"is 2; a job of kind {tables['kind']} runs in one process, so it must be 1 there"
+    found = [problem for problem in caught.value.problems if problem.key == "resources.workers"]
+    assert len(found) == 1
+    assert found[0].message.startswith(said)
+    assert found[0].message.endswith("several workers train jobs of kind sparse")
+
+
+def test_ranks_wait_at_a_gate_and_get_one_answer() -> None:
+    async def play() -> None:
+        line = Line()
+        waiting = [asyncio.create_task(line.at_gate(0)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in waiting)
+        await line.open_gate(pausing=True)
+        assert await asyncio.gather(*waiting) == [True] * 3
+        late = asyncio.create_task(line.at_gate(1))
+        await asyncio.sleep(0.01)
+        await line.close()
+        assert await late is None
+        assert await line.at_gate(0) is True, "a rank that is late at an open gate goes on like the others"
+
+    asyncio.run(play())
+
+
+def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
+    async def play() -> None:
+        line = Line()
+        assert await line.hear(0.01) == []
+        first, second = (asyncio.create_task(line.tell([word])) for word in ("first", "second"))
+        assert await line.hear(1.0) == ["first"]
+        await asyncio.sleep(0.01)
+        assert not first.done()
+        await line.take()
+        await first
+        assert await line.hear(1.0) == ["second"]
+        assert not second.done()
+        await line.close()
+        await second
+
+    asyncio.run(play())
+
+
+class Recorded:
+    """A line whose other end opens so many gates."""
+
+    def __init__(self, num_gates: int, pausing: bool = False) -> None:
+        self.told: list[Any] = []
+        self._num_gates, self._pausing = num_gates, pausing
+
+    def tell(self, message: Any) -> None:
+        """Keeps it."""
+        self.told.append(message)
+
+    def at_gate(self, gate: int) -> bool | None:
+        """Open or not."""
+        return self._pausing if gate < self._num_gates else None
+
+
+def trained(
+    line: Recorded, folder: Path, should_stop: Callable[[], bool] = lambda: False, **overrides: Any
+) -> None:
+    """By a rank that is alone."""
+    (job,) = load_spec(TABLES, overrides=overrides).jobs
+    workload: Workload = job.workload
+    task = Task(
+        workload=workload,
+        checkpoints=CheckpointFolder(folder / "checkpoints"),
+        should_stop=should_stop,
+        seen=folder,
+        threads=torch.get_num_threads(),
+    )
+    train_as_rank(
+        task, ranks=ALONE, device=torch.device("cpu"), load_data=lambda source: source.load(), line=line
+    )
+
+
+def test_a_rank_tells_that_it_begins_its_progress_and_the_outcome_with_its_memory(tmp_path: Path) -> None:
+    line = Recorded(100)
+    trained(line, tmp_path)
+    begun, *progress = line.told
+    assert begun == Begun(device_name="cpu")
+    assert [part.step for part in progress] == [3, 6, 9]
+    assert [part.outcome is None for part in progress] == [True, True, False]
+    assert progress[-1].outcome.peak_memory_bytes is None or progress[-1].outcome.peak_memory_bytes > 1e7
+
+
+def test_a_rank_ends_at_the_gate_that_does_not_open(tmp_path: Path) -> None:
+    line = Recorded(1)
+    trained(line, tmp_path)
+    assert [part.step for part in line.told if isinstance(part, Progress)] == [3, 6]
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+
+
+def test_a_rank_pauses_where_the_gate_says_so(tmp_path: Path) -> None:
+    line = Recorded(100, pausing=True)
+    trained(line, tmp_path)
+    assert line.told[-1] == Stopped(step=3)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-000000003"]
+
+
+def test_what_a_rank_raises_is_told_with_its_traceback_and_raised(tmp_path: Path) -> None:
+    line = Recorded(100)
+    with pytest.raises(ArithmeticError):
+        trained(line, tmp_path, **{"optimizer": {"name": "sgd", "lr": 1e30}})
+    failed = line.told[-1]
+    assert isinstance(failed, Failed)
+    assert failed.rank == 0
+    assert failed.error.startswith("Traceback (most recent call last)")
+    assert "NonFiniteError: train/loss is" in failed.error
+
+
+def test_a_rank_that_does_not_see_the_folder_of_results_says_what_it_must_be(tmp_path: Path) -> None:
+    line = Recorded(100)
+    with pytest.raises(FileNotFoundError, match="must lie on storage that all nodes share"):
+        trained(line, tmp_path / "elsewhere")
+    assert isinstance(line.told[-1], Failed)
