@@ -125,7 +125,7 @@ def go_on_from(training: Training, segment: Segment, *, data: str, interval: int
     folder = context.checkpoints_of(segment.artifacts[0])
     begun = training.backward.ranks.from_first(lambda: folder.load(torch.device("cpu")))
     if begun is None:
-        raise ValueError(f"segment.runs is {list(segment.runs)}, which left no checkpoint to go on from in {segment.artifacts[0]}")
+        raise ValueError(f"segment.runs is {list(segment.runs)}, which left no checkpoint in {segment.artifacts[0]}")
     segment.check(begun, num_steps=training.num_steps)
     own = [{name: value for name, value in group.items() if name != "params"} for group in training.optimizer.param_groups]
     restore(training, begun, data=data)
