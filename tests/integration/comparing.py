@@ -4,21 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.predictions import read_predictions
 
 
-def assert_same_numbers(found: Path, expected: Path) -> None:
+def assert_same_numbers(found: Path | str, expected: Path | str) -> None:
     """Weights, masks, predictions, metrics and curves of every run that `found` has and `expected` finished."""
     finished = Results(expected).runs().query("status == 'COMPLETED'")["run_key"]
     keys = sorted(set(finished) & set(Results(found).runs()["run_key"]))
     assert keys
     for key in keys:
         for file in ("model.safetensors", "masks.safetensors"):
-            ours, theirs = (load_file(RunFolder(f).artifact(key) / file) for f in (found, expected))
+            ours, theirs = (load((RunFolder(f).artifact(key) / file).read_bytes()) for f in (found, expected))
             assert ours.keys() == theirs.keys()
             for name in ours:
                 assert ours[name].tobytes() == theirs[name].tobytes(), f"{key}: {file}: {name}"
@@ -34,7 +34,7 @@ def assert_same_numbers(found: Path, expected: Path) -> None:
         assert ours_run[keys].tolist() == theirs_run[keys].tolist(), name
 
 
-def _rows(folder: Path, key: str) -> dict[str, list[Any]]:
+def _rows(folder: Path | str, key: str) -> dict[str, list[Any]]:
     """Metric and curve rows of the newest attempt, without what is measured in seconds."""
     results = Results(folder)
     attempt = int(results.runs().set_index("run_key").loc[key, "attempt"])
