@@ -161,6 +161,11 @@ TERMS = {
     "how far single runs spread, and it may reach beyond 0 or 1. With one seed there is no interval.",
     "bold": "The interval lies beyond those of all other rows on the same data and model. Nothing is bold"
     " if any of them rests on a single seed. No other ranking is claimed.",
+    "band": "Of a reliability diagram: the middle 95% of a bin's accuracy over 1,000 draws of the split's samples with "
+    "replacement (percentile bootstrap, fixed seed), as many as one run has, from the bins of all runs together: runs may share "
+    "their samples, so that more of them do not make the band narrower. Where all samples of a bin are right, or all wrong, "
+    "draws show no spread, and the band ends where so many would all be so in 2.5% of cases. It holds bin by bin, not for all "
+    "of them at once.",
     "density": "The method's target: active weights divided by all weights of the prunable tensors (convolutions and "
     "linear layers) that are not kept dense. What each layer has at the end is shown as its own density.",
     "explored": "Weights that were active in any training step so far, divided by all weights of the prunable "

@@ -64,20 +64,36 @@ def clearly_best(low: npt.ArrayLike, high: npt.ArrayLike, *, larger_is_better: b
     return best if lows[best] > np.delete(highs, best).max() else None
 
 
-def wilson(share: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Ends of the score interval of a probability of which `share` of `num` independent trials came true.
+def bootstrap_band(
+    share: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95, num_draws: int = 1000, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Ends, each `(B,)`, of the percentile interval of the share of right rows in every bin, were all rows drawn again.
 
-    Reference: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    share, num: `(B,)`, of right rows and of rows in each bin; the latter need not be whole. As many rows as there are in all are
+    drawn with replacement, so that bins' sizes vary, too. All that bins show of such a draw is how many rows fall right and
+    wrong into each, which is multinomial: it is drawn itself. Draws that leave a bin empty say nothing of it. Where all rows of a
+    bin are right, or all wrong, draws do not differ: the interval then ends at the probability at which so many rows would all
+    be so in (1 - level) / 2 of all cases.
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Clopper and Pearson, Biometrika 1934.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must lie in (0, 1)")
-    p, n = np.asarray(share, dtype=np.float64), np.asarray(num, dtype=np.float64)
-    if ((p < 0) | (p > 1)).any() or (n <= 0).any():
+    share_B, num_B = np.asarray(share, dtype=np.float64), np.asarray(num, dtype=np.float64)
+    if share_B.shape != num_B.shape or share_B.ndim != 1 or not len(share_B):
+        raise ValueError("share and num must have one value for each bin, and there must be at least one bin")
+    if not ((share_B >= 0) & (share_B <= 1)).all() or not (num_B > 0).all():
         raise ValueError("share must lie in [0, 1] and num be above 0")
-    squared = float(stats.norm.ppf((1 + level) / 2)) ** 2
-    centre = (p + squared / (2 * n)) / (1 + squared / n)
-    half = np.sqrt(squared * (p * (1 - p) / n + squared / (4 * n**2))) / (1 + squared / n)
-    return np.asarray(np.maximum(centre - half, 0.0)), np.asarray(np.minimum(centre + half, 1.0))
+    of_cells = np.concatenate([share_B * num_B, (1 - share_B) * num_B]) / num_B.sum()
+    num_rows = max(1, round(num_B.sum()))
+    drawn = np.random.default_rng(seed).multinomial(num_rows, of_cells / of_cells.sum(), size=num_draws)
+    right, wrong = drawn[:, : len(num_B)], drawn[:, len(num_B) :]
+    with np.errstate(invalid="ignore"):
+        shares = right / (right + wrong)
+    shares = np.where(np.isnan(shares).all(axis=0), share_B, shares)
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(shares, [tail, 1 - tail], axis=0)
+    end = tail ** (1 / num_B)
+    return np.where(share_B == 1, end, low), np.where(share_B == 0, 1 - end, high)
 
 
 def floor_of_bins(confidence: npt.ArrayLike, count: npt.ArrayLike) -> float:

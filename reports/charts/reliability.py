@@ -8,10 +8,12 @@ import pandas as pd
 from reports import formats, series
 from reports.charts import marks, palette
 from reports.charts.figure import Chart, Figure, Plot, draw
+from reports.statistics import bootstrap_band
 from reports.study import CALIBRATE, Study
 
-_COLUMNS = ["x", "y", "count", "left", "right", "share"]
+_COLUMNS = ["x", "y", "low", "high", "count", "left", "right", "share"]
 _SPLITS = ("test", "val", "calib")
+BANDS = "Bands are 95% bootstrap intervals for as many samples as one run has (see band in the glossary)."
 
 
 def reliability(study: Study) -> list[Figure]:
@@ -30,7 +32,7 @@ def reliability(study: Study) -> list[Figure]:
     errors = errors[errors["key"] == split]
     plots = []
     for cell, label, name in zip(table["cell"], table["label"], table["series"], strict=True):
-        own = bins[bins["cell"] == cell]
+        own = with_band(bins[bins["cell"] == cell], num_runs=len(errors[errors["cell"] == cell]))
         points = [f"{x:.2f} to {y:.2f}" for x, y in zip(own["x"], own["y"], strict=True)]
         text = (
             f"Accuracy by mean confidence for {label}: {', '.join(points)}; {own['count'].sum():.0f} samples"
@@ -43,9 +45,22 @@ def reliability(study: Study) -> list[Figure]:
         title=f"Reliability on {split}",
         caption="Points on the dashed diagonal are calibrated, points below it over-confident. Seeds are put "
         f"together, weighted by samples, in {series.NUM_BINS} equal right-closed bins of confidence; grey "
-        "bars show the share of samples in each bin. The floor is the ece that a perfectly calibrated network with these "
-        "confidences would show on so few samples; an ece near it says nothing against calibration.",
+        f"bars show the share of samples in each bin. {BANDS} The floor is the ece that a perfectly calibrated network with "
+        "these confidences would show on so few samples; an ece near it says nothing against calibration.",
     )
+
+
+def with_band(bins: pd.DataFrame, *, num_runs: int) -> pd.DataFrame:
+    """Bins of one cell with `low, high`. Its runs may share their samples: more of them make no narrower band."""
+    low, high = bootstrap_band(bins["y"].clip(0, 1), bins["count"] / num_runs)
+    return bins.assign(low=low, high=high)
+
+
+def band(base: alt.Chart, *, x: alt.X, low: alt.Y, color: str) -> Chart:
+    """Drawn from the columns of `with_band`; a bar at every point, as a lone bin has no area."""
+    area = base.mark_area(color=color, opacity=0.18).encode(x=x, y=low, y2="high:Q")
+    bars = base.mark_rule(color=color, strokeWidth=1.2, opacity=0.5).encode(x=x, y=low, y2="high:Q")
+    return alt.layer(area, bars)
 
 
 def error_note(errors: pd.DataFrame, *, num_bins: int) -> str:
@@ -80,7 +95,11 @@ def _chart(bins: pd.DataFrame, *, color: str) -> Chart:
         tooltip=[
             alt.Tooltip("x:Q", title="mean confidence", format=".3f"),
             alt.Tooltip("y:Q", title="accuracy", format=".3f"),
+            alt.Tooltip("low:Q", title="95% from", format=".3f"),
+            alt.Tooltip("high:Q", title="95% to", format=".3f"),
             alt.Tooltip("count:Q", title="samples", format=","),
         ],
     )
-    return alt.layer(shares, diagonal.encode(x=across, y=up), lines, symbols).properties(height=240)
+    low = alt.Y("low:Q", title="accuracy", scale=unit, axis=axis)
+    drawn = band(base, x=across, low=low, color=color)
+    return alt.layer(shares, diagonal.encode(x=across, y=up), drawn, lines, symbols).properties(height=240)

@@ -11,8 +11,7 @@ import pandas as pd
 from reports import series
 from reports.charts import marks, palette
 from reports.charts.figure import Chart, Entry, Figure, Plot, draw
-from reports.charts.reliability import error_note
-from reports.statistics import wilson
+from reports.charts.reliability import BANDS, band, error_note, with_band
 from reports.study import Study
 from reports.trust.calibrators import Contest
 from reports.trust.judged import NEUTRAL, Judged
@@ -62,8 +61,7 @@ def before_and_after(study: Study, contests: Sequence[Contest]) -> list[Figure]:
         width="half",
         caption=f"Before calibration, and after {chosen} of the table. Points on the dashed diagonal are calibrated, points "
         "below it over-confident; below them is the histogram of confidences. Points put all seeds together, weighted by "
-        "samples. Bars are 95% Wilson intervals for as many samples as one seed has in the bin on average: seeds may share "
-        f"their test samples, so that more of them do not make the bars shorter.{more}",
+        f"samples. {BANDS}{more}",
     )
 
 
@@ -73,11 +71,7 @@ def _bins(study: Study, cell: Judged) -> pd.DataFrame:
     bins = bins[bins["split"] == "test"]
     if bins.empty:
         return bins
-    each = bins["count"] / len(cell.runs)
-    low, high = wilson(bins["y"].clip(0, 1), each)
-    return bins.assign(
-        low=low,
-        high=high,
+    return with_band(bins, num_runs=len(cell.runs)).assign(
         left=bins["bin"] / cell.num_bins,
         right=(bins["bin"] + 1) / cell.num_bins,
         bottom=-_ROOM,
@@ -110,12 +104,12 @@ def _diagram(bins: pd.DataFrame, *, color: str) -> Chart:
     )
     ends = alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
     diagonal = alt.Chart(ends).mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.2)
-    bars = base.mark_rule(color=color, strokeWidth=5, opacity=0.3).encode(x=x, y=up("low"), y2="high:Q")
     lines = base.mark_line(color=color, strokeWidth=1.8).encode(x=x, y=up("y"))
     points = base.mark_point(color=color, filled=True, size=36, opacity=1).encode(
         x=x, y=up("y"), tooltip=tooltip
     )
-    return alt.layer(histogram, diagonal.encode(x=x, y=up("y")), bars, lines, points).properties(height=280)
+    parts = [histogram, diagonal.encode(x=x, y=up("y")), band(base, x=x, low=up("low"), color=color), lines, points]
+    return alt.layer(*parts).properties(height=280)
 
 
 def risk_over_coverage(study: Study, contests: Sequence[Contest]) -> list[Figure]:

@@ -12,7 +12,7 @@ from made_up_study import metric, record
 from reports.export import shown
 from reports.layout import RunFolder
 from reports.page import write_page
-from reports.statistics import floor_of_bins, wilson
+from reports.statistics import bootstrap_band, floor_of_bins
 from reports.store import Store
 from reports.study import Study
 from reports.summary import cells
@@ -151,8 +151,42 @@ def test_the_floor_of_bins_is_what_perfect_calibration_shows_on_as_many_rows():
         floor_of_bins([0.5], [0])
 
 
-def test_wilson_interval_of_eight_in_ten():
-    low, high = wilson([0.8, 1.0], [10, 10])
-    assert (low[0], high[0]) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert high[1] == 1.0
-    assert low[1] == pytest.approx(10 / (10 + 1.959964**2), abs=1e-4)
+def test_the_band_is_that_of_rows_drawn_again():
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.2, 1, size=400)
+    correct = generator.random(400) < confidence**2
+    index = np.minimum((confidence * 5).astype(int), 4)
+    num = np.bincount(index)[1:]
+    share = np.bincount(index, weights=correct)[1:] / num
+    rows = generator.integers(400, size=(4000, 400))
+    drawn = np.stack([[correct[row][index[row] == b].mean() for b in range(1, 5)] for row in rows])
+    low, high = bootstrap_band(share, num, num_draws=4000)
+    assert low == pytest.approx(np.quantile(drawn, 0.025, axis=0), abs=0.012)
+    assert high == pytest.approx(np.quantile(drawn, 0.975, axis=0), abs=0.012)
+
+
+def test_a_band_covers_the_true_accuracy_about_as_often_as_it_says():
+    truth, num = np.array([0.3, 0.7, 0.9]), np.array([100, 200, 400])
+    found = np.random.default_rng(1).binomial(num, truth, size=(400, 3)) / num
+    bands = [bootstrap_band(share, num, num_draws=400) for share in found]
+    covered = np.mean([(low <= truth) & (truth <= high) for low, high in bands], axis=0)
+    assert (np.abs(covered - 0.95) < 0.04).all()  # 3.7 deviations of 400 draws, and what the percentile rule misses
+
+
+def test_a_bin_without_errors_has_a_band_none_the_less():
+    low, high = bootstrap_band([1.0, 0.0, 0.5], [10, 20, 50])
+    assert high[0] == 1.0
+    assert low[0] ** 10 == pytest.approx(0.025)
+    assert low[1] == 0.0
+    assert (1 - high[1]) ** 20 == pytest.approx(0.025)
+    assert low[2] < 0.5 < high[2]
+    again = bootstrap_band([1.0, 0.0, 0.5], [10, 20, 50])
+    assert np.array_equal(again, (low, high))
+
+
+@pytest.mark.parametrize(
+    ("share", "num"), [([0.5], [0]), ([1.5], [3]), ([0.5, 0.5], [3]), ([], []), ([np.nan], [3])]
+)
+def test_what_is_no_bin_is_refused(share, num):
+    with pytest.raises(ValueError, match="must"):
+        bootstrap_band(share, num)
