@@ -1,6 +1,7 @@
 """What every way to make or choose a synthetic set must do, whoever wrote it. Members are found by their files."""
 
 import dataclasses
+import itertools
 import shutil
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,16 @@ def finished(method: Distiller, at: Lab) -> DistillState:
     return state
 
 
+@cache
+def states_of(name: str) -> list[DistillState]:
+    """At the start, and after every iteration."""
+    method, at = build(name), lab()
+    found = [method.start(at)]
+    for iteration in range(method.num_iterations):
+        found.append(method.iterate(found[-1], iteration, at))
+    return found
+
+
 def run(name: str, folder: Path, *, keep: int = 2, every_s: float = 1e9) -> list[Progress]:
     job = DistillJob(
         data=Digits(), method=build(name), model=MODEL, evaluation=EVALUATION, seed=3, checkpoint_every_s=every_s
@@ -150,20 +161,13 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
 
 
 def test_every_iteration_can_be_gone_on_from(name: str) -> None:
-    """The state is named tensors and numbers, in no order of ours."""
-    method, at = build(name), lab()
-    whole = finished(method, at)
-    for stop in range(1, method.num_iterations):
-        state = method.start(at)
-        for iteration in range(stop):
-            state = method.iterate(state, iteration, at)
+    """To what came next, bit for bit, so to the end as well; a state is named tensors and numbers, in no order of ours."""
+    for iteration, (state, after) in enumerate(itertools.pairwise(states_of(name))):
         flat: dict[str, Tensor] = {key: state.tensors[key].clone() for key in sorted(state.tensors)}
-        resumed = DistillState(flat, dict(state.numbers))
-        for iteration in range(stop, method.num_iterations):
-            resumed = method.iterate(resumed, iteration, lab())
-        assert resumed.tensors.keys() == whole.tensors.keys()
-        assert all(torch.equal(tensor, whole.tensors[key]) for key, tensor in resumed.tensors.items())
-        assert resumed.numbers == whole.numbers
+        resumed = build(name).iterate(DistillState(flat, dict(state.numbers)), iteration, lab())
+        assert resumed.tensors.keys() == after.tensors.keys()
+        assert all(torch.equal(tensor, after.tensors[key]) for key, tensor in resumed.tensors.items())
+        assert resumed.numbers == after.numbers
 
 
 def test_a_job_resumed_after_any_iteration_equals_an_undisturbed_one(name: str, tmp_path: Path) -> None:
@@ -180,8 +184,7 @@ def test_a_job_resumed_after_any_iteration_equals_an_undisturbed_one(name: str, 
 
 
 def test_a_set_can_be_written_and_read(name: str, tmp_path: Path) -> None:
-    method, at = build(name), lab()
-    made = method.synthetic_set(finished(method, at), at)
+    made = build(name).synthetic_set(states_of(name)[-1], lab())
     path = tmp_path / "set.safetensors"
     path.write_bytes(made.to_bytes())
     read = SyntheticSet.from_file(str(path))

@@ -1,5 +1,6 @@
 """A pool of Acc-DD that earlier runs left: the same as its own where the weights are, and refused where networks differ."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -92,8 +93,14 @@ def alike() -> Lab:
     return reading({key: left(of_member(member)) for member, key in enumerate(KEYS)})
 
 
+@cache
+def given_states() -> list[DistillState]:
+    """Before and after each of six sweeps."""
+    return states(GIVEN, alike())
+
+
 def test_networks_like_those_of_its_own_pool_give_the_same_images_bit_for_bit() -> None:
-    found = states(GIVEN, alike())
+    found = given_states()
     assert (GIVEN.num_iterations, OWN.num_iterations) == (6, 9)
     for ours, theirs in zip(own_states()[3:], found, strict=True):
         assert torch.equal(ours.tensors["images"], theirs.tensors["images"])
@@ -108,13 +115,12 @@ def test_other_networks_give_other_images() -> None:
 
 
 def test_every_sweep_can_be_gone_on_from() -> None:
-    whole = states(GIVEN, alike())
-    for number in range(1, 6):
-        state = DistillState({name: tensor.clone() for name, tensor in whole[number].tensors.items()})
-        for iteration in range(number, 6):
-            state = GIVEN.iterate(state, iteration, lab())  # a lab that can open nothing
-        assert state.tensors.keys() == whole[6].tensors.keys()
-        assert all(torch.equal(tensor, whole[6].tensors[name]) for name, tensor in state.tensors.items())
+    """To the state that comes next, bit for bit, and so to the end."""
+    for iteration, (state, after) in enumerate(itertools.pairwise(given_states())):
+        flat = DistillState({name: tensor.clone() for name, tensor in state.tensors.items()})
+        resumed = GIVEN.iterate(flat, iteration, lab())  # a lab that can open nothing
+        assert resumed.tensors.keys() == after.tensors.keys()
+        assert all(torch.equal(tensor, after.tensors[name]) for name, tensor in resumed.tensors.items())
 
 
 def test_a_weight_outside_the_mask_of_a_sparse_network_begins_at_zero() -> None:

@@ -58,10 +58,10 @@ def of_random_images() -> float:
 
 
 def test_matched_paths_beat_random_images() -> None:
-    method = MTT(ipc=1, iterations=60, steps=10, lr=30.0, augment=AUGMENT, **PATHS)
+    method = MTT(ipc=1, iterations=30, steps=10, lr=30.0, augment=AUGMENT, **PATHS)
     assert accuracy(method) > of_random_images() + 0.05
 
 
 def test_fitted_features_beat_random_images() -> None:
-    method = FRePo(ipc=1, iterations=300, real_batch=256, lr=1e-2, network_pool=NetworkPool(members=4))
+    method = FRePo(ipc=1, iterations=150, real_batch=256, lr=1e-2, network_pool=NetworkPool(members=4))
     assert accuracy(method) > of_random_images() + 0.05
