@@ -1,0 +1,210 @@
+"""Disks that are full or read-only and checkpoints that are no good: words for the user, no job blamed, nothing run twice."""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml_spec
+from comparing import assert_same_numbers
+from driving import driving
+
+from orchestrator.monitor import Monitor
+from orchestrator.population import run
+from orchestrator.stopping import StudyStoppedError
+from reports.layout import RunFolder
+from reports.storage import StorageError
+from reports.store import Store
+
+SPEC = yaml_spec.spec_of(
+    [
+        {"name": "dense"},
+        {"name": "rigl", "density": 0.2, "schedule": {"every": 5}},
+        {"name": "static", "density": 0.5},
+    ],
+    name="three",
+    schedule={"name": "cosine"},
+    budget={"epochs": 2, "batch_size": 64, "checkpoint_every_s": 0.01},
+)
+ALL = [("dense", 1, "COMPLETED"), ("rigl", 1, "COMPLETED"), ("static", 1, "COMPLETED")]
+DISK_BYTES = 4 * 2**20
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of that spec where nothing fails."""
+    folder = tmp_path_factory.mktemp("here") / "out"
+    run(SPEC, folder, local=True)
+    return folder
+
+
+def mounted(*arguments: str | Path) -> None:
+    """Calls `mount`, or skips where this user may not."""
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounts are not allowed here: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def unmounted_after(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for the whole study and little more."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder)
+    with unmounted_after(folder):
+        yield folder
+
+
+def filled(disk: Path, *, free_bytes: int) -> Path:
+    """A file that leaves so much of the disk."""
+    filler = disk / "filler"
+    filler.write_bytes(b"")
+    status = os.statvfs(disk)
+    with filler.open("wb") as file:
+        file.write(b"x" * (status.f_bavail * status.f_frsize - free_bytes))
+    return filler
+
+
+def attempts(folder: Path) -> list[tuple[str, int, str]]:
+    rows = Store(RunFolder(folder)).runs(latest=False).to_pylist()
+    return sorted((row["method"], row["attempt"], row["status"]) for row in rows)
+
+
+class Acts:
+    """A display that does something once: when the second job starts, or after so many of its evaluations."""
+
+    def __init__(self, act: Callable[[], None], *, evaluations: int = 0) -> None:
+        self._act, self._left = act, evaluations + 1
+
+    def show(self, monitor: Monitor) -> None:
+        """Once."""
+        if monitor.running and monitor.done == 1:
+            self._left -= 1
+            if not self._left:
+                self._act()
+
+
+@pytest.mark.parametrize("free_kib", [0, 8, 32, 80, 160, 240, 320, 480])
+def test_a_full_disk_stops_the_study_and_room_repairs_it(free_kib: int, disk: Path, here: Path) -> None:
+    folder = disk / "out"
+    filler = filled(disk, free_bytes=free_kib * 1024)
+    with pytest.raises(StorageError) as caught:
+        run(SPEC, folder, local=True)
+    said = str(caught.value)
+    assert said.startswith(str(folder))
+    assert "no space left on device; free some space there, then give the same command again" in said
+    assert {row[1:] for row in attempts(folder)} <= {(1, "COMPLETED")}, "a job was blamed for its storage"
+    filler.unlink()
+    assert run(SPEC, folder, local=True).exit_code == 0
+    assert_same_numbers(folder, here)
+    assert attempts(folder) == ALL
+    hidden = [path.name for path in folder.rglob(".*") if path.name != ".driver"]
+    assert hidden == [], "what could not be written to its end stays behind"
+
+
+def test_some_disks_of_these_were_full_in_the_middle(disk: Path) -> None:
+    filled(disk, free_bytes=240 * 1024)
+    with pytest.raises(StudyStoppedError):
+        run(SPEC, disk / "out", local=True)
+    assert attempts(disk / "out")
+
+
+@pytest.mark.ray
+def test_a_full_disk_stops_the_study_on_ray_in_order(
+    disk: Path, here: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
+    filler = filled(disk, free_bytes=240 * 1024)
+    with driving("run", spec, "--out", disk / "out", folder=tmp_path, env=env) as driver:
+        assert driver.wait(within_s=200) == 3, driver.said()
+        driver.seconds_until_gone()
+    assert f"pruneyard: the study stopped, because of {disk}/out" in driver.stderr
+    assert "no space left on device; free some space there, then give the same command again" in driver.stderr
+    assert "Traceback" not in driver.said()
+    assert {row[1:] for row in attempts(disk / "out")} <= {(1, "COMPLETED")}
+    filler.unlink()
+    assert run(SPEC, disk / "out", local=True).exit_code == 0
+    assert_same_numbers(disk / "out", here)
+    assert attempts(disk / "out") == ALL
+
+
+def test_a_read_only_disk_is_said_before_anything_starts(
+    disk: Path, tmp_path: Path, env: dict[str, str]
+) -> None:
+    mounted("-o", "remount,ro", disk)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
+    with driving("run", spec, "--out", disk / "out", "--local", folder=tmp_path, env=env) as driver:
+        assert driver.wait(within_s=180) == 2, driver.said()
+    said = driver.stderr.splitlines()[-1]
+    assert said.startswith(f"pruneyard: {disk}/out: read-only file system; make it writable for this user")
+    assert "Traceback" not in driver.stderr
+
+
+@pytest.mark.parametrize("part", ["artifacts", "results"])
+def test_a_disk_that_becomes_read_only_stops_the_study(part: str, disk: Path, here: Path) -> None:
+    folder = disk / "out"
+    turned = folder / part
+
+    def turn() -> None:
+        mounted("--bind", turned, turned)
+        mounted("-o", "remount,ro,bind", turned)
+
+    with pytest.raises(StudyStoppedError) as caught:
+        run(SPEC, folder, local=True, display=Acts(turn))
+    with unmounted_after(turned):
+        assert str(caught.value).startswith(f"{turned}/")
+        assert "read-only file system; make it writable for this user" in str(caught.value)
+        assert attempts(folder) == ALL[:1]
+    assert run(SPEC, folder, local=True).exit_code == 0
+    assert_same_numbers(folder, here)
+    assert attempts(folder) == ALL
+
+
+def die() -> None:
+    """As a second Ctrl-C does: at once, with nothing written."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("cut short", "is damaged: state.pt does not have the digest"),
+        ("another format", "has format 99, this version reads"),
+    ],
+)
+@pytest.mark.parametrize("how_many", ["the newest", "all"])
+def test_a_checkpoint_that_is_no_good_costs_steps_and_no_number(
+    damage: str, words: str, how_many: str, here: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(SPEC, folder, local=True, display=Acts(die, evaluations=1))
+    (begun,) = {path.parent.name for path in folder.glob("artifacts/*/checkpoints")} - set(
+        Store(RunFolder(folder)).statuses()
+    )
+    found = sorted(RunFolder(folder).checkpoints(begun).glob("step-*"), key=str)
+    damaged = found[-1:] if how_many == "the newest" else found
+    for path in damaged:
+        if damage == "cut short":
+            (path / "state.pt").write_bytes((path / "state.pt").read_bytes()[:-9])
+        else:
+            meta = json.loads((path / "meta.json").read_text())
+            (path / "meta.json").write_text(json.dumps({**meta, "format": 99}))
+    caplog.clear()
+    assert run(SPEC, folder, local=True).exit_code == 0
+    assert f"checkpoint {damaged[0]} {words}" in caplog.text
+    instead = "trying the one before it" if len(damaged) < len(found) else "the job starts from its beginning"
+    assert instead in caplog.text
+    assert_same_numbers(folder, here)
+    assert attempts(folder) == ALL

@@ -1,0 +1,336 @@
+"""Studies whose folder lies in an object store: the numbers of a local folder, whatever dies, and words for what fails."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml_spec
+from click.testing import CliRunner
+from comparing import assert_same_numbers
+from driving import Patience, driving
+from object_store import BUCKET, ObjectStore, Wire, environment, object_store, wire_to
+
+from orchestrator.cli import cli
+from orchestrator.monitor import Monitor
+from orchestrator.population import run
+from orchestrator.results import Results
+from orchestrator.stopping import StudyStoppedError
+from reports.layout import RunFolder
+from reports.objects import ObjectPath
+from reports.storage import StorageError
+from reports.store import Store
+
+SPEC = yaml_spec.spec_of(
+    [{"name": "dense"}, {"name": "rigl", "density": 0.2, "schedule": {"every": 5}}],
+    name="two",
+    schedule={"name": "cosine"},
+    budget={"epochs": 2, "batch_size": 64, "checkpoint_every_s": 0.01},
+)
+BOTH = [("dense", 1, "COMPLETED"), ("rigl", 1, "COMPLETED")]
+ROOT = f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with object_store() as started, environment(started.env):
+        yield started
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of that spec in a folder of this machine."""
+    folder = tmp_path_factory.mktemp("here") / "out"
+    run(SPEC, folder, local=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(store: ObjectStore) -> str:
+    uri = f"{ROOT}/studies/finished"
+    assert run(SPEC, uri, local=True).exit_code == 0
+    return uri
+
+
+def attempts(uri: str) -> list[tuple[str, int, str]]:
+    rows = Store(RunFolder(uri)).runs(latest=False).to_pylist()
+    return sorted((row["method"], row["attempt"], row["status"]) for row in rows)
+
+
+def names(uri: str) -> set[str]:
+    return {path.name for path in ObjectPath.of(uri).iterdir()}
+
+
+class Acts:
+    """A display that does something once, when it is shown a number of jobs that are done."""
+
+    def __init__(self, act: Callable[[], None], *, done: int = 0) -> None:
+        self._act, self._done, self._acted = act, done, False
+
+    def show(self, monitor: Monitor) -> None:
+        """At an evaluation."""
+        if monitor.running and monitor.done >= self._done and not self._acted:
+            self._acted = True
+            self._act()
+
+
+def test_a_study_in_an_object_store_has_the_numbers_of_a_local_one(finished: str, here: Path) -> None:
+    assert_same_numbers(finished, here)
+    assert attempts(finished) == BOTH
+    assert "a-secret-of-tests" not in RunFolder(finished).spec.read_text()
+    assert names(finished) == {"artifacts", "plan.json", "results", "spec.yaml"}, (
+        "a mark or a lease stays behind"
+    )
+
+
+def test_every_verb_about_a_folder_takes_the_uri(finished: str, tmp_path: Path) -> None:
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
+    said = {}
+    for words in (
+        ["plan", str(spec), "--out", finished],
+        ["run", str(spec), "--out", finished, "--local", "--json"],
+        ["resume", finished, "--local"],
+        ["retry", finished, "--local"],
+        ["report", finished, "--out", str(tmp_path / "page.html")],
+        ["export", finished, "--table", "runs"],
+        ["explain", str(spec), "--out", finished],
+    ):
+        answer = CliRunner().invoke(cli, words, standalone_mode=False)
+        assert answer.exception is None, answer
+        assert not answer.return_value, answer.output
+        said[words[0]] = answer.stdout
+    assert "2 completed" in said["plan"]
+    assert json.loads(said["run"])["report"] == f"{finished}/report.html"
+    assert f"report: {finished}/report.html" in said["resume"]
+    assert said["export"].count("COMPLETED") == 2
+    assert said["explain"].count("it will not run again") == 2
+    assert "rigl" in (tmp_path / "page.html").read_text()
+    assert attempts(finished) == BOTH, "something ran again"
+
+
+def test_a_uri_of_no_storage_is_refused_with_what_there_is() -> None:
+    with pytest.raises(
+        click.BadParameter, match="gs:// is no storage that pruneyard knows; give a path, file:// or s3://"
+    ):
+        CliRunner().invoke(cli, ["report", "gs://bucket/a"], standalone_mode=False, catch_exceptions=False)
+
+
+def test_a_chain_rests_on_runs_in_an_object_store(finished: str, store: ObjectStore, tmp_path: Path) -> None:
+    spec = {
+        "name": "judged",
+        "kind": "calibrate",
+        "input": {"from": finished},
+        "method": {"name": "temperature"},
+    }
+    uri = f"{ROOT}/judged"
+    assert run(spec, uri, local=True).exit_code == 0
+    assert sorted(Results(uri).runs()["parent_key"]) == sorted(Results(finished).runs()["run_key"])
+    found = Results(uri).metrics()
+    assert {"nll", "ece"} <= set(found[found["split"] == "test"]["name"])
+
+
+def test_data_distilled_by_a_run_in_an_object_store_are_read(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path / "cache"))
+    spec = {
+        "name": "chain",
+        "stages": {
+            "choose": {
+                "kind": "distill",
+                "data": {"name": "digits", "max_train": 200, "max_test": 50},
+                "model": {"name": "mlp", "width": 8, "depth": 1},
+                "method": {"name": "random", "ipc": 2},
+                "evaluation": {"networks": 1, "epochs": 2},
+            },
+            "train": {
+                "kind": "sparse",
+                "data": {"from": "choose"},
+                "model": {"name": "mlp", "width": 8, "depth": 1},
+                "method": {"name": "dense"},
+                "budget": {"steps": 3, "batch_size": 8},
+            },
+        },
+    }
+    uri = f"{ROOT}/chain"
+    assert run(spec, uri, local=True).exit_code == 0
+    assert list(Results(uri).runs()["status"]) == ["COMPLETED", "COMPLETED"]
+
+
+def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
+    store: ObjectStore, here: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    uri, patience = f"{ROOT}/killed", Patience(tmp_path, 0)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", {**SPEC, "schedule": {"name": "patient"}})
+    arguments = ("run", spec, "--out", uri, "--local")
+
+    def is_in_the_middle() -> bool:
+        done = Store(RunFolder(uri)).statuses()
+        if done:
+            patience.set(0.5)
+        whole = [path for path in ObjectPath.of(uri).files() if path.name == "meta.json"]
+        return bool(done) and bool({path.parent.parent.parent.name for path in whole} - done.keys())
+
+    with driving(*arguments, folder=tmp_path, env=env | store.env | patience.env) as driver:
+        driver.wait_until(is_in_the_middle, within_s=300)
+        driver.send(signal.SIGKILL)
+        driver.wait(within_s=10)
+    before = {row["run_key"]: row["started_at"] for row in Store(RunFolder(uri)).runs().to_pylist()}
+    assert len(before) == 1
+    assert ".driver.json" in names(uri), "its lease should outlive it"
+    patience.set(0)
+    with driving(*arguments, folder=tmp_path, env=env | store.env | patience.env) as driver:
+        assert driver.wait(within_s=300) == 0, driver.said()
+        assert "was at work here" not in driver.stderr, "the lease of a process that is gone was waited for"
+    undisturbed = run({**SPEC, "schedule": {"name": "cosine"}}, here, local=True)
+    found, expected = (r.metrics().query("name == 'nll'")["value"] for r in (Results(uri), undisturbed))
+    assert sorted(found) == sorted(expected), "the numbers differ from those of a run that nobody killed"
+    assert attempts(uri) == BOTH
+    after = {row["run_key"]: row["started_at"] for row in Store(RunFolder(uri)).runs().to_pylist()}
+    assert before.items() <= after.items(), "a finished job ran again"
+
+
+HOLDER = """
+import sys, time
+from orchestrator.lease import exclusive
+from reports.location import located
+with exclusive(located(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_driver_is_refused_while_the_first_lives_and_takes_over_when_it_is_dead(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    uri = f"{ROOT}/held"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, uri], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            who = rf"{uri}: another pruneyard is running in this folder \(process {holder.pid} on "
+            with pytest.raises(ValueError, match=who):
+                run(SPEC, uri, local=True)
+            assert names(uri) == {".driver.json"}, "the second one wrote something"
+        finally:
+            holder.kill()
+    assert run(SPEC, uri, local=True).exit_code == 0
+    assert attempts(uri) == BOTH
+
+
+@pytest.mark.parametrize(
+    ("change", "uri", "words"),
+    [
+        ({}, "s3://no-such-bucket/a", "there is no bucket no-such-bucket; make it, or mend the URI"),
+        (
+            {"AWS_PROFILE": "nobody"},
+            f"{ROOT}/a",
+            "no credentials are found (ProfileNotFound); set AWS_ACCESS_KEY_ID",
+        ),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            f"{ROOT}/a",
+            "the store cannot be reached (EndpointConnectionError)",
+        ),
+    ],
+    ids=["no bucket", "no credentials", "no server"],
+)
+@pytest.mark.parametrize("verb", ["run", "report"])
+def test_a_store_that_cannot_be_used_is_said_before_anything_starts(
+    change: dict[str, str],
+    uri: str,
+    words: str,
+    verb: str,
+    store: ObjectStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
+    arguments = ["run", str(spec), "--local", "--out", uri] if verb == "run" else ["report", uri]
+    with environment(change):
+        with pytest.raises(StorageError) as caught:
+            CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
+        monkeypatch.setattr(sys, "argv", ["pruneyard", *arguments])
+    said = str(caught.value)
+    assert said.startswith(uri)
+    assert words in said
+    assert "\n" not in said
+    assert store.env["AWS_SECRET_ACCESS_KEY"] not in said
+    assert list(ObjectPath.of(f"{ROOT}/a").files()) == []
+
+
+def test_the_command_says_so_in_one_line_and_exits_with_2(store: ObjectStore, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from orchestrator.cli import main; main()",
+        "report",
+        "s3://no-such-bucket/a",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "pruneyard: s3://no-such-bucket/a: there is no bucket no-such-bucket; make it, or mend the URI\n"
+    )
+
+
+def test_a_store_that_goes_away_stops_the_study_and_a_second_call_repairs_it(
+    store: ObjectStore, here: Path
+) -> None:
+    uri = f"{ROOT}/cut"
+    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+        with pytest.raises(StudyStoppedError) as caught:
+            run(SPEC, uri, local=True, display=Acts(wire.cut, done=1))
+        assert str(caught.value).startswith(f"{uri}/")
+        assert "the store cannot be reached" in str(caught.value)
+        assert "give the same command again: what is finished is kept" in str(caught.value)
+        wire.mend()
+        assert [row[1:] for row in attempts(uri)] == [(1, "COMPLETED")], "a job was blamed for its storage"
+        assert run(SPEC, uri, local=True).exit_code == 0
+    assert_same_numbers(uri, here)
+    assert attempts(uri) == BOTH
+
+
+def test_a_slow_store_costs_time_and_nothing_else(store: ObjectStore, here: Path) -> None:
+    uri = f"{ROOT}/slow"
+    seldom = {**SPEC, "budget": {**SPEC["budget"], "checkpoint_every_s": 60}}  # the numbers are the same
+
+    def slow_down(wire: Wire) -> Callable[[], None]:
+        return lambda: setattr(wire, "delay_s", 0.3)
+
+    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+        assert run(seldom, uri, local=True, display=Acts(slow_down(wire))).exit_code == 0
+    assert_same_numbers(uri, here)
+    assert attempts(uri) == BOTH
+
+
+def test_without_boto3_the_extra_to_install_is_named(tmp_path: Path) -> None:
+    (tmp_path / "boto3.py").write_text("")  # what is missing is looked for, not imported
+    code = (
+        "import importlib.util as util; found = util.find_spec\n"
+        "util.find_spec = lambda name, package=None: None if name == 'boto3' else found(name, package)\n"
+        "from reports.location import located; located('s3://bucket/a')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "object stores need boto3; install it with: pip install 'pruneyard[s3]'" in done.stderr
+
+
+@pytest.mark.ray
+def test_a_study_on_ray_writes_to_an_object_store(
+    store: ObjectStore, here: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    uri = f"{ROOT}/ray"
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
+    with driving("run", spec, "--out", uri, folder=tmp_path, env=env | store.env) as driver:
+        assert driver.wait(within_s=280) == 0, driver.said()
+        driver.seconds_until_gone()
+    assert_same_numbers(uri, here)
+    assert attempts(uri) == BOTH
+    assert Results(uri).exit_code == 0
+    assert names(uri) == {"artifacts", "plan.json", "report.html", "results", "spec.yaml"}
