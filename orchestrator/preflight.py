@@ -52,7 +52,7 @@ def load_data(
 
 def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
     """Tries what each job does first, once for all seeds. Raises `SpecError` with all that cannot work; logs warnings."""
-    problems, warnings = _unknown_problems(jobs, data), {}
+    problems, warnings = [*_missing_rows(jobs, data), *_unknown_problems(jobs, data)], {}
     for job in {replace_seed(job): job for job in jobs}.values():
         try:
             warnings.update(dict.fromkeys(job.workload.check(_data_of(job, data))))
@@ -67,6 +67,17 @@ def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: s
 def _data_of(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
     source: Source | None = getattr(job.workload, "data", None)
     return None if source is None else data[source]
+
+
+def _missing_rows(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+    """Sets of test rows alone, where others are needed."""
+    found: dict[str, Problem] = {}
+    for job in jobs:
+        for key, source in sources_of(job).items():
+            part, use = ("val", "to choose on") if key.startswith("choose_on") else ("train", "to train on")
+            if (key == "data" or part == "val") and isinstance(data[source], Dataset) and not len(getattr(data[source], part)):
+                found[key] = Problem(0, key, f"has no {part} rows {use}; such a set can only be unknown inputs, in near or far")
+    return list(found.values())
 
 
 def _unknown_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:

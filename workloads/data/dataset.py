@@ -188,6 +188,23 @@ class Publisher(Source, ABC):
             test=test,
         )
 
+    def tested_only(self, classes: tuple[str, ...], test: Split) -> Dataset:
+        """Test rows without any to train on, which is all that a set of unknown inputs needs. mean, std: of these."""
+        check_labels(test, part="test", classes=classes)
+        test = _at_most(test, self.max_test, seed=self.split_seed, field="max_test")
+        mean, std = channel_statistics(test.images)
+        none = test.take(np.zeros(0, dtype=np.int64))
+        return Dataset(
+            name=plugins.name_of(self),
+            classes=classes,
+            mean=mean,
+            std=std,
+            train=none,
+            val=none,
+            calib=none,
+            test=test,
+        )
+
     def _check_class_sizes(self, rows: Split, classes: Sequence[str]) -> None:
         parts = ["train"] + ["val"] * (self.val_fraction > 0) + ["calib"] * (self.calib_fraction > 0)
         counts = np.bincount(rows.labels, minlength=len(classes))

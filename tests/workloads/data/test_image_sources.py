@@ -224,7 +224,7 @@ def test_labels_beyond_the_training_classes_are_named_with_their_file(data_folde
 
 
 def test_a_missing_column_or_part_is_named(data_folder: Path) -> None:
-    write_parquet(data_folder / "test.parquet", cells(4), [0, 1, 0, 1])
+    write_parquet(data_folder / "other.parquet", cells(4), [0, 1, 0, 1])
     with pytest.raises(ValueError, match=r"has no train\*.parquet"):
         ImageParquet(path=str(data_folder)).load()
     write_parquet(data_folder / "train.parquet", cells(20), np.arange(20) % 2)

@@ -1,7 +1,8 @@
 """Pictures inside Parquet files: PATH/train*.parquet and PATH/test*.parquet, as image hubs export them.
 
 The image column holds encoded pictures (PNG, JPEG), as bytes or as a struct with a field `bytes`; the label
-column holds integers. Test rows are those of test*.parquet, else of validation*.parquet, else held out.
+column holds integers. Test rows are those of test*.parquet, else of validation*.parquet, else held out. A folder
+without train*.parquet has nothing to train on, but can be a set of unknown inputs.
 Rows are numbered through the files in the order of their names. Pictures are decoded once and then cached.
 
 Reference: the Image feature of the Hugging Face datasets library
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from workloads.data.array_cache import cached_array
-from workloads.data.dataset import Published, Split
+from workloads.data.dataset import Dataset, Published, Split
 from workloads.data.decoding import decode
 from workloads.data.pictures import OwnPictures
 
@@ -28,21 +29,39 @@ __all__ = ["ImageParquet"]
 class ImageParquet(OwnPictures):
     image_column: str = "img"
     label_column: str = "label"
-    classes: tuple[str, ...] = ()  # names by label; () takes 0 ... the largest training label
+    classes: tuple[str, ...] = ()  # names by label; () takes 0 ... the largest label, of training rows if there are any
+
+    def load(self) -> Dataset:
+        """Only test rows, where there are no others."""
+        train, held = self._files()
+        if train:
+            return super().load()
+        rows, classes = self._first_rows(held)
+        return self.tested_only(classes, rows)
 
     def read(self) -> Published:
-        folder = self.find(self.path, put=f"the pictures into {self.path}/train*.parquet") / self.path
-        parts = {name: sorted(folder.glob(f"{name}*.parquet")) for name in ("train", "test", "validation")}
-        if not parts["train"]:
-            raise ValueError(f"{folder} has no train*.parquet; there must be at least one")
-        labels = _labels(parts["train"], self.label_column, num_classes=len(self.classes) or None)
-        classes = self.classes or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
-        train = Split.from_arrays(self._images(parts["train"]), labels)
-        held = parts["test"] or parts["validation"]
+        files, held = self._files()
+        train, classes = self._first_rows(files)
         if not held:
             return self.hold_out_test(train, classes)
         labels = _labels(held, self.label_column, num_classes=len(classes))
         return Published(classes=classes, train=train, test=Split.from_arrays(self._images(held), labels))
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """Of training and of test rows."""
+        folder = self.find(self.path, put=f"the pictures into {self.path}/train*.parquet") / self.path
+        train, test, validation = (sorted(folder.glob(f"{name}*.parquet")) for name in ("train", "test", "validation"))
+        if not (train or test or validation):
+            raise ValueError(
+                f"{folder} has no train*.parquet, and no test*.parquet or validation*.parquet; there must be at least one"
+            )
+        return train, test or validation
+
+    def _first_rows(self, files: Sequence[Path]) -> tuple[Split, tuple[str, ...]]:
+        """Rows whose labels say which classes there are, where their names are not given."""
+        labels = _labels(files, self.label_column, num_classes=len(self.classes) or None)
+        classes = self.classes or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
+        return Split.from_arrays(self._images(files), labels), classes
 
     def _images(self, files: Sequence[Path]) -> npt.NDArray[np.uint8]:
         """(N, C, H, W) of all rows of several files."""
