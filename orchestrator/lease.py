@@ -170,7 +170,17 @@ class _ObjectLease:
     def take(self, holder: Holder, *, instead_of: object) -> bool:
         tag = self.path.put_if(holder.content(), tag=None if instead_of is None else str(instead_of))
         self.tag = tag or ""
+        if tag is not None and instead_of is None:
+            self._try_condition(holder)
         return tag is not None or self._is_own(holder)
+
+    def _try_condition(self, holder: Holder) -> None:
+        """Says where the store is one that puts whatever the condition."""
+        if (tag := self.path.put_if(holder.content(), tag=None)) is not None:
+            self.tag = tag
+            logger.warning(
+                "%s: this store ignores If-None-Match; see to it that only one driver uses the folder", self.path.parent
+            )
 
     def renew(self, holder: Holder) -> bool:
         self.beat += 1

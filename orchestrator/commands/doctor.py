@@ -17,7 +17,11 @@ from cluster.preflight import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding, exa
 from cluster.session import LOCAL, session
 from orchestrator.commands.run import address_option
 from orchestrator.errors import ExitCode
+from orchestrator.folders import PLACE
+from orchestrator.object_preflight import try_from_nodes, try_store
 from reports.durable import write_durably
+from reports.location import Location, located
+from reports.objects import ObjectPath
 
 
 class WrongError(Exception):
@@ -28,13 +32,13 @@ class WrongError(Exception):
 @address_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="Folder of results that every node must see [default: $PRUNEYARD_OUT; here: this folder].",
 )
-def command(address: str, out: Path | None) -> int:
+def command(address: str, out: Location | None) -> int:
     """Check Python, torch, devices, storage and Ray; with --address a cluster, on every node."""
     given = os.environ.get("PRUNEYARD_OUT")
-    folder = out or (Path(given) if given else Path() if address == LOCAL else None)
+    folder = out or (located(given) if given else Path() if address == LOCAL else None)
     good = True
     for finding in _findings(address, folder.absolute() if folder is not None else None):
         good = good and finding.good
@@ -42,7 +46,7 @@ def command(address: str, out: Path | None) -> int:
     return ExitCode.FINISHED if good else ExitCode.FAILED
 
 
-def _findings(address: str, out: Path | None) -> Iterator[Finding]:
+def _findings(address: str, out: Location | None) -> Iterator[Finding]:
     """First this machine, then the nodes."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
@@ -81,7 +85,9 @@ def _devices() -> str:
     return f"{os.cpu_count()} CPU cores; GPUs: {', '.join(gpus) or 'none'}"
 
 
-def _storage(folder: Path) -> str:
+def _storage(folder: Location) -> str:
+    if isinstance(folder, ObjectPath):
+        return try_store(folder)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < LEAST_DISK_BYTES:
@@ -105,7 +111,7 @@ def _shared_memory() -> str:
     return f"{free / 2**30:.1f} GiB free"
 
 
-def _cluster(address: str, out: Path | None) -> Iterator[Finding]:
+def _cluster(address: str, out: Location | None) -> Iterator[Finding]:
     """What `examine` finds on every node, after how the cluster was reached."""
     started = time.perf_counter()
     with session(address) as joined:
@@ -113,4 +119,8 @@ def _cluster(address: str, out: Path | None) -> Iterator[Finding]:
         took = time.perf_counter() - started
         size = f"{joined.num_nodes} nodes, {joined.cpus:g} CPUs, {joined.gpus:g} GPUs"
         yield Finding(name="ray", good=True, text=f"{ray.__version__}, {where}: {size}, in {took:.1f} s")
-        yield from examine(out)
+        if isinstance(out, ObjectPath):
+            yield from examine(None)
+            yield from try_from_nodes(out)
+        else:
+            yield from examine(out)

@@ -103,10 +103,14 @@ def environment(env: Mapping[str, str]) -> Iterator[None]:
 
 
 class Wire:
-    """Carries connections on a port of its own to another one. `delay_s` is that of every piece of a request."""
+    """Carries connections on a port of its own to another one. `delay_s` is that of every piece of a request.
+
+    deaf_to: the name of a header that the server is not to know.
+    """
 
     def __init__(self, port: int) -> None:
         self.delay_s, self._cut = 0.0, False
+        self.deaf_to = ""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         wire = self
@@ -146,6 +150,8 @@ class Wire:
                     return
                 if source is near and self.delay_s:
                     time.sleep(self.delay_s)
+                if source is near and self.deaf_to:
+                    content = content.replace(self.deaf_to.encode(), b"X" * len(self.deaf_to))
                 (far if source is near else near).sendall(content)
 
     def cut(self) -> None:

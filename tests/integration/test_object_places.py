@@ -19,6 +19,7 @@ from orchestrator.journal import ENTRIES_PER_PIECE, Journal
 from orchestrator.lease import exclusive
 from orchestrator.marks import Marks
 from orchestrator.object_checkpoints import ObjectCheckpoints, checkpoints_in
+from orchestrator.object_preflight import try_store
 from reports.durable import write_durably
 from reports.location import located, remove_tree
 from reports.objects import ObjectPath
@@ -357,3 +358,18 @@ def test_two_that_take_over_at_once_do_not_both_get_it(
             rival.wait()
             if rival.stdout is not None:
                 rival.stdout.close()
+
+
+def test_a_store_that_heeds_no_conditions_is_said(
+    store: ObjectStore, folder: ObjectPath, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert try_store(folder).startswith(f"{folder} is writable and heeds conditions")
+    assert not folder.exists(), "the probe stays behind"
+    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+        wire.deaf_to = "If-None-Match"
+        with pytest.raises(StorageError, match="two drivers in one folder are not told apart"):
+            try_store(folder)
+        assert not folder.exists()
+        with exclusive(folder) as held:
+            assert f"{folder}: this store ignores If-None-Match" in caplog.text
+            assert held.lost is None

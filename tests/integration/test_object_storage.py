@@ -334,3 +334,15 @@ def test_a_study_on_ray_writes_to_an_object_store(
     assert attempts(uri) == BOTH
     assert Results(uri).exit_code == 0
     assert names(uri) == {"artifacts", "plan.json", "report.html", "results", "spec.yaml"}
+
+
+@pytest.mark.ray
+def test_the_doctor_tries_the_store_from_every_node(
+    store: ObjectStore, env: dict[str, str], tmp_path: Path
+) -> None:
+    with driving("doctor", "--out", f"{ROOT}/tried", folder=tmp_path, env=env | store.env) as driver:
+        driver.wait(within_s=200)
+        driver.seconds_until_gone()
+    assert f"ok    storage here: {ROOT}/tried is writable and heeds conditions" in driver.stdout
+    assert f"ok    storage: {ROOT}/tried is written and read from 1 nodes and from here" in driver.stdout
+    assert not ObjectPath.of(f"{ROOT}/tried").exists()
