@@ -15,7 +15,7 @@ ASK_EVERY_S = 1.0
 WORD_AFTER_S = 5.0
 RAY_GIVES_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAY_GIVES_UP_AFTER_S = 60.0  # unless that says otherwise; then Ray ends its driver's process
-LOST_AFTER, LEFT_AFTER = 0.6, 0.8  # of Ray's patience: a head that starts again has so long, and we leave before Ray would end us
+LOST_AFTER, LEFT_AFTER = 0.6, 0.8  # shares of that time: a head may start again, and we leave before Ray would end us
 
 
 def greet(connection: socket.socket) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from orchestrator.at_hand import beside_each_other
 from orchestrator.brackets import climb
+from orchestrator.changed import check_same_study
+from orchestrator.deaths import cause, told
 from orchestrator.display import Display
 from orchestrator.errors import ClusterError, ExitCode, OrderlyInterrupt
 from orchestrator.job import Job, Learning, Resources, Stage
@@ -66,6 +68,7 @@ def run(
     local: bool = False,
     fail_fast: bool = False,
     only: frozenset[Status | None] | None = None,
+    add: bool = False,
     display: Display | None = None,
 ) -> Results:
     """Runs every job of a spec that `out` does not hold finished, and blocks until the last one has ended.
@@ -78,6 +81,7 @@ def run(
         local: without Ray, in this process, one job after the other; the numbers are the same.
         fail_fast: stop all others when the first job fails.
         only: run only jobs whose newest attempt ended so (None: that were never started).
+        add: also where `out` holds the unfinished study of a spec that has none of these jobs, which is refused otherwise.
 
     Raises:
         UsageError: the spec, the data or the resources do not fit. No job was started.
@@ -101,6 +105,8 @@ def run(
     with exclusive(folder.path) as lease, stop_request(folder.path / ".stop") as stop:
         lease.when_lost = stop.give_up
         clear_unfinished(folder.artifacts)
+        if not add:
+            check_same_study(plan)
         write_durably(folder.spec, resolved.to_yaml().encode())
         _write_plan(folder, plan.spec)
         data = check_what_is_known(orders, plan, origin=resolved.name)
@@ -294,7 +300,7 @@ def _after_deaths(
                     logger.warning("%s (%s) ended without a record; run again to repair", key, order.job.label)
             continue
         now = datetime.now(UTC)
-        error = f"the process of this trial died\n{died[key]}"
+        error = f"{died[key].rstrip()}\n{cause(died[key])}"
         store.write(
             make_record(
                 order,
@@ -313,8 +319,8 @@ def _after_deaths(
         if stopping:
             monitor.end(key, Status.INTERRUPTED)
         elif deaths[key] < MAX_DEATHS:
-            logger.warning("the process of %s (%s) died; it goes on from its checkpoint", key, order.job.label)
+            logger.warning("%s; it goes on from its checkpoint", told(died[key], run=f"{key} ({order.job.label})"))
             again.append(replace(order, attempt=order.attempt + 1))
         else:
-            monitor.end(key, Status.FAILED, f"its process died {MAX_DEATHS} times")
+            monitor.end(key, Status.FAILED, f"{cause(died[key])}, {MAX_DEATHS} times")
     return again

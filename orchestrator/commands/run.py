@@ -48,6 +48,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 @address_option
 @local_option
 @fail_fast_option
+@click.option("--add", is_flag=True, help="Also into a folder with the unfinished study of another spec.")
 @json_option
 def command(
     spec: str,
@@ -57,6 +58,7 @@ def command(
     address: str,
     local: bool,
     fail_fast: bool,
+    add: bool,
     as_json: bool,
 ) -> int:
     """Run what is missing of SPEC, a YAML file or the name of a packaged spec.
@@ -65,7 +67,7 @@ def command(
     """
     resolved = load_spec(spec, **changes(sets, axes))
     folder = out or default_folder(resolved)
-    return run_and_report(resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json)
+    return run_and_report(resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, add=add)
 
 
 def run_and_report(
@@ -77,6 +79,7 @@ def run_and_report(
     fail_fast: bool,
     as_json: bool,
     only: frozenset[Status | None] | None = None,
+    add: bool = False,
 ) -> int:
     """Runs with live progress, writes the report, prints the summary; returns the exit code."""
     console = Console(stderr=True)
@@ -89,7 +92,7 @@ def run_and_report(
     console.print(head, markup=False, highlight=False, soft_wrap=True)
     with display(console) as shown, redirect_stdout(sys.stderr):  # Ray prints there that a process died
         results, code = _run(
-            spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, display=shown
+            spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )
     page = results.report()
     if as_json:

@@ -14,6 +14,7 @@ from workloads.plugins import names
 
 PLUGINS = {
     "calibrate.methods.fatal": "foreign_plugins.fatal",
+    "schedules.greedy": "foreign_plugins.greedy",
     "schedules.lopsided": "foreign_plugins.lopsided",
     "schedules.patient": "foreign_plugins.patient",
     "sparse.methods.soiling": "foreign_plugins.soiling",
@@ -70,5 +71,14 @@ def reference(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPath
     """The results of that spec without Ray and without a disturbance."""
     folder = tmp_path_factory.mktemp("reference")
     with driving("run", spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
+        assert driver.wait(within_s=600) == 0, driver.said()
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def short_reference(short_spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the few."""
+    folder = tmp_path_factory.mktemp("short-reference")
+    with driving("run", short_spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
         assert driver.wait(within_s=600) == 0, driver.said()
     return folder / "out"

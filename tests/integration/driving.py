@@ -117,7 +117,7 @@ class Driver:
 
     def actors(self) -> list[psutil.Process]:
         """The processes in which trials run."""
-        return [process for process in self.offspring() if _is_actor(process)]
+        return [process for process in self.offspring() if is_actor(process)]
 
     def wait_until(self, fact: Callable[[], bool], *, within_s: float) -> None:
         """Until `fact()`; fails when the driver ends or the time is up before."""
@@ -193,7 +193,8 @@ def is_rank(process: psutil.Process) -> bool:
     return title.startswith("ray::") and "TrainWorker" in title
 
 
-def _is_actor(process: psutil.Process) -> bool:
+def is_actor(process: psutil.Process) -> bool:
+    """Whether trials run in it."""
     title = _title(process)
     return title.startswith("ray::") and any(name in title for name in ("TrialActor", "ResourceTrainable"))
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from driving import alive
+import ray
+from driving import alive, is_actor
 from ray_head import STARTS_WITHIN_S, end_node, free_ports, tell_node
 
 MOST_NODES = 12  # that one test starts, the killed ones among them
@@ -40,9 +41,13 @@ class Node:
         (found,) = [p for p in psutil.Process(self.popen.pid).children() if p.name() == name]
         return found
 
-    def workers(self) -> list[psutil.Process]:
-        """Processes that the raylet has started."""
-        return [process for process in self.raylet.children(recursive=True) if alive(process)]
+    def trials(self) -> list[psutil.Process]:
+        """Processes in which trials run."""
+        return [
+            process
+            for process in self.raylet.children(recursive=True)
+            if alive(process) and is_actor(process)
+        ]
 
     def kill_raylet(self) -> None:
         """The node is lost to the cluster at once; what it ran finds out."""
@@ -50,10 +55,11 @@ class Node:
 
     def kill(self) -> None:
         """Every process of the node, as a machine goes."""
-        top = psutil.Process(self.popen.pid)
-        for process in [top, *top.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            top = psutil.Process(self.popen.pid)
+            for process in [top, *top.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         self.popen.wait()
 
 
@@ -66,6 +72,11 @@ class Nodes:
     scratch: Path
     ports: list[int]
     by_name: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def joined(self) -> str:
+        """The address by which Ray's own processes know the head, which is not that of the loopback."""
+        return f"{ray.util.get_node_ip_address()}:{self.address.rpartition(':')[2]}"
 
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]
@@ -86,7 +97,12 @@ class Nodes:
         command = [
             *(str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"),
             *(head if name == "head" else (f"--address={self.address}",)),
-            *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"),
+            *(
+                f"--num-cpus={cpus}",
+                "--num-gpus=0",
+                "--object-store-memory=100000000",
+                "--disable-usage-stats",
+            ),
             *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
             *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={env_agent}"),
         ]
@@ -112,7 +128,9 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def several_nodes(env: Mapping[str, str], settings: Mapping[str, str] = QUICK_DEATHS, **cpus: int) -> Iterator[Nodes]:
+def several_nodes(
+    env: Mapping[str, str], settings: Mapping[str, str] = QUICK_DEATHS, **cpus: int
+) -> Iterator[Nodes]:
     """A head of so many CPUs and further nodes, by name, for the length of the block."""
     scratch = Path(tempfile.mkdtemp(prefix="nd"))  # a short path: sockets lie in it
     environment = {

@@ -1,0 +1,25 @@
+"""A cosine that takes more memory than its node may give, in the middle of its training."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from workloads.schedules.cosine import Cosine
+
+__all__ = ["Greedy"]
+
+CHUNK = 2**27  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy(Cosine):
+    """From step 20 on it holds `$GREED` bytes, for as long as its process lives."""
+
+    def factor(self, step: int, num_steps: int) -> float:
+        if step == 20:
+            _HELD.extend(np.ones(CHUNK, dtype=np.uint8) for _ in range(int(os.environ["GREED"]) // CHUNK))
+        return super().factor(step, num_steps)
+
+
+_HELD: list[np.ndarray] = []
