@@ -26,6 +26,7 @@ from orchestrator.worker import DRIVER_MEMORY, FAULT, NOTES, REPORTS, TrialActor
 from reports.layout import RunFolder
 from reports.location import remove_tree
 from reports.records import Status
+from reports.storage import StorageError, in_words
 from workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
@@ -189,12 +190,20 @@ class _Watch(_NotSaved, tune.Callback):
         reports = [Report(**report) for report in result[REPORTS]]
         for note in result[NOTES]:
             logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], note)
-        for report in reports:
-            self._monitor.hear(report)
-            if self._judge.hear_report(report):
-                pruned_mark(self._folder, report.run_key).touch()
-            if self._fail_fast and report.status is Status.FAILED:
-                self._stop.ask()
+        try:
+            for report in reports:
+                self._take(report)
+        except StorageError as error:
+            self._stop.give_up(str(error))
+
+    def _take(self, report: Report) -> None:
+        self._monitor.hear(report)
+        if self._judge.hear_report(report):
+            mark = pruned_mark(self._folder, report.run_key)
+            with in_words(mark):
+                mark.touch()
+        if self._fail_fast and report.status is Status.FAILED:
+            self._stop.ask()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._forget(trial)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -49,12 +50,18 @@ def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, C
     store each folder's files are put in their order: where the last one stands, the others do.
     """
     if isinstance(parent, ObjectPath):
-        for name, files in folders.items():
-            for file, content in files.items():
-                (parent / name / file).write_bytes(content)
+        with ThreadPoolExecutor(_SYNCING) as pool:
+            for _ in pool.map(partial(_put_folder, parent), folders.items()):
+                pass
         return
     with in_words(parent):
         _write_folders(parent, folders)
+
+
+def _put_folder(parent: ObjectPath, folder: tuple[str, Mapping[str, Content]]) -> None:
+    name, files = folder
+    for file, content in files.items():
+        (parent / name / file).write_bytes(content)
 
 
 def _write_folders(parent: Path, folders: Mapping[str, Mapping[str, Content]]) -> None:

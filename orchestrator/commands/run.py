@@ -21,6 +21,7 @@ from orchestrator.terminal import stdout_console
 from reports.layout import RunFolder
 from reports.location import Location
 from reports.records import Status
+from reports.storage import StorageError
 
 
 def changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -94,7 +95,7 @@ def run_and_report(
         results, code = _run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )
-    page = results.report()
+    page = _page(results)
     if as_json:
         click.echo(json.dumps(_summary(results, spec, code, page), indent=1))
     else:
@@ -102,6 +103,15 @@ def run_and_report(
         _say(results, page, {job.key: job.label for job in planned.jobs})
         _say_fronts(results, planned)
     return code
+
+
+def _page(results: Results) -> Location | None:
+    """The report; None where it cannot be written, which is said: the results stand all the same."""
+    try:
+        return results.report()
+    except StorageError as error:
+        click.echo(f"pruneyard: there is no report, because of {error}", err=True)
+        return None
 
 
 def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCode]:
@@ -116,14 +126,14 @@ def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCod
     return results, results.exit_code
 
 
-def _summary(results: Results, spec: Spec, code: ExitCode, page: Location) -> dict[str, Any]:
+def _summary(results: Results, spec: Spec, code: ExitCode, page: Location | None) -> dict[str, Any]:
     frame = results.summary()
     return {
         "study": spec.name,
         "folder": str(results.folder.path),
         "exit_code": int(code),
         "jobs": make_plan(spec, results.folder).counts(),
-        "report": str(page),
+        "report": None if page is None else str(page),
         "summary": json.loads(frame.to_json(orient="records")),
     }
 
@@ -141,7 +151,7 @@ def _say_fronts(results: Results, spec: Spec) -> None:
             out.print(front[list(dict.fromkeys(shown))].to_string(index=False), markup=False, highlight=False)
 
 
-def _say(results: Results, page: Location, labels: Mapping[str, str]) -> None:
+def _say(results: Results, page: Location | None, labels: Mapping[str, str]) -> None:
     runs = results.runs()
     out = stdout_console()
     if len(runs):
@@ -158,4 +168,5 @@ def _say(results: Results, page: Location, labels: Mapping[str, str]) -> None:
     if waiting := len(labels.keys() - set(runs["run_key"])) + interrupted:
         left = f"{interrupted} interrupted, {waiting - interrupted} not started"
         out.print(f"{left}; go on with: pruneyard resume {results.folder.path}", highlight=False, soft_wrap=True)
-    out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    if page is not None:
+        out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml_spec
+from click.testing import CliRunner
 from comparing import assert_same_numbers
 from driving import driving
 
+from orchestrator.cli import cli
 from orchestrator.monitor import Monitor
 from orchestrator.population import run
 from orchestrator.stopping import StudyStoppedError
@@ -118,6 +120,19 @@ def test_some_disks_of_these_were_full_in_the_middle(disk: Path) -> None:
     with pytest.raises(StudyStoppedError):
         run(SPEC, disk / "out", local=True)
     assert attempts(disk / "out")
+
+
+def test_a_report_that_has_no_room_takes_no_result_away(disk: Path, tmp_path: Path) -> None:
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
+    run(SPEC, disk / "out", local=True)
+    filled(disk, free_bytes=64 * 1024)
+    words = ["run", str(spec), "--out", str(disk / "out"), "--local"]
+    answer = CliRunner().invoke(cli, words, standalone_mode=False, catch_exceptions=False)
+    assert answer.return_value == 0
+    page = RunFolder(disk / "out").report
+    assert f"pruneyard: there is no report, because of {page}: no space left on device" in answer.stderr
+    assert "rigl" in answer.stdout, "no summary"
+    assert not page.exists()
 
 
 @pytest.mark.ray
