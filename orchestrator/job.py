@@ -22,14 +22,15 @@ MAX_SEED = 2**63 - 1  # what the column of records holds
 class Resources:
     """What one trial takes: so many workers, each with these CPUs and GPUs.
 
-    workers: ranks that train one network together, each on its share of every batch, which stays what it is. They hold whole
-    copies of the network, as DDP does.
+    workers: ranks that train one network together, each on its share of every batch, which stays what it is.
+    strategy: how they do it. `ddp`: each holds a whole copy of the network, and they average their gradients.
     cpus: also the number of a worker's torch threads.
     """
 
     workers: int = 1
     cpus: int = 1
     gpus: float = 0.0  # a fraction shares one GPU among several workers or trials
+    strategy: str = "ddp"
     place_within_s: float = 300.0  # on a cluster, how long trials wait for room while none runs, before the study ends
 
     def __post_init__(self) -> None:
@@ -37,6 +38,14 @@ class Resources:
             raise ValueError(f"workers is {self.workers}; it must be 1 or more")
         if not self.place_within_s > 0:
             raise ValueError(f"place_within_s is {self.place_within_s}; it must be above 0")
+        if self.strategy != "ddp":
+            why = ""
+            if self.strategy.startswith("fsdp"):
+                why = (
+                    ": masks, their updates and gradient rules look at whole weights on every worker, which FSDP splits "
+                    "among them, and the networks here leave most of a device's memory free"
+                )
+            raise ValueError(f"strategy is {self.strategy}; it must be ddp{why}")
         if self.cpus < 1:
             raise ValueError(f"cpus is {self.cpus}; it must be 1 or more")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):

@@ -90,6 +90,8 @@ def train(
         num_classes=data.num_classes,
         ranks=ranks,
     )
+    if budget.compile and ranks.size > 1 and budget.batch_norm == "synchronised" and training.prober.norms:
+        raise ValueError("budget.compile is true with a batch norm of several workers; it must be false, or batch_norm local")
     saved = ranks.from_first(lambda: context.checkpoints.load(torch.device("cpu")))
     if saved is not None:
         restore(training, saved, data=data.fingerprint)

@@ -1,7 +1,7 @@
 """Asks a training's objective for loss and gradient at any weights and leaves no trace but the work that is counted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from workloads.loss_scale import LossScale
+from workloads.networks.shared_norms import shared_norms
 from workloads.ranks import Ranks, Share
 from workloads.seeding import seed_globally, stream, stream_seed
 from workloads.slots import Tensors
@@ -126,6 +127,11 @@ class Backward:
     ranks: Ranks
     share: Share  # of the batch, the rows that are here
     scale: LossScale
+    shares_norms: bool = True
+
+    def one_batch(self, network: nn.Module) -> AbstractContextManager[None]:
+        """In the block what passes through the network is this rank's share of one batch."""
+        return shared_norms(network, ranks=self.ranks, share=self.share) if self.shares_norms else nullcontext()
 
     def begin(self, loss: Tensor) -> None:
         """Fills `.grad`, scaled, from the rows that are here."""

@@ -1,7 +1,7 @@
 """Several processes that train one network: each sees its share of every batch, and all of them hold the same.
 
-What a step makes of a batch does not depend on their number beyond rounding, but for batch norm: each rank normalises by
-the statistics of its own rows, and the running ones become the mean of the ranks' after every step.
+What a step makes of a batch does not depend on their number beyond rounding, unless the budget's batch norm is `local`: then
+each rank normalises by the statistics of its own rows, and the running ones become the mean of the ranks' after every step.
 """
 
 import zlib
@@ -91,6 +91,10 @@ class Ranks(Protocol):
         """
         ...
 
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of every rank's part, equal on all of them, in memory of its own."""
+        ...
+
     def anyone(self, *wishes: bool) -> tuple[bool, ...]:
         """For each wish, whether some rank has it."""
         ...
@@ -138,6 +142,10 @@ class Alone:
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """As they are."""
         return loss, memory
+
+    def total(self, part: Tensor) -> Tensor:
+        """The part."""
+        return part.clone()
 
     def anyone(self, *wishes: bool) -> tuple[bool, ...]:
         """Its own."""
@@ -206,6 +214,12 @@ class Together:
             for statistic, mean in zip(statistics, rest[len(means) :], strict=True):
                 statistic.copy_(mean)
         return loss, {**memory, **dict(zip(means, rest[: len(means)], strict=True))}
+
+    def total(self, part: Tensor) -> Tensor:
+        """By one all-reduce."""
+        found = part.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(found)
+        return found
 
     def anyone(self, *wishes: bool) -> tuple[bool, ...]:
         """The largest of each."""

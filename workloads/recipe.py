@@ -25,6 +25,8 @@ class Budget:
 
     An epoch is every whole batch of one shuffle: the rows left over sit out that epoch, others in the next. A set
     smaller than one batch is one batch.
+
+    batch_norm: among several workers, whether one normalises by the rows of all, as a single one would, or by its own.
     """
 
     epochs: int | None = None
@@ -35,6 +37,7 @@ class Budget:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # below: autocast, weights stay float32
     channels_last: bool = False
     compile: bool = False
+    batch_norm: Literal["synchronised", "local"] = field(default="synchronised", metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.steps is None:

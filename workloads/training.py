@@ -109,10 +109,7 @@ class Training:
             macs=macs_of(model, rows.image_shape, num_outputs),
             optimizer=recipe.optimizer.build(network.named_parameters()),
             applied=AppliedMasks(
-                prunable_weights(network),
-                method=method,
-                dropout=recipe.weight_dropout,
-                stream_of=dropout_stream,
+                prunable_weights(network), method=method, dropout=recipe.weight_dropout, stream_of=dropout_stream
             ),
             prober=prober,
             backward=Backward(
@@ -120,6 +117,7 @@ class Training:
                 ranks=ranks,
                 share=ranks.share(min(recipe.budget.batch_size, len(rows))),
                 scale=scale_for(recipe.budget.precision, rows.device),
+                shares_norms=recipe.budget.batch_norm == "synchronised",
             ),
             pixels=rows.pixels,
             rule=RuleState(),
@@ -173,7 +171,7 @@ class Training:
             aside=self.prober.keeping_buffers,
             draws=lambda: stream(self.seed, "objective", step),
         )
-        with self.autocast():
+        with self.autocast(), self.backward.one_batch(self.network):
             loss, memory = self.recipe.objective.loss(question)
         return loss, {name: tensor for name, tensor in memory.items() if tensor is not self.memory[name]}
 

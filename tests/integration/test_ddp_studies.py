@@ -128,7 +128,8 @@ def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
         driver.wait_until(lambda: bool(in_the_middle(folder) - {first}), within_s=WITHIN_S)
         driver.send(signal.SIGINT)
         assert driver.wait(within_s=60) == 130, driver.said()
-        assert f"the process of {first}" in driver.stderr
+        assert first in driver.stderr
+        assert "died" in driver.stderr
         driver.seconds_until_gone()
     assert set(completed(folder)) == {first}
     runs = Results(folder).runs().set_index("run_key")

@@ -41,6 +41,13 @@ def test_impossible_numbers_of_workers_are_refused(workers: float, message: str)
         load_spec(TABLES, overrides={"resources": {"workers": workers}})
 
 
+def test_weights_in_shards_are_refused_with_the_reason() -> None:
+    with pytest.raises(SpecError, match=r"strategy: is fsdp2; it must be ddp: masks, .* whole weights on every worker"):
+        load_spec(TABLES, overrides={"resources": {"workers": 2, "strategy": "fsdp2"}})
+    with pytest.raises(SpecError, match=r"strategy: is ring; it must be ddp \("):
+        load_spec(TABLES, overrides={"resources": {"workers": 2, "strategy": "ring"}})
+
+
 @pytest.mark.parametrize(
     "tables",
     [

@@ -168,7 +168,13 @@ def test_axes_over_plain_values_stay_axes_and_tables_stay_apart() -> None:
     assert "density" not in written["grid"]["method"][3]
     assert written["optimizer"]["nesterov"] is False
     assert written["objective"]["name"] == "cross_entropy"
-    assert written["resources"] == {"workers": 1, "cpus": 1, "gpus": 0.0, "place_within_s": 300.0}
+    assert written["resources"] == {
+        "workers": 1,
+        "cpus": 1,
+        "gpus": 0.0,
+        "strategy": "ddp",
+        "place_within_s": 300.0,
+    }
 
 
 def test_a_null_of_the_spec_is_not_taken_for_a_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,160 @@
+"""What several workers cost and bring: a step of two against a step of one with the same global batch, and a Train run's start.
+
+The loop: the same training by one process and by two ranks over gloo on loopback, one thread each, in rounds that alternate; the
+ratio is the median of the rounds' ratios of training time. The start: a study on Ray of one job of two workers, from its order to
+its first evaluation and from its last one to its record, against one worker in a process that is there already. With --loop the
+first alone. Run: python tests/benchmarks/several_workers.py [--loop]
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
+
+from pair import Pair
+from training_loop import random_images
+
+from cluster.session import Session, session
+from orchestrator.monitor import Monitor
+from orchestrator.plan import make_plan
+from orchestrator.schedulers import Scheduler, judge
+from orchestrator.spec import load_spec
+from orchestrator.stopping import StopRequest
+from orchestrator.study import run_study
+from orchestrator.trial import Report
+from reports.layout import RunFolder
+from reports.store import Store
+from workloads.checkpoint import CheckpointFolder
+from workloads.loop import train
+from workloads.models.convnet import ConvNet
+from workloads.models.mlp import Mlp
+from workloads.networks.builder import ModelBuilder
+from workloads.optimizers.sgd import SGD
+from workloads.ranks import ALONE, Ranks, Together
+from workloads.recipe import Budget, Recipe
+from workloads.sparse.methods.dense import Dense
+from workloads.workload import Context
+
+ROUNDS = 3
+CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int, int]] = {  # rows, and rows in a batch
+    "mlp 256-256, 1x28x28, batch 128": (Mlp(), (1, 28, 28), 25_600, 128),
+    "mlp 1024-1024, 1x28x28, batch 512": (Mlp(width=1024), (1, 28, 28), 5_120, 512),
+    "convnet width 32 with batch norm, 3x32x32, batch 128": (
+        ConvNet(width=32, norm="batch"),
+        (3, 32, 32),
+        640,
+        128,
+    ),
+}
+
+
+def seconds(name: str, ranks: Ranks) -> float:
+    """Training time of one epoch."""
+    model, shape, num_rows, batch_size = CASES[name]
+    data = random_images(shape, num_rows)
+    recipe = Recipe(
+        budget=Budget(epochs=1, batch_size=batch_size, evaluate_every=0, checkpoint_every_s=1e9),
+        optimizer=SGD(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(checkpoints=CheckpointFolder(Path(folder)), ranks=ranks)
+        *_, last = train(recipe, model=model, method=Dense(), data=data, seed=0, context=context)
+    assert last.outcome is not None
+    return last.outcome.train_s
+
+
+def seconds_of_rank(name: str) -> float:
+    """What each of a pair runs."""
+    return seconds(name, Together())
+
+
+def loops(folder: Path) -> None:
+    """Prints, for each case, steps per second of one process and of two, and the ratio."""
+    torch.set_num_threads(1)
+    pair = Pair(folder)
+    try:
+        for name, (_, _, num_rows, batch_size) in CASES.items():
+            rounds = [(seconds(name, ALONE), max(pair.run(seconds_of_rank, name))) for _ in range(ROUNDS)]
+            steps = num_rows // batch_size
+            one, two = (round(steps / statistics.median(times)) for times in zip(*rounds, strict=True))
+            ratio = round(statistics.median(alone / both for alone, both in rounds), 2)
+            print(json.dumps({"case": name, "steps_per_s": {"one": one, "two": two}, "two/one": ratio}))
+    finally:
+        pair.kill()
+
+
+def timed_study(joined: Session, folder: RunFolder, workers: int) -> tuple[float, float, float]:
+    """Seconds from the order to the first evaluation, of training between the two, and from the last one to the record."""
+    spec = load_spec(
+        {
+            "name": "start",
+            "kind": "sparse",
+            "data": "digits",
+            "model": {"name": "mlp", "width": 64},
+            "method": {"name": "rigl", "density": 0.2},
+            "budget": {"epochs": 2},
+            "resources": {"workers": workers},
+        }
+    )
+    orders = make_plan(spec, folder).orders()
+    monitor = _Timed(total=1, already=0)
+    monitor.expect(orders)
+    started = time.perf_counter()
+    run_study(
+        orders,
+        study=spec.name,
+        folder=folder,
+        resources=spec.stages[0].header.resources,
+        data={source: source.load() for source in {order.job.workload.data for order in orders}},
+        session=joined,
+        monitor=monitor,
+        stop=StopRequest(folder.path / ".stop"),
+        show=lambda: None,
+        fail_fast=False,
+        judge=judge(Scheduler(), spec.jobs, folder),
+    )
+    ended = time.perf_counter()
+    assert [row["num_workers"] for row in Store(folder).runs().to_pylist()] == [workers]
+    first, last = monitor.heard_at[0], monitor.heard_at[-1]
+    return first - started, last - first, ended - last
+
+
+class _Timed(Monitor):
+    """Knows when it heard."""
+
+    def __post_init__(self) -> None:
+        self.heard_at: list[float] = []
+
+    def hear(self, report: Report) -> None:
+        """And when."""
+        self.heard_at.append(time.perf_counter())
+        super().hear(report)
+
+
+def starts(folder: Path) -> None:
+    """Prints seconds of a study of one job, by one worker and by two."""
+    with session() as joined:
+        timed_study(joined, RunFolder(folder / "warm"), 1)
+        for workers in (1, 2):
+            parts = timed_study(joined, RunFolder(folder / str(workers)), workers)
+            names = ("to_first_evaluation", "first_to_last", "last_to_end")
+            found = dict(zip(names, (round(part, 2) for part in parts), strict=True))
+            print(json.dumps({"workers": workers, "seconds": found}))
+
+
+def main(measures: list[Callable[[Path], None]]) -> None:
+    """Each in a folder of its own."""
+    for measure in measures:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder))
+
+
+if __name__ == "__main__":
+    main([loops] if "--loop" in sys.argv else [loops, starts])

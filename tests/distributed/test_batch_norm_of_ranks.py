@@ -1,0 +1,47 @@
+"""Batch norm over two real ranks: synchronised, it is that of one process; local, it is each rank's own."""
+
+from pathlib import Path
+
+import pytest
+from ranked import NUM_STEPS, Case
+from test_ranks import (
+    Pairs,
+    assert_every_step_is_close_to_that_of_one_process,
+    assert_ranks_agree,
+    assert_trains_as_one_process_does,
+    pairs,
+    saved,
+)
+
+from workloads.models.convnet import ConvNet
+
+__all__ = ["pairs"]
+
+pytestmark = pytest.mark.distributed
+
+NORMED = ConvNet(width=4, depth=2, norm="batch")
+
+
+@pytest.mark.parametrize("rule", ["plain", "sam", "svrg"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_synchronised_it_trains_as_one_process_does(
+    channels_last: bool, rule: str, pairs: Pairs, tmp_path: Path
+) -> None:
+    case = Case(folder=tmp_path / "pair", model=NORMED, rule=rule, budget={"channels_last": channels_last})
+    assert_trains_as_one_process_does(pairs, case)
+    held = saved(case.folder)[NUM_STEPS].tensors
+    assert len([n for n in held if n.startswith("network/") and n.endswith("running_var")]) == NORMED.depth
+
+
+def test_compiled_it_is_refused(pairs: Pairs, tmp_path: Path) -> None:
+    reports = pairs.train(Case(folder=tmp_path / "pair", model=NORMED, budget={"compile": True}))
+    assert all(
+        "budget.compile is true with a batch norm of several workers" in report.refused for report in reports
+    )
+
+
+def test_local_it_is_the_same_on_both_ranks_and_not_that_of_one_process(pairs: Pairs, tmp_path: Path) -> None:
+    case = Case(folder=tmp_path / "pair", model=NORMED, budget={"batch_norm": "local"})
+    assert_ranks_agree(pairs.train(case))
+    with pytest.raises(AssertionError):
+        assert_every_step_is_close_to_that_of_one_process(case)
