@@ -78,11 +78,13 @@ class Holder:
         """As it is kept."""
         return json.dumps({**asdict(self), "beat": beat}).encode()
 
-    def is_dead(self, *, locked: bool) -> bool:
-        """Whether it can be told from here that its process is gone. locked: this process has the lock that it had."""
+    def lives(self, *, locked: bool) -> bool | None:
+        """Whether its process does, where that can be told from here. locked: this process has the lock that it had."""
         if not self.kernel or self.kernel != _kernel():
+            return None
+        if locked:
             return False
-        return locked or (self.processes == _processes() != "" and _begun(self.pid) != self.begun)
+        return _begun(self.pid) == self.begun if self.processes == _processes() != "" else None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -269,8 +271,13 @@ def _taken(folder: Location, *, locked: bool) -> Lease:
 def _dead(kept: _Lease, folder: Location, *, locked: bool) -> object:
     """The mark of a lease whose holder is dead; None where there is none. Raises `UsageError` where it lives."""
     first = kept.look()
-    if first is None or (first[0] is not None and first[0].is_dead(locked=locked)):
-        return first and first[1]
+    if first is None:
+        return None
+    lives = None if first[0] is None else first[0].lives(locked=locked)
+    if lives:
+        raise UsageError(_refusal(folder, kept))
+    if lives is False:
+        return first[1]
     logger.warning(
         "%s: a driver was at work here (%s); waiting up to %g s to see whether it still is", folder, first[0], STALE_S
     )

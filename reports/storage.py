@@ -7,13 +7,15 @@ from contextlib import contextmanager
 _AGAIN = "then give the same command again: what is finished is kept"
 _MAKE_ROOM = f"free some space there, {_AGAIN}"
 _LET_WRITE = f"make it writable for this user, {_AGAIN}, or choose another folder"
+_IN_THE_WAY = "a file stands where a folder must; choose another folder"
 _REMEDIES = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
     errno.EROFS: _LET_WRITE,
     errno.EACCES: _LET_WRITE,
     errno.EPERM: _LET_WRITE,
-    errno.ENOTDIR: "a file stands where a folder must; choose another folder",
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
 }
 
 

@@ -1,0 +1,86 @@
+"""What texts that name folders stand for, and how the system's complaints about them are told."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from reports.durable import write_durably
+from reports.layout import RunFolder
+from reports.location import located, remove_tree
+from reports.objects import ObjectPath
+from reports.storage import StorageError, in_words
+
+
+@pytest.mark.parametrize("text", ["out", "/a/b", "a:b", "C:/x", "s3:/a", "1://a"])
+def test_a_path_stays_one(text: str) -> None:
+    assert located(text) == Path(text)
+    assert located(Path("out")) == Path("out")
+
+
+def test_a_uri_of_an_object_store_is_a_place_in_it() -> None:
+    found = located("s3://bucket/a//b/")
+    assert found == ObjectPath("bucket", "a/b")
+    assert located(found) is found
+    assert str(found / "c") == "s3://bucket/a/b/c"
+    assert str(located("s3://bucket")) == "s3://bucket"
+    assert RunFolder("s3://bucket/a").artifact("0a1b") == ObjectPath("bucket", "a/artifacts/0a1b")  # type: ignore[arg-type]
+
+
+def test_a_uri_of_this_machine_is_its_path() -> None:
+    assert located("file:///a/b%20c") == Path("/a/b c")
+    assert located("file://localhost/a") == Path("/a")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gs://bucket/a", "gs:// is no storage that pruneyard knows; give a path, file:// or s3://"),
+        ("file://host/a", "must be file:///FOLDER"),
+        ("s3:///a", "must be s3://BUCKET/FOLDER"),
+        ("s3://b/a", "must be s3://BUCKET/FOLDER"),
+        ("s3://bucket/a/../b", "has '.' or '..' in it"),
+        ("s3://id:secret@bucket/a", "holds credentials; leave them out"),
+        (Path("s3://bucket/a"), "has lost a slash of its URI; give the URI as text"),
+    ],
+)
+def test_what_cannot_be_a_place_is_refused(text: str | Path, words: str) -> None:
+    with pytest.raises(ValueError, match="^.*" + words.replace("(", r"\(")) as caught:
+        located(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "no space left on device; free some space there"),
+        (errno.EROFS, "read-only file system; make it writable"),
+        (errno.EACCES, "permission denied; make it writable"),
+        (errno.EIO, "input/output error; mend the storage"),
+    ],
+)
+def test_the_words_for_a_fault_name_the_place_and_what_to_do(number: int, remedy: str) -> None:
+    with pytest.raises(StorageError) as caught, in_words("out/a"):
+        raise OSError(number, os.strerror(number), "elsewhere")
+    assert str(caught.value).startswith(f"out/a: {remedy}")
+    assert "give the same command again: what is finished is kept" in str(caught.value)
+
+
+def test_words_are_not_told_twice() -> None:
+    with pytest.raises(StorageError, match=r"^once$"), in_words("out"), in_words("out/a"):
+        raise StorageError("once")
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="a file stands where a folder must"):
+        write_durably(tmp_path / "file" / "a", b"")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_tree_is_removed_or_was_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    remove_tree(tmp_path / "a")
+    remove_tree(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
