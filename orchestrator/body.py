@@ -14,6 +14,7 @@ from orchestrator.search import CHANGEABLE, Choices, Proposal, Search, decode_se
 from orchestrator.space import Axis, Point, expand, known_keys, origin_of
 from orchestrator.stages import Chained, ChainError, Earlier, chained, lineage, named_sources
 from workloads.plugins import find_job, kinds
+from workloads.segment import WHOLE
 
 
 class Body:
@@ -132,8 +133,9 @@ class Body:
             why = f"jobs of kind {self.tables['kind']} cannot go on from one another"
             self.report("search.name", f"is {shown(search.name)}; {why}, so choose another search, or kind {able}")
         grid = self.tables.get("grid") or {}
+        whole = self.tables.get("segment") in (None, encode(WHOLE))  # as a spec with all defaults says it
         for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
-            if key.split(".")[0] == "segment":
+            if key.split(".")[0] == "segment" and not (whole and key == "segment"):
                 self.report(key, f"is what search {search.name} sets; leave it out")
         for key, values in search.space.items():
             table, _, name = key.partition(".")

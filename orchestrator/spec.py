@@ -13,7 +13,7 @@ from orchestrator.document import Document, complaint, dump_document, parse_valu
 from orchestrator.errors import Problem, SpecError, UsageError
 from orchestrator.job import NAME_PATTERN, Header, Job, Learning, Stage
 from orchestrator.schedulers import Scheduler
-from orchestrator.search import written
+from orchestrator.search import Choices, written
 from orchestrator.stages import Earlier, as_parent
 from orchestrator.written_out import as_variants, written_out
 from reports.location import Location
@@ -67,13 +67,32 @@ def _scheduled(header: Header) -> list[str]:
 
 
 def _searching(stage: Stage, learning: Learning) -> dict[str, Any]:
-    """A search that learns is written as a search; the tables that it chooses from are left as they were given."""
+    """A search that learns is written as a search.
+
+    The tables that it chooses from are left as they were given, but for those of a population, which chooses only numbers.
+    """
     header, tables = stage.header, stage.tables
+    if learning.search.breeds:
+        tables = {**tables, **_with_defaults(stage, learning)}
     encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", *_scheduled(header), "resources")}
     seeds = {"seeds": encode(header.seeds)} if "seeds" in tables else {}
     plain_tables = {name: value for name, value in tables.items() if name not in hints_of(Header)}
     axes = {name: tables[name] for name in ("variants", "grid") if tables.get(name)}
     return {**encoded, **plain_tables, **seeds, **axes, "search": written(learning.search)}
+
+
+def _with_defaults(stage: Stage, learning: Learning) -> dict[str, Any]:
+    """Tables, variants and grid of a population's jobs, complete but for the numbers that the search chooses."""
+    tables, search = stage.tables, learning.search
+    searched = {
+        key: list(values.choices) if isinstance(values, Choices) else [values.low] for key, values in search.space.items()
+    }
+    (corner, *_), _ = search.corners()
+    resolved = [job.resolved for jobs in learning.propose([corner]) for job in jobs]
+    axes = {**(tables.get("grid") or {}), **searched}
+    written = written_out(find_job(stage.header.kind), tables, axes, resolved, tables.get("variants") or [])
+    grid = {key: values for key, values in written.grid.items() if key not in searched}
+    return {**written.tables, "variants": written.variants, "grid": grid}
 
 
 def load_spec(
