@@ -159,8 +159,8 @@ TERMS = {
     "mean ± half width": "Mean over completed seeds of each run's value at its last step, with half the "
     "width of the 95% Student t interval (n - 1 degrees of freedom). It says how sure the mean is, not "
     "how far single runs spread, and it may reach beyond 0 or 1. With one seed there is no interval.",
-    "bold": "The interval lies beyond those of all other rows on the same data and model. Nothing is bold"
-    " if any of them rests on a single seed. No other ranking is claimed.",
+    "bold": "The interval lies beyond those of all other rows on the same data and model; of calibrate runs, of all others on "
+    "the same earlier runs. Nothing is bold if any of them rests on a single seed. No other ranking is claimed.",
     "band": "Of a reliability diagram: the middle 95% of a bin's accuracy over 1,000 draws of the split's samples with "
     "replacement (percentile bootstrap, fixed seed), as many as one run has, from the bins of all runs together: runs may share "
     "their samples, so that more of them do not make the band narrower. Where all samples of a bin are right, or all wrong, "

@@ -86,7 +86,8 @@ def summary_note(study: Study) -> str:
     parts = []
     if study.measures and study.cells[study.measures].notna().any(axis=None):
         parts.append("Mean over seeds ± half the 95% t interval; a value without ± rests on one seed.")
-        parts.append("Bold: the interval lies beyond all others on the same data and model.")
+        calibrators = ", for calibrators on the same runs" if (study.cells["kind"] == CALIBRATE).any() else ""
+        parts.append(f"Bold: the interval lies beyond all others on the same data and model{calibrators}.")
     if "test/ece" in study.measures and (note := _floor(study)):
         parts.append(note)
     if study.cells["censored"].any():

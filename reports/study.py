@@ -101,9 +101,10 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The summary table with the columns `cell, label, field, series, line` in addition.
+        """The summary table with the columns `cell, label, field, rivals, series, line` in addition.
 
-        `field` is what is compared within (data and model), `series` what a line of a chart follows (method
+        `field` is what is compared within (data and model), `rivals` that and, of calibrate runs, what they rest on: cells that
+        may be better or worse than one another. `series` says what a line of a chart follows (method
         and its settings), `line` a point on it (density, images per class), `label` all of it; each says only
         what differs.
         """
@@ -113,6 +114,11 @@ class Study:
         series = [key for key in self.varying if not _is_field(key) and key not in _SIZES]
         table["label"] = [self.words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
         table["field"] = [self.words(row, field) for row in rows]
+        parent = [key for key in self.varying if is_of_parent(key)]
+        table["rivals"] = [
+            f"{at} · {self.words(row, parent)}" if row["kind"] == CALIBRATE else at
+            for at, row in zip(table["field"], rows, strict=True)
+        ]
         table["series"] = [self.words(row, series) or row["method"] for row in rows]
         table["line"] = [self.words(row, _SIZES) or row["method"] for row in rows]
         return table
@@ -203,6 +209,11 @@ def _label_keys(row: pd.Series[Any], keys: Sequence[str]) -> list[str]:
 
 def _is_field(key: str) -> bool:
     return key in ("data", "model", "kind", "stage") or key.startswith(("data.", "model."))
+
+
+def is_of_parent(key: str) -> bool:
+    """Of calibrate runs: whether it tells what is calibrated, and on which rows, not how."""
+    return key in ("data", "model", "density", "ipc", "fit", "num_bins") or key.startswith("input.")
 
 
 def in_words(key: str, value: Any, name: str) -> str:

@@ -136,12 +136,12 @@ def _measure(table: pd.DataFrame, measure: str) -> list[Value]:
 
 
 def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
-    """The cells that are clearly best among those on the same data and model; at most one for each."""
+    """The cells that are clearly best among those on the same data and model, or calibrators among those on the same runs."""
     larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
     if larger is None:
         return set()
     best = set()
-    for _, group in table[table["num_seeds"] > 0].groupby("field"):
+    for _, group in table[table["num_seeds"] > 0].groupby("rivals"):
         place = clearly_best(group[f"{measure}_low"], group[f"{measure}_high"], larger_is_better=larger)
         if place is not None:
             best.add(int(group["cell"].iloc[place]))

@@ -1,4 +1,4 @@
-"""Charts of what calibrate jobs found: reliability before and after, risk over coverage, scores of unknown inputs, set sizes."""
+"""Charts of what calibrate jobs found: reliability before and after, risk over coverage, set sizes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from reports.charts.reliability import BANDS, band, error_note, with_band
 from reports.study import Study
 from reports.trust.calibrators import Contest
 from reports.trust.judged import NEUTRAL, Judged
-from reports.trust.unknowns import CONFIDENCE, split_and_score
 
 MAX_PARENTS = 6
 MAX_LINES = 8
 _GRID = np.linspace(0.02, 1.0, 50)  # coverages that curves of different lengths are read at
 _ROOM = 0.3  # of the axis of accuracy, below 0, for the histogram of confidences
 _UNIT = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format="~g")
-_KNOWN = "known inputs (test)"
 
 
 def before_and_after(study: Study, contests: Sequence[Contest]) -> list[Figure]:
@@ -184,92 +182,6 @@ def _risk_chart(lines: pd.DataFrame, styles: marks.Styles) -> Chart:
     drawn = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=marks.color(styles, "calibrator"))
     spots = base.mark_point(filled=True, size=60, opacity=0).encode(x=x, y=y, tooltip=tooltip)
     return alt.layer(drawn, spots).properties(height=240)
-
-
-def score_distributions(study: Study, cells: Sequence[Judged]) -> list[Figure]:
-    """Histograms of scores of known and unknown inputs: of each cell the run of the smallest seed."""
-    points = series.last_points(study.curves, "score")
-    sets: list[str] = []
-    found = []
-    for cell in cells:
-        run = cell.runs.sort_values("seed", kind="stable").index[0]
-        own = points[points["run_key"] == run].copy()
-        if own.empty:
-            continue
-        own[["split", "score"]] = [split_and_score(key) for key in own["key"]]
-        names = sorted(set(own["score"]), key=lambda name: (name != CONFIDENCE, name))
-        for name in names:
-            bars = _filled(own[own["score"] == name])
-            sets += [each for each in dict.fromkeys(bars["set"]) if each not in sets and each != _KNOWN]
-            title = marks.joined(
-                cell.parent,
-                "" if cell.calibrator == NEUTRAL and name != CONFIDENCE else cell.calibrator,
-                name,
-            )
-            found.append((title, int(cell.runs.loc[run, "seed"]), bars))
-    styles = {name: (color, "square") for name, (color, _) in palette.methods(sets).items()}
-    styles = {_KNOWN: (palette.REFERENCE, "square"), **styles}
-    plots = [
-        Plot(
-            title=title,
-            words=_score_words(title, bars),
-            chart=_score_chart(bars, styles),
-            note=f"seed {seed}",
-        )
-        for title, seed, bars in found
-    ]
-    return draw(
-        plots,
-        name="trust-scores",
-        title="Scores of known and unknown inputs",
-        caption="Share of each set's inputs by score, for the run of the smallest seed; a higher score means known. What lies "
-        "beyond the 0.1% and 99.9% quantiles of all is in the outermost bins. Confidence is the logarithm of the largest "
-        "probability after calibration.",
-        legend=marks.entries(styles, styles),
-        width="third",
-    )
-
-
-def _filled(points: pd.DataFrame) -> pd.DataFrame:
-    """Bins with their edges, those without inputs left out: columns `left, right, y, count, set`."""
-    middles = np.unique(points["x"])
-    width = float(np.diff(middles).min()) if len(middles) > 1 else 1.0
-    names = {name: _KNOWN if name == "test" else name.removeprefix("ood.") for name in set(points["split"])}
-    return points.assign(
-        left=points["x"] - width / 2, right=points["x"] + width / 2, set=points["split"].map(names)
-    )
-
-
-def _score_words(title: str, bars: pd.DataFrame) -> str:
-    texts = [
-        f"{name} {float((own['x'] * own['y']).sum() / own['y'].sum()):.3g} on average"
-        for name, own in bars.groupby("set")
-    ]
-    return f"Histogram of scores, {title}: {', '.join(texts)}"
-
-
-def _score_chart(bars: pd.DataFrame, styles: marks.Styles) -> Chart:
-    scale = alt.Scale(zero=False, nice=False)
-    chart: alt.Chart = (
-        alt.Chart(marks.rows(bars, ["left", "right", "y", "count", "set"]))
-        .mark_rect(opacity=0.55)
-        .encode(
-            x=alt.X("left:Q", title="score", scale=scale, axis=alt.Axis(format=".3~r", tickCount=5)),
-            x2="right:Q",
-            y=alt.Y("y:Q", title="share", stack=None, axis=alt.Axis(format="~g", tickCount=4)),
-            y2=alt.Y2Datum(0),
-            color=marks.color(styles, "set"),
-            tooltip=[
-                alt.Tooltip("set:N"),
-                alt.Tooltip("left:Q", title="score from", format=".4g"),
-                alt.Tooltip("right:Q", title="to", format=".4g"),
-                alt.Tooltip("y:Q", title="share", format=".3f"),
-                alt.Tooltip("count:Q", title="inputs", format=","),
-            ],
-        )
-        .properties(height=200)
-    )
-    return chart
 
 
 def set_sizes(study: Study, cells: Sequence[Judged]) -> list[Figure]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from reports.records import Status
 from reports.statistics import estimate
-from reports.study import CALIBRATE, DENSE, Study
+from reports.study import CALIBRATE, DENSE, Study, is_of_parent
 
 NEUTRAL = "none"
 """The calibrator that changes nothing."""
@@ -29,8 +29,8 @@ Interval = tuple[float, float, float]
 class Judged:
     """One cell of calibrate runs. `base` tells what is calibrated, `parent` says it in words.
 
-    `alphas` are the shares of misses that its conformal rules were made for, by name. `num_rows`: of the test split, the
-    least and the most of its runs.
+    `alphas` are the shares of misses that its conformal rules were made for, by name. `parts`: whether a set of unknown inputs
+    is near or far, by its split. `num_rows`: of the test split, the least and the most of its runs.
     """
 
     cell: int
@@ -39,6 +39,7 @@ class Judged:
     calibrator: str
     num_bins: int
     alphas: Mapping[str, float]
+    parts: Mapping[str, str]
     num_rows: tuple[int, int]
     runs: pd.DataFrame
     """Completed runs: columns `run_key, seed, parent_key, outer`, indexed by run key."""
@@ -72,6 +73,7 @@ def judged(study: Study) -> list[Judged]:
                     str(rule.get("name")): float(rule.get("alpha", _DEFAULT_ALPHA))
                     for rule in _tables(specs[cell], "sets")
                 },
+                parts=_parts(specs[cell]),
                 num_rows=(min(counts, default=0), max(counts, default=0)),
                 runs=own,
             )
@@ -90,6 +92,16 @@ def _tables(spec: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [table for table in listed if isinstance(table, dict)] if isinstance(listed, list) else []
 
 
+def _parts(spec: Mapping[str, Any]) -> dict[str, str]:
+    """`near` or `far` by split; sets of one name are numbered from 1, the near ones first."""
+    named = [(str(table.get("name")), part) for part in ("near", "far") for table in _tables(spec, part)]
+    names = [name for name, _ in named]
+    return {
+        f"ood.{name}" if names.count(name) == 1 else f"ood.{name}-{names[: place + 1].count(name)}": part
+        for place, (name, part) in enumerate(named)
+    }
+
+
 def _base(spec: Mapping[str, Any]) -> str:
     """All that decides what calibrators have to work with: where sets are made they are given half of the rows."""
     kept = {name: value for name, value in spec.items() if name not in _NOT_CALIBRATION}
@@ -98,7 +110,7 @@ def _base(spec: Mapping[str, Any]) -> str:
 
 def _parents(study: Study, firsts: pd.DataFrame, specs: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
     """In words what each cell rests on, as far as the cells differ in it."""
-    keys = [key for key in study.varying if _is_of_parent(key) and firsts[key].nunique(dropna=False) > 1]
+    keys = [key for key in study.varying if is_of_parent(key) and firsts[key].nunique(dropna=False) > 1]
     said = {cell: _in_words(study, firsts.loc[cell], keys) for cell in firsts.index}
     by_words: dict[str, set[str]] = {}
     for cell, words in said.items():
@@ -107,10 +119,6 @@ def _parents(study: Study, firsts: pd.DataFrame, specs: Mapping[int, Mapping[str
         cell: " · ".join(part for part in (words, _halved(specs[cell], by_words[words])) if part)
         for cell, words in said.items()
     }
-
-
-def _is_of_parent(key: str) -> bool:
-    return key in ("data", "model", "density", "ipc", "fit", "num_bins") or key.startswith("input.")
 
 
 def _in_words(study: Study, run: pd.Series[Any], keys: Sequence[str]) -> str:

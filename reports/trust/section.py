@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reports.charts import trust as charts
 from reports.charts.figure import Figure
+from reports.charts.scores import score_distributions
 from reports.study import Study
 from reports.tables import Table
 from reports.trust.calibrators import contests, ranking_table
@@ -64,8 +65,9 @@ def _parts(study: Study, cells: Sequence[Judged]) -> Iterator[Part]:
             table=table,
             note="Each set of unknown inputs against the test split, then the mean over the near and over the far sets, or over "
             "all; mean over seeds ± half the 95% t interval. fpr95: unknown inputs accepted where 95% of the known ones are. "
-            "Bold: the interval lies beyond those of all other scores of the same runs.",
-            figures=charts.score_distributions(study, cells),
+            "Calibrator any: the score is the same whatever the calibrator. Bold: the interval lies beyond those of all other "
+            "scores of the same runs.",
+            figures=score_distributions(study, cells),
             folded=detection_table(study, cells, each_set=True),
             folded_title="Every set of unknown inputs",
         )

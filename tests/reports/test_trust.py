@@ -87,7 +87,8 @@ def test_scores_stand_beside_one_another_and_every_set_in_a_table_of_its_own(tmp
     table = detection_table(study, judged(study), each_set=False)
     assert table is not None
     assert table.headers[-2:] == ["far auroc", "far fpr95"]
-    assert [row[1].text for row in table.rows][:2] == ["confidence", "energy"]
+    shown = [(row[0].text, row[1].text) for row in table.rows]
+    assert shown == [*((name, "confidence") for name in ("none", "isotonic", "temperature")), ("any", "energy")]
     assert (table.rows[0][-2].text, table.rows[0][-2].half) == ("0.810", "0.025")
     of_sets = detection_table(study, judged(study), each_set=True)
     assert of_sets is not None

@@ -1,0 +1,90 @@
+"""Histograms of scores of known and unknown inputs, one panel for each score that told something of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from reports import series
+from reports.charts import marks, palette
+from reports.charts.figure import Chart, Figure, Plot, draw
+from reports.study import Study
+from reports.trust.judged import NEUTRAL, Judged
+from reports.trust.unknowns import ANY, CONFIDENCE, detections, set_name, split_and_score
+
+_KNOWN = "known inputs (test)"
+
+
+def score_distributions(study: Study, cells: Sequence[Judged]) -> list[Figure]:
+    """Of each detection the run of the smallest seed."""
+    points = series.last_points(study.curves, "score")
+    points[["split", "score"]] = [split_and_score(key) for key in points["key"]] or np.zeros((0, 2))
+    found = []
+    for detection in detections(study, cells):
+        cell = detection.cells[0]
+        run = cell.runs.sort_values("seed", kind="stable").index[0]
+        own = points[(points["run_key"] == run) & (points["score"] == detection.score)]
+        if own.empty:
+            continue
+        called = {split: _KNOWN if split == "test" else set_name(cells, split) for split in own["split"].unique()}
+        said = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
+        title = marks.joined(cell.parent, said, detection.score)
+        found.append((title, int(cell.runs.loc[run, "seed"]), _steps(own, called)))
+    names = list(dict.fromkeys(name for *_, steps in found for name in steps["set"].unique() if name != _KNOWN))
+    names.sort(key=lambda name: not name.startswith("near: "))
+    styles = {name: (color, "line") for name, (color, _) in palette.methods(names).items()}
+    plots = [
+        Plot(title=title, words=_words(title, steps), chart=_chart(steps, styles), note=f"seed {seed}")
+        for title, seed, steps in found
+    ]
+    return draw(
+        plots,
+        name="trust-scores",
+        title="Scores of known and unknown inputs",
+        caption="Share of each set's inputs by score, for the run of the smallest seed; a higher score means known. What lies "
+        "beyond the 0.1% and 99.9% quantiles of all is in the outermost bins. Confidence is the logarithm of the largest "
+        "probability after calibration.",
+        legend=marks.entries({_KNOWN: (palette.REFERENCE, "square")}, [_KNOWN]) + marks.entries(styles, styles, lines=True),
+        width="third",
+    )
+
+
+def _steps(points: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
+    """Every set's histogram over all bins, from edge to edge: columns `x` (left edge), `middle, y, set`; 0 behind the last."""
+    middles = np.unique(points["x"])
+    width = float(np.diff(middles).min()) if len(middles) > 1 else 1.0
+    num = round((middles[-1] - middles[0]) / width) + 1
+    edges = middles[0] + width * (np.arange(num + 1) - 0.5)
+    frames = []
+    for split, own in points.groupby("split", sort=False):
+        shares = np.zeros(num + 1)
+        shares[((own["x"] - middles[0]) / width).round().astype(int)] = own["y"]
+        frames.append(pd.DataFrame({"x": edges, "middle": edges + width / 2, "y": shares, "set": called[str(split)]}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _words(title: str, steps: pd.DataFrame) -> str:
+    texts = [
+        f"{name} {float((own['middle'] * own['y']).sum() / own['y'].sum()):.3g} on average"
+        for name, own in steps.groupby("set")
+    ]
+    return f"Histogram of scores, {title}: {', '.join(texts)}"
+
+
+def _chart(steps: pd.DataFrame, styles: marks.Styles) -> Chart:
+    """The known inputs as an area behind the lines of the unknown ones, which so stay apart where they overlap."""
+    x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format=".3~r", tickCount=5))
+    y = alt.Y("y:Q", title="share", stack=None, axis=alt.Axis(format="~g", tickCount=4))
+    known, unknown = (alt.Chart(marks.rows(steps[part], ["x", "y", "set"])) for part in _parts(steps))
+    area = known.mark_area(interpolate="step-after", color=palette.REFERENCE, opacity=0.35, line=False)
+    lines = unknown.mark_line(interpolate="step-after", strokeWidth=1.4)
+    drawn = lines.encode(x=x, y=y, color=marks.color(styles, "set"), tooltip=[alt.Tooltip("set:N")])
+    return alt.layer(area.encode(x=x, y=y), drawn).properties(height=200)
+
+
+def _parts(steps: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[bool]]:
+    is_known = steps["set"] == _KNOWN
+    return is_known, ~is_known

@@ -1,0 +1,103 @@
+"""Near and far sets of unknown inputs beside one another, and calibrators compared on the same earlier runs only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_study import metric, record
+
+from reports.charts.scores import score_distributions
+from reports.layout import RunFolder
+from reports.records import CurveRow
+from reports.store import Store
+from reports.study import Study
+from reports.tables import best_cells
+from reports.trust.judged import judged
+from reports.trust.unknowns import detection_table
+
+NEAR, FAR = ("image_parquet-1", "image_parquet-2"), "noise"
+NLL = {("dense", "none"): 0.9, ("dense", "temperature"): 0.5, ("static", "none"): 0.4, ("static", "temperature"): 0.2}
+AUROC = {"none": 0.6, "temperature": 0.7}
+
+
+def write_sweep(path: Path, *, seeds: int = 3) -> Study:
+    """Two kinds of network, two calibrators on each; the static networks are better than the dense ones by far."""
+    store = Store(RunFolder(path))
+    pictures = {"name": "image_parquet"}
+    for seed in range(seeds):
+        for (method, calibrator), nll in NLL.items():
+            parent = {"kind": "sparse", "method": {"name": method}}
+            if calibrator == "none":
+                run = record(f"{method}{seed}", seed=seed, stage="train", method=method, spec_json=json.dumps(parent))
+                store.write(run, [metric(nll + 0.001 * seed, name="nll")], [])
+            spec: dict[str, Any] = {
+                "input": {"runs": parent},
+                "method": {"name": calibrator},
+                "near": [pictures, pictures],
+                "far": [{"name": FAR}],
+            }
+            made = record(
+                f"{method}{calibrator}{seed}",
+                seed=seed,
+                stage="judge",
+                kind="calibrate",
+                method=calibrator,
+                parent_key=f"{method}{seed}",
+                spec_json=json.dumps(spec),
+            )
+            rows = [metric(nll + 0.001 * seed, name="nll"), metric(0.9, name="accuracy")]
+            curves = []
+            for split in (*(f"ood.{name}" for name in (*NEAR, FAR)), "ood.near", "ood.far"):
+                rows.append(metric(AUROC[calibrator] + 0.001 * seed, name="auroc", split=split))
+                rows.append(metric(0.8 + 0.001 * seed, name="auroc", split=f"{split}@energy"))
+            for split in ("test", *(f"ood.{name}" for name in (*NEAR, FAR))):
+                for score in ("", "@energy"):
+                    curves += [
+                        CurveRow(name="score", step=10, key=f"{split}{score}", x=x, y=0.5, count=50) for x in (0.1, 0.2, 0.5)
+                    ]
+            store.write(made, rows, curves)
+    return Study.read([path])
+
+
+def test_calibrators_are_compared_on_the_same_earlier_runs_only(tmp_path: Path) -> None:
+    study = write_sweep(tmp_path)
+    best = study.cells[study.cells["cell"].isin(best_cells(study.cells, "test/nll"))]
+    named = {(row["stage"], row["method"], str(row["input.runs.method.name"])) for _, row in best.iterrows()}
+    assert named == {("train", "static", "nan"), ("judge", "temperature", "dense"), ("judge", "temperature", "static")}
+
+
+def test_a_score_that_no_calibrator_changes_stands_once(tmp_path: Path) -> None:
+    study = write_sweep(tmp_path)
+    table = detection_table(study, judged(study), each_set=False)
+    assert table is not None
+    means = [f"{part} {name}" for part in ("near", "far") for name in ("auroc", "fpr95")]
+    assert table.headers == ["of", "calibrator", "score", "seeds", "n known", *means]
+    shown = [tuple(value.text for value in row[:3]) for row in table.rows]
+    of_each = [("none", "confidence"), ("temperature", "confidence"), ("any", "energy")]
+    assert shown == [(parent, *labels) for parent in ("dense", "static") for labels in of_each]
+    assert [row[5].is_best for row in table.rows] == [False, False, True] * 2
+
+
+def test_sets_say_whether_they_are_near_or_far_the_near_ones_first(tmp_path: Path) -> None:
+    study = write_sweep(tmp_path)
+    table = detection_table(study, judged(study), each_set=True)
+    assert table is not None
+    assert [header for header in table.headers if header.endswith("auroc")] == [
+        "near: image_parquet-1 auroc",
+        "near: image_parquet-2 auroc",
+        "far: noise auroc",
+    ]
+    (figure,) = score_distributions(study, judged(study))
+    assert [entry.label for entry in figure.legend][1:] == ["near: image_parquet-1", "near: image_parquet-2", "far: noise"]
+    assert len(figure.panels) == 6
+
+
+def test_a_histogram_has_every_bin_so_that_its_line_falls_to_nothing_between(tmp_path: Path) -> None:
+    study = write_sweep(tmp_path, seeds=1)
+    (figure,) = score_distributions(study, judged(study))
+    spec = json.loads(figure.panels[0].spec)
+    values = spec["datasets"][spec["layer"][0]["data"]["name"]]
+    assert [value["y"] for value in values] == [0.5, 0.5, 0, 0, 0.5, 0]
+    assert values[0]["x"] == pytest.approx(0.05)
+    assert values[-1]["x"] == pytest.approx(0.55)
