@@ -16,6 +16,7 @@ from cluster.bundle import PINS, SPEC, write_bundle
 from cluster.jobs import JobServer, JobView, UnknownJobError, job_server
 from cluster.notes import Note, read_note, write_note
 from orchestrator.errors import ClusterError, UsageError
+from reports.location import SCHEMES
 
 if TYPE_CHECKING:
     from orchestrator.spec import Spec  # loads torch, which only submit needs
@@ -68,7 +69,10 @@ def cluster_of(address: str | None, job_id: str = "") -> Iterator[tuple[Access, 
 
 
 def folder_there(out: str | None, spec: "Spec") -> str:
-    """The folder of results as the shell on the cluster is to read it. Raises `UsageError` for a relative one."""
+    """The folder of results as the shell on the cluster is to read it.
+
+    Raises `UsageError` for a relative one, and for a URI of no storage that is known.
+    """
     if out is None:
         return f'"${{PRUNEYARD_OUT:?{NO_FOLDER}}}/{spec.name}"'
     if not out.startswith("/") and "://" not in out:
@@ -76,6 +80,9 @@ def folder_there(out: str | None, spec: "Spec") -> str:
             "it must be an absolute path, or the URI of an object store, that every node of the cluster sees"
         )
         raise UsageError(f"--out {out}: {words}")
+    if "://" in out and out.partition("://")[0] not in SCHEMES:
+        known = " and ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise UsageError(f"--out {out}: is no storage that pruneyard knows; URIs may start with {known}")
     return shlex.quote(out)
 
 

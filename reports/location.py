@@ -10,6 +10,8 @@ from reports.objects import SCHEME, ObjectPath
 
 Location = Path | ObjectPath
 
+SCHEMES = (SCHEME, "file")
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 

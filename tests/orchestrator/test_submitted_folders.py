@@ -1,0 +1,30 @@
+"""Where a submitted study may write: what every node can see."""
+
+import pytest
+
+from orchestrator.errors import UsageError
+from orchestrator.spec import Spec, load_spec
+from orchestrator.submission import folder_there
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    return load_spec("quickstart")
+
+
+@pytest.mark.parametrize("out", ["/shared/study", "s3://bucket/study", "file:///shared/study"])
+def test_absolute_paths_and_uris_are_handed_on(out: str, spec: Spec) -> None:
+    assert folder_there(out, spec) == out
+
+
+def test_what_a_shell_would_read_is_quoted(spec: Spec) -> None:
+    assert folder_there("s3://bucket/a b;c", spec) == "'s3://bucket/a b;c'"
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("out", "it must be an absolute path"), ("gs://bucket/a", "URIs may start with s3:// and file://")],
+)
+def test_others_are_refused(out: str, words: str, spec: Spec) -> None:
+    with pytest.raises(UsageError, match=words):
+        folder_there(out, spec)
