@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,9 +27,9 @@ from workloads.training import Training
 from workloads.workload import Context, Outcome
 
 RULES, METHODS = names("gradients"), names("sparse.methods")
+BESIDE_PLAIN = [name for name in RULES if name != "plain"]  # with plain, methods are in test_training.py
 NUM_STEPS, EVERY = 8, 3  # two epochs of four steps and updates within them
 NEUTRAL: dict[str, dict[str, float]] = {
-    "plain": {},
     "agent": {"gamma": 0.0},
     "svrg": {"coefficient": 0.0},
     "sam": {"rho": 0.0},
@@ -79,6 +79,27 @@ def run(rule: GradientRule, method: MaskUpdater, folder: Path, **budget: Any) ->
     return last.outcome
 
 
+Runs = Callable[[str, str], tuple[Outcome, Path]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Of a rule and a method, by name: an undisturbed training."""
+    return cache(lambda name, method: ran(name, method, tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The same with a checkpoint after every step."""
+    return cache(
+        lambda name, method: ran(name, method, tmp_path_factory.mktemp("every"), checkpoint_every_s=0)
+    )
+
+
+def ran(name: str, method: str, folder: Path, **budget: Any) -> tuple[Outcome, Path]:
+    return run(rule_of(name), method_of(method), folder, **budget), folder
+
+
 def saved_at(folder: Path, step: int, scratch: Path) -> Checkpoint:
     """One of the checkpoints that a run left."""
     shutil.copytree(folder / f"step-{step:09d}", scratch / f"step-{step:09d}")
@@ -94,11 +115,13 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", RULES)
-def test_neutral_settings_train_as_plain_does_bit_for_bit(name: str, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", BESIDE_PLAIN)
+def test_neutral_settings_train_as_plain_does_bit_for_bit(
+    name: str, method: str, whole: Runs, tmp_path: Path
+) -> None:
     if name not in NEUTRAL:
         pytest.skip("has no neutral settings")
-    plain = run(rule_of("plain"), method_of(method), tmp_path / "plain")
+    plain, _ = whole("plain", method)
     neutral = run(rule_of(name, **NEUTRAL[name]), method_of(method), tmp_path / "neutral")
     assert_same_tensors(plain.weights, neutral.weights)
     assert_same_tensors(plain.masks, neutral.masks)
@@ -108,29 +131,27 @@ def test_neutral_settings_train_as_plain_does_bit_for_bit(name: str, method: str
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", BESIDE_PLAIN)
 def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
-    name: str, method: str, tmp_path: Path
+    name: str, method: str, whole: Runs, every: Runs, tmp_path: Path
 ) -> None:
-    whole = run(rule_of(name), method_of(method), tmp_path / "whole")
-    every = tmp_path / "every"
-    run(rule_of(name), method_of(method), every, checkpoint_every_s=0)
+    (undisturbed, _), (_, saving) = whole(name, method), every(name, method)
     for step in range(1, NUM_STEPS):
         folder = tmp_path / f"from-{step}"
-        shutil.copytree(every / f"step-{step:09d}", folder / f"step-{step:09d}")
+        shutil.copytree(saving / f"step-{step:09d}", folder / f"step-{step:09d}")
         torch.manual_seed(999)  # whatever another training leaves
         resumed = run(rule_of(name), method_of(method), folder)
-        assert_same_tensors(whole.weights, resumed.weights)
-        assert_same_tensors(whole.masks, resumed.masks)
-        assert whole.train_flops == resumed.train_flops
+        assert_same_tensors(undisturbed.weights, resumed.weights)
+        assert_same_tensors(undisturbed.masks, resumed.masks)
+        assert undisturbed.train_flops == resumed.train_flops
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", RULES)
-def test_masked_weights_never_move(name: str, method: str, tmp_path: Path) -> None:
-    run(rule_of(name), method_of(method), tmp_path / "all", checkpoint_every_s=0)
+@pytest.mark.parametrize("name", BESIDE_PLAIN)
+def test_masked_weights_never_move(name: str, method: str, every: Runs, tmp_path: Path) -> None:
+    _, folder = every(name, method)
     for step in range(1, NUM_STEPS + 1):
-        saved = saved_at(tmp_path / "all", step, tmp_path / f"at-{step}")
+        saved = saved_at(folder, step, tmp_path / f"at-{step}")
         masks = {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}
         momenta = [held["momentum_buffer"] for held in saved.state["optimizer"]["state"].values()]
         for layer, mask in masks.items():
