@@ -373,3 +373,21 @@ def test_a_store_that_heeds_no_conditions_is_said(
         with exclusive(folder) as held:
             assert f"{folder}: this store ignores If-None-Match" in caplog.text
             assert held.lost is None
+
+
+def test_a_holder_in_a_container_whose_processes_are_not_seen_here_is_not_taken_for_dead(
+    folder: ObjectPath, brisk: None
+) -> None:
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--", sys.executable, "-c", HOLDER, str(folder)]
+    if subprocess.run([*command[:5], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("processes cannot be set apart here")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(
+                UsageError, match=r"another pruneyard is running in this folder \(process 1 on "
+            ):
+                exclusive(folder).__enter__()
+        finally:
+            process.kill()
