@@ -81,6 +81,12 @@ def judged(study: Study) -> list[Judged]:
     return found
 
 
+def side_by_side(cells: Sequence[Judged]) -> list[Judged]:
+    """Cells on the same earlier runs one after the other, what is not calibrated first."""
+    bases = list(dict.fromkeys(cell.base for cell in cells))
+    return sorted(cells, key=lambda cell: (bases.index(cell.base), cell.calibrator != NEUTRAL))
+
+
 def _spec(run: pd.Series[Any]) -> dict[str, Any]:
     text = run["identity_json"] if isinstance(run["identity_json"], str) else run["spec_json"]
     spec = json.loads(text)

@@ -11,7 +11,7 @@ from reports.charts.scores import score_distributions
 from reports.study import Study
 from reports.tables import Table
 from reports.trust.calibrators import contests, ranking_table
-from reports.trust.judged import NEUTRAL, Judged, judged
+from reports.trust.judged import NEUTRAL, Judged, judged, side_by_side
 from reports.trust.unknowns import coverage_table, detection_table
 
 _RANKED_NOTE = (
@@ -39,7 +39,7 @@ class Part:
 
 def trust_section(study: Study) -> list[Part]:
     """The parts that the study has rows for; none without completed calibrate runs."""
-    cells = judged(study)
+    cells = side_by_side(judged(study))
     return list(_parts(study, cells)) if cells else []
 
 

@@ -13,7 +13,7 @@ from reports.records import CurveRow
 from reports.store import Store
 from reports.study import Study
 from reports.tables import best_cells
-from reports.trust.judged import judged
+from reports.trust.judged import judged, side_by_side
 from reports.trust.unknowns import detection_table
 
 NEAR, FAR = ("image_parquet-1", "image_parquet-2"), "noise"
@@ -65,6 +65,11 @@ def test_calibrators_are_compared_on_the_same_earlier_runs_only(tmp_path: Path) 
     best = study.cells[study.cells["cell"].isin(best_cells(study.cells, "test/nll"))]
     named = {(row["stage"], row["method"], str(row["input.runs.method.name"])) for _, row in best.iterrows()}
     assert named == {("train", "static", "nan"), ("judge", "temperature", "dense"), ("judge", "temperature", "static")}
+
+
+def test_what_rests_on_the_same_runs_stands_together(tmp_path: Path) -> None:
+    cells = side_by_side(judged(write_sweep(tmp_path)))
+    assert [(cell.parent, cell.calibrator) for cell in cells] == list(NLL)
 
 
 def test_a_score_that_no_calibrator_changes_stands_once(tmp_path: Path) -> None:
