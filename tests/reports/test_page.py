@@ -227,7 +227,7 @@ def test_a_large_study_stays_a_small_page(tmp_path):
         tmp_path / "out",
         methods=("dense", "rigl", "set", "static", "gmp"),
         densities=[0.5 * 0.7**place for place in range(10)],
-        seeds=5,
+        seeds=2,
         evaluations=100,
     )
     text, reader = read(write_page([folder], tmp_path / "report.html"))
