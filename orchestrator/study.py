@@ -116,8 +116,9 @@ def bundled(orders: Sequence[Order], *, slots: int) -> list[list[Order]]:
     for order in orders:
         most = min(getattr(order.job.workload, "per_trial", 1), -(-len(orders) // slots)) if order.attempt == 1 else 1
         kind = type(order.job.workload)
-        if bundles and len(bundles[-1]) < most and type(bundles[-1][0].job.workload) is kind:
-            bundles[-1].append(order)
+        last = bundles[-1] if bundles else []
+        if 0 < len(last) < most and last[0].attempt == 1 and type(last[0].job.workload) is kind:
+            last.append(order)
         else:
             bundles.append([order])
     return bundles

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pandas as pd
 import pytest
 
 from orchestrator import run
-from orchestrator.at_hand import RunsAtHand
+from orchestrator.at_hand import RunsAtHand, beside_each_other
 from orchestrator.errors import ExitCode
+from orchestrator.plan import make_plan
 from orchestrator.results import Results
+from orchestrator.spec import load_spec
+from orchestrator.study import bundled
 from reports.layout import RunFolder
 from reports.store import Store
 
@@ -147,3 +151,17 @@ def test_predictions_are_read_once_while_they_fit_and_cannot_be_changed(trained:
     again = small.open_run(artifacts[0]).predictions()
     assert again is not first
     assert (again["test"].logits == first["test"].logits).all()
+
+
+def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(trained: Path, tmp_path: Path) -> None:
+    orders = beside_each_other(make_plan(load_spec(calibrate(trained)), RunFolder(tmp_path)).orders())
+    assert len({order.job.key for order in orders}) == 24
+    parents = [order.job.parents for order in orders]
+    assert [parents[place : place + 6] for place in range(0, 24, 6)] == [[parent] * 6 for parent in dict.fromkeys(parents)]
+    assert [len(bundle) for bundle in bundled(orders, slots=2)] == [12, 12]
+    again = [replace(order, attempt=2) if place == 5 else order for place, order in enumerate(orders)]
+    assert [again[5]] in bundled(again, slots=2)
+    networks = load_spec(TRAIN | {"seeds": 3})
+    trainings = make_plan(networks, RunFolder(tmp_path)).orders()
+    assert beside_each_other(trainings) == trainings
+    assert [len(bundle) for bundle in bundled(trainings, slots=1)] == [1, 1, 1]
