@@ -1,6 +1,7 @@
 """Shows a running study on stderr: a live table on a terminal, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,6 +17,7 @@ from orchestrator.monitor import BEST_BY, Monitor
 from reports.records import Status
 
 MAX_ROWS = 20
+MAX_NODES = 4  # in a plain line
 LINE_EVERY_S = 60.0
 CHANGE_EVERY_S = 1.0  # changes that come faster share a line
 
@@ -49,7 +51,7 @@ class Lines:
         now = time.monotonic()
         if now - self._last_at < CHANGE_EVERY_S and monitor.done < monitor.total:
             return
-        line = headline(monitor)
+        line = headline(monitor) + _nodes(monitor)
         if line != self._last_line or now - self._last_at >= LINE_EVERY_S:
             left = _left(monitor) if monitor.running else ""
             self._console.print(f"{line}{left}", markup=False, highlight=False, soft_wrap=True)
@@ -76,15 +78,21 @@ def picture(monitor: Monitor) -> RenderableType:
         Text(f"{duration(monitor.elapsed_s())} gone{_left(monitor)}", style="dim"),
     )
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("run", "job", "step", BEST_BY):
+    places = monitor.places
+    on_nodes, on_gpus = len(monitor.nodes) > 1, any(place.gpu_bytes is not None for place in places.values())
+    for column in ("run", "job", *["node"] * on_nodes, "step", BEST_BY, *["GPU memory"] * on_gpus):
         rows.add_column(column)
     running = list(monitor.running.items())
     for key, report in running[:MAX_ROWS]:
         step = f"{report.step}/{report.num_steps}" if report.num_steps else "starting"
         value = report.metrics.get(BEST_BY)
-        rows.add_row(key[:8], escape(monitor.labels[key]), step, "" if value is None else f"{value:.4f}")
+        place = places.get(key)
+        node = [place.node if place else ""] * on_nodes
+        gpu = [_gib(place.gpu_bytes) if place else ""] * on_gpus
+        shown = "" if value is None else f"{value:.4f}"
+        rows.add_row(key[:8], escape(monitor.labels[key]), *node, step, shown, *gpu)
     if len(running) > MAX_ROWS:
-        rows.add_row("", f"and {len(running) - MAX_ROWS} more", "", "")
+        rows.add_row("", f"and {len(running) - MAX_ROWS} more")
     return Group(head, rows)
 
 
@@ -93,11 +101,28 @@ def _left(monitor: Monitor) -> str:
     return "" if monitor.stopping else f", {duration(monitor.seconds_left())} left"
 
 
+def _nodes(monitor: Monitor) -> str:
+    """How many trials run on each node, where there are several, and the most that one has held of a GPU."""
+    if len(monitor.nodes) < 2:
+        return ""
+    counts = Counter(place.node for place in monitor.places.values()).most_common()
+    listed = [f"{count} on node {node}" for node, count in counts[:MAX_NODES]]
+    more = [f"{len(counts) - MAX_NODES} more nodes"] if len(counts) > MAX_NODES else []
+    most = max((place.gpu_bytes or 0 for place in monitor.places.values()), default=0)
+    return "".join(f", {text}" for text in (*listed, *more, *([f"up to {_gib(most)} of a GPU"] if most else [])))
+
+
+def _gib(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / 2**30:.2f} GiB"
+
+
 def headline(monitor: Monitor) -> str:
-    """`12/27 done, 2 running, 1 failed, best val/accuracy 0.9861 (mlp rigl density=0.2 seed=1)`."""
+    """`12/27 done, 2 running, 12 waiting, 1 failed, best val/accuracy 0.9861 (mlp rigl density=0.2 seed=1)`."""
     parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
     if monitor.stopping:
         parts.append("stopping")
+    elif monitor.waiting:
+        parts.append(f"{monitor.waiting} waiting")
     if monitor.paused:
         parts.append(f"{len(monitor.paused)} paused")
     for status in (Status.PRUNED, Status.FAILED, Status.INTERRUPTED):

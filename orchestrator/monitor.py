@@ -18,6 +18,14 @@ class Failure:
     error: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a trial runs: a node of the cluster, and the most of a GPU's memory that it has held; None where it has none."""
+
+    node: str
+    gpu_bytes: int | None
+
+
 @dataclass
 class Monitor:
     """Counts and the newest report of every running trial. `total` includes the jobs `already` finished.
@@ -31,6 +39,8 @@ class Monitor:
     ended: dict[str, Status] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     labels: dict[str, str] = field(default_factory=dict)
+    _places: dict[str, Place] = field(default_factory=dict)
+    nodes: set[str] = field(default_factory=set)  # on which a trial of this call was seen
     failures: list[Failure] = field(default_factory=list)
     best: tuple[float, str] | None = None
     stopping: bool = False
@@ -46,6 +56,11 @@ class Monitor:
         """A trial has a process."""
         self.paused.discard(key)
         self.running[key] = Report(run_key=key)
+
+    def place(self, key: str, place: Place) -> None:
+        """A trial that reports says where it is."""
+        self._places[key] = place
+        self.nodes.add(place.node)
 
     def hear(self, report: Report) -> None:
         """A trial's report, or its end."""
@@ -64,6 +79,7 @@ class Monitor:
     def end(self, key: str, status: Status, error: str | None = None) -> None:
         """A trial is over."""
         self.running.pop(key, None)
+        self._places.pop(key, None)
         self.paused.discard(key)
         self.ended[key] = status
         if status is Status.FAILED:
@@ -72,6 +88,16 @@ class Monitor:
     def count(self, status: Status) -> int:
         """Trials of this call that ended so."""
         return sum(found is status for found in self.ended.values())
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Of trials that run, from their first evaluation on."""
+        return {key: place for key, place in list(self._places.items()) if key in self.running}
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have yet to begin, or to begin again."""
+        return max(0, self.total - self.already - len(self.ended) - len(self.running) - len(self.paused))
 
     @property
     def done(self) -> int:

@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from cluster.holdings import holdings
 from cluster.pulse import Pulse
 from orchestrator.job import Resources
+from orchestrator.monitor import Monitor
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ class Abandoned(BaseException):
 class Standstill(tune.Callback):
     """Looks on in the scheduler's loop. While a trial runs nothing is doubted, however long it says nothing."""
 
-    def __init__(self, pulse: Pulse, resources: Resources) -> None:
-        self._pulse, self._resources = pulse, resources
+    def __init__(self, pulse: Pulse, resources: Resources, monitor: Monitor) -> None:
+        self._pulse, self._resources, self._monitor = pulse, resources, monitor
         self._looked_at = 0.0
         self._since: float | None = None
         self._said = False
@@ -55,16 +56,17 @@ class Standstill(tune.Callback):
         self._since = now if self._since is None else self._since
         left = self._resources.place_within_s - (now - self._since)
         if left <= 0:
-            raise Abandoned(self._words(now - self._since, waiting))
+            raise Abandoned(self._words(now - self._since))
         if now - self._since >= WORD_AFTER_S and not self._said:
             self._said = True
             logger.warning(
-                "%s\n  waiting %.0f s more (resources.place_within_s)", self._words(now - self._since, waiting), left
+                "%s\n  waiting %.0f s more (resources.place_within_s)", self._words(now - self._since), left
             )
 
-    def _words(self, waited: float, waiting: int) -> str:
+    def _words(self, waited: float) -> str:
         wanted = f"{self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs"
         if self._resources.workers > 1:
             wanted = f"{self._resources.workers} workers with {wanted} each"
-        head = f"nothing runs, and no trial has started for {waited:.0f} s: {waiting} wait, each for {wanted}"
+        waiting = f"{self._monitor.waiting} jobs wait, each for {wanted}"
+        head = f"nothing runs, and no trial has started for {waited:.0f} s: {waiting}"
         return "\n".join([head, *(f"  {line}" for line in holdings())])

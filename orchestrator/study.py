@@ -12,9 +12,10 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from cluster.groups import free_abandoned
 from cluster.session import Session
+from orchestrator.crashes import every_crash_is_one_trials
 from orchestrator.errors import AbandonedError
 from orchestrator.job import Resources
-from orchestrator.monitor import Monitor
+from orchestrator.monitor import Monitor, Place
 from orchestrator.results import Results
 from orchestrator.schedulers import Judge, pruned_mark
 from orchestrator.slots import num_slots
@@ -22,7 +23,7 @@ from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
 from orchestrator.sweeping import Sweeping
 from orchestrator.trial import Order, Report
-from orchestrator.worker import DRIVER_MEMORY, FAULT, NOTES, REPORTS, TrialActor, at_work_mark
+from orchestrator.worker import DRIVER_MEMORY, FAULT, NOTES, REPORTS, WHERE, TrialActor, at_work_mark
 from reports.layout import RunFolder
 from reports.location import remove_tree
 from reports.records import Status
@@ -78,7 +79,7 @@ def run_study(
         run_config=tune.RunConfig(
             name=study,
             storage_path=str(scratch),
-            callbacks=[watch, Standstill(session.pulse, resources), Sweeping(session.pulse)],
+            callbacks=[watch, Standstill(session.pulse, resources, monitor), Sweeping(session.pulse)],
             stop=_StopWhenAsked(stop, monitor),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -86,7 +87,8 @@ def run_study(
         ),
     )
     try:
-        tuner.fit()
+        with every_crash_is_one_trials():
+            tuner.fit()
     except Abandoned as end:
         raise AbandonedError(str(end), Results(folder.path)) from end
     finally:
@@ -189,6 +191,8 @@ class _Watch(_NotSaved, tune.Callback):
             self._forget(trial)
             return
         reports = [Report(**report) for report in result[REPORTS]]
+        if result[WHERE] is not None:
+            self._monitor.place(reports[-1].run_key, Place(**result[WHERE]))
         for note in result[NOTES]:
             logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], note)
         try:

@@ -27,6 +27,7 @@ from workloads.data.dataset import Dataset, Source
 
 REPORTS = "reports"  # the keys of ours in what Tune is told
 NOTES = "notes"
+WHERE = "where"
 FAULT = "fault"  # of the storage of results
 DRIVER_MEMORY = 2**29  # bytes; of a trial whose ranks are processes of their own, it is all that this one takes
 STEP_S = 0.5  # of short jobs, one after the other, that are told of at once
@@ -55,7 +56,7 @@ class TrialActor(tune.Trainable):
         for package in ("workloads", "reports"):
             logging.getLogger(package).addHandler(self._notes)
         self._pristine = Pristine.here()
-        self._bundles = bundles
+        self._bundles, self._resources = bundles, resources
         self._setting = Setting(
             study=study,
             folder=RunFolder(folder),
@@ -112,7 +113,15 @@ class TrialActor(tune.Trainable):
             if time.monotonic() >= until:
                 break
         self._setting.ledger.write()
-        return {REPORTS: reports, NOTES: self._notes.take(), "done": done}
+        return {REPORTS: reports, NOTES: self._notes.take(), WHERE: self._where(), "done": done}
+
+    def _where(self) -> dict[str, Any] | None:
+        """None where the training is done by ranks elsewhere."""
+        if self._resources.workers > 1:
+            return None
+        on_gpu = self._setting.device.type == "cuda" and torch.cuda.is_initialized()
+        held = torch.cuda.max_memory_allocated(self._setting.device) if on_gpu else None
+        return {"node": ray.get_runtime_context().get_node_id()[:8], "gpu_bytes": held}
 
 
 def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]) -> Crew:

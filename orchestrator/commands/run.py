@@ -1,7 +1,6 @@
 """`pruneyard run`: the main verb; `resume` and `retry` end the same way."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from orchestrator.chatter import WithoutRay
 from orchestrator.display import display
 from orchestrator.errors import AbandonedError, ExitCode, OrderlyInterrupt
 from orchestrator.folders import PLACE
@@ -91,7 +91,7 @@ def run_and_report(
     searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
     head = f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {folder}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
-    with display(console) as shown, redirect_stdout(sys.stderr):  # Ray prints there that a process died
+    with display(console) as shown, redirect_stdout(WithoutRay()):
         results, code = _run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )

@@ -16,7 +16,7 @@ import ray
 from driving import alive, is_actor
 from ray_head import STARTS_WITHIN_S, end_node, free_ports, tell_node
 
-MOST_NODES = 12  # that one test starts, the killed ones among them
+MOST_NODES = 16  # that one test starts, the killed ones among them
 QUICK_DEATHS = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",

@@ -77,6 +77,7 @@ def test_a_cluster_that_does_not_answer_is_said_in_seconds(
     with driving("run", spec, "--out", "out", "--address", address, folder=tmp_path, env=env) as driver:
         assert driver.wait(within_s=180) == 4, driver.said()
         assert f"pruneyard: no Ray cluster answers at {address}" in driver.stderr or address == "auto"
-        assert len(driver.stderr.splitlines()) == 2, driver.stderr
+        # beside a line of Ray's own where `auto` finds another cluster of this machine, and has no token for it
+        assert len([line for line in driver.stderr.splitlines() if "gcs_client.cc" not in line]) == 2, driver.stderr
     assert time.monotonic() - started < 20
     assert started_nothing(tmp_path / "out")

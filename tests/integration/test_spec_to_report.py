@@ -38,7 +38,7 @@ except AuthenticationError:
 """
 LINES = (
     r"every-method: \d+ jobs, on a Ray cluster of this machine, into \S+",
-    r"\d+/\d+ done, \d+ running(, best val/accuracy \d\.\d{4} \([^)]*\))?(, [^,]* left)?",
+    r"\d+/\d+ done, \d+ running(, \d+ waiting)?(, best val/accuracy \d\.\d{4} \([^)]*\))?(, [^,]* left)?",
 )
 
 

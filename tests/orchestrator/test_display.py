@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from orchestrator.display import Lines, headline, picture
-from orchestrator.monitor import Monitor
+from orchestrator.monitor import Monitor, Place
 from orchestrator.population import run
 from orchestrator.spec import load_spec
 from orchestrator.trial import Order, Report
+from reports.records import Status
 
 SPEC: dict[str, Any] = {
     "name": "shown",
@@ -51,6 +52,42 @@ def test_the_time_left_is_shown_until_a_stop_was_asked_for(monitor: Monitor) -> 
     for text in drawn(monitor):
         assert " left" not in text
         assert "0/3 done, 1 running, stopping" in text
+
+
+def test_jobs_that_have_yet_to_begin_are_counted(monitor: Monitor) -> None:
+    assert all("0/3 done, 1 running, 2 waiting" in text for text in drawn(monitor))
+    first, second, _ = monitor.labels
+    monitor.hear(Report(run_key=first, status=Status.COMPLETED))
+    monitor.start(second)
+    assert all("1/3 done, 1 running, 1 waiting" in text for text in drawn(monitor))
+
+
+def test_nodes_are_named_where_trials_run_on_several(monitor: Monitor) -> None:
+    first, second, _ = monitor.labels
+    monitor.place(first, Place(node="a1b2c3d4", gpu_bytes=None))
+    assert all("a1b2c3d4" not in text for text in drawn(monitor)), "there is but one"
+    monitor.start(second)
+    monitor.place(second, Place(node="e5f6a7b8", gpu_bytes=None))
+    live, line = drawn(monitor)
+    assert "a1b2c3d4" in live
+    assert "e5f6a7b8" in live
+    assert "GPU" not in live + line, "nobody has one"
+    assert "1 on node a1b2c3d4, 1 on node e5f6a7b8" in line
+    monitor.hear(Report(run_key=first, status=Status.COMPLETED))
+    live, line = drawn(monitor)
+    assert "a1b2c3d4" not in live + line
+    assert ", 1 on node e5f6a7b8" in line
+
+
+def test_the_memory_that_trials_hold_of_gpus_is_shown(monitor: Monitor) -> None:
+    first, second, _ = monitor.labels
+    monitor.start(second)
+    monitor.place(first, Place(node="a1b2c3d4", gpu_bytes=3 * 2**29))
+    monitor.place(second, Place(node="e5f6a7b8", gpu_bytes=2**28))
+    live, line = drawn(monitor)
+    assert "1.50 GiB" in live
+    assert "0.25 GiB" in live
+    assert "up to 1.50 GiB of a GPU" in line
 
 
 def test_a_run_that_was_asked_to_stop_says_so(tmp_path: Path) -> None:
