@@ -25,7 +25,11 @@ class Journal:
     def lines(self) -> list[Any]:
         """All entries, in the order in which they were written."""
         if isinstance(self.path, ObjectPath):
-            return [json.loads(line) for piece in self._pieces(self.path) for line in piece.read_text().splitlines()]
+            return [
+                json.loads(line)
+                for piece in self._pieces(self.path)
+                for line in piece.read_text().splitlines()
+            ]
         if not self.path.exists():
             return []
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")

@@ -181,7 +181,8 @@ class _ObjectLease:
         if (tag := self.path.put_if(holder.content(), tag=None)) is not None:
             self.tag = tag
             logger.warning(
-                "%s: this store ignores If-None-Match; see to it that only one driver uses the folder", self.path.parent
+                "%s: this store ignores If-None-Match; see to it that only one driver uses the folder",
+                self.path.parent,
             )
 
     def renew(self, holder: Holder) -> bool:
@@ -241,7 +242,11 @@ class Lease:
             try:
                 self._kept.drop()
             except OSError as error:
-                logger.warning("the lease on the folder of results stays behind, until it is %g s old: %s", STALE_S, error)
+                logger.warning(
+                    "the lease on the folder of results stays behind, until it is %g s old: %s",
+                    STALE_S,
+                    error,
+                )
 
 
 @contextmanager
@@ -260,7 +265,9 @@ def exclusive(folder: Location) -> Iterator[Lease]:
 
 
 def _taken(folder: Location, *, locked: bool) -> Lease:
-    kept: _Lease = _ObjectLease(folder / _LEASE) if isinstance(folder, ObjectPath) else _FileLease(folder / _LEASE)
+    kept: _Lease = (
+        _ObjectLease(folder / _LEASE) if isinstance(folder, ObjectPath) else _FileLease(folder / _LEASE)
+    )
     holder = Holder()
     while not kept.take(holder, instead_of=(dead := _dead(kept, folder, locked=locked))):
         if dead is not None:
@@ -279,7 +286,10 @@ def _dead(kept: _Lease, folder: Location, *, locked: bool) -> object:
     if lives is False:
         return first[1]
     logger.warning(
-        "%s: a driver was at work here (%s); waiting up to %g s to see whether it still is", folder, first[0], STALE_S
+        "%s: a driver was at work here (%s); waiting up to %g s to see whether it still is",
+        folder,
+        first[0],
+        STALE_S,
     )
     until = time.monotonic() + STALE_S
     while time.monotonic() < until:

@@ -51,7 +51,15 @@ def try_from_nodes(place: ObjectPath) -> Iterator[Finding]:
     }
     for node, reason in wrong.items():
         if reason:
-            advice = "the environment of every node must hold AWS_ENDPOINT_URL and credentials, as this one's does"
-            yield Finding(name="storage", good=False, text=f"node {node[:8]} ({nodes[node]}): {reason}; {advice}")
+            advice = (
+                "the environment of every node must hold AWS_ENDPOINT_URL and credentials, as this one's does"
+            )
+            yield Finding(
+                name="storage", good=False, text=f"node {node[:8]} ({nodes[node]}): {reason}; {advice}"
+            )
     if not any(wrong.values()):
-        yield Finding(name="storage", good=True, text=f"{place} is written and read from {len(nodes)} nodes and from here")
+        yield Finding(
+            name="storage",
+            good=True,
+            text=f"{place} is written and read from {len(nodes)} nodes and from here",
+        )

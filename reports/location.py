@@ -34,7 +34,9 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
         if split.netloc not in ("", "localhost") or not split.path:
             raise ValueError(f"{name}: names no folder of this machine; it must be file:///FOLDER")
         return Path(unquote(split.path))
-    raise ValueError(f"{name}: {scheme}:// is no storage that pruneyard knows; give a path, file:// or {SCHEME}://")
+    raise ValueError(
+        f"{name}: {scheme}:// is no storage that pruneyard knows; give a path, file:// or {SCHEME}://"
+    )
 
 
 def remove_tree(folder: Location) -> None:

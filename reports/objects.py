@@ -49,9 +49,13 @@ class ObjectPath:
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
         if "@" in bucket:
-            raise ValueError(f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment")
+            raise ValueError(
+                f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment"
+            )
         if "@" in bucket:
-            raise ValueError(f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment")
+            raise ValueError(
+                f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment"
+            )
         if scheme != SCHEME or not _BUCKET.fullmatch(bucket):
             raise ValueError(f"{uri}: is no place in an object store; it must be {SCHEME}://BUCKET/FOLDER")
         parts = [part for part in key.split("/") if part]
@@ -270,5 +274,9 @@ def _failure(error: Any) -> str:
     name = type(error).__name__
     if "Credential" in name or name in ("ProfileNotFound", "TokenRetrievalError"):
         return f"no credentials are found ({name}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    where = "AWS_ENDPOINT_URL and the network" if "AWS_ENDPOINT_URL" in os.environ else "the network, or set AWS_ENDPOINT_URL"
+    where = (
+        "AWS_ENDPOINT_URL and the network"
+        if "AWS_ENDPOINT_URL" in os.environ
+        else "the network, or set AWS_ENDPOINT_URL"
+    )
     return f"the store cannot be reached ({name}); check {where}, then give the same command again: what is finished is kept"

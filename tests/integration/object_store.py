@@ -50,6 +50,10 @@ class ObjectStore:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def refuse_all(self) -> None:
+        """From now on no credentials are good."""
+        urllib.request.urlopen(f"{self.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0").close()
+
     def client(self) -> object:
         """For what tests do behind the product's back."""
         return boto3.session.Session().client(

@@ -1,0 +1,181 @@
+"""One driver per folder, on a shared folder and in an object store: who lives is refused, who is dead is replaced."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from object_store import BUCKET, ObjectStore, environment, object_store
+
+from orchestrator import lease
+from orchestrator.errors import UsageError
+from orchestrator.lease import exclusive
+from reports.durable import write_durably
+from reports.objects import ObjectPath
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with object_store() as started, environment(started.env):
+        yield started
+
+
+@pytest.fixture
+def folder(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
+    """An empty one for each test."""
+    return ObjectPath(BUCKET, request.node.name)
+
+
+HOLDER = """
+import sys, time
+from orchestrator import lease
+from reports.location import located
+lease.RENEW_S = 0.3
+with lease.exclusive(located(sys.argv[1])) as held:
+    held.when_lost = lambda text: print(text, flush=True)
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that change and end in tests' time."""
+    monkeypatch.setattr(lease, "RENEW_S", 0.3)
+    monkeypatch.setattr(lease, "STALE_S", 3.0)
+    monkeypatch.setattr(lease, "_LOOK_S", 0.1)
+
+
+@pytest.fixture(params=["shared folder", "object store"])
+def place(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Any:
+    """Where two machines could meet."""
+    return tmp_path if request.param == "shared folder" else ObjectPath(BUCKET, request.node.name)
+
+
+@pytest.fixture
+def holder(place: Any, brisk: None) -> "Iterator[subprocess.Popen[str]]":
+    """A process that has the lease, as of a machine whose locks do not reach here and whose processes are not seen here."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(place)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            if isinstance(place, Path):
+                (place / ".driver").unlink()  # a lock on another file than ours, so none to us
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process takes itself for one of another machine."""
+    monkeypatch.setattr(lease, "_kernel", lambda: "another")
+
+
+def test_a_holder_on_another_machine_is_seen_to_live(
+    place: Any, holder: "subprocess.Popen[str]", elsewhere: None
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        UsageError, match=rf"another pruneyard is running in this folder \(process {holder.pid} on "
+    ):
+        exclusive(place).__enter__()
+    assert time.monotonic() - started < lease.STALE_S
+
+
+def test_a_holder_on_another_machine_that_died_is_replaced_in_a_while_and_what_is_done_is_said(
+    place: Any, holder: "subprocess.Popen[str]", elsewhere: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    holder.kill()
+    holder.wait()
+    started = time.monotonic()
+    with exclusive(place) as held:
+        assert lease.STALE_S <= time.monotonic() - started < 3 * lease.STALE_S
+        assert held.lost is None
+    assert f"{place}: a driver was at work here (process {holder.pid} on " in caplog.text
+    assert "waiting up to 3 s to see whether it still is" in caplog.text
+    with exclusive(place):
+        assert caplog.text.count("was at work here") == 1, "a lease that was let go is waited for"
+
+
+def test_a_holder_on_this_machine_that_died_is_replaced_at_once(
+    place: Any, holder: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
+) -> None:
+    holder.kill()
+    holder.wait()
+    with exclusive(place):
+        assert caplog.text == ""
+
+
+def test_a_holder_that_was_replaced_learns_of_it(
+    place: Any, holder: "subprocess.Popen[str]", elsewhere: None
+) -> None:
+    taken = lease.Holder(token="other")
+    where = place / ".driver.json"
+    for _ in range(50):  # its holder renews it all the while
+        if isinstance(where, Path):
+            write_durably(where, taken.content())
+            break
+        if where.put_if(taken.content(), tag=where.read_tagged()[1]) is not None:
+            break
+    assert holder.stdout is not None
+    assert holder.stdout.readline().startswith(
+        "another pruneyard has taken the folder of results over (process "
+    )
+
+
+def test_two_that_take_over_at_once_do_not_both_get_it(
+    store: ObjectStore, brisk: None, folder: ObjectPath
+) -> None:
+    (folder / ".driver.json").write_bytes(lease.Holder(kernel="gone", token="dead").content())
+    rivals = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from orchestrator import lease\nlease.STALE_S = 3.0\n" + HOLDER,
+                str(folder),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while sum(rival.poll() is not None for rival in rivals) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        (winner,) = [rival for rival in rivals if rival.poll() is None]
+        assert winner.stdout is not None
+        assert winner.stdout.readline() == "held\n"
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+            if rival.stdout is not None:
+                rival.stdout.close()
+
+
+def test_a_holder_in_a_container_whose_processes_are_not_seen_here_is_not_taken_for_dead(
+    folder: ObjectPath, brisk: None
+) -> None:
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--", sys.executable, "-c", HOLDER, str(folder)]
+    if subprocess.run([*command[:5], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("processes cannot be set apart here")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(
+                UsageError, match=r"another pruneyard is running in this folder \(process 1 on "
+            ):
+                exclusive(folder).__enter__()
+        finally:
+            process.kill()
