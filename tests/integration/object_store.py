@@ -52,7 +52,9 @@ class ObjectStore:
 
     def refuse_all(self) -> None:
         """From now on no credentials are good."""
-        urllib.request.urlopen(f"{self.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0").close()
+        where = f"{self.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+        plain = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(where, data=b"0", headers=plain)).close()
 
     def client(self) -> object:
         """For what tests do behind the product's back."""
