@@ -56,7 +56,7 @@ def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
             "share": share,
             "value": float(part.settings[name]),
         }
-        for number, line in enumerate(found.lines)
+        for number, line in reversed(list(enumerate(found.lines)))  # the best one is drawn on top
         for begin, part in zip((0.0, *(before.until for before in line)), line, strict=False)
         if isinstance(part.settings[name], int | float) and not isinstance(part.settings[name], bool)
         for share in (begin, part.until)
@@ -107,11 +107,9 @@ def _table(study: Study, found: Lineages) -> Table:
             Value(text=f"{part.until:.2g}"),
             *(Value(text=_text(part.settings[name])) for name in found.names),
             _mean(part),
-            Value(
-                text="its own so far" if not part.changed else "changed", tone="" if part.changed else "quiet"
-            ),
+            Value(text="changed" if part.changed else "go on" if place else "begin"),
         ]
-        for part in found.lines[0]
+        for place, part in enumerate(found.lines[0])
     ]
     return Table(headers=headers, num_labels=1, rows=rows, texts=(len(headers) - 1,))
 
