@@ -17,7 +17,12 @@ from reports.trust.judged import judged, side_by_side
 from reports.trust.unknowns import detection_table
 
 NEAR, FAR = ("image_parquet-1", "image_parquet-2"), "noise"
-NLL = {("dense", "none"): 0.9, ("dense", "temperature"): 0.5, ("static", "none"): 0.4, ("static", "temperature"): 0.2}
+NLL = {
+    ("dense", "none"): 0.9,
+    ("dense", "temperature"): 0.5,
+    ("static", "none"): 0.4,
+    ("static", "temperature"): 0.2,
+}
 AUROC = {"none": 0.6, "temperature": 0.7}
 
 
@@ -29,7 +34,9 @@ def write_sweep(path: Path, *, seeds: int = 3) -> Study:
         for (method, calibrator), nll in NLL.items():
             parent = {"kind": "sparse", "method": {"name": method}}
             if calibrator == "none":
-                run = record(f"{method}{seed}", seed=seed, stage="train", method=method, spec_json=json.dumps(parent))
+                run = record(
+                    f"{method}{seed}", seed=seed, stage="train", method=method, spec_json=json.dumps(parent)
+                )
                 store.write(run, [metric(nll + 0.001 * seed, name="nll")], [])
             spec: dict[str, Any] = {
                 "input": {"runs": parent},
@@ -54,7 +61,8 @@ def write_sweep(path: Path, *, seeds: int = 3) -> Study:
             for split in ("test", *(f"ood.{name}" for name in (*NEAR, FAR))):
                 for score in ("", "@energy"):
                     curves += [
-                        CurveRow(name="score", step=10, key=f"{split}{score}", x=x, y=0.5, count=50) for x in (0.1, 0.2, 0.5)
+                        CurveRow(name="score", step=10, key=f"{split}{score}", x=x, y=0.5, count=50)
+                        for x in (0.1, 0.2, 0.5)
                     ]
             store.write(made, rows, curves)
     return Study.read([path])
@@ -64,7 +72,11 @@ def test_calibrators_are_compared_on_the_same_earlier_runs_only(tmp_path: Path) 
     study = write_sweep(tmp_path)
     best = study.cells[study.cells["cell"].isin(best_cells(study.cells, "test/nll"))]
     named = {(row["stage"], row["method"], str(row["input.runs.method.name"])) for _, row in best.iterrows()}
-    assert named == {("train", "static", "nan"), ("judge", "temperature", "dense"), ("judge", "temperature", "static")}
+    assert named == {
+        ("train", "static", "nan"),
+        ("judge", "temperature", "dense"),
+        ("judge", "temperature", "static"),
+    }
 
 
 def test_what_rests_on_the_same_runs_stands_together(tmp_path: Path) -> None:
@@ -94,7 +106,11 @@ def test_sets_say_whether_they_are_near_or_far_the_near_ones_first(tmp_path: Pat
         "far: noise auroc",
     ]
     (figure,) = score_distributions(study, judged(study))
-    assert [entry.label for entry in figure.legend][1:] == ["near: image_parquet-1", "near: image_parquet-2", "far: noise"]
+    assert [entry.label for entry in figure.legend][1:] == [
+        "near: image_parquet-1",
+        "near: image_parquet-2",
+        "far: noise",
+    ]
     assert len(figure.panels) == 6
 
 

@@ -1,0 +1,79 @@
+"""Attempts written in one file a table, and whole folders of files: all of each or nothing, each once."""
+
+from pathlib import Path
+
+import pytest
+from made_up_study import metric, record
+
+from reports.durable import clear_unfinished, write_folders_durably
+from reports.layout import RunFolder
+from reports.store import Attempt, Store
+
+
+def attempt(key: str, value: float, number: int = 1) -> Attempt:
+    return Attempt(
+        run=record(key, attempt=number), metrics=[metric(value), metric(value, name="nll")], curves=[]
+    )
+
+
+def test_attempts_written_together_are_read_as_those_written_alone(tmp_path: Path) -> None:
+    together, alone = Store(RunFolder(tmp_path / "together")), Store(RunFolder(tmp_path / "alone"))
+    attempts = [attempt(key, value) for key, value in (("a", 0.1), ("b", 0.2), ("c", 0.3))]
+    together.write_together(attempts)
+    for each in attempts:
+        alone.write(each.run, each.metrics, each.curves)
+    assert len(list((tmp_path / "together" / "results" / "runs").iterdir())) == 1
+    assert not (tmp_path / "together" / "results" / "curves").exists()
+    assert together.runs() == alone.runs()
+    assert together.metrics().to_pylist() == alone.metrics().to_pylist()
+    assert together.statuses() == alone.statuses()
+
+
+def test_rows_of_a_killed_writer_appear_once_when_other_attempts_are_written_with_them(
+    tmp_path: Path,
+) -> None:
+    """Its metrics stood, its runs did not; the same attempts come again in another file, one of them alone."""
+    store = Store(RunFolder(tmp_path))
+    store.write_together([attempt("a", 0.1), attempt("b", 0.2), attempt("c", 0.3)])
+    (only,) = (tmp_path / "results" / "runs").iterdir()
+    only.unlink()
+    store.write_together([attempt("a", 0.1), attempt("d", 0.4)])
+    store.write_together([attempt("b", 0.2)])
+    store.write(*vars(attempt("c", 0.3)).values())
+    for _ in range(2):
+        assert sorted(store.runs()["run_key"].to_pylist()) == ["a", "b", "c", "d"]
+        rows = [(row["run_key"], row["name"], row["value"]) for row in store.metrics().to_pylist()]
+        values = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
+        assert sorted(rows) == [
+            (key, name, value) for key, value in values.items() for name in ("accuracy", "nll")
+        ]
+        store.compact()
+
+
+def test_an_attempt_cannot_be_written_twice_in_one_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none may come twice"):
+        Store(RunFolder(tmp_path)).write_together([attempt("a", 0.1), attempt("a", 0.2)])
+
+
+def test_folders_stand_whole_and_replace_what_was_there(tmp_path: Path) -> None:
+    parent = tmp_path / "artifacts"
+    write_folders_durably(parent, {"a": {"x": b"1", "old": b"2"}, "b": {"x": b"3"}})
+    write_folders_durably(parent, {"a": {"x": memoryview(b"4")}})
+    assert {
+        str(file.relative_to(parent)): file.read_bytes() for file in parent.rglob("*") if file.is_file()
+    } == {
+        "a/x": b"4",
+        "b/x": b"3",
+    }
+    with pytest.raises(OSError, match="mend the storage"):
+        write_folders_durably(parent, {"c": {"x": b"5", "no/such": b"6"}})
+    assert sorted(folder.name for folder in parent.iterdir()) == ["a", "b"]
+
+
+def test_what_a_killed_writer_left_aside_is_cleared(tmp_path: Path) -> None:
+    write_folders_durably(tmp_path, {"a": {"x": b"1"}})
+    (tmp_path / ".0123" / "b").mkdir(parents=True)
+    (tmp_path / ".0123" / "b" / "x").write_bytes(b"2")
+    clear_unfinished(tmp_path)
+    clear_unfinished(tmp_path / "not there")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["a"]
