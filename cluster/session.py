@@ -14,6 +14,7 @@ import ray
 from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
+from cluster.loopback import loopback_of_ranks
 from cluster.pulse import GREET_WITHIN_S, Pulse, greet, uses_tls
 
 LOCAL, AUTO = "local", "auto"
@@ -153,17 +154,11 @@ def _loopback(address: str) -> Iterator[None]:
     if address == LOCAL:
         ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        own = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", **_loopback_of_ranks()}
+        own = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", **loopback_of_ranks()}
         with _environment(own if address == LOCAL else {}):
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def _loopback_of_ranks() -> dict[str, str]:
-    """What the libraries by which ranks talk to each other take for the network; they would choose another one."""
-    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
-    return {variable: name for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") for name in names}
 
 
 def _authentication(address: str) -> dict[str, str]:

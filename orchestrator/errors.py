@@ -67,5 +67,9 @@ class SpecError(UsageError):
         return f"{place}: {problem.key}: {problem.message}" if problem.key else f"{place}: {problem.message}"
 
 
+class RankFailedError(RuntimeError):
+    """What a rank raised, with the traceback from its process."""
+
+
 class RankDiedError(RuntimeError):
     """A process of a trial of several is gone: the attempt ends as one does whose only process died."""

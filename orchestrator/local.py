@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from orchestrator.at_hand import RunsAtHand
+from orchestrator.errors import RankDiedError
 from orchestrator.job import Resources
 from orchestrator.ledger import Ledger
 from orchestrator.monitor import Monitor
 from orchestrator.process import Numerics, Pristine
+from orchestrator.ranks_here import RanksHere
 from orchestrator.schedulers import Judge
 from orchestrator.slots import num_slots
 from orchestrator.stopping import StopRequest
-from orchestrator.trial import Order, Setting, Trial
+from orchestrator.trial import Crew, Order, Setting, ThisProcess, Trial
 from reports.layout import RunFolder
 from workloads.data.dataset import Dataset, Source
 
@@ -31,7 +33,8 @@ def run_local(
     fail_fast: bool,
     judge: Judge,
 ) -> dict[str, str]:
-    """Every order until the end, or until `stop` is asked for. No process dies here, so no deaths are returned.
+    """Every order until the end, or until `stop` is asked for. Returns, by run key, the error of each trial of several
+    workers of which one died.
 
     Raises `UsageError` where a trial wants more than there is.
 
@@ -49,7 +52,9 @@ def run_local(
         open_run=RunsAtHand().open_run,
         should_stop=lambda: stop.requested,
         is_pruned=judge.is_stopped,
+        crew=_crew(resources, data, absolute, stop),
     )
+    deaths: dict[str, str] = {}
     pristine, numerics = Pristine.here(), Numerics.here()
     try:
         for order in orders:
@@ -59,14 +64,25 @@ def run_local(
             monitor.start(order.job.key)
             show()
             trial = Trial(order, setting)
-            while trial.report.status is None:
-                monitor.hear(trial.advance())
-                judge.hear_report(trial.report)
-                show()
+            try:
+                while trial.report.status is None:
+                    monitor.hear(trial.advance())
+                    judge.hear_report(trial.report)
+                    show()
+            except RankDiedError as error:
+                monitor.running.pop(order.job.key, None)
+                deaths[order.job.key] = str(error)
             if fail_fast and monitor.failures:
                 stop.ask()
     finally:
         ledger.write()
         pristine.restore(threads=resources.cpus)
         numerics.restore()
-    return {}
+    return deaths
+
+
+def _crew(resources: Resources, data: Mapping[Source, Dataset], folder: RunFolder, stop: StopRequest) -> Crew:
+    """This process, or several beside it."""
+    if resources.workers == 1:
+        return ThisProcess()
+    return RanksHere(resources, data, should_stop=stop.mark.resolve().exists, seen=folder.spec)

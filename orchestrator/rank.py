@@ -16,6 +16,8 @@ from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Ranks
 from workloads.workload import Context, InterruptedJobError, Progress, Workload
 
+COLLECTIVE_WITHIN_S = 600.0  # a rank waits so long for the others at one point
+
 
 class Told(Protocol):
     """A line, as a rank sees it."""

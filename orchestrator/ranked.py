@@ -27,17 +27,16 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from cluster.holdings import holdings
-from orchestrator.errors import RankDiedError
+from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job, Resources
 from orchestrator.line import Line
-from orchestrator.rank import Begun, Failed, Stopped, Task, train_as_rank
+from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Stopped, Task, train_as_rank
 from orchestrator.shared import loader
 from reports.location import Location
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Together
 from workloads.workload import Context, InterruptedJobError, Progress
 
-COLLECTIVE_WITHIN_S = 600.0  # a rank waits so long for the others at one point
 ENDED_WITHIN_S = 120.0  # from the last word of the ranks to the end of their processes
 ALIVE_WITHIN_S = 30.0  # a process answers, or is known to be gone
 LISTEN_S = 0.5
@@ -52,10 +51,6 @@ _TRAIN = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-
-
-class RankFailedError(RuntimeError):
-    """What a rank raised, with the traceback from its process."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ import yaml_spec
 from comparing import assert_same_numbers
 from driving import Driver, Patience, driving, is_rank
 from safetensors.numpy import load_file
-from watching import completed, in_the_middle
+from watching import checkpoints, completed, in_the_middle
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
@@ -117,6 +117,7 @@ def ranks(driver: Driver) -> list[psutil.Process]:
 def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
     undisturbed: Path, quick_env: dict[str, str], tmp_path: Path
 ) -> None:
+    """A rank is killed, then all are to stop; then the process is killed that listens to the ranks, which hold the machine."""
     patience = Patience(tmp_path, 0.15)
     slow = quick_env | patience.env
     spec, folder = yaml_spec.write(tmp_path / "spec.yaml", spec_of()), tmp_path / "out"
@@ -128,29 +129,30 @@ def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
         driver.wait_until(lambda: bool(in_the_middle(folder) - {first}), within_s=WITHIN_S)
         driver.send(signal.SIGINT)
         assert driver.wait(within_s=60) == 130, driver.said()
-        assert first in driver.stderr
-        assert "died" in driver.stderr
         driver.seconds_until_gone()
-    assert set(completed(folder)) == {first}
-    runs = Results(folder).runs().set_index("run_key")
-    (second,) = set(runs.index) - {first}
-    assert runs.loc[second, "status"] == "INTERRUPTED"
-    assert list(RunFolder(folder).checkpoints(second).glob("step-*"))
+    stopped = Results(folder).runs().set_index("run_key")
+    (second,) = set(stopped.index) - {first}
+    assert set(stopped["status"]) == {"INTERRUPTED"}
+    assert "rank" in stopped.loc[first, "error"]
+    assert "died" in stopped.loc[first, "error"]
+    assert stopped.loc[second, "error"] is None
+    for key in (first, second):
+        assert list(RunFolder(folder).checkpoints(key).glob("step-*"))
 
+    before = checkpoints(folder)
     with driving("resume", "out", folder=tmp_path, env=slow) as driver:
-        driver.wait_until(lambda: len(ranks(driver)) == 2 and bool(driver.actors()), within_s=WITHIN_S)
+        driver.wait_until(lambda: bool(checkpoints(folder) - before), within_s=WITHIN_S)
         (actor,) = driver.actors()
         actor.kill()
         patience.set(0)
         assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
+        assert "died; it goes on from its checkpoint" in driver.stderr
         driver.seconds_until_gone()
     assert set(completed(folder)) == {first, second}
     assert_same_numbers(folder, undisturbed)
     attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas().sort_values("attempt")
-    of_first, of_second = (attempts[attempts["run_key"] == key] for key in (first, second))
-    assert list(of_first["status"]) == ["FAILED", "COMPLETED"]
-    assert "rank" in of_first["error"].iloc[0]
-    assert list(of_second["status"]) == ["INTERRUPTED", "FAILED", "COMPLETED"]
+    ends = [list(attempts[attempts["run_key"] == key]["status"]) for key in (first, second)]
+    assert sorted(ends) == [["INTERRUPTED", "COMPLETED"], ["INTERRUPTED", "FAILED", "COMPLETED"]]
     assert set(attempts["num_workers"]) == {2}
 
 

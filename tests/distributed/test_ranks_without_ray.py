@@ -1,0 +1,129 @@
+"""Trials of two workers in processes of this machine: as one worker, up to rounding, and after a kill and a stop, to the bit."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from orchestrator.errors import OrderlyInterrupt
+from orchestrator.population import run
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+pytestmark = pytest.mark.distributed
+
+WITHIN_S = 120.0
+SPEC: dict[str, Any] = {
+    "name": "pair",
+    "kind": "sparse",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp", "width": 32},
+    "method": {"name": "rigl", "density": 0.2, "schedule": {"every": 5}},
+    "budget": {"epochs": 3, "batch_size": 64, "checkpoint_every_s": 0.0},
+    "resources": {"workers": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of two workers."""
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("two workers want two CPUs")
+    folder = tmp_path_factory.mktemp("together")
+    assert run(SPEC, folder, local=True).exit_code == 0
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Weights and masks of the folder's only run."""
+    (key,) = Results(folder).runs()["run_key"]
+    artifact = RunFolder(folder).artifact(key)
+    return {
+        f"{file}/{n}": t
+        for file in ("model", "masks")
+        for n, t in load_file(artifact / f"{file}.safetensors").items()
+    }
+
+
+def values(folder: Path) -> list[Any]:
+    """Every metric of the newest attempt."""
+    metrics = Results(folder).metrics()
+    newest = metrics[metrics["attempt"] == metrics["attempt"].max()]
+    return (
+        newest[["step", "split", "name", "value"]].sort_values(["step", "split", "name"]).to_numpy().tolist()
+    )
+
+
+def test_two_workers_make_what_one_makes_and_run_nothing_twice(together: Path, tmp_path: Path) -> None:
+    alone = run(SPEC, tmp_path, overrides={"resources.workers": 1}, local=True)
+    for name, found in tensors(together).items():
+        if found.dtype == bool:
+            assert np.array_equal(found, tensors(tmp_path)[name]), name
+        else:
+            np.testing.assert_allclose(found, tensors(tmp_path)[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    assert list(Results(together).runs()["num_workers"]) == [2]
+    assert list(alone.runs()["num_workers"]) == [1]
+    again = run(SPEC, tmp_path, local=True)
+    assert list(again.runs()["num_workers"]) == [1], "a finished run of one worker is as good as one of two"
+    assert list(again.runs()["attempt"]) == [1]
+
+
+def when(fact: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
+    """Does it as soon as it is so, beside a study in the main thread."""
+
+    def watch() -> None:
+        until = time.monotonic() + WITHIN_S
+        while not fact() and time.monotonic() < until:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def came_to(folder: Path, step: int) -> bool:
+    """Whether a checkpoint of that step or a later one stands."""
+    return any(
+        int(path.name.removeprefix("step-")) >= step for path in folder.glob("artifacts/*/checkpoints/step-*")
+    )
+
+
+def kill_a_rank() -> None:
+    """Of those below this process, the one that was started last."""
+    ranks = [child for child in psutil.Process().children() if "ranks_here" in " ".join(child.cmdline())]
+    max(ranks, key=psutil.Process.create_time).kill()
+
+
+def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one(
+    together: Path, tmp_path: Path
+) -> None:
+    stopped = []
+
+    def stop() -> None:
+        when(lambda: came_to(tmp_path, 12), lambda: stopped.append(os.kill(os.getpid(), signal.SIGINT)))
+
+    when(lambda: came_to(tmp_path, 4), lambda: (kill_a_rank(), stop()))
+    with pytest.raises(OrderlyInterrupt):
+        run(SPEC, tmp_path, local=True)
+    assert stopped
+    assert not psutil.Process().children()
+    assert list(Results(tmp_path).runs()["status"]) == ["INTERRUPTED"]
+    run(SPEC, tmp_path, local=True)
+    attempts = Store(RunFolder(tmp_path)).runs(latest=False).to_pandas().sort_values("attempt")
+    assert list(attempts["status"]) == ["FAILED", "INTERRUPTED", "COMPLETED"]
+    assert "died, with status -9" in attempts["error"].iloc[0]
+    assert set(attempts["num_workers"]) == {2}
+    undisturbed = tensors(together)
+    for name, found in tensors(tmp_path).items():
+        assert found.tobytes() == undisturbed[name].tobytes(), name
+    assert values(tmp_path) == values(together)
