@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 
@@ -16,12 +17,12 @@ def every_crash_is_one_trials() -> Iterator[None]:
     """
     of_tune = RayActorManager._actor_task_failed
 
-    def failed(manager: RayActorManager, task: object, error: Exception) -> None:
-        if isinstance(error, RayError) and not isinstance(error, RayActorError | RayTaskError):
-            error = RayActorError(error_msg=f"{type(error).__name__}: {error}")
-        of_tune(manager, task, error)  # type: ignore[arg-type]
+    def failed(manager: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        of_tune(manager, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign, assignment]
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
     try:
         yield
     finally:
