@@ -35,10 +35,11 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the cluster that was joined offers. nodes: CPUs and GPUs of each node that is alive."""
+    """What the cluster that was joined offers. nodes: CPUs and GPUs of each node that is alive; memory: the same nodes' bytes."""
 
     address: str
     nodes: tuple[tuple[float, float], ...]
+    memory: tuple[int, ...]
     pulse: Pulse
 
     @property
@@ -100,8 +101,9 @@ def session(
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
             alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in alive)
+            memory = tuple(int(has.get("memory", 0)) for has in alive)
             with Pulse(str(own), abandon) as pulse:
-                yield Session(address=str(own), nodes=nodes, pulse=pulse)
+                yield Session(address=str(own), nodes=nodes, memory=memory, pulse=pulse)
         finally:
             ray.shutdown()
 

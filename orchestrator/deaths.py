@@ -4,11 +4,16 @@ _NODE = ("its node has died", "node was terminated")
 _MEMORY = ("running low on memory", "OutOfMemoryError", "memory usage threshold")
 
 
+def ran_out_of_memory(error: str) -> bool:
+    """Whether Ray ended the process since its node ran low."""
+    return any(words in error for words in _MEMORY)
+
+
 def cause(error: str) -> str:
     """The subject of "... died" or "... ran out of memory", for the first line of a record."""
     if any(words in error for words in _NODE):
         return "the node of this trial died"
-    if any(words in error for words in _MEMORY):
+    if ran_out_of_memory(error):
         return "out of memory: the node ran low, and Ray ended the process of this trial"
     return "the process of this trial died"
 
@@ -17,6 +22,6 @@ def told(error: str, *, run: str) -> str:
     """The same of a run, for a line to the user."""
     if any(words in error for words in _NODE):
         return f"the process of {run} died with its node"
-    if any(words in error for words in _MEMORY):
+    if ran_out_of_memory(error):
         return f"the process of {run} was ended by Ray: out of memory on its node"
     return f"the process of {run} died"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.deaths import ran_out_of_memory
 from orchestrator.fingerprint import canonical
 from reports.layout import RunFolder
 from reports.store import Store
 
 GIB = 2**30
 MARGIN = 1.2  # a trial may take so much more than another of its shape did
-OUT_OF_MEMORY = "OutOfMemoryError"  # Ray's name for it, in the error of a trial whose process its monitor killed
 UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
 _NO_MEMORY = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")
 
@@ -50,7 +50,7 @@ class Needs:
         for row in rows:
             if row["identity_json"] is not None:
                 shape = shape_of(row["kind"], json.loads(row["identity_json"]))
-                if OUT_OF_MEMORY in (row["error"] or ""):
+                if ran_out_of_memory(row["error"] or ""):
                     needs.hear_kill(shape)
                 elif row["device"] == "cpu":
                     needs.hear(shape, row["peak_memory_bytes"])
@@ -69,9 +69,14 @@ class Needs:
     def request(self, shape: str, *, share: int, node: int) -> int:
         """Bytes that a trial is given.
 
-        share: what leaves room on every node for as many trials as its cores allow; before one of the shape was measured it
-        gets that. node: what the largest node has; no request is larger, and what takes more runs there alone.
+        share: what leaves room on every node for as many trials as its cores allow. It is what all are given as long as none
+        was seen to take more, since a process is reused only among trials that were given the same. node: what the largest
+        node has; no request is larger, and what takes more runs there alone.
         """
+        fair = share // UNIT * UNIT
         known = self._peaks.get(shape)
-        wanted = share // UNIT * UNIT if known is None else math.ceil(known * MARGIN / UNIT) * UNIT
-        return min(wanted * 2 ** self._kills.get(shape, 0), node // UNIT * UNIT)
+        if known is None or (max(self._peaks.values()) * MARGIN <= fair and not self._kills):
+            wanted = fair
+        else:
+            wanted = math.ceil(known * MARGIN / UNIT) * UNIT
+        return int(min(wanted * 2 ** self._kills.get(shape, 0), node // UNIT * UNIT))

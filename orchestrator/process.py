@@ -98,7 +98,7 @@ def reset_numerics(*, threads: int) -> None:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The largest resident memory of this process from some moment on, data that it shares with others included."""
+    """The largest resident memory of this process from some moment on, but for what it shares with others at the end."""
 
     is_counted: bool
 
@@ -120,5 +120,6 @@ class PeakMemory:
         """None where the system does not count it."""
         if not self.is_counted:
             return None
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+        lines = [line.split() for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()]
+        kibibytes = {line[0]: int(line[1]) for line in lines if line and line[0] in ("VmHWM:", "RssShmem:")}
+        return 1024 * (kibibytes["VmHWM:"] - kibibytes.get("RssShmem:", 0)) if "VmHWM:" in kibibytes else None

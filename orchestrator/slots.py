@@ -13,7 +13,7 @@ def num_slots(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int
 
     Raises `UsageError` with the numbers where not even one trial fits.
     """
-    places = sum(_num_places(resources, cpus=cpus, gpus=gpus) for cpus, gpus in nodes)
+    places = sum(num_places(resources, cpus=cpus, gpus=gpus) for cpus, gpus in nodes)
     if places >= resources.workers:
         return places // resources.workers
     wanted = _amount(resources.cpus, resources.gpus)
@@ -23,7 +23,7 @@ def num_slots(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int
     raise UsageError(f"resources: one trial wants {wanted}; there are {_listed(nodes)}{room}")
 
 
-def _num_places(resources: Resources, *, cpus: float, gpus: float) -> int:
+def num_places(resources: Resources, *, cpus: float, gpus: float) -> int:
     """Workers that fit on one node."""
     by_cpus = math.floor(cpus / resources.cpus)
     if not resources.gpus:

@@ -16,14 +16,14 @@ from orchestrator.crashes import every_crash_is_one_trials
 from orchestrator.errors import AbandonedError
 from orchestrator.job import Resources
 from orchestrator.monitor import Monitor, Place
+from orchestrator.placement import Placement, asking
 from orchestrator.results import Results
 from orchestrator.schedulers import Judge, pruned_mark
-from orchestrator.slots import num_slots
 from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
 from orchestrator.sweeping import Sweeping
 from orchestrator.trial import Order, Report
-from orchestrator.worker import DRIVER_MEMORY, FAULT, NOTES, REPORTS, WHERE, TrialActor, at_work_mark
+from orchestrator.worker import FAULT, NOTES, REPORTS, WHERE, TrialActor, at_work_mark
 from reports.layout import RunFolder
 from reports.location import remove_tree
 from reports.records import Status
@@ -52,8 +52,8 @@ def run_study(
     Data is shared read-only through the object store: one copy a node, however many trials. Raises `AbandonedError` where the
     cluster was lost, or had no room for a trial for `place_within_s` while none ran.
     """
-    slots = num_slots(resources, session.nodes)
-    bundles = bundled(orders, slots=slots)
+    placement = Placement(orders, folder, resources=resources, session=session)
+    bundles = bundled(orders, slots=placement.slots)
     shared = {source: ray.put(dataset) for source, dataset in data.items()}
     actor = tune.with_parameters(
         TrialActor,
@@ -64,31 +64,34 @@ def run_study(
         resources=resources,
         data=shared,
     )
-    watch = _Watch(bundles, folder, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge)
+    watch = _Watch(
+        bundles, folder, placement=placement, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge
+    )
     scratch = folder.scratch
     marks = pruned_mark(folder, "").resolve()
     remove_tree(marks)
     marks.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial whose process died is told of in our own words
-    tuner = tune.Tuner(
-        tune.with_resources(actor, taken(resources)),
-        param_space={"index": tune.grid_search(list(range(len(bundles))))},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True, max_concurrent_trials=min(slots, len(bundles)), trial_dirname_creator=_short_name
-        ),
-        run_config=tune.RunConfig(
-            name=study,
-            storage_path=str(scratch),
-            callbacks=[watch, Standstill(session.pulse, resources, monitor), Sweeping(session.pulse)],
-            stop=_StopWhenAsked(stop, monitor),
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=0),
-        ),
-    )
     try:
-        with every_crash_is_one_trials():
-            tuner.fit()
+        with asking(placement, bundles) as ask:
+            tuner = tune.Tuner(
+                tune.with_resources(actor, ask),
+                param_space={"index": tune.grid_search(list(range(len(bundles))))},
+                tune_config=tune.TuneConfig(
+                    reuse_actors=True, max_concurrent_trials=min(placement.slots, len(bundles)), trial_dirname_creator=_short_name
+                ),
+                run_config=tune.RunConfig(
+                    name=study,
+                    storage_path=str(scratch),
+                    callbacks=[watch, Standstill(session.pulse, resources, monitor), Sweeping(session.pulse)],
+                    stop=_StopWhenAsked(stop, monitor),
+                    verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=0),
+                ),
+            )
+            with every_crash_is_one_trials():
+                tuner.fit()
     except Abandoned as end:
         raise AbandonedError(str(end), Results(folder.path)) from end
     finally:
@@ -97,15 +100,6 @@ def run_study(
         shutil.rmtree(scratch, ignore_errors=True)
         remove_tree(marks)
     return watch.deaths
-
-
-def taken(resources: Resources) -> dict[str, float]:
-    """What Tune reserves for a trial; of one whose ranks Ray Train is to place, nothing that they want: waiting trials would
-    take it from them.
-    """
-    if resources.workers > 1:
-        return {"memory": DRIVER_MEMORY}
-    return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
 def bundled(orders: Sequence[Order], *, slots: int) -> list[list[Order]]:
@@ -166,13 +160,14 @@ class _Watch(_NotSaved, tune.Callback):
         bundles: Sequence[Sequence[Order]],
         folder: RunFolder,
         *,
+        placement: Placement,
         monitor: Monitor,
         stop: StopRequest,
         show: Callable[[], None],
         fail_fast: bool,
         judge: Judge,
     ) -> None:
-        self._bundles, self._folder, self._judge = bundles, folder, judge
+        self._bundles, self._folder, self._placement, self._judge = bundles, folder, placement, judge
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.deaths: dict[str, str] = {}
 
@@ -203,6 +198,7 @@ class _Watch(_NotSaved, tune.Callback):
 
     def _take(self, report: Report) -> None:
         self._monitor.hear(report)
+        self._placement.hear(report)
         if self._judge.hear_report(report):
             mark = pruned_mark(self._folder, report.run_key)
             with in_words(mark):

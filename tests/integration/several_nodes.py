@@ -71,6 +71,7 @@ class Nodes:
     env: dict[str, str]
     scratch: Path
     ports: list[int]
+    memory: int | None = None  # bytes that every node says to have
     by_name: dict[str, Node] = field(default_factory=dict)
 
     @property
@@ -105,6 +106,7 @@ class Nodes:
             ),
             *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
             *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={env_agent}"),
+            *(() if self.memory is None else (f"--memory={self.memory}",)),
         ]
         said = self.scratch / f"{name}.said"
         with said.open("w") as file:
@@ -129,7 +131,11 @@ class Nodes:
 
 @contextlib.contextmanager
 def several_nodes(
-    env: Mapping[str, str], settings: Mapping[str, str] = QUICK_DEATHS, **cpus: int
+    env: Mapping[str, str],
+    settings: Mapping[str, str] = QUICK_DEATHS,
+    *,
+    memory: int | None = None,
+    **cpus: int,
 ) -> Iterator[Nodes]:
     """A head of so many CPUs and further nodes, by name, for the length of the block."""
     scratch = Path(tempfile.mkdtemp(prefix="nd"))  # a short path: sockets lie in it
@@ -143,7 +149,7 @@ def several_nodes(
         **settings,
     }
     port, *ports = free_ports(1 + 4 * MOST_NODES)
-    nodes = Nodes(f"127.0.0.1:{port}", environment, scratch, ports)
+    nodes = Nodes(f"127.0.0.1:{port}", environment, scratch, ports, memory)
     try:
         nodes.add(**cpus)
         yield nodes

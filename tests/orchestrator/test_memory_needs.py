@@ -55,16 +55,18 @@ def test_an_unknown_shape_gets_an_equal_share() -> None:
     assert Needs().request("a", share=NODE // 4, node=NODE) == NODE // 4
 
 
-def test_a_known_shape_gets_what_it_took_and_a_fifth() -> None:
+def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_and_a_fifth() -> None:
     needs = Needs()
-    needs.hear("a", 3 * GIB)
-    needs.hear("a", 5 * GIB)
-    needs.hear("a", None)
-    assert needs.request("a", share=NODE // 8, node=NODE) == 6 * GIB
-    assert needs.request("b", share=NODE // 8, node=NODE) == 2 * GIB
+    needs.hear("light", GIB)
+    needs.hear("heavy", 3 * GIB)
+    assert [needs.request(shape, share=NODE // 4, node=NODE) for shape in ("light", "heavy")] == [4 * GIB, 4 * GIB]
+    needs.hear("heavy", 5 * GIB)
+    needs.hear("heavy", None)
+    given = [needs.request(shape, share=NODE // 4, node=NODE) for shape in ("light", "heavy", "unknown")]
+    assert given == [1.25 * GIB, 6 * GIB, 4 * GIB]
 
 
-@pytest.mark.parametrize("peak", [1, UNIT - 1, UNIT, 123_456_789, 7 * GIB])
+@pytest.mark.parametrize("peak", [UNIT + 1, 2 * UNIT, 123_456_789 * 3, 7 * GIB])
 def test_requests_are_few_and_never_below_what_was_seen(peak: int) -> None:
     needs = Needs()
     needs.hear("a", peak)
@@ -95,7 +97,7 @@ def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
     run(SPEC, tmp_path, local=True)
     (peak,) = Results(tmp_path).runs()["peak_memory_bytes"]
     assert peak > 50 * 2**20  # torch itself
-    known = Needs.seen_in(RunFolder(tmp_path)).request(shape_with(), share=NODE, node=NODE)
+    known = Needs.seen_in(RunFolder(tmp_path)).request(shape_with(), share=UNIT, node=NODE)
     assert peak <= known <= peak * 1.2 + UNIT
 
 

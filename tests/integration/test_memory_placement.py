@@ -1,0 +1,40 @@
+"""What the first trials of a shape took decides how many of the next ones a node is given at once."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from driving import Patience, driving
+from several_nodes import several_nodes
+from yaml_spec import spec_of, write
+
+from orchestrator.memory import MARGIN, UNIT
+from orchestrator.results import Results
+
+pytestmark = pytest.mark.ray
+
+
+def at_once(runs: pd.DataFrame) -> int:
+    """The most that ran together."""
+    begun = [(at, 1) for at in runs["started_at"]]
+    ended = [(at, -1) for at in runs["ended_at"]]
+    most = now = 0
+    for _, change in sorted([*begun, *ended]):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def test_trials_that_take_more_than_their_share_get_the_node_to_themselves(env: dict[str, str], tmp_path: Path) -> None:
+    patience = Patience(tmp_path, 0.05)
+    spec = write(tmp_path / "spec.yaml", {**spec_of([{"name": "dense"}], name="heavy"), "seeds": 5})
+    out = tmp_path / "out"
+    with several_nodes(env | patience.env, memory=2 * UNIT, head=2) as nodes:
+        words = ("run", spec, "--out", out, "--address", nodes.address)
+        with driving(*words, folder=tmp_path, env=nodes.env) as driver:
+            assert driver.wait(within_s=300) == 0, driver.said()
+    runs = Results(out).runs().sort_values("started_at")
+    assert len(runs) == 5
+    assert UNIT < runs["peak_memory_bytes"].min() * MARGIN, "torch alone takes more than half of what the node has"
+    assert at_once(runs) == 2, "before anything was known, there was a trial for every core"
+    assert at_once(runs[2:]) == 1
