@@ -1,0 +1,88 @@
+"""Wall time per trial of some seconds: ours, plain Ray Tune, and one process after the other, as a loop in a shell starts them.
+
+A trial waits at each of its 20 steps, so that its length is known and the cores are not what is measured: what is left is
+what it costs to start, feed and record trials. Run: python tests/benchmarks/longer_trials.py [TRIALS [SECONDS]], 50 of 20 s
+by default (half an hour); of the processes one after the other five are timed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from orchestration import run_ours, run_plain
+
+from cluster.session import session
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+
+STEPS = 20
+TIMED_ALONE = 5
+PLUGINS = Path(__file__).parents[1] / "integration" / "foreign_plugins"
+
+
+def patient_spec(num_trials: int) -> dict[str, object]:
+    """One job per seed, evaluated once."""
+    return {
+        "name": "patient",
+        "kind": "sparse",
+        "data": "digits",
+        "model": {"name": "mlp", "width": 8, "depth": 1},
+        "method": {"name": "static", "density": 0.5},
+        "schedule": {"name": "patient"},
+        "budget": {"steps": STEPS, "evaluate_every": 0},
+        "seeds": num_trials,
+    }
+
+
+def install(site: Path, step_s: float) -> None:
+    """Makes the waiting schedule known to this process and to those that it starts."""
+    (site / "foreign_plugins").symlink_to(PLUGINS)
+    info = site / "foreign_plugins-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-plugins\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pruneyard.plugins]\nschedules.patient = foreign_plugins.patient\n")
+    (site / "patience").write_text(str(step_s))
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ |= {"PYTHONPATH": path, "PATIENCE": str(site / "patience")}
+    sys.path.insert(0, str(site))
+
+
+def one_after_the_other(scratch: Path) -> float:
+    """Seconds per trial."""
+    spec = scratch / "alone.json"
+    started = time.perf_counter()
+    for seed in range(TIMED_ALONE):
+        spec.write_text(json.dumps({**patient_spec(1), "seeds": [seed]}))  # JSON is YAML
+        words = ["run", str(spec), "--local", "--out", str(scratch / f"alone-{seed}")]
+        subprocess.run(
+            [sys.executable, "-c", "from orchestrator.cli import main; main()", *words], check=True, capture_output=True
+        )
+    return (time.perf_counter() - started) / TIMED_ALONE
+
+
+def main(num_trials: int, seconds: float) -> None:
+    """Prints seconds per trial, what is overhead for each of the places, and the ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        install(scratch, seconds / STEPS)
+        spec = load_spec(patient_spec(num_trials))
+        with session() as joined:
+            found = {
+                "ours": run_ours(spec, joined, RunFolder(scratch / "ours")),
+                "tune_with_reuse": run_plain(spec, joined, scratch / "reuse", reuse=True),
+                "tune_without_reuse": run_plain(spec, joined, scratch / "fresh", reuse=False),
+            }
+            places = int(joined.cpus)
+        found["one_after_the_other"] = one_after_the_other(scratch)
+    ratios = {f"{name}/ours": round(value / found["ours"], 3) for name, value in found.items() if name != "ours"}
+    rounded = {name: round(value, 3) for name, value in found.items()}
+    told = {"trials": num_trials, "places": places, "ideal": seconds / places, "seconds_per_trial": rounded, "ratios": ratios}
+    print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50, float(sys.argv[2]) if len(sys.argv) > 2 else 20.0)
