@@ -35,6 +35,6 @@ def test_trials_that_take_more_than_their_share_get_the_node_to_themselves(env: 
             assert driver.wait(within_s=300) == 0, driver.said()
     runs = Results(out).runs().sort_values("started_at")
     assert len(runs) == 5
-    assert UNIT < runs["peak_memory_bytes"].min() * MARGIN, "torch alone takes more than half of what the node has"
+    assert runs["peak_memory_bytes"].min() * MARGIN > UNIT, "torch alone takes more than half of what the node has"
     assert at_once(runs) == 2, "before anything was known, there was a trial for every core"
     assert at_once(runs[2:]) == 1
