@@ -16,6 +16,7 @@ from driving import Patience, driving
 from object_store import BUCKET, ObjectStore, Wire, environment, object_store, wire_to
 
 from orchestrator.cli import cli
+from orchestrator.journal import Journal
 from orchestrator.monitor import Monitor
 from orchestrator.population import run
 from orchestrator.results import Results
@@ -345,3 +346,48 @@ def test_the_doctor_tries_the_store_from_every_node(
     assert f"ok    storage here: {ROOT}/tried is writable and heeds conditions" in driver.stdout
     assert f"ok    storage: {ROOT}/tried is written and read from 1 nodes and from here" in driver.stdout
     assert not ObjectPath.of(f"{ROOT}/tried").exists()
+
+
+@pytest.mark.ray
+def test_trials_on_ray_are_pruned_by_marks_and_a_journal_in_an_object_store(
+    store: ObjectStore, env: dict[str, str], tmp_path: Path
+) -> None:
+    uri = f"{ROOT}/halved"
+    tables = yaml_spec.spec_of(
+        [{"name": "static", "density": 0.5}],
+        name="halved",
+        budget={"epochs": 8, "batch_size": 64},
+        grid={"optimizer.lr": [0.2, 1e-6, 1e-7, 1e-8]},
+        scheduler={"name": "asha", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2},
+    )
+    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    told = env | store.env | Patience(tmp_path, 0.1).env
+    with driving("run", spec, "--out", uri, folder=tmp_path, env=told) as driver:
+        assert driver.wait(within_s=280) == 0, driver.said()
+        driver.seconds_until_gone()
+    runs, metrics = Results(uri).runs(), Results(uri).metrics()
+    pruned = runs.loc[runs["status"] == "PRUNED", "run_key"]
+    assert len(pruned), runs[["run_key", "status"]]
+    steps = metrics.groupby("run_key")["step"].max()
+    assert (steps[pruned] < steps.max()).all()
+    (journal,) = (ObjectPath.of(uri) / "decisions").iterdir()
+    assert {line["key"] for line in Journal(journal).lines()} == set(runs["run_key"])
+    with driving("resume", uri, "--local", folder=tmp_path, env=told) as driver:
+        assert driver.wait(within_s=120) == 0, driver.said()
+    assert set(Results(uri).runs()["attempt"]) == {1}, "what was pruned ran again"
+
+
+@pytest.mark.ray
+def test_a_trial_of_two_workers_writes_to_an_object_store(
+    store: ObjectStore, env: dict[str, str], tmp_path: Path
+) -> None:
+    uri = f"{ROOT}/two-workers"
+    tables = {**SPEC, "grid": {"method": [{"name": "dense"}]}, "resources": {"workers": 2, "cpus": 1}}
+    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    with driving("run", spec, "--out", uri, folder=tmp_path, env=env | store.env) as driver:
+        assert driver.wait(within_s=280) == 0, driver.said()
+        driver.seconds_until_gone()
+    (row,) = Store(RunFolder(uri)).runs().to_pylist()
+    assert (row["status"], row["num_workers"]) == ("COMPLETED", 2)
+    assert [path.name for path in RunFolder(uri).checkpoints(row["run_key"]).glob("step-*")]
+    assert names(uri) == {"artifacts", "plan.json", "report.html", "results", "spec.yaml"}
