@@ -11,7 +11,8 @@ import torch
 from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.process import PeakMemory, reset_numerics
 from reports.location import Location
-from workloads.checkpoint import Checkpoints
+from reports.storage import StorageError, in_words
+from workloads.checkpoint import Checkpoints, CheckpointWriteError
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Ranks
 from workloads.workload import Context, InterruptedJobError, Progress, Workload
@@ -43,6 +44,13 @@ class Stopped:
     """All ranks ended on request; the checkpoint at `step` is on disk."""
 
     step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unwritten:
+    """The storage of results failed, which is no fault of the job; the reason is for the user."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +108,32 @@ def train_as_rank(
                     return
     except InterruptedJobError as interruption:
         _tell_first(line, ranks, Stopped(step=interruption.step))
+    except (CheckpointWriteError, StorageError) as error:
+        line.tell(Unwritten(reason=_in_words(error)))
+        raise
     except Exception:
         line.tell(Failed(rank=ranks.rank, error=traceback.format_exc()))
         raise
+
+
+def heard(told: Any) -> Progress | None:
+    """What it is to the trial: progress, or the error that the job would have raised there, or neither."""
+    match told:
+        case Stopped():
+            raise InterruptedJobError(told.step)
+        case Unwritten():
+            raise StorageError(told.reason)
+        case Progress():
+            return told
+    return None
+
+
+def _in_words(error: OSError) -> str:
+    try:
+        with in_words(error.filename):
+            raise error
+    except StorageError as said:
+        return str(said)
 
 
 def _tell_first(line: Told, ranks: Ranks, message: Any) -> None:

@@ -30,7 +30,7 @@ from cluster.holdings import holdings
 from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job, Resources
 from orchestrator.line import Line
-from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Stopped, Task, train_as_rank
+from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Task, heard, train_as_rank
 from orchestrator.shared import loader
 from reports.location import Location
 from workloads.data.dataset import Dataset, Source
@@ -137,12 +137,10 @@ class RanksOnRay:
                 match told:
                     case Begun():
                         self._device_name = told.device_name
-                    case Progress():
-                        return told
-                    case Stopped():
-                        raise InterruptedJobError(told.step)
                     case Failed():
                         _raise_cause(told, line)
+                if (progress := heard(told)) is not None:
+                    return progress
             elif ended:
                 self._raise_end(fit.error)
             elif not _asked(line.ranks.remote()) and context.should_stop():

@@ -21,11 +21,11 @@ from cluster.loopback import loopback_of_ranks
 from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job, Resources
 from orchestrator.preflight import sources_of
-from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Stopped, Task, train_as_rank
+from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Task, heard, train_as_rank
 from reports.location import Location
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Together
-from workloads.workload import Context, InterruptedJobError, Progress
+from workloads.workload import Context, Progress
 
 _RUN = "import sys; from orchestrator.ranks_here import main; main(int(sys.argv[1]))"
 ENDED_WITHIN_S = 30.0  # after the last word, or after another one has ended
@@ -94,12 +94,10 @@ class RanksHere:
                 match told := process.hear(rank):
                     case Begun():
                         self._device_name = told.device_name
-                    case Progress():
-                        return told
-                    case Stopped():
-                        raise InterruptedJobError(told.step)
                     case Failed():
                         self._raise_cause(told, ranks)
+                if (progress := heard(told)) is not None:
+                    return progress
 
     def _raise_cause(self, failed: Failed, ranks: "list[_Process]") -> None:
         """What a rank says is the cause, unless another one died."""

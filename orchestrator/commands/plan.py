@@ -45,7 +45,8 @@ def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence
 
 def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
     cores = os.cpu_count() or 1
-    slots = max(1, cores // max(stage.header.resources.cpus for stage in plan.spec.stages))
+    wanted = [stage.header.resources for stage in plan.spec.stages]
+    slots = max(1, cores // max(resources.cpus * resources.workers for resources in wanted))
     orders = plan.orders()
     try:
         data = check_what_is_known(orders, plan, origin=plan.spec.name)

@@ -10,9 +10,10 @@ import torch
 
 from orchestrator.errors import SpecError
 from orchestrator.line import Line
-from orchestrator.rank import Begun, Failed, Stopped, Task, train_as_rank
+from orchestrator.rank import Begun, Failed, Stopped, Task, Unwritten, heard, train_as_rank
 from orchestrator.spec import load_spec
-from workloads.checkpoint import CheckpointFolder
+from reports.storage import StorageError
+from workloads.checkpoint import CheckpointFolder, CheckpointWriteError
 from workloads.ranks import ALONE
 from workloads.workload import Progress, Workload
 
@@ -42,7 +43,9 @@ def test_impossible_numbers_of_workers_are_refused(workers: float, message: str)
 
 
 def test_weights_in_shards_are_refused_with_the_reason() -> None:
-    with pytest.raises(SpecError, match=r"strategy: is fsdp2; it must be ddp: masks, .* whole weights on every worker"):
+    with pytest.raises(
+        SpecError, match=r"strategy: is fsdp2; it must be ddp: masks, .* whole weights on every worker"
+    ):
         load_spec(TABLES, overrides={"resources": {"workers": 2, "strategy": "fsdp2"}})
     with pytest.raises(SpecError, match=r"strategy: is ring; it must be ddp \("):
         load_spec(TABLES, overrides={"resources": {"workers": 2, "strategy": "ring"}})
@@ -167,6 +170,18 @@ def test_what_a_rank_raises_is_told_with_its_traceback_and_raised(tmp_path: Path
     assert failed.rank == 0
     assert failed.error.startswith("Traceback (most recent call last)")
     assert "NonFiniteError: train/loss is" in failed.error
+
+
+def test_storage_that_fails_is_told_in_words_and_is_the_same_error_in_the_trial(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where a folder must be")
+    line = Recorded(100)
+    with pytest.raises(CheckpointWriteError):
+        trained(line, tmp_path, **{"budget.checkpoint_every_s": 0.0})
+    fault = line.told[-1]
+    assert isinstance(fault, Unwritten)
+    assert str(tmp_path / "checkpoints") in fault.reason
+    with pytest.raises(StorageError, match="a folder must"):
+        heard(fault)
 
 
 def test_a_rank_that_does_not_see_the_folder_of_results_says_what_it_must_be(tmp_path: Path) -> None:
