@@ -22,7 +22,7 @@ def every_crash_is_one_trials() -> Iterator[None]:
             exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
         of_tune(manager, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
+    RayActorManager._actor_task_failed = failed  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

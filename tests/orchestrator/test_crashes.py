@@ -1,0 +1,47 @@
+"""What Tune makes of the end of a trial's process, by Tune's own bookkeeping of actors; no cluster is needed for that."""
+
+from typing import Any
+
+import pytest
+from ray.air.execution import FixedResourceManager, ResourceRequest
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
+
+from orchestrator.crashes import every_crash_is_one_trials
+
+
+def heard_of(error: Exception) -> list[Any]:
+    """What the owner of an actor is told when a task of it ends so."""
+    heard: list[Any] = []
+    actor = TrackedActor(1, on_error=lambda _, told: heard.append(told))
+    places, wanted = FixedResourceManager({"CPU": 1}), ResourceRequest([{"CPU": 1}])
+    places.request_resources(wanted)
+    manager = RayActorManager(resource_manager=places)
+    manager._live_actors_to_ray_actors_resources[actor] = (None, places.acquire_resources(wanted))
+    manager._actor_task_failed(tracked_actor_task=TrackedActorTask(actor), exception=error)
+    return heard
+
+
+def test_a_process_ended_for_memory_is_an_actor_that_died_and_keeps_the_name() -> None:
+    killed = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory")
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        heard_of(killed)
+    with every_crash_is_one_trials():
+        (told,) = heard_of(killed)
+    assert isinstance(told, RayActorError)
+    assert str(told) == f"OutOfMemoryError: {killed}"
+    with pytest.raises(RuntimeError):
+        heard_of(killed)
+
+
+def test_an_actor_that_died_is_told_as_it_is() -> None:
+    died = ActorDiedError()
+    with every_crash_is_one_trials():
+        assert heard_of(died) == [died]
+
+
+def test_what_ray_did_not_raise_is_still_a_fault_of_the_program() -> None:
+    with every_crash_is_one_trials(), pytest.raises(RuntimeError, match="unexpected exception"):
+        heard_of(KeyError("ours"))
