@@ -1,6 +1,7 @@
 """What each trial asks a cluster for: cores, GPUs, and as much memory as trials of its shape were seen to take."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,12 +12,15 @@ from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 
 from cluster.session import Session
 from orchestrator.job import Resources
-from orchestrator.memory import UNIT, Needs, shape_of
+from orchestrator.memory import GIB, MARGIN, UNIT, Needs, shape_of
 from orchestrator.slots import num_places, num_slots
 from orchestrator.trial import Order, Report
 from orchestrator.worker import DRIVER_MEMORY
 from reports.layout import RunFolder
 from reports.records import Status
+
+GPU_CONTEXT = GIB  # beside its tensors a process holds a context, and what its allocator keeps in reserve: not measured
+GPU_PARTS = 20  # a share of a GPU is raised to whole parts, so that few different ones are asked for
 
 
 class Placement:
@@ -30,11 +34,18 @@ class Placement:
         usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
         self._share = min(memory // count for memory, count in usable)
         self._largest = max(memory for memory, _ in usable)
+        self._of_gpu: dict[str, float] = {}  # by shape: the share of a GPU's memory that was taken
 
     def hear(self, report: Report) -> None:
         """How a trial stands."""
-        if report.status is Status.COMPLETED:
-            self._needs.hear(self._shapes[report.run_key], report.peak_memory_bytes)
+        if report.status is not Status.COMPLETED:
+            return
+        shape, peak = self._shapes[report.run_key], report.peak_memory_bytes
+        if not self._resources.gpus:
+            self._needs.hear(shape, peak)
+        elif peak is not None and report.gpu_memory_bytes is not None:
+            taken = (peak * MARGIN + GPU_CONTEXT) / report.gpu_memory_bytes
+            self._of_gpu[shape] = max(taken, self._of_gpu.get(shape, 0.0))
 
     def wanted(self, bundle: Sequence[Order]) -> dict[str, float]:
         """By Ray's names, for jobs that run one after the other in one process.
@@ -45,8 +56,17 @@ class Placement:
             return {"memory": DRIVER_MEMORY}
         shapes = {self._shapes[order.job.key] for order in bundle}
         memory = max(self._needs.request(shape, share=self._share, node=self._largest) for shape in shapes)
-        cores = {"cpu": self._resources.cpus, "gpu": self._resources.gpus}
+        cores = {"cpu": self._resources.cpus, "gpu": self._gpus(shapes)}
         return {**cores, "memory": memory} if memory >= UNIT else cores
+
+
+    def _gpus(self, shapes: Collection[str]) -> float:
+        """What was asked for; of a share of a GPU more where trials of a shape were seen to take more of its memory."""
+        asked = self._resources.gpus
+        if not 0 < asked < 1:
+            return asked
+        parts = max(math.ceil(self._of_gpu.get(shape, 0.0) * GPU_PARTS) for shape in shapes)
+        return max(asked, min(parts, GPU_PARTS) / GPU_PARTS)
 
 
 _PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[Order]]]] = {}

@@ -105,6 +105,7 @@ class Report:
     error: str | None = None
     paused: bool = False
     peak_memory_bytes: int | None = None  # once it has ended
+    gpu_memory_bytes: int | None = None  # that its GPU has in all
 
 
 class Trial:
@@ -201,8 +202,15 @@ class Trial:
             error=None if error is None else error.strip().splitlines()[-1],
             paused=paused,
             peak_memory_bytes=record.peak_memory_bytes,
+            gpu_memory_bytes=self._gpu_memory_bytes(),
         )
         return self.report
+
+    def _gpu_memory_bytes(self) -> int | None:
+        """None where it computes on no GPU, or on several."""
+        if self.device.type != "cuda" or self.setting.crew.num_workers > 1:
+            return None
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     def _record(self, status: Status, *, error: str | None, outcome: Outcome | None) -> RunRecord:
         crew = self.setting.crew

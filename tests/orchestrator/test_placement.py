@@ -1,0 +1,108 @@
+"""What trials ask a cluster for: cores and GPUs as the spec says, and the memory that trials of their shape took."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.pulse import Pulse
+from cluster.session import Session
+from orchestrator.job import Resources
+from orchestrator.memory import GIB
+from orchestrator.placement import Placement, asking
+from orchestrator.spec import load_spec
+from orchestrator.trial import Order, Report
+from reports.layout import RunFolder
+from reports.records import Status
+
+SPEC: dict[str, Any] = {
+    "name": "placed",
+    "kind": "sparse",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "method": {"name": "dense"},
+    "budget": {"steps": 1},
+    "grid": {"model.width": [8, 16]},
+    "seeds": 2,
+}
+
+
+def orders_of(spec: dict[str, Any]) -> list[Order]:
+    return [Order(job=job, attempt=1) for job in load_spec(spec).jobs]
+
+
+def placement(tmp_path: Path, orders: list[Order], resources: Resources, **session: Any) -> Placement:
+    joined = Session(address="127.0.0.1:1", pulse=Pulse("127.0.0.1:1", None), **session)
+    return Placement(orders, RunFolder(tmp_path), resources=resources, session=joined)
+
+
+def ended(order: Order, **memory: int) -> Report:
+    return Report(run_key=order.job.key, status=Status.COMPLETED, **memory)
+
+
+def test_every_trial_gets_an_equal_share_of_the_node_with_the_least_for_each(tmp_path: Path) -> None:
+    orders = orders_of(SPEC)
+    placed = placement(tmp_path, orders, Resources(cpus=2), nodes=((8, 0), (4, 0)), memory=(16 * GIB, 6 * GIB))
+    assert placed.slots == 6
+    assert placed.wanted(orders[:1]) == {"cpu": 2, "gpu": 0, "memory": 3 * GIB}
+
+
+def test_a_shape_that_takes_more_gets_more_and_others_keep_theirs(tmp_path: Path) -> None:
+    orders = orders_of(SPEC)
+    narrow, wide = orders[0], orders[-1]
+    placed = placement(tmp_path, orders, Resources(), nodes=((4, 0),), memory=(8 * GIB,))
+    placed.hear(ended(wide, peak_memory_bytes=3 * GIB))
+    assert placed.wanted([wide])["memory"] == 3.75 * GIB
+    assert placed.wanted([narrow])["memory"] == 2 * GIB
+    assert placed.wanted([narrow, wide])["memory"] == 3.75 * GIB, "one process runs both"
+
+
+@pytest.mark.parametrize(
+    ("asked", "peak", "given"),
+    [
+        (0.25, 1, 0.25),  # (1.2 + 1) of 16
+        (0.25, 6, 0.55),  # (7.2 + 1) of 16 = 0.51
+        (0.25, 40, 1.0),
+        (1.0, 6, 1.0),
+        (2.0, 40, 2.0),
+    ],
+)
+def test_a_share_of_a_gpu_grows_with_what_its_memory_was_seen_to_need(
+    tmp_path: Path, asked: float, peak: int, given: float
+) -> None:
+    orders = orders_of(SPEC)
+    placed = placement(tmp_path, orders, Resources(gpus=asked), nodes=((64, 8),), memory=(64 * GIB,))
+    before = placed.wanted(orders[:1])
+    assert before["gpu"] == asked
+    placed.hear(ended(orders[0], peak_memory_bytes=peak * GIB, gpu_memory_bytes=16 * GIB))
+    after = placed.wanted(orders[:1])
+    assert after["gpu"] == pytest.approx(given)
+    assert after["memory"] == before["memory"], "a GPU's memory says nothing of the node's"
+
+
+def test_no_memory_is_asked_for_where_nodes_have_none_to_give(tmp_path: Path) -> None:
+    orders = orders_of(SPEC)
+    placed = placement(tmp_path, orders, Resources(), nodes=((4, 0),), memory=(0,))
+    assert placed.wanted(orders[:1]) == {"cpu": 1, "gpu": 0}
+
+
+@contextmanager
+def copied(placed: Placement, orders: list[Order]) -> Iterator[Any]:
+    """As Tune keeps what it was given."""
+    from ray import cloudpickle
+
+    with asking(placed, [[order] for order in orders]) as ask:
+        yield cloudpickle.loads(cloudpickle.dumps(ask))
+
+
+def test_tune_asks_a_copy_and_hears_what_was_learned_meanwhile(tmp_path: Path) -> None:
+    orders = orders_of(SPEC)
+    placed = placement(tmp_path, orders, Resources(), nodes=((4, 0),), memory=(8 * GIB,))
+    with copied(placed, orders) as ask:
+        assert ask({"index": 3}).required_resources["memory"] == 2 * GIB
+        placed.hear(ended(orders[3], peak_memory_bytes=3 * GIB))
+        assert ask({"index": 3}).required_resources["memory"] == 3.75 * GIB
+    with pytest.raises(KeyError):
+        ask({"index": 3})
