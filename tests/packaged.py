@@ -1,6 +1,15 @@
 """The specs that ship with the package, for tests of all of them."""
 
+from functools import cache
+
 from orchestrator.document import packaged_specs
+from orchestrator.spec import Spec, load_spec
 
 ASKING = ("calibrate-anything",)  # for a folder of results, which a user names
 COMPLETE = [name for name in packaged_specs() if name not in ASKING]
+
+
+@cache
+def packaged(name: str) -> Spec:
+    """Loaded once for all tests of it."""
+    return load_spec(name)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from packaged import COMPLETE
 
 import orchestrator
 from orchestrator.cli import VERBS
@@ -205,13 +204,6 @@ def test_init_writes_a_spec_that_can_be_planned_and_spares_files(
     assert pruneyard("init").code == 0
     assert (tmp_path / "sweep.yaml").exists()
     assert pruneyard("init", "no/such/folder.yaml").code == 2
-
-
-@pytest.mark.parametrize("name", COMPLETE)
-def test_packaged_specs_are_valid(name: str) -> None:
-    spec = load_spec(name)
-    assert spec.name == name
-    assert len(spec.jobs) > 1
 
 
 def test_plan_writes_nothing(pruneyard: Pruneyard, spec: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from packaged import COMPLETE
+from packaged import COMPLETE, packaged
 
 from orchestrator.document import packaged_specs, parse_value
 from orchestrator.schema import spec_schema
@@ -37,7 +37,7 @@ def test_packaged_specs_fit(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_resolved_jobs_fit(name: str) -> None:
-    for job in load_spec(name).jobs[:5]:
+    for job in packaged(name).jobs[:5]:
         table = {key: value for key, value in job.resolved.items() if key != "seed"}
         VALIDATOR.validate({"name": "x", "kind": job.kind, **table})
 

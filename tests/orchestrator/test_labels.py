@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from packaged import COMPLETE
+from packaged import COMPLETE, packaged
 
 from orchestrator.spec import load_spec
 
@@ -69,6 +69,6 @@ def test_two_settings_that_end_alike_are_called_in_full() -> None:
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_no_two_jobs_of_a_packaged_spec_share_a_name(name: str) -> None:
-    spec = load_spec(name)
+    spec = packaged(name)
     assert len({job.label for job in spec.jobs}) == len(spec.jobs)
     assert all(len(job.label) < 100 for job in spec.jobs)
