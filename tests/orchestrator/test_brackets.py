@@ -270,3 +270,40 @@ def test_a_study_that_is_killed_again_and_again_decides_as_one_that_is_not(
     assert numbers(tmp_path / "out") == numbers(banded)
     (mine,), (theirs,) = ([*(f / "decisions").glob("*-rungs.jsonl")] for f in (tmp_path / "out", banded))
     assert mine.read_bytes() == theirs.read_bytes()
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "distill": {
+        "data": {"name": "digits", "max_train": 200, "max_test": 50},
+        "model": {"name": "convnet", "width": 4, "depth": 2},
+        "method": {"name": "dm", "ipc": 1, "iterations": 8, "real_batch": 6},
+        "evaluation": {"epochs": 2, "networks": 1, "augment": ""},
+        "evaluate_every": 2,
+        "grid": {"method.lr": [1.0, 0.1, 0.01]},
+    },
+    "nodes": {
+        "data": {"name": "block_model", "num_nodes": 200, "rare_share": 0.2},
+        "minority": "rare",
+        "method": "plain",
+        "split": {"name": "drawn", "per_class": 10, "num_val": 50, "num_calib": 30, "num_test": 50},
+        "budget": {"steps": 20, "evaluate_every": 5},
+        "grid": {"optimizer.lr": [0.01, 0.001, 0.0001]},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_jobs_of_other_kinds_pause_and_go_on_bit_equal(kind: str, tmp_path: Path) -> None:
+    rule = {**RULE, "metric": "val/nll", "mode": "min", "grace": 0.5}
+    spec = {"name": kind, "kind": kind, "seeds": 2, **OTHERS[kind]}
+    assert run({**spec, "scheduler": rule}, tmp_path / "banded", local=True).exit_code == 0
+    assert run(spec, tmp_path / "whole", local=True).exit_code == 0
+    assert numbers(tmp_path / "banded").items() <= numbers(tmp_path / "whole").items()
+    ended = statuses(tmp_path / "banded")
+    assert sorted(ended.values()) == [Status.COMPLETED] * 4 + [Status.PRUNED] * 2
+    attempts = Store(RunFolder(tmp_path / "banded")).runs(latest=False).to_pandas()
+    paused = set(attempts.loc[attempts["status"] == "INTERRUPTED", "run_key"])
+    assert len(paused) == 4, "two configurations paused, and one of them went on"
+    steps = Results(tmp_path / "banded").metrics().groupby("run_key", observed=True)["step"].max()
+    for key, status in ended.items():
+        assert (steps[key] < steps.max()) == (status is Status.PRUNED)
