@@ -7,7 +7,8 @@ import ray
 from ray._private.state import available_resources_per_node, state
 from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData  # type: ignore[attr-defined]
 
-COUNTED = ("CPU", "GPU")  # what trials ask for; memory and names of nodes are left out
+COUNTED = ("CPU", "GPU", "memory")  # what trials ask for; names of nodes are left out
+GIB = 2**30
 MOST_LINES = 12  # of each of the three
 _GONE = (ActorTableData.ActorState.DEAD, PlacementGroupTableData.REMOVED)
 
@@ -51,8 +52,10 @@ def _node(node: Mapping[str, Any]) -> str:
         return f"{name} is dead: {node['DeathReasonMessage'] or 'no cause was left'}"
     free = available_resources_per_node().get(node["NodeID"], {})
     has = {kind: amount for kind in COUNTED if (amount := node["Resources"].get(kind, 0.0))}
-    listed = ", ".join(f"{free.get(kind, 0.0):g} of {amount:g} {kind}s" for kind, amount in has.items())
-    return f"{name} has {listed} free" if has else f"{name} has neither CPUs nor GPUs for trials"
+    if not has.keys() & {"CPU", "GPU"}:
+        return f"{name} has neither CPUs nor GPUs for trials"
+    listed = ", ".join(f"{_number(kind, free.get(kind, 0.0))} of {_words({kind: amount})}" for kind, amount in has.items())
+    return f"{name} has {listed} free"
 
 
 def _group(group: Any, own: str) -> str:
@@ -81,4 +84,10 @@ def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
 
 
 def _words(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {kind}s" for kind, amount in _amounts(resources).items()) or "no CPUs or GPUs"
+    units = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GiB"}
+    listed = [f"{_number(kind, amount)} {units[kind]}" for kind, amount in _amounts(resources).items()]
+    return " and ".join(listed) or "no CPUs or GPUs"
+
+
+def _number(kind: str, amount: float) -> str:
+    return f"{amount / GIB:.1f}" if kind == "memory" else f"{amount:g}"

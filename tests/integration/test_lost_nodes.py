@@ -1,0 +1,130 @@
+"""Nodes of a cluster that are killed under a study, its head among them: time is lost, never a number."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml_spec
+from comparing import assert_same_numbers
+from driving import Driver, Patience, driving
+from several_nodes import Nodes, several_nodes
+from watching import checkpoints, completed, in_the_middle
+
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+pytestmark = pytest.mark.ray
+
+STEP_S = 0.08
+RAY_GIVES_UP = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # of 60, which a driver waits for a head
+
+
+@pytest.fixture(scope="module")
+def bare_head(env: dict[str, str]) -> Iterator[Nodes]:
+    """A head on which no trial has room."""
+    with several_nodes(env, head=0) as nodes:
+        yield nodes
+
+
+@contextlib.contextmanager
+def room(nodes: Nodes, patience: Patience, **cpus: int) -> Iterator[None]:
+    """Further nodes for the length of the block."""
+    try:
+        nodes.add(patience.env, **cpus)
+        yield
+    finally:
+        for name in cpus:
+            nodes[name].kill()
+
+
+def few(folder: Path, **resources: float) -> Path:
+    tables = yaml_spec.methods(yaml_spec.FEW, name="a-few") | {"resources": resources}
+    return yaml_spec.write(folder / "spec.yaml", tables)
+
+
+def assert_nothing_lost(folder: Path, reference: Path, *, twice: int) -> None:
+    """Every job finished once, with the reference's numbers; so many of them in a second attempt."""
+    attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas()
+    assert not attempts.duplicated(["run_key", "attempt"]).any()
+    counts = attempts["run_key"].value_counts()
+    assert len(counts) == len(yaml_spec.FEW)
+    assert (counts > 1).sum() == twice, attempts[["run_key", "attempt", "status", "error"]]
+    assert (attempts["status"] == "COMPLETED").sum() == len(yaml_spec.FEW)
+    assert_same_numbers(folder, reference)
+
+
+def meet(driver: Driver, folder: Path) -> None:
+    before = checkpoints(folder)
+    driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=120)
+
+
+def test_trials_without_room_wait_for_a_node_to_come(
+    bare_head: Nodes, short_reference: Path, tmp_path: Path
+) -> None:
+    folder, patience = tmp_path / "out", Patience(tmp_path, STEP_S)
+    with room(bare_head, patience, three=1):
+        command = ("run", few(tmp_path), "--out", "out", "--address", bare_head.address)
+        with driving(*command, folder=tmp_path, env=bare_head.env) as driver:
+            meet(driver, folder)
+            bare_head["three"].kill()
+            with room(bare_head, patience, four=1):
+                assert driver.wait(within_s=120) == 0, driver.said()
+    assert_nothing_lost(folder, short_reference, twice=1)
+
+
+def test_trials_of_a_killed_driver_end_by_themselves_and_a_second_call_goes_on(
+    bare_head: Nodes, short_reference: Path, tmp_path: Path
+) -> None:
+    folder, patience = tmp_path / "out", Patience(tmp_path, STEP_S)
+    with room(bare_head, patience, seven=2):
+        env = bare_head.env
+        with driving(
+            "run", few(tmp_path), "--out", "out", "--address", bare_head.address, folder=tmp_path, env=env
+        ) as driver:
+            meet(driver, folder)
+            assert bare_head["seven"].trials()
+            driver.send(signal.SIGKILL)
+            driver.wait(within_s=10)
+            started = time.monotonic()
+            while bare_head["seven"].trials():
+                assert time.monotonic() - started < 30, "trials outlived their driver"
+                time.sleep(0.1)
+            print(f"driver killed to no trial left: {time.monotonic() - started:.1f} s")
+        finished = completed(folder)
+        patience.set(0)
+        with driving("resume", "out", "--address", bare_head.address, folder=tmp_path, env=env) as driver:
+            assert driver.wait(within_s=120) == 0, driver.said()
+    assert_nothing_lost(folder, short_reference, twice=0)
+    attempts = Results(folder).runs().set_index("run_key")["attempt"]
+    assert all(attempts[key] == attempt for key, attempt in finished.items())
+
+
+def test_a_study_whose_head_was_killed_says_so_and_goes_on_with_a_new_head(
+    env: dict[str, str], short_reference: Path, tmp_path: Path
+) -> None:
+    folder, patience = tmp_path / "out", Patience(tmp_path, STEP_S)
+    with several_nodes(env | patience.env, head=1) as nodes:
+        told = nodes.env | RAY_GIVES_UP
+        with driving(
+            "run", few(tmp_path), "--out", "out", "--address", nodes.address, folder=tmp_path, env=told
+        ) as driver:
+            meet(driver, folder)
+            started = time.monotonic()
+            nodes["head"].kill()
+            assert driver.wait(within_s=40) == 4, driver.said()
+            print(f"from the head's death to the end: {time.monotonic() - started:.1f} s")
+        assert "does not answer; waiting" in driver.stderr
+        assert f"the head of the Ray cluster at {nodes.joined} is gone" in driver.stderr
+        assert "go on with: pruneyard resume" in driver.said()
+        assert "Traceback" not in driver.stderr
+    patience.set(0)
+    with (
+        several_nodes(env | patience.env, head=1) as nodes,
+        driving("resume", "out", "--address", nodes.address, folder=tmp_path, env=nodes.env) as driver,
+    ):
+        assert driver.wait(within_s=120) == 0, driver.said()
+    assert_nothing_lost(folder, short_reference, twice=0)
