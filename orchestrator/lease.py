@@ -30,6 +30,7 @@ RENEW_S = 5.0
 STALE_S = 30.0  # without a change: the holder is dead, and another may take its place
 _LOOK_S = 0.5
 _SETTLE_S = 1.0  # in which another one that took over at the same moment would be seen
+_held: set[str] = set()  # tokens of this process's leases
 _LOCK, _LEASE = ".driver", ".driver.json"
 
 
@@ -84,6 +85,8 @@ class Holder:
             return None
         if locked:
             return False
+        if (self.pid, self.begun) == (os.getpid(), _begun(os.getpid())):
+            return self.token in _held
         return _begun(self.pid) == self.begun if self.processes == _processes() != "" else None
 
     def __str__(self) -> str:
@@ -209,6 +212,7 @@ class Lease:
     def __init__(self, kept: _Lease, holder: Holder) -> None:
         self._kept, self._holder = kept, holder
         self._over = threading.Event()
+        _held.add(holder.token)
         self.lost: str | None = None
         self.when_lost: Callable[[str], None] = lambda text: None
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
@@ -238,6 +242,7 @@ class Lease:
         """Lets it go, if it is still held."""
         self._over.set()
         self._thread.join()
+        _held.discard(self._holder.token)
         if self.lost is None:
             try:
                 self._kept.drop()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import BUCKET, ObjectStore, environment, object_store
+from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
 
 from orchestrator import lease
 from orchestrator.errors import UsageError
@@ -179,3 +179,18 @@ def test_a_holder_in_a_container_whose_processes_are_not_seen_here_is_not_taken_
                 exclusive(folder).__enter__()
         finally:
             process.kill()
+
+
+def test_a_lease_that_this_process_could_not_let_go_is_no_obstacle_to_its_next_call(
+    store: ObjectStore, folder: ObjectPath, caplog: pytest.LogCaptureFixture
+) -> None:
+    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+        with exclusive(folder):
+            with pytest.raises(UsageError, match="another pruneyard is running"):
+                exclusive(folder).__enter__()
+            wire.cut()
+        assert "the lease on the folder of results stays behind" in caplog.text
+        wire.mend()
+        started = time.monotonic()
+        with exclusive(folder):
+            assert time.monotonic() - started < lease.STALE_S / 2

@@ -29,7 +29,7 @@ SPEC = yaml_spec.spec_of(
     ],
     name="three",
     schedule={"name": "cosine"},
-    budget={"epochs": 2, "batch_size": 64, "checkpoint_every_s": 0.01},
+    budget={"epochs": 2, "batch_size": 64, "checkpoint_every_s": 0.001},
 )
 ALL = [("dense", 1, "COMPLETED"), ("rigl", 1, "COMPLETED"), ("static", 1, "COMPLETED")]
 DISK_BYTES = 4 * 2**20

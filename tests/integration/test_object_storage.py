@@ -165,7 +165,7 @@ def test_data_distilled_by_a_run_in_an_object_store_are_read(
 def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
     store: ObjectStore, here: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
-    uri, patience = f"{ROOT}/killed", Patience(tmp_path, 0)
+    uri, patience = f"{ROOT}/killed", Patience(tmp_path, 0.1)
     spec = yaml_spec.write(tmp_path / "spec.yaml", {**SPEC, "schedule": {"name": "patient"}})
     arguments = ("run", spec, "--out", uri, "--local")
 
