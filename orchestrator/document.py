@@ -120,10 +120,10 @@ def plain(value: Any) -> Any:
 def dump_document(tables: Mapping[str, Any]) -> str:
     """Plain tables as YAML text; what stands in several places is written out in each."""
     dumper = YAML(typ="safe", pure=True)
-    dumper.representer.ignore_aliases = lambda data: True
     dumper.default_flow_style = None
     dumper.width = LINE_WIDTH
     dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    dumper.representer.ignore_aliases = lambda data: True  # after all that it is made with
     stream = StringIO()
     dumper.dump(dict(tables), stream)
     return stream.getvalue()
