@@ -83,7 +83,7 @@ def loops(folder: Path) -> None:
         for name, (_, _, num_rows, batch_size) in CASES.items():
             rounds = [(seconds(name, ALONE), max(pair.run(seconds_of_rank, name))) for _ in range(ROUNDS)]
             steps = num_rows // batch_size
-            one, two = (round(steps / statistics.median(times)) for times in zip(*rounds, strict=True))
+            one, two = (round(steps / statistics.median(times), 1) for times in zip(*rounds, strict=True))
             ratio = round(statistics.median(alone / both for alone, both in rounds), 2)
             print(json.dumps({"case": name, "steps_per_s": {"one": one, "two": two}, "two/one": ratio}))
     finally:
