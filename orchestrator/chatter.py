@@ -26,7 +26,7 @@ class WithoutRay(io.TextIOBase):
         """One piece of a `print`."""
         if _OF_RAY.match(text):
             logger.debug("%s", text)
-            self._ends_line = not text.endswith("\n")
+            self._ends_line = True
         elif self._ends_line and text == "\n":  # which `print` writes by itself
             self._ends_line = False
         else:

@@ -1,7 +1,10 @@
 """Nodes of a cluster that are killed under a study, its head among them: time is lost, never a number."""
 
 import contextlib
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,17 @@ pytestmark = pytest.mark.ray
 
 STEP_S = 0.08
 RAY_GIVES_UP = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # of 60, which a driver waits for a head
+HOLDER = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+@ray.remote(num_cpus=1)
+class Holder:
+    def here(self): return 1
+holder = Holder.remote()
+ray.get(holder.here.remote())
+print("holds", flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +76,26 @@ def meet(driver: Driver, folder: Path) -> None:
     driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=120)
 
 
+def test_what_ran_on_a_killed_node_goes_on_elsewhere_from_its_checkpoint(
+    bare_head: Nodes, short_reference: Path, tmp_path: Path
+) -> None:
+    folder, patience = tmp_path / "out", Patience(tmp_path, STEP_S)
+    with room(bare_head, patience, one=1, two=1):
+        command = ("run", few(tmp_path), "--out", "out", "--address", bare_head.address)
+        with driving(*command, folder=tmp_path, env=bare_head.env) as driver:
+            both = r"2 running.*, 1 on node [0-9a-f]{8}, 1 on node [0-9a-f]{8}"
+            driver.wait_until(lambda: bool(re.search(both, driver.stderr)), within_s=120)
+            bare_head["one"].kill_raylet()
+            assert driver.wait(within_s=120) == 0, driver.said()
+    assert_nothing_lost(folder, short_reference, twice=1)
+    attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas()
+    (lost,) = attempts[attempts["status"] == "FAILED"]["error"]
+    assert lost.endswith("\nthe node of this trial died")
+    assert "died with its node; it goes on from its checkpoint" in driver.stderr
+    assert "Traceback" not in driver.stderr
+    assert "aylet" not in driver.stderr, "Ray's own words"
+
+
 def test_trials_without_room_wait_for_a_node_to_come(
     bare_head: Nodes, short_reference: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +108,51 @@ def test_trials_without_room_wait_for_a_node_to_come(
             with room(bare_head, patience, four=1):
                 assert driver.wait(within_s=120) == 0, driver.said()
     assert_nothing_lost(folder, short_reference, twice=1)
+
+
+def test_no_room_for_too_long_is_an_end_that_names_who_holds_what(
+    bare_head: Nodes, short_reference: Path, tmp_path: Path
+) -> None:
+    folder, patience = tmp_path / "out", Patience(tmp_path, STEP_S)
+    with room(bare_head, patience, five=1):
+        command = ("run", few(tmp_path, place_within_s=25), "--out", "out", "--address", bare_head.address)
+        with driving(*command, folder=tmp_path, env=bare_head.env) as driver:
+            meet(driver, folder)
+            with room(bare_head, patience, six=1), holder(bare_head):
+                started = time.monotonic()
+                bare_head["five"].kill()
+                assert driver.wait(within_s=90) == 4, driver.said()
+                print(f"from the node's death to the end: {time.monotonic() - started:.1f} s")
+                driver.seconds_until_gone()
+        assert "nothing runs, and no trial has started for 25 s" in driver.stderr
+        assert "each for 1 CPUs and 0 GPUs" in driver.stderr
+        assert "is dead: " in driver.stderr
+        assert "has neither CPUs nor GPUs for trials" in driver.stderr
+        assert "has 0 of 1 CPUs, " in driver.stderr
+        assert "actor Holder of job " in driver.stderr
+        assert "holds 1 CPUs on " in driver.stderr
+        assert "of this study waits for 1 CPUs" in driver.stderr
+        assert "Traceback" not in driver.stderr
+        assert "go on with: pruneyard resume out" in driver.stdout
+        assert RunFolder(folder).report.is_file()
+
+    with driving("resume", "out", "--local", folder=tmp_path, env=bare_head.env) as driver:
+        assert driver.wait(within_s=120) == 0, driver.said()
+    assert set(Results(folder).runs()["status"]) == {"COMPLETED"}
+    assert_same_numbers(folder, short_reference)
+
+
+@contextlib.contextmanager
+def holder(nodes: Nodes) -> Iterator[None]:
+    """Another job of the cluster, with an actor that takes the CPU that is free."""
+    command = [sys.executable, "-c", HOLDER, nodes.address]
+    with subprocess.Popen(command, env=nodes.env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds\n"
+            yield
+        finally:
+            process.kill()
 
 
 def test_trials_of_a_killed_driver_end_by_themselves_and_a_second_call_goes_on(

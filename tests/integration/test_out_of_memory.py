@@ -1,0 +1,56 @@
+"""A trial that takes more memory than its node may give is ended by Ray's own monitor: that is said, and the others finish."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml_spec
+from driving import driving
+from several_nodes import several_nodes
+
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+pytestmark = pytest.mark.ray
+
+ROOM, GREED = (
+    2 * 2**30,
+    4 * 2**30,
+)  # bytes that may be taken beside what is taken now, and that the trial takes
+
+
+def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    memory = psutil.virtual_memory()
+    if memory.available < GREED + 2 * 2**30:
+        pytest.skip(f"wants {(GREED + 2 * 2**30) >> 30} GiB of free memory")
+    watched = {
+        "RAY_memory_usage_threshold": str(1 - (memory.available - ROOM) / memory.total),
+        "GREED": str(GREED),
+    }
+    tables = yaml_spec.spec_of([{"name": "static", "density": 0.2}], name="greedy")
+    tables["grid"]["schedule"] = [{"name": "greedy"}, {"name": "cosine"}]
+    del tables["schedule"]
+    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    with (
+        several_nodes(env, watched, head=1) as nodes,
+        driving(
+            "run", spec, "--out", "out", "--address", nodes.address, folder=tmp_path, env=nodes.env
+        ) as driver,
+    ):
+        assert driver.wait(within_s=180) == 1, driver.said()
+    attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
+    greedy = attempts["spec_json"].str.contains('"greedy"')
+    assert list(attempts[~greedy]["status"]) == ["COMPLETED"]
+    assert list(attempts[greedy]["status"]) == ["FAILED"] * 3
+    for error in attempts[greedy]["error"]:
+        assert (
+            error.splitlines()[-1]
+            == "out of memory: the node ran low, and Ray ended the process of this trial"
+        )
+    assert "was ended by Ray: out of memory on its node" in driver.stderr
+    (said,) = [line for line in driver.stdout.splitlines() if line.startswith("FAILED")]
+    assert "out of memory" in said
+    assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED", "FAILED"}
