@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from orchestrator.brackets import Brackets, brackets_of, dealt
@@ -14,7 +13,6 @@ from orchestrator.monitor import Monitor
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.schedulers import Judge, Scheduler
-from orchestrator.schema import spec_schema
 from orchestrator.spec import load_spec
 from reports.layout import RunFolder
 from reports.records import Status
@@ -27,7 +25,7 @@ BASE: dict[str, Any] = {
     "data": {"name": "digits", "max_train": 200, "max_test": 50},
     "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.1},
     "method": {"name": "set", "density": 0.5},
-    "budget": {"epochs": 8, "batch_size": 16, "checkpoint_every_s": 0},
+    "budget": {"epochs": 8, "batch_size": 16},
     "seeds": 2,
     "grid": {"optimizer.lr": [0.2, 1.0e-6, 0.1, 1.0e-7, 0.05, 1.0e-8, 1.0e-9]},
     "scheduler": RULE,
@@ -161,10 +159,7 @@ def test_what_is_wrong_with_it_is_said(change: dict[str, Any], words: str) -> No
         load_spec({**BASE, "scheduler": {**RULE, **change}})
 
 
-def test_the_schema_knows_its_name_and_no_other() -> None:
-    validator = jsonschema.Draft202012Validator(spec_schema())
-    assert validator.is_valid(BASE)
-    assert not validator.is_valid({**BASE, "scheduler": {**RULE, "name": "hyperbands"}})
+def test_a_misspelt_name_is_answered_with_all_there_are() -> None:
     with pytest.raises(SpecError, match=r"scheduler\.name: is \"hyperbands\".*hyperband"):
         load_spec({**BASE, "scheduler": {**RULE, "name": "hyperbands"}})
 

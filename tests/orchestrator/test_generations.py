@@ -41,7 +41,7 @@ BASE: dict[str, Any] = {
     "data": {"name": "digits", "max_train": 200, "max_test": 50},
     "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.1},
     "method": {"name": "set", "density": 0.5, "schedule": {"every": 4}},
-    "budget": {"steps": 40, "batch_size": 16, "checkpoint_every_s": 0},
+    "budget": {"steps": 40, "batch_size": 16},
     "seeds": 2,
     "search": SEARCH,
 }
@@ -265,12 +265,16 @@ def test_a_kind_whose_jobs_cannot_go_on_from_one_another_is_refused() -> None:
         load_spec(spec)
 
 
-def test_the_schema_knows_both_names() -> None:
+def test_the_schema_knows_the_names() -> None:
     validator = jsonschema.Draft202012Validator(spec_schema())
     assert validator.is_valid(BASE)
     assert validator.is_valid({**BASE, "search": {**SEARCH, "name": "pb2"}})
     assert not validator.is_valid({**BASE, "search": {**SEARCH, "name": "pbd"}})
     assert not validator.is_valid({**BASE, "search": {**SEARCH, "generation": 3}})
+    banded = {name: table for name, table in BASE.items() if name != "search"}
+    rule = {"name": "hyperband", "metric": "val/nll", "mode": "min"}
+    assert validator.is_valid({**banded, "scheduler": rule})
+    assert not validator.is_valid({**banded, "scheduler": {**rule, "name": "hyperbands"}})
 
 
 def test_halves_by_hand_are_a_chain(tmp_path: Path) -> None:
