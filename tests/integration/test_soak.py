@@ -1,0 +1,94 @@
+"""300 short trials on nodes and in processes that keep being killed: all results are there, once, and right."""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml_spec
+from driving import LOOK_EVERY_S, Patience, driving
+from several_nodes import Nodes, several_nodes
+
+from orchestrator.results import Results
+from reports.layout import RunFolder
+from reports.store import Store
+
+NUM_TRIALS = 300
+KILL_EVERY_S = 4.0
+MOST_NODES_KILLED = 8
+WITHIN_S = 900.0  # some two minutes on two idle cores
+
+
+def kill_something(nodes: Nodes, draws: random.Random, count: dict[str, int]) -> None:
+    """A node in one of four times, which a new one replaces, or a process in which a trial runs."""
+    alive = [name for name in nodes.by_name if name != "head"]
+    if count["node"] < MOST_NODES_KILLED and draws.random() < 0.25:
+        name = draws.choice(alive)
+        nodes[name].kill_raylet()
+        nodes[name].kill()
+        del nodes.by_name[name]
+        count["node"] += 1
+        nodes.add(**{f"new{count['node']}": 1})
+    elif trials := nodes[draws.choice(alive)].trials():
+        draws.choice(trials).kill()
+        count["trial"] += 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_no_result_of_300_trials_is_lost_or_wrong_whatever_is_killed(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    tables = yaml_spec.methods(yaml_spec.FEW, name="soak")
+    tables |= {
+        "data": {"name": "digits", "max_train": 200, "max_test": 100},
+        "model": {"name": "mlp", "width": 8, "depth": 1},
+        "budget": {"steps": 12, "batch_size": 32, "checkpoint_every_s": 0.1},
+        "seeds": NUM_TRIALS // len(yaml_spec.FEW),
+    }
+    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    with driving("run", spec, "--out", "expected", "--local", folder=tmp_path, env=env) as driver:
+        assert driver.wait(within_s=300) == 0, driver.said()
+
+    patience = Patience(tmp_path, 0.02)
+    draws, count, started = random.Random(6), {"node": 0, "trial": 0}, time.monotonic()
+    with (
+        several_nodes(env | patience.env, head=0, one=1, two=1) as nodes,
+        driving(
+            "run", spec, "--out", "out", "--address", nodes.address, folder=tmp_path, env=nodes.env
+        ) as driver,
+    ):
+        driver.wait_until(lambda: bool(nodes["one"].trials()), within_s=120)
+        next_at = time.monotonic()
+        while driver.running():
+            time.sleep(LOOK_EVERY_S)
+            if time.monotonic() >= next_at:
+                kill_something(nodes, draws, count)
+                next_at = time.monotonic() + draws.uniform(0.5, 1.5) * KILL_EVERY_S
+            assert time.monotonic() - started < WITHIN_S, driver.said()
+        assert driver.wait(within_s=1) == 0, driver.said()
+    attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
+    print(f"{time.monotonic() - started:.0f} s, {count}, {len(attempts)} attempts")
+    assert count["node"] >= 2
+    assert count["trial"] >= 5
+    assert not attempts.duplicated(["run_key", "attempt"]).any()
+    assert (attempts["status"] == "COMPLETED").sum() == NUM_TRIALS
+    assert len(attempts) > NUM_TRIALS
+    assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED"}
+    pd.testing.assert_frame_equal(numbers(tmp_path / "out"), numbers(tmp_path / "expected"), check_exact=True)
+    for key in attempts["run_key"].unique():
+        ours, theirs = (
+            RunFolder(tmp_path / name).artifact(key) / "model.safetensors" for name in ("out", "expected")
+        )
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def numbers(folder: Path) -> pd.DataFrame:
+    """Metrics of every run's newest attempt, but for what is measured in seconds."""
+    results = Results(folder)
+    newest: Any = results.runs()[["run_key", "attempt"]]
+    rows = results.metrics().merge(newest, on=["run_key", "attempt"])
+    columns = ["run_key", "step", "split", "name", "value"]
+    return rows[columns].sort_values(columns[:-1]).reset_index(drop=True)
