@@ -60,6 +60,11 @@ class Line:
             self._answers.append(pausing)
             self._changed.notify_all()
 
+    async def until_closed(self) -> None:
+        """Waits; who asks hears of the end of the trial's process, too, by the error."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed)
+
     async def close(self) -> None:
         """No rank goes on beyond the gates that are open."""
         async with self._changed:

@@ -22,6 +22,7 @@ from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
 )
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -106,7 +107,7 @@ class RanksOnRay:
             threads=self.resources.cpus,
         )
         whole_gpus = self.resources.gpus >= 1  # which NCCL wants, one for each rank at least
-        return _Trainer(
+        trainer = _Trainer(
             _rank_of(task, self.data, line),
             scaling_config=ScalingConfig(
                 num_workers=self.resources.workers,
@@ -125,6 +126,8 @@ class RanksOnRay:
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
+        trainer.line = line
+        return trainer
 
     def _next(self, line: Any, fit: "_Fit", context: Context) -> Progress:
         """What rank 0 reports next."""
@@ -226,12 +229,34 @@ class _Fit:
 
 class _Trainer(TorchTrainer):
     """Without the actor by which Train frees places after a death: it asks a dashboard that may not be there, or another
-    cluster's; see `cluster.groups`.
+    cluster's; see `cluster.groups`. And with a controller that ends at once where its trial's process is gone: Ray takes it
+    for dead then, but an idle process of it was seen to outlive its cluster.
     """
+
+    line: Any = None
 
     def _create_default_callbacks(self) -> list[Any]:
         made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
+        kept = [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [*kept, _EndsWithTrial(self.line)]
+
+
+@dataclass(frozen=True)
+class _EndsWithTrial(ControllerCallback):
+    """In the controller's process."""
+
+    line: Any
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Listens in a thread of its own."""
+
+        def watch() -> None:
+            try:
+                ray.get(self.line.until_closed.remote())
+            except Exception:  # whatever Ray says where an actor, or the cluster, is gone
+                os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)

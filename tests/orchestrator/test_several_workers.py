@@ -85,6 +85,19 @@ def test_ranks_wait_at_a_gate_and_get_one_answer() -> None:
     asyncio.run(play())
 
 
+def test_the_end_of_a_line_is_told_to_who_waits_for_it() -> None:
+    async def play() -> None:
+        line = Line()
+        waiting = asyncio.create_task(line.until_closed())
+        await line.open_gate(pausing=False)
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        await line.close()
+        await waiting
+
+    asyncio.run(play())
+
+
 def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
     async def play() -> None:
         line = Line()
