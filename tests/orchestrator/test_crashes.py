@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from ray.air.execution import FixedResourceManager, ResourceRequest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
@@ -12,14 +11,19 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from orchestrator.crashes import every_crash_is_one_trials
 
 
+class Places:
+    """Where actors are placed; Ray's own managers would start a cluster."""
+
+    def free_resources(self, acquired_resource: None) -> None:
+        """Nothing was reserved."""
+
+
 def heard_of(error: Exception) -> list[Any]:
     """What the owner of an actor is told when a task of it ends so."""
     heard: list[Any] = []
     actor = TrackedActor(1, on_error=lambda _, told: heard.append(told))
-    places, wanted = FixedResourceManager({"CPU": 1}), ResourceRequest([{"CPU": 1}])
-    places.request_resources(wanted)
-    manager = RayActorManager(resource_manager=places)
-    manager._live_actors_to_ray_actors_resources[actor] = (None, places.acquire_resources(wanted))
+    manager = RayActorManager(resource_manager=Places())
+    manager._live_actors_to_ray_actors_resources[actor] = (None, None)
     manager._actor_task_failed(tracked_actor_task=TrackedActorTask(actor), exception=error)
     return heard
 
