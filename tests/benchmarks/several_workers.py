@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -126,11 +127,11 @@ def timed_study(joined: Session, folder: RunFolder, workers: int) -> tuple[float
     return first - started, last - first, ended - last
 
 
+@dataclass
 class _Timed(Monitor):
     """Knows when it heard."""
 
-    def __post_init__(self) -> None:
-        self.heard_at: list[float] = []
+    heard_at: list[float] = field(default_factory=list)
 
     def hear(self, report: Report) -> None:
         """And when."""
