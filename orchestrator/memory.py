@@ -12,6 +12,7 @@ from reports.layout import RunFolder
 from reports.store import Store
 
 GIB = 2**30
+ROOM = 0.9  # of a node's memory may be asked for
 MARGIN = 1.2  # a trial may take so much more than another of its shape did
 UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
 _NO_MEMORY = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")
@@ -67,16 +68,15 @@ class Needs:
         self._kills[shape] = self._kills.get(shape, 0) + 1
 
     def request(self, shape: str, *, share: int, node: int) -> int:
-        """Bytes that a trial is given.
+        """Bytes that a trial asks for, which is nothing as long as no trial was seen to take more than its share.
 
-        share: what leaves room on every node for as many trials as its cores allow. It is what all are given as long as none
-        was seen to take more, since a process is reused only among trials that were given the same. node: what the largest
-        node has; no request is larger, and what takes more runs there alone.
+        share: what leaves room on every node for as many trials as its cores allow; then it is what a trial of a shape that was
+        not measured yet asks for. node: what the largest node has; what takes more than that runs there alone. Requests stay
+        below both, since a node that comes later may have a little less.
         """
-        fair = share // UNIT * UNIT
+        fair, most = (int(ROOM * size) // UNIT * UNIT for size in (share, node))
+        if max(self._peaks.values(), default=0) * MARGIN <= share and not self._kills:
+            return 0
         known = self._peaks.get(shape)
-        if known is None or (max(self._peaks.values()) * MARGIN <= fair and not self._kills):
-            wanted = fair
-        else:
-            wanted = math.ceil(known * MARGIN / UNIT) * UNIT
-        return int(min(wanted * 2 ** self._kills.get(shape, 0), node // UNIT * UNIT))
+        wanted = fair if known is None else math.ceil(known * MARGIN / UNIT) * UNIT
+        return int(min(wanted * 2 ** self._kills.get(shape, 0), most))

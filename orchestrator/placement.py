@@ -12,7 +12,7 @@ from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 
 from cluster.session import Session
 from orchestrator.job import Resources
-from orchestrator.memory import GIB, MARGIN, UNIT, Needs, shape_of
+from orchestrator.memory import GIB, MARGIN, Needs, shape_of
 from orchestrator.slots import num_places, num_slots
 from orchestrator.trial import Order, Report
 from orchestrator.worker import DRIVER_MEMORY
@@ -57,7 +57,7 @@ class Placement:
         shapes = {self._shapes[order.job.key] for order in bundle}
         memory = max(self._needs.request(shape, share=self._share, node=self._largest) for shape in shapes)
         cores = {"cpu": self._resources.cpus, "gpu": self._gpus(shapes)}
-        return {**cores, "memory": memory} if memory >= UNIT else cores
+        return {**cores, "memory": memory} if memory else cores
 
 
     def _gpus(self, shapes: Collection[str]) -> float:

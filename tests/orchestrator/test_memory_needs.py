@@ -51,19 +51,20 @@ def test_jobs_of_another_shape(change: dict[str, Any]) -> None:
     assert shape_with(**change) != shape_with()
 
 
-def test_an_unknown_shape_gets_an_equal_share() -> None:
-    assert Needs().request("a", share=NODE // 4, node=NODE) == NODE // 4
+def test_nothing_is_asked_for_as_long_as_all_keep_to_their_share() -> None:
+    needs = Needs()
+    assert needs.request("a", share=NODE // 4, node=NODE) == 0
+    needs.hear("a", 3 * GIB)
+    assert needs.request("a", share=NODE // 4, node=NODE) == 0
 
 
 def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_and_a_fifth() -> None:
     needs = Needs()
     needs.hear("light", GIB)
-    needs.hear("heavy", 3 * GIB)
-    assert [needs.request(shape, share=NODE // 4, node=NODE) for shape in ("light", "heavy")] == [4 * GIB, 4 * GIB]
     needs.hear("heavy", 5 * GIB)
     needs.hear("heavy", None)
     given = [needs.request(shape, share=NODE // 4, node=NODE) for shape in ("light", "heavy", "unknown")]
-    assert given == [1.25 * GIB, 6 * GIB, 4 * GIB]
+    assert given == [1.25 * GIB, 6 * GIB, 3.5 * GIB]
 
 
 @pytest.mark.parametrize("peak", [UNIT + 1, 2 * UNIT, 123_456_789 * 3, 7 * GIB])
@@ -79,18 +80,17 @@ def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_n
     needs = Needs()
     given = []
     for _ in range(4):
-        given.append(needs.request("a", share=NODE // 8, node=NODE))
         needs.hear_kill("a")
-    assert given == [2 * GIB, 4 * GIB, 8 * GIB, 16 * GIB]
-    assert needs.request("a", share=NODE // 8, node=NODE) == NODE
+        given.append(needs.request("a", share=NODE // 8, node=NODE))
+    assert given == [3.5 * GIB, 7 * GIB, 14 * GIB, 14.25 * GIB]
     needs.hear("a", 3 * NODE // 8)
     assert needs.request("a", share=NODE // 8, node=NODE) == 7.25 * GIB
 
 
-def test_no_request_is_more_than_a_node_has() -> None:
+def test_no_request_is_more_than_a_node_has_with_some_to_spare() -> None:
     needs = Needs()
     needs.hear("a", 100 * GIB)
-    assert needs.request("a", share=NODE // 2, node=NODE + 1) == NODE
+    assert needs.request("a", share=NODE // 2, node=NODE) == 14.25 * GIB
 
 
 def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
