@@ -98,10 +98,14 @@ def came_to(folder: Path, step: int) -> bool:
     )
 
 
+def ranks() -> list[psutil.Process]:
+    """Those below this process, which may have other children."""
+    return [child for child in psutil.Process().children() if "ranks_here" in " ".join(child.cmdline())]
+
+
 def kill_a_rank() -> None:
-    """Of those below this process, the one that was started last."""
-    ranks = [child for child in psutil.Process().children() if "ranks_here" in " ".join(child.cmdline())]
-    max(ranks, key=psutil.Process.create_time).kill()
+    """The one that was started last."""
+    max(ranks(), key=psutil.Process.create_time).kill()
 
 
 def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one(
@@ -116,7 +120,7 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one
     with pytest.raises(OrderlyInterrupt):
         run(SPEC, tmp_path, local=True)
     assert stopped
-    assert not psutil.Process().children()
+    assert not ranks()
     assert list(Results(tmp_path).runs()["status"]) == ["INTERRUPTED"]
     run(SPEC, tmp_path, local=True)
     attempts = Store(RunFolder(tmp_path)).runs(latest=False).to_pandas().sort_values("attempt")
