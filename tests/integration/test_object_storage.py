@@ -353,14 +353,7 @@ def test_trials_on_ray_are_pruned_by_marks_and_a_journal_in_an_object_store(
     store: ObjectStore, env: dict[str, str], tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/halved"
-    tables = yaml_spec.spec_of(
-        [{"name": "static", "density": 0.5}],
-        name="halved",
-        budget={"epochs": 8, "batch_size": 64},
-        grid={"optimizer.lr": [0.2, 1e-6, 1e-7, 1e-8]},
-        scheduler={"name": "asha", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2},
-    )
-    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", yaml_spec.halved())
     told = env | store.env | Patience(tmp_path, 0.1).env
     with driving("run", spec, "--out", uri, folder=tmp_path, env=told) as driver:
         assert driver.wait(within_s=280) == 0, driver.said()

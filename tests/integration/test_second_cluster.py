@@ -24,14 +24,7 @@ def stray(env: dict[str, str]) -> Iterator[Nodes]:
 def test_successive_halving_on_a_cluster_of_its_own_leaves_the_other_alone(
     stray: Nodes, env: dict[str, str], tmp_path: Path
 ) -> None:
-    tables = yaml_spec.spec_of(
-        [{"name": "static", "density": 0.5}],
-        name="halved",
-        budget={"epochs": 8, "batch_size": 64},
-        grid={"optimizer.lr": [0.2, 1e-6, 1e-7, 1e-8]},
-        scheduler={"name": "asha", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2},
-    )
-    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", yaml_spec.halved())
     told = env | Patience(tmp_path, 0.02).env | {"RAY_ADDRESS": stray.address}
     with driving("run", spec, "--out", "out", folder=tmp_path, env=told) as driver:
         driver.wait_until(lambda: bool(driver.actors()), within_s=120)

@@ -41,6 +41,17 @@ def methods(chosen: Sequence[str], *, name: str) -> dict[str, Any]:
     return spec_of(tables, name=name)
 
 
+def halved() -> dict[str, Any]:
+    """One good and three bad learning rates under successive halving."""
+    return spec_of(
+        [{"name": "static", "density": 0.5}],
+        name="halved",
+        budget={"epochs": 8, "batch_size": 64},
+        grid={"optimizer.lr": [0.2, 1e-6, 1e-7, 1e-8]},
+        scheduler={"name": "asha", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2},
+    )
+
+
 def write(path: Path, spec: Mapping[str, Any]) -> Path:
     """The spec as a file."""
     with path.open("w") as file:

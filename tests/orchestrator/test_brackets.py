@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import Kills
 
 from orchestrator.brackets import Brackets, brackets_of, dealt
 from orchestrator.errors import SpecError, UsageError
 from orchestrator.journal import Journal
-from orchestrator.monitor import Monitor
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.schedulers import Judge, Scheduler
@@ -239,19 +239,6 @@ def test_a_second_call_repeats_nothing_and_pruned_runs_go_on_when_asked(
     run(BASE, folder, local=True, only=frozenset([Status.PRUNED]))
     assert set(statuses(folder).values()) == {Status.COMPLETED}
     assert numbers(folder) == numbers(whole)
-
-
-class Kills:
-    """A display that ends the driver, as a kill would, when it was shown something so often."""
-
-    def __init__(self, number: int) -> None:
-        self._left = number
-
-    def show(self, monitor: Monitor) -> None:
-        """Raises what no job catches."""
-        self._left -= 1
-        if self._left < 0:
-            raise KeyboardInterrupt
 
 
 def test_a_study_that_is_killed_again_and_again_decides_as_one_that_is_not(

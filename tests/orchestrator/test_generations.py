@@ -8,12 +8,12 @@ from typing import Any
 import jsonschema
 import pandas as pd
 import pytest
+from killing import Kills
 
 from orchestrator.document import parse_value
 from orchestrator.errors import SpecError
 from orchestrator.generations import Generations
 from orchestrator.journal import Journal
-from orchestrator.monitor import Monitor
 from orchestrator.plan import make_plan
 from orchestrator.population import run
 from orchestrator.results import Results
@@ -170,19 +170,6 @@ def test_a_member_that_only_goes_on_from_itself_ends_as_one_undisturbed_training
             assert ours.read_bytes() == theirs.read_bytes()
         flops = Results(bred).runs().set_index("run_key").loc[last, "train_flops"]
         assert flops == runs.loc[seed, "train_flops"]
-
-
-class Kills:
-    """A display that ends the driver, as a kill would, when it was shown something so often."""
-
-    def __init__(self, number: int) -> None:
-        self._left = number
-
-    def show(self, monitor: Monitor) -> None:
-        """Raises what no job catches."""
-        self._left -= 1
-        if self._left < 0:
-            raise KeyboardInterrupt
 
 
 def test_a_study_that_is_killed_again_and_again_breeds_as_one_that_is_not(bred: Path, tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""Ends a driver in the middle of its work, in the process of a test."""
+
+from orchestrator.monitor import Monitor
+
+
+class Kills:
+    """A display that ends the driver, as a kill would, when it was shown something so often."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def show(self, monitor: Monitor) -> None:
+        """Raises what no job catches."""
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
