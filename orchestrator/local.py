@@ -85,4 +85,4 @@ def _crew(resources: Resources, data: Mapping[Source, Dataset], folder: RunFolde
     """This process, or several beside it."""
     if resources.workers == 1:
         return ThisProcess()
-    return RanksHere(resources, data, should_stop=stop.mark.resolve().exists, seen=folder.spec)
+    return RanksHere(resources=resources, data=data, should_stop=stop.mark.resolve().exists, seen=folder.spec)

@@ -3,12 +3,13 @@
 import traceback
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
 from orchestrator.finished import checkpoints_of, open_run
+from orchestrator.job import Job, Resources
 from orchestrator.process import PeakMemory, reset_numerics
 from reports.location import Location
 from reports.storage import StorageError, in_words
@@ -70,6 +71,34 @@ class Task:
     should_stop: Callable[[], bool]
     seen: Location
     threads: int
+
+
+@dataclass
+class SeveralRanks:
+    """What crews of several workers have in common. seen: as in `Task`."""
+
+    resources: Resources
+    seen: Location
+    _device_name: str = field(default="unknown", init=False)
+
+    @property
+    def num_workers(self) -> int:
+        """Ranks of a trial."""
+        return self.resources.workers
+
+    def device_name(self, device: torch.device) -> str:
+        """That of rank 0, once it has begun."""
+        return self._device_name
+
+    def task(self, job: Job, context: Context, should_stop: Callable[[], bool]) -> Task:
+        """What each of them is given."""
+        return Task(
+            workload=job.workload,
+            checkpoints=context.checkpoints,
+            should_stop=should_stop,
+            seen=self.seen,
+            threads=self.resources.cpus,
+        )
 
 
 def train_as_rank(

@@ -9,11 +9,10 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray.train import get_context
 from ray.train.torch import TorchConfig, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -29,11 +28,10 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from cluster.holdings import holdings
 from orchestrator.errors import RankDiedError, RankFailedError
-from orchestrator.job import Job, Resources
+from orchestrator.job import Job
 from orchestrator.line import Line
-from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Task, heard, train_as_rank
+from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, SeveralRanks, Task, heard, train_as_rank
 from orchestrator.shared import loader
-from reports.location import Location
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Together
 from workloads.workload import Context, InterruptedJobError, Progress
@@ -54,26 +52,14 @@ _TRAIN = {
 }
 
 
-@dataclass
-class RanksOnRay:
+@dataclass(kw_only=True)
+class RanksOnRay(SeveralRanks):
     """Runs jobs as so many ranks, one job after the other.
 
-    data: what the study shares, by source. seen: something that the study's driver has made in the folder of results.
+    data: what the study shares, by source.
     """
 
-    resources: Resources
     data: Mapping[Source, "ray.ObjectRef[Dataset]"]
-    seen: Location
-    _device_name: str = field(default="unknown", init=False)
-
-    @property
-    def num_workers(self) -> int:
-        """Ranks of a trial."""
-        return self.resources.workers
-
-    def device_name(self, device: torch.device) -> str:
-        """That of rank 0, once it has begun."""
-        return self._device_name
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
         """As `job.workload.run(context)`, which every rank does. Closing it ends the ranks, and waits for them.
@@ -99,13 +85,7 @@ class RanksOnRay:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _trainer(self, job: Job, context: Context, line: Any, scratch: str) -> TorchTrainer:
-        task = Task(
-            workload=job.workload,
-            checkpoints=context.checkpoints,
-            should_stop=context.should_stop,
-            seen=self.seen,
-            threads=self.resources.cpus,
-        )
+        task = self.task(job, context, context.should_stop)
         whole_gpus = self.resources.gpus >= 1  # which NCCL wants, one for each rank at least
         trainer = _Trainer(
             _rank_of(task, self.data, line),

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,8 +21,7 @@ from cluster.loopback import loopback_of_ranks
 from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job, Resources
 from orchestrator.preflight import sources_of
-from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, Task, heard, train_as_rank
-from reports.location import Location
+from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, SeveralRanks, Task, heard, train_as_rank
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Together
 from workloads.workload import Context, Progress
@@ -31,27 +30,15 @@ _RUN = "import sys; from orchestrator.ranks_here import main; main(int(sys.argv[
 ENDED_WITHIN_S = 30.0  # after the last word, or after another one has ended
 
 
-@dataclass
-class RanksHere:
+@dataclass(kw_only=True)
+class RanksHere(SeveralRanks):
     """Runs jobs as so many ranks, one job after the other.
 
-    data: read already. should_stop: can be asked in another process. seen: as in `Task`.
+    data: read already. should_stop: can be asked in another process.
     """
 
-    resources: Resources
     data: Mapping[Source, Dataset]
     should_stop: Callable[[], bool]
-    seen: Location
-    _device_name: str = field(default="unknown", init=False)
-
-    @property
-    def num_workers(self) -> int:
-        """Ranks of a trial."""
-        return self.resources.workers
-
-    def device_name(self, device: torch.device) -> str:
-        """That of rank 0, once it has begun."""
-        return self._device_name
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
         """See `RanksOnRay.run`."""
@@ -74,13 +61,7 @@ class RanksHere:
                 _end(ranks)
 
     def _orders(self, job: Job, context: Context, rank: int, meeting: Path) -> "Orders":
-        task = Task(
-            workload=job.workload,
-            checkpoints=context.checkpoints,
-            should_stop=self.should_stop,
-            seen=self.seen,
-            threads=self.resources.cpus,
-        )
+        task = self.task(job, context, self.should_stop)
         data = {source: self.data[source] for source in sources_of(job).values() if source in self.data}
         return Orders(task=task, data=data, meeting=meeting, rank=rank, resources=self.resources)
 

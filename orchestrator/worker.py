@@ -131,7 +131,7 @@ def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.Obj
     from orchestrator.ranked import RanksOnRay  # here: Ray Train takes a while to import
 
     seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_mark(folder, "")  # which needs no file in it
-    return RanksOnRay(resources, data, seen=seen)
+    return RanksOnRay(resources=resources, data=data, seen=seen)
 
 
 def at_work_mark(folder: RunFolder, trial_id: str) -> Location:
