@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -61,9 +62,11 @@ class _Product(torch.autograd.Function):
 
 
 def _tensor(matrix: sparse.csr_array, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    matrix.sort_indices()
+    """Leaves `matrix` as it is: trials of one machine share it, in memory that cannot be written."""
+    if not matrix.has_sorted_indices:
+        matrix = matrix.sorted_indices()
     starts, columns = (torch.from_numpy(part.astype("int32")) for part in (matrix.indptr, matrix.indices))
-    values = torch.from_numpy(matrix.data).to(dtype)
+    values = torch.from_numpy(np.require(matrix.data, requirements="W")).to(dtype)
     with warnings.catch_warnings():
         beta = "Sparse .* tensor support is in beta"  # said once by torch
         warnings.filterwarnings("ignore", beta, UserWarning)
