@@ -11,6 +11,7 @@ from orchestrator.job import Job
 from workloads.data.dataset import Dataset, Source
 from workloads.distill.job import DistillJob
 from workloads.recipe import Recipe
+from workloads.sparse.job import SparseJob
 
 STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
 TRAINING_PASSES = 3  # backward counts twice a forward
@@ -25,20 +26,36 @@ class Estimate:
     slots: int
 
 
-def estimate(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, slots: int) -> Estimate:
-    """Of all jobs whose data are at hand, `slots` at once: what rests on runs still to come is not guessed."""
+def estimate(
+    jobs: Sequence[Job],
+    data: Mapping[Source, Dataset],
+    *,
+    slots: int,
+    workers: Mapping[str | None, int],
+    known: Sequence[Job],
+) -> Estimate:
+    """Of all jobs whose data are at hand, `slots` at once: what rests on runs still to come is not guessed.
+
+    workers: by stage; those of one job share its arithmetic evenly. Of a training that goes on from a run of `known` only the
+    rest counts.
+    """
+    until = {job.key: job.workload.segment.until for job in known if isinstance(job.workload, SparseJob)}
     flops = seconds = 0.0
     for job in jobs:
         source: Source | None = getattr(job.workload, "data", None)
         if source is None or source not in data:
             continue
         job_flops, steps = _work(job, data[source])
+        if isinstance(job.workload, SparseJob):
+            segment = job.workload.segment
+            share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
+            job_flops, steps = share * job_flops, share * steps
         flops += job_flops
-        seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s()
+        seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage]
     return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
 
 
-def _work(job: Job, data: Dataset) -> tuple[float, int]:
+def _work(job: Job, data: Dataset) -> tuple[float, float]:
     recipe = job.workload
     if isinstance(recipe, DistillJob):
         return recipe.expected_work(data)

@@ -39,6 +39,11 @@ class Generations:
         """Whether there is to be another generation."""
         return len(self._bred) < self._search.num_generations
 
+    @property
+    def left(self) -> int:
+        """Parts of members that are to be trained yet and are not proposed."""
+        return max(0, self._search.num_generations - len(self._bred)) * self._search.max_trials
+
     def jobs(self) -> list[Job]:
         """Of all generations so far, each once."""
         return list(

@@ -42,6 +42,13 @@ def is_searched(spec: Spec, folder: RunFolder) -> bool:
     )
 
 
+def to_be_proposed(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
+    """By the name of a stage whose search goes on in this folder: settings that it may propose yet, each for every seed."""
+    searched = {stage.name: stage.learning for stage in spec.stages if stage.learning is not None}
+    rounds = {name: rounds_of(learning, folder) for name, learning in searched.items()}
+    return {name: found.left for name, found in rounds.items() if found.goes_on}
+
+
 def rounds_of(learning: Learning, folder: RunFolder) -> "Rounds | Generations":
     """What a search has proposed, and how it goes on."""
     return Generations(learning, folder) if learning.search.breeds else Rounds(learning, folder)

@@ -15,6 +15,7 @@ from orchestrator.errors import UsageError
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.plan import Plan, make_plan
 from orchestrator.population import check_what_is_known, default_folder
+from orchestrator.rounds import to_be_proposed
 from orchestrator.spec import load_spec
 from orchestrator.terminal import stdout_console
 from reports.formats import amount
@@ -54,7 +55,9 @@ def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
         if isinstance(error.__cause__, DataNotFoundError):
             return None, str(error)
         raise
-    return estimate([order.job for order in orders], data, slots=slots), None
+    workers = {stage.name: stage.header.resources.workers for stage in plan.spec.stages}
+    jobs = [order.job for order in orders]
+    return estimate(jobs, data, slots=slots, workers=workers, known=plan.spec.jobs), None
 
 
 def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dic
         "study": plan.spec.name,
         "folder": str(plan.folder.path),
         "counts": plan.counts(),
+        "to_be_proposed": {name or "": count for name, count in to_be_proposed(plan.spec, plan.folder).items()},
         "estimate": {"dense_flops": cost.dense_flops, "seconds": cost.seconds, "slots": cost.slots} if cost else None,
         "missing_data": missing_data,
         "jobs": jobs,
@@ -90,10 +94,14 @@ def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
     console.print(table)
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
     console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
+    for name, count in to_be_proposed(plan.spec, plan.folder).items():
+        whose = f"the search of {name}" if name else "its search"
+        console.print(f"{whose} proposes up to {count} more settings while it runs; they are not counted here")
     if missing_data is not None:
         console.print(missing_data, markup=False, soft_wrap=True)
     elif cost is not None and cost.dense_flops:
+        most = "at most " if any(stage.header.scheduler.name != "fifo" for stage in plan.spec.stages) else ""
         console.print(
-            f"left: {amount(cost.dense_flops, 'FLOP')} of training, roughly {duration(cost.seconds)} "
+            f"left: {most}{amount(cost.dense_flops, 'FLOP')} of training, roughly {duration(cost.seconds)} "
             f"with {cost.slots} trials at once on this machine's CPU"
         )

@@ -1,0 +1,97 @@
+"""What `plan` says of the cost of what is left: several workers, trainings in parts, and what is proposed later."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Pruneyard
+
+from orchestrator.estimate import estimate
+from orchestrator.population import run
+from orchestrator.rounds import rounds_of
+from orchestrator.spec import load_spec
+from reports.layout import RunFolder
+
+BASE: dict[str, Any] = {
+    "name": "costs",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 200, "max_test": 50},
+    "model": {"name": "mlp", "width": 16, "depth": 1},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 40, "batch_size": 16},
+    "resources": {"cpus": 1},
+}
+BRED = {
+    "search": {
+        "name": "pbt",
+        "max_trials": 3,
+        "generations": 4,
+        "metric": "val/nll",
+        "mode": "min",
+        "space": {"optimizer.lr": {"low": 1.0e-4, "high": 1.0, "log": True}},
+    },
+    "seeds": 2,
+}
+
+
+@pytest.fixture
+def flops(pruneyard: Pruneyard, tmp_path: Path) -> Any:
+    """Of what is left of the base spec with changes, in `out`."""
+
+    def left(**changes: Any) -> float:
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(BASE | changes))
+        plan = json.loads(pruneyard("plan", "spec.yaml", "--out", "out", "--json").out)
+        found: float = plan["estimate"]["dense_flops"]
+        return found
+
+    return left
+
+
+def test_workers_of_one_job_share_its_arithmetic(
+    flops: Any, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.estimate._flops_per_s", lambda: 1e6)
+    monkeypatch.setattr("orchestrator.estimate.STEP_OVERHEAD_S", 0.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    found = []
+    for workers in (1, 2):
+        flops(resources={"cpus": 1, "workers": workers})
+        found.append(json.loads(pruneyard("plan", "spec.yaml", "--json").out)["estimate"])
+    assert [cost["slots"] for cost in found] == [2, 1]
+    assert found[1]["dense_flops"] == found[0]["dense_flops"]
+    assert found[1]["seconds"] == pytest.approx(found[0]["seconds"] / 2)
+
+
+def test_what_a_search_has_not_proposed_yet_is_named(flops: Any, pruneyard: Pruneyard) -> None:
+    whole = flops()
+    assert flops(**BRED) == 0
+    answer = pruneyard("plan", "spec.yaml", "--out", "out")
+    assert "its search proposes up to 12 more settings while it runs; they are not counted here" in answer.out
+    (stage,) = load_spec(BASE | BRED).stages
+    assert stage.learning is not None
+    Path("out").mkdir()
+    assert rounds_of(stage.learning, RunFolder(Path("out"))).propose()
+    assert flops(**BRED) == pytest.approx(3 * 2 * whole / 4)  # members, seeds, the first of four parts
+    plan = json.loads(pruneyard("plan", "spec.yaml", "--out", "out", "--json").out)
+    assert plan["to_be_proposed"] == {"": 9}
+
+
+def test_of_a_training_that_goes_on_only_the_rest_counts(flops: Any, tmp_path: Path) -> None:
+    assert run(BASE | BRED, tmp_path / "bred", local=True).exit_code == 0
+    (stage,) = load_spec(BASE | BRED).stages
+    assert stage.learning is not None
+    jobs = rounds_of(stage.learning, RunFolder(tmp_path / "bred")).jobs()
+    assert any(job.workload.segment.runs for job in jobs)
+    source = jobs[0].workload.data
+    data = {source: source.load()}
+    cost = estimate(jobs, data, slots=1, workers={None: 1}, known=jobs)
+    assert cost.dense_flops == pytest.approx(len(jobs) * flops() / 4)
+
+
+def test_a_scheduler_that_stops_early_makes_it_a_bound(flops: Any, pruneyard: Pruneyard) -> None:
+    flops()
+    assert "left: at most" not in pruneyard("plan", "spec.yaml").out
+    flops(scheduler={"name": "asha", "metric": "val/nll", "mode": "min"})
+    assert "left: at most" in pruneyard("plan", "spec.yaml").out
