@@ -26,6 +26,15 @@ def free_abandoned() -> list[str]:
     return [group.placement_group_id.hex() for group in found]
 
 
+def ranks_are_placed() -> bool:
+    """Whether some trial of this job holds cores or GPUs for its ranks; the trial's own process holds neither."""
+    return any(
+        group.state == PlacementGroupTableData.CREATED
+        and any(bundle.unit_resources.keys() & {"CPU", "GPU"} for bundle in group.bundles)
+        for group in _groups()
+    )
+
+
 def _groups() -> list[Any]:
     """Of this job."""
     job = ray.get_runtime_context().get_job_id()

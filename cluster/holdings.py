@@ -37,6 +37,13 @@ def holdings() -> list[str]:
     ]
 
 
+def amounts(resources: Mapping[str, float]) -> str:
+    """By Ray's names, bytes of memory among them, in words."""
+    units = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GiB"}
+    listed = [f"{_number(kind, amount)} {units[kind]}" for kind, amount in _amounts(resources).items()]
+    return " and ".join(listed) or "no CPUs or GPUs"
+
+
 def _cut(lines: list[str], what: str) -> list[str]:
     return [*lines[:MOST_LINES], *([f"and {len(lines) - MOST_LINES} more {what}"] if len(lines) > MOST_LINES else [])]
 
@@ -54,13 +61,13 @@ def _node(node: Mapping[str, Any]) -> str:
     has = {kind: amount for kind in COUNTED if (amount := node["Resources"].get(kind, 0.0))}
     if not has.keys() & {"CPU", "GPU"}:
         return f"{name} has neither CPUs nor GPUs for trials"
-    listed = ", ".join(f"{_number(kind, free.get(kind, 0.0))} of {_words({kind: amount})}" for kind, amount in has.items())
+    listed = ", ".join(f"{_number(kind, free.get(kind, 0.0))} of {amounts({kind: amount})}" for kind, amount in has.items())
     return f"{name} has {listed} free"
 
 
 def _group(group: Any, own: str) -> str:
     bundles = [
-        f"{_words(bundle.unit_resources)}{f' on {short(bundle.node_id.hex())}' if bundle.node_id else ''}"
+        f"{amounts(bundle.unit_resources)}{f' on {short(bundle.node_id.hex())}' if bundle.node_id else ''}"
         for bundle in group.bundles
     ]
     does = "holds" if group.state == PlacementGroupTableData.CREATED else "waits for"
@@ -72,7 +79,7 @@ def _actor(actor: Any, own: str) -> str:
     does = "holds" if actor.state == ActorTableData.ActorState.ALIVE else "waits for"
     where = f" on {short(actor.node_id.hex())}" if actor.node_id else ""
     name = f"actor {actor.name or actor.class_name} of {_whose(actor.job_id, own)}"
-    return f"{name} {does} {_words(actor.required_resources)}{where}"
+    return f"{name} {does} {amounts(actor.required_resources)}{where}"
 
 
 def _whose(job: bytes, own: str) -> str:
@@ -81,12 +88,6 @@ def _whose(job: bytes, own: str) -> str:
 
 def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
     return {kind: resources[kind] for kind in COUNTED if resources.get(kind)}
-
-
-def _words(resources: Mapping[str, float]) -> str:
-    units = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GiB"}
-    listed = [f"{_number(kind, amount)} {units[kind]}" for kind, amount in _amounts(resources).items()]
-    return " and ".join(listed) or "no CPUs or GPUs"
 
 
 def _number(kind: str, amount: float) -> str:

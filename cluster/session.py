@@ -14,6 +14,7 @@ import ray
 from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
+from cluster import capacity
 from cluster.loopback import loopback_of_ranks
 from cluster.pulse import GREET_WITHIN_S, Pulse, greet, uses_tls
 
@@ -99,9 +100,9 @@ def session(
             ) from error
         try:
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
-            alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in alive)
-            memory = tuple(int(has.get("memory", 0)) for has in alive)
+            offered = capacity.alive()
+            nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
+            memory = tuple(int(has.get("memory", 0)) for has in offered)
             with Pulse(str(own), abandon) as pulse:
                 yield Session(address=str(own), nodes=nodes, memory=memory, pulse=pulse)
         finally:

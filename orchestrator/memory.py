@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ GIB = 2**30
 ROOM = 0.9  # of a node's memory may be asked for
 MARGIN = 1.2  # a trial may take so much more than another of its shape did
 UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
+DRIVER_MEMORY = GIB // 2  # of a trial whose ranks are processes of their own, it is all that its own process takes
 _NO_MEMORY = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")
 
 
@@ -33,6 +34,19 @@ def _without_numbers(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_without_numbers(item) for item in content]
     return content
+
+
+def most_for_each(workers: int, nodes: Sequence[tuple[int, int]]) -> int:
+    """Bytes that each of so many workers may ask for so that all of them find room at once; 0 where they cannot.
+
+    nodes: bytes of each, and how many workers fit there by their other wants.
+    """
+    ways = (memory // count for memory, places in nodes for count in range(1, min(places, workers) + 1))
+    return max((way for way in ways if _fitting(way, nodes) >= workers), default=0)
+
+
+def _fitting(size: int, nodes: Sequence[tuple[int, int]]) -> int:
+    return sum(min(places, memory // size) if size else places for memory, places in nodes)
 
 
 @dataclass

@@ -12,10 +12,9 @@ from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 
 from cluster.session import Session
 from orchestrator.job import Resources
-from orchestrator.memory import GIB, MARGIN, Needs, shape_of
+from orchestrator.memory import DRIVER_MEMORY, GIB, MARGIN, Needs, shape_of
 from orchestrator.slots import num_places, num_slots
 from orchestrator.trial import Order, Report
-from orchestrator.worker import DRIVER_MEMORY
 from reports.layout import RunFolder
 from reports.records import Status
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -26,12 +26,17 @@ from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, Sca
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from cluster.holdings import holdings
+from cluster import capacity
+from cluster.groups import ranks_are_placed
+from cluster.holdings import amounts, holdings
 from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job
 from orchestrator.line import Line
+from orchestrator.memory import DRIVER_MEMORY, Needs, most_for_each, shape_of
 from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, SeveralRanks, Task, heard, train_as_rank
 from orchestrator.shared import loader
+from orchestrator.slots import num_places
+from reports.layout import RunFolder
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Together
 from workloads.workload import Context, InterruptedJobError, Progress
@@ -56,18 +61,29 @@ _TRAIN = {
 class RanksOnRay(SeveralRanks):
     """Runs jobs as so many ranks, one job after the other.
 
-    data: what the study shares, by source.
+    data: what the study shares, by source. folder: whose finished trials say how much memory a rank takes.
     """
 
     data: Mapping[Source, "ray.ObjectRef[Dataset]"]
+    folder: RunFolder
+    _wants: dict[str, float] = field(default_factory=dict, init=False)
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
         """As `job.workload.run(context)`, which every rank does. Closing it ends the ranks, and waits for them.
 
         Raises `RankFailedError` with the traceback of the first rank that raised, `RankDiedError` where a process is gone, and
-        `TimeoutError` where there was no room for all ranks.
+        `TimeoutError` where there was no room for all ranks, and no other trial's were placed either.
         """
         os.environ.update(_TRAIN, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(self.resources.place_within_s))
+        while True:
+            try:
+                yield from self._run(job, context)
+                return
+            except _NoRoomError as error:
+                if not ranks_are_placed():  # else other trials are in the way, which end some time
+                    raise TimeoutError(str(error)) from None
+
+    def _run(self, job: Job, context: Context) -> Iterator[Progress]:
         line: Any = ray.remote(num_cpus=0)(Line).options(scheduling_strategy="DEFAULT").remote()
         scratch = tempfile.mkdtemp(
             prefix="ranks-"
@@ -86,13 +102,15 @@ class RanksOnRay(SeveralRanks):
 
     def _trainer(self, job: Job, context: Context, line: Any, scratch: str) -> TorchTrainer:
         task = self.task(job, context, context.should_stop)
+        memory = self._memory(job)
+        self._wants = {"CPU": self.resources.cpus, "GPU": self.resources.gpus} | ({"memory": memory} if memory else {})
         whole_gpus = self.resources.gpus >= 1  # which NCCL wants, one for each rank at least
         trainer = _Trainer(
             _rank_of(task, self.data, line),
             scaling_config=ScalingConfig(
                 num_workers=self.resources.workers,
                 use_gpu=self.resources.gpus > 0,
-                resources_per_worker={"CPU": self.resources.cpus, "GPU": self.resources.gpus},
+                resources_per_worker=self._wants,
             ),
             torch_config=TorchConfig(
                 backend="nccl" if whole_gpus else "gloo", timeout_s=int(COLLECTIVE_WITHIN_S)
@@ -108,6 +126,25 @@ class RanksOnRay(SeveralRanks):
         )
         trainer.line = line
         return trainer
+
+    def _memory(self, job: Job) -> int:
+        """Bytes that each rank asks for, which is nothing as long as none of this folder was seen to take more than its share.
+
+        It is never more than all ranks of a trial find at once, beside the processes of all trials. Who has GPUs asks for none.
+        """
+        if self.resources.gpus:
+            return 0
+        nodes = capacity.alive()
+        cores = [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in nodes]
+        places = [num_places(self.resources, cpus=cpus, gpus=gpus) for cpus, gpus in cores]
+        beside = sum(places) // self.num_workers * DRIVER_MEMORY
+        left = [max(0, int(has.get("memory", 0)) - beside) for has in nodes]
+        usable = [(memory, count) for memory, count in zip(left, places, strict=True) if count]
+        most = most_for_each(self.num_workers, usable)
+        if not most:
+            return 0
+        share = min(memory // count for memory, count in usable)
+        return Needs.seen_in(self.folder).request(shape_of(job.kind, job.identity), share=share, node=most)
 
     def _next(self, line: Any, fit: "_Fit", context: Context) -> Progress:
         """What rank 0 reports next."""
@@ -134,9 +171,9 @@ class RanksOnRay(SeveralRanks):
         """Why the run ended without a last word."""
         failure = error.controller_failure if isinstance(error, ControllerError) else error
         if isinstance(failure, WorkerGroupStartupTimeoutError):
-            wanted = f"{self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs"
+            wanted = amounts(self._wants)
             head = f"no room for {self.num_workers} workers, each with {wanted}, within {self.resources.place_within_s:g} s"
-            raise TimeoutError("\n".join([*(f"  {line}" for line in holdings()), head]))
+            raise _NoRoomError("\n".join([*(f"  {line}" for line in holdings()), head]))
         if isinstance(failure, WorkerGroupError):
             dead = [
                 rank
@@ -150,6 +187,10 @@ class RanksOnRay(SeveralRanks):
         if isinstance(failure, WorkerGroupStartupFailedError | ray.exceptions.RayActorError):
             raise RankDiedError(f"a process that the ranks need died: {failure}")
         raise RankFailedError(f"the run of Ray Train ended without a result: {failure}") from error
+
+
+class _NoRoomError(Exception):
+    """The ranks were not placed in time."""
 
 
 def _raise_cause(failed: Failed, line: Any) -> None:

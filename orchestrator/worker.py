@@ -29,7 +29,6 @@ REPORTS = "reports"  # the keys of ours in what Tune is told
 NOTES = "notes"
 WHERE = "where"
 FAULT = "fault"  # of the storage of results
-DRIVER_MEMORY = 2**29  # bytes; of a trial whose ranks are processes of their own, it is all that this one takes
 STEP_S = 0.5  # of short jobs, one after the other, that are told of at once
 
 
@@ -131,7 +130,7 @@ def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.Obj
     from orchestrator.ranked import RanksOnRay  # here: Ray Train takes a while to import
 
     seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_mark(folder, "")  # which needs no file in it
-    return RanksOnRay(resources=resources, data=data, seen=seen)
+    return RanksOnRay(resources=resources, data=data, folder=folder, seen=seen)
 
 
 def at_work_mark(folder: RunFolder, trial_id: str) -> Location:

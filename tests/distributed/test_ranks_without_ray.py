@@ -131,3 +131,32 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one
     for name, found in tensors(tmp_path).items():
         assert found.tobytes() == undisturbed[name].tobytes(), name
     assert values(tmp_path) == values(together)
+
+
+def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> None:
+    """Members go on from weights, masks and optimizers that several ranks wrote, and take the same parents."""
+    search = {
+        "name": "pbt",
+        "max_trials": 3,
+        "generations": 2,
+        "metric": "val/nll",
+        "mode": "min",
+        "quantile": 0.4,
+        "space": {"optimizer.lr": {"low": 1.0e-4, "high": 1.0, "log": True}},
+    }
+    bred = {**SPEC, "budget": {"steps": 30, "batch_size": 64}, "search": search}
+    found = []
+    for workers in (1, 2):
+        results = run(bred, tmp_path / str(workers), overrides={"resources.workers": workers}, local=True)
+        assert results.exit_code == 0
+        runs = results.runs().set_index("run_key")
+        assert set(runs["num_workers"]) == {workers}
+        steps = results.metrics().groupby("run_key", observed=True)["step"].max()
+        last = results.metrics().query("split == 'val' and name == 'nll'").set_index(["run_key", "step"])["value"]
+        found.append({key: (runs.loc[key, "parent_key"], step, last[key, step]) for key, step in steps.items()})
+    one, two = found
+    assert len(one) == 6
+    assert sorted(step for _, step, _ in one.values()) == [15] * 3 + [30] * 3
+    assert {key: told[:2] for key, told in one.items()} == {key: told[:2] for key, told in two.items()}
+    for key, (_, _, nll) in one.items():
+        assert two[key][2] == pytest.approx(nll, rel=1e-3, abs=1e-4)

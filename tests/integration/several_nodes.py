@@ -24,6 +24,18 @@ QUICK_DEATHS = {
 }
 """A node that is gone counts as dead after some two seconds; Ray's own settings take a quarter of a minute."""
 
+HOLDER = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+@ray.remote(num_cpus=1)
+class Holder:
+    def here(self): return 1
+holder = Holder.remote()
+ray.get(holder.here.remote())
+print("holds", flush=True)
+time.sleep(600)
+"""
+
 
 @dataclass
 class Node:
@@ -156,6 +168,19 @@ def several_nodes(
     finally:
         nodes.end()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def holder(nodes: Nodes) -> Iterator[None]:
+    """Another job of the cluster, with an actor that takes the CPU that is free."""
+    command = [sys.executable, "-c", HOLDER, nodes.address]
+    with subprocess.Popen(command, env=nodes.env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds\n"
+            yield
+        finally:
+            process.kill()
 
 
 def _wait_until(fact: Callable[[], bool], node: Node) -> None:

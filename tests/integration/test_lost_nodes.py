@@ -3,8 +3,6 @@
 import contextlib
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import yaml_spec
 from comparing import assert_same_numbers
 from driving import Driver, Patience, driving
-from several_nodes import Nodes, several_nodes
+from several_nodes import Nodes, holder, several_nodes
 from watching import checkpoints, completed, in_the_middle
 
 from orchestrator.results import Results
@@ -24,17 +22,6 @@ pytestmark = pytest.mark.ray
 
 STEP_S = 0.08
 RAY_GIVES_UP = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # of 60, which a driver waits for a head
-HOLDER = """
-import sys, time, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-@ray.remote(num_cpus=1)
-class Holder:
-    def here(self): return 1
-holder = Holder.remote()
-ray.get(holder.here.remote())
-print("holds", flush=True)
-time.sleep(600)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -140,19 +127,6 @@ def test_no_room_for_too_long_is_an_end_that_names_who_holds_what(
         assert driver.wait(within_s=120) == 0, driver.said()
     assert set(Results(folder).runs()["status"]) == {"COMPLETED"}
     assert_same_numbers(folder, short_reference)
-
-
-@contextlib.contextmanager
-def holder(nodes: Nodes) -> Iterator[None]:
-    """Another job of the cluster, with an actor that takes the CPU that is free."""
-    command = [sys.executable, "-c", HOLDER, nodes.address]
-    with subprocess.Popen(command, env=nodes.env, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "holds\n"
-            yield
-        finally:
-            process.kill()
 
 
 def test_trials_of_a_killed_driver_end_by_themselves_and_a_second_call_goes_on(

@@ -2,27 +2,16 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from driving import Patience, driving
 from several_nodes import several_nodes
+from watching import at_once
 from yaml_spec import spec_of, write
 
 from orchestrator.memory import MARGIN, UNIT
 from orchestrator.results import Results
 
 pytestmark = pytest.mark.ray
-
-
-def at_once(runs: pd.DataFrame) -> int:
-    """The most that ran together."""
-    begun = [(at, 1) for at in runs["started_at"]]
-    ended = [(at, -1) for at in runs["ended_at"]]
-    most = now = 0
-    for _, change in sorted([*begun, *ended]):
-        now += change
-        most = max(most, now)
-    return most
 
 
 def test_trials_that_take_more_than_their_share_get_the_node_to_themselves(env: dict[str, str], tmp_path: Path) -> None:

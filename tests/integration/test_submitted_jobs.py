@@ -14,6 +14,7 @@ import psutil
 import pytest
 from comparing import assert_same_numbers
 from driving import Patience, driving
+from object_store import BUCKET, ObjectStore, environment, object_store
 from ray_head import Head, ray_head
 from watching import checkpoints, completed, count, in_the_middle
 from yaml_spec import FEW
@@ -37,8 +38,15 @@ def patience(tmp_path_factory: pytest.TempPathFactory) -> Patience:
 
 
 @pytest.fixture(scope="module")
-def head(env: dict[str, str], patience: Patience) -> Iterator[Head]:
-    with ray_head(env | patience.env) as started:
+def store() -> Iterator[ObjectStore]:
+    with object_store() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def head(env: dict[str, str], patience: Patience, store: ObjectStore) -> Iterator[Head]:
+    """The cluster knows an object store, which who submits to it does not."""
+    with ray_head(env | patience.env | store.env) as started:
         yield started
 
 
@@ -142,6 +150,26 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
     with job_server(Access(address=head.url, token=head.token)) as server:
         assert all(head.token not in repr(view) for view in server.views())
+
+
+def test_a_submitted_study_keeps_its_results_in_an_object_store(
+    short_spec: Path,
+    reference: Path,
+    head: Head,
+    store: ObjectStore,
+    told: dict[str, str],
+    patience: Patience,
+    tmp_path: Path,
+) -> None:
+    patience.set(0)
+    out = f"s3://{BUCKET}/submitted"
+    words = ("submit", short_spec, "--address", head.url, "--out", out, *PYTHON, "--follow")
+    shown, said = pruneyard(*words, env=told, folder=tmp_path)
+    assert "-1 finished" in said
+    assert f"report: {out}/report.html" in shown
+    with environment(store.env):
+        assert_same_numbers(out, reference)
+        assert Store(RunFolder(out)).runs(latest=False).num_rows == len(FEW)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 from yaml_spec import NUM_STEPS
 
 from reports.layout import RunFolder
@@ -40,3 +41,14 @@ def in_the_middle(folder: Path, *, besides: set[Path] | None = None) -> set[str]
     """Unfinished runs with a checkpoint that is not among `besides` and far from the last step."""
     fresh = {path for path in checkpoints(folder) - (besides or set()) if step_of(path) < NUM_STEPS * 0.6}
     return {path.parent.parent.name for path in fresh} - completed(folder).keys()
+
+
+def at_once(runs: pd.DataFrame) -> int:
+    """The most runs that were between `started_at` and `ended_at` together."""
+    begun = [(at, 1) for at in runs["started_at"]]
+    ended = [(at, -1) for at in runs["ended_at"]]
+    most = now = 0
+    for _, change in sorted([*begun, *ended]):
+        now += change
+        most = max(most, now)
+    return most

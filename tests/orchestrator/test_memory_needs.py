@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.memory import GIB, UNIT, Needs, shape_of
+from orchestrator.memory import GIB, UNIT, Needs, most_for_each, shape_of
 from orchestrator.population import run
 from orchestrator.process import PeakMemory
 from orchestrator.results import Results
@@ -91,6 +91,22 @@ def test_no_request_is_more_than_a_node_has_with_some_to_spare() -> None:
     needs = Needs()
     needs.hear("a", 100 * GIB)
     assert needs.request("a", share=NODE // 2, node=NODE) == 14.25 * GIB
+
+
+@pytest.mark.parametrize(
+    ("workers", "nodes", "most"),
+    [
+        (2, [(16, 4)], 8),
+        (2, [(16, 4), (12, 4)], 12),  # one on each
+        (3, [(16, 4), (12, 4)], 8),  # two on the larger one
+        (4, [(16, 1), (12, 4)], 4),  # one place alone on the larger one
+        (5, [(16, 4)], 0),
+    ],
+)
+def test_ranks_of_one_trial_ask_for_what_all_of_them_find_at_once(
+    workers: int, nodes: list[tuple[int, int]], most: int
+) -> None:
+    assert most_for_each(workers, [(memory * GIB, places) for memory, places in nodes]) == most * GIB
 
 
 def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:

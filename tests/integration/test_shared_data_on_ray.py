@@ -1,0 +1,92 @@
+"""Data on Ray: one copy a node that all its trials read in place, and jobs whose data no plain array holds."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml_spec
+from driving import driving
+
+from orchestrator.results import Results
+
+pytestmark = pytest.mark.ray
+
+NODES: dict[str, Any] = {
+    "name": "graph",
+    "kind": "nodes",
+    "data": {"name": "block_model", "num_nodes": 300, "rare_share": 0.2},
+    "minority": "rare",
+    "split": {"name": "drawn", "per_class": 8, "num_val": 50, "num_calib": 20, "num_test": 50},
+    "budget": {"steps": 20},
+    "grid": {"method": ["recalibrated", {"name": "calirare", "steps": 5}]},
+    "resources": {"cpus": 1},
+}
+WHERE = """
+import json, os, time, ray
+from orchestrator.shared import loader
+from workloads.data.sources.digits import Digits
+
+@ray.remote(num_cpus=1)
+def where(data, together):
+    images = loader(data)(Digits()).train.images
+    together_at = time.monotonic() + 60
+    os.close(os.open(os.path.join(together, str(os.getpid())), os.O_CREAT))
+    while len(os.listdir(together)) < 2:
+        assert time.monotonic() < together_at
+        time.sleep(0.05)
+    address, writable = images.__array_interface__["data"][0], images.flags.writeable
+    for line in open("/proc/self/maps"):
+        span, rights, offset, device, inode, *_ = line.split()
+        start, end = (int(part, 16) for part in span.split("-"))
+        if start <= address < end:
+            place = [device, inode, int(offset, 16) + address - start]
+            return {"pid": os.getpid(), "place": place, "shared": rights[3], "writable": writable}
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+data = {Digits(): ray.put(Digits().load())}
+print(json.dumps(ray.get([where.remote(data, TOGETHER) for _ in range(2)])))
+ray.shutdown()
+"""
+
+
+def test_trials_of_one_node_read_the_same_memory(env: Mapping[str, str], tmp_path: Path) -> None:
+    """Both at once, each in its process: the same bytes of the same mapped file, which neither may write."""
+    together = tmp_path / "together"
+    together.mkdir()
+    program = WHERE.replace("TOGETHER", repr(str(together)))
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    one, other = json.loads(told.stdout.splitlines()[-1])
+    assert one["pid"] != other["pid"]
+    assert one["place"] == other["place"]
+    assert {found["shared"] for found in (one, other)} == {"s"}
+    assert not one["writable"]
+    assert not other["writable"]
+
+
+def test_jobs_on_a_graph_give_the_numbers_they_give_without_ray(
+    env: Mapping[str, str], tmp_path: Path
+) -> None:
+    spec = yaml_spec.write(tmp_path / "spec.yaml", NODES)
+    found = []
+    for out, how in (("ray", []), ("local", ["--local"])):
+        with driving("run", spec, "--out", out, *how, folder=tmp_path, env=env) as driver:
+            assert driver.wait(within_s=240) == 0, driver.said()
+            driver.seconds_until_gone()
+        rows = Results(tmp_path / out).metrics()
+        names = ["run_key", "split", "name"]
+        found.append(rows.astype(dict.fromkeys(names, str)).set_index([*names, "step"])["value"].sort_index())
+    assert len(found[0]) > 50
+    pd.testing.assert_series_equal(found[0], found[1], check_exact=True)
