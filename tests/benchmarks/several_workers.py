@@ -19,16 +19,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
+from orchestration import run_whole
 from pair import Pair
 from training_loop import random_images
 
 from cluster.session import Session, session
 from orchestrator.monitor import Monitor
-from orchestrator.plan import make_plan
-from orchestrator.schedulers import Scheduler, judge
 from orchestrator.spec import load_spec
-from orchestrator.stopping import StopRequest
-from orchestrator.study import run_study
 from orchestrator.trial import Report
 from reports.layout import RunFolder
 from reports.store import Store
@@ -104,24 +101,8 @@ def timed_study(joined: Session, folder: RunFolder, workers: int) -> tuple[float
             "resources": {"workers": workers},
         }
     )
-    orders = make_plan(spec, folder).orders()
     monitor = _Timed(total=1, already=0)
-    monitor.expect(orders)
-    started = time.perf_counter()
-    run_study(
-        orders,
-        study=spec.name,
-        folder=folder,
-        resources=spec.stages[0].header.resources,
-        data={source: source.load() for source in {order.job.workload.data for order in orders}},
-        session=joined,
-        monitor=monitor,
-        stop=StopRequest(folder.path / ".stop"),
-        show=lambda: None,
-        fail_fast=False,
-        judge=judge(Scheduler(), spec.jobs, folder),
-    )
-    ended = time.perf_counter()
+    started, ended = run_whole(spec, joined, folder, monitor)
     assert [row["num_workers"] for row in Store(folder).runs().to_pylist()] == [workers]
     first, last = monitor.heard_at[0], monitor.heard_at[-1]
     return first - started, last - first, ended - last

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml_spec
 from driving import driving
+from object_store import BUCKET, ObjectStore, environment, object_store
 
+from reports.objects import ObjectPath
 from workloads.plugins import names
 
 PLUGINS = {
@@ -50,6 +52,19 @@ def env(plugin_site: Path) -> Iterator[dict[str, str]]:
     path = os.pathsep.join([str(plugin_site), *filter(None, [os.environ.get("PYTHONPATH")])])
     yield {**kept, "PYTHONPATH": path, "RAY_TMPDIR": scratch, "TERM": "dumb"}
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    """An object store, which this process knows."""
+    with object_store() as started, environment(started.env):
+        yield started
+
+
+@pytest.fixture
+def folder(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
+    """An empty one in that store, for each test."""
+    return ObjectPath(BUCKET, request.node.name)
 
 
 @pytest.fixture(scope="session")

@@ -8,26 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
+from object_store import BUCKET, ObjectStore, environment, wire_to
 
 from orchestrator import lease
 from orchestrator.errors import UsageError
 from orchestrator.lease import exclusive
 from reports.durable import write_durably
 from reports.objects import ObjectPath
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with object_store() as started, environment(started.env):
-        yield started
-
-
-@pytest.fixture
-def folder(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
-    """An empty one for each test."""
-    return ObjectPath(BUCKET, request.node.name)
-
 
 HOLDER = """
 import sys, time

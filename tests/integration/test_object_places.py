@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,6 @@ from reports.storage import StorageError
 from workloads.checkpoint import Checkpoint, CheckpointFolder
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with object_store() as started, environment(started.env):
-        yield started
-
-
-@pytest.fixture
-def folder(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
-    """An empty one for each test."""
-    return ObjectPath(BUCKET, request.node.name)
 
 
 def checkpoint(step: int) -> Checkpoint:

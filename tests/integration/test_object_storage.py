@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,7 +13,7 @@ import yaml_spec
 from click.testing import CliRunner
 from comparing import assert_same_numbers
 from driving import Patience, driving
-from object_store import BUCKET, ObjectStore, Wire, environment, object_store, wire_to
+from object_store import BUCKET, ObjectStore, Wire, environment, wire_to
 
 from orchestrator.cli import cli
 from orchestrator.journal import Journal
@@ -34,12 +34,6 @@ SPEC = yaml_spec.spec_of(
 )
 BOTH = [("dense", 1, "COMPLETED"), ("rigl", 1, "COMPLETED")]
 ROOT = f"s3://{BUCKET}"
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with object_store() as started, environment(started.env):
-        yield started
 
 
 @pytest.fixture(scope="module")
