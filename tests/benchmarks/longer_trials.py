@@ -7,20 +7,17 @@ by default (half an hour); of the processes one after the other five are timed.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from orchestration import run_ours, run_plain
+from orchestration import one_after_the_other, run_ours, run_plain
 
 from cluster.session import session
 from orchestrator.spec import load_spec
 from reports.layout import RunFolder
 
 STEPS = 20
-TIMED_ALONE = 5
 PLUGINS = Path(__file__).parents[1] / "integration" / "foreign_plugins"
 
 
@@ -51,19 +48,6 @@ def install(site: Path, step_s: float) -> None:
     sys.path.insert(0, str(site))
 
 
-def one_after_the_other(scratch: Path) -> float:
-    """Seconds per trial."""
-    spec = scratch / "alone.json"
-    started = time.perf_counter()
-    for seed in range(TIMED_ALONE):
-        spec.write_text(json.dumps({**patient_spec(1), "seeds": [seed]}))  # JSON is YAML
-        words = ["run", str(spec), "--local", "--out", str(scratch / f"alone-{seed}")]
-        subprocess.run(
-            [sys.executable, "-c", "from orchestrator.cli import main; main()", *words], check=True, capture_output=True
-        )
-    return (time.perf_counter() - started) / TIMED_ALONE
-
-
 def main(num_trials: int, seconds: float) -> None:
     """Prints seconds per trial, what is overhead for each of the places, and the ratios."""
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +61,7 @@ def main(num_trials: int, seconds: float) -> None:
                 "tune_without_reuse": run_plain(spec, joined, scratch / "fresh", reuse=False),
             }
             places = int(joined.cpus)
-        found["one_after_the_other"] = one_after_the_other(scratch)
+        found["one_after_the_other"] = one_after_the_other(patient_spec(1), scratch)
     ratios = {f"{name}/ours": round(value / found["ours"], 3) for name, value in found.items() if name != "ours"}
     rounded = {name: round(value, 3) for name, value in found.items()}
     told = {"trials": num_trials, "places": places, "ideal": seconds / places, "seconds_per_trial": rounded, "ratios": ratios}

@@ -1,14 +1,16 @@
-"""Wall time per trivial trial: ours, with durable records, against plain Ray Tune with and without actor reuse.
+"""Wall time per trivial trial: ours, with durable records, against plain Ray Tune with and without actor reuse, and a shell loop.
 
-A trivial trial trains a tiny network for one step on digits and evaluates it. All three schedule the same trials on the same
-session; only ours writes records, predictions, network and checkpoint. Run: python tests/benchmarks/orchestration.py [TRIALS]
+A trivial trial trains a tiny network for one step on digits and evaluates it. The first three schedule the same trials on the
+same session; only ours writes records, predictions, network and checkpoint. The loop starts a process for each, one after the
+other, with our records. Run: python tests/benchmarks/orchestration.py [TRIALS]
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +33,25 @@ from workloads.checkpoint import CheckpointFolder
 from workloads.workload import Context
 
 TRIALS_WITHOUT_REUSE = 20  # a second each
+TIMED_ALONE = 5
+
+
+def trivial_table(num_trials: int) -> dict[str, Any]:
+    """A spec of one job per seed."""
+    return {
+        "name": "trivial",
+        "kind": "sparse",
+        "data": "digits",
+        "model": {"name": "mlp", "width": 8, "depth": 1},
+        "method": {"name": "static", "density": 0.5},
+        "budget": {"steps": 1, "evaluate_every": 0},
+        "seeds": num_trials,
+    }
 
 
 def trivial_spec(num_trials: int) -> Spec:
-    """One job per seed."""
-    return load_spec(
-        {
-            "name": "trivial",
-            "kind": "sparse",
-            "data": "digits",
-            "model": {"name": "mlp", "width": 8, "depth": 1},
-            "method": {"name": "static", "density": 0.5},
-            "budget": {"steps": 1, "evaluate_every": 0},
-            "seeds": num_trials,
-        }
-    )
+    """The same, read."""
+    return load_spec(trivial_table(num_trials))
 
 
 def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) -> tuple[float, float]:
@@ -78,6 +84,19 @@ def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
     num_trials = len(spec.jobs)
     started, ended = run_whole(spec, joined, folder, Monitor(total=num_trials, already=0))
     return (ended - started) / num_trials
+
+
+def one_after_the_other(table: Mapping[str, Any], scratch: Path) -> float:
+    """Seconds per trial of processes as a loop in a shell starts them, of which some are timed."""
+    spec = scratch / "alone.json"
+    started = time.perf_counter()
+    for seed in range(TIMED_ALONE):
+        spec.write_text(json.dumps({**table, "seeds": [seed]}))  # JSON is YAML
+        words = ["run", str(spec), "--local", "--out", str(scratch / f"alone-{seed}")]
+        subprocess.run(
+            [sys.executable, "-c", "from orchestrator.cli import main; main()", *words], check=True, capture_output=True
+        )
+    return (time.perf_counter() - started) / TIMED_ALONE
 
 
 def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> float:
@@ -125,6 +144,7 @@ def main(num_trials: int) -> None:
         timed["ours"] = lambda: run_ours(spec, joined, RunFolder(scratch / "ours"))
         timed["tune_with_reuse"] = lambda: run_plain(spec, joined, scratch / "reuse", reuse=True)
         timed["tune_without_reuse"] = lambda: run_plain(few, joined, scratch / "fresh", reuse=False)
+        timed["one_after_the_other"] = lambda: one_after_the_other(trivial_table(1), scratch)
         seconds = {name: round(measure(), 4) for name, measure in timed.items()}
     ratios = {f"{name}/ours": round(value / seconds["ours"], 2) for name, value in seconds.items() if name != "ours"}
     print(json.dumps({"trials": num_trials, "seconds_per_trial": seconds, "ratios": ratios}, indent=1))
