@@ -298,6 +298,8 @@ class Body:
         )
         if workload is None or header is None:
             return None
+        if header.resources.workers > 1 and getattr(workload, "rests_on_workers", False):
+            workload = replace(workload, workers=header.resources.workers)
         resolved, identity = encode(workload), encode(workload, identity_only=True)
         key = key_of(header.kind, identity)
         return Job(

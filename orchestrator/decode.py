@@ -180,7 +180,7 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
 
     With `identity_only`, fields that cannot change a number of the finished job are left out, and so are those marked
     `unless_default` where they have their default: a neutral field added later leaves the identity of every job that does
-    not use it as it was.
+    not use it as it was. What no spec gives enters nothing but an identity, and that only if it is marked so.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
@@ -188,9 +188,10 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
     table = {}
     for field in dataclasses.fields(value):
         content = getattr(value, field.name)
-        if field.name not in hints or (identity_only and not _is_identity(type(value), field, content)):
+        is_named = field.name in hints or (identity_only and field.metadata.get("identity") == "unless_default")
+        if not is_named or (identity_only and not _is_identity(type(value), field, content)):
             continue
-        table[field.name] = encode_field(hints[field.name], content, identity_only=identity_only)
+        table[field.name] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
     return table
 
 
@@ -206,7 +207,7 @@ def encode_field(hint: Any, content: Any, *, identity_only: bool = False) -> Any
 def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) -> bool:
     mark = field.metadata.get("identity", True)
     if mark == "unless_default":
-        return bool(content != defaults_of(cls)[field.name])
+        return bool(content != defaults_of(cls).get(field.name, field.default))
     assert mark in (True, False), f"{cls.__name__}.{field.name} is marked {mark!r}"
     return bool(mark)
 

@@ -9,6 +9,7 @@ Dimensions: B batch, C channels, H height, W width.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from workloads.slots import Memoryless, Question, Tensors
 class Mixing(Memoryless, ABC):
     """lam CE(own label) + (1 - lam) CE(partner's), lam the own share, drawn from Beta(alpha, alpha); alpha 0 mixes nothing."""
 
+    of_whole_batch: ClassVar[bool] = True
     alpha: float
 
     def __post_init__(self) -> None:

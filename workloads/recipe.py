@@ -18,6 +18,8 @@ NEUTRAL_BY_DEFAULT = {
     "identity": "unless_default"
 }  # later fields whose default means what was done before them
 
+SET_BY_RESOURCES = {**NEUTRAL_BY_DEFAULT, "given": False}  # known from a spec's `resources`, not a key of its job
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:

@@ -63,6 +63,7 @@ class Objective(Protocol):
     """
 
     num_extra: ClassVar[int]  # outputs of the network beyond the classes, the last ones
+    of_whole_batch: ClassVar[bool]  # whether it sees rows of a batch together; each of several ranks sees its own alone
 
     @property
     def extra_forwards(self) -> float:
@@ -89,6 +90,7 @@ class Memoryless:
     """The neutral answers of an objective."""
 
     num_extra: ClassVar[int] = 0
+    of_whole_batch: ClassVar[bool] = False
     fits_val: ClassVar[bool] = False  # whether it learns from val what training itself then rests on
 
     @property

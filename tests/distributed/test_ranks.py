@@ -37,11 +37,11 @@ from trainings import Drawing
 from workloads.averaging import Averaging
 from workloads.checkpoint import Checkpoint, CheckpointFolder
 from workloads.models.convnet import ConvNet
-from workloads.plugins import names
+from workloads.plugins import find, names
 from workloads.workload import InterruptedJobError
 
 CLOSE = 5e-6
-WITHIN_RANKS = {"cutmix", "mdca", "mixup", "mmce", "soft_ece"}
+WITHIN_RANKS = {name for name in names("objectives") if find("objectives", name).of_whole_batch}
 """Objectives of several rows at once, which see those of a rank: not what one process makes of the batch."""
 
 pytestmark = pytest.mark.distributed

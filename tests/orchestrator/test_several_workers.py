@@ -34,6 +34,30 @@ def test_a_sparse_job_may_have_several_workers_and_keeps_its_key() -> None:
 
 
 @pytest.mark.parametrize(
+    "tables",
+    [
+        {"objective": {"name": "mixup"}},  # partners are of the same worker
+        {"objective": {"name": "mmce"}},
+        {"model": {"name": "mlp", "width": 8, "dropout": 0.1}},  # every worker draws for its own rows
+        {"model": "resnet20", "data": "cifar10", "budget": {"epochs": 1, "batch_norm": "local"}},
+    ],
+)
+def test_a_job_whose_numbers_rest_on_the_workers_is_another_with_two(tables: dict[str, Any]) -> None:
+    (one,), (two,), (three,) = (
+        load_spec({**TABLES, **tables}, overrides={"resources.workers": workers}).jobs for workers in (1, 2, 3)
+    )
+    assert len({one.key, two.key, three.key}) == 3
+    assert "workers" not in one.identity
+    assert two.identity["workers"] == 2
+    assert "workers" not in two.resolved, "no spec may say so"
+
+
+def test_the_number_of_workers_is_no_key_of_a_job() -> None:
+    with pytest.raises(SpecError, match="workers: is unknown"):
+        load_spec({**TABLES, "workers": 2})
+
+
+@pytest.mark.parametrize(
     ("workers", "message"),
     [(0, "workers: is 0; it must be 1 or more"), (-1, "workers: is -1"), (1.5, "whole number")],
 )

@@ -11,8 +11,13 @@ def check_dropout(share: float) -> None:
         raise ValueError(f"dropout is {share}; it must lie in [0, 1)")
 
 
+def draws(model: "ModelBuilder") -> bool:
+    """Whether passes of its networks in training draw something for every row."""
+    return float(getattr(model, "dropout", 0.0)) > 0
+
+
 class ModelBuilder(Protocol):
-    """A frozen dataclass in `workloads/models`."""
+    """A frozen dataclass in `workloads/models`. One whose networks draw in training has a field `dropout` above 0."""
 
     def __hash__(self) -> int:
         """Equal tables build equal networks."""

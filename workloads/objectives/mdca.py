@@ -9,6 +9,7 @@ Over several ranks the means are of rows of one rank.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = ["MDCA"]
 
 @dataclass(frozen=True, kw_only=True)
 class MDCA(OfLogits):
+    of_whole_batch: ClassVar[bool] = True
     weight: float = 1.0
     gamma: float = 1.0  # of the focal loss
 

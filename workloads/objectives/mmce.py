@@ -12,6 +12,7 @@ Over several ranks pairs are of rows of one rank.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ __all__ = ["MMCE"]
 
 @dataclass(frozen=True, kw_only=True)
 class MMCE(OfLogits):
+    of_whole_batch: ClassVar[bool] = True
     weight: float = 2.0
     weighted: bool = False  # right and wrong rows count alike, however many they are
     squared: bool = False  # without the root

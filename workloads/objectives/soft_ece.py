@@ -13,6 +13,7 @@ Over several ranks bins hold rows of one rank.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ LEAST_HELD = 1e-5  # by a bin that is divided by
 
 @dataclass(frozen=True, kw_only=True)
 class SoftECE(OfLogits):
+    of_whole_batch: ClassVar[bool] = True
     weight: float = 1.0
     num_bins: int = 15
     temperature: float = 0.01  # of the membership; towards 0 bins become hard

@@ -8,9 +8,9 @@ import torch
 
 from workloads.data.dataset import Dataset, Source
 from workloads.loop import train
-from workloads.networks.builder import ModelBuilder
+from workloads.networks.builder import ModelBuilder, draws
 from workloads.plugins import Plugin
-from workloads.recipe import NEUTRAL_BY_DEFAULT, Recipe
+from workloads.recipe import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES, Recipe
 from workloads.robustness import NOT_ATTACKED, RobustAccuracy
 from workloads.seeding import stream
 from workloads.segment import WHOLE, Segment
@@ -30,6 +30,7 @@ class SparseJob(Recipe):
     unknowns: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
     robust: how the finished network is attacked on the test rows.
     segment: the stretch of the training that this job is, by default all of it.
+    workers: how many train the network, where that changes its numbers by more than rounding; else 1 for any number.
     """
 
     data: Annotated[Source, Plugin("data.sources")]
@@ -39,6 +40,7 @@ class SparseJob(Recipe):
     robust: RobustAccuracy = field(default=NOT_ATTACKED, metadata=NEUTRAL_BY_DEFAULT)
     segment: Segment = field(default=WHOLE, metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
+    workers: int = field(default=1, metadata=SET_BY_RESOURCES)
     runs_on_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -52,6 +54,12 @@ class SparseJob(Recipe):
     def density(self) -> float:
         """The target density of the network, for the `runs` table."""
         return self.method.target_density
+
+    @property
+    def rests_on_workers(self) -> bool:
+        """Whether several workers make other numbers of it than one: each draws, or sees rows together, for its own rows."""
+        recipe = self.method.complete(self)
+        return recipe.objective.of_whole_batch or self.budget.batch_norm == "local" or draws(self.model)
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
