@@ -1,7 +1,7 @@
 """Why the process of a trial is gone, in words, from what Ray says of it."""
 
 _NODE = ("its node has died", "node was terminated")
-_MEMORY = ("running low on memory", "OutOfMemoryError", "memory usage threshold")
+_MEMORY = ("running low on memory", "memory usage threshold")  # not torch's words where a GPU is full
 
 
 def ran_out_of_memory(error: str) -> bool:

@@ -45,6 +45,9 @@ ENDED_WITHIN_S = 120.0  # from the last word of the ranks to the end of their pr
 ALIVE_WITHIN_S = 30.0  # a process answers, or is known to be gone
 LISTEN_S = 0.5
 
+_GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError)
+"""What Ray says of a process that has ended, of one that its memory monitor ended too."""
+
 _TRAIN = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
@@ -75,12 +78,16 @@ class RanksOnRay(SeveralRanks):
         `TimeoutError` where there was no room for all ranks, and no other trial's were placed either.
         """
         os.environ.update(_TRAIN, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(self.resources.place_within_s))
+        self._wants = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+        if memory := self._memory(job):
+            self._wants["memory"] = memory
         while True:
+            others = ranks_are_placed()
             try:
                 yield from self._run(job, context)
                 return
             except _NoRoomError as error:
-                if not ranks_are_placed():  # else other trials are in the way, which end some time
+                if not others and not ranks_are_placed():  # else other trials are, or were, in the way, which end some time
                     raise TimeoutError(str(error)) from None
 
     def _run(self, job: Job, context: Context) -> Iterator[Progress]:
@@ -102,8 +109,6 @@ class RanksOnRay(SeveralRanks):
 
     def _trainer(self, job: Job, context: Context, line: Any, scratch: str) -> TorchTrainer:
         task = self.task(job, context, context.should_stop)
-        memory = self._memory(job)
-        self._wants = {"CPU": self.resources.cpus, "GPU": self.resources.gpus} | ({"memory": memory} if memory else {})
         whole_gpus = self.resources.gpus >= 1  # which NCCL wants, one for each rank at least
         trainer = _Trainer(
             _rank_of(task, self.data, line),
@@ -153,12 +158,11 @@ class RanksOnRay(SeveralRanks):
             message = _asked(line.hear.remote(LISTEN_S))
             if message:
                 told = _asked(message[0])
+                if isinstance(told, Failed):  # not taken: it ends only when the others have been asked
+                    _raise_cause(told, line)
                 line.take.remote()
-                match told:
-                    case Begun():
-                        self._device_name = told.device_name
-                    case Failed():
-                        _raise_cause(told, line)
+                if isinstance(told, Begun):
+                    self._device_name = told.device_name
                 if (progress := heard(told)) is not None:
                     return progress
             elif ended:
@@ -184,7 +188,7 @@ class RanksOnRay(SeveralRanks):
                 raise RankDiedError(
                     f"rank {dead[0]} of {self.num_workers} died: {failure.worker_failures[dead[0]]}"
                 )
-        if isinstance(failure, WorkerGroupStartupFailedError | ray.exceptions.RayActorError):
+        if isinstance(failure, (WorkerGroupStartupFailedError, *_GONE)):
             raise RankDiedError(f"a process that the ranks need died: {failure}")
         raise RankFailedError(f"the run of Ray Train ended without a result: {failure}") from error
 
@@ -195,10 +199,11 @@ class _NoRoomError(Exception):
 
 def _raise_cause(failed: Failed, line: Any) -> None:
     """What a rank says is the cause, unless another one died."""
-    for rank, actor in _asked(line.ranks.remote()).items():
+    answers = {rank: actor.__ray_ready__.remote() for rank, actor in _asked(line.ranks.remote()).items()}
+    for rank, answer in answers.items():
         try:
-            ray.get(actor.__ray_ready__.remote(), timeout=ALIVE_WITHIN_S)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            ray.get(answer, timeout=ALIVE_WITHIN_S)
+        except (*_GONE, ray.exceptions.GetTimeoutError) as error:
             raise RankDiedError(
                 f"rank {rank} died: {error}\nbecause of it rank {failed.rank} raised\n{failed.error}"
             ) from None
@@ -209,7 +214,7 @@ def _asked(answer: Any) -> Any:
     """Of the line, or of a rank by it. Raises `RankDiedError` where its process is gone."""
     try:
         return ray.get(answer)
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+    except _GONE as error:
         raise RankDiedError(
             f"the process between the ranks and their trial, or rank 0, died: {error}"
         ) from error
