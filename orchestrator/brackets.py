@@ -100,7 +100,7 @@ class Brackets:
         return {key: share for key, share in found.items() if share == lowest}
 
     def lose(self, keys: Sequence[str]) -> None:
-        """Runs that failed: their configurations are judged by the others' means, without those that have none."""
+        """Runs that failed or cannot start: their configurations are judged by the others' means, if there are any."""
         self._lost.update(keys)
 
     def decide(self, statuses: Mapping[str, Status]) -> None:
@@ -192,6 +192,7 @@ def climb(
     brackets: Brackets,
     ready: Sequence["Order"],
     *,
+    unready: Sequence[str],
     folder: RunFolder,
     run: Callable[[Sequence["Order"]], None],
     stopped: Callable[[], bool],
@@ -199,9 +200,12 @@ def climb(
 ) -> None:
     """Runs these jobs from rung to rung, until nothing is due that can be run. Runs that are out become PRUNED.
 
+    unready: keys of runs that rest on others which did not finish; nobody waits for them.
+
     A run that pauses is INTERRUPTED, as one that was stopped is: each rung that it climbs is an attempt of its own.
     """
     store = Store(folder)
+    brackets.lose(unready)
     while not stopped():
         found = store.statuses()
         statuses = {key: status for key, (status, _) in found.items()}

@@ -102,8 +102,8 @@ def run(
     if not orders and (only is not None or is_searched(resolved, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), already=sum(plan.status(job) in OVER for job in plan.spec.jobs))
-    with exclusive(folder.path) as lease, stop_request(folder.path / ".stop") as stop:
-        lease.when_lost = stop.give_up
+    with exclusive(folder.path) as lease, stop_request(folder.path) as stop:
+        lease.when_lost = stop.hand_over
         clear_unfinished(folder.artifacts)
         if not add:
             check_same_study(plan)
@@ -144,6 +144,12 @@ class _Work:
         self.monitor.stopping = self.stop.requested
         self.display.show(self.monitor)
 
+    def failed(self, key: str, error: str) -> None:
+        """A job that will not be tried again, which only its process's end told of."""
+        self.monitor.end(key, Status.FAILED, error)
+        if self.fail_fast:
+            self.stop.ask()
+
     def arguments(self, resources: Resources) -> dict[str, Any]:
         """Of `run_local` and `run_study` alike."""
         return {
@@ -174,7 +180,7 @@ def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator
     try:
         with session(address, abandon=partial(_leave, stop.mark.parent)) as joined:
             stop.listen()
-            yield partial(run_study, session=joined)
+            yield partial(run_study, session=joined, shared={})
     except ConnectionError as error:
         raise ClusterError(str(error)) from error
 
@@ -236,6 +242,7 @@ def _run_jobs(
     climb(
         brackets(scheduler, jobs, decides, work.folder),
         ready,
+        unready=[order.job.key for order in orders if not plan.is_ready(order.job)],
         folder=work.folder,
         run=run_to_end,
         stopped=lambda: work.stop.requested,
@@ -289,7 +296,7 @@ def _after_deaths(
         status, newest = recorded.get(key, (None, 0))
         if newest >= order.attempt:
             if key in died and status is Status.FAILED:  # it wrote its record and then lost its device
-                monitor.end(key, Status.FAILED, died[key].strip().splitlines()[-1])
+                work.failed(key, died[key].strip().splitlines()[-1])
             continue
         if key not in died:
             if not stopping:
@@ -322,5 +329,5 @@ def _after_deaths(
             logger.warning("%s; it goes on from its checkpoint", told(died[key], run=f"{key} ({order.job.label})"))
             again.append(replace(order, attempt=order.attempt + 1))
         else:
-            monitor.end(key, Status.FAILED, f"{cause(died[key])}, {MAX_DEATHS} times")
+            work.failed(key, f"{cause(died[key])}, {MAX_DEATHS} times")
     return again

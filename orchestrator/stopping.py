@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from uuid import uuid4
 
 from reports.location import Location
 from reports.storage import StorageError, in_words
 
 logger = logging.getLogger(__name__)
 
+_MARK = ".stop-"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -22,12 +24,16 @@ class StudyStoppedError(StorageError):
 
 @dataclass
 class StopRequest:
-    """Whether a study is to end; `mark` is the file by which trials in other processes learn of it."""
+    """Whether a study is to end; `mark` is the file by which trials in other processes learn of it.
+
+    handed_over: another driver is at work in the folder, so that what lies there is its own.
+    """
 
     mark: Location
     requested: bool = False
     signal_number: int | None = None
     fault: str | None = None
+    handed_over: bool = False
 
     def ask(self, signal_number: int | None = None) -> None:
         """Trials write a checkpoint and end as INTERRUPTED."""
@@ -42,6 +48,11 @@ class StopRequest:
         """Asks because the storage of results failed: the first such text is what the study ends with."""
         self.fault = self.fault or fault
         self.ask()
+
+    def hand_over(self, fault: str) -> None:
+        """Gives up since another driver has taken the folder over."""
+        self.handed_over = True
+        self.give_up(fault)
 
     def listen(self) -> None:
         """Takes SIGINT and SIGTERM, or takes them back: Ray's start puts a handler of its own on SIGTERM."""
@@ -67,10 +78,16 @@ def storage_stops(stop: StopRequest) -> Iterator[None]:
 
 
 @contextmanager
-def stop_request(mark: Location) -> Iterator[StopRequest]:
-    """Handles SIGINT and SIGTERM inside the block (in the main thread); the mark is gone afterwards."""
-    with in_words(mark):
-        mark.unlink(missing_ok=True)
+def stop_request(folder: Location) -> Iterator[StopRequest]:
+    """Handles SIGINT and SIGTERM inside the block (in the main thread); the mark is gone afterwards.
+
+    It has a name of its own: a driver that has lost the folder stops its own trials, and not those of who has it now.
+    """
+    mark = folder / f"{_MARK}{uuid4().hex[:8]}"
+    with in_words(folder):
+        for left in folder.iterdir():
+            if left.name.startswith(_MARK):
+                left.unlink(missing_ok=True)
     request = StopRequest(mark)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     request.listen()

@@ -46,15 +46,17 @@ def run_study(
     show: Callable[[], None],
     fail_fast: bool,
     judge: Judge,
+    shared: dict[Source, ray.ObjectRef[Dataset]],
 ) -> dict[str, str]:
     """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
 
-    Data is shared read-only through the object store: one copy a node, however many trials. Raises `AbandonedError` where the
+    Data is shared read-only through the object store: one copy a node, however many trials. `shared` are the sets that are
+    there already; it grows. Raises `AbandonedError` where the
     cluster was lost, or had no room for a trial for `place_within_s` while none ran.
     """
     placement = Placement(orders, folder, resources=resources, session=session)
     bundles = bundled(orders, slots=placement.slots)
-    shared = {source: ray.put(dataset) for source, dataset in data.items()}
+    shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
     actor = tune.with_parameters(
         TrialActor,
         bundles=bundles,
@@ -62,7 +64,7 @@ def run_study(
         folder=folder.path.resolve(),
         stop_mark=stop.mark.resolve(),
         resources=resources,
-        data=shared,
+        data=dict(shared),
     )
     watch = _Watch(
         bundles, folder, placement=placement, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge
@@ -97,8 +99,9 @@ def run_study(
     finally:
         if not session.pulse.silent_s:
             free_abandoned()
-        shutil.rmtree(scratch, ignore_errors=True)
-        remove_tree(marks)
+        if not stop.handed_over:
+            shutil.rmtree(scratch, ignore_errors=True)
+            remove_tree(marks)
     return watch.deaths
 
 

@@ -71,6 +71,7 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
         show=lambda: None,
         fail_fast=False,
         judge=judge(Scheduler(), spec.jobs, folder),
+        shared={},
     )
     ended = time.perf_counter()
     statuses = Store(folder).statuses()

@@ -109,7 +109,7 @@ def main() -> None:
         train(networks, num_rows=given.rows, num_networks=given.networks)
         ways: dict[str, Callable[..., object]] = {"together": run_local, "one by one": one_by_one}
         if given.ray:
-            ways["on ray"] = partial(run_study, session=stack.enter_context(session()))
+            ways["on ray"] = partial(run_study, session=stack.enter_context(session()), shared={})
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for number in range(given.rounds + 1):
             for way, run_orders in ways.items():

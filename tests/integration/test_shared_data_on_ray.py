@@ -52,6 +52,51 @@ data = {Digits(): ray.put(Digits().load())}
 print(json.dumps(ray.get([where.remote(data, TOGETHER) for _ in range(2)])))
 ray.shutdown()
 """
+COUNTED = """
+import json, ray
+from orchestrator.population import run
+from workloads.data.dataset import Dataset
+
+put, found = ray.put, []
+def counted(value, *args, **kwargs):
+    found.append(isinstance(value, Dataset))
+    return put(value, *args, **kwargs)
+ray.put = counted
+results = run(json.loads(SPEC), "out")
+print(json.dumps([results.exit_code, len(results.runs()), sum(found)]))
+"""
+SEARCHED: dict[str, Any] = {
+    "name": "rounds",
+    "kind": "sparse",
+    "data": "digits",
+    "model": {"name": "mlp", "width": 8},
+    "method": "dense",
+    "budget": {"steps": 2},
+    "search": {
+        "name": "tpe",
+        "max_trials": 3,
+        "batch": 1,
+        "metric": "val/accuracy",
+        "space": {"optimizer.lr": {"low": 0.01, "high": 1.0}},
+    },
+    "resources": {"cpus": 1},
+}
+
+
+def test_a_study_of_many_rounds_shares_its_data_once(env: Mapping[str, str], tmp_path: Path) -> None:
+    """Every round of a search, generation and rung is a study of Tune's own, which would keep a copy until the end."""
+    program = COUNTED.replace("SPEC", repr(json.dumps(SEARCHED)))
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env=dict(env),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout.splitlines()[-1]) == [0, 3, 1]
 
 
 def test_trials_of_one_node_read_the_same_memory(env: Mapping[str, str], tmp_path: Path) -> None:

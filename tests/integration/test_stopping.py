@@ -30,7 +30,7 @@ def assert_stopped_in_order(folder: Path, driver: Driver, *, started: float) -> 
         assert list(RunFolder(folder).checkpoints(key).glob("step-*"))
     assert not (runs["status"] == "FAILED").any()
     assert RunFolder(folder).report.stat().st_mtime > runs["ended_at"].max().timestamp()
-    assert not (folder / ".stop").exists()
+    assert not list(folder.glob(".stop*"))
     assert not (folder / ".scheduler").exists()
 
 

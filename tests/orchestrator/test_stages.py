@@ -216,6 +216,22 @@ def test_what_rests_on_a_failed_run_waits_and_is_said(tmp_path: Path, caplog: py
     ]
 
 
+def test_nobody_waits_at_a_rung_for_what_rests_on_a_failed_run(tmp_path: Path) -> None:
+    """Six of the twelve configurations can start: all of them are judged, and those that go on are trained to the end."""
+    distil = {"seeds": 1, "grid": {"evaluation.lr": [0.01, 1e30]}, "method": {"name": "random", "ipc": 2}}
+    train = {
+        "grid": {"optimizer.lr": [0.1, 0.05, 0.02, 1e-5, 1e-6, 1e-7]},
+        "budget": {"epochs": 4, "batch_size": 10},
+        "scheduler": {"name": "hyperband", "metric": "val/accuracy", "grace": 0.5, "reduction_factor": 2.0},
+    }
+    results = run(chain(train=train, distil=distil), tmp_path, local=True)
+    runs = results.runs()
+    ended = runs[runs["stage"] == "train"].sort_values("started_at").drop_duplicates("run_key", keep="last")
+    assert set(ended["status"]) == {"COMPLETED", "PRUNED"}
+    assert len(ended) == 6
+    assert results.exit_code == ExitCode.FAILED
+
+
 def test_an_interrupted_chain_says_what_never_ran(tmp_path: Path) -> None:
     run({**DISTIL, "name": "chain", "data": DIGITS}, tmp_path, local=True)
     spec = load_spec(CHAIN)

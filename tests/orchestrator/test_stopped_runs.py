@@ -14,6 +14,7 @@ from orchestrator.errors import OrderlyInterrupt
 from orchestrator.monitor import Monitor
 from orchestrator.population import run
 from orchestrator.results import Results
+from orchestrator.stopping import stop_request
 
 Pruneyard = Callable[..., Any]
 
@@ -74,6 +75,17 @@ def test_the_exit_code_is_about_the_jobs_of_the_spec(stopped: Path) -> None:
 def test_a_folder_without_its_spec_is_judged_by_its_runs(stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped / "results", tmp_path / "copy" / "results")
     assert Results(tmp_path / "copy").exit_code == 0
+
+
+def test_a_driver_that_lost_the_folder_stops_its_own_trials_alone(tmp_path: Path) -> None:
+    (tmp_path / ".stop-0123abcd").touch()  # of one that was killed
+    with stop_request(tmp_path) as first, stop_request(tmp_path) as second:
+        assert not list(tmp_path.iterdir())
+        first.hand_over("another has it")
+        assert first.mark.exists()
+        assert (first.handed_over, second.handed_over, second.requested) == (True, False, False)
+        assert not second.mark.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_exits_as_the_folder_says(pruneyard: Pruneyard, stopped: Path, tmp_path: Path) -> None:
