@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -22,6 +23,18 @@ def installed() -> dict[str, str]:
     return found | {match[0]: version(match[0]) for match in names if match is not None}
 
 
+def extras() -> dict[str, str]:
+    """Version of what is installed here beside that for search, object stores and export; a study may ask for it."""
+    found = {}
+    for line in requires(PACKAGE) or ():
+        name, extra = re.match(r"[\w.-]+", line), re.search(r'extra == "(\w+)"', line)
+        if name is None or extra is None or extra[1] == "test":
+            continue
+        with suppress(PackageNotFoundError):
+            found[name[0]] = version(name[0])
+    return found
+
+
 def requirements(pins: Mapping[str, str]) -> list[str]:
     """What an installer is told: Python and Ray are the cluster's own, and so is the build of torch for its devices."""
     ours = {name: pin for name, pin in pins.items() if name not in ("python", "ray", PACKAGE)}
@@ -29,16 +42,23 @@ def requirements(pins: Mapping[str, str]) -> list[str]:
 
 
 def differences(pins: Mapping[str, str]) -> list[str]:
-    """One line for each version that is another one here. Builds of one version for different devices are the same."""
+    """One line for each version that is another one here.
+
+    Builds of one version for different devices are the same, and so are patches of one Python: an image has its own.
+    """
     lines = []
     for name, pin in pins.items():
         try:
             here = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
             here = "missing"
-        if _public(here) != _public(pin):
+        if _compared(name, here) != _compared(name, pin):
             lines.append(f"{name} is {here} here; the study was submitted with {pin}")
     return lines
+
+
+def _compared(name: str, pin: str) -> str:
+    return ".".join(pin.split(".")[:2]) if name == "python" else _public(pin)
 
 
 def _public(pin: str) -> str:

@@ -8,6 +8,7 @@ NAME_PATTERN = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 ADDRESS_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")
 TIME_PATTERN = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
+PACKAGE_PATTERN = re.compile(r"/\S+\.whl|(\S+ @ )?[a-z+]+://\S+|pruneyard(\[[a-z0-9,]+\])?==\S+")
 TOKEN_FILE = "~/.ray/auth_token"  # where Ray looks by itself
 LEAST_RAY = (2, 55)
 
@@ -21,6 +22,11 @@ class ProfileError(ValueError):
 
 
 _NAMES = "it must consist of small letters, digits and '-', 40 at most, the first one a letter, the last one no '-'"
+
+_PACKAGES = (
+    "it must be a URL that pip takes, such as git+https://HOST/pruneyard@COMMIT, "
+    "the absolute path of a wheel on the nodes, or pruneyard==VERSION on an index that they use"
+)
 
 
 def _check_node(cpus: int, memory_gib: int, shared_memory_gib: int, gpus: int) -> None:
@@ -147,7 +153,7 @@ class Slurm:
     time: str = "24:00:00"
     partition: str = ""
     account: str = ""
-    prologue: str = ""  # shell lines before anything else, such as `module load` or `source .../activate`
+    prologue: str = ""  # shell lines before anything else that make `pruneyard` known: `source .../activate`
 
     def __post_init__(self) -> None:
         if not TIME_PATTERN.fullmatch(self.time):
@@ -174,8 +180,11 @@ class Profile:
     name: str
     ray: str = "2.60.0"
     image: str = "rayproject/ray:2.60.0-py311-gpu"
+    install: bool = (
+        True  # nodes install what pruneyard asks for, as it is here; false where the image has all of it
+    )
     package: str = (
-        "pruneyard"  # requirement, wheel or repository that nodes install; empty where the image has it
+        ""  # pruneyard itself, where a job is not submitted: a URL for pip, or a wheel's path on the nodes
     )
     head: Head = Head()
     workers: Mapping[str, Workers] = field(default_factory=dict)
@@ -193,6 +202,10 @@ class Profile:
             raise ValueError(f"ray is {self.ray}; it must be a version such as 2.60.0")
         if tuple(map(int, self.ray.split(".")[:2])) < LEAST_RAY:
             raise ValueError(f"ray is {self.ray}; it must be {'.'.join(map(str, LEAST_RAY))} or newer")
+        if self.package and not self.install:
+            raise ValueError(f"package is {self.package}, but install is false; leave one of them out")
+        if self.package and not PACKAGE_PATTERN.fullmatch(self.package):
+            raise ValueError(f"package is {self.package}; {_PACKAGES}")
         self._check_image(self.image, "image")
         for name, group in self.workers.items():
             if not NAME_PATTERN.fullmatch(name):

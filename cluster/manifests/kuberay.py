@@ -12,10 +12,11 @@ from cluster.manifests.nodes import (
     STOP_WAIT_S,
     Study,
     environment,
-    packages,
+    need_package,
+    pip_install,
     run_command,
 )
-from cluster.manifests.written import Block, yaml_documents, yaml_text
+from cluster.manifests.written import Block, yaml_documents
 from cluster.profile import Head, Profile, Workers
 
 SPEC_FOLDER = "/etc/pruneyard"
@@ -34,6 +35,7 @@ def cluster(profile: Profile) -> str:
         f"  export RAY_AUTH_TOKEN=$(kubectl -n {profile.kubernetes.namespace} get secret {profile.name} "
         "-o jsonpath='{.data.auth_token}' | base64 -d)",
         f"  pruneyard submit SPEC --address http://127.0.0.1:{DASHBOARD_PORT} --follow",
+        *_slow_start(profile),
     ]
     resource = {
         "apiVersion": "ray.io/v1",
@@ -47,11 +49,13 @@ def cluster(profile: Profile) -> str:
 def job(profile: Profile, study: Study) -> str:
     """A `RayJob`, its spec in a config map, and who may reach it."""
     profile.need("storage.claim", format_name="kuberay-job")
+    need_package(profile, format_name="kuberay-job")
     namespace = profile.kubernetes.namespace
     head = [
         f"kubectl -n {namespace} apply -f FILE",
         f"kubectl -n {namespace} logs -f job/{profile.name}",
         f"kubectl -n {namespace} delete -f FILE     # stops the study; apply again to go on",
+        *_slow_start(profile),
     ]
     spec_map = {
         "apiVersion": "v1",
@@ -71,11 +75,17 @@ def job(profile: Profile, study: Study) -> str:
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": KEPT_S,
             "backoffLimit": 1,  # a new cluster goes on where the lost one ended
-            **_runtime_env(profile),
             "rayClusterSpec": _cluster_spec(profile, spec_map=f"{profile.name}-spec"),
         },
     }
     return yaml_documents([_network_policy(profile), spec_map, resource], head=head)
+
+
+def _slow_start(profile: Profile) -> list[str]:
+    told = "Each pod installs what pruneyard asks for before Ray starts, which takes minutes; an image of your own"
+    return (
+        [told, "that has it starts at once: --set image=IMAGE --set install=false"] if profile.install else []
+    )
 
 
 def _metadata(profile: Profile, *, queue: bool = False) -> dict[str, Any]:
@@ -87,11 +97,6 @@ def _metadata(profile: Profile, *, queue: bool = False) -> dict[str, Any]:
 
 def _labels(profile: Profile) -> dict[str, str]:
     return {"app.kubernetes.io/part-of": "pruneyard", INSTANCE: profile.name}
-
-
-def _runtime_env(profile: Profile) -> dict[str, Any]:
-    wanted = packages(profile)
-    return {"runtimeEnvYAML": Block(yaml_text({"pip": wanted}))} if wanted else {}
 
 
 def _cluster_spec(profile: Profile, *, spec_map: str = "") -> dict[str, Any]:
@@ -147,9 +152,12 @@ def _pod(
     if spec_map:
         volumes.append({"name": "spec", "configMap": {"name": spec_map}})
         mounts.append({"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True})
+    # The operator puts ` && ulimit ...; ray start ...` behind, which would start Ray although the first command failed.
+    install = [f"{command} || exit" for command in pip_install(profile)]
     container: dict[str, Any] = {
         "name": name,
         "image": image,
+        **({"args": install} if install else {}),
         "env": [{"name": key, "value": value} for key, value in environment(profile).items()],
         "resources": _resources(cpus=node.cpus, memory_gib=node.memory_gib, gpus=node.gpus),
         "volumeMounts": mounts,

@@ -3,12 +3,16 @@
 import shlex
 from dataclasses import dataclass
 
-from cluster.pins import PACKAGE, installed, requirements
-from cluster.profile import Profile
+from cluster.pins import extras, installed, requirements
+from cluster.profile import Profile, ProfileError
 
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
 STOP_WAIT_S = 60  # a stopped driver may take so long to leave its checkpoints
+PACKAGE_ADVICE = (
+    "needs it: a wheel or repository that nodes reach, such as git+https://HOST/pruneyard@COMMIT, "
+    "or the path of a wheel on the shared folder; where the image has pruneyard, set install to false"
+)
 CHECKED_WITH = "Ray 2.60.0 and KubeRay 1.7.0"
 
 
@@ -31,21 +35,19 @@ def environment(profile: Profile) -> dict[str, str]:
     }
 
 
-def packages(profile: Profile) -> list[str]:
-    """Requirements that nodes install, pinned to what is installed here; none where the image has them."""
-    if not profile.package:
-        return []
-    pins = installed()
-    package = f"{PACKAGE}=={pins[PACKAGE]}" if profile.package == PACKAGE else profile.package
-    return [package, *requirements(pins)]
+def need_package(profile: Profile, *, format_name: str) -> None:
+    """`pruneyard submit` brings the code along; a job of one's own must get it from somewhere. Raises `ProfileError`."""
+    if profile.install and not profile.package:
+        raise ProfileError("package", f"is missing; {format_name} {PACKAGE_ADVICE}")
 
 
 def pip_install(profile: Profile) -> list[str]:
-    """The command for it, or none."""
-    wanted = " ".join(map(shlex.quote, packages(profile)))
-    return (
-        [f"pip install --quiet {shlex.quote(f'ray[default,tune]=={profile.ray}')} {wanted}"] if wanted else []
-    )
+    """The command by which a node gets what pruneyard asks for, in this machine's versions; none where the image has it."""
+    if not profile.install:
+        return []
+    wanted = [f"ray[default,tune]=={profile.ray}", *requirements(installed() | extras())]
+    named = [profile.package] if profile.package else []
+    return [f"pip install --quiet {' '.join(map(shlex.quote, [*named, *wanted]))}"]
 
 
 def exports(profile: Profile) -> list[str]:

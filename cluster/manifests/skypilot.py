@@ -6,7 +6,15 @@ Reference: SkyPilot's task YAML and its distributed Ray example, as documented i
 import shlex
 from typing import Any
 
-from cluster.manifests.nodes import DASHBOARD_PORT, GCS_PORT, Study, exports, pip_install, run_command
+from cluster.manifests.nodes import (
+    DASHBOARD_PORT,
+    GCS_PORT,
+    Study,
+    exports,
+    need_package,
+    pip_install,
+    run_command,
+)
 from cluster.manifests.written import Block, yaml_documents
 from cluster.profile import Profile, ProfileError
 
@@ -22,6 +30,7 @@ def task(profile: Profile, study: Study) -> str:
         raise ProfileError(
             "skypilot.bucket", "is missing, and so is storage.nfs; skypilot needs one of them for results"
         )
+    need_package(profile, format_name="skypilot")
     resources: dict[str, Any] = {
         **({"infra": profile.skypilot.infra} if profile.skypilot.infra else {}),
         **({"accelerators": f"{group.accelerator}:{group.gpus}"} if group.gpus else {}),

@@ -12,6 +12,10 @@ from cluster.manifests.nodes import GCS_PORT, STOP_WAIT_S, Study, exports, run_c
 from cluster.manifests.written import comment
 from cluster.profile import Profile
 
+USAGE = [
+    "sbatch FILE     # where `pruneyard` is known, in an environment that every node sees; or name it by slurm.prologue",
+    "squeue --me; scancel --signal=TERM --batch JOB     # stops in order",
+]
 UNREACHABLE = 4  # exit code: no cluster came up
 
 
@@ -36,7 +40,7 @@ def script(profile: Profile, study: Study) -> str:
         files("cluster.manifests").joinpath("slurm.sh.j2").read_text(encoding="utf-8")
     )
     return template.render(
-        head=comment(["sbatch FILE", "squeue --me; scancel --signal=TERM --batch JOB     # stops in order"]),
+        head=comment(USAGE),
         options={option: value for option, value in options.items() if value},
         exports=exports(profile),
         prologue=profile.slurm.prologue.rstrip(),

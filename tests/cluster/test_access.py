@@ -1,5 +1,6 @@
 """Where a token comes from and where it goes; what is known of jobs without asking a cluster."""
 
+import platform
 import stat
 import subprocess
 import sys
@@ -102,6 +103,10 @@ def test_builds_of_one_version_are_the_same_and_ray_is_the_clusters_own() -> Non
     assert differences({**pins, "torch": f"{plain}+cpu"}) == []
     assert differences({"torch": "1.0.0+cpu"}) == [
         f"torch is {pins['torch']} here; the study was submitted with 1.0.0+cpu"
+    ]
+    assert differences({"python": f"{platform.python_version().rpartition('.')[0]}.99"}) == []
+    assert differences({"python": "3.1.4"}) == [
+        f"python is {platform.python_version()} here; the study was submitted with 3.1.4"
     ]
     assert differences({"no-such-package": "1"}) == [
         "no-such-package is missing here; the study was submitted with 1"

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from cluster.profile import Profile, SkyPilot, Slurm, Storage, Workers
 
 SPEC = "name: small\nkind: sparse\ngrid:\n  method.density: [0.1, 0.02]\n"
 STUDY = Study(name="small", spec=SPEC)
+REPOSITORY = "git+https://example.org/pruneyard@0123abc"
 GROUP = Workers(count=3, cpus=8, memory_gib=32, gpus=2, accelerator="a100")
 
 
@@ -132,6 +135,20 @@ def test_the_batch_script_does_not_pass_off_a_cluster_that_never_came_as_success
     assert "Ray did not start" in said
 
 
+def test_the_batch_script_says_which_program_the_environment_lacks(
+    batch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "bin" / "pruneyard").unlink()
+    for name in ("bash", "od", "tr", "hostname"):
+        found = shutil.which(name)
+        assert found is not None
+        (tmp_path / "bin" / name).symlink_to(found)
+    job = batch(PATH=str(tmp_path / "bin"))
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == 2
+    assert re.match(r"no pruneyard on .*; activate its environment by slurm.prologue", said)
+
+
 TASK_KEYS = {
     "name",
     "num_nodes",
@@ -182,7 +199,9 @@ RESOURCE_KEYS = {
 def test_a_skypilot_task_has_documented_keys_and_keeps_the_token_secret(
     storage: Storage, skypilot: SkyPilot, tmp_path: Path
 ) -> None:
-    profile = Profile(name="sky", workers={"gpu": GROUP}, storage=storage, skypilot=skypilot)
+    profile = Profile(
+        name="sky", package=REPOSITORY, workers={"gpu": GROUP}, storage=storage, skypilot=skypilot
+    )
     task = YAML(typ="safe", pure=True).load(JOBS["skypilot"](profile, STUDY))
     assert task.keys() <= TASK_KEYS
     assert task["resources"].keys() <= RESOURCE_KEYS
@@ -191,6 +210,7 @@ def test_a_skypilot_task_has_documented_keys_and_keeps_the_token_secret(
     assert task["secrets"] == {"RAY_AUTH_TOKEN": None}
     mounts = task.get("file_mounts", {})
     assert all(isinstance(m, str) or m.keys() <= {"source", "mode", "name", "store"} for m in mounts.values())
+    assert shlex.split(task["setup"].splitlines()[-1])[:4] == ["pip", "install", "--quiet", REPOSITORY]
     assert ("mount -t nfs4 server:/export" in task["setup"]) == (not mounts)
     for part in ("setup", "run"):
         (tmp_path / part).write_text(task[part])
@@ -202,6 +222,7 @@ def test_a_skypilot_task_has_documented_keys_and_keeps_the_token_secret(
 def test_a_skypilot_task_runs_the_spec_on_the_first_node_and_ends_with_its_code(tmp_path: Path) -> None:
     profile = Profile(
         name="sky",
+        install=False,
         workers={"gpu": GROUP},
         storage=Storage(mount=str(tmp_path)),
         skypilot=SkyPilot(bucket="s3://b"),

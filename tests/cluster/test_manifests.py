@@ -1,22 +1,18 @@
 """Every manifest that a profile renders to fits the schema of the system it is for, read strictly."""
 
-import json
-import os
-import re
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray.autoscaler
-import yaml
-from jsonschema import Draft202012Validator
-from ray.autoscaler._private.util import prepare_config, validate_config
-from ruamel.yaml import YAML
+from published_schemas import check_kuberay, check_ray_up, documents, faults, kuberay, ray_up
 
 from cluster.manifests.nodes import Study
 from cluster.manifests.rendering import CLUSTERS, JOBS
+from cluster.pins import installed, requirements
 from cluster.profile import Head, Machines, Profile, ProfileError, Slurm, Storage, Workers
 from orchestrator.profiles import load_profile, packaged_profiles
 
@@ -29,12 +25,17 @@ OF_A_SITE = {
     "machines.workers": ["10.0.0.2", "10.0.0.3"],
     "machines.ssh_user": "me",
     "head.instance_type": "m6i.large",
+    "skypilot.bucket": "s3://results",
 }
 """What no packaged profile can know."""
+CODE = {"package": "git+https://example.org/pruneyard@0123abc"}
+"""Nor where nodes get pruneyard from."""
 
 
-def documents(text: str) -> list[dict[str, Any]]:
-    return list(YAML(typ="safe", pure=True).load_all(text))
+def site(name: str, **more: Any) -> Profile:
+    groups = documents(files("cluster.profiles").joinpath(f"{name}.yaml").read_text())[0].get("workers", {})
+    types = {f"workers.{group}.instance_type": "m6i.large" for group in groups}
+    return load_profile(name, overrides=OF_A_SITE | types | more)
 
 
 def profiles() -> list[str]:
@@ -43,57 +44,21 @@ def profiles() -> list[str]:
     return names
 
 
-def strict(schema: Any) -> Any:
-    """The same schema, which refuses keys that it does not list; Kubernetes' own marks for free-form tables are kept."""
-    if isinstance(schema, list):
-        return [strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: strict(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict):
-        made["properties"] = {key: strict(value) for key, value in schema["properties"].items()}
-        if not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in schema:
-            made["additionalProperties"] = False
-    return made
-
-
-@pytest.fixture(scope="module")
-def kuberay() -> dict[str, Draft202012Validator]:
-    """A validator by kind; `apiVersion`, `kind` and `metadata` are checked by the tests themselves."""
-    if "PRUNEYARD_DATA" not in os.environ:
-        pytest.skip("PRUNEYARD_DATA is not set")
-    found = {}
-    for path in sorted((Path(os.environ["PRUNEYARD_DATA"]) / "kuberay").glob("*.yaml")):
-        resource = yaml.load(
-            path.read_text(encoding="utf-8"), yaml.CSafeLoader
-        )  # 1 MB: the pure reader takes half a minute
-        (served,) = [version for version in resource["spec"]["versions"] if version["storage"]]
-        schema = served["schema"]["openAPIV3Schema"]["properties"]["spec"]
-        found[resource["spec"]["names"]["kind"]] = Draft202012Validator(strict(schema))
-    return found
-
-
-def faults(validator: Draft202012Validator, spec: Any) -> list[str]:
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(spec)]
-
-
 @pytest.mark.parametrize("name", profiles())
 @pytest.mark.parametrize("scheme", ["kuberay-cluster", "kuberay-job"])
-def test_kuberay_resources_fit_the_strict_schema(
-    kuberay: dict[str, Draft202012Validator], name: str, scheme: str
-) -> None:
-    profile = load_profile(name, overrides={})
+def test_kuberay_resources_fit_the_strict_schema(name: str, scheme: str) -> None:
+    profile = load_profile(name, overrides=CODE)
     text = CLUSTERS[scheme](profile) if scheme in CLUSTERS else JOBS[scheme](profile, STUDY)
     (resource,) = [document for document in documents(text) if document["apiVersion"] == "ray.io/v1"]
     assert resource["metadata"]["name"] == profile.name
-    assert faults(kuberay[resource["kind"]], resource["spec"]) == []
+    check_kuberay(text)
 
 
-def test_the_strict_schema_refuses_a_misspelt_key(kuberay: dict[str, Draft202012Validator]) -> None:
+def test_the_strict_schema_refuses_a_misspelt_key() -> None:
     (resource,) = documents(CLUSTERS["kuberay-cluster"](load_profile("local", overrides={})))[1:]
     container = resource["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
     container["volumeMount"] = container.pop("volumeMounts")
-    assert any("volumeMount" in fault for fault in faults(kuberay["RayCluster"], resource["spec"]))
+    assert any("volumeMount" in fault for fault in faults(kuberay("RayCluster"), resource["spec"]))
 
 
 def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -107,7 +72,7 @@ def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_kubernetes_lets_nobody_in_without_a_token_and_mounts_results_everywhere(
     name: str, scheme: str
 ) -> None:
-    profile = load_profile(name, overrides={})
+    profile = load_profile(name, overrides=CODE)
     text = CLUSTERS[scheme](profile) if scheme in CLUSTERS else JOBS[scheme](profile, STUDY)
     found = {document["kind"]: document for document in documents(text)}
     resource = found.get("RayCluster") or found["RayJob"]
@@ -142,13 +107,12 @@ def test_kubernetes_lets_nobody_in_without_a_token_and_mounts_results_everywhere
         assert not any("TOKEN" in name for name in settings)
 
 
-def test_a_rayjob_carries_its_spec_and_a_pinned_environment() -> None:
-    found = {d["kind"]: d for d in documents(JOBS["kuberay-job"](load_profile("local", overrides={}), STUDY))}
+def test_a_rayjob_carries_its_spec() -> None:
+    found = {
+        d["kind"]: d for d in documents(JOBS["kuberay-job"](load_profile("local", overrides=CODE), STUDY))
+    }
     assert found["ConfigMap"]["data"]["spec.yaml"] == SPEC
     job = found["RayJob"]["spec"]
-    (environment,) = documents(job["runtimeEnvYAML"])
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", requirement) for requirement in environment["pip"])
-    assert {"pruneyard", "torch", "numpy"} <= {line.partition("==")[0] for line in environment["pip"]}
     assert job["shutdownAfterJobFinishes"] is True
     head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     mounts = {mount["name"]: mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]}
@@ -159,9 +123,73 @@ def test_a_rayjob_carries_its_spec_and_a_pinned_environment() -> None:
     assert f'"{mounts[named]}/spec.yaml"' in job["entrypoint"]
 
 
-def test_an_image_that_has_the_package_gets_no_runtime_environment() -> None:
-    found = documents(JOBS["kuberay-job"](load_profile("local", overrides={"package": ""}), STUDY))
-    assert "runtimeEnvYAML" not in found[-1]["spec"]
+def installs(form: str, profile: Profile) -> list[list[str]]:
+    """What pip is told on each kind of node, the head first."""
+    text = CLUSTERS[form](profile) if form in CLUSTERS else JOBS[form](profile, STUDY)
+    (found,) = [document for document in documents(text) if document.get("apiVersion") in (None, "ray.io/v1")]
+    if "spec" in found:
+        commands = [command for pod in pods(found) for command in pod["containers"][0].get("args", [])]
+    else:
+        commands = found.get("setup_commands") or found["setup"].splitlines()
+    words = [shlex.split(command) for command in commands if command.startswith("pip install")]
+    return [line[: line.index("||")] if "||" in line else line for line in words]
+
+
+INSTALLING = {
+    "kuberay-cluster": 2,
+    "kuberay-job": 2,
+    "ray-up-cloud": 1,
+    "ray-up-on-premise": 1,
+    "skypilot": 1,
+}
+"""Formats whose nodes install what they need, and how many kinds of nodes many-nodes has in each."""
+
+
+@pytest.mark.parametrize("form", INSTALLING)
+def test_nodes_install_what_pruneyard_asks_for_in_the_versions_that_a_submitted_study_is_held_to(
+    form: str,
+) -> None:
+    profile = site("many-nodes", **CODE)
+    found = installs(form, profile)
+    assert len(found) == INSTALLING[form]
+    for words in found:
+        assert words[:3] == ["pip", "install", "--quiet"]
+        assert {CODE["package"], *requirements(installed()), "ray[default,tune]==2.60.0"} <= set(words[3:])
+    assert installs(form, site("many-nodes", install=False)) == []
+
+
+@pytest.mark.parametrize("form", CLUSTERS)
+def test_a_cluster_that_waits_needs_no_package_since_submit_brings_the_code(form: str) -> None:
+    for words in installs(form, site("many-nodes")):
+        assert not [word for word in words if "pruneyard" in word]
+        assert any(word.startswith("torch==") for word in words)
+
+
+@pytest.mark.parametrize("form", ["kuberay-job", "skypilot"])
+def test_a_job_that_could_not_get_pruneyard_is_refused(form: str) -> None:
+    with pytest.raises(
+        ProfileError, match=rf"package is missing; {form} needs it: a wheel .* install to false"
+    ):
+        JOBS[form](site("many-nodes"), STUDY)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_ray_starts_in_a_pod_only_after_the_installation_has_worked(code: int, tmp_path: Path) -> None:
+    """With the shell line that KubeRay makes of a container's arguments and its own command."""
+    (resource,) = documents(CLUSTERS["kuberay-cluster"](load_profile("local", overrides={})))[1:]
+    (pod,) = pods(resource)
+    pip = tmp_path / "pip"
+    pip.write_text(f"#!/bin/sh\nexit {code}\n")
+    pip.chmod(0o700)
+    line = f" {' '.join(pod['containers'][0]['args'])} && ulimit -n 256; echo started"
+    done = subprocess.run(
+        ["/bin/bash", "-c", "--", line],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "" if code else "started\n")
 
 
 def test_a_queue_is_asked_by_its_label() -> None:
@@ -177,23 +205,12 @@ def test_the_autoscaler_is_there_only_where_a_group_can_grow() -> None:
     assert "enableInTreeAutoscaling" not in fixed
 
 
-def ray_up_validator() -> Draft202012Validator:
-    schema = json.loads(files(ray.autoscaler).joinpath("ray-schema.json").read_text(encoding="utf-8"))
-    return Draft202012Validator(schema)
-
-
-def site(name: str) -> Profile:
-    groups = documents(files("cluster.profiles").joinpath(f"{name}.yaml").read_text())[0].get("workers", {})
-    types = {f"workers.{group}.instance_type": "m6i.large" for group in groups}
-    return load_profile(name, overrides=OF_A_SITE | types)
-
-
 @pytest.mark.parametrize("name", profiles())
 @pytest.mark.parametrize("scheme", ["ray-up-cloud", "ray-up-on-premise"])
 def test_ray_up_takes_the_file(name: str, scheme: str) -> None:
-    (config,) = documents(CLUSTERS[scheme](site(name)))
-    assert faults(ray_up_validator(), config) == []
-    validate_config(prepare_config(config))
+    text = CLUSTERS[scheme](site(name))
+    check_ray_up(text)
+    (config,) = documents(text)
     (start,) = config["head_start_ray_commands"]
     assert "--dashboard-host=127.0.0.1" in start
     for (command,) in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
@@ -205,7 +222,7 @@ def test_ray_up_takes_the_file(name: str, scheme: str) -> None:
 def test_ray_up_refuses_a_misspelt_key() -> None:
     (config,) = documents(CLUSTERS["ray-up-cloud"](site("local")))
     config["idle_timeout_minute"] = config.pop("idle_timeout_minutes")
-    assert faults(ray_up_validator(), config)
+    assert faults(ray_up(), config)
 
 
 def test_ray_up_asks_the_cloud_for_what_the_profile_says() -> None:
@@ -244,6 +261,18 @@ def test_systems_of_equal_nodes_refuse_two_groups(form: str) -> None:
         (
             lambda: Workers(count=1, cpus=1, memory_gib=8, accelerator="T4"),
             "accelerator is T4, but gpus is 0",
+        ),
+        (
+            lambda: Profile(name="x", package="pruneyard"),
+            "package is pruneyard; it must be a URL that pip takes",
+        ),
+        (
+            lambda: Profile(name="x", package="dist/p.whl"),
+            "package is dist/p.whl; .* absolute path of a wheel",
+        ),
+        (
+            lambda: Profile(name="x", package="/shared/p.whl", install=False),
+            "package is /shared/p.whl, but install is false; leave one of them out",
         ),
         (lambda: Storage(mount="shared"), "mount is shared; it must be an absolute path"),
         (lambda: Machines(head="a", workers=("b", "a")), "workers names a machine twice, or the head"),

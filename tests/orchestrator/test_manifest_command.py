@@ -25,6 +25,7 @@ workers:
     instance_type: g5.xlarge
 storage: {claim: results, nfs: "server:/export", mount: /shared/x}
 cloud: {region: eu-west-1}
+package: /shared/x/pruneyard-0.1.0-py3-none-any.whl
 machines: {head: 10.0.0.1, workers: [10.0.0.2], ssh_user: me}
 """
 
@@ -101,6 +102,14 @@ def test_a_bad_profile_is_said_with_file_line_key_and_what_is_allowed(
             "(from the command line)",
         ),
         (("many-node", "--format", "kuberay-cluster"), "did you mean many-nodes?"),
+        (
+            ("many-nodes", "--format", "kuberay-job", "--spec", "quickstart"),
+            "package: is missing; kuberay-job needs it: a wheel or repository that nodes reach",
+        ),
+        (
+            ("many-nodes", "--format", "kuberay-cluster", "--set", "package=pruneyard"),
+            "package: is pruneyard; it must be a URL that pip takes",
+        ),
         (("local", "--format", "slurm", "--spec", "quickstart"), "workers: names the groups none"),
         (("lab.yaml", "--format", "helm"), "'helm' is not one of"),
     ],
