@@ -11,8 +11,10 @@ from pathlib import Path
 
 import click
 import pytest
+from published_schemas import check_kuberay, check_ray_up, documents
 
-from orchestrator.cli import VERBS, cli
+from cluster.manifests.rendering import FORMATS
+from orchestrator.cli import VERBS, cli, main
 from orchestrator.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +63,38 @@ def test_every_spec_that_readme_names_is_packaged_or_written_by_init() -> None:
         named = words[2] if words[1:2] in (["run"], ["plan"]) and len(words) > 2 else "SPEC"
         if not named.startswith(("-", "SPEC")) and named not in written and not (ROOT / named).is_file():
             load_spec(named)
+
+
+MANIFESTS = [words for words in command_lines() if words[1:2] == ["manifest"]]
+
+
+def test_readme_starts_a_cluster_in_every_way() -> None:
+    assert sorted(words[words.index("--format") + 1] for words in MANIFESTS) == sorted(FORMATS)
+
+
+@pytest.mark.parametrize("words", MANIFESTS, ids=lambda words: words[words.index("--format") + 1])
+def test_a_manifest_as_readme_asks_for_it_is_rendered_and_fits(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the file is the one that the line below hands on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    (path,) = tmp_path.iterdir()
+    assert re.search(rf"--out {path.name}\n.*(apply|up|sbatch|launch).* {path.name}\b", README.read_text())
+    form, text = words[words.index("--format") + 1], path.read_text()
+    if form.startswith("kuberay"):
+        check_kuberay(text)
+    elif form.startswith("ray-up"):
+        check_ray_up(text)
+    elif form == "slurm":
+        subprocess.run(["bash", "-n", str(path)], check=True)
+    else:
+        (task,) = documents(text)
+        for part in ("setup", "run"):
+            subprocess.run(["bash", "-n"], input=task[part], text=True, check=True)
 
 
 def test_python_of_readme_parses_and_imports_names_that_exist() -> None:
