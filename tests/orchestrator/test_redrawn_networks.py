@@ -18,6 +18,7 @@ from reports.predictions import read_predictions
 from workloads.calibrate.mc_dropout import mc_dropout_logits
 from workloads.calibrate.redrawn import BATCH_SIZE
 from workloads.data.batches import DeviceSplit
+from workloads.seeding import stream_seed
 
 NETS: dict[str, Any] = {
     "name": "nets",
@@ -162,11 +163,39 @@ def test_ensembles_report_how_far_their_members_differ(noisy: Path, tmp_path: Pa
     _, found = judged(table, tmp_path / "trust")
     own = -(np.exp(log_p) * log_p).sum(-1).mean()
     assert found["test", "entropy_aleatoric"] == pytest.approx(own, rel=1e-6)
-    with pytest.raises(SpecError, match="these are of one run"):
-        load_spec(table | {"passes": 3})
+    with pytest.raises(SpecError, match="an ensemble has none"):
+        load_spec(table | {"passes": 3, "far": ["noise"]})
     assert "left no swag.safetensors" in refusal(
         calibrate(pair, samples=3, input={"runs": keys[:1], "folder": str(pair)}), tmp_path / "none"
     )
+
+
+def test_members_of_sibling_runs_are_averaged_together(tmp_path: Path) -> None:
+    """Of each run those of another seed, and in the limit of members that do not differ the ensemble of the runs."""
+    pair = trained(tmp_path / "pair", model=SMOOTH, seeds=2, average={})
+    table = calibrate(pair, keep_predictions=True) | {"input": {"from": str(pair), "over": "seed"}}
+    results, _ = judged({**table, "passes": 5}, tmp_path / "both")
+    (key,) = results.runs()["run_key"]
+    found = read_predictions(tmp_path / "both" / "artifacts" / key / "predictions.parquet")["test"][2]
+    expected = []
+    for number, run_key in enumerate(load_spec({**table, "passes": 5}).jobs[0].workload.input.runs):
+        theirs = open_run(str(pair / "artifacts" / run_key))
+        data, network = theirs.source().load(), theirs.network()
+        splits = [DeviceSplit(s, mean=data.mean, std=data.std) for s in (data.val, data.calib, data.test)]
+        batches = [images for split in splits for images, _ in split.batches(BATCH_SIZE)]
+        seed = stream_seed(0, f"calibrate/run {number}") if number else 0
+        logits = mc_dropout_logits(network.network, batches, 5, seed=seed).double().numpy()
+        expected.append(softmax(logits[:, -len(data.test) :], axis=-1))
+    assert np.exp(found) == pytest.approx(np.concatenate(expected).mean(axis=0), abs=1e-6)
+
+    still = trained(
+        tmp_path / "still", model=STILL, optimizer={"name": "sgd", "lr": 1e-12}, seeds=2
+    )
+    ensemble = calibrate(still) | {"input": {"from": str(still), "over": "seed"}}
+    _, stored = judged(ensemble, tmp_path / "stored")
+    _, drawn = judged({**ensemble, "samples": 3}, tmp_path / "drawn")
+    for name, value in stored.items():
+        assert drawn[name] == pytest.approx(value, abs=2e-5), name
 
 
 def test_a_network_without_dropout_is_refused(tmp_path: Path) -> None:

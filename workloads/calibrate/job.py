@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 
 from workloads.calibrate.binning import Reliability
 from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
@@ -22,7 +23,7 @@ from workloads.calibrate.methods.none import Uncalibrated
 from workloads.calibrate.metrics import RiskCoverage, judgement, known_probabilities, standard_metrics
 from workloads.calibrate.outputs import Outputs, outputs_of, saw_val
 from workloads.calibrate.prediction_sets import ConformalRule
-from workloads.calibrate.redrawn import Drawing, DropoutPasses, WeightDraws, own_splits, redrawn
+from workloads.calibrate.redrawn import Drawing, DropoutPasses, WeightDraws, members_of, own_splits, redrawn
 from workloads.calibrate.score import Score
 from workloads.calibrate.set_metrics import set_metrics
 from workloads.calibrate.unknown_inputs import (
@@ -35,7 +36,7 @@ from workloads.calibrate.unknown_inputs import (
     scores_of,
     suffix_of,
 )
-from workloads.data.dataset import Dataset, Source
+from workloads.data.dataset import Dataset, Source, Split
 from workloads.earlier import FinishedRun, Runs
 from workloads.plugins import Plugin, name_of
 from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
@@ -63,6 +64,7 @@ class CalibrateJob:
     choose_on: unknown sets on whose validation rows the scores' options are chosen; empty: they are taken as given.
     passes: of MC dropout; above 0 the mean of so many takes the place of the stored outputs and of those on near and far.
     samples: of SWAG; above 0 the mean of so many networks drawn from the run's moments does. Scores stay the network's own.
+        Of several runs each gives so many members (MultiSWAG, Wilson and Izmailov 2020, arXiv:2002.08791).
     keep_predictions: whether to store the calibrated log-probabilities.
     """
 
@@ -90,8 +92,6 @@ class CalibrateJob:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.passes and self.samples:
             raise ValueError(f"passes is {self.passes} beside samples {self.samples}; one of them must be left out")
-        if self.redraws and len(self.input.runs) > 1:
-            raise ValueError("input names several runs beside passes or samples; these are of one run, an ensemble has none")
         if self.redraws and self.scores and not (self.near or self.far):
             raise ValueError("scores are given beside passes or samples; near or far must name a set to score")
         if self.choose_on and not self.scores:
@@ -124,13 +124,14 @@ class CalibrateJob:
         runs = [context.open_run(artifact) for artifact in self.input.artifacts]
         stored, num_extra = outputs_of(runs)
         outputs = self._held_out(runs, stored)
-        again = _Again.of(self, runs[0], context) if self.asks_network or self.redraws else None
-        if again is not None and self.redraws:
-            outputs = again.redrawn(self, outputs)
+        again = [_Again.of(self, run, context) for run in runs] if self.asks_network or self.redraws else []
+        if self.redraws:
+            members = [one.members(self, outputs, number) for number, one in enumerate(again)]
+            outputs = redrawn(members, again[0].splits(outputs))
         work = _Work(job=self, outputs=outputs, num_extra=num_extra)
         named, curves = work.judged()
         choose_on = [context.load_data(source) for source in self.choose_on]
-        more, more_curves = work.stored_unknown() if again is None else work.shown(again, choose_on)
+        more, more_curves = work.shown(again[0], choose_on) if again else work.stored_unknown()
         named |= more
         elapsed = time.monotonic() - started
         yield Progress(
@@ -173,13 +174,17 @@ class _Again:
         sets = Sets.of(job.near, job.far, context.load_data, known=data)
         return cls(run=run, data=data, sets=sets, device=context.device)
 
-    def redrawn(self, job: CalibrateJob, stored: Mapping[str, Outputs]) -> dict[str, Outputs]:
-        """What members drawn from the run say of the rows that it predicted, and of the unknown sets."""
-        splits = own_splits(self.run, stored, self.data) | dict(self.sets.rows)
+    def splits(self, stored: Mapping[str, Outputs]) -> dict[str, Split]:
+        """The rows that the run predicted, and the unknown sets."""
+        return own_splits(self.run, stored, self.data) | dict(self.sets.rows)
+
+    def members(self, job: CalibrateJob, stored: Mapping[str, Outputs], number: int) -> dict[str, NDArray[np.floating]]:
+        """What members drawn from the run, the number-th of the job's, say of all of these: logits (M, N, C)."""
+        seed = stream_seed(job.seed, f"calibrate/run {number}") if number else job.seed
         drawing: Drawing = DropoutPasses(num=job.passes)
         if job.samples:
             drawing = WeightDraws.of(self.run, job.samples, data=self.data, device=self.device)
-        return redrawn(self.run, drawing, splits, seed=job.seed, device=self.device)
+        return members_of(self.run, drawing, self.splits(stored), seed=seed, device=self.device)
 
 
 @dataclass(kw_only=True)

@@ -4,13 +4,14 @@ Rows are shown in float32, whatever the precision of the training, all of them t
 Dimensions: M members, N rows, C outputs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workloads.calibrate.mc_dropout import mc_dropout_logits
@@ -89,10 +90,10 @@ class WeightDraws:
         return swag_logits(network, self.moments, batches, passing=passing, num_draws=self.num, seed=seed)
 
 
-def redrawn(
+def members_of(
     run: FinishedRun, drawing: Drawing, splits: Mapping[str, Split], *, seed: int, device: torch.device
-) -> dict[str, Outputs]:
-    """Outputs by split of the mean of a run's members, with their uncertainty.
+) -> dict[str, NDArray[np.floating]]:
+    """Logits (M, N, C) by split of the members drawn from one run.
 
     Raises `ValueError` for images that are not of the network's shape.
     """
@@ -102,9 +103,18 @@ def redrawn(
     every = [batch for of_split in batches.values() for batch in of_split]
     logits = drawing.logits(network, every, seed=seed).numpy()
     ends = np.cumsum([len(split) for split in splits.values()])
+    return dict(zip(splits, np.split(logits, ends[:-1], axis=1), strict=True))
+
+
+def redrawn(
+    members: Sequence[Mapping[str, NDArray[np.floating]]], splits: Mapping[str, Split]
+) -> dict[str, Outputs]:
+    """Outputs by split of the mean of all members of some runs, with their uncertainty; those of sibling runs count alike."""
     return {
-        name: outputs_of_members(logits_MNC, labels=split.labels, row_ids=split.row_ids)
-        for (name, split), logits_MNC in zip(splits.items(), np.split(logits, ends[:-1], axis=1), strict=True)
+        name: outputs_of_members(
+            np.concatenate([of_run[name] for of_run in members]), labels=split.labels, row_ids=split.row_ids
+        )
+        for name, split in splits.items()
     }
 
 
