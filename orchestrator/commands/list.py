@@ -1,7 +1,7 @@
 """`pruneyard list`: what there is, one line each; imports neither ray nor torch."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 
@@ -43,6 +43,11 @@ def _family(family: str, kind: str) -> Iterator[Entry]:
         yield Entry(name=found.name, kind=kind, summary=found.summary, reference=found.reference)
 
 
+def _families(kind_of: Mapping[str, str]) -> Iterator[Entry]:
+    for family, kind in kind_of.items():
+        yield from _family(family, kind)
+
+
 def _metrics() -> Iterator[Entry]:
     for name, summary in STANDARD_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
@@ -80,14 +85,15 @@ def _claims() -> Iterator[Entry]:
 
 TOPICS = {
     "methods": _methods,
-    "data": lambda: _family("data.sources", "data"),
+    "data": lambda: _families({"data.sources": "data", "nodes.sources": "graph"}),
     "selectors": lambda: _family("data.selectors", "selector"),
-    "models": lambda: _family("models", "model"),
+    "models": lambda: _families({"models": "model", "nodes.models": "model of nodes"}),
     "formats": lambda: _family("deploy.formats", "format"),
-    "objectives": lambda: _family("objectives", "objective"),
+    "objectives": lambda: _families({"objectives": "objective", "nodes.objectives": "objective of nodes"}),
     "optimizers": lambda: _family("optimizers", "optimizer"),
     "schedules": lambda: _family("schedules", "schedule"),
     "scores": lambda: _family("calibrate.scores", "score"),
+    "splits": lambda: _family("nodes.splits", "split of nodes"),
     "conformal": lambda: _family("calibrate.conformal", "conformal rule"),
     "metrics": _metrics,
     "specs": _specs,

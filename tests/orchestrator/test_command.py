@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import pytest
 
 import orchestrator
 from orchestrator.cli import VERBS
+from orchestrator.decode import hints_of, plugin_of, plugins_of
 from orchestrator.errors import UsageError
 from orchestrator.population import run
 from orchestrator.results import Results
 from orchestrator.spec import load_spec
 from reports import records
-from workloads.plugins import kinds, names
+from workloads.plugins import find_job, kinds, names
 
 Pruneyard = Callable[..., Any]
 
@@ -163,6 +165,26 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
     assert [(entry["kind"], entry["name"]) for entry in listed] == expected
     assert {"dense", "static", "set", "rigl", "magnitude", "agent"} <= {entry["name"] for entry in listed}
     assert all(entry["reference"] for entry in listed if entry["name"] not in ("dense", "plain"))
+
+
+def families_of(cls: type[Any]) -> set[str]:
+    """Those of every slot of a table, its own and its tables'."""
+    found = set()
+    for hint in hints_of(cls).values():
+        marker = plugin_of(hint) or plugins_of(hint)
+        if marker is not None:
+            found.add(marker.family)
+        elif is_dataclass(hint) and isinstance(hint, type):
+            found |= families_of(hint)
+    return found
+
+
+def test_whatever_a_spec_may_name_is_listed(pruneyard: Pruneyard) -> None:
+    listed = {entry["name"] for entry in json.loads(pruneyard("list", "--json").out)}
+    families = set().union(*(families_of(find_job(kind)) for kind in kinds()))
+    assert {"nodes.splits", "gradients", "models", "calibrate.scores"} <= families
+    for family in families:
+        assert set(names(family)) <= listed, family
 
 
 @pytest.mark.parametrize(
