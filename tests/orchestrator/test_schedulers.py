@@ -87,18 +87,24 @@ def test_a_seed_that_failed_holds_up_no_decision(tmp_path: Path) -> None:
     assert judge.is_stopped(groups[1][0])
 
 
-def test_a_later_judge_decides_as_the_first_would_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "table", [ASHA, {"name": "median", "metric": "val/accuracy", "grace": 0.25, "min_others": 2}], ids=["asha", "median"]
+)
+def test_a_later_judge_decides_as_the_first_would_have(table: dict[str, Any], tmp_path: Path) -> None:
+    scheduler = Scheduler(**table)
     script = [(place, 0.25, value) for place, value in enumerate([0.5, 0.4, 0.6, 0.55, 0.3, 0.7])]
     script += [(0, 0.5, 0.1), (2, 0.5, 0.05)]
-    judge, groups = judging(tmp_path / "a", scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
+    judge, groups = judging(tmp_path / "a", scheduler=scheduler)
     told = [judge.hear(groups[place][0], share=share, value=value) for place, share, value in script]
     again = []
     for place, share, value in script:  # a new one for every evaluation, as after a kill
-        judge, _ = judging(tmp_path / "b", scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
+        judge, _ = judging(tmp_path / "b", scheduler=scheduler)
         if (place, share) != (0, 0.25):
             judge.hear(groups[0][0], share=0.25, value=-9.0)  # heard before: no change
         again.append(judge.hear(groups[place][0], share=share, value=value))
     assert again == told
+    assert any(told)
+    assert not all(told[1:])
 
 
 def test_the_median_rule_needs_others_and_then_stops_what_lies_below_their_means(tmp_path: Path) -> None:
