@@ -4,6 +4,7 @@ import platform
 import stat
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cluster.access import Access, access
 from cluster.bundle import write_bundle
 from cluster.jobs import JobView
 from cluster.notes import Note, read_note, write_note
-from cluster.pins import differences, installed, requirements
+from cluster.pins import differences, extras, installed, requirements
 
 TOKEN = "f" * 64
 
@@ -95,6 +96,12 @@ def test_a_bundle_runs_without_an_installation_and_knows_its_version(tmp_path: P
     assert (tmp_path / "spec.yaml").read_text() == "name: x\n"
     same = subprocess.run([sys.executable, "-m", "cluster.pins", "pins.json"], cwd=tmp_path, check=False)
     assert same.returncode == 0
+
+
+def test_extras_that_are_here_are_told_to_an_installer_and_tools_of_tests_are_not() -> None:
+    found = extras()
+    assert ("onnx" in found) == (find_spec("onnx") is not None)
+    assert not found.keys() & {"pruneyard", "pytest", "mypy", *installed()}
 
 
 def test_builds_of_one_version_are_the_same_and_ray_is_the_clusters_own() -> None:
