@@ -76,15 +76,16 @@ def table(of_one: pd.DataFrame, truths: dict[str, float]) -> str:
 
 
 def plot(found: pd.DataFrame) -> alt.FacetChart:
-    """One panel for each measure and predictor: all draws, their mean, and the truth as a rule."""
-    base = alt.Chart(found).encode(x=alt.X("n:Q", scale=alt.Scale(type="log"), title="rows"))
-    draws = base.mark_circle(size=12, opacity=0.35).encode(y=alt.Y("value:Q", title="error"))
+    """One panel for each measure: of both predictors the mean over draws with one standard deviation, and the truth as a rule."""
+    base = alt.Chart(found).encode(
+        x=alt.X("n:Q", scale=alt.Scale(type="log"), title="rows"), color=alt.Color("predictor:N", title=None)
+    )
+    spread = base.mark_errorband(extent="stdev", opacity=0.2).encode(y=alt.Y("value:Q", title="error"))
     means = base.mark_line(strokeWidth=1.5).encode(y="mean(value):Q")
-    rule = alt.Chart(found).mark_rule(strokeDash=[4, 3], color="#b3261e").encode(y="mean(truth):Q")
-    layers = alt.layer(draws, means, rule).properties(width=150, height=110)
-    return layers.facet(
-        column=alt.Column("measure:N", title=None, sort=list(MEASURES)), row=alt.Row("predictor:N", title=None)
-    ).resolve_scale(y="independent")
+    rule = base.mark_rule(strokeDash=[4, 3]).encode(x=alt.X(), y="mean(truth):Q")
+    layers = alt.layer(spread, means, rule).properties(width=170, height=110)
+    panels = alt.Facet("measure:N", title=None, sort=list(MEASURES))
+    return layers.facet(panels, columns=5).resolve_scale(y="independent").configure_legend(orient="bottom")
 
 
 def main(path: str) -> None:

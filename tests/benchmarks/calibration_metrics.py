@@ -5,7 +5,7 @@ by torch, which its time includes. One thread each, in turns; the numbers are me
 process, which a busy machine leaves nearly as they are. A ratio is theirs over ours, of the same measures, in the same round;
 `against all` compares the peer's few with all of ours together. `largest difference` is between values that
 should be equal: torchmetrics sums in float32.
-Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python tests/benchmarks/calibration_metrics.py, with netcal installed.
+Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python tests/benchmarks/calibration_metrics.py
 """
 
 import json

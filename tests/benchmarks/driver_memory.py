@@ -1,5 +1,5 @@
-"""Resident memory of the driver after 100, 1,000 and 5,000 trivial trials, and its time for each, every study in a process of
-its own.
+"""Resident memory of the driver after 100, 1,000 and 5,000 trivial trials, its time for each, and the largest that Tune's own
+checkpoint of the study became, every study in a process of its own.
 
 Run: python tests/benchmarks/driver_memory.py [TRIALS ...]
 """
@@ -8,12 +8,35 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 MIB = 2**20
+
+
+@contextmanager
+def largest_state(folder: Path) -> Iterator[list[int]]:
+    """The bytes of the largest `experiment_state` that lay below the folder at any tenth of a second."""
+    found, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            for path in folder.glob(".scheduler/*/experiment_state*"):
+                with suppress(FileNotFoundError):
+                    found[0] = max(found[0], path.stat().st_size)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watcher.join()
 
 
 def measure(num_trials: int) -> None:
@@ -23,7 +46,7 @@ def measure(num_trials: int) -> None:
     from cluster.session import session
     from reports.layout import RunFolder
 
-    with tempfile.TemporaryDirectory() as folder, session() as joined:
+    with tempfile.TemporaryDirectory() as folder, session() as joined, largest_state(Path(folder)) as state:
         spec = trivial_spec(num_trials)
         before, worked = psutil.Process().memory_info().rss, time.process_time()
         seconds = run_ours(spec, joined, RunFolder(Path(folder)))
@@ -37,6 +60,7 @@ def measure(num_trials: int) -> None:
                 "kib_per_trial": round((after - before) / 1024 / num_trials, 1),
                 "wall_ms_per_trial": round(1e3 * seconds, 1),
                 "driver_cpu_ms_per_trial": round(1e3 * worked / num_trials, 2),
+                "tune_state_kib": round(state[0] / 1024),
             }
         )
     )

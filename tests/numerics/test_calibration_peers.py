@@ -1,9 +1,6 @@
-"""Calibration measures against other packages: equal where definitions coincide, and where and why they do not.
+"""Calibration measures against other packages: equal where definitions coincide, and where and why they do not."""
 
-netcal is no part of the `test` extra, as it brings 142 MB (pyro, gpytorch, tensorboard, matplotlib): `pip install netcal`
-to run what is held to it.
-"""
-
+import netcal.metrics
 import numpy as np
 import pytest
 import torch
@@ -49,7 +46,7 @@ def torchmetrics_error(p: np.ndarray, y: np.ndarray, *, num_bins: int = 15, norm
 
 
 def netcal_error(name: str, p: np.ndarray, y: np.ndarray, *, num_bins: int = 15) -> float:
-    return float(getattr(pytest.importorskip("netcal.metrics"), name)(num_bins).measure(p, y))
+    return float(getattr(netcal.metrics, name)(num_bins).measure(p, y))
 
 
 @given(seeds)
