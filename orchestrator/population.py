@@ -235,6 +235,7 @@ def _run_jobs(
     asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
     scheduler = Scheduler() if asked else stage.header.scheduler
     decides = judge(scheduler, jobs, work.folder)
+    decides.run_again(order.job.key for order in ready)
     run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, judge=decides))
     if scheduler.name != "hyperband":
         run_to_end(ready)

@@ -140,9 +140,13 @@ class Judge:
         self._at: dict[int, list[float]] = {}  # by rung: mean costs of those, in order
         self._running: dict[tuple[str, float], float] = {}  # by configuration and share: mean of its costs up to there
         self.stopped: set[str] = set()  # configurations
+        self._left_out: set[str] = set()  # jobs that failed and were not run again
         self._missed = False
         for entry in journal.lines():
-            self._take(entry["key"], entry["share"], entry["cost"])
+            if "counts" in entry:
+                self._count(entry["key"], counts=entry["counts"])
+            else:
+                self._take(entry["key"], entry["share"], entry["cost"])
 
     def hear_report(self, report: "Report") -> bool:
         """What a trial reports. Whether it is to stop."""
@@ -204,11 +208,24 @@ class Judge:
         return math.fsum(costs) / len(costs) if costs else None
 
     def leave_out(self, key: str) -> None:
-        """A job that failed: its configuration is judged by the others."""
-        if (group := self._group_of.get(key)) is not None:
-            self._members[group].discard(key)
-            self._running = {at: mean for at, mean in self._running.items() if at[0] != group}
-            self._decide(group)
+        """A job that failed: its configuration is judged by the others until it is run again."""
+        if self.scheduler.name != "fifo" and key in self._group_of and key not in self._left_out:
+            self._journal.append({"key": key, "counts": False})
+            self._count(key, counts=False)
+
+    def run_again(self, keys: Iterable[str]) -> None:
+        """Those of these jobs that were left out count in what is yet to be decided."""
+        for key in sorted(self._left_out.intersection(keys)):
+            self._journal.append({"key": key, "counts": True})
+            self._count(key, counts=True)
+
+    def _count(self, key: str, *, counts: bool) -> None:
+        group = self._group_of.setdefault(key, f"earlier {key}")
+        (self._left_out.discard if counts else self._left_out.add)(key)
+        members = self._members.setdefault(group, set())
+        (members.add if counts else members.discard)(key)
+        self._running = {at: mean for at, mean in self._running.items() if at[0] != group}
+        self._decide(group)
 
     def _take(self, key: str, share: float, cost: float) -> None:
         group = self._group_of.setdefault(key, f"earlier {key}")

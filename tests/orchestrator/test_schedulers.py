@@ -107,6 +107,40 @@ def test_a_later_judge_decides_as_the_first_would_have(table: dict[str, Any], tm
     assert not all(told[1:])
 
 
+def test_a_later_judge_knows_who_had_failed_when_the_others_were_judged(tmp_path: Path) -> None:
+    """Of two that are worse than the first, which both stop, one is judged by its one seed that did not fail."""
+    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    for key in groups[0]:
+        judge.hear(key, share=0.25, value=0.5)
+    judge.hear(groups[1][0], share=0.25, value=0.1)
+    judge.leave_out(groups[1][1])
+    for key in groups[2]:
+        judge.hear(key, share=0.25, value=0.1)
+    later, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    stopped = [all(later.is_stopped(key) for key in group) for group in groups[:3]]
+    assert stopped == [False, True, True]
+    for key in groups[3]:
+        later.hear(key, share=0.25, value=0.45)
+    assert not later.is_stopped(groups[3][0]), "two of four stay"
+
+
+def test_a_job_that_had_failed_and_is_run_again_counts_in_what_is_yet_to_be_decided(tmp_path: Path) -> None:
+    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    for key in groups[0]:
+        judge.hear(key, share=0.25, value=0.5)
+        judge.hear(key, share=0.5, value=0.5)
+    lucky, failed = groups[1]
+    judge.leave_out(failed)
+    assert not judge.hear(lucky, share=0.25, value=0.6), "it alone is better"
+    judge, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge.run_again(key for group in groups for key in group)
+    assert not judge.hear(failed, share=0.25, value=0.1), "who went on at a rung is not judged there anew"
+    assert not judge.hear(lucky, share=0.5, value=0.6), "the other one is to come"
+    assert judge.hear(failed, share=0.5, value=0.1)
+    judge, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    assert judge.is_stopped(lucky)
+
+
 def test_the_median_rule_needs_others_and_then_stops_what_lies_below_their_means(tmp_path: Path) -> None:
     scheduler = Scheduler(name="median", metric="val/accuracy", grace=0.2)
     judge, groups = judging(tmp_path, scheduler=scheduler)
