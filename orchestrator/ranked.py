@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.train import get_context
-from ray.train.torch import TorchConfig, get_device
+from ray.train.torch import get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
@@ -32,6 +32,7 @@ from cluster.holdings import amounts, holdings
 from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job
 from orchestrator.line import Line
+from orchestrator.meeting import MeetingConfig
 from orchestrator.memory import DRIVER_MEMORY, Needs, most_for_each, shape_of
 from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, SeveralRanks, Task, heard, train_as_rank
 from orchestrator.shared import loader
@@ -117,7 +118,7 @@ class RanksOnRay(SeveralRanks):
                 use_gpu=self.resources.gpus > 0,
                 resources_per_worker=self._wants,
             ),
-            torch_config=TorchConfig(
+            torch_config=MeetingConfig(
                 backend="nccl" if whole_gpus else "gloo", timeout_s=int(COLLECTIVE_WITHIN_S)
             ),
             run_config=RunConfig(

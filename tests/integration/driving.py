@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -177,6 +177,20 @@ def alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def listening(process: psutil.Process) -> list[str]:
+    """The addresses at which it takes connections; none of one that is gone."""
+    try:
+        sockets = process.net_connections("inet")
+    except psutil.Error:
+        return []
+    return [f"{socket.laddr.ip}:{socket.laddr.port}" for socket in sockets if socket.status == psutil.CONN_LISTEN]
+
+
+def beyond_loopback(addresses: Iterable[str]) -> list[str]:
+    """Those that others than this machine can reach."""
+    return [at for at in addresses if not at.rpartition(":")[0].endswith("127.0.0.1")]
 
 
 def _title(process: psutil.Process) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 import yaml_spec
 from comparing import assert_same_numbers
-from driving import Driver, Patience, driving, is_rank
+from driving import Driver, Patience, beyond_loopback, driving, is_rank, listening
 from safetensors.numpy import load_file
 from watching import checkpoints, completed, in_the_middle
 
@@ -40,7 +41,15 @@ def quick_env(env: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(quick_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sockets() -> dict[str, set[str]]:
+    """Where processes took connections at any time of the undisturbed study, by what they were."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    quick_env: dict[str, str], sockets: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Two jobs that complete and one whose rank 1 raises, one after the other in the same places."""
     home = tmp_path_factory.mktemp("undisturbed")
     variants = [{"method": method} for method in METHODS]
@@ -48,9 +57,19 @@ def undisturbed(quick_env: dict[str, str], tmp_path_factory: pytest.TempPathFact
     tables = {key: value for key, value in spec_of().items() if key != "grid"}
     spec = yaml_spec.write(home / "spec.yaml", {**tables, "variants": [lopsided, *variants]})
     with driving("run", spec, "--out", "out", folder=home, env=quick_env) as driver:
-        assert driver.wait(within_s=WITHIN_S) == 1, driver.said()
+        until = time.monotonic() + WITHIN_S
+        while driver.running() and time.monotonic() < until:
+            look_at_sockets(driver, sockets)
+            time.sleep(0.2)
+        assert driver.wait(within_s=1) == 1, driver.said()
         driver.seconds_until_gone()
     return home / "out"
+
+
+def look_at_sockets(driver: Driver, seen: dict[str, set[str]]) -> None:
+    for process in [driver.process, *driver.offspring()]:
+        kind = "rank" if is_rank(process) else "process"
+        seen.setdefault(f"{kind} {process.pid}", set()).update(listening(process))
 
 
 def of_one_process(home: Path, env: dict[str, str]) -> Path:
@@ -90,6 +109,15 @@ def test_two_workers_make_what_one_makes(
     assert mine.keys() == its.keys()
     for name, value in mine.items():
         assert value == pytest.approx(its[name], rel=1e-3, abs=1e-4), name
+
+
+def test_ranks_and_all_that_starts_them_listen_on_loopback_alone(
+    undisturbed: Path, sockets: dict[str, set[str]]
+) -> None:
+    ranks = [found for name, found in sockets.items() if name.startswith("rank")]
+    assert sum(len(found) > 2 for found in ranks) >= 4, "Ray's own, and one for each group of ranks"
+    beyond = {name: beyond_loopback(found) for name, found in sockets.items()}
+    assert not any(beyond.values()), beyond
 
 
 def _metrics(folder: Path, keys: set[str]) -> dict[tuple[str, int, str, str], float]:

@@ -1,5 +1,6 @@
 """A spec becomes Parquet and a page, on Ray as in this process; readers may look at any time."""
 
+import contextlib
 import json
 import logging
 import re
@@ -15,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_numbers
-from driving import Driver, Patience, driving
+from driving import Driver, Patience, beyond_loopback, driving, listening
 from yaml_spec import METHODS
 
 from orchestrator.results import Results
@@ -96,13 +97,8 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
 
 def _look_at_sockets(driver: Driver, seen: Watched) -> None:
     for process in [driver.process, *driver.offspring()]:
-        try:
-            sockets = process.net_connections("inet")
-            words = f"{process.name()} {process.pid}"
-        except psutil.Error:
-            continue
-        found = [s.laddr for s in sockets if s.status == psutil.CONN_LISTEN]
-        seen.listening[words] = [f"{at.ip}:{at.port}" for at in found]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen.listening[f"{process.name()} {process.pid}"] = listening(process)
 
 
 def _try_to_join(seen: Watched, env: dict[str, str], spec: Path) -> None:
@@ -210,10 +206,7 @@ def test_readers_never_fail_and_never_see_half_a_run(watched: Watched) -> None:
 
 def test_the_cluster_listens_on_loopback_only_and_wants_a_token(watched: Watched) -> None:
     assert any(name.startswith("gcs_server") for name in watched.listening)
-    beyond = {
-        name: [at for at in found if not at.rpartition(":")[0].endswith("127.0.0.1")]
-        for name, found in watched.listening.items()
-    }
+    beyond = {name: beyond_loopback(found) for name, found in watched.listening.items()}
     assert not any(beyond.values()), beyond
     assert watched.joined == {"none": 33, "another": 33, "another, as a study": 4}
 
