@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster are fit for a study: alike, in step with each other, and with storage that all see."""
+"""Looks at every node of a cluster from inside: facts, clock, ports and storage. What is said of them: `findings.py`."""
 
 import hashlib
 import os
@@ -7,9 +7,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,38 +17,28 @@ from uuid import uuid4
 
 import ray
 
+from cluster.findings import (
+    ANSWER_WITHIN_S,
+    ClockGap,
+    Facts,
+    Finding,
+    Names,
+    NoWay,
+    alike,
+    clocks,
+    devices,
+    ports,
+    room,
+    silent,
+    storage,
+)
 from cluster.pins import PACKAGE
 
 PACKAGES = ("cluster", "orchestrator", "reports", "workloads")
 VERSIONS = (PACKAGE, "ray", "torch", "torchvision", "numpy", "pyarrow", "scipy", "safetensors", "pydantic")
-LEAST_SHARED_BYTES = 1 << 30
-LEAST_DISK_BYTES = 5 << 30
-MOST_CLOCK_S = 1.0  # apart; records of attempts are ordered by time
 SEEN_WITHIN_S = 10.0  # NFS shows a new file on other nodes after some seconds
-ANSWER_WITHIN_S = 60.0
 CONNECTS_WITHIN_S = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at: how it is, and where it is wrong, what to do."""
-
-    name: str
-    good: bool
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """One node. Bytes are free ones."""
-
-    host: str
-    versions: Mapping[str, str]
-    code: str  # hash of our source files
-    gpus: tuple[str, ...]  # model names, as the driver of the device calls them
-    shared_bytes: int  # -1 where there is no /dev/shm
-    scratch: str
-    scratch_bytes: int
+MOST_AT_ONCE = 64  # ports that one node tries
 
 
 def own_facts() -> Facts:
@@ -129,14 +118,21 @@ class Examiner:
             time.sleep(0.2)
 
     def unreachable(self, ports: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
-        """Host, port and reason of those that take no connection from here."""
-        found = []
-        for host, port in ports:
-            try:
-                socket.create_connection((host, port), timeout=CONNECTS_WITHIN_S).close()
-            except OSError as error:
-                found.append((host, port, str(error)))
-        return found
+        """Host, port and reason of those that take no connection from here; tried at once, since each may take its time."""
+        with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
+            reasons = threads.map(refusal, ports)
+            return [
+                (host, port, reason) for (host, port), reason in zip(ports, reasons, strict=True) if reason
+            ]
+
+
+def refusal(port: tuple[str, int]) -> str:
+    """Why a port takes no connection from here, or nothing."""
+    try:
+        socket.create_connection(port, timeout=CONNECTS_WITHIN_S).close()
+    except OSError as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _holds(path: Path, content: str) -> bool:
@@ -149,22 +145,18 @@ def _holds(path: Path, content: str) -> bool:
 def examine(folder: Path | None) -> Iterator[Finding]:
     """Looks at every node of the cluster that this process is connected to; `folder` is that of results."""
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    called = {key: _called(node) for key, node in nodes.items()}
     examiners = {
         node: Examiner.options(label_selector={"ray.io/node-id": node}).remote()  # type: ignore[attr-defined]
         for node in nodes
     }
     try:
         facts, broken = _answers({node: examiner.facts.remote() for node, examiner in examiners.items()})
-        for node, reason in broken.items():
-            advice = "install pruneyard and Ray there as they are here"
-            yield Finding(
-                name="nodes", good=False, text=f"{_called(nodes[node])} does not answer: {reason}; {advice}"
-            )
+        yield from silent(broken, called, asked="its facts")
         able = {node: examiner for node, examiner in examiners.items() if node in facts}
-        called = {node: _called(nodes[node]) for node in nodes}
-        yield from _alike(facts, called)
-        yield from _devices(facts, nodes, called)
-        yield from _room(facts, called)
+        yield from alike(facts, called, own=own_facts())
+        yield from devices(facts, {key: node["Resources"] for key, node in nodes.items()}, called)
+        yield from room(facts, called)
         yield from _clocks(able, called)
         yield from _ports(able, nodes, called)
         if folder is not None:
@@ -178,14 +170,14 @@ def _called(node: Mapping[str, Any]) -> str:
     return f"node {node['NodeID'][:8]} ({node['NodeManagerAddress']})"
 
 
-def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What each node answered, and why some did not."""
+def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """What each node answered, and by what error others failed; None where nothing came in time."""
     answers: dict[str, Any] = {}
-    broken: dict[str, str] = {}
+    broken: dict[str, str | None] = {}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_WITHIN_S)
     for node, reference in asked.items():
         if reference not in ready:
-            broken[node] = f"nothing within {ANSWER_WITHIN_S:.0f} s"
+            broken[node] = None
             continue
         try:
             answers[node] = ray.get(reference)
@@ -194,127 +186,38 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     return answers, broken
 
 
-def _alike(facts: Mapping[str, Facts], called: Mapping[str, str]) -> Iterator[Finding]:
-    """Versions and code, against those of this process."""
-    own = own_facts()
-    good = True
-    for node, found in facts.items():
-        other = [
-            f"{name} {found.versions.get(name, 'missing')} (here {pin})"
-            for name, pin in own.versions.items()
-            if found.versions.get(name, "missing") != pin
-        ]
-        if other:
-            good = False
-            advice = "install the same versions everywhere"
-            yield Finding(
-                name="versions", good=False, text=f"{called[node]} has {', '.join(other)}; {advice}"
-            )
-    if good and facts:
-        yield Finding(name="versions", good=True, text=f"equal on {len(facts)} nodes")
-    others = [called[node] for node, found in facts.items() if found.code != own.code]
-    if others:
-        advice = "install the same everywhere, or use pruneyard submit, which brings the code along"
-        yield Finding(
-            name="code", good=False, text=f"{', '.join(others)} has other code than this process; {advice}"
-        )
-    elif facts:
-        yield Finding(name="code", good=True, text=f"{own.code} on {len(facts)} nodes")
-
-
-def _devices(
-    facts: Mapping[str, Facts], nodes: Mapping[str, Any], called: Mapping[str, str]
-) -> Iterator[Finding]:
-    good = True
-    for node, found in facts.items():
-        offered = nodes[node]["Resources"].get("GPU", 0)
-        if offered != len(found.gpus):
-            good = False
-            have = len(found.gpus)
-            text = (
-                f"{called[node]} has {have} GPUs and Ray offers {offered:g}; start it with --num-gpus={have}"
-            )
-            yield Finding(name="devices", good=False, text=text)
-        elif found.gpus and found.versions["torch"].endswith("+cpu"):
-            good = False
-            text = f"{called[node]} has GPUs, and torch {found.versions['torch']} cannot use them; install a build with CUDA"
-            yield Finding(name="devices", good=False, text=text)
-    models = Counter(model for found in facts.values() for model in found.gpus)
-    if len(models) > 1:
-        good = False
-        advice = "numbers and times of different models differ; give each its own cluster or label"
-        listed = ", ".join(f"{count} x {model}" for model, count in models.items())
-        yield Finding(name="devices", good=False, text=f"the GPUs are not alike: {listed}; {advice}")
-    if good:
-        listed = ", ".join(f"{count} x {model}" for model, count in models.items()) or "no GPUs"
-        cpus = sum(nodes[node]["Resources"].get("CPU", 0) for node in facts)
-        yield Finding(name="devices", good=True, text=f"{cpus:g} CPUs, {listed}")
-
-
-def _room(facts: Mapping[str, Facts], called: Mapping[str, str]) -> Iterator[Finding]:
-    """Memory for the object store, and disk for what Ray spills and logs."""
-    shared = [
-        (called[n], f.shared_bytes) for n, f in facts.items() if 0 <= f.shared_bytes < LEAST_SHARED_BYTES
-    ]
-    for name, free in shared:
-        advice = "start its container with --shm-size=2g or more; data sets are shared through it"
-        yield Finding(
-            name="shared memory", good=False, text=f"{name} has {free / 2**20:.0f} MiB free; {advice}"
-        )
-    if not shared and facts:
-        least = min(found.shared_bytes for found in facts.values())
-        text = (
-            f"{least / 2**30:.1f} GiB free at least"
-            if least >= 0
-            else "none on some nodes; Ray uses files there"
-        )
-        yield Finding(name="shared memory", good=True, text=text)
-    for node, found in facts.items():
-        if found.scratch_bytes < LEAST_DISK_BYTES:
-            left = f"{found.scratch_bytes / 2**30:.1f} GiB free in {found.scratch}"
-            text = f"{called[node]} has {left}; free some, or start Ray there with another --temp-dir"
-            yield Finding(name="disk", good=False, text=text)
-
-
-def _clocks(examiners: Mapping[str, Any], called: Mapping[str, str]) -> Iterator[Finding]:
-    """Each node's clock against ours, better than half the time that the question took."""
-    worst, good = 0.0, True
+def _clocks(examiners: Mapping[str, Any], called: Names) -> Iterator[Finding]:
+    """One node after the other, so that an answer is not held up by those of others."""
+    gaps: dict[str, ClockGap] = {}
     for node, examiner in examiners.items():
         asked = time.time()
-        theirs = ray.get(examiner.now.remote(), timeout=ANSWER_WITHIN_S)
+        theirs, broken = _answers({node: examiner.now.remote()})
         answered = time.time()
-        apart = theirs - (asked + answered) / 2
-        worst = max(worst, abs(apart))
-        if abs(apart) - (answered - asked) / 2 > MOST_CLOCK_S:
-            good = False
-            side = "ahead" if apart > 0 else "behind"
-            text = f"{called[node]} is {abs(apart):.1f} s {side}; let its clock be set by NTP"
-            yield Finding(name="clock", good=False, text=text)
-    if good:
-        yield Finding(name="clock", good=True, text=f"within {worst * 1e3:.0f} ms of this one")
+        yield from silent(broken, called, asked="its clock")
+        for now in theirs.values():
+            gaps[node] = ClockGap(ahead_s=now - (asked + answered) / 2, within_s=(answered - asked) / 2)
+    yield from clocks(gaps, called)
 
 
-def _ports(
-    examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: Mapping[str, str]
-) -> Iterator[Finding]:
+def _ports(examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: Names) -> Iterator[Finding]:
     """From every node to every other: where tasks are handed on and where objects are fetched."""
     owners = {
-        (node["NodeManagerAddress"], int(node[kind])): called[key]
+        (node["NodeManagerAddress"], int(node[kind])): key
         for key, node in nodes.items()
         for kind in ("NodeManagerPort", "ObjectManagerPort")
     }
     asked = {node: examiner.unreachable.remote(list(owners)) for node, examiner in examiners.items()}
-    answers, _ = _answers(asked)
-    lost = [(node, *failure) for node, failures in answers.items() for failure in failures]
-    for node, host, port, reason in lost:
-        advice = "let the nodes of the cluster reach each other on all ports, and nobody else"
-        text = f"{called[node]} cannot reach {owners[host, port]} on port {port}: {reason}; {advice}"
-        yield Finding(name="ports", good=False, text=text)
-    if not lost:
-        yield Finding(name="ports", good=True, text=f"{len(owners)} reached from {len(answers)} nodes")
+    answers, broken = _answers(asked)
+    yield from silent(broken, called, asked="the ports it reaches")
+    lost = [
+        NoWay(node=node, owner=owners[host, port], port=port, reason=reason)
+        for node, failures in answers.items()
+        for host, port, reason in failures
+    ]
+    yield from ports(lost, called, num_ports=len(owners), num_nodes=len(answers))
 
 
-def _storage(folder: Path, examiners: Mapping[str, Any], called: Mapping[str, str]) -> Iterator[Finding]:
+def _storage(folder: Path, examiners: Mapping[str, Any], called: Names) -> Iterator[Finding]:
     """What every node writes, every node and this process must see, with its content."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -330,33 +233,21 @@ def _storage(folder: Path, examiners: Mapping[str, Any], called: Mapping[str, st
         shutil.rmtree(probe, ignore_errors=True)
 
 
-def _round_trip(
-    probe: Path, folder: Path, examiners: Mapping[str, Any], called: Mapping[str, str]
-) -> Iterator[Finding]:
-    advice = "mount the same folder under the same path on every node"
+def _round_trip(probe: Path, folder: Path, examiners: Mapping[str, Any], called: Names) -> Iterator[Finding]:
     started = time.perf_counter()
-    written, _ = _answers({node: e.write.remote(str(probe), node) for node, e in examiners.items()})
+    written, broken = _answers({node: e.write.remote(str(probe), node) for node, e in examiners.items()})
     took_ms = (time.perf_counter() - started) * 1e3
-    refused = {node: reason for node, reason in written.items() if reason}
-    for node, reason in refused.items():
-        yield Finding(
-            name="storage", good=False, text=f"{called[node]} cannot write to {folder}: {reason}; {advice}"
-        )
-    names = [node for node in written if node not in refused]
-    asked = {node: e.missing.remote(str(probe), names) for node, e in examiners.items() if node in names}
-    unseen, _ = _answers(asked)
-    pairs: list[tuple[str, str]] = [
-        (called[node], called[name]) for node, lost in unseen.items() for name in lost
-    ]
-    pairs += [("this process", called[name]) for name in names if not _seen_here(probe / name, name)]
-    for who, whose in pairs:
-        text = f"{who} does not see what {whose} wrote to {folder}; {advice}"
-        yield Finding(name="storage", good=False, text=text)
-    if not refused and not pairs:
-        text = (
-            f"{folder} is written and seen alike from {len(names)} nodes and from here, in {took_ms:.0f} ms"
-        )
-        yield Finding(name="storage", good=True, text=text)
+    yield from silent(broken, called, asked="a file it writes")
+    refused = {called[node]: reason for node, reason in written.items() if reason}
+    names = [node for node, reason in written.items() if not reason]
+    asked = {node: examiners[node].missing.remote(str(probe), names) for node in names}
+    lost, broken = _answers(asked)
+    yield from silent(broken, called, asked="the files it sees")
+    unseen = [(called[node], called[name]) for node, missing in lost.items() for name in missing]
+    unseen += [("this process", called[name]) for name in names if not _seen_here(probe / name, name)]
+    if written:
+        fine = f"from {len(lost)} nodes and from here, in {took_ms:.0f} ms"
+        yield from storage(str(folder), refused=refused, unseen=unseen, fine=fine)
 
 
 def _seen_here(path: Path, content: str) -> bool:

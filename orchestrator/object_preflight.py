@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import ray
 
-from cluster.preflight import ANSWER_WITHIN_S, Finding
+from cluster.findings import ANSWER_WITHIN_S, Finding
 from reports.objects import ObjectPath
 from reports.storage import StorageError
 

@@ -13,7 +13,8 @@ import click
 import ray
 import torch
 
-from cluster.preflight import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding, examine
+from cluster.findings import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding
+from cluster.preflight import examine
 from cluster.session import LOCAL, session
 from orchestrator.commands.run import address_option
 from orchestrator.errors import ExitCode
@@ -48,18 +49,7 @@ def command(address: str, out: Location | None) -> int:
 
 def _findings(address: str, out: Location | None) -> Iterator[Finding]:
     """First this machine, then the nodes."""
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("python", _python),
-        ("torch", _torch),
-        ("devices here", _devices),
-        ("storage here", lambda: _storage(out or Path.cwd())),
-        ("shared memory here", _shared_memory),
-    ]
-    for name, check in checks:
-        try:
-            yield Finding(name=name, good=True, text=check())
-        except (WrongError, OSError) as error:
-            yield Finding(name=name, good=False, text=str(error))
+    yield from here(out or Path.cwd())
     try:
         yield from _cluster(address, out)
         if out is None:
@@ -67,6 +57,22 @@ def _findings(address: str, out: Location | None) -> Iterator[Finding]:
             yield Finding(name="storage", good=True, text=text)
     except ConnectionError as error:
         yield Finding(name="ray", good=False, text=str(error))
+
+
+def here(out: Location) -> Iterator[Finding]:
+    """This machine, and the folder of results as it is seen from here."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("torch", _torch),
+        ("devices here", _devices),
+        ("storage here", lambda: _storage(out)),
+        ("shared memory here", _shared_memory),
+    ]
+    for name, check in checks:
+        try:
+            yield Finding(name=name, good=True, text=check())
+        except (WrongError, OSError) as error:
+            yield Finding(name=name, good=False, text=str(error))
 
 
 def _python() -> str:
@@ -88,14 +94,18 @@ def _devices() -> str:
 def _storage(folder: Location) -> str:
     if isinstance(folder, ObjectPath):
         return try_store(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < LEAST_DISK_BYTES:
-        raise WrongError(f"{free / 2**30:.1f} GiB free in {folder}; free some, or give another --out")
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pruneyard-doctor-") as scratch:
-        write_durably(Path(scratch) / "probe", b"probe")
-    took_ms = (time.perf_counter() - started) * 1e3
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < LEAST_DISK_BYTES:
+            raise WrongError(f"{free / 2**30:.1f} GiB free in {folder}; free some, or give another --out")
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".pruneyard-doctor-") as scratch:
+            write_durably(Path(scratch) / "probe", b"probe")
+        took_ms = (time.perf_counter() - started) * 1e3
+    except OSError as error:
+        advice = "give another --out, or mend its rights"
+        raise WrongError(f"{folder} cannot be written: {error}; {advice}") from error
     return f"{folder} is writable, {free / 2**30:.0f} GiB free, a durable write takes {took_ms:.1f} ms"
 
 

@@ -1,0 +1,41 @@
+"""What `pruneyard doctor` says of the machine that it is typed on, before any cluster is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.commands import doctor
+
+
+def said(folder: Path) -> dict[str, tuple[bool, str]]:
+    return {finding.name: (finding.good, finding.text) for finding in doctor.here(folder)}
+
+
+def test_little_room_is_a_fault_with_its_number_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By bounds that no machine meets."""
+    monkeypatch.setattr(doctor, "LEAST_DISK_BYTES", 1 << 60)
+    monkeypatch.setattr(doctor, "LEAST_SHARED_BYTES", 1 << 60)
+    found = said(tmp_path)
+    good, text = found["storage here"]
+    assert not good
+    assert text.endswith(f" GiB free in {tmp_path}; free some, or give another --out")
+    if Path("/dev/shm").is_dir():
+        good, text = found["shared memory here"]
+        assert not good
+        assert text.endswith(" MiB free in /dev/shm; start the container with --shm-size=2g or more")
+
+
+def test_a_folder_that_cannot_be_written_is_a_fault_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    good, text = said(tmp_path / "file" / "out")["storage here"]
+    assert not good
+    assert text.startswith(f"{tmp_path}/file/out cannot be written: ")
+    assert text.endswith("; give another --out, or mend its rights")
+
+
+def test_the_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    good, text = said(tmp_path)["storage here"]
+    assert good, text
+    assert not list(tmp_path.iterdir())
