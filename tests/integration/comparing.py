@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load
+from yaml_spec import FEW
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.predictions import read_predictions
+from reports.store import Store
 
 
 def assert_same_numbers(found: Path | str, expected: Path | str) -> None:
@@ -32,6 +34,17 @@ def assert_same_numbers(found: Path | str, expected: Path | str) -> None:
     for name in counted:
         ours_run, theirs_run = (Results(f).runs().set_index("run_key")[name] for f in (found, expected))
         assert ours_run[keys].tolist() == theirs_run[keys].tolist(), name
+
+
+def assert_nothing_lost(folder: Path | str, reference: Path, *, twice: int) -> None:
+    """Each of the few finished once, with the reference's numbers; so many of them in a second attempt."""
+    attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas()
+    assert not attempts.duplicated(["run_key", "attempt"]).any()
+    counts = attempts["run_key"].value_counts()
+    assert len(counts) == len(FEW)
+    assert (counts > 1).sum() == twice, attempts[["run_key", "attempt", "status", "error"]]
+    assert (attempts["status"] == "COMPLETED").sum() == len(FEW)
+    assert_same_numbers(folder, reference)
 
 
 def _rows(folder: Path | str, key: str) -> dict[str, list[Any]]:

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from clocks import FAKETIME, Clock
 from comparing import assert_same_numbers
 from driving import Patience, driving
 from watching import checkpoints, in_the_middle
@@ -13,30 +14,23 @@ from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.store import Store
 
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-
 
 @pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
 def test_clock_jumps_cost_neither_a_number_nor_an_attempt(
     short_spec: Path, short_reference: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
-    folder, clock, patience = tmp_path / "out", tmp_path / "clock", Patience(tmp_path, 0.1)
-    told = env | patience.env | {
-        "LD_PRELOAD": str(FAKETIME[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
-    clock.write_text("+10d")
+    folder, clock, patience = tmp_path / "out", Clock(tmp_path), Patience(tmp_path, 0.1)
+    told = clock.told(env | patience.env)
+    clock.set(10)
     with driving("run", short_spec, "--out", "out", "--local", folder=tmp_path, env=told) as driver:
         driver.wait_until(lambda: bool(in_the_middle(folder)), within_s=120)
-        clock.write_text("-10d")
+        clock.set(-10)
         before = checkpoints(folder)
         driver.wait_until(lambda: bool(checkpoints(folder) - before), within_s=60)
-        clock.write_text("+20d")
+        clock.set(20)
         driver.send(signal.SIGTERM)
         assert driver.wait(within_s=60) == 3, driver.said()
-    clock.write_text("-20d")
+    clock.set(-20)
     patience.set(0)
     with driving("resume", "out", "--local", folder=tmp_path, env=told) as driver:
         assert driver.wait(within_s=180) == 0, driver.said()

@@ -1,9 +1,7 @@
 """Disks that are full or read-only and checkpoints that are no good: words for the user, no job blamed, nothing run twice."""
 
-import contextlib
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import yaml_spec
 from click.testing import CliRunner
 from comparing import assert_same_numbers
+from disks import mounted, turned_read_only, unmounted_after
 from driving import driving
 
 from orchestrator.cli import cli
@@ -41,21 +40,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("here") / "out"
     run(SPEC, folder, local=True)
     return folder
-
-
-def mounted(*arguments: str | Path) -> None:
-    """Calls `mount`, or skips where this user may not."""
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounts are not allowed here: {done.stderr.strip()}")
-
-
-@contextlib.contextmanager
-def unmounted_after(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -170,13 +154,8 @@ def test_a_read_only_disk_is_said_before_anything_starts(
 def test_a_disk_that_becomes_read_only_stops_the_study(part: str, disk: Path, here: Path) -> None:
     folder = disk / "out"
     turned = folder / part
-
-    def turn() -> None:
-        mounted("--bind", turned, turned)
-        mounted("-o", "remount,ro,bind", turned)
-
     with pytest.raises(StudyStoppedError) as caught:
-        run(SPEC, folder, local=True, display=Acts(turn))
+        run(SPEC, folder, local=True, display=Acts(lambda: turned_read_only(turned)))
     with unmounted_after(turned):
         assert str(caught.value).startswith(f"{turned}/")
         assert "read-only file system; make it writable for this user" in str(caught.value)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml_spec
-from comparing import assert_same_numbers
-from driving import Driver, Patience, driving
+from comparing import assert_nothing_lost, assert_same_numbers
+from driving import Patience, driving
 from several_nodes import Nodes, holder, several_nodes
-from watching import checkpoints, completed, in_the_middle
+from watching import completed, meet
+from yaml_spec import few
 
 from orchestrator.results import Results
 from reports.layout import RunFolder
@@ -40,27 +40,6 @@ def room(nodes: Nodes, patience: Patience, **cpus: int) -> Iterator[None]:
     finally:
         for name in cpus:
             nodes[name].kill()
-
-
-def few(folder: Path, **resources: float) -> Path:
-    tables = yaml_spec.methods(yaml_spec.FEW, name="a-few") | {"resources": resources}
-    return yaml_spec.write(folder / "spec.yaml", tables)
-
-
-def assert_nothing_lost(folder: Path, reference: Path, *, twice: int) -> None:
-    """Every job finished once, with the reference's numbers; so many of them in a second attempt."""
-    attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas()
-    assert not attempts.duplicated(["run_key", "attempt"]).any()
-    counts = attempts["run_key"].value_counts()
-    assert len(counts) == len(yaml_spec.FEW)
-    assert (counts > 1).sum() == twice, attempts[["run_key", "attempt", "status", "error"]]
-    assert (attempts["status"] == "COMPLETED").sum() == len(yaml_spec.FEW)
-    assert_same_numbers(folder, reference)
-
-
-def meet(driver: Driver, folder: Path) -> None:
-    before = checkpoints(folder)
-    driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=120)
 
 
 def test_what_ran_on_a_killed_node_goes_on_elsewhere_from_its_checkpoint(

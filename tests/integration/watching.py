@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from driving import Driver
 from yaml_spec import NUM_STEPS
 
 from reports.layout import RunFolder
@@ -41,6 +42,12 @@ def in_the_middle(folder: Path, *, besides: set[Path] | None = None) -> set[str]
     """Unfinished runs with a checkpoint that is not among `besides` and far from the last step."""
     fresh = {path for path in checkpoints(folder) - (besides or set()) if step_of(path) < NUM_STEPS * 0.6}
     return {path.parent.parent.name for path in fresh} - completed(folder).keys()
+
+
+def meet(driver: Driver, folder: Path) -> None:
+    """Until an unfinished run has a checkpoint that was not there at the call, far from its last step."""
+    before = checkpoints(folder)
+    driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=120)
 
 
 def at_once(runs: pd.DataFrame) -> int:

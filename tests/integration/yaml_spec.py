@@ -41,6 +41,11 @@ def methods(chosen: Sequence[str], *, name: str) -> dict[str, Any]:
     return spec_of(tables, name=name)
 
 
+def few(folder: Path, **resources: float) -> Path:
+    """Those few, as a file, with the run keys that they have whatever the resources."""
+    return write(folder / "spec.yaml", methods(FEW, name="a-few") | {"resources": resources})
+
+
 def halved() -> dict[str, Any]:
     """One good and three bad learning rates under successive halving."""
     return spec_of(
