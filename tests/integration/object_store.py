@@ -112,10 +112,11 @@ class Wire:
     """Carries connections on a port of its own to another one. `delay_s` is that of every piece of a request.
 
     deaf_to: the name of a header that the server is not to know.
+    delayed: pieces that came late for that.
     """
 
     def __init__(self, port: int) -> None:
-        self.delay_s, self._cut = 0.0, False
+        self.delay_s, self._cut, self.delayed = 0.0, False, 0
         self.deaf_to = ""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -156,6 +157,8 @@ class Wire:
                     return
                 if source is near and self.delay_s:
                     time.sleep(self.delay_s)
+                    with self._lock:
+                        self.delayed += 1
                 if source is near and self.deaf_to:
                     content = content.replace(self.deaf_to.encode(), b"X" * len(self.deaf_to))
                 (far if source is near else near).sendall(content)

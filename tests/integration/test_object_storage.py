@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,7 +15,7 @@ import yaml_spec
 from click.testing import CliRunner
 from comparing import assert_same_numbers
 from driving import Patience, driving
-from object_store import BUCKET, ObjectStore, Wire, environment, wire_to
+from object_store import BUCKET, ObjectStore, environment, wire_to
 
 from orchestrator.cli import cli
 from orchestrator.journal import Journal
@@ -293,15 +295,17 @@ def test_a_store_that_goes_away_stops_the_study_and_a_second_call_repairs_it(
 
 
 def test_a_slow_store_costs_time_and_nothing_else(store: ObjectStore, here: Path) -> None:
-    uri = f"{ROOT}/slow"
-
-    def slow_down(wire: Wire) -> Callable[[], None]:
-        return lambda: setattr(wire, "delay_s", 0.3)
-
+    seconds = {}
     with wire_to(store) as wire, environment(store.env_at(wire.port)):
-        assert run(SPEC, uri, local=True, display=Acts(slow_down(wire))).exit_code == 0
-    assert_same_numbers(uri, here)
-    assert attempts(uri) == BOTH
+        for name, delay_s in (("quick", 0.0), ("slow", 0.3)):
+            slow_down, started = partial(setattr, wire, "delay_s", delay_s), time.monotonic()
+            assert run(SPEC, f"{ROOT}/{name}", local=True, display=Acts(slow_down)).exit_code == 0
+            seconds[name] = time.monotonic() - started
+            assert_same_numbers(f"{ROOT}/{name}", here)
+            assert attempts(f"{ROOT}/{name}") == BOTH
+    print(f"{seconds}, {wire.delayed} pieces came late")
+    assert wire.delayed >= 20
+    assert seconds["slow"] - seconds["quick"] > 10 * wire.delay_s
 
 
 def test_without_boto3_the_extra_to_install_is_named(tmp_path: Path) -> None:

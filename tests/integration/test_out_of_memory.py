@@ -5,9 +5,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml_spec
+from comparing import assert_same_numbers
 from driving import driving
 from several_nodes import several_nodes
 
+from orchestrator.population import run
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.store import Store
@@ -54,3 +56,6 @@ def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
     (said,) = [line for line in driver.stdout.splitlines() if line.startswith("FAILED")]
     assert "out of memory" in said
     assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED", "FAILED"}
+    tables["grid"]["schedule"] = [{"name": "cosine"}]
+    run(tables, tmp_path / "reference", local=True)
+    assert_same_numbers(tmp_path / "out", tmp_path / "reference")
