@@ -23,6 +23,7 @@ from orchestrator.standstill import Abandoned, Standstill
 from orchestrator.stopping import StopRequest
 from orchestrator.sweeping import Sweeping
 from orchestrator.trial import Order, Report
+from orchestrator.turns import InTurn, in_turn
 from orchestrator.worker import FAULT, NOTES, REPORTS, WHERE, TrialActor, at_work_mark
 from reports.layout import RunFolder
 from reports.location import remove_tree
@@ -78,9 +79,13 @@ def run_study(
         with asking(placement, bundles) as ask:
             tuner = tune.Tuner(
                 tune.with_resources(actor, ask),
-                param_space={"index": tune.grid_search(list(range(len(bundles))))},
+                param_space={"index": in_turn()},
                 tune_config=tune.TuneConfig(
-                    reuse_actors=True, max_concurrent_trials=min(placement.slots, len(bundles)), trial_dirname_creator=_short_name
+                    num_samples=len(bundles),
+                    scheduler=InTurn(),  # type: ignore[no-untyped-call]
+                    reuse_actors=True,
+                    max_concurrent_trials=min(placement.slots, len(bundles)),
+                    trial_dirname_creator=_short_name,
                 ),
                 run_config=tune.RunConfig(
                     name=study,

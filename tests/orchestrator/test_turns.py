@@ -1,0 +1,48 @@
+"""The order in which Tune is given trials, and the next one among those that wait."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search.variant_generator import generate_variants
+
+from orchestrator.turns import InTurn, in_turn
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What a scheduler sees of a trial."""
+
+    index: int
+    status: str = TuneTrial.PENDING
+
+    @property
+    def config(self) -> dict[str, int]:
+        return {"index": self.index}
+
+
+@dataclass
+class Live:
+    """What it sees of the controller: trials in no order, and nothing of those that ended."""
+
+    trials: set[Standing] = field(default_factory=set)
+
+    def get_live_trials(self) -> set[Standing]:
+        return self.trials
+
+
+def test_every_sample_is_the_next_place() -> None:
+    """A spec is copied for each, which must not begin the count anew."""
+    space = {"index": in_turn(), "other": 1}
+    found: list[Any] = [config for _ in range(50) for _, config in generate_variants(space)]
+    assert [config["index"] for config in found] == list(range(50))
+    assert next(generate_variants({"index": in_turn()}))[1] == {"index": 0}, "another study counts for itself"
+
+
+def test_the_first_that_waits_is_next() -> None:
+    waiting = {Standing(index) for index in (7, 3, 12, 5)}
+    controller = Live(waiting | {Standing(1, TuneTrial.RUNNING), Standing(2, TuneTrial.ERROR)})
+    chosen = InTurn().choose_trial_to_run(controller)
+    assert chosen is not None
+    assert chosen.config["index"] == 3
+    assert InTurn().choose_trial_to_run(Live({Standing(1, TuneTrial.RUNNING)})) is None
