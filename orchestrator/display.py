@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.monitor import BEST_BY, Monitor
+from orchestrator.monitor import BEST_BY, Monitor, Place
 from reports.records import Status
 
 MAX_ROWS = 20
@@ -51,7 +51,7 @@ class Lines:
         now = time.monotonic()
         if now - self._last_at < CHANGE_EVERY_S and monitor.done < monitor.total:
             return
-        line = headline(monitor) + _nodes(monitor)
+        line = headline(monitor) + _where(monitor)
         if line != self._last_line or now - self._last_at >= LINE_EVERY_S:
             left = _left(monitor) if monitor.running else ""
             self._console.print(f"{line}{left}", markup=False, highlight=False, soft_wrap=True)
@@ -87,7 +87,7 @@ def picture(monitor: Monitor) -> RenderableType:
         step = f"{report.step}/{report.num_steps}" if report.num_steps else "starting"
         value = report.metrics.get(BEST_BY)
         place = places.get(key)
-        node = [place.node if place else ""] * on_nodes
+        node = [_nodes(place) if place else ""] * on_nodes
         gpu = [_gib(place.gpu_bytes) if place else ""] * on_gpus
         shown = "" if value is None else f"{value:.4f}"
         rows.add_row(key[:8], escape(monitor.labels[key]), *node, step, shown, *gpu)
@@ -101,14 +101,20 @@ def _left(monitor: Monitor) -> str:
     return "" if monitor.stopping else f", {duration(monitor.seconds_left())} left"
 
 
-def _nodes(monitor: Monitor) -> str:
-    """How many trials run on each node, where there are several, and the most that one has held of a GPU."""
-    if len(monitor.nodes) < 2:
-        return ""
-    counts = Counter(place.node for place in monitor.places.values()).most_common()
+def _nodes(place: Place) -> str:
+    """`1a2b3c4d`, or `1a2b3c4d and 1 more` of a trial whose workers are on two."""
+    first, *others = place.nodes or ("",)
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _where(monitor: Monitor) -> str:
+    """How many trials have workers on each node, where there are several, and the most that one has held of a GPU."""
+    places = monitor.places.values()
+    several = len(monitor.nodes) > 1
+    counts = Counter(node for place in places for node in place.nodes * several).most_common()
     listed = [f"{count} on node {node}" for node, count in counts[:MAX_NODES]]
     more = [f"{len(counts) - MAX_NODES} more nodes"] if len(counts) > MAX_NODES else []
-    most = max((place.gpu_bytes or 0 for place in monitor.places.values()), default=0)
+    most = max((place.gpu_bytes or 0 for place in places), default=0)
     return "".join(f", {text}" for text in (*listed, *more, *([f"up to {_gib(most)} of a GPU"] if most else [])))
 
 

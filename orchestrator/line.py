@@ -18,14 +18,19 @@ class Line:
         self._answers: list[bool] = []
         self._closed = False
         self._ranks: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
 
-    async def join(self, rank: int, actor: Any) -> None:
-        """A rank has begun; `actor` is its process."""
-        self._ranks[rank] = actor
+    async def join(self, rank: int, actor: Any, node: str) -> None:
+        """A rank has begun; `actor` is its process, on `node`."""
+        self._ranks[rank], self._nodes[rank] = actor, node
 
     async def ranks(self) -> dict[int, Any]:
         """Those that have begun."""
         return self._ranks
+
+    async def nodes(self) -> list[str]:
+        """Of those that have begun, each once, in the order of ranks."""
+        return list(dict.fromkeys(self._nodes[rank] for rank in sorted(self._nodes)))
 
     async def tell(self, message: list[Any]) -> None:
         """By a rank: a list of one reference, which holds until it was taken, or nobody will."""

@@ -9,7 +9,7 @@ from orchestrator.at_hand import RunsAtHand
 from orchestrator.errors import RankDiedError
 from orchestrator.job import Resources
 from orchestrator.ledger import Ledger
-from orchestrator.monitor import Monitor
+from orchestrator.monitor import Monitor, Place
 from orchestrator.process import Numerics, Pristine
 from orchestrator.ranks_here import RanksHere
 from orchestrator.schedulers import Judge
@@ -66,7 +66,10 @@ def run_local(
             trial = Trial(order, setting)
             try:
                 while trial.report.status is None:
-                    monitor.hear(trial.advance())
+                    report = trial.advance()
+                    held = setting.crew.gpu_bytes(setting.device)
+                    monitor.place(order.job.key, Place(nodes=(), gpu_bytes=held))
+                    monitor.hear(report)
                     judge.hear_report(trial.report)
                     show()
             except RankDiedError as error:

@@ -20,9 +20,12 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a trial runs: a node of the cluster, and the most of a GPU's memory that it has held; None where it has none."""
+    """Where a trial runs, and the most of a GPU's memory that it has held; None where it has none.
 
-    node: str
+    nodes: of a cluster, that of its rank 0 first. Memory, too, is that of rank 0.
+    """
+
+    nodes: tuple[str, ...]
     gpu_bytes: int | None
 
 
@@ -60,7 +63,7 @@ class Monitor:
     def place(self, key: str, place: Place) -> None:
         """A trial that reports says where it is."""
         self._places[key] = place
-        self.nodes.add(place.node)
+        self.nodes.update(place.nodes)
 
     def hear(self, report: Report) -> None:
         """A trial's report, or its end."""

@@ -96,6 +96,12 @@ def reset_numerics(*, threads: int) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+def gpu_bytes(device: torch.device) -> int | None:
+    """The most of its GPU's memory that this process has held since numerics were reset; None where it has used none."""
+    on_gpu = device.type == "cuda" and torch.cuda.is_initialized()
+    return torch.cuda.max_memory_allocated(device) if on_gpu else None
+
+
 @dataclass(frozen=True)
 class PeakMemory:
     """The largest resident memory of this process from some moment on, but for what it shares with others at the end."""

@@ -1,7 +1,7 @@
 """What a rank of a trial of several workers does, wherever it runs: it trains, and tells of it over a line."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.job import Job, Resources
-from orchestrator.process import PeakMemory, reset_numerics
+from orchestrator.process import PeakMemory, gpu_bytes, reset_numerics
 from reports.location import Location
 from reports.storage import StorageError, in_words
 from workloads.checkpoint import Checkpoints, CheckpointWriteError
@@ -38,6 +38,13 @@ class Begun:
     """Rank 0 is about to train, on a device of this name."""
 
     device_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The most of its GPU's memory that rank 0 has held so far."""
+
+    gpu_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,8 @@ class SeveralRanks:
     resources: Resources
     seen: Location
     _device_name: str = field(default="unknown", init=False)
+    _nodes: Sequence[str] = field(default=(), init=False)
+    _gpu_bytes: int | None = field(default=None, init=False)
 
     @property
     def num_workers(self) -> int:
@@ -89,6 +98,22 @@ class SeveralRanks:
     def device_name(self, device: torch.device) -> str:
         """That of rank 0, once it has begun."""
         return self._device_name
+
+    def nodes(self) -> Sequence[str]:
+        """Those of the ranks, once they have begun; none without Ray."""
+        return self._nodes
+
+    def gpu_bytes(self, device: torch.device) -> int | None:
+        """Of rank 0, as it told last."""
+        return self._gpu_bytes
+
+    def note(self, told: Any) -> None:
+        """What a rank tells of itself."""
+        match told:
+            case Begun():
+                self._device_name, self._gpu_bytes = told.device_name, None
+            case Held():
+                self._gpu_bytes = told.gpu_bytes
 
     def task(self, job: Job, context: Context, should_stop: Callable[[], bool]) -> Task:
         """What each of them is given."""
@@ -132,6 +157,8 @@ def train_as_rank(
         _tell_first(line, ranks, Begun(device_name=device_name(device)))
         with closing(task.workload.run(context)) as job:  # type: ignore[type-var]
             for gate, progress in enumerate(job):
+                if (held := gpu_bytes(device)) is not None:
+                    _tell_first(line, ranks, Held(gpu_bytes=held))
                 _tell_first(line, ranks, _with_memory(progress, memory, device))
                 if progress.outcome is not None or (pausing := line.at_gate(gate)) is None:
                     return

@@ -162,8 +162,9 @@ class RanksOnRay(SeveralRanks):
                 if isinstance(told, Failed):  # not taken: it ends only when the others have been asked
                     _raise_cause(told, line)
                 line.take.remote()
-                if isinstance(told, Begun):
-                    self._device_name = told.device_name
+                self.note(told)
+                if isinstance(told, Begun):  # by when all have joined
+                    self._nodes = _asked(line.nodes.remote())
                 if (progress := heard(told)) is not None:
                     return progress
             elif ended:
@@ -305,8 +306,8 @@ def _rank_of(task: Task, data: Mapping[Source, Any], line: Any) -> Callable[[], 
 
     def train() -> None:
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        rank = get_context().get_world_rank()
-        ray.get(line.join.remote(rank, ray.get_runtime_context().current_actor))
+        rank, here = get_context().get_world_rank(), ray.get_runtime_context()
+        ray.get(line.join.remote(rank, here.current_actor, here.get_node_id()))
         train_as_rank(
             task, ranks=Together(), device=get_device(), load_data=loader(data), line=_ByActor(line)
         )

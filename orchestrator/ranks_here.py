@@ -21,7 +21,7 @@ from cluster.loopback import loopback_of_ranks
 from orchestrator.errors import RankDiedError, RankFailedError
 from orchestrator.job import Job, Resources
 from orchestrator.preflight import sources_of
-from orchestrator.rank import COLLECTIVE_WITHIN_S, Begun, Failed, SeveralRanks, Task, heard, train_as_rank
+from orchestrator.rank import COLLECTIVE_WITHIN_S, Failed, SeveralRanks, Task, heard, train_as_rank
 from workloads.data.dataset import Dataset, Source
 from workloads.ranks import Together
 from workloads.workload import Context, Progress
@@ -72,11 +72,10 @@ class RanksHere(SeveralRanks):
             for rank, process in enumerate(ranks):
                 if process.pipe not in ready:
                     continue
-                match told := process.hear(rank):
-                    case Begun():
-                        self._device_name = told.device_name
-                    case Failed():
-                        self._raise_cause(told, ranks)
+                told = process.hear(rank)
+                if isinstance(told, Failed):
+                    self._raise_cause(told, ranks)
+                self.note(told)
                 if (progress := heard(told)) is not None:
                     return progress
 

@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -19,7 +19,7 @@ from orchestrator.finished import checkpoints_of, open_run
 from orchestrator.job import Job
 from orchestrator.ledger import Ledger
 from orchestrator.object_checkpoints import checkpoints_in
-from orchestrator.process import PeakMemory
+from orchestrator.process import PeakMemory, gpu_bytes
 from reports.durable import Content, write_durably
 from reports.layout import RunFolder
 from reports.predictions import predictions_file
@@ -58,6 +58,14 @@ class Crew(Protocol):
         """Of the device that they run on, for the record."""
         ...
 
+    def nodes(self) -> Sequence[str]:
+        """By Ray's ids, on which other processes than this one train, each once; that of rank 0 comes first."""
+        ...
+
+    def gpu_bytes(self, device: torch.device) -> int | None:
+        """The most that the process which reports was seen to hold of its GPU's memory; None where it has used none."""
+        ...
+
 
 @dataclass(frozen=True)
 class ThisProcess:
@@ -72,6 +80,14 @@ class ThisProcess:
     def device_name(self, device: torch.device) -> str:
         """Its product name, or `cpu`."""
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+    def nodes(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def gpu_bytes(self, device: torch.device) -> int | None:
+        """Of this process."""
+        return gpu_bytes(device)
 
 
 @dataclass(frozen=True, kw_only=True)

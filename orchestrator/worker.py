@@ -55,7 +55,7 @@ class TrialActor(tune.Trainable):
         for package in ("workloads", "reports"):
             logging.getLogger(package).addHandler(self._notes)
         self._pristine = Pristine.here()
-        self._bundles, self._resources = bundles, resources
+        self._bundles = bundles
         self._setting = Setting(
             study=study,
             folder=RunFolder(folder),
@@ -115,12 +115,11 @@ class TrialActor(tune.Trainable):
         return {REPORTS: reports, NOTES: self._notes.take(), WHERE: self._where(), "done": done}
 
     def _where(self) -> dict[str, Any] | None:
-        """None where the training is done by ranks elsewhere."""
-        if self._resources.workers > 1:
-            return None
-        on_gpu = self._setting.device.type == "cuda" and torch.cuda.is_initialized()
-        held = torch.cuda.max_memory_allocated(self._setting.device) if on_gpu else None
-        return {"node": ray.get_runtime_context().get_node_id()[:8], "gpu_bytes": held}
+        """As `Place`; None as long as it is not known on which nodes its ranks are."""
+        crew = self._setting.crew
+        nodes = crew.nodes() if crew.num_workers > 1 else [ray.get_runtime_context().get_node_id()]
+        held = crew.gpu_bytes(self._setting.device)
+        return {"nodes": tuple(node[:8] for node in nodes), "gpu_bytes": held} if nodes else None
 
 
 def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]) -> Crew:

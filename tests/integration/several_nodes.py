@@ -42,6 +42,7 @@ class Node:
     """One `ray start --block`, and the processes below it as they were when it was ready."""
 
     name: str
+    node_id: str
     popen: "subprocess.Popen[bytes]"
     said: Path
 
@@ -129,7 +130,7 @@ class Nodes:
                 stderr=file,
                 start_new_session=True,
             )
-        node = self.by_name[name] = Node(name, popen, said)
+        node = self.by_name[name] = Node(name, node_id, popen, said)
         session = self.scratch / "session_latest"
         _wait_until(session.exists, node)
         tell_node(session, node_id, agent)

@@ -9,8 +9,19 @@ import pytest
 import torch
 
 from orchestrator.errors import SpecError
+from orchestrator.job import Resources
 from orchestrator.line import Line
-from orchestrator.rank import Begun, Failed, Stopped, Task, Unwritten, heard, train_as_rank
+from orchestrator.rank import (
+    Begun,
+    Failed,
+    Held,
+    SeveralRanks,
+    Stopped,
+    Task,
+    Unwritten,
+    heard,
+    train_as_rank,
+)
 from orchestrator.spec import load_spec
 from reports.storage import StorageError
 from workloads.checkpoint import CheckpointFolder, CheckpointWriteError
@@ -140,6 +151,16 @@ def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
     asyncio.run(play())
 
 
+def test_a_line_names_each_node_once_and_that_of_rank_0_first() -> None:
+    async def play() -> None:
+        line = Line()
+        for rank, node in ((2, "a"), (1, "b"), (0, "b"), (3, "c")):
+            await line.join(rank, object(), node)
+        assert await line.nodes() == ["b", "a", "c"]
+
+    asyncio.run(play())
+
+
 class Recorded:
     """A line whose other end opens so many gates."""
 
@@ -193,6 +214,25 @@ def test_a_rank_tells_that_it_begins_its_progress_and_the_outcome_with_its_memor
     peak = progress[-1].outcome.peak_memory_bytes
     assert (peak is not None) == memory_is_counted()
     assert peak is None or 1e7 < peak < 1e11
+
+
+def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = iter([5, 7, 6])
+    monkeypatch.setattr("orchestrator.rank.gpu_bytes", lambda device: next(held))
+    line = Recorded(100)
+    trained(line, tmp_path)
+    assert [type(told) for told in line.told] == [Begun, *[Held, Progress] * 3]
+    crew = SeveralRanks(resources=Resources(workers=2), seen=tmp_path)
+    shown = []
+    for told in line.told:
+        crew.note(told)
+        shown.append(crew.gpu_bytes(torch.device("cuda")))
+        assert heard(told) is (told if isinstance(told, Progress) else None)
+    assert shown == [None, 5, 5, 7, 7, 6, 6]
+    crew.note(Begun(device_name="cpu"))
+    assert crew.gpu_bytes(torch.device("cuda")) is None, "it is another job's"
 
 
 def test_a_rank_ends_at_the_gate_that_does_not_open(tmp_path: Path) -> None:
