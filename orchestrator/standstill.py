@@ -11,6 +11,7 @@ from cluster.holdings import holdings
 from cluster.pulse import Pulse
 from orchestrator.job import Resources
 from orchestrator.monitor import Monitor
+from orchestrator.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +26,11 @@ class Abandoned(BaseException):
 
 
 class Standstill(tune.Callback):
-    """Looks on in the scheduler's loop. While a trial runs nothing is doubted, however long it says nothing."""
+    """Looks on in the scheduler's loop. While a trial runs nothing is ended, however long it says nothing: it is named."""
 
     def __init__(self, pulse: Pulse, resources: Resources, monitor: Monitor) -> None:
         self._pulse, self._resources, self._monitor = pulse, resources, monitor
-        self._looked_at = 0.0
+        self._looked_at, self._silence = 0.0, Silence(monitor)
         self._since: float | None = None
         self._said = False
 
@@ -41,6 +42,7 @@ class Standstill(tune.Callback):
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
             states = [trial.status for trial in trials]
+            self._silence.look(now)
             self.check(running=states.count(TuneTrial.RUNNING), waiting=states.count(TuneTrial.PENDING))
 
     def check(self, *, running: int, waiting: int) -> None:

@@ -1,0 +1,63 @@
+"""Trials that run and say nothing are named, once, when they are silent for much longer than any was before."""
+
+import pytest
+
+from orchestrator.monitor import Monitor, Place
+from orchestrator.silence import MOST_NAMED, QUIET_S, TIMES, Silence
+from orchestrator.trial import Report
+
+
+def monitor_of(*keys: str) -> Monitor:
+    monitor = Monitor(total=len(keys), already=0)
+    for key in keys:
+        monitor.labels[key] = f"job {key}"
+        monitor.start(key)
+    return monitor
+
+
+def test_a_trial_that_hangs_is_named_with_its_node_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = monitor_of("a", "b")
+    silence = Silence(monitor)
+    for step in range(5):
+        now = 30.0 * step
+        for key in ("a", "b"):
+            monitor.place(key, Place(nodes=("1a2b3c4d",), gpu_bytes=None))
+            monitor.hear(Report(run_key=key, step=step, num_steps=90))
+        silence.look(now)
+    for step in range(5, 60):
+        monitor.hear(Report(run_key="a", step=step, num_steps=90))
+        silence.look(30.0 * step)
+    (said,) = caplog.messages
+    assert "the longest silence before was 30 s" in said
+    assert "b (job b) on node 1a2b3c4d: nothing for 630 s" in said
+    assert "job a" not in said
+
+
+def test_long_epochs_are_no_surprise_once_one_has_passed(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = monitor_of("a")
+    silence = Silence(monitor)
+    silence.look(0)
+    epoch = 2 * QUIET_S
+    for step in range(1, 6):
+        monitor.hear(Report(run_key="a", step=step, num_steps=9))
+        silence.look(step * epoch)
+        silence.look((step + 0.9) * epoch)
+    assert not caplog.messages
+    silence.look(5 * epoch + TIMES * epoch + 1)
+    assert len(caplog.messages) == 1
+
+
+def test_before_any_report_ten_minutes_are_named_and_a_trial_that_ended_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    keys = [str(number) for number in range(MOST_NAMED + 2)]
+    monitor = monitor_of(*keys, "gone")
+    silence = Silence(monitor)
+    silence.look(0)
+    monitor.running.pop("gone")
+    silence.look(QUIET_S - 1)
+    assert not caplog.messages
+    silence.look(QUIET_S + 1)
+    silence.look(QUIET_S + 99)
+    (said,) = caplog.messages
+    assert "none has reported yet" in said
+    assert said.endswith("and 2 more")
+    assert "gone" not in said
