@@ -31,6 +31,7 @@ class UnknownAware:
     """`weight` and `rate` as in the released code's README and defaults, `warm_epochs` too."""
 
     num_extra: ClassVar[int] = 1
+    of_whole_batch: ClassVar[bool] = False
 
     weight: float = 1.0  # a of the last epoch; 0: cross-entropy over K + 1 outputs
     warm_epochs: int = 5  # of cross-entropy, at the start; all of a shorter budget
