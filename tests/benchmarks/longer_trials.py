@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestration import one_after_the_other, run_ours, run_plain
+from orchestration import one_after_the_other, run_ours, run_plain, trivial_table
 
 from cluster.session import session
 from orchestrator.spec import load_spec
@@ -22,17 +22,9 @@ PLUGINS = Path(__file__).parents[1] / "integration" / "foreign_plugins"
 
 
 def patient_spec(num_trials: int) -> dict[str, object]:
-    """One job per seed, evaluated once."""
-    return {
-        "name": "patient",
-        "kind": "sparse",
-        "data": "digits",
-        "model": {"name": "mlp", "width": 8, "depth": 1},
-        "method": {"name": "static", "density": 0.5},
-        "schedule": {"name": "patient"},
-        "budget": {"steps": STEPS, "evaluate_every": 0},
-        "seeds": num_trials,
-    }
+    """Trivial trials but for their steps, at each of which they wait."""
+    changes = {"name": "patient", "schedule": {"name": "patient"}, "budget": {"steps": STEPS, "evaluate_every": 0}}
+    return {**trivial_table(num_trials), **changes}
 
 
 def install(site: Path, step_s: float) -> None:

@@ -1,0 +1,77 @@
+"""Processes that died: what counts as a death, what as want of memory, and what the death of a job for good does to others."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from orchestrator import population
+from orchestrator.deaths import cause, ran_out_of_memory
+from orchestrator.errors import RankDiedError, RankFailedError
+from orchestrator.job import Resources
+from orchestrator.local import run_local
+from orchestrator.population import MAX_DEATHS
+from orchestrator.ranked import RanksOnRay
+from orchestrator.trial import Order
+from reports.layout import RunFolder
+from reports.store import Store
+
+OF_RAY = "1 worker(s) were killed due to the node running low on memory"
+OF_TORCH = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+SPEC: dict[str, Any] = {
+    "name": "dying",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 100, "max_test": 50},
+    "model": {"name": "mlp", "width": 8, "depth": 1},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 2, "batch_size": 16},
+}
+STAGES = {"name": "dying", "stages": {"first": SPEC, "second": {**SPEC, "seeds": [5]}}}
+
+
+def test_a_full_gpu_is_no_node_that_ran_low() -> None:
+    assert ran_out_of_memory(OF_RAY)
+    assert not ran_out_of_memory(OF_TORCH)
+    assert cause(OF_TORCH) == "the process of this trial died"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OutOfMemoryError(OF_RAY), RankDiedError),  # which Ray takes for no actor's error
+        (ActorDiedError(), RankDiedError),
+        (ValueError("something else"), RankFailedError),
+    ],
+    ids=["memory", "actor", "other"],
+)
+def test_ranks_that_the_memory_monitor_ended_have_died(
+    error: Exception, raised: type[Exception], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    ranks = RanksOnRay(resources=Resources(workers=2), seen=folder.plan, data={}, folder=folder)
+    with pytest.raises(raised) as caught:
+        ranks._raise_end(error)
+    assert ran_out_of_memory(str(caught.value)) is isinstance(error, OutOfMemoryError)
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_a_job_lost_for_good_stops_the_others_where_one_failure_is_to(
+    fail_fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths: list[str] = []
+
+    def deadly(orders: Sequence[Order], **given: Any) -> Mapping[str, str]:
+        """The process of the first stage's job ends whenever it is run."""
+        dying = [order for order in orders if order.job.stage == "first"]
+        deaths.extend(order.job.key for order in dying)
+        run_local([order for order in orders if order not in dying], **given)
+        return {order.job.key: "gone" for order in dying}
+
+    monkeypatch.setattr(population, "run_local", deadly)
+    population.run(STAGES, tmp_path, local=True, fail_fast=fail_fast)
+    assert len(deaths) == MAX_DEATHS
+    stages = Store(RunFolder(tmp_path)).runs(latest=False).to_pandas()["stage"].tolist()
+    assert stages.count("first") == MAX_DEATHS
+    assert stages.count("second") == (0 if fail_fast else 1)
