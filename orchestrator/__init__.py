@@ -4,13 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.population import run as run
+    from orchestrator.driver.run import run as run
     from orchestrator.results import Results as Results
-    from orchestrator.spec import load_spec as load_spec
+    from orchestrator.spec.load import load_spec as load_spec
 
 __all__ = ["Results", "load_spec", "run"]
 
-_HOMES = {"run": "orchestrator.population", "load_spec": "orchestrator.spec", "Results": "orchestrator.results"}
+_HOMES = {"run": "orchestrator.driver.run", "load_spec": "orchestrator.spec.load", "Results": "orchestrator.results"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from importlib.metadata import version
 import click
 from click.shell_completion import CompletionItem
 
+from orchestrator.coordination.stop_request import StudyStoppedError
 from orchestrator.errors import ClusterError, ExitCode, UsageError
-from orchestrator.stopping import StudyStoppedError
 from reports.storage import StorageError
 
 VERBS = {

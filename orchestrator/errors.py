@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.results import Results
+    pass
 
 
 class ExitCode(IntEnum):
@@ -27,22 +27,6 @@ class UsageError(ValueError):
 
 class ClusterError(RuntimeError):
     """The cluster cannot be reached or refused us."""
-
-
-class OrderlyInterrupt(KeyboardInterrupt):
-    """Ctrl-C, after everything was saved; `results` is what there is by then."""
-
-    def __init__(self, results: "Results") -> None:
-        super().__init__(f"stopped; finished work and checkpoints are kept in {results.folder.path}, so run again to go on")
-        self.results = results
-
-
-class AbandonedError(ClusterError):
-    """The cluster was lost, or had no room left, in the middle of a study; `results` is what there is by then."""
-
-    def __init__(self, words: str, results: "Results") -> None:
-        super().__init__(words)
-        self.results = results
 
 
 @dataclass(frozen=True, order=True)

@@ -1,8 +1,12 @@
 """What a folder of results holds, for Python and notebooks; needs neither Ray nor torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+from collections.abc import Iterable, Mapping
+from os import PathLike
 
 import numpy as np
 import pandas as pd
@@ -19,7 +23,25 @@ from reports.store import Store
 from reports.summary import cells
 
 if TYPE_CHECKING:
-    from orchestrator.spec import Spec
+    from orchestrator.spec.load import Spec
+from orchestrator.errors import ClusterError
+
+
+class OrderlyInterrupt(KeyboardInterrupt):
+    """Ctrl-C, after everything was saved; `results` is what there is by then."""
+
+    def __init__(self, results: "Results") -> None:
+        super().__init__(f"stopped; finished work and checkpoints are kept in {results.folder.path}, so run again to go on")
+        self.results = results
+
+
+class AbandonedError(ClusterError):
+    """The cluster was lost, or had no room left, in the middle of a study; `results` is what there is by then."""
+
+    def __init__(self, words: str, results: "Results") -> None:
+        super().__init__(words)
+        self.results = results
+
 
 NOT_PROPOSED = ""  # stands for the jobs that a search has yet to propose
 
@@ -120,8 +142,8 @@ class Results:
         """Run keys of the spec's jobs; `default` for a folder whose spec was not kept."""
         if self._spec is None and not self.folder.spec.exists():
             return list(default)
-        from orchestrator.rounds import is_searched, known_jobs  # loads torch, which nothing else here needs
-        from orchestrator.spec import load_spec
+        from orchestrator.search.proposals import is_searched, known_jobs
+        from orchestrator.spec.load import load_spec
 
         spec = load_spec(self._spec or self.folder.spec)
         jobs = known_jobs(spec, self.folder).jobs

@@ -8,11 +8,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from workloads.loss_scale import Unscaled
-from workloads.probe import Backward, Prober
+from workloads.interfaces import Answers, Network, Objective, PixelRange, Question, Tensors
 from workloads.ranks import ALONE, Share
-from workloads.slots import Answers, Network, Objective, PixelRange, Question, Tensors
-from workloads.sparse.updater import Bench
+from workloads.training.backward import Backward, Prober
+from workloads.training.loss_scale import Unscaled
+from workloads.training.mask_updater import Bench
 
 NO_BENCH = cast(Bench, None)
 """For the moments of methods that do not ask the network anything."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from workloads.calibrate.evidence import Evidence, Floats, LastLayer, evidence_of
 from workloads.calibrate.score import Score
 from workloads.data.dataset import Split
-from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find
 
 SHAPE = (2, 3, 3)

@@ -1,6 +1,6 @@
 """Ends a driver in the middle of its work, in the process of a test."""
 
-from orchestrator.monitor import Monitor
+from orchestrator.progress.monitor import Monitor
 
 
 class Kills:

@@ -14,10 +14,10 @@ from workloads.checkpoint import Checkpoint, CheckpointFolder
 from workloads.data.batches import Augmentation
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
-from workloads.loop import train
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget, Recipe
-from workloads.sparse.updater import MaskUpdater
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context, Outcome, Progress
 
 SEED = 3

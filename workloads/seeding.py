@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def stream_seed(seed: int, name: str, index: int = 0) -> int:
@@ -42,3 +43,36 @@ def seed_globally(seed: int, *, device: torch.device | str = "cpu") -> None:
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+RandomState = tuple[Tensor, Tensor | None]
+
+
+"""Where torch's global generators stand: the CPU's, and the GPU's if there is one."""
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Of the CPU and of `device`."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    """Puts the generators back where they stood."""
+    cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda, device)
+
+
+@contextmanager
+def drawing_apart(device: torch.device, start: int | RandomState | None) -> Iterator[None]:
+    """After the block the generators stand where they stood; inside they start there, at a state or from a seed."""
+    held = random_state(device)
+    try:
+        if isinstance(start, int):
+            seed_globally(start, device=device)
+        elif start is not None:
+            set_random_state(start, device)
+        yield
+    finally:
+        set_random_state(held, device)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 
 from workloads.checkpoint import Checkpoint
-from workloads.earlier import FILLED_IN, check_runs
-from workloads.recipe import NOT_IDENTITY
+from workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,19 +1,21 @@
 """What a job of any kind is to those who run it: it is given a context and yields its progress."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from workloads.checkpoint import Checkpoints
 from workloads.data.dataset import Dataset, Source
-from workloads.earlier import FinishedRun
+from workloads.parents import FinishedRun
 from workloads.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
+from workloads.parents import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +40,6 @@ class CurvePoint:
     x: float
     y: float
     count: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """Outputs on one split: `row_ids: (N,)`, `labels: (N,)`, -1 for unknown inputs, `logits: (N, C)` float32."""
-
-    row_ids: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +127,20 @@ class Workload(Protocol):
     def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
         """FLOPs of one forward pass of one sample of the dense network, for cost estimates."""
         ...
+
+
+ASK_EVERY_S = 0.5  # how often a running job asks whether it should stop
+
+
+class Rarely:
+    """Asks a question at most every `ASK_EVERY_S` seconds; in between the answer is no."""
+
+    def __init__(self, question: Callable[[], bool]) -> None:
+        self._question, self._asked_at = question, time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._asked_at < ASK_EVERY_S:
+            return False
+        self._asked_at = now
+        return self._question()

@@ -16,10 +16,9 @@ import torch
 from cluster.findings import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding
 from cluster.preflight import examine
 from cluster.session import LOCAL, session
-from orchestrator.commands.run import address_option
+from orchestrator.commands.options import PLACE, address_option
 from orchestrator.errors import ExitCode
-from orchestrator.folders import PLACE
-from orchestrator.object_preflight import try_from_nodes, try_store
+from orchestrator.remote.storage_check import try_from_nodes, try_store
 from reports.durable import write_durably
 from reports.location import Location, located
 from reports.objects import ObjectPath

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from orchestrator.commands.run import axis_option, changes, out_option, set_option
+from orchestrator.commands.options import axis_option, changes, out_option, set_option
+from orchestrator.driver.run import default_folder
 from orchestrator.errors import UsageError
-from orchestrator.fingerprint import differences
-from orchestrator.job import Job
-from orchestrator.plan import Plan, make_plan
-from orchestrator.population import default_folder
-from orchestrator.spec import load_spec
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.spec.job import Job
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.run_key import differences
 from reports.layout import RunFolder
 from reports.location import Location
 from reports.records import Status

@@ -3,9 +3,9 @@
 
 import click
 
+from orchestrator.commands.options import PLACE
 from orchestrator.commands.report import existing
 from orchestrator.errors import ExitCode, UsageError
-from orchestrator.folders import PLACE
 from orchestrator.results import Results
 from reports.durable import write_durably
 from reports.export import FORMATS, export
@@ -52,7 +52,7 @@ def command(folder: Location, form: str | None, table: str | None, network: str 
 
 
 def _write_network(folder: RunFolder, run_key: str, form: str, out: Location) -> int:
-    from orchestrator.exporting import WrongExportError, export_network  # only now: tables need no torch
+    from orchestrator.artifacts.network_export import WrongExportError, export_network
 
     try:
         write_durably(out, export_network(folder, run_key, format=form))

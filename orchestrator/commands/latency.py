@@ -9,11 +9,11 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.artifacts.network_export import Question, Skipped, WrongExportError, measure, networks_of
+from orchestrator.commands.console import stdout_console
+from orchestrator.commands.options import PLACE
 from orchestrator.commands.report import existing
 from orchestrator.errors import ExitCode, UsageError
-from orchestrator.exporting import Question, Skipped, WrongExportError, measure, networks_of
-from orchestrator.folders import PLACE
-from orchestrator.terminal import stdout_console
 from reports import formats
 from reports.layout import RunFolder
 from reports.location import Location

@@ -9,14 +9,14 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.document import packaged_specs
-from orchestrator.terminal import stdout_console
+from orchestrator.commands.console import stdout_console
+from orchestrator.spec.yaml_document import packaged_specs
 from reports.claims.reading import packaged_claims
-from workloads.calibrate.detection import DETECTION_METRICS
 from workloads.calibrate.members import UNCERTAINTY_METRICS
-from workloads.calibrate.metrics import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
 from workloads.calibrate.set_metrics import SET_METRICS
 from workloads.distill.separation import SEPARATION_METRICS
+from workloads.metrics.classification import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
+from workloads.metrics.detection import DETECTION_METRICS
 from workloads.nodes.rare_metrics import RARE_METRICS
 from workloads.plugins import describe, kinds
 

@@ -3,7 +3,7 @@
 import click
 
 from orchestrator.errors import ExitCode
-from orchestrator.submission import address_option, cluster_of, job_argument, tell_end, write_log
+from orchestrator.remote.submission import address_option, cluster_of, job_argument, tell_end, write_log
 
 
 @click.command("logs")

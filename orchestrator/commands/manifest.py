@@ -10,8 +10,9 @@ from cluster.manifests.nodes import Study
 from cluster.manifests.rendering import CLUSTERS, FORMATS, JOBS
 from cluster.profile import Profile
 from orchestrator.errors import ExitCode, UsageError
-from orchestrator.profiles import packaged_profiles, render
-from orchestrator.spec import load_spec, parse_assignment
+from orchestrator.remote.profiles import packaged_profiles, render
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.overrides import parse_assignment
 from reports.durable import write_durably
 
 

@@ -9,15 +9,16 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.run import axis_option, changes, json_option, out_option, set_option
-from orchestrator.display import duration
+from orchestrator.commands.console import stdout_console
+from orchestrator.commands.options import axis_option, changes, json_option, out_option, set_option
+from orchestrator.driver.run import default_folder
+from orchestrator.driver.stages import check_what_is_known
 from orchestrator.errors import UsageError
-from orchestrator.estimate import Estimate, estimate
-from orchestrator.plan import Plan, make_plan
-from orchestrator.population import check_what_is_known, default_folder
-from orchestrator.rounds import to_be_proposed
-from orchestrator.spec import load_spec
-from orchestrator.terminal import stdout_console
+from orchestrator.planning.cost import Estimate, estimate
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.progress.display import duration
+from orchestrator.search.proposals import to_be_proposed
+from orchestrator.spec.load import load_spec
 from reports.formats import amount
 from reports.layout import RunFolder
 from reports.location import Location

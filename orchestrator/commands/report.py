@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator.folders import PLACE
+from orchestrator.commands.options import PLACE
 from orchestrator.results import check_results
 from reports.layout import RunFolder
 from reports.location import Location

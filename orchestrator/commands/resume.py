@@ -3,16 +3,10 @@
 
 import click
 
-from orchestrator.commands.run import (
-    address_option,
-    fail_fast_option,
-    json_option,
-    local_option,
-    run_and_report,
-)
+from orchestrator.commands.options import PLACE, address_option, fail_fast_option, json_option, local_option
+from orchestrator.commands.run import run_and_report
 from orchestrator.errors import UsageError
-from orchestrator.folders import PLACE
-from orchestrator.spec import Spec, load_spec
+from orchestrator.spec.load import Spec, load_spec
 from reports.layout import RunFolder
 from reports.location import Location
 

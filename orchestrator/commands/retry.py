@@ -3,15 +3,9 @@
 
 import click
 
+from orchestrator.commands.options import PLACE, address_option, fail_fast_option, json_option, local_option
 from orchestrator.commands.resume import spec_of
-from orchestrator.commands.run import (
-    address_option,
-    fail_fast_option,
-    json_option,
-    local_option,
-    run_and_report,
-)
-from orchestrator.folders import PLACE
+from orchestrator.commands.run import run_and_report
 from reports.location import Location
 from reports.records import Status
 

@@ -8,37 +8,29 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orchestrator.chatter import WithoutRay
-from orchestrator.display import display
-from orchestrator.errors import AbandonedError, ExitCode, OrderlyInterrupt
-from orchestrator.folders import PLACE
-from orchestrator.plan import make_plan
-from orchestrator.population import default_folder, run
-from orchestrator.results import Results
-from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
-from orchestrator.summary_table import summary_table
-from orchestrator.terminal import stdout_console
+from orchestrator.commands.console import stdout_console
+from orchestrator.commands.options import (
+    address_option,
+    axis_option,
+    changes,
+    fail_fast_option,
+    json_option,
+    local_option,
+    out_option,
+    set_option,
+)
+from orchestrator.commands.summary_table import summary_table
+from orchestrator.driver.run import default_folder, run
+from orchestrator.errors import ExitCode
+from orchestrator.planning.plan import make_plan
+from orchestrator.progress.display import display
+from orchestrator.progress.ray_output import WithoutRay
+from orchestrator.results import AbandonedError, OrderlyInterrupt, Results
+from orchestrator.spec.load import Spec, load_spec
 from reports.layout import RunFolder
 from reports.location import Location
 from reports.records import Status
 from reports.storage import StorageError
-
-
-def changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """The arguments of `load_spec` that the options stand for."""
-    return {
-        "overrides": dict(parse_assignment(text, option="--set") for text in sets),
-        "axes": dict(parse_axis(text) for text in axes),
-    }
-
-
-set_option = click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec.")
-axis_option = click.option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid.")
-out_option = click.option("--out", type=PLACE, help="Folder of results [default: out/NAME].")
-address_option = click.option("--address", default="local", show_default=True, help="Ray cluster to join.")
-local_option = click.option("--local", is_flag=True, help="Without Ray, in this process; same numbers.")
-fail_fast_option = click.option("--fail-fast", is_flag=True, help="Stop all when the first job fails.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 
 
 @click.command("run")

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from orchestrator.schema import spec_schema
+from orchestrator.spec.json_schema import spec_schema
 from reports.records import schema_markdown
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.jobs import JobView
+from orchestrator.commands.console import stdout_console
 from orchestrator.errors import ExitCode
-from orchestrator.submission import address_option, cluster_of, outcome
-from orchestrator.terminal import stdout_console
+from orchestrator.remote.submission import address_option, cluster_of, outcome
 
 
 @click.command("status")

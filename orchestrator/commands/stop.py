@@ -3,7 +3,7 @@
 import click
 
 from orchestrator.errors import ExitCode
-from orchestrator.submission import address_option, cluster_of, job_argument, say, tell_end
+from orchestrator.remote.submission import address_option, cluster_of, job_argument, say, tell_end
 
 
 @click.command("stop")

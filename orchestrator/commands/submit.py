@@ -4,10 +4,18 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator.commands.run import axis_option, changes, set_option
+from orchestrator.commands.options import axis_option, changes, set_option
 from orchestrator.errors import ExitCode
-from orchestrator.spec import load_spec
-from orchestrator.submission import address_option, cluster_of, folder_there, say, submit, tell_end, write_log
+from orchestrator.remote.submission import (
+    address_option,
+    cluster_of,
+    folder_there,
+    say,
+    submit,
+    tell_end,
+    write_log,
+)
+from orchestrator.spec.load import load_spec
 
 
 @click.command("submit")

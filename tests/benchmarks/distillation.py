@@ -31,18 +31,18 @@ from torch.nn import functional
 
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
+from workloads.data.multi_formation import decode
 from workloads.distill import matching
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.compiled import compiled
 from workloads.distill.distiller import DistillState, Lab, RealSet
 from workloads.distill.evaluate import cutmix
-from workloads.distill.features import features
-from workloads.distill.formation import decode
 from workloads.distill.methods.dm import of_class
 from workloads.distill.methods.idc import IDC
 from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.reduced_precision import BFloat16
 from workloads.models.convnet import ConvNet
+from workloads.networks.features import features
 
 ROUNDS, CLASSES, IPC = 5, 10, 10
 SHAPE = (3, 32, 32)

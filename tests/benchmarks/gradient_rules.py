@@ -16,23 +16,23 @@ from torch import Tensor
 from training_loop import BATCH, random_images
 
 from workloads.checkpoint import CheckpointFolder
-from workloads.covariances import GradientCovariance, LossCovariance
 from workloads.data.batches import Augmentation, DeviceSplit, epoch_order
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
+from workloads.gradients._covariances import GradientCovariance, LossCovariance
 from workloads.gradients.agent import AGENT
 from workloads.gradients.plain import Plain
 from workloads.gradients.sam import SAM
 from workloads.gradients.svrg import SVRG
-from workloads.loop import train
+from workloads.interfaces import GradientRule
 from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget, Recipe
-from workloads.slots import GradientRule
 from workloads.sparse.methods.static import Static
-from workloads.training import Training
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.state import Training
 from workloads.workload import Context
 
 ROUNDS = 5

@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 
 SEEDS = 100

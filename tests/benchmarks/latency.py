@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from workloads.deploy.files import pack
-from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.deploy.format import Format
 from workloads.deploy.timing import compare, device_name, torch_threads
+from workloads.masks.distributions import active_counts
+from workloads.masks.masks import prunable_weights, random_masks
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find, names
-from workloads.sparse.distributions import active_counts
-from workloads.sparse.masks import prunable_weights, random_masks
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "mlp": ({"name": "mlp"}, (1, 28, 28)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestration import one_after_the_other, run_ours, run_plain, trivial_table
 
 from cluster.session import session
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 
 STEPS = 20

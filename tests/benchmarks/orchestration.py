@@ -18,14 +18,15 @@ import ray
 from ray import tune
 
 from cluster.session import Session, session
-from orchestrator.monitor import Monitor
-from orchestrator.plan import make_plan
-from orchestrator.schedulers import Scheduler, judge
-from orchestrator.slots import num_slots
-from orchestrator.spec import Spec, load_spec
-from orchestrator.stopping import StopRequest
-from orchestrator.study import run_study
-from orchestrator.trial import Order
+from orchestrator.coordination.stop_request import StopRequest
+from orchestrator.early_stopping.asha_median import judge
+from orchestrator.execution.capacity import num_slots
+from orchestrator.planning.attempt import Order
+from orchestrator.planning.plan import make_plan
+from orchestrator.progress.monitor import Monitor
+from orchestrator.ray_backend.study import run_study
+from orchestrator.spec.load import Spec, load_spec
+from orchestrator.spec.scheduler import Scheduler
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store

@@ -18,10 +18,10 @@ from sparse_step import methods
 from training_loop import random_images
 
 from workloads.checkpoint import CheckpointFolder
-from workloads.loop import train
 from workloads.models.mlp import Mlp
 from workloads.plugins import names
-from workloads.recipe import Budget, Recipe
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 MODEL, ROWS, BATCH, STEPS, EVERY = Mlp(width=4096), 64, 8, 30, 10  # three epochs of eight steps, two updates in them

@@ -135,8 +135,9 @@ def measured() -> Overheads:
     from orchestration import run_ours, trivial_spec
 
     from cluster.session import session
-    from orchestrator.schedulers import Scheduler, judge
-    from orchestrator.spec import load_spec
+    from orchestrator.early_stopping.asha_median import judge
+    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.scheduler import Scheduler
     from reports.layout import RunFolder
 
     def driver_seconds(spec: object, joined: object, folder: Path) -> tuple[float, float]:

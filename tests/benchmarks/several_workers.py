@@ -24,20 +24,20 @@ from pair import Pair
 from training_loop import random_images
 
 from cluster.session import Session, session
-from orchestrator.monitor import Monitor
-from orchestrator.spec import load_spec
-from orchestrator.trial import Report
+from orchestrator.execution.report import Report
+from orchestrator.progress.monitor import Monitor
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 from reports.store import Store
 from workloads.checkpoint import CheckpointFolder
-from workloads.loop import train
 from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
 from workloads.optimizers.sgd import SGD
 from workloads.ranks import ALONE, Ranks, Together
-from workloads.recipe import Budget, Recipe
 from workloads.sparse.methods.dense import Dense
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 ROUNDS = 3

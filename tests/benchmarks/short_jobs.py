@@ -23,17 +23,17 @@ import torch
 
 from cluster.session import session
 from orchestrator import run
-from orchestrator.at_hand import beside_each_other
-from orchestrator.job import Resources
-from orchestrator.local import run_local
-from orchestrator.monitor import Monitor
-from orchestrator.plan import make_plan
-from orchestrator.schedulers import Scheduler, judge
-from orchestrator.spec import load_spec
-from orchestrator.stages import placed
-from orchestrator.stopping import StopRequest
-from orchestrator.study import run_study
-from orchestrator.trial import Order
+from orchestrator.artifacts.parents import placed
+from orchestrator.coordination.stop_request import StopRequest
+from orchestrator.early_stopping.asha_median import judge
+from orchestrator.local_backend.study import run_local
+from orchestrator.planning.attempt import Order, beside_each_other
+from orchestrator.planning.plan import make_plan
+from orchestrator.progress.monitor import Monitor
+from orchestrator.ray_backend.study import run_study
+from orchestrator.spec.job import Resources
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.scheduler import Scheduler
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store
@@ -90,7 +90,7 @@ def seconds_per_job(orders: Sequence[Order], out: Path, way: Callable[..., objec
 
 def one_by_one(orders: Sequence[Order], **given: Any) -> None:
     """Every job written as it ends."""
-    with patch("orchestrator.ledger.HELD_S", 0.0):
+    with patch("orchestrator.artifacts.write_buffer.HELD_S", 0.0):
         run_local(orders, **given)
 
 

@@ -16,13 +16,13 @@ from training_loop import BATCH, random_images
 
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset
-from workloads.loop import train
 from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import find, names
-from workloads.recipe import Budget, Recipe
-from workloads.sparse.updater import MaskUpdater
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 ROUNDS = 5

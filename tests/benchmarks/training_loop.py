@@ -23,13 +23,13 @@ from torchvision import transforms
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import Augmentation
 from workloads.data.dataset import Dataset, Split
-from workloads.loop import train
 from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget, Recipe
 from workloads.sparse.methods.dense import Dense
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 BATCH = 128

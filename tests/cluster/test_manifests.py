@@ -14,7 +14,7 @@ from cluster.manifests.nodes import Study
 from cluster.manifests.rendering import CLUSTERS, JOBS
 from cluster.pins import installed, requirements
 from cluster.profile import Head, Machines, Profile, ProfileError, Slurm, Storage, Workers
-from orchestrator.profiles import load_profile, packaged_profiles
+from orchestrator.remote.profiles import load_profile, packaged_profiles
 
 SPEC = "name: small\nkind: sparse\ngrid:\n  method.density: [0.1, 0.02]\n"
 STUDY = Study(name="small", spec=SPEC)

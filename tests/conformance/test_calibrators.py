@@ -9,7 +9,12 @@ from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from safetensors.numpy import load, save
 
 from workloads.calibrate.calibrator import Calibrator, Floats, Labels
-from workloads.calibrate.metrics import accuracy, expected_calibration_error, negative_log_likelihood, softmax
+from workloads.metrics.classification import (
+    accuracy,
+    expected_calibration_error,
+    negative_log_likelihood,
+    softmax,
+)
 from workloads.plugins import find, names
 
 FAMILY = "calibrate.methods"

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import ArrayLike
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
-from workloads.calibrate.metrics import softmax
 from workloads.calibrate.prediction_sets import ConformalRule
+from workloads.metrics.classification import softmax
 from workloads.plugins import find, names
 
 FAMILY = "calibrate.conformal"

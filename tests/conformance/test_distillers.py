@@ -16,12 +16,12 @@ from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
 from workloads.distill.evaluate import Evaluation
 from workloads.distill.job import DistillJob
 from workloads.distill.network_pool import NetworkPool
 from workloads.distill.network_training import NetworkTraining
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.teacher import Teacher
 from workloads.models.convnet import ConvNet
 from workloads.plugins import find, names

@@ -16,14 +16,14 @@ from trainings import Drawing
 from workloads.checkpoint import Checkpoint, CheckpointFolder
 from workloads.data.batches import Augmentation, DeviceSplit
 from workloads.data.dataset import Dataset
-from workloads.loop import train
+from workloads.interfaces import GradientRule, Tensors
 from workloads.optimizers.sgd import SGD
 from workloads.plugins import find, names
-from workloads.recipe import Budget, Recipe
-from workloads.slots import GradientRule, Tensors
 from workloads.sparse.methods.static import Static
-from workloads.sparse.updater import MaskUpdater, Moment, SparseState
-from workloads.training import Training
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.state import Training
 from workloads.workload import Context, Outcome
 
 RULES, METHODS = names("gradients"), names("sparse.methods")

@@ -12,23 +12,23 @@ import torch
 from asking import Answered, question
 from torch import Tensor, nn
 
-from workloads.answers import Answering
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import Augmentation, DeviceSplit
 from workloads.data.dataset import Dataset
 from workloads.gradients.agent import AGENT
 from workloads.gradients.plain import Plain
 from workloads.gradients.svrg import SVRG
-from workloads.loop import train
+from workloads.interfaces import GradientRule, Objective, Tensors
+from workloads.networks.flops import forward_flops
 from workloads.optimizers.sgd import SGD
 from workloads.plugins import find, names
-from workloads.probe import drawing_apart
-from workloads.recipe import Budget, Recipe
-from workloads.slots import GradientRule, Objective, Tensors
-from workloads.sparse.flops import forward_flops
+from workloads.seeding import drawing_apart
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.static import Static
-from workloads.training import Training
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.split_logits import Answering
+from workloads.training.state import Training
 from workloads.workload import Context, Outcome
 
 OBJECTIVES = names("objectives")

@@ -19,9 +19,9 @@ from workloads.nodes.job import NodesBudget, NodesJob
 from workloads.nodes.methods.calirare import Calirare
 from workloads.nodes.sources.block_model import BlockModel
 from workloads.nodes.splits.drawn import Drawn
-from workloads.recipe import Budget
 from workloads.sparse.job import SparseJob
 from workloads.sparse.methods.rigl import RigL
+from workloads.training.recipe import Budget
 from workloads.workload import Context
 
 SMALL = Digits(max_train=200, max_test=60)

@@ -14,17 +14,18 @@ from asking import DENSE_SETTINGS
 from torch import Tensor
 from trainings import Drawing
 
-from workloads.bench import NetworkBench
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import Augmentation
 from workloads.data.dataset import Dataset
-from workloads.loop import train
+from workloads.interfaces import OptimizerBuilder, Tensors
 from workloads.optimizers.adamw import AdamW
 from workloads.optimizers.sgd import SGD
 from workloads.plugins import find, names
-from workloads.recipe import Budget, Recipe
-from workloads.slots import OptimizerBuilder, Tensors
-from workloads.sparse.updater import DropAndGrow, MaskUpdater, SparseState
+from workloads.sparse.updater import DropAndGrow
+from workloads.training.functional_network import NetworkBench
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater, SparseState
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context, Outcome, Progress
 
 FAMILY = "sparse.methods"

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads import loop, loss_scale
-from workloads.averaging import Averaging
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import Augmentation
 from workloads.data.dataset import Dataset
@@ -20,9 +18,11 @@ from workloads.models.mlp import Mlp
 from workloads.optimizers.sgd import SGD
 from workloads.plugins import find
 from workloads.ranks import ALONE, Ranks, RanksDisagreeError, Together, checksums
-from workloads.recipe import Budget, Recipe
 from workloads.sparse.methods.set import SET
-from workloads.sparse.updater import MaskUpdater, Moment, SparseState
+from workloads.training import loop, loss_scale
+from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.weight_averaging import Averaging
 from workloads.workload import Context, InterruptedJobError, Progress
 
 NUM_STEPS, EVERY, BATCH = 8, 3, 17  # five steps an epoch; shares of 8 and 9 rows

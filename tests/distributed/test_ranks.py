@@ -34,10 +34,10 @@ from ranked import (
 from torch import Tensor
 from trainings import Drawing
 
-from workloads.averaging import Averaging
 from workloads.checkpoint import Checkpoint, CheckpointFolder
 from workloads.models.convnet import ConvNet
 from workloads.plugins import find, names
+from workloads.training.weight_averaging import Averaging
 from workloads.workload import InterruptedJobError
 
 CLOSE = 5e-6

@@ -13,9 +13,8 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from orchestrator.errors import OrderlyInterrupt
-from orchestrator.population import run
-from orchestrator.results import Results
+from orchestrator.driver.run import run
+from orchestrator.results import OrderlyInterrupt, Results
 from reports.layout import RunFolder
 from reports.store import Store
 

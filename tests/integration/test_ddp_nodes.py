@@ -14,7 +14,7 @@ from driving import Patience, alive, driving, is_rank
 from several_nodes import Node, holder, several_nodes
 from watching import at_once, in_the_middle
 
-from orchestrator.memory import DRIVER_MEMORY, MARGIN, UNIT
+from orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, MARGIN, UNIT
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.store import Store

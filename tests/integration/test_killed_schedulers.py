@@ -12,7 +12,7 @@ from comparing import assert_same_numbers
 from driving import AGENTS, Patience, driving
 from watching import checkpoints
 
-from orchestrator.journal import Journal
+from orchestrator.coordination.journal import Journal
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.records import Status

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from object_store import BUCKET, ObjectStore, environment, wire_to
 
-from orchestrator import lease
+from orchestrator.coordination import lease
+from orchestrator.coordination.lease import exclusive
 from orchestrator.errors import UsageError
-from orchestrator.lease import exclusive
 from reports.durable import write_durably
 from reports.objects import ObjectPath
 
 HOLDER = """
 import sys, time
-from orchestrator import lease
+from orchestrator.coordination import lease
 from reports.location import located
 lease.RENEW_S = 0.3
 with lease.exclusive(located(sys.argv[1])) as held:
@@ -125,7 +125,7 @@ def test_two_that_take_over_at_once_do_not_both_get_it(
             [
                 sys.executable,
                 "-c",
-                "from orchestrator import lease\nlease.STALE_S = 3.0\n" + HOLDER,
+                "from orchestrator.coordination import lease\nlease.STALE_S = 3.0\n" + HOLDER,
                 str(folder),
             ],
             stdout=subprocess.PIPE,

@@ -13,9 +13,9 @@ from disks import mounted, turned_read_only, unmounted_after
 from driving import driving
 
 from orchestrator.cli import cli
-from orchestrator.monitor import Monitor
-from orchestrator.population import run
-from orchestrator.stopping import StudyStoppedError
+from orchestrator.coordination.stop_request import StudyStoppedError
+from orchestrator.driver.run import run
+from orchestrator.progress.monitor import Monitor
 from reports.layout import RunFolder
 from reports.storage import StorageError
 from reports.store import Store

@@ -8,7 +8,7 @@ from several_nodes import several_nodes
 from watching import at_once
 from yaml_spec import spec_of, write
 
-from orchestrator.memory import MARGIN, UNIT
+from orchestrator.ray_backend.memory_requests import MARGIN, UNIT
 from orchestrator.results import Results
 
 pytestmark = pytest.mark.ray

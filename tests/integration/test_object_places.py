@@ -10,12 +10,12 @@ import pytest
 import torch
 from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
 
-from orchestrator import marks
-from orchestrator.journal import ENTRIES_PER_PIECE, Journal
-from orchestrator.lease import exclusive
-from orchestrator.marks import Marks
-from orchestrator.object_checkpoints import ObjectCheckpoints, checkpoints_in
-from orchestrator.object_preflight import try_store
+from orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
+from orchestrator.coordination import control_files as marks
+from orchestrator.coordination.control_files import Marks
+from orchestrator.coordination.journal import ENTRIES_PER_PIECE, Journal
+from orchestrator.coordination.lease import exclusive
+from orchestrator.remote.storage_check import try_store
 from reports.durable import write_durably
 from reports.location import located, remove_tree
 from reports.objects import ObjectPath

@@ -18,11 +18,11 @@ from driving import Patience, driving
 from object_store import BUCKET, ObjectStore, environment, wire_to
 
 from orchestrator.cli import cli
-from orchestrator.journal import Journal
-from orchestrator.monitor import Monitor
-from orchestrator.population import run
+from orchestrator.coordination.journal import Journal
+from orchestrator.coordination.stop_request import StudyStoppedError
+from orchestrator.driver.run import run
+from orchestrator.progress.monitor import Monitor
 from orchestrator.results import Results
-from orchestrator.stopping import StudyStoppedError
 from reports.layout import RunFolder
 from reports.objects import ObjectPath
 from reports.storage import StorageError
@@ -193,7 +193,7 @@ def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
 
 HOLDER = """
 import sys, time
-from orchestrator.lease import exclusive
+from orchestrator.coordination.lease import exclusive
 from reports.location import located
 with exclusive(located(sys.argv[1])):
     print("held", flush=True)

@@ -9,7 +9,7 @@ from comparing import assert_same_numbers
 from driving import driving
 from several_nodes import several_nodes
 
-from orchestrator.population import run
+from orchestrator.driver.run import run
 from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.store import Store

@@ -28,7 +28,7 @@ NODES: dict[str, Any] = {
 }
 WHERE = """
 import json, os, time, ray
-from orchestrator.shared import loader
+from orchestrator.ray_backend.shared_data import loader
 from workloads.data.sources.digits import Digits
 
 @ray.remote(num_cpus=1)
@@ -54,7 +54,7 @@ ray.shutdown()
 """
 COUNTED = """
 import json, ray
-from orchestrator.population import run
+from orchestrator.driver.run import run
 from workloads.data.dataset import Dataset
 
 put, found = ray.put, []

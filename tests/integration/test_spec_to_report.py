@@ -23,7 +23,7 @@ from orchestrator.results import Results
 from reports.layout import RunFolder
 from reports.predictions import read_predictions
 from reports.store import Store
-from workloads.calibrate.metrics import expected_calibration_error, softmax
+from workloads.metrics.classification import expected_calibration_error, softmax
 from workloads.plugins import names
 
 pytestmark = pytest.mark.ray

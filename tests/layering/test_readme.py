@@ -15,7 +15,7 @@ from published_schemas import check_kuberay, check_ray_up, documents
 
 from cluster.manifests.rendering import FORMATS
 from orchestrator.cli import VERBS, cli, main
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from workloads.checkpoint import Checkpoint, CheckpointFolder
 from workloads.data.sources.digits import Digits
-from workloads.loop import train
+from workloads.masks.masks import active_per_layer, hash_masks
 from workloads.models.mlp import Mlp
-from workloads.recipe import Budget, Recipe
-from workloads.sparse.masks import active_per_layer, hash_masks
 from workloads.sparse.methods.acdc import ACDC
 from workloads.sparse.methods.one_shot import OneShot
-from workloads.sparse.updater import MaskUpdater, Moment, SparseState
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}

@@ -15,8 +15,8 @@ from workloads.calibrate.methods.bbq import BBQ, log_marginals, prior_counts
 from workloads.calibrate.methods.histogram import FittedSteps, Histogram
 from workloads.calibrate.methods.isotonic import Isotonic, rising_curve
 from workloads.calibrate.methods.spline import Spline, slopes_of_natural_spline
-from workloads.calibrate.metrics import expected_calibration_error, softmax
 from workloads.calibrate.step_maps import equal_mass_edges, steps_at
+from workloads.metrics.classification import expected_calibration_error, softmax
 
 
 def binary(p: list[float]) -> Floats:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from workloads.calibrate.metrics import (
+from workloads.metrics.classification import (
     accuracy,
     bootstrap_interval,
     expected_calibration_error,

@@ -27,8 +27,8 @@ from workloads.calibrate.methods.parameterised_temperature import ParameterisedT
 from workloads.calibrate.methods.platt import FittedPlatt, Platt, smoothed_targets
 from workloads.calibrate.methods.temperature import Temperature
 from workloads.calibrate.methods.vector import FittedVector, Vector
-from workloads.calibrate.metrics import negative_log_likelihood, softmax
 from workloads.calibrate.one_vs_rest import log_odds
+from workloads.metrics.classification import negative_log_likelihood, softmax
 
 # Platt and beta
 

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 from workloads.calibrate.calibrator import Floats, Labels
-from workloads.calibrate.metrics import expected_calibration_error, negative_log_likelihood, softmax
+from workloads.metrics.classification import expected_calibration_error, negative_log_likelihood, softmax
 from workloads.plugins import find
 
 

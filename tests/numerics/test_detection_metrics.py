@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from workloads.calibrate.detection import (
+from workloads.metrics.classification import known_probabilities
+from workloads.metrics.detection import (
     DETECTION_METRICS,
     aupr_in,
     aupr_out,
@@ -19,7 +20,6 @@ from workloads.calibrate.detection import (
     fpr95,
     fpr95_out,
 )
-from workloads.calibrate.metrics import known_probabilities
 
 KNOWN, UNKNOWN = [0.9, 0.8, 0.8, 0.4], [0.8, 0.5, 0.1]
 scores = st.lists(st.integers(-5, 5), min_size=1, max_size=45)  # few values, hence many ties

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
-from workloads.distill.features import features
 from workloads.distill.kernel_ridge import half_squares, predictions
 from workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
 from workloads.distill.network_pool import NetworkPool
+from workloads.networks.features import features
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

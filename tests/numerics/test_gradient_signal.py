@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.bench import NetworkBench
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
-from workloads.probe import Prober
-from workloads.sparse.masks import active_per_layer, hash_masks, prunable_weights
+from workloads.masks.masks import active_per_layer, hash_masks, prunable_weights
 from workloads.sparse.methods.grasp import GraSP, removal_effects
-from workloads.sparse.updater import Moment
+from workloads.training.backward import Prober
+from workloads.training.functional_network import NetworkBench
+from workloads.training.mask_updater import Moment
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,7 @@ import torch
 from asking import NO_BENCH
 from torch import Tensor
 
-from workloads.sparse.masks import active_per_layer, hash_masks
+from workloads.masks.masks import active_per_layer, hash_masks
 from workloads.sparse.methods.granet import GraNet
 from workloads.sparse.methods.itop import ITOP
 from workloads.sparse.methods.magnitude import Magnitude
@@ -17,8 +17,8 @@ from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.set import SET
 from workloads.sparse.methods.snfs import SNFS
 from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.schedules import CubicSchedule, LastingSchedule, UpdateSchedule
-from workloads.sparse.updater import MaskUpdater, Moment, SparseState
+from workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
+from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}
 NUM_STEPS = 60

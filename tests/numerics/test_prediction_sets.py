@@ -16,7 +16,6 @@ from workloads.calibrate.conformal.aps import APS
 from workloads.calibrate.conformal.raps import RAPS
 from workloads.calibrate.conformal.raps_tuned import TunedRAPS, mean_size
 from workloads.calibrate.conformal.split import SplitConformal
-from workloads.calibrate.metrics import softmax
 from workloads.calibrate.prediction_sets import (
     ConformalRule,
     Floats,
@@ -26,6 +25,7 @@ from workloads.calibrate.prediction_sets import (
     threshold,
 )
 from workloads.calibrate.set_metrics import SET_METRICS, coverage_by_class, coverage_by_size, set_metrics
+from workloads.metrics.classification import softmax
 from workloads.seeding import stream_seed
 
 ONE = np.array([[0.15, 0.5, 0.05, 0.3]])

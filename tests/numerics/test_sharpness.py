@@ -8,8 +8,8 @@ from asking import backward_alone
 from torch import Tensor, nn
 
 from workloads.gradients.sam import SAM
-from workloads.probe import Prober, StepBatch
-from workloads.slots import RuleState, Tensors
+from workloads.interfaces import RuleState, Tensors
+from workloads.training.backward import Prober, StepBatch
 
 
 class Point(nn.Module):

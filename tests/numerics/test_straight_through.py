@@ -21,20 +21,21 @@ from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
 from workloads.deploy.files import read_network
-from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.deploy.formats.semi_structured import SemiStructured
-from workloads.loop import train
+from workloads.masks.distributions import active_counts
+from workloads.masks.masks import active_per_layer, prunable_weights
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget, Recipe
 from workloads.seeding import global_stream
-from workloads.sparse.distributions import active_counts
-from workloads.sparse.masks import active_per_layer, prunable_weights
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.nm import NM
 from workloads.sparse.methods.topkast import TopKAST
-from workloads.sparse.updater import MaskUpdater, Moment, SparseState, Unmoved
+from workloads.sparse.updater import Unmoved
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context, Outcome
 
 NUM_STEPS, SEED = 12, 3

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.bench import NetworkBench
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
-from workloads.probe import Prober
-from workloads.sparse.masks import active_per_layer, full_masks, hash_masks, prunable_weights
+from workloads.masks.masks import active_per_layer, full_masks, hash_masks, prunable_weights
 from workloads.sparse.methods.one_shot import OneShot
 from workloads.sparse.methods.snip import SNIP
 from workloads.sparse.methods.synflow import SynFlow, flow_scores
-from workloads.sparse.updater import MaskUpdater, Moment
+from workloads.training.backward import Prober
+from workloads.training.functional_network import NetworkBench
+from workloads.training.mask_updater import MaskUpdater, Moment
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -13,8 +13,8 @@ from workloads.calibrate import temperature_fit
 from workloads.calibrate.calibrator import Floats, Labels
 from workloads.calibrate.methods.masked_temperature import MaskedTemperature
 from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.metrics import expected_calibration_error, negative_log_likelihood, softmax
 from workloads.calibrate.temperature_fit import LIMIT, fit_temperature
+from workloads.metrics.classification import expected_calibration_error, negative_log_likelihood, softmax
 
 
 def drawn(num_rows: int, num_classes: int, seed: int) -> tuple[Floats, Labels]:

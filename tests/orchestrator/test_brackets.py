@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from killing import Kills
 
-from orchestrator.brackets import Brackets, brackets_of, dealt
+from orchestrator.coordination.journal import Journal
+from orchestrator.driver.run import run
+from orchestrator.early_stopping.asha_median import Judge
+from orchestrator.early_stopping.hyperband import Brackets, brackets_of, dealt
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.journal import Journal
-from orchestrator.population import run
 from orchestrator.results import Results
-from orchestrator.schedulers import Judge, Scheduler
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.scheduler import Scheduler
 from reports.layout import RunFolder
 from reports.records import Status
 from reports.store import Store

@@ -11,11 +11,11 @@ import safetensors.numpy
 from orchestrator import run
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.results import Results
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.predictions import read_predictions
 from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.metrics import all_metrics
 from workloads.calibrate.outputs import averaged
+from workloads.metrics.classification import all_metrics
 
 DIGITS = {"name": "digits", "max_train": 900, "max_test": 200}
 TRAIN: dict[str, Any] = {

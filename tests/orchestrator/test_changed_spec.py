@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_stopped_runs import SPEC, Presses
 
+from orchestrator.driver.run import run
 from orchestrator.errors import UsageError
-from orchestrator.population import run
 from orchestrator.results import Results
 
 Pruneyard = Callable[..., Any]

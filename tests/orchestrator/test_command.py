@@ -16,11 +16,11 @@ import pytest
 
 import orchestrator
 from orchestrator.cli import VERBS
-from orchestrator.decode import hints_of, plugin_of, plugins_of
+from orchestrator.driver.run import run
 from orchestrator.errors import UsageError
-from orchestrator.population import run
 from orchestrator.results import Results
-from orchestrator.spec import load_spec
+from orchestrator.spec.codec import hints_of, plugin_of, plugins_of
+from orchestrator.spec.load import load_spec
 from reports import records
 from workloads.plugins import find_job, kinds, names
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from orchestrator import run
-from orchestrator.document import parse_value
 from orchestrator.errors import SpecError
-from orchestrator.spec import load_spec
-from workloads.distill.synthetic_set import SyntheticSet
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.yaml_document import parse_value
+from workloads.data.synthetic_set import SyntheticSet
 
 BASE: dict[str, Any] = {
     "name": "small",

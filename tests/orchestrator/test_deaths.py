@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from orchestrator import population
-from orchestrator.deaths import cause, ran_out_of_memory
+from orchestrator.driver import run as population
+from orchestrator.driver.retries import MAX_DEATHS
 from orchestrator.errors import RankDiedError, RankFailedError
-from orchestrator.job import Resources
-from orchestrator.local import run_local
-from orchestrator.population import MAX_DEATHS
-from orchestrator.ranked import RanksOnRay
-from orchestrator.trial import Order
+from orchestrator.execution.crash_reason import cause, ran_out_of_memory
+from orchestrator.local_backend.study import run_local
+from orchestrator.planning.attempt import Order
+from orchestrator.ray_backend.train_workers import RanksOnRay
+from orchestrator.spec.job import Resources
 from reports.layout import RunFolder
 from reports.store import Store
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.display import Lines, headline, picture
-from orchestrator.monitor import Monitor, Place
-from orchestrator.population import run
-from orchestrator.spec import load_spec
-from orchestrator.trial import Order, Report
+from orchestrator.driver.run import run
+from orchestrator.execution.report import Report
+from orchestrator.planning.attempt import Order
+from orchestrator.progress.display import Lines, headline, picture
+from orchestrator.progress.monitor import Monitor, Place
+from orchestrator.spec.load import load_spec
 from reports.records import Status
 
 SPEC: dict[str, Any] = {

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.bandit import Bandit
-from orchestrator.evolution import Member, first_members, next_members
-from orchestrator.search import Choices, Range, Search
+from orchestrator.search.pb2 import Bandit
+from orchestrator.search.pbt_step import Member, first_members, next_members
+from orchestrator.spec.search import Choices, Range, Search
 
 SPACE: dict[str, Any] = {
     "optimizer.lr": Range(low=1e-3, high=1.0, log=True),

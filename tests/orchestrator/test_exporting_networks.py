@@ -11,12 +11,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from orchestrator import exporting
+from orchestrator.artifacts import network_export as exporting
+from orchestrator.artifacts.reader import finished_network
+from orchestrator.driver.run import run
 from orchestrator.errors import UsageError
-from orchestrator.finished import finished_network
-from orchestrator.population import run
 from orchestrator.results import Results
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 from reports.predictions import read_predictions
 from workloads.deploy.files import load, read_network

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from killing import Kills
 
-from orchestrator.document import parse_value
+from orchestrator.coordination.journal import Journal
+from orchestrator.driver.run import run
 from orchestrator.errors import SpecError
-from orchestrator.generations import Generations
-from orchestrator.journal import Journal
-from orchestrator.plan import make_plan
-from orchestrator.population import run
+from orchestrator.planning.plan import make_plan
 from orchestrator.results import Results
-from orchestrator.schema import spec_schema
-from orchestrator.spec import load_spec
+from orchestrator.search.pbt import Generations
+from orchestrator.spec.json_schema import spec_schema
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.yaml_document import parse_value
 from reports.layout import RunFolder
 
 SPACE: dict[str, Any] = {

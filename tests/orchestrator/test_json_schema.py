@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 from packaged import COMPLETE, packaged
 
-from orchestrator.document import packaged_specs, parse_value
-from orchestrator.schema import spec_schema
-from orchestrator.spec import load_spec
+from orchestrator.spec.json_schema import spec_schema
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.yaml_document import packaged_specs, parse_value
 from workloads.plugins import kinds, names
 
 BASE: dict[str, Any] = {

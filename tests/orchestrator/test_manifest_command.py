@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from cluster.manifests.rendering import FORMATS
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 
 Pruneyard = Callable[..., Any]
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.memory import GIB, UNIT, Needs, most_for_each, shape_of
-from orchestrator.population import run
-from orchestrator.process import PeakMemory
+from orchestrator.driver.run import run
+from orchestrator.execution.process_state import PeakMemory
+from orchestrator.ray_backend.memory_requests import GIB, UNIT, Needs, most_for_each, shape_of
 from orchestrator.results import Results
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 
 SPEC: dict[str, Any] = {

@@ -6,10 +6,10 @@ from click.testing import CliRunner
 
 from orchestrator.commands.list import command
 from reports.glossary import METRICS, bounds, term_of
-from workloads.calibrate.detection import DETECTION_METRICS
 from workloads.calibrate.members import UNCERTAINTY_METRICS
-from workloads.calibrate.metrics import CALIBRATION_METRICS, STANDARD_METRICS
 from workloads.calibrate.set_metrics import SET_METRICS
+from workloads.metrics.classification import CALIBRATION_METRICS, STANDARD_METRICS
+from workloads.metrics.detection import DETECTION_METRICS
 from workloads.nodes.rare_metrics import RARE_METRICS
 from workloads.plugins import describe
 

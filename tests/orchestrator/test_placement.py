@@ -9,11 +9,12 @@ import pytest
 
 from cluster.pulse import Pulse
 from cluster.session import Session
-from orchestrator.job import Resources
-from orchestrator.memory import GIB
-from orchestrator.placement import Placement, asking
-from orchestrator.spec import load_spec
-from orchestrator.trial import Order, Report
+from orchestrator.execution.report import Report
+from orchestrator.planning.attempt import Order
+from orchestrator.ray_backend.memory_requests import GIB
+from orchestrator.ray_backend.placement import Placement, asking
+from orchestrator.spec.job import Resources
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 from reports.records import Status
 

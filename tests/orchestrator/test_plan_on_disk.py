@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orchestrator.monitor import Monitor
-from orchestrator.population import run
+from orchestrator.driver.run import run
+from orchestrator.progress.monitor import Monitor
 from orchestrator.results import Results
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 
 SPEC: dict[str, Any] = {

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import jsonschema
 import pytest
 
-from orchestrator.decode import decode, encode
-from orchestrator.schema import table_schema
+from orchestrator.spec.codec import decode, encode
+from orchestrator.spec.json_schema import table_schema
+from workloads.interfaces import RateSchedule
 from workloads.plugins import Plugin
 from workloads.schedules.constant import Constant
 from workloads.schedules.cosine import Cosine
 from workloads.schedules.step import Step
-from workloads.slots import RateSchedule
 
 
 @dataclass(frozen=True, kw_only=True)

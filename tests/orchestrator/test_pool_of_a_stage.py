@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from orchestrator import run
+from orchestrator.artifacts.parents import placed
+from orchestrator.artifacts.reader import open_run
 from orchestrator.errors import ExitCode
-from orchestrator.finished import open_run
-from orchestrator.spec import load_spec
-from orchestrator.stages import placed
+from orchestrator.spec.load import load_spec
 from reports.layout import RunFolder
 from workloads.data.batches import DeviceSplit
 from workloads.data.sources.digits import Digits

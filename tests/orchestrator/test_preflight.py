@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.driver.run import run
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.population import run
-from orchestrator.preflight import check_jobs, load_data
-from orchestrator.spec import Spec, load_spec
+from orchestrator.planning.preflight import check_jobs, load_data
+from orchestrator.spec.load import Spec, load_spec
 
 TABLES = {
     "name": "small",

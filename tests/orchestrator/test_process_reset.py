@@ -8,8 +8,8 @@ TRAINING = '''
 import hashlib, os, random, sys, warnings
 import numpy as np
 import torch
-from orchestrator.process import Pristine, reset_numerics
-from orchestrator.spec import load_spec
+from orchestrator.execution.process_state import Pristine, reset_numerics
+from orchestrator.spec.load import load_spec
 from workloads.checkpoint import CheckpointFolder
 from workloads.workload import Context
 from pathlib import Path

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.document import packaged_specs
-from orchestrator.preflight import check_jobs, load_data
-from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
+from orchestrator.planning.preflight import check_jobs, load_data
+from orchestrator.spec.load import Spec, load_spec
+from orchestrator.spec.overrides import parse_assignment, parse_axis
+from orchestrator.spec.yaml_document import packaged_specs
 
 
 def forms(name: str) -> Mapping[str, list[str]]:

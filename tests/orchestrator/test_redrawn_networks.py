@@ -10,10 +10,10 @@ import torch
 from scipy.special import logsumexp, softmax
 
 from orchestrator import run
+from orchestrator.artifacts.reader import open_run
 from orchestrator.errors import ExitCode, SpecError
-from orchestrator.finished import open_run
 from orchestrator.results import Results
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.predictions import read_predictions
 from workloads.calibrate.mc_dropout import mc_dropout_logits
 from workloads.calibrate.redrawn import BATCH_SIZE

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.document import parse_value
+from orchestrator.coordination.journal import Journal
+from orchestrator.driver.run import run
+from orchestrator.early_stopping.asha_median import Judge
 from orchestrator.errors import SpecError
-from orchestrator.journal import Journal
-from orchestrator.plan import make_plan
-from orchestrator.population import run
+from orchestrator.planning.plan import make_plan
 from orchestrator.results import Results
-from orchestrator.schedulers import Judge, Scheduler
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.scheduler import Scheduler
+from orchestrator.spec.yaml_document import parse_value
 from reports.layout import RunFolder
 from reports.records import Status
 

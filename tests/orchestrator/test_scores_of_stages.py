@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import run
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 
 SMALL: dict[str, Any] = {
     "kind": "distill",

@@ -9,16 +9,16 @@ import jsonschema
 import numpy as np
 import pytest
 
-from orchestrator.document import parse_value
+from orchestrator.coordination.journal import Journal
+from orchestrator.driver.run import run
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.journal import Journal
-from orchestrator.monitor import Monitor
-from orchestrator.plan import make_plan
-from orchestrator.population import run
+from orchestrator.planning.plan import make_plan
+from orchestrator.progress.monitor import Monitor
 from orchestrator.results import Results
-from orchestrator.schema import spec_schema
-from orchestrator.search import Choices, Range, Search
-from orchestrator.spec import Spec, load_spec
+from orchestrator.spec.json_schema import spec_schema
+from orchestrator.spec.load import Spec, load_spec
+from orchestrator.spec.search import Choices, Range, Search
+from orchestrator.spec.yaml_document import parse_value
 from reports.layout import RunFolder
 
 SPACE: dict[str, Any] = {

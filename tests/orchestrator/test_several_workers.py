@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from orchestrator.errors import SpecError
-from orchestrator.job import Resources
-from orchestrator.line import Line
-from orchestrator.rank import (
+from orchestrator.execution.worker import train_as_rank
+from orchestrator.execution.worker_group import (
     Begun,
     Failed,
     Held,
@@ -20,9 +19,10 @@ from orchestrator.rank import (
     Task,
     Unwritten,
     heard,
-    train_as_rank,
 )
-from orchestrator.spec import load_spec
+from orchestrator.ray_backend.channel import Line
+from orchestrator.spec.job import Resources
+from orchestrator.spec.load import load_spec
 from reports.storage import StorageError
 from workloads.checkpoint import CheckpointFolder, CheckpointWriteError
 from workloads.ranks import ALONE
@@ -220,7 +220,7 @@ def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = iter([5, 7, 6])
-    monkeypatch.setattr("orchestrator.rank.gpu_bytes", lambda device: next(held))
+    monkeypatch.setattr("orchestrator.execution.worker.gpu_bytes", lambda device: next(held))
     line = Recorded(100)
     trained(line, tmp_path)
     assert [type(told) for told in line.told] == [Begun, *[Held, Progress] * 3]

@@ -3,8 +3,8 @@
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.job import Resources
-from orchestrator.slots import num_slots
+from orchestrator.execution.capacity import num_slots
+from orchestrator.spec.job import Resources
 
 
 @pytest.mark.parametrize(

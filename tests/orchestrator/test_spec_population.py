@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from packaged import COMPLETE, packaged
 
-from orchestrator.document import parse_value
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.spec import Spec, load_spec, parse_assignment, parse_axis
+from orchestrator.spec.load import Spec, load_spec
+from orchestrator.spec.overrides import parse_assignment, parse_axis
+from orchestrator.spec.yaml_document import parse_value
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.document import dump_document, parse_document, parse_value
 from orchestrator.errors import SpecError, UsageError
-from orchestrator.job import MAX_JOBS
-from orchestrator.spec import load_spec
+from orchestrator.spec.job import MAX_JOBS
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.yaml_document import dump_document, parse_document, parse_value
 
 GOOD = """\
 name: small

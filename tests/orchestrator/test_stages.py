@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from orchestrator import run
-from orchestrator.document import parse_document, parse_value
 from orchestrator.errors import ExitCode, SpecError, UsageError
-from orchestrator.plan import make_plan
+from orchestrator.planning.plan import make_plan
 from orchestrator.results import Results
-from orchestrator.spec import Spec, load_spec
+from orchestrator.spec.load import Spec, load_spec
+from orchestrator.spec.yaml_document import parse_document, parse_value
 from reports.layout import RunFolder
 from workloads.data.sources.synthetic import Synthetic
 

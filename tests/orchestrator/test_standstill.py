@@ -3,9 +3,9 @@
 import time
 
 from cluster.pulse import Pulse
-from orchestrator.job import Resources
-from orchestrator.monitor import Monitor
-from orchestrator.standstill import Standstill
+from orchestrator.progress.monitor import Monitor
+from orchestrator.ray_backend.watchdog import Standstill
+from orchestrator.spec.job import Resources
 
 MONITOR = Monitor(total=5, already=0)
 

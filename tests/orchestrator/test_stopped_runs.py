@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import OrderlyInterrupt
-from orchestrator.monitor import Monitor
-from orchestrator.population import run
-from orchestrator.results import Results
-from orchestrator.stopping import stop_request
+from orchestrator.coordination.stop_request import stop_request
+from orchestrator.driver.run import run
+from orchestrator.progress.monitor import Monitor
+from orchestrator.results import OrderlyInterrupt, Results
 
 Pruneyard = Callable[..., Any]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.spec import Spec, load_spec
-from orchestrator.submission import folder_there
+from orchestrator.remote.submission import folder_there
+from orchestrator.spec.load import Spec, load_spec
 
 
 @pytest.fixture(scope="module")

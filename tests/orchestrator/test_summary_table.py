@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.population import run
-from orchestrator.summary_table import summary_table
+from orchestrator.commands.summary_table import summary_table
+from orchestrator.driver.run import run
 
 SPEC: dict[str, Any] = {
     "name": "wide",

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.population import run
-from orchestrator.spec import load_spec
+from orchestrator.driver.run import run
+from orchestrator.spec.load import load_spec
 from reports import glossary
 from reports.layout import RunFolder
 from reports.predictions import read_predictions
-from workloads.calibrate.detection import auroc, confidence_scores
+from workloads.metrics.detection import auroc, confidence_scores
 
 PLAIN = {
     "name": "unknown",

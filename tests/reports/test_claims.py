@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from reports.claims.claim import KEYS_OF_KIND, TAGS
 from reports.claims.reading import ClaimError, joined, packaged_claims, read_claims
 from workloads import plugins

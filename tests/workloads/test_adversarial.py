@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.adversarial import Attack, against_labels
 from workloads.data.batches import DeviceSplit
 from workloads.data.sources.digits import Digits
+from workloads.interfaces import PixelRange
+from workloads.losses.adversarial import Attack, against_labels
 from workloads.objectives.pgd import PGD
 from workloads.objectives.trades import TRADES, divergence
 from workloads.optimizers.sgd import SGD
 from workloads.ranks import Share
-from workloads.recipe import Budget, Recipe
 from workloads.seeding import stream
-from workloads.slots import PixelRange
 from workloads.sparse.methods.static import Static
-from workloads.training import Training
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.state import Training
 
 GREY = PixelRange(black=torch.zeros(1, 1, 1, 1), white=torch.ones(1, 1, 1, 1))
 

@@ -10,7 +10,7 @@ import pytest
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
-from workloads.loop import train
+from workloads.interfaces import Objective
 from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.networks.builder import ModelBuilder
@@ -18,13 +18,13 @@ from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.objectives.pgd import PGD
 from workloads.objectives.trades import TRADES
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget, Recipe
-from workloads.robustness import RobustAccuracy
-from workloads.slots import Objective
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.schedules import UpdateSchedule
-from workloads.sparse.updater import MaskUpdater
+from workloads.sparse.update_schedule import UpdateSchedule
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.robustness import RobustAccuracy
 from workloads.workload import Context
 
 pytestmark = pytest.mark.slow

@@ -21,18 +21,18 @@ from workloads.gradients.agent import AGENT
 from workloads.gradients.plain import Plain
 from workloads.gradients.sam import SAM
 from workloads.gradients.svrg import SVRG
-from workloads.loop import train
+from workloads.interfaces import GradientRule, Memoryless, Question, Tensors
 from workloads.models.mlp import Mlp
 from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.objectives.pgd import PGD
 from workloads.optimizers.sgd import SGD
-from workloads.probe import EpochStart, Prober
-from workloads.recipe import Budget, Recipe
-from workloads.slots import GradientRule, Memoryless, Question, Tensors
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.static import Static
-from workloads.sparse.schedules import UpdateSchedule
+from workloads.sparse.update_schedule import UpdateSchedule
+from workloads.training.backward import EpochStart, Prober
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context, Outcome, Progress
 
 STEPS_PER_EPOCH, BATCH = 6, 16

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 from trainings import assert_same_numbers, checkpoint_at, digits, only, outcome, recipe_of, run
 
-from workloads import loss_scale
 from workloads.checkpoint import Checkpoint
 from workloads.gradients.agent import AGENT
 from workloads.gradients.svrg import SVRG
-from workloads.loss_scale import GROW_EVERY, SMALLEST, DynamicScale, Unscaled, scale_for
+from workloads.interfaces import Memoryless, Question, Tensors
 from workloads.models.mlp import Mlp
 from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Recipe
-from workloads.slots import Memoryless, Question, Tensors
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.dst_ee import DSTEE
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.snfs import SNFS
 from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.schedules import UpdateSchedule
-from workloads.sparse.updater import MaskUpdater
+from workloads.sparse.update_schedule import UpdateSchedule
+from workloads.training import loss_scale
+from workloads.training.loss_scale import GROW_EVERY, SMALLEST, DynamicScale, Unscaled, scale_for
+from workloads.training.mask_updater import MaskUpdater
+from workloads.training.recipe import Recipe
 from workloads.workload import NonFiniteError
 
 CPU = torch.device("cpu")

@@ -13,13 +13,13 @@ from workloads.checkpoint import CheckpointFolder
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
 from workloads.data.sources.digits import Digits
-from workloads.loop import train
+from workloads.interfaces import Objective
 from workloads.models.mlp import Mlp
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget, Recipe
-from workloads.robustness import RobustAccuracy, robust_accuracy
-from workloads.slots import Objective
 from workloads.sparse.methods.static import Static
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
+from workloads.training.robustness import RobustAccuracy, robust_accuracy
 from workloads.workload import Context, Progress
 
 MEAN, STD = (0.4, 0.6), (0.25, 0.5)

@@ -8,19 +8,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workloads.calibrate.detection import DETECTION_METRICS, auroc, confidence_scores
-from workloads.calibrate.metrics import standard_metrics
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Split
 from workloads.data.sources.digits import Digits
 from workloads.data.sources.noise import Noise
+from workloads.metrics.classification import standard_metrics
+from workloads.metrics.detection import DETECTION_METRICS, auroc, confidence_scores
 from workloads.models.mlp import Mlp
 from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.optimizers.sgd import SGD
-from workloads.recipe import Budget
 from workloads.sparse.job import SparseJob
 from workloads.sparse.methods.dense import Dense
-from workloads.unknowns import NO_LABEL, check_unknown, fitted, show, split_names, unknown_splits
+from workloads.training.ood_evaluation import (
+    NO_LABEL,
+    check_unknown,
+    fitted,
+    show,
+    split_names,
+    unknown_splits,
+)
+from workloads.training.recipe import Budget
 from workloads.workload import Context, Progress
 
 DIGITS = Digits(max_train=120, max_test=60).load()
@@ -68,7 +75,7 @@ def test_other_sizes_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
 def test_rows_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     given = images(7, 3, 5, 4)
     whole = fitted(given, (1, 3, 3))
-    monkeypatch.setattr("workloads.unknowns.ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr("workloads.training.ood_evaluation.ROWS_PER_CHUNK", 2)
     assert (fitted(given, (1, 3, 3)) == whole).all()
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
-from workloads.deploy.finished import FinishedNetwork
+from workloads.networks.finished import FinishedNetwork
 
 LOGITS, FEATURES, LABELS, NETWORK = "logits", "features", "labels", "network"  # what evidence may hold
 CLASSIFIER = "classifier"  # every model calls its last layer so

@@ -15,12 +15,9 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-from workloads.calibrate.binning import Reliability
 from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
-from workloads.calibrate.detection import confidence_scores
 from workloads.calibrate.evidence import Evidence
 from workloads.calibrate.methods.none import Uncalibrated
-from workloads.calibrate.metrics import RiskCoverage, judgement, known_probabilities, standard_metrics
 from workloads.calibrate.outputs import Outputs, outputs_of, saw_val
 from workloads.calibrate.prediction_sets import ConformalRule
 from workloads.calibrate.redrawn import Drawing, DropoutPasses, WeightDraws, members_of, own_splits, redrawn
@@ -37,11 +34,14 @@ from workloads.calibrate.unknown_inputs import (
     suffix_of,
 )
 from workloads.data.dataset import Dataset, Source, Split
-from workloads.earlier import FinishedRun, Runs
+from workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from workloads.metrics.binning import Reliability
+from workloads.metrics.classification import RiskCoverage, judgement, known_probabilities, standard_metrics
+from workloads.metrics.detection import confidence_scores
+from workloads.parents import FinishedRun, Predictions, Runs
 from workloads.plugins import Plugin, name_of
-from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from workloads.seeding import stream_seed
-from workloads.workload import Context, CurvePoint, Metric, Outcome, Predictions, Progress
+from workloads.workload import Context, CurvePoint, Metric, Outcome, Progress
 
 __all__ = ["CalibrateJob"]
 

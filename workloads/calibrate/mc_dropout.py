@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from workloads.networks.modes import keeping_modes
-from workloads.probe import drawing_apart
-from workloads.seeding import stream_seed
+from workloads.seeding import drawing_apart, stream_seed
 
 
 @torch.no_grad()

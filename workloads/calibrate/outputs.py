@@ -12,9 +12,8 @@ from scipy.special import log_softmax, logsumexp
 
 from workloads.calibrate.evidence import blocks
 from workloads.calibrate.members import pooled_logits
-from workloads.earlier import FinishedRun
+from workloads.parents import FinishedRun, Predictions
 from workloads.plugins import find, names
-from workloads.workload import Predictions
 
 Floats = NDArray[np.float64]
 

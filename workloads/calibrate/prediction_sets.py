@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.calibrate.metrics import checked
+from workloads.metrics.classification import checked
 from workloads.plugins import name_of
 from workloads.seeding import stream_seed
 

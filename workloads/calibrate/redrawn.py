@@ -19,11 +19,11 @@ from workloads.calibrate.outputs import Outputs, outputs_of_members
 from workloads.calibrate.swag import swag_logits
 from workloads.data.batches import Augmentation, DeviceSplit
 from workloads.data.dataset import Dataset, Split
-from workloads.deploy.finished import Blueprint
-from workloads.earlier import FinishedRun
-from workloads.evaluation import MOMENTS_FILE
+from workloads.networks.finished import Blueprint
+from workloads.parents import FinishedRun
 from workloads.seeding import stream
-from workloads.weight_moments import Swag
+from workloads.training.evaluation import MOMENTS_FILE
+from workloads.training.swag_moments import Swag
 
 BATCH_SIZE = 256  # what dropout draws depends on it
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workloads.calibrate.detection import auroc
 from workloads.calibrate.evidence import Evidence
 from workloads.calibrate.score import FittedScore, Score
+from workloads.metrics.detection import auroc
 from workloads.plugins import name_of
 
 logger = logging.getLogger(__name__)

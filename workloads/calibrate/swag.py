@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from workloads.networks.modes import keeping_modes
 from workloads.networks.statistics import cumulative_statistics
-from workloads.probe import Prober, drawing_apart
-from workloads.seeding import stream, stream_seed
-from workloads.weight_moments import Swag
+from workloads.seeding import drawing_apart, stream, stream_seed
+from workloads.training.backward import Prober
+from workloads.training.swag_moments import Swag
 
 
 @torch.no_grad()

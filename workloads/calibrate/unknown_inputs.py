@@ -11,14 +11,14 @@ from functools import cached_property
 
 import numpy as np
 
-from workloads.calibrate.detection import detection_metrics
 from workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence, evidence_of
 from workloads.calibrate.score import FittedScore, Score
 from workloads.calibrate.score_choice import candidates, choose
 from workloads.data.dataset import Dataset, Source, Split
-from workloads.deploy.finished import FinishedNetwork
+from workloads.metrics.detection import detection_metrics
+from workloads.networks.finished import FinishedNetwork
 from workloads.plugins import name_of
-from workloads.unknowns import NO_LABEL, check_unknown, fitted, split_names
+from workloads.training.ood_evaluation import NO_LABEL, check_unknown, fitted, split_names
 
 NEAR, FAR = "ood.near", "ood.far"
 OOD = "ood"

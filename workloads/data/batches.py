@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from workloads.data.dataset import Split
+from workloads.interfaces import PixelRange
 from workloads.ranks import Share
 from workloads.seeding import stream
-from workloads.slots import PixelRange
 
 
 @dataclass(frozen=True, kw_only=True)

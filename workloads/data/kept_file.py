@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workloads.data.distant_file import local_file
-from workloads.earlier import check_runs
+from workloads.fields import check_runs
 
 
 def known_digest(*, path: str, digest: str, runs: tuple[str, ...], another: str) -> str:

@@ -17,9 +17,8 @@ from workloads.data.batches import Augmentation, DeviceSplit
 from workloads.data.kept_file import kept_file, known_digest
 from workloads.data.kept_scores import FILE, MOMENTA, KeptScores
 from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
-from workloads.distill.features import features
-from workloads.earlier import FILLED_IN
-from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from workloads.networks.features import features
 
 ROWS = 1000  # per forward pass
 ROWS_AT_ONCE = 32  # whose gradients are held together, each as large as the network

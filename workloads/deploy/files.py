@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workloads.deploy.compressed import pack_csr, unpack
 from workloads.deploy.dead_units import resize
-from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.deploy.format import Exported, Format
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find
 
 VERSION = 1

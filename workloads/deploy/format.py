@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from workloads.deploy.finished import FinishedNetwork
+from workloads.networks.finished import FinishedNetwork
 
 SUM_ORDER = 1e-3
 """Tolerance of formats that add the same float32 products in another order.

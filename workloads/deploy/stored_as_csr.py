@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 
 from workloads.deploy.files import pack_csr_layers
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
 from workloads.deploy.replacing import sparse_fit
+from workloads.networks.finished import FinishedNetwork
 from workloads.plugins import name_of
 
 

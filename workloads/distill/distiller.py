@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from workloads.data.batches import DeviceSplit
-from workloads.distill.synthetic_set import SyntheticSet
-from workloads.earlier import FinishedRun
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.networks.builder import ModelBuilder
+from workloads.parents import FinishedRun
 from workloads.seeding import global_stream, stream
 from workloads.workload import no_runs
 

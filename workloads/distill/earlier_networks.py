@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from workloads.distill.distiller import Lab
-from workloads.earlier import FILLED_IN, FinishedRun, check_runs
-from workloads.recipe import NOT_IDENTITY
+from workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
+from workloads.parents import FinishedRun
 
 
 @dataclass(frozen=True, kw_only=True)

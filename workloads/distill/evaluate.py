@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workloads.calibrate.metrics import standard_metrics
 from workloads.data.batches import DeviceSplit
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.augment import Strategy
 from workloads.distill.matching import chunk_of, chunked_gradient
-from workloads.distill.synthetic_set import SyntheticSet
+from workloads.fields import NEUTRAL_BY_DEFAULT
+from workloads.metrics.classification import standard_metrics
 from workloads.networks.builder import ModelBuilder
 from workloads.plugins import Plugin, name_of
-from workloads.recipe import NEUTRAL_BY_DEFAULT
 from workloads.seeding import global_stream, stream
 
 ROWS = 1000  # real rows per forward pass

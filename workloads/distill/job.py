@@ -14,28 +14,20 @@ from torch import Tensor, nn
 from workloads.checkpoint import Checkpoint
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Dataset, Source
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill import pictures
 from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet, own_files
 from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
 from workloads.distill.selected import random_images, real_images
 from workloads.distill.separation import separated
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.teacher import Taught, file_of, size_of, soft_labels
 from workloads.distill.work import Scene, flops_of, looking, training
-from workloads.loop import Rarely
+from workloads.fields import NOT_IDENTITY
 from workloads.models.convnet import ConvNet
 from workloads.networks.builder import ModelBuilder
+from workloads.parents import Predictions
 from workloads.plugins import Plugin, name_of
-from workloads.recipe import NOT_IDENTITY
-from workloads.workload import (
-    Context,
-    InterruptedJobError,
-    Metric,
-    NonFiniteError,
-    Outcome,
-    Predictions,
-    Progress,
-)
+from workloads.workload import Context, InterruptedJobError, Metric, NonFiniteError, Outcome, Progress, Rarely
 
 __all__ = ["DistillJob"]
 

@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from workloads.data.multi_formation import decode, decoded_labels
 from workloads.distill import matching, work
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.compiled import compiled
 from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.formation import decode, decoded_labels
 from workloads.distill.masking import Masking
 from workloads.distill.matching import Ways, chunk_of, matched_parameters
 from workloads.distill.network_training import NetworkTraining, Pile, Position

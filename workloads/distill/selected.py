@@ -10,8 +10,8 @@ from torch import Tensor
 from workloads.data.kept_scores import FILE, MOMENTA
 from workloads.data.scoring import Scorer, Scoring
 from workloads.data.selection import ByClass, Pool
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.synthetic_set import SyntheticSet
 
 
 @dataclass(frozen=True, kw_only=True)

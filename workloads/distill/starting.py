@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.synthetic_set import SyntheticSet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from workloads.control_variate import Comparison, ControlVariate
-from workloads.covariances import GradientCovariance, LossCovariance
-from workloads.slots import Tensors
+from workloads.gradients._control_variate import Comparison, ControlVariate
+from workloads.gradients._covariances import GradientCovariance, LossCovariance
+from workloads.interfaces import Tensors
 
 __all__ = ["AGENT"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from workloads.gradients.plain import Plain
-from workloads.slots import Batch, Gradient, RuleState, Tensors
+from workloads.interfaces import Batch, Gradient, RuleState, Tensors
 
 __all__ = ["SAM"]
 

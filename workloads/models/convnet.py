@@ -13,8 +13,8 @@ from typing import Literal
 
 from torch import nn
 
+from workloads.fields import NEUTRAL_BY_DEFAULT
 from workloads.networks.builder import check_dropout
-from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 __all__ = ["ConvNet"]
 

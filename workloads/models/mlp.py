@@ -11,8 +11,8 @@ from math import prod
 
 from torch import nn
 
+from workloads.fields import NEUTRAL_BY_DEFAULT
 from workloads.networks.builder import check_dropout
-from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 __all__ = ["Mlp"]
 

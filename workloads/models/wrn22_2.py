@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from workloads.fields import NEUTRAL_BY_DEFAULT
 from workloads.networks.builder import check_dropout
 from workloads.networks.initialisation import he_normal
 from workloads.networks.residual import add_classifier, conv1x1, conv3x3
-from workloads.recipe import NEUTRAL_BY_DEFAULT
 
 __all__ = ["Wrn22x2"]
 

@@ -14,8 +14,7 @@ from workloads.nodes.jackknife import Intervals, Jackknife
 from workloads.nodes.node_method import NodeMethod, TuningQuestion
 from workloads.nodes.node_network import NodeModel
 from workloads.nodes.node_objective import NodeObjective
-from workloads.probe import drawing_apart
-from workloads.seeding import global_stream, stream_seed
+from workloads.seeding import drawing_apart, global_stream, stream_seed
 from workloads.workload import Metric, NonFiniteError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

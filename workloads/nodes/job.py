@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from workloads.calibrate.metrics import Floats, reliability_of_logits, standard_metrics
-from workloads.loop import Rarely
+from workloads.fields import NOT_IDENTITY
+from workloads.metrics.classification import Floats, reliability_of_logits, standard_metrics
 from workloads.nodes.eice import individual_errors, individual_errors_as_released
 from workloads.nodes.fitting import DTYPES, Fitting, Parts
 from workloads.nodes.graph import Graph, GraphSource, Nodes
@@ -24,17 +24,9 @@ from workloads.nodes.objectives.weighted import Weighted
 from workloads.nodes.rare_metrics import rare_metrics
 from workloads.nodes.splits.drawn import Drawn
 from workloads.nodes.splitting import NodeSplitter
+from workloads.parents import Predictions
 from workloads.plugins import Plugin
-from workloads.recipe import NOT_IDENTITY
-from workloads.workload import (
-    Context,
-    CurvePoint,
-    InterruptedJobError,
-    Metric,
-    Outcome,
-    Predictions,
-    Progress,
-)
+from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress, Rarely
 
 __all__ = ["NodesJob"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workloads.calibrate.metrics import Floats, Labels
+from workloads.metrics.classification import Floats, Labels
 from workloads.nodes.jackknife import Intervals
 
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.logit_losses import (
+from workloads.interfaces import Answers, Memoryless, Question, Tensors
+from workloads.losses.logits import (
     at_labels,
     at_least_single,
     check_not_negative,
@@ -27,7 +28,6 @@ from workloads.logit_losses import (
     confidences,
     modulated,
 )
-from workloads.slots import Answers, Memoryless, Question, Tensors
 
 __all__ = ["AdaptiveFocal"]
 

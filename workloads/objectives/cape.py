@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.logit_losses import at_least_single
-from workloads.slots import Answers, Memoryless, Question, Tensors
+from workloads.interfaces import Answers, Memoryless, Question, Tensors
+from workloads.losses.logits import at_least_single
 
 __all__ = ["CaPE"]
 

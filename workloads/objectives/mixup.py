@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.mixing import Mixing
+from workloads.losses.mixing import Mixing
 
 __all__ = ["Mixup"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.adversarial import Adversarial, against_labels
-from workloads.slots import Question, Tensors
+from workloads.interfaces import Question, Tensors
+from workloads.losses.adversarial import Adversarial, against_labels
 
 __all__ = ["PGD"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.adversarial import Adversarial, Attack
-from workloads.slots import Question, Tensors
+from workloads.interfaces import Question, Tensors
+from workloads.losses.adversarial import Adversarial, Attack
 
 __all__ = ["TRADES"]
 

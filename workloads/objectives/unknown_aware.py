@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.slots import Answers, Question, Tensors
+from workloads.interfaces import Answers, Question, Tensors
 
 __all__ = ["UnknownAware"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workloads.warmup import Warmup
+from workloads.schedules._warmup import Warmup
 
 __all__ = ["Constant"]
 

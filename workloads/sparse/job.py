@@ -7,17 +7,18 @@ from typing import Annotated, ClassVar
 import torch
 
 from workloads.data.dataset import Dataset, Source
-from workloads.loop import train
+from workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES
+from workloads.masks.masks import prunable_weights
 from workloads.networks.builder import ModelBuilder, draws
+from workloads.networks.flops import macs_of
 from workloads.plugins import Plugin
-from workloads.recipe import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES, Recipe
-from workloads.robustness import NOT_ATTACKED, RobustAccuracy
 from workloads.seeding import stream
 from workloads.segment import WHOLE, Segment
-from workloads.sparse.flops import macs_of
-from workloads.sparse.masks import prunable_weights
-from workloads.sparse.updater import Counting, MaskUpdater
-from workloads.unknowns import unknown_splits
+from workloads.training.loop import train
+from workloads.training.mask_updater import Counting, MaskUpdater
+from workloads.training.ood_evaluation import unknown_splits
+from workloads.training.recipe import Recipe
+from workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
 from workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]

@@ -3,10 +3,10 @@
 from abc import ABC
 from dataclasses import dataclass
 
-from workloads.averaging import Averaging
-from workloads.recipe import Recipe, completed
 from workloads.sparse.updater import DropAndGrow
-from workloads.weight_dropout import WeightDropout
+from workloads.training.recipe import Recipe, completed
+from workloads.training.weight_averaging import Averaging
+from workloads.training.weight_dropout import WeightDropout
 
 
 @dataclass(frozen=True, kw_only=True)

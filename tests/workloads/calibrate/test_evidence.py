@@ -20,7 +20,7 @@ from workloads.calibrate.evidence import (
 )
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
-from workloads.deploy.finished import FinishedNetwork
+from workloads.networks.finished import FinishedNetwork
 from workloads.plugins import find, names
 
 

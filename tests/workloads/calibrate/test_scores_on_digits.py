@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.calibrate.detection import auroc
 from workloads.calibrate.evidence import Evidence, evidence_of
 from workloads.calibrate.score import Score
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Split
 from workloads.data.sources.digits import Digits
-from workloads.deploy.finished import Blueprint, FinishedNetwork
-from workloads.loop import train
+from workloads.metrics.detection import auroc
 from workloads.models.mlp import Mlp
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find, names
-from workloads.recipe import Budget, Recipe
 from workloads.sparse.methods.dense import Dense
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 KNOWN = 7  # digits 0 to 6 are taught

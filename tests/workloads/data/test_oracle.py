@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from workloads.calibrate.metrics import (
+from workloads.data.sources.oracle import BACKGROUND_STD, GREY, PIXEL_STD, Oracle
+from workloads.metrics.classification import (
     classwise_calibration_errors,
     expected_calibration_error,
     noise_floor,
     true_calibration_error,
 )
-from workloads.data.sources.oracle import BACKGROUND_STD, GREY, PIXEL_STD, Oracle
 
 HARD = Oracle(num_classes=5, dimensions=3, label_noise=0.2, rare=0.1, num_train=100, num_test=40_000)
 

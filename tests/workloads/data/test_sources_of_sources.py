@@ -9,6 +9,7 @@ import torch
 
 from workloads.data.dataset import Dataset, Split
 from workloads.data.kept_file import digest_of
+from workloads.data.multi_formation import decode
 from workloads.data.scoring import Scoring
 from workloads.data.selectors.el2n import EL2N
 from workloads.data.selectors.herding import Herding
@@ -16,8 +17,7 @@ from workloads.data.selectors.random import Random
 from workloads.data.sources.digits import Digits
 from workloads.data.sources.selected import Selected
 from workloads.data.sources.synthetic import Synthetic
-from workloads.distill.formation import decode
-from workloads.distill.synthetic_set import SyntheticSet
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.models.mlp import Mlp
 
 DIGITS = Digits(max_train=300, max_test=60)

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.masks.masks import prunable_weights
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find
-from workloads.sparse.masks import prunable_weights
 
 MakeMask = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -10,8 +10,8 @@ from finished_networks import SMALL, MakeMask, finished, random_mask
 from torch import Tensor
 
 from workloads.deploy.files import load, read_header, read_network
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import Exported, Format, relative_difference
+from workloads.networks.finished import FinishedNetwork
 from workloads.plugins import find, names
 
 FORMATS = names("deploy.formats")

@@ -10,7 +10,7 @@ import torch
 from finished_networks import finished, random_mask
 
 from workloads.deploy.files import load, pack, read_header, read_network
-from workloads.deploy.finished import Blueprint, FinishedNetwork
+from workloads.networks.finished import Blueprint, FinishedNetwork
 from workloads.plugins import find
 
 

@@ -11,14 +11,14 @@ import torch
 from distilling import lab, states
 from torch import Tensor
 
-from workloads.deploy.finished import Blueprint, FinishedNetwork
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.earlier_networks import EarlierNetworks
 from workloads.distill.methods.acc_dd import AccDD
 from workloads.distill.network_training import NetworkTraining
 from workloads.distill.work import Scene
-from workloads.earlier import FinishedRun
 from workloads.models.convnet import ConvNet
+from workloads.networks.finished import Blueprint, FinishedNetwork
+from workloads.parents import FinishedRun
 
 FIELDS: dict[str, Any] = {
     "ipc": 1,

@@ -6,7 +6,7 @@ from distilling import generator, lab
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.distill.formation import GREY, decode, decoded_labels
+from workloads.data.multi_formation import GREY, decode, decoded_labels
 from workloads.distill.starting import tiled_images
 
 

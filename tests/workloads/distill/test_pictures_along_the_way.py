@@ -11,12 +11,12 @@ from PIL import Image
 
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.sources.digits import Digits
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill import pictures
 from workloads.distill.evaluate import Evaluation
 from workloads.distill.job import DistillJob
 from workloads.distill.methods.dm import DM
 from workloads.distill.methods.random import Random
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.models.convnet import ConvNet
 from workloads.workload import Context
 

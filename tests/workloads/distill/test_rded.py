@@ -8,9 +8,9 @@ from distilling import generator, lab, states
 from torch import Tensor
 from torch.nn import functional
 
+from workloads.data.multi_formation import decode
 from workloads.distill.crops import WHOLE, cut, random_boxes
 from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.formation import decode
 from workloads.distill.methods.rded import RDED
 from workloads.distill.teacher import Teacher
 from workloads.models.convnet import ConvNet

@@ -16,13 +16,13 @@ from torch.nn import functional
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset
 from workloads.data.sources.digits import Digits
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.evaluate import Evaluation, trained
 from workloads.distill.job import DistillJob
 from workloads.distill.methods.random import Random
 from workloads.distill.methods.rded import RDED
 from workloads.distill.methods.sre2l import SRe2L
 from workloads.distill.separation import separated
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.teacher import Teacher
 from workloads.models.convnet import ConvNet
 from workloads.seeding import global_stream

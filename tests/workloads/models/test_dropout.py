@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.decode import encode
+from orchestrator.spec.codec import encode
 from workloads.models.convnet import ConvNet
 from workloads.models.mlp import Mlp
 from workloads.models.wrn22_2 import Wrn22x2

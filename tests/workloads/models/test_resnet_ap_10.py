@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from workloads.models.resnet_ap_10 import ResNetAP10
+from workloads.networks.flops import layer_macs
 from workloads.networks.residual import Block
-from workloads.sparse.flops import layer_macs
 
 IMAGENET = (3, 224, 224)
 HALVING = list(pairwise((64, 128, 256, 512)))

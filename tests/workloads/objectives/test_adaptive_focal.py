@@ -13,9 +13,9 @@ from trainings import SEED, Normed, checkpoint_at, digits, network_of, recipe_of
 
 from workloads.data.batches import DeviceSplit
 from workloads.data.dataset import Split
+from workloads.interfaces import Tensors
 from workloads.objectives.adaptive_focal import AdaptiveFocal, equal_mass_gaps
 from workloads.objectives.focal import Focal
-from workloads.slots import Tensors
 from workloads.sparse.methods.dense import Dense
 
 TWO_BINS = AdaptiveFocal(num_bins=2)

@@ -10,7 +10,7 @@ import torch
 from asking import loss_of_logits
 from torch import Tensor
 
-from workloads.logit_losses import OfLogits
+from workloads.losses.logits import OfLogits
 from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.objectives.dual_focal import DualFocal
 from workloads.objectives.focal import Focal

@@ -12,9 +12,9 @@ from torch import Tensor
 from trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 
 from workloads.data.batches import DeviceSplit
+from workloads.interfaces import Memoryless, Question, Tensors
 from workloads.objectives.cape import CaPE
 from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.slots import Memoryless, Question, Tensors
 from workloads.sparse.methods.dense import Dense
 
 AT_ONCE = CaPE(warm_epochs=0, plain_epochs=2, num_bins=2)

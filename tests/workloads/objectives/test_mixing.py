@@ -8,7 +8,7 @@ import torch
 from asking import question
 from torch import Tensor
 
-from workloads.mixing import Mixing, drawn_places
+from workloads.losses.mixing import Mixing, drawn_places
 from workloads.objectives.cutmix import CutMix
 from workloads.objectives.mixup import Mixup
 from workloads.seeding import stream

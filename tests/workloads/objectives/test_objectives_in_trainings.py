@@ -14,18 +14,18 @@ import pytest
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.dataset import Dataset, Split
 from workloads.data.sources.digits import Digits
-from workloads.loop import train
+from workloads.interfaces import Objective, RateSchedule
 from workloads.models.mlp import Mlp
 from workloads.objectives.cape import CaPE
 from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.objectives.focal import Focal
 from workloads.objectives.label_smoothing import LabelSmoothing
 from workloads.objectives.mixup import Mixup
-from workloads.recipe import Budget, Recipe
 from workloads.schedules.constant import Constant
 from workloads.schedules.cosine import Cosine
-from workloads.slots import Objective, RateSchedule
 from workloads.sparse.methods.dense import Dense
+from workloads.training.loop import train
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context, Progress
 
 pytestmark = pytest.mark.slow

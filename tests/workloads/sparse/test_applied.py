@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from workloads.seeding import stream
-from workloads.sparse.applied import AppliedMasks
 from workloads.sparse.methods.dense import Dense
-from workloads.sparse.updater import MaskUpdater, SparseState
-from workloads.weight_dropout import WeightDropout
+from workloads.training.applied_masks import AppliedMasks
+from workloads.training.mask_updater import MaskUpdater, SparseState
+from workloads.training.weight_dropout import WeightDropout
 
 SHAPES = {"conv": (4, 3, 3, 3), "hidden": (20, 30), "head": (5, 20)}
 

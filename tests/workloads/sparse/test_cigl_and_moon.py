@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 from trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
 
-from workloads import training as training_module
-from workloads.averaging import Averaging
-from workloads.calibrate.metrics import known_probabilities
 from workloads.data.dataset import Split
+from workloads.metrics.classification import known_probabilities
 from workloads.models.mlp import Mlp
 from workloads.objectives.cross_entropy import CrossEntropy
 from workloads.objectives.unknown_aware import UnknownAware
-from workloads.recipe import Recipe
 from workloads.seeding import stream
 from workloads.sparse.methods.cigl import CigL
 from workloads.sparse.methods.dense import Dense
 from workloads.sparse.methods.moon import MOON
 from workloads.sparse.methods.rigl import RigL
 from workloads.sparse.methods.set import SET
-from workloads.sparse.schedules import UpdateSchedule
-from workloads.sparse.updater import MaskUpdater
-from workloads.weight_dropout import WeightDropout
+from workloads.sparse.update_schedule import UpdateSchedule
+from workloads.training import state as training_module
+from workloads.training.mask_updater import MaskUpdater
+from workloads.training.recipe import Recipe
+from workloads.training.weight_averaging import Averaging
+from workloads.training.weight_dropout import WeightDropout
 from workloads.workload import Outcome, Progress
 
 OFTEN = {"density": 0.2, "schedule": UpdateSchedule(every=2, until=0.6)}

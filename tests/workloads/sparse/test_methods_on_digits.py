@@ -9,9 +9,7 @@ import pytest
 
 from workloads.checkpoint import CheckpointFolder
 from workloads.data.sources.digits import Digits
-from workloads.loop import train
 from workloads.models.mlp import Mlp
-from workloads.recipe import Budget, Recipe
 from workloads.sparse.methods.acdc import ACDC
 from workloads.sparse.methods.dst_ee import DSTEE
 from workloads.sparse.methods.granet import GraNet
@@ -26,8 +24,10 @@ from workloads.sparse.methods.snip import SNIP
 from workloads.sparse.methods.static import Static
 from workloads.sparse.methods.synflow import SynFlow
 from workloads.sparse.methods.topkast import TopKAST
-from workloads.sparse.schedules import LastingSchedule, UpdateSchedule
-from workloads.sparse.updater import MaskUpdater
+from workloads.sparse.update_schedule import LastingSchedule, UpdateSchedule
+from workloads.training.loop import train
+from workloads.training.mask_updater import MaskUpdater
+from workloads.training.recipe import Budget, Recipe
 from workloads.workload import Context
 
 OFTEN, LASTING = UpdateSchedule(every=10), LastingSchedule(every=10)

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from workloads.calibrate.adaptive_sets import ranks_of
 from workloads.calibrate.conformal.raps import RAPS
-from workloads.calibrate.metrics import checked
 from workloads.calibrate.prediction_sets import (
     ConformalRule,
     FittedSets,
@@ -22,6 +21,7 @@ from workloads.calibrate.prediction_sets import (
     rank_of_threshold,
     threshold,
 )
+from workloads.metrics.classification import checked
 from workloads.seeding import stream_seed
 
 __all__ = ["TunedRAPS"]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.calibrate.detection import confidence_scores
 from workloads.calibrate.evidence import NETWORK, Evidence, Floats
 from workloads.calibrate.score import Immediate
+from workloads.metrics.detection import confidence_scores
 
 __all__ = ["ODIN"]
 

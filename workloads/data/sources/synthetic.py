@@ -14,11 +14,10 @@ import numpy as np
 from workloads import plugins
 from workloads.data.dataset import Dataset, Source, Split, check_labels
 from workloads.data.kept_file import kept_file, known_digest
-from workloads.distill.formation import decode, decoded_labels
-from workloads.distill.synthetic_set import SyntheticSet
-from workloads.earlier import FILLED_IN
+from workloads.data.multi_formation import decode, decoded_labels
+from workloads.data.synthetic_set import SyntheticSet
+from workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from workloads.plugins import Plugin
-from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["Synthetic"]
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from workloads.deploy.compressed import block_size
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import Exported
 from workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
 from workloads.deploy.replacing import DENSE, with_kernels
 from workloads.deploy.stored_as_csr import StoredAsCsr
 from workloads.deploy.timing import least_times
+from workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Auto"]
 

@@ -13,10 +13,10 @@ import torch
 
 from workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_bsr
 from workloads.deploy.files import pack_sparse
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
 from workloads.deploy.kernels import bsr_kernel
 from workloads.deploy.replacing import fit_of, sparse_fit, with_kernels
+from workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Bsr"]
 

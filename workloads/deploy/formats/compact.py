@@ -13,8 +13,8 @@ import torch
 
 from workloads.deploy.dead_units import dead_units, without_units
 from workloads.deploy.files import pack
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Compact"]
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 
 from workloads.deploy.files import pack
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import Exported, Fit
+from workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Dense"]
 

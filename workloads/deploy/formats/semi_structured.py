@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from workloads.deploy.compressed import pack_bits
 from workloads.deploy.files import pack_sparse
-from workloads.deploy.finished import FinishedNetwork
 from workloads.deploy.format import Exported, Fit, check_fit
 from workloads.deploy.replacing import DENSE, fit_of, sparse_fit
+from workloads.networks.finished import FinishedNetwork
 
 __all__ = ["SemiStructured"]
 

@@ -25,7 +25,7 @@ from workloads.distill.methods.idc import ALWAYS, IDC
 from workloads.distill.network_training import Pile, Position
 from workloads.distill.perturbation import Perturbation
 from workloads.distill.work import Scene
-from workloads.recipe import NEUTRAL_BY_DEFAULT
+from workloads.fields import NEUTRAL_BY_DEFAULT
 
 __all__ = ["AccDD"]
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from workloads.distill import work
 from workloads.distill.augment import Drawn, Strategy
 from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.features import features
 from workloads.distill.masking import Masking
 from workloads.distill.matching import chunk_of
 from workloads.distill.starting import Distilled, momentum_step
 from workloads.distill.work import Scene
+from workloads.networks.features import features
 
 __all__ = ["DM"]
 

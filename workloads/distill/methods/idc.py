@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill import work
 from workloads.distill.augment import Strategy
 from workloads.distill.distiller import DistillState, Lab
@@ -27,9 +28,8 @@ from workloads.distill.matcher import ClassStep, Matcher, Precision
 from workloads.distill.matching import DISTANCES
 from workloads.distill.network_training import NetworkTraining, Pile, Position
 from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.work import Scene
-from workloads.recipe import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["IDC"]
 

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.adaptive_steps import Moments, adam_step
 from workloads.distill.directed_weights import DirectedAdjustment
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.kept_network import kept
 from workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
 from workloads.distill.starting import Distilled
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.teacher import WEIGHTS, Teacher, soft_labels
 
 __all__ = ["SRe2L"]

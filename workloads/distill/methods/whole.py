@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from workloads.data.synthetic_set import SyntheticSet
 from workloads.distill.distiller import DistillState, Lab
 from workloads.distill.selected import real_images
-from workloads.distill.synthetic_set import SyntheticSet
 from workloads.distill.work import Scene
 
 __all__ = ["Whole"]

@@ -5,7 +5,7 @@ Reference: Kipf and Welling, Semi-supervised classification with graph convoluti
 
 from dataclasses import dataclass
 
-from workloads.calibrate.metrics import Floats, Labels
+from workloads.metrics.classification import Floats, Labels
 from workloads.nodes.node_method import Readout, Untuned, as_they_are
 
 __all__ = ["PlainNodes"]

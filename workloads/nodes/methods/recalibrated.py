@@ -8,7 +8,7 @@ from typing import Annotated
 
 from workloads.calibrate.calibrator import Calibrator
 from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.metrics import Floats, Labels
+from workloads.metrics.classification import Floats, Labels
 from workloads.nodes.node_method import Readout, Untuned
 from workloads.plugins import Plugin
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
 from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.metrics import Floats, Labels
+from workloads.metrics.classification import Floats, Labels
 from workloads.nodes.node_method import Readout, Untuned
 from workloads.plugins import Plugin
 

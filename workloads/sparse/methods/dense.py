@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.sparse.updater import SparseState, Unmoved
+from workloads.sparse.updater import Unmoved
+from workloads.training.mask_updater import SparseState
 
 __all__ = ["Dense"]
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.updater import Moment, SparseState
+from workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["DSTEE"]
 

@@ -17,9 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workloads.sparse.masks import active_per_layer, drop_and_grow, keep_largest_overall, random_masks
-from workloads.sparse.schedules import CubicSchedule, LastingSchedule
-from workloads.sparse.updater import LayerDensities, Moment, SparseState, Unmoved, in_module_order
+from workloads.masks.masks import active_per_layer, drop_and_grow, keep_largest_overall, random_masks
+from workloads.sparse.update_schedule import CubicSchedule, LastingSchedule
+from workloads.sparse.updater import LayerDensities, Unmoved, in_module_order
+from workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["GraNet"]
 

@@ -10,7 +10,7 @@ Here the update comes before that step, in published code after it.
 
 from dataclasses import dataclass, field
 
-from workloads.sparse.schedules import LastingSchedule
+from workloads.sparse.update_schedule import LastingSchedule
 from workloads.sparse.updater import ChosenGrowth
 
 __all__ = ["ITOP"]

@@ -15,9 +15,9 @@ spaced, are averaged, where the code takes every step of each epoch's first tent
 from dataclasses import dataclass
 
 from workloads.objectives.unknown_aware import UnknownAware
-from workloads.recipe import Recipe, completed
 from workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
 from workloads.sparse.updater import ChosenGrowth
+from workloads.training.recipe import Recipe, completed
 
 __all__ = ["MOON"]
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.sparse.distributions import dense_layers
-from workloads.sparse.masks import check_finite
-from workloads.sparse.updater import Moment, SparseState, Unmoved
+from workloads.masks.distributions import dense_layers
+from workloads.masks.masks import check_finite
+from workloads.sparse.updater import Unmoved
+from workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["NM"]
 

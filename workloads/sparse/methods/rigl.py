@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from workloads.sparse.methods.set import SET
-from workloads.sparse.updater import Moment, SparseState
+from workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["RigL"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.sparse.updater import DropAndGrow, Moment, SparseState
+from workloads.sparse.updater import DropAndGrow
+from workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["SET"]
 

@@ -13,8 +13,9 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from workloads.sparse.masks import active_per_layer, keep_largest_by_scope
-from workloads.sparse.updater import DenseStart, Moment, SparseState, in_module_order
+from workloads.masks.masks import active_per_layer, keep_largest_by_scope
+from workloads.sparse.updater import DenseStart, in_module_order
+from workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["SNIP"]
 

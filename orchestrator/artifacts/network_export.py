@@ -1,0 +1,136 @@
+"""Exports the networks of finished runs, and times them: what the verbs `export` and `latency` do."""
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import torch
+
+from orchestrator.artifacts.reader import finished_network
+from orchestrator.errors import UsageError
+from reports.cells import label_cells
+from reports.latency import write_latency
+from reports.layout import RunFolder
+from reports.records import LatencyRow, Status
+from reports.store import Store
+from workloads.deploy.files import pack
+from workloads.deploy.format import Exported, Format, relative_difference
+from workloads.deploy.timing import compare, device_name, torch_threads
+from workloads.networks.finished import FinishedNetwork
+from workloads.plugins import find
+
+_CHECKED_IMAGES = 4
+
+
+class WrongExportError(ValueError):
+    """An exported network gives other outputs than the dense one; it must not be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be timed."""
+
+    formats: Sequence[str]
+    batch_sizes: Sequence[int]
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A network that a format cannot take."""
+
+    run_key: str
+    format: str
+    reason: str
+
+
+def export_network(folder: RunFolder, run_key: str, *, format: str) -> bytes:
+    """The content of the exported file. Raises `UsageError` where the format cannot take the network.
+
+    Where the format runs here, it is built and compared with the dense network before.
+    """
+    finished = finished_network(folder, run_key)
+    chosen: Format = find("deploy.formats", format)()
+    try:
+        if not chosen.fit(finished).refusal:
+            _difference(chosen, chosen.build(finished, batch_size=1), finished, num_images=_CHECKED_IMAGES)
+        return chosen.encode(finished)
+    except ValueError as error:
+        if isinstance(error, WrongExportError):
+            raise
+        raise UsageError(f"{run_key} as {format}: {error}") from error
+
+
+def networks_of(folder: RunFolder, *, run_keys: Sequence[str], every_seed: bool) -> list[str]:
+    """Keys of the finished runs to be timed: those asked for, or the first seed of each cell, or all.
+
+    Raises `UsageError` for a key without a finished run, and where there is none at all.
+    """
+    runs = label_cells(Store(folder).runs())
+    finished = runs[(runs["status"] == Status.COMPLETED) & runs["artifact"].notna()]
+    if unknown := [key for key in run_keys if key not in set(finished["run_key"])]:
+        raise UsageError(f"--run-key {unknown[0]}: is no finished run in {folder.path}")
+    if finished.empty:
+        raise UsageError(f"{folder.path}: has no finished run")
+    if run_keys:
+        return list(dict.fromkeys(run_keys))
+    chosen = finished if every_seed else finished.sort_values("seed", kind="stable").drop_duplicates("cell")
+    return [str(key) for key in chosen.sort_index()["run_key"]]
+
+
+def measure(folder: RunFolder, run_key: str, question: Question) -> Iterator[LatencyRow | Skipped]:
+    """Times one network in every format that can take it; each row is written before it is yielded."""
+    finished = finished_network(folder, run_key)
+    dense_size_bytes = len(pack(finished, finished.network.state_dict(), format="dense"))
+    with torch_threads(question.threads):
+        for name in question.formats:
+            chosen: Format = find("deploy.formats", name)()
+            if refusal := chosen.fit(finished).refusal:
+                yield Skipped(run_key=run_key, format=name, reason=refusal)
+                continue
+            facts = {"run_key": run_key, "format": name, "dense_size_bytes": dense_size_bytes}
+            facts["size_bytes"] = len(chosen.encode(finished))
+            for batch_size in question.batch_sizes:
+                row = _row(chosen, finished, facts, batch_size=batch_size, threads=question.threads)
+                write_latency(folder, row)
+                yield row
+
+
+def _row(
+    chosen: Format, finished: FinishedNetwork, facts: Mapping[str, object], *, batch_size: int, threads: int
+) -> LatencyRow:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    exported = chosen.build(finished, batch_size=batch_size)
+    difference = _difference(chosen, exported, finished, num_images=batch_size)
+    images = finished.random_images(batch_size, seed=1).to(chosen.device, chosen.dtype)
+    found = compare(exported.run, copy.deepcopy(finished.network).to(chosen.device, chosen.dtype), images)
+    return LatencyRow(
+        **facts,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        threads=threads,
+        device=device_name(chosen.device),
+        **asdict(found),
+        measured_at=datetime.now(UTC),
+        torch_version=str(torch.__version__),
+        density=finished.density,
+        forward_flops=finished.forward_flops,
+        dense_forward_flops=finished.dense_forward_flops,
+        kernels=json.dumps(exported.kernels),
+        max_difference=difference,
+        load=load,
+    )
+
+
+def _difference(chosen: Format, exported: Exported, finished: FinishedNetwork, *, num_images: int) -> float:
+    """How far the outputs are off the dense ones. Raises `WrongExportError` beyond the format's tolerance."""
+    images = finished.random_images(num_images)
+    with torch.inference_mode():
+        difference = relative_difference(exported.run(images), finished.network(images))
+    if not difference <= chosen.tolerance:
+        raise WrongExportError(
+            f"logits are off the dense ones by {difference:.2g} of the largest; {chosen.tolerance:g} is allowed"
+        )
+    return difference

@@ -1,0 +1,41 @@
+"""Where the runs lie that a job rests on."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from reports.layout import RunFolder
+from reports.location import located
+
+if TYPE_CHECKING:
+    pass
+
+
+def placed(workload: Any, folder: RunFolder) -> Any:
+    """The job with the folders of the runs it rests on filled in; those of this study lie in `folder`."""
+    if isinstance(workload, tuple):
+        return tuple(placed(item, folder) for item in workload)
+    if not dataclasses.is_dataclass(workload) or isinstance(workload, type):
+        return workload
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(workload):
+        if field.init:
+            content = getattr(workload, field.name)
+            new = placed(content, folder)
+            if new != content:
+                changed[field.name] = new
+    runs: tuple[str, ...] = getattr(workload, "runs", ())
+    if runs and hasattr(workload, "artifacts"):
+        elsewhere = str(getattr(workload, "folder", ""))
+        home = RunFolder(located(elsewhere).expanduser()) if elsewhere else folder
+        changed["artifacts"] = tuple(str(home.artifact(run).resolve()) for run in runs)
+    return dataclasses.replace(workload, **changed) if changed else workload
+
+
+def rests_on_runs(value: Any) -> bool:
+    """Whether a decoded table, or one inside it, names earlier runs."""
+    if isinstance(value, tuple):
+        return any(rests_on_runs(item) for item in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return False
+    named = bool(getattr(value, "runs", ())) and hasattr(value, "artifacts")
+    return named or any(rests_on_runs(getattr(value, field.name)) for field in dataclasses.fields(value))

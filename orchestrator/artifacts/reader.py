@@ -1,0 +1,135 @@
+"""Reads back what a finished run left: its manifest, network, masks and predictions, and nothing that is code."""
+
+import json
+from functools import partial
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from orchestrator.artifacts.checkpoint_store import checkpoints_in
+from orchestrator.artifacts.parents import placed
+from orchestrator.errors import UsageError
+from orchestrator.spec.codec import decode
+from reports.layout import RunFolder
+from reports.location import Location, located
+from reports.objects import ObjectPath
+from reports.predictions import read_num_extra, read_predictions
+from workloads.checkpoint import Checkpoints
+from workloads.data.dataset import Dataset, Source
+from workloads.networks.finished import Blueprint, FinishedNetwork
+from workloads.parents import FinishedRun, Predictions
+from workloads.plugins import find_job
+
+_WEIGHTS, _MASKS = "model.safetensors", "masks.safetensors"
+
+
+_PREDICTIONS = "predictions.parquet"
+
+
+_OUTPUTS = "classifier.weight"  # every model calls its last layer so
+
+
+def open_run(artifact: str) -> FinishedRun:
+    """The run that left this folder. Raises `UsageError` where it holds none."""
+    folder = located(artifact)
+    manifest = _manifest(folder)
+    path = folder / _PREDICTIONS
+    return FinishedRun(
+        run_key=manifest["run_key"],
+        kind=manifest["kind"],
+        spec=manifest["spec"],
+        num_extra=read_num_extra(path) if path.is_file() else 0,
+        predictions=partial(_predictions, path),
+        network=partial(_network, folder, manifest),
+        source=partial(_placed_source, folder, manifest),
+        tensors={
+            name: partial(_tensors, folder / name)
+            for name in manifest.get("files", ())
+            if name.endswith(".safetensors")
+        },
+    )
+
+
+def _tensors(path: Location) -> dict[str, Tensor]:
+    """Of a safetensors file. Raises `safetensors.SafetensorError` where it is none."""
+    if isinstance(path, ObjectPath):
+        return safetensors.torch.load(path.read_bytes())
+    return safetensors.torch.load_file(path)
+
+
+def checkpoints_of(artifact: str) -> Checkpoints:
+    """Those of the run that left this folder."""
+    folder = located(artifact)
+    return checkpoints_in(RunFolder(folder.parent.parent).checkpoints(folder.name))
+
+
+def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
+    """The network of a run. Raises `UsageError` where it left none, or one that cannot be read."""
+    try:
+        artifact = folder.artifact(run_key)
+    except ValueError as error:
+        raise UsageError(f"{run_key}: cannot be a run key: {error}") from error
+    return _network(artifact, _manifest(artifact))
+
+
+def _manifest(artifact: Location) -> dict[str, Any]:
+    run_key = artifact.name
+    try:
+        manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{run_key}: left no files in {artifact.parent.parent}; give the key of a finished run") from error
+    except ValueError as error:
+        raise UsageError(f"{run_key}: the manifest cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or not {"run_key", "kind", "spec"} <= manifest.keys():
+        raise UsageError(f"{run_key}: the manifest cannot be read: it must have run_key, kind and spec")
+    return manifest
+
+
+def _predictions(path: Location) -> dict[str, Predictions]:
+    if not path.is_file():
+        raise UsageError(f"{path.parent.name}: left no predictions")
+    return {
+        split: Predictions(row_ids=row_ids, labels=labels, logits=logits)
+        for split, (row_ids, labels, logits) in read_predictions(path).items()
+    }
+
+
+def _network(artifact: Location, manifest: dict[str, Any]) -> FinishedNetwork:
+    run_key = artifact.name
+    if _WEIGHTS not in manifest.get("files", ()) or "model" not in manifest["spec"]:
+        raise UsageError(f"{run_key}: is a run of kind {manifest['kind']} that left no network")
+    try:
+        weights = _tensors(artifact / _WEIGHTS)
+        masks = _tensors(artifact / _MASKS)
+        seen = manifest if "image_shape" in manifest else _from_data(manifest)
+        parts = {name: seen[name] for name in ("image_shape", "mean", "std")}
+        table = {"model": manifest["spec"]["model"], "num_outputs": len(weights[_OUTPUTS]), **parts}
+        return FinishedNetwork.of(Blueprint.of_table(table), weights=weights, masks=masks)
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError, FileNotFoundError) as error:
+        raise UsageError(f"{run_key}: the network cannot be read: {error}") from error
+
+
+def _from_data(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What manifests before version 0.2 do not say, from the run's data, which must be at hand."""
+    data: Dataset = _source(manifest).load()
+    return {"image_shape": data.image_shape, "mean": data.mean, "std": data.std}
+
+
+def _placed_source(artifact: Location, manifest: dict[str, Any]) -> Source:
+    """The same, where it is made of what another run of the folder left."""
+    source: Source = placed(_source(manifest), RunFolder(artifact.parent.parent))
+    return source
+
+
+def _source(manifest: dict[str, Any]) -> Source:
+    """The data set that the run was made on. Raises `ValueError` where its spec is none of this version."""
+    problems: list[str] = []
+    job = decode(
+        find_job(manifest["kind"]), manifest["spec"], "", lambda key, text: problems.append(f"{key}: {text}")
+    )
+    if job is None:
+        raise ValueError("; ".join(problems))
+    source: Source = job.data
+    return source

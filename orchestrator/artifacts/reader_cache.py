@@ -1,0 +1,45 @@
+"""What finished runs said, kept at hand by a process that runs many short jobs on them."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from orchestrator.artifacts.reader import open_run
+from workloads.parents import FinishedRun, Predictions
+
+MOST_AT_HAND = 2**28  # bytes of predictions
+
+
+class RunsAtHand:
+    """Opens finished runs for many short jobs of one process, which so reads a run's predictions once, not once a job.
+
+    Arrays that several jobs see cannot be written to. The predictions that were asked for longest ago are let go.
+    """
+
+    def __init__(self, most_bytes: int = MOST_AT_HAND) -> None:
+        self._most_bytes = most_bytes
+        self._runs: dict[str, FinishedRun] = {}
+        self._predictions: OrderedDict[str, Mapping[str, Predictions]] = OrderedDict()
+
+    def open_run(self, artifact: str) -> FinishedRun:
+        """As `open_run` does."""
+        if artifact not in self._runs:
+            run = open_run(artifact)
+            self._runs[artifact] = replace(run, predictions=partial(self._predicted, run, artifact))
+        return self._runs[artifact]
+
+    def _predicted(self, run: FinishedRun, artifact: str) -> Mapping[str, Predictions]:
+        if artifact not in self._predictions:
+            found = run.predictions()
+            for split in found.values():
+                for array in (split.row_ids, split.labels, split.logits):
+                    array.setflags(write=False)
+            self._predictions[artifact] = found
+            while len(self._predictions) > 1 and self._num_bytes() > self._most_bytes:
+                self._predictions.popitem(last=False)
+        self._predictions.move_to_end(artifact)
+        return self._predictions[artifact]
+
+    def _num_bytes(self) -> int:
+        return sum(split.logits.nbytes for splits in self._predictions.values() for split in splits.values())

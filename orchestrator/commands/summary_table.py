@@ -1,0 +1,128 @@
+"""The summary of a folder as a table for a terminal, with the columns that fit into its width."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reports.formats import amount, duration, estimate
+from reports.naming import column_names
+
+SHOWN = {
+    "test/accuracy": "accuracy",
+    "test/robust_accuracy": "robust",
+    "test/nll": "nll",
+    "test/ece": "ece",
+    "ood/auroc": "auroc",
+    "ood/fpr95": "fpr95",
+}
+
+
+# Then settings from the last one on, then names but the method's.
+DROPPED_FIRST = ("training", "active", "fpr95", "nll", "ece", "auroc", "robust")
+
+
+KEPT = ("method", "density", "seeds", "accuracy")
+
+
+MAX_ROWS = 60
+
+
+LONGEST_CELL = 30
+
+
+GAP = 2  # spaces behind each column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column as text; all have as many cells."""
+
+    name: str
+    cells: Sequence[str]
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        """Of the column and the gap behind it."""
+        return max(len(text) for text in (self.name, *self.cells)) + GAP
+
+
+def summary_table(summary: pd.DataFrame, *, width: int, elsewhere: str) -> RenderableType:
+    """One row per cell: what tells it apart, seeds, and `mean ± half of the 95% interval` on test.
+
+    Columns that do not fit into `width` characters are left out and named below with the place of all, `elsewhere`.
+    """
+    columns, left_out = fitting(_columns(summary.head(MAX_ROWS), summary), width=width)
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column.name, justify="left" if column.left else "right", no_wrap=True)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    notes = [f"and {len(summary) - MAX_ROWS} more rows"] if len(summary) > MAX_ROWS else []
+    if left_out:
+        notes.append(f"left out for the width of this terminal: {', '.join(left_out)}")
+    if notes:
+        notes.append(f"all of it: {elsewhere}")
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], list[str]]:
+    """The columns that fit, and the names of those left out, the least important first."""
+    names = [column.name for column in columns]
+    others = [name for name in reversed(names) if name not in (*DROPPED_FIRST, *KEPT)]
+    droppable = [*(name for name in DROPPED_FIRST if name in names), *others]
+    kept, left_out = list(columns), []
+    while droppable and sum(column.width for column in kept) > width:
+        left_out.append(droppable.pop(0))
+        kept = [column for column in kept if column.name != left_out[-1]]
+    return kept, left_out
+
+
+def _columns(shown: pd.DataFrame, summary: pd.DataFrame) -> list[Column]:
+    settings = [name for name in summary.attrs.get("settings", []) if _differs_within_a_stage(summary, name)]
+    labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(summary, name)]
+    short = column_names(settings, taken=(*DROPPED_FIRST, *KEPT, *labels))
+    rows = [row for _, row in shown.iterrows()]
+    columns = [Column(name=n, cells=_cells(shown[n]), left=n in {"stage", "data", "model", "method"}) for n in labels]
+    columns += [Column(name=short[name], cells=_cells(shown[name])) for name in settings]
+    columns.append(Column(name="seeds", cells=[_seeds(row) for row in rows]))
+    for measure, name in SHOWN.items():
+        if measure in summary:
+            columns.append(Column(name=name, cells=[_interval(row, measure) for row in rows]))
+    columns.append(Column(name="active", cells=[amount(row["num_active"]) for row in rows]))
+    return [*columns, Column(name="training", cells=[duration(row["train_s"]) for row in rows])]
+
+
+def _tells(summary: pd.DataFrame, name: str) -> bool:
+    return name in {"method", "density"} or summary[name].nunique(dropna=False) > 1
+
+
+def _differs_within_a_stage(summary: pd.DataFrame, name: str) -> bool:
+    """Otherwise the column of stages says it; without several stages every setting is shown."""
+    stages = summary.groupby("stage", dropna=False)
+    return len(stages) < 2 or bool((stages[name].nunique(dropna=False) > 1).any())
+
+
+def _cells(values: Iterable[object]) -> list[str]:
+    texts = [_plain(value) for value in values]
+    return [text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…" for text in texts]
+
+
+def _plain(value: object) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seeds(row: pd.Series) -> str:
+    notes = [f"{row[name]} {name}" for name in ("failed", "interrupted", "censored") if row[name]]
+    return ", ".join([str(row["num_seeds"]), *notes])
+
+
+def _interval(row: pd.Series, measure: str) -> str:
+    mean, half = estimate(row[measure], row[f"{measure}_low"], row[f"{measure}_high"])
+    return f"{mean} ± {half}" if half else mean

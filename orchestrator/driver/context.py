@@ -1,0 +1,50 @@
+"""Orchestrator/driver/context.py."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.coordination.stop_request import StopRequest
+from orchestrator.progress.display import Display
+from orchestrator.progress.monitor import Monitor
+from orchestrator.spec.job import Resources
+from orchestrator.spec.load import Spec
+from reports.layout import RunFolder
+from reports.records import Status
+from workloads.data.dataset import Dataset, Source
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What both ways of running are given. `data` grows as stages find new sets."""
+
+    spec: Spec
+    folder: RunFolder
+    monitor: Monitor
+    stop: StopRequest
+    display: Display
+    fail_fast: bool
+    data: dict[Source, Dataset]
+
+    def show(self) -> None:
+        """As things stand."""
+        self.monitor.stopping = self.stop.requested
+        self.display.show(self.monitor)
+
+    def failed(self, key: str, error: str) -> None:
+        """A job that will not be tried again, which only its process's end told of."""
+        self.monitor.end(key, Status.FAILED, error)
+        if self.fail_fast:
+            self.stop.ask()
+
+    def arguments(self, resources: Resources) -> dict[str, Any]:
+        """Of `run_local` and `run_study` alike."""
+        return {
+            "study": self.spec.name,
+            "folder": self.folder,
+            "resources": resources,
+            "data": self.data,
+            "monitor": self.monitor,
+            "stop": self.stop,
+            "show": self.show,
+            "fail_fast": self.fail_fast,
+        }

@@ -1,0 +1,141 @@
+"""From a spec to finished runs: plan, run what is missing, run again what died, report."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from orchestrator.coordination.lease import exclusive
+from orchestrator.coordination.stop_request import StopRequest, stop_request, storage_stops
+from orchestrator.driver.context import _Work
+from orchestrator.driver.stages import RunOrders, _run_jobs, _search, _write_plan, check_what_is_known
+from orchestrator.errors import ClusterError, ExitCode
+from orchestrator.local_backend.study import run_local
+from orchestrator.planning.compatibility import check_same_study
+from orchestrator.planning.plan import OVER, make_plan
+from orchestrator.progress.display import Display
+from orchestrator.progress.monitor import Monitor
+from orchestrator.results import OrderlyInterrupt, Results
+from orchestrator.search.proposals import is_searched
+from orchestrator.spec.load import Spec, load_spec
+from reports.durable import clear_unfinished, write_durably
+from reports.layout import RunFolder
+from reports.location import Location, located
+from reports.records import Status
+from reports.storage import StorageError
+from reports.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+
+class Silent:
+    """No display."""
+
+    def show(self, monitor: Monitor) -> None:
+        """Draws nothing."""
+
+
+def default_folder(spec: Spec) -> Path:
+    """Where a study goes unless told otherwise."""
+    return Path("out") / spec.name
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    out: str | PathLike[str] | Location | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    address: str = "local",
+    local: bool = False,
+    fail_fast: bool = False,
+    only: frozenset[Status | None] | None = None,
+    add: bool = False,
+    display: Display | None = None,
+) -> Results:
+    """Runs every job of a spec that `out` does not hold finished, and blocks until the last one has ended.
+
+    Args:
+        spec: a file, the name of a packaged spec, tables, or what `load_spec` gave.
+        out: the folder of results; `out/<name>` by default.
+        overrides, axes: as for `load_spec`.
+        address: of a Ray cluster; `local` starts one on this machine for the length of the call.
+        local: without Ray, in this process, one job after the other; the numbers are the same.
+        fail_fast: stop all others when the first job fails.
+        only: run only jobs whose newest attempt ended so (None: that were never started).
+        add: also where `out` holds the unfinished study of a spec that has none of these jobs, which is refused otherwise.
+
+    Raises:
+        UsageError: the spec, the data or the resources do not fit. No job was started.
+        ClusterError: the cluster cannot be reached or refused us; an `AbandonedError`, which has the `results`, where it was
+            lost or had no room left in the middle.
+        StorageError: the folder of results cannot be used; a `StudyStoppedError` where that showed in the middle. What is
+            finished is kept.
+        KeyboardInterrupt: Ctrl-C. After the first one running jobs have left a checkpoint, and the error is an
+            `OrderlyInterrupt`, which has the `results`; a second one does not wait.
+
+    A failed job raises nothing: its error is in the results, whose `exit_code` says how the study ended.
+    """
+    resolved = load_spec(spec, overrides=overrides, axes=axes)
+    folder = RunFolder(located(out) if out is not None else default_folder(resolved))
+    plan = make_plan(resolved, folder)
+    orders = plan.orders(only=only)
+    results = Results(folder.path, spec=resolved)
+    if not orders and (only is not None or is_searched(resolved, folder)):
+        return results
+    monitor = Monitor(total=len(plan.spec.jobs), already=sum(plan.status(job) in OVER for job in plan.spec.jobs))
+    with exclusive(folder.path) as lease, stop_request(folder.path) as stop:
+        lease.when_lost = stop.hand_over
+        clear_unfinished(folder.artifacts)
+        if not add:
+            check_same_study(plan)
+        write_durably(folder.spec, resolved.to_yaml().encode())
+        _write_plan(folder, plan.spec)
+        data = check_what_is_known(orders, plan, origin=resolved.name)
+        monitor.expect(orders)
+        work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
+        with storage_stops(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
+            for stage in resolved.stages:
+                if stage.learning is None:
+                    _run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
+                else:
+                    _search(stage, stage.learning, work, only=only, run_orders=run_orders)
+        try:
+            Store(folder).compact()
+        except StorageError as error:
+            logger.warning("the small files of results stay as they are: %s", error)
+    if stop.signal_number == signal.SIGINT:
+        raise OrderlyInterrupt(results)
+    return results
+
+
+@contextmanager
+def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunOrders]:
+    """In this process, or on a cluster that lives as long as the block."""
+    if local:
+        yield run_local
+        return
+    from cluster.session import session  # here, so that --local works and starts without Ray
+    from orchestrator.ray_backend.study import run_study
+
+    try:
+        with session(address, abandon=partial(_leave, stop.mark.parent)) as joined:
+            stop.listen()
+            yield partial(run_study, session=joined, shared={})
+    except ConnectionError as error:
+        raise ClusterError(str(error)) from error
+
+
+def _leave(folder: Location, words: str) -> None:
+    """The end of this process where nothing else is left to do; what trials have written stays."""
+    shown_again = "\x1b[?25h" if sys.stderr.isatty() else ""  # the cursor, which a live table hides
+    print(f"{shown_again}pruneyard: {words}; go on with: pruneyard resume {folder}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(ExitCode.UNREACHABLE)

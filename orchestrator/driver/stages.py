@@ -1,0 +1,117 @@
+"""Orchestrator/driver/stages.py."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from orchestrator.artifacts.parents import placed
+from orchestrator.driver.context import _Work
+from orchestrator.driver.retries import _after_deaths
+from orchestrator.early_stopping.asha_median import judge
+from orchestrator.early_stopping.hyperband import brackets, climb
+from orchestrator.planning.attempt import Order, beside_each_other
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.preflight import check_jobs, load_data
+from orchestrator.search.proposals import rounds_of
+from orchestrator.spec.job import Job
+from orchestrator.spec.load import Spec
+from orchestrator.spec.scheduler import Scheduler
+from orchestrator.spec.stage import Learning, Stage
+from reports.layout import RunFolder
+from reports.planned import Population, write_plan
+from reports.records import Status
+from workloads.data.dataset import Dataset, Source
+
+logger = logging.getLogger(__name__)
+
+
+
+RunOrders = Callable[..., Mapping[str, str]]
+
+
+"""`run_local` or `run_study`: returns the errors of processes that died."""
+
+
+def _search(
+    stage: Stage, learning: Learning, work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+) -> None:
+    """Round after round, until the search is over; with `only`, no new one."""
+    rounds = rounds_of(learning, work.folder)
+    while True:
+        _run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
+        if work.stop.requested or only is not None or not rounds.propose():
+            return
+        known = make_plan(work.spec, work.folder).spec
+        _write_plan(work.folder, known)
+        work.monitor.total = len(known.jobs)
+
+
+def _write_plan(folder: RunFolder, spec: Spec) -> None:
+    """With what each population is chosen by, and its runs, which stages may share."""
+    populations = {}
+    for stage in spec.stages:
+        if stage.learning is not None and stage.learning.search.breeds:
+            ((measure, best_is),) = stage.learning.search.aims.items()
+            populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
+    write_plan(folder, [job.key for job in spec.jobs], populations)
+
+
+def _run_jobs(
+    stage: Stage, jobs: Sequence[Job], work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+) -> None:
+    """What is missing of these and rests on finished runs, until it has ended or cannot be run."""
+    if work.stop.requested:
+        return
+    plan = make_plan(work.spec, work.folder)
+    orders = plan.orders(jobs, only=only)
+    ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
+    ready = beside_each_other(ready)
+    if waiting := len(orders) - len(ready):
+        logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
+    at_hand = [order.job for order in ready]
+    load_data(at_hand, into=work.data)
+    check_jobs(at_hand, work.data, origin=work.spec.name)
+    asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
+    scheduler = Scheduler() if asked else stage.header.scheduler
+    decides = judge(scheduler, jobs, work.folder)
+    decides.run_again(order.job.key for order in ready)
+    run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, judge=decides))
+    if scheduler.name != "hyperband":
+        run_to_end(ready)
+        return
+    climb(
+        brackets(scheduler, jobs, decides, work.folder),
+        ready,
+        unready=[order.job.key for order in orders if not plan.is_ready(order.job)],
+        folder=work.folder,
+        run=run_to_end,
+        stopped=lambda: work.stop.requested,
+        prune=partial(work.monitor.end, status=Status.PRUNED),
+    )
+
+
+def _run_to_end(ready: Sequence[Order], *, stage: Stage, work: _Work, run_orders: RunOrders) -> None:
+    """Each of these, again after its process died, until it has ended or paused."""
+    deaths: dict[str, int] = {}
+    while ready and not work.stop.requested:
+        work.monitor.expect(list(ready))
+        died = run_orders(ready, **work.arguments(stage.header.resources))
+        ready = _after_deaths(ready, died, deaths, work, num_workers=stage.header.resources.workers)
+
+
+def _placed(order: Order, folder: RunFolder) -> Order:
+    workload = placed(order.job.workload, RunFolder(folder.path.resolve()))
+    return replace(order, job=replace(order.job, workload=workload))
+
+
+def check_what_is_known(orders: Sequence[Order], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
+    """Tries every job whose earlier runs are there, and reads the data of the others where it rests on no run.
+
+    Raises `UsageError` for what cannot work.
+    """
+    ready = [_placed(order, plan.folder).job for order in orders if plan.is_ready(order.job)]
+    data = load_data(ready)
+    check_jobs(ready, data, origin=origin)
+    load_data([order.job for order in orders if not plan.is_ready(order.job)], into=data, resting=False)
+    return data

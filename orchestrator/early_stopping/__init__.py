@@ -1,0 +1,1 @@
+"""orchestrator/early_stopping."""

@@ -1,0 +1,66 @@
+"""Orchestrator/execution/record.py."""
+
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+
+import torch
+
+from orchestrator.planning.attempt import Order
+from orchestrator.spec.run_key import canonical
+from reports.records import RunRecord, Status
+from workloads.workload import Outcome
+
+
+@cache
+def _code_version() -> str:
+    return version("pruneyard")
+
+
+def make_record(
+    order: Order,
+    *,
+    study: str,
+    status: Status,
+    started_at: datetime,
+    wall_s: float,
+    device: str,
+    num_workers: int,
+    trial_id: str | None = None,
+    error: str | None = None,
+    outcome: Outcome | None = None,
+    peak_memory_bytes: int | None = None,
+    artifact: str | None = None,
+    data_fingerprint: str | None = None,
+) -> RunRecord:
+    """The row of one attempt in `runs`."""
+    job = order.job
+    return RunRecord(
+        run_key=job.key,
+        study=study,
+        stage=job.stage,
+        kind=job.kind,
+        trial_id=trial_id,
+        attempt=order.attempt,
+        parent_key=",".join(job.parents) or None,
+        status=status,
+        error=error,
+        seed=job.workload.seed,
+        **job.described,
+        spec_json=canonical(job.resolved),
+        identity_json=canonical(job.identity),
+        data_fingerprint=data_fingerprint,
+        started_at=started_at,
+        ended_at=datetime.now(UTC),
+        wall_s=wall_s,
+        train_s=outcome.train_s if outcome else None,
+        device=device,
+        num_workers=num_workers,
+        train_flops=outcome.train_flops if outcome else None,
+        num_parameters=outcome.num_parameters if outcome else None,
+        num_active=outcome.num_active if outcome else None,
+        peak_memory_bytes=peak_memory_bytes,
+        code_version=_code_version(),
+        torch_version=str(torch.__version__),
+        artifact=artifact,
+    )

@@ -1,0 +1,93 @@
+"""Runs a study in this process, one job after the other: a debugger works, the numbers are those of Ray."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from orchestrator.artifacts.reader_cache import RunsAtHand
+from orchestrator.artifacts.write_buffer import Ledger
+from orchestrator.coordination.stop_request import StopRequest
+from orchestrator.early_stopping.asha_median import Judge
+from orchestrator.errors import RankDiedError
+from orchestrator.execution.attempt_runner import Setting, Trial
+from orchestrator.execution.capacity import num_slots
+from orchestrator.execution.process_state import Numerics, Pristine
+from orchestrator.execution.worker_group import Crew, ThisProcess
+from orchestrator.local_backend.worker_processes import RanksHere
+from orchestrator.planning.attempt import Order
+from orchestrator.progress.monitor import Monitor, Place
+from orchestrator.spec.job import Resources
+from reports.layout import RunFolder
+from workloads.data.dataset import Dataset, Source
+
+
+def run_local(
+    orders: Sequence[Order],
+    *,
+    study: str,
+    folder: RunFolder,
+    resources: Resources,
+    data: Mapping[Source, Dataset],
+    monitor: Monitor,
+    stop: StopRequest,
+    show: Callable[[], None],
+    fail_fast: bool,
+    judge: Judge,
+) -> dict[str, str]:
+    """Every order until the end, or until `stop` is asked for. Returns, by run key, the error of each trial of several
+    workers of which one died.
+
+    Raises `UsageError` where a trial wants more than there is.
+
+    The caller's threads, default dtype and global generators are given back as they were.
+    """
+    num_slots(resources, [(os.cpu_count() or 1, torch.cuda.device_count())])
+    ledger = Ledger(absolute := RunFolder(folder.path.resolve()))  # a trial may change the working directory
+    setting = Setting(
+        study=study,
+        folder=absolute,
+        ledger=ledger,
+        threads=resources.cpus,
+        device=torch.device("cuda" if resources.gpus else "cpu"),
+        load_data=lambda source: data[source] if source in data else source.load(),
+        open_run=RunsAtHand().open_run,
+        should_stop=lambda: stop.requested,
+        is_pruned=judge.is_stopped,
+        crew=_crew(resources, data, absolute, stop),
+    )
+    deaths: dict[str, str] = {}
+    pristine, numerics = Pristine.here(), Numerics.here()
+    try:
+        for order in orders:
+            if stop.requested:
+                break
+            pristine.restore(threads=resources.cpus)
+            monitor.start(order.job.key)
+            show()
+            trial = Trial(order, setting)
+            try:
+                while trial.report.status is None:
+                    report = trial.advance()
+                    held = setting.crew.gpu_bytes(setting.device)
+                    monitor.place(order.job.key, Place(nodes=(), gpu_bytes=held))
+                    monitor.hear(report)
+                    judge.hear_report(trial.report)
+                    show()
+            except RankDiedError as error:
+                monitor.running.pop(order.job.key, None)
+                deaths[order.job.key] = str(error)
+            if fail_fast and monitor.failures:
+                stop.ask()
+    finally:
+        ledger.write()
+        pristine.restore(threads=resources.cpus)
+        numerics.restore()
+    return deaths
+
+
+def _crew(resources: Resources, data: Mapping[Source, Dataset], folder: RunFolder, stop: StopRequest) -> Crew:
+    """This process, or several beside it."""
+    if resources.workers == 1:
+        return ThisProcess()
+    return RanksHere(resources=resources, data=data, should_stop=stop.mark.resolve().exists, seen=folder.spec)

@@ -1,0 +1,84 @@
+"""Guesses what a plan costs: counted FLOPs, and time on this machine's CPU from a short probe."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from orchestrator.spec.job import Job
+from workloads.data.dataset import Dataset, Source
+from workloads.distill.job import DistillJob
+from workloads.sparse.job import SparseJob
+from workloads.training.recipe import Recipe
+
+STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
+
+
+TRAINING_PASSES = 3  # backward counts twice a forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of jobs still to run. `dense_flops` are what masked dense kernels execute, whatever the density."""
+
+    dense_flops: float
+    seconds: float  # on `slots` trials at once
+    slots: int
+
+
+def estimate(
+    jobs: Sequence[Job],
+    data: Mapping[Source, Dataset],
+    *,
+    slots: int,
+    workers: Mapping[str | None, int],
+    known: Sequence[Job],
+) -> Estimate:
+    """Of all jobs whose data are at hand, `slots` at once: what rests on runs still to come is not guessed.
+
+    workers: by stage; those of one job share its arithmetic evenly. Of a training that goes on from a run of `known` only the
+    rest counts.
+    """
+    until = {job.key: job.workload.segment.until for job in known if isinstance(job.workload, SparseJob)}
+    flops = seconds = 0.0
+    for job in jobs:
+        source: Source | None = getattr(job.workload, "data", None)
+        if source is None or source not in data:
+            continue
+        job_flops, steps = _work(job, data[source])
+        if isinstance(job.workload, SparseJob):
+            segment = job.workload.segment
+            share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
+            job_flops, steps = share * job_flops, share * steps
+        flops += job_flops
+        seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage]
+    return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
+
+
+def _work(job: Job, data: Dataset) -> tuple[float, float]:
+    recipe = job.workload
+    if isinstance(recipe, DistillJob):
+        return recipe.expected_work(data)
+    if not isinstance(recipe, Recipe):
+        return 0.0, 0
+    num_rows = len(data.train)
+    steps = recipe.budget.num_steps(num_rows)
+    per_row = job.workload.forward_flops(data.image_shape, data.num_classes)
+    return TRAINING_PASSES * per_row * steps * min(recipe.budget.batch_size, num_rows), steps
+
+
+@cache
+def _flops_per_s() -> float:
+    """Of one thread in a matrix product of a small network's size, measured for a tenth of a second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, b = torch.rand(128, 512), torch.rand(512, 512)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < 0.1:
+        torch.mm(a, b)
+        count += 1
+    elapsed = time.perf_counter() - started
+    torch.set_num_threads(threads)
+    return count * 2 * 128 * 512 * 512 / elapsed

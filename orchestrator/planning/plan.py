@@ -1,0 +1,57 @@
+"""What of a spec is done and what is left, by run key; planning writes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.planning.attempt import Order
+from orchestrator.search.proposals import known_jobs
+from orchestrator.spec.job import Job
+from orchestrator.spec.load import Spec
+from reports.layout import RunFolder
+from reports.records import Status
+from reports.store import Store
+
+OVER = (Status.COMPLETED, Status.PRUNED)  # what is not run again unless asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The jobs of a spec against what a folder holds. `statuses` has the newest attempt of every run there."""
+
+    spec: Spec
+    folder: RunFolder
+    statuses: Mapping[str, tuple[Status, int]]
+
+    def status(self, job: Job) -> Status | None:
+        """How the newest attempt of a job ended; None where there is none."""
+        found = self.statuses.get(job.key)
+        return found[0] if found else None
+
+    def orders(
+        self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
+    ) -> list[Order]:
+        """Every job that is neither COMPLETED nor PRUNED, as its next attempt; with `only`, those of these statuses."""
+        return [
+            Order(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
+            for job in (self.spec.jobs if jobs is None else jobs)
+            if (self.status(job) not in OVER if only is None else self.status(job) in only - {Status.COMPLETED})
+        ]
+
+    def is_ready(self, job: Job) -> bool:
+        """Whether every run of this spec that the job rests on is finished; those of other folders are."""
+        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in self._ours)
+
+    @cached_property
+    def _ours(self) -> frozenset[str]:
+        return frozenset(job.key for job in self.spec.jobs)
+
+    def counts(self) -> dict[str, int]:
+        """Number of jobs by status; `missing` where none ran."""
+        names = [status.value.lower() if (status := self.status(job)) else "missing" for job in self.spec.jobs]
+        return {name: names.count(name) for name in ("completed", "failed", "interrupted", "pruned", "missing")}
+
+
+def make_plan(spec: Spec, folder: RunFolder) -> Plan:
+    """Reads the folder's run table and what searches have proposed there; an absent folder has neither."""
+    return Plan(spec=known_jobs(spec, folder), folder=folder, statuses=Store(folder).statuses())

@@ -1,0 +1,106 @@
+"""What can only be checked with the data at hand, before any job starts."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from orchestrator.artifacts.parents import rests_on_runs
+from orchestrator.errors import Problem, SpecError, UsageError
+from orchestrator.spec.job import Job
+from workloads.data.dataset import Dataset, Source
+from workloads.training.ood_evaluation import check_unknown
+
+logger = logging.getLogger(__name__)
+
+
+
+def sources_of(job: Job) -> dict[str, Source]:
+    """Every data set that a job reads, by the key of the spec that names it."""
+    found: dict[str, Source] = {}
+    for field in dataclasses.fields(job.workload):  # type: ignore[arg-type]
+        content = getattr(job.workload, field.name)
+        if isinstance(content, Source):
+            found[field.name] = content
+        elif isinstance(content, tuple):
+            found |= {f"{field.name}[{i}]": item for i, item in enumerate(content) if isinstance(item, Source)}
+    return found
+
+
+def load_data(
+    jobs: Sequence[Job], *, into: dict[Source, Dataset] | None = None, resting: bool = True
+) -> dict[Source, Dataset]:
+    """Every data set of the jobs, read once, its fingerprint computed. Raises `UsageError` where one cannot be read.
+
+    `into` has those that were read before and gets the others. Without `resting`, sets made by earlier runs are left out.
+    """
+    keys: dict[Source, str] = {}
+    for job in jobs:
+        for key, source in sources_of(job).items():
+            if resting or not rests_on_runs(source):
+                keys.setdefault(source, key)
+    data = {} if into is None else into
+    for source, key in keys.items():
+        if source in data:
+            continue
+        try:
+            data[source] = source.load()
+        except ValueError as error:
+            raise UsageError(f"{key}: {error}") from error
+        _ = data[source].fingerprint  # computed here; it travels with the data
+    return data
+
+
+def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
+    """Tries what each job does first, once for all seeds. Raises `SpecError` with all that cannot work; logs warnings."""
+    problems, warnings = [*_missing_rows(jobs, data), *_unknown_problems(jobs, data)], {}
+    for job in {replace_seed(job): job for job in jobs}.values():
+        try:
+            warnings.update(dict.fromkeys(job.workload.check(_data_of(job, data))))
+        except ValueError as error:
+            problems.append(Problem(0, job.label.rpartition(" seed=")[0], str(error)))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    if problems:
+        raise SpecError(origin, problems)
+
+
+def _data_of(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
+    source: Source | None = getattr(job.workload, "data", None)
+    return None if source is None else data[source]
+
+
+def _missing_rows(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+    """Sets of test rows alone, where others are needed."""
+    found: dict[str, Problem] = {}
+    for job in jobs:
+        for key, source in sources_of(job).items():
+            part, use = ("val", "to choose on") if key.startswith("choose_on") else ("train", "to train on")
+            if (key == "data" or part == "val") and isinstance(data[source], Dataset) and not len(getattr(data[source], part)):
+                found[key] = Problem(0, key, f"has no {part} rows {use}; such a set can only be unknown inputs, in near or far")
+    return list(found.values())
+
+
+def _unknown_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+    """What is wrong with the unknown sets, each tried once beside each known one."""
+    problems: dict[tuple[Source, Source], Problem | None] = {}
+    for job in jobs:
+        sources = sources_of(job)
+        own = sources.pop("data", None)
+        if own is None:
+            continue
+        for key, source in sources.items():
+            pair = (source, own)
+            if pair in problems:
+                continue
+            try:
+                check_unknown(data[source], known=data[own])
+                problems[pair] = None
+            except ValueError as error:
+                problems[pair] = Problem(0, key, str(error))
+    return [problem for problem in problems.values() if problem is not None]
+
+
+def replace_seed(job: Job) -> object:
+    """The job's workload as if its seed were 0: equal for repetitions."""
+    return replace(job.workload, seed=0)  # type: ignore[type-var]

@@ -1,0 +1,96 @@
+"""What each trial asks a cluster for: cores, GPUs, and as much memory as trials of its shape were seen to take."""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from ray import tune
+from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
+
+from cluster.session import Session
+from orchestrator.execution.capacity import num_places, num_slots
+from orchestrator.execution.report import Report
+from orchestrator.planning.attempt import Order
+from orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, GIB, MARGIN, Needs, shape_of
+from orchestrator.spec.job import Resources
+from reports.layout import RunFolder
+from reports.records import Status
+
+GPU_CONTEXT = GIB  # beside its tensors a process holds a context, and what its allocator keeps in reserve: not measured
+
+
+GPU_PARTS = 20  # a share of a GPU is raised to whole parts, so that few different ones are asked for
+
+
+class Placement:
+    """Tune asks for a trial's resources when its turn has come, so it is told what was learned until then."""
+
+    def __init__(self, orders: Sequence[Order], folder: RunFolder, *, resources: Resources, session: Session) -> None:
+        self.slots = num_slots(resources, session.nodes)
+        self._resources, self._needs = resources, Needs.seen_in(folder)
+        self._shapes = {order.job.key: shape_of(order.job.kind, order.job.identity) for order in orders}
+        places = [num_places(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
+        usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
+        self._share = min(memory // count for memory, count in usable)
+        self._largest = max(memory for memory, _ in usable)
+        self._of_gpu: dict[str, float] = {}  # by shape: the share of a GPU's memory that was taken
+
+    def hear(self, report: Report) -> None:
+        """How a trial stands."""
+        if report.status is not Status.COMPLETED:
+            return
+        shape, peak = self._shapes[report.run_key], report.peak_memory_bytes
+        if not self._resources.gpus:
+            self._needs.hear(shape, peak)
+        elif peak is not None and report.gpu_memory_bytes is not None:
+            taken = (peak * MARGIN + GPU_CONTEXT) / report.gpu_memory_bytes
+            self._of_gpu[shape] = max(taken, self._of_gpu.get(shape, 0.0))
+
+    def wanted(self, bundle: Sequence[Order]) -> dict[str, float]:
+        """By Ray's names, for jobs that run one after the other in one process.
+
+        Of a trial whose ranks Ray Train is to place it is nothing that they want: waiting trials would take it from them.
+        """
+        if self._resources.workers > 1:
+            return {"memory": DRIVER_MEMORY}
+        shapes = {self._shapes[order.job.key] for order in bundle}
+        memory = max(self._needs.request(shape, share=self._share, node=self._largest) for shape in shapes)
+        cores = {"cpu": self._resources.cpus, "gpu": self._gpus(shapes)}
+        return {**cores, "memory": memory} if memory else cores
+
+
+    def _gpus(self, shapes: Collection[str]) -> float:
+        """What was asked for; of a share of a GPU more where trials of a shape were seen to take more of its memory."""
+        asked = self._resources.gpus
+        if not 0 < asked < 1:
+            return asked
+        parts = max(math.ceil(self._of_gpu.get(shape, 0.0) * GPU_PARTS) for shape in shapes)
+        return max(asked, min(parts, GPU_PARTS) / GPU_PARTS)
+
+
+_PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[Order]]]] = {}
+
+
+"""Tune asks a pickled copy of what it is given; this is what the copy finds again."""
+
+
+@contextmanager
+def asking(
+    placement: Placement, bundles: Sequence[Sequence[Order]]
+) -> Iterator[Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]]:
+    """For `tune.with_resources`, as long as the block lasts."""
+    name = uuid4().hex
+    _PLACEMENTS[name] = (placement, bundles)
+    try:
+        yield partial(_ask, name)
+    finally:
+        del _PLACEMENTS[name]
+
+
+def _ask(name: str, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    placement, bundles = _PLACEMENTS[name]
+    asked: tune.PlacementGroupFactory = resource_dict_to_pg_factory(placement.wanted(bundles[config["index"]]))
+    return asked

@@ -1,0 +1,112 @@
+"""Reads a profile of a cluster: a file, or the name of a packaged one, with changes from the command line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cluster.profile import Profile, ProfileError, Workers
+from orchestrator.errors import Problem, SpecError, UsageError
+from orchestrator.spec.codec import decode, nearest, shown
+from orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
+
+
+def packaged_profiles() -> list[str]:
+    """Names of the profiles that ship with the package."""
+    folder = files("cluster.profiles")
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def load_profile(source: str, *, overrides: Mapping[str, Any]) -> Profile:
+    """`overrides` sets dotted keys, as in `workers.gpu.count`. Raises `SpecError` with every problem found."""
+    return _Reading(_document(source), overrides).profile()
+
+
+def render(source: str, *, overrides: Mapping[str, Any], renderer: Callable[[Profile], str]) -> str:
+    """The manifest. What the profile lacks for its format is an error at that key."""
+    reading = _Reading(_document(source), overrides)
+    try:
+        return renderer(reading.profile())
+    except ProfileError as error:
+        reading.report(error.key, error.message)
+        raise reading.error() from error
+
+
+def _document(source: str) -> Document:
+    path = Path(source)
+    if path.suffix in SUFFIXES or path.is_file():
+        try:
+            return parse_document(path.read_text(encoding="utf-8"), origin=source)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{source}: cannot be read: {error}") from error
+    if source in packaged_profiles():
+        text = files("cluster.profiles").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        return parse_document(text, origin=f"{source} (packaged)")
+    known = packaged_profiles()
+    hint = nearest(source, dict.fromkeys(known))
+    raise UsageError(
+        f"{source}: there is no such file, and the packaged profiles are {', '.join(known)}{hint}"
+    )
+
+
+class _Reading:
+    """One pass over a document that collects every problem before it raises."""
+
+    def __init__(self, document: Document, overrides: Mapping[str, Any]) -> None:
+        self._document, self._changed = document, frozenset(overrides)
+        self._tables: dict[str, Any] = dict(document.tables)
+        self._problems: list[Problem] = []
+        for key, value in plain(overrides).items():
+            _set(self._tables, key.split("."), value)
+
+    def report(self, key: str, message: str) -> None:
+        """At the line of the key, or of the nearest table around it."""
+        if any(key == changed or key.startswith((f"{changed}.", f"{changed}[")) for changed in self._changed):
+            self._problems.append(Problem(0, key, f"{message} (from the command line)"))
+            return
+        at, line = key, 0
+        while at and not line:
+            line = self._document.lines.get(at, 0)
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
+        self._problems.append(Problem(line, key, message))
+
+    def error(self) -> SpecError:
+        """Everything reported so far."""
+        return SpecError(self._document.origin, self._problems)
+
+    def profile(self) -> Profile:
+        """The profile, or `SpecError`."""
+        groups = self._groups(self._tables.get("workers", {}))
+        others = {key: value for key, value in self._tables.items() if key != "workers"}
+        profile: Profile | None = decode(Profile, others, "", self.report)
+        if self._problems or profile is None:
+            raise self.error()
+        try:
+            return replace(profile, workers=groups)
+        except ValueError as error:
+            key, _, message = str(error).partition(" ")
+            self.report(key, message)
+            raise self.error() from error
+
+    def _groups(self, tables: Any) -> dict[str, Workers]:
+        if not isinstance(tables, Mapping):
+            self.report(
+                "workers", f"is {shown(tables)}; it must be a table of groups, as in gpu: {{count: 2, ...}}"
+            )
+            return {}
+        return {
+            name: decode(Workers, table, f"workers.{name}", self.report) for name, table in tables.items()
+        }
+
+
+def _set(tables: dict[str, Any], path: list[str], value: Any) -> None:
+    head, *rest = path
+    if not rest:
+        tables[head] = value
+        return
+    inner = tables.get(head)
+    tables[head] = dict(inner) if isinstance(inner, Mapping) else {}
+    _set(tables[head], rest, value)

@@ -1,0 +1,67 @@
+"""Whether an object store can hold results, tried from this machine and from every node of the cluster that was joined."""
+
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import ray
+
+from cluster.findings import ANSWER_WITHIN_S, Finding
+from reports.objects import ObjectPath
+from reports.storage import StorageError
+
+PROBE = ".pruneyard-doctor-"
+
+
+CONDITIONS = "it puts objects although they are there (If-None-Match is ignored), so two drivers in one folder are not told apart"
+
+
+def try_store(place: ObjectPath) -> str:
+    """What was found. Raises `StorageError`."""
+    probe = place / f"{PROBE}{uuid4().hex}"
+    started = time.perf_counter()
+    probe.write_bytes(b"probe")
+    try:
+        if probe.read_bytes() != b"probe":
+            raise StorageError(f"{place}: what was written is not what is read; use another store")
+        took_ms = (time.perf_counter() - started) * 1e3
+        if probe.put_if(b"again", tag=None) is not None:
+            raise StorageError(f"{place}: {CONDITIONS}; use another store, or start one driver only")
+    finally:
+        probe.unlink()
+    return f"{place} is writable and heeds conditions, a write and a read take {took_ms:.0f} ms"
+
+
+def _reached(place: ObjectPath) -> str:
+    """On a node: what went wrong, or nothing."""
+    try:
+        try_store(place)
+    except (StorageError, FileNotFoundError, ImportError) as error:
+        return str(error)
+    return ""
+
+
+def try_from_nodes(place: ObjectPath) -> Iterator[Finding]:
+    """Every node writes and reads an object of its own."""
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    task = ray.remote(num_cpus=0, max_retries=0)(_reached)
+    asked = {node: task.options(label_selector={"ray.io/node-id": node}).remote(place) for node in nodes}
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_WITHIN_S)
+    wrong = {
+        node: ray.get(answer) if answer in ready else f"no answer within {ANSWER_WITHIN_S:.0f} s"
+        for node, answer in asked.items()
+    }
+    for node, reason in wrong.items():
+        if reason:
+            advice = (
+                "the environment of every node must hold AWS_ENDPOINT_URL and credentials, as this one's does"
+            )
+            yield Finding(
+                name="storage", good=False, text=f"node {node[:8]} ({nodes[node]}): {reason}; {advice}"
+            )
+    if not any(wrong.values()):
+        yield Finding(
+            name="storage",
+            good=True,
+            text=f"{place} is written and read from {len(nodes)} nodes and from here",
+        )

@@ -1,0 +1,143 @@
+"""What the verbs about submitted jobs share: which cluster is meant, how a study becomes a job, how its end is told."""
+
+import hashlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.access import Access, access
+from cluster.bundle import PINS, SPEC, write_bundle
+from cluster.jobs import JobServer, JobView, UnknownJobError, job_server
+from cluster.notes import Note, read_note, write_note
+from orchestrator.errors import ClusterError, UsageError
+from reports.location import SCHEMES
+
+if TYPE_CHECKING:
+    from orchestrator.spec.load import Spec
+
+
+PACKAGES = ("cluster", "orchestrator", "reports", "workloads")
+
+
+NO_FOLDER = (
+    "give pruneyard submit an --out, or set PRUNEYARD_OUT on the cluster to a folder that every node sees"
+)
+
+
+address_option = click.option(
+    "--address",
+    envvar="PRUNEYARD_ADDRESS",
+    metavar="URL",
+    help="Job server of the cluster [default: $PRUNEYARD_ADDRESS, or where JOB was submitted to from here].",
+)
+
+
+job_argument = click.argument("job_id", metavar="JOB")
+
+
+OUTCOMES = {
+    0: "finished",
+    1: "failed: some job did, or the command itself",
+    2: "refused: bad usage, spec, data or versions",
+    3: "stopped",
+    4: "never ran: the cluster could not start it",
+    5: "failed a gate",
+    130: "interrupted",
+}
+
+
+"""What the exit code of a study means, in words."""
+
+
+@contextmanager
+def cluster_of(address: str | None, job_id: str = "") -> Iterator[tuple[Access, JobServer]]:
+    """The job server meant. Raises `UsageError` and `ClusterError`, also for what happens inside the block."""
+    note = read_note(job_id)
+    where = address or (note.address if note is not None else None)
+    if where is None:
+        raise UsageError(
+            "--address: is missing; give the URL of the cluster's job server, or set PRUNEYARD_ADDRESS"
+        )
+    try:
+        found = access(where)
+    except ValueError as error:
+        raise UsageError(f"--address: {error}") from error
+    try:
+        with job_server(found) as server:
+            yield found, server
+    except UnknownJobError as error:
+        raise UsageError(str(error)) from error
+    except ConnectionError as error:
+        raise ClusterError(str(error)) from error
+
+
+def folder_there(out: str | None, spec: "Spec") -> str:
+    """The folder of results as the shell on the cluster is to read it.
+
+    Raises `UsageError` for a relative one, and for a URI of no storage that is known.
+    """
+    if out is None:
+        return f'"${{PRUNEYARD_OUT:?{NO_FOLDER}}}/{spec.name}"'
+    if not out.startswith("/") and "://" not in out:
+        words = (
+            "it must be an absolute path, or the URI of an object store, that every node of the cluster sees"
+        )
+        raise UsageError(f"--out {out}: {words}")
+    if "://" in out and out.partition("://")[0] not in SCHEMES:
+        known = " and ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise UsageError(f"--out {out}: is no storage that pruneyard knows; URIs may start with {known}")
+    return shlex.quote(out)
+
+
+def submit(
+    server: JobServer, spec: "Spec", *, address: str, out: str | None, pin: str, python: str
+) -> tuple[JobView, bool]:
+    """The job of a spec, and whether it is a new one: the same study is not run twice at a time."""
+    folder = folder_there(out, spec)
+    run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
+    python = shlex.quote(python)
+    check = f"{python} -m cluster.pins {PINS} && " if pin != "none" else ""
+    entrypoint = f"{check}exec {python} -c 'from orchestrator.cli import main; main()' {run}"
+    identity = "\n".join([folder, *sorted(job.key for job in spec.jobs)])
+    prefix = f"{spec.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    known = {view.job_id for view in server.views()}
+    with tempfile.TemporaryDirectory(prefix="pruneyard-") as scratch:
+        write_bundle(Path(scratch), packages=PACKAGES, spec=spec.to_yaml())
+        view = server.submit(
+            entrypoint,
+            prefix=prefix,
+            folder=Path(scratch),
+            metadata={"study": spec.name, "out": out or f"$PRUNEYARD_OUT/{spec.name}"},
+        )
+    write_note(Note(job_id=view.job_id, address=address, study=spec.name, out=view.metadata.get("out", "")))
+    return view, view.job_id not in known
+
+
+def say(text: str) -> None:
+    """On stderr, as all that is not the answer itself."""
+    click.echo(f"pruneyard: {text}", err=True)
+
+
+def write_log(text: str) -> None:
+    """A piece of a job's log, as it came, on stdout."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def tell_end(view: JobView) -> int:
+    """Says how a job ended; returns the exit code to pass on."""
+    say(f"{view.job_id} {outcome(view)}")
+    if view.never_ran or view.exit_code == 127:
+        say(view.message.splitlines()[-1] if view.message else "the cluster gave no reason")
+    return view.code
+
+
+def outcome(view: JobView) -> str:
+    """`running`, or how it ended."""
+    return OUTCOMES[view.code] if view.ended else view.status.lower()

@@ -1,0 +1,155 @@
+"""A search that learns, run in rounds: propose a batch, train it, tell its results, propose again.
+
+Proposals of a round rest on its number, the seed and the results of all rounds before it, taken in the order in which they
+were proposed, and on nothing else: not on which trial was faster, on how many ran at once, or on how often the study was
+stopped. They are written down before the first of them is trained, so a later call goes on with the same ones.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.coordination.journal import Journal
+from orchestrator.errors import UsageError
+from orchestrator.search.objective_values import OVER, Ended
+from orchestrator.spec.job import Job
+from orchestrator.spec.search import Choices, Range
+from orchestrator.spec.stage import Learning
+from reports.layout import RunFolder
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Rounds:
+    """What one search has proposed in one folder of results; its entries are `{"at", "marks"}` lists and `{"seconds"}`."""
+
+    def __init__(self, learning: Learning, folder: RunFolder) -> None:
+        self._learning, self._search, self._folder = learning, learning.search, folder
+        self._journal = Journal(folder.path / "searches" / f"{learning.identity}.jsonl")
+        self._entries = self._journal.lines()
+        self._since = time.monotonic()
+
+    @property
+    def _proposed(self) -> list[Mapping[str, Any]]:
+        return [proposal for entry in self._entries for proposal in entry.get("proposals", [])]
+
+    @property
+    def left(self) -> int:
+        """Proposals that may still be made."""
+        return max(0, self._search.max_trials - len(self._proposed))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there may be another round."""
+        spent = sum(entry.get("seconds", 0.0) for entry in self._entries)
+        return self.left > 0 and (self._search.max_time is None or spent < self._search.max_time)
+
+    def jobs(self) -> list[Job]:
+        """Of all proposals, each once."""
+        return list({job.key: job for jobs in self._by_proposal() for job in jobs}.values())
+
+    def _by_proposal(self) -> list[list[Job]]:
+        return self._learning.propose([self._values(proposal["at"]) for proposal in self._proposed])
+
+    def _values(self, at: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands at these places: a number of a range, the number of a choice."""
+        found = self._search.distributions
+        return {key: _value(found[key], place) for key, place in at.items()}
+
+    def propose(self) -> bool:
+        """Another round, if the search goes on and everything proposed so far has ended. Raises `UsageError`."""
+        by_proposal = self._by_proposal()
+        runs = Ended(self._folder)
+        if not all(runs.statuses.get(job.key) in OVER for jobs in by_proposal for job in jobs):
+            return False
+        if self._entries and "proposals" in self._entries[-1]:
+            self._write({"seconds": time.monotonic() - self._since})
+        if not self.goes_on:
+            return False
+        optuna = _optuna(self._search.name)
+        study = self._study(optuna, by_proposal, runs)
+        number = min(self._search.num_at_once, self.left)
+        proposals = []
+        for _ in range(number):
+            trial = study.ask()
+            at = self._proposal(trial)
+            proposals.append({"at": at, "marks": study.trials[trial.number].system_attrs})
+        self._write({"proposals": proposals})
+        self._since = time.monotonic()
+        return True
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._journal.append(entry)
+        self._entries.append(entry)
+
+    def _study(self, optuna: Any, by_proposal: Sequence[Sequence[Job]], runs: Ended) -> Any:
+        """All that is known, in a study that has forgotten nothing and draws as this round does."""
+        ways = {"max": "maximize", "min": "minimize"}
+        number = sum("proposals" in entry for entry in self._entries)
+        digest = hashlib.sha256(f"round/{self._search.seed}/{number}".encode()).digest()
+        seed = int.from_bytes(digest[:4])
+        if self._search.name == "nsga2":
+            sampler = optuna.samplers.NSGAIISampler(population_size=self._search.num_at_once, seed=seed)
+        else:
+            sampler = optuna.samplers.TPESampler(seed=seed)
+        directions = [ways[way] for way in self._search.aims.values()]
+        study = optuna.create_study(sampler=sampler, directions=directions)
+        distributions = {
+            key: _distribution(optuna, values) for key, values in self._search.distributions.items()
+        }
+        for proposal, jobs in zip(self._proposed, by_proposal, strict=True):
+            values = runs.values(jobs, list(self._search.aims))
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.COMPLETE if values else optuna.trial.TrialState.FAIL,
+                    values=values,
+                    params=proposal["at"],
+                    distributions={key: distributions[key] for key in proposal["at"]},
+                    system_attrs=proposal["marks"],
+                )
+            )
+        return study
+
+    def _proposal(self, trial: "optuna.Trial") -> dict[str, Any]:
+        """Tables first, so that only keys are drawn that the tables chosen have; nsga2 crosses whole vectors and draws all."""
+        found, at = self._search.distributions, dict[str, Any]()
+        for key in sorted(
+            found, key=lambda key: (key.removesuffix(".name").count("."), not isinstance(found[key], Choices))
+        ):
+            values = found[key]
+            here = {**self._values(at), key: _value(values, 0) if isinstance(values, Choices) else values.low}
+            if self._search.name == "tpe" and key not in self._learning.applies(here):
+                continue
+            if isinstance(values, Choices):
+                at[key] = trial.suggest_categorical(key, range(len(values.choices)))
+            elif values.int:
+                at[key] = trial.suggest_int(key, int(values.low), int(values.high), log=values.log)
+            else:
+                at[key] = values.rounded(trial.suggest_float(key, values.low, values.high, log=values.log))
+        return at
+
+
+def _value(values: Range | Choices, place: Any) -> Any:
+    return values.choices[place] if isinstance(values, Choices) else place
+
+
+def _distribution(optuna: Any, values: Range | Choices) -> Any:
+    if isinstance(values, Choices):
+        return optuna.distributions.CategoricalDistribution(range(len(values.choices)))
+    if values.int:
+        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _optuna(name: str) -> Any:
+    """The package that proposes. Raises `UsageError` where it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise UsageError(
+            f"search.name: is {name}, which needs Optuna; pip install 'pruneyard[search]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

@@ -1,0 +1,43 @@
+"""What a search has proposed so far; the one door to pbt and optuna."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.search.pbt import Generations
+from orchestrator.spec.load import Spec
+from orchestrator.spec.stage import Learning
+from reports.layout import RunFolder
+
+if TYPE_CHECKING:
+    pass
+from orchestrator.search.optuna_search import Rounds
+
+
+def known_jobs(spec: Spec, folder: RunFolder) -> Spec:
+    """The spec with all that its searches have proposed in this folder."""
+    if all(stage.learning is None for stage in spec.stages):
+        return spec
+    stages = [
+        stage if stage.learning is None else replace(stage, jobs=tuple(rounds_of(stage.learning, folder).jobs()))
+        for stage in spec.stages
+    ]
+    return replace(spec, stages=tuple(stages))
+
+
+def is_searched(spec: Spec, folder: RunFolder) -> bool:
+    """Whether no search of the spec would propose more in this folder."""
+    return not any(
+        rounds_of(stage.learning, folder).goes_on for stage in spec.stages if stage.learning is not None
+    )
+
+
+def to_be_proposed(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
+    """By the name of a stage whose search goes on in this folder: settings that it may propose yet, each for every seed."""
+    searched = {stage.name: stage.learning for stage in spec.stages if stage.learning is not None}
+    rounds = {name: rounds_of(learning, folder) for name, learning in searched.items()}
+    return {name: found.left for name, found in rounds.items() if found.goes_on}
+
+
+def rounds_of(learning: Learning, folder: RunFolder) -> "Rounds | Generations":
+    """What a search has proposed, and how it goes on."""
+    return Generations(learning, folder) if learning.search.breeds else Rounds(learning, folder)

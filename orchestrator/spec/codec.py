@@ -1,0 +1,248 @@
+"""Turns plain tables into the workloads' dataclasses, and reports everything that does not fit, each with its key."""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Set
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
+
+_IN_YAML = {
+    "an object": "a table",
+    "a valid array": "a list",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+}
+
+
+"""What pydantic calls things, and what the authors of specs call them."""
+
+
+T = TypeVar("T")
+
+
+Report = Callable[[str, str], None]
+
+
+"""Takes a dotted key and a message."""
+
+
+def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """`functools.cache` for functions of a class, which type checkers do not take for hashable."""
+    return cache(function)  # type: ignore[return-value]
+
+
+@_remembered
+def hints_of(cls: type[Any]) -> dict[str, Any]:
+    """Type of every field that a spec may give, `Annotated` kept."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.metadata.get("given", True)}
+
+
+@_remembered
+def defaults_of(cls: type[Any]) -> dict[str, Any]:
+    """Default of every field that has one."""
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name in hints_of(cls)}
+    values = {name: f.default for name, f in fields.items() if f.default is not dataclasses.MISSING}
+    made = {n: f.default_factory() for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
+    return values | made
+
+
+def plugin_of(hint: Any) -> Plugin | None:
+    """The plug-in marker of a field's type, if it is chosen by name."""
+    if get_origin(hint) is Annotated:
+        return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Plugin)), None)
+    return None
+
+
+def plugins_of(hint: Any) -> Plugin | None:
+    """The plug-in marker of a list's items, each chosen by name: `tuple[Annotated[Source, Plugin("data.sources")], ...]`."""
+    items = get_args(hint)
+    return plugin_of(items[0]) if get_origin(hint) is tuple and len(items) == 2 and items[1] is Ellipsis else None
+
+
+def plugin_class(cls: type[Any], field: str, table: Any) -> type[Any] | None:
+    """The class that `table` chooses for a plug-in field; None where its name is missing or unknown."""
+    marker = plugin_of(hints_of(cls)[field])
+    assert marker is not None
+    return _class_named(marker, table, default=_default_name(cls, field))
+
+
+def _default_name(cls: type[Any], field: str) -> str | None:
+    return name_of(defaults_of(cls)[field]) if field in defaults_of(cls) else None
+
+
+def _class_named(marker: Plugin, table: Any, *, default: str | None) -> type[Any] | None:
+    name = table if isinstance(table, str) else table.get("name") if isinstance(table, Mapping) else None
+    name = default if name is None else name
+    return find(marker.family, name) if name in names(marker.family) else None
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
+
+
+def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: frozenset[str] = frozenset()) -> Any:
+    """An instance of the dataclass `cls`, or None after reporting what is wrong. `known` keys are skipped."""
+    hints, defaults = hints_of(cls), defaults_of(cls)
+    if not isinstance(table, Mapping):
+        report(key, f"is {shown(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
+        return None
+    faults = 0
+
+    def count(at: str, message: str) -> None:
+        nonlocal faults
+        faults += 1
+        report(at, message)
+
+    for name in table:
+        if name not in hints and name not in known:
+            listed = ", ".join(sorted({*hints, *known})) or "none"
+            count(join(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
+    values, wrong = {}, set()
+    for name, hint in hints.items():
+        at, before = join(key, name), faults
+        if name in table:
+            values[name] = _decode_field(cls, name, hint, table[name], at, count)
+        elif name not in defaults:
+            count(at, f"is missing; it must be {described(hint)}")
+        if faults > before:
+            wrong.add(name)
+    made = None if wrong - set(defaults) else _construct(cls, values, key, count, wrong=wrong)
+    return None if faults else made
+
+
+def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, report: Report) -> Any:
+    if (marker := plugin_of(hint)) is not None:
+        return _decode_plugin(marker, value, key, report, default=_default_name(cls, name))
+    if (marker := plugins_of(hint)) is not None:
+        return _decode_plugins(marker, value, key, report)
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return decode(hint, value, key, report)
+    try:
+        return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
+        allowed = " or ".join(dict.fromkeys(_IN_YAML.get(rule, rule) for rule in rules))
+        report(key, f"is {shown(value)}; it must be {allowed}")
+        return None
+
+
+def _decode_plugins(marker: Plugin, value: Any, key: str, report: Report) -> Any:
+    if not isinstance(value, list):
+        each = f"a table with a name, one of {', '.join(names(marker.family))}"
+        report(key, f"is {shown(value)}; it must be a list, each item {each}")
+        return None
+    return tuple(_decode_plugin(marker, item, f"{key}[{i}]", report, default=None) for i, item in enumerate(value))
+
+
+def _decode_plugin(marker: Plugin, value: Any, key: str, report: Report, *, default: str | None) -> Any:
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        report(key, f"is {shown(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
+        return None
+    chosen = _class_named(marker, table, default=default)
+    if chosen is None:
+        name = table.get("name")
+        if name is None:
+            report(join(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}")
+        elif not isinstance(name, str):
+            report(join(key, "name"), f"is {shown(name)}; it must be one of {', '.join(names(marker.family))}")
+        else:
+            report(join(key, "name"), f"is unknown: {UnknownPluginError(marker.family, name)}")
+        return None
+    return decode(chosen, {k: v for k, v in table.items() if k != "name"}, key, report)
+
+
+def _construct(cls: type[Any], values: Mapping[str, Any], key: str, report: Report, *, wrong: Set[str]) -> Any:
+    """The plug-in says what is wrong with a value, in a message that starts with the field's name, or `name[0]`.
+
+    It names one at a time: with the default in the place of what is `wrong`, it is asked again.
+    """
+    try:
+        return cls(**{name: value for name, value in values.items() if name not in wrong})
+    except ValueError as error:
+        match = re.match(r"(\w+)(\[\d+\])?\s+(.*)", str(error), flags=re.DOTALL)
+        if match is None or match[1] not in hints_of(cls):
+            report(key, str(error))
+        elif match[1] not in wrong:
+            report(join(key, match[1] + (match[2] or "")), match[3])
+            if match[1] in values and match[1] in defaults_of(cls):
+                return _construct(cls, values, key, report, wrong={*wrong, match[1]})
+        return None
+
+
+def encode(value: Any, *, identity_only: bool = False) -> Any:
+    """Plain data of a decoded value, every default filled in; plug-ins carry their `name`.
+
+    With `identity_only`, fields that cannot change a number of the finished job are left out, and so are those marked
+    `unless_default` where they have their default: a neutral field added later leaves the identity of every job that does
+    not use it as it was. What no spec gives enters nothing but an identity, and that only if it is marked so.
+    """
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return list(value) if isinstance(value, tuple) else value
+    hints = hints_of(type(value))
+    table = {}
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        is_named = field.name in hints or (identity_only and field.metadata.get("identity") == "unless_default")
+        if not is_named or (identity_only and not _is_identity(type(value), field, content)):
+            continue
+        table[field.name] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
+    return table
+
+
+def encode_field(hint: Any, content: Any, *, identity_only: bool = False) -> Any:
+    """Plain data of what a field of this type holds."""
+    if plugins_of(hint) is not None:
+        return [encode_field(get_args(hint)[0], item, identity_only=identity_only) for item in content]
+    name = {"name": name_of(content)} if plugin_of(hint) else {}
+    encoded = encode(content, identity_only=identity_only)
+    return {**name, **encoded} if isinstance(encoded, dict) else encoded
+
+
+def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) -> bool:
+    mark = field.metadata.get("identity", True)
+    if mark == "unless_default":
+        return bool(content != defaults_of(cls).get(field.name, field.default))
+    assert mark in (True, False), f"{cls.__name__}.{field.name} is marked {mark!r}"
+    return bool(mark)
+
+
+def described(hint: Any) -> str:
+    """What a field takes, in words."""
+    marker = plugin_of(hint)
+    if marker is not None:
+        return f"a table with a name, one of {', '.join(names(marker.family))}"
+    if plugins_of(hint) is not None:
+        return f"a list, each item {described(get_args(hint)[0])}"
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return f"a table with some of {', '.join(hints_of(hint))}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+
+
+def nearest(name: object, known: Mapping[str, Any]) -> str:
+    """A hint at the closest known name, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value in a message, short."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def join(key: str, name: str) -> str:
+    """Dotted key of `name` inside `key`."""
+    return f"{key}.{name}" if key else name

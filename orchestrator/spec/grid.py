@@ -1,0 +1,126 @@
+"""The population of a spec: the cross product of its axes over dotted keys, before anything is decoded."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.spec.codec import defaults_of, hints_of, plugin_class, plugin_of
+from workloads.plugins import name_of
+
+REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs; see `orchestrator.stages`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Values that one dotted key takes; `origin` is where they stand in the spec, for messages."""
+
+    key: str
+    values: tuple[Any, ...]
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Tables of one job, still undecoded. `origins` maps a dotted key to where its value came from."""
+
+    tables: Mapping[str, Any]
+    origins: Mapping[str, str]
+    applied: frozenset[str]  # axes that had an effect
+
+
+def expand(
+    job_class: type[Any],
+    tables: Mapping[str, Any],
+    axes: Sequence[Axis],
+    variants: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[Point]:
+    """Every combination, of every variant: tables that take the place of the spec's own, several at once.
+
+    Axes over whole tables go first and those over their names next, whatever their order in the spec, so that a dotted
+    key applies to the table that was chosen; where that has no such field, the axis does not apply.
+    """
+    ordered = sorted(axes, key=_rank)
+    choices = [range(len(axis.values)) for axis in ordered]
+    for number, *choice in itertools.product(range(len(variants) or 1), *choices):
+        variant = variants[number] if variants else {}
+        point_tables: dict[str, Any] = {**tables, **variant}
+        origins: dict[str, str] = {name: f"variants[{number}].{name}" for name in variant}
+        applied = set()
+        for axis, index in zip(ordered, choice, strict=True):
+            if _has(job_class, point_tables, axis.key.split(".")):
+                point_tables = _replaced(job_class, point_tables, axis.key.split("."), axis.values[index])
+                origins[axis.key] = f"{axis.origin}[{index}]" if len(axis.values) > 1 else axis.origin
+                applied.add(axis.key)
+        yield Point(tables=point_tables, origins=origins, applied=frozenset(applied))
+
+
+def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> list[str]:
+    """Dotted keys that stand beside `key` in the tables chosen: those it may be a misspelling of."""
+    cls, prefix = job_class, ""
+    for head in key.split("."):
+        beside = [f"{prefix}{name}" for name in hints_of(cls)]
+        inner = field_class(cls, head, tables.get(head)) if head in hints_of(cls) else None
+        if inner is None:
+            return beside
+        cls, prefix, tables = inner, f"{prefix}{head}.", as_table(tables.get(head))
+    return []
+
+
+def _rank(axis: Axis) -> tuple[int, bool]:
+    table = axis.key.removesuffix(".name")
+    return table.count("."), table != axis.key
+
+
+def origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """Where the value of a job's dotted key stands in the spec: the axis with the longest matching prefix, or itself."""
+    prefixes = [p for p in origins if key == p or key.startswith((f"{p}.", f"{p}["))]
+    if not prefixes:
+        return key
+    prefix = max(prefixes, key=len)
+    return origins[prefix] + key[len(prefix) :]
+
+
+def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
+    """The dataclass behind a field: the chosen plug-in's, or the nested table's; None for a plain value."""
+    hint = hints_of(cls)[name]
+    if plugin_of(hint) is not None:
+        return plugin_class(cls, name, {} if table is None else table)
+    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
+
+
+def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
+    head, *rest = path
+    if head in REFERENCE and not rest:
+        return "runs" in hints_of(cls)
+    if head not in hints_of(cls):
+        return False
+    table = tables.get(head) if isinstance(tables, Mapping) else None
+    if not rest:
+        return True
+    if rest == ["name"] and plugin_of(hints_of(cls)[head]) is not None:
+        return True
+    inner = field_class(cls, head, table)
+    return inner is not None and _has(inner, as_table(table), rest)
+
+
+def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of `tables` with one dotted key set; tables on the way are made, with the default plug-in's name."""
+    head, *rest = path
+    if not rest:
+        return {**tables, head: value}
+    table = as_table(tables.get(head))
+    if plugin_of(hints_of(cls)[head]) is not None and "name" not in table and head in defaults_of(cls):
+        table = {"name": name_of(defaults_of(cls)[head]), **table}
+    if rest == ["name"]:
+        return {**tables, head: {**table, "name": value}}
+    inner = field_class(cls, head, table)
+    assert inner is not None
+    return {**tables, head: _replaced(inner, table, rest, value)}
+
+
+def as_table(table: Any) -> dict[str, Any]:
+    if isinstance(table, str):
+        return {"name": table}
+    return dict(table) if isinstance(table, Mapping) else {}

@@ -1,0 +1,115 @@
+"""The JSON Schema of specs, made from the same dataclasses that decode them, so that editors complete and check."""
+
+import dataclasses
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+
+from orchestrator.spec.codec import defaults_of, encode_field, hints_of, plugin_of, plugins_of
+from orchestrator.spec.references import OVER
+from orchestrator.spec.search import Search
+from orchestrator.spec.stage import Header
+from workloads.plugins import describe, find, find_job, kinds, names
+
+
+def spec_schema() -> dict[str, Any]:
+    """One alternative per kind of job."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pruneyard spec",
+        "oneOf": [*(_of_kind(kind) for kind in kinds()), _of_chain()],
+    }
+
+
+def _of_chain() -> dict[str, Any]:
+    """A spec with stages; what each may hold is said where it has its kind."""
+    header = table_schema(Header)["properties"]
+    stages = {
+        "type": "object",
+        "description": "links of a chain, in order; a table with `from: STAGE` takes what the runs of an earlier one left",
+        "minProperties": 1,
+        "additionalProperties": {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": kinds()}}},
+    }
+    shared = {name: header[name] for name in ("name", "seeds", "resources")}
+    return {
+        "title": "chain",
+        "type": "object",
+        "properties": {**shared, "stages": stages},
+        "required": ["name", "stages"],
+        "not": {"required": ["kind"]},
+    }
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    header, job = table_schema(Header), table_schema(find_job(kind))
+    job["properties"].pop("seed")
+    grid = {
+        "type": "object",
+        "description": "axes of the population: a list of values per dotted key",
+        "additionalProperties": {"type": "array", "minItems": 1},
+    }
+    variant = {"type": "object", "properties": job["properties"], "minProperties": 1, "additionalProperties": False}
+    variants = {
+        "type": "array",
+        "description": "tables that take the place of the spec's own, several at once; crossed with the grid",
+        "items": variant,
+    }
+    axes = {"variants": variants, "grid": grid, "search": table_schema(Search)}
+    properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, **axes}
+    return {
+        "title": kind,
+        "type": "object",
+        "properties": properties,
+        "required": header["required"],
+        "anyOf": [{"required": job["required"]}, *({"required": [name]} for name in axes)],  # any may be given there
+        "additionalProperties": False,
+    }
+
+
+def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The table of one dataclass, with its defaults. Below a plug-in of the families `within`, theirs are named only."""
+    hints, defaults = hints_of(cls), defaults_of(cls)
+    properties = {name: _field(hint, within) for name, hint in hints.items()}
+    for name, value in defaults.items():
+        properties[name] = {**properties[name], "default": encode_field(hints[name], value)}
+    required = [name for name in hints if name not in defaults]
+    if "runs" in hints:  # a reference in a spec, run keys in what is recorded
+        properties |= _REFERENCE
+        required = [name for name in required if name != "runs"]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+_REFERENCE: dict[str, Any] = {
+    "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
+    "over": {"enum": list(OVER), "description": "take runs together: those that differ in their seed alone, or all"},
+    "where": {"type": "object", "description": "take the runs that have these values at these dotted keys"},
+}
+
+
+def _field(hint: Any, within: frozenset[str]) -> dict[str, Any]:
+    marker = plugin_of(hint)
+    if marker is not None and marker.family in within:  # a source of a source, as deep as one likes
+        by_name = {"enum": names(marker.family)}
+        return {"oneOf": [by_name, {"type": "object", "properties": {"name": by_name}, "required": ["name"]}]}
+    if marker is not None:
+        inside = within | {marker.family}
+        summaries = {found.name: found.summary for found in describe(marker.family)}
+        choices = [_plugin(find(marker.family, name), name, summaries[name], inside) for name in names(marker.family)]
+        nameless = [{"type": "object", "properties": _REFERENCE, "required": ["from"], "additionalProperties": False}]
+        return {"oneOf": [{"enum": names(marker.family)}, *choices, *(nameless if marker.family == "data.sources" else [])]}
+    if plugins_of(hint) is not None:
+        return {"type": "array", "items": _field(get_args(hint)[0], within)}
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return table_schema(hint, within=within)
+    return TypeAdapter(hint).json_schema()
+
+
+def _plugin(cls: type[Any], name: str, summary: str, within: frozenset[str]) -> dict[str, Any]:
+    """`name` may be left out in a spec where the field has a default; editors are better served by asking for it.
+
+    Other fields are not asked for: an axis may give them.
+    """
+    table = table_schema(cls, within=within)
+    table["properties"] = {"name": {"const": name}, **table["properties"]}
+    return {**table, "title": name, "description": summary, "required": ["name"]}

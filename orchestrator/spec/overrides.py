@@ -1,0 +1,78 @@
+"""Orchestrator/spec/overrides.py."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ruamel.yaml.error import YAMLError
+
+from orchestrator.errors import UsageError
+from orchestrator.spec.codec import hints_of, shown
+from orchestrator.spec.stage import Header
+from orchestrator.spec.yaml_document import (
+    complaint,
+    parse_value,
+)
+
+
+def parse_assignment(text: str, *, option: str) -> tuple[str, Any]:
+    """`method.density=0.05` as key and value. Raises `UsageError`."""
+    key, value = _halves(text, f"{option} {text}: must have the form KEY=VALUE, as in method.density=0.05")
+    return key, _value(value, f"{option} {text}")
+
+
+def parse_axis(text: str) -> tuple[str, list[Any]]:
+    """`method.density=0.1,0.05` as key and values. Raises `UsageError`."""
+    form = "KEY=VALUE,VALUE, as in method.density=0.1,0.05"
+    key, values = _halves(text, f"--axis {text}: must have the form {form}")
+    return key, _value(f"[{values}]", f"--axis {text}")
+
+
+def _halves(text: str, otherwise: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(otherwise)
+    return key.strip(), value
+
+
+def _value(text: str, place: str) -> Any:
+    try:
+        return parse_value(text)
+    except (YAMLError, RecursionError) as error:
+        words = complaint(error) if isinstance(error, YAMLError) else "it is nested too deeply"
+        raise UsageError(f"{place}: the value is not valid YAML: {words}") from error
+
+
+def _changed(
+    tables: Mapping[str, Any], overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Tables with the command line's changes, and the keys that stem from there.
+
+    A key of the job becomes an axis of one value, which also wins over what an axis of the spec would choose.
+    """
+    for key in overrides.keys() & axes.keys():
+        raise UsageError(f"{key}: is both set and an axis on the command line; give one of the two")
+    header = set(hints_of(Header))
+    grid = dict(tables.get("grid") or {}) if isinstance(tables.get("grid") or {}, Mapping) else {}
+    changed = dict(tables)
+    for key, value in sorted(overrides.items(), key=lambda item: item[0] != "grid"):  # a whole grid first
+        head = key.split(".")[0]
+        if key == "grid":
+            if not isinstance(value, Mapping):
+                raise UsageError(f"grid: is {shown(value)}; it must be a table of axes (from the command line)")
+            grid = dict(value)
+        elif head == "grid":
+            grid[key.removeprefix("grid.")] = value
+        elif head in header:
+            changed = _with_path(changed, key.split("."), value)
+        else:
+            grid[key] = [value]
+    grid |= {key: list(values) for key, values in axes.items()}
+    if overrides or axes:
+        changed["grid"] = grid
+    return changed, frozenset(key.removeprefix("grid.") for key in (*overrides, *axes))
+
+
+def _with_path(tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    inner = tables.get(head)
+    return {**tables, head: _with_path(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}

@@ -1,0 +1,265 @@
+"""Chains: tables of a job that name earlier runs, by `from: STAGE` of the same spec or `from: FOLDER` of finished results.
+
+A table with `from` becomes one with `runs`, the run keys: one job for each run, or for each group of them with `over: seed`
+(runs that differ in nothing else) or `over: all`. `where` keeps the runs whose spec has these values at these dotted keys.
+Two references that say the same mean the same run in each job. Without `seeds` of its own a job has the seed of its run.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.spec.codec import hints_of, join, nearest, plugin_of, shown
+from orchestrator.spec.grid import REFERENCE
+from orchestrator.spec.run_key import canonical
+from reports.layout import RunFolder
+from reports.location import Location, located
+from reports.records import Status
+from reports.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.spec.job import Job
+
+
+OVER = ("seed", "all")
+
+
+SYNTHETIC = "synthetic"  # the source that a reference in the place of a data set means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """An earlier run. `described` has its columns data, model, method, density and ipc."""
+
+    run_key: str
+    seed: int
+    kind: str
+    resolved: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    described: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chained:
+    """Tables whose references are run keys, and the runs."""
+
+    tables: Mapping[str, Any]
+    parents: tuple[Parent, ...]
+    seed: int | None  # of the run, where there is a single one
+
+
+class ChainError(ValueError):
+    """What is wrong with a reference, and at which dotted key."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key, self.message = key, message
+
+
+def as_parent(job: "Job") -> Parent:
+    """A job of this spec."""
+    return Parent(
+        run_key=job.key,
+        seed=job.workload.seed,
+        kind=job.kind,
+        resolved=job.resolved,
+        identity=job.identity,
+        described=job.described,
+    )
+
+
+def finished_runs(folder: Location) -> list[Parent]:
+    """The COMPLETED runs of a folder of results, in the order in which they started."""
+    rows = Store(RunFolder(folder)).runs().to_pylist()
+    return [
+        Parent(
+            run_key=row["run_key"],
+            seed=row["seed"],
+            kind=row["kind"],
+            resolved=json.loads(row["spec_json"]),
+            identity=json.loads(row["identity_json"] or row["spec_json"]),
+            described={name: row[name] for name in ("data", "model", "method", "density", "ipc")},
+        )
+        for row in rows
+        if row["status"] == Status.COMPLETED.value
+    ]
+
+
+class Earlier:
+    """All that a stage may refer to: the stages before it, by name, and folders, read once."""
+
+    def __init__(self, stages: Mapping[str, Sequence[Parent]]) -> None:
+        self._stages = stages
+        self._folders: dict[str, list[Parent]] = {}
+
+    def groups(self, table: Mapping[str, Any], key: str) -> list[tuple[Parent, ...]]:
+        """What a reference stands for: the runs of each job. Raises `ChainError`."""
+        if "from" not in table:
+            return [self._named(table, key)]
+        source, over = table["from"], table.get("over")
+        if over not in (None, *OVER):
+            raise ChainError(f"{key}.over", f"is {shown(over)}; it must be one of {', '.join(OVER)}, or be left out")
+        found = self._where(self._runs(source, f"{key}.from"), table.get("where"), f"{key}.where")
+        if over == "all":
+            return [tuple(found)]
+        grouped: dict[str, list[Parent]] = {}
+        for parent in found:
+            told = parent.run_key if over is None else canonical([parent.kind, _without_seed(parent.identity)])
+            grouped.setdefault(told, []).append(parent)
+        return [tuple(group) for group in grouped.values()]
+
+    def folder(self, table: Mapping[str, Any]) -> str | None:
+        """The folder of results that a reference names, if it names one."""
+        source = table.get("from")
+        return None if source is None or source in self._stages else source
+
+    def _named(self, table: Mapping[str, Any], key: str) -> tuple[Parent, ...]:
+        """Runs given by their keys."""
+        folder, keys = table.get("folder"), table["runs"]
+        known = self._in_folder(folder, f"{key}.folder") if folder else [p for found in self._stages.values() for p in found]
+        by_key = {parent.run_key: parent for parent in known}
+        missing = [run for run in keys if run not in by_key]
+        if missing:
+            where = f"a finished run of {folder}" if folder else "a run of an earlier stage; give the folder of others"
+            raise ChainError(f"{key}.runs", f"is {shown(keys)}; {shown(missing[0])} is not the key of {where}")
+        return tuple(by_key[run] for run in keys)
+
+    def _runs(self, source: Any, key: str) -> list[Parent]:
+        if not isinstance(source, str):
+            raise ChainError(key, f"is {shown(source)}; it must be the name of a stage or a folder of results")
+        if source in self._stages:
+            return list(self._stages[source])
+        if not _folder(source, key).is_dir():
+            stages = ", ".join(self._stages) or "none"
+            hint = nearest(source, dict.fromkeys(self._stages))
+            raise ChainError(key, f"is {shown(source)}; it must be an earlier stage ({stages}) or a folder of results{hint}")
+        return self._in_folder(source, key)
+
+    def _in_folder(self, source: str, key: str) -> list[Parent]:
+        if source not in self._folders:
+            self._folders[source] = finished_runs(_folder(source, key))
+        if not self._folders[source]:
+            raise ChainError(key, f"is {shown(source)}, which holds no finished run")
+        return self._folders[source]
+
+    def _where(self, found: list[Parent], where: Any, key: str) -> list[Parent]:
+        if where is None:
+            return found
+        if not isinstance(where, Mapping):
+            raise ChainError(key, f"is {shown(where)}; it must be a table of dotted keys, such as {{method.name: rigl}}")
+        kept = [parent for parent in found if all(_has(parent, name, value) for name, value in where.items())]
+        if not kept:
+            raise ChainError(key, f"is {shown(where)}; none of the {len(found)} runs has these values")
+        return kept
+
+
+def _folder(source: str, key: str) -> Location:
+    """Raises `ChainError` for a URI of no storage that is known."""
+    try:
+        return located(source).expanduser()
+    except ValueError as error:
+        raise ChainError(key, f"is {shown(source)}: {error}") from error
+
+
+def _has(parent: Parent, dotted: str, value: Any) -> bool:
+    table: Any = {"kind": parent.kind, "seed": parent.seed, **parent.resolved}
+    for name in dotted.split("."):
+        table = table.get(name, _NOTHING) if isinstance(table, Mapping) else _NOTHING
+    return bool(table == value)
+
+
+_NOTHING = object()
+
+
+def is_reference(table: Any) -> bool:
+    """Whether a table names earlier runs; one that could and does not has empty `runs`."""
+    return isinstance(table, Mapping) and ("from" in table or (isinstance(table.get("runs"), list) and bool(table["runs"])))
+
+
+def named_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the name of the source that a nameless reference in the place of data means."""
+    hints = hints_of(job_class)
+    return {
+        name: {"name": SYNTHETIC, **table}
+        if is_reference(table) and "name" not in table and name in hints and _is_source(hints[name])
+        else table
+        for name, table in tables.items()
+    }
+
+
+def _is_source(hint: Any) -> bool:
+    marker = plugin_of(hint)
+    return marker is not None and marker.family == "data.sources"
+
+
+def chained(tables: Mapping[str, Any], earlier: Earlier) -> Iterator[Chained]:
+    """The tables of one point of the grid, once for each choice of the runs that they refer to. Raises `ChainError`."""
+    references = dict(_references(tables, ""))
+    if not references:
+        yield Chained(tables=tables, parents=(), seed=None)
+        return
+    told = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
+    groups = {told[key]: earlier.groups(table, key) for key, table in references.items()}
+    for choice in itertools.product(*groups.values()):
+        chosen = dict(zip(groups, choice, strict=True))
+        yield Chained(
+            tables=_resolved(tables, "", {key: chosen[told[key]] for key in references}, earlier),
+            parents=tuple({p.run_key: p for group in choice for p in group}.values()),
+            seed=choice[0][0].seed if len(choice[0]) == 1 else None,
+        )
+
+
+def _references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if is_reference(value):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _references(item, join(key, name))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _references(item, f"{key}[{place}]")
+
+
+def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: Earlier) -> Any:
+    if is_reference(value):
+        parents = chosen[key]
+        table = {name: item for name, item in value.items() if name not in REFERENCE}
+        table["runs"] = [parent.run_key for parent in parents]
+        if folder := earlier.folder(value):
+            table["folder"] = folder
+        if value.get("name") == SYNTHETIC and "data" in parents[0].resolved:
+            table.setdefault("of", parents[0].resolved["data"])
+        return table
+    if isinstance(value, Mapping):
+        return {name: _resolved(item, join(key, name), chosen, earlier) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, f"{key}[{place}]", chosen, earlier) for place, item in enumerate(value)]
+    return value
+
+
+def lineage(identity: Any, parents: Mapping[str, Parent]) -> Any:
+    """An identity in which the runs it rests on are described instead of named: equal for repetitions of all of them."""
+    if isinstance(identity, Mapping):
+        return {
+            name: _described(item, parents) if name == "runs" and item else lineage(item, parents)
+            for name, item in identity.items()
+        }
+    return [lineage(item, parents) for item in identity] if isinstance(identity, list) else identity
+
+
+def _described(runs: Sequence[str], parents: Mapping[str, Parent]) -> Any:
+    tables = {canonical(table): table for table in (_of_run(parents[run]) for run in runs)}
+    if len(tables) > 1:
+        return list(tables.values())
+    (table,) = tables.values()
+    return table if len(runs) == 1 else {**table, "members": len(runs)}
+
+
+def _of_run(parent: Parent) -> dict[str, Any]:
+    return {"kind": parent.kind, **_without_seed(parent.identity)}
+
+
+def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != "seed"}

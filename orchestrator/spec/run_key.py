@@ -1,0 +1,68 @@
+"""A job's identity: a short hash of everything that may change its numbers, and nothing else."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from orchestrator.spec.codec import encode
+
+IDENTITY_VERSION = 1  # raised when the same spec starts to mean other numbers
+
+
+def run_key(kind: str, workload: object) -> str:
+    """16 hexadecimal digits. Names, resources, paths and intervals do not enter."""
+    return key_of(kind, encode(workload, identity_only=True))
+
+
+def key_of(kind: str, identity: Mapping[str, Any]) -> str:
+    """The run key of a job with this encoded identity."""
+    job = {"version": IDENTITY_VERSION, "kind": kind, "job": identity}
+    return hashlib.sha256(canonical(job).encode()).hexdigest()[:16]
+
+
+def canonical(value: Any) -> str:
+    """One text per value: sorted keys, no spaces. Refuses what has no stable form."""
+    return json.dumps(_stable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _stable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no stable form in a run key; give a finite number")
+        return value + 0.0  # -0.0 is 0.0
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise ValueError(f"{type(value).__name__} has no stable form in a run key; give plain data")
+
+
+class _NotSet:
+    """Stands for the value of a key that a job does not have: a field of another plug-in, or one left at its default."""
+
+    def __repr__(self) -> str:
+        return "not set"
+
+
+NOT_SET = _NotSet()
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key, old value and new value of every leaf that differs between two encoded jobs; `NOT_SET` where one lacks it."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from differences(old.get(name, NOT_SET), new.get(name, NOT_SET), f"{key}.{name}" if key else name)
+    elif _are_tables(old) and _are_tables(new):
+        for place, (before, after) in enumerate(zip_longest(old, new, fillvalue=NOT_SET)):
+            yield from differences(before, after, f"{key}[{place}]")
+    elif old != new:
+        yield key, old, new
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)

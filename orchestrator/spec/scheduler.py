@@ -1,0 +1,104 @@
+"""Orchestrator/spec/scheduler.py."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator.spec.codec import shown
+
+if TYPE_CHECKING:
+    pass
+
+
+FITTED_ON = ("train", "val", "calib")  # splits that a choice may rest on
+
+
+def check_metric(name: str, *, field: str) -> None:
+    """Raises `ValueError` for what a choice must not rest on."""
+    split, slash, _ = name.partition("/")
+    if not slash or split not in FITTED_ON:
+        splits = ", ".join(FITTED_ON)
+        why = "; what is chosen by test cannot be tested on it" if split == "test" else ""
+        raise ValueError(
+            f"{field} is {shown(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
+        )
+
+
+_SHARED = ("metric", "mode", "grace")
+
+
+_USED = {
+    "fifo": (),
+    "asha": (*_SHARED, "reduction_factor"),
+    "median": (*_SHARED, "min_others"),
+    "hyperband": (*_SHARED, "reduction_factor"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """When trainings are stopped.
+
+    name: `fifo` stops none. `asha`: at the shares grace, grace * reduction_factor, ... of its steps a configuration goes on
+        only if it is among the best 1 / reduction_factor of those that have come as far by then. `median`: from grace on, at
+        every evaluation, it goes on unless its best is worse than the median of the others' means up to that share.
+        `hyperband`: brackets of configurations that begin with a share of 1 / reduction_factor**s of their steps, for every s
+        down to 0 that leaves at least grace; they pause there, and when all have come, the best 1 / reduction_factor go on.
+    grace: share of a job's steps before the first decision, in (0, 1).
+    min_others: of `median`, configurations that must have come as far before one is stopped.
+    Reference: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020 (the variant that stops, not pauses);
+    D. Golovin et al., "Google Vizier", 2017, for the median rule; L. Li et al., "Hyperband", JMLR 18, 2018.
+    """
+
+    name: Literal["fifo", "asha", "median", "hyperband"] = "fifo"
+    metric: str | None = None
+    mode: Literal["max", "min"] | None = None
+    grace: float | None = None
+    reduction_factor: float | None = None
+    min_others: int | None = None
+
+    def __post_init__(self) -> None:
+        used = _USED[self.name]
+        for name in (*_SHARED, "reduction_factor", "min_others"):
+            if name not in used and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; {self.name} has no use for it, so leave it out"
+                )
+        if self.name != "fifo":
+            if self.metric is None:
+                raise ValueError("metric is missing; it must be split/name, such as val/accuracy")
+            check_metric(self.metric, field="metric")
+        if not 0 < self.first < 1:
+            raise ValueError(f"grace is {self.grace}; it must lie in (0, 1), a share of each job's steps")
+        if self.factor <= 1:
+            raise ValueError(f"reduction_factor is {self.reduction_factor}; it must be above 1")
+        if self.name == "hyperband" and self.first > 1 / self.factor + 1e-9:
+            raise ValueError(
+                f"grace is {self.first}; it must be at most 1 / reduction_factor, which is {1 / self.factor:g}, "
+                "so that there is something to decide"
+            )
+        if self.num_others < 1:
+            raise ValueError(f"min_others is {self.min_others}; it must be 1 or more")
+
+    @property
+    def first(self) -> float:
+        """The share before which nothing is stopped: a tenth unless told otherwise."""
+        return 0.1 if self.grace is None else self.grace
+
+    @property
+    def factor(self) -> float:
+        """One in so many goes on: three unless told otherwise."""
+        return 3.0 if self.reduction_factor is None else self.reduction_factor
+
+    @property
+    def num_others(self) -> int:
+        """Three unless told otherwise."""
+        return 3 if self.min_others is None else self.min_others
+
+    @property
+    def rungs(self) -> list[float]:
+        """Shares at which `asha` decides, all below 1."""
+        shares, share = [], self.first
+        while share < 1 - 1e-9:
+            shares.append(share)
+            share *= self.factor
+        return shares

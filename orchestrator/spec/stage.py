@@ -1,0 +1,80 @@
+"""Header, searchplan, stage."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.spec.codec import shown
+from orchestrator.spec.scheduler import Scheduler
+from workloads.plugins import kinds
+
+if TYPE_CHECKING:
+    from orchestrator.spec.search import Search
+from orchestrator.spec.job import MAX_JOBS, Job, Resources
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+MAX_SEED = 2**63 - 1  # what the column of records holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The keys of a spec that are not the job's own."""
+
+    name: str
+    kind: str
+    seeds: int | tuple[int, ...] = 1
+    variants: tuple[Mapping[str, Any], ...] = ()
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Scheduler = Scheduler()
+    resources: Resources = Resources()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seeds, int):
+            if not 1 <= self.seeds <= MAX_JOBS:
+                raise ValueError(f"seeds is {self.seeds}; it must lie in 1 ... {MAX_JOBS}, or be a list of seeds")
+        elif not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds is {shown(list(self.seeds))}; it must list different whole numbers")
+        elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
+            raise ValueError(f"seeds is {shown(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
+        if self.kind not in kinds():
+            raise ValueError(f"kind is {shown(self.kind)}; it must be one of {', '.join(kinds())}")
+        if not NAME_PATTERN.fullmatch(self.name):
+            rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"
+            raise ValueError(f"name is {shown(self.name)}; it must consist of {rule}")
+
+    @property
+    def seed_list(self) -> list[int]:
+        """`seeds: 3` means 0, 1, 2."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """A search whose proposals rest on results.
+
+    identity: names the search in a folder; it changes with whatever changes its proposals or what they mean.
+    propose: the jobs of each proposal. applies: the keys of a proposal that have an effect on some job.
+    """
+
+    search: "Search"
+    identity: str
+    propose: Callable[[Sequence[Mapping[str, Any]]], list[list[Job]]]
+    applies: Callable[[Mapping[str, Any]], frozenset[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Jobs that are planned together: a whole spec, or one link of its chain. `tables` are as written.
+
+    With `learning` the jobs are those proposed so far.
+    """
+
+    name: str | None
+    header: Header
+    jobs: tuple[Job, ...]
+    tables: Mapping[str, Any]
+    learning: Learning | None = None

@@ -1,0 +1,339 @@
+"""Validation of one table of tables: a whole spec, or one stage of it, becomes a header and resolved jobs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.errors import Problem
+from orchestrator.spec.codec import decode, encode, hints_of, join, nearest, shown
+from orchestrator.spec.grid import Axis, Point, expand, known_keys, origin_of
+from orchestrator.spec.job import MAX_JOBS, Job
+from orchestrator.spec.labels import labels
+from orchestrator.spec.references import Chained, ChainError, Earlier, chained, lineage, named_sources
+from orchestrator.spec.run_key import key_of
+from orchestrator.spec.search import CHANGEABLE, Choices, Proposal, Search, decode_search, identity
+from orchestrator.spec.stage import Header, Learning, Stage
+from orchestrator.spec.yaml_document import Document
+from workloads.plugins import find_job, kinds
+from workloads.segment import WHOLE
+
+
+class Body:
+    """One pass over the tables that collects every problem before it gives up.
+
+    prefix: the dotted key of these tables in the document, empty for a spec without stages.
+    changed: keys that stem from the command line.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        tables: Mapping[str, Any],
+        changed: frozenset[str],
+        *,
+        name: str | None = None,
+        prefix: str = "",
+        earlier: Earlier | None = None,
+    ) -> None:
+        self.document, self.changed, self.name, self.prefix = document, changed, name, prefix
+        kind = tables.get("kind")
+        self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
+        self.tables = self._with_sources(tables)
+        self.earlier = earlier or Earlier({})
+        self.problems: list[Problem] = []
+        self.useless: list[str] = []
+        self.header: Header | None = None
+
+    def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+        """References in the place of data, wherever a spec may choose data, know that they mean a synthetic set."""
+        if self.job_class is None:
+            return tables
+        found = named_sources(self.job_class, tables)
+        if isinstance(variants := found.get("variants"), list):
+            found["variants"] = [named_sources(self.job_class, v) if isinstance(v, Mapping) else v for v in variants]
+        if isinstance(grid := found.get("grid"), Mapping):
+            found["grid"] = {
+                key: [named_sources(self.job_class, {key: value})[key] for value in values]
+                if isinstance(values, list)
+                else values
+                for key, values in grid.items()
+            }
+        return found
+
+    def report(self, key: str, message: str) -> None:
+        """A problem at a dotted key; its line is that of the key or of the nearest table around it."""
+        axis = key.removeprefix("grid.")
+        if any(axis == c or axis.startswith((f"{c}.", f"{c}[")) for c in self.changed):
+            self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
+            return
+        at, line = join(self.prefix, key), 0
+        while at and not line:
+            line = self.document.lines.get(at, 0)
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
+        self.problems.append(Problem(line, join(self.prefix, key), message))
+
+    def stage(self) -> Stage | None:
+        """The header and the jobs; None where `problems` says why not."""
+        self.header = header = self._header()
+        self._check_ranks(header)
+        search = self._search()
+        if header is not None and search is not None:
+            self._check_together(header, search)
+        jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
+        if self.problems or header is None:
+            return None
+        tables = self._without(self.useless)
+        if search is None or not search.learns:
+            return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
+        known = identity(search, [job.key for job in jobs])
+        learning = Learning(search=search, identity=known, propose=self.propose, applies=self.applies)
+        return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
+
+    def propose(self, proposals: Sequence[Proposal]) -> list[list[Job]]:
+        """The jobs of each proposal of a valid space; those that differ in their seed stand together."""
+        assert self.job_class is not None
+        made = [list(self._expanded(self.header, self.job_class, proposal, set(), [])) for proposal in proposals]
+        assert not self.problems, f"a proposal of a space that was valid is not: {self.problems}"
+        named = {job.key: job for job in self._labelled(list({job.key: job for jobs in made for job in jobs}.values()))}
+        return [[named[job.key] for job in jobs] for jobs in made]
+
+    def applies(self, proposal: Proposal) -> frozenset[str]:
+        """The keys of a proposal, and of the grid, that have an effect on some job."""
+        assert self.job_class is not None
+        return frozenset().union(*(point.applied for point in self._points(self.job_class, proposal)))
+
+    def _search(self) -> Search | None:
+        """Without what the command line has settled."""
+        if not self.tables.get("search"):
+            return None
+        search = decode_search(self.tables["search"], self.report)
+        grid = self.tables.get("grid") or {}
+        for key in search.space if search else ():
+            if key.split(".")[0] in {"seed", "seeds"}:
+                self.report(f"search.space.{key}", "is nothing to search; give `seeds: 3`, and trials are judged by their mean")
+            elif key in grid and key not in self.changed:
+                self.report(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
+        return search.without([key for key in search.space if key in self.changed]) if search else None
+
+    def _check_together(self, header: Header, search: Search) -> None:
+        """Reports what a search cannot be combined with."""
+        scheduler = header.scheduler.name
+        if search.breeds:
+            self._check_breeding(search)
+            if scheduler != "fifo":
+                why = f"{search.name} decides itself which trainings go on"
+                self.report("scheduler.name", f"is {shown(scheduler)}; {why}, so leave the scheduler out")
+        elif search.learns and scheduler == "hyperband":
+            why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
+            self.report("scheduler.name", f"is {shown(scheduler)}; {why}, so choose asha or median beside it")
+
+    def _check_breeding(self, search: Search) -> None:
+        """Settings that change in the middle of a training must be numbers that no checkpoint takes its shape from."""
+        if self.job_class is not None and "segment" not in self._fields:
+            able = ", ".join(kind for kind in kinds() if "segment" in hints_of(find_job(kind)))
+            why = f"jobs of kind {self.tables['kind']} cannot go on from one another"
+            self.report("search.name", f"is {shown(search.name)}; {why}, so choose another search, or kind {able}")
+        grid = self.tables.get("grid") or {}
+        whole = self.tables.get("segment") in (None, encode(WHOLE))  # as a spec with all defaults says it
+        for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
+            if key.split(".")[0] == "segment" and not (whole and key == "segment"):
+                self.report(key, f"is what search {search.name} sets; leave it out")
+        for key, values in search.space.items():
+            table, _, name = key.partition(".")
+            is_constant = isinstance(values, Choices) and len(values.choices) == 1
+            if not is_constant and (table not in CHANGEABLE or name in ("", "name")):
+                listed = ", ".join(CHANGEABLE)
+                self.report(
+                    f"search.space.{key}",
+                    f"cannot change while a network is trained; with {search.name} it must be a number or choice inside {listed}",
+                )
+
+    def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
+        """The tables without axes that the command line left nothing to apply to, so that they can be read again."""
+        grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
+        return {**self.tables, "grid": grid} if axes else self.tables
+
+    def _header(self) -> Header | None:
+        job_fields = frozenset(hints_of(self.job_class)) - {"seed"} if self.job_class else frozenset(self.tables)
+        known = {k: v for k, v in self.tables.items() if k in hints_of(Header)}
+        header: Header | None = decode(Header, known, "", self.report)
+        allowed = dict.fromkeys([*hints_of(Header), *job_fields])
+        for name in self.tables:
+            if name not in allowed:
+                listed = ", ".join(sorted(allowed))
+                self.report(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
+        return header
+
+    def _check_ranks(self, header: Header | None) -> None:
+        """A kind whose class does not say `runs_on_ranks` would do in every process all that one does."""
+        if header is None or header.resources.workers == 1 or getattr(self.job_class, "runs_on_ranks", False):
+            return
+        able = ", ".join(kind for kind in kinds() if getattr(find_job(kind), "runs_on_ranks", False))
+        self.report(
+            "resources.workers",
+            f"is {header.resources.workers}; a job of kind {header.kind} runs in one process, so it must be 1 there; "
+            f"several workers train jobs of kind {able}",
+        )
+
+    def _axes(self) -> list[Axis]:
+        """Those of the grid, after reporting what is none."""
+        grid = self.tables.get("grid") or {}
+        for key, values in grid.items() if isinstance(grid, Mapping) else ():
+            if not isinstance(values, list) or not values:
+                self.report(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
+            elif key.split(".")[0] in {"seed", "seeds"}:
+                self.report(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
+        return self._valid_axes()
+
+    def _valid_axes(self) -> list[Axis]:
+        grid = self.tables.get("grid") or {}
+        return [
+            Axis(key=key, values=tuple(values), origin=f"grid.{key}")
+            for key, values in (grid.items() if isinstance(grid, Mapping) else ())
+            if isinstance(values, list) and values and key.split(".")[0] not in {"seed", "seeds"}
+        ]
+
+    def _variants(self, fields: frozenset[str]) -> list[Mapping[str, Any]]:
+        """Those that can be looked into; what is no list of tables is reported with the header."""
+        given = self.tables.get("variants") or []
+        variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        for number, variant in enumerate(variants):
+            at = f"variants[{number}]"
+            if not variant:
+                self.report(at, f"is empty; it must give at least one of the tables {', '.join(sorted(fields))}")
+            for name in variant:
+                if name not in fields:
+                    listed = ", ".join(sorted(fields))
+                    hint = nearest(name, dict.fromkeys(fields))
+                    self.report(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
+        return variants
+
+    def _jobs(self, header: Header | None, job_class: type[Any], search: Search | None) -> list[Job]:
+        """Of every proposal of a search, or of the corners of one that learns."""
+        axes, variants = self._axes(), self._variants(self._fields)
+        proposals, all_known = ([{}], True) if search is None else search.corners()
+        if search is not None and not search.learns:
+            proposals = search.planned()
+        size = len(header.seed_list if header else [0]) * max(1, len(variants)) * len(proposals)
+        for axis in axes:
+            size *= len(axis.values)
+        if size > MAX_JOBS:
+            self.report("grid", f"makes {size} jobs; at most {MAX_JOBS} are allowed in one study")
+            return []
+        applied: set[str] = set()
+        points: list[Point] = []
+        jobs: dict[str, Job] = {}
+        for proposal in proposals:
+            for job in self._expanded(header, job_class, proposal, applied, points):
+                jobs.setdefault(job.key, job)
+                if len(jobs) > MAX_JOBS:
+                    self.report("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
+                    return []
+        searched = [Axis(key=key, values=(), origin=f"search.space.{key}") for key in (search.space if search else ())]
+        for axis in (*searched, *axes) if all_known else axes:
+            if axis.key not in applied and self._replaced(axis.key):
+                self.useless.append(axis.key)
+            elif axis.key not in applied:
+                beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
+                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
+                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
+        return self._labelled(list(jobs.values()))
+
+    @property
+    def _fields(self) -> frozenset[str]:
+        return frozenset(hints_of(self.job_class)) - {"seed"} if self.job_class else frozenset()
+
+    def _expanded(
+        self, header: Header | None, job_class: type[Any], proposal: Proposal, applied: set[str], points: list[Point]
+    ) -> Iterator[Job]:
+        """The jobs of the grid with a proposal's values, one by one; fills in which axes had an effect, and where."""
+        for point in self._points(job_class, proposal):
+            applied |= point.applied
+            points.append(point)
+            for found in self._chained(point):
+                first, *others = self._seeds(header, found)
+                job = self._job(header, job_class, point, found, first)
+                if job is not None:
+                    yield job
+                    yield from (_repeated(job, seed) for seed in others)
+
+    def _points(self, job_class: type[Any], proposal: Proposal) -> Iterator[Point]:
+        given = self.tables.get("variants") or []
+        variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        tables = {name: value for name, value in self.tables.items() if name in self._fields}
+        proposed = [Axis(key=key, values=(value,), origin=f"search.space.{key}") for key, value in proposal.items()]
+        return expand(job_class, tables, [*proposed, *self._valid_axes()], variants)
+
+    def _labelled(self, made: list[Job]) -> list[Job]:
+        of_stage = f"{self.name}: " if self.name else ""
+        names = labels([{**job.identity, **self._ancestry(job)} for job in made])
+        return [replace(job, label=of_stage + name) for job, name in zip(made, names, strict=True)]
+
+    def _ancestry(self, job: Job) -> dict[str, Any]:
+        """What tells a job from others that repeat it on repetitions of the runs it rests on."""
+        return {"after": "+".join(run[:8] for run in job.parents)} if job.parents else {}
+
+    def _chained(self, point: Point) -> list[Chained]:
+        try:
+            return list(chained(point.tables, self.earlier))
+        except ChainError as error:
+            self.report(origin_of(error.key, point.origins), error.message)
+            return []
+
+    def _seeds(self, header: Header | None, found: Chained) -> list[int]:
+        """The spec's own, or that of the run that the job rests on."""
+        if header is None:
+            return [0]
+        return [found.seed or 0] if found.parents and "seeds" not in self.tables else header.seed_list
+
+    def _replaced(self, key: str) -> bool:
+        """Whether the command line chose another table than the one that an axis of the spec was written for."""
+        return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
+
+    def _job(self, header: Header | None, job_class: type[Any], point: Point, found: Chained, seed: int) -> Job | None:
+        workload = decode(
+            job_class,
+            {**found.tables, "seed": seed},
+            "",
+            lambda key, message: self.report(origin_of(key, point.origins), message),
+        )
+        if workload is None or header is None:
+            return None
+        if header.resources.workers > 1 and getattr(workload, "rests_on_workers", False):
+            workload = replace(workload, workers=header.resources.workers)
+        resolved, identity = encode(workload), encode(workload, identity_only=True)
+        key = key_of(header.kind, identity)
+        return Job(
+            key=key,
+            label=key,
+            kind=header.kind,
+            workload=workload,
+            resolved=resolved,
+            identity=lineage(identity, {parent.run_key: parent for parent in found.parents}),
+            described=described(workload, resolved, found),
+            stage=self.name,
+            parents=tuple(parent.run_key for parent in found.parents),
+        )
+
+
+def _repeated(job: Job, seed: int) -> Job:
+    """A valid job with another seed; what both have in common is held once."""
+    workload: Any = replace(job.workload, seed=seed)  # type: ignore[type-var]
+    resolved, identity = {**job.resolved, "seed": seed}, {**job.identity, "seed": seed}
+    named = encode(workload, identity_only=True) if job.parents else identity  # the job's own describes its parents
+    key = key_of(job.kind, named)
+    return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
+
+
+def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dict[str, Any]:
+    """Columns of the run table; where a job has none of its own, those of the run it rests on."""
+    first: Mapping[str, Any] = found.parents[0].described if found.parents else {}
+
+    def named(part: str) -> str:
+        table = resolved.get(part)
+        return str(table["name"]) if isinstance(table, Mapping) and "name" in table else str(first.get(part) or "")
+
+    numbers = {name: getattr(workload, name, None) for name in ("density", "ipc")}
+    return {part: named(part) for part in ("data", "model", "method")} | {
+        name: first.get(name) if value is None else value for name, value in numbers.items()
+    }

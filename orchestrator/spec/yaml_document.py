@@ -1,0 +1,166 @@
+"""Reads a spec's YAML 1.2 into plain data and remembers on which line each key stands."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from io import StringIO
+from os import PathLike
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from orchestrator.errors import Problem, SpecError, UsageError
+from reports.location import Location, located
+
+_COMPLAINTS = {
+    r"character '\t'": "a tab stands where only spaces may",
+    "flow sequence": "a list in [ ] lacks its ] or a comma",
+    "flow mapping": "a table in { } lacks its } or a comma",
+    "found '<stream end>'": "it ends where a value is expected",
+    "quoted scalar": "a text in quotes lacks its closing quote",
+    "mapping values are not allowed": "a key with its colon stands where none may, or is not indented as its neighbours are",
+    "could not find expected ':'": "a key lacks its colon",
+    "<document start>": "something stands after the end of the value",
+    "did not find expected <block end>": "a line is not indented as its neighbours are",
+    "expected <block end>": "a line is not indented as its neighbours are",
+}
+
+
+"""What a parser's message holds, and what it mostly means."""
+
+
+SUFFIXES = (".yaml", ".yml")
+
+
+LINE_WIDTH = 120  # of written YAML
+
+
+MAX_DEPTH = 50
+
+
+MAX_NODES = 1_000_000  # aliases written out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A spec as written: `origin` is how messages call it, `lines` the 1-based line of every dotted key."""
+
+    origin: str
+    tables: Mapping[str, Any]
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+
+def packaged_specs() -> list[str]:
+    """Names of the specs that ship with the package."""
+    folder = files("orchestrator.specs")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) -> Document:
+    """From a file, the name of a packaged spec, or tables made in Python. Raises `SpecError` or `UsageError`."""
+    if isinstance(source, Mapping):
+        return Document(origin="spec", tables=plain(source))
+    try:
+        path = located(source)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if path.suffix in SUFFIXES or path.is_file():
+        try:
+            return parse_document(path.read_text(encoding="utf-8"), origin=str(source))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{source}: cannot be read: {error}") from error
+    if str(source) in packaged_specs():
+        text = files("orchestrator.specs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        return parse_document(text, origin=f"{source} (packaged)")
+    shipped = ", ".join(packaged_specs())
+    raise UsageError(f"{source}: there is no such file, and the packaged specs are {shipped}")
+
+
+def parse_document(text: str, *, origin: str) -> Document:
+    """Safe YAML only; a duplicate key or a second document is an error."""
+    try:
+        node = _loader().compose(text)
+        lines = dict(_lines(node, "")) if node is not None else {}
+        tables = parse_value(text)
+    except (_TooLargeError, RecursionError) as error:
+        problem = f"is nested deeper than {MAX_DEPTH} tables, or has more than {MAX_NODES} values with aliases written out"
+        raise SpecError(origin, [Problem(0, "", problem)]) from error
+    except MarkedYAMLError as error:
+        mark, start = error.problem_mark or error.context_mark, error.context_mark
+        line = mark.line + 1 if mark is not None else 0
+        begun = f"; it starts on line {start.line + 1}" if start is not None and start.line + 1 != line else ""
+        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {complaint(error)}{begun}")]) from error
+    except YAMLError as error:
+        raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {complaint(error)}")]) from error
+    if not isinstance(tables, dict):
+        came = "is empty" if tables is None else f"is a {type(tables).__name__}"
+        raise SpecError(origin, [Problem(1, "", f"{came}; it must be a table of keys, such as name and kind")])
+    return Document(origin=origin, tables=tables, lines=lines)
+
+
+def parse_value(text: str) -> Any:
+    """One YAML value as plain Python data: `0.1`, `[1, 2]`, `{name: set}`."""
+    return plain(_loader().load(text))
+
+
+def complaint(error: YAMLError) -> str:
+    """What the parser did not like, in one line and without its own terms where it uses them often."""
+    context, problem = getattr(error, "context", None), getattr(error, "problem", None)
+    raw = f"{context or ''} {problem or ''}".strip() or str(error)
+    return next((words for sign, words in _COMPLAINTS.items() if sign in raw), problem or raw.splitlines()[0])
+
+
+def plain(value: Any) -> Any:
+    """Tables, lists, numbers and text in the place of their kin: tuples, dates, paths, numpy's scalars."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None or not hasattr(value, "item"):
+        return None if value is None else str(value)
+    return plain(value.item())
+
+
+def dump_document(tables: Mapping[str, Any]) -> str:
+    """Plain tables as YAML text; what stands in several places is written out in each."""
+    dumper = YAML(typ="safe", pure=True)
+    dumper.default_flow_style = None
+    dumper.width = LINE_WIDTH
+    dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    dumper.representer.ignore_aliases = lambda data: True  # after all that it is made with
+    stream = StringIO()
+    dumper.dump(dict(tables), stream)
+    return stream.getvalue()
+
+
+def _loader() -> YAML:
+    return YAML(typ="safe", pure=True)
+
+
+class _TooLargeError(Exception):
+    """More than a spec can sensibly hold, such as an alias inside itself."""
+
+
+def _lines(root: Node, prefix: str) -> Iterator[tuple[str, int]]:
+    """Dotted key to line, for mappings (`a.b`) and sequences (`a[0]`)."""
+    left = MAX_NODES
+    waiting = [(root, prefix, 0)]
+    while waiting:
+        node, prefix, depth = waiting.pop()
+        if depth > MAX_DEPTH or left < 0:
+            raise _TooLargeError
+        inner: list[tuple[str, int, Node]] = []
+        if isinstance(node, MappingNode):
+            dotted = f"{prefix}.".lstrip(".")
+            inner = [(f"{dotted}{key.value}", key.start_mark.line + 1, value) for key, value in node.value]
+        elif isinstance(node, SequenceNode):
+            inner = [(f"{prefix}[{i}]", item.start_mark.line + 1, item) for i, item in enumerate(node.value)]
+        left -= len(inner)
+        for key, line, value in inner:
+            yield key, line
+            waiting.append((value, key, depth + 1))

@@ -1,0 +1,126 @@
+"""Control variates of the gradient: a snapshot of the weights, its mean gradient, and how much of them to use.
+
+With g the gradient of a batch, gs that of the snapshot on the same batch, and mu the mean of gs over batches (the anchor),
+the optimizer sees g + c (mu - gs). Its expectation is that of g for any c that does not depend on the batch, if mu is the
+mean over all batches. Reference: Johnson and Zhang 2013, Accelerating stochastic gradient descent using predictive variance
+reduction (SVRG), where c = 1.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from workloads.interfaces import Batch, Epoch, Gradient, Probe, RuleState, Tensors
+
+SNAPSHOT, ANCHOR = "snapshot/", "anchor/"
+
+
+class Comparison(Protocol):
+    """Sees every batch of a look: what it says of the new weights, and what it likes to know of the old ones."""
+
+    def see(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
+        """loss, gradient: of the batch at the weights that become the snapshot."""
+        ...
+
+    def coefficient(self) -> float | None:
+        """What the batches said, in [0, 1]; None where they said nothing."""
+        ...
+
+
+class Nothing:
+    """Compares nothing: for a coefficient that is given."""
+
+    def see(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
+        """Costs nothing."""
+
+    def coefficient(self) -> None:
+        """None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlVariate(ABC):
+    """A snapshot and an anchor; what c is, a rule says.
+
+    Before an optimizer's step masks are applied as to any gradient. Growth by gradient sees g. A snapshot taken under older
+    masks stays as it is: it is zero where weights were grown since.
+    """
+
+    anchor_fraction: float = 1.0  # share of the epoch's batches in the anchor, in (0, 1]; below 1 it is noisy
+    refresh_every: int = 1  # epochs between two snapshots
+
+    def __post_init__(self) -> None:
+        if not 0 < self.anchor_fraction <= 1:
+            raise ValueError(f"anchor_fraction is {self.anchor_fraction}; it must lie in (0, 1]")
+        if self.refresh_every < 1:
+            raise ValueError(f"refresh_every is {self.refresh_every}; it must be 1 or more epochs")
+
+    @abstractmethod
+    def first_numbers(self) -> Mapping[str, float]:
+        """What the rule remembers beside snapshot and anchor, before the first look."""
+
+    @abstractmethod
+    def comparison(self, snapshot: Tensors, masks: Tensors) -> Comparison:
+        """For one look; `snapshot` is the one that is about to be replaced."""
+
+    @abstractmethod
+    def numbers(self, before: Mapping[str, float], newest: float | None) -> Mapping[str, float]:
+        """What it remembers after a look, by the coefficient that the comparison gave."""
+
+    @abstractmethod
+    def used(self, numbers: Mapping[str, float]) -> float:
+        """The coefficient c of the steps until the next look."""
+
+    def start(self, weights: Tensors) -> RuleState:
+        """The snapshot is the initialisation; there is no anchor before the first look, which comes before any step."""
+        return RuleState(named(SNAPSHOT, copied(weights)), self.first_numbers())
+
+    def look(self, state: RuleState, epoch: Epoch) -> RuleState:
+        """Gradients of the batches at the weights as they stand give the anchor; these weights are the next snapshot."""
+        if epoch.number % self.refresh_every:
+            return state
+        weights = copied(epoch.weights)
+        comparison = self.comparison(part(state, SNAPSHOT), epoch.masks)
+        total: dict[str, Tensor] = {}
+        num = 0
+        for batch in epoch.batches(self.anchor_fraction):
+            loss, gradient = batch.gradient_at(weights)
+            comparison.see(batch, loss=loss, gradient=gradient)
+            if not total:
+                total = {name: torch.zeros_like(tensor) for name, tensor in gradient.items()}
+            torch._foreach_add_(list(total.values()), [gradient[name] for name in total])
+            num += 1
+        torch._foreach_div_(list(total.values()), num)
+        return RuleState(
+            tensors={**named(SNAPSHOT, weights), **named(ANCHOR, total)},
+            numbers=self.numbers(state.numbers, comparison.coefficient()),
+        )
+
+    def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
+        """The snapshot is asked first, so that a network that draws in its forward pass draws the same twice."""
+        _, of_snapshot = batch.gradient_at(part(state, SNAPSHOT))
+        loss = batch.differentiate()
+        own, anchor = batch.own_gradient(), part(state, ANCHOR)
+        names = [name for name in own if name in anchor and name in of_snapshot]
+        corrected = torch._foreach_sub([anchor[n] for n in names], [of_snapshot[n] for n in names])
+        torch._foreach_mul_(corrected, self.used(state.numbers))
+        torch._foreach_add_(corrected, [own[n] for n in names])
+        return Gradient(loss=loss, corrected=dict(zip(names, corrected, strict=True))), state
+
+
+def part(state: RuleState, prefix: str) -> dict[str, Tensor]:
+    """The tensors of one prefix, by their names without it."""
+    return {n.removeprefix(prefix): t for n, t in state.tensors.items() if n.startswith(prefix)}
+
+
+def named(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+    """Tensors by their names with a prefix."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def copied(weights: Tensors) -> dict[str, Tensor]:
+    """In the memory layout they have."""
+    return {name: tensor.clone() for name, tensor in weights.items()}

@@ -1,0 +1,105 @@
+"""Bins of confidences: the contract of every binned measure, written once.
+
+- `equal_width`: B bins of [0, 1], right-closed, (b / B, (b + 1) / B], and 0 falls into the first. The product of value and B
+  is taken in float64; a value that is not exactly a bin's edge in binary (0.6 for B = 5) goes where that product puts it.
+- `equal_mass`: rows are sorted by value, those of equal value in the order given, and cut by position into B groups whose
+  sizes differ by one at most, the larger first. A cut may part rows of equal value: then, and only then, the result depends
+  on the order of the rows.
+- Empty bins add nothing to a sum, have NaN for a mean, and are counted by `Reliability.num_empty`.
+
+Reference: Naeini, Cooper and Hauskrecht (AAAI 2015); Nguyen and O'Connor (arXiv:1508.05154) for equal mass.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from workloads.metrics.probabilities import Floats, TopLabel
+
+Binning = Literal["equal_width", "equal_mass"]
+
+
+def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
+    """The bin of each value in [0, 1] among `num_bins` of equal width: right-closed, 0 in the first."""
+    _check_num_bins(num_bins)
+    return np.clip(np.ceil(values * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+
+
+def equal_mass_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
+    """The group of each value among `num_bins` of as equal size as can be."""
+    _check_num_bins(num_bins)
+    index_N = np.empty(len(values), dtype=np.int64)
+    index_N[np.argsort(values, kind="stable")] = np.repeat(
+        np.arange(num_bins), equal_sizes(len(values), num_bins)
+    )
+    return index_N
+
+
+def equal_sizes(num_rows: int, num_bins: int) -> NDArray[np.int64]:
+    """Sizes `(num_bins,)` that differ by one at most, the larger first."""
+    return num_rows // num_bins + (np.arange(num_bins) < num_rows % num_bins)
+
+
+def index_of(values: Floats, num_bins: int, binning: Binning) -> NDArray[np.int64]:
+    """The bin of each value by either rule."""
+    if binning == "equal_width":
+        return bin_index(values, num_bins)
+    if binning == "equal_mass":
+        return equal_mass_index(values, num_bins)
+    raise ValueError(f"binning is {binning!r}; it must be 'equal_width' or 'equal_mass'")
+
+
+def _check_num_bins(num_bins: int) -> None:
+    if num_bins < 1:
+        raise ValueError(f"num_bins is {num_bins}; it must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Per bin: mean confidence, accuracy and count, each `(num_bins,)`; the first two are NaN where a bin is empty."""
+
+    confidence: Floats
+    accuracy: Floats
+    count: NDArray[np.int64]
+
+    @property
+    def num_empty(self) -> int:
+        """How many bins hold no row."""
+        return int((self.count == 0).sum())
+
+    @property
+    def gap(self) -> Floats:
+        """Accuracy less confidence `(num_bins,)`: negative where over-confident, 0 where empty."""
+        return np.where(self.count > 0, self.accuracy - self.confidence, 0.0)
+
+    @property
+    def share(self) -> Floats:
+        """The part of all rows that lies in each bin."""
+        return np.asarray(self.count / self.count.sum())
+
+    def accuracy_interval(self, *, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Ends of Wilson's interval of each bin's accuracy, NaN where empty.
+
+        Reference: Wilson, JASA 22 (1927).
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; it must lie in (0, 1)")
+        squared = float(ndtri((1 + level) / 2)) ** 2
+        count = np.where(self.count > 0, self.count, np.nan)
+        middle = (self.accuracy + squared / (2 * count)) / (1 + squared / count)
+        spread = self.accuracy * (1 - self.accuracy) * squared / count + (squared / (2 * count)) ** 2
+        half = np.sqrt(spread) / (1 + squared / count)
+        return middle - half, middle + half
+
+
+def binned(top: TopLabel, *, num_bins: int, binning: Binning = "equal_width") -> Reliability:
+    """The reliability diagram of confidences and whether they were right."""
+    index_N = index_of(top.confidence, num_bins, binning)
+    count = np.bincount(index_N, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(index_N, weights=top.confidence, minlength=num_bins) / count
+        accuracy = np.bincount(index_N, weights=top.correct, minlength=num_bins) / count
+    return Reliability(confidence=confidence, accuracy=accuracy, count=count)

@@ -1,0 +1,173 @@
+"""Probabilities of logits, and what every measure of them asks of its input; all in float64.
+
+`probabilities: (N, C)` are rows that sum to 1, `labels: (N,)` integers in [0, C). Bad input raises `ValueError`; no measure
+returns a number for it.
+
+A network may have outputs beyond its K classes (for "unknown"): then `num_extra` of them are the last columns of its logits
+`(N, K + num_extra)`. They take their share of the softmax, but prediction and confidence are over the K classes, whose
+probabilities are not scaled up to sum to 1: what the network puts on "unknown" is missing from its confidence.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SUM_TOLERANCE = (
+    1e-4  # rows of float32 or bfloat16 softmax miss 1 by less than this for up to some thousand classes
+)
+
+
+CHUNK = 2**15  # numbers worked on at a time: they and one copy stay in a core's second cache
+
+
+Floats = NDArray[np.float64]
+
+
+Labels = NDArray[np.int64]
+
+
+def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
+    """The two arrays as float64 and int64, or a `ValueError` that names the first offending row."""
+    probabilities_NC = checked_probabilities(probabilities)
+    return probabilities_NC, checked_labels(labels, probabilities_NC.shape)
+
+
+def checked_probabilities(probabilities: ArrayLike) -> Floats:
+    """Rows of probabilities as float64, or a `ValueError` that names the first row that is no distribution."""
+    probabilities_NC = np.asarray(probabilities, dtype=np.float64)
+    if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
+        raise ValueError(
+            f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2"
+        )
+    with np.errstate(invalid="ignore", over="ignore"):
+        off_one_N = np.abs(probabilities_NC @ np.ones(probabilities_NC.shape[1]) - 1)
+    if not (probabilities_NC.min() >= 0 and off_one_N.max() <= SUM_TOLERANCE):  # false for NaN, too
+        refuse_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")
+        refuse_first((probabilities_NC < 0).any(axis=1), probabilities_NC, "must not be negative")
+        refuse_first(off_one_N > SUM_TOLERANCE, probabilities_NC, "must sum to 1")
+    return probabilities_NC
+
+
+def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Labels:
+    """Labels of `shape: (N, C)` probabilities or logits as int64."""
+    labels_N = np.asarray(labels)
+    num_rows, num_classes = shape
+    if labels_N.shape != (num_rows,):
+        raise ValueError(
+            f"labels have shape {labels_N.shape}; it must be ({num_rows},) like the probabilities"
+        )
+    if not np.issubdtype(labels_N.dtype, np.integer):
+        raise ValueError(f"labels are {labels_N.dtype}; they must be integers")
+    refuse_first((labels_N < 0) | (labels_N >= num_classes), labels_N, f"must lie in [0, {num_classes})")
+    return labels_N.astype(np.int64)
+
+
+def refuse_first(offending_N: np.bool_ | NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
+    """Raises `ValueError` for the first offending row, if there is one."""
+    if offending_N.any():
+        row = int(offending_N.argmax())
+        raise ValueError(f"row {row} is {values[row]}; it {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some rows after softmax: probabilities of the K classes (n, K), predicted class, confidence, log of all that was summed.
+
+    log_total is that of the sum over all outputs, so that log p_k = z_k - log_total.
+    """
+
+    rows: slice
+    probabilities: Floats
+    predicted: NDArray[np.intp]
+    confidence: Floats
+    log_total: Floats
+
+
+def chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
+    """Softmax over all outputs `(N, K + num_extra)`, some rows at a time; -inf stands for a probability of 0.
+
+    Raises `ValueError` for NaN, +inf and rows without a finite number.
+    """
+    logits_NC = np.asarray(logits)
+    if logits_NC.ndim != 2 or logits_NC.shape[0] == 0 or logits_NC.shape[1] < 2:
+        raise ValueError(f"logits have shape {logits_NC.shape}; it must be (N, C) with N >= 1 and C >= 2")
+    num_outputs = logits_NC.shape[1]
+    num_classes = num_outputs - num_extra
+    if num_extra < 0 or num_classes < 2:
+        raise ValueError(
+            f"num_extra is {num_extra}; it must leave at least 2 of {num_outputs} outputs to classes"
+        )
+    step, ones = max(1, CHUNK // num_outputs), np.ones(num_outputs)
+    for start in range(0, len(logits_NC), step):
+        rows = slice(start, min(start + step, len(logits_NC)))
+        outputs = np.array(logits_NC[rows], dtype=np.float64, order="C")
+        predicted = outputs[:, :num_classes].argmax(axis=1)
+        of_row = np.arange(len(outputs))
+        peak = outputs[of_row, predicted]  # NaN where there is one: it counts as the largest
+        if num_extra:
+            peak = np.maximum(peak, outputs[:, num_classes:].max(axis=1))
+        if not np.isfinite(peak).all():
+            row = int((~np.isfinite(peak)).argmax())
+            raise ValueError(f"row {start + row} of the logits is {outputs[row]}; it must be finite")
+        outputs -= peak[:, None]
+        np.exp(outputs, out=outputs)
+        total = outputs @ ones
+        outputs /= total[:, None]
+        probabilities = outputs[:, :num_classes]
+        yield Chunk(
+            rows=rows,
+            probabilities=probabilities,
+            predicted=predicted,
+            confidence=probabilities[of_row, predicted],
+            log_total=peak + np.log(total),
+        )
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Probabilities `(N, C)` of logits `(N, C)`, computed in float64 whatever came."""
+    return known_probabilities(logits)
+
+
+def known_probabilities(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
+    """Probabilities `(N, K)` of the classes alone, of logits `(N, K + num_extra)`; rows sum to 1 only without extra outputs."""
+    return np.concatenate([chunk.probabilities for chunk in chunks(logits, num_extra=num_extra)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopLabel:
+    """Of every row its largest probability, and whether that was the label's (or how often it would be): both (N,)."""
+
+    confidence: Floats
+    correct: NDArray[np.bool_] | Floats
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @classmethod
+    def of(cls, probabilities: ArrayLike, labels: ArrayLike) -> "TopLabel":
+        """The first of equal largest probabilities counts."""
+        probabilities_NC, labels_N = checked(probabilities, labels)
+        predicted_N = probabilities_NC.argmax(axis=1)
+        confidence_N = probabilities_NC[np.arange(len(labels_N)), predicted_N]
+        return cls(confidence=np.minimum(confidence_N, 1.0), correct=predicted_N == labels_N)
+
+    @classmethod
+    def of_logits(cls, logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> "TopLabel":
+        """The same of outputs `(N, K + num_extra)`, without keeping all probabilities."""
+        confidence, predicted, num_classes = [], [], 0
+        for chunk in chunks(logits, num_extra=num_extra):
+            confidence.append(chunk.confidence)
+            predicted.append(chunk.predicted)
+            num_classes = chunk.probabilities.shape[1]
+        confidence_N, predicted_N = np.concatenate(confidence), np.concatenate(predicted)
+        labels_N = checked_labels(labels, (len(confidence_N), num_classes))
+        return cls(confidence=confidence_N, correct=predicted_N == labels_N)
+
+    def ascending(self) -> "TopLabel":
+        """Rows by rising confidence, those of equal confidence in the order given; the same rows where they are so already."""
+        if (self.confidence[1:] >= self.confidence[:-1]).all():
+            return self
+        order = np.argsort(self.confidence, kind="stable")
+        return TopLabel(confidence=self.confidence[order], correct=self.correct[order])

@@ -1,0 +1,150 @@
+"""A finished network as it is deployed: its model rebuilt, its weights zero outside their masks, ready to be run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workloads.masks.masks import prunable_layers, prunable_weights
+from workloads.networks.builder import ModelBuilder
+from workloads.networks.flops import forward_flops, layer_macs
+from workloads.plugins import find
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """What a network is without its weights, and what it wants to see: (pixels / 255 - mean) / std, per channel."""
+
+    model: Mapping[str, Any]  # the spec's table: `name` and the fields of that plug-in
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    num_outputs: int  # logits; more than the classes where the objective has outputs of its own
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any]) -> "Blueprint":
+        """From plain data, such as JSON. Raises `KeyError` for what is missing and `ValueError` for what cannot be."""
+        channels, height, width = (int(size) for size in table["image_shape"])
+        mean, std = (tuple(float(value) for value in table[name]) for name in ("mean", "std"))
+        if (
+            min(channels, height, width, int(table["num_outputs"])) < 1
+            or not len(mean) == len(std) == channels
+        ):
+            raise ValueError(
+                f"image_shape is {table['image_shape']} and does not fit mean, std or num_outputs"
+            )
+        return cls(
+            model=dict(table["model"]),
+            image_shape=(channels, height, width),
+            num_outputs=int(table["num_outputs"]),
+            mean=mean,
+            std=std,
+        )
+
+    @property
+    def builder(self) -> ModelBuilder:
+        """What the table describes. Raises `ValueError` for a table that is no model's."""
+        fields = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"
+        }
+        try:
+            found: ModelBuilder = find("models", str(self.model.get("name")))(**fields)
+        except TypeError as error:
+            raise ValueError(
+                f"model is {dict(self.model)}, which is no table of that model: {error}"
+            ) from error
+        return found
+
+    def empty_network(self) -> nn.Module:
+        """The network in evaluation mode on the meta device: nothing is drawn or stored.
+
+        Raises `ValueError` for a table that is no model's.
+        """
+        builder = self.builder
+        with torch.device("meta"):
+            return builder.build(image_shape=self.image_shape, num_classes=self.num_outputs).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedNetwork:
+    """A network in evaluation mode on the CPU and its masks by parameter name.
+
+    A prunable weight without a mask was kept dense.
+    """
+
+    blueprint: Blueprint
+    network: nn.Module
+    masks: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        blueprint: Blueprint,
+        *,
+        weights: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        network: nn.Module | None = None,
+    ) -> "FinishedNetwork":
+        """The blueprint's network with `weights`, set to zero outside `masks`; no number is drawn.
+
+        `network` is taken instead where one is given; its values do not matter. Raises `ValueError` where weights or
+        masks do not fit, or hold a number that is not finite.
+        """
+        applied = dict(weights)
+        for name, mask in masks.items():
+            if name not in weights or weights[name].shape != mask.shape or mask.dtype != torch.bool:
+                raise ValueError(f"masks has {name}, which is no boolean tensor of that weight's shape")
+            applied[name] = torch.where(mask, weights[name], 0.0)
+        bad = [n for n, t in applied.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+        if bad:
+            raise ValueError(f"weights has numbers that are not finite in {', '.join(bad)}")
+        network = blueprint.empty_network() if network is None else network
+        load_weights(network, applied)
+        return cls(blueprint=blueprint, network=network, masks=dict(masks))
+
+    @cached_property
+    def layers(self) -> Mapping[str, nn.Module]:
+        """The prunable layers by the names of their weights, in module order; a shared weight comes once."""
+        owners = {id(layer.weight): layer for layer in reversed(prunable_layers(self.network))}
+        return {name: owners[id(weight)] for name, weight in prunable_weights(self.network).items()}
+
+    @cached_property
+    def _macs(self) -> Mapping[str, int]:
+        return layer_macs(self.network, self.blueprint.image_shape)
+
+    @property
+    def forward_flops(self) -> float:
+        """Counted FLOPs of one image, each layer weighted by its density: what sparse kernels would do."""
+        return forward_flops(self._macs, self.masks)
+
+    @property
+    def dense_forward_flops(self) -> float:
+        """Counted FLOPs of one image through the dense twin."""
+        return forward_flops(self._macs, {})
+
+    @property
+    def density(self) -> float:
+        """Active share of all prunable weights, in (0, 1]; layers that were kept dense count in full."""
+        sizes = {name: weight.numel() for name, weight in prunable_weights(self.network).items()}
+        active = sum(int(self.masks[n].sum()) if n in self.masks else size for n, size in sizes.items())
+        return active / sum(sizes.values())
+
+    def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
+        """Standard normal images (batch_size, C, H, W), the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn((batch_size, *self.blueprint.image_shape), generator=generator)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Gives every parameter and buffer its tensor of `weights`. Raises `ValueError` where names or shapes differ."""
+    try:
+        network.load_state_dict(dict(weights), strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"the weights do not fit the model: {error}") from error
+    left = [name for name, buffer in network.named_buffers() if buffer.device.type == "meta"]
+    if left:
+        raise ValueError(f"the weights lack {', '.join(left)}, which the model does not save")
+    network.requires_grad_(False)

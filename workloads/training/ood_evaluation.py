@@ -1,0 +1,128 @@
+"""Unknown inputs shown to a finished network: how images of another data set are brought to it, and what is measured.
+
+A network that knows when it does not know gives them little confidence. They come from the test rows of their sources.
+Dimensions: N rows, C channels, H height, W width.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from workloads.data.dataset import ROWS_PER_CHUNK, Dataset, Images, Source, Split
+from workloads.metrics.detection import DETECTION_METRICS, confidence_scores, detection_metrics
+from workloads.parents import Predictions
+from workloads.plugins import name_of
+
+NO_LABEL = -1  # of a row that belongs to none of the known classes
+
+
+SPLIT = "ood"  # the mean over the sets; one of them is `ood.<name>`
+
+
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+
+
+def split_names(sources: Sequence[Source]) -> list[str]:
+    """`ood.<name>` of every set, numbered from 1 where several come from one kind of source."""
+    names = [name_of(source) for source in sources]
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{SPLIT}.{name}" if names.count(name) == 1 else f"{SPLIT}.{name}-{seen[name]}")
+    return found
+
+
+def check_unknown(unknown: Dataset, *, known: Dataset) -> None:
+    """Raises `ValueError` where images cannot be brought to those of the known data, or are the known data."""
+    _check_channels(unknown.image_shape[0], known.image_shape[0])
+    shared = _num_shared(unknown.test.images, known.test.images)
+    if 2 * shared > min(len(unknown.test), len(known.test)):  # a few in common are left to the user
+        raise ValueError(
+            f"is known: {shared} of its {len(unknown.test)} test images are test images of the data trained on"
+        )
+
+
+def unknown_splits(sources: Sequence[Source], data: Sequence[Dataset], *, known: Dataset) -> dict[str, Split]:
+    """The test rows of every set in the shape of the known images, by split name; all labels are `NO_LABEL`."""
+    return {
+        name: Split(
+            images=fitted(dataset.test.images, known.image_shape),
+            labels=np.full(len(dataset.test), NO_LABEL, dtype=np.int64),
+            row_ids=dataset.test.row_ids,
+        )
+        for name, dataset in zip(split_names(sources), data, strict=True)
+    }
+
+
+def show(
+    splits: Mapping[str, Split],
+    logits_of: Callable[[Split], npt.NDArray[np.float32]],
+    *,
+    known: npt.NDArray[np.float32],
+    num_extra: int = 0,
+) -> tuple[dict[tuple[str, str], float], dict[str, Predictions]]:
+    """Metrics by split and name, of every set and their mean, and the outputs on every set.
+
+    known: logits (N, K + num_extra) of the known test rows; logits_of: gives them for the rows of a split.
+    """
+    if not splits:
+        return {}, {}
+    scores = confidence_scores(known, num_extra=num_extra)
+    predictions = {
+        name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits_of(split))
+        for name, split in splits.items()
+    }
+    found = {
+        name: detection_metrics(scores, confidence_scores(outputs.logits, num_extra=num_extra))
+        for name, outputs in predictions.items()
+    }
+    metrics = {(split, name): value for split, of_split in found.items() for name, value in of_split.items()}
+    means = {(SPLIT, name): float(np.mean([values[name] for values in found.values()])) for name in DETECTION_METRICS}
+    return metrics | means, predictions
+
+
+def fitted(images: Images, shape: tuple[int, int, int]) -> Images:
+    """`images: (N, C, H, W)` as `shape` (C, H, W): each side resized by itself, bilinear with antialiasing, rounded once.
+
+    Colour becomes grey by luminance, grey becomes colour by repetition.
+    """
+    if images.shape[1:] == shape:
+        return images
+    _check_channels(images.shape[1], shape[0])
+    chunks = [images[start : start + ROWS_PER_CHUNK] for start in range(0, len(images), ROWS_PER_CHUNK)]
+    return np.concatenate([_fitted(chunk, shape) for chunk in chunks])
+
+
+def _fitted(images: Images, shape: tuple[int, int, int]) -> Images:
+    channels, *size = shape
+    pixels = torch.from_numpy(images.astype(np.float32))
+    if channels == 1 and images.shape[1] == 3:
+        pixels = (pixels * torch.tensor(LUMINANCE).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    if size != list(images.shape[2:]):
+        pixels = torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    rounded = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+    return np.repeat(rounded, channels, axis=1) if rounded.shape[1] != channels else rounded
+
+
+def _check_channels(unknown: int, known: int) -> None:
+    if unknown not in (1, known) and (unknown, known) != (3, 1):
+        raise ValueError(
+            f"has images of {unknown} channels; the data trained on has {known}, and only 1 becomes {known} or 3 becomes 1"
+        )
+
+
+def _num_shared(unknown: Images, known: Images) -> int:
+    """Images of `unknown` that are pixel for pixel in `known`."""
+    if unknown.shape[1:] != known.shape[1:]:
+        return 0
+    familiar = {_digest(image) for image in known}
+    return sum(_digest(image) in familiar for image in unknown)
+
+
+def _digest(image: Images) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

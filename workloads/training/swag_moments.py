@@ -1,0 +1,117 @@
+"""Moments of the weights that a training went through, and the normal distribution that they stand for (SWAG).
+
+Reference: Maddox et al. 2019, A Simple Baseline for Bayesian Uncertainty in Deep Learning (arXiv:1902.02476)
+
+Sums are float64. Of n samples of the weights: their mean, their variance (mean of squares less square of the mean, at least
+1e-30), and for the last `rank` of them the deviation from the mean of those up to it, float32. A draw is
+mean + sqrt(scale) (sqrt(variance) e1 + D e2 / sqrt(R - 1)), with e1, e2 standard normal and D the R deviations, by which the
+scale of 1/2 gives the published factors 1 / sqrt(2). Entries that are 0 in all samples (outside a mask) stay exactly 0.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from workloads.interfaces import Tensors
+
+SMALLEST_VARIANCE = 1e-30
+
+
+_NUM, _MEAN, _SQUARE, _DEVIATION = "num", "mean", "square", "deviation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swag:
+    """Moments of so many samples, by parameter name, on the device of the first sample."""
+
+    rank: int = 20  # deviations kept
+    num: int = 0
+    mean: Tensors = field(default_factory=dict)
+    square: Tensors = field(default_factory=dict)  # mean of squares
+    deviations: tuple[Tensors, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 2:
+            raise ValueError(f"rank is {self.rank}; it must be 2 or more")
+
+    @classmethod
+    def of(cls, samples: Iterable[Tensors], *, rank: int = 20) -> "Swag":
+        """Of samples in their order, each the parameters of a network by name, without buffers."""
+        found = cls(rank=rank)
+        for sample in samples:
+            found = found.with_sample(sample)
+        return found
+
+    @classmethod
+    def of_tensors(cls, tensors: Tensors, *, rank: int = 2) -> "Swag":
+        """What `tensors` gave; rank is how many deviations are kept from then on. Of no tensors: of no samples."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = tensor
+        num_kept = len(groups.keys() - {_NUM, _MEAN, _SQUARE})
+        return cls(
+            rank=max(rank, num_kept),
+            num=int(tensors[_NUM]) if tensors else 0,
+            mean=groups.get(_MEAN, {}),
+            square=groups.get(_SQUARE, {}),
+            deviations=tuple(groups[f"{_DEVIATION}{number}"] for number in range(num_kept)),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it under names of its own, to be stored; nothing where there is no sample."""
+        if not self.num:
+            return {}
+        groups = {_MEAN: self.mean, _SQUARE: self.square}
+        groups |= {f"{_DEVIATION}{number}": deviation for number, deviation in enumerate(self.deviations)}
+        held = {
+            f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()
+        }
+        return {_NUM: torch.tensor(self.num), **held}
+
+    def with_sample(self, sample: Tensors) -> "Swag":
+        """With one sample more; both are left as they were. Raises `ValueError` for one of other names or shapes."""
+        wide = {name: tensor.detach().double() for name, tensor in sample.items()}
+        if self.num and {n: t.shape for n, t in wide.items()} != {n: t.shape for n, t in self.mean.items()}:
+            raise ValueError("a sample has other names or shapes than the first one; they must be the same")
+        mean = {name: self._moved(self.mean, name, tensor) for name, tensor in wide.items()}
+        square = {name: self._moved(self.square, name, tensor**2) for name, tensor in wide.items()}
+        deviation = {name: (tensor - mean[name]).float() for name, tensor in wide.items()}
+        kept = (*self.deviations, deviation)[-self.rank :]
+        return Swag(rank=self.rank, num=self.num + 1, mean=mean, square=square, deviations=kept)
+
+    def _moved(self, means: Tensors, name: str, value: Tensor) -> Tensor:
+        if not self.num:
+            return value.clone()
+        mean: Tensor = means[name]
+        return mean + (value - mean) / (self.num + 1)
+
+    def variance(self, name: str) -> Tensor:
+        """Of one parameter, by entry."""
+        square = self.square[name]
+        variance = (square - self.mean[name] ** 2).clamp(min=SMALLEST_VARIANCE)
+        return torch.where(square == 0, 0.0, variance)
+
+    def draw(self, generator: torch.Generator, *, scale: float = 0.5) -> dict[str, Tensor]:
+        """Weights, float32; scale 0 gives the mean. Raises `ValueError` for fewer than two samples.
+
+        The generator is on the CPU, whatever the device.
+        """
+        if self.num < 2:
+            raise ValueError(f"there are {self.num} samples of the weights; there must be 2 or more")
+        if not 0 <= scale < float("inf"):
+            raise ValueError(f"scale is {scale}; it must be 0 or more")
+        num_kept = len(self.deviations)
+        factors = torch.randn(num_kept, generator=generator, dtype=torch.float64) / (num_kept - 1) ** 0.5
+        return {name: self._drawn(name, factors, scale, generator) for name in self.mean}
+
+    def _drawn(self, name: str, factors: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+        mean = self.mean[name]
+        own = torch.randn(mean.shape, generator=generator, dtype=torch.float64).to(mean.device)
+        off = self.variance(name).sqrt() * own
+        for factor, deviation in zip(factors.tolist(), self.deviations, strict=True):
+            off = off + factor * deviation[name]
+        drawn: Tensor = mean + scale**0.5 * off
+        return drawn.float()
