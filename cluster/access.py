@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cluster.profile import TOKEN_FILE
+from pruneyard.cluster.profile import TOKEN_FILE
 
 DEFAULT_PORT = 8265
 ANSWER_WITHIN_S = 5.0

@@ -2,27 +2,47 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-from cluster.pins import PACKAGE, installed
+from pruneyard.cluster.pins import PACKAGE, SUBPACKAGES, installed
 
 SPEC, PINS = "spec.yaml", "pins.json"
 
 
-def write_bundle(folder: Path, *, packages: Sequence[str], spec: str) -> None:
+def write_bundle(folder: Path, *, spec: str) -> None:
     """Fills an empty folder that, as the working directory, is all that a node needs beside the dependencies."""
-    for name in packages:
-        found = find_spec(name)
-        assert found is not None
-        assert found.submodule_search_locations, f"{name} is no package"
-        (source,) = found.submodule_search_locations
-        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    for name, source in source_files().items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     _write_metadata(folder)
     (folder / SPEC).write_text(spec, encoding="utf-8")
     (folder / PINS).write_text(json.dumps(installed(), indent=1), encoding="utf-8")
+
+
+def source_files() -> dict[str, Path]:
+    """Every file of the installed package by its path below `site-packages`, however it is installed.
+
+    In a wheel the subpackages lie below the package; in an editable install each has a folder of its own.
+    """
+    files = {f"{PACKAGE}/{path.name}": path for path in sorted(_root(PACKAGE).iterdir()) if path.is_file()}
+    public = set(files.values())  # in an editable install they also lie below the folder of a subpackage
+    for name in SUBPACKAGES:
+        root = _root(f"{PACKAGE}.{name}")
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts and path not in public:
+                files[f"{PACKAGE}/{name}/{path.relative_to(root).as_posix()}"] = path
+    return files
+
+
+def _root(package: str) -> Path:
+    found = find_spec(package)
+    assert found is not None
+    assert found.submodule_search_locations, f"{package} is no package"
+    (source,) = found.submodule_search_locations
+    return Path(source)
 
 
 def _write_metadata(folder: Path) -> None:

@@ -20,7 +20,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from cluster.access import Access
+from pruneyard.cluster.access import Access
 
 T = TypeVar("T")
 

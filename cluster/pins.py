@@ -1,6 +1,6 @@
 """The versions that a study was planned with, and whether the place where it runs has the same.
 
-Run as `python -m cluster.pins FILE` on a cluster: exits with 2 and says what differs.
+Run as `python -m pruneyard.cluster.pins FILE` on a cluster: exits with 2 and says what differs.
 """
 
 import json
@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 PACKAGE = "pruneyard"
+SUBPACKAGES = ("cluster", "orchestrator", "reports", "workloads")
 DIFFERENT = 2  # exit code: bad usage, as everywhere
 
 

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import ray
 
-from cluster.findings import (
+from pruneyard.cluster.bundle import source_files
+from pruneyard.cluster.findings import (
     ANSWER_WITHIN_S,
     ClockGap,
     Facts,
@@ -32,9 +32,8 @@ from cluster.findings import (
     silent,
     storage,
 )
-from cluster.pins import PACKAGE
+from pruneyard.cluster.pins import PACKAGE
 
-PACKAGES = ("cluster", "orchestrator", "reports", "workloads")
 VERSIONS = (PACKAGE, "ray", "torch", "torchvision", "numpy", "pyarrow", "scipy", "safetensors", "pydantic")
 SEEN_WITHIN_S = 10.0  # NFS shows a new file on other nodes after some seconds
 CONNECTS_WITHIN_S = 3.0
@@ -56,14 +55,12 @@ def own_facts() -> Facts:
 
 
 def code_hash() -> str:
-    """Of every Python file of ours, by path and content."""
+    """Returns a hash over path and content of every Python file of the package."""
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        found = find_spec(package)
-        for root in map(Path, (found.submodule_search_locations if found is not None else None) or ()):
-            for path in sorted(root.rglob("*.py")):
-                digest.update(f"{package}/{path.relative_to(root)}\0".encode())
-                digest.update(path.read_bytes())
+    for name, path in sorted(source_files().items()):
+        if path.suffix == ".py":
+            digest.update(f"{name}\0".encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

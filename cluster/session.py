@@ -14,9 +14,9 @@ import ray
 from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
-from cluster import capacity
-from cluster.loopback import loopback_of_ranks
-from cluster.pulse import GREET_WITHIN_S, Pulse, greet, uses_tls
+from pruneyard.cluster import capacity
+from pruneyard.cluster.loopback import loopback_of_ranks
+from pruneyard.cluster.pulse import GREET_WITHIN_S, Pulse, greet, uses_tls
 
 LOCAL, AUTO = "local", "auto"
 TOO_SLOW = "The current node timed out during startup"

@@ -9,9 +9,9 @@ from importlib.metadata import version
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.coordination.stop_request import StudyStoppedError
-from orchestrator.errors import ClusterError, ExitCode, UsageError
-from reports.storage import StorageError
+from pruneyard.orchestrator.coordination.stop_request import StudyStoppedError
+from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
+from pruneyard.reports.storage import StorageError
 
 VERBS = {
     "init": "Write an example spec to start from.",
@@ -46,7 +46,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"orchestrator.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"pruneyard.orchestrator.commands.{cmd_name}").command
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -98,7 +98,7 @@ def _run() -> int:
         click.echo("pruneyard: stopped at once; finished work is kept", err=True)
         return ExitCode.INTERRUPTED
     except ValueError as error:
-        from reports.parquet import NewerSchemaError  # only now: help must not wait for pyarrow
+        from pruneyard.reports.parquet import NewerSchemaError  # only now: help must not wait for pyarrow
 
         if not isinstance(error, NewerSchemaError):
             raise

@@ -11,20 +11,20 @@ from os import PathLike
 import numpy as np
 import pandas as pd
 
-from orchestrator.errors import ExitCode, UsageError
-from reports.export import shown
-from reports.glossary import LARGER_IS_BETTER
-from reports.latency import read_latency
-from reports.layout import RunFolder
-from reports.location import Location, located
-from reports.page import write_page
-from reports.records import TABLES, Status
-from reports.store import Store
-from reports.summary import cells
+from pruneyard.orchestrator.errors import ExitCode, UsageError
+from pruneyard.reports.export import shown
+from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.latency import read_latency
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location, located
+from pruneyard.reports.page import write_page
+from pruneyard.reports.records import TABLES, Status
+from pruneyard.reports.store import Store
+from pruneyard.reports.summary import cells
 
 if TYPE_CHECKING:
-    from orchestrator.spec.load import Spec
-from orchestrator.errors import ClusterError
+    from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.orchestrator.errors import ClusterError
 
 
 class OrderlyInterrupt(KeyboardInterrupt):
@@ -142,8 +142,8 @@ class Results:
         """Run keys of the spec's jobs; `default` for a folder whose spec was not kept."""
         if self._spec is None and not self.folder.spec.exists():
             return list(default)
-        from orchestrator.search.proposals import is_searched, known_jobs
-        from orchestrator.spec.load import load_spec
+        from pruneyard.orchestrator.search.proposals import is_searched, known_jobs
+        from pruneyard.orchestrator.spec.load import load_spec
 
         spec = load_spec(self._spec or self.folder.spec)
         jobs = known_jobs(spec, self.folder).jobs

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from reports.location import Location
-from reports.objects import ObjectPath
-from reports.storage import in_words
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import in_words
 
 Content = bytes | memoryview
 _SYNCING = 8  # threads: a file system writes down for many at once what one at a time it writes down again and again

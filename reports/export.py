@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from reports import formats
-from reports.naming import RUNS, column_names
+from pruneyard.reports import formats
+from pruneyard.reports.naming import RUNS, column_names
 
 FORMATS = ("csv", "markdown", "latex")
 _FOR_PROGRAMS = ("spec_json", "identity_json", "data_fingerprint", "artifact", "error")

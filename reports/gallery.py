@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.study import Study
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.study import Study
 
 _LOG = logging.getLogger(__name__)
 

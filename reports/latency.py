@@ -9,10 +9,10 @@ from dataclasses import astuple, fields
 import pandas as pd
 import pyarrow as pa
 
-from reports import records
-from reports.layout import RunFolder, plain_name
-from reports.parquet import ForeignFileError, read_part, write_part
-from reports.records import LatencyRow
+from pruneyard.reports import records
+from pruneyard.reports.layout import RunFolder, plain_name
+from pruneyard.reports.parquet import ForeignFileError, read_part, write_part
+from pruneyard.reports.records import LatencyRow
 
 _LOG = logging.getLogger(__name__)
 _TABLE = "latency"

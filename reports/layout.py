@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.location import Location, located
-from reports.objects import ObjectPath
+from pruneyard.reports.location import Location, located
+from pruneyard.reports.objects import ObjectPath
 
 _ON_THE_WAY = re.compile(r"images-(\d+)\.png")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from reports.planned import Population, read_populations
-from reports.records import Status
-from reports.study import Study
+from pruneyard.reports.planned import Population, read_populations
+from pruneyard.reports.records import Status
+from pruneyard.reports.study import Study
 
 _OF_PARTS = "segment."
 DEFAULT_AIM = ("val/accuracy", "max")

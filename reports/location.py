@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from reports.objects import SCHEME, ObjectPath
+from pruneyard.reports.objects import SCHEME, ObjectPath
 
 Location = Path | ObjectPath
 

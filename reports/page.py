@@ -6,25 +6,25 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reports import glossary, prose, tables
-from reports.charts import palette
-from reports.charts.against import against_density, against_ipc
-from reports.charts.cost import cost
-from reports.charts.distillation import minimised, over_time
-from reports.charts.figure import Figure, script_bundle
-from reports.charts.latency import latency
-from reports.charts.layers import layers
-from reports.charts.learning import learning
-from reports.charts.lineages import settings_over_time
-from reports.charts.reliability import reliability
-from reports.claims.section import claims_section
-from reports.durable import write_durably
-from reports.gallery import gallery
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.records import Status
-from reports.study import Study
-from reports.trust.section import trust_section, trusted
+from pruneyard.reports import glossary, prose, tables
+from pruneyard.reports.charts import palette
+from pruneyard.reports.charts.against import against_density, against_ipc
+from pruneyard.reports.charts.cost import cost
+from pruneyard.reports.charts.distillation import minimised, over_time
+from pruneyard.reports.charts.figure import Figure, script_bundle
+from pruneyard.reports.charts.latency import latency
+from pruneyard.reports.charts.layers import layers
+from pruneyard.reports.charts.learning import learning
+from pruneyard.reports.charts.lineages import settings_over_time
+from pruneyard.reports.charts.reliability import reliability
+from pruneyard.reports.claims.section import claims_section
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.gallery import gallery
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.records import Status
+from pruneyard.reports.study import Study
+from pruneyard.reports.trust.section import trust_section, trusted
 
 _MAX_SPEC = 50_000
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports import records
-from reports.durable import write_durably
-from reports.location import Location
+from pruneyard.reports import records
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.location import Location
 
 _UNITS_KEY = b"units"
 

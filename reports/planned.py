@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.durable import write_durably
-from reports.layout import RunFolder
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.layout import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports import records
-from reports.durable import write_durably
-from reports.location import Location
-from reports.objects import ObjectPath
+from pruneyard.reports import records
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
 
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""

@@ -6,11 +6,11 @@ import shlex
 
 import pandas as pd
 
-from reports import formats, records
-from reports.records import Status
-from reports.series import NUM_BINS, calibration_errors
-from reports.study import CALIBRATE, DENSE, Study
-from reports.tables import best_cells
+from pruneyard.reports import formats, records
+from pruneyard.reports.records import Status
+from pruneyard.reports.series import NUM_BINS, calibration_errors
+from pruneyard.reports.study import CALIBRATE, DENSE, Study
+from pruneyard.reports.tables import best_cells
 
 
 def headline(study: Study) -> str:

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports.records import Status
-from reports.statistics import floor_of_bins, half_width
+from pruneyard.reports.records import Status
+from pruneyard.reports.statistics import floor_of_bins, half_width
 
 MAX_POINTS = 60
 NUM_BINS = 15

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reports.records import Status
-from reports.statistics import Floats, estimate
-from reports.study import Study
+from pruneyard.reports.records import Status
+from pruneyard.reports.statistics import Floats, estimate
+from pruneyard.reports.study import Study
 
 SHARES = (1.0, 0.98, 0.95)
 """Of the baseline's last value, for the levels."""

@@ -18,12 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports import records
-from reports.layout import RunFolder, plain_name
-from reports.location import Location
-from reports.objects import ObjectPath
-from reports.parquet import ForeignFileError, Part, read_part, write_part
-from reports.records import CurveRow, MetricRow, RunRecord, Status
+from pruneyard.reports import records
+from pruneyard.reports.layout import RunFolder, plain_name
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.parquet import ForeignFileError, Part, read_part, write_part
+from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 
 _LOG = logging.getLogger(__name__)
 _TABLES = ("runs", "metrics", "curves")

@@ -13,14 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports import series, summary
-from reports.cells import GEOMETRY, LABELS, label_cells
-from reports.charts import palette
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.naming import column_names
-from reports.planned import read_plan
-from reports.store import Store
+from pruneyard.reports import series, summary
+from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
+from pruneyard.reports.charts import palette
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.naming import column_names
+from pruneyard.reports.planned import read_plan
+from pruneyard.reports.store import Store
 
 DENSE = "dense"
 CALIBRATE = "calibrate"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 import pyarrow as pa
 
-from reports.cells import GEOMETRY, LABELS, label_cells
-from reports.records import Status
-from reports.statistics import estimate
+from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
+from pruneyard.reports.records import Status
+from pruneyard.reports.statistics import estimate
 
 _FAMILIAR = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_out")
 _COUNTS = {

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports import formats
-from reports.glossary import LARGER_IS_BETTER, cost_names
-from reports.records import Status
-from reports.statistics import clearly_best
-from reports.study import CALIBRATE, Study, in_words
+from pruneyard.reports import formats
+from pruneyard.reports.glossary import LARGER_IS_BETTER, cost_names
+from pruneyard.reports.records import Status
+from pruneyard.reports.statistics import clearly_best
+from pruneyard.reports.study import CALIBRATE, Study, in_words
 
 MAX_RUNS = 500
 MAX_FAILURES = 20

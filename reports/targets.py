@@ -7,9 +7,9 @@ import math
 import pandas as pd
 import pyarrow as pa
 
-from reports.cells import LABELS, label_cells
-from reports.records import Status
-from reports.summary import history
+from pruneyard.reports.cells import LABELS, label_cells
+from pruneyard.reports.records import Status
+from pruneyard.reports.summary import history
 
 _COSTS = ("epochs", "steps", "train_s", "train_flops")
 _FLOPS = "train/flops"

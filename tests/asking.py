@@ -8,11 +8,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from workloads.interfaces import Answers, Network, Objective, PixelRange, Question, Tensors
-from workloads.ranks import ALONE, Share
-from workloads.training.backward import Backward, Prober
-from workloads.training.loss_scale import Unscaled
-from workloads.training.mask_updater import Bench
+from pruneyard.workloads.interfaces import Answers, Network, Objective, PixelRange, Question, Tensors
+from pruneyard.workloads.ranks import ALONE, Share
+from pruneyard.workloads.training.backward import Backward, Prober
+from pruneyard.workloads.training.loss_scale import Unscaled
+from pruneyard.workloads.training.mask_updater import Bench
 
 NO_BENCH = cast(Bench, None)
 """For the moments of methods that do not ask the network anything."""
@@ -33,7 +33,7 @@ class Answered:
     labels: Tensor
 
     def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
-        """See `workloads.slots.Answers`."""
+        """See `pruneyard.workloads.interfaces.Answers`."""
         return self.outputs, self.labels
 
 

@@ -6,12 +6,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
-from workloads.models.convnet import ConvNet
-from workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.networks.builder import ModelBuilder
 
 
 @dataclass(frozen=True, kw_only=True)

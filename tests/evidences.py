@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.calibrate.evidence import Evidence, Floats, LastLayer, evidence_of
-from workloads.calibrate.score import Score
-from workloads.data.dataset import Split
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.plugins import find
+from pruneyard.workloads.calibrate.evidence import Evidence, Floats, LastLayer, evidence_of
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find
 
 SHAPE = (2, 3, 3)
 

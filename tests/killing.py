@@ -1,6 +1,6 @@
 """Ends a driver in the middle of its work, in the process of a test."""
 
-from orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.progress.monitor import Monitor
 
 
 class Kills:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from workloads.plugins import describe
+from pruneyard.workloads.plugins import describe
 
 
 def assert_is_a_frozen_dataclass_that_says_what_it_does(plugin: object, family: str, name: str) -> None:

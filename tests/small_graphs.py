@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workloads.nodes.flat import FlatNetwork
-from workloads.nodes.graph import Graph, GraphTensors
-from workloads.nodes.models.gcn import GCN
-from workloads.nodes.node_network import NodeModel
-from workloads.nodes.node_objective import NodeObjective
-from workloads.nodes.sources.block_model import BlockModel
-from workloads.seeding import global_stream
+from pruneyard.workloads.nodes.flat import FlatNetwork
+from pruneyard.workloads.nodes.graph import Graph, GraphTensors
+from pruneyard.workloads.nodes.models.gcn import GCN
+from pruneyard.workloads.nodes.node_network import NodeModel
+from pruneyard.workloads.nodes.node_objective import NodeObjective
+from pruneyard.workloads.nodes.sources.block_model import BlockModel
+from pruneyard.workloads.seeding import global_stream
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 
 
 def drawn(num_rows: int, num_classes: int, seed: int = 0, factor: float = 2.5) -> tuple[Floats, Labels]:

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads.checkpoint import Checkpoint, CheckpointFolder
-from workloads.data.batches import Augmentation
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.optimizers.sgd import SGD
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context, Outcome, Progress
+from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context, Outcome, Progress
 
 SEED = 3
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from workloads.ranks import Share
+from pruneyard.workloads.ranks import Share
 
 Network = Callable[[Tensor], Tensor]
 

@@ -4,23 +4,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from workloads.fields import NOT_IDENTITY
+from pruneyard.workloads.fields import NOT_IDENTITY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workloads.data.dataset import Source
-    from workloads.networks.finished import FinishedNetwork
+    from pruneyard.workloads.data.dataset import Source
+    from pruneyard.workloads.networks.finished import FinishedNetwork
     pass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workloads.data.dataset import Source
+from pruneyard.workloads.data.dataset import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
-from workloads.fields import FILLED_IN, check_runs
+from pruneyard.workloads.fields import FILLED_IN, check_runs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,8 +49,12 @@ class UnknownPluginError(ValueError):
 @cache
 def _modules(family: str) -> dict[str, str]:
     """Module path of every plug-in of a family, by name."""
-    package = importlib.import_module(f"workloads.{family}")
-    own = {info.name: f"workloads.{family}.{info.name}" for info in pkgutil.iter_modules(package.__path__)}
+    package = importlib.import_module(f"pruneyard.workloads.{family}")
+    own = {
+        info.name: f"pruneyard.workloads.{family}.{info.name}"
+        for info in pkgutil.iter_modules(package.__path__)
+        if not info.name.startswith("_")
+    }
     prefix = f"{family}."
     foreign = {
         point.name.removeprefix(prefix): point.value
@@ -97,7 +101,7 @@ def find_job(kind: str) -> type[Any]:
     """The job class of a kind; raises `ValueError` when there is none."""
     if kind not in kinds():
         raise ValueError(f"{kind!r} is none of {', '.join(kinds())}")
-    module = importlib.import_module(f"workloads.{kind}.job")
+    module = importlib.import_module(f"pruneyard.workloads.{kind}.job")
     return getattr(module, module.__all__[0])  # type: ignore[no-any-return]
 
 

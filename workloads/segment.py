@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from workloads.checkpoint import Checkpoint
-from workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
+from pruneyard.workloads.checkpoint import Checkpoint
+from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class Segment:
     runs: one run of the same budget, data and network, from whose end the training goes on: its weights, masks, optimizer
         state, random streams and step, but with this job's own rates and other numbers. A spec writes `from: STAGE`.
     until: share of the budget's steps after which the job ends, in (0, 1].
-    folder, artifacts: as in `workloads.earlier.Runs`.
+    folder, artifacts: as in `pruneyard.workloads.parents.Runs`.
 
     Steps, counted FLOPs and seconds of training go on from those of the run; metrics are those of this stretch.
     """

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from workloads.checkpoint import Checkpoints
-from workloads.data.dataset import Dataset, Source
-from workloads.parents import FinishedRun
-from workloads.ranks import ALONE, Ranks
+from pruneyard.workloads.checkpoint import Checkpoints
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
-from workloads.parents import Predictions
+from pruneyard.workloads.parents import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Reference: the custom resource definitions of KubeRay 1.7.0.
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.manifests.nodes import (
+from pruneyard.cluster.manifests.nodes import (
     DASHBOARD_PORT,
     GCS_PORT,
     STOP_WAIT_S,
@@ -16,8 +16,8 @@ from cluster.manifests.nodes import (
     pip_install,
     run_command,
 )
-from cluster.manifests.written import Block, yaml_documents
-from cluster.profile import Head, Profile, Workers
+from pruneyard.cluster.manifests.written import Block, yaml_documents
+from pruneyard.cluster.profile import Head, Profile, Workers
 
 SPEC_FOLDER = "/etc/pruneyard"
 INSTANCE = "app.kubernetes.io/instance"

@@ -3,8 +3,8 @@
 import shlex
 from dataclasses import dataclass
 
-from cluster.pins import extras, installed, requirements
-from cluster.profile import Profile, ProfileError
+from pruneyard.cluster.pins import extras, installed, requirements
+from pruneyard.cluster.profile import Profile, ProfileError
 
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265

@@ -3,9 +3,9 @@
 import shlex
 from typing import Any
 
-from cluster.manifests.nodes import DASHBOARD_PORT, GCS_PORT, exports, pip_install
-from cluster.manifests.written import yaml_documents
-from cluster.profile import TOKEN_FILE, Head, Profile, Workers
+from pruneyard.cluster.manifests.nodes import DASHBOARD_PORT, GCS_PORT, exports, pip_install
+from pruneyard.cluster.manifests.written import yaml_documents
+from pruneyard.cluster.profile import TOKEN_FILE, Head, Profile, Workers
 
 IDLE_MINUTES = 10
 CONTAINER = "pruneyard"

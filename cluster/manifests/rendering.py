@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from cluster.manifests import kuberay, ray_up, skypilot, slurm
-from cluster.manifests.nodes import Study
-from cluster.profile import Profile
+from pruneyard.cluster.manifests import kuberay, ray_up, skypilot, slurm
+from pruneyard.cluster.manifests.nodes import Study
+from pruneyard.cluster.profile import Profile
 
 CLUSTERS: dict[str, Callable[[Profile], str]] = {
     "kuberay-cluster": kuberay.cluster,

@@ -6,7 +6,7 @@ Reference: SkyPilot's task YAML and its distributed Ray example, as documented i
 import shlex
 from typing import Any
 
-from cluster.manifests.nodes import (
+from pruneyard.cluster.manifests.nodes import (
     DASHBOARD_PORT,
     GCS_PORT,
     Study,
@@ -15,8 +15,8 @@ from cluster.manifests.nodes import (
     pip_install,
     run_command,
 )
-from cluster.manifests.written import Block, yaml_documents
-from cluster.profile import Profile, ProfileError
+from pruneyard.cluster.manifests.written import Block, yaml_documents
+from pruneyard.cluster.profile import Profile, ProfileError
 
 START = "~/sky_templates/ray/start_cluster"  # on every node of SkyPilot; Ray's own `ray start` would meet SkyPilot's
 STOP = "~/sky_templates/ray/stop_cluster"

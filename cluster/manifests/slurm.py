@@ -8,9 +8,9 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from cluster.manifests.nodes import GCS_PORT, STOP_WAIT_S, Study, exports, run_command
-from cluster.manifests.written import comment
-from cluster.profile import Profile
+from pruneyard.cluster.manifests.nodes import GCS_PORT, STOP_WAIT_S, Study, exports, run_command
+from pruneyard.cluster.manifests.written import comment
+from pruneyard.cluster.profile import Profile
 
 USAGE = [
     "sbatch FILE     # where `pruneyard` is known, in an environment that every node sees; or name it by slurm.prologue",
@@ -37,7 +37,7 @@ def script(profile: Profile, study: Study) -> str:
         "output": f"{study.name}-%j.log",
     }
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
-        files("cluster.manifests").joinpath("slurm.sh.j2").read_text(encoding="utf-8")
+        files("pruneyard.cluster.manifests").joinpath("slurm.sh.j2").read_text(encoding="utf-8")
     )
     return template.render(
         head=comment(USAGE),

@@ -7,7 +7,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString as Block
 
-from cluster.manifests.nodes import CHECKED_WITH
+from pruneyard.cluster.manifests.nodes import CHECKED_WITH
 
 __all__ = ["Block", "comment", "yaml_documents", "yaml_text"]
 

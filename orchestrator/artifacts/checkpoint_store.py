@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import torch
 
-from reports.location import Location
-from reports.objects import ObjectPath
-from workloads.checkpoint import (
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.workloads.checkpoint import (
     FILES,
     META,
     PREFIX,

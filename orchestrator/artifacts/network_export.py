@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 
 import torch
 
-from orchestrator.artifacts.reader import finished_network
-from orchestrator.errors import UsageError
-from reports.cells import label_cells
-from reports.latency import write_latency
-from reports.layout import RunFolder
-from reports.records import LatencyRow, Status
-from reports.store import Store
-from workloads.deploy.files import pack
-from workloads.deploy.format import Exported, Format, relative_difference
-from workloads.deploy.timing import compare, device_name, torch_threads
-from workloads.networks.finished import FinishedNetwork
-from workloads.plugins import find
+from pruneyard.orchestrator.artifacts.reader import finished_network
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.reports.cells import label_cells
+from pruneyard.reports.latency import write_latency
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import LatencyRow, Status
+from pruneyard.reports.store import Store
+from pruneyard.workloads.deploy.files import pack
+from pruneyard.workloads.deploy.format import Exported, Format, relative_difference
+from pruneyard.workloads.deploy.timing import compare, device_name, torch_threads
+from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.plugins import find
 
 _CHECKED_IMAGES = 4
 

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from reports.layout import RunFolder
-from reports.location import located
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import located
 
 if TYPE_CHECKING:
     pass

@@ -8,19 +8,19 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from orchestrator.artifacts.checkpoint_store import checkpoints_in
-from orchestrator.artifacts.parents import placed
-from orchestrator.errors import UsageError
-from orchestrator.spec.codec import decode
-from reports.layout import RunFolder
-from reports.location import Location, located
-from reports.objects import ObjectPath
-from reports.predictions import read_num_extra, read_predictions
-from workloads.checkpoint import Checkpoints
-from workloads.data.dataset import Dataset, Source
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.parents import FinishedRun, Predictions
-from workloads.plugins import find_job
+from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
+from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.codec import decode
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location, located
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.predictions import read_num_extra, read_predictions
+from pruneyard.workloads.checkpoint import Checkpoints
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.parents import FinishedRun, Predictions
+from pruneyard.workloads.plugins import find_job
 
 _WEIGHTS, _MASKS = "model.safetensors", "masks.safetensors"
 

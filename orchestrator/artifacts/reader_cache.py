@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from orchestrator.artifacts.reader import open_run
-from workloads.parents import FinishedRun, Predictions
+from pruneyard.orchestrator.artifacts.reader import open_run
+from pruneyard.workloads.parents import FinishedRun, Predictions
 
 MOST_AT_HAND = 2**28  # bytes of predictions
 

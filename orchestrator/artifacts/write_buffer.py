@@ -7,9 +7,9 @@ are not finished, and are run again.
 import time
 from collections.abc import Mapping
 
-from reports.durable import Content, write_folders_durably
-from reports.layout import RunFolder
-from reports.store import Attempt, Store
+from pruneyard.reports.durable import Content, write_folders_durably
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Attempt, Store
 
 HELD_S = 0.5  # that the first of the attempts held waits for the last
 

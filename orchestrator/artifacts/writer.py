@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from workloads.data.dataset import Dataset
-from workloads.nodes.graph import Graph
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.nodes.graph import Graph
 
 
 def _described(data: Dataset | Graph) -> dict[str, Any]:

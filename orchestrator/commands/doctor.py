@@ -13,15 +13,15 @@ import click
 import ray
 import torch
 
-from cluster.findings import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding
-from cluster.preflight import examine
-from cluster.session import LOCAL, session
-from orchestrator.commands.options import PLACE, address_option
-from orchestrator.errors import ExitCode
-from orchestrator.remote.storage_check import try_from_nodes, try_store
-from reports.durable import write_durably
-from reports.location import Location, located
-from reports.objects import ObjectPath
+from pruneyard.cluster.findings import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding
+from pruneyard.cluster.preflight import examine
+from pruneyard.cluster.session import LOCAL, session
+from pruneyard.orchestrator.commands.options import PLACE, address_option
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.remote.storage_check import try_from_nodes, try_store
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.location import Location, located
+from pruneyard.reports.objects import ObjectPath
 
 
 class WrongError(Exception):

@@ -6,17 +6,17 @@ from typing import Any
 
 import click
 
-from orchestrator.commands.options import axis_option, changes, out_option, set_option
-from orchestrator.driver.run import default_folder
-from orchestrator.errors import UsageError
-from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.spec.job import Job
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.run_key import differences
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.commands.options import axis_option, changes, out_option, set_option
+from pruneyard.orchestrator.driver.run import default_folder
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.planning.plan import Plan, make_plan
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.run_key import differences
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 SHORTEST_KEY = 8  # as the live table shows them
 

@@ -3,15 +3,15 @@
 
 import click
 
-from orchestrator.commands.options import PLACE
-from orchestrator.commands.report import existing
-from orchestrator.errors import ExitCode, UsageError
-from orchestrator.results import Results
-from reports.durable import write_durably
-from reports.export import FORMATS, export
-from reports.layout import RunFolder
-from reports.location import Location
-from workloads.plugins import names
+from pruneyard.orchestrator.commands.options import PLACE
+from pruneyard.orchestrator.commands.report import existing
+from pruneyard.orchestrator.errors import ExitCode, UsageError
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.export import FORMATS, export
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.workloads.plugins import names
 
 TABLES = ("summary", "runs", "metrics", "curves", "latency")
 NETWORK_FORMATS = names("deploy.formats")
@@ -52,7 +52,7 @@ def command(folder: Location, form: str | None, table: str | None, network: str 
 
 
 def _write_network(folder: RunFolder, run_key: str, form: str, out: Location) -> int:
-    from orchestrator.artifacts.network_export import WrongExportError, export_network
+    from pruneyard.orchestrator.artifacts.network_export import WrongExportError, export_network
 
     try:
         write_durably(out, export_network(folder, run_key, format=form))

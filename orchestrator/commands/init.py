@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from orchestrator.errors import UsageError
+from pruneyard.orchestrator.errors import UsageError
 
 
 @click.command("init")
 @click.argument("path", type=click.Path(path_type=Path), default="sweep.yaml")
 def command(path: Path) -> int:
     """Write an example spec to PATH [default: sweep.yaml]; an existing file is left alone."""
-    text = files("orchestrator.specs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
+    text = files("pruneyard.orchestrator.specs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

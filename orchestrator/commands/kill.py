@@ -2,8 +2,8 @@
 
 import click
 
-from orchestrator.errors import ExitCode
-from orchestrator.remote.submission import address_option, cluster_of, job_argument, say, tell_end
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.remote.submission import address_option, cluster_of, job_argument, say, tell_end
 
 
 @click.command("kill")

@@ -9,16 +9,22 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.artifacts.network_export import Question, Skipped, WrongExportError, measure, networks_of
-from orchestrator.commands.console import stdout_console
-from orchestrator.commands.options import PLACE
-from orchestrator.commands.report import existing
-from orchestrator.errors import ExitCode, UsageError
-from reports import formats
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.records import LatencyRow
-from workloads.plugins import names
+from pruneyard.orchestrator.artifacts.network_export import (
+    Question,
+    Skipped,
+    WrongExportError,
+    measure,
+    networks_of,
+)
+from pruneyard.orchestrator.commands.console import stdout_console
+from pruneyard.orchestrator.commands.options import PLACE
+from pruneyard.orchestrator.commands.report import existing
+from pruneyard.orchestrator.errors import ExitCode, UsageError
+from pruneyard.reports import formats
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.records import LatencyRow
+from pruneyard.workloads.plugins import names
 
 BUSY_LOAD = 0.5
 

@@ -9,16 +9,16 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.console import stdout_console
-from orchestrator.spec.yaml_document import packaged_specs
-from reports.claims.reading import packaged_claims
-from workloads.calibrate.members import UNCERTAINTY_METRICS
-from workloads.calibrate.set_metrics import SET_METRICS
-from workloads.distill.separation import SEPARATION_METRICS
-from workloads.metrics.classification import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
-from workloads.metrics.detection import DETECTION_METRICS
-from workloads.nodes.rare_metrics import RARE_METRICS
-from workloads.plugins import describe, kinds
+from pruneyard.orchestrator.commands.console import stdout_console
+from pruneyard.orchestrator.spec.yaml_document import packaged_specs
+from pruneyard.reports.claims.reading import packaged_claims
+from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
+from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
+from pruneyard.workloads.distill.separation import SEPARATION_METRICS
+from pruneyard.workloads.metrics.classification import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
+from pruneyard.workloads.metrics.detection import DETECTION_METRICS
+from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
+from pruneyard.workloads.plugins import describe, kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def _metrics() -> Iterator[Entry]:
 
 def _specs() -> Iterator[Entry]:
     for name in packaged_specs():
-        text = files("orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         comment = text.splitlines()[0].removeprefix("#").strip()
         yield Entry(name=name, kind="spec", summary=comment, reference=f"pruneyard run {name}")
 

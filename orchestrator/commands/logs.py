@@ -2,8 +2,14 @@
 
 import click
 
-from orchestrator.errors import ExitCode
-from orchestrator.remote.submission import address_option, cluster_of, job_argument, tell_end, write_log
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.remote.submission import (
+    address_option,
+    cluster_of,
+    job_argument,
+    tell_end,
+    write_log,
+)
 
 
 @click.command("logs")

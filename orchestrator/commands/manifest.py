@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from cluster.manifests.nodes import Study
-from cluster.manifests.rendering import CLUSTERS, FORMATS, JOBS
-from cluster.profile import Profile
-from orchestrator.errors import ExitCode, UsageError
-from orchestrator.remote.profiles import packaged_profiles, render
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.overrides import parse_assignment
-from reports.durable import write_durably
+from pruneyard.cluster.manifests.nodes import Study
+from pruneyard.cluster.manifests.rendering import CLUSTERS, FORMATS, JOBS
+from pruneyard.cluster.profile import Profile
+from pruneyard.orchestrator.errors import ExitCode, UsageError
+from pruneyard.orchestrator.remote.profiles import packaged_profiles, render
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.overrides import parse_assignment
+from pruneyard.reports.durable import write_durably
 
 
 @click.command(

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from orchestrator.spec.overrides import parse_assignment, parse_axis
-from reports.location import Location, located
+from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
+from pruneyard.reports.location import Location, located
 
 
 class PlaceType(click.ParamType[Location]):

@@ -9,20 +9,20 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.console import stdout_console
-from orchestrator.commands.options import axis_option, changes, json_option, out_option, set_option
-from orchestrator.driver.run import default_folder
-from orchestrator.driver.stages import check_what_is_known
-from orchestrator.errors import UsageError
-from orchestrator.planning.cost import Estimate, estimate
-from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.progress.display import duration
-from orchestrator.search.proposals import to_be_proposed
-from orchestrator.spec.load import load_spec
-from reports.formats import amount
-from reports.layout import RunFolder
-from reports.location import Location
-from workloads.data.dataset import DataNotFoundError
+from pruneyard.orchestrator.commands.console import stdout_console
+from pruneyard.orchestrator.commands.options import axis_option, changes, json_option, out_option, set_option
+from pruneyard.orchestrator.driver.run import default_folder
+from pruneyard.orchestrator.driver.stages import check_what_is_known
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.planning.cost import Estimate, estimate
+from pruneyard.orchestrator.planning.plan import Plan, make_plan
+from pruneyard.orchestrator.progress.display import duration
+from pruneyard.orchestrator.search.proposals import to_be_proposed
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.formats import amount
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.workloads.data.dataset import DataNotFoundError
 
 MAX_ROWS = 40
 

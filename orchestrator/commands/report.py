@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator.commands.options import PLACE
-from orchestrator.results import check_results
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.page import write_page
+from pruneyard.orchestrator.commands.options import PLACE
+from pruneyard.orchestrator.results import check_results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.page import write_page
 
 
 def existing(folders: Sequence[Location]) -> list[Location]:

@@ -3,12 +3,18 @@
 
 import click
 
-from orchestrator.commands.options import PLACE, address_option, fail_fast_option, json_option, local_option
-from orchestrator.commands.run import run_and_report
-from orchestrator.errors import UsageError
-from orchestrator.spec.load import Spec, load_spec
-from reports.layout import RunFolder
-from reports.location import Location
+from pruneyard.orchestrator.commands.options import (
+    PLACE,
+    address_option,
+    fail_fast_option,
+    json_option,
+    local_option,
+)
+from pruneyard.orchestrator.commands.run import run_and_report
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
 
 
 def spec_of(folder: Location) -> Spec:

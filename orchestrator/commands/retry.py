@@ -3,11 +3,17 @@
 
 import click
 
-from orchestrator.commands.options import PLACE, address_option, fail_fast_option, json_option, local_option
-from orchestrator.commands.resume import spec_of
-from orchestrator.commands.run import run_and_report
-from reports.location import Location
-from reports.records import Status
+from pruneyard.orchestrator.commands.options import (
+    PLACE,
+    address_option,
+    fail_fast_option,
+    json_option,
+    local_option,
+)
+from pruneyard.orchestrator.commands.resume import spec_of
+from pruneyard.orchestrator.commands.run import run_and_report
+from pruneyard.reports.location import Location
+from pruneyard.reports.records import Status
 
 KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED, "pruned": Status.PRUNED}
 

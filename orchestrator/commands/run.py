@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orchestrator.commands.console import stdout_console
-from orchestrator.commands.options import (
+from pruneyard.orchestrator.commands.console import stdout_console
+from pruneyard.orchestrator.commands.options import (
     address_option,
     axis_option,
     changes,
@@ -19,18 +19,18 @@ from orchestrator.commands.options import (
     out_option,
     set_option,
 )
-from orchestrator.commands.summary_table import summary_table
-from orchestrator.driver.run import default_folder, run
-from orchestrator.errors import ExitCode
-from orchestrator.planning.plan import make_plan
-from orchestrator.progress.display import display
-from orchestrator.progress.ray_output import WithoutRay
-from orchestrator.results import AbandonedError, OrderlyInterrupt, Results
-from orchestrator.spec.load import Spec, load_spec
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.records import Status
-from reports.storage import StorageError
+from pruneyard.orchestrator.commands.summary_table import summary_table
+from pruneyard.orchestrator.driver.run import default_folder, run
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.progress.display import display
+from pruneyard.orchestrator.progress.ray_output import WithoutRay
+from pruneyard.orchestrator.results import AbandonedError, OrderlyInterrupt, Results
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.records import Status
+from pruneyard.reports.storage import StorageError
 
 
 @click.command("run")

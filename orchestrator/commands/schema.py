@@ -4,8 +4,8 @@ import json
 
 import click
 
-from orchestrator.spec.json_schema import spec_schema
-from reports.records import schema_markdown
+from pruneyard.orchestrator.spec.json_schema import spec_schema
+from pruneyard.reports.records import schema_markdown
 
 
 @click.command("schema")

@@ -9,10 +9,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from cluster.jobs import JobView
-from orchestrator.commands.console import stdout_console
-from orchestrator.errors import ExitCode
-from orchestrator.remote.submission import address_option, cluster_of, outcome
+from pruneyard.cluster.jobs import JobView
+from pruneyard.orchestrator.commands.console import stdout_console
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.remote.submission import address_option, cluster_of, outcome
 
 
 @click.command("status")

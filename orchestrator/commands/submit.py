@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator.commands.options import axis_option, changes, set_option
-from orchestrator.errors import ExitCode
-from orchestrator.remote.submission import (
+from pruneyard.orchestrator.commands.options import axis_option, changes, set_option
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.remote.submission import (
     address_option,
     cluster_of,
     folder_there,
@@ -15,7 +15,7 @@ from orchestrator.remote.submission import (
     tell_end,
     write_log,
 )
-from orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.load import load_spec
 
 
 @click.command("submit")

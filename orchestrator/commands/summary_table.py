@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reports.formats import amount, duration, estimate
-from reports.naming import column_names
+from pruneyard.reports.formats import amount, duration, estimate
+from pruneyard.reports.naming import column_names
 
 SHOWN = {
     "test/accuracy": "accuracy",

@@ -4,10 +4,10 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.objects import ObjectPath
-from reports.storage import StorageError
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import StorageError
 
 if TYPE_CHECKING:
     pass

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from reports.location import Location
-from reports.objects import ObjectPath
-from reports.storage import in_words
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import in_words
 
 ENTRIES_PER_PIECE = 100
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from orchestrator.errors import UsageError
-from reports.location import Location
-from reports.objects import ObjectPath
-from reports.storage import in_words
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import in_words
 
 logger = logging.getLogger(__name__)
 

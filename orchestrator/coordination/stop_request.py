@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import FrameType
 from uuid import uuid4
 
-from reports.location import Location
-from reports.storage import StorageError, in_words
+from pruneyard.reports.location import Location
+from pruneyard.reports.storage import StorageError, in_words
 
 logger = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.coordination.stop_request import StopRequest
-from orchestrator.progress.display import Display
-from orchestrator.progress.monitor import Monitor
-from orchestrator.spec.job import Resources
-from orchestrator.spec.load import Spec
-from reports.layout import RunFolder
-from reports.records import Status
-from workloads.data.dataset import Dataset, Source
+from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.progress.display import Display
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 @dataclass(frozen=True)

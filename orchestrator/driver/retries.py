@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.driver.context import _Work
-from orchestrator.execution.crash_reason import cause, told
-from orchestrator.execution.record import make_record
-from orchestrator.planning.attempt import Order
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.driver.context import _Work
+from pruneyard.orchestrator.execution.crash_reason import cause, told
+from pruneyard.orchestrator.execution.record import make_record
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 logger = logging.getLogger(__name__)
 

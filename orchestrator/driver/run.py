@@ -11,25 +11,31 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from orchestrator.coordination.lease import exclusive
-from orchestrator.coordination.stop_request import StopRequest, stop_request, storage_stops
-from orchestrator.driver.context import _Work
-from orchestrator.driver.stages import RunOrders, _run_jobs, _search, _write_plan, check_what_is_known
-from orchestrator.errors import ClusterError, ExitCode
-from orchestrator.local_backend.study import run_local
-from orchestrator.planning.compatibility import check_same_study
-from orchestrator.planning.plan import OVER, make_plan
-from orchestrator.progress.display import Display
-from orchestrator.progress.monitor import Monitor
-from orchestrator.results import OrderlyInterrupt, Results
-from orchestrator.search.proposals import is_searched
-from orchestrator.spec.load import Spec, load_spec
-from reports.durable import clear_unfinished, write_durably
-from reports.layout import RunFolder
-from reports.location import Location, located
-from reports.records import Status
-from reports.storage import StorageError
-from reports.store import Store
+from pruneyard.orchestrator.coordination.lease import exclusive
+from pruneyard.orchestrator.coordination.stop_request import StopRequest, stop_request, storage_stops
+from pruneyard.orchestrator.driver.context import _Work
+from pruneyard.orchestrator.driver.stages import (
+    RunOrders,
+    _run_jobs,
+    _search,
+    _write_plan,
+    check_what_is_known,
+)
+from pruneyard.orchestrator.errors import ClusterError, ExitCode
+from pruneyard.orchestrator.local_backend.study import run_local
+from pruneyard.orchestrator.planning.compatibility import check_same_study
+from pruneyard.orchestrator.planning.plan import OVER, make_plan
+from pruneyard.orchestrator.progress.display import Display
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.results import OrderlyInterrupt, Results
+from pruneyard.orchestrator.search.proposals import is_searched
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.reports.durable import clear_unfinished, write_durably
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location, located
+from pruneyard.reports.records import Status
+from pruneyard.reports.storage import StorageError
+from pruneyard.reports.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +128,8 @@ def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator
     if local:
         yield run_local
         return
-    from cluster.session import session  # here, so that --local works and starts without Ray
-    from orchestrator.ray_backend.study import run_study
+    from pruneyard.cluster.session import session  # here, so that --local works and starts without Ray
+    from pruneyard.orchestrator.ray_backend.study import run_study
 
     try:
         with session(address, abandon=partial(_leave, stop.mark.parent)) as joined:

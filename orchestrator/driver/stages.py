@@ -5,23 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from orchestrator.artifacts.parents import placed
-from orchestrator.driver.context import _Work
-from orchestrator.driver.retries import _after_deaths
-from orchestrator.early_stopping.asha_median import judge
-from orchestrator.early_stopping.hyperband import brackets, climb
-from orchestrator.planning.attempt import Order, beside_each_other
-from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.planning.preflight import check_jobs, load_data
-from orchestrator.search.proposals import rounds_of
-from orchestrator.spec.job import Job
-from orchestrator.spec.load import Spec
-from orchestrator.spec.scheduler import Scheduler
-from orchestrator.spec.stage import Learning, Stage
-from reports.layout import RunFolder
-from reports.planned import Population, write_plan
-from reports.records import Status
-from workloads.data.dataset import Dataset, Source
+from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.driver.context import _Work
+from pruneyard.orchestrator.driver.retries import _after_deaths
+from pruneyard.orchestrator.early_stopping.asha_median import judge
+from pruneyard.orchestrator.early_stopping.hyperband import brackets, climb
+from pruneyard.orchestrator.planning.attempt import Order, beside_each_other
+from pruneyard.orchestrator.planning.plan import Plan, make_plan
+from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
+from pruneyard.orchestrator.search.proposals import rounds_of
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.orchestrator.spec.stage import Learning, Stage
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.planned import Population, write_plan
+from pruneyard.reports.records import Status
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 """Stops trainings that fall behind: successive halving and the median rule, on configurations, never on one seed alone.
-HyperBand, whose trainings pause, is in `orchestrator.brackets`.
+HyperBand, whose trainings pause, is in `pruneyard.orchestrator.early_stopping.hyperband`.
 
 A configuration is the jobs that differ in nothing but their seed. It is judged by the mean over its seeds, once each of them
 has come as far, and all of them are stopped together. What was heard is written down before it is acted on, and read again by
@@ -15,16 +15,16 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.spec.run_key import canonical
-from reports.layout import RunFolder
-from reports.records import Status
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
 
 if TYPE_CHECKING:
-    from orchestrator.execution.report import Report
-    from orchestrator.spec.job import Job
-from orchestrator.spec.job import group_of
-from orchestrator.spec.scheduler import Scheduler
+    from pruneyard.orchestrator.execution.report import Report
+    from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.job import group_of
+from pruneyard.orchestrator.spec.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

@@ -14,25 +14,25 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import UsageError
-from reports.layout import RunFolder
-from reports.records import RunRecord, Status
-from reports.store import Store
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import RunRecord, Status
+from pruneyard.reports.store import Store
 
 if TYPE_CHECKING:
-    from orchestrator.coordination.journal import Journal
-    from orchestrator.early_stopping.asha_median import Judge
-    from orchestrator.planning.attempt import Order
-    from orchestrator.spec.job import Job
-    from orchestrator.spec.scheduler import Scheduler
+    from pruneyard.orchestrator.coordination.journal import Journal
+    from pruneyard.orchestrator.early_stopping.asha_median import Judge
+    from pruneyard.orchestrator.planning.attempt import Order
+    from pruneyard.orchestrator.spec.job import Job
+    from pruneyard.orchestrator.spec.scheduler import Scheduler
 from typing import TYPE_CHECKING
 
-from orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.coordination.journal import Journal
 
 if TYPE_CHECKING:
-    from orchestrator.spec.job import Job
-from orchestrator.early_stopping.asha_median import Judge, _digest
-from orchestrator.spec.scheduler import Scheduler
+    from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.early_stopping.asha_median import Judge, _digest
+from pruneyard.orchestrator.spec.scheduler import Scheduler
 
 OVER = (Status.COMPLETED, Status.PRUNED)
 

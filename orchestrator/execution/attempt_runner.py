@@ -10,26 +10,26 @@ from datetime import UTC, datetime
 import safetensors.torch
 import torch
 
-from orchestrator.artifacts.checkpoint_store import checkpoints_in
-from orchestrator.artifacts.reader import checkpoints_of, open_run
-from orchestrator.artifacts.write_buffer import Ledger
-from orchestrator.artifacts.writer import _described
-from orchestrator.errors import RankDiedError
-from orchestrator.execution.process_state import PeakMemory
-from orchestrator.execution.record import _code_version, make_record
-from orchestrator.execution.report import Report
-from orchestrator.execution.worker_group import Crew, ThisProcess
-from orchestrator.planning.attempt import Order, is_short
-from reports.durable import Content, write_durably
-from reports.layout import RunFolder
-from reports.predictions import predictions_file
-from reports.records import CurveRow, MetricRow, RunRecord, Status
-from reports.storage import StorageError, in_words
-from reports.store import Attempt, Store
-from workloads.checkpoint import CheckpointWriteError
-from workloads.data.dataset import Dataset, Source
-from workloads.parents import FinishedRun
-from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress
+from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
+from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
+from pruneyard.orchestrator.artifacts.write_buffer import Ledger
+from pruneyard.orchestrator.artifacts.writer import _described
+from pruneyard.orchestrator.errors import RankDiedError
+from pruneyard.orchestrator.execution.process_state import PeakMemory
+from pruneyard.orchestrator.execution.record import _code_version, make_record
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.execution.worker_group import Crew, ThisProcess
+from pruneyard.orchestrator.planning.attempt import Order, is_short
+from pruneyard.reports.durable import Content, write_durably
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.predictions import predictions_file
+from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
+from pruneyard.reports.storage import StorageError, in_words
+from pruneyard.reports.store import Attempt, Store
+from pruneyard.workloads.checkpoint import CheckpointWriteError
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from orchestrator.errors import UsageError
-from orchestrator.spec.job import Resources
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.job import Resources
 
 
 def num_slots(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int:

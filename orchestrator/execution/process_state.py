@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from workloads.seeding import seed_globally
+from pruneyard.workloads.seeding import seed_globally
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from importlib.metadata import version
 
 import torch
 
-from orchestrator.planning.attempt import Order
-from orchestrator.spec.run_key import canonical
-from reports.records import RunRecord, Status
-from workloads.workload import Outcome
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.reports.records import RunRecord, Status
+from pruneyard.workloads.workload import Outcome
 
 
 @cache

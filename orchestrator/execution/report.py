@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reports.records import Status
+from pruneyard.reports.records import Status
 
 
 @dataclass(frozen=True, kw_only=True)

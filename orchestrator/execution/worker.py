@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from orchestrator.artifacts.reader import checkpoints_of, open_run
-from orchestrator.execution.process_state import PeakMemory, gpu_bytes, reset_numerics
-from orchestrator.execution.worker_group import (
+from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
+from pruneyard.orchestrator.execution.process_state import PeakMemory, gpu_bytes, reset_numerics
+from pruneyard.orchestrator.execution.worker_group import (
     Begun,
     Failed,
     Held,
@@ -20,11 +20,11 @@ from orchestrator.execution.worker_group import (
     Unwritten,
     device_name,
 )
-from reports.storage import StorageError, in_words
-from workloads.checkpoint import CheckpointWriteError
-from workloads.data.dataset import Dataset, Source
-from workloads.ranks import Ranks
-from workloads.workload import Context, InterruptedJobError, Progress
+from pruneyard.reports.storage import StorageError, in_words
+from pruneyard.workloads.checkpoint import CheckpointWriteError
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.ranks import Ranks
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 
 def train_as_rank(

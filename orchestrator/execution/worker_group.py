@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import torch
 
-from orchestrator.execution.process_state import gpu_bytes
-from orchestrator.spec.job import Job, Resources
-from reports.location import Location
-from reports.storage import StorageError
-from workloads.checkpoint import Checkpoints
-from workloads.workload import Context, InterruptedJobError, Progress, Workload
+from pruneyard.orchestrator.execution.process_state import gpu_bytes
+from pruneyard.orchestrator.spec.job import Job, Resources
+from pruneyard.reports.location import Location
+from pruneyard.reports.storage import StorageError
+from pruneyard.workloads.checkpoint import Checkpoints
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, Workload
 
 COLLECTIVE_WITHIN_S = 600.0  # a rank waits so long for the others at one point
 

@@ -5,21 +5,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from orchestrator.artifacts.reader_cache import RunsAtHand
-from orchestrator.artifacts.write_buffer import Ledger
-from orchestrator.coordination.stop_request import StopRequest
-from orchestrator.early_stopping.asha_median import Judge
-from orchestrator.errors import RankDiedError
-from orchestrator.execution.attempt_runner import Setting, Trial
-from orchestrator.execution.capacity import num_slots
-from orchestrator.execution.process_state import Numerics, Pristine
-from orchestrator.execution.worker_group import Crew, ThisProcess
-from orchestrator.local_backend.worker_processes import RanksHere
-from orchestrator.planning.attempt import Order
-from orchestrator.progress.monitor import Monitor, Place
-from orchestrator.spec.job import Resources
-from reports.layout import RunFolder
-from workloads.data.dataset import Dataset, Source
+from pruneyard.orchestrator.artifacts.reader_cache import RunsAtHand
+from pruneyard.orchestrator.artifacts.write_buffer import Ledger
+from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.errors import RankDiedError
+from pruneyard.orchestrator.execution.attempt_runner import Setting, Trial
+from pruneyard.orchestrator.execution.capacity import num_slots
+from pruneyard.orchestrator.execution.process_state import Numerics, Pristine
+from pruneyard.orchestrator.execution.worker_group import Crew, ThisProcess
+from pruneyard.orchestrator.local_backend.worker_processes import RanksHere
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.progress.monitor import Monitor, Place
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.reports.layout import RunFolder
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 def run_local(

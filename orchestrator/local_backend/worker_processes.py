@@ -17,17 +17,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cluster.loopback import loopback_of_ranks
-from orchestrator.errors import RankDiedError, RankFailedError
-from orchestrator.execution.worker import train_as_rank
-from orchestrator.execution.worker_group import COLLECTIVE_WITHIN_S, Failed, SeveralRanks, Task, heard
-from orchestrator.planning.preflight import sources_of
-from orchestrator.spec.job import Job, Resources
-from workloads.data.dataset import Dataset, Source
-from workloads.ranks import Together
-from workloads.workload import Context, Progress
+from pruneyard.cluster.loopback import loopback_of_ranks
+from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
+from pruneyard.orchestrator.execution.worker import train_as_rank
+from pruneyard.orchestrator.execution.worker_group import (
+    COLLECTIVE_WITHIN_S,
+    Failed,
+    SeveralRanks,
+    Task,
+    heard,
+)
+from pruneyard.orchestrator.planning.preflight import sources_of
+from pruneyard.orchestrator.spec.job import Job, Resources
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.ranks import Together
+from pruneyard.workloads.workload import Context, Progress
 
-_RUN = "import sys; from orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
+_RUN = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
 
 
 ENDED_WITHIN_S = 30.0  # after the last word, or after another one has ended

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.errors import UsageError
-from orchestrator.planning.plan import OVER, Plan
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.run_key import differences
-from reports.layout import RunFolder
-from reports.planned import read_plan
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.planning.plan import OVER, Plan
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.run_key import differences
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.planned import read_plan
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from functools import cache
 
 import torch
 
-from orchestrator.spec.job import Job
-from workloads.data.dataset import Dataset, Source
-from workloads.distill.job import DistillJob
-from workloads.sparse.job import SparseJob
-from workloads.training.recipe import Recipe
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.sparse.job import SparseJob
+from pruneyard.workloads.training.recipe import Recipe
 
 STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
 

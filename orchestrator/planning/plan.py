@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.planning.attempt import Order
-from orchestrator.search.proposals import known_jobs
-from orchestrator.spec.job import Job
-from orchestrator.spec.load import Spec
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.search.proposals import known_jobs
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 OVER = (Status.COMPLETED, Status.PRUNED)  # what is not run again unless asked for
 

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.artifacts.parents import rests_on_runs
-from orchestrator.errors import Problem, SpecError, UsageError
-from orchestrator.spec.job import Job
-from workloads.data.dataset import Dataset, Source
-from workloads.training.ood_evaluation import check_unknown
+from pruneyard.orchestrator.artifacts.parents import rests_on_runs
+from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.training.ood_evaluation import check_unknown
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress.monitor import BEST_BY, Monitor, Place
-from reports.records import Status
+from pruneyard.orchestrator.progress.monitor import BEST_BY, Monitor, Place
+from pruneyard.reports.records import Status
 
 MAX_ROWS = 20
 

@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
-from orchestrator.execution.report import Report
-from orchestrator.planning.attempt import Order
-from reports.records import Status
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.reports.records import Status
 
 BEST_BY = "val/accuracy"  # shown as the best so far; largest is best
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.execution.crash_reason import ran_out_of_memory
-from orchestrator.spec.run_key import canonical
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.execution.crash_reason import ran_out_of_memory
+from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 GIB = 2**30
 

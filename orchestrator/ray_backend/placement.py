@@ -10,14 +10,14 @@ from uuid import uuid4
 from ray import tune
 from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 
-from cluster.session import Session
-from orchestrator.execution.capacity import num_places, num_slots
-from orchestrator.execution.report import Report
-from orchestrator.planning.attempt import Order
-from orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, GIB, MARGIN, Needs, shape_of
-from orchestrator.spec.job import Resources
-from reports.layout import RunFolder
-from reports.records import Status
+from pruneyard.cluster.session import Session
+from pruneyard.orchestrator.execution.capacity import num_places, num_slots
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, GIB, MARGIN, Needs, shape_of
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
 
 GPU_CONTEXT = GIB  # beside its tensors a process holds a context, and what its allocator keeps in reserve: not measured
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import ray
 
-from workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 def loader(data: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Callable[[Source], Dataset]:

@@ -10,25 +10,37 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from cluster.groups import free_abandoned
-from cluster.session import Session
-from orchestrator.coordination.control_files import pruned_mark
-from orchestrator.coordination.stop_request import StopRequest
-from orchestrator.early_stopping.asha_median import Judge
-from orchestrator.execution.report import Report
-from orchestrator.planning.attempt import Order
-from orchestrator.progress.monitor import Monitor, Place
-from orchestrator.ray_backend.placement import Placement, asking
-from orchestrator.ray_backend.trial_actor import FAULT, NOTES, REPORTS, WHERE, TrialActor, at_work_mark
-from orchestrator.ray_backend.tune_patches import InTurn, Sweeping, every_crash_is_one_trials, in_turn
-from orchestrator.ray_backend.watchdog import Abandoned, Standstill
-from orchestrator.results import AbandonedError, Results
-from orchestrator.spec.job import Resources
-from reports.layout import RunFolder
-from reports.location import remove_tree
-from reports.records import Status
-from reports.storage import StorageError, in_words
-from workloads.data.dataset import Dataset, Source
+from pruneyard.cluster.groups import free_abandoned
+from pruneyard.cluster.session import Session
+from pruneyard.orchestrator.coordination.control_files import pruned_mark
+from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.progress.monitor import Monitor, Place
+from pruneyard.orchestrator.ray_backend.placement import Placement, asking
+from pruneyard.orchestrator.ray_backend.trial_actor import (
+    FAULT,
+    NOTES,
+    REPORTS,
+    WHERE,
+    TrialActor,
+    at_work_mark,
+)
+from pruneyard.orchestrator.ray_backend.tune_patches import (
+    InTurn,
+    Sweeping,
+    every_crash_is_one_trials,
+    in_turn,
+)
+from pruneyard.orchestrator.ray_backend.watchdog import Abandoned, Standstill
+from pruneyard.orchestrator.results import AbandonedError, Results
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import remove_tree
+from pruneyard.reports.records import Status
+from pruneyard.reports.storage import StorageError, in_words
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
 

@@ -26,22 +26,29 @@ from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, Sca
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from cluster import capacity
-from cluster.groups import ranks_are_placed
-from cluster.holdings import amounts, holdings
-from orchestrator.errors import RankDiedError, RankFailedError
-from orchestrator.execution.capacity import num_places
-from orchestrator.execution.worker import train_as_rank
-from orchestrator.execution.worker_group import COLLECTIVE_WITHIN_S, Begun, Failed, SeveralRanks, Task, heard
-from orchestrator.ray_backend.channel import Line
-from orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, Needs, most_for_each, shape_of
-from orchestrator.ray_backend.rendezvous import MeetingConfig
-from orchestrator.ray_backend.shared_data import loader
-from orchestrator.spec.job import Job
-from reports.layout import RunFolder
-from workloads.data.dataset import Dataset, Source
-from workloads.ranks import Together
-from workloads.workload import Context, InterruptedJobError, Progress
+from pruneyard.cluster import capacity
+from pruneyard.cluster.groups import ranks_are_placed
+from pruneyard.cluster.holdings import amounts, holdings
+from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
+from pruneyard.orchestrator.execution.capacity import num_places
+from pruneyard.orchestrator.execution.worker import train_as_rank
+from pruneyard.orchestrator.execution.worker_group import (
+    COLLECTIVE_WITHIN_S,
+    Begun,
+    Failed,
+    SeveralRanks,
+    Task,
+    heard,
+)
+from pruneyard.orchestrator.ray_backend.channel import Line
+from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, Needs, most_for_each, shape_of
+from pruneyard.orchestrator.ray_backend.rendezvous import MeetingConfig
+from pruneyard.orchestrator.ray_backend.shared_data import loader
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.reports.layout import RunFolder
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.ranks import Together
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 ENDED_WITHIN_S = 120.0  # from the last word of the ranks to the end of their processes
 

@@ -11,20 +11,20 @@ import ray
 import torch
 from ray import tune
 
-from orchestrator.artifacts.reader_cache import RunsAtHand
-from orchestrator.artifacts.write_buffer import Ledger
-from orchestrator.coordination.control_files import Marks, pruned_mark
-from orchestrator.execution.attempt_runner import Setting, Trial
-from orchestrator.execution.process_state import Pristine
-from orchestrator.execution.worker_group import Crew, ThisProcess
-from orchestrator.planning.attempt import Order
-from orchestrator.ray_backend.shared_data import loader
-from orchestrator.spec.job import Resources
-from reports.layout import RunFolder
-from reports.location import Location
-from reports.objects import ObjectPath
-from reports.storage import StorageError
-from workloads.data.dataset import Dataset, Source
+from pruneyard.orchestrator.artifacts.reader_cache import RunsAtHand
+from pruneyard.orchestrator.artifacts.write_buffer import Ledger
+from pruneyard.orchestrator.coordination.control_files import Marks, pruned_mark
+from pruneyard.orchestrator.execution.attempt_runner import Setting, Trial
+from pruneyard.orchestrator.execution.process_state import Pristine
+from pruneyard.orchestrator.execution.worker_group import Crew, ThisProcess
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.ray_backend.shared_data import loader
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import StorageError
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 REPORTS = "reports"  # the keys of ours in what Tune is told
 
@@ -135,7 +135,7 @@ def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.Obj
     """This process, or several that it listens to."""
     if resources.workers == 1:
         return ThisProcess()
-    from orchestrator.ray_backend.train_workers import RanksOnRay
+    from pruneyard.orchestrator.ray_backend.train_workers import RanksOnRay
 
     seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_mark(folder, "")  # which needs no file in it
     return RanksOnRay(resources=resources, data=data, folder=folder, seen=seen)

@@ -17,8 +17,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
-from cluster.groups import free_abandoned
-from cluster.pulse import Pulse
+from pruneyard.cluster.groups import free_abandoned
+from pruneyard.cluster.pulse import Pulse
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from cluster.holdings import holdings
-from cluster.pulse import Pulse
-from orchestrator.execution.report import Report
-from orchestrator.progress.monitor import Monitor
-from orchestrator.spec.job import Resources
+from pruneyard.cluster.holdings import holdings
+from pruneyard.cluster.pulse import Pulse
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.spec.job import Resources
 
 logger = logging.getLogger(__name__)
 

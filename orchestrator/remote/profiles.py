@@ -6,15 +6,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cluster.profile import Profile, ProfileError, Workers
-from orchestrator.errors import Problem, SpecError, UsageError
-from orchestrator.spec.codec import decode, nearest, shown
-from orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
+from pruneyard.cluster.profile import Profile, ProfileError, Workers
+from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.spec.codec import decode, nearest, shown
+from pruneyard.orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
 
 
 def packaged_profiles() -> list[str]:
     """Names of the profiles that ship with the package."""
-    folder = files("cluster.profiles")
+    folder = files("pruneyard.cluster.profiles")
     return sorted(
         entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
     )
@@ -43,7 +43,7 @@ def _document(source: str) -> Document:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{source}: cannot be read: {error}") from error
     if source in packaged_profiles():
-        text = files("cluster.profiles").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        text = files("pruneyard.cluster.profiles").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
         return parse_document(text, origin=f"{source} (packaged)")
     known = packaged_profiles()
     hint = nearest(source, dict.fromkeys(known))

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import ray
 
-from cluster.findings import ANSWER_WITHIN_S, Finding
-from reports.objects import ObjectPath
-from reports.storage import StorageError
+from pruneyard.cluster.findings import ANSWER_WITHIN_S, Finding
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import StorageError
 
 PROBE = ".pruneyard-doctor-"
 

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cluster.access import Access, access
-from cluster.bundle import PINS, SPEC, write_bundle
-from cluster.jobs import JobServer, JobView, UnknownJobError, job_server
-from cluster.notes import Note, read_note, write_note
-from orchestrator.errors import ClusterError, UsageError
-from reports.location import SCHEMES
+from pruneyard.cluster.access import Access, access
+from pruneyard.cluster.bundle import PINS, SPEC, write_bundle
+from pruneyard.cluster.jobs import JobServer, JobView, UnknownJobError, job_server
+from pruneyard.cluster.notes import Note, read_note, write_note
+from pruneyard.orchestrator.errors import ClusterError, UsageError
+from pruneyard.reports.location import SCHEMES
 
 if TYPE_CHECKING:
-    from orchestrator.spec.load import Spec
+    from pruneyard.orchestrator.spec.load import Spec
 
 
-PACKAGES = ("cluster", "orchestrator", "reports", "workloads")
 
 
 NO_FOLDER = (
@@ -102,13 +101,13 @@ def submit(
     folder = folder_there(out, spec)
     run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
     python = shlex.quote(python)
-    check = f"{python} -m cluster.pins {PINS} && " if pin != "none" else ""
-    entrypoint = f"{check}exec {python} -c 'from orchestrator.cli import main; main()' {run}"
+    check = f"{python} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
+    entrypoint = f"{check}exec {python} -m pruneyard {run}"
     identity = "\n".join([folder, *sorted(job.key for job in spec.jobs)])
     prefix = f"{spec.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     known = {view.job_id for view in server.views()}
     with tempfile.TemporaryDirectory(prefix="pruneyard-") as scratch:
-        write_bundle(Path(scratch), packages=PACKAGES, spec=spec.to_yaml())
+        write_bundle(Path(scratch), spec=spec.to_yaml())
         view = server.submit(
             entrypoint,
             prefix=prefix,

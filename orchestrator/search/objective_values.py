@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 
-from orchestrator.errors import UsageError
-from orchestrator.spec.job import Job
-from orchestrator.spec.search import COLUMNS
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
-from reports.summary import history, last_values
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.search import COLUMNS
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
+from pruneyard.reports.summary import history, last_values
 
 OVER = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
 

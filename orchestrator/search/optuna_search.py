@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.errors import UsageError
-from orchestrator.search.objective_values import OVER, Ended
-from orchestrator.spec.job import Job
-from orchestrator.spec.search import Choices, Range
-from orchestrator.spec.stage import Learning
-from reports.layout import RunFolder
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.search.objective_values import OVER, Ended
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.search import Choices, Range
+from pruneyard.orchestrator.spec.stage import Learning
+from pruneyard.reports.layout import RunFolder
 
 if TYPE_CHECKING:
     import optuna

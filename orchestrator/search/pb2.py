@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky
 from scipy.stats import qmc
 
-from orchestrator.spec.search import Range, Search
+from pruneyard.orchestrator.spec.search import Range, Search
 
 LENGTHS = (0.1, 0.2, 0.4, 0.8)
 

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.search.objective_values import OVER, Ended
-from orchestrator.search.pbt_step import Member, first_members, next_members
-from orchestrator.spec.codec import encode
-from orchestrator.spec.job import Job, group_of
-from orchestrator.spec.run_key import run_key
-from orchestrator.spec.search import Choices
-from orchestrator.spec.stage import Learning
-from reports.layout import RunFolder
-from workloads.segment import Segment
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.search.objective_values import OVER, Ended
+from pruneyard.orchestrator.search.pbt_step import Member, first_members, next_members
+from pruneyard.orchestrator.spec.codec import encode
+from pruneyard.orchestrator.spec.job import Job, group_of
+from pruneyard.orchestrator.spec.run_key import run_key
+from pruneyard.orchestrator.spec.search import Choices
+from pruneyard.orchestrator.spec.stage import Learning
+from pruneyard.reports.layout import RunFolder
+from pruneyard.workloads.segment import Segment
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.search.pb2 import Bandit
-from orchestrator.spec.search import Choices, Range, Search, stream
+from pruneyard.orchestrator.search.pb2 import Bandit
+from pruneyard.orchestrator.spec.search import Choices, Range, Search, stream
 
 SMALLER, LARGER = 0.8, 1.2  # the factors of the paper
 

@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.search.pbt import Generations
-from orchestrator.spec.load import Spec
-from orchestrator.spec.stage import Learning
-from reports.layout import RunFolder
+from pruneyard.orchestrator.search.pbt import Generations
+from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.orchestrator.spec.stage import Learning
+from pruneyard.reports.layout import RunFolder
 
 if TYPE_CHECKING:
     pass
-from orchestrator.search.optuna_search import Rounds
+from pruneyard.orchestrator.search.optuna_search import Rounds
 
 
 def known_jobs(spec: Spec, folder: RunFolder) -> Spec:

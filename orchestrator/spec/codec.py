@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
+from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 
 _IN_YAML = {
     "an object": "a table",

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.spec.codec import defaults_of, hints_of, plugin_class, plugin_of
-from workloads.plugins import name_of
+from pruneyard.orchestrator.spec.codec import defaults_of, hints_of, plugin_class, plugin_of
+from pruneyard.workloads.plugins import name_of
 
-REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs; see `orchestrator.stages`
+REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs; see `pruneyard.orchestrator.spec.references`
 
 
 @dataclass(frozen=True, kw_only=True)

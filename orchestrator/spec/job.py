@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workloads.workload import Workload
+from pruneyard.workloads.workload import Workload
 
 if TYPE_CHECKING:
     pass
 from typing import TYPE_CHECKING
 
-from orchestrator.spec.run_key import canonical
+from pruneyard.orchestrator.spec.run_key import canonical
 
 if TYPE_CHECKING:
     pass

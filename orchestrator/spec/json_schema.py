@@ -5,11 +5,11 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from orchestrator.spec.codec import defaults_of, encode_field, hints_of, plugin_of, plugins_of
-from orchestrator.spec.references import OVER
-from orchestrator.spec.search import Search
-from orchestrator.spec.stage import Header
-from workloads.plugins import describe, find, find_job, kinds, names
+from pruneyard.orchestrator.spec.codec import defaults_of, encode_field, hints_of, plugin_of, plugins_of
+from pruneyard.orchestrator.spec.references import OVER
+from pruneyard.orchestrator.spec.search import Search
+from pruneyard.orchestrator.spec.stage import Header
+from pruneyard.workloads.plugins import describe, find, find_job, kinds, names
 
 
 def spec_schema() -> dict[str, Any]:

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from orchestrator.errors import Problem, SpecError, UsageError
-from orchestrator.spec.codec import hints_of, shown
-from orchestrator.spec.job import Job
-from orchestrator.spec.overrides import _changed
-from orchestrator.spec.references import Earlier, as_parent
-from orchestrator.spec.resolved import _written_out
-from orchestrator.spec.stage import NAME_PATTERN, Stage
-from orchestrator.spec.validation import Body
-from orchestrator.spec.yaml_document import (
+from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.spec.codec import hints_of, shown
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.overrides import _changed
+from pruneyard.orchestrator.spec.references import Earlier, as_parent
+from pruneyard.orchestrator.spec.resolved import _written_out
+from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
+from pruneyard.orchestrator.spec.validation import Body
+from pruneyard.orchestrator.spec.yaml_document import (
     Document,
     dump_document,
     plain,
     read_document,
 )
-from reports.location import Location
-from workloads.plugins import find_job
+from pruneyard.reports.location import Location
+from pruneyard.workloads.plugins import find_job
 
 SHARED = ("name", "seeds", "resources")  # keys of the header that may stand beside `stages`
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
-from orchestrator.errors import UsageError
-from orchestrator.spec.codec import hints_of, shown
-from orchestrator.spec.stage import Header
-from orchestrator.spec.yaml_document import (
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.codec import hints_of, shown
+from pruneyard.orchestrator.spec.stage import Header
+from pruneyard.orchestrator.spec.yaml_document import (
     complaint,
     parse_value,
 )

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.spec.codec import hints_of, join, nearest, plugin_of, shown
-from orchestrator.spec.grid import REFERENCE
-from orchestrator.spec.run_key import canonical
-from reports.layout import RunFolder
-from reports.location import Location, located
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.spec.codec import hints_of, join, nearest, plugin_of, shown
+from pruneyard.orchestrator.spec.grid import REFERENCE
+from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location, located
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 if TYPE_CHECKING:
-    from orchestrator.spec.job import Job
+    from pruneyard.orchestrator.spec.job import Job
 
 
 OVER = ("seed", "all")

@@ -5,13 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from orchestrator.spec.codec import defaults_of, encode, encode_field, hints_of, plugin_of, plugins_of
-from orchestrator.spec.grid import as_table, field_class
-from orchestrator.spec.run_key import canonical
-from orchestrator.spec.scheduler import Scheduler
-from orchestrator.spec.search import Choices, written
-from orchestrator.spec.stage import Header, Learning, Stage
-from workloads.plugins import find, find_job, name_of
+from pruneyard.orchestrator.spec.codec import (
+    defaults_of,
+    encode,
+    encode_field,
+    hints_of,
+    plugin_of,
+    plugins_of,
+)
+from pruneyard.orchestrator.spec.grid import as_table, field_class
+from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.orchestrator.spec.search import Choices, written
+from pruneyard.orchestrator.spec.stage import Header, Learning, Stage
+from pruneyard.workloads.plugins import find, find_job, name_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
-from orchestrator.spec.codec import encode
+from pruneyard.orchestrator.spec.codec import encode
 
 IDENTITY_VERSION = 1  # raised when the same spec starts to mean other numbers
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.spec.codec import shown
+from pruneyard.orchestrator.spec.codec import shown
 
 if TYPE_CHECKING:
     pass

@@ -1,9 +1,9 @@
 """The `search` table of a spec: distributions over dotted keys, and the proposals drawn from them.
 
-A proposal is a value for every key of the space. Keys that the tables chosen do not have are without effect, as axes of a
-grid are, so proposals that mean the same job train it once. What `random` and `sobol` propose is known before anything
-runs; `tpe` and `nsga2` learn from results, see `orchestrator.rounds`; `pbt` and `pb2` change settings while networks are
-trained, see `orchestrator.generations`.
+A proposal is a value for every key of the space. A key that the chosen tables do not have is without effect, as in a grid, so
+two proposals that mean the same job train it once. The proposals of `random` and `sobol` are known before anything runs;
+`tpe` and `nsga2` learn from results (`orchestrator.search.optuna_search`); `pbt` and `pb2` change settings while networks
+train (`orchestrator.search.pbt`).
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import qmc
 
-from orchestrator.spec.codec import decode, shown
-from orchestrator.spec.job import MAX_JOBS
-from orchestrator.spec.run_key import canonical
-from orchestrator.spec.scheduler import check_metric
+from pruneyard.orchestrator.spec.codec import decode, shown
+from pruneyard.orchestrator.spec.job import MAX_JOBS
+from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.orchestrator.spec.scheduler import check_metric
 
 POPULATIONS = ("pbt", "pb2")
 

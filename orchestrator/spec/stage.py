@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.spec.codec import shown
-from orchestrator.spec.scheduler import Scheduler
-from workloads.plugins import kinds
+from pruneyard.orchestrator.spec.codec import shown
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.workloads.plugins import kinds
 
 if TYPE_CHECKING:
-    from orchestrator.spec.search import Search
-from orchestrator.spec.job import MAX_JOBS, Job, Resources
+    from pruneyard.orchestrator.spec.search import Search
+from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 

@@ -4,18 +4,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.errors import Problem
-from orchestrator.spec.codec import decode, encode, hints_of, join, nearest, shown
-from orchestrator.spec.grid import Axis, Point, expand, known_keys, origin_of
-from orchestrator.spec.job import MAX_JOBS, Job
-from orchestrator.spec.labels import labels
-from orchestrator.spec.references import Chained, ChainError, Earlier, chained, lineage, named_sources
-from orchestrator.spec.run_key import key_of
-from orchestrator.spec.search import CHANGEABLE, Choices, Proposal, Search, decode_search, identity
-from orchestrator.spec.stage import Header, Learning, Stage
-from orchestrator.spec.yaml_document import Document
-from workloads.plugins import find_job, kinds
-from workloads.segment import WHOLE
+from pruneyard.orchestrator.errors import Problem
+from pruneyard.orchestrator.spec.codec import decode, encode, hints_of, join, nearest, shown
+from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys, origin_of
+from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
+from pruneyard.orchestrator.spec.labels import labels
+from pruneyard.orchestrator.spec.references import (
+    Chained,
+    ChainError,
+    Earlier,
+    chained,
+    lineage,
+    named_sources,
+)
+from pruneyard.orchestrator.spec.run_key import key_of
+from pruneyard.orchestrator.spec.search import CHANGEABLE, Choices, Proposal, Search, decode_search, identity
+from pruneyard.orchestrator.spec.stage import Header, Learning, Stage
+from pruneyard.orchestrator.spec.yaml_document import Document
+from pruneyard.workloads.plugins import find_job, kinds
+from pruneyard.workloads.segment import WHOLE
 
 
 class Body:

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from orchestrator.errors import Problem, SpecError, UsageError
-from reports.location import Location, located
+from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.reports.location import Location, located
 
 _COMPLAINTS = {
     r"character '\t'": "a tab stands where only spaces may",
@@ -54,7 +54,7 @@ class Document:
 
 def packaged_specs() -> list[str]:
     """Names of the specs that ship with the package."""
-    folder = files("orchestrator.specs")
+    folder = files("pruneyard.orchestrator.specs")
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -72,7 +72,7 @@ def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) ->
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{source}: cannot be read: {error}") from error
     if str(source) in packaged_specs():
-        text = files("orchestrator.specs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        text = files("pruneyard.orchestrator.specs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
         return parse_document(text, origin=f"{source} (packaged)")
     shipped = ", ".join(packaged_specs())
     raise UsageError(f"{source}: there is no such file, and the packaged specs are {shipped}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from reports.charts import marks, palette
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.study import DENSE, Study
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.study import DENSE, Study
 
 _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from reports.charts import marks
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.glossary import cost_names
-from reports.study import Study
+from pruneyard.reports.charts import marks
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.glossary import cost_names
+from pruneyard.reports.study import Study
 
 _COSTS = {"num_active": "", "train_flops": "", "train_s": " in s"}
 """Units, where there is one."""

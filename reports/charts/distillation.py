@@ -9,12 +9,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from reports import formats, series
-from reports.charts import marks
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.speedup import SHARES, Interval, Speedup, places, points_of_runs, speedups
-from reports.study import Study
-from reports.tables import Table, Value
+from pruneyard.reports import formats, series
+from pruneyard.reports.charts import marks
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.speedup import SHARES, Interval, Speedup, places, points_of_runs, speedups
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import Table, Value
 
 _MEASURES = ("test/accuracy", "val/accuracy")
 _MINIMISED = ("_loss", "_error", "_gap")

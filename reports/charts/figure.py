@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from reports.tables import Table
+from pruneyard.reports.tables import Table
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 

@@ -8,12 +8,12 @@ from collections.abc import Hashable
 import altair as alt
 import pandas as pd
 
-from reports import formats
-from reports.charts import marks, palette
-from reports.charts.figure import Chart, Entry, Figure, Plot, draw
-from reports.latency import read_latency
-from reports.study import Study
-from reports.tables import Table, Value
+from pruneyard.reports import formats
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Chart, Entry, Figure, Plot, draw
+from pruneyard.reports.latency import read_latency
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import Table, Value
 
 MAX_ROWS = 500
 _CONTROL = "dense"

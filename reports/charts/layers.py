@@ -5,10 +5,10 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from reports import series
-from reports.charts import marks
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.study import DENSE, Study
+from pruneyard.reports import series
+from pruneyard.reports.charts import marks
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.study import DENSE, Study
 
 
 def layers(study: Study) -> list[Figure]:

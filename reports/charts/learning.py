@@ -6,10 +6,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from reports import series
-from reports.charts import marks, palette
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.study import DENSE, Study
+from pruneyard.reports import series
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.study import DENSE, Study
 
 _COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
 _NAMES = ("accuracy", "nll")

@@ -8,13 +8,13 @@ from dataclasses import replace
 import altair as alt
 import pandas as pd
 
-from reports import formats
-from reports.charts import marks, palette
-from reports.charts.figure import Entry, Figure, Plot, draw
-from reports.lineage import Lineages, Part, lineages
-from reports.statistics import estimate
-from reports.study import Study
-from reports.tables import Table, Value
+from pruneyard.reports import formats
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Entry, Figure, Plot, draw
+from pruneyard.reports.lineage import Lineages, Part, lineages
+from pruneyard.reports.statistics import estimate
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import Table, Value
 
 _WIDE = 20  # times as much from the least to the most: then an axis is logarithmic
 BEST, OTHERS = "the best", "the others that came to the end"

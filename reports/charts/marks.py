@@ -10,9 +10,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from reports import glossary
-from reports.charts import palette
-from reports.charts.figure import Entry
+from pruneyard.reports import glossary
+from pruneyard.reports.charts import palette
+from pruneyard.reports.charts.figure import Entry
 
 Styles = Mapping[str, tuple[str, str]]
 """Colour and symbol by name."""

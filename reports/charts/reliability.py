@@ -5,11 +5,11 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from reports import formats, series
-from reports.charts import marks, palette
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.statistics import bootstrap_band
-from reports.study import CALIBRATE, Study
+from pruneyard.reports import formats, series
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.statistics import bootstrap_band
+from pruneyard.reports.study import CALIBRATE, Study
 
 _COLUMNS = ["x", "y", "low", "high", "count", "left", "right", "share"]
 _SPLITS = ("test", "val", "calib")

@@ -8,12 +8,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from reports import series
-from reports.charts import marks, palette
-from reports.charts.figure import Chart, Figure, Plot, draw
-from reports.study import Study
-from reports.trust.judged import NEUTRAL, Judged
-from reports.trust.unknowns import ANY, CONFIDENCE, detections, set_name, split_and_score
+from pruneyard.reports import series
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.study import Study
+from pruneyard.reports.trust.judged import NEUTRAL, Judged
+from pruneyard.reports.trust.unknowns import ANY, CONFIDENCE, detections, set_name, split_and_score
 
 _KNOWN = "known inputs (test)"
 

@@ -8,13 +8,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from reports import series
-from reports.charts import marks, palette
-from reports.charts.figure import Chart, Entry, Figure, Plot, draw
-from reports.charts.reliability import BANDS, band, error_note, with_band
-from reports.study import Study
-from reports.trust.calibrators import Contest
-from reports.trust.judged import NEUTRAL, Judged
+from pruneyard.reports import series
+from pruneyard.reports.charts import marks, palette
+from pruneyard.reports.charts.figure import Chart, Entry, Figure, Plot, draw
+from pruneyard.reports.charts.reliability import BANDS, band, error_note, with_band
+from pruneyard.reports.study import Study
+from pruneyard.reports.trust.calibrators import Contest
+from pruneyard.reports.trust.judged import NEUTRAL, Judged
 
 MAX_PARENTS = 6
 MAX_LINES = 8

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.claims.claim import KEYS_OF_KIND, NEARLY, PLAIN, Augment, Claim
+from pruneyard.reports.claims.claim import KEYS_OF_KIND, NEARLY, PLAIN, Augment, Claim
 
 Spec = Mapping[str, Any]
 """A run's spec by dotted keys, as `cells.flat_spec` gives it."""

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from reports.claims.claim import (
+from pruneyard.reports.claims.claim import (
     KEYS_OF_KIND,
     PLAIN,
     Claim,
@@ -45,7 +45,7 @@ class ClaimError(ValueError):
 @cache
 def packaged_claims() -> Claims:
     """The claims that come with the package."""
-    folder = files("reports.claims")
+    folder = files("pruneyard.reports.claims")
     return joined([read_claims(Path(str(folder.joinpath(f"{kind}.yaml")))) for kind in KEYS_OF_KIND])
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from reports import formats
-from reports.cells import flat_spec
-from reports.claims.claim import RECIPE_KEYS, SPREADS, TAGS, Claim, Claims, Gain, Source
-from reports.claims.comparison import differences
-from reports.claims.reading import packaged_claims
-from reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
-from reports.series import NUM_BINS
-from reports.study import DENSE, Study
-from reports.tables import Table, Value
+from pruneyard.reports import formats
+from pruneyard.reports.cells import flat_spec
+from pruneyard.reports.claims.claim import RECIPE_KEYS, SPREADS, TAGS, Claim, Claims, Gain, Source
+from pruneyard.reports.claims.comparison import differences
+from pruneyard.reports.claims.reading import packaged_claims
+from pruneyard.reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
+from pruneyard.reports.series import NUM_BINS
+from pruneyard.reports.study import DENSE, Study
+from pruneyard.reports.tables import Table, Value
 
 MAX_BESIDE = 2
 """Numbers beside one measure of one cell that are shown at once; the others are folded."""

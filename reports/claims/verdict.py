@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reports.claims.claim import Claim
-from reports.glossary import LARGER_IS_BETTER
-from reports.statistics import half_width
+from pruneyard.reports.claims.claim import Claim
+from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.statistics import half_width
 
 WIDEST = {"accuracy": 0.01, "ece": 0.005}
 """Half the width of an interval of the difference that still tells something, by metric."""

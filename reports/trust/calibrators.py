@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports import formats
-from reports.glossary import LARGER_IS_BETTER
-from reports.statistics import clearly_best
-from reports.study import Study
-from reports.tables import Table, Value
-from reports.trust.judged import NEUTRAL, Interval, Judged, mean_of, over_outer, values_of
+from pruneyard.reports import formats
+from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.statistics import clearly_best
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import Table, Value
+from pruneyard.reports.trust.judged import NEUTRAL, Interval, Judged, mean_of, over_outer, values_of
 
 RANKED = ("test/nll", "test/ece", "test/ece_floor", "test/ece_smooth", "test/accuracy", "test/aurc")
 _COMPARED = ("test/nll", "test/ece", "test/ece_smooth", "test/accuracy", "test/aurc")

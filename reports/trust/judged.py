@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from reports.records import Status
-from reports.statistics import estimate
-from reports.study import CALIBRATE, DENSE, Study, is_of_parent
+from pruneyard.reports.records import Status
+from pruneyard.reports.statistics import estimate
+from pruneyard.reports.study import CALIBRATE, DENSE, Study, is_of_parent
 
 NEUTRAL = "none"
 """The calibrator that changes nothing."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.charts import trust as charts
-from reports.charts.figure import Figure
-from reports.charts.scores import score_distributions
-from reports.study import Study
-from reports.tables import Table
-from reports.trust.calibrators import contests, ranking_table
-from reports.trust.judged import NEUTRAL, Judged, judged, side_by_side
-from reports.trust.unknowns import coverage_table, detection_table
+from pruneyard.reports.charts import trust as charts
+from pruneyard.reports.charts.figure import Figure
+from pruneyard.reports.charts.scores import score_distributions
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import Table
+from pruneyard.reports.trust.calibrators import contests, ranking_table
+from pruneyard.reports.trust.judged import NEUTRAL, Judged, judged, side_by_side
+from pruneyard.reports.trust.unknowns import coverage_table, detection_table
 
 _RANKED_NOTE = (
     "Mean over seeds ± half the 95% t interval on the test split. The noise floor is the ece that a perfectly calibrated network "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.glossary import LARGER_IS_BETTER
-from reports.statistics import clearly_best
-from reports.study import Study
-from reports.tables import Table, Value
-from reports.trust.calibrators import num_rows, shown
-from reports.trust.judged import NEUTRAL, Interval, Judged, mean_of
+from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.statistics import clearly_best
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import Table, Value
+from pruneyard.reports.trust.calibrators import num_rows, shown
+from pruneyard.reports.trust.judged import NEUTRAL, Interval, Judged, mean_of
 
 PARTS = {"ood.near": "near", "ood.far": "far", "ood": "all"}
 """Splits of means over unknown sets, and what they are called."""

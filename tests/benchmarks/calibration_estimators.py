@@ -15,13 +15,18 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from workloads.data.sources.oracle import Oracle
-from workloads.metrics.binned_errors import debiased_squared_gap, largest_gap, mean_gap, root_mean_square_gap
-from workloads.metrics.binning import binned
-from workloads.metrics.classification import TopLabel, softmax, true_calibration_error
-from workloads.metrics.resampling import noise_floor_of
-from workloads.metrics.truth import true_top_label
-from workloads.metrics.unbinned_errors import balance, kolmogorov_smirnov_gap, smooth_gap
+from pruneyard.workloads.data.sources.oracle import Oracle
+from pruneyard.workloads.metrics.binned_errors import (
+    debiased_squared_gap,
+    largest_gap,
+    mean_gap,
+    root_mean_square_gap,
+)
+from pruneyard.workloads.metrics.binning import binned
+from pruneyard.workloads.metrics.classification import TopLabel, softmax, true_calibration_error
+from pruneyard.workloads.metrics.resampling import noise_floor_of
+from pruneyard.workloads.metrics.truth import true_top_label
+from pruneyard.workloads.metrics.unbinned_errors import balance, kolmogorov_smirnov_gap, smooth_gap
 
 ORACLE = Oracle(num_classes=5, dimensions=4, label_noise=0.1, rare=0.1, num_train=100, num_test=200_000)
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)

@@ -20,10 +20,10 @@ import torch
 from netcal.metrics import ACE, ECE, MCE
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from workloads.metrics.binned_errors import largest_gap, mean_gap, root_mean_square_gap
-from workloads.metrics.binning import binned
-from workloads.metrics.classification import all_metrics, standard_metrics
-from workloads.metrics.probabilities import TopLabel
+from pruneyard.workloads.metrics.binned_errors import largest_gap, mean_gap, root_mean_square_gap
+from pruneyard.workloads.metrics.binning import binned
+from pruneyard.workloads.metrics.classification import all_metrics, standard_metrics
+from pruneyard.workloads.metrics.probabilities import TopLabel
 
 ROUNDS = 5
 CASES = {"1,000,000 x 10": (1_000_000, 10), "50,000 x 1,000": (50_000, 1000)}

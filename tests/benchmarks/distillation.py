@@ -29,20 +29,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.data.multi_formation import decode
-from workloads.distill import matching
-from workloads.distill.augment import Drawn, Strategy
-from workloads.distill.compiled import compiled
-from workloads.distill.distiller import DistillState, Lab, RealSet
-from workloads.distill.evaluate import cutmix
-from workloads.distill.methods.dm import of_class
-from workloads.distill.methods.idc import IDC
-from workloads.distill.network_training import NetworkTraining, Pile, Position
-from workloads.distill.reduced_precision import BFloat16
-from workloads.models.convnet import ConvNet
-from workloads.networks.features import features
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.data.multi_formation import decode
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.distill.augment import Drawn, Strategy
+from pruneyard.workloads.distill.compiled import compiled
+from pruneyard.workloads.distill.distiller import DistillState, Lab, RealSet
+from pruneyard.workloads.distill.evaluate import cutmix
+from pruneyard.workloads.distill.methods.dm import of_class
+from pruneyard.workloads.distill.methods.idc import IDC
+from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.reduced_precision import BFloat16
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.networks.features import features
 
 ROUNDS, CLASSES, IPC = 5, 10, 10
 SHAPE = (3, 32, 32)

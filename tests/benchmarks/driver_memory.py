@@ -43,8 +43,8 @@ def measure(num_trials: int) -> None:
     """In the child: runs the study and prints memory before and after."""
     from orchestration import run_ours, trivial_spec
 
-    from cluster.session import session
-    from reports.layout import RunFolder
+    from pruneyard.cluster.session import session
+    from pruneyard.reports.layout import RunFolder
 
     with tempfile.TemporaryDirectory() as folder, session() as joined, largest_state(Path(folder)) as state:
         spec = trivial_spec(num_trials)

@@ -15,25 +15,25 @@ import torch
 from torch import Tensor
 from training_loop import BATCH, random_images
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation, DeviceSplit, epoch_order
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.gradients._covariances import GradientCovariance, LossCovariance
-from workloads.gradients.agent import AGENT
-from workloads.gradients.plain import Plain
-from workloads.gradients.sam import SAM
-from workloads.gradients.svrg import SVRG
-from workloads.interfaces import GradientRule
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.networks.builder import ModelBuilder
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.methods.static import Static
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.state import Training
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit, epoch_order
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.gradients._covariances import GradientCovariance, LossCovariance
+from pruneyard.workloads.gradients.agent import AGENT
+from pruneyard.workloads.gradients.plain import Plain
+from pruneyard.workloads.gradients.sam import SAM
+from pruneyard.workloads.gradients.svrg import SVRG
+from pruneyard.workloads.interfaces import GradientRule
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.state import Training
+from pruneyard.workloads.workload import Context
 
 ROUNDS = 5
 BATCH_DIGITS = 32

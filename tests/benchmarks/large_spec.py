@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from orchestrator.planning.plan import make_plan
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
 
 SEEDS = 100
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from workloads.deploy.files import pack
-from workloads.deploy.format import Format
-from workloads.deploy.timing import compare, device_name, torch_threads
-from workloads.masks.distributions import active_counts
-from workloads.masks.masks import prunable_weights, random_masks
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.plugins import find, names
+from pruneyard.workloads.deploy.files import pack
+from pruneyard.workloads.deploy.format import Format
+from pruneyard.workloads.deploy.timing import compare, device_name, torch_threads
+from pruneyard.workloads.masks.distributions import active_counts
+from pruneyard.workloads.masks.masks import prunable_weights, random_masks
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find, names
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "mlp": ({"name": "mlp"}, (1, 28, 28)),

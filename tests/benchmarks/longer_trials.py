@@ -13,9 +13,9 @@ from pathlib import Path
 
 from orchestration import one_after_the_other, run_ours, run_plain, trivial_table
 
-from cluster.session import session
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
+from pruneyard.cluster.session import session
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
 
 STEPS = 20
 PLUGINS = Path(__file__).parents[1] / "integration" / "foreign_plugins"

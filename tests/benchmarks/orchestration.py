@@ -17,21 +17,21 @@ from typing import Any
 import ray
 from ray import tune
 
-from cluster.session import Session, session
-from orchestrator.coordination.stop_request import StopRequest
-from orchestrator.early_stopping.asha_median import judge
-from orchestrator.execution.capacity import num_slots
-from orchestrator.planning.attempt import Order
-from orchestrator.planning.plan import make_plan
-from orchestrator.progress.monitor import Monitor
-from orchestrator.ray_backend.study import run_study
-from orchestrator.spec.load import Spec, load_spec
-from orchestrator.spec.scheduler import Scheduler
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
-from workloads.checkpoint import CheckpointFolder
-from workloads.workload import Context
+from pruneyard.cluster.session import Session, session
+from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.early_stopping.asha_median import judge
+from pruneyard.orchestrator.execution.capacity import num_slots
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.ray_backend.study import run_study
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.workload import Context
 
 TRIALS_WITHOUT_REUSE = 20  # a second each
 TIMED_ALONE = 5
@@ -96,7 +96,7 @@ def one_after_the_other(table: Mapping[str, Any], scratch: Path) -> float:
         spec.write_text(json.dumps({**table, "seeds": [seed]}))  # JSON is YAML
         words = ["run", str(spec), "--local", "--out", str(scratch / f"alone-{seed}")]
         subprocess.run(
-            [sys.executable, "-c", "from orchestrator.cli import main; main()", *words], check=True, capture_output=True
+            [sys.executable, "-c", "from pruneyard.orchestrator.cli import main; main()", *words], check=True, capture_output=True
         )
     return (time.perf_counter() - started) / TIMED_ALONE
 

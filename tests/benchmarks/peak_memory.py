@@ -17,12 +17,12 @@ import torch
 from sparse_step import methods
 from training_loop import random_images
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.models.mlp import Mlp
-from workloads.plugins import names
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.plugins import names
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 MODEL, ROWS, BATCH, STEPS, EVERY = Mlp(width=4096), 64, 8, 30, 10  # three epochs of eight steps, two updates in them
 

@@ -134,11 +134,11 @@ def measured() -> Overheads:
     """On this machine, by the processor time of the driver: of trivial trials, few and many, with few evaluations and many."""
     from orchestration import run_ours, trivial_spec
 
-    from cluster.session import session
-    from orchestrator.early_stopping.asha_median import judge
-    from orchestrator.spec.load import load_spec
-    from orchestrator.spec.scheduler import Scheduler
-    from reports.layout import RunFolder
+    from pruneyard.cluster.session import session
+    from pruneyard.orchestrator.early_stopping.asha_median import judge
+    from pruneyard.orchestrator.spec.load import load_spec
+    from pruneyard.orchestrator.spec.scheduler import Scheduler
+    from pruneyard.reports.layout import RunFolder
 
     def driver_seconds(spec: object, joined: object, folder: Path) -> tuple[float, float]:
         before = time.process_time()

@@ -23,22 +23,22 @@ from orchestration import run_whole
 from pair import Pair
 from training_loop import random_images
 
-from cluster.session import Session, session
-from orchestrator.execution.report import Report
-from orchestrator.progress.monitor import Monitor
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
-from reports.store import Store
-from workloads.checkpoint import CheckpointFolder
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.networks.builder import ModelBuilder
-from workloads.optimizers.sgd import SGD
-from workloads.ranks import ALONE, Ranks, Together
-from workloads.sparse.methods.dense import Dense
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.cluster.session import Session, session
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.ranks import ALONE, Ranks, Together
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 ROUNDS = 3
 CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int, int]] = {  # rows, and rows in a batch

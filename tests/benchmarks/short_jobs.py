@@ -21,22 +21,22 @@ from unittest.mock import patch
 
 import torch
 
-from cluster.session import session
-from orchestrator import run
-from orchestrator.artifacts.parents import placed
-from orchestrator.coordination.stop_request import StopRequest
-from orchestrator.early_stopping.asha_median import judge
-from orchestrator.local_backend.study import run_local
-from orchestrator.planning.attempt import Order, beside_each_other
-from orchestrator.planning.plan import make_plan
-from orchestrator.progress.monitor import Monitor
-from orchestrator.ray_backend.study import run_study
-from orchestrator.spec.job import Resources
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.scheduler import Scheduler
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard import run
+from pruneyard.cluster.session import session
+from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.early_stopping.asha_median import judge
+from pruneyard.orchestrator.local_backend.study import run_local
+from pruneyard.orchestrator.planning.attempt import Order, beside_each_other
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.ray_backend.study import run_study
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 CLASSES = 10
 
@@ -90,7 +90,7 @@ def seconds_per_job(orders: Sequence[Order], out: Path, way: Callable[..., objec
 
 def one_by_one(orders: Sequence[Order], **given: Any) -> None:
     """Every job written as it ends."""
-    with patch("orchestrator.artifacts.write_buffer.HELD_S", 0.0):
+    with patch("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 0.0):
         run_local(orders, **given)
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 from training_loop import BATCH, random_images
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.networks.builder import ModelBuilder
-from workloads.plugins import find, names
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 ROUNDS = 5
 CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int]] = {

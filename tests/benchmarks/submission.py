@@ -19,7 +19,7 @@ from ray.job_submission import JobSubmissionClient
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from ray_head import Head, ray_head
 
-from orchestrator.results import Results
+from pruneyard.orchestrator.results import Results
 
 SPEC = """
 name: first-step
@@ -34,7 +34,7 @@ BEGUN = "import time; print('begun', time.time())"
 
 def pruneyard(*words: str, env: dict[str, str]) -> None:
     """Raises `CalledProcessError` unless it finished everything."""
-    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from pruneyard.orchestrator.cli import main; main()", *words]
     subprocess.run(command, env=env, check=True, capture_output=True)
 
 

@@ -17,8 +17,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
-from workloads.calibrate.calibrator import Floats, Labels
-from workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
 
 SCALES = (0.1, 1.0, 2.5, 10.0, 100.0)
 TIMED_SCALE = 2.5

@@ -20,17 +20,17 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation
-from workloads.data.dataset import Dataset, Split
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.networks.builder import ModelBuilder
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.methods.dense import Dense
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 BATCH = 128
 ROUNDS = 7

@@ -9,9 +9,9 @@ import pytest
 from made_up_chain import write_chain
 from made_up_study import metric, record, write_study
 
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.store import Store
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 

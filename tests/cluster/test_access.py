@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.access import Access, access
-from cluster.bundle import write_bundle
-from cluster.jobs import JobView
-from cluster.notes import Note, read_note, write_note
-from cluster.pins import differences, extras, installed, requirements
+from pruneyard.cluster.access import Access, access
+from pruneyard.cluster.bundle import write_bundle
+from pruneyard.cluster.jobs import JobView
+from pruneyard.cluster.notes import Note, read_note, write_note
+from pruneyard.cluster.pins import differences, extras, installed, requirements
 
 TOKEN = "f" * 64
 
@@ -87,14 +87,14 @@ def test_notes_are_for_their_user_alone_and_found_by_the_jobs_name(tmp_path: Pat
 
 
 def test_a_bundle_runs_without_an_installation_and_knows_its_version(tmp_path: Path) -> None:
-    write_bundle(tmp_path, packages=("cluster", "reports"), spec="name: x\n")
-    program = "import cluster.pins, reports.durable, sys; print(cluster.pins.__file__, cluster.pins.version('pruneyard'))"
+    write_bundle(tmp_path, spec="name: x\n")
+    program = "from pruneyard.cluster import pins; print(pins.__file__, pins.version('pruneyard'))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [str(tmp_path / "cluster" / "pins.py"), installed()["pruneyard"]]
+    assert done.stdout.split() == [str(tmp_path / "pruneyard" / "cluster" / "pins.py"), installed()["pruneyard"]]
     assert (tmp_path / "spec.yaml").read_text() == "name: x\n"
-    same = subprocess.run([sys.executable, "-m", "cluster.pins", "pins.json"], cwd=tmp_path, check=False)
+    same = subprocess.run([sys.executable, "-m", "pruneyard.cluster.pins", "pins.json"], cwd=tmp_path, check=False)
     assert same.returncode == 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.findings import (
+from pruneyard.cluster.findings import (
     ClockGap,
     Facts,
     Finding,
@@ -19,7 +19,7 @@ from cluster.findings import (
     silent,
     storage,
 )
-from cluster.preflight import refusal
+from pruneyard.cluster.preflight import refusal
 
 CALLED = {"a": "node aaaaaaaa (10.0.0.1)", "b": "node bbbbbbbb (10.0.0.2)"}
 GIB = 1 << 30

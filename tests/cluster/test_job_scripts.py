@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from cluster.manifests.nodes import Study
-from cluster.manifests.rendering import JOBS
-from cluster.profile import Profile, SkyPilot, Slurm, Storage, Workers
+from pruneyard.cluster.manifests.nodes import Study
+from pruneyard.cluster.manifests.rendering import JOBS
+from pruneyard.cluster.profile import Profile, SkyPilot, Slurm, Storage, Workers
 
 SPEC = "name: small\nkind: sparse\ngrid:\n  method.density: [0.1, 0.02]\n"
 STUDY = Study(name="small", spec=SPEC)

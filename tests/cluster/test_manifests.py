@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from published_schemas import check_kuberay, check_ray_up, documents, faults, kuberay, ray_up
 
-from cluster.manifests.nodes import Study
-from cluster.manifests.rendering import CLUSTERS, JOBS
-from cluster.pins import installed, requirements
-from cluster.profile import Head, Machines, Profile, ProfileError, Slurm, Storage, Workers
-from orchestrator.remote.profiles import load_profile, packaged_profiles
+from pruneyard.cluster.manifests.nodes import Study
+from pruneyard.cluster.manifests.rendering import CLUSTERS, JOBS
+from pruneyard.cluster.pins import installed, requirements
+from pruneyard.cluster.profile import Head, Machines, Profile, ProfileError, Slurm, Storage, Workers
+from pruneyard.orchestrator.remote.profiles import load_profile, packaged_profiles
 
 SPEC = "name: small\nkind: sparse\ngrid:\n  method.density: [0.1, 0.02]\n"
 STUDY = Study(name="small", spec=SPEC)
@@ -33,7 +33,7 @@ CODE = {"package": "git+https://example.org/pruneyard@0123abc"}
 
 
 def site(name: str, **more: Any) -> Profile:
-    groups = documents(files("cluster.profiles").joinpath(f"{name}.yaml").read_text())[0].get("workers", {})
+    groups = documents(files("pruneyard.cluster.profiles").joinpath(f"{name}.yaml").read_text())[0].get("workers", {})
     types = {f"workers.{group}.instance_type": "m6i.large" for group in groups}
     return load_profile(name, overrides=OF_A_SITE | types | more)
 

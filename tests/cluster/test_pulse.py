@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from cluster import pulse as pulse_module
-from cluster.pulse import RAY_GIVES_UP, Pulse
+from pruneyard.cluster import pulse as pulse_module
+from pruneyard.cluster.pulse import RAY_GIVES_UP, Pulse
 
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # the frame with which HTTP/2 answers
 

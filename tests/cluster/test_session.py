@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from cluster import session as session_module
-from cluster.session import session
+from pruneyard.cluster import session as session_module
+from pruneyard.cluster.session import session
 
 
 @contextmanager

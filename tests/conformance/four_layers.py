@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.training.backward import Prober
-from workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.training.backward import Prober
+from pruneyard.workloads.training.functional_network import NetworkBench
 
 SHAPES = {
     "stem.weight": (8, 4, 3, 3),  # inputs come in fours, for methods that keep some of every four

@@ -8,14 +8,14 @@ import pytest
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from safetensors.numpy import load, save
 
-from workloads.calibrate.calibrator import Calibrator, Floats, Labels
-from workloads.metrics.classification import (
+from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, Labels
+from pruneyard.workloads.metrics.classification import (
     accuracy,
     expected_calibration_error,
     negative_log_likelihood,
     softmax,
 )
-from workloads.plugins import find, names
+from pruneyard.workloads.plugins import find, names
 
 FAMILY = "calibrate.methods"
 OVER_CONFIDENT = 2.5  # what the planted logits are too large by

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import ArrayLike
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
-from workloads.calibrate.prediction_sets import ConformalRule
-from workloads.metrics.classification import softmax
-from workloads.plugins import find, names
+from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
+from pruneyard.workloads.metrics.classification import softmax
+from pruneyard.workloads.plugins import find, names
 
 FAMILY = "calibrate.conformal"
 CHOSEN: dict[str, dict[str, Any]] = {"raps": {"penalty": 0.05, "kreg": 2}}  # fields without a default

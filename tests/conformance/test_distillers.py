@@ -12,20 +12,20 @@ import torch
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.network_pool import NetworkPool
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.teacher import Teacher
-from workloads.models.convnet import ConvNet
-from workloads.plugins import find, names
-from workloads.workload import Context, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.network_pool import NetworkPool
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.teacher import Teacher
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.workload import Context, Outcome, Progress
 
 FAMILY = "distill.methods"
 SMALL: dict[str, Any] = {

@@ -13,18 +13,18 @@ from asking import NO_ANSWERS
 from torch import Tensor
 from trainings import Drawing
 
-from workloads.checkpoint import Checkpoint, CheckpointFolder
-from workloads.data.batches import Augmentation, DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.interfaces import GradientRule, Tensors
-from workloads.optimizers.sgd import SGD
-from workloads.plugins import find, names
-from workloads.sparse.methods.static import Static
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.state import Training
-from workloads.workload import Context, Outcome
+from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.interfaces import GradientRule, Tensors
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.state import Training
+from pruneyard.workloads.workload import Context, Outcome
 
 RULES, METHODS = names("gradients"), names("sparse.methods")
 BESIDE_PLAIN = [name for name in RULES if name != "plain"]  # with plain, methods are in test_training.py

@@ -10,11 +10,11 @@ from four_layers import SHAPES, bench_at, channel_orders
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
-from workloads.masks.distributions import active_counts
-from workloads.masks.masks import active_per_layer, hash_masks
-from workloads.plugins import find, names
-from workloads.sparse.updater import DropAndGrow
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.masks.distributions import active_counts
+from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.sparse.updater import DropAndGrow
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
 
 FAMILY = "sparse.methods"
 REQUIRED = {"density": 0.3}  # a value for every field that some method leaves without a default

@@ -9,15 +9,15 @@ import pytest
 import torch
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.nodes.job import NodesBudget, NodesJob
-from workloads.nodes.methods.plain import PlainNodes
-from workloads.nodes.models.gcn import GCN
-from workloads.nodes.node_objective import NodeObjective
-from workloads.nodes.sources.block_model import BlockModel
-from workloads.nodes.splits.drawn import Drawn
-from workloads.plugins import find, names
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.nodes.job import NodesBudget, NodesJob
+from pruneyard.workloads.nodes.methods.plain import PlainNodes
+from pruneyard.workloads.nodes.models.gcn import GCN
+from pruneyard.workloads.nodes.node_objective import NodeObjective
+from pruneyard.workloads.nodes.sources.block_model import BlockModel
+from pruneyard.workloads.nodes.splits.drawn import Drawn
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.workload import Context
 
 FAMILIES = [f"nodes.{name}" for name in ("sources", "models", "objectives", "methods", "splits")]
 MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]

@@ -12,24 +12,24 @@ import torch
 from asking import Answered, question
 from torch import Tensor, nn
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation, DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.gradients.agent import AGENT
-from workloads.gradients.plain import Plain
-from workloads.gradients.svrg import SVRG
-from workloads.interfaces import GradientRule, Objective, Tensors
-from workloads.networks.flops import forward_flops
-from workloads.optimizers.sgd import SGD
-from workloads.plugins import find, names
-from workloads.seeding import drawing_apart
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.static import Static
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.split_logits import Answering
-from workloads.training.state import Training
-from workloads.workload import Context, Outcome
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.gradients.agent import AGENT
+from pruneyard.workloads.gradients.plain import Plain
+from pruneyard.workloads.gradients.svrg import SVRG
+from pruneyard.workloads.interfaces import GradientRule, Objective, Tensors
+from pruneyard.workloads.networks.flops import forward_flops
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.seeding import drawing_apart
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.split_logits import Answering
+from pruneyard.workloads.training.state import Training
+from pruneyard.workloads.workload import Context, Outcome
 
 OBJECTIVES = names("objectives")
 NUM_STEPS, STEPS_PER_EPOCH, BATCH = 8, 4, 16

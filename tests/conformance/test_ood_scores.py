@@ -8,10 +8,10 @@ import pytest
 from evidences import drawn, rows_of, seen
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
-from workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence
-from workloads.calibrate.score import Score
-from workloads.calibrate.score_choice import candidates
-from workloads.plugins import find, names
+from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.calibrate.score_choice import candidates
+from pruneyard.workloads.plugins import find, names
 
 FAMILY = "calibrate.scores"
 SMALL: dict[str, dict[str, Any]] = {"knn": {"k": 3}}  # options that fit a few training rows

@@ -9,9 +9,16 @@ import torch
 from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
-from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, OUTPUTS, Pool, Selector
-from workloads.plugins import find, names
-from workloads.seeding import stream
+from pruneyard.workloads.data.selection import (
+    CLASSIFIER_GRADIENTS,
+    FEATURES,
+    GRADIENTS,
+    OUTPUTS,
+    Pool,
+    Selector,
+)
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.seeding import stream
 
 FAMILY = "data.selectors"
 LABELS = torch.tensor([2, 0, 1, 2, 2, 0, 1, 2, 0, 2, 1, 0, 2, 2, 0, 2])  # 5, 3 and 8 rows

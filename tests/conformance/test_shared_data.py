@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Source
-from workloads.data.sources.digits import Digits
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.dm import DM
-from workloads.models.mlp import Mlp
-from workloads.nodes.graph import Graph
-from workloads.nodes.job import NodesBudget, NodesJob
-from workloads.nodes.methods.calirare import Calirare
-from workloads.nodes.sources.block_model import BlockModel
-from workloads.nodes.splits.drawn import Drawn
-from workloads.sparse.job import SparseJob
-from workloads.sparse.methods.rigl import RigL
-from workloads.training.recipe import Budget
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Source
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.dm import DM
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.nodes.graph import Graph
+from pruneyard.workloads.nodes.job import NodesBudget, NodesJob
+from pruneyard.workloads.nodes.methods.calirare import Calirare
+from pruneyard.workloads.nodes.sources.block_model import BlockModel
+from pruneyard.workloads.nodes.splits.drawn import Drawn
+from pruneyard.workloads.sparse.job import SparseJob
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.training.recipe import Budget
+from pruneyard.workloads.workload import Context
 
 SMALL = Digits(max_train=200, max_test=60)
 

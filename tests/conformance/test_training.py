@@ -14,19 +14,19 @@ from asking import DENSE_SETTINGS
 from torch import Tensor
 from trainings import Drawing
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation
-from workloads.data.dataset import Dataset
-from workloads.interfaces import OptimizerBuilder, Tensors
-from workloads.optimizers.adamw import AdamW
-from workloads.optimizers.sgd import SGD
-from workloads.plugins import find, names
-from workloads.sparse.updater import DropAndGrow
-from workloads.training.functional_network import NetworkBench
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater, SparseState
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.interfaces import OptimizerBuilder, Tensors
+from pruneyard.workloads.optimizers.adamw import AdamW
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.sparse.updater import DropAndGrow
+from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context, Outcome, Progress
 
 FAMILY = "sparse.methods"
 METHODS = names(FAMILY)

@@ -13,7 +13,7 @@ from typing import Any
 
 SIZE = 2
 PATIENCE_S = 120.0  # for an answer; a case takes a second or two, the first one more
-PRELOADED = ["torch._dynamo", "torch.distributed", "workloads.training.loop", "workloads.data.sources.digits"]
+PRELOADED = ["torch._dynamo", "torch.distributed", "pruneyard.workloads.training.loop", "pruneyard.workloads.data.sources.digits"]
 
 
 class RankFailedError(Exception):

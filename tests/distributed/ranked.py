@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.models.mlp import Mlp
-from workloads.optimizers.sgd import SGD
-from workloads.plugins import find
-from workloads.ranks import ALONE, Ranks, RanksDisagreeError, Together, checksums
-from workloads.sparse.methods.set import SET
-from workloads.training import loop, loss_scale
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.weight_averaging import Averaging
-from workloads.workload import Context, InterruptedJobError, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.plugins import find
+from pruneyard.workloads.ranks import ALONE, Ranks, RanksDisagreeError, Together, checksums
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.training import loop, loss_scale
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 NUM_STEPS, EVERY, BATCH = 8, 3, 17  # five steps an epoch; shares of 8 and 9 rows
 

@@ -13,7 +13,7 @@ from test_ranks import (
     saved,
 )
 
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.convnet import ConvNet
 
 __all__ = ["pairs"]
 

@@ -34,11 +34,11 @@ from ranked import (
 from torch import Tensor
 from trainings import Drawing
 
-from workloads.checkpoint import Checkpoint, CheckpointFolder
-from workloads.models.convnet import ConvNet
-from workloads.plugins import find, names
-from workloads.training.weight_averaging import Averaging
-from workloads.workload import InterruptedJobError
+from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.workload import InterruptedJobError
 
 CLOSE = 5e-6
 WITHIN_RANKS = {name for name in names("objectives") if find("objectives", name).of_whole_batch}

@@ -13,10 +13,10 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from orchestrator.driver.run import run
-from orchestrator.results import OrderlyInterrupt, Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.results import OrderlyInterrupt, Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 pytestmark = pytest.mark.distributed
 

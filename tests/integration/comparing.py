@@ -7,10 +7,10 @@ import numpy as np
 from safetensors.numpy import load
 from yaml_spec import FEW
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.predictions import read_predictions
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.predictions import read_predictions
+from pruneyard.reports.store import Store
 
 
 def assert_same_numbers(found: Path | str, expected: Path | str) -> None:

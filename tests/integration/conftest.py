@@ -11,8 +11,8 @@ import yaml_spec
 from driving import driving
 from object_store import BUCKET, ObjectStore, environment, object_store
 
-from reports.objects import ObjectPath
-from workloads.plugins import names
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.workloads.plugins import names
 
 PLUGINS = {
     "calibrate.methods.fatal": "foreign_plugins.fatal",

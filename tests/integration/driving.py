@@ -46,7 +46,7 @@ class Driver:
     ) -> None:
         self.started = time.monotonic()
         self._stdout, self._stderr = folder / f"{time.time_ns()}.out", folder / f"{time.time_ns()}.err"
-        command = [sys.executable, "-c", "from orchestrator.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from pruneyard.orchestrator.cli import main; main()", *arguments]
         self._typed = -1
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             if terminal:

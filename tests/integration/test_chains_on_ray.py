@@ -8,9 +8,9 @@ import pytest
 from driving import driving
 from yaml_spec import write
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 pytestmark = pytest.mark.ray
 

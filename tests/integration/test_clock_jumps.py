@@ -10,9 +10,9 @@ from driving import Patience, driving
 from watching import checkpoints, in_the_middle
 from yaml_spec import FEW
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 
 @pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")

@@ -14,10 +14,10 @@ from driving import Patience, alive, driving, is_rank
 from several_nodes import Node, holder, several_nodes
 from watching import at_once, in_the_middle
 
-from orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, MARGIN, UNIT
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, MARGIN, UNIT
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.distributed]
 

@@ -8,7 +8,7 @@ import yaml_spec
 from driving import driving
 from ray_head import ray_head
 
-from orchestrator.results import Results
+from pruneyard.orchestrator.results import Results
 
 NUM_CPUS = os.cpu_count() or 1
 

@@ -15,9 +15,9 @@ from driving import Driver, Patience, beyond_loopback, driving, is_rank, listeni
 from safetensors.numpy import load_file
 from watching import checkpoints, completed, in_the_middle
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.distributed]
 

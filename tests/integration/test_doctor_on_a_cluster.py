@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pruneyard.cluster.bundle import source_files
+
+
 import pytest
 from driving import driving
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray_head import end_node, free_ports, tell_node
-
-import cluster.profile
 
 pytestmark = pytest.mark.ray
 
@@ -31,10 +32,10 @@ def odd_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = site / f"numpy-{OTHER_NUMPY}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: numpy\nVersion: {OTHER_NUMPY}\n")
-    shutil.copytree(
-        Path(cluster.profile.__file__).parent, site / "cluster", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    with (site / "cluster" / "profile.py").open("a") as file:
+    for name, source in source_files().items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, site / name)
+    with (site / "pruneyard" / "cluster" / "profile.py").open("a") as file:
         file.write("# changed\n")
     return site
 

@@ -10,8 +10,8 @@ import yaml_spec
 from comparing import assert_same_numbers
 from driving import Patience, driving
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
 
 NUM_CPUS = os.cpu_count() or 1
 WITNESSES = [{"name": "witness", "density": 0.3}, {"name": "witness", "density": 0.1}]

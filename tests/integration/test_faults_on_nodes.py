@@ -22,10 +22,10 @@ from several_nodes import Nodes, several_nodes
 from watching import checkpoints, completed, count, meet, with_two_checkpoints
 from yaml_spec import FEW, few
 
-from reports.layout import RunFolder
-from reports.objects import ObjectPath
-from reports.records import Status
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 pytestmark = pytest.mark.ray
 

@@ -9,10 +9,10 @@ from driving import AGENTS, Driver, Patience, driving
 from watching import completed, in_the_middle, with_two_checkpoints
 from yaml_spec import METHODS
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
-from workloads.plugins import names
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
+from pruneyard.workloads.plugins import names
 
 pytestmark = pytest.mark.ray
 

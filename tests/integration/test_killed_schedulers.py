@@ -12,11 +12,11 @@ from comparing import assert_same_numbers
 from driving import AGENTS, Patience, driving
 from watching import checkpoints
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 pytestmark = pytest.mark.ray
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from object_store import BUCKET, ObjectStore, environment, wire_to
 
-from orchestrator.coordination import lease
-from orchestrator.coordination.lease import exclusive
-from orchestrator.errors import UsageError
-from reports.durable import write_durably
-from reports.objects import ObjectPath
+from pruneyard.orchestrator.coordination import lease
+from pruneyard.orchestrator.coordination.lease import exclusive
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.objects import ObjectPath
 
 HOLDER = """
 import sys, time
-from orchestrator.coordination import lease
-from reports.location import located
+from pruneyard.orchestrator.coordination import lease
+from pruneyard.reports.location import located
 lease.RENEW_S = 0.3
 with lease.exclusive(located(sys.argv[1])) as held:
     held.when_lost = lambda text: print(text, flush=True)
@@ -125,7 +125,7 @@ def test_two_that_take_over_at_once_do_not_both_get_it(
             [
                 sys.executable,
                 "-c",
-                "from orchestrator.coordination import lease\nlease.STALE_S = 3.0\n" + HOLDER,
+                "from pruneyard.orchestrator.coordination import lease\nlease.STALE_S = 3.0\n" + HOLDER,
                 str(folder),
             ],
             stdout=subprocess.PIPE,

@@ -12,13 +12,13 @@ from comparing import assert_same_numbers
 from disks import mounted, turned_read_only, unmounted_after
 from driving import driving
 
-from orchestrator.cli import cli
-from orchestrator.coordination.stop_request import StudyStoppedError
-from orchestrator.driver.run import run
-from orchestrator.progress.monitor import Monitor
-from reports.layout import RunFolder
-from reports.storage import StorageError
-from reports.store import Store
+from pruneyard.orchestrator.cli import cli
+from pruneyard.orchestrator.coordination.stop_request import StudyStoppedError
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.storage import StorageError
+from pruneyard.reports.store import Store
 
 SPEC = yaml_spec.spec_of(
     [

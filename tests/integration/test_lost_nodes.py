@@ -14,9 +14,9 @@ from several_nodes import Nodes, holder, several_nodes
 from watching import completed, meet
 from yaml_spec import few
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 pytestmark = pytest.mark.ray
 

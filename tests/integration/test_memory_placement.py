@@ -8,8 +8,8 @@ from several_nodes import several_nodes
 from watching import at_once
 from yaml_spec import spec_of, write
 
-from orchestrator.ray_backend.memory_requests import MARGIN, UNIT
-from orchestrator.results import Results
+from pruneyard.orchestrator.ray_backend.memory_requests import MARGIN, UNIT
+from pruneyard.orchestrator.results import Results
 
 pytestmark = pytest.mark.ray
 

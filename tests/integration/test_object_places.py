@@ -10,17 +10,17 @@ import pytest
 import torch
 from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
 
-from orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
-from orchestrator.coordination import control_files as marks
-from orchestrator.coordination.control_files import Marks
-from orchestrator.coordination.journal import ENTRIES_PER_PIECE, Journal
-from orchestrator.coordination.lease import exclusive
-from orchestrator.remote.storage_check import try_store
-from reports.durable import write_durably
-from reports.location import located, remove_tree
-from reports.objects import ObjectPath
-from reports.storage import StorageError
-from workloads.checkpoint import Checkpoint, CheckpointFolder
+from pruneyard.orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
+from pruneyard.orchestrator.coordination import control_files as marks
+from pruneyard.orchestrator.coordination.control_files import Marks
+from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_PIECE, Journal
+from pruneyard.orchestrator.coordination.lease import exclusive
+from pruneyard.orchestrator.remote.storage_check import try_store
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.location import located, remove_tree
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import StorageError
+from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 
 CPU = torch.device("cpu")
 

@@ -17,16 +17,16 @@ from comparing import assert_same_numbers
 from driving import Patience, driving
 from object_store import BUCKET, ObjectStore, environment, wire_to
 
-from orchestrator.cli import cli
-from orchestrator.coordination.journal import Journal
-from orchestrator.coordination.stop_request import StudyStoppedError
-from orchestrator.driver.run import run
-from orchestrator.progress.monitor import Monitor
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.objects import ObjectPath
-from reports.storage import StorageError
-from reports.store import Store
+from pruneyard.orchestrator.cli import cli
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.coordination.stop_request import StudyStoppedError
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import StorageError
+from pruneyard.reports.store import Store
 
 SPEC = yaml_spec.spec_of(
     [{"name": "dense"}, {"name": "rigl", "density": 0.2, "schedule": {"every": 5}}],
@@ -193,8 +193,8 @@ def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
 
 HOLDER = """
 import sys, time
-from orchestrator.coordination.lease import exclusive
-from reports.location import located
+from pruneyard.orchestrator.coordination.lease import exclusive
+from pruneyard.reports.location import located
 with exclusive(located(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -265,7 +265,7 @@ def test_the_command_says_so_in_one_line_and_exits_with_2(store: ObjectStore, tm
     command = [
         sys.executable,
         "-c",
-        "from orchestrator.cli import main; main()",
+        "from pruneyard.orchestrator.cli import main; main()",
         "report",
         "s3://no-such-bucket/a",
     ]
@@ -313,7 +313,7 @@ def test_without_boto3_the_extra_to_install_is_named(tmp_path: Path) -> None:
     code = (
         "import importlib.util as util; found = util.find_spec\n"
         "util.find_spec = lambda name, package=None: None if name == 'boto3' else found(name, package)\n"
-        "from reports.location import located; located('s3://bucket/a')"
+        "from pruneyard.reports.location import located; located('s3://bucket/a')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "object stores need boto3; install it with: pip install 'pruneyard[s3]'" in done.stderr

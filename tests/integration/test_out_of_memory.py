@@ -9,10 +9,10 @@ from comparing import assert_same_numbers
 from driving import driving
 from several_nodes import several_nodes
 
-from orchestrator.driver.run import run
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 pytestmark = pytest.mark.ray
 

@@ -8,8 +8,8 @@ import pytest
 import yaml_spec
 from driving import Patience, driving
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
 
 
 def small_spec(folder: Path, **tables: object) -> Path:

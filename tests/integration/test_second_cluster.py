@@ -9,7 +9,7 @@ import yaml_spec
 from driving import Patience, driving
 from several_nodes import Nodes, several_nodes
 
-from orchestrator.results import Results
+from pruneyard.orchestrator.results import Results
 
 pytestmark = pytest.mark.ray
 

@@ -12,7 +12,7 @@ import pytest
 import yaml_spec
 from driving import driving
 
-from orchestrator.results import Results
+from pruneyard.orchestrator.results import Results
 
 pytestmark = pytest.mark.ray
 
@@ -28,8 +28,8 @@ NODES: dict[str, Any] = {
 }
 WHERE = """
 import json, os, time, ray
-from orchestrator.ray_backend.shared_data import loader
-from workloads.data.sources.digits import Digits
+from pruneyard.orchestrator.ray_backend.shared_data import loader
+from pruneyard.workloads.data.sources.digits import Digits
 
 @ray.remote(num_cpus=1)
 def where(data, together):
@@ -54,8 +54,8 @@ ray.shutdown()
 """
 COUNTED = """
 import json, ray
-from orchestrator.driver.run import run
-from workloads.data.dataset import Dataset
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.workloads.data.dataset import Dataset
 
 put, found = ray.put, []
 def counted(value, *args, **kwargs):

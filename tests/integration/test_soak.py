@@ -11,9 +11,9 @@ import yaml_spec
 from driving import LOOK_EVERY_S, Patience, driving
 from several_nodes import Nodes, several_nodes
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 NUM_TRIALS = 300
 KILL_EVERY_S = 4.0

@@ -19,12 +19,12 @@ from comparing import assert_same_numbers
 from driving import Driver, Patience, beyond_loopback, driving, listening
 from yaml_spec import METHODS
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.predictions import read_predictions
-from reports.store import Store
-from workloads.metrics.classification import expected_calibration_error, softmax
-from workloads.plugins import names
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.predictions import read_predictions
+from pruneyard.reports.store import Store
+from pruneyard.workloads.metrics.classification import expected_calibration_error, softmax
+from pruneyard.workloads.plugins import names
 
 pytestmark = pytest.mark.ray
 

@@ -6,7 +6,7 @@ import pytest
 import yaml_spec
 from driving import Patience, driving
 
-from orchestrator.results import Results
+from pruneyard.orchestrator.results import Results
 
 
 @pytest.mark.ray

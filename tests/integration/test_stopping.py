@@ -10,10 +10,10 @@ from driving import Driver, Patience, driving
 from watching import checkpoints, completed, count, in_the_middle
 from yaml_spec import FEW, NUM_STEPS
 
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 ENDS_WITHIN_S = 10.0
 

@@ -19,12 +19,12 @@ from ray_head import Head, ray_head
 from watching import checkpoints, completed, count, in_the_middle
 from yaml_spec import FEW
 
-from cluster.access import Access
-from cluster.jobs import job_server
-from orchestrator.results import Results
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard.cluster.access import Access
+from pruneyard.cluster.jobs import job_server
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 WITHIN_S = 600.0  # of what takes seconds on an idle machine
 PYTHON = ("--python", sys.executable)  # that of the cluster is not on its path
@@ -246,7 +246,7 @@ def test_the_exit_code_of_the_command_is_passed_on(head: Head) -> None:
 def test_other_versions_on_the_cluster_are_refused_before_anything_runs(head: Head, tmp_path: Path) -> None:
     (tmp_path / "pins.json").write_text('{"python": "3.11.99", "numpy": "0.1"}')
     checked = subprocess.run(
-        [sys.executable, "-m", "cluster.pins", "pins.json"],
+        [sys.executable, "-m", "pruneyard.cluster.pins", "pins.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -6,9 +6,9 @@ import pandas as pd
 from driving import Driver
 from yaml_spec import NUM_STEPS
 
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 
 def count(folder: Path, status: Status) -> int:

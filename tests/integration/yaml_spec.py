@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from workloads.plugins import find
+from pruneyard.workloads.plugins import find
 
 METHODS = "sparse.methods"
 NUM_STEPS = 51  # three epochs of digits

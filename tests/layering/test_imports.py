@@ -1,17 +1,16 @@
-"""Who may import whom, read from every file's imports without running any of them."""
+"""Which module may import which, read from every file's imports without running any of them."""
 
 import ast
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = ("orchestrator", "workloads", "cluster", "reports")
-MAY_IMPORT = {
-    "orchestrator": {"orchestrator", "workloads", "cluster", "reports"},
+ALLOWED = {
+    "orchestrator": set(OURS),
     "workloads": {"workloads"},
     "cluster": {"cluster"},
     "reports": {"reports"},
@@ -22,86 +21,102 @@ BANNED = {
     "cluster": {"torch", "torchvision", "pyarrow"},
     "reports": {"ray", "torch", "torchvision"},
 }
+EXECUTES_WHAT_IT_READS = {"pickle", "cloudpickle", "marshal", "shelve"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
-FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
-PACKAGES = sorted({path.parent for path in FILES})
+MAX_LINES = 400
+MAX_LOOSE_FILES = 8  # at the root of a folder, its __init__ apart
+API = ROOT / "orchestrator" / "api"  # installed as the package `pruneyard` itself
+FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for folder in OURS for path in sorted((ROOT / folder).rglob("*.py"))}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-IDS = [str(path.relative_to(ROOT)) for path in FILES]
 
 
-def imports(path: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
-    """Every import of a file, wherever it stands, with the module it names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def module_of(path: Path) -> str:
+    """Returns the name under which a file is imported once it is installed."""
+    parts = list(path.relative_to(API if path.is_relative_to(API) else ROOT).with_suffix("").parts)
+    return ".".join(["pruneyard", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Yields every module that a file imports, wherever the import stands: at the top, in a function, for types only."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((node, alias.name) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node, node.module or ""
+            assert not node.level, "imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module or ""
 
 
-def top(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0]
+def room(path: Path) -> str:
+    """Returns the folder of a file below one of the four, or the file itself where it lies loose there."""
+    folder, *rest = path.relative_to(ROOT).parts
+    return f"{folder}/{rest[0]}"
 
 
-def test_the_folders_are_where_this_test_looks() -> None:
-    assert {top(path) for path in FILES} == set(OURS)
+def graph() -> dict[str, set[str]]:
+    return {name: {used for used in imports(FILES[path]) if used in MODULES} - {name} for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_imports_follow_the_star(path: Path) -> None:
-    for _, module in imports(path):
-        package = module.partition(".")[0]
-        assert package not in OURS or package in MAY_IMPORT[top(path)], f"{path} imports {module}"
-        assert package not in BANNED[top(path)], f"{path} imports {module}"
-        assert package not in {"tests", "pickle", "cloudpickle", "marshal", "shelve"}, (
-            f"{path} imports {module}"
-        )
+def assert_has_no_circle(arrows: Mapping[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        raise AssertionError(f"these import each other: {' -> '.join(reversed(error.args[1]))}") from None
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_imports_are_absolute(path: Path) -> None:
-    assert all(not node.level for node, _ in imports(path) if isinstance(node, ast.ImportFrom))
+def test_imports_follow_the_star() -> None:
+    for path, tree in FILES.items():
+        folder = path.relative_to(ROOT).parts[0]
+        for module in imports(tree):
+            package, *rest = module.split(".")
+            assert package not in OURS, f"{path} imports {module}; installed, it is pruneyard.{module}"
+            if package == "pruneyard" and path.parent != API:
+                assert rest, f"{path} imports the public module, which imports it"
+                assert rest[0] in ALLOWED[folder], f"{path} imports {module}"
+            assert package not in BANNED[folder] | EXECUTES_WHAT_IT_READS | {"tests"}, f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=str)
-def test_a_package_holds_a_docstring_and_nothing_else(path: Path) -> None:
-    statements = ast.parse(path.read_text(encoding="utf-8")).body
-    assert isinstance(statements[0], ast.Expr)
-    assert isinstance(statements[0].value, ast.Constant)
-    if path.parent != ROOT / "orchestrator":  # the public names, resolved on first use
-        assert len(statements) == 1
+def test_no_file_imports_itself_through_others() -> None:
+    assert_has_no_circle(graph())
 
 
-def test_the_public_package_imports_nothing_of_ours_when_it_is_imported() -> None:
-    body = ast.parse((ROOT / "orchestrator" / "__init__.py").read_text(encoding="utf-8")).body
-    at_once = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.name for node in at_once for alias in node.names}
-    modules = {node.module for node in at_once if isinstance(node, ast.ImportFrom)} | names
-    assert {
-        str(module).partition(".")[0] for module in modules - {"Any", "TYPE_CHECKING"}
-    } <= sys.stdlib_module_names
+def test_no_folder_imports_itself_through_others() -> None:
+    arrows: dict[str, set[str]] = {}
+    for name, used in graph().items():
+        here = room(MODULES[name])
+        arrows.setdefault(here, set()).update({room(MODULES[other]) for other in used} - {here})
+    assert_has_no_circle(arrows)
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_every_file_says_what_it_knows_and_is_named_after_it(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert not VAGUE & {path.stem, *path.relative_to(ROOT).parts}
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_a_root_has_few_loose_files() -> None:
+    for folder in ("orchestrator", "workloads"):
+        loose = [path.name for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
+        assert len(loose) <= MAX_LOOSE_FILES, f"{folder}/ has {len(loose)} loose files: {', '.join(sorted(loose))}"
 
 
-def test_every_package_on_disk_is_packaged_and_no_other() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    on_disk = [".".join(path.relative_to(ROOT).parts) for path in PACKAGES]
-    assert sorted(listed) == sorted(on_disk)
-    assert all((path / "__init__.py").exists() for path in PACKAGES)
+def test_every_file_says_what_it_knows_and_is_named_after_it() -> None:
+    for path, tree in FILES.items():
+        assert ast.get_docstring(tree), f"{path} has no docstring"
+        assert not VAGUE & {path.stem, *path.relative_to(ROOT).parts}, f"{path}: name the file after what it knows"
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES, f"{path} has over {MAX_LINES} lines"
 
 
-def test_every_file_that_is_read_at_run_time_is_packaged() -> None:
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    for package in PACKAGES:
-        patterns = data.get(".".join(package.relative_to(ROOT).parts), [])
-        for file in package.iterdir():
-            if file.is_file() and file.suffix not in {".py", ".pyc"}:
-                assert any(file.match(pattern) for pattern in patterns), f"{file} is in no package-data"
+def test_a_package_holds_a_docstring_and_nothing_else() -> None:
+    for path, tree in FILES.items():
+        assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
+        if path.name == "__init__.py" and path.parent != API:
+            assert len(tree.body) == 1, f"{path} holds more than a docstring"
+
+
+def test_the_public_module_imports_only_the_standard_library_at_once() -> None:
+    for node in FILES[API / "__init__.py"].body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert {str(name).partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 def test_every_import_is_a_dependency_or_of_the_standard_library() -> None:
@@ -114,12 +129,10 @@ def test_every_import_is_a_dependency_or_of_the_standard_library() -> None:
         "scikit-learn": "sklearn",
         "vl-convert-python": "vl_convert",
     }
-    known = {modules.get(name, name) for name in wanted} | set(OURS) | sys.stdlib_module_names
-    for path in FILES:
-        for _, module in imports(path):
-            assert module.partition(".")[0] in known, (
-                f"{path} imports {module}, which pyproject.toml does not ask for"
-            )
+    known = {modules.get(name, name) for name in wanted} | {"pruneyard"} | sys.stdlib_module_names
+    for path, tree in FILES.items():
+        for module in imports(tree):
+            assert module.partition(".")[0] in known, f"{path} imports {module}, which pyproject.toml does not ask for"
 
 
 def test_tests_have_unique_names_and_no_packages() -> None:

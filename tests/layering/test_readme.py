@@ -13,9 +13,10 @@ import click
 import pytest
 from published_schemas import check_kuberay, check_ray_up, documents
 
-from cluster.manifests.rendering import FORMATS
-from orchestrator.cli import VERBS, cli, main
-from orchestrator.spec.load import load_spec
+import pruneyard
+from pruneyard.cluster.manifests.rendering import FORMATS
+from pruneyard.orchestrator.cli import VERBS, cli, main
+from pruneyard.orchestrator.spec.load import load_spec
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -100,10 +101,8 @@ def test_a_manifest_as_readme_asks_for_it_is_rendered_and_fits(
 def test_python_of_readme_parses_and_imports_names_that_exist() -> None:
     for text in blocks("python", "py"):
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.module == "orchestrator":
-                import orchestrator
-
-                assert {alias.name for alias in node.names} <= set(orchestrator.__all__)
+            if isinstance(node, ast.ImportFrom) and node.module == "pruneyard":
+                assert {alias.name for alias in node.names} <= set(pruneyard.__all__)
 
 
 def test_relative_links_of_readme_resolve() -> None:

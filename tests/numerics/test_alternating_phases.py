@@ -7,16 +7,16 @@ import torch
 from asking import NO_BENCH
 from torch import Tensor
 
-from workloads.checkpoint import Checkpoint, CheckpointFolder
-from workloads.data.sources.digits import Digits
-from workloads.masks.masks import active_per_layer, hash_masks
-from workloads.models.mlp import Mlp
-from workloads.sparse.methods.acdc import ACDC
-from workloads.sparse.methods.one_shot import OneShot
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.sparse.methods.acdc import ACDC
+from pruneyard.workloads.sparse.methods.one_shot import OneShot
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}
 IMAGENET = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.85)

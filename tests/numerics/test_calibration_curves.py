@@ -10,13 +10,13 @@ from scipy.special import gammaln, logit, logsumexp
 from sklearn.isotonic import IsotonicRegression
 from too_sure import drawn
 
-from workloads.calibrate.calibrator import Floats
-from workloads.calibrate.methods.bbq import BBQ, log_marginals, prior_counts
-from workloads.calibrate.methods.histogram import FittedSteps, Histogram
-from workloads.calibrate.methods.isotonic import Isotonic, rising_curve
-from workloads.calibrate.methods.spline import Spline, slopes_of_natural_spline
-from workloads.calibrate.step_maps import equal_mass_edges, steps_at
-from workloads.metrics.classification import expected_calibration_error, softmax
+from pruneyard.workloads.calibrate.calibrator import Floats
+from pruneyard.workloads.calibrate.methods.bbq import BBQ, log_marginals, prior_counts
+from pruneyard.workloads.calibrate.methods.histogram import FittedSteps, Histogram
+from pruneyard.workloads.calibrate.methods.isotonic import Isotonic, rising_curve
+from pruneyard.workloads.calibrate.methods.spline import Spline, slopes_of_natural_spline
+from pruneyard.workloads.calibrate.step_maps import equal_mass_edges, steps_at
+from pruneyard.workloads.metrics.classification import expected_calibration_error, softmax
 
 
 def binary(p: list[float]) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from twelve_samples import P, Y
 
-from workloads.metrics.classification import (
+from pruneyard.workloads.metrics.classification import (
     CALIBRATION_METRICS,
     STANDARD_METRICS,
     adaptive_calibration_error,

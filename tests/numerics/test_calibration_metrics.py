@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from twelve_samples import P, Y
 
-from workloads.metrics.classification import (
+from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
     brier_score,

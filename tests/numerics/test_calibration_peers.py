@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
-from workloads.metrics.classification import (
+from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
     brier_score,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from workloads.metrics.classification import (
+from pruneyard.workloads.metrics.classification import (
     accuracy,
     bootstrap_interval,
     expected_calibration_error,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.metrics.classification import (
+from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
     all_metrics,

@@ -10,25 +10,25 @@ from scipy.optimize import check_grad, minimize
 from scipy.special import expit, log_softmax
 from too_sure import drawn
 
-from workloads.calibrate.calibrator import Calibrator, Floats, keeping_argmax
-from workloads.calibrate.linear_fit import LinearScores, fit_linear
-from workloads.calibrate.methods import parameterised_temperature as pts
-from workloads.calibrate.methods.beta import Beta, FittedBeta
-from workloads.calibrate.methods.dirichlet import Dirichlet
-from workloads.calibrate.methods.ensemble_temperature import (
+from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, keeping_argmax
+from pruneyard.workloads.calibrate.linear_fit import LinearScores, fit_linear
+from pruneyard.workloads.calibrate.methods import parameterised_temperature as pts
+from pruneyard.workloads.calibrate.methods.beta import Beta, FittedBeta
+from pruneyard.workloads.calibrate.methods.dirichlet import Dirichlet
+from pruneyard.workloads.calibrate.methods.ensemble_temperature import (
     EnsembleTemperature,
     FittedEnsembleTemperature,
     best_weights,
     log_parts,
 )
-from workloads.calibrate.methods.matrix import Matrix
-from workloads.calibrate.methods.none import Uncalibrated
-from workloads.calibrate.methods.parameterised_temperature import ParameterisedTemperature
-from workloads.calibrate.methods.platt import FittedPlatt, Platt, smoothed_targets
-from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.methods.vector import FittedVector, Vector
-from workloads.calibrate.one_vs_rest import log_odds
-from workloads.metrics.classification import negative_log_likelihood, softmax
+from pruneyard.workloads.calibrate.methods.matrix import Matrix
+from pruneyard.workloads.calibrate.methods.none import Uncalibrated
+from pruneyard.workloads.calibrate.methods.parameterised_temperature import ParameterisedTemperature
+from pruneyard.workloads.calibrate.methods.platt import FittedPlatt, Platt, smoothed_targets
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.calibrate.methods.vector import FittedVector, Vector
+from pruneyard.workloads.calibrate.one_vs_rest import log_odds
+from pruneyard.workloads.metrics.classification import negative_log_likelihood, softmax
 
 # Platt and beta
 

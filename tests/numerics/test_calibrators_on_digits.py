@@ -5,9 +5,13 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from workloads.calibrate.calibrator import Floats, Labels
-from workloads.metrics.classification import expected_calibration_error, negative_log_likelihood, softmax
-from workloads.plugins import find
+from pruneyard.workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.metrics.classification import (
+    expected_calibration_error,
+    negative_log_likelihood,
+    softmax,
+)
+from pruneyard.workloads.plugins import find
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.gradients._control_variate import ControlVariate
-from workloads.gradients._covariances import GradientCovariance, LossCovariance
-from workloads.gradients.agent import AGENT
-from workloads.gradients.svrg import SVRG
-from workloads.interfaces import RuleState, Tensors
+from pruneyard.workloads.gradients._control_variate import ControlVariate
+from pruneyard.workloads.gradients._covariances import GradientCovariance, LossCovariance
+from pruneyard.workloads.gradients.agent import AGENT
+from pruneyard.workloads.gradients.svrg import SVRG
+from pruneyard.workloads.interfaces import RuleState, Tensors
 
 DIM, NOISE = 5, 0.5
 

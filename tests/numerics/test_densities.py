@@ -7,10 +7,10 @@ import pytest
 import torch
 import torchvision
 
-from workloads.masks.distributions import active_counts, erk
-from workloads.masks.masks import prunable_weights
-from workloads.networks.flops import layer_macs
-from workloads.plugins import find
+from pruneyard.workloads.masks.distributions import active_counts, erk
+from pruneyard.workloads.masks.masks import prunable_weights
+from pruneyard.workloads.networks.flops import layer_macs
+from pruneyard.workloads.plugins import find
 
 Layers = dict[str, tuple[tuple[int, ...], int]]  # weight's shape and the number of output positions, by name
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from workloads.metrics.classification import known_probabilities
-from workloads.metrics.detection import (
+from pruneyard.workloads.metrics.classification import known_probabilities
+from pruneyard.workloads.metrics.detection import (
     DETECTION_METRICS,
     aupr_in,
     aupr_out,

@@ -9,19 +9,19 @@ from distilling import images, lab, states
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import Distiller, DistillState, Lab
-from workloads.distill.evaluate import cutmix
-from workloads.distill.masking import Masking
-from workloads.distill.matcher import once_for_all
-from workloads.distill.methods.acc_dd import AccDD
-from workloads.distill.methods.dc import DC
-from workloads.distill.methods.dm import DM
-from workloads.distill.methods.dsa import DSA
-from workloads.distill.methods.idc import IDC
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.perturbation import Perturbation
-from workloads.distill.starting import momentum_step
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab
+from pruneyard.workloads.distill.evaluate import cutmix
+from pruneyard.workloads.distill.masking import Masking
+from pruneyard.workloads.distill.matcher import once_for_all
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
+from pruneyard.workloads.distill.methods.dc import DC
+from pruneyard.workloads.distill.methods.dm import DM
+from pruneyard.workloads.distill.methods.dsa import DSA
+from pruneyard.workloads.distill.methods.idc import IDC
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.perturbation import Perturbation
+from pruneyard.workloads.distill.starting import momentum_step
 
 NETWORK = NetworkTraining(rows=40, batch_size=16)
 SMALL: dict[str, Any] = {"ipc": 2, "iterations": 2, "real_batch": 6}

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from workloads.masks.masks import drop_and_grow, keep_largest, keep_largest_overall
-from workloads.sparse.methods.magnitude import Magnitude
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.set import SET
-from workloads.sparse.update_schedule import CubicSchedule, UpdateSchedule
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import drop_and_grow, keep_largest, keep_largest_overall
+from pruneyard.workloads.sparse.methods.magnitude import Magnitude
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.sparse.update_schedule import CubicSchedule, UpdateSchedule
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from workloads.masks.masks import hash_masks
-from workloads.sparse.methods.dst_ee import DSTEE
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import hash_masks
+from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 SHAPES = {"a": (20, 30), "b": (40, 20)}
 OFTEN = UpdateSchedule(every=1, until=1.0, decay="constant")

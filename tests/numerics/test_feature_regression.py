@@ -8,11 +8,11 @@ from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
-from workloads.distill.kernel_ridge import half_squares, predictions
-from workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
-from workloads.distill.network_pool import NetworkPool
-from workloads.networks.features import features
+from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
+from pruneyard.workloads.distill.kernel_ridge import half_squares, predictions
+from pruneyard.workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
+from pruneyard.workloads.distill.network_pool import NetworkPool
+from pruneyard.workloads.networks.features import features
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.masks.masks import active_per_layer, hash_masks, prunable_weights
-from workloads.sparse.methods.grasp import GraSP, removal_effects
-from workloads.training.backward import Prober
-from workloads.training.functional_network import NetworkBench
-from workloads.training.mask_updater import Moment
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.masks.masks import active_per_layer, hash_masks, prunable_weights
+from pruneyard.workloads.sparse.methods.grasp import GraSP, removal_effects
+from pruneyard.workloads.training.backward import Prober
+from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.mask_updater import Moment
 
 
 def generator(seed: int = 0) -> torch.Generator:

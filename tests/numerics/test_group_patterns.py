@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.sparse.methods.nm import NM
+from pruneyard.workloads.sparse.methods.nm import NM
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,13 +7,13 @@ import torch
 from small_graphs import Fitted, begun, convex, descended, hessian
 from torch import Tensor
 
-from workloads.nodes.curvature import CurvatureError, conjugate_gradients, solve_dense
-from workloads.nodes.flat import gradients_of_each, hessian_products
-from workloads.nodes.gauss_newton import curvature_in_logits, gauss_newton_products
-from workloads.nodes.jackknife import Jackknife
-from workloads.nodes.models.gcn import GCN
-from workloads.nodes.objectives.focal import NodeFocal
-from workloads.nodes.objectives.weighted import Weighted
+from pruneyard.workloads.nodes.curvature import CurvatureError, conjugate_gradients, solve_dense
+from pruneyard.workloads.nodes.flat import gradients_of_each, hessian_products
+from pruneyard.workloads.nodes.gauss_newton import curvature_in_logits, gauss_newton_products
+from pruneyard.workloads.nodes.jackknife import Jackknife
+from pruneyard.workloads.nodes.models.gcn import GCN
+from pruneyard.workloads.nodes.objectives.focal import NodeFocal
+from pruneyard.workloads.nodes.objectives.weighted import Weighted
 
 UNDAMPED = Jackknife(damping=1e-12)
 L2 = 0.05

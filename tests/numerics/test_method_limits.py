@@ -7,18 +7,18 @@ import torch
 from asking import NO_BENCH
 from torch import Tensor
 
-from workloads.masks.masks import active_per_layer, hash_masks
-from workloads.sparse.methods.granet import GraNet
-from workloads.sparse.methods.itop import ITOP
-from workloads.sparse.methods.magnitude import Magnitude
-from workloads.sparse.methods.mest import MEST, Stages
-from workloads.sparse.methods.one_shot import OneShot, lamp_scores
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.set import SET
-from workloads.sparse.methods.snfs import SNFS
-from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
+from pruneyard.workloads.sparse.methods.granet import GraNet
+from pruneyard.workloads.sparse.methods.itop import ITOP
+from pruneyard.workloads.sparse.methods.magnitude import Magnitude
+from pruneyard.workloads.sparse.methods.mest import MEST, Stages
+from pruneyard.workloads.sparse.methods.one_shot import OneShot, lamp_scores
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.sparse.methods.snfs import SNFS
+from pruneyard.workloads.sparse.methods.snip import SNIP
+from pruneyard.workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}
 NUM_STEPS = 60

@@ -8,23 +8,23 @@ import pytest
 from evidences import by_hand, drawn, logits_alone, rows_of, scored, seen
 from scipy.special import logsumexp
 
-from workloads.calibrate.evidence import Evidence, LastLayer
-from workloads.calibrate.score import Score
-from workloads.calibrate.scores.ash import ASH
-from workloads.calibrate.scores.dice import DICE
-from workloads.calibrate.scores.energy import Energy
-from workloads.calibrate.scores.gaussian import Gaussian
-from workloads.calibrate.scores.gen import GEN
-from workloads.calibrate.scores.grad_norm import GradNorm
-from workloads.calibrate.scores.knn import KNN
-from workloads.calibrate.scores.mahalanobis import Mahalanobis
-from workloads.calibrate.scores.max_logit import MaxLogit
-from workloads.calibrate.scores.msp import MSP
-from workloads.calibrate.scores.odin import ODIN
-from workloads.calibrate.scores.react import ReAct, cut_energy
-from workloads.calibrate.scores.relative_mahalanobis import RelativeMahalanobis
-from workloads.calibrate.scores.scale import Scale
-from workloads.calibrate.scores.vim import ViM, virtual_logit_score
+from pruneyard.workloads.calibrate.evidence import Evidence, LastLayer
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.calibrate.scores.ash import ASH
+from pruneyard.workloads.calibrate.scores.dice import DICE
+from pruneyard.workloads.calibrate.scores.energy import Energy
+from pruneyard.workloads.calibrate.scores.gaussian import Gaussian
+from pruneyard.workloads.calibrate.scores.gen import GEN
+from pruneyard.workloads.calibrate.scores.grad_norm import GradNorm
+from pruneyard.workloads.calibrate.scores.knn import KNN
+from pruneyard.workloads.calibrate.scores.mahalanobis import Mahalanobis
+from pruneyard.workloads.calibrate.scores.max_logit import MaxLogit
+from pruneyard.workloads.calibrate.scores.msp import MSP
+from pruneyard.workloads.calibrate.scores.odin import ODIN
+from pruneyard.workloads.calibrate.scores.react import ReAct, cut_energy
+from pruneyard.workloads.calibrate.scores.relative_mahalanobis import RelativeMahalanobis
+from pruneyard.workloads.calibrate.scores.scale import Scale
+from pruneyard.workloads.calibrate.scores.vim import ViM, virtual_logit_score
 
 # What each becomes at a limit
 

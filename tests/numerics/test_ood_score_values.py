@@ -8,22 +8,22 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from torch import nn
 
-from workloads.calibrate.evidence import Floats, evidence_of
-from workloads.calibrate.scores.ash import ASH
-from workloads.calibrate.scores.dice import DICE
-from workloads.calibrate.scores.energy import Energy
-from workloads.calibrate.scores.gaussian import Gaussian
-from workloads.calibrate.scores.gen import GEN
-from workloads.calibrate.scores.grad_norm import GradNorm
-from workloads.calibrate.scores.knn import KNN, kth_squared_distance, unit_length
-from workloads.calibrate.scores.mahalanobis import Mahalanobis
-from workloads.calibrate.scores.max_logit import MaxLogit
-from workloads.calibrate.scores.msp import MSP
-from workloads.calibrate.scores.odin import ODIN
-from workloads.calibrate.scores.react import ReAct
-from workloads.calibrate.scores.relative_mahalanobis import RelativeMahalanobis
-from workloads.calibrate.scores.scale import Scale
-from workloads.calibrate.scores.vim import ViM
+from pruneyard.workloads.calibrate.evidence import Floats, evidence_of
+from pruneyard.workloads.calibrate.scores.ash import ASH
+from pruneyard.workloads.calibrate.scores.dice import DICE
+from pruneyard.workloads.calibrate.scores.energy import Energy
+from pruneyard.workloads.calibrate.scores.gaussian import Gaussian
+from pruneyard.workloads.calibrate.scores.gen import GEN
+from pruneyard.workloads.calibrate.scores.grad_norm import GradNorm
+from pruneyard.workloads.calibrate.scores.knn import KNN, kth_squared_distance, unit_length
+from pruneyard.workloads.calibrate.scores.mahalanobis import Mahalanobis
+from pruneyard.workloads.calibrate.scores.max_logit import MaxLogit
+from pruneyard.workloads.calibrate.scores.msp import MSP
+from pruneyard.workloads.calibrate.scores.odin import ODIN
+from pruneyard.workloads.calibrate.scores.react import ReAct
+from pruneyard.workloads.calibrate.scores.relative_mahalanobis import RelativeMahalanobis
+from pruneyard.workloads.calibrate.scores.scale import Scale
+from pruneyard.workloads.calibrate.scores.vim import ViM
 
 GOLDEN = logits_alone([[2.0, 1.0, 0.0, -1.0]])
 ACTIVATIONS = np.array([[4.0, 3.0, 2.0, 1.0]])

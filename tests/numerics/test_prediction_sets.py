@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, kstest
 
-from workloads.calibrate.adaptive_sets import cumulative_scores, ranks_of
-from workloads.calibrate.conformal.aps import APS
-from workloads.calibrate.conformal.raps import RAPS
-from workloads.calibrate.conformal.raps_tuned import TunedRAPS, mean_size
-from workloads.calibrate.conformal.split import SplitConformal
-from workloads.calibrate.prediction_sets import (
+from pruneyard.workloads.calibrate.adaptive_sets import cumulative_scores, ranks_of
+from pruneyard.workloads.calibrate.conformal.aps import APS
+from pruneyard.workloads.calibrate.conformal.raps import RAPS
+from pruneyard.workloads.calibrate.conformal.raps_tuned import TunedRAPS, mean_size
+from pruneyard.workloads.calibrate.conformal.split import SplitConformal
+from pruneyard.workloads.calibrate.prediction_sets import (
     ConformalRule,
     Floats,
     Labels,
@@ -24,9 +24,14 @@ from workloads.calibrate.prediction_sets import (
     rank_of_threshold,
     threshold,
 )
-from workloads.calibrate.set_metrics import SET_METRICS, coverage_by_class, coverage_by_size, set_metrics
-from workloads.metrics.classification import softmax
-from workloads.seeding import stream_seed
+from pruneyard.workloads.calibrate.set_metrics import (
+    SET_METRICS,
+    coverage_by_class,
+    coverage_by_size,
+    set_metrics,
+)
+from pruneyard.workloads.metrics.classification import softmax
+from pruneyard.workloads.seeding import stream_seed
 
 ONE = np.array([[0.15, 0.5, 0.05, 0.3]])
 STILL = np.zeros(1)

@@ -7,9 +7,9 @@ import torch
 from asking import backward_alone
 from torch import Tensor, nn
 
-from workloads.gradients.sam import SAM
-from workloads.interfaces import RuleState, Tensors
-from workloads.training.backward import Prober, StepBatch
+from pruneyard.workloads.gradients.sam import SAM
+from pruneyard.workloads.interfaces import RuleState, Tensors
+from pruneyard.workloads.training.backward import Prober, StepBatch
 
 
 class Point(nn.Module):

@@ -16,27 +16,27 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.deploy.files import read_network
-from workloads.deploy.formats.semi_structured import SemiStructured
-from workloads.masks.distributions import active_counts
-from workloads.masks.masks import active_per_layer, prunable_weights
-from workloads.models.mlp import Mlp
-from workloads.networks.builder import ModelBuilder
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.optimizers.sgd import SGD
-from workloads.seeding import global_stream
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.nm import NM
-from workloads.sparse.methods.topkast import TopKAST
-from workloads.sparse.updater import Unmoved
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context, Outcome
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.deploy.files import read_network
+from pruneyard.workloads.deploy.formats.semi_structured import SemiStructured
+from pruneyard.workloads.masks.distributions import active_counts
+from pruneyard.workloads.masks.masks import active_per_layer, prunable_weights
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.seeding import global_stream
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.nm import NM
+from pruneyard.workloads.sparse.methods.topkast import TopKAST
+from pruneyard.workloads.sparse.updater import Unmoved
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context, Outcome
 
 NUM_STEPS, SEED = 12, 3
 PLAIN = SGD(lr=0.2, momentum=0.0, weight_decay=0.0)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.masks.masks import active_per_layer, full_masks, hash_masks, prunable_weights
-from workloads.sparse.methods.one_shot import OneShot
-from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.methods.synflow import SynFlow, flow_scores
-from workloads.training.backward import Prober
-from workloads.training.functional_network import NetworkBench
-from workloads.training.mask_updater import MaskUpdater, Moment
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.masks.masks import active_per_layer, full_masks, hash_masks, prunable_weights
+from pruneyard.workloads.sparse.methods.one_shot import OneShot
+from pruneyard.workloads.sparse.methods.snip import SNIP
+from pruneyard.workloads.sparse.methods.synflow import SynFlow, flow_scores
+from pruneyard.workloads.training.backward import Prober
+from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,13 +10,13 @@ from distilling import Double, generator, lab, states
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill.adaptive_steps import Moments, adam_step
-from workloads.distill.augment import Strategy
-from workloads.distill.directed_weights import DirectedAdjustment
-from workloads.distill.methods.sre2l import ADJUSTED, SRe2L, jittered
-from workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
-from workloads.distill.teacher import WEIGHTS, Teacher
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.directed_weights import DirectedAdjustment
+from pruneyard.workloads.distill.methods.sre2l import ADJUSTED, SRe2L, jittered
+from pruneyard.workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
+from pruneyard.workloads.distill.teacher import WEIGHTS, Teacher
+from pruneyard.workloads.models.convnet import ConvNet
 
 BATCH_NORM = ConvNet(width=4, depth=2, norm="batch")
 TEACHER = Teacher(model=BATCH_NORM, epochs=3, batch_size=64, augment="crop")

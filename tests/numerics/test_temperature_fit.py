@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from workloads.calibrate import temperature_fit
-from workloads.calibrate.calibrator import Floats, Labels
-from workloads.calibrate.methods.masked_temperature import MaskedTemperature
-from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.temperature_fit import LIMIT, fit_temperature
-from workloads.metrics.classification import expected_calibration_error, negative_log_likelihood, softmax
+from pruneyard.workloads.calibrate import temperature_fit
+from pruneyard.workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.calibrate.methods.masked_temperature import MaskedTemperature
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.calibrate.temperature_fit import LIMIT, fit_temperature
+from pruneyard.workloads.metrics.classification import (
+    expected_calibration_error,
+    negative_log_likelihood,
+    softmax,
+)
 
 
 def drawn(num_rows: int, num_classes: int, seed: int) -> tuple[Floats, Labels]:

@@ -6,8 +6,8 @@ from distilling import generator, lab, states
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill.methods.mtt import LEAST, MTT
-from workloads.distill.trajectories import flat, remaining_distance, student_end
+from pruneyard.workloads.distill.methods.mtt import LEAST, MTT
+from pruneyard.workloads.distill.trajectories import flat, remaining_distance, student_end
 
 FIELDS = {"ipc": 1, "iterations": 3, "experts": 2, "starts": 2, "steps": 3, "rate": 0.05, "expert_batch": 64}
 

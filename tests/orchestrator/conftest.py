@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
+from pruneyard.orchestrator.cli import main
 
 
 @dataclass(frozen=True)

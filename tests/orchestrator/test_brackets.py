@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from killing import Kills
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.driver.run import run
-from orchestrator.early_stopping.asha_median import Judge
-from orchestrator.early_stopping.hyperband import Brackets, brackets_of, dealt
-from orchestrator.errors import SpecError, UsageError
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.scheduler import Scheduler
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.early_stopping.hyperband import Brackets, brackets_of, dealt
+from pruneyard.orchestrator.errors import SpecError, UsageError
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 
 RULE: dict[str, Any] = {"name": "hyperband", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2.0}
 BASE: dict[str, Any] = {

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from orchestrator import run
-from orchestrator.errors import ExitCode, SpecError
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from reports.predictions import read_predictions
-from workloads.calibrate.methods.temperature import Temperature
-from workloads.calibrate.outputs import averaged
-from workloads.metrics.classification import all_metrics
+from pruneyard import run
+from pruneyard.orchestrator.errors import ExitCode, SpecError
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.predictions import read_predictions
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.calibrate.outputs import averaged
+from pruneyard.workloads.metrics.classification import all_metrics
 
 DIGITS = {"name": "digits", "max_train": 900, "max_test": 200}
 TRAIN: dict[str, Any] = {

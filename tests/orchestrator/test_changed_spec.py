@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from test_stopped_runs import SPEC, Presses
 
-from orchestrator.driver.run import run
-from orchestrator.errors import UsageError
-from orchestrator.results import Results
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.results import Results
 
 Pruneyard = Callable[..., Any]
 OTHER = {**SPEC, "optimizer": {"lr": 0.025}}

@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from orchestrator.progress.ray_output import WithoutRay
+from pruneyard.orchestrator.progress.ray_output import WithoutRay
 
 
 def test_prints_of_trials_are_kept_and_those_of_ray_are_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-import orchestrator
-from orchestrator.cli import VERBS
-from orchestrator.driver.run import run
-from orchestrator.errors import UsageError
-from orchestrator.results import Results
-from orchestrator.spec.codec import hints_of, plugin_of, plugins_of
-from orchestrator.spec.load import load_spec
-from reports import records
-from workloads.plugins import find_job, kinds, names
+import pruneyard
+from pruneyard.orchestrator.cli import VERBS
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.codec import hints_of, plugin_of, plugins_of
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports import records
+from pruneyard.workloads.plugins import find_job, kinds, names
 
 Pruneyard = Callable[..., Any]
 
@@ -64,7 +64,7 @@ def modules_after(statement: str) -> set[str]:
 
 def command(*words: str) -> str:
     called = f"sys.argv = ['pruneyard', *{words!r}]\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
-    return f"from orchestrator.cli import main\n{called}"
+    return f"from pruneyard.orchestrator.cli import main\n{called}"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_completing_a_verb_loads_no_verb() -> None:
     program = (
         "import sys\nfrom orchestrator.cli import cli\n"
         "try:\n    cli.main(prog_name='pruneyard')\nexcept SystemExit:\n    pass\n"
-        "print([n for n in sys.modules if n.startswith('orchestrator.commands.')])"
+        "print([n for n in sys.modules if n.startswith('pruneyard.orchestrator.commands.')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -100,11 +100,11 @@ def test_completing_a_verb_loads_no_verb() -> None:
 
 
 def test_the_package_offers_its_three_names_and_no_other() -> None:
-    assert orchestrator.run is run
-    assert orchestrator.load_spec is load_spec
-    assert orchestrator.Results is Results
+    assert pruneyard.run is run
+    assert pruneyard.load_spec is load_spec
+    assert pruneyard.Results is Results
     with pytest.raises(AttributeError, match="has no attribute 'rum'"):
-        orchestrator.rum  # noqa: B018
+        pruneyard.rum  # noqa: B018
 
 
 @pytest.mark.parametrize("verb", VERBS)

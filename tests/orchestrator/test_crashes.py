@@ -8,7 +8,7 @@ from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 
-from orchestrator.ray_backend.tune_patches import every_crash_is_one_trials
+from pruneyard.orchestrator.ray_backend.tune_patches import every_crash_is_one_trials
 
 
 class Places:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator import run
-from orchestrator.errors import SpecError
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.yaml_document import parse_value
-from workloads.data.synthetic_set import SyntheticSet
+from pruneyard import run
+from pruneyard.orchestrator.errors import SpecError
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.yaml_document import parse_value
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
 
 BASE: dict[str, Any] = {
     "name": "small",

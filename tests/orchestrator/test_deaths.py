@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from orchestrator.driver import run as population
-from orchestrator.driver.retries import MAX_DEATHS
-from orchestrator.errors import RankDiedError, RankFailedError
-from orchestrator.execution.crash_reason import cause, ran_out_of_memory
-from orchestrator.local_backend.study import run_local
-from orchestrator.planning.attempt import Order
-from orchestrator.ray_backend.train_workers import RanksOnRay
-from orchestrator.spec.job import Resources
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.orchestrator.driver import run as population
+from pruneyard.orchestrator.driver.retries import MAX_DEATHS
+from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
+from pruneyard.orchestrator.execution.crash_reason import cause, ran_out_of_memory
+from pruneyard.orchestrator.local_backend.study import run_local
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.ray_backend.train_workers import RanksOnRay
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 OF_RAY = "1 worker(s) were killed due to the node running low on memory"
 OF_TORCH = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.driver.run import run
-from orchestrator.execution.report import Report
-from orchestrator.planning.attempt import Order
-from orchestrator.progress.display import Lines, headline, picture
-from orchestrator.progress.monitor import Monitor, Place
-from orchestrator.spec.load import load_spec
-from reports.records import Status
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.progress.display import Lines, headline, picture
+from pruneyard.orchestrator.progress.monitor import Monitor, Place
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.records import Status
 
 SPEC: dict[str, Any] = {
     "name": "shown",

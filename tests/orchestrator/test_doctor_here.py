@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commands import doctor
+from pruneyard.orchestrator.commands import doctor
 
 
 def said(folder: Path) -> dict[str, tuple[bool, str]]:

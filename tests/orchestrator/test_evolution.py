@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.search.pb2 import Bandit
-from orchestrator.search.pbt_step import Member, first_members, next_members
-from orchestrator.spec.search import Choices, Range, Search
+from pruneyard.orchestrator.search.pb2 import Bandit
+from pruneyard.orchestrator.search.pbt_step import Member, first_members, next_members
+from pruneyard.orchestrator.spec.search import Choices, Range, Search
 
 SPACE: dict[str, Any] = {
     "optimizer.lr": Range(low=1e-3, high=1.0, log=True),

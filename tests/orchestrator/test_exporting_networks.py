@@ -11,16 +11,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from orchestrator.artifacts import network_export as exporting
-from orchestrator.artifacts.reader import finished_network
-from orchestrator.driver.run import run
-from orchestrator.errors import UsageError
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
-from reports.predictions import read_predictions
-from workloads.deploy.files import load, read_network
-from workloads.deploy.timing import Latency
+from pruneyard.orchestrator.artifacts import network_export as exporting
+from pruneyard.orchestrator.artifacts.reader import finished_network
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.predictions import read_predictions
+from pruneyard.workloads.deploy.files import load, read_network
+from pruneyard.workloads.deploy.timing import Latency
 
 Pruneyard = Callable[..., Any]
 
@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return whole(*networks, span_s=0.0)
 
     monkeypatch.setattr(exporting, "compare", short)
-    monkeypatch.setattr("workloads.deploy.timing.WARM_UP_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.deploy.timing.WARM_UP_S", 0.0)
 
 
 def key_of(folder: RunFolder, method: str) -> str:
@@ -190,7 +190,7 @@ def test_a_folder_without_finished_runs_is_refused(pruneyard: Pruneyard, tmp_pat
 def test_a_wrong_export_is_never_written_nor_recorded(
     pruneyard: Pruneyard, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workloads.deploy.formats.csr.Csr.tolerance", -1.0)
+    monkeypatch.setattr("pruneyard.workloads.deploy.formats.csr.Csr.tolerance", -1.0)
     key = key_of(folder, "static")
     answer = pruneyard("export", folder.path, "--network", key, "--format", "csr", "--out", "net")
     assert (answer.code, list(tmp_path.iterdir())) == (1, [])

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from killing import Kills
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.driver.run import run
-from orchestrator.errors import SpecError
-from orchestrator.planning.plan import make_plan
-from orchestrator.results import Results
-from orchestrator.search.pbt import Generations
-from orchestrator.spec.json_schema import spec_schema
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.yaml_document import parse_value
-from reports.layout import RunFolder
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import SpecError
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.search.pbt import Generations
+from pruneyard.orchestrator.spec.json_schema import spec_schema
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.yaml_document import parse_value
+from pruneyard.reports.layout import RunFolder
 
 SPACE: dict[str, Any] = {
     "optimizer.lr": {"low": 1.0e-4, "high": 1.0, "log": True},

@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 from packaged import COMPLETE, packaged
 
-from orchestrator.spec.json_schema import spec_schema
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.yaml_document import packaged_specs, parse_value
-from workloads.plugins import kinds, names
+from pruneyard.orchestrator.spec.json_schema import spec_schema
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.yaml_document import packaged_specs, parse_value
+from pruneyard.workloads.plugins import kinds, names
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -31,7 +31,7 @@ def test_the_schema_is_a_schema() -> None:
 
 @pytest.mark.parametrize("name", packaged_specs())
 def test_packaged_specs_fit(name: str) -> None:
-    text = files("orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    text = files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     VALIDATOR.validate(parse_value(text))
 
 

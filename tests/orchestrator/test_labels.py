@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from packaged import COMPLETE, packaged
 
-from orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.load import load_spec
 
 BASE: dict[str, Any] = {
     "name": "small",

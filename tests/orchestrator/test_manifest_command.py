@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cluster.manifests.rendering import FORMATS
-from orchestrator.spec.load import load_spec
+from pruneyard.cluster.manifests.rendering import FORMATS
+from pruneyard.orchestrator.spec.load import load_spec
 
 Pruneyard = Callable[..., Any]
 

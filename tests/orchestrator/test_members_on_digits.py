@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import run
-from orchestrator.errors import ExitCode
+from pruneyard import run
+from pruneyard.orchestrator.errors import ExitCode
 
 SPEC: dict[str, Any] = {
     "name": "members",

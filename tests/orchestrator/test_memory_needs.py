@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.driver.run import run
-from orchestrator.execution.process_state import PeakMemory
-from orchestrator.ray_backend.memory_requests import GIB, UNIT, Needs, most_for_each, shape_of
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.execution.process_state import PeakMemory
+from pruneyard.orchestrator.ray_backend.memory_requests import GIB, UNIT, Needs, most_for_each, shape_of
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
 
 SPEC: dict[str, Any] = {
     "name": "memory",

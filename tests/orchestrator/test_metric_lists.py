@@ -4,14 +4,14 @@ import json
 
 from click.testing import CliRunner
 
-from orchestrator.commands.list import command
-from reports.glossary import METRICS, bounds, term_of
-from workloads.calibrate.members import UNCERTAINTY_METRICS
-from workloads.calibrate.set_metrics import SET_METRICS
-from workloads.metrics.classification import CALIBRATION_METRICS, STANDARD_METRICS
-from workloads.metrics.detection import DETECTION_METRICS
-from workloads.nodes.rare_metrics import RARE_METRICS
-from workloads.plugins import describe
+from pruneyard.orchestrator.commands.list import command
+from pruneyard.reports.glossary import METRICS, bounds, term_of
+from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
+from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
+from pruneyard.workloads.metrics.classification import CALIBRATION_METRICS, STANDARD_METRICS
+from pruneyard.workloads.metrics.detection import DETECTION_METRICS
+from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
+from pruneyard.workloads.plugins import describe
 
 LISTED = (
     STANDARD_METRICS | CALIBRATION_METRICS | UNCERTAINTY_METRICS | DETECTION_METRICS | SET_METRICS | RARE_METRICS

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from cluster.pulse import Pulse
-from cluster.session import Session
-from orchestrator.execution.report import Report
-from orchestrator.planning.attempt import Order
-from orchestrator.ray_backend.memory_requests import GIB
-from orchestrator.ray_backend.placement import Placement, asking
-from orchestrator.spec.job import Resources
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
-from reports.records import Status
+from pruneyard.cluster.pulse import Pulse
+from pruneyard.cluster.session import Session
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.ray_backend.memory_requests import GIB
+from pruneyard.orchestrator.ray_backend.placement import Placement, asking
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
 
 SPEC: dict[str, Any] = {
     "name": "placed",

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from conftest import Pruneyard
 
-from orchestrator.driver.run import run
-from orchestrator.planning.cost import estimate
-from orchestrator.search.proposals import rounds_of
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.planning.cost import estimate
+from pruneyard.orchestrator.search.proposals import rounds_of
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
 
 BASE: dict[str, Any] = {
     "name": "costs",
@@ -52,8 +52,8 @@ def flops(pruneyard: Pruneyard, tmp_path: Path) -> Any:
 def test_workers_of_one_job_share_its_arithmetic(
     flops: Any, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.planning.cost._flops_per_s", lambda: 1e6)
-    monkeypatch.setattr("orchestrator.planning.cost.STEP_OVERHEAD_S", 0.0)
+    monkeypatch.setattr("pruneyard.orchestrator.planning.cost._flops_per_s", lambda: 1e6)
+    monkeypatch.setattr("pruneyard.orchestrator.planning.cost.STEP_OVERHEAD_S", 0.0)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     found = []
     for workers in (1, 2):

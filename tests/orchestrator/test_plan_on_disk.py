@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orchestrator.driver.run import run
-from orchestrator.progress.monitor import Monitor
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
 
 SPEC: dict[str, Any] = {
     "name": "planned",

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import jsonschema
 import pytest
 
-from orchestrator.spec.codec import decode, encode
-from orchestrator.spec.json_schema import table_schema
-from workloads.interfaces import RateSchedule
-from workloads.plugins import Plugin
-from workloads.schedules.constant import Constant
-from workloads.schedules.cosine import Cosine
-from workloads.schedules.step import Step
+from pruneyard.orchestrator.spec.codec import decode, encode
+from pruneyard.orchestrator.spec.json_schema import table_schema
+from pruneyard.workloads.interfaces import RateSchedule
+from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.schedules.constant import Constant
+from pruneyard.workloads.schedules.cosine import Cosine
+from pruneyard.workloads.schedules.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)

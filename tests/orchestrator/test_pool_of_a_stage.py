@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orchestrator import run
-from orchestrator.artifacts.parents import placed
-from orchestrator.artifacts.reader import open_run
-from orchestrator.errors import ExitCode
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
-from workloads.data.batches import DeviceSplit
-from workloads.data.sources.digits import Digits
-from workloads.distill.distiller import Lab, RealSet
-from workloads.distill.methods.acc_dd import AccDD
+from pruneyard import run
+from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.artifacts.reader import open_run
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.distill.distiller import Lab, RealSet
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
 
 CONVNET = {"name": "convnet", "width": 4, "depth": 2}
 DISTIL: dict[str, Any] = {
@@ -111,7 +111,7 @@ def test_networks_of_another_width_fail_with_both_named(tmp_path: Path) -> None:
 
 
 def test_the_form_in_the_packaged_spec_is_one(tmp_path: Path) -> None:
-    text = files("orchestrator.specs").joinpath("distil-speed.yaml").read_text(encoding="utf-8")
+    text = files("pruneyard.orchestrator.specs").joinpath("distil-speed.yaml").read_text(encoding="utf-8")
     form = text[text.index("# name: distil-speed-stages") :]
     path = tmp_path / "form.yaml"
     path.write_text(

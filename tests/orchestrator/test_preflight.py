@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.driver.run import run
-from orchestrator.errors import SpecError, UsageError
-from orchestrator.planning.preflight import check_jobs, load_data
-from orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import SpecError, UsageError
+from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
+from pruneyard.orchestrator.spec.load import Spec, load_spec
 
 TABLES = {
     "name": "small",

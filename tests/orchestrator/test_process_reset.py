@@ -8,10 +8,10 @@ TRAINING = '''
 import hashlib, os, random, sys, warnings
 import numpy as np
 import torch
-from orchestrator.execution.process_state import Pristine, reset_numerics
-from orchestrator.spec.load import load_spec
-from workloads.checkpoint import CheckpointFolder
-from workloads.workload import Context
+from pruneyard.orchestrator.execution.process_state import Pristine, reset_numerics
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.workload import Context
 from pathlib import Path
 
 SPEC = {

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.planning.preflight import check_jobs, load_data
-from orchestrator.spec.load import Spec, load_spec
-from orchestrator.spec.overrides import parse_assignment, parse_axis
-from orchestrator.spec.yaml_document import packaged_specs
+from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
+from pruneyard.orchestrator.spec.yaml_document import packaged_specs
 
 
 def forms(name: str) -> Mapping[str, list[str]]:
     """Words of every form in the head of a packaged spec, by what it is called there; a form may go on over indented lines."""
     found: dict[str, str] = {}
     going = ""
-    for line in files("orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+    for line in files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         begun = re.match(r"# (\S[^:]*): +(--.*)", line)
         rest = line.removeprefix("#").strip()
         if begun:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from scipy.special import logsumexp, softmax
 
-from orchestrator import run
-from orchestrator.artifacts.reader import open_run
-from orchestrator.errors import ExitCode, SpecError
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from reports.predictions import read_predictions
-from workloads.calibrate.mc_dropout import mc_dropout_logits
-from workloads.calibrate.redrawn import BATCH_SIZE
-from workloads.data.batches import DeviceSplit
-from workloads.seeding import stream_seed
+from pruneyard import run
+from pruneyard.orchestrator.artifacts.reader import open_run
+from pruneyard.orchestrator.errors import ExitCode, SpecError
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.predictions import read_predictions
+from pruneyard.workloads.calibrate.mc_dropout import mc_dropout_logits
+from pruneyard.workloads.calibrate.redrawn import BATCH_SIZE
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.seeding import stream_seed
 
 NETS: dict[str, Any] = {
     "name": "nets",

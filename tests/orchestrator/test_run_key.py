@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec.codec import encode, hints_of
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.run_key import NOT_SET, canonical, differences, run_key
-from workloads.data.sources.noise import Noise
-from workloads.fields import NEUTRAL_BY_DEFAULT
-from workloads.segment import Segment
+from pruneyard.orchestrator.spec.codec import encode, hints_of
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.run_key import NOT_SET, canonical, differences, run_key
+from pruneyard.workloads.data.sources.noise import Noise
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.segment import Segment
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -64,7 +64,7 @@ def test_the_key_of_a_fixed_spec_stays_what_it_was() -> None:
 
 
 def test_the_key_is_the_same_in_another_process() -> None:
-    program = f"from orchestrator.spec.load import load_spec; print(load_spec({BASE!r}).jobs[0].key)"
+    program = f"from pruneyard.orchestrator.spec.load import load_spec; print(load_spec({BASE!r}).jobs[0].key)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == key(BASE)
 
@@ -90,7 +90,7 @@ def test_defaults_written_out_do_not_enter() -> None:
     ],
 )
 def test_the_spelling_of_a_number_does_not_enter(one: str, other: str) -> None:
-    from orchestrator.spec.yaml_document import parse_value
+    from pruneyard.orchestrator.spec.yaml_document import parse_value
 
     assert key({**BASE, "optimizer": parse_value(f"{{{one}}}")}) == key(
         {**BASE, "optimizer": parse_value(f"{{{other}}}")}

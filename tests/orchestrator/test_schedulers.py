@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.driver.run import run
-from orchestrator.early_stopping.asha_median import Judge
-from orchestrator.errors import SpecError
-from orchestrator.planning.plan import make_plan
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.scheduler import Scheduler
-from orchestrator.spec.yaml_document import parse_value
-from reports.layout import RunFolder
-from reports.records import Status
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.errors import SpecError
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.orchestrator.spec.yaml_document import parse_value
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
 
 ASHA = {"name": "asha", "metric": "val/accuracy", "mode": "max", "grace": 0.25, "reduction_factor": 2.0}
 BASE: dict[str, Any] = {

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator import run
-from orchestrator.spec.load import load_spec
+from pruneyard import run
+from pruneyard.orchestrator.spec.load import load_spec
 
 SMALL: dict[str, Any] = {
     "kind": "distill",

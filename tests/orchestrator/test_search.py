@@ -9,17 +9,17 @@ import jsonschema
 import numpy as np
 import pytest
 
-from orchestrator.coordination.journal import Journal
-from orchestrator.driver.run import run
-from orchestrator.errors import SpecError, UsageError
-from orchestrator.planning.plan import make_plan
-from orchestrator.progress.monitor import Monitor
-from orchestrator.results import Results
-from orchestrator.spec.json_schema import spec_schema
-from orchestrator.spec.load import Spec, load_spec
-from orchestrator.spec.search import Choices, Range, Search
-from orchestrator.spec.yaml_document import parse_value
-from reports.layout import RunFolder
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import SpecError, UsageError
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.json_schema import spec_schema
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.spec.search import Choices, Range, Search
+from pruneyard.orchestrator.spec.yaml_document import parse_value
+from pruneyard.reports.layout import RunFolder
 
 SPACE: dict[str, Any] = {
     "method": {"choices": ["dense", {"name": "rigl"}]},

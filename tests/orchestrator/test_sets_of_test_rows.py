@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from orchestrator import run
-from orchestrator.errors import ExitCode, UsageError
-from workloads.data.sources.image_parquet import ImageParquet
+from pruneyard import run
+from pruneyard.orchestrator.errors import ExitCode, UsageError
+from pruneyard.workloads.data.sources.image_parquet import ImageParquet
 
 NUM = 30
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.errors import SpecError
-from orchestrator.execution.worker import train_as_rank
-from orchestrator.execution.worker_group import (
+from pruneyard.orchestrator.errors import SpecError
+from pruneyard.orchestrator.execution.worker import train_as_rank
+from pruneyard.orchestrator.execution.worker_group import (
     Begun,
     Failed,
     Held,
@@ -20,13 +20,13 @@ from orchestrator.execution.worker_group import (
     Unwritten,
     heard,
 )
-from orchestrator.ray_backend.channel import Line
-from orchestrator.spec.job import Resources
-from orchestrator.spec.load import load_spec
-from reports.storage import StorageError
-from workloads.checkpoint import CheckpointFolder, CheckpointWriteError
-from workloads.ranks import ALONE
-from workloads.workload import Progress, Workload
+from pruneyard.orchestrator.ray_backend.channel import Line
+from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.storage import StorageError
+from pruneyard.workloads.checkpoint import CheckpointFolder, CheckpointWriteError
+from pruneyard.workloads.ranks import ALONE
+from pruneyard.workloads.workload import Progress, Workload
 
 TABLES = {
     "name": "small",
@@ -220,7 +220,7 @@ def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = iter([5, 7, 6])
-    monkeypatch.setattr("orchestrator.execution.worker.gpu_bytes", lambda device: next(held))
+    monkeypatch.setattr("pruneyard.orchestrator.execution.worker.gpu_bytes", lambda device: next(held))
     line = Recorded(100)
     trained(line, tmp_path)
     assert [type(told) for told in line.told] == [Begun, *[Held, Progress] * 3]

@@ -11,16 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import run
-from orchestrator.artifacts.reader_cache import RunsAtHand
-from orchestrator.errors import ExitCode
-from orchestrator.planning.attempt import beside_each_other
-from orchestrator.planning.plan import make_plan
-from orchestrator.ray_backend.study import bundled
-from orchestrator.results import Results
-from orchestrator.spec.load import load_spec
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard import run
+from pruneyard.orchestrator.artifacts.reader_cache import RunsAtHand
+from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.planning.attempt import beside_each_other
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.ray_backend.study import bundled
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 TRAIN: dict[str, Any] = {
     "name": "nets",
@@ -64,12 +64,12 @@ def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
     trained: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "compact", lambda store: None)
-    monkeypatch.setattr("orchestrator.artifacts.write_buffer.HELD_S", 1000.0)
+    monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 1000.0)
     together = run(calibrate(trained), tmp_path / "together", local=True)
     assert together.exit_code == ExitCode.FINISHED
     assert len(together.runs()) == 24
     assert len(list((tmp_path / "together" / "results" / "runs").iterdir())) == 1
-    monkeypatch.setattr("orchestrator.artifacts.write_buffer.HELD_S", 0.0)
+    monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 0.0)
     alone = run(calibrate(trained), tmp_path / "alone", local=True)
     assert len(list((tmp_path / "alone" / "results" / "runs").iterdir())) == len(alone.runs()) == 24
     (ours, our_curves), (theirs, their_curves) = numbers(undisturbed), numbers(tmp_path / "alone")
@@ -84,8 +84,8 @@ def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
 KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
-from orchestrator import run
-from orchestrator.artifacts.write_buffer import Ledger
+from pruneyard import run
+from pruneyard.orchestrator.artifacts.write_buffer import Ledger
 import orchestrator.ledger as ledger, reports.durable as durable, reports.store as store
 when, spec, out = sys.argv[1:]
 ledger.HELD_S = 1000.0

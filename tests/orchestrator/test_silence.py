@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.execution.report import Report
-from orchestrator.progress.monitor import Monitor, Place
-from orchestrator.ray_backend.watchdog import MOST_NAMED, QUIET_S, TIMES, Silence
+from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.progress.monitor import Monitor, Place
+from pruneyard.orchestrator.ray_backend.watchdog import MOST_NAMED, QUIET_S, TIMES, Silence
 
 
 def monitor_of(*keys: str) -> Monitor:

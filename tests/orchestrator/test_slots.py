@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.errors import UsageError
-from orchestrator.execution.capacity import num_slots
-from orchestrator.spec.job import Resources
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.execution.capacity import num_slots
+from pruneyard.orchestrator.spec.job import Resources
 
 
 @pytest.mark.parametrize(

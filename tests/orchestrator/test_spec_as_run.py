@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from packaged import COMPLETE
 
-from orchestrator.spec.codec import hints_of
-from orchestrator.spec.load import Spec, load_spec
-from orchestrator.spec.yaml_document import parse_value
+from pruneyard.orchestrator.spec.codec import hints_of
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.spec.yaml_document import parse_value
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from packaged import COMPLETE, packaged
 
-from orchestrator.errors import SpecError, UsageError
-from orchestrator.spec.load import Spec, load_spec
-from orchestrator.spec.overrides import parse_assignment, parse_axis
-from orchestrator.spec.yaml_document import parse_value
+from pruneyard.orchestrator.errors import SpecError, UsageError
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
+from pruneyard.orchestrator.spec.yaml_document import parse_value
 
 BASE: dict[str, Any] = {
     "name": "small",

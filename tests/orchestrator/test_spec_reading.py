@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import SpecError, UsageError
-from orchestrator.spec.job import MAX_JOBS
-from orchestrator.spec.load import load_spec
-from orchestrator.spec.yaml_document import dump_document, parse_document, parse_value
+from pruneyard.orchestrator.errors import SpecError, UsageError
+from pruneyard.orchestrator.spec.job import MAX_JOBS
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.yaml_document import dump_document, parse_document, parse_value
 
 GOOD = """\
 name: small

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import run
-from orchestrator.errors import ExitCode, SpecError, UsageError
-from orchestrator.planning.plan import make_plan
-from orchestrator.results import Results
-from orchestrator.spec.load import Spec, load_spec
-from orchestrator.spec.yaml_document import parse_document, parse_value
-from reports.layout import RunFolder
-from workloads.data.sources.synthetic import Synthetic
+from pruneyard import run
+from pruneyard.orchestrator.errors import ExitCode, SpecError, UsageError
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.spec.yaml_document import parse_document, parse_value
+from pruneyard.reports.layout import RunFolder
+from pruneyard.workloads.data.sources.synthetic import Synthetic
 
 DIGITS = {"name": "digits", "max_train": 200, "max_test": 60}
 DISTIL: dict[str, Any] = {

@@ -2,10 +2,10 @@
 
 import time
 
-from cluster.pulse import Pulse
-from orchestrator.progress.monitor import Monitor
-from orchestrator.ray_backend.watchdog import Standstill
-from orchestrator.spec.job import Resources
+from pruneyard.cluster.pulse import Pulse
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.ray_backend.watchdog import Standstill
+from pruneyard.orchestrator.spec.job import Resources
 
 MONITOR = Monitor(total=5, already=0)
 

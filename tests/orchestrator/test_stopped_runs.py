@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.coordination.stop_request import stop_request
-from orchestrator.driver.run import run
-from orchestrator.progress.monitor import Monitor
-from orchestrator.results import OrderlyInterrupt, Results
+from pruneyard.orchestrator.coordination.stop_request import stop_request
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.results import OrderlyInterrupt, Results
 
 Pruneyard = Callable[..., Any]
 

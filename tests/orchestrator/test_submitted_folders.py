@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.errors import UsageError
-from orchestrator.remote.submission import folder_there
-from orchestrator.spec.load import Spec, load_spec
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.remote.submission import folder_there
+from pruneyard.orchestrator.spec.load import Spec, load_spec
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.commands.summary_table import summary_table
-from orchestrator.driver.run import run
+from pruneyard.orchestrator.commands.summary_table import summary_table
+from pruneyard.orchestrator.driver.run import run
 
 SPEC: dict[str, Any] = {
     "name": "wide",

@@ -6,7 +6,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.variant_generator import generate_variants
 
-from orchestrator.ray_backend.tune_patches import InTurn, in_turn
+from pruneyard.orchestrator.ray_backend.tune_patches import InTurn, in_turn
 
 
 @dataclass(frozen=True, eq=False)

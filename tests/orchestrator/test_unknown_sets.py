@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.driver.run import run
-from orchestrator.spec.load import load_spec
-from reports import glossary
-from reports.layout import RunFolder
-from reports.predictions import read_predictions
-from workloads.metrics.detection import auroc, confidence_scores
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports import glossary
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.predictions import read_predictions
+from pruneyard.workloads.metrics.detection import auroc, confidence_scores
 
 PLAIN = {
     "name": "unknown",

@@ -4,10 +4,10 @@ import json
 
 from made_up_study import START, metric, record
 
-from reports.layout import RunFolder
-from reports.records import CurveRow
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import CurveRow
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 NLL = {"none": 0.5, "temperature": 0.3, "isotonic": 0.4}
 

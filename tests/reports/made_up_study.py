@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reports.layout import RunFolder
-from reports.records import CurveRow, MetricRow, RunRecord, Status
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
+from pruneyard.reports.store import Store
 
 START = datetime(2025, 3, 1, 9, 0, tzinfo=UTC)
 LAYERS = ("stem.weight", "block1.conv1.weight", "block1.conv2.weight", "block2.conv1.weight", "head.weight")

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from made_up_study import metric, record, write_study
 
-from reports.charts import marks
-from reports.charts.against import against_density
-from reports.charts.cost import cost
-from reports.charts.learning import learning
-from reports.layout import RunFolder
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.charts import marks
+from pruneyard.reports.charts.against import against_density
+from pruneyard.reports.charts.cost import cost
+from pruneyard.reports.charts.learning import learning
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 
 def table(*triples):

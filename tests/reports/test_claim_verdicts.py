@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from reports.cells import flat_spec
-from reports.claims.claim import PLAIN, Claim, Source
-from reports.claims.comparison import agree, differences, train_rows
-from reports.claims.verdict import Ours, verdict
+from pruneyard.reports.cells import flat_spec
+from pruneyard.reports.claims.claim import PLAIN, Claim, Source
+from pruneyard.reports.claims.comparison import agree, differences, train_rows
+from pruneyard.reports.claims.verdict import Ours, verdict
 
 SOURCE = Source(authors="A et al.", year=2020, title="T", arxiv="1234.56789")
 CLAIM = Claim(

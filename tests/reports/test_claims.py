@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from orchestrator.spec.load import load_spec
-from reports.claims.claim import KEYS_OF_KIND, TAGS
-from reports.claims.reading import ClaimError, joined, packaged_claims, read_claims
-from workloads import plugins
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.claims.claim import KEYS_OF_KIND, TAGS
+from pruneyard.reports.claims.reading import ClaimError, joined, packaged_claims, read_claims
+from pruneyard.workloads import plugins
 
 FILE = {
     "kind": "sparse",

@@ -6,9 +6,9 @@ import pytest
 from made_up_study import metric, record, write_study
 from test_page import HOSTILE, read
 
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.store import Store
 
 AUTHORS = {
     "augment": {"pad": 4, "pad_mode": "reflect", "flip": True, "cutout": 0},

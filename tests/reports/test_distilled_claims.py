@@ -7,11 +7,11 @@ import pytest
 from made_up_study import metric, record
 from test_claims_page import section
 
-from reports.cells import flat_spec
-from reports.claims.comparison import differences
-from reports.claims.reading import packaged_claims
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.reports.cells import flat_spec
+from pruneyard.reports.claims.comparison import differences
+from pruneyard.reports.claims.reading import packaged_claims
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 DSA = {  # as in the released code
     "data": {"name": "fashion_mnist", "val_fraction": 0.0, "calib_fraction": 0.0, "max_train": None},

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from reports.export import export
+from pruneyard.reports.export import export
 
 FRAME = pd.DataFrame(
     {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from reports import formats
+from pruneyard.reports import formats
 
 
 @pytest.mark.parametrize(

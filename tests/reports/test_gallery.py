@@ -12,12 +12,12 @@ import pytest
 from made_up_study import metric, record
 from PIL import Image
 
-from reports.gallery import MAX_BYTES, MAX_PICTURES, MAX_ROWS, MAX_ROWS_BYTES, gallery
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.records import Status
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.gallery import MAX_BYTES, MAX_PICTURES, MAX_ROWS, MAX_ROWS_BYTES, gallery
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from made_up_study import write_study
 
-from reports.charts.latency import latency
-from reports.latency import read_latency, write_latency
-from reports.layout import RunFolder
-from reports.page import render
-from reports.records import LatencyRow
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.charts.latency import latency
+from pruneyard.reports.latency import read_latency, write_latency
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import render
+from pruneyard.reports.records import LatencyRow
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.layout import RunFolder, plain_name
+from pruneyard.reports.layout import RunFolder, plain_name
 
 
 def test_paths_follow_the_documented_layout():

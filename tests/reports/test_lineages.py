@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from made_up_study import metric, record
 
-from reports.charts.lineages import settings_over_time
-from reports.layout import RunFolder
-from reports.lineage import lineages, schedule
-from reports.page import write_page
-from reports.planned import Population, read_plan, read_populations, write_plan
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.charts.lineages import settings_over_time
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.lineage import lineages, schedule
+from pruneyard.reports.page import write_page
+from pruneyard.reports.planned import Population, read_plan, read_populations, write_plan
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 RUNS = [  # name, parent, share at its end, lr, val accuracy and val nll of the first seed
     ("a1", "", 0.5, 0.1, 0.80, 0.60),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from reports.durable import write_durably
-from reports.layout import RunFolder
-from reports.location import located, remove_tree
-from reports.objects import ObjectPath
-from reports.storage import StorageError, in_words
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import located, remove_tree
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.storage import StorageError, in_words
 
 
 @pytest.mark.parametrize("text", ["out", "/a/b", "a:b", "C:/x", "s3:/a", "1://a"])

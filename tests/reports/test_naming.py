@@ -1,6 +1,6 @@
 """Short names of columns, none of which two columns share."""
 
-from reports.naming import column_names
+from pruneyard.reports.naming import column_names
 
 
 def test_a_setting_is_called_by_the_last_part_of_its_key():

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from made_up_study import metric, record
 
-from reports.charts.scores import score_distributions
-from reports.layout import RunFolder
-from reports.records import CurveRow
-from reports.store import Store
-from reports.study import Study
-from reports.tables import best_cells
-from reports.trust.judged import judged, side_by_side
-from reports.trust.unknowns import detection_table
+from pruneyard.reports.charts.scores import score_distributions
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import CurveRow
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import best_cells
+from pruneyard.reports.trust.judged import judged, side_by_side
+from pruneyard.reports.trust.unknowns import detection_table
 
 NEAR, FAR = ("image_parquet-1", "image_parquet-2"), "noise"
 NLL = {

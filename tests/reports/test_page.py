@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from made_up_study import metric, record, write_study
 
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.records import CurveRow, Status
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.records import CurveRow, Status
+from pruneyard.reports.store import Store
 
 HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>\"'&{{7*7}}"
 SCRIPT = re.compile(r"<script[^>]*>.*?</script>", re.DOTALL)

@@ -6,11 +6,11 @@ import pytest
 from made_up_study import metric, record, write_study
 from test_page import read
 
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.planned import read_plan, write_plan
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.planned import read_plan, write_plan
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 
 def page(*folders, out):

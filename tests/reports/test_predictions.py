@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reports.predictions import read_num_extra, read_predictions, write_predictions
+from pruneyard.reports.predictions import read_num_extra, read_predictions, write_predictions
 
 
 def split(num, num_classes=3, seed=0):

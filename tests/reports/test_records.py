@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from reports import records
-from reports.records import TABLES, schema, schema_markdown
+from pruneyard.reports import records
+from pruneyard.reports.records import TABLES, schema, schema_markdown
 
 
 @pytest.mark.parametrize("table", TABLES)

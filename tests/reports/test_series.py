@@ -5,12 +5,12 @@ import math
 import pytest
 from made_up_study import metric, record
 
-from reports import series
-from reports.cells import label_cells
-from reports.layout import RunFolder
-from reports.records import CurveRow, Status
-from reports.store import Store
-from reports.summary import history
+from pruneyard.reports import series
+from pruneyard.reports.cells import label_cells
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import CurveRow, Status
+from pruneyard.reports.store import Store
+from pruneyard.reports.summary import history
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from made_up_study import record
 
-from reports.charts.distillation import minimised, over_time, speedup_table
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.records import MetricRow, Status
-from reports.speedup import SHARES, Speedup, speedups
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports.charts.distillation import minimised, over_time, speedup_table
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.records import MetricRow, Status
+from pruneyard.reports.speedup import SHARES, Speedup, speedups
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 ACCURACY = "test/accuracy"
 IDC = [(10, 10.0, 0.5), (20, 20.0, 0.79), (30, 30.0, 0.80)]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from reports.statistics import clearly_best, estimate, half_width
+from pruneyard.reports.statistics import clearly_best, estimate, half_width
 
 
 def test_interval_of_three_seeds_by_hand():

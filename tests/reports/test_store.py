@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_study import metric, record
 
-from reports import parquet, records
-from reports.layout import RunFolder
-from reports.parquet import NewerSchemaError
-from reports.records import CurveRow, Status, schema
-from reports.store import Store
+from pruneyard.reports import parquet, records
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.parquet import NewerSchemaError
+from pruneyard.reports.records import CurveRow, Status, schema
+from pruneyard.reports.store import Store
 
 LATER = ["peak_memory_bytes", "identity_json", "data_fingerprint"]
 

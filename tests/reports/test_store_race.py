@@ -6,8 +6,8 @@ from pathlib import Path
 
 from made_up_study import metric, record
 
-from reports.layout import RunFolder
-from reports.store import Store
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
 
 NUM_RUNS = 60
 ROWS_EACH = 3

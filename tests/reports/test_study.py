@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 from made_up_study import START, metric, record
 
-from reports import series
-from reports.layout import RunFolder
-from reports.records import CurveRow
-from reports.store import Store
-from reports.study import Study
+from pruneyard.reports import series
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import CurveRow
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 
 def write(path, value, *, key="k", hours=1, step=10):

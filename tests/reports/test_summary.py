@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from made_up_study import START, metric, record
 
-from reports.cells import label_cells
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
-from reports.summary import cells
+from pruneyard.reports.cells import label_cells
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
+from pruneyard.reports.summary import cells
 
 
 @pytest.fixture

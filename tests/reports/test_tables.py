@@ -1,6 +1,6 @@
 """Which columns of a table stay in sight when it scrolls."""
 
-from reports.tables import Table, Value
+from pruneyard.reports.tables import Table, Value
 
 
 def table(*texts, num_labels=None):

@@ -5,10 +5,10 @@ import json
 import pytest
 from made_up_study import metric, record
 
-from reports.layout import RunFolder
-from reports.records import Status
-from reports.store import Store
-from reports.targets import to_target
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
+from pruneyard.reports.targets import to_target
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import pytest
 from made_up_chain import write_chain
 from made_up_study import metric, record
 
-from reports.export import shown
-from reports.layout import RunFolder
-from reports.page import write_page
-from reports.statistics import bootstrap_band, floor_of_bins
-from reports.store import Store
-from reports.study import Study
-from reports.summary import cells
-from reports.trust.calibrators import contests, ranking_table
-from reports.trust.judged import judged
-from reports.trust.unknowns import coverage_table, detection_table
+from pruneyard.reports.export import shown
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.page import write_page
+from pruneyard.reports.statistics import bootstrap_band, floor_of_bins
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
+from pruneyard.reports.summary import cells
+from pruneyard.reports.trust.calibrators import contests, ranking_table
+from pruneyard.reports.trust.judged import judged
+from pruneyard.reports.trust.unknowns import coverage_table, detection_table
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

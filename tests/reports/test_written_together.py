@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from made_up_study import metric, record
 
-from reports.durable import clear_unfinished, write_folders_durably
-from reports.layout import RunFolder
-from reports.store import Attempt, Store
+from pruneyard.reports.durable import clear_unfinished, write_folders_durably
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Attempt, Store
 
 
 def attempt(key: str, value: float, number: int = 1) -> Attempt:

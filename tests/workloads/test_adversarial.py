@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.sources.digits import Digits
-from workloads.interfaces import PixelRange
-from workloads.losses.adversarial import Attack, against_labels
-from workloads.objectives.pgd import PGD
-from workloads.objectives.trades import TRADES, divergence
-from workloads.optimizers.sgd import SGD
-from workloads.ranks import Share
-from workloads.seeding import stream
-from workloads.sparse.methods.static import Static
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.state import Training
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.interfaces import PixelRange
+from pruneyard.workloads.losses.adversarial import Attack, against_labels
+from pruneyard.workloads.objectives.pgd import PGD
+from pruneyard.workloads.objectives.trades import TRADES, divergence
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.ranks import Share
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.state import Training
 
 GREY = PixelRange(black=torch.zeros(1, 1, 1, 1), white=torch.ones(1, 1, 1, 1))
 

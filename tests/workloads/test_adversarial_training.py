@@ -7,25 +7,25 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.interfaces import Objective
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.networks.builder import ModelBuilder
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.objectives.pgd import PGD
-from workloads.objectives.trades import TRADES
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.robustness import RobustAccuracy
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.interfaces import Objective
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.pgd import PGD
+from pruneyard.workloads.objectives.trades import TRADES
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.robustness import RobustAccuracy
+from pruneyard.workloads.workload import Context
 
 pytestmark = pytest.mark.slow
 

@@ -13,27 +13,27 @@ import torch
 from asking import backward_alone
 from torch import Tensor, nn
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation, epoch_order
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.gradients.agent import AGENT
-from workloads.gradients.plain import Plain
-from workloads.gradients.sam import SAM
-from workloads.gradients.svrg import SVRG
-from workloads.interfaces import GradientRule, Memoryless, Question, Tensors
-from workloads.models.mlp import Mlp
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.objectives.pgd import PGD
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.static import Static
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training.backward import EpochStart, Prober
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation, epoch_order
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.gradients.agent import AGENT
+from pruneyard.workloads.gradients.plain import Plain
+from pruneyard.workloads.gradients.sam import SAM
+from pruneyard.workloads.gradients.svrg import SVRG
+from pruneyard.workloads.interfaces import GradientRule, Memoryless, Question, Tensors
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.pgd import PGD
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training.backward import EpochStart, Prober
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context, Outcome, Progress
 
 STEPS_PER_EPOCH, BATCH = 6, 16
 

@@ -22,18 +22,18 @@ from trainings import (
     run,
 )
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.metrics.classification import standard_metrics
-from workloads.models.mlp import Mlp
-from workloads.seeding import stream
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.static import Static
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training.recipe import Recipe
-from workloads.training.swag_moments import Swag
-from workloads.training.weight_averaging import Averaging, Mean
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.metrics.classification import standard_metrics
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.swag_moments import Swag
+from pruneyard.workloads.training.weight_averaging import Averaging, Mean
 
 PER_EPOCH = 6  # steps, of 18 in all
 LATE = Averaging(begin=0.5, per_epoch=3)  # after steps 10, 12, 14, 16 and 18

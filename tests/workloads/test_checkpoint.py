@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workloads.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointFolder
+from pruneyard.workloads.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointFolder
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import torch
 from asking import loss_of_logits
 from torch import Tensor
 
-from workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 
 
 def logits_of(probabilities: list[list[float]]) -> Tensor:

@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 from trainings import assert_same_numbers, checkpoint_at, digits, only, outcome, recipe_of, run
 
-from workloads.checkpoint import Checkpoint
-from workloads.gradients.agent import AGENT
-from workloads.gradients.svrg import SVRG
-from workloads.interfaces import Memoryless, Question, Tensors
-from workloads.models.mlp import Mlp
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.dst_ee import DSTEE
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.snfs import SNFS
-from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training import loss_scale
-from workloads.training.loss_scale import GROW_EVERY, SMALLEST, DynamicScale, Unscaled, scale_for
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.recipe import Recipe
-from workloads.workload import NonFiniteError
+from pruneyard.workloads.checkpoint import Checkpoint
+from pruneyard.workloads.gradients.agent import AGENT
+from pruneyard.workloads.gradients.svrg import SVRG
+from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.snfs import SNFS
+from pruneyard.workloads.sparse.methods.snip import SNIP
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training import loss_scale
+from pruneyard.workloads.training.loss_scale import GROW_EVERY, SMALLEST, DynamicScale, Unscaled, scale_for
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.workload import NonFiniteError
 
 CPU = torch.device("cpu")
 OFTEN = UpdateSchedule(every=3, until=1.0)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from workloads.optimizers.adamw import AdamW
-from workloads.optimizers.sgd import SGD
-from workloads.plugins import find, names
+from pruneyard.workloads.optimizers.adamw import AdamW
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.plugins import find, names
 
 
 def stepped(optimizer: Any, gradients: list[float], start: float = 1.0) -> float:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workloads import plugins
-from workloads.plugins import UnknownPluginError, describe, find, find_job, kinds, name_of, names
+from pruneyard.workloads import plugins
+from pruneyard.workloads.plugins import UnknownPluginError, describe, find, find_job, kinds, name_of, names
 
 WORKLOADS = Path(plugins.__file__).parent
 FAMILIES = sorted(
@@ -27,7 +27,7 @@ def test_the_families_are_found() -> None:
 @pytest.mark.parametrize(("family", "name"), MEMBERS)
 def test_a_plugin_is_one_frozen_keyword_only_dataclass_found_by_its_file(family: str, name: str) -> None:
     plugin = find(family, name)
-    module = importlib.import_module(f"workloads.{family}.{name}")
+    module = importlib.import_module(f"pruneyard.workloads.{family}.{name}")
     assert module.__all__ == [plugin.__name__]
     assert plugin.__module__ == module.__name__
     options = plugin.__dataclass_params__

@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from workloads.plugins import find, names
-from workloads.schedules.constant import Constant
-from workloads.schedules.cosine import Cosine
-from workloads.schedules.step import Step
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.schedules.constant import Constant
+from pruneyard.workloads.schedules.cosine import Cosine
+from pruneyard.workloads.schedules.step import Step
 
 
 def factors(schedule: Constant | Cosine | Step, num_steps: int) -> list[float]:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from workloads.training.recipe import Budget
+from pruneyard.workloads.training.recipe import Budget
 
 
 def test_an_epoch_is_the_whole_batches_of_one_shuffle() -> None:

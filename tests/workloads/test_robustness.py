@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.data.sources.digits import Digits
-from workloads.interfaces import Objective
-from workloads.models.mlp import Mlp
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.methods.static import Static
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.robustness import RobustAccuracy, robust_accuracy
-from workloads.workload import Context, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.interfaces import Objective
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.robustness import RobustAccuracy, robust_accuracy
+from pruneyard.workloads.workload import Context, Progress
 
 MEAN, STD = (0.4, 0.6), (0.25, 0.5)
 

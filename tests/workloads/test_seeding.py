@@ -1,6 +1,6 @@
 import torch
 
-from workloads.seeding import global_stream, stream, stream_seed
+from pruneyard.workloads.seeding import global_stream, stream, stream_seed
 
 
 def test_a_stream_is_a_function_of_seed_name_and_index_on_every_machine() -> None:

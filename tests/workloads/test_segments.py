@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 import torch
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import Augmentation
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.models.mlp import Mlp
-from workloads.optimizers.adamw import AdamW
-from workloads.optimizers.sgd import SGD
-from workloads.schedules.constant import Constant
-from workloads.segment import WHOLE, Segment
-from workloads.sparse.methods.magnitude import Magnitude
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.set import SET
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.training.weight_averaging import Averaging
-from workloads.training.weight_dropout import WeightDropout
-from workloads.workload import Context, InterruptedJobError, Metric, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.optimizers.adamw import AdamW
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.schedules.constant import Constant
+from pruneyard.workloads.segment import WHOLE, Segment
+from pruneyard.workloads.sparse.methods.magnitude import Magnitude
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.workload import Context, InterruptedJobError, Metric, Outcome, Progress
 
 BUDGET = Budget(steps=30, batch_size=16, checkpoint_every_s=1e9)  # six steps an epoch
 RECIPE = Recipe(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.networks.shared_norms import shared_norms
-from workloads.ranks import ALONE, Alone, Ranks, Share
+from pruneyard.workloads.networks.shared_norms import shared_norms
+from pruneyard.workloads.ranks import ALONE, Alone, Ranks, Share
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.interfaces import Memoryless, Question, Tensors
-from workloads.metrics.classification import standard_metrics
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.optimizers.sgd import SGD
-from workloads.schedules.constant import Constant
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.set import SET
-from workloads.sparse.methods.static import Static
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training import loop
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context, InterruptedJobError, NonFiniteError, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.metrics.classification import standard_metrics
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.schedules.constant import Constant
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training import loop
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context, InterruptedJobError, NonFiniteError, Outcome, Progress
 
 SMALL = Recipe(budget=Budget(steps=10, batch_size=16, checkpoint_every_s=1e9), optimizer=SGD(lr=0.05))
 

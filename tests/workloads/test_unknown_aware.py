@@ -7,8 +7,8 @@ import torch
 from asking import NO_ANSWERS, question
 from torch import Tensor
 
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.objectives.unknown_aware import UnknownAware
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.unknown_aware import UnknownAware
 
 
 def memory_with(a: float, seen: float = -1.0) -> dict[str, Tensor]:

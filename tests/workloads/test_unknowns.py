@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset, Split
-from workloads.data.sources.digits import Digits
-from workloads.data.sources.noise import Noise
-from workloads.metrics.classification import standard_metrics
-from workloads.metrics.detection import DETECTION_METRICS, auroc, confidence_scores
-from workloads.models.mlp import Mlp
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.optimizers.sgd import SGD
-from workloads.sparse.job import SparseJob
-from workloads.sparse.methods.dense import Dense
-from workloads.training.ood_evaluation import (
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.sources.noise import Noise
+from pruneyard.workloads.metrics.classification import standard_metrics
+from pruneyard.workloads.metrics.detection import DETECTION_METRICS, auroc, confidence_scores
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.sparse.job import SparseJob
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.training.ood_evaluation import (
     NO_LABEL,
     check_unknown,
     fitted,
@@ -27,8 +27,8 @@ from workloads.training.ood_evaluation import (
     split_names,
     unknown_splits,
 )
-from workloads.training.recipe import Budget
-from workloads.workload import Context, Progress
+from pruneyard.workloads.training.recipe import Budget
+from pruneyard.workloads.workload import Context, Progress
 
 DIGITS = Digits(max_train=120, max_test=60).load()
 
@@ -75,7 +75,7 @@ def test_other_sizes_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
 def test_rows_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     given = images(7, 3, 5, 4)
     whole = fitted(given, (1, 3, 3))
-    monkeypatch.setattr("workloads.training.ood_evaluation.ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr("pruneyard.workloads.training.ood_evaluation.ROWS_PER_CHUNK", 2)
     assert (fitted(given, (1, 3, 3)) == whole).all()
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.seeding import stream
-from workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 NUM_ACTIVE, DRAWS = 60, 4000
 LAYERS = {"first": torch.zeros(2, 2), "middle": torch.zeros(2, 2), "last": torch.zeros(2, 2)}

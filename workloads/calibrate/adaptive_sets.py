@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workloads.calibrate.prediction_sets import Floats, Labels
+from pruneyard.workloads.calibrate.prediction_sets import Floats, Labels
 
 ROWS_AT_ONCE = 4096  # bounds the memory of sorted copies
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 LOGITS, FEATURES, LABELS, NETWORK = "logits", "features", "labels", "network"  # what evidence may hold
 CLASSIFIER = "classifier"  # every model calls its last layer so

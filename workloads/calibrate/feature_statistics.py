@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from workloads.calibrate.evidence import AsGiven, Floats, blocks
+from pruneyard.workloads.calibrate.evidence import AsGiven, Floats, blocks
 
 EPSILON = float(np.finfo(np.float64).eps)
 

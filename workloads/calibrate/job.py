@@ -15,15 +15,22 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
-from workloads.calibrate.evidence import Evidence
-from workloads.calibrate.methods.none import Uncalibrated
-from workloads.calibrate.outputs import Outputs, outputs_of, saw_val
-from workloads.calibrate.prediction_sets import ConformalRule
-from workloads.calibrate.redrawn import Drawing, DropoutPasses, WeightDraws, members_of, own_splits, redrawn
-from workloads.calibrate.score import Score
-from workloads.calibrate.set_metrics import set_metrics
-from workloads.calibrate.unknown_inputs import (
+from pruneyard.workloads.calibrate.calibrator import Calibrator, FittedCalibrator
+from pruneyard.workloads.calibrate.evidence import Evidence
+from pruneyard.workloads.calibrate.methods.none import Uncalibrated
+from pruneyard.workloads.calibrate.outputs import Outputs, outputs_of, saw_val
+from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
+from pruneyard.workloads.calibrate.redrawn import (
+    Drawing,
+    DropoutPasses,
+    WeightDraws,
+    members_of,
+    own_splits,
+    redrawn,
+)
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.calibrate.set_metrics import set_metrics
+from pruneyard.workloads.calibrate.unknown_inputs import (
     OOD,
     Sets,
     Witness,
@@ -33,15 +40,20 @@ from workloads.calibrate.unknown_inputs import (
     scores_of,
     suffix_of,
 )
-from workloads.data.dataset import Dataset, Source, Split
-from workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
-from workloads.metrics.binning import Reliability
-from workloads.metrics.classification import RiskCoverage, judgement, known_probabilities, standard_metrics
-from workloads.metrics.detection import confidence_scores
-from workloads.parents import FinishedRun, Predictions, Runs
-from workloads.plugins import Plugin, name_of
-from workloads.seeding import stream_seed
-from workloads.workload import Context, CurvePoint, Metric, Outcome, Progress
+from pruneyard.workloads.data.dataset import Dataset, Source, Split
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.metrics.binning import Reliability
+from pruneyard.workloads.metrics.classification import (
+    RiskCoverage,
+    judgement,
+    known_probabilities,
+    standard_metrics,
+)
+from pruneyard.workloads.metrics.detection import confidence_scores
+from pruneyard.workloads.parents import FinishedRun, Predictions, Runs
+from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.seeding import stream_seed
+from pruneyard.workloads.workload import Context, CurvePoint, Metric, Outcome, Progress
 
 __all__ = ["CalibrateJob"]
 
@@ -59,7 +71,7 @@ class CalibrateJob:
     input: the runs; several are averaged as an ensemble and calibrated after that.
     fit: the split that calibrators and sets are fitted on; the other of the two is judged beside `test`.
     sets: conformal rules; where there are any, the calibrator is fitted on one half of the split and they on the other.
-    scores: of unknown inputs, beside the calibrated confidence, which is always judged; see `workloads.calibrate.scores`.
+    scores: of unknown inputs, beside the calibrated confidence, which is always judged.
     near, far: unknown sets to show to the network, beside those that it was shown when it was trained.
     choose_on: unknown sets on whose validation rows the scores' options are chosen; empty: they are taken as given.
     passes: of MC dropout; above 0 the mean of so many takes the place of the stored outputs and of those on near and far.

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 
 GRADIENT = 1e-8  # norm of the gradient, in nats, at which a fit has converged
 GRADIENT_EACH = 1e-11  # the same for each of more than 1,000 parameters: 1e-5 for a matrix of 1,000 classes

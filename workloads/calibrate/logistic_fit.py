@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import expit
 
-from workloads.calibrate.calibrator import Floats
+from pruneyard.workloads.calibrate.calibrator import Floats
 
 GRADIENT = 1e-12  # largest entry of the gradient, in nats, at which Newton's method stops
 MAX_STEPS = 200

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from workloads.networks.modes import keeping_modes
-from workloads.seeding import drawing_apart, stream_seed
+from pruneyard.workloads.networks.modes import keeping_modes
+from pruneyard.workloads.seeding import drawing_apart, stream_seed
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax, xlogy
 
-from workloads.metrics.probabilities import checked_probabilities
+from pruneyard.workloads.metrics.probabilities import checked_probabilities
 
 Floats = NDArray[np.float64]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
-from workloads.calibrate.calibrator import Floats
+from pruneyard.workloads.calibrate.calibrator import Floats
 
 
 def log_odds(logits_NC: Floats) -> Floats:

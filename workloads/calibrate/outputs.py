@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from workloads.calibrate.evidence import blocks
-from workloads.calibrate.members import pooled_logits
-from workloads.parents import FinishedRun, Predictions
-from workloads.plugins import find, names
+from pruneyard.workloads.calibrate.evidence import blocks
+from pruneyard.workloads.calibrate.members import pooled_logits
+from pruneyard.workloads.parents import FinishedRun, Predictions
+from pruneyard.workloads.plugins import find, names
 
 Floats = NDArray[np.float64]
 

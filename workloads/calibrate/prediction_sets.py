@@ -18,9 +18,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.metrics.classification import checked
-from workloads.plugins import name_of
-from workloads.seeding import stream_seed
+from pruneyard.workloads.metrics.classification import checked
+from pruneyard.workloads.plugins import name_of
+from pruneyard.workloads.seeding import stream_seed
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from workloads.calibrate.mc_dropout import mc_dropout_logits
-from workloads.calibrate.outputs import Outputs, outputs_of_members
-from workloads.calibrate.swag import swag_logits
-from workloads.data.batches import Augmentation, DeviceSplit
-from workloads.data.dataset import Dataset, Split
-from workloads.networks.finished import Blueprint
-from workloads.parents import FinishedRun
-from workloads.seeding import stream
-from workloads.training.evaluation import MOMENTS_FILE
-from workloads.training.swag_moments import Swag
+from pruneyard.workloads.calibrate.mc_dropout import mc_dropout_logits
+from pruneyard.workloads.calibrate.outputs import Outputs, outputs_of_members
+from pruneyard.workloads.calibrate.swag import swag_logits
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.networks.finished import Blueprint
+from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.training.evaluation import MOMENTS_FILE
+from pruneyard.workloads.training.swag_moments import Swag
 
 BATCH_SIZE = 256  # what dropout draws depends on it
 
@@ -38,7 +38,7 @@ class Drawing(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutPasses:
-    """The network as it is with its dropout layers drawing, so many times. See `workloads.calibrate.mc_dropout`."""
+    """The network as it is with its dropout layers drawing, so many times. See `pruneyard.workloads.calibrate.mc_dropout`."""
 
     num: int
 
@@ -49,7 +49,7 @@ class DropoutPasses:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightDraws:
-    """So many networks whose weights are drawn from a training's moments. See `workloads.calibrate.swag`.
+    """So many networks whose weights are drawn from a training's moments. See `pruneyard.workloads.calibrate.swag`.
 
     Running statistics are those of an epoch of training batches, the very ones that the finished network's are of.
     """

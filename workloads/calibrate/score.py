@@ -1,7 +1,7 @@
 """What a score of unknown inputs is: options before it has seen training rows, and another type after. Higher means known.
 
 A plug-in of the family `calibrate.scores` says what it asks of evidence, so that a job refuses before anything is computed.
-Only the training rows are learned from; options are chosen on validation rows, see `workloads.calibrate.score_choice`.
+Only the training rows are learned from; options are chosen on validation rows, see `pruneyard.workloads.calibrate.score_choice`.
 """
 
 from abc import ABC, abstractmethod
@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workloads.calibrate.evidence import FEATURES, Evidence, Floats
-from workloads.plugins import name_of
+from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from pruneyard.workloads.plugins import name_of
 
 Rule = Callable[[Evidence], Floats]
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workloads.calibrate.evidence import Evidence
-from workloads.calibrate.score import FittedScore, Score
-from workloads.metrics.detection import auroc
-from workloads.plugins import name_of
+from pruneyard.workloads.calibrate.evidence import Evidence
+from pruneyard.workloads.calibrate.score import FittedScore, Score
+from pruneyard.workloads.metrics.detection import auroc
+from pruneyard.workloads.plugins import name_of
 
 logger = logging.getLogger(__name__)
 

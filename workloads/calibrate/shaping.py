@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from workloads.calibrate.evidence import Evidence, Floats, blocks
+from pruneyard.workloads.calibrate.evidence import Evidence, Floats, blocks
 
 
 def energy_of_features(

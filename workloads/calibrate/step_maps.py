@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.calibrate.calibrator import Floats
+from pruneyard.workloads.calibrate.calibrator import Floats
 
 
 def end_to_end(parts: Sequence[Floats]) -> tuple[Floats, NDArray[np.int64]]:

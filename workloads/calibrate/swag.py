@@ -3,7 +3,7 @@
 Reference: Maddox et al. 2019, A Simple Baseline for Bayesian Uncertainty in Deep Learning (arXiv:1902.02476)
 
 Samples are usually one an epoch of the last quarter to half, at a rate held constant: the weights whose mean the
-recipe's `average` makes. Their moments are those of `workloads.weight_moments`.
+recipe's `average` makes. Their moments are those of `pruneyard.workloads.training.swag_moments`.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from workloads.networks.modes import keeping_modes
-from workloads.networks.statistics import cumulative_statistics
-from workloads.seeding import drawing_apart, stream, stream_seed
-from workloads.training.backward import Prober
-from workloads.training.swag_moments import Swag
+from pruneyard.workloads.networks.modes import keeping_modes
+from pruneyard.workloads.networks.statistics import cumulative_statistics
+from pruneyard.workloads.seeding import drawing_apart, stream, stream_seed
+from pruneyard.workloads.training.backward import Prober
+from pruneyard.workloads.training.swag_moments import Swag
 
 
 @torch.no_grad()

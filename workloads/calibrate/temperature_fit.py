@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 
 LIMIT = 1e4  # at g / LIMIT predictions are one-hot, at g * LIMIT uniform, to four digits
 BLOCK = 65_536  # elements that are looked at together; they stay in a core's cache

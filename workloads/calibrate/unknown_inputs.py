@@ -11,14 +11,14 @@ from functools import cached_property
 
 import numpy as np
 
-from workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence, evidence_of
-from workloads.calibrate.score import FittedScore, Score
-from workloads.calibrate.score_choice import candidates, choose
-from workloads.data.dataset import Dataset, Source, Split
-from workloads.metrics.detection import detection_metrics
-from workloads.networks.finished import FinishedNetwork
-from workloads.plugins import name_of
-from workloads.training.ood_evaluation import NO_LABEL, check_unknown, fitted, split_names
+from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence, evidence_of
+from pruneyard.workloads.calibrate.score import FittedScore, Score
+from pruneyard.workloads.calibrate.score_choice import candidates, choose
+from pruneyard.workloads.data.dataset import Dataset, Source, Split
+from pruneyard.workloads.metrics.detection import detection_metrics
+from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.plugins import name_of
+from pruneyard.workloads.training.ood_evaluation import NO_LABEL, check_unknown, fitted, split_names
 
 NEAR, FAR = "ood.near", "ood.far"
 OOD = "ood"

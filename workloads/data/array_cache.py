@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from workloads.data.folders import cache_folder
+from pruneyard.workloads.data.folders import cache_folder
 
 logger = logging.getLogger(__name__)
 

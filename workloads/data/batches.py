@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workloads.data.dataset import Split
-from workloads.interfaces import PixelRange
-from workloads.ranks import Share
-from workloads.seeding import stream
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.interfaces import PixelRange
+from pruneyard.workloads.ranks import Share
+from pruneyard.workloads.seeding import stream
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads import plugins
-from workloads.data.stratify import apportion, draw
-from workloads.seeding import stream_seed
+from pruneyard.workloads import plugins
+from pruneyard.workloads.data.stratify import apportion, draw
+from pruneyard.workloads.seeding import stream_seed
 
 ROWS_PER_CHUNK = 4096  # bounds the memory of the passes over all pixels
 

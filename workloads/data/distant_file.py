@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
-from workloads.data.folders import cache_folder
+from pruneyard.workloads.data.folders import cache_folder
 
 _SCHEME = "s3://"
 

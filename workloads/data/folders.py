@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workloads.data.dataset import DataNotFoundError, Publisher
+from pruneyard.workloads.data.dataset import DataNotFoundError, Publisher
 
 
 def cache_folder() -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.data.dataset import Published, Publisher, Split, check_labels, hold_out
+from pruneyard.workloads.data.dataset import Published, Publisher, Split, check_labels, hold_out
 
 
 @dataclass(frozen=True, kw_only=True)

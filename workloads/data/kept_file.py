@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from workloads.data.distant_file import local_file
-from workloads.fields import check_runs
+from pruneyard.workloads.data.distant_file import local_file
+from pruneyard.workloads.fields import check_runs
 
 
 def known_digest(*, path: str, digest: str, runs: tuple[str, ...], another: str) -> str:

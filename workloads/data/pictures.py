@@ -3,8 +3,8 @@
 from abc import ABC
 from dataclasses import dataclass
 
-from workloads.data.folders import FileSource
-from workloads.data.held_out import HoldsOutTest
+from pruneyard.workloads.data.folders import FileSource
+from pruneyard.workloads.data.held_out import HoldsOutTest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from workloads.data.batches import Augmentation, DeviceSplit
-from workloads.data.kept_file import kept_file, known_digest
-from workloads.data.kept_scores import FILE, MOMENTA, KeptScores
-from workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
-from workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
-from workloads.networks.features import features
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
+from pruneyard.workloads.data.kept_file import kept_file, known_digest
+from pruneyard.workloads.data.kept_scores import FILE, MOMENTA, KeptScores
+from pruneyard.workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
+from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.networks.features import features
 
 ROWS = 1000  # per forward pass
 ROWS_AT_ONCE = 32  # whose gradients are held together, each as large as the network
@@ -33,7 +33,7 @@ class Scoring:
     networks: scores are averaged over so many, each initialised and trained with draws of its own.
     path: instead of training, the scores.safetensors that an earlier job left; identity is what is in it, not where it lies.
     digest: 16 hexadecimal digits over the file's content; where it is given, another content is refused.
-    runs, folder, artifacts: instead of a path, as in `workloads.earlier.Runs`, of one run; a spec writes `from: STAGE`.
+    runs, folder, artifacts: instead of a path, as in `pruneyard.workloads.parents.Runs`, of one run; a spec writes `from: STAGE`.
     """
 
     networks: int = 1

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.multi_formation import decode, decoded_labels
+from pruneyard.workloads.data.multi_formation import decode, decoded_labels
 
 FORMAT_VERSION = 1
 

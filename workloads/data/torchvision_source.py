@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from workloads.data.dataset import Published, Split
-from workloads.data.folders import FileSource, not_found
+from pruneyard.workloads.data.dataset import Published, Split
+from pruneyard.workloads.data.folders import FileSource, not_found
 
 
 @dataclass(frozen=True, kw_only=True)

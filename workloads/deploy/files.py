@@ -12,11 +12,11 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from workloads.deploy.compressed import pack_csr, unpack
-from workloads.deploy.dead_units import resize
-from workloads.deploy.format import Exported, Format
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.plugins import find
+from pruneyard.workloads.deploy.compressed import pack_csr, unpack
+from pruneyard.workloads.deploy.dead_units import resize
+from pruneyard.workloads.deploy.format import Exported, Format
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find
 
 VERSION = 1
 _KEY = "pruneyard"

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 SUM_ORDER = 1e-3
 """Tolerance of formats that add the same float32 products in another order.

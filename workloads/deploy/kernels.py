@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from workloads.deploy.compressed import block_size, bsr_tensor, csr, csr_tensor
+from pruneyard.workloads.deploy.compressed import block_size, bsr_tensor, csr, csr_tensor
 
 PIECE_BYTES = 1 << 21  # of one im2col piece: 0.25 to 2 MiB were tried, and small pieces cost calls
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from workloads.deploy.format import Exported, Fit
-from workloads.deploy.kernels import Kernel, why_dense
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.format import Exported, Fit
+from pruneyard.workloads.deploy.kernels import Kernel, why_dense
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 DENSE = "dense"
 

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import torch
 
-from workloads.deploy.files import pack_csr_layers
-from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
-from workloads.deploy.replacing import sparse_fit
-from workloads.networks.finished import FinishedNetwork
-from workloads.plugins import name_of
+from pruneyard.workloads.deploy.files import pack_csr_layers
+from pruneyard.workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from pruneyard.workloads.deploy.replacing import sparse_fit
+from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.plugins import name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +26,18 @@ class StoredAsCsr(ABC):
         """The network with other kernels for the weights of these names."""
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         return sparse_fit(finished)
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         fit = self.fit(finished)
         check_fit(fit)
         names = [name for name in finished.layers if name not in fit.dense]
         return self.of_layers(finished, names, batch_size=batch_size)
 
     def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         fit = self.fit(finished)
         check_fit(fit)
         return pack_csr_layers(finished, fit.dense, format=name_of(self))

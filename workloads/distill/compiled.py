@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value
 from torch.nn import functional
 
-from workloads.distill import matching
-from workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.networks.builder import ModelBuilder
 
 Weights = dict[str, Tensor]
 

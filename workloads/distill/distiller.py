@@ -11,12 +11,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.networks.builder import ModelBuilder
-from workloads.parents import FinishedRun
-from workloads.seeding import global_stream, stream
-from workloads.workload import no_runs
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.seeding import global_stream, stream
+from pruneyard.workloads.workload import no_runs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from workloads.distill.distiller import Lab
-from workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
-from workloads.parents import FinishedRun
+from pruneyard.workloads.distill.distiller import Lab
+from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
+from pruneyard.workloads.parents import FinishedRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierNetworks:
-    """runs, folder, artifacts: as in `workloads.earlier.Runs`, or none; a spec writes `{from: STAGE, over: all}`."""
+    """runs, folder, artifacts: as in `pruneyard.workloads.parents.Runs`, or none; a spec writes `{from: STAGE, over: all}`."""
 
     runs: tuple[str, ...] = ()
     folder: str = field(default="", metadata=NOT_IDENTITY)

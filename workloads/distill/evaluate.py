@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.augment import Strategy
-from workloads.distill.matching import chunk_of, chunked_gradient
-from workloads.fields import NEUTRAL_BY_DEFAULT
-from workloads.metrics.classification import standard_metrics
-from workloads.networks.builder import ModelBuilder
-from workloads.plugins import Plugin, name_of
-from workloads.seeding import global_stream, stream
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.matching import chunk_of, chunked_gradient
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.metrics.classification import standard_metrics
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.seeding import global_stream, stream
 
 ROWS = 1000  # real rows per forward pass
 
@@ -33,7 +33,7 @@ class Evaluation:
     milestones: shares of the epochs after which the rate is multiplied by `decay`.
     max_steps: of one network; a set so large that its epochs have more is trained for fewer epochs.
     separate: whether to tell the worth of the images from that of augmentation and labels, at the end; see
-        `workloads.distill.separation`. It needs a `max_steps`, since networks are also trained on the whole set.
+        `pruneyard.workloads.distill.separation`. It needs a `max_steps`, since networks are also trained on the whole set.
     labels: stored: those of the set; views: every batch, augmented and mixed, is shown to the distiller's teacher, and its
         probabilities are the targets, as published for RDED, and as those mean who store one label per view (SRe2L).
     temperature: divides the logits of teacher and network alike, where labels are of views; their cross-entropy, the

@@ -11,23 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workloads.checkpoint import Checkpoint
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset, Source
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill import pictures
-from workloads.distill.distiller import Distiller, DistillState, Lab, RealSet, own_files
-from workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
-from workloads.distill.selected import random_images, real_images
-from workloads.distill.separation import separated
-from workloads.distill.teacher import Taught, file_of, size_of, soft_labels
-from workloads.distill.work import Scene, flops_of, looking, training
-from workloads.fields import NOT_IDENTITY
-from workloads.models.convnet import ConvNet
-from workloads.networks.builder import ModelBuilder
-from workloads.parents import Predictions
-from workloads.plugins import Plugin, name_of
-from workloads.workload import Context, InterruptedJobError, Metric, NonFiniteError, Outcome, Progress, Rarely
+from pruneyard.workloads.checkpoint import Checkpoint
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill import pictures
+from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab, RealSet, own_files
+from pruneyard.workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
+from pruneyard.workloads.distill.selected import random_images, real_images
+from pruneyard.workloads.distill.separation import separated
+from pruneyard.workloads.distill.teacher import Taught, file_of, size_of, soft_labels
+from pruneyard.workloads.distill.work import Scene, flops_of, looking, training
+from pruneyard.workloads.fields import NOT_IDENTITY
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.parents import Predictions
+from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.workload import (
+    Context,
+    InterruptedJobError,
+    Metric,
+    NonFiniteError,
+    Outcome,
+    Progress,
+    Rarely,
+)
 
 __all__ = ["DistillJob"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from workloads.distill.distiller import Lab
+from pruneyard.workloads.distill.distiller import Lab
 
 
 def kept(prefix: str, network: nn.Module) -> dict[str, Tensor]:

@@ -12,18 +12,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from workloads.data.multi_formation import decode, decoded_labels
-from workloads.distill import matching, work
-from workloads.distill.augment import Drawn, Strategy
-from workloads.distill.compiled import compiled
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.masking import Masking
-from workloads.distill.matching import Ways, chunk_of, matched_parameters
-from workloads.distill.network_training import NetworkTraining, Pile, Position
-from workloads.distill.path_cache import PathCache
-from workloads.distill.reduced_precision import BFloat16
-from workloads.distill.starting import labels_of, momentum_step, normalised
-from workloads.distill.work import Scene
+from pruneyard.workloads.data.multi_formation import decode, decoded_labels
+from pruneyard.workloads.distill import matching, work
+from pruneyard.workloads.distill.augment import Drawn, Strategy
+from pruneyard.workloads.distill.compiled import compiled
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.masking import Masking
+from pruneyard.workloads.distill.matching import Ways, chunk_of, matched_parameters
+from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.path_cache import PathCache
+from pruneyard.workloads.distill.reduced_precision import BFloat16
+from pruneyard.workloads.distill.starting import labels_of, momentum_step, normalised
+from pruneyard.workloads.distill.work import Scene
 
 Gradients = list[Tensor]
 ClassStep = Literal["batched", "sequential", "sum"]

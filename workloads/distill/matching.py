@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill.instance_norm import TwiceDifferentiable
+from pruneyard.workloads.distill.instance_norm import TwiceDifferentiable
 
 
 class Ways(Protocol):

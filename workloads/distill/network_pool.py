@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from workloads.distill.adaptive_steps import Moments, adam_step
-from workloads.distill.distiller import Lab
-from workloads.distill.kept_network import kept, rebuilt
-from workloads.distill.kernel_ridge import half_squares
+from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
+from pruneyard.workloads.distill.distiller import Lab
+from pruneyard.workloads.distill.kept_network import kept, rebuilt
+from pruneyard.workloads.distill.kernel_ridge import half_squares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill import matching
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import Lab, RealSet
-from workloads.distill.evaluate import cutmix
-from workloads.distill.matching import Ways, chunk_of
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import Lab, RealSet
+from pruneyard.workloads.distill.evaluate import cutmix
+from pruneyard.workloads.distill.matching import Ways, chunk_of
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, and labels or probabilities."""

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workloads.data.folders import cache_folder
+from pruneyard.workloads.data.folders import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
 
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the iterations: images move most at first
 MAX_CLASSES = 10  # in a small picture

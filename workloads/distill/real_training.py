@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import RealSet
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import RealSet
 
 
 def one_pass(

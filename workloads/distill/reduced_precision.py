@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workloads.distill import matching
+from pruneyard.workloads.distill import matching
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.data.kept_scores import FILE, MOMENTA
-from workloads.data.scoring import Scorer, Scoring
-from workloads.data.selection import ByClass, Pool
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.data.kept_scores import FILE, MOMENTA
+from pruneyard.workloads.data.scoring import Scorer, Scoring
+from pruneyard.workloads.data.selection import ByClass, Pool
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.distiller import DistillState, Lab
 
 
 @dataclass(frozen=True, kw_only=True)

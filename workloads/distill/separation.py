@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workloads.data.synthetic_set import SyntheticSet
-    from workloads.distill.evaluate import Evaluation
+    from pruneyard.workloads.data.synthetic_set import SyntheticSet
+    from pruneyard.workloads.distill.evaluate import Evaluation
 
 SEPARATION_METRICS = {
     "hlr": "accuracy of the whole training set less that of this one, both with hard labels, as a fraction; smaller is better",

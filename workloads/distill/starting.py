@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.distiller import DistillState, Lab
 
 
 @dataclass(frozen=True, kw_only=True)

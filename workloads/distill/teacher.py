@@ -9,13 +9,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import Lab
-from workloads.distill.kept_network import kept, rebuilt
-from workloads.distill.real_training import one_pass
-from workloads.models.resnet18 import ResNet18
-from workloads.networks.builder import ModelBuilder
-from workloads.plugins import Plugin
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import Lab
+from pruneyard.workloads.distill.kept_network import kept, rebuilt
+from pruneyard.workloads.distill.real_training import one_pass
+from pruneyard.workloads.models.resnet18 import ResNet18
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.plugins import Plugin
 
 WEIGHTS, MOMENTUM = "teacher/", "teacher_momentum/"  # what the names of its tensors start with in a state
 ROWS = 500  # images per forward pass

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from workloads.data.dataset import Dataset
-from workloads.distill.matching import loss_gradient, matched, matched_parameters
-from workloads.networks.builder import ModelBuilder
-from workloads.networks.features import features
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.distill.matching import loss_gradient, matched, matched_parameters
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.features import features
 
 META = torch.device("meta")
 BATCH = 2  # images that are counted at once: batch norm refuses a single one

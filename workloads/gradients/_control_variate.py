@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from workloads.interfaces import Batch, Epoch, Gradient, Probe, RuleState, Tensors
+from pruneyard.workloads.interfaces import Batch, Epoch, Gradient, Probe, RuleState, Tensors
 
 SNAPSHOT, ANCHOR = "snapshot/", "anchor/"
 

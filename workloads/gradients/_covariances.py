@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workloads.interfaces import Probe, Tensors
+from pruneyard.workloads.interfaces import Probe, Tensors
 
 RESOLUTION = 1e-6  # a spread below this share of the mean is rounding of float32, not spread
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from workloads.gradients._control_variate import Comparison, ControlVariate
-from workloads.gradients._covariances import GradientCovariance, LossCovariance
-from workloads.interfaces import Tensors
+from pruneyard.workloads.gradients._control_variate import Comparison, ControlVariate
+from pruneyard.workloads.gradients._covariances import GradientCovariance, LossCovariance
+from pruneyard.workloads.interfaces import Tensors
 
 __all__ = ["AGENT"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workloads.interfaces import Batch, Epoch, Gradient, RuleState, Tensors
+from pruneyard.workloads.interfaces import Batch, Epoch, Gradient, RuleState, Tensors
 
 __all__ = ["Plain"]
 

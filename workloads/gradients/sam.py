@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.gradients.plain import Plain
-from workloads.interfaces import Batch, Gradient, RuleState, Tensors
+from pruneyard.workloads.gradients.plain import Plain
+from pruneyard.workloads.interfaces import Batch, Gradient, RuleState, Tensors
 
 __all__ = ["SAM"]
 

@@ -10,8 +10,8 @@ gradients a step.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workloads.gradients._control_variate import Comparison, ControlVariate, Nothing
-from workloads.interfaces import Tensors
+from pruneyard.workloads.gradients._control_variate import Comparison, ControlVariate, Nothing
+from pruneyard.workloads.interfaces import Tensors
 
 __all__ = ["SVRG"]
 

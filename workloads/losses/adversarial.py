@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.interfaces import Memoryless, Network, PixelRange, Question
-from workloads.ranks import Share
+from pruneyard.workloads.interfaces import Memoryless, Network, PixelRange, Question
+from pruneyard.workloads.ranks import Share
 
 LossOf = Callable[[Tensor], Tensor]
 

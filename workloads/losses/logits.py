@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
 
 SMALLEST = 1e-12  # of a base that is raised to a power: below 1, its derivative at 0 is infinite
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Memoryless, Question, Tensors
-from workloads.losses.logits import at_least_single, check_not_negative
+from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.losses.logits import at_least_single, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True)

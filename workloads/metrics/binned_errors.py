@@ -6,9 +6,9 @@ All are upper-biased by chance except the debiased one: see `resampling.noise_fl
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workloads.metrics.binning import Binning, Reliability, binned
-from workloads.metrics.class_bins import ClassBins
-from workloads.metrics.probabilities import Floats, TopLabel, checked
+from pruneyard.workloads.metrics.binning import Binning, Reliability, binned
+from pruneyard.workloads.metrics.class_bins import ClassBins
+from pruneyard.workloads.metrics.probabilities import Floats, TopLabel, checked
 
 
 def reliability(

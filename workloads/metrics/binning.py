@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from workloads.metrics.probabilities import Floats, TopLabel
+from pruneyard.workloads.metrics.probabilities import Floats, TopLabel
 
 Binning = Literal["equal_width", "equal_mass"]
 

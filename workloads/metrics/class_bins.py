@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.metrics.binning import bin_index
-from workloads.metrics.probabilities import CHUNK, Floats, Labels
+from pruneyard.workloads.metrics.binning import bin_index
+from pruneyard.workloads.metrics.probabilities import CHUNK, Floats, Labels
 
 
 @dataclass(frozen=True, kw_only=True)

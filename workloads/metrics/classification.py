@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workloads.metrics.binned_errors import (
+from pruneyard.workloads.metrics.binned_errors import (
     adaptive_calibration_error,
     classwise_calibration_error,
     classwise_calibration_errors,
@@ -25,9 +25,9 @@ from workloads.metrics.binned_errors import (
     root_mean_square_calibration_error,
     root_mean_square_gap,
 )
-from workloads.metrics.binning import Binning, Reliability, bin_index, binned, equal_mass_index
-from workloads.metrics.class_bins import ClassBins, ClassBinsFilling
-from workloads.metrics.probabilities import (
+from pruneyard.workloads.metrics.binning import Binning, Reliability, bin_index, binned, equal_mass_index
+from pruneyard.workloads.metrics.class_bins import ClassBins, ClassBinsFilling
+from pruneyard.workloads.metrics.probabilities import (
     SUM_TOLERANCE,
     Floats,
     Labels,
@@ -39,7 +39,7 @@ from workloads.metrics.probabilities import (
     known_probabilities,
     softmax,
 )
-from workloads.metrics.proper_scores import (
+from pruneyard.workloads.metrics.proper_scores import (
     BrierParts,
     accuracy,
     brier_decomposition,
@@ -49,8 +49,14 @@ from workloads.metrics.proper_scores import (
     squared_distances,
     top_label_brier_decomposition,
 )
-from workloads.metrics.resampling import Interval, NoiseFloor, bootstrap_interval, noise_floor, noise_floor_of
-from workloads.metrics.selective import (
+from pruneyard.workloads.metrics.resampling import (
+    Interval,
+    NoiseFloor,
+    bootstrap_interval,
+    noise_floor,
+    noise_floor_of,
+)
+from pruneyard.workloads.metrics.selective import (
     RiskCoverage,
     augrc,
     aurc,
@@ -59,8 +65,8 @@ from workloads.metrics.selective import (
     risk_coverage,
     risk_coverage_of,
 )
-from workloads.metrics.truth import true_calibration_error
-from workloads.metrics.unbinned_errors import (
+from pruneyard.workloads.metrics.truth import true_calibration_error
+from pruneyard.workloads.metrics.unbinned_errors import (
     balance,
     balance_score,
     kolmogorov_smirnov_error,

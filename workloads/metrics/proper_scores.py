@@ -5,8 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workloads.metrics.class_bins import ClassBins
-from workloads.metrics.probabilities import Floats, Labels, TopLabel, checked, checked_labels, chunks
+from pruneyard.workloads.metrics.class_bins import ClassBins
+from pruneyard.workloads.metrics.probabilities import (
+    Floats,
+    Labels,
+    TopLabel,
+    checked,
+    checked_labels,
+    chunks,
+)
 
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:

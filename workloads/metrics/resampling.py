@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.metrics.binning import Binning, index_of
-from workloads.metrics.probabilities import Floats, checked_probabilities
+from pruneyard.workloads.metrics.binning import Binning, index_of
+from pruneyard.workloads.metrics.probabilities import Floats, checked_probabilities
 
 DRAWN_AT_ONCE = 2**16  # uniform numbers
 

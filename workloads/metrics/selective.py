@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workloads.metrics.probabilities import Floats, TopLabel
+from pruneyard.workloads.metrics.probabilities import Floats, TopLabel
 
 
 @dataclass(frozen=True, kw_only=True)

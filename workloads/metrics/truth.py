@@ -5,10 +5,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workloads.metrics.binned_errors import mean_gap
-from workloads.metrics.binning import Binning, binned
-from workloads.metrics.probabilities import TopLabel, checked_probabilities
-from workloads.metrics.unbinned_errors import smooth_gap
+from pruneyard.workloads.metrics.binned_errors import mean_gap
+from pruneyard.workloads.metrics.binning import Binning, binned
+from pruneyard.workloads.metrics.probabilities import TopLabel, checked_probabilities
+from pruneyard.workloads.metrics.unbinned_errors import smooth_gap
 
 
 def true_calibration_error(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.fft import dct
 
-from workloads.metrics.probabilities import Floats, TopLabel
+from pruneyard.workloads.metrics.probabilities import Floats, TopLabel
 
 GRID = 2**13  # intervals of [0, 1] for the smooth error: bandwidths below about 2e-4 are not told apart
 

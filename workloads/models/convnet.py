@@ -13,8 +13,8 @@ from typing import Literal
 
 from torch import nn
 
-from workloads.fields import NEUTRAL_BY_DEFAULT
-from workloads.networks.builder import check_dropout
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.networks.builder import check_dropout
 
 __all__ = ["ConvNet"]
 
@@ -39,7 +39,7 @@ class ConvNet:
         check_dropout(self.dropout)
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         channels, height, width = image_shape
         first_padding = 3 if image_shape == (1, 28, 28) else 1
         height, width = height + 2 * (first_padding - 1), width + 2 * (first_padding - 1)

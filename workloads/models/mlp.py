@@ -11,8 +11,8 @@ from math import prod
 
 from torch import nn
 
-from workloads.fields import NEUTRAL_BY_DEFAULT
-from workloads.networks.builder import check_dropout
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.networks.builder import check_dropout
 
 __all__ = ["Mlp"]
 
@@ -31,7 +31,7 @@ class Mlp:
         check_dropout(self.dropout)
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         network = nn.Sequential()
         network.add_module("flatten", nn.Flatten())
         units = prod(image_shape)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from workloads.networks.residual import basic_block, residual_network
+from pruneyard.workloads.networks.residual import basic_block, residual_network
 
 __all__ = ["ResNet18"]
 
@@ -18,7 +18,7 @@ __all__ = ["ResNet18"]
 @dataclass(frozen=True, kw_only=True)
 class ResNet18:
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         return residual_network(
             basic_block,
             stem=64,

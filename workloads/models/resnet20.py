@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from workloads.networks.residual import Block, basic_block, residual_network
+from pruneyard.workloads.networks.residual import Block, basic_block, residual_network
 
 __all__ = ["ResNet20"]
 
@@ -18,7 +18,7 @@ __all__ = ["ResNet20"]
 @dataclass(frozen=True, kw_only=True)
 class ResNet20:
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         return residual_network(
             block,
             stem=16,

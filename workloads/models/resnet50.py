@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from workloads.networks.residual import bottleneck, residual_network
+from pruneyard.workloads.networks.residual import bottleneck, residual_network
 
 __all__ = ["ResNet50"]
 
@@ -18,7 +18,7 @@ __all__ = ["ResNet50"]
 @dataclass(frozen=True, kw_only=True)
 class ResNet50:
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         return residual_network(
             bottleneck,
             stem=64,

@@ -13,8 +13,8 @@ from typing import Literal
 
 from torch import nn
 
-from workloads.networks.initialisation import he_normal
-from workloads.networks.residual import Block, add_classifier, conv1x1, conv3x3
+from pruneyard.workloads.networks.initialisation import he_normal
+from pruneyard.workloads.networks.residual import Block, add_classifier, conv1x1, conv3x3
 
 __all__ = ["ResNetAP10"]
 
@@ -28,7 +28,7 @@ class ResNetAP10:
     norm: Literal["instance", "batch"] = "instance"
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         in_channels, height, width = image_shape
         least = SMALLEST_SIDE[self.norm]
         if min(height, width) < least:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from workloads.networks.residual import add_classifier
+from pruneyard.workloads.networks.residual import add_classifier
 
 __all__ = ["Vgg11"]
 
@@ -24,7 +24,7 @@ class Vgg11:
     norm: Literal["instance", "batch"] = "instance"
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         channels, height, width = image_shape
         padding = 3 if image_shape == (1, 28, 28) else 1
         least = SMALLEST_SIDE[self.norm]

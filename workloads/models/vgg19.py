@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from workloads.networks.initialisation import he_normal
-from workloads.networks.residual import add_classifier, conv3x3
+from pruneyard.workloads.networks.initialisation import he_normal
+from pruneyard.workloads.networks.residual import add_classifier, conv3x3
 
 __all__ = ["Vgg19"]
 
@@ -22,7 +22,7 @@ SMALLEST_SIDE = 16
 @dataclass(frozen=True, kw_only=True)
 class Vgg19:
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         channels, height, width = image_shape
         if min(height, width) < SMALLEST_SIDE:
             allowed = f"{SMALLEST_SIDE}x{SMALLEST_SIDE} or more"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from workloads.fields import NEUTRAL_BY_DEFAULT
-from workloads.networks.builder import check_dropout
-from workloads.networks.initialisation import he_normal
-from workloads.networks.residual import add_classifier, conv1x1, conv3x3
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.networks.builder import check_dropout
+from pruneyard.workloads.networks.initialisation import he_normal
+from pruneyard.workloads.networks.residual import add_classifier, conv1x1, conv3x3
 
 __all__ = ["Wrn22x2"]
 
@@ -31,7 +31,7 @@ class Wrn22x2:
         check_dropout(self.dropout)
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """See `workloads.networks.builder.ModelBuilder`."""
+        """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         network = nn.Sequential()
         network.add_module("stem", conv3x3(image_shape[0], STEM))
         channels = STEM

@@ -1,1 +1,1 @@
-"""What the networks in `workloads.models` share: the builder's protocol, residual blocks, initialisation."""
+"""What the networks in `pruneyard.workloads.models` share: the builder's protocol, residual blocks, initialisation."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads.masks.masks import prunable_layers, prunable_weights
-from workloads.networks.builder import ModelBuilder
-from workloads.networks.flops import forward_flops, layer_macs
-from workloads.plugins import find
+from pruneyard.workloads.masks.masks import prunable_layers, prunable_weights
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.flops import forward_flops, layer_macs
+from pruneyard.workloads.plugins import find
 
 
 @dataclass(frozen=True, kw_only=True)

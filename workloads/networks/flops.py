@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from workloads.masks.masks import layer_densities, prunable_layers, prunable_weights
-from workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.masks.masks import layer_densities, prunable_layers, prunable_weights
+from pruneyard.workloads.networks.builder import ModelBuilder
 
 
 def layer_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from workloads.ranks import Ranks, Share
+from pruneyard.workloads.ranks import Ranks, Share
 
 
 @contextmanager

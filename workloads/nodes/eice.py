@@ -6,7 +6,7 @@ Reference: CALIRARE, Wu et al., Towards individual calibration for rare categori
 import torch
 from torch import Tensor
 
-from workloads.nodes.jackknife import Intervals
+from pruneyard.workloads.nodes.jackknife import Intervals
 
 
 def individual_errors(probabilities: Tensor, intervals: Intervals) -> Tensor:

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workloads.checkpoint import Checkpoint
-from workloads.nodes.flat import FlatNetwork
-from workloads.nodes.graph import Graph, GraphTensors
-from workloads.nodes.jackknife import Intervals, Jackknife
-from workloads.nodes.node_method import NodeMethod, TuningQuestion
-from workloads.nodes.node_network import NodeModel
-from workloads.nodes.node_objective import NodeObjective
-from workloads.seeding import drawing_apart, global_stream, stream_seed
-from workloads.workload import Metric, NonFiniteError
+from pruneyard.workloads.checkpoint import Checkpoint
+from pruneyard.workloads.nodes.flat import FlatNetwork
+from pruneyard.workloads.nodes.graph import Graph, GraphTensors
+from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife
+from pruneyard.workloads.nodes.node_method import NodeMethod, TuningQuestion
+from pruneyard.workloads.nodes.node_network import NodeModel
+from pruneyard.workloads.nodes.node_objective import NodeObjective
+from pruneyard.workloads.seeding import drawing_apart, global_stream, stream_seed
+from pruneyard.workloads.workload import Metric, NonFiniteError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

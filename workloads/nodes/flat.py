@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workloads.nodes.graph import GraphTensors
+from pruneyard.workloads.nodes.graph import GraphTensors
 
 BATCH = 64  # vectors at once: bounds memory, changes rounding only
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from workloads.nodes.flat import BATCH, gradients_of_each
+from pruneyard.workloads.nodes.flat import BATCH, gradients_of_each
 
 Logits = Callable[[Tensor], Tensor]
 """Logits (n, C) of the labelled nodes at parameters (P,)."""

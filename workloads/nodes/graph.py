@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from workloads.data.dataset import Source
-from workloads.nodes.sparse_constant import SparseConstant
+from pruneyard.workloads.data.dataset import Source
+from pruneyard.workloads.nodes.sparse_constant import SparseConstant
 
 Nodes = NDArray[np.int64]
 """Ids of nodes: their rows in the publisher's file."""

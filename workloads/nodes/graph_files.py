@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from workloads import plugins
-from workloads.data.folders import cache_folder, not_found
-from workloads.nodes.graph import Graph, GraphSource, Nodes, rows_summing_to_one, undirected
+from pruneyard.workloads import plugins
+from pruneyard.workloads.data.folders import cache_folder, not_found
+from pruneyard.workloads.nodes.graph import Graph, GraphSource, Nodes, rows_summing_to_one, undirected
 
 PARTS = ("data", "indices", "indptr", "shape")
 WANTED = "an npz file with the arrays adj_* and attr_* (data, indices, indptr and shape of a CSR matrix each) and labels"

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.nodes.curvature import Product, conjugate_gradients, solve_dense
-from workloads.nodes.flat import gradients_of_each, hessian_products
-from workloads.nodes.gauss_newton import gauss_newton_products, solve_by_rows
+from pruneyard.workloads.nodes.curvature import Product, conjugate_gradients, solve_dense
+from pruneyard.workloads.nodes.flat import gradients_of_each, hessian_products
+from pruneyard.workloads.nodes.gauss_newton import gauss_newton_products, solve_by_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,23 +10,31 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from workloads.fields import NOT_IDENTITY
-from workloads.metrics.classification import Floats, reliability_of_logits, standard_metrics
-from workloads.nodes.eice import individual_errors, individual_errors_as_released
-from workloads.nodes.fitting import DTYPES, Fitting, Parts
-from workloads.nodes.graph import Graph, GraphSource, Nodes
-from workloads.nodes.jackknife import Intervals, Jackknife
-from workloads.nodes.models.gcn import GCN
-from workloads.nodes.node_method import NodeMethod, Readout, as_they_are
-from workloads.nodes.node_network import NodeModel
-from workloads.nodes.node_objective import NodeObjective
-from workloads.nodes.objectives.weighted import Weighted
-from workloads.nodes.rare_metrics import rare_metrics
-from workloads.nodes.splits.drawn import Drawn
-from workloads.nodes.splitting import NodeSplitter
-from workloads.parents import Predictions
-from workloads.plugins import Plugin
-from workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress, Rarely
+from pruneyard.workloads.fields import NOT_IDENTITY
+from pruneyard.workloads.metrics.classification import Floats, reliability_of_logits, standard_metrics
+from pruneyard.workloads.nodes.eice import individual_errors, individual_errors_as_released
+from pruneyard.workloads.nodes.fitting import DTYPES, Fitting, Parts
+from pruneyard.workloads.nodes.graph import Graph, GraphSource, Nodes
+from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife
+from pruneyard.workloads.nodes.models.gcn import GCN
+from pruneyard.workloads.nodes.node_method import NodeMethod, Readout, as_they_are
+from pruneyard.workloads.nodes.node_network import NodeModel
+from pruneyard.workloads.nodes.node_objective import NodeObjective
+from pruneyard.workloads.nodes.objectives.weighted import Weighted
+from pruneyard.workloads.nodes.rare_metrics import rare_metrics
+from pruneyard.workloads.nodes.splits.drawn import Drawn
+from pruneyard.workloads.nodes.splitting import NodeSplitter
+from pruneyard.workloads.parents import Predictions
+from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.workload import (
+    Context,
+    CurvePoint,
+    InterruptedJobError,
+    Metric,
+    Outcome,
+    Progress,
+    Rarely,
+)
 
 __all__ = ["NodesJob"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workloads.metrics.classification import Floats, Labels
-from workloads.nodes.jackknife import Intervals
+from pruneyard.workloads.metrics.classification import Floats, Labels
+from pruneyard.workloads.nodes.jackknife import Intervals
 
 
 @dataclass(kw_only=True, slots=True)

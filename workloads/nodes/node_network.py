@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.nodes.graph import GraphTensors
+from pruneyard.workloads.nodes.graph import GraphTensors
 
 Mix = Callable[[GraphTensors, Tensor], Tensor]
 """What a layer does with the other nodes' values `(N, K)`: a graph convolution averages neighbours."""

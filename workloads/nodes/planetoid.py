@@ -3,9 +3,9 @@
 from abc import ABC
 from dataclasses import dataclass
 
-from workloads import plugins
-from workloads.data.dataset import DataNotFoundError
-from workloads.nodes.graph_files import WANTED, GraphFile
+from pruneyard.workloads import plugins
+from pruneyard.workloads.data.dataset import DataNotFoundError
+from pruneyard.workloads.nodes.graph_files import WANTED, GraphFile
 
 
 @dataclass(frozen=True, kw_only=True)

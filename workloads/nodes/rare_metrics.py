@@ -7,7 +7,7 @@ are minority, confidence is compared with recall, which is what CALIRARE's code 
 
 from numpy.typing import ArrayLike
 
-from workloads.metrics.classification import (
+from pruneyard.workloads.metrics.classification import (
     Floats,
     Labels,
     adaptive_calibration_error,

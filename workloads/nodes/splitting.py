@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from workloads.nodes.graph import Graph, Nodes
-from workloads.seeding import stream_seed
+from pruneyard.workloads.nodes.graph import Graph, Nodes
+from pruneyard.workloads.seeding import stream_seed
 
 SPLITS = ("train", "val", "calib", "test")
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Answers, Memoryless, Question, Tensors
-from workloads.losses.logits import (
+from pruneyard.workloads.interfaces import Answers, Memoryless, Question, Tensors
+from pruneyard.workloads.losses.logits import (
     at_labels,
     at_least_single,
     check_not_negative,

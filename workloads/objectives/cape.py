@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Answers, Memoryless, Question, Tensors
-from workloads.losses.logits import at_least_single
+from pruneyard.workloads.interfaces import Answers, Memoryless, Question, Tensors
+from pruneyard.workloads.losses.logits import at_least_single
 
 __all__ = ["CaPE"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
 
 __all__ = ["CrossEntropy"]
 

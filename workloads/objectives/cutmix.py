@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.losses.mixing import Mixing
+from pruneyard.workloads.losses.mixing import Mixing
 
 __all__ = ["CutMix"]
 

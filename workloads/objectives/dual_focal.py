@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.losses.logits import SMALLEST, OfLogits, at_labels, check_not_negative, modulated
+from pruneyard.workloads.losses.logits import SMALLEST, OfLogits, at_labels, check_not_negative, modulated
 
 __all__ = ["DualFocal"]
 

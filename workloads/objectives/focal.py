@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.losses.logits import OfLogits, at_labels, check_not_negative, complement, focal_loss, modulated
+from pruneyard.workloads.losses.logits import (
+    OfLogits,
+    at_labels,
+    check_not_negative,
+    complement,
+    focal_loss,
+    modulated,
+)
 
 __all__ = ["Focal"]
 

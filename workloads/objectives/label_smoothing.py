@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.losses.logits import OfLogits, check_smoothing
+from pruneyard.workloads.losses.logits import OfLogits, check_smoothing
 
 __all__ = ["LabelSmoothing"]
 

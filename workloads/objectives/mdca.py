@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.losses.logits import OfLogits, check_not_negative, focal_loss
+from pruneyard.workloads.losses.logits import OfLogits, check_not_negative, focal_loss
 
 __all__ = ["MDCA"]
 

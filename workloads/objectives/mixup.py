@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.losses.mixing import Mixing
+from pruneyard.workloads.losses.mixing import Mixing
 
 __all__ = ["Mixup"]
 

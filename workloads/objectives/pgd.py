@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Question, Tensors
-from workloads.losses.adversarial import Adversarial, against_labels
+from pruneyard.workloads.interfaces import Question, Tensors
+from pruneyard.workloads.losses.adversarial import Adversarial, against_labels
 
 __all__ = ["PGD"]
 

@@ -19,7 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.losses.logits import ROOT_FLOOR, OfLogits, check_not_negative, check_smoothing, confidences
+from pruneyard.workloads.losses.logits import (
+    ROOT_FLOOR,
+    OfLogits,
+    check_not_negative,
+    check_smoothing,
+    confidences,
+)
 
 __all__ = ["SoftECE"]
 

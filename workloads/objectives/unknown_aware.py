@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.interfaces import Answers, Question, Tensors
+from pruneyard.workloads.interfaces import Answers, Question, Tensors
 
 __all__ = ["UnknownAware"]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workloads.interfaces import NamedParameters
+from pruneyard.workloads.interfaces import NamedParameters
 
 
 def decay_groups(

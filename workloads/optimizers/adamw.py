@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from workloads.interfaces import NamedParameters
-from workloads.optimizers._decay_groups import decay_groups
+from pruneyard.workloads.interfaces import NamedParameters
+from pruneyard.workloads.optimizers._decay_groups import decay_groups
 
 __all__ = ["AdamW"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workloads.schedules._warmup import Warmup
+from pruneyard.workloads.schedules._warmup import Warmup
 
 __all__ = ["Constant"]
 

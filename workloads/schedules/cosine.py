@@ -6,7 +6,7 @@ Reference: Loshchilov and Hutter, SGDR (ICLR 2017), without restarts
 import math
 from dataclasses import dataclass
 
-from workloads.schedules._warmup import Warmup
+from pruneyard.workloads.schedules._warmup import Warmup
 
 __all__ = ["Cosine"]
 

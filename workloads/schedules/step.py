@@ -5,7 +5,7 @@ Reference: He et al., Deep Residual Learning (CVPR 2016), section 4.2
 
 from dataclasses import dataclass
 
-from workloads.schedules._warmup import Warmup
+from pruneyard.workloads.schedules._warmup import Warmup
 
 __all__ = ["Step"]
 

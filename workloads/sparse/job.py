@@ -6,20 +6,20 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from workloads.data.dataset import Dataset, Source
-from workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES
-from workloads.masks.masks import prunable_weights
-from workloads.networks.builder import ModelBuilder, draws
-from workloads.networks.flops import macs_of
-from workloads.plugins import Plugin
-from workloads.seeding import stream
-from workloads.segment import WHOLE, Segment
-from workloads.training.loop import train
-from workloads.training.mask_updater import Counting, MaskUpdater
-from workloads.training.ood_evaluation import unknown_splits
-from workloads.training.recipe import Recipe
-from workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
-from workloads.workload import Context, Progress
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES
+from pruneyard.workloads.masks.masks import prunable_weights
+from pruneyard.workloads.networks.builder import ModelBuilder, draws
+from pruneyard.workloads.networks.flops import macs_of
+from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.segment import WHOLE, Segment
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import Counting, MaskUpdater
+from pruneyard.workloads.training.ood_evaluation import unknown_splits
+from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
+from pruneyard.workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]
 

@@ -3,10 +3,10 @@
 from abc import ABC
 from dataclasses import dataclass
 
-from workloads.sparse.updater import DropAndGrow
-from workloads.training.recipe import Recipe, completed
-from workloads.training.weight_averaging import Averaging
-from workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.sparse.updater import DropAndGrow
+from pruneyard.workloads.training.recipe import Recipe, completed
+from pruneyard.workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from workloads.masks.distributions import active_counts
-from workloads.masks.masks import active_per_layer, drop_and_grow, full_masks, random_masks
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training.mask_updater import Moment, SparseState
-from workloads.training.recipe import Recipe
+from pruneyard.workloads.masks.distributions import active_counts
+from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow, full_masks, random_masks
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.recipe import Recipe
 
 
 def in_module_order(masks: Mapping[str, Tensor], moment: Moment) -> Iterator[tuple[str, Tensor]]:

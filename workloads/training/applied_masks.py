@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from workloads.interfaces import Tensors
-from workloads.training.mask_updater import MaskUpdater, SparseState
-from workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState
+from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 Places = tuple[Tensor, ...]
 

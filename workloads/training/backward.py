@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from workloads.interfaces import Tensors
-from workloads.networks.shared_norms import shared_norms
-from workloads.ranks import Ranks, Share
-from workloads.seeding import RandomState, drawing_apart, random_state, stream, stream_seed
-from workloads.training.loss_scale import LossScale
-from workloads.workload import InterruptedJobError
+from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.networks.shared_norms import shared_norms
+from pruneyard.workloads.ranks import Ranks, Share
+from pruneyard.workloads.seeding import RandomState, drawing_apart, random_state, stream, stream_seed
+from pruneyard.workloads.training.loss_scale import LossScale
+from pruneyard.workloads.workload import InterruptedJobError
 
 LossOf = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensors]]
 
@@ -125,7 +125,7 @@ class Backward:
 
 @dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
 class BatchProbe:
-    """See `workloads.slots.Probe`."""
+    """See `pruneyard.workloads.interfaces.Probe`."""
 
     prober: Prober
     backward: Backward
@@ -176,7 +176,7 @@ class LookBatch(BatchProbe):
 
 @dataclass(kw_only=True, slots=True)
 class StepBatch(BatchProbe):
-    """See `workloads.slots.Batch`. What `differentiate` itself costs is counted by the training."""
+    """See `pruneyard.workloads.interfaces.Batch`. What `differentiate` itself costs is counted by the training."""
 
     optimizer: torch.optim.Optimizer
     masks: Tensors
@@ -204,7 +204,7 @@ class StepBatch(BatchProbe):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochStart:
-    """See `workloads.slots.Epoch`."""
+    """See `pruneyard.workloads.interfaces.Epoch`."""
 
     prober: Prober
     backward: Backward

@@ -6,13 +6,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.masks.masks import active_per_layer, layer_densities
-from workloads.metrics.classification import reliability_of_logits, standard_metrics
-from workloads.parents import Predictions
-from workloads.training.state import Training
-from workloads.workload import CurvePoint, Metric, Outcome
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.masks.masks import active_per_layer, layer_densities
+from pruneyard.workloads.metrics.classification import reliability_of_logits, standard_metrics
+from pruneyard.workloads.parents import Predictions
+from pruneyard.workloads.training.state import Training
+from pruneyard.workloads.workload import CurvePoint, Metric, Outcome
 
 MOMENTS_FILE = "swag.safetensors"  # moments of the averaged weights, where the recipe keeps them
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from workloads.data.batches import DeviceSplit
-from workloads.interfaces import Tensors
-from workloads.training.backward import Prober
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.training.backward import Prober
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkBench:
-    """See `workloads.sparse.updater.Bench`."""
+    """See `pruneyard.workloads.training.mask_updater.Bench`."""
 
     network: nn.Module
     prober: Prober

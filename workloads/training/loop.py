@@ -7,13 +7,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from workloads.data.batches import DeviceSplit, epoch_order
-from workloads.data.dataset import Dataset, Split
-from workloads.gradients.plain import Plain
-from workloads.networks.builder import ModelBuilder
-from workloads.seeding import stream_seed
-from workloads.segment import WHOLE, Segment
-from workloads.training.evaluation import (
+from pruneyard.workloads.data.batches import DeviceSplit, epoch_order
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.gradients.plain import Plain
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.seeding import stream_seed
+from pruneyard.workloads.segment import WHOLE, Segment
+from pruneyard.workloads.training.evaluation import (
     density_curve,
     logits_of,
     metrics_at,
@@ -21,14 +21,14 @@ from workloads.training.evaluation import (
     outcome_of,
     reliability_curves,
 )
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.ood_evaluation import show
-from workloads.training.recipe import Recipe
-from workloads.training.resume import agree, checkpoint_of, go_on_from, restore
-from workloads.training.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
-from workloads.training.split_logits import Answering
-from workloads.training.state import Training
-from workloads.workload import Context, InterruptedJobError, Progress, Rarely
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.ood_evaluation import show
+from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.resume import agree, checkpoint_of, go_on_from, restore
+from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
+from pruneyard.workloads.training.split_logits import Answering
+from pruneyard.workloads.training.state import Training
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, Rarely
 
 PLAIN = Plain()  # where a mask update replaces the step, no gradient is corrected
 

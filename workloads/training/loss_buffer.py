@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.workload import NonFiniteError
+from pruneyard.workloads.workload import NonFiniteError
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.workload import NonFiniteError
+from pruneyard.workloads.workload import NonFiniteError
 
 FIRST, SMALLEST = 2.0**16, 2.0**-24
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from workloads.interfaces import Tensors
-from workloads.training.recipe import Recipe
+from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

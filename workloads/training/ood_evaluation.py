@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from workloads.data.dataset import ROWS_PER_CHUNK, Dataset, Images, Source, Split
-from workloads.metrics.detection import DETECTION_METRICS, confidence_scores, detection_metrics
-from workloads.parents import Predictions
-from workloads.plugins import name_of
+from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Dataset, Images, Source, Split
+from pruneyard.workloads.metrics.detection import DETECTION_METRICS, confidence_scores, detection_metrics
+from pruneyard.workloads.parents import Predictions
+from pruneyard.workloads.plugins import name_of
 
 NO_LABEL = -1  # of a row that belongs to none of the known classes
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
-from workloads.data.batches import Augmentation
-from workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
-from workloads.gradients.plain import Plain
-from workloads.interfaces import GradientRule, Objective, OptimizerBuilder, RateSchedule
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.optimizers.sgd import SGD
-from workloads.plugins import Plugin
-from workloads.schedules.cosine import Cosine
-from workloads.training.weight_averaging import Averaging
-from workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.gradients.plain import Plain
+from pruneyard.workloads.interfaces import GradientRule, Objective, OptimizerBuilder, RateSchedule
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.optimizers.sgd import SGD
+from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.schedules.cosine import Cosine
+from pruneyard.workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 
 @dataclass(frozen=True, kw_only=True)

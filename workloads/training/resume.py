@@ -5,12 +5,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from workloads.checkpoint import Checkpoint
-from workloads.interfaces import RuleState, Tensors
-from workloads.segment import Segment
-from workloads.training.mask_updater import SparseState
-from workloads.training.state import Training
-from workloads.workload import Context, Metric
+from pruneyard.workloads.checkpoint import Checkpoint
+from pruneyard.workloads.interfaces import RuleState, Tensors
+from pruneyard.workloads.segment import Segment
+from pruneyard.workloads.training.mask_updater import SparseState
+from pruneyard.workloads.training.state import Training
+from pruneyard.workloads.workload import Context, Metric
 
 
 def checkpoint_of(training: Training, *, data: str) -> Checkpoint:

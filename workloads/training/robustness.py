@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.data.batches import DeviceSplit
-from workloads.interfaces import Network
-from workloads.losses.adversarial import Attack, against_labels
-from workloads.seeding import stream
-from workloads.training.state import EVALUATION_BATCH, Training
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.interfaces import Network
+from pruneyard.workloads.losses.adversarial import Attack, against_labels
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.training.state import EVALUATION_BATCH, Training
 
 ATTACKED_BATCH = 128  # rows at once: an attack keeps activations, as training does
 

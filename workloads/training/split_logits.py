@@ -5,14 +5,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from workloads.data.batches import DeviceSplit
-from workloads.networks.flops import forward_flops
-from workloads.training.state import Training
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.networks.flops import forward_flops
+from pruneyard.workloads.training.state import Training
 
 
 @dataclass(frozen=True)
 class Answering:
-    """See `workloads.slots.Answers`. One rank finds them, so that ranks whose rounding differs go on alike."""
+    """See `pruneyard.workloads.interfaces.Answers`. One rank finds them, so that ranks whose rounding differs go on alike."""
 
     training: Training
     val: DeviceSplit | None = None

@@ -8,23 +8,31 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workloads.data.batches import DeviceSplit
-from workloads.interfaces import Answers, GradientRule, Network, PixelRange, Question, RuleState, Tensors
-from workloads.masks.masks import prunable_weights
-from workloads.networks.builder import ModelBuilder
-from workloads.networks.flops import forward_flops, macs_of, training_flops
-from workloads.networks.statistics import cumulative_statistics
-from workloads.ranks import ALONE, Ranks
-from workloads.seeding import drawing_apart, global_stream, seed_globally, stream, stream_seed
-from workloads.training.applied_masks import AppliedMasks
-from workloads.training.backward import Backward, EpochStart, Prober, StepBatch
-from workloads.training.functional_network import NetworkBench
-from workloads.training.loss_buffer import LossLog
-from workloads.training.loss_scale import scale_for
-from workloads.training.mask_updater import MaskUpdater, Moment, SparseState
-from workloads.training.recipe import Recipe
-from workloads.training.weight_averaging import Mean
-from workloads.workload import InterruptedJobError, Metric, NonFiniteError
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.interfaces import (
+    Answers,
+    GradientRule,
+    Network,
+    PixelRange,
+    Question,
+    RuleState,
+    Tensors,
+)
+from pruneyard.workloads.masks.masks import prunable_weights
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.flops import forward_flops, macs_of, training_flops
+from pruneyard.workloads.networks.statistics import cumulative_statistics
+from pruneyard.workloads.ranks import ALONE, Ranks
+from pruneyard.workloads.seeding import drawing_apart, global_stream, seed_globally, stream, stream_seed
+from pruneyard.workloads.training.applied_masks import AppliedMasks
+from pruneyard.workloads.training.backward import Backward, EpochStart, Prober, StepBatch
+from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.loss_buffer import LossLog
+from pruneyard.workloads.training.loss_scale import scale_for
+from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.weight_averaging import Mean
+from pruneyard.workloads.workload import InterruptedJobError, Metric, NonFiniteError
 
 EVALUATION_BATCH = 1000  # rows per forward pass; results do not depend on it beyond rounding
 
@@ -34,7 +42,7 @@ NOT_DUE = -1
 
 @dataclass(kw_only=True)
 class Training:
-    """The mutable middle of a job; `workloads.loop` decides what happens to it and when."""
+    """The mutable middle of a job; `pruneyard.workloads.training.loop` decides what happens to it and when."""
 
     recipe: Recipe
     method: MaskUpdater

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from workloads.interfaces import Tensors
+from pruneyard.workloads.interfaces import Tensors
 
 SMALLEST_VARIANCE = 1e-30
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from workloads.fields import LATER
-from workloads.interfaces import Tensors
-from workloads.training.swag_moments import Swag
+from pruneyard.workloads.fields import LATER
+from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.training.swag_moments import Swag
 
 
 @dataclass(frozen=True, kw_only=True)

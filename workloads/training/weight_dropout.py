@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workloads.masks.masks import random_subset
+from pruneyard.workloads.masks.masks import random_subset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels
-from workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
 
 __all__ = ["Fatal"]
 

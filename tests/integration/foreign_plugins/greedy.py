@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.schedules.cosine import Cosine
+from pruneyard.workloads.schedules.cosine import Cosine
 
 __all__ = ["Greedy"]
 

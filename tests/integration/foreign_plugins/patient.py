@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from workloads.schedules.cosine import Cosine
+from pruneyard.workloads.schedules.cosine import Cosine
 
 __all__ = ["Patient"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workloads.sparse.updater import RandomStart
+from pruneyard.workloads.sparse.updater import RandomStart
 
 __all__ = ["Witness"]
 

@@ -8,7 +8,7 @@ import torch
 from evidences import SHAPE, by_hand, drawn, images, network, seen
 from torch import nn
 
-from workloads.calibrate.evidence import (
+from pruneyard.workloads.calibrate.evidence import (
     FEATURES,
     LABELS,
     LOGITS,
@@ -18,10 +18,10 @@ from workloads.calibrate.evidence import (
     blocks,
     evidence_of,
 )
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.networks.finished import FinishedNetwork
-from workloads.plugins import find, names
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.plugins import find, names
 
 
 @pytest.mark.parametrize("model", names("models"))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.calibrate.mc_dropout import mc_dropout_logits
-from workloads.calibrate.members import pooled, pooled_logits
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
+from pruneyard.workloads.calibrate.mc_dropout import mc_dropout_logits
+from pruneyard.workloads.calibrate.members import pooled, pooled_logits
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
 
 SHAPE = (1, 8, 8)
 

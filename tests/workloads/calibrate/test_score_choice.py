@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from evidences import drawn, logits_alone, rows_of
 
-from workloads.calibrate.score import Score
-from workloads.calibrate.score_choice import candidates, choose, table_of
-from workloads.calibrate.scores.ash import ASH
-from workloads.calibrate.scores.energy import Energy
-from workloads.calibrate.scores.knn import KNN
-from workloads.calibrate.scores.mahalanobis import Mahalanobis
-from workloads.calibrate.scores.msp import MSP
-from workloads.calibrate.scores.odin import ODIN
-from workloads.metrics.detection import auroc
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.calibrate.score_choice import candidates, choose, table_of
+from pruneyard.workloads.calibrate.scores.ash import ASH
+from pruneyard.workloads.calibrate.scores.energy import Energy
+from pruneyard.workloads.calibrate.scores.knn import KNN
+from pruneyard.workloads.calibrate.scores.mahalanobis import Mahalanobis
+from pruneyard.workloads.calibrate.scores.msp import MSP
+from pruneyard.workloads.calibrate.scores.odin import ODIN
+from pruneyard.workloads.metrics.detection import auroc
 
 
 def test_the_setting_with_the_largest_area_is_chosen_and_all_areas_are_told() -> None:

@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.calibrate.evidence import Evidence, evidence_of
-from workloads.calibrate.score import Score
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset, Split
-from workloads.data.sources.digits import Digits
-from workloads.metrics.detection import auroc
-from workloads.models.mlp import Mlp
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.plugins import find, names
-from workloads.sparse.methods.dense import Dense
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.workloads.calibrate.evidence import Evidence, evidence_of
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.metrics.detection import auroc
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 KNOWN = 7  # digits 0 to 6 are taught
 

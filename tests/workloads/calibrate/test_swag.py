@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from trainings import Normed, checkpoint_at, digits, network_of, outcome, recipe_of, run
 
-from workloads.calibrate.members import pooled_logits
-from workloads.calibrate.swag import swag_logits
-from workloads.data.batches import DeviceSplit
-from workloads.sparse.methods.static import Static
-from workloads.training.swag_moments import Swag
-from workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.calibrate.members import pooled_logits
+from pruneyard.workloads.calibrate.swag import swag_logits
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.training.swag_moments import Swag
+from pruneyard.workloads.training.weight_averaging import Averaging
 
 
 def samples_of(*rows: list[float]) -> list[dict[str, Tensor]]:

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.data.selection import Pool, area_under_margin, forgetting_events
-from workloads.data.selectors.ccs import CCS, shares, stratum_of
-from workloads.data.selectors.el2n import EL2N
-from workloads.data.selectors.forgetting import Forgetting
-from workloads.data.selectors.grand import GraNd
-from workloads.data.selectors.herding import Herding
-from workloads.data.selectors.k_center import KCenter
-from workloads.data.selectors.k_means import KMeans, means, squared
-from workloads.data.selectors.random import Random
-from workloads.seeding import stream
+from pruneyard.workloads.data.selection import Pool, area_under_margin, forgetting_events
+from pruneyard.workloads.data.selectors.ccs import CCS, shares, stratum_of
+from pruneyard.workloads.data.selectors.el2n import EL2N
+from pruneyard.workloads.data.selectors.forgetting import Forgetting
+from pruneyard.workloads.data.selectors.grand import GraNd
+from pruneyard.workloads.data.selectors.herding import Herding
+from pruneyard.workloads.data.selectors.k_center import KCenter
+from pruneyard.workloads.data.selectors.k_means import KMeans, means, squared
+from pruneyard.workloads.data.selectors.random import Random
+from pruneyard.workloads.seeding import stream
 
 
 def of_features(*points: list[float] | float) -> Pool:

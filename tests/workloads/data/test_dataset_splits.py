@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from workloads.data.dataset import Dataset, Published, Publisher, Split, channel_statistics
-from workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.dataset import Dataset, Published, Publisher, Split, channel_statistics
+from pruneyard.workloads.data.sources.digits import Digits
 
 
 def rows(num: int, *, channels: int = 1, seed: int = 0) -> Split:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.data.batches import Augmentation, DeviceSplit, crop, cut_out, epoch_order, flip, pad
-from workloads.data.dataset import Split
-from workloads.ranks import Share
-from workloads.seeding import stream
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit, crop, cut_out, epoch_order, flip, pad
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.ranks import Share
+from pruneyard.workloads.seeding import stream
 
 SHAPES = [(1, 1, 8, 8), (5, 1, 28, 28), (7, 3, 32, 32), (4, 2, 5, 9), (3, 3, 9, 5)]
 NEUTRAL = Augmentation()

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from workloads.data import array_cache
-from workloads.data.dataset import DataNotFoundError
-from workloads.data.decoding import decode
-from workloads.data.sources.image_folder import ImageFolder
-from workloads.data.sources.image_parquet import ImageParquet
+from pruneyard.workloads.data import array_cache
+from pruneyard.workloads.data.dataset import DataNotFoundError
+from pruneyard.workloads.data.decoding import decode
+from pruneyard.workloads.data.sources.image_folder import ImageFolder
+from pruneyard.workloads.data.sources.image_parquet import ImageParquet
 
 
 def picture(seed: int, *, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> np.ndarray:
@@ -245,7 +245,7 @@ def test_pictures_are_decoded_once_and_again_when_the_file_changes(
     cached = list((tmp_path / "cache" / "arrays").iterdir())
     assert [path.suffix for path in cached] == [".npy"]
     with monkeypatch.context() as patched:
-        patched.setattr("workloads.data.sources.image_parquet.decode", None)  # cannot be called
+        patched.setattr("pruneyard.workloads.data.sources.image_parquet.decode", None)  # cannot be called
         assert source.load().fingerprint == first.fingerprint
     write_parquet(file, cells(20, first=50), np.arange(20) % 2)
     os.utime(file, ns=(0, 0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workloads.data.sources.noise import Noise
+from pruneyard.workloads.data.sources.noise import Noise
 
 
 def test_the_same_seed_draws_the_same_images_and_another_others() -> None:

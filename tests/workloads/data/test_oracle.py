@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from workloads.data.sources.oracle import BACKGROUND_STD, GREY, PIXEL_STD, Oracle
-from workloads.metrics.classification import (
+from pruneyard.workloads.data.sources.oracle import BACKGROUND_STD, GREY, PIXEL_STD, Oracle
+from pruneyard.workloads.metrics.classification import (
     classwise_calibration_errors,
     expected_calibration_error,
     noise_floor,

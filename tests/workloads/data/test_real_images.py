@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.data.sources.image_parquet import ImageParquet
-from workloads.data.sources.mnist import Mnist
+from pruneyard.workloads.data.sources.image_parquet import ImageParquet
+from pruneyard.workloads.data.sources.mnist import Mnist
 
 REAL = os.environ.get("PRUNEYARD_DATA", "")  # before the tests' own setting
 

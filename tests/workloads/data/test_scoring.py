@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.data.batches import Augmentation, DeviceSplit
-from workloads.data.dataset import Split
-from workloads.data.scoring import Scorer, Scoring, errors_and_margins, gradient_norms
-from workloads.data.selection import (
+from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.data.scoring import Scorer, Scoring, errors_and_margins, gradient_norms
+from pruneyard.workloads.data.selection import (
     CLASSIFIER_GRADIENTS,
     FEATURES,
     GRADIENTS,
@@ -23,11 +23,11 @@ from workloads.data.selection import (
     error_norms,
     forgetting_events,
 )
-from workloads.data.selectors.ccs import CCS
-from workloads.data.sources.digits import Digits
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.seeding import global_stream, stream
+from pruneyard.workloads.data.selectors.ccs import CCS
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.seeding import global_stream, stream
 
 TABLE = Scoring(networks=2, epochs=3, batch_size=32, lr=0.05)
 ALL = frozenset({FEATURES, OUTPUTS, GRADIENTS})

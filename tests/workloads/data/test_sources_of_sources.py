@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from workloads.data.dataset import Dataset, Split
-from workloads.data.kept_file import digest_of
-from workloads.data.multi_formation import decode
-from workloads.data.scoring import Scoring
-from workloads.data.selectors.el2n import EL2N
-from workloads.data.selectors.herding import Herding
-from workloads.data.selectors.random import Random
-from workloads.data.sources.digits import Digits
-from workloads.data.sources.selected import Selected
-from workloads.data.sources.synthetic import Synthetic
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.models.mlp import Mlp
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.data.kept_file import digest_of
+from pruneyard.workloads.data.multi_formation import decode
+from pruneyard.workloads.data.scoring import Scoring
+from pruneyard.workloads.data.selectors.el2n import EL2N
+from pruneyard.workloads.data.selectors.herding import Herding
+from pruneyard.workloads.data.selectors.random import Random
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.sources.selected import Selected
+from pruneyard.workloads.data.sources.synthetic import Synthetic
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.models.mlp import Mlp
 
 DIGITS = Digits(max_train=300, max_test=60)
 SCORING = Scoring(epochs=2, batch_size=32)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.data.stratify import apportion, draw
+from pruneyard.workloads.data.stratify import apportion, draw
 
 
 @pytest.mark.parametrize(

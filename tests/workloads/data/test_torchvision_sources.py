@@ -14,12 +14,12 @@ import pytest
 from scipy.io import savemat
 from torchvision import datasets
 
-from workloads.data.dataset import DataNotFoundError, Source
-from workloads.data.sources.cifar10 import Cifar10
-from workloads.data.sources.cifar100 import Cifar100
-from workloads.data.sources.fashion_mnist import FashionMnist
-from workloads.data.sources.mnist import Mnist
-from workloads.data.sources.svhn import Svhn
+from pruneyard.workloads.data.dataset import DataNotFoundError, Source
+from pruneyard.workloads.data.sources.cifar10 import Cifar10
+from pruneyard.workloads.data.sources.cifar100 import Cifar100
+from pruneyard.workloads.data.sources.fashion_mnist import FashionMnist
+from pruneyard.workloads.data.sources.mnist import Mnist
+from pruneyard.workloads.data.sources.svhn import Svhn
 
 IDX_UBYTE = 0x08
 NUM_TRAIN, NUM_TEST = 100, 30

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads.masks.masks import prunable_weights
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.plugins import find
+from pruneyard.workloads.masks.masks import prunable_weights
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find
 
 MakeMask = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from workloads.deploy.compressed import block_size, bsr_tensor, csr, pack_bits, pack_bsr, pack_csr, unpack
+from pruneyard.workloads.deploy.compressed import (
+    block_size,
+    bsr_tensor,
+    csr,
+    pack_bits,
+    pack_bsr,
+    pack_csr,
+    unpack,
+)
 
 WEIGHT = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
 MASK = torch.tensor([[False, True, True], [False, False, False], [True, False, False]])

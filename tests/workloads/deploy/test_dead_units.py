@@ -7,7 +7,7 @@ import torch
 from finished_networks import finished_of, stir
 from torch import nn
 
-from workloads.deploy.dead_units import dead_units, without_units
+from pruneyard.workloads.deploy.dead_units import dead_units, without_units
 
 
 def same(network: nn.Module, inputs: torch.Tensor, *, atol: float = 1e-5) -> nn.Module:

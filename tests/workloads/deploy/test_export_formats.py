@@ -9,10 +9,10 @@ import torch
 from finished_networks import SMALL, MakeMask, finished, random_mask
 from torch import Tensor
 
-from workloads.deploy.files import load, read_header, read_network
-from workloads.deploy.format import Exported, Format, relative_difference
-from workloads.networks.finished import FinishedNetwork
-from workloads.plugins import find, names
+from pruneyard.workloads.deploy.files import load, read_header, read_network
+from pruneyard.workloads.deploy.format import Exported, Format, relative_difference
+from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.plugins import find, names
 
 FORMATS = names("deploy.formats")
 
@@ -158,7 +158,7 @@ def test_two_of_four_gives_the_dense_outputs_on_a_gpu() -> None:
 
 
 def test_onnx_refuses_in_words_where_its_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workloads.deploy.formats.onnx._PACKAGES", ("onnx", "no_such_package"))
+    monkeypatch.setattr("pruneyard.workloads.deploy.formats.onnx._PACKAGES", ("onnx", "no_such_package"))
     refusal = find("deploy.formats", "onnx")().fit(finished("mlp", random_mask(0.1))).refusal
     assert "no_such_package is not installed" in refusal
     assert "pruneyard[onnx]" in refusal

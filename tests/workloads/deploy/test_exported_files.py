@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 from finished_networks import finished, random_mask
 
-from workloads.deploy.files import load, pack, read_header, read_network
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.plugins import find
+from pruneyard.workloads.deploy.files import load, pack, read_header, read_network
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find
 
 
 class Trap:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from workloads.deploy import kernels
-from workloads.deploy.kernels import Kernel, csr_kernel, gather_kernel, why_dense
+from pruneyard.workloads.deploy import kernels
+from pruneyard.workloads.deploy.kernels import Kernel, csr_kernel, gather_kernel, why_dense
 
 KERNELS = [csr_kernel, gather_kernel]
 

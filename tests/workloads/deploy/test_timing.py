@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.deploy.timing import LEAST_ROUNDS, compare, least_times, torch_threads
+from pruneyard.workloads.deploy.timing import LEAST_ROUNDS, compare, least_times, torch_threads
 
 INPUTS = torch.zeros(1)
 

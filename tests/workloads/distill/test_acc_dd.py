@@ -10,10 +10,10 @@ from distilling import lab, states
 from scipy import stats
 from torch import Tensor, nn
 
-from workloads.distill.distiller import DistillState
-from workloads.distill.methods.acc_dd import AccDD
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.perturbation import Perturbation
+from pruneyard.workloads.distill.distiller import DistillState
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.perturbation import Perturbation
 
 FIELDS: dict[str, Any] = {
     "ipc": 1,

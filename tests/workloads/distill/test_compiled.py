@@ -4,9 +4,9 @@ import pytest
 import torch
 from distilling import Double, generator
 
-from workloads.distill import matching
-from workloads.distill.compiled import compiled
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.distill.compiled import compiled
+from pruneyard.workloads.models.convnet import ConvNet
 
 MODEL = ConvNet(width=3, depth=1)
 

@@ -7,23 +7,23 @@ import pytest
 from distilling import digits, lab, states
 from torch import nn
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.sources.digits import Digits
-from workloads.distill import work
-from workloads.distill.distiller import Distiller
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.acc_dd import AccDD
-from workloads.distill.methods.dc import DC
-from workloads.distill.methods.dm import DM
-from workloads.distill.methods.dsa import DSA
-from workloads.distill.methods.herding import Herding
-from workloads.distill.methods.idc import IDC
-from workloads.distill.methods.random import Random
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.work import Kind, Scene, counted, flops_of
-from workloads.models.convnet import ConvNet
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill.distiller import Distiller
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
+from pruneyard.workloads.distill.methods.dc import DC
+from pruneyard.workloads.distill.methods.dm import DM
+from pruneyard.workloads.distill.methods.dsa import DSA
+from pruneyard.workloads.distill.methods.herding import Herding
+from pruneyard.workloads.distill.methods.idc import IDC
+from pruneyard.workloads.distill.methods.random import Random
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.work import Kind, Scene, counted, flops_of
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.workload import Context
 
 TRAINING = NetworkTraining(rows=24, batch_size=16, augment="", cutmix=0.0)
 OWN = {"ipc": 2, "real_batch": 8, "augment": "", "chunk": 1000}

@@ -11,14 +11,14 @@ import torch
 from distilling import lab, states
 from torch import Tensor
 
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.earlier_networks import EarlierNetworks
-from workloads.distill.methods.acc_dd import AccDD
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.work import Scene
-from workloads.models.convnet import ConvNet
-from workloads.networks.finished import Blueprint, FinishedNetwork
-from workloads.parents import FinishedRun
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.earlier_networks import EarlierNetworks
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.parents import FinishedRun
 
 FIELDS: dict[str, Any] = {
     "ipc": 1,

@@ -8,11 +8,11 @@ import torch
 from distilling import images, lab, states
 from torch import nn
 
-from workloads.distill.augment import Strategy
-from workloads.distill.methods.acc_dd import AccDD
-from workloads.distill.methods.idc import ALWAYS, IDC
-from workloads.distill.network_training import NetworkTraining, Pile, Position
-from workloads.distill.perturbation import Perturbation
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
+from pruneyard.workloads.distill.methods.idc import ALWAYS, IDC
+from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.perturbation import Perturbation
 
 FIELDS: dict[str, Any] = {
     "ipc": 1,

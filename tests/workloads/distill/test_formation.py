@@ -6,8 +6,8 @@ from distilling import generator, lab
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.multi_formation import GREY, decode, decoded_labels
-from workloads.distill.starting import tiled_images
+from pruneyard.workloads.data.multi_formation import GREY, decode, decoded_labels
+from pruneyard.workloads.distill.starting import tiled_images
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill import matching
-from workloads.distill.instance_norm import TwiceDifferentiable, instance_norm
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.distill.instance_norm import TwiceDifferentiable, instance_norm
+from pruneyard.workloads.models.convnet import ConvNet
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

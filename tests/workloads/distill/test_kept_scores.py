@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 import torch
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import DeviceSplit
-from workloads.data.kept_scores import FILE, KeptScores
-from workloads.data.scoring import Scoring
-from workloads.data.sources.digits import Digits
-from workloads.data.sources.selected import Selected as SelectedData
-from workloads.distill.distiller import Lab, RealSet
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.ccs import CCS
-from workloads.distill.methods.el2n import EL2N
-from workloads.distill.methods.forgetting import Forgetting
-from workloads.distill.methods.grand import GraNd
-from workloads.distill.methods.herding import Herding
-from workloads.distill.methods.random import Random
-from workloads.distill.selected import Selected
-from workloads.models.convnet import ConvNet
-from workloads.plugins import find
-from workloads.workload import Context, Outcome
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.kept_scores import FILE, KeptScores
+from pruneyard.workloads.data.scoring import Scoring
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.sources.selected import Selected as SelectedData
+from pruneyard.workloads.distill.distiller import Lab, RealSet
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.ccs import CCS
+from pruneyard.workloads.distill.methods.el2n import EL2N
+from pruneyard.workloads.distill.methods.forgetting import Forgetting
+from pruneyard.workloads.distill.methods.grand import GraNd
+from pruneyard.workloads.distill.methods.herding import Herding
+from pruneyard.workloads.distill.methods.random import Random
+from pruneyard.workloads.distill.selected import Selected
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.plugins import find
+from pruneyard.workloads.workload import Context, Outcome
 
 DATA = Digits(max_train=240, max_test=60)
 MODEL = ConvNet(width=8, depth=2)

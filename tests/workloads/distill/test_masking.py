@@ -7,7 +7,7 @@ import pytest
 import torch
 from distilling import generator
 
-from workloads.distill.masking import Masking
+from pruneyard.workloads.distill.masking import Masking
 
 ONES = torch.ones(40, 3, 16, 16)
 

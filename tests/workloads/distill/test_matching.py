@@ -8,7 +8,7 @@ import torch
 from distilling import generator
 from torch import Tensor, nn
 
-from workloads.distill.matching import (
+from pruneyard.workloads.distill.matching import (
     DISTANCES,
     absolute_distance,
     chunk_of,
@@ -19,8 +19,8 @@ from workloads.distill.matching import (
     matched_parameters,
     squared_distance,
 )
-from workloads.distill.starting import momentum_step
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.distill.starting import momentum_step
+from pruneyard.workloads.models.convnet import ConvNet
 
 BY_NAME = sorted(DISTANCES)
 

@@ -8,9 +8,9 @@ from distilling import generator, lab
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.distill.augment import Strategy
-from workloads.distill.methods.idc import IDC
-from workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.methods.idc import IDC
+from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
 
 PLAIN: dict[str, Any] = {"augment": "", "cutmix": 0.0}
 

@@ -10,12 +10,12 @@ import torch
 from distilling import lab, states
 from torch import Tensor
 
-from workloads.distill import matching
-from workloads.distill.distiller import Lab
-from workloads.distill.methods.acc_dd import AccDD
-from workloads.distill.methods.idc import IDC
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.path_cache import PathCache
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.distill.distiller import Lab
+from pruneyard.workloads.distill.methods.acc_dd import AccDD
+from pruneyard.workloads.distill.methods.idc import IDC
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.path_cache import PathCache
 
 FIELDS: dict[str, Any] = {
     "ipc": 1,

@@ -6,7 +6,7 @@ from distilling import generator
 from scipy import stats
 from torch import Tensor
 
-from workloads.distill.perturbation import Perturbation, direction
+from pruneyard.workloads.distill.perturbation import Perturbation, direction
 
 
 def network() -> dict[str, Tensor]:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.sources.digits import Digits
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill import pictures
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.dm import DM
-from workloads.distill.methods.random import Random
-from workloads.models.convnet import ConvNet
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill import pictures
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.dm import DM
+from pruneyard.workloads.distill.methods.random import Random
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.workload import Context
 
 DATA = Digits(max_train=240, max_test=60)
 EVALUATION = Evaluation(networks=1, epochs=1, batch_size=16)

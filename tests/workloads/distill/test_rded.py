@@ -8,12 +8,12 @@ from distilling import generator, lab, states
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.multi_formation import decode
-from workloads.distill.crops import WHOLE, cut, random_boxes
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.methods.rded import RDED
-from workloads.distill.teacher import Teacher
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.data.multi_formation import decode
+from pruneyard.workloads.distill.crops import WHOLE, cut, random_boxes
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.methods.rded import RDED
+from pruneyard.workloads.distill.teacher import Teacher
+from pruneyard.workloads.models.convnet import ConvNet
 
 TEACHER = Teacher(model=ConvNet(width=4, depth=2, norm="batch"), epochs=3, batch_size=32, augment="crop")
 FIELDS: dict[str, Any] = {"ipc": 2, "candidates": 8, "crops": 3, "teacher": TEACHER}

@@ -4,10 +4,10 @@ import torch
 from distilling import generator
 from torch.nn import functional
 
-from workloads.distill import matching
-from workloads.distill.matching import matched_parameters
-from workloads.distill.reduced_precision import BFloat16
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.distill import matching
+from pruneyard.workloads.distill.matching import matched_parameters
+from pruneyard.workloads.distill.reduced_precision import BFloat16
+from pruneyard.workloads.models.convnet import ConvNet
 
 
 def test_gradients_in_bfloat16_point_the_same_way() -> None:

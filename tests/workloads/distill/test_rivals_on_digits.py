@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.distill.distiller import Distiller, Lab, RealSet
-from workloads.distill.evaluate import Evaluation, logits, trained
-from workloads.distill.methods.frepo import FRePo
-from workloads.distill.methods.mtt import MTT
-from workloads.distill.methods.random import Random
-from workloads.distill.network_pool import NetworkPool
-from workloads.models.convnet import ConvNet
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.distill.distiller import Distiller, Lab, RealSet
+from pruneyard.workloads.distill.evaluate import Evaluation, logits, trained
+from pruneyard.workloads.distill.methods.frepo import FRePo
+from pruneyard.workloads.distill.methods.mtt import MTT
+from pruneyard.workloads.distill.methods.random import Random
+from pruneyard.workloads.distill.network_pool import NetworkPool
+from pruneyard.workloads.models.convnet import ConvNet
 
 MODEL = ConvNet(width=8, depth=2)
 AUGMENT = "color_crop_cutout_scale_rotate"

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.batches import DeviceSplit
-from workloads.data.scoring import Scoring
-from workloads.data.selection import Pool, Selector
-from workloads.data.sources.digits import Digits
-from workloads.distill.distiller import DistillState, Lab, RealSet
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.el2n import EL2N
-from workloads.distill.methods.herding import Herding
-from workloads.distill.methods.whole import Whole
-from workloads.distill.selected import Selected
-from workloads.models.convnet import ConvNet
-from workloads.plugins import find, names
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.scoring import Scoring
+from pruneyard.workloads.data.selection import Pool, Selector
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.distill.distiller import DistillState, Lab, RealSet
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.el2n import EL2N
+from pruneyard.workloads.distill.methods.herding import Herding
+from pruneyard.workloads.distill.methods.whole import Whole
+from pruneyard.workloads.distill.selected import Selected
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.workload import Context
 
 DATA = Digits(max_train=240, max_test=60)
 MODEL = ConvNet(width=8, depth=2)

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.sources.digits import Digits
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.evaluate import Evaluation
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.dm import DM
-from workloads.distill.methods.random import Random
-from workloads.distill.methods.whole import Whole
-from workloads.distill.separation import separated
-from workloads.models.convnet import ConvNet
-from workloads.workload import Context, InterruptedJobError, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.dm import DM
+from pruneyard.workloads.distill.methods.random import Random
+from pruneyard.workloads.distill.methods.whole import Whole
+from pruneyard.workloads.distill.separation import separated
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 DATA = Digits(max_train=240, max_test=60)
 EVALUATION = Evaluation(networks=2, epochs=30, batch_size=16, max_steps=60, separate=True)
@@ -131,7 +131,7 @@ def test_a_job_asked_to_stop_in_the_middle_of_an_evaluation_goes_on_as_if_undist
         Evaluation(networks=2, epochs=3, batch_size=16), method=DM(ipc=1, iterations=4, real_batch=8), evaluate_every=2
     )
     whole = list(made.run(Context(checkpoints=CheckpointFolder(tmp_path / "whole"))))
-    monkeypatch.setattr("workloads.workload.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.ASK_EVERY_S", 0.0)
     questions = iter(range(1000))
     asked_at = {2: 2 + 3, 4: 2 + 6 + 2 + 3}[evaluation_at]  # one question an iteration, three a network
     context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(questions) == asked_at)

@@ -13,20 +13,20 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset
-from workloads.data.sources.digits import Digits
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.evaluate import Evaluation, trained
-from workloads.distill.job import DistillJob
-from workloads.distill.methods.random import Random
-from workloads.distill.methods.rded import RDED
-from workloads.distill.methods.sre2l import SRe2L
-from workloads.distill.separation import separated
-from workloads.distill.teacher import Teacher
-from workloads.models.convnet import ConvNet
-from workloads.seeding import global_stream
-from workloads.workload import Context, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.evaluate import Evaluation, trained
+from pruneyard.workloads.distill.job import DistillJob
+from pruneyard.workloads.distill.methods.random import Random
+from pruneyard.workloads.distill.methods.rded import RDED
+from pruneyard.workloads.distill.methods.sre2l import SRe2L
+from pruneyard.workloads.distill.separation import separated
+from pruneyard.workloads.distill.teacher import Teacher
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.seeding import global_stream
+from pruneyard.workloads.workload import Context, Outcome, Progress
 
 MODEL = ConvNet(width=4, depth=2)
 TEACHER = Teacher(model=ConvNet(width=4, depth=2, norm="batch"), epochs=2, batch_size=64)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.spec.codec import encode
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.models.wrn22_2 import Wrn22x2
-from workloads.seeding import global_stream
+from pruneyard.orchestrator.spec.codec import encode
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.models.wrn22_2 import Wrn22x2
+from pruneyard.workloads.seeding import global_stream
 
 SHAPE = (3, 16, 16)
 NUM_LAYERS = {Mlp: 2, ConvNet: 3, Wrn22x2: 9}

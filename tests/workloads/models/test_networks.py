@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from workloads import plugins
-from workloads.models.convnet import ConvNet
-from workloads.models.mlp import Mlp
-from workloads.models.resnet20 import PadShortcut
-from workloads.models.wrn22_2 import PreActivationBlock
-from workloads.networks.builder import ModelBuilder
-from workloads.seeding import global_stream
+from pruneyard.workloads import plugins
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.models.resnet20 import PadShortcut
+from pruneyard.workloads.models.wrn22_2 import PreActivationBlock
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.seeding import global_stream
 
 CIFAR = (3, 32, 32)
 

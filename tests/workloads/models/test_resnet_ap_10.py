@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from workloads.models.resnet_ap_10 import ResNetAP10
-from workloads.networks.flops import layer_macs
-from workloads.networks.residual import Block
+from pruneyard.workloads.models.resnet_ap_10 import ResNetAP10
+from pruneyard.workloads.networks.flops import layer_macs
+from pruneyard.workloads.networks.residual import Block
 
 IMAGENET = (3, 224, 224)
 HALVING = list(pairwise((64, 128, 256, 512)))

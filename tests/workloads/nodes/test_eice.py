@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.nodes.eice import individual_errors, individual_errors_as_released
-from workloads.nodes.jackknife import Intervals, Jackknife, quantile
-from workloads.nodes.methods.calirare import Calirare
-from workloads.nodes.methods.calirare_released import CalirareReleased
-from workloads.nodes.node_method import TuningQuestion
+from pruneyard.workloads.nodes.eice import individual_errors, individual_errors_as_released
+from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife, quantile
+from pruneyard.workloads.nodes.methods.calirare import Calirare
+from pruneyard.workloads.nodes.methods.calirare_released import CalirareReleased
+from pruneyard.workloads.nodes.node_method import TuningQuestion
 
 
 def numbers(*values: float) -> Tensor:

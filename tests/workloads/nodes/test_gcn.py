@@ -6,10 +6,10 @@ import torch
 from scipy import sparse
 from small_graphs import CPU, tiny
 
-from workloads.nodes.graph import Graph, GraphTensors, rows_summing_to_one, undirected
-from workloads.nodes.models.gcn import GCN
-from workloads.nodes.models.mlp import NodeMlp
-from workloads.seeding import global_stream
+from pruneyard.workloads.nodes.graph import Graph, GraphTensors, rows_summing_to_one, undirected
+from pruneyard.workloads.nodes.models.gcn import GCN
+from pruneyard.workloads.nodes.models.mlp import NodeMlp
+from pruneyard.workloads.seeding import global_stream
 
 
 def path_of_three() -> Graph:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workloads.data.dataset import DataNotFoundError
-from workloads.nodes.sources.citeseer import CiteSeer
-from workloads.nodes.sources.cora import Cora
-from workloads.nodes.sources.npz import Npz
+from pruneyard.workloads.data.dataset import DataNotFoundError
+from pruneyard.workloads.nodes.sources.citeseer import CiteSeer
+from pruneyard.workloads.nodes.sources.cora import Cora
+from pruneyard.workloads.nodes.sources.npz import Npz
 
 REAL = os.environ.get("PRUNEYARD_DATA", "")  # before the tests' own setting
 

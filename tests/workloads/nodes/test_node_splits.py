@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from workloads.nodes.graph import Graph
-from workloads.nodes.sources.block_model import BlockModel
-from workloads.nodes.splits.drawn import Drawn
-from workloads.nodes.splits.published import Published
-from workloads.nodes.splitting import SPLITS
+from pruneyard.workloads.nodes.graph import Graph
+from pruneyard.workloads.nodes.sources.block_model import BlockModel
+from pruneyard.workloads.nodes.splits.drawn import Drawn
+from pruneyard.workloads.nodes.splits.published import Published
+from pruneyard.workloads.nodes.splitting import SPLITS
 
 GRAPH = BlockModel(num_nodes=600, rare_share=0.1).load()
 DRAWN = Drawn(per_class=15, extra_minority=4, num_val=150, num_calib=100, num_test=200)

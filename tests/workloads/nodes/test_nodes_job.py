@@ -9,19 +9,19 @@ import pytest
 import safetensors.torch
 import torch
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.metrics.classification import standard_metrics
-from workloads.nodes.job import NodesBudget, NodesJob, NodesOptimizer
-from workloads.nodes.methods.calirare import Calirare
-from workloads.nodes.methods.calirare_released import CalirareReleased
-from workloads.nodes.methods.plain import PlainNodes
-from workloads.nodes.methods.recalibrated import Recalibrated
-from workloads.nodes.methods.recalibrated_by_group import RecalibratedByGroup
-from workloads.nodes.models.gcn import GCN
-from workloads.nodes.node_method import NodeMethod
-from workloads.nodes.sources.block_model import BlockModel
-from workloads.nodes.splits.drawn import Drawn
-from workloads.workload import Context, InterruptedJobError, NonFiniteError, Outcome, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.metrics.classification import standard_metrics
+from pruneyard.workloads.nodes.job import NodesBudget, NodesJob, NodesOptimizer
+from pruneyard.workloads.nodes.methods.calirare import Calirare
+from pruneyard.workloads.nodes.methods.calirare_released import CalirareReleased
+from pruneyard.workloads.nodes.methods.plain import PlainNodes
+from pruneyard.workloads.nodes.methods.recalibrated import Recalibrated
+from pruneyard.workloads.nodes.methods.recalibrated_by_group import RecalibratedByGroup
+from pruneyard.workloads.nodes.models.gcn import GCN
+from pruneyard.workloads.nodes.node_method import NodeMethod
+from pruneyard.workloads.nodes.sources.block_model import BlockModel
+from pruneyard.workloads.nodes.splits.drawn import Drawn
+from pruneyard.workloads.workload import Context, InterruptedJobError, NonFiniteError, Outcome, Progress
 
 JOB = NodesJob(
     data=BlockModel(num_nodes=300, rare_share=0.15),
@@ -77,7 +77,7 @@ def test_a_job_resumed_after_any_step_equals_an_undisturbed_one(tmp_path: Path) 
 
 
 def test_a_stop_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workloads.workload.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.ASK_EVERY_S", 0.0)
     whole = run(TUNED, tmp_path / "whole")
     stops = iter([False] * 4 + [True] + [False] * 99)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(stops))
@@ -88,7 +88,7 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: p
 
 
 def test_a_stop_while_shifts_are_solved_for_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workloads.workload.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.ASK_EVERY_S", 0.0)
     iterated = replace(TUNED, jackknife=replace(JOB.jackknife, max_dense=0))
     stops = iter([False] * 13 + [True] + [False] * 999)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(stops))

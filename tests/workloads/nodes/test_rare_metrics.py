@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from workloads.nodes.rare_metrics import RARE_METRICS, rare_metrics
+from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS, rare_metrics
 
 
 def drawn(num: int = 400) -> tuple[np.ndarray, np.ndarray]:

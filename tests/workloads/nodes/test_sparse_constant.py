@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from workloads.nodes.sparse_constant import SparseConstant
+from pruneyard.workloads.nodes.sparse_constant import SparseConstant
 
 
 def constant() -> SparseConstant:

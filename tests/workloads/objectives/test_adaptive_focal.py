@@ -11,12 +11,12 @@ from asking import NO_ANSWERS, Answered, loss_of_logits, question
 from torch import Tensor
 from trainings import SEED, Normed, checkpoint_at, digits, network_of, recipe_of, run
 
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Split
-from workloads.interfaces import Tensors
-from workloads.objectives.adaptive_focal import AdaptiveFocal, equal_mass_gaps
-from workloads.objectives.focal import Focal
-from workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.objectives.adaptive_focal import AdaptiveFocal, equal_mass_gaps
+from pruneyard.workloads.objectives.focal import Focal
+from pruneyard.workloads.sparse.methods.dense import Dense
 
 TWO_BINS = AdaptiveFocal(num_bins=2)
 

@@ -10,14 +10,14 @@ import torch
 from asking import loss_of_logits
 from torch import Tensor
 
-from workloads.losses.logits import OfLogits
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.objectives.dual_focal import DualFocal
-from workloads.objectives.focal import Focal
-from workloads.objectives.label_smoothing import LabelSmoothing
-from workloads.objectives.mdca import MDCA
-from workloads.objectives.mmce import MMCE
-from workloads.objectives.soft_ece import SoftECE
+from pruneyard.workloads.losses.logits import OfLogits
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.dual_focal import DualFocal
+from pruneyard.workloads.objectives.focal import Focal
+from pruneyard.workloads.objectives.label_smoothing import LabelSmoothing
+from pruneyard.workloads.objectives.mdca import MDCA
+from pruneyard.workloads.objectives.mmce import MMCE
+from pruneyard.workloads.objectives.soft_ece import SoftECE
 
 LOSSES: list[OfLogits] = [
     LabelSmoothing(smoothing=0.2),

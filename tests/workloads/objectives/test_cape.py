@@ -11,11 +11,11 @@ from asking import NO_ANSWERS, Answered, loss_of_logits, question
 from torch import Tensor
 from trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 
-from workloads.data.batches import DeviceSplit
-from workloads.interfaces import Memoryless, Question, Tensors
-from workloads.objectives.cape import CaPE
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.objectives.cape import CaPE
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.sparse.methods.dense import Dense
 
 AT_ONCE = CaPE(warm_epochs=0, plain_epochs=2, num_bins=2)
 

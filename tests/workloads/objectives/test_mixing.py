@@ -8,10 +8,10 @@ import torch
 from asking import question
 from torch import Tensor
 
-from workloads.losses.mixing import Mixing, drawn_places
-from workloads.objectives.cutmix import CutMix
-from workloads.objectives.mixup import Mixup
-from workloads.seeding import stream
+from pruneyard.workloads.losses.mixing import Mixing, drawn_places
+from pruneyard.workloads.objectives.cutmix import CutMix
+from pruneyard.workloads.objectives.mixup import Mixup
+from pruneyard.workloads.seeding import stream
 
 BOTH = [Mixup(alpha=1.0), CutMix(alpha=1.0)]
 

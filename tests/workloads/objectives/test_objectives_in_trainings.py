@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.dataset import Dataset, Split
-from workloads.data.sources.digits import Digits
-from workloads.interfaces import Objective, RateSchedule
-from workloads.models.mlp import Mlp
-from workloads.objectives.cape import CaPE
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.objectives.focal import Focal
-from workloads.objectives.label_smoothing import LabelSmoothing
-from workloads.objectives.mixup import Mixup
-from workloads.schedules.constant import Constant
-from workloads.schedules.cosine import Cosine
-from workloads.sparse.methods.dense import Dense
-from workloads.training.loop import train
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context, Progress
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.interfaces import Objective, RateSchedule
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.objectives.cape import CaPE
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.focal import Focal
+from pruneyard.workloads.objectives.label_smoothing import LabelSmoothing
+from pruneyard.workloads.objectives.mixup import Mixup
+from pruneyard.workloads.schedules.constant import Constant
+from pruneyard.workloads.schedules.cosine import Cosine
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context, Progress
 
 pytestmark = pytest.mark.slow
 

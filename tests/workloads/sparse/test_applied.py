@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.seeding import stream
-from workloads.sparse.methods.dense import Dense
-from workloads.training.applied_masks import AppliedMasks
-from workloads.training.mask_updater import MaskUpdater, SparseState
-from workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.training.applied_masks import AppliedMasks
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState
+from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 SHAPES = {"conv": (4, 3, 3, 3), "hidden": (20, 30), "head": (5, 20)}
 

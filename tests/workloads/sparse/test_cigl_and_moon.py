@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 from trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
 
-from workloads.data.dataset import Split
-from workloads.metrics.classification import known_probabilities
-from workloads.models.mlp import Mlp
-from workloads.objectives.cross_entropy import CrossEntropy
-from workloads.objectives.unknown_aware import UnknownAware
-from workloads.seeding import stream
-from workloads.sparse.methods.cigl import CigL
-from workloads.sparse.methods.dense import Dense
-from workloads.sparse.methods.moon import MOON
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.set import SET
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.training import state as training_module
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.recipe import Recipe
-from workloads.training.weight_averaging import Averaging
-from workloads.training.weight_dropout import WeightDropout
-from workloads.workload import Outcome, Progress
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.metrics.classification import known_probabilities
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
+from pruneyard.workloads.objectives.unknown_aware import UnknownAware
+from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.sparse.methods.cigl import CigL
+from pruneyard.workloads.sparse.methods.dense import Dense
+from pruneyard.workloads.sparse.methods.moon import MOON
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.training import state as training_module
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.weight_averaging import Averaging
+from pruneyard.workloads.training.weight_dropout import WeightDropout
+from pruneyard.workloads.workload import Outcome, Progress
 
 OFTEN = {"density": 0.2, "schedule": UpdateSchedule(every=2, until=0.6)}
 HALF = Averaging(begin=0.6, per_epoch=2)

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from workloads.masks.distributions import active_counts, dense_layers, er, erk, proportional_counts, uniform
+from pruneyard.workloads.masks.distributions import (
+    active_counts,
+    dense_layers,
+    er,
+    erk,
+    proportional_counts,
+    uniform,
+)
 
 SHAPES = {"stem.weight": (8, 3, 3, 3), "blocks.0.weight": (16, 8, 3, 3), "head.weight": (10, 16)}
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from workloads.networks.flops import forward_flops, layer_macs, training_flops
+from pruneyard.workloads.networks.flops import forward_flops, layer_macs, training_flops
 
 
 class Everything(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
+from pruneyard.workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
 
 
 def due_steps(schedule: UpdateSchedule | CubicSchedule, num_steps: int) -> list[int]:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from workloads.masks.masks import (
+from pruneyard.workloads.masks.masks import (
     active_per_layer,
     hash_masks,
     layer_densities,

@@ -7,28 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.checkpoint import CheckpointFolder
-from workloads.data.sources.digits import Digits
-from workloads.models.mlp import Mlp
-from workloads.sparse.methods.acdc import ACDC
-from workloads.sparse.methods.dst_ee import DSTEE
-from workloads.sparse.methods.granet import GraNet
-from workloads.sparse.methods.grasp import GraSP
-from workloads.sparse.methods.itop import ITOP
-from workloads.sparse.methods.mest import MEST, Stages
-from workloads.sparse.methods.nm import NM
-from workloads.sparse.methods.one_shot import OneShot
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.methods.snfs import SNFS
-from workloads.sparse.methods.snip import SNIP
-from workloads.sparse.methods.static import Static
-from workloads.sparse.methods.synflow import SynFlow
-from workloads.sparse.methods.topkast import TopKAST
-from workloads.sparse.update_schedule import LastingSchedule, UpdateSchedule
-from workloads.training.loop import train
-from workloads.training.mask_updater import MaskUpdater
-from workloads.training.recipe import Budget, Recipe
-from workloads.workload import Context
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.models.mlp import Mlp
+from pruneyard.workloads.sparse.methods.acdc import ACDC
+from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
+from pruneyard.workloads.sparse.methods.granet import GraNet
+from pruneyard.workloads.sparse.methods.grasp import GraSP
+from pruneyard.workloads.sparse.methods.itop import ITOP
+from pruneyard.workloads.sparse.methods.mest import MEST, Stages
+from pruneyard.workloads.sparse.methods.nm import NM
+from pruneyard.workloads.sparse.methods.one_shot import OneShot
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.snfs import SNFS
+from pruneyard.workloads.sparse.methods.snip import SNIP
+from pruneyard.workloads.sparse.methods.static import Static
+from pruneyard.workloads.sparse.methods.synflow import SynFlow
+from pruneyard.workloads.sparse.methods.topkast import TopKAST
+from pruneyard.workloads.sparse.update_schedule import LastingSchedule, UpdateSchedule
+from pruneyard.workloads.training.loop import train
+from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.workload import Context
 
 OFTEN, LASTING = UpdateSchedule(every=10), LastingSchedule(every=10)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.calibrate.adaptive_sets import cumulative_scores
-from workloads.calibrate.prediction_sets import Floats, ScoredRule
+from pruneyard.workloads.calibrate.adaptive_sets import cumulative_scores
+from pruneyard.workloads.calibrate.prediction_sets import Floats, ScoredRule
 
 __all__ = ["APS"]
 

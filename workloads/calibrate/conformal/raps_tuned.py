@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workloads.calibrate.adaptive_sets import ranks_of
-from workloads.calibrate.conformal.raps import RAPS
-from workloads.calibrate.prediction_sets import (
+from pruneyard.workloads.calibrate.adaptive_sets import ranks_of
+from pruneyard.workloads.calibrate.conformal.raps import RAPS
+from pruneyard.workloads.calibrate.prediction_sets import (
     ConformalRule,
     FittedSets,
     Floats,
@@ -21,8 +21,8 @@ from workloads.calibrate.prediction_sets import (
     rank_of_threshold,
     threshold,
 )
-from workloads.metrics.classification import checked
-from workloads.seeding import stream_seed
+from pruneyard.workloads.metrics.classification import checked
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["TunedRAPS"]
 

@@ -7,7 +7,7 @@ Reference: Sadinle, Lei and Wasserman 2019, Least Ambiguous Set-Valued Classifie
 
 from dataclasses import dataclass
 
-from workloads.calibrate.prediction_sets import Floats, ScoredRule
+from pruneyard.workloads.calibrate.prediction_sets import Floats, ScoredRule
 
 __all__ = ["SplitConformal"]
 

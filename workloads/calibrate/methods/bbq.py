@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc
-from workloads.calibrate.methods.histogram import FittedSteps
-from workloads.calibrate.one_vs_rest import probabilities_of
-from workloads.calibrate.step_maps import Steps, edges_before
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc
+from pruneyard.workloads.calibrate.methods.histogram import FittedSteps
+from pruneyard.workloads.calibrate.one_vs_rest import probabilities_of
+from pruneyard.workloads.calibrate.step_maps import Steps, edges_before
 
 __all__ = ["BBQ"]
 

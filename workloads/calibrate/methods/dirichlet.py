@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, in_one_order
-from workloads.calibrate.linear_fit import fit_matrix
-from workloads.calibrate.methods.matrix import FittedMatrix, Matrix
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, in_one_order
+from pruneyard.workloads.calibrate.linear_fit import fit_matrix
+from pruneyard.workloads.calibrate.methods.matrix import FittedMatrix, Matrix
 
 __all__ = ["Dirichlet"]
 

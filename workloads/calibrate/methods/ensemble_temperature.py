@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order, keeping_argmax
-from workloads.calibrate.temperature_fit import fit_temperature
+from pruneyard.workloads.calibrate.calibrator import (
+    Fitted,
+    Floats,
+    Labels,
+    PostHoc,
+    in_one_order,
+    keeping_argmax,
+)
+from pruneyard.workloads.calibrate.temperature_fit import fit_temperature
 
 __all__ = ["EnsembleTemperature"]
 

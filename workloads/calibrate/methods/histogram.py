@@ -15,9 +15,16 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc
-from workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
-from workloads.calibrate.step_maps import Steps, counts_in, end_to_end, equal_mass_edges, midpoints, steps_at
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc
+from pruneyard.workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
+from pruneyard.workloads.calibrate.step_maps import (
+    Steps,
+    counts_in,
+    end_to_end,
+    equal_mass_edges,
+    midpoints,
+    steps_at,
+)
 
 __all__ = ["Histogram"]
 

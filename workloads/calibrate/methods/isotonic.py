@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
-from workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
-from workloads.calibrate.step_maps import end_to_end
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from pruneyard.workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
+from pruneyard.workloads.calibrate.step_maps import end_to_end
 
 __all__ = ["Isotonic"]
 

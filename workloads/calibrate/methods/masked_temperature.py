@@ -22,10 +22,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order, ranked
-from workloads.calibrate.methods.temperature import FittedTemperature
-from workloads.calibrate.temperature_fit import BLOCK, Block, block_of, fit_temperature, fit_temperature_of
-from workloads.seeding import stream_seed
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order, ranked
+from pruneyard.workloads.calibrate.methods.temperature import FittedTemperature
+from pruneyard.workloads.calibrate.temperature_fit import (
+    BLOCK,
+    Block,
+    block_of,
+    fit_temperature,
+    fit_temperature_of,
+)
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["MaskedTemperature"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
-from workloads.calibrate.linear_fit import fit_matrix
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from pruneyard.workloads.calibrate.linear_fit import fit_matrix
 
 __all__ = ["Matrix"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
 
 __all__ = ["Uncalibrated"]
 

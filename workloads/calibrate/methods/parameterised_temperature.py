@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
-from workloads.calibrate.calibrator import (
+from pruneyard.workloads.calibrate.calibrator import (
     Fitted,
     Floats,
     Labels,
@@ -28,8 +28,8 @@ from workloads.calibrate.calibrator import (
     keeping_argmax,
     ranked,
 )
-from workloads.calibrate.temperature_fit import fit_temperature
-from workloads.seeding import stream_seed
+from pruneyard.workloads.calibrate.temperature_fit import fit_temperature
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["ParameterisedTemperature"]
 

@@ -15,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
-from workloads.calibrate.linear_fit import typical_size
-from workloads.calibrate.logistic_fit import fit_logistic
-from workloads.calibrate.one_vs_rest import log_odds
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from pruneyard.workloads.calibrate.linear_fit import typical_size
+from pruneyard.workloads.calibrate.logistic_fit import fit_logistic
+from pruneyard.workloads.calibrate.one_vs_rest import log_odds
 
 __all__ = ["Platt"]
 

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import log_softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
-from workloads.calibrate.one_vs_rest import probabilities_of, smallest_probability
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from pruneyard.workloads.calibrate.one_vs_rest import probabilities_of, smallest_probability
 
 __all__ = ["Spline"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
-from workloads.calibrate.temperature_fit import TemperatureFit, fit_temperature
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from pruneyard.workloads.calibrate.temperature_fit import TemperatureFit, fit_temperature
 
 __all__ = ["Temperature"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
-from workloads.calibrate.linear_fit import LinearScores, fit_linear, typical_size
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from pruneyard.workloads.calibrate.linear_fit import LinearScores, fit_linear, typical_size
 
 __all__ = ["Vector"]
 

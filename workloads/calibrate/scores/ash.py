@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from workloads.calibrate.evidence import FEATURES, Evidence, Floats
-from workloads.calibrate.score import Immediate
-from workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
+from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
+from pruneyard.workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
 
 __all__ = ["ASH"]
 

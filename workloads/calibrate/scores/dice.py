@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workloads.calibrate.evidence import Evidence, Floats
-from workloads.calibrate.feature_statistics import overall_mean
-from workloads.calibrate.score import Learned, Rule
-from workloads.calibrate.shaping import energy_of_features
+from pruneyard.workloads.calibrate.evidence import Evidence, Floats
+from pruneyard.workloads.calibrate.feature_statistics import overall_mean
+from pruneyard.workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.calibrate.shaping import energy_of_features
 
 __all__ = ["DICE"]
 

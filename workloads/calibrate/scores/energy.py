@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import logsumexp
 
-from workloads.calibrate.evidence import LOGITS, Evidence, Floats
-from workloads.calibrate.score import Immediate
+from pruneyard.workloads.calibrate.evidence import LOGITS, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
 
 __all__ = ["Energy"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from workloads.calibrate.evidence import Evidence, Floats
-from workloads.calibrate.feature_statistics import Ellipsoid, check_shrinkage, overall_mean, scatter
-from workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.calibrate.evidence import Evidence, Floats
+from pruneyard.workloads.calibrate.feature_statistics import Ellipsoid, check_shrinkage, overall_mean, scatter
+from pruneyard.workloads.calibrate.score import Learned, Rule
 
 __all__ = ["Gaussian"]
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import softmax
 
-from workloads.calibrate.evidence import FEATURES, Evidence, Floats
-from workloads.calibrate.score import Immediate
+from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
 
 __all__ = ["GradNorm"]
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workloads.calibrate.evidence import AsGiven, Evidence, Floats, blocks
-from workloads.calibrate.score import Learned, Rule
-from workloads.seeding import stream_seed
+from pruneyard.workloads.calibrate.evidence import AsGiven, Evidence, Floats, blocks
+from pruneyard.workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["KNN"]
 

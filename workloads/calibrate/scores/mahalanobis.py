@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from workloads.calibrate.evidence import FEATURES, LABELS, Evidence, Floats
-from workloads.calibrate.feature_statistics import Ellipsoid, check_shrinkage, class_means, scatter
-from workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, Evidence, Floats
+from pruneyard.workloads.calibrate.feature_statistics import Ellipsoid, check_shrinkage, class_means, scatter
+from pruneyard.workloads.calibrate.score import Learned, Rule
 
 __all__ = ["Mahalanobis"]
 

@@ -6,8 +6,8 @@ Reference: Hendrycks et al. 2022, Scaling Out-of-Distribution Detection for Real
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workloads.calibrate.evidence import LOGITS, Evidence, Floats
-from workloads.calibrate.score import Immediate
+from pruneyard.workloads.calibrate.evidence import LOGITS, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
 
 __all__ = ["MaxLogit"]
 

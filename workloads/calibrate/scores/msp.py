@@ -9,9 +9,9 @@ Reference: Hendrycks and Gimpel 2017, A Baseline for Detecting Misclassified and
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workloads.calibrate.evidence import LOGITS, Evidence, Floats
-from workloads.calibrate.score import Immediate
-from workloads.metrics.detection import confidence_scores
+from pruneyard.workloads.calibrate.evidence import LOGITS, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
+from pruneyard.workloads.metrics.detection import confidence_scores
 
 __all__ = ["MSP"]
 

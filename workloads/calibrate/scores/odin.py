@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.calibrate.evidence import NETWORK, Evidence, Floats
-from workloads.calibrate.score import Immediate
-from workloads.metrics.detection import confidence_scores
+from pruneyard.workloads.calibrate.evidence import NETWORK, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
+from pruneyard.workloads.metrics.detection import confidence_scores
 
 __all__ = ["ODIN"]
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workloads.calibrate.evidence import Evidence, Floats
-from workloads.calibrate.score import Learned, Rule
-from workloads.calibrate.shaping import energy_of_features
+from pruneyard.workloads.calibrate.evidence import Evidence, Floats
+from pruneyard.workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.calibrate.shaping import energy_of_features
 
 __all__ = ["ReAct"]
 

@@ -13,15 +13,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workloads.calibrate.evidence import FEATURES, LABELS, Evidence, Floats
-from workloads.calibrate.feature_statistics import (
+from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, Evidence, Floats
+from pruneyard.workloads.calibrate.feature_statistics import (
     Ellipsoid,
     check_shrinkage,
     class_means,
     overall_mean,
     scatter,
 )
-from workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.calibrate.score import Learned, Rule
 
 __all__ = ["RelativeMahalanobis"]
 

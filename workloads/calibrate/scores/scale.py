@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from workloads.calibrate.evidence import FEATURES, Evidence, Floats
-from workloads.calibrate.score import Immediate
-from workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
+from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
+from pruneyard.workloads.calibrate.score import Immediate
+from pruneyard.workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
 
 __all__ = ["Scale"]
 

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import logsumexp
 
-from workloads.calibrate.evidence import AsGiven, Evidence, Floats, blocks
-from workloads.calibrate.feature_statistics import scatter
-from workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.calibrate.evidence import AsGiven, Evidence, Floats, blocks
+from pruneyard.workloads.calibrate.feature_statistics import scatter
+from pruneyard.workloads.calibrate.score import Learned, Rule
 
 __all__ = ["ViM"]
 

@@ -12,7 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.data.selection import OUTPUTS, ByClass, Pool, area_under_margin, error_norms, forgetting_events
+from pruneyard.workloads.data.selection import (
+    OUTPUTS,
+    ByClass,
+    Pool,
+    area_under_margin,
+    error_norms,
+    forgetting_events,
+)
 
 __all__ = ["CCS"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workloads.data.selection import ByHardness, Pool, error_norms
+from pruneyard.workloads.data.selection import ByHardness, Pool, error_norms
 
 __all__ = ["EL2N"]
 

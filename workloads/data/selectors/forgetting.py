@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workloads.data.selection import ByHardness, Pool, forgetting_events
+from pruneyard.workloads.data.selection import ByHardness, Pool, forgetting_events
 
 __all__ = ["Forgetting"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from workloads.data.selection import CLASSIFIER_GRADIENTS, GRADIENTS, ByHardness, Pool
+from pruneyard.workloads.data.selection import CLASSIFIER_GRADIENTS, GRADIENTS, ByHardness, Pool
 
 __all__ = ["GraNd"]
 

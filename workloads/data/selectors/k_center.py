@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.data.selection import FEATURES, ByClass, Pool
+from pruneyard.workloads.data.selection import FEATURES, ByClass, Pool
 
 __all__ = ["KCenter"]
 

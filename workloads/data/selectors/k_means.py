@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.data.selection import FEATURES, ByClass, Pool
+from pruneyard.workloads.data.selection import FEATURES, ByClass, Pool
 
 __all__ = ["KMeans"]
 

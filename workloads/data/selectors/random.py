@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.data.selection import ByClass, Pool
+from pruneyard.workloads.data.selection import ByClass, Pool
 
 __all__ = ["Random"]
 

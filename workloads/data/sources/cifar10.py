@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torchvision import datasets
 
-from workloads.data.torchvision_source import PickledBatches
+from pruneyard.workloads.data.torchvision_source import PickledBatches
 
 __all__ = ["Cifar10"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.datasets import load_digits
 
-from workloads.data.dataset import Published, Split
-from workloads.data.held_out import HoldsOutTest
+from pruneyard.workloads.data.dataset import Published, Split
+from pruneyard.workloads.data.held_out import HoldsOutTest
 
 __all__ = ["Digits"]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from workloads.data.array_cache import cached_array
-from workloads.data.dataset import Published, Split
-from workloads.data.decoding import decode
-from workloads.data.pictures import OwnPictures
+from pruneyard.workloads.data.array_cache import cached_array
+from pruneyard.workloads.data.dataset import Published, Split
+from pruneyard.workloads.data.decoding import decode
+from pruneyard.workloads.data.pictures import OwnPictures
 
 __all__ = ["ImageFolder"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from workloads.data.array_cache import cached_array
-from workloads.data.dataset import Dataset, Published, Split
-from workloads.data.decoding import decode
-from workloads.data.pictures import OwnPictures
+from pruneyard.workloads.data.array_cache import cached_array
+from pruneyard.workloads.data.dataset import Dataset, Published, Split
+from pruneyard.workloads.data.decoding import decode
+from pruneyard.workloads.data.pictures import OwnPictures
 
 __all__ = ["ImageParquet"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torchvision import datasets
 
-from workloads.data.torchvision_source import GreyDigitsLike, idx_files
+from pruneyard.workloads.data.torchvision_source import GreyDigitsLike, idx_files
 
 __all__ = ["Mnist"]
 

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from workloads.data.dataset import Published, Publisher, Split
-from workloads.seeding import stream_seed
+from pruneyard.workloads.data.dataset import Published, Publisher, Split
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["Noise"]
 

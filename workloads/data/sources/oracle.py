@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from workloads.data.dataset import ROWS_PER_CHUNK, Images, Published, Publisher, Split
-from workloads.seeding import stream_seed
+from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Images, Published, Publisher, Split
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["Oracle"]
 

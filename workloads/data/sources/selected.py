@@ -15,16 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from workloads import plugins
-from workloads.data.array_cache import cached_by_key
-from workloads.data.batches import DeviceSplit
-from workloads.data.dataset import Dataset, Source
-from workloads.data.scoring import Scorer, Scoring
-from workloads.data.selection import Pool, Selector
-from workloads.models.convnet import ConvNet
-from workloads.networks.builder import ModelBuilder
-from workloads.plugins import Plugin
-from workloads.seeding import global_stream, stream
+from pruneyard.workloads import plugins
+from pruneyard.workloads.data.array_cache import cached_by_key
+from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.scoring import Scorer, Scoring
+from pruneyard.workloads.data.selection import Pool, Selector
+from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.seeding import global_stream, stream
 
 __all__ = ["Selected"]
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from torchvision import datasets
 
-from workloads.data.dataset import Split
-from workloads.data.torchvision_source import TorchvisionSource
+from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.data.torchvision_source import TorchvisionSource
 
 __all__ = ["Svhn"]
 

@@ -11,13 +11,13 @@ from typing import Annotated
 
 import numpy as np
 
-from workloads import plugins
-from workloads.data.dataset import Dataset, Source, Split, check_labels
-from workloads.data.kept_file import kept_file, known_digest
-from workloads.data.multi_formation import decode, decoded_labels
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
-from workloads.plugins import Plugin
+from pruneyard.workloads import plugins
+from pruneyard.workloads.data.dataset import Dataset, Source, Split, check_labels
+from pruneyard.workloads.data.kept_file import kept_file, known_digest
+from pruneyard.workloads.data.multi_formation import decode, decoded_labels
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.plugins import Plugin
 
 __all__ = ["Synthetic"]
 
@@ -29,7 +29,7 @@ class Synthetic(Source):
     """path: of a synthetic_set.safetensors; a job's identity is what is in the file, not where it lies.
 
     digest: 16 hexadecimal digits over the file's content; where it is given, another content is refused.
-    runs, folder, artifacts: instead of a path, as in `workloads.earlier.Runs`, of one run; its key is the identity.
+    runs, folder, artifacts: instead of a path, as in `pruneyard.workloads.parents.Runs`, of one run; its key is the identity.
     """
 
     of: Annotated[Source, Plugin("data.sources")]

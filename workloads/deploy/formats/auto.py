@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workloads.deploy.compressed import block_size
-from workloads.deploy.format import Exported
-from workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
-from workloads.deploy.replacing import DENSE, with_kernels
-from workloads.deploy.stored_as_csr import StoredAsCsr
-from workloads.deploy.timing import least_times
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.compressed import block_size
+from pruneyard.workloads.deploy.format import Exported
+from pruneyard.workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
+from pruneyard.workloads.deploy.replacing import DENSE, with_kernels
+from pruneyard.workloads.deploy.stored_as_csr import StoredAsCsr
+from pruneyard.workloads.deploy.timing import least_times
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Auto"]
 

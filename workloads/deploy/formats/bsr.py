@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import torch
 
-from workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_bsr
-from workloads.deploy.files import pack_sparse
-from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
-from workloads.deploy.kernels import bsr_kernel
-from workloads.deploy.replacing import fit_of, sparse_fit, with_kernels
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_bsr
+from pruneyard.workloads.deploy.files import pack_sparse
+from pruneyard.workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from pruneyard.workloads.deploy.kernels import bsr_kernel
+from pruneyard.workloads.deploy.replacing import fit_of, sparse_fit, with_kernels
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Bsr"]
 
@@ -40,14 +40,14 @@ class Bsr:
         return fit_of(dense, finished)
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         fit = self.fit(finished)
         check_fit(fit)
         chosen = [name for name in finished.layers if name not in fit.dense]
         return with_kernels(finished, dict.fromkeys(chosen, ("bsr", bsr_kernel)))
 
     def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         fit = self.fit(finished)
         check_fit(fit)
         weights, packed = finished.network.state_dict(), {}

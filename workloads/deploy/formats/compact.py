@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import torch
 
-from workloads.deploy.dead_units import dead_units, without_units
-from workloads.deploy.files import pack
-from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.dead_units import dead_units, without_units
+from pruneyard.workloads.deploy.files import pack
+from pruneyard.workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Compact"]
 
@@ -33,12 +33,12 @@ class Compact:
         return Fit(refusal="no unit or filter is dead, or none that can be cut out", dense=dense)
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         check_fit(self.fit(finished))
         network = without_units(finished.network)
         return Exported(run=network, kernels=dict.fromkeys(finished.layers, "dense"))
 
     def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         check_fit(self.fit(finished))
         return pack(finished, without_units(finished.network).state_dict(), format="compact")

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import torch
 
-from workloads.deploy.files import pack
-from workloads.deploy.format import Exported, Fit
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.files import pack
+from pruneyard.workloads.deploy.format import Exported, Fit
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Dense"]
 
@@ -28,10 +28,10 @@ class Dense:
         return Fit(dense=dict.fromkeys(finished.layers, "this format is dense"))
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         return Exported(run=finished.network, kernels=dict.fromkeys(finished.layers, "dense"))
 
     def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `workloads.deploy.format.Format`."""
+        """See `pruneyard.workloads.deploy.format.Format`."""
         masks = {f"{name}.mask": mask for name, mask in finished.masks.items()}
         return pack(finished, finished.network.state_dict() | masks, format="dense")

@@ -7,11 +7,11 @@ Reference: Khudia et al., FBGEMM: enabling high-performance low-precision deep l
 
 from dataclasses import dataclass
 
-from workloads.deploy.format import Exported
-from workloads.deploy.kernels import gather_kernel
-from workloads.deploy.replacing import with_kernels
-from workloads.deploy.stored_as_csr import StoredAsCsr
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.format import Exported
+from pruneyard.workloads.deploy.kernels import gather_kernel
+from pruneyard.workloads.deploy.replacing import with_kernels
+from pruneyard.workloads.deploy.stored_as_csr import StoredAsCsr
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Gather"]
 

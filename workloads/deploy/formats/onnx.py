@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Onnx"]
 

@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from workloads.deploy.compressed import pack_bits
-from workloads.deploy.files import pack_sparse
-from workloads.deploy.format import Exported, Fit, check_fit
-from workloads.deploy.replacing import DENSE, fit_of, sparse_fit
-from workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.compressed import pack_bits
+from pruneyard.workloads.deploy.files import pack_sparse
+from pruneyard.workloads.deploy.format import Exported, Fit, check_fit
+from pruneyard.workloads.deploy.replacing import DENSE, fit_of, sparse_fit
+from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["SemiStructured"]
 

@@ -17,15 +17,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from workloads.distill import work
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.earlier_networks import EarlierNetworks
-from workloads.distill.methods.idc import ALWAYS, IDC
-from workloads.distill.network_training import Pile, Position
-from workloads.distill.perturbation import Perturbation
-from workloads.distill.work import Scene
-from workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.earlier_networks import EarlierNetworks
+from pruneyard.workloads.distill.methods.idc import ALWAYS, IDC
+from pruneyard.workloads.distill.network_training import Pile, Position
+from pruneyard.workloads.distill.perturbation import Perturbation
+from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 
 __all__ = ["AccDD"]
 

@@ -5,12 +5,12 @@ Reference: Zheng et al. 2023, Coverage-centric Coreset Selection for High Prunin
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import ccs
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import ccs
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["CCS"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CCS(Selected, ccs.CCS):
-    """The rule is that of `workloads.data.selectors.ccs`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.ccs`."""

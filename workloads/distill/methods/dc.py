@@ -11,14 +11,14 @@ of the nearest lower one are taken, which is ours.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.masking import Masking
-from workloads.distill.matcher import Matcher, Precision
-from workloads.distill.matching import DISTANCES
-from workloads.distill.network_training import NetworkTraining
-from workloads.distill.starting import Distilled
-from workloads.distill.work import Scene
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.masking import Masking
+from pruneyard.workloads.distill.matcher import Matcher, Precision
+from pruneyard.workloads.distill.matching import DISTANCES
+from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.distill.starting import Distilled
+from pruneyard.workloads.distill.work import Scene
 
 __all__ = ["DC"]
 

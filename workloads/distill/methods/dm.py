@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workloads.distill import work
-from workloads.distill.augment import Drawn, Strategy
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.masking import Masking
-from workloads.distill.matching import chunk_of
-from workloads.distill.starting import Distilled, momentum_step
-from workloads.distill.work import Scene
-from workloads.networks.features import features
+from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill.augment import Drawn, Strategy
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.masking import Masking
+from pruneyard.workloads.distill.matching import chunk_of
+from pruneyard.workloads.distill.starting import Distilled, momentum_step
+from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.networks.features import features
 
 __all__ = ["DM"]
 

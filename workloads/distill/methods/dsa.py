@@ -6,7 +6,7 @@ Reference: Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workloads.distill.methods.dc import DC
+from pruneyard.workloads.distill.methods.dc import DC
 
 __all__ = ["DSA"]
 

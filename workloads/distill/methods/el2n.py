@@ -5,12 +5,12 @@ Reference: Paul, Ganguli and Dziugaite 2021, Deep Learning on a Data Diet (arXiv
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import el2n
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import el2n
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["EL2N"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EL2N(Selected, el2n.EL2N):
-    """The rule is that of `workloads.data.selectors.el2n`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.el2n`."""

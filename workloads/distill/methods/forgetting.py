@@ -5,12 +5,12 @@ Reference: Toneva et al. 2019, An Empirical Study of Example Forgetting during D
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import forgetting
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import forgetting
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["Forgetting"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting(Selected, forgetting.Forgetting):
-    """The rule is that of `workloads.data.selectors.forgetting`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.forgetting`."""

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.adaptive_steps import Moments, lamb_step
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.kernel_ridge import half_squares, predictions
-from workloads.distill.network_pool import NetworkPool
-from workloads.distill.starting import Distilled, labels_of
-from workloads.networks.features import features
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.adaptive_steps import Moments, lamb_step
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.kernel_ridge import half_squares, predictions
+from pruneyard.workloads.distill.network_pool import NetworkPool
+from pruneyard.workloads.distill.starting import Distilled, labels_of
+from pruneyard.workloads.networks.features import features
 
 __all__ = ["FRePo"]
 

@@ -5,12 +5,12 @@ Reference: Paul, Ganguli and Dziugaite 2021, Deep Learning on a Data Diet (arXiv
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import grand
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import grand
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["GraNd"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraNd(Selected, grand.GraNd):
-    """The rule is that of `workloads.data.selectors.grand`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.grand`."""

@@ -5,12 +5,12 @@ Reference: Welling 2009, Herding dynamical weights to learn (ICML), as used by R
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import herding
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import herding
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["Herding"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Herding(Selected, herding.Herding):
-    """The rule is that of `workloads.data.selectors.herding`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.herding`."""

@@ -19,17 +19,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill import work
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.masking import Masking
-from workloads.distill.matcher import ClassStep, Matcher, Precision
-from workloads.distill.matching import DISTANCES
-from workloads.distill.network_training import NetworkTraining, Pile, Position
-from workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
-from workloads.distill.work import Scene
-from workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.masking import Masking
+from pruneyard.workloads.distill.matcher import ClassStep, Matcher, Precision
+from pruneyard.workloads.distill.matching import DISTANCES
+from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
+from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["IDC"]
 

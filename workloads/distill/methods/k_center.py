@@ -5,12 +5,12 @@ Reference: Sener and Savarese 2018, Active Learning for CNNs: A Core-Set Approac
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import k_center
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import k_center
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["KCenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KCenter(Selected, k_center.KCenter):
-    """The rule is that of `workloads.data.selectors.k_center`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.k_center`."""

@@ -5,12 +5,12 @@ Reference: the embedding baseline of Cui et al. 2022, DC-BENCH (arXiv:2207.09639
 
 from dataclasses import dataclass
 
-from workloads.data.selectors import k_means
-from workloads.distill.selected import Selected
+from pruneyard.workloads.data.selectors import k_means
+from pruneyard.workloads.distill.selected import Selected
 
 __all__ = ["KMeans"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KMeans(Selected, k_means.KMeans):
-    """The rule is that of `workloads.data.selectors.k_means`."""
+    """The rule is that of `pruneyard.workloads.data.selectors.k_means`."""

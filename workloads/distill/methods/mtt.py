@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from workloads.distill.augment import Strategy
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.real_training import one_pass
-from workloads.distill.starting import Distilled, labels_of, momentum_step
-from workloads.distill.trajectories import flat, remaining_distance, student_end
+from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.real_training import one_pass
+from pruneyard.workloads.distill.starting import Distilled, labels_of, momentum_step
+from pruneyard.workloads.distill.trajectories import flat, remaining_distance, student_end
 
 __all__ = ["MTT"]
 

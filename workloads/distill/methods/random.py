@@ -5,9 +5,9 @@ Reference: the baseline of Zhao, Mopuri and Bilen 2021, Dataset Condensation wit
 
 from dataclasses import dataclass
 
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.starting import Distilled
-from workloads.distill.work import Scene
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.starting import Distilled
+from pruneyard.workloads.distill.work import Scene
 
 __all__ = ["Random"]
 

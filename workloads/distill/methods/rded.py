@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.data.multi_formation import decode
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.crops import WHOLE, cut, random_boxes
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.starting import labels_of, pixels
-from workloads.distill.teacher import ROWS, Teacher, soft_labels
+from pruneyard.workloads.data.multi_formation import decode
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.crops import WHOLE, cut, random_boxes
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.starting import labels_of, pixels
+from pruneyard.workloads.distill.teacher import ROWS, Teacher, soft_labels
 
 __all__ = ["RDED"]
 

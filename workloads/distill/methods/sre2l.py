@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.adaptive_steps import Moments, adam_step
-from workloads.distill.directed_weights import DirectedAdjustment
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.kept_network import kept
-from workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
-from workloads.distill.starting import Distilled
-from workloads.distill.teacher import WEIGHTS, Teacher, soft_labels
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
+from pruneyard.workloads.distill.directed_weights import DirectedAdjustment
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.kept_network import kept
+from pruneyard.workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
+from pruneyard.workloads.distill.starting import Distilled
+from pruneyard.workloads.distill.teacher import WEIGHTS, Teacher, soft_labels
 
 __all__ = ["SRe2L"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from workloads.data.synthetic_set import SyntheticSet
-from workloads.distill.distiller import DistillState, Lab
-from workloads.distill.selected import real_images
-from workloads.distill.work import Scene
+from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.selected import real_images
+from pruneyard.workloads.distill.work import Scene
 
 __all__ = ["Whole"]
 

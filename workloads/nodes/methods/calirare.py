@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.nodes.eice import individual_errors
-from workloads.nodes.node_method import Tuned, TuningQuestion
+from pruneyard.workloads.nodes.eice import individual_errors
+from pruneyard.workloads.nodes.node_method import Tuned, TuningQuestion
 
 __all__ = ["Calirare"]
 
@@ -32,7 +32,7 @@ class Calirare(Tuned):
         super().__post_init__()
 
     def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
-        """See `workloads.nodes.node_method.NodeMethod`. Nothing is asked of intervals whose error has no weight."""
+        """See `pruneyard.workloads.nodes.node_method.NodeMethod`. Nothing is asked of intervals whose error has no weight."""
         if self.weight == 0:
             return question.loss, None
         with torch.set_grad_enabled(self.target == "followed"):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.nodes.eice import individual_errors_as_released
-from workloads.nodes.node_method import Tuned, TuningQuestion
+from pruneyard.workloads.nodes.eice import individual_errors_as_released
+from pruneyard.workloads.nodes.node_method import Tuned, TuningQuestion
 
 __all__ = ["CalirareReleased"]
 
@@ -25,7 +25,7 @@ class CalirareReleased(Tuned):
         super().__post_init__()
 
     def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
-        """See `workloads.nodes.node_method.NodeMethod`."""
+        """See `pruneyard.workloads.nodes.node_method.NodeMethod`."""
         with torch.no_grad():
             probabilities = question.logits.softmax(dim=1)[:, 1]
             error = individual_errors_as_released(probabilities, question.intervals()).mean()

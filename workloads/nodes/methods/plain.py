@@ -5,8 +5,8 @@ Reference: Kipf and Welling, Semi-supervised classification with graph convoluti
 
 from dataclasses import dataclass
 
-from workloads.metrics.classification import Floats, Labels
-from workloads.nodes.node_method import Readout, Untuned, as_they_are
+from pruneyard.workloads.metrics.classification import Floats, Labels
+from pruneyard.workloads.nodes.node_method import Readout, Untuned, as_they_are
 
 __all__ = ["PlainNodes"]
 

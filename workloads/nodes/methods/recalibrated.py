@@ -6,11 +6,11 @@ Reference: Guo et al., On calibration of modern neural networks (ICML 2017)
 from dataclasses import dataclass
 from typing import Annotated
 
-from workloads.calibrate.calibrator import Calibrator
-from workloads.calibrate.methods.temperature import Temperature
-from workloads.metrics.classification import Floats, Labels
-from workloads.nodes.node_method import Readout, Untuned
-from workloads.plugins import Plugin
+from pruneyard.workloads.calibrate.calibrator import Calibrator
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.metrics.classification import Floats, Labels
+from pruneyard.workloads.nodes.node_method import Readout, Untuned
+from pruneyard.workloads.plugins import Plugin
 
 __all__ = ["Recalibrated"]
 

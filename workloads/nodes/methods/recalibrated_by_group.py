@@ -11,11 +11,11 @@ from typing import Annotated
 
 import numpy as np
 
-from workloads.calibrate.calibrator import Calibrator, FittedCalibrator
-from workloads.calibrate.methods.temperature import Temperature
-from workloads.metrics.classification import Floats, Labels
-from workloads.nodes.node_method import Readout, Untuned
-from workloads.plugins import Plugin
+from pruneyard.workloads.calibrate.calibrator import Calibrator, FittedCalibrator
+from pruneyard.workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.metrics.classification import Floats, Labels
+from pruneyard.workloads.nodes.node_method import Readout, Untuned
+from pruneyard.workloads.plugins import Plugin
 
 __all__ = ["RecalibratedByGroup"]
 

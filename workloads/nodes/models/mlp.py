@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from workloads.nodes.node_network import NodeNetwork, check_sizes
+from pruneyard.workloads.nodes.node_network import NodeNetwork, check_sizes
 
 __all__ = ["NodeMlp"]
 
@@ -22,6 +22,6 @@ class NodeMlp:
         check_sizes(self.width, self.depth, self.dropout)
 
     def build(self, *, num_features: int, num_classes: int) -> nn.Module:
-        """See `workloads.nodes.node_network.NodeModel`."""
+        """See `pruneyard.workloads.nodes.node_network.NodeModel`."""
         widths = [num_features, *[self.width] * (self.depth - 1), num_classes]
         return NodeNetwork(widths, dropout=self.dropout, mix=lambda graph, values: values)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workloads.nodes.node_objective import weighted_entropies
+from pruneyard.workloads.nodes.node_objective import weighted_entropies
 
 __all__ = ["NodeCrossEntropy"]
 
@@ -15,5 +15,5 @@ __all__ = ["NodeCrossEntropy"]
 @dataclass(frozen=True, kw_only=True)
 class NodeCrossEntropy:
     def contributions(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `workloads.nodes.node_objective.NodeObjective`."""
+        """See `pruneyard.workloads.nodes.node_objective.NodeObjective`."""
         return weighted_entropies(logits, labels, ratio=1.0)

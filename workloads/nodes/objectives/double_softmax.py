@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.nodes.node_objective import check_ratio, weighted_entropies
+from pruneyard.workloads.nodes.node_objective import check_ratio, weighted_entropies
 
 __all__ = ["DoubleSoftmax"]
 
@@ -23,5 +23,5 @@ class DoubleSoftmax:
         check_ratio(self.ratio)
 
     def contributions(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `workloads.nodes.node_objective.NodeObjective`."""
+        """See `pruneyard.workloads.nodes.node_objective.NodeObjective`."""
         return weighted_entropies(functional.softmax(logits, dim=1), labels, ratio=self.ratio)

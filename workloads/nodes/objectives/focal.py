@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from workloads.nodes.node_objective import check_ratio, weighted_entropies
+from pruneyard.workloads.nodes.node_objective import check_ratio, weighted_entropies
 
 __all__ = ["NodeFocal"]
 
@@ -24,7 +24,7 @@ class NodeFocal:
         check_ratio(self.ratio)
 
     def contributions(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `workloads.nodes.node_objective.NodeObjective`."""
+        """See `pruneyard.workloads.nodes.node_objective.NodeObjective`."""
         other = functional.softmax(logits, dim=1).gather(1, (1 - labels)[:, None])[
             :, 0
         ]  # of two: 1 - p of the label

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workloads.nodes.node_objective import check_ratio, weighted_entropies
+from pruneyard.workloads.nodes.node_objective import check_ratio, weighted_entropies
 
 __all__ = ["Weighted"]
 
@@ -20,5 +20,5 @@ class Weighted:
         check_ratio(self.ratio)
 
     def contributions(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `workloads.nodes.node_objective.NodeObjective`."""
+        """See `pruneyard.workloads.nodes.node_objective.NodeObjective`."""
         return weighted_entropies(logits, labels, ratio=self.ratio)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from workloads import plugins
-from workloads.nodes.graph import Graph, GraphSource, rows_summing_to_one, undirected
-from workloads.seeding import stream_seed
+from pruneyard.workloads import plugins
+from pruneyard.workloads.nodes.graph import Graph, GraphSource, rows_summing_to_one, undirected
+from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["BlockModel"]
 

@@ -7,7 +7,7 @@ Reference: Giles, Bollacker and Lawrence, CiteSeer: an automatic citation indexi
 
 from dataclasses import dataclass
 
-from workloads.nodes.planetoid import PlanetoidGraph
+from pruneyard.workloads.nodes.planetoid import PlanetoidGraph
 
 __all__ = ["CiteSeer"]
 

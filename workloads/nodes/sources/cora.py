@@ -7,7 +7,7 @@ Reference: McCallum et al., Automating the construction of internet portals, Inf
 
 from dataclasses import dataclass
 
-from workloads.nodes.planetoid import PlanetoidGraph
+from pruneyard.workloads.nodes.planetoid import PlanetoidGraph
 
 __all__ = ["Cora"]
 

@@ -8,7 +8,7 @@ Reference: the npz form of attributed graphs used with Bojchevski and Guennemann
 
 from dataclasses import dataclass
 
-from workloads.nodes.graph_files import GraphFile
+from pruneyard.workloads.nodes.graph_files import GraphFile
 
 __all__ = ["Npz"]
 

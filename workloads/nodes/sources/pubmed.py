@@ -7,7 +7,7 @@ Reference: Namata et al., Query-driven active surveying for collective classific
 
 from dataclasses import dataclass
 
-from workloads.nodes.planetoid import PlanetoidGraph
+from pruneyard.workloads.nodes.planetoid import PlanetoidGraph
 
 __all__ = ["PubMed"]
 

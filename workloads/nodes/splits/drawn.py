@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.nodes.graph import Graph, Nodes
-from workloads.nodes.splitting import cut, extra_of, shuffled
+from pruneyard.workloads.nodes.graph import Graph, Nodes
+from pruneyard.workloads.nodes.splitting import cut, extra_of, shuffled
 
 __all__ = ["Drawn"]
 
@@ -36,7 +36,7 @@ class Drawn:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     def split(self, graph: Graph, *, minority: int, seed: int) -> Mapping[str, Nodes]:
-        """See `workloads.nodes.splitting.NodeSplitter`."""
+        """See `pruneyard.workloads.nodes.splitting.NodeSplitter`."""
         counts = np.bincount(graph.labels, minlength=graph.num_classes)
         if counts.min() < self.per_class:
             smallest = int(counts.argmin())

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.nodes.graph import Graph, Nodes
-from workloads.nodes.splitting import cut, extra_of, shuffled
+from pruneyard.workloads.nodes.graph import Graph, Nodes
+from pruneyard.workloads.nodes.splitting import cut, extra_of, shuffled
 
 __all__ = ["Published"]
 
@@ -27,7 +27,7 @@ class Published:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     def split(self, graph: Graph, *, minority: int, seed: int) -> Mapping[str, Nodes]:
-        """See `workloads.nodes.splitting.NodeSplitter`."""
+        """See `pruneyard.workloads.nodes.splitting.NodeSplitter`."""
         named = graph.published
         for name in ("train", "val", "test"):
             if len(named.get(name, ())) == 0:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from workloads.masks.masks import full_masks, keep_largest_by_scope
-from workloads.sparse.updater import DenseStart, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import full_masks, keep_largest_by_scope
+from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["ACDC"]
 

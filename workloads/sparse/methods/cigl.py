@@ -18,8 +18,8 @@ control for what the random mask is worth: `method: rigl` beside `average: {begi
 
 from dataclasses import dataclass
 
-from workloads.sparse.methods.rigl import RigL
-from workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
 
 __all__ = ["CigL"]
 

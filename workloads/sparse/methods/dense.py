@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.sparse.updater import Unmoved
-from workloads.training.mask_updater import SparseState
+from pruneyard.workloads.sparse.updater import Unmoved
+from pruneyard.workloads.training.mask_updater import SparseState
 
 __all__ = ["Dense"]
 

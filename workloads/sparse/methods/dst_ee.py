@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.sparse.methods.rigl import RigL
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["DSTEE"]
 

@@ -17,10 +17,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workloads.masks.masks import active_per_layer, drop_and_grow, keep_largest_overall, random_masks
-from workloads.sparse.update_schedule import CubicSchedule, LastingSchedule
-from workloads.sparse.updater import LayerDensities, Unmoved, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import (
+    active_per_layer,
+    drop_and_grow,
+    keep_largest_overall,
+    random_masks,
+)
+from pruneyard.workloads.sparse.update_schedule import CubicSchedule, LastingSchedule
+from pruneyard.workloads.sparse.updater import LayerDensities, Unmoved, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["GraNet"]
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from workloads.masks.masks import check_finite, keep_largest_by_scope
-from workloads.seeding import drawing_apart
-from workloads.sparse.updater import DenseStart, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import check_finite, keep_largest_by_scope
+from pruneyard.workloads.seeding import drawing_apart
+from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["GraSP"]
 

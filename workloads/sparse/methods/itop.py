@@ -10,8 +10,8 @@ Here the update comes before that step, in published code after it.
 
 from dataclasses import dataclass, field
 
-from workloads.sparse.update_schedule import LastingSchedule
-from workloads.sparse.updater import ChosenGrowth
+from pruneyard.workloads.sparse.update_schedule import LastingSchedule
+from pruneyard.workloads.sparse.updater import ChosenGrowth
 
 __all__ = ["ITOP"]
 

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workloads.masks.masks import keep_largest_by_scope
-from workloads.sparse.update_schedule import CubicSchedule
-from workloads.sparse.updater import DenseStart, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import keep_largest_by_scope
+from pruneyard.workloads.sparse.update_schedule import CubicSchedule
+from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["Magnitude"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from workloads.masks.masks import active_per_layer, drop_and_grow
-from workloads.sparse.updater import RandomStart, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow
+from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["MEST"]
 

@@ -14,10 +14,10 @@ spaced, are averaged, where the code takes every step of each epoch's first tent
 
 from dataclasses import dataclass
 
-from workloads.objectives.unknown_aware import UnknownAware
-from workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
-from workloads.sparse.updater import ChosenGrowth
-from workloads.training.recipe import Recipe, completed
+from pruneyard.workloads.objectives.unknown_aware import UnknownAware
+from pruneyard.workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
+from pruneyard.workloads.sparse.updater import ChosenGrowth
+from pruneyard.workloads.training.recipe import Recipe, completed
 
 __all__ = ["MOON"]
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.masks.distributions import dense_layers
-from workloads.masks.masks import check_finite
-from workloads.sparse.updater import Unmoved
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.distributions import dense_layers
+from pruneyard.workloads.masks.masks import check_finite
+from pruneyard.workloads.sparse.updater import Unmoved
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["NM"]
 

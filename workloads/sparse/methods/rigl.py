@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workloads.sparse.methods.set import SET
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["RigL"]
 

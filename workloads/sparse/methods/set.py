@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workloads.sparse.updater import DropAndGrow
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.sparse.updater import DropAndGrow
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["SET"]
 

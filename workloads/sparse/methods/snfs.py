@@ -18,11 +18,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from workloads.masks.distributions import proportional_counts
-from workloads.masks.masks import active_per_layer, check_finite, keep_largest
-from workloads.sparse.update_schedule import UpdateSchedule
-from workloads.sparse.updater import RandomStart, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.distributions import proportional_counts
+from pruneyard.workloads.masks.masks import active_per_layer, check_finite, keep_largest
+from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
+from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["SNFS"]
 

@@ -13,9 +13,9 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from workloads.masks.masks import active_per_layer, keep_largest_by_scope
-from workloads.sparse.updater import DenseStart, in_module_order
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import active_per_layer, keep_largest_by_scope
+from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["SNIP"]
 

@@ -5,7 +5,7 @@ Reference: Liu et al. 2022, The Unreasonable Effectiveness of Random Pruning (ar
 
 from dataclasses import dataclass
 
-from workloads.sparse.updater import RandomStart
+from pruneyard.workloads.sparse.updater import RandomStart
 
 __all__ = ["Static"]
 

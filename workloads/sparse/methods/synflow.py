@@ -21,9 +21,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from workloads.masks.masks import check_finite, keep_largest_by_scope
-from workloads.sparse.updater import DenseStart, in_module_order
-from workloads.training.mask_updater import Bench, Moment, SparseState
+from pruneyard.workloads.masks.masks import check_finite, keep_largest_by_scope
+from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.training.mask_updater import Bench, Moment, SparseState
 
 __all__ = ["SynFlow"]
 

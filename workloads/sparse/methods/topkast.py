@@ -22,9 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workloads.masks.masks import full_masks, keep_largest_by_scope
-from workloads.sparse.updater import LayerDensities, Unmoved
-from workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.masks.masks import full_masks, keep_largest_by_scope
+from pruneyard.workloads.sparse.updater import LayerDensities, Unmoved
+from pruneyard.workloads.training.mask_updater import Moment, SparseState
 
 __all__ = ["TopKAST"]
 

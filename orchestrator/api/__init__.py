@@ -1,0 +1,35 @@
+"""Populations of sparse trainings, distillations and calibrations on Ray: one spec in, Parquet and one HTML page out.
+
+Importing this module loads neither torch nor Ray; each name is resolved on first use.
+
+    import pruneyard
+
+    results = pruneyard.run("quickstart", out="out/quickstart")
+    results.summary()
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pruneyard.orchestrator.driver.run import run as run
+    from pruneyard.orchestrator.results import Results as Results
+    from pruneyard.orchestrator.spec.load import load_spec as load_spec
+
+__all__ = ["Results", "load_spec", "run"]
+
+_MODULES = {
+    "Results": "pruneyard.orchestrator.results",
+    "load_spec": "pruneyard.orchestrator.spec.load",
+    "run": "pruneyard.orchestrator.driver.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'pruneyard' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
