@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pruneyard.reports import glossary, prose, tables
-from pruneyard.reports.charts import palette
+from pruneyard.reports import glossary, palette, prose, tables
 from pruneyard.reports.charts.against import against_density, against_ipc
 from pruneyard.reports.charts.cost import cost
 from pruneyard.reports.charts.distillation import minimised, over_time
@@ -24,7 +23,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.study import Study
-from pruneyard.reports.trust.section import trust_section, trusted
+from pruneyard.reports.trust_section import trust_section, trusted
 
 _MAX_SPEC = 50_000
 

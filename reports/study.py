@@ -13,9 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pruneyard.reports import series, summary
+from pruneyard.reports import palette, series, summary
 from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
-from pruneyard.reports.charts import palette
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names

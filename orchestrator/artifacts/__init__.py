@@ -1,1 +1,1 @@
-"""orchestrator/artifacts."""
+"""Reads and writes the files of runs: manifests, networks, predictions and checkpoints."""

@@ -1,1 +1,1 @@
-"""orchestrator/coordination."""
+"""Files by which processes coordinate: the lease on a folder, requests to stop, the journal of decisions."""

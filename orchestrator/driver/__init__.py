@@ -1,1 +1,1 @@
-"""orchestrator/driver."""
+"""Drives one call of `run`: stage by stage, from a plan to finished runs."""

@@ -1,1 +1,1 @@
-"""orchestrator/early_stopping."""
+"""Decides which trials stop early or pause: ASHA, the median rule and HyperBand."""

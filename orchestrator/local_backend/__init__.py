@@ -1,1 +1,1 @@
-"""orchestrator/local_backend."""
+"""Runs a study without Ray: in this process, or with one local process per rank."""

@@ -1,1 +1,1 @@
-"""orchestrator/progress."""
+"""Follows running trials and displays them."""

@@ -1,1 +1,1 @@
-"""orchestrator/ray_backend."""
+"""Runs a study on Ray: Tune schedules trials, Train provides the workers of a distributed trial."""

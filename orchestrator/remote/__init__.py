@@ -1,1 +1,1 @@
-"""orchestrator/remote."""
+"""Submits specs to a cluster as Ray jobs and checks what they need there."""

@@ -1,1 +1,1 @@
-"""orchestrator/search."""
+"""Proposes settings: Optuna samplers, population-based training (PBT) and PB2."""

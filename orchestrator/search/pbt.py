@@ -21,7 +21,7 @@ from pruneyard.orchestrator.spec.run_key import run_key
 from pruneyard.orchestrator.spec.search import Choices
 from pruneyard.orchestrator.spec.stage import Learning
 from pruneyard.reports.layout import RunFolder
-from pruneyard.workloads.segment import Segment
+from pruneyard.workloads.training.segment import Segment
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from pruneyard.orchestrator.spec.search import CHANGEABLE, Choices, Proposal, Se
 from pruneyard.orchestrator.spec.stage import Header, Learning, Stage
 from pruneyard.orchestrator.spec.yaml_document import Document
 from pruneyard.workloads.plugins import find_job, kinds
-from pruneyard.workloads.segment import WHOLE
+from pruneyard.workloads.training.segment import WHOLE
 
 
 class Body:

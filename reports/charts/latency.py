@@ -8,8 +8,8 @@ from collections.abc import Hashable
 import altair as alt
 import pandas as pd
 
-from pruneyard.reports import formats
-from pruneyard.reports.charts import marks, palette
+from pruneyard.reports import formats, palette
+from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Entry, Figure, Plot, draw
 from pruneyard.reports.latency import read_latency
 from pruneyard.reports.study import Study

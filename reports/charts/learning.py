@@ -6,8 +6,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from pruneyard.reports import series
-from pruneyard.reports.charts import marks, palette
+from pruneyard.reports import palette, series
+from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
 from pruneyard.reports.study import DENSE, Study
 

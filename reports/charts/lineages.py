@@ -8,8 +8,8 @@ from dataclasses import replace
 import altair as alt
 import pandas as pd
 
-from pruneyard.reports import formats
-from pruneyard.reports.charts import marks, palette
+from pruneyard.reports import formats, palette
+from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Entry, Figure, Plot, draw
 from pruneyard.reports.lineage import Lineages, Part, lineages
 from pruneyard.reports.statistics import estimate

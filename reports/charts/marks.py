@@ -10,8 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from pruneyard.reports import glossary
-from pruneyard.reports.charts import palette
+from pruneyard.reports import glossary, palette
 from pruneyard.reports.charts.figure import Entry
 
 Styles = Mapping[str, tuple[str, str]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from pruneyard.reports import formats, series
-from pruneyard.reports.charts import marks, palette
+from pruneyard.reports import formats, palette, series
+from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
 from pruneyard.reports.statistics import bootstrap_band
 from pruneyard.reports.study import CALIBRATE, Study

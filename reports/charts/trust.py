@@ -8,8 +8,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from pruneyard.reports import series
-from pruneyard.reports.charts import marks, palette
+from pruneyard.reports import palette, series
+from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Entry, Figure, Plot, draw
 from pruneyard.reports.charts.reliability import BANDS, band, error_note, with_band
 from pruneyard.reports.study import Study

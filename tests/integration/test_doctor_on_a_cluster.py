@@ -10,15 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pruneyard.cluster.bundle import source_files
-
-
 import pytest
 from driving import driving
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray_head import end_node, free_ports, tell_node
+
+from pruneyard.cluster.bundle import source_files
 
 pytestmark = pytest.mark.ray
 

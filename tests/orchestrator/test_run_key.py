@@ -15,7 +15,7 @@ from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.run_key import NOT_SET, canonical, differences, run_key
 from pruneyard.workloads.data.sources.noise import Noise
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
-from pruneyard.workloads.segment import Segment
+from pruneyard.workloads.training.segment import Segment
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -17,13 +17,13 @@ from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.optimizers.adamw import AdamW
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.schedules.constant import Constant
-from pruneyard.workloads.segment import WHOLE, Segment
 from pruneyard.workloads.sparse.methods.magnitude import Magnitude
 from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.recipe import Budget, Recipe
+from pruneyard.workloads.training.segment import WHOLE, Segment
 from pruneyard.workloads.training.weight_averaging import Averaging
 from pruneyard.workloads.training.weight_dropout import WeightDropout
 from pruneyard.workloads.workload import Context, InterruptedJobError, Metric, Outcome, Progress

@@ -1,1 +1,1 @@
-"""workloads/losses."""
+"""Losses that several objectives share: on logits, on mixed batches, on adversarial inputs."""

@@ -1,1 +1,1 @@
-"""workloads/masks."""
+"""Masks and how density is distributed over layers."""

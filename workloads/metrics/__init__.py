@@ -1,1 +1,1 @@
-"""workloads/metrics."""
+"""Metrics on logits and labels: calibration errors, proper scores, detection, selective prediction."""

@@ -13,12 +13,12 @@ from pruneyard.workloads.networks.builder import ModelBuilder, draws
 from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.seeding import stream
-from pruneyard.workloads.segment import WHOLE, Segment
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import Counting, MaskUpdater
 from pruneyard.workloads.training.ood_evaluation import unknown_splits
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
+from pruneyard.workloads.training.segment import WHOLE, Segment
 from pruneyard.workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]

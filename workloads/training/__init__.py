@@ -1,1 +1,1 @@
-"""workloads/training."""
+"""The training loop and its parts: step, evaluation, resume, masks, weight averaging."""

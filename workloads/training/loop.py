@@ -12,7 +12,6 @@ from pruneyard.workloads.data.dataset import Dataset, Split
 from pruneyard.workloads.gradients.plain import Plain
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.seeding import stream_seed
-from pruneyard.workloads.segment import WHOLE, Segment
 from pruneyard.workloads.training.evaluation import (
     density_curve,
     logits_of,
@@ -26,6 +25,7 @@ from pruneyard.workloads.training.ood_evaluation import show
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.resume import agree, checkpoint_of, go_on_from, restore
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
+from pruneyard.workloads.training.segment import WHOLE, Segment
 from pruneyard.workloads.training.split_logits import Answering
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, Rarely

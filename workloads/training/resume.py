@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.interfaces import RuleState, Tensors
-from pruneyard.workloads.segment import Segment
 from pruneyard.workloads.training.mask_updater import SparseState
+from pruneyard.workloads.training.segment import Segment
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import Context, Metric
 
