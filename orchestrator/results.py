@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 from pruneyard.orchestrator.errors import ClusterError
 
 
-class OrderlyInterrupt(KeyboardInterrupt):
+class GracefulInterrupt(KeyboardInterrupt):
     """Ctrl-C, after everything was saved; `results` is what there is by then."""
 
     def __init__(self, results: "Results") -> None:
@@ -35,7 +35,7 @@ class OrderlyInterrupt(KeyboardInterrupt):
         self.results = results
 
 
-class AbandonedError(ClusterError):
+class ClusterLostError(ClusterError):
     """The cluster was lost, or had no room left, in the middle of a study; `results` is what there is by then."""
 
     def __init__(self, words: str, results: "Results") -> None:

@@ -8,20 +8,20 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.interfaces import Answers, Network, Objective, PixelRange, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, Network, Objective, PixelRange, SplitLogits, Tensors
 from pruneyard.workloads.ranks import ALONE, Share
 from pruneyard.workloads.training.backward import Backward, Prober
 from pruneyard.workloads.training.loss_scale import Unscaled
-from pruneyard.workloads.training.mask_updater import Bench
+from pruneyard.workloads.training.mask_updater import FunctionalNetwork
 
-NO_BENCH = cast(Bench, None)
+NO_BENCH = cast(FunctionalNetwork, None)
 """For the moments of methods that do not ask the network anything."""
 
 DENSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {"nm": {"keep": 4}}
 """Settings with which a method keeps all weights, of those that do so by another field than `density`."""
 
 
-NO_ANSWERS = cast(Answers, None)
+NO_ANSWERS = cast(SplitLogits, None)
 """For the looks of objectives that do not ask about any rows."""
 
 
@@ -33,16 +33,16 @@ class Answered:
     labels: Tensor
 
     def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
-        """See `pruneyard.workloads.interfaces.Answers`."""
+        """See `pruneyard.workloads.interfaces.SplitLogits`."""
         return self.outputs, self.labels
 
 
 def question(
     network: Network, images: Tensor, labels: Tensor, *, memory: Tensors | None = None, seed: int = 0
-) -> Question:
+) -> LossInputs:
     """Of images whose pixels are not normalised: black is 0 and white is 1."""
     black = torch.zeros(1, images.shape[1], 1, 1, dtype=images.dtype, device=images.device)
-    return Question(
+    return LossInputs(
         network=network,
         images=images,
         labels=labels,

@@ -35,7 +35,7 @@ class PixelRange:
 
 
 @dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
-class Question:
+class LossInputs:
     """What an objective is asked: the loss of this batch, of this network, in training mode."""
 
     network: Network
@@ -50,7 +50,7 @@ class Question:
     draws: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
 
 
-class Answers(Protocol):
+class SplitLogits(Protocol):
     """What the network, as an epoch finds it, makes of whole splits in evaluation mode. The work is counted as training's."""
 
     def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
@@ -80,11 +80,11 @@ class Objective(Protocol):
         """What it remembers before the first step."""
         ...
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
         """At the start of every epoch, counted from 0; a budget that ends within an epoch counts it."""
         ...
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """A scalar, mean over the batch, and what it remembers from now on. Writes into nothing.
 
         Over several ranks each has its own rows and the losses are averaged: one of pairs of rows then sees pairs in a rank.
@@ -92,7 +92,7 @@ class Objective(Protocol):
         ...
 
 
-class Memoryless:
+class StatelessObjective:
     """The neutral answers of an objective."""
 
     num_extra: ClassVar[int] = 0
@@ -108,7 +108,7 @@ class Memoryless:
         """Nothing."""
         return {}
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
         """The same."""
         return memory
 
@@ -202,7 +202,7 @@ class GradientRule(Protocol):
         """Before the first step; `weights` are the network's own tensors: what is kept is copied."""
         ...
 
-    def look(self, state: RuleState, epoch: Epoch) -> RuleState:
+    def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
         """At the start of every epoch, before its first step."""
         ...
 

@@ -99,7 +99,7 @@ class Ranks(Protocol):
         """For each wish, whether some rank has it."""
         ...
 
-    def agree(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
+    def assert_ranks_equal(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
         """Raises `RanksDisagreeError` on every rank unless all hold the same, bit for bit."""
         ...
 
@@ -151,7 +151,7 @@ class Alone:
         """Its own."""
         return wishes
 
-    def agree(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
+    def assert_ranks_equal(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
         """Always."""
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -227,7 +227,7 @@ class Together:
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._questions)
         return tuple(bool(flag) for flag in flags.tolist())
 
-    def agree(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
+    def assert_ranks_equal(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
         """By one checksum per tensor."""
         first, *others = self.gathered(checksums(held()))
         differing = {

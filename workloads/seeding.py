@@ -65,7 +65,7 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
 
 
 @contextmanager
-def drawing_apart(device: torch.device, start: int | RandomState | None) -> Iterator[None]:
+def fork_rng(device: torch.device, start: int | RandomState | None) -> Iterator[None]:
     """After the block the generators stand where they stood; inside they start there, at a state or from a seed."""
     held = random_state(device)
     try:

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     pass
 
 
-def placed(workload: Any, folder: RunFolder) -> Any:
+def locate_upstream(workload: Any, folder: RunFolder) -> Any:
     """The job with the folders of the runs it rests on filled in; those of this study lie in `folder`."""
     if isinstance(workload, tuple):
-        return tuple(placed(item, folder) for item in workload)
+        return tuple(locate_upstream(item, folder) for item in workload)
     if not dataclasses.is_dataclass(workload) or isinstance(workload, type):
         return workload
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(workload):
         if field.init:
             content = getattr(workload, field.name)
-            new = placed(content, folder)
+            new = locate_upstream(content, folder)
             if new != content:
                 changed[field.name] = new
     runs: tuple[str, ...] = getattr(workload, "runs", ())

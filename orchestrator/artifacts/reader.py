@@ -9,7 +9,7 @@ import safetensors.torch
 from torch import Tensor
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
-from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.codec import decode
 from pruneyard.reports.layout import RunFolder
@@ -119,7 +119,7 @@ def _from_data(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _placed_source(artifact: Location, manifest: dict[str, Any]) -> Source:
     """The same, where it is made of what another run of the folder left."""
-    source: Source = placed(_source(manifest), RunFolder(artifact.parent.parent))
+    source: Source = locate_upstream(_source(manifest), RunFolder(artifact.parent.parent))
     return source
 
 

@@ -11,7 +11,7 @@ from pruneyard.workloads.parents import FinishedRun, Predictions
 MOST_AT_HAND = 2**28  # bytes of predictions
 
 
-class RunsAtHand:
+class CachedRunReader:
     """Opens finished runs for many short jobs of one process, which so reads a run's predictions once, not once a job.
 
     Arrays that several jobs see cannot be written to. The predictions that were asked for longest ago are let go.

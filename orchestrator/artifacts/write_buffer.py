@@ -17,7 +17,7 @@ HELD_S = 0.5  # that the first of the attempts held waits for the last
 HELD_BYTES = 2**26  # of files
 
 
-class Ledger:
+class WriteBuffer:
     """What one process has still to write. It does so when enough has come, or when `write` is called."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -26,7 +26,7 @@ class Ledger:
         self._files: dict[str, Mapping[str, Content]] = {}
         self._size, self._since = 0, 0.0
 
-    def hold(self, attempt: Attempt, files: Mapping[str, Content]) -> None:
+    def add(self, attempt: Attempt, files: Mapping[str, Content]) -> None:
         """A run's newest attempt, with the files of its artifact; none where it left none."""
         if not self._attempts:
             self._since = time.monotonic()

@@ -24,8 +24,8 @@ from pruneyard.orchestrator.driver.run import default_folder, run
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.progress.display import display
-from pruneyard.orchestrator.progress.ray_output import WithoutRay
-from pruneyard.orchestrator.results import AbandonedError, OrderlyInterrupt, Results
+from pruneyard.orchestrator.progress.ray_output import RayOutputFilter
+from pruneyard.orchestrator.results import ClusterLostError, GracefulInterrupt, Results
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -83,7 +83,7 @@ def run_and_report(
     searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
     head = f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {folder}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
-    with display(console) as shown, redirect_stdout(WithoutRay()):
+    with display(console) as shown, redirect_stdout(RayOutputFilter()):
         results, code = _run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )
@@ -110,9 +110,9 @@ def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCod
     """The results and the exit code; Ctrl-C and a cluster that was lost have their own."""
     try:
         results = run(spec, folder, **options)
-    except OrderlyInterrupt as stop:
+    except GracefulInterrupt as stop:
         return stop.results, ExitCode.INTERRUPTED
-    except AbandonedError as end:
+    except ClusterLostError as end:
         click.echo(f"pruneyard: {end}", err=True)
         return end.results, ExitCode.UNREACHABLE
     return results, results.exit_code
@@ -135,11 +135,11 @@ def _say_fronts(results: Results, spec: Spec) -> None:
     out = stdout_console()
     for stage in spec.stages:
         if stage.learning is not None and len(results.runs()):
-            aims = stage.learning.search.aims
-            front = results.pareto(aims)
-            words = " and ".join(f"{way} {name}" for name, way in aims.items())
+            directions = stage.learning.search.directions
+            front = results.pareto(directions)
+            words = " and ".join(f"{way} {name}" for name, way in directions.items())
             out.print(f"{len(front)} not beaten in {words}:", highlight=False)
-            shown = [name for name in (*front.attrs["settings"], "model", "method", "density", *aims) if name in front]
+            shown = [name for name in (*front.attrs["settings"], "model", "method", "density", *directions) if name in front]
             out.print(front[list(dict.fromkeys(shown))].to_string(index=False), markup=False, highlight=False)
 
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 3.0  # into an object store, where each look is a request
 
 
-class Marks:
+class ControlFiles:
     """The names in one folder. In an object store an answer may be `LOOK_EVERY_S` old, or older while it cannot be reached."""
 
     def __init__(self, folder: Location) -> None:

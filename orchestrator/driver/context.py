@@ -14,7 +14,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 @dataclass(frozen=True)
-class _Work:
+class StudyRun:
     """What both ways of running are given. `data` grows as stages find new sets."""
 
     spec: Spec

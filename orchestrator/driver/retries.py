@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pruneyard.orchestrator.driver.context import _Work
-from pruneyard.orchestrator.execution.crash_reason import cause, told
+from pruneyard.orchestrator.driver.context import StudyRun
+from pruneyard.orchestrator.execution.crash_reason import cause, describe_crash
 from pruneyard.orchestrator.execution.record import make_record
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
@@ -20,13 +20,13 @@ MAX_DEATHS = 3  # a job whose process died so often in one call is left FAILED
 
 
 def _after_deaths(
-    orders: Sequence[Order],
+    orders: Sequence[PlannedAttempt],
     died: Mapping[str, str],
     deaths: dict[str, int],
-    work: _Work,
+    work: StudyRun,
     *,
     num_workers: int,
-) -> list[Order]:
+) -> list[PlannedAttempt]:
     """Records every attempt whose process died; returns the next attempts of those that get another.
 
     An attempt that ended without a record, without a death and without a stop is what Tune does not raise: it is said.
@@ -69,7 +69,7 @@ def _after_deaths(
         if stopping:
             monitor.end(key, Status.INTERRUPTED)
         elif deaths[key] < MAX_DEATHS:
-            logger.warning("%s; it goes on from its checkpoint", told(died[key], run=f"{key} ({order.job.label})"))
+            logger.warning("%s; it goes on from its checkpoint", describe_crash(died[key], run=f"{key} ({order.job.label})"))
             again.append(replace(order, attempt=order.attempt + 1))
         else:
             work.failed(key, f"{cause(died[key])}, {MAX_DEATHS} times")

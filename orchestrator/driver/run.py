@@ -13,7 +13,7 @@ from typing import Any
 
 from pruneyard.orchestrator.coordination.lease import exclusive
 from pruneyard.orchestrator.coordination.stop_request import StopRequest, stop_request, storage_stops
-from pruneyard.orchestrator.driver.context import _Work
+from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.stages import (
     RunOrders,
     _run_jobs,
@@ -27,7 +27,7 @@ from pruneyard.orchestrator.planning.compatibility import check_same_study
 from pruneyard.orchestrator.planning.plan import OVER, make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
-from pruneyard.orchestrator.results import OrderlyInterrupt, Results
+from pruneyard.orchestrator.results import GracefulInterrupt, Results
 from pruneyard.orchestrator.search.proposals import is_searched
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.reports.durable import clear_unfinished, write_durably
@@ -85,7 +85,7 @@ def run(
         StorageError: the folder of results cannot be used; a `StudyStoppedError` where that showed in the middle. What is
             finished is kept.
         KeyboardInterrupt: Ctrl-C. After the first one running jobs have left a checkpoint, and the error is an
-            `OrderlyInterrupt`, which has the `results`; a second one does not wait.
+            `GracefulInterrupt`, which has the `results`; a second one does not wait.
 
     A failed job raises nothing: its error is in the results, whose `exit_code` says how the study ended.
     """
@@ -106,7 +106,7 @@ def run(
         _write_plan(folder, plan.spec)
         data = check_what_is_known(orders, plan, origin=resolved.name)
         monitor.expect(orders)
-        work = _Work(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
+        work = StudyRun(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
         with storage_stops(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
             for stage in resolved.stages:
                 if stage.learning is None:
@@ -118,7 +118,7 @@ def run(
         except StorageError as error:
             logger.warning("the small files of results stay as they are: %s", error)
     if stop.signal_number == signal.SIGINT:
-        raise OrderlyInterrupt(results)
+        raise GracefulInterrupt(results)
     return results
 
 

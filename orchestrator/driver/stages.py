@@ -5,19 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pruneyard.orchestrator.artifacts.parents import placed
-from pruneyard.orchestrator.driver.context import _Work
+from pruneyard.orchestrator.artifacts.parents import locate_upstream
+from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.retries import _after_deaths
 from pruneyard.orchestrator.early_stopping.asha_median import judge
-from pruneyard.orchestrator.early_stopping.hyperband import brackets, climb
-from pruneyard.orchestrator.planning.attempt import Order, beside_each_other
+from pruneyard.orchestrator.early_stopping.hyperband import brackets, run_hyperband
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.search.proposals import rounds_of
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.orchestrator.spec.scheduler import Scheduler
-from pruneyard.orchestrator.spec.stage import Learning, Stage
+from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Stage
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.planned import Population, write_plan
 from pruneyard.reports.records import Status
@@ -34,7 +34,7 @@ RunOrders = Callable[..., Mapping[str, str]]
 
 
 def _search(
-    stage: Stage, learning: Learning, work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+    stage: Stage, learning: AdaptiveSearch, work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunOrders
 ) -> None:
     """Round after round, until the search is over; with `only`, no new one."""
     rounds = rounds_of(learning, work.folder)
@@ -51,14 +51,14 @@ def _write_plan(folder: RunFolder, spec: Spec) -> None:
     """With what each population is chosen by, and its runs, which stages may share."""
     populations = {}
     for stage in spec.stages:
-        if stage.learning is not None and stage.learning.search.breeds:
-            ((measure, best_is),) = stage.learning.search.aims.items()
+        if stage.learning is not None and stage.learning.search.is_population:
+            ((measure, best_is),) = stage.learning.search.directions.items()
             populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
     write_plan(folder, [job.key for job in spec.jobs], populations)
 
 
 def _run_jobs(
-    stage: Stage, jobs: Sequence[Job], work: _Work, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+    stage: Stage, jobs: Sequence[Job], work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunOrders
 ) -> None:
     """What is missing of these and rests on finished runs, until it has ended or cannot be run."""
     if work.stop.requested:
@@ -75,12 +75,12 @@ def _run_jobs(
     asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
     scheduler = Scheduler() if asked else stage.header.scheduler
     decides = judge(scheduler, jobs, work.folder)
-    decides.run_again(order.job.key for order in ready)
+    decides.include(order.job.key for order in ready)
     run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, judge=decides))
     if scheduler.name != "hyperband":
         run_to_end(ready)
         return
-    climb(
+    run_hyperband(
         brackets(scheduler, jobs, decides, work.folder),
         ready,
         unready=[order.job.key for order in orders if not plan.is_ready(order.job)],
@@ -91,7 +91,7 @@ def _run_jobs(
     )
 
 
-def _run_to_end(ready: Sequence[Order], *, stage: Stage, work: _Work, run_orders: RunOrders) -> None:
+def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, work: StudyRun, run_orders: RunOrders) -> None:
     """Each of these, again after its process died, until it has ended or paused."""
     deaths: dict[str, int] = {}
     while ready and not work.stop.requested:
@@ -100,12 +100,12 @@ def _run_to_end(ready: Sequence[Order], *, stage: Stage, work: _Work, run_orders
         ready = _after_deaths(ready, died, deaths, work, num_workers=stage.header.resources.workers)
 
 
-def _placed(order: Order, folder: RunFolder) -> Order:
-    workload = placed(order.job.workload, RunFolder(folder.path.resolve()))
+def _placed(order: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
+    workload = locate_upstream(order.job.workload, RunFolder(folder.path.resolve()))
     return replace(order, job=replace(order.job, workload=workload))
 
 
-def check_what_is_known(orders: Sequence[Order], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
+def check_what_is_known(orders: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
     """Tries every job whose earlier runs are there, and reads the data of the others where it rests on no run.
 
     Raises `UsageError` for what cannot work.

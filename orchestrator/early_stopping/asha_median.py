@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 WORST = 1e300  # cost of what is no number; JSON has no infinity
 
 
-class Judge:
+class EarlyStopper:
     """Hears evaluations of the jobs of one study, and says which of them are to stop.
 
     The value of a job at a share is that of its first evaluation at or after it.
@@ -62,10 +62,10 @@ class Judge:
         """What a trial reports. Whether it is to stop."""
         metric = self.scheduler.metric
         if report.status is Status.FAILED:
-            self.leave_out(report.run_key)
+            self.exclude(report.run_key)
         elif metric is not None and report.status in (None, Status.COMPLETED) and report.num_steps:
             if metric in report.metrics:
-                return self.hear(
+                return self.on_result(
                     report.run_key, share=report.step / report.num_steps, value=report.metrics[metric]
                 )
             self._miss(report)
@@ -83,7 +83,7 @@ class Judge:
                 listed,
             )
 
-    def hear(self, key: str, *, share: float, value: float) -> bool:
+    def on_result(self, key: str, *, share: float, value: float) -> bool:
         """An evaluation of a job at a share of its steps. Whether its configuration is to stop."""
         cost = value if self.scheduler.mode == "min" else -value
         cost = cost if math.isfinite(cost) else WORST
@@ -117,13 +117,13 @@ class Judge:
         ]
         return math.fsum(costs) / len(costs) if costs else None
 
-    def leave_out(self, key: str) -> None:
+    def exclude(self, key: str) -> None:
         """A job that failed: its configuration is judged by the others until it is run again."""
         if self.scheduler.name != "fifo" and key in self._group_of and key not in self._left_out:
             self._journal.append({"key": key, "counts": False})
             self._count(key, counts=False)
 
-    def run_again(self, keys: Iterable[str]) -> None:
+    def include(self, keys: Iterable[str]) -> None:
         """Those of these jobs that were left out count in what is yet to be decided."""
         for key in sorted(self._left_out.intersection(keys)):
             self._journal.append({"key": key, "counts": True})
@@ -210,9 +210,9 @@ class Judge:
         return self._running[group, until]
 
 
-def judge(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> Judge:
+def judge(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> EarlyStopper:
     """One that remembers what was heard in this folder under the same rules."""
-    return Judge(scheduler, jobs, Journal(folder.path / "decisions" / f"{_digest(scheduler)}.jsonl"))
+    return EarlyStopper(scheduler, jobs, Journal(folder.path / "decisions" / f"{_digest(scheduler)}.jsonl"))
 
 
 def _digest(scheduler: Scheduler) -> str:

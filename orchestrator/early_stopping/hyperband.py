@@ -21,8 +21,8 @@ from pruneyard.reports.store import Store
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.coordination.journal import Journal
-    from pruneyard.orchestrator.early_stopping.asha_median import Judge
-    from pruneyard.orchestrator.planning.attempt import Order
+    from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
+    from pruneyard.orchestrator.planning.attempt import PlannedAttempt
     from pruneyard.orchestrator.spec.job import Job
     from pruneyard.orchestrator.spec.scheduler import Scheduler
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from pruneyard.orchestrator.coordination.journal import Journal
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job
-from pruneyard.orchestrator.early_stopping.asha_median import Judge, _digest
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, _digest
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 
 OVER = (Status.COMPLETED, Status.PRUNED)
@@ -58,7 +58,7 @@ def brackets_of(scheduler: "Scheduler") -> list[Bracket]:
     ]
 
 
-def dealt(number: int, sizes: Sequence[int]) -> list[int]:
+def assign_brackets(number: int, sizes: Sequence[int]) -> list[int]:
     """The bracket of each of so many configurations: at any time the one that lags behind its size the most.
 
     More configurations leave those before them where they were.
@@ -81,12 +81,12 @@ class Brackets:
     """
 
     def __init__(
-        self, scheduler: "Scheduler", jobs: Sequence["Job"], judge: "Judge", journal: "Journal"
+        self, scheduler: "Scheduler", jobs: Sequence["Job"], judge: "EarlyStopper", journal: "Journal"
     ) -> None:
         self._judge, self._journal = judge, journal
         self._brackets = brackets_of(scheduler)
         self._members = judge.configurations(jobs)
-        places = dealt(len(self._members), [bracket.size for bracket in self._brackets])
+        places = assign_brackets(len(self._members), [bracket.size for bracket in self._brackets])
         self._in: list[list[str]] = [[] for _ in self._brackets]
         for group, place in zip(self._members, places, strict=True):
             self._in[place].append(group)
@@ -95,7 +95,7 @@ class Brackets:
         for entry in journal.lines():
             self._decided[entry["bracket"], entry["rung"]] = entry
 
-    def due(self, statuses: Mapping[str, Status]) -> dict[str, float]:
+    def next_budgets(self, statuses: Mapping[str, Status]) -> dict[str, float]:
         """The share up to which each run is to be trained now: those of the lowest rung that some have yet to reach."""
         found: dict[str, float] = {}
         for number, bracket in enumerate(self._brackets):
@@ -143,7 +143,7 @@ class Brackets:
         self._journal.append(entry)
         self._decided[number, rung] = entry
 
-    def out(self) -> set[str]:
+    def eliminated(self) -> set[str]:
         """Runs of the configurations that do not go on."""
         gone = set().union(*(entry["out"] for entry in self._decided.values()))
         late = {
@@ -197,13 +197,13 @@ class Brackets:
             )
 
 
-def climb(
+def run_hyperband(
     brackets: Brackets,
-    ready: Sequence["Order"],
+    ready: Sequence["PlannedAttempt"],
     *,
     unready: Sequence[str],
     folder: RunFolder,
-    run: Callable[[Sequence["Order"]], None],
+    run: Callable[[Sequence["PlannedAttempt"]], None],
     stopped: Callable[[], bool],
     prune: Callable[[str], None],
 ) -> None:
@@ -220,11 +220,11 @@ def climb(
         statuses = {key: status for key, (status, _) in found.items()}
         brackets.decide(statuses)
         for key in _put_out(
-            store, [key for key in brackets.out() if statuses.get(key) is Status.INTERRUPTED]
+            store, [key for key in brackets.eliminated() if statuses.get(key) is Status.INTERRUPTED]
         ):
             statuses[key] = Status.PRUNED
             prune(key)
-        due = brackets.due(statuses)
+        due = brackets.next_budgets(statuses)
         orders = [
             replace(
                 order,
@@ -256,6 +256,6 @@ def _put_out(store: Store, keys: Sequence[str]) -> Sequence[str]:
     return keys
 
 
-def brackets(scheduler: Scheduler, jobs: Sequence["Job"], heard: Judge, folder: RunFolder) -> Brackets:
+def brackets(scheduler: Scheduler, jobs: Sequence["Job"], heard: EarlyStopper, folder: RunFolder) -> Brackets:
     """Those of hyperband, which remember who went on."""
     return Brackets(scheduler, jobs, heard, Journal(folder.path / "decisions" / f"{_digest(scheduler)}-rungs.jsonl"))

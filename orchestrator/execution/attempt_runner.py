@@ -12,14 +12,14 @@ import torch
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
 from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
-from pruneyard.orchestrator.artifacts.write_buffer import Ledger
+from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.artifacts.writer import _described
 from pruneyard.orchestrator.errors import RankDiedError
 from pruneyard.orchestrator.execution.process_state import PeakMemory
 from pruneyard.orchestrator.execution.record import _code_version, make_record
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.execution.worker_group import Crew, ThisProcess
-from pruneyard.orchestrator.planning.attempt import Order, is_short
+from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
 from pruneyard.reports.durable import Content, write_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.predictions import predictions_file
@@ -33,27 +33,27 @@ from pruneyard.workloads.workload import Context, CurvePoint, InterruptedJobErro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class StudyContext:
     """What the trials of a study have in common. `ledger` takes what short ones leave."""
 
     study: str
     folder: RunFolder
-    ledger: Ledger
+    ledger: WriteBuffer
     threads: int
     device: torch.device
     load_data: Callable[[Source], Dataset]
     should_stop: Callable[[], bool]
     is_pruned: Callable[[str], bool] = lambda run_key: False
     open_run: Callable[[str], FinishedRun] = open_run
-    crew: Crew = ThisProcess()
+    crew: WorkerGroup = InProcess()
 
 
-class Trial:
+class AttemptRunner:
     """Whatever a job raises becomes its record: `advance` itself fails only where that cannot be written, or where the
     device or a rank is lost and this process with it.
     """
 
-    def __init__(self, order: Order, setting: Setting, *, trial_id: str | None = None) -> None:
+    def __init__(self, order: PlannedAttempt, setting: StudyContext, *, trial_id: str | None = None) -> None:
         self.order, self.setting, self.trial_id = order, setting, trial_id
         self.device = setting.device
         self.report = Report(run_key=order.job.key)
@@ -130,7 +130,7 @@ class Trial:
         curves = [CurveRow(**vars(point)) for point in self._curves]
         if is_short(self.order):
             files = self._held if status is Status.COMPLETED else {}
-            self.setting.ledger.hold(Attempt(run=record, metrics=metrics, curves=curves), files)
+            self.setting.ledger.add(Attempt(run=record, metrics=metrics, curves=curves), files)
         else:
             Store(self.setting.folder).write(record, metrics, curves)
         self.report = Report(

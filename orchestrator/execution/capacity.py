@@ -8,12 +8,12 @@ from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.job import Resources
 
 
-def num_slots(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int:
+def max_concurrent_trials(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int:
     """Trials at once, each with all of its workers; a worker is on one node. nodes: CPUs and GPUs of each.
 
     Raises `UsageError` with the numbers where not even one trial fits.
     """
-    places = sum(num_places(resources, cpus=cpus, gpus=gpus) for cpus, gpus in nodes)
+    places = sum(workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in nodes)
     if places >= resources.workers:
         return places // resources.workers
     wanted = _amount(resources.cpus, resources.gpus)
@@ -23,7 +23,7 @@ def num_slots(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int
     raise UsageError(f"resources: one trial wants {wanted}; there are {_listed(nodes)}{room}")
 
 
-def num_places(resources: Resources, *, cpus: float, gpus: float) -> int:
+def workers_per_node(resources: Resources, *, cpus: float, gpus: float) -> int:
     """Workers that fit on one node."""
     by_cpus = math.floor(cpus / resources.cpus)
     if not resources.gpus:

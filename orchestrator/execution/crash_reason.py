@@ -22,7 +22,7 @@ def cause(error: str) -> str:
     return "the process of this trial died"
 
 
-def told(error: str, *, run: str) -> str:
+def describe_crash(error: str, *, run: str) -> str:
     """The same of a run, for a line to the user."""
     if any(words in error for words in _NODE):
         return f"the process of {run} died with its node"

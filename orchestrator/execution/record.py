@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import torch
 
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.records import RunRecord, Status
 from pruneyard.workloads.workload import Outcome
@@ -18,7 +18,7 @@ def _code_version() -> str:
 
 
 def make_record(
-    order: Order,
+    order: PlannedAttempt,
     *,
     study: str,
     status: Status,

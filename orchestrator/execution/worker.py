@@ -11,13 +11,13 @@ import torch
 from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
 from pruneyard.orchestrator.execution.process_state import PeakMemory, gpu_bytes, reset_numerics
 from pruneyard.orchestrator.execution.worker_group import (
-    Begun,
     Failed,
-    Held,
+    GpuMemory,
+    RankChannel,
+    Started,
     Stopped,
+    StorageFailed,
     Task,
-    Told,
-    Unwritten,
     device_name,
 )
 from pruneyard.reports.storage import StorageError, in_words
@@ -33,7 +33,7 @@ def train_as_rank(
     ranks: Ranks,
     device: torch.device,
     load_data: Callable[[Source], Dataset],
-    line: Told,
+    line: RankChannel,
 ) -> None:
     """From the newest checkpoint to the end, or to where the line says so; raises what the job raises, after telling it."""
     pausing: bool | None = False
@@ -55,21 +55,21 @@ def train_as_rank(
             pauses=lambda: bool(pausing),
             ranks=ranks,
         )
-        _tell_first(line, ranks, Begun(device_name=device_name(device)))
+        _tell_first(line, ranks, Started(device_name=device_name(device)))
         with closing(task.workload.run(context)) as job:  # type: ignore[type-var]
             for gate, progress in enumerate(job):
                 if (held := gpu_bytes(device)) is not None:
-                    _tell_first(line, ranks, Held(gpu_bytes=held))
+                    _tell_first(line, ranks, GpuMemory(gpu_bytes=held))
                 _tell_first(line, ranks, _with_memory(progress, memory, device))
-                if progress.outcome is not None or (pausing := line.at_gate(gate)) is None:
+                if progress.outcome is not None or (pausing := line.wait_barrier(gate)) is None:
                     return
     except InterruptedJobError as interruption:
         _tell_first(line, ranks, Stopped(step=interruption.step))
     except (CheckpointWriteError, StorageError) as error:
-        line.tell(Unwritten(reason=_in_words(error)))
+        line.send(StorageFailed(reason=_in_words(error)))
         raise
     except Exception:
-        line.tell(Failed(rank=ranks.rank, error=traceback.format_exc()))
+        line.send(Failed(rank=ranks.rank, error=traceback.format_exc()))
         raise
 
 
@@ -81,10 +81,10 @@ def _in_words(error: OSError) -> str:
         return str(said)
 
 
-def _tell_first(line: Told, ranks: Ranks, message: Any) -> None:
+def _tell_first(line: RankChannel, ranks: Ranks, message: Any) -> None:
     """By rank 0: what all of them have to tell."""
     if ranks.rank == 0:
-        line.tell(message)
+        line.send(message)
 
 
 def _with_memory(progress: Progress, memory: PeakMemory, device: torch.device) -> Progress:

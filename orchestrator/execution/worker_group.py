@@ -16,27 +16,27 @@ from pruneyard.workloads.workload import Context, InterruptedJobError, Progress,
 COLLECTIVE_WITHIN_S = 600.0  # a rank waits so long for the others at one point
 
 
-class Told(Protocol):
+class RankChannel(Protocol):
     """A line, as a rank sees it."""
 
-    def tell(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """Waits until it was taken."""
         ...
 
-    def at_gate(self, gate: int) -> bool | None:
+    def wait_barrier(self, gate: int) -> bool | None:
         """Waits: whether to pause there, None for the end; the same on every rank."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class Started:
     """Rank 0 is about to train, on a device of this name."""
 
     device_name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class GpuMemory:
     """The most of its GPU's memory that rank 0 has held so far."""
 
     gpu_bytes: int
@@ -50,7 +50,7 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unwritten:
+class StorageFailed:
     """The storage of results failed, which is no fault of the job; the reason is for the user."""
 
     reason: str
@@ -76,7 +76,7 @@ class Task:
 
 
 @dataclass
-class SeveralRanks:
+class RankGroup:
     """What crews of several workers have in common. seen: as in `Task`."""
 
     resources: Resources
@@ -105,9 +105,9 @@ class SeveralRanks:
     def note(self, told: Any) -> None:
         """What a rank tells of itself."""
         match told:
-            case Begun():
+            case Started():
                 self._device_name, self._gpu_bytes = told.device_name, None
-            case Held():
+            case GpuMemory():
                 self._gpu_bytes = told.gpu_bytes
 
     def task(self, job: Job, context: Context, should_stop: Callable[[], bool]) -> Task:
@@ -126,7 +126,7 @@ def heard(told: Any) -> Progress | None:
     match told:
         case Stopped():
             raise InterruptedJobError(told.step)
-        case Unwritten():
+        case StorageFailed():
             raise StorageError(told.reason)
         case Progress():
             return told
@@ -138,7 +138,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-class Crew(Protocol):
+class WorkerGroup(Protocol):
     """The processes that run a job: one of them yields what all of them report."""
 
     @property
@@ -164,7 +164,7 @@ class Crew(Protocol):
 
 
 @dataclass(frozen=True)
-class ThisProcess:
+class InProcess:
     """No other one."""
 
     num_workers: int = 1

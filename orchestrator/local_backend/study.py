@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from pruneyard.orchestrator.artifacts.reader_cache import RunsAtHand
-from pruneyard.orchestrator.artifacts.write_buffer import Ledger
+from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
+from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.errors import RankDiedError
-from pruneyard.orchestrator.execution.attempt_runner import Setting, Trial
-from pruneyard.orchestrator.execution.capacity import num_slots
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext
+from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
 from pruneyard.orchestrator.execution.process_state import Numerics, Pristine
-from pruneyard.orchestrator.execution.worker_group import Crew, ThisProcess
-from pruneyard.orchestrator.local_backend.worker_processes import RanksHere
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
+from pruneyard.orchestrator.local_backend.worker_processes import LocalWorkers
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.progress.monitor import Monitor, Place
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
@@ -23,7 +23,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 def run_local(
-    orders: Sequence[Order],
+    orders: Sequence[PlannedAttempt],
     *,
     study: str,
     folder: RunFolder,
@@ -33,7 +33,7 @@ def run_local(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-    judge: Judge,
+    judge: EarlyStopper,
 ) -> dict[str, str]:
     """Every order until the end, or until `stop` is asked for. Returns, by run key, the error of each trial of several
     workers of which one died.
@@ -42,16 +42,16 @@ def run_local(
 
     The caller's threads, default dtype and global generators are given back as they were.
     """
-    num_slots(resources, [(os.cpu_count() or 1, torch.cuda.device_count())])
-    ledger = Ledger(absolute := RunFolder(folder.path.resolve()))  # a trial may change the working directory
-    setting = Setting(
+    max_concurrent_trials(resources, [(os.cpu_count() or 1, torch.cuda.device_count())])
+    ledger = WriteBuffer(absolute := RunFolder(folder.path.resolve()))  # a trial may change the working directory
+    setting = StudyContext(
         study=study,
         folder=absolute,
         ledger=ledger,
         threads=resources.cpus,
         device=torch.device("cuda" if resources.gpus else "cpu"),
         load_data=lambda source: data[source] if source in data else source.load(),
-        open_run=RunsAtHand().open_run,
+        open_run=CachedRunReader().open_run,
         should_stop=lambda: stop.requested,
         is_pruned=judge.is_stopped,
         crew=_crew(resources, data, absolute, stop),
@@ -65,13 +65,13 @@ def run_local(
             pristine.restore(threads=resources.cpus)
             monitor.start(order.job.key)
             show()
-            trial = Trial(order, setting)
+            trial = AttemptRunner(order, setting)
             try:
                 while trial.report.status is None:
                     report = trial.advance()
                     held = setting.crew.gpu_bytes(setting.device)
                     monitor.place(order.job.key, Place(nodes=(), gpu_bytes=held))
-                    monitor.hear(report)
+                    monitor.record(report)
                     judge.hear_report(trial.report)
                     show()
             except RankDiedError as error:
@@ -86,8 +86,8 @@ def run_local(
     return deaths
 
 
-def _crew(resources: Resources, data: Mapping[Source, Dataset], folder: RunFolder, stop: StopRequest) -> Crew:
+def _crew(resources: Resources, data: Mapping[Source, Dataset], folder: RunFolder, stop: StopRequest) -> WorkerGroup:
     """This process, or several beside it."""
     if resources.workers == 1:
-        return ThisProcess()
-    return RanksHere(resources=resources, data=data, should_stop=stop.mark.resolve().exists, seen=folder.spec)
+        return InProcess()
+    return LocalWorkers(resources=resources, data=data, should_stop=stop.mark.resolve().exists, seen=folder.spec)

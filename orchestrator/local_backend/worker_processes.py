@@ -23,7 +23,7 @@ from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
     COLLECTIVE_WITHIN_S,
     Failed,
-    SeveralRanks,
+    RankGroup,
     Task,
     heard,
 )
@@ -40,7 +40,7 @@ ENDED_WITHIN_S = 30.0  # after the last word, or after another one has ended
 
 
 @dataclass(kw_only=True)
-class RanksHere(SeveralRanks):
+class LocalWorkers(RankGroup):
     """Runs jobs as so many ranks, one job after the other.
 
     data: read already. should_stop: can be asked in another process.
@@ -69,10 +69,10 @@ class RanksHere(SeveralRanks):
             finally:
                 _end(ranks)
 
-    def _orders(self, job: Job, context: Context, rank: int, meeting: Path) -> "Orders":
+    def _orders(self, job: Job, context: Context, rank: int, meeting: Path) -> "WorkerInit":
         task = self.task(job, context, self.should_stop)
         data = {source: self.data[source] for source in sources_of(job).values() if source in self.data}
-        return Orders(task=task, data=data, meeting=meeting, rank=rank, resources=self.resources)
+        return WorkerInit(task=task, data=data, meeting=meeting, rank=rank, resources=self.resources)
 
     def _next(self, ranks: "list[_Process]") -> Progress:
         """What rank 0 reports next."""
@@ -81,7 +81,7 @@ class RanksHere(SeveralRanks):
             for rank, process in enumerate(ranks):
                 if process.pipe not in ready:
                     continue
-                told = process.hear(rank)
+                told = process.receive(rank)
                 if isinstance(told, Failed):
                     self._raise_cause(told, ranks)
                 self.note(told)
@@ -112,7 +112,7 @@ def unpacked(content: bytes) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orders:
+class WorkerInit:
     """What a process is sent first. The ranks meet in the file `meeting`."""
 
     task: Task
@@ -143,7 +143,7 @@ class _Process:
         theirs.close()
         return cls(popen, Connection(ours.detach()))
 
-    def hear(self, rank: int) -> Any:
+    def receive(self, rank: int) -> Any:
         """What it tells; None where it has ended as a rank does, which all but rank 0 may do before rank 0 was heard."""
         try:
             return unpacked(self.pipe.recv_bytes())
@@ -190,14 +190,14 @@ class _ByPipe:
 
     pipe: Connection
 
-    def tell(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """Waits no longer than the pipe is full."""
         try:
             self.pipe.send_bytes(packed(message))
         except OSError:
             return  # nobody listens any more
 
-    def at_gate(self, gate: int) -> bool | None:
+    def wait_barrier(self, gate: int) -> bool | None:
         """What comes next over the pipe."""
         try:
             answer: bool = self.pipe.recv()
@@ -209,7 +209,7 @@ class _ByPipe:
 def main(handle: int) -> None:
     """The life of one rank. handle: of its end of the pipe."""
     pipe = Connection(handle)
-    orders: Orders = unpacked(pipe.recv_bytes())
+    orders: WorkerInit = unpacked(pipe.recv_bytes())
     gpus, rank = orders.resources.gpus, orders.rank
     device = torch.device("cuda", int(rank * gpus)) if gpus else torch.device("cpu")
     if gpus:

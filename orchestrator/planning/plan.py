@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.search.proposals import known_jobs
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import Spec
@@ -30,10 +30,10 @@ class Plan:
 
     def orders(
         self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
-    ) -> list[Order]:
+    ) -> list[PlannedAttempt]:
         """Every job that is neither COMPLETED nor PRUNED, as its next attempt; with `only`, those of these statuses."""
         return [
-            Order(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
+            PlannedAttempt(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
             for job in (self.spec.jobs if jobs is None else jobs)
             if (self.status(job) not in OVER if only is None else self.status(job) in only - {Status.COMPLETED})
         ]

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.reports.records import Status
 
 BEST_BY = "val/accuracy"  # shown as the best so far; largest is best
@@ -50,7 +50,7 @@ class Monitor:
     stopping: bool = False
     started: float = field(default_factory=time.monotonic)
 
-    def expect(self, orders: list[Order]) -> None:
+    def expect(self, orders: list[PlannedAttempt]) -> None:
         """Trials about to be run, some of them perhaps again."""
         for order in orders:
             self.labels[order.job.key] = order.job.label
@@ -66,7 +66,7 @@ class Monitor:
         self._places[key] = place
         self.nodes.update(place.nodes)
 
-    def hear(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
         """A trial's report, or its end."""
         key = report.run_key
         value = report.metrics.get(BEST_BY)

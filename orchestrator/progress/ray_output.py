@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 _OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\b")
 
 
-class WithoutRay(io.TextIOBase):
+class RayOutputFilter(io.TextIOBase):
     """Takes the place of stdout: what a trial prints in this process goes to stderr, what Ray prints to the debug log.
 
     Ray tells of dead processes and nodes, with pages of its internal state; a study tells of them in its own words.

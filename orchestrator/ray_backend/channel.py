@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 
-class Line:
+class Channel:
     """One attempt's."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Line:
         """Of those that have begun, each once, in the order of ranks."""
         return list(dict.fromkeys(self._nodes[rank] for rank in sorted(self._nodes)))
 
-    async def tell(self, message: list[Any]) -> None:
+    async def send(self, message: list[Any]) -> None:
         """By a rank: a list of one reference, which holds until it was taken, or nobody will."""
         self._num_told += 1
         number = self._num_told
@@ -40,26 +40,26 @@ class Line:
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or number <= self._num_taken)
 
-    async def hear(self, wait_s: float) -> list[Any]:
+    async def receive(self, wait_s: float) -> list[Any]:
         """The next message; empty where there was none for so long."""
         try:
             return await asyncio.wait_for(self._messages.get(), wait_s)
         except TimeoutError:
             return []
 
-    async def take(self) -> None:
+    async def ack(self) -> None:
         """What was heard last is in other hands."""
         async with self._changed:
             self._num_taken += 1
             self._changed.notify_all()
 
-    async def at_gate(self, gate: int) -> bool | None:
+    async def wait_barrier(self, gate: int) -> bool | None:
         """Asked by every rank at gate 0, 1, ...; waits: whether to pause there, None for the end. The same for all."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or gate < len(self._answers))
             return self._answers[gate] if gate < len(self._answers) else None
 
-    async def open_gate(self, *, pausing: bool) -> None:
+    async def release_barrier(self, *, pausing: bool) -> None:
         """The next one."""
         async with self._changed:
             self._answers.append(pausing)

@@ -78,10 +78,10 @@ class Needs:
                 if ran_out_of_memory(row["error"] or ""):
                     needs.hear_kill(shape)
                 elif row["device"] == "cpu":
-                    needs.hear(shape, row["peak_memory_bytes"])
+                    needs.record(shape, row["peak_memory_bytes"])
         return needs
 
-    def hear(self, shape: str, peak: int | None) -> None:
+    def record(self, shape: str, peak: int | None) -> None:
         """A trial has ended; None where its memory was not measured."""
         if peak is not None:
             self._peaks[shape] = max(peak, self._peaks.get(shape, 0))

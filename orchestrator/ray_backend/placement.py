@@ -11,9 +11,9 @@ from ray import tune
 from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 
 from pruneyard.cluster.session import Session
-from pruneyard.orchestrator.execution.capacity import num_places, num_slots
+from pruneyard.orchestrator.execution.capacity import max_concurrent_trials, workers_per_node
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, GIB, MARGIN, Needs, shape_of
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
@@ -28,28 +28,28 @@ GPU_PARTS = 20  # a share of a GPU is raised to whole parts, so that few differe
 class Placement:
     """Tune asks for a trial's resources when its turn has come, so it is told what was learned until then."""
 
-    def __init__(self, orders: Sequence[Order], folder: RunFolder, *, resources: Resources, session: Session) -> None:
-        self.slots = num_slots(resources, session.nodes)
+    def __init__(self, orders: Sequence[PlannedAttempt], folder: RunFolder, *, resources: Resources, session: Session) -> None:
+        self.slots = max_concurrent_trials(resources, session.nodes)
         self._resources, self._needs = resources, Needs.seen_in(folder)
         self._shapes = {order.job.key: shape_of(order.job.kind, order.job.identity) for order in orders}
-        places = [num_places(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
+        places = [workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
         usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
         self._share = min(memory // count for memory, count in usable)
         self._largest = max(memory for memory, _ in usable)
         self._of_gpu: dict[str, float] = {}  # by shape: the share of a GPU's memory that was taken
 
-    def hear(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
         """How a trial stands."""
         if report.status is not Status.COMPLETED:
             return
         shape, peak = self._shapes[report.run_key], report.peak_memory_bytes
         if not self._resources.gpus:
-            self._needs.hear(shape, peak)
+            self._needs.record(shape, peak)
         elif peak is not None and report.gpu_memory_bytes is not None:
             taken = (peak * MARGIN + GPU_CONTEXT) / report.gpu_memory_bytes
             self._of_gpu[shape] = max(taken, self._of_gpu.get(shape, 0.0))
 
-    def wanted(self, bundle: Sequence[Order]) -> dict[str, float]:
+    def wanted(self, bundle: Sequence[PlannedAttempt]) -> dict[str, float]:
         """By Ray's names, for jobs that run one after the other in one process.
 
         Of a trial whose ranks Ray Train is to place it is nothing that they want: waiting trials would take it from them.
@@ -71,7 +71,7 @@ class Placement:
         return max(asked, min(parts, GPU_PARTS) / GPU_PARTS)
 
 
-_PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[Order]]]] = {}
+_PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[PlannedAttempt]]]] = {}
 
 
 """Tune asks a pickled copy of what it is given; this is what the copy finds again."""
@@ -79,7 +79,7 @@ _PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[Order]]]] = {}
 
 @contextmanager
 def asking(
-    placement: Placement, bundles: Sequence[Sequence[Order]]
+    placement: Placement, bundles: Sequence[Sequence[PlannedAttempt]]
 ) -> Iterator[Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]]:
     """For `tune.with_resources`, as long as the block lasts."""
     name = uuid4().hex

@@ -14,9 +14,9 @@ from pruneyard.cluster.groups import free_abandoned
 from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.coordination.control_files import pruned_mark
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.progress.monitor import Monitor, Place
 from pruneyard.orchestrator.ray_backend.placement import Placement, asking
 from pruneyard.orchestrator.ray_backend.trial_actor import (
@@ -25,16 +25,16 @@ from pruneyard.orchestrator.ray_backend.trial_actor import (
     REPORTS,
     WHERE,
     TrialActor,
-    at_work_mark,
+    current_job_file,
 )
 from pruneyard.orchestrator.ray_backend.tune_patches import (
-    InTurn,
+    FIFOByIndex,
     Sweeping,
-    every_crash_is_one_trials,
-    in_turn,
+    isolate_oom_kills,
+    sequential_index,
 )
-from pruneyard.orchestrator.ray_backend.watchdog import Abandoned, Standstill
-from pruneyard.orchestrator.results import AbandonedError, Results
+from pruneyard.orchestrator.ray_backend.watchdog import ClusterLost, StallDetector
+from pruneyard.orchestrator.results import ClusterLostError, Results
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import remove_tree
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_study(
-    orders: Sequence[Order],
+    orders: Sequence[PlannedAttempt],
     *,
     study: str,
     folder: RunFolder,
@@ -58,13 +58,13 @@ def run_study(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-    judge: Judge,
+    judge: EarlyStopper,
     shared: dict[Source, ray.ObjectRef[Dataset]],
 ) -> dict[str, str]:
     """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
 
     Data is shared read-only through the object store: one copy a node, however many trials. `shared` are the sets that are
-    there already; it grows. Raises `AbandonedError` where the
+    there already; it grows. Raises `ClusterLostError` where the
     cluster was lost, or had no room for a trial for `place_within_s` while none ran.
     """
     placement = Placement(orders, folder, resources=resources, session=session)
@@ -91,10 +91,10 @@ def run_study(
         with asking(placement, bundles) as ask:
             tuner = tune.Tuner(
                 tune.with_resources(actor, ask),
-                param_space={"index": in_turn()},
+                param_space={"index": sequential_index()},
                 tune_config=tune.TuneConfig(
                     num_samples=len(bundles),
-                    scheduler=InTurn(),  # type: ignore[no-untyped-call]
+                    scheduler=FIFOByIndex(),  # type: ignore[no-untyped-call]
                     reuse_actors=True,
                     max_concurrent_trials=min(placement.slots, len(bundles)),
                     trial_dirname_creator=_short_name,
@@ -102,17 +102,17 @@ def run_study(
                 run_config=tune.RunConfig(
                     name=study,
                     storage_path=str(scratch),
-                    callbacks=[watch, Standstill(session.pulse, resources, monitor), Sweeping(session.pulse)],
+                    callbacks=[watch, StallDetector(session.pulse, resources, monitor), Sweeping(session.pulse)],
                     stop=_StopWhenAsked(stop, monitor),
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
-            with every_crash_is_one_trials():
+            with isolate_oom_kills():
                 tuner.fit()
-    except Abandoned as end:
-        raise AbandonedError(str(end), Results(folder.path)) from end
+    except ClusterLost as end:
+        raise ClusterLostError(str(end), Results(folder.path)) from end
     finally:
         if not session.pulse.silent_s:
             free_abandoned()
@@ -122,13 +122,13 @@ def run_study(
     return watch.deaths
 
 
-def bundled(orders: Sequence[Order], *, slots: int) -> list[list[Order]]:
+def bundled(orders: Sequence[PlannedAttempt], *, slots: int) -> list[list[PlannedAttempt]]:
     """Orders in their order, as many to a trial as their jobs allow and as leaves work for every slot.
 
     A job is alone unless it has `per_trial`: then starting a trial would cost more than the job. One that was run before is
     alone, too: should it take its process down, no other job pays for it.
     """
-    bundles: list[list[Order]] = []
+    bundles: list[list[PlannedAttempt]] = []
     for order in orders:
         most = min(getattr(order.job.workload, "per_trial", 1), -(-len(orders) // slots)) if order.attempt == 1 else 1
         kind = type(order.job.workload)
@@ -177,7 +177,7 @@ class _Watch(_NotSaved, tune.Callback):
 
     def __init__(
         self,
-        bundles: Sequence[Sequence[Order]],
+        bundles: Sequence[Sequence[PlannedAttempt]],
         folder: RunFolder,
         *,
         placement: Placement,
@@ -185,7 +185,7 @@ class _Watch(_NotSaved, tune.Callback):
         stop: StopRequest,
         show: Callable[[], None],
         fail_fast: bool,
-        judge: Judge,
+        judge: EarlyStopper,
     ) -> None:
         self._bundles, self._folder, self._placement, self._judge = bundles, folder, placement, judge
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
@@ -217,8 +217,8 @@ class _Watch(_NotSaved, tune.Callback):
             self._stop.give_up(str(error))
 
     def _take(self, report: Report) -> None:
-        self._monitor.hear(report)
-        self._placement.hear(report)
+        self._monitor.record(report)
+        self._placement.record(report)
         if self._judge.hear_report(report):
             mark = pruned_mark(self._folder, report.run_key)
             with in_words(mark):
@@ -229,7 +229,7 @@ class _Watch(_NotSaved, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._forget(trial)
         bundle = self._bundles[trial.config["index"]]
-        mark = at_work_mark(self._folder, trial.trial_id)
+        mark = current_job_file(self._folder, trial.trial_id)
         named = mark.read_text() if len(bundle) > 1 and mark.exists() else ""
         died = next((order for order in bundle if order.job.key == named), bundle[0])
         words = Path(trial.error_file) if trial.error_file else None

@@ -30,17 +30,17 @@ from pruneyard.cluster import capacity
 from pruneyard.cluster.groups import ranks_are_placed
 from pruneyard.cluster.holdings import amounts, holdings
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
-from pruneyard.orchestrator.execution.capacity import num_places
+from pruneyard.orchestrator.execution.capacity import workers_per_node
 from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
     COLLECTIVE_WITHIN_S,
-    Begun,
     Failed,
-    SeveralRanks,
+    RankGroup,
+    Started,
     Task,
     heard,
 )
-from pruneyard.orchestrator.ray_backend.channel import Line
+from pruneyard.orchestrator.ray_backend.channel import Channel
 from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, Needs, most_for_each, shape_of
 from pruneyard.orchestrator.ray_backend.rendezvous import MeetingConfig
 from pruneyard.orchestrator.ray_backend.shared_data import loader
@@ -78,7 +78,7 @@ _TRAIN = {
 
 
 @dataclass(kw_only=True)
-class RanksOnRay(SeveralRanks):
+class TrainWorkers(RankGroup):
     """Runs jobs as so many ranks, one job after the other.
 
     data: what the study shares, by source. folder: whose finished trials say how much memory a rank takes.
@@ -108,7 +108,7 @@ class RanksOnRay(SeveralRanks):
                     raise TimeoutError(str(error)) from None
 
     def _run(self, job: Job, context: Context) -> Iterator[Progress]:
-        line: Any = ray.remote(num_cpus=0)(Line).options(scheduling_strategy="DEFAULT").remote()
+        line: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy="DEFAULT").remote()
         scratch = tempfile.mkdtemp(
             prefix="ranks-"
         )  # Train wants one, and leaves nothing there that anybody reads
@@ -119,7 +119,7 @@ class RanksOnRay(SeveralRanks):
                 yield progress
                 if progress.outcome is not None:
                     return
-                _asked(line.open_gate.remote(pausing=context.pauses()))
+                _asked(line.release_barrier.remote(pausing=context.pauses()))
         finally:
             fit.end(line)
             shutil.rmtree(scratch, ignore_errors=True)
@@ -158,7 +158,7 @@ class RanksOnRay(SeveralRanks):
             return 0
         nodes = capacity.alive()
         cores = [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in nodes]
-        places = [num_places(self.resources, cpus=cpus, gpus=gpus) for cpus, gpus in cores]
+        places = [workers_per_node(self.resources, cpus=cpus, gpus=gpus) for cpus, gpus in cores]
         beside = sum(places) // self.num_workers * DRIVER_MEMORY
         left = [max(0, int(has.get("memory", 0)) - beside) for has in nodes]
         usable = [(memory, count) for memory, count in zip(left, places, strict=True) if count]
@@ -172,14 +172,14 @@ class RanksOnRay(SeveralRanks):
         """What rank 0 reports next."""
         while True:
             ended = fit.has_ended  # before listening: what was told before the end is heard first
-            message = _asked(line.hear.remote(LISTEN_S))
+            message = _asked(line.receive.remote(LISTEN_S))
             if message:
                 told = _asked(message[0])
                 if isinstance(told, Failed):  # not taken: it ends only when the others have been asked
                     _raise_cause(told, line)
-                line.take.remote()
+                line.ack.remote()
                 self.note(told)
-                if isinstance(told, Begun):  # by when all have joined
+                if isinstance(told, Started):  # by when all have joined
                     self._nodes = _asked(line.nodes.remote())
                 if (progress := heard(told)) is not None:
                     return progress
@@ -309,11 +309,11 @@ class _ByActor:
 
     actor: Any
 
-    def tell(self, message: Any) -> None:
-        ray.get(self.actor.tell.remote([ray.put(message)]))
+    def send(self, message: Any) -> None:
+        ray.get(self.actor.send.remote([ray.put(message)]))
 
-    def at_gate(self, gate: int) -> bool | None:
-        answer: bool | None = ray.get(self.actor.at_gate.remote(gate))
+    def wait_barrier(self, gate: int) -> bool | None:
+        answer: bool | None = ray.get(self.actor.wait_barrier.remote(gate))
         return answer
 
 

@@ -11,13 +11,13 @@ import ray
 import torch
 from ray import tune
 
-from pruneyard.orchestrator.artifacts.reader_cache import RunsAtHand
-from pruneyard.orchestrator.artifacts.write_buffer import Ledger
-from pruneyard.orchestrator.coordination.control_files import Marks, pruned_mark
-from pruneyard.orchestrator.execution.attempt_runner import Setting, Trial
+from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
+from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
+from pruneyard.orchestrator.coordination.control_files import ControlFiles, pruned_mark
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext
 from pruneyard.orchestrator.execution.process_state import Pristine
-from pruneyard.orchestrator.execution.worker_group import Crew, ThisProcess
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.shared_data import loader
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
@@ -51,7 +51,7 @@ class TrialActor(tune.Trainable):
         self,
         config: dict[str, Any],
         *,
-        bundles: Sequence[Sequence[Order]],
+        bundles: Sequence[Sequence[PlannedAttempt]],
         study: str,
         folder: Location,
         stop_mark: Location,
@@ -65,16 +65,16 @@ class TrialActor(tune.Trainable):
             logging.getLogger(package).addHandler(self._notes)
         self._pristine = Pristine.here()
         self._bundles = bundles
-        self._setting = Setting(
+        self._setting = StudyContext(
             study=study,
             folder=RunFolder(folder),
             threads=resources.cpus,
             device=torch.device("cuda" if resources.gpus else "cpu"),
             load_data=loader(data),
-            ledger=Ledger(RunFolder(folder)),
-            open_run=RunsAtHand().open_run,
-            should_stop=partial(Marks(stop_mark.parent).has, stop_mark.name),
-            is_pruned=Marks(pruned_mark(RunFolder(folder), "x").parent).has,
+            ledger=WriteBuffer(RunFolder(folder)),
+            open_run=CachedRunReader().open_run,
+            should_stop=partial(ControlFiles(stop_mark.parent).has, stop_mark.name),
+            is_pruned=ControlFiles(pruned_mark(RunFolder(folder), "x").parent).has,
             crew=_crew(resources, RunFolder(folder), data),
         )
         self._take(config)
@@ -91,9 +91,9 @@ class TrialActor(tune.Trainable):
 
     def _begin(self) -> None:
         self._pristine.restore(threads=self._setting.threads)
-        self._trial = Trial(self._left.pop(0), self._setting, trial_id=self.trial_id)
+        self._trial = AttemptRunner(self._left.pop(0), self._setting, trial_id=self.trial_id)
         if self._marked:
-            at_work_mark(self._setting.folder, self.trial_id).write_bytes(self._trial.order.job.key.encode())
+            current_job_file(self._setting.folder, self.trial_id).write_bytes(self._trial.order.job.key.encode())
 
     def step(self) -> dict[str, Any]:
         """One evaluation further, or more jobs where they are short. What was to start after a stop leaves nothing.
@@ -131,17 +131,17 @@ class TrialActor(tune.Trainable):
         return {"nodes": tuple(node[:8] for node in nodes), "gpu_bytes": held} if nodes else None
 
 
-def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]) -> Crew:
+def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]) -> WorkerGroup:
     """This process, or several that it listens to."""
     if resources.workers == 1:
-        return ThisProcess()
-    from pruneyard.orchestrator.ray_backend.train_workers import RanksOnRay
+        return InProcess()
+    from pruneyard.orchestrator.ray_backend.train_workers import TrainWorkers
 
     seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_mark(folder, "")  # which needs no file in it
-    return RanksOnRay(resources=resources, data=data, folder=folder, seen=seen)
+    return TrainWorkers(resources=resources, data=data, folder=folder, seen=seen)
 
 
-def at_work_mark(folder: RunFolder, trial_id: str) -> Location:
+def current_job_file(folder: RunFolder, trial_id: str) -> Location:
     """The file with the key of the job that a trial of several has come to; it outlives the process, but not the study."""
     return pruned_mark(folder, f"trial-{trial_id}")
 

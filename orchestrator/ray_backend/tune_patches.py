@@ -22,7 +22,7 @@ from pruneyard.cluster.pulse import Pulse
 
 
 @contextmanager
-def every_crash_is_one_trials() -> Iterator[None]:
+def isolate_oom_kills() -> Iterator[None]:
     """Inside the block a trial whose process Ray's memory monitor ended fails alone.
 
     Tune takes an `OutOfMemoryError`, or whatever else is no actor's and no task's error, for a fault of its own and ends the
@@ -60,13 +60,13 @@ class Sweeping(tune.Callback):
             free_abandoned()
 
 
-def in_turn() -> Any:
+def sequential_index() -> Any:
     """For `param_space`: 0, 1, 2, ... for one sample after the other."""
     places = itertools.count()
     return tune.sample_from(lambda _: next(places))
 
 
-class InTurn(FIFOScheduler):
+class FIFOByIndex(FIFOScheduler):
     """Of the trials that wait, the one with the smallest `index`. Pauses none."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:

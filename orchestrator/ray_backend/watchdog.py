@@ -26,7 +26,7 @@ TIMES = 5.0  # as long as the longest silence that a report ended
 MOST_NAMED = 3
 
 
-class Silence:
+class StragglerMonitor:
     """Looks at what a monitor has heard. Each silence is said once; an epoch of hours is one, so it ends nothing."""
 
     def __init__(self, monitor: Monitor) -> None:
@@ -72,18 +72,18 @@ LOOK_EVERY_S = 1.0
 WORD_AFTER_S = 30.0  # without a running trial; starting one takes less
 
 
-class Abandoned(BaseException):
+class ClusterLost(BaseException):
     """The study is left as it stands; the message says why. No `Exception`, since the scheduler would clean up on a cluster
     that is gone, and wait for its answers.
     """
 
 
-class Standstill(tune.Callback):
+class StallDetector(tune.Callback):
     """Looks on in the scheduler's loop. While a trial runs nothing is ended, however long it says nothing: it is named."""
 
     def __init__(self, pulse: Pulse, resources: Resources, monitor: Monitor) -> None:
         self._pulse, self._resources, self._monitor = pulse, resources, monitor
-        self._looked_at, self._silence = 0.0, Silence(monitor)
+        self._looked_at, self._silence = 0.0, StragglerMonitor(monitor)
         self._since: float | None = None
         self._said = False
 
@@ -99,11 +99,11 @@ class Standstill(tune.Callback):
             self.check(running=states.count(TuneTrial.RUNNING), waiting=states.count(TuneTrial.PENDING))
 
     def check(self, *, running: int, waiting: int) -> None:
-        """Raises `Abandoned`. running: trials that have a process; waiting: those that are to get one."""
+        """Raises `ClusterLost`. running: trials that have a process; waiting: those that are to get one."""
         try:
             self._pulse.check()
         except ConnectionError as error:
-            raise Abandoned(str(error)) from error
+            raise ClusterLost(str(error)) from error
         if running or not waiting or self._pulse.silent_s:
             self._since, self._said = None, False
             return
@@ -111,7 +111,7 @@ class Standstill(tune.Callback):
         self._since = now if self._since is None else self._since
         left = self._resources.place_within_s - (now - self._since)
         if left <= 0:
-            raise Abandoned(self._words(now - self._since))
+            raise ClusterLost(self._words(now - self._since))
         if now - self._since >= WORD_AFTER_S and not self._said:
             self._said = True
             logger.warning(

@@ -11,10 +11,10 @@ from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 from pruneyard.reports.summary import history, last_values
 
-OVER = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
+FINAL = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
 
 
-class Ended:
+class ObjectiveValues:
     """Read once."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -26,11 +26,11 @@ class Ended:
         for key, measure, value in finals.itertuples(index=False):
             self._finals.setdefault(key, {})[measure] = value
 
-    def values(self, jobs: Sequence[Job], aims: Sequence[str]) -> list[float] | None:
+    def values(self, jobs: Sequence[Job], metrics: Sequence[str]) -> list[float] | None:
         """The mean over jobs of each aim; None where one of them has no number to give."""
         if any(self.statuses.get(job.key) != Status.COMPLETED for job in jobs):
             return None
-        means = [math.fsum(self._value(job.key, aim) for job in jobs) / len(jobs) for aim in aims]
+        means = [math.fsum(self._value(job.key, name) for job in jobs) / len(jobs) for name in metrics]
         return means if all(math.isfinite(mean) for mean in means) else None
 
     def _value(self, key: str, aim: str) -> float:

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from pruneyard.orchestrator.coordination.journal import Journal
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.search.objective_values import OVER, Ended
+from pruneyard.orchestrator.search.objective_values import FINAL, ObjectiveValues
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.search import Choices, Range
-from pruneyard.orchestrator.spec.stage import Learning
+from pruneyard.orchestrator.spec.stage import AdaptiveSearch
 from pruneyard.reports.layout import RunFolder
 
 if TYPE_CHECKING:
     import optuna
 
 
-class Rounds:
+class OptunaSearch:
     """What one search has proposed in one folder of results; its entries are `{"at", "marks"}` lists and `{"seconds"}`."""
 
-    def __init__(self, learning: Learning, folder: RunFolder) -> None:
+    def __init__(self, learning: AdaptiveSearch, folder: RunFolder) -> None:
         self._learning, self._search, self._folder = learning, learning.search, folder
         self._journal = Journal(folder.path / "searches" / f"{learning.identity}.jsonl")
         self._entries = self._journal.lines()
@@ -61,8 +61,8 @@ class Rounds:
     def propose(self) -> bool:
         """Another round, if the search goes on and everything proposed so far has ended. Raises `UsageError`."""
         by_proposal = self._by_proposal()
-        runs = Ended(self._folder)
-        if not all(runs.statuses.get(job.key) in OVER for jobs in by_proposal for job in jobs):
+        runs = ObjectiveValues(self._folder)
+        if not all(runs.statuses.get(job.key) in FINAL for jobs in by_proposal for job in jobs):
             return False
         if self._entries and "proposals" in self._entries[-1]:
             self._write({"seconds": time.monotonic() - self._since})
@@ -84,7 +84,7 @@ class Rounds:
         self._journal.append(entry)
         self._entries.append(entry)
 
-    def _study(self, optuna: Any, by_proposal: Sequence[Sequence[Job]], runs: Ended) -> Any:
+    def _study(self, optuna: Any, by_proposal: Sequence[Sequence[Job]], runs: ObjectiveValues) -> Any:
         """All that is known, in a study that has forgotten nothing and draws as this round does."""
         ways = {"max": "maximize", "min": "minimize"}
         number = sum("proposals" in entry for entry in self._entries)
@@ -94,13 +94,13 @@ class Rounds:
             sampler = optuna.samplers.NSGAIISampler(population_size=self._search.num_at_once, seed=seed)
         else:
             sampler = optuna.samplers.TPESampler(seed=seed)
-        directions = [ways[way] for way in self._search.aims.values()]
+        directions = [ways[way] for way in self._search.directions.values()]
         study = optuna.create_study(sampler=sampler, directions=directions)
         distributions = {
             key: _distribution(optuna, values) for key, values in self._search.distributions.items()
         }
         for proposal, jobs in zip(self._proposed, by_proposal, strict=True):
-            values = runs.values(jobs, list(self._search.aims))
+            values = runs.values(jobs, list(self._search.directions))
             study.add_trial(
                 optuna.trial.create_trial(
                     state=optuna.trial.TrialState.COMPLETE if values else optuna.trial.TrialState.FAIL,

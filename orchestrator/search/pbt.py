@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from pruneyard.orchestrator.coordination.journal import Journal
-from pruneyard.orchestrator.search.objective_values import OVER, Ended
+from pruneyard.orchestrator.search.objective_values import FINAL, ObjectiveValues
 from pruneyard.orchestrator.search.pbt_step import Member, first_members, next_members
 from pruneyard.orchestrator.spec.codec import encode
 from pruneyard.orchestrator.spec.job import Job, group_of
 from pruneyard.orchestrator.spec.run_key import run_key
 from pruneyard.orchestrator.spec.search import Choices
-from pruneyard.orchestrator.spec.stage import Learning
+from pruneyard.orchestrator.spec.stage import AdaptiveSearch
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.training.segment import Segment
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 
-class Generations:
+class PBTSearch:
     """What a search has bred in one folder of results; the journal has one entry for each generation, a list of members."""
 
-    def __init__(self, learning: Learning, folder: RunFolder) -> None:
+    def __init__(self, learning: AdaptiveSearch, folder: RunFolder) -> None:
         self._learning, self._search, self._folder = learning, learning.search, folder
         self._journal = Journal(folder.path / "searches" / f"{learning.identity}.jsonl")
         self._bred = [[Member(**member) for member in entry["members"]] for entry in self._journal.lines()]
@@ -81,10 +81,10 @@ class Generations:
         if not self._bred:
             members = first_members(self._search)
         else:
-            ended = Ended(self._folder)
+            ended = ObjectiveValues(self._folder)
             jobs = self.by_member()
             if not all(
-                ended.statuses.get(job.key) in OVER for members in jobs for one in members for job in one
+                ended.statuses.get(job.key) in FINAL for members in jobs for one in members for job in one
             ):
                 return False
             past = [
@@ -104,9 +104,9 @@ class Generations:
         self._bred.append(members)
         return True
 
-    def _cost(self, ended: Ended, jobs: list[Job]) -> float | None:
+    def _cost(self, ended: ObjectiveValues, jobs: list[Job]) -> float | None:
         """The mean over a member's jobs, of which less is better."""
-        ((aim, way),) = self._search.aims.items()
+        ((aim, way),) = self._search.directions.items()
         values = ended.values(jobs, [aim])
         return (
             None

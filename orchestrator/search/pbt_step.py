@@ -100,7 +100,7 @@ def _perturbed(values: Range | Choices, place: Any, *, upwards: bool) -> Any:
 
 def place_at(values: Range | Choices, share: float) -> Any:
     """Below which this share of draws lies: a number of a range, the number of a choice."""
-    return int(share * len(values.choices)) if isinstance(values, Choices) else values.at(share)
+    return int(share * len(values.choices)) if isinstance(values, Choices) else values.quantile(share)
 
 
 def _changes(past: Sequence[Sequence[Member]]) -> list[tuple[int, Mapping[str, Any], float]]:

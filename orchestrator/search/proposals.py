@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pruneyard.orchestrator.search.pbt import Generations
+from pruneyard.orchestrator.search.pbt import PBTSearch
 from pruneyard.orchestrator.spec.load import Spec
-from pruneyard.orchestrator.spec.stage import Learning
+from pruneyard.orchestrator.spec.stage import AdaptiveSearch
 from pruneyard.reports.layout import RunFolder
 
 if TYPE_CHECKING:
     pass
-from pruneyard.orchestrator.search.optuna_search import Rounds
+from pruneyard.orchestrator.search.optuna_search import OptunaSearch
 
 
 def known_jobs(spec: Spec, folder: RunFolder) -> Spec:
@@ -38,6 +38,6 @@ def to_be_proposed(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
     return {name: found.left for name, found in rounds.items() if found.goes_on}
 
 
-def rounds_of(learning: Learning, folder: RunFolder) -> "Rounds | Generations":
+def rounds_of(learning: AdaptiveSearch, folder: RunFolder) -> "OptunaSearch | PBTSearch":
     """What a search has proposed, and how it goes on."""
-    return Generations(learning, folder) if learning.search.breeds else Rounds(learning, folder)
+    return PBTSearch(learning, folder) if learning.search.is_population else OptunaSearch(learning, folder)

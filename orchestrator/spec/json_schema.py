@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 
 from pruneyard.orchestrator.spec.codec import defaults_of, encode_field, hints_of, plugin_of, plugins_of
-from pruneyard.orchestrator.spec.references import OVER
+from pruneyard.orchestrator.spec.references import GROUP_BY
 from pruneyard.orchestrator.spec.search import Search
 from pruneyard.orchestrator.spec.stage import Header
 from pruneyard.workloads.plugins import describe, find, find_job, kinds, names
@@ -81,7 +81,7 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
 
 _REFERENCE: dict[str, Any] = {
     "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
-    "over": {"enum": list(OVER), "description": "take runs together: those that differ in their seed alone, or all"},
+    "over": {"enum": list(GROUP_BY), "description": "take runs together: those that differ in their seed alone, or all"},
     "where": {"type": "object", "description": "take the runs that have these values at these dotted keys"},
 }
 

@@ -9,10 +9,10 @@ from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.codec import hints_of, shown
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.overrides import _changed
-from pruneyard.orchestrator.spec.references import Earlier, as_parent
+from pruneyard.orchestrator.spec.references import UpstreamRuns, as_parent
 from pruneyard.orchestrator.spec.resolved import _written_out
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
-from pruneyard.orchestrator.spec.validation import Body
+from pruneyard.orchestrator.spec.validation import StageValidator
 from pruneyard.orchestrator.spec.yaml_document import (
     Document,
     dump_document,
@@ -68,7 +68,7 @@ def load_spec(
     if "stages" in document.tables:
         return _chain(document, overrides, axes)
     tables, changed = _changed(document.tables, overrides, axes)
-    body = Body(document, tables, changed)
+    body = StageValidator(document, tables, changed)
     stage = body.stage()
     if stage is None:
         raise SpecError(document.origin, body.problems)
@@ -100,8 +100,8 @@ def _chain(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, 
         more_axes = {key.removeprefix(mine): value for key, value in axes.items() if key.startswith(mine)}
         body_tables, changed = _changed({**inherited, **table}, of_stage, more_axes)
         settled = [before for before in made if before.learning is None]  # what a search will propose nobody knows yet
-        earlier = Earlier({str(before.name): [as_parent(job) for job in before.jobs] for before in settled})
-        body = Body(document, body_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
+        earlier = UpstreamRuns({str(before.name): [as_parent(job) for job in before.jobs] for before in settled})
+        body = StageValidator(document, body_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
         stage = body.stage()
         problems += body.problems
         if stage is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job
 
 
-OVER = ("seed", "all")
+GROUP_BY = ("seed", "all")
 
 
 SYNTHETIC = "synthetic"  # the source that a reference in the place of a data set means
@@ -42,7 +42,7 @@ class Parent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chained:
+class ResolvedTables:
     """Tables whose references are run keys, and the runs."""
 
     tables: Mapping[str, Any]
@@ -87,7 +87,7 @@ def finished_runs(folder: Location) -> list[Parent]:
     ]
 
 
-class Earlier:
+class UpstreamRuns:
     """All that a stage may refer to: the stages before it, by name, and folders, read once."""
 
     def __init__(self, stages: Mapping[str, Sequence[Parent]]) -> None:
@@ -99,8 +99,8 @@ class Earlier:
         if "from" not in table:
             return [self._named(table, key)]
         source, over = table["from"], table.get("over")
-        if over not in (None, *OVER):
-            raise ChainError(f"{key}.over", f"is {shown(over)}; it must be one of {', '.join(OVER)}, or be left out")
+        if over not in (None, *GROUP_BY):
+            raise ChainError(f"{key}.over", f"is {shown(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
         found = self._where(self._runs(source, f"{key}.from"), table.get("where"), f"{key}.where")
         if over == "all":
             return [tuple(found)]
@@ -194,17 +194,17 @@ def _is_source(hint: Any) -> bool:
     return marker is not None and marker.family == "data.sources"
 
 
-def chained(tables: Mapping[str, Any], earlier: Earlier) -> Iterator[Chained]:
+def resolve_references(tables: Mapping[str, Any], earlier: UpstreamRuns) -> Iterator[ResolvedTables]:
     """The tables of one point of the grid, once for each choice of the runs that they refer to. Raises `ChainError`."""
     references = dict(_references(tables, ""))
     if not references:
-        yield Chained(tables=tables, parents=(), seed=None)
+        yield ResolvedTables(tables=tables, parents=(), seed=None)
         return
     told = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
     groups = {told[key]: earlier.groups(table, key) for key, table in references.items()}
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))
-        yield Chained(
+        yield ResolvedTables(
             tables=_resolved(tables, "", {key: chosen[told[key]] for key in references}, earlier),
             parents=tuple({p.run_key: p for group in choice for p in group}.values()),
             seed=choice[0][0].seed if len(choice[0]) == 1 else None,
@@ -222,7 +222,7 @@ def _references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]
             yield from _references(item, f"{key}[{place}]")
 
 
-def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: Earlier) -> Any:
+def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: UpstreamRuns) -> Any:
     if is_reference(value):
         parents = chosen[key]
         table = {name: item for name, item in value.items() if name not in REFERENCE}

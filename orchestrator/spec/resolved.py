@@ -17,7 +17,7 @@ from pruneyard.orchestrator.spec.grid import as_table, field_class
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.search import Choices, written
-from pruneyard.orchestrator.spec.stage import Header, Learning, Stage
+from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.workloads.plugins import find, find_job, name_of
 
 
@@ -157,13 +157,13 @@ def _scheduled(header: Header) -> list[str]:
     return [] if header.scheduler == Scheduler() else ["scheduler"]
 
 
-def _searching(stage: Stage, learning: Learning) -> dict[str, Any]:
+def _searching(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
     """A search that learns is written as a search.
 
     The tables that it chooses from are left as they were given, but for those of a population, which chooses only numbers.
     """
     header, tables = stage.header, stage.tables
-    if learning.search.breeds:
+    if learning.search.is_population:
         tables = {**tables, **_with_defaults(stage, learning)}
     encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", *_scheduled(header), "resources")}
     seeds = {"seeds": encode(header.seeds)} if "seeds" in tables else {}
@@ -172,7 +172,7 @@ def _searching(stage: Stage, learning: Learning) -> dict[str, Any]:
     return {**encoded, **plain_tables, **seeds, **axes, "search": written(learning.search)}
 
 
-def _with_defaults(stage: Stage, learning: Learning) -> dict[str, Any]:
+def _with_defaults(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
     """Tables, variants and grid of a population's jobs, complete but for the numbers that the search chooses."""
     tables, search = stage.tables, learning.search
     searched = {

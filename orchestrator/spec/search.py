@@ -68,7 +68,7 @@ class Range:
                     f"{name} is {getattr(self, name)}; it must be a whole number where int is true"
                 )
 
-    def at(self, share: float) -> Any:
+    def quantile(self, share: float) -> Any:
         """The value below which this share of draws lies, `share` in [0, 1)."""
         low, high = (self.low - 0.5, self.high + 0.5) if self.int else (self.low, self.high)
         if self.log:
@@ -92,7 +92,7 @@ class Choices:
         if not self.choices:
             raise ValueError("choices is []; it must list at least one value")
 
-    def at(self, share: float) -> Any:
+    def quantile(self, share: float) -> Any:
         """As of a range."""
         return self.choices[int(share * len(self.choices))]
 
@@ -152,11 +152,11 @@ class Search:
 
     def _check_generations(self) -> None:
         useless = [] if self.name == "pbt" else ["resample"]
-        useless += ["batch", "max_time", "objectives"] if self.breeds else ["generations", "quantile"]
+        useless += ["batch", "max_time", "objectives"] if self.is_population else ["generations", "quantile"]
         for name in useless:
             if self.learns and getattr(self, name):
                 raise ValueError(f"{name} is {shown(getattr(self, name))}; {self.name} has no use for it, so leave it out")
-        if self.breeds and self.max_trials < 2:
+        if self.is_population and self.max_trials < 2:
             raise ValueError(f"max_trials is {self.max_trials}; it must be 2 or more members of {self.name}")
         if self.num_generations < 2:
             raise ValueError(f"generations is {self.generations}; it must be 2 or more")
@@ -178,7 +178,7 @@ class Search:
             )
         if self.objectives and self.mode:
             raise ValueError(f"mode is {self.mode} beside objectives, which have their own; leave it out")
-        for name in self.aims:
+        for name in self.directions:
             if name not in COLUMNS:
                 check_metric(name, field="metric" if self.metric else "objectives")
 
@@ -188,7 +188,7 @@ class Search:
         return self.name in LEARNING
 
     @property
-    def breeds(self) -> bool:
+    def is_population(self) -> bool:
         """Whether settings change while networks are trained."""
         return self.name in POPULATIONS
 
@@ -213,7 +213,7 @@ class Search:
         return 0.25 if self.resample is None else self.resample
 
     @property
-    def aims(self) -> dict[str, str]:
+    def directions(self) -> dict[str, str]:
         """`max` or `min` by what is measured."""
         return {self.metric: self.mode or "max"} if self.metric else dict(self.objectives)
 
@@ -229,7 +229,7 @@ class Search:
 
     def planned(self) -> list[Proposal]:
         """All proposals of a search that learns nothing, in order."""
-        return [{key: values.at(row[key]) for key, values in self.distributions.items()} for row in self.shares()]
+        return [{key: values.quantile(row[key]) for key, values in self.distributions.items()} for row in self.shares()]
 
     def shares(self) -> list[dict[str, float]]:
         """Where in each distribution the proposals stand, in [0, 1)."""
@@ -334,7 +334,7 @@ def identity(search: Search, corners: Sequence[str]) -> str:
     """
     told = {
         **written(search),
-        "max_trials": search.max_trials if search.breeds else None,
+        "max_trials": search.max_trials if search.is_population else None,
         "max_time": None,
         "batch": search.num_at_once,
         "space": None,

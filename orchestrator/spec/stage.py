@@ -53,7 +53,7 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learning:
+class AdaptiveSearch:
     """A search whose proposals rest on results.
 
     identity: names the search in a folder; it changes with whatever changes its proposals or what they mean.
@@ -77,4 +77,4 @@ class Stage:
     header: Header
     jobs: tuple[Job, ...]
     tables: Mapping[str, Any]
-    learning: Learning | None = None
+    learning: AdaptiveSearch | None = None

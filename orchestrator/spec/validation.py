@@ -10,22 +10,22 @@ from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys, or
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
 from pruneyard.orchestrator.spec.labels import labels
 from pruneyard.orchestrator.spec.references import (
-    Chained,
     ChainError,
-    Earlier,
-    chained,
+    ResolvedTables,
+    UpstreamRuns,
     lineage,
     named_sources,
+    resolve_references,
 )
 from pruneyard.orchestrator.spec.run_key import key_of
 from pruneyard.orchestrator.spec.search import CHANGEABLE, Choices, Proposal, Search, decode_search, identity
-from pruneyard.orchestrator.spec.stage import Header, Learning, Stage
+from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.orchestrator.spec.yaml_document import Document
 from pruneyard.workloads.plugins import find_job, kinds
 from pruneyard.workloads.training.segment import WHOLE
 
 
-class Body:
+class StageValidator:
     """One pass over the tables that collects every problem before it gives up.
 
     prefix: the dotted key of these tables in the document, empty for a spec without stages.
@@ -40,13 +40,13 @@ class Body:
         *,
         name: str | None = None,
         prefix: str = "",
-        earlier: Earlier | None = None,
+        earlier: UpstreamRuns | None = None,
     ) -> None:
         self.document, self.changed, self.name, self.prefix = document, changed, name, prefix
         kind = tables.get("kind")
         self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
         self.tables = self._with_sources(tables)
-        self.earlier = earlier or Earlier({})
+        self.earlier = earlier or UpstreamRuns({})
         self.problems: list[Problem] = []
         self.useless: list[str] = []
         self.header: Header | None = None
@@ -93,7 +93,7 @@ class Body:
         if search is None or not search.learns:
             return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
         known = identity(search, [job.key for job in jobs])
-        learning = Learning(search=search, identity=known, propose=self.propose, applies=self.applies)
+        learning = AdaptiveSearch(search=search, identity=known, propose=self.propose, applies=self.applies)
         return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
 
     def propose(self, proposals: Sequence[Proposal]) -> list[list[Job]]:
@@ -125,7 +125,7 @@ class Body:
     def _check_together(self, header: Header, search: Search) -> None:
         """Reports what a search cannot be combined with."""
         scheduler = header.scheduler.name
-        if search.breeds:
+        if search.is_population:
             self._check_breeding(search)
             if scheduler != "fifo":
                 why = f"{search.name} decides itself which trainings go on"
@@ -280,14 +280,14 @@ class Body:
         """What tells a job from others that repeat it on repetitions of the runs it rests on."""
         return {"after": "+".join(run[:8] for run in job.parents)} if job.parents else {}
 
-    def _chained(self, point: Point) -> list[Chained]:
+    def _chained(self, point: Point) -> list[ResolvedTables]:
         try:
-            return list(chained(point.tables, self.earlier))
+            return list(resolve_references(point.tables, self.earlier))
         except ChainError as error:
             self.report(origin_of(error.key, point.origins), error.message)
             return []
 
-    def _seeds(self, header: Header | None, found: Chained) -> list[int]:
+    def _seeds(self, header: Header | None, found: ResolvedTables) -> list[int]:
         """The spec's own, or that of the run that the job rests on."""
         if header is None:
             return [0]
@@ -297,7 +297,7 @@ class Body:
         """Whether the command line chose another table than the one that an axis of the spec was written for."""
         return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
-    def _job(self, header: Header | None, job_class: type[Any], point: Point, found: Chained, seed: int) -> Job | None:
+    def _job(self, header: Header | None, job_class: type[Any], point: Point, found: ResolvedTables, seed: int) -> Job | None:
         workload = decode(
             job_class,
             {**found.tables, "seed": seed},
@@ -332,7 +332,7 @@ def _repeated(job: Job, seed: int) -> Job:
     return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
 
 
-def described(workload: Any, resolved: Mapping[str, Any], found: Chained) -> dict[str, Any]:
+def described(workload: Any, resolved: Mapping[str, Any], found: ResolvedTables) -> dict[str, Any]:
     """Columns of the run table; where a job has none of its own, those of the run it rests on."""
     first: Mapping[str, Any] = found.parents[0].described if found.parents else {}
 

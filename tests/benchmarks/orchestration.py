@@ -20,8 +20,8 @@ from ray import tune
 from pruneyard.cluster.session import Session, session
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
 from pruneyard.orchestrator.early_stopping.asha_median import judge
-from pruneyard.orchestrator.execution.capacity import num_slots
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.study import run_study
@@ -106,7 +106,7 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> flo
     orders = make_plan(spec, RunFolder(scratch)).orders()
     data = {"digits": ray.put(orders[0].job.workload.data.load())}
 
-    def trial(config: dict[str, Any], orders: list[Order], data: dict[str, ray.ObjectRef]) -> None:
+    def trial(config: dict[str, Any], orders: list[PlannedAttempt], data: dict[str, ray.ObjectRef]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             context = Context(checkpoints=NoCheckpoints(Path(folder)), load_data=lambda _: ray.get(data["digits"]))
             for progress in orders[config["index"]].job.workload.run(context):
@@ -118,7 +118,7 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> flo
         param_space={"index": tune.grid_search(list(range(len(orders))))},
         tune_config=tune.TuneConfig(
             reuse_actors=reuse,
-            max_concurrent_trials=num_slots(spec.stages[0].header.resources, joined.nodes),
+            max_concurrent_trials=max_concurrent_trials(spec.stages[0].header.resources, joined.nodes),
         ),
         run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0),
     )

@@ -159,7 +159,7 @@ def measured() -> Overheads:
         decides = judge(Scheduler(name="asha", metric="val/accuracy", mode="max"), jobs, RunFolder(scratch / "judged"))
         started = time.perf_counter()
         for place, job in enumerate(jobs):
-            decides.hear(job.key, share=0.1, value=place % 17 / 17)
+            decides.on_result(job.key, share=0.1, value=place % 17 / 17)
         deciding = (time.perf_counter() - started) / len(jobs)
     growth = max(0.0, (of_many - of_few) / ((many - few) / 2))
     return Overheads(

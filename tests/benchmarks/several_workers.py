@@ -114,10 +114,10 @@ class _Timed(Monitor):
 
     heard_at: list[float] = field(default_factory=list)
 
-    def hear(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
         """And when."""
         self.heard_at.append(time.perf_counter())
-        super().hear(report)
+        super().record(report)
 
 
 def starts(folder: Path) -> None:

@@ -23,11 +23,11 @@ import torch
 
 from pruneyard import run
 from pruneyard.cluster.session import session
-from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
 from pruneyard.orchestrator.early_stopping.asha_median import judge
 from pruneyard.orchestrator.local_backend.study import run_local
-from pruneyard.orchestrator.planning.attempt import Order, beside_each_other
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.study import run_study
@@ -56,16 +56,16 @@ def train(folder: Path, *, num_rows: int, num_networks: int) -> None:
     assert run(table, folder, local=True).exit_code == 0
 
 
-def orders_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[Order]:
+def orders_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[PlannedAttempt]:
     """One for every network and value of the axes, ready to be run."""
     table = {"name": "calibrations", "kind": "calibrate", "input": {"from": str(networks)}, "grid": axes}
     folder = RunFolder(out)
     orders = make_plan(load_spec(table), folder).orders()
-    ready = [replace(order, job=replace(order.job, workload=placed(order.job.workload, folder))) for order in orders]
+    ready = [replace(order, job=replace(order.job, workload=locate_upstream(order.job.workload, folder))) for order in orders]
     return beside_each_other(ready)
 
 
-def seconds_per_job(orders: Sequence[Order], out: Path, way: Callable[..., object]) -> tuple[float, float]:
+def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[..., object]) -> tuple[float, float]:
     """Wall time of one way to run them, and processor time of this process."""
     monitor = Monitor(total=len(orders), already=0)
     monitor.expect(list(orders))
@@ -88,7 +88,7 @@ def seconds_per_job(orders: Sequence[Order], out: Path, way: Callable[..., objec
     return elapsed / len(orders), computed / len(orders)
 
 
-def one_by_one(orders: Sequence[Order], **given: Any) -> None:
+def one_by_one(orders: Sequence[PlannedAttempt], **given: Any) -> None:
     """Every job written as it ends."""
     with patch("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 0.0):
         run_local(orders, **given)

@@ -21,7 +21,7 @@ from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.plugins import find, names
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.training.loop import train
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import Context, Outcome
@@ -183,7 +183,7 @@ class Watching(Static):
     def is_due(self, step: int, *, num_steps: int) -> bool:
         return True
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         self.seen.append({name: gradient.clone() for name, gradient in moment.gradients.items()})
         return state
 
@@ -228,7 +228,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
     before, random = copies(training.network.state_dict()), torch.get_rng_state()
     state, flops = training.rule, training.train_flops
     remembered, numbers = copies(state.tensors), dict(state.numbers)
-    training.look(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
+    training.on_epoch_start(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
     assert_same_tensors(before, training.network.state_dict())
     assert torch.equal(random, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in training.network.parameters())
@@ -241,7 +241,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.look(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
+    training.on_epoch_start(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
     state, remembered = training.rule, copies(training.rule.tensors)
     own = {parameter.data_ptr() for parameter in training.network.parameters()}
     own |= {buffer.data_ptr() for buffer in training.network.buffers()}
@@ -259,7 +259,7 @@ def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str)
 @pytest.mark.parametrize("name", RULES)
 def test_the_state_is_tensors_and_plain_numbers(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.look(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
+    training.on_epoch_start(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
     assert all(type(value) in (int, float) for value in training.rule.numbers.values())
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in training.rule.tensors.values())
 

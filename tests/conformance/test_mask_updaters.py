@@ -14,7 +14,7 @@ from pruneyard.workloads.masks.distributions import active_counts
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
 from pruneyard.workloads.plugins import find, names
 from pruneyard.workloads.sparse.updater import DropAndGrow
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 
 FAMILY = "sparse.methods"
 REQUIRED = {"density": 0.3}  # a value for every field that some method leaves without a default
@@ -59,11 +59,11 @@ def masked(weights: dict[str, Tensor], state: SparseState) -> dict[str, Tensor]:
     return {n: w * state.masks[n] if n in state.masks else w for n, w in weights.items()}
 
 
-def moment(step: int, state: SparseState, **fields: Any) -> Moment:
+def moment(step: int, state: SparseState, **fields: Any) -> UpdateContext:
     """What a training could be at a step: other weights and gradients at each, weights zero outside masks."""
     weights = fields.get("weights", masked(tensors(step), state))
     given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "bench": bench_at(weights)}
-    return Moment(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
+    return UpdateContext(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
 
 
 def due_steps(method: MaskUpdater) -> list[int]:
@@ -78,7 +78,7 @@ def advance(method: MaskUpdater, state: SparseState, steps: list[int]) -> Sparse
 
 def followed(method: MaskUpdater, state: SparseState, step: int) -> SparseState:
     """The state that an update meets: the gradients of its step have been shown to those who follow them."""
-    return method.follow(state, tensors(NUM_STEPS + step)) if method.follows_gradient else state
+    return method.observe_gradients(state, tensors(NUM_STEPS + step)) if method.follows_gradient else state
 
 
 def as_one_mapping(state: SparseState) -> dict[str, Tensor]:
@@ -347,7 +347,7 @@ def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
     for step in due_steps(method):
         here = followed(method, here, step)
         if method.follows_gradient:
-            gpu = method.follow(gpu, there(tensors(NUM_STEPS + step)))
+            gpu = method.observe_gradients(gpu, there(tensors(NUM_STEPS + step)))
         now = moment(step, here)
         away = dataclasses.replace(
             now,

@@ -22,7 +22,7 @@ from pruneyard.workloads.interfaces import GradientRule, Objective, Tensors
 from pruneyard.workloads.networks.flops import forward_flops
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.plugins import find, names
-from pruneyard.workloads.seeding import drawing_apart
+from pruneyard.workloads.seeding import fork_rng
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.training.loop import train
@@ -143,7 +143,7 @@ def memories(objective: Objective, num_epochs: int = 8) -> list[Tensors]:
     drawn = torch.randn(len(labels), digits().num_classes, generator=torch.Generator().manual_seed(4))
     answers, found = Answered(drawn, labels), [objective.start()]
     for epoch in range(num_epochs):
-        found.append(objective.look(found[-1], epoch=epoch, num_epochs=num_epochs, answers=answers))
+        found.append(objective.on_epoch_start(found[-1], epoch=epoch, num_epochs=num_epochs, answers=answers))
     return found[1:]
 
 
@@ -243,7 +243,7 @@ def test_with_gradients_off_the_answer_is_the_same(name: str) -> None:
     training, batch_of = started(objective_of(name))
 
     def answer() -> tuple[float, dict[str, float]]:
-        with drawing_apart(training.device, 5), training.prober.keeping_buffers():
+        with fork_rng(training.device, 5), training.prober.keeping_buffers():
             loss, memory = training.loss_of(*batch_of(0), 0)
         return float(loss.detach()), {key: float(tensor) for key, tensor in memory.items()}
 
@@ -337,7 +337,7 @@ def test_a_control_variate_s_anchor_is_of_the_same_loss_so_that_it_moves_no_mean
     """Over the batches of an epoch, at weights other than the snapshot's, the mean of what the optimizer sees is the mean of
     the gradients: the objective (an attack, say) is the same in the look and in the step. Without draws in the network."""
     training, batch_of = started(objective_of(name), model=STILL, rule=rule)
-    training.look(batch_of, answers=Answering(training), should_stop=lambda: False)
+    training.on_epoch_start(batch_of, answers=Answering(training), should_stop=lambda: False)
     generator, memory = torch.Generator().manual_seed(0), training.memory
     with torch.no_grad():
         for parameter in training.network.parameters():

@@ -20,7 +20,7 @@ from pruneyard.workloads.plugins import find
 from pruneyard.workloads.ranks import ALONE, Ranks, RanksDisagreeError, Together, checksums
 from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.training import loop, loss_scale
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.training.weight_averaging import Averaging
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
@@ -37,7 +37,7 @@ class Wayward(SET):
 
     strays: bool = False
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """One place rolled on."""
         updated = super().update(state, moment)
         name = next(iter(updated.masks))
@@ -79,10 +79,10 @@ class Watching(Together):
         super().__init__()
         self.seen: list[tuple[int, dict[str, int]]] = []
 
-    def agree(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
+    def assert_ranks_equal(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
         """As it does."""
         self.seen.append((step, checksums(held())))
-        super().agree(step, held)
+        super().assert_ranks_equal(step, held)
 
 
 @cache

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pruneyard.orchestrator.driver.run import run
-from pruneyard.orchestrator.results import OrderlyInterrupt, Results
+from pruneyard.orchestrator.results import GracefulInterrupt, Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
@@ -116,7 +116,7 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one
         when(lambda: came_to(tmp_path, 12), lambda: stopped.append(os.kill(os.getpid(), signal.SIGINT)))
 
     when(lambda: came_to(tmp_path, 4), lambda: (kill_a_rank(), stop()))
-    with pytest.raises(OrderlyInterrupt):
+    with pytest.raises(GracefulInterrupt):
         run(SPEC, tmp_path, local=True)
     assert stopped
     assert not ranks()

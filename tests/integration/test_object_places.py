@@ -12,7 +12,7 @@ from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
 from pruneyard.orchestrator.coordination import control_files as marks
-from pruneyard.orchestrator.coordination.control_files import Marks
+from pruneyard.orchestrator.coordination.control_files import ControlFiles
 from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_PIECE, Journal
 from pruneyard.orchestrator.coordination.lease import exclusive
 from pruneyard.orchestrator.remote.storage_check import try_store
@@ -197,7 +197,7 @@ def test_marks_are_seen_after_a_while_and_asked_for_seldom(
     folder: ObjectPath, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.5)
-    seen = Marks(folder)
+    seen = ControlFiles(folder)
     assert not seen.has("one")
     (folder / "one").touch()
     assert not seen.has("one"), "asked the store again at once"

@@ -14,7 +14,7 @@ from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.sparse.methods.acdc import ACDC
 from pruneyard.workloads.sparse.methods.one_shot import OneShot
 from pruneyard.workloads.training.loop import train
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.workload import Context
 
@@ -31,9 +31,9 @@ def draw(seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=draws) for name, shape in SHAPES.items()}
 
 
-def moment(step: int, state: SparseState, *, num_steps: int) -> Moment:
+def moment(step: int, state: SparseState, *, num_steps: int) -> UpdateContext:
     weights = {name: weight * state.masks[name] for name, weight in draw(step).items()}
-    return Moment(
+    return UpdateContext(
         step=step,
         num_steps=num_steps,
         weights=weights,
@@ -93,7 +93,7 @@ def test_weights_dropped_are_trained_again_and_others_may_stay_at_the_next_compr
     found = []
     for step, row in ((0, [4.0, -3.0, 2.0, 1.0]), (3, [4.0, -2.0, 0.0, 0.0]), (6, [4.0, -1.0, 5.0, 0.0])):
         assert method.is_due(step, num_steps=10)
-        now = Moment(
+        now = UpdateContext(
             step=step,
             num_steps=10,
             weights={"w": torch.tensor([row])},

@@ -77,7 +77,7 @@ def regression(num_batches: int, *, size: int = 1, seed: int = 0) -> list[Rows]:
 
 def state_at(rule: ControlVariate, rows: list[Rows], weights: Tensor) -> RuleState:
     """With snapshot and anchor at these weights."""
-    return rule.look(rule.start({"w": weights}), Look(rows, {"w": weights}))
+    return rule.on_epoch_start(rule.start({"w": weights}), Look(rows, {"w": weights}))
 
 
 def corrected(rule: ControlVariate, state: RuleState, rows: Rows, weights: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def test_c_hat_is_smoothed_and_scaled() -> None:
     rule, rows = AGENT(gamma=0.5, initial=0.2), regression(30, size=3)
     first = state_at(rule, rows, OLD)
     assert first.numbers["c_hat"] == pytest.approx(0.7 * 0.2 + 0.3)
-    second = rule.look(first, Look(rows, {"w": NEW}, number=1))
+    second = rule.on_epoch_start(first, Look(rows, {"w": NEW}, number=1))
     newest = seen(LossCovariance({"w": OLD}), rows, NEW).coefficient()
     assert second.numbers["c_hat"] == pytest.approx(0.7 * first.numbers["c_hat"] + 0.3 * newest)
     own, at_snapshot = (rows[4].gradient_at({"w": w})[1]["w"] for w in (OLD, NEW))
@@ -178,7 +178,7 @@ def test_full_coefficient_without_momentum_is_textbook_svrg() -> None:
     state = rule.start({"w": weights})
     expected = OLD.clone()
     for epoch in range(4):
-        state = rule.look(state, Look(rows, {"w": weights}, number=epoch))
+        state = rule.on_epoch_start(state, Look(rows, {"w": weights}, number=epoch))
         tilde = expected.clone()
         mu = sum(batch.gradient_at({"w": tilde})[1]["w"] for batch in rows) / len(rows)
         for batch in rows:
@@ -248,9 +248,9 @@ def test_a_sampled_anchor_costs_its_share_and_is_off_by_its_sampling() -> None:
 def test_between_refreshes_nothing_is_looked_at() -> None:
     rule, rows = AGENT(refresh_every=3), regression(5)
     state = state_at(rule, rows, OLD)
-    assert rule.look(state, Look([], {"w": NEW}, number=1)) is state
-    assert rule.look(state, Look([], {"w": NEW}, number=2)) is state
-    refreshed = rule.look(state, Look(rows, {"w": NEW}, number=3))
+    assert rule.on_epoch_start(state, Look([], {"w": NEW}, number=1)) is state
+    assert rule.on_epoch_start(state, Look([], {"w": NEW}, number=2)) is state
+    refreshed = rule.on_epoch_start(state, Look(rows, {"w": NEW}, number=3))
     assert torch.equal(refreshed.tensors["snapshot/w"], NEW)
 
 

@@ -15,7 +15,7 @@ from pruneyard.workloads.sparse.methods.magnitude import Magnitude
 from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule, UpdateSchedule
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -76,7 +76,7 @@ def test_rigl_moves_the_floor_of_the_decayed_share() -> None:
         schedule=UpdateSchedule(every=20, until=0.5, decay="inverse_power", power=1.0),
     )
     mask = torch.arange(20) < 10
-    moment = Moment(
+    moment = UpdateContext(
         step=20,
         num_steps=200,
         weights={"w": torch.where(mask, torch.arange(1.0, 21.0), 0.0)},
@@ -97,7 +97,7 @@ def test_set_grows_every_candidate_equally_often() -> None:
     weights = {"w": torch.where(mask, torch.arange(11.0) + 1, 0.0)}
     draws, grown = generator(), torch.zeros(11)
     for _ in range(2000):
-        moment = Moment(step=1, num_steps=2, weights=weights, gradients={}, generator=draws, bench=NO_BENCH)
+        moment = UpdateContext(step=1, num_steps=2, weights=weights, gradients={}, generator=draws, bench=NO_BENCH)
         grown += method.update(SparseState({"w": mask}), moment).masks["w"]
     assert grown[1] == 2000
     others = torch.cat([grown[:1], grown[2:]])
@@ -112,7 +112,7 @@ def test_gradual_pruning_reaches_seven_eighths_of_the_sparsity_half_way() -> Non
     weights = {"w": torch.arange(1.0, 101.0)}
     state = method.start(weights, generator=generator())
     for step, num_left in ((50, 30), (100, 20)):
-        moment = Moment(
+        moment = UpdateContext(
             step=step, num_steps=200, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH
         )
         state = method.update(state, moment)
@@ -124,7 +124,7 @@ def test_what_is_pruned_stays_pruned_even_beside_an_active_zero() -> None:
     weights = {"w": torch.tensor([[0.0, 0.0], [0.0, 0.0]])}
     for active in range(4):
         mask = (torch.arange(4) == active).reshape(2, 2)
-        moment = Moment(
+        moment = UpdateContext(
             step=90, num_steps=100, weights=weights, gradients={}, generator=generator(active), bench=NO_BENCH
         )
         assert torch.equal(method.update(SparseState({"w": mask}), moment).masks["w"], mask)
@@ -139,7 +139,7 @@ def test_the_scope_says_where_magnitudes_are_compared(
     weights = {"a": torch.tensor([[9.0, 8.0, 7.0, 6.0]]), "b": torch.tensor([[4.0, 3.0, 2.0, 1.0]])}
     method = Magnitude(density=0.5, distribution="uniform", scope=scope)
     state = method.start(weights, generator=generator())
-    moment = Moment(
+    moment = UpdateContext(
         step=99, num_steps=100, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH
     )
     masks = method.update(state, moment).masks

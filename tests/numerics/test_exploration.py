@@ -13,7 +13,7 @@ from pruneyard.workloads.masks.masks import hash_masks
 from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
 from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 SHAPES = {"a": (20, 30), "b": (40, 20)}
 OFTEN = UpdateSchedule(every=1, until=1.0, decay="constant")
@@ -28,17 +28,17 @@ def draw(seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=draws) for name, shape in SHAPES.items()}
 
 
-def moment(state: SparseState, step: int, gradients: dict[str, Tensor], *, seed: int | None = None) -> Moment:
+def moment(state: SparseState, step: int, gradients: dict[str, Tensor], *, seed: int | None = None) -> UpdateContext:
     weights = {name: weight * state.masks[name] for name, weight in draw(step + 1).items()}
     draws = generator(step if seed is None else seed)
-    return Moment(
+    return UpdateContext(
         step=step, num_steps=10**6, weights=weights, gradients=gradients, generator=draws, bench=NO_BENCH
     )
 
 
 def scores(visits: Tensor, gradient: Tensor, *, step: int, **fields: Any) -> Tensor:
     state = SparseState({"w": visits > 0}, {"visits/w": visits.to(torch.int16)})
-    now = Moment(
+    now = UpdateContext(
         step=step,
         num_steps=10**6,
         weights={},
@@ -61,7 +61,7 @@ def test_an_update_by_hand() -> None:
     method = DSTEE(density=0.5, drop_fraction=0.5, schedule=OFTEN, exploration=0.5)
     mask = torch.tensor([True, True, False, False])
     state = SparseState({"w": mask}, {"visits/w": torch.tensor([3, 3, 2, 0], dtype=torch.int16)})
-    now = Moment(
+    now = UpdateContext(
         step=20,
         num_steps=100,
         weights={"w": torch.tensor([0.9, 0.3, 0.0, 0.0])},

@@ -11,7 +11,7 @@ from pruneyard.workloads.masks.masks import active_per_layer, hash_masks, prunab
 from pruneyard.workloads.sparse.methods.grasp import GraSP, removal_effects
 from pruneyard.workloads.training.backward import Prober
 from pruneyard.workloads.training.functional_network import NetworkBench
-from pruneyard.workloads.training.mask_updater import Moment
+from pruneyard.workloads.training.mask_updater import UpdateContext
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -31,7 +31,7 @@ def network(*, dropout: float = 0.0) -> nn.Sequential:
         )
 
 
-def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0) -> Moment:
+def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0) -> UpdateContext:
     """At step 0, over 40 images of three classes, of which the last has four."""
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
     split = Split(images=images, labels=np.repeat([0, 1, 2], [18, 18, 4]), row_ids=np.arange(40))
@@ -42,7 +42,7 @@ def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0)
         count_flops=(counted if counted is not None else []).append,
         forward_flops_per_row=1.0,
     )
-    return Moment(
+    return UpdateContext(
         step=0,
         num_steps=9,
         weights={name: weight.detach() for name, weight in prunable_weights(net).items()},
@@ -52,7 +52,7 @@ def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0)
     )
 
 
-def masks_of(method: GraSP, now: Moment) -> dict[str, Tensor]:
+def masks_of(method: GraSP, now: UpdateContext) -> dict[str, Tensor]:
     return method.update(method.start(now.weights, generator=generator()), now).masks
 
 

@@ -18,7 +18,7 @@ from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.sparse.methods.snfs import SNFS
 from pruneyard.workloads.sparse.methods.snip import SNIP
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 
 SHAPES = {"a.weight": (12, 3, 3, 3), "b.weight": (30, 20), "c.weight": (10, 30)}
 NUM_STEPS = 60
@@ -33,10 +33,10 @@ def draw(seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=draws) for name, shape in SHAPES.items()}
 
 
-def moment(step: int, state: SparseState, **fields: Any) -> Moment:
+def moment(step: int, state: SparseState, **fields: Any) -> UpdateContext:
     weights = {n: w * state.masks[n] if n in state.masks else w for n, w in draw(step).items()}
     given: dict[str, Any] = {"weights": weights, "gradients": draw(1000 + step), "generator": generator(step)}
-    return Moment(step=step, num_steps=NUM_STEPS, **(given | fields), bench=NO_BENCH)
+    return UpdateContext(step=step, num_steps=NUM_STEPS, **(given | fields), bench=NO_BENCH)
 
 
 def hashes(method: MaskUpdater) -> list[str]:
@@ -44,7 +44,7 @@ def hashes(method: MaskUpdater) -> list[str]:
     state = method.start(draw(0), generator=generator())
     found = [hash_masks(state.masks)]
     for step in range(NUM_STEPS):
-        state = method.follow(state, draw(1000 + step))
+        state = method.observe_gradients(state, draw(1000 + step))
         if method.is_due(step, num_steps=NUM_STEPS):
             state = method.update(state, moment(step, state))
         found.append(hash_masks(state.masks))
@@ -72,7 +72,7 @@ def test_in_time_overparameterisation_moves_half_at_first_and_half_a_percent_at_
     mask = torch.arange(2000) < 1000
     weights = {"w": torch.where(mask, 1.0 + torch.arange(2000.0), 0.0)}
     for step, num_moved in ((0, 500), (500, 252), (999, 5)):
-        now = Moment(
+        now = UpdateContext(
             step=step,
             num_steps=1000,
             weights=weights,
@@ -97,7 +97,7 @@ def test_connection_sensitivity_by_hand() -> None:
     ):
         method = SNIP(density=density, distribution="uniform", scope=scope)  # type: ignore[arg-type]
         state = method.start(weights, generator=generator())
-        now = Moment(
+        now = UpdateContext(
             step=0, num_steps=9, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
         )
         masks = method.update(state, now).masks
@@ -222,13 +222,13 @@ def test_pruning_then_regeneration_by_hand() -> None:
     weights = {"w": torch.tensor([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0, 0.0, 0.0])}
     gradients = {"w": torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, -9.0])}
     mask = torch.arange(10) < 8
-    now = Moment(
+    now = UpdateContext(
         step=10, num_steps=40, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
     )
     after = method.update(SparseState({"w": mask}), now).masks["w"]
     assert after.nonzero().flatten().tolist() == [0, 2, 9]  # 8, 7, 6 were largest; 6 leaves, -9 comes
     assert method.is_due(20, num_steps=40)
-    last = Moment(
+    last = UpdateContext(
         step=20, num_steps=40, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
     )
     assert int(method.update(SparseState({"w": mask}), last).masks["w"].sum()) == 2
@@ -276,7 +276,7 @@ def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
         method = MEST(
             density=0.003, gradient_weight=weight, schedule=Stages(every=1, sizes=(0.001,), changes=())
         )
-        now = Moment(
+        now = UpdateContext(
             step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
         )
         after = method.update(state, now).masks["w"]
@@ -294,7 +294,7 @@ def test_momentum_is_the_exponential_mean_of_dense_gradients() -> None:
     method = SNFS(density=0.5, momentum=0.9)
     state = SparseState({"w": torch.tensor([True, False])}, {"momentum/w": torch.zeros(2)})
     for gradient in (2.0, -1.0):
-        state = method.follow(state, {"w": torch.full((2,), gradient)})
+        state = method.observe_gradients(state, {"w": torch.full((2,), gradient)})
     assert state.tensors["momentum/w"].tolist() == pytest.approx([0.08, 0.08])
     assert state.masks["w"].tolist() == [True, False]
 
@@ -316,7 +316,7 @@ def test_redistribution_by_hand(redistribute: bool, a: list[int], b: list[int]) 
         "momentum/a": torch.tensor([20.0, 10, -1, -1, 3, 4, 5, -6, 7, 8]),
         "momentum/b": torch.tensor([-1.0, 1.0, 0, 0, 0, 0, 0, 0, 0, 0]),
     }
-    now = Moment(step=1, num_steps=9, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH)
+    now = UpdateContext(step=1, num_steps=9, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH)
     after = method.update(SparseState(masks, momentum), now).masks
     assert after["a"].nonzero().flatten().tolist() == a
     assert after["b"].nonzero().flatten().tolist() == b
@@ -327,7 +327,7 @@ def test_redistribution_fills_no_layer_and_empties_none() -> None:
     state = method.start(draw(0), generator=generator())
     scale = {"a.weight": 1e6, "b.weight": 1.0, "c.weight": 0.0}
     for step in range(1, 20):
-        state = method.follow(state, {name: scale[name] * g for name, g in draw(500 + step).items()})
+        state = method.observe_gradients(state, {name: scale[name] * g for name, g in draw(500 + step).items()})
         state = method.update(state, moment(step, state))
         active = active_per_layer(state.masks)
         assert sum(active.values()) == sum(method.counts(draw(0)).values())
@@ -338,6 +338,6 @@ def test_redistribution_fills_no_layer_and_empties_none() -> None:
 def test_momentum_that_is_not_finite_is_refused_by_the_layers_name() -> None:
     method = SNFS(density=0.3)
     broken = {name: torch.full(shape, torch.nan) for name, shape in SHAPES.items()}
-    state = method.follow(method.start(draw(0), generator=generator()), broken)
+    state = method.observe_gradients(method.start(draw(0), generator=generator()), broken)
     with pytest.raises(ValueError, match=r"scores of a\.weight"):
         method.update(state, moment(1, state))

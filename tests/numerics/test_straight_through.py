@@ -32,9 +32,9 @@ from pruneyard.workloads.seeding import global_stream
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.sparse.methods.nm import NM
 from pruneyard.workloads.sparse.methods.topkast import TopKAST
-from pruneyard.workloads.sparse.updater import Unmoved
+from pruneyard.workloads.sparse.updater import StaticMask
 from pruneyard.workloads.training.loop import train
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.workload import Context, Outcome
 
@@ -174,7 +174,7 @@ def test_two_of_four_is_straight_through_training_by_a_loop_over_fours(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Largest(Unmoved):
+class Largest(StaticMask):
     """The largest initial weights, for good."""
 
     density: float
@@ -244,7 +244,7 @@ def updates(method: TopKAST, seed: int) -> Iterator[tuple[SparseState, dict[str,
     for step in range(1, 4):
         noise = draw(100 * seed + step)
         weights = {name: weight + noise[name] * state.masks[name] for name, weight in weights.items()}
-        now = Moment(
+        now = UpdateContext(
             step=step,
             num_steps=9,
             weights=weights,
@@ -286,7 +286,7 @@ def test_a_layer_by_hand() -> None:
     assert state.tensors["stored/w"][0].tolist() == pytest.approx([0, 0, 0, 2, 0.5, -0.1])
     # 0.1 on A, 0.1 / (1/3) on the rest of B, nothing outside.
     assert method.extra_decay(state)["w"][0].tolist() == pytest.approx([0.1, 0.1, 0.3, 0, 0, 0])
-    now = Moment(
+    now = UpdateContext(
         step=10,
         num_steps=20,
         weights={"w": torch.tensor([[5.0, -1.5, 1.0, 0.0, 0.0, 0.0]])},

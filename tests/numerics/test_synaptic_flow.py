@@ -16,7 +16,7 @@ from pruneyard.workloads.sparse.methods.snip import SNIP
 from pruneyard.workloads.sparse.methods.synflow import SynFlow, flow_scores
 from pruneyard.workloads.training.backward import Prober
 from pruneyard.workloads.training.functional_network import NetworkBench
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment
+from pruneyard.workloads.training.mask_updater import MaskUpdater, UpdateContext
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -65,7 +65,7 @@ def pruned(method: MaskUpdater, network: nn.Module, num_inputs: int) -> dict[str
     images = torch.randn(20, 1, 1, num_inputs, generator=generator(1))
     loss = network(images).logsumexp(1).mean()
     gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
-    now = Moment(
+    now = UpdateContext(
         step=0,
         num_steps=9,
         weights={name: weight.detach() for name, weight in weights.items()},
@@ -154,7 +154,7 @@ def test_neither_data_nor_running_statistics_nor_signs_are_looked_at() -> None:
             forward_flops_per_row=0.0,
         )
         before = {name: tensor.clone() for name, tensor in bench.weights.items()}
-        now = Moment(
+        now = UpdateContext(
             step=0,
             num_steps=9,
             weights={name: bench.weights[name] for name in weights},

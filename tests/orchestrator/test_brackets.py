@@ -9,8 +9,8 @@ from killing import Kills
 
 from pruneyard.orchestrator.coordination.journal import Journal
 from pruneyard.orchestrator.driver.run import run
-from pruneyard.orchestrator.early_stopping.asha_median import Judge
-from pruneyard.orchestrator.early_stopping.hyperband import Brackets, brackets_of, dealt
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
+from pruneyard.orchestrator.early_stopping.hyperband import Brackets, assign_brackets, brackets_of
 from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
@@ -48,11 +48,11 @@ def test_brackets_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("sizes", [[81, 34, 15, 8, 5], [9, 5, 3], [4, 3, 3]])
 def test_configurations_are_dealt_in_proportion_and_stay_where_they_are(sizes: list[int]) -> None:
-    all_of_them = dealt(sum(sizes), sizes)
+    all_of_them = assign_brackets(sum(sizes), sizes)
     assert [all_of_them.count(number) for number in range(len(sizes))] == sizes
     for number in range(sum(sizes)):
-        assert dealt(number, sizes) == all_of_them[:number]
-    assert dealt(1, sizes) == [0]
+        assert assign_brackets(number, sizes) == all_of_them[:number]
+    assert assign_brackets(1, sizes) == [0]
 
 
 class Told:
@@ -64,25 +64,25 @@ class Told:
         )
         scheduler = Scheduler(**RULE)
         self.keys = [job.key for job in spec.jobs]
-        self.judge = Judge(scheduler, spec.jobs, Journal(folder / "heard.jsonl"))
+        self.judge = EarlyStopper(scheduler, spec.jobs, Journal(folder / "heard.jsonl"))
         self.brackets = Brackets(scheduler, spec.jobs, self.judge, Journal(folder / "rungs.jsonl"))
         self.statuses: dict[str, Status] = {}
 
     def due(self) -> tuple[list[int], float]:
         """Numbers of the runs that are to go on, and until where."""
-        due = self.brackets.due(self.statuses)
+        due = self.brackets.next_budgets(self.statuses)
         (share,) = set(due.values())
         return sorted(self.keys.index(key) for key in due), share
 
     def out(self) -> set[int]:
         """Numbers of the configurations that are out."""
-        return {self.keys.index(key) // 2 for key in self.brackets.out()}
+        return {self.keys.index(key) // 2 for key in self.brackets.eliminated()}
 
     def come(self, numbers: Sequence[int], share: float, values: dict[int, float] | None = None) -> None:
         """Runs that came to a share, with the values of some configurations."""
         for number in numbers:
             value = (values or {}).get(number // 2, -float(number))
-            self.judge.hear(self.keys[number], share=share, value=value)
+            self.judge.on_result(self.keys[number], share=share, value=value)
         self.brackets.decide(self.statuses)
 
 
@@ -94,7 +94,7 @@ def test_worked_by_hand(tmp_path: Path) -> None:
     """Shares 1/4, 1/2, 1; sizes 4, 3, 3. Ten configurations: what is better comes first here."""
     told = Told(tmp_path)
     first, second, third = (
-        [i for i, place in enumerate(dealt(10, [4, 3, 3])) if place == number] for number in range(3)
+        [i for i, place in enumerate(assign_brackets(10, [4, 3, 3])) if place == number] for number in range(3)
     )
     assert [len(first), len(second), len(third)] == [4, 3, 3]
     assert told.due() == (runs(*first), 0.25)
@@ -109,7 +109,7 @@ def test_worked_by_hand(tmp_path: Path) -> None:
     assert told.out() == {*first[1:], *second[:2]}, "of 2 one goes on, of 3 one, the best"
     assert told.due() == (runs(first[0], second[2], *third), 1.0)
     told.statuses = {told.keys[number]: Status.COMPLETED for number in runs(first[0], second[2], *third)}
-    assert not told.brackets.due(told.statuses)
+    assert not told.brackets.next_budgets(told.statuses)
 
 
 def test_what_failed_is_left_out_and_holds_nobody_up(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_the_best_go_on_and_seeds_stay_together(banded: Path) -> None:
     rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
     assert set(runs.groupby(rates)["status"].nunique()) == {1}
     assert set(runs.loc[rates > 0.15, "status"]) == {"COMPLETED"}, "the best of the first bracket"
-    assert dealt(7, [4, 3, 3]) == [0, 1, 2, 0, 1, 2, 0]
+    assert assign_brackets(7, [4, 3, 3]) == [0, 1, 2, 0, 1, 2, 0]
     assert (runs["status"] == "PRUNED").sum() == 2 * (2 + 1), "two of three and one of two, with two seeds"
 
 

@@ -8,7 +8,7 @@ from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 
-from pruneyard.orchestrator.ray_backend.tune_patches import every_crash_is_one_trials
+from pruneyard.orchestrator.ray_backend.tune_patches import isolate_oom_kills
 
 
 class Places:
@@ -32,7 +32,7 @@ def test_a_process_ended_for_memory_is_an_actor_that_died_and_keeps_the_name() -
     killed = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory")
     with pytest.raises(RuntimeError, match="unexpected exception"):
         heard_of(killed)
-    with every_crash_is_one_trials():
+    with isolate_oom_kills():
         (told,) = heard_of(killed)
     assert isinstance(told, RayActorError)
     assert str(told) == f"OutOfMemoryError: {killed}"
@@ -42,10 +42,10 @@ def test_a_process_ended_for_memory_is_an_actor_that_died_and_keeps_the_name() -
 
 def test_an_actor_that_died_is_told_as_it_is() -> None:
     died = ActorDiedError()
-    with every_crash_is_one_trials():
+    with isolate_oom_kills():
         assert heard_of(died) == [died]
 
 
 def test_what_ray_did_not_raise_is_still_a_fault_of_the_program() -> None:
-    with every_crash_is_one_trials(), pytest.raises(RuntimeError, match="unexpected exception"):
+    with isolate_oom_kills(), pytest.raises(RuntimeError, match="unexpected exception"):
         heard_of(KeyError("ours"))

@@ -12,8 +12,8 @@ from pruneyard.orchestrator.driver.retries import MAX_DEATHS
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
 from pruneyard.orchestrator.execution.crash_reason import cause, ran_out_of_memory
 from pruneyard.orchestrator.local_backend.study import run_local
-from pruneyard.orchestrator.planning.attempt import Order
-from pruneyard.orchestrator.ray_backend.train_workers import RanksOnRay
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.ray_backend.train_workers import TrainWorkers
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
@@ -50,7 +50,7 @@ def test_ranks_that_the_memory_monitor_ended_have_died(
     error: Exception, raised: type[Exception], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)
-    ranks = RanksOnRay(resources=Resources(workers=2), seen=folder.plan, data={}, folder=folder)
+    ranks = TrainWorkers(resources=Resources(workers=2), seen=folder.plan, data={}, folder=folder)
     with pytest.raises(raised) as caught:
         ranks._raise_end(error)
     assert ran_out_of_memory(str(caught.value)) is isinstance(error, OutOfMemoryError)
@@ -62,7 +62,7 @@ def test_a_job_lost_for_good_stops_the_others_where_one_failure_is_to(
 ) -> None:
     deaths: list[str] = []
 
-    def deadly(orders: Sequence[Order], **given: Any) -> Mapping[str, str]:
+    def deadly(orders: Sequence[PlannedAttempt], **given: Any) -> Mapping[str, str]:
         """The process of the first stage's job ends whenever it is run."""
         dying = [order for order in orders if order.job.stage == "first"]
         deaths.extend(order.job.key for order in dying)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.progress.display import Lines, headline, picture
 from pruneyard.orchestrator.progress.monitor import Monitor, Place
 from pruneyard.orchestrator.spec.load import load_spec
@@ -33,9 +33,9 @@ def monitor() -> Monitor:
     """One of three jobs is halfway."""
     jobs = load_spec(SPEC).jobs
     monitor = Monitor(total=3, already=0)
-    monitor.expect([Order(job=job, attempt=1) for job in jobs])
+    monitor.expect([PlannedAttempt(job=job, attempt=1) for job in jobs])
     monitor.start(jobs[0].key)
-    monitor.hear(Report(run_key=jobs[0].key, step=3, num_steps=6, metrics={"val/accuracy": 0.5}))
+    monitor.record(Report(run_key=jobs[0].key, step=3, num_steps=6, metrics={"val/accuracy": 0.5}))
     return monitor
 
 
@@ -58,7 +58,7 @@ def test_the_time_left_is_shown_until_a_stop_was_asked_for(monitor: Monitor) -> 
 def test_jobs_that_have_yet_to_begin_are_counted(monitor: Monitor) -> None:
     assert all("0/3 done, 1 running, 2 waiting" in text for text in drawn(monitor))
     first, second, _ = monitor.labels
-    monitor.hear(Report(run_key=first, status=Status.COMPLETED))
+    monitor.record(Report(run_key=first, status=Status.COMPLETED))
     monitor.start(second)
     assert all("1/3 done, 1 running, 1 waiting" in text for text in drawn(monitor))
 
@@ -74,7 +74,7 @@ def test_nodes_are_named_where_trials_run_on_several(monitor: Monitor) -> None:
     assert "e5f6a7b8" in live
     assert "GPU" not in live + line, "nobody has one"
     assert "1 on node a1b2c3d4, 1 on node e5f6a7b8" in line
-    monitor.hear(Report(run_key=first, status=Status.COMPLETED))
+    monitor.record(Report(run_key=first, status=Status.COMPLETED))
     live, line = drawn(monitor)
     assert "a1b2c3d4" not in live + line
     assert ", 1 on node e5f6a7b8" in line

@@ -15,7 +15,7 @@ from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import SpecError
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
-from pruneyard.orchestrator.search.pbt import Generations
+from pruneyard.orchestrator.search.pbt import PBTSearch
 from pruneyard.orchestrator.spec.json_schema import spec_schema
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.yaml_document import parse_value
@@ -63,7 +63,7 @@ def jobs(folder: Path) -> list[list[list[Any]]]:
     """By generation and member, one for each seed."""
     (stage,) = load_spec(BASE).stages
     assert stage.learning is not None
-    return Generations(stage.learning, RunFolder(folder)).by_member()
+    return PBTSearch(stage.learning, RunFolder(folder)).by_member()
 
 
 def values(folder: Path) -> dict[str, pd.DataFrame]:

@@ -54,15 +54,15 @@ def test_jobs_of_another_shape(change: dict[str, Any]) -> None:
 def test_nothing_is_asked_for_as_long_as_all_keep_to_their_share() -> None:
     needs = Needs()
     assert needs.request("a", share=NODE // 4, node=NODE) == 0
-    needs.hear("a", 3 * GIB)
+    needs.record("a", 3 * GIB)
     assert needs.request("a", share=NODE // 4, node=NODE) == 0
 
 
 def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_and_a_fifth() -> None:
     needs = Needs()
-    needs.hear("light", GIB)
-    needs.hear("heavy", 5 * GIB)
-    needs.hear("heavy", None)
+    needs.record("light", GIB)
+    needs.record("heavy", 5 * GIB)
+    needs.record("heavy", None)
     given = [needs.request(shape, share=NODE // 4, node=NODE) for shape in ("light", "heavy", "unknown")]
     assert given == [1.25 * GIB, 6 * GIB, 3.5 * GIB]
 
@@ -70,7 +70,7 @@ def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_
 @pytest.mark.parametrize("peak", [UNIT + 1, 2 * UNIT, 123_456_789 * 3, 7 * GIB])
 def test_requests_are_few_and_never_below_what_was_seen(peak: int) -> None:
     needs = Needs()
-    needs.hear("a", peak)
+    needs.record("a", peak)
     request = needs.request("a", share=NODE // 64, node=NODE)
     assert request % UNIT == 0
     assert peak <= request <= peak * 1.2 + UNIT
@@ -83,13 +83,13 @@ def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_n
         needs.hear_kill("a")
         given.append(needs.request("a", share=NODE // 8, node=NODE))
     assert given == [3.5 * GIB, 7 * GIB, 14 * GIB, 14.25 * GIB]
-    needs.hear("a", 3 * NODE // 8)
+    needs.record("a", 3 * NODE // 8)
     assert needs.request("a", share=NODE // 8, node=NODE) == 7.25 * GIB
 
 
 def test_no_request_is_more_than_a_node_has_with_some_to_spare() -> None:
     needs = Needs()
-    needs.hear("a", 100 * GIB)
+    needs.record("a", 100 * GIB)
     assert needs.request("a", share=NODE // 2, node=NODE) == 14.25 * GIB
 
 

@@ -10,7 +10,7 @@ import pytest
 from pruneyard.cluster.pulse import Pulse
 from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.planning.attempt import Order
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.memory_requests import GIB
 from pruneyard.orchestrator.ray_backend.placement import Placement, asking
 from pruneyard.orchestrator.spec.job import Resources
@@ -30,16 +30,16 @@ SPEC: dict[str, Any] = {
 }
 
 
-def orders_of(spec: dict[str, Any]) -> list[Order]:
-    return [Order(job=job, attempt=1) for job in load_spec(spec).jobs]
+def orders_of(spec: dict[str, Any]) -> list[PlannedAttempt]:
+    return [PlannedAttempt(job=job, attempt=1) for job in load_spec(spec).jobs]
 
 
-def placement(tmp_path: Path, orders: list[Order], resources: Resources, **session: Any) -> Placement:
+def placement(tmp_path: Path, orders: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
     joined = Session(address="127.0.0.1:1", pulse=Pulse("127.0.0.1:1", None), **session)
     return Placement(orders, RunFolder(tmp_path), resources=resources, session=joined)
 
 
-def ended(order: Order, **memory: int) -> Report:
+def ended(order: PlannedAttempt, **memory: int) -> Report:
     return Report(run_key=order.job.key, status=Status.COMPLETED, **memory)
 
 
@@ -54,7 +54,7 @@ def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with
     orders = orders_of(SPEC)
     narrow, wide = orders[0], orders[-1]
     placed = placement(tmp_path, orders, Resources(), nodes=((4, 0), (2, 0)), memory=(16 * GIB, 4 * GIB))
-    placed.hear(ended(wide, peak_memory_bytes=3 * GIB))
+    placed.record(ended(wide, peak_memory_bytes=3 * GIB))
     assert placed.wanted([wide])["memory"] == 3.75 * GIB
     assert placed.wanted([narrow])["memory"] == 1.75 * GIB
     assert placed.wanted([narrow, wide])["memory"] == 3.75 * GIB, "one process runs both"
@@ -77,14 +77,14 @@ def test_a_share_of_a_gpu_grows_with_what_its_memory_was_seen_to_need(
     placed = placement(tmp_path, orders, Resources(gpus=asked), nodes=((64, 8),), memory=(64 * GIB,))
     before = placed.wanted(orders[:1])
     assert before["gpu"] == asked
-    placed.hear(ended(orders[0], peak_memory_bytes=peak * GIB, gpu_memory_bytes=16 * GIB))
+    placed.record(ended(orders[0], peak_memory_bytes=peak * GIB, gpu_memory_bytes=16 * GIB))
     after = placed.wanted(orders[:1])
     assert after["gpu"] == pytest.approx(given)
     assert "memory" not in after, "a GPU's memory says nothing of the node's"
 
 
 @contextmanager
-def copied(placed: Placement, orders: list[Order]) -> Iterator[Any]:
+def copied(placed: Placement, orders: list[PlannedAttempt]) -> Iterator[Any]:
     """As Tune keeps what it was given."""
     from ray import cloudpickle
 
@@ -97,7 +97,7 @@ def test_tune_asks_a_copy_and_hears_what_was_learned_meanwhile(tmp_path: Path) -
     placed = placement(tmp_path, orders, Resources(), nodes=((4, 0),), memory=(8 * GIB,))
     with copied(placed, orders) as ask:
         assert "memory" not in ask({"index": 3}).required_resources
-        placed.hear(ended(orders[3], peak_memory_bytes=3 * GIB))
+        placed.record(ended(orders[3], peak_memory_bytes=3 * GIB))
         assert ask({"index": 3}).required_resources["memory"] == 3.75 * GIB
     with pytest.raises(KeyError):
         ask({"index": 3})

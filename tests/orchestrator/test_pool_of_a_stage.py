@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pruneyard import run
-from pruneyard.orchestrator.artifacts.parents import placed
+from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.artifacts.reader import open_run
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.spec.load import load_spec
@@ -68,7 +68,7 @@ def test_the_pool_is_the_networks_that_the_stage_left(tmp_path: Path) -> None:
     }  # sweeps, and no epochs of a pool
 
     folder = RunFolder(tmp_path / "out")
-    method = placed(distilled[0].workload, folder).method
+    method = locate_upstream(distilled[0].workload, folder).method
     assert isinstance(method, AccDD)
     data = Digits(max_train=200, max_test=60).load()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)

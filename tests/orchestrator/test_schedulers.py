@@ -7,7 +7,7 @@ import pytest
 
 from pruneyard.orchestrator.coordination.journal import Journal
 from pruneyard.orchestrator.driver.run import run
-from pruneyard.orchestrator.early_stopping.asha_median import Judge
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.errors import SpecError
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
@@ -33,13 +33,13 @@ BASE: dict[str, Any] = {
 
 def judging(
     folder: Path, *, scheduler: Scheduler, seeds: int = 1, number: int = 8
-) -> tuple[Judge, list[list[str]]]:
+) -> tuple[EarlyStopper, list[list[str]]]:
     """A judge, and the run keys of each configuration."""
     spec = load_spec(
         {**BASE, "seeds": seeds, "grid": {"optimizer.lr": [(place + 1) / 100 for place in range(number)]}}
     )
     keys = [job.key for job in spec.jobs]
-    return Judge(scheduler, spec.jobs, Journal(folder / "j.jsonl")), [
+    return EarlyStopper(scheduler, spec.jobs, Journal(folder / "j.jsonl")), [
         keys[i : i + seeds] for i in range(0, len(keys), seeds)
     ]
 
@@ -49,42 +49,42 @@ def test_asha_keeps_the_best_of_those_that_came_as_far(tmp_path: Path) -> None:
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
     values = [0.5, 0.4, 0.6, 0.55, 0.3, 0.7]
     stopped = [
-        judge.hear(key, share=0.25, value=value) for (key,), value in zip(groups, values, strict=False)
+        judge.on_result(key, share=0.25, value=value) for (key,), value in zip(groups, values, strict=False)
     ]
     assert stopped == [False, True, False, False, True, False]
-    assert not judge.hear(groups[0][0], share=0.375, value=0.0), "0.375 is no rung"
-    assert not judge.hear(groups[0][0], share=0.5, value=0.1), "the first at a rung goes on"
-    assert judge.hear(groups[2][0], share=0.5, value=0.05)
+    assert not judge.on_result(groups[0][0], share=0.375, value=0.0), "0.375 is no rung"
+    assert not judge.on_result(groups[0][0], share=0.5, value=0.1), "the first at a rung goes on"
+    assert judge.on_result(groups[2][0], share=0.5, value=0.05)
 
 
 def test_the_smaller_is_better_where_the_spec_says_so(tmp_path: Path) -> None:
     scheduler = Scheduler(**{**ASHA, "metric": "val/nll", "mode": "min"})  # type: ignore[arg-type]
     judge, groups = judging(tmp_path, scheduler=scheduler)
-    assert not judge.hear(groups[0][0], share=0.25, value=1.0)
-    assert judge.hear(groups[1][0], share=0.25, value=2.0)
-    assert not judge.hear(groups[2][0], share=0.25, value=0.5)
-    assert judge.hear(groups[3][0], share=0.25, value=float("nan")), "what is no number is worst"
+    assert not judge.on_result(groups[0][0], share=0.25, value=1.0)
+    assert judge.on_result(groups[1][0], share=0.25, value=2.0)
+    assert not judge.on_result(groups[2][0], share=0.25, value=0.5)
+    assert judge.on_result(groups[3][0], share=0.25, value=float("nan")), "what is no number is worst"
 
 
 def test_seeds_are_stopped_together_by_their_mean_or_not_at_all(tmp_path: Path) -> None:
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
-        assert not judge.hear(key, share=0.25, value=0.5)
+        assert not judge.on_result(key, share=0.25, value=0.5)
     lucky, unlucky = groups[1]
-    assert not judge.hear(unlucky, share=0.25, value=0.0), "the other seed has not come as far"
-    assert not judge.hear(lucky, share=0.25, value=1.0 + 1e-6), "the mean is above 0.5"
+    assert not judge.on_result(unlucky, share=0.25, value=0.0), "the other seed has not come as far"
+    assert not judge.on_result(lucky, share=0.25, value=1.0 + 1e-6), "the mean is above 0.5"
     first, second = groups[2]
-    assert not judge.hear(first, share=0.25, value=0.9)
-    assert judge.hear(second, share=0.25, value=0.0)
+    assert not judge.on_result(first, share=0.25, value=0.9)
+    assert judge.on_result(second, share=0.25, value=0.0)
     assert judge.is_stopped(first)
 
 
 def test_a_seed_that_failed_holds_up_no_decision(tmp_path: Path) -> None:
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
-        judge.hear(key, share=0.25, value=0.5)
-    assert not judge.hear(groups[1][0], share=0.25, value=0.1)
-    judge.leave_out(groups[1][1])
+        judge.on_result(key, share=0.25, value=0.5)
+    assert not judge.on_result(groups[1][0], share=0.25, value=0.1)
+    judge.exclude(groups[1][1])
     assert judge.is_stopped(groups[1][0])
 
 
@@ -96,13 +96,13 @@ def test_a_later_judge_decides_as_the_first_would_have(table: dict[str, Any], tm
     script = [(place, 0.25, value) for place, value in enumerate([0.5, 0.4, 0.6, 0.55, 0.3, 0.7])]
     script += [(0, 0.5, 0.1), (2, 0.5, 0.05)]
     judge, groups = judging(tmp_path / "a", scheduler=scheduler)
-    told = [judge.hear(groups[place][0], share=share, value=value) for place, share, value in script]
+    told = [judge.on_result(groups[place][0], share=share, value=value) for place, share, value in script]
     again = []
     for place, share, value in script:  # a new one for every evaluation, as after a kill
         judge, _ = judging(tmp_path / "b", scheduler=scheduler)
         if (place, share) != (0, 0.25):
-            judge.hear(groups[0][0], share=0.25, value=-9.0)  # heard before: no change
-        again.append(judge.hear(groups[place][0], share=share, value=value))
+            judge.on_result(groups[0][0], share=0.25, value=-9.0)  # heard before: no change
+        again.append(judge.on_result(groups[place][0], share=share, value=value))
     assert again == told
     assert any(told)
     assert not all(told[1:])
@@ -112,32 +112,32 @@ def test_a_later_judge_knows_who_had_failed_when_the_others_were_judged(tmp_path
     """Of two that are worse than the first, which both stop, one is judged by its one seed that did not fail."""
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
-        judge.hear(key, share=0.25, value=0.5)
-    judge.hear(groups[1][0], share=0.25, value=0.1)
-    judge.leave_out(groups[1][1])
+        judge.on_result(key, share=0.25, value=0.5)
+    judge.on_result(groups[1][0], share=0.25, value=0.1)
+    judge.exclude(groups[1][1])
     for key in groups[2]:
-        judge.hear(key, share=0.25, value=0.1)
+        judge.on_result(key, share=0.25, value=0.1)
     later, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     stopped = [all(later.is_stopped(key) for key in group) for group in groups[:3]]
     assert stopped == [False, True, True]
     for key in groups[3]:
-        later.hear(key, share=0.25, value=0.45)
+        later.on_result(key, share=0.25, value=0.45)
     assert not later.is_stopped(groups[3][0]), "two of four stay"
 
 
 def test_a_job_that_had_failed_and_is_run_again_counts_in_what_is_yet_to_be_decided(tmp_path: Path) -> None:
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
-        judge.hear(key, share=0.25, value=0.5)
-        judge.hear(key, share=0.5, value=0.5)
+        judge.on_result(key, share=0.25, value=0.5)
+        judge.on_result(key, share=0.5, value=0.5)
     lucky, failed = groups[1]
-    judge.leave_out(failed)
-    assert not judge.hear(lucky, share=0.25, value=0.6), "it alone is better"
+    judge.exclude(failed)
+    assert not judge.on_result(lucky, share=0.25, value=0.6), "it alone is better"
     judge, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
-    judge.run_again(key for group in groups for key in group)
-    assert not judge.hear(failed, share=0.25, value=0.1), "who went on at a rung is not judged there anew"
-    assert not judge.hear(lucky, share=0.5, value=0.6), "the other one is to come"
-    assert judge.hear(failed, share=0.5, value=0.1)
+    judge.include(key for group in groups for key in group)
+    assert not judge.on_result(failed, share=0.25, value=0.1), "who went on at a rung is not judged there anew"
+    assert not judge.on_result(lucky, share=0.5, value=0.6), "the other one is to come"
+    assert judge.on_result(failed, share=0.5, value=0.1)
     judge, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     assert judge.is_stopped(lucky)
 
@@ -147,13 +147,13 @@ def test_the_median_rule_needs_others_and_then_stops_what_lies_below_their_means
     judge, groups = judging(tmp_path, scheduler=scheduler)
     keys = [key for (key,) in groups]
     for key, values in zip(keys[:2], ([0.2, 0.6], [0.4, 0.8]), strict=True):  # means 0.4 and 0.6
-        assert not any(judge.hear(key, share=0.2 * (i + 1), value=value) for i, value in enumerate(values))
-    assert not judge.hear(keys[2], share=0.4, value=0.0), "two others are too few"
-    assert not judge.hear(keys[3], share=0.2, value=0.3), (
+        assert not any(judge.on_result(key, share=0.2 * (i + 1), value=value) for i, value in enumerate(values))
+    assert not judge.on_result(keys[2], share=0.4, value=0.0), "two others are too few"
+    assert not judge.on_result(keys[3], share=0.2, value=0.3), (
         "of the others, means 0.2, 0.4; too few at this share or not worse"
     )
-    assert judge.hear(keys[4], share=0.4, value=0.39), "the median of 0.4, 0.6 and 0.0 is 0.4"
-    assert not judge.hear(keys[5], share=0.4, value=0.41)
+    assert judge.on_result(keys[4], share=0.4, value=0.39), "the median of 0.4, 0.6 and 0.0 is 0.4"
+    assert not judge.on_result(keys[5], share=0.4, value=0.41)
 
 
 @pytest.mark.parametrize(

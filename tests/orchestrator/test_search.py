@@ -52,12 +52,12 @@ def keys(spec: Spec) -> list[str]:
 
 def test_a_range_reaches_its_ends_and_stays_inside() -> None:
     shares = np.linspace(0, 1, 1001)[:-1]
-    ints = [Range(low=2, high=5, int=True).at(share) for share in shares]
+    ints = [Range(low=2, high=5, int=True).quantile(share) for share in shares]
     assert [ints.count(value) for value in (2, 3, 4, 5)] == [250, 250, 250, 250]
-    logs = np.array([Range(low=1e-4, high=1.0, log=True).at(share) for share in shares])
+    logs = np.array([Range(low=1e-4, high=1.0, log=True).quantile(share) for share in shares])
     assert logs[0] == 1e-4
     assert np.allclose(np.log10(logs), -4 + 4 * shares, atol=1e-5)
-    assert [Choices(choices=("a", "b")).at(share) for share in (0, 0.49, 0.5, 0.99)] == ["a", "a", "b", "b"]
+    assert [Choices(choices=("a", "b")).quantile(share) for share in (0, 0.49, 0.5, 0.99)] == ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize("name", ["random", "sobol"])

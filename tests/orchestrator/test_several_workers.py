@@ -11,16 +11,16 @@ import torch
 from pruneyard.orchestrator.errors import SpecError
 from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
-    Begun,
     Failed,
-    Held,
-    SeveralRanks,
+    GpuMemory,
+    RankGroup,
+    Started,
     Stopped,
+    StorageFailed,
     Task,
-    Unwritten,
     heard,
 )
-from pruneyard.orchestrator.ray_backend.channel import Line
+from pruneyard.orchestrator.ray_backend.channel import Channel
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.storage import StorageError
@@ -105,26 +105,26 @@ def test_kinds_that_run_in_one_process_refuse_more(tables: dict[str, Any]) -> No
 
 def test_ranks_wait_at_a_gate_and_get_one_answer() -> None:
     async def play() -> None:
-        line = Line()
-        waiting = [asyncio.create_task(line.at_gate(0)) for _ in range(3)]
+        line = Channel()
+        waiting = [asyncio.create_task(line.wait_barrier(0)) for _ in range(3)]
         await asyncio.sleep(0.01)
         assert not any(task.done() for task in waiting)
-        await line.open_gate(pausing=True)
+        await line.release_barrier(pausing=True)
         assert await asyncio.gather(*waiting) == [True] * 3
-        late = asyncio.create_task(line.at_gate(1))
+        late = asyncio.create_task(line.wait_barrier(1))
         await asyncio.sleep(0.01)
         await line.close()
         assert await late is None
-        assert await line.at_gate(0) is True, "a rank that is late at an open gate goes on like the others"
+        assert await line.wait_barrier(0) is True, "a rank that is late at an open gate goes on like the others"
 
     asyncio.run(play())
 
 
 def test_the_end_of_a_line_is_told_to_who_waits_for_it() -> None:
     async def play() -> None:
-        line = Line()
+        line = Channel()
         waiting = asyncio.create_task(line.until_closed())
-        await line.open_gate(pausing=False)
+        await line.release_barrier(pausing=False)
         await asyncio.sleep(0.01)
         assert not waiting.done()
         await line.close()
@@ -135,15 +135,15 @@ def test_the_end_of_a_line_is_told_to_who_waits_for_it() -> None:
 
 def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
     async def play() -> None:
-        line = Line()
-        assert await line.hear(0.01) == []
-        first, second = (asyncio.create_task(line.tell([word])) for word in ("first", "second"))
-        assert await line.hear(1.0) == ["first"]
+        line = Channel()
+        assert await line.receive(0.01) == []
+        first, second = (asyncio.create_task(line.send([word])) for word in ("first", "second"))
+        assert await line.receive(1.0) == ["first"]
         await asyncio.sleep(0.01)
         assert not first.done()
-        await line.take()
+        await line.ack()
         await first
-        assert await line.hear(1.0) == ["second"]
+        assert await line.receive(1.0) == ["second"]
         assert not second.done()
         await line.close()
         await second
@@ -153,7 +153,7 @@ def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
 
 def test_a_line_names_each_node_once_and_that_of_rank_0_first() -> None:
     async def play() -> None:
-        line = Line()
+        line = Channel()
         for rank, node in ((2, "a"), (1, "b"), (0, "b"), (3, "c")):
             await line.join(rank, object(), node)
         assert await line.nodes() == ["b", "a", "c"]
@@ -168,11 +168,11 @@ class Recorded:
         self.told: list[Any] = []
         self._num_gates, self._pausing = num_gates, pausing
 
-    def tell(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """Keeps it."""
         self.told.append(message)
 
-    def at_gate(self, gate: int) -> bool | None:
+    def wait_barrier(self, gate: int) -> bool | None:
         """Open or not."""
         return self._pausing if gate < self._num_gates else None
 
@@ -208,7 +208,7 @@ def test_a_rank_tells_that_it_begins_its_progress_and_the_outcome_with_its_memor
     line = Recorded(100)
     trained(line, tmp_path)
     begun, *progress = line.told
-    assert begun == Begun(device_name="cpu")
+    assert begun == Started(device_name="cpu")
     assert [part.step for part in progress] == [3, 6, 9]
     assert [part.outcome is None for part in progress] == [True, True, False]
     peak = progress[-1].outcome.peak_memory_bytes
@@ -223,15 +223,15 @@ def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
     monkeypatch.setattr("pruneyard.orchestrator.execution.worker.gpu_bytes", lambda device: next(held))
     line = Recorded(100)
     trained(line, tmp_path)
-    assert [type(told) for told in line.told] == [Begun, *[Held, Progress] * 3]
-    crew = SeveralRanks(resources=Resources(workers=2), seen=tmp_path)
+    assert [type(told) for told in line.told] == [Started, *[GpuMemory, Progress] * 3]
+    crew = RankGroup(resources=Resources(workers=2), seen=tmp_path)
     shown = []
     for told in line.told:
         crew.note(told)
         shown.append(crew.gpu_bytes(torch.device("cuda")))
         assert heard(told) is (told if isinstance(told, Progress) else None)
     assert shown == [None, 5, 5, 7, 7, 6, 6]
-    crew.note(Begun(device_name="cpu"))
+    crew.note(Started(device_name="cpu"))
     assert crew.gpu_bytes(torch.device("cuda")) is None, "it is another job's"
 
 
@@ -266,7 +266,7 @@ def test_storage_that_fails_is_told_in_words_and_is_the_same_error_in_the_trial(
     with pytest.raises(CheckpointWriteError):
         trained(line, tmp_path, **{"budget.checkpoint_every_s": 0.0})
     fault = line.told[-1]
-    assert isinstance(fault, Unwritten)
+    assert isinstance(fault, StorageFailed)
     assert str(tmp_path / "checkpoints") in fault.reason
     with pytest.raises(StorageError, match="a folder must"):
         heard(fault)

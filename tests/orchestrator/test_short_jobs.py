@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pruneyard import run
-from pruneyard.orchestrator.artifacts.reader_cache import RunsAtHand
+from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.attempt import beside_each_other
 from pruneyard.orchestrator.planning.plan import make_plan
@@ -85,11 +85,11 @@ KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
 from pruneyard import run
-from pruneyard.orchestrator.artifacts.write_buffer import Ledger
+from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 import orchestrator.ledger as ledger, reports.durable as durable, reports.store as store
 when, spec, out = sys.argv[1:]
 ledger.HELD_S = 1000.0
-hold, count = Ledger.hold, [0]
+hold, count = WriteBuffer.add, [0]
 
 def die(*given, **named):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -109,7 +109,7 @@ def hold_some(self, attempt, files):
             store.write_part = lambda path, *a, **k: die() if path.parent.name == "runs" else kept(path, *a, **k)
         self.write()
 
-Ledger.hold = hold_some
+WriteBuffer.add = hold_some
 run(spec, out, local=True)
 """
 
@@ -141,12 +141,12 @@ def test_a_process_killed_at_any_point_leaves_whole_jobs_and_the_rest_is_run_aga
 
 def test_predictions_are_read_once_while_they_fit_and_cannot_be_changed(trained: Path) -> None:
     artifacts = [str(folder) for folder in sorted((trained / "artifacts").iterdir())]
-    at_hand = RunsAtHand()
+    at_hand = CachedRunReader()
     first = at_hand.open_run(artifacts[0]).predictions()
     assert at_hand.open_run(artifacts[0]).predictions() is first
     with pytest.raises(ValueError, match="read-only"):
         first["test"].logits[0, 0] = 1.0
-    small = RunsAtHand(most_bytes=1)
+    small = CachedRunReader(most_bytes=1)
     first = small.open_run(artifacts[0]).predictions()
     small.open_run(artifacts[1]).predictions()
     again = small.open_run(artifacts[0]).predictions()

@@ -4,7 +4,7 @@ import pytest
 
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.progress.monitor import Monitor, Place
-from pruneyard.orchestrator.ray_backend.watchdog import MOST_NAMED, QUIET_S, TIMES, Silence
+from pruneyard.orchestrator.ray_backend.watchdog import MOST_NAMED, QUIET_S, TIMES, StragglerMonitor
 
 
 def monitor_of(*keys: str) -> Monitor:
@@ -17,15 +17,15 @@ def monitor_of(*keys: str) -> Monitor:
 
 def test_a_trial_that_hangs_is_named_with_its_node_and_once(caplog: pytest.LogCaptureFixture) -> None:
     monitor = monitor_of("a", "b")
-    silence = Silence(monitor)
+    silence = StragglerMonitor(monitor)
     for step in range(5):
         now = 30.0 * step
         for key in ("a", "b"):
             monitor.place(key, Place(nodes=("1a2b3c4d",), gpu_bytes=None))
-            monitor.hear(Report(run_key=key, step=step, num_steps=90))
+            monitor.record(Report(run_key=key, step=step, num_steps=90))
         silence.look(now)
     for step in range(5, 60):
-        monitor.hear(Report(run_key="a", step=step, num_steps=90))
+        monitor.record(Report(run_key="a", step=step, num_steps=90))
         silence.look(30.0 * step)
     (said,) = caplog.messages
     assert "the longest silence before was 30 s" in said
@@ -35,11 +35,11 @@ def test_a_trial_that_hangs_is_named_with_its_node_and_once(caplog: pytest.LogCa
 
 def test_long_epochs_are_no_surprise_once_one_has_passed(caplog: pytest.LogCaptureFixture) -> None:
     monitor = monitor_of("a")
-    silence = Silence(monitor)
+    silence = StragglerMonitor(monitor)
     silence.look(0)
     epoch = 2 * QUIET_S
     for step in range(1, 6):
-        monitor.hear(Report(run_key="a", step=step, num_steps=9))
+        monitor.record(Report(run_key="a", step=step, num_steps=9))
         silence.look(step * epoch)
         silence.look((step + 0.9) * epoch)
     assert not caplog.messages
@@ -50,7 +50,7 @@ def test_long_epochs_are_no_surprise_once_one_has_passed(caplog: pytest.LogCaptu
 def test_before_any_report_ten_minutes_are_named_and_a_trial_that_ended_is_not(caplog: pytest.LogCaptureFixture) -> None:
     keys = [str(number) for number in range(MOST_NAMED + 2)]
     monitor = monitor_of(*keys, "gone")
-    silence = Silence(monitor)
+    silence = StragglerMonitor(monitor)
     silence.look(0)
     monitor.running.pop("gone")
     silence.look(QUIET_S - 1)

@@ -3,7 +3,7 @@
 import pytest
 
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.execution.capacity import num_slots
+from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
 from pruneyard.orchestrator.spec.job import Resources
 
 
@@ -21,7 +21,7 @@ from pruneyard.orchestrator.spec.job import Resources
 def test_slots_are_what_the_scarcer_of_cpus_and_gpus_allows(
     resources: Resources, node: tuple[float, float], slots: int
 ) -> None:
-    assert num_slots(resources, [node]) == slots
+    assert max_concurrent_trials(resources, [node]) == slots
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_slots_are_what_the_scarcer_of_cpus_and_gpus_allows(
 def test_a_worker_is_on_one_node_and_a_trial_may_be_on_several(
     resources: Resources, nodes: list[tuple[float, float]], slots: int
 ) -> None:
-    assert num_slots(resources, nodes) == slots
+    assert max_concurrent_trials(resources, nodes) == slots
 
 
 @pytest.mark.parametrize(
@@ -69,5 +69,5 @@ def test_what_can_never_fit_is_refused_with_the_numbers(
     resources: Resources, nodes: list[tuple[float, float]], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        num_slots(resources, nodes)
+        max_concurrent_trials(resources, nodes)
     assert str(caught.value) == f"resources: {message}"

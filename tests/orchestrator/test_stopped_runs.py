@@ -13,7 +13,7 @@ import pytest
 from pruneyard.orchestrator.coordination.stop_request import stop_request
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.progress.monitor import Monitor
-from pruneyard.orchestrator.results import OrderlyInterrupt, Results
+from pruneyard.orchestrator.results import GracefulInterrupt, Results
 
 Pruneyard = Callable[..., Any]
 
@@ -54,7 +54,7 @@ def test_ctrl_c_in_python_raises_when_everything_is_saved(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt, match=r"finished work and checkpoints are kept in .*out") as caught:
         run(SPEC, tmp_path / "out", local=True, display=Presses(signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) is before
-    assert isinstance(caught.value, OrderlyInterrupt)
+    assert isinstance(caught.value, GracefulInterrupt)
     assert list(caught.value.results.runs()["status"]) == ["COMPLETED"]
     assert caught.value.results.exit_code == 3
     assert run(SPEC, tmp_path / "out", local=True).exit_code == 0

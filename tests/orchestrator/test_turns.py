@@ -6,7 +6,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.variant_generator import generate_variants
 
-from pruneyard.orchestrator.ray_backend.tune_patches import InTurn, in_turn
+from pruneyard.orchestrator.ray_backend.tune_patches import FIFOByIndex, sequential_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +33,16 @@ class Live:
 
 def test_every_sample_is_the_next_place() -> None:
     """A spec is copied for each, which must not begin the count anew."""
-    space = {"index": in_turn(), "other": 1}
+    space = {"index": sequential_index(), "other": 1}
     found: list[Any] = [config for _ in range(50) for _, config in generate_variants(space)]
     assert [config["index"] for config in found] == list(range(50))
-    assert next(generate_variants({"index": in_turn()}))[1] == {"index": 0}, "another study counts for itself"
+    assert next(generate_variants({"index": sequential_index()}))[1] == {"index": 0}, "another study counts for itself"
 
 
 def test_the_first_that_waits_is_next() -> None:
     waiting = {Standing(index) for index in (7, 3, 12, 5)}
     controller = Live(waiting | {Standing(1, TuneTrial.RUNNING), Standing(2, TuneTrial.ERROR)})
-    chosen = InTurn().choose_trial_to_run(controller)
+    chosen = FIFOByIndex().choose_trial_to_run(controller)
     assert chosen is not None
     assert chosen.config["index"] == 3
-    assert InTurn().choose_trial_to_run(Live({Standing(1, TuneTrial.RUNNING)})) is None
+    assert FIFOByIndex().choose_trial_to_run(Live({Standing(1, TuneTrial.RUNNING)})) is None

@@ -21,7 +21,7 @@ from pruneyard.workloads.gradients.agent import AGENT
 from pruneyard.workloads.gradients.plain import Plain
 from pruneyard.workloads.gradients.sam import SAM
 from pruneyard.workloads.gradients.svrg import SVRG
-from pruneyard.workloads.interfaces import GradientRule, Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import GradientRule, LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.pgd import PGD
@@ -113,8 +113,8 @@ def test_c_hat_is_reported_and_plain_reports_nothing_new(tmp_path: Path) -> None
 def test_passes_are_part_of_the_training_time(tmp_path: Path) -> None:
     """Twelve steps of two passes and twelve batches of two looks' passes, each of ten milliseconds or more."""
 
-    class Sleeping(Memoryless):
-        def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    class Sleeping(StatelessObjective):
+        def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
             time.sleep(0.01)
             return CrossEntropy().loss(question)
 

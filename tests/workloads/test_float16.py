@@ -14,7 +14,7 @@ from trainings import assert_same_numbers, checkpoint_at, digits, only, outcome,
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.gradients.agent import AGENT
 from pruneyard.workloads.gradients.svrg import SVRG
-from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.optimizers.sgd import SGD
@@ -37,7 +37,7 @@ NUM_STEPS = 9
 MODEL = Mlp(width=24, depth=1)
 
 
-class Bursting(Memoryless):
+class Bursting(StatelessObjective):
     """Cross-entropy that counts its steps, and whose gradient is beyond float16 in one of them, at any scale near the usual."""
 
     def __init__(self, step: int, factor: float) -> None:
@@ -47,7 +47,7 @@ class Bursting(Memoryless):
         """Of usable steps."""
         return {"counted": torch.zeros(())}
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """As it is, but for that step."""
         value, _ = CrossEntropy().loss(question)
         counted = question.memory["counted"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.metrics.classification import standard_metrics
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.models.mlp import Mlp
@@ -131,10 +131,10 @@ def test_density_is_reported_for_network_and_layers(tmp_path: Path) -> None:
     ("step", "method"), [(5, Dense()), (6, Dense()), (6, RigL(density=0.5)), (4, SET(density=0.5))]
 )
 def test_a_loss_that_is_not_finite_is_named_by_its_step(step: int, method: Any, tmp_path: Path) -> None:
-    class Breaking(Memoryless):
+    class Breaking(StatelessObjective):
         calls = 0
 
-        def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+        def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
             self.calls += 1
             value, memory = CrossEntropy().loss(question)
             return value * (torch.nan if self.calls == step + 1 else 1), memory

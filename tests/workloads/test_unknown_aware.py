@@ -141,7 +141,7 @@ def ramp(objective: UnknownAware, num_epochs: int, seen: float) -> list[float]:
     memory, found = memory_with(0.0, seen=seen), []
     for epoch in range(num_epochs):
         told = {"epoch": epoch, "num_epochs": num_epochs}
-        memory = dict(objective.look(memory, answers=NO_ANSWERS, **told))
+        memory = dict(objective.on_epoch_start(memory, answers=NO_ANSWERS, **told))
         found.append(float(memory["unknown_weight"]))
     return found
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from pruneyard.workloads.networks.modes import keeping_modes
-from pruneyard.workloads.seeding import drawing_apart, stream_seed
+from pruneyard.workloads.seeding import fork_rng, stream_seed
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def mc_dropout_logits(network: nn.Module, images: Iterable[Tensor], passes: int,
     found = []
     with only_dropout_drawing(network):
         for number in range(passes):
-            with drawing_apart(batches[0].device, stream_seed(seed, "mc-dropout", number)):
+            with fork_rng(batches[0].device, stream_seed(seed, "mc-dropout", number)):
                 found.append(torch.cat([network(batch).float() for batch in batches]).cpu())
     return torch.stack(found)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.networks.modes import keeping_modes
 from pruneyard.workloads.networks.statistics import cumulative_statistics
-from pruneyard.workloads.seeding import drawing_apart, stream, stream_seed
+from pruneyard.workloads.seeding import fork_rng, stream, stream_seed
 from pruneyard.workloads.training.backward import Prober
 from pruneyard.workloads.training.swag_moments import Swag
 
@@ -46,9 +46,9 @@ def swag_logits(
     for number in range(num_draws):
         drawn = swag.draw(stream(seed, "swag", number), scale=scale)
         there = {name: tensor.to(device) for name, tensor in drawn.items()}
-        with keeping_modes(network), prober.standing_at({**prober.weights(), **there}):
+        with keeping_modes(network), prober.swap_weights({**prober.weights(), **there}):
             if prober.norms:
-                with drawing_apart(device, stream_seed(seed, "swag-statistics", number)):
+                with fork_rng(device, stream_seed(seed, "swag-statistics", number)):
                     pass_through(network, passing())
             network.eval()
             found.append(torch.cat([network(batch).float() for batch in batches]).cpu())

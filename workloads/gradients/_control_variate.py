@@ -78,7 +78,7 @@ class ControlVariate(ABC):
         """The snapshot is the initialisation; there is no anchor before the first look, which comes before any step."""
         return RuleState(named(SNAPSHOT, copied(weights)), self.first_numbers())
 
-    def look(self, state: RuleState, epoch: Epoch) -> RuleState:
+    def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
         """Gradients of the batches at the weights as they stand give the anchor; these weights are the next snapshot."""
         if epoch.number % self.refresh_every:
             return state

@@ -15,7 +15,7 @@ class Plain:
         """Empty."""
         return RuleState()
 
-    def look(self, state: RuleState, epoch: Epoch) -> RuleState:
+    def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
         """The same state."""
         return state
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.interfaces import Memoryless, Network, PixelRange, Question
+from pruneyard.workloads.interfaces import LossInputs, Network, PixelRange, StatelessObjective
 from pruneyard.workloads.ranks import Share
 
 LossOf = Callable[[Tensor], Tensor]
@@ -105,7 +105,7 @@ def against_labels(network: Network, labels: Tensor, *, num_extra: int = 0) -> L
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial(Memoryless):
+class Adversarial(StatelessObjective):
     """An objective that moves its images first.
 
     attack_mode: evaluation is what the codes of TRADES and of Özdenizci and Legenstein 2021 (ICML) do; that of Madry et
@@ -127,11 +127,11 @@ class Adversarial(Memoryless):
         """With a start anywhere in the ball."""
         return Attack(eps=self.eps, step_size=self.step_size, num_steps=self.num_steps)
 
-    def attacking(self, question: Question) -> AbstractContextManager[object]:
+    def attacking(self, question: LossInputs) -> AbstractContextManager[object]:
         """In the block the network is in the mode that is attacked; running statistics are not moved."""
         return question.at_rest() if self.attack_mode == "evaluation" else question.aside()
 
-    def moved(self, question: Question, loss_of: LossOf) -> Tensor:
+    def moved(self, question: LossInputs, loss_of: LossOf) -> Tensor:
         """The question's images, moved so that this loss grows."""
         return self.attack(
             question.images,

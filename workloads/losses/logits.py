@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 
 SMALLEST = 1e-12  # of a base that is raised to a power: below 1, its derivative at 0 is infinite
 
@@ -18,14 +18,14 @@ SMALLEST = 1e-12  # of a base that is raised to a power: below 1, its derivative
 ROOT_FLOOR = 1e-10  # added under a square root, for its derivative at 0
 
 
-class OfLogits(Memoryless, ABC):
+class OfLogits(StatelessObjective, ABC):
     """An objective that asks the network once and remembers nothing."""
 
     @abstractmethod
     def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar, of logits (B, K), float32 or float64, and labels (B,)."""
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         logits = at_least_single(question.network(question.images))
         return self.of_logits(logits, question.labels), question.memory

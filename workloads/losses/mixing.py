@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import at_least_single, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixing(Memoryless, ABC):
+class Mixing(StatelessObjective, ABC):
     """lam CE(own label) + (1 - lam) CE(partner's), lam the own share, drawn from Beta(alpha, alpha); alpha 0 mixes nothing."""
 
     of_whole_batch: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class Mixing(Memoryless, ABC):
     ) -> tuple[Tensor, float]:
         """Images (B, C, H, W) that are about that share their own, and the share exactly. Writes into nothing."""
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         generator, labels = question.draws(), question.labels
         drawn = self.drawn_share(generator)

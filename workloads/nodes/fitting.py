@@ -14,7 +14,7 @@ from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife
 from pruneyard.workloads.nodes.node_method import NodeMethod, TuningQuestion
 from pruneyard.workloads.nodes.node_network import NodeModel
 from pruneyard.workloads.nodes.node_objective import NodeObjective
-from pruneyard.workloads.seeding import drawing_apart, global_stream, stream_seed
+from pruneyard.workloads.seeding import fork_rng, global_stream, stream_seed
 from pruneyard.workloads.workload import Metric, NonFiniteError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -129,7 +129,7 @@ class Fitting:
     def _objective(self, nodes: Tensor) -> Tensor:
         """Of some nodes, of the network in training mode; dropout draws from the stream of this step."""
         self.network.train()
-        with drawing_apart(nodes.device, stream_seed(self.parts.seed, "dropout", self.step)):
+        with fork_rng(nodes.device, stream_seed(self.parts.seed, "dropout", self.step)):
             logits = self.network(self.flat.graph)
         return self.parts.objective.contributions(logits[nodes], self.labels[nodes]).sum()
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Answers, Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import (
     at_labels,
     at_least_single,
@@ -33,7 +33,7 @@ __all__ = ["AdaptiveFocal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveFocal(Memoryless):
+class AdaptiveFocal(StatelessObjective):
     """Defaults as in the released code."""
 
     fits_val: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class AdaptiveFocal(Memoryless):
         edges = torch.linspace(0, 1, self.num_bins + 1)[1:-1]
         return {"gammas": torch.full((self.num_bins,), self.initial), "edges": edges}
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
         """Moves gammas by the gaps on val. Raises `ValueError` where there are no val rows."""
         if epoch == 0 or not self.rate:
             return memory
@@ -76,7 +76,7 @@ class AdaptiveFocal(Memoryless):
         turned = torch.where(raised.abs() < self.switch, -self.switch * raised.sign(), raised)
         return turned.clamp(self.smallest, self.largest)
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         log_p = functional.log_softmax(at_least_single(question.network(question.images)), dim=1)
         of_label = at_labels(log_p, question.labels)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Answers, Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import at_least_single
 
 __all__ = ["CaPE"]
@@ -30,7 +30,7 @@ ROWS_AT_ONCE = 4096  # bounds the memory of the kernel's windows
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaPE(Memoryless):
+class CaPE(StatelessObjective):
     warm_epochs: int = 10
     plain_epochs: int = 2  # between two epochs with targets
     estimate: Literal["bins", "kernel"] = "bins"
@@ -51,7 +51,7 @@ class CaPE(Memoryless):
         """No targets."""
         return {"targets": torch.zeros(0, 0)}
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
         """Targets (N, K) of the training rows for an epoch that has some, else (0, 0)."""
         since = epoch - self.warm_epochs
         if since < 0 or since % (self.plain_epochs + 1):
@@ -95,7 +95,7 @@ class CaPE(Memoryless):
             found.append((weights * labels[rows]).sum(dim=1) / weights.sum(dim=1))
         return torch.cat(found)
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         logits, targets = at_least_single(question.network(question.images)), question.memory["targets"]
         if not len(targets):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 
 __all__ = ["CrossEntropy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropy(Memoryless):
+class CrossEntropy(StatelessObjective):
     """With smoothing s the target is 1 - s + s / K for the label and s / K elsewhere, K classes."""
 
     label_smoothing: float = 0.0
@@ -20,7 +20,7 @@ class CrossEntropy(Memoryless):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         logits = question.network(question.images)
         value = functional.cross_entropy(logits, question.labels, label_smoothing=self.label_smoothing)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, Tensors
 from pruneyard.workloads.losses.adversarial import Adversarial, against_labels
 
 __all__ = ["PGD"]
@@ -24,7 +24,7 @@ class PGD(Adversarial):
         """The attack's."""
         return self.attack.forwards
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         with self.attacking(question):
             images = self.moved(question, against_labels(question.network, question.labels))

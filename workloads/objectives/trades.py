@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, Tensors
 from pruneyard.workloads.losses.adversarial import Adversarial, Attack
 
 __all__ = ["TRADES"]
@@ -38,7 +38,7 @@ class TRADES(Adversarial):
         """The attack's and its target's, and a forward and a backward pass of the moved images."""
         return 1 + self.attack.forwards + 3 if self.beta else 0.0
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         natural = question.network(question.images)
         value = functional.cross_entropy(natural, question.labels)
@@ -47,7 +47,7 @@ class TRADES(Adversarial):
         moved = question.network(self._worst(question))
         return value + self.beta * divergence(natural, moved) / len(question.labels), question.memory
 
-    def _worst(self, question: Question) -> Tensor:
+    def _worst(self, question: LossInputs) -> Tensor:
         with self.attacking(question):
             target = question.network(question.images).detach()
             return self.moved(question, lambda images: divergence(target, question.network(images)))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.interfaces import Answers, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, SplitLogits, Tensors
 
 __all__ = ["UnknownAware"]
 
@@ -57,7 +57,7 @@ class UnknownAware:
         """a and the moving average."""
         return {"unknown_weight": torch.zeros(()), "known_loss": torch.tensor(UNSEEN)}
 
-    def look(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: Answers) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
         """Raises a where this epoch is to."""
         if epoch < self.warm_epochs:
             return memory
@@ -70,7 +70,7 @@ class UnknownAware:
             raised = a + (last - a) / (num_epochs - epoch)  # of what is left, over the raises that are left
         return {**memory, "unknown_weight": raised}
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
         log_p = functional.log_softmax(question.network(question.images), dim=1)  # (B, K + 1)
         h = functional.nll_loss(log_p, question.labels, reduction="none")

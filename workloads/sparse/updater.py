@@ -16,16 +16,16 @@ from torch import Tensor
 from pruneyard.workloads.masks.distributions import active_counts
 from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow, full_masks, random_masks
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Recipe
 
 
-def in_module_order(masks: Mapping[str, Tensor], moment: Moment) -> Iterator[tuple[str, Tensor]]:
+def in_module_order(masks: Mapping[str, Tensor], moment: UpdateContext) -> Iterator[tuple[str, Tensor]]:
     """Names and masks in the order of the moment's weights: draws must not depend on a checkpoint's order."""
     return ((name, masks[name]) for name in moment.weights if name in masks)
 
 
-class Unmoved:
+class StaticMask:
     """The neutral answers of a method: masks that never move, gradients that nobody reads."""
 
     replaces_step: ClassVar[bool] = False
@@ -40,7 +40,7 @@ class Unmoved:
         """None."""
         return {}
 
-    def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
+    def observe_gradients(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
         """The same state."""
         return state
 
@@ -48,7 +48,7 @@ class Unmoved:
         """Never."""
         return False
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """The same state."""
         return state
 
@@ -79,7 +79,7 @@ class LayerDensities:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomStart(Unmoved, LayerDensities):
+class RandomStart(StaticMask, LayerDensities):
     """Random masks at the target density that never move."""
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
@@ -88,7 +88,7 @@ class RandomStart(Unmoved, LayerDensities):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseStart(Unmoved, LayerDensities):
+class DenseStart(StaticMask, LayerDensities):
     """Masks of ones, for methods that prune later."""
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
@@ -117,7 +117,7 @@ class DropAndGrow(RandomStart, ABC):
         """By the schedule; never where nothing can move: density 1 is dense, drop fraction 0 is static."""
         return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Moves every mask; the other tensors stay."""
         fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
         num_active = active_per_layer(state.masks)
@@ -134,12 +134,12 @@ class DropAndGrow(RandomStart, ABC):
         }
         return SparseState(masks, state.tensors)
 
-    def drop_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+    def drop_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
         """Scores of one layer's weights, of its shape: the active ones with the smallest are dropped."""
         return moment.weights[name].abs()
 
     @abstractmethod
-    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
         """Scores of one layer's weights, of its shape: the inactive ones with the largest are grown."""
 
 
@@ -159,7 +159,7 @@ class ChosenGrowth(DropAndGrow):
         """Only where growth says so."""
         return self.growth == "gradient"
 
-    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
         """Magnitude of the dense gradient, or zeros: then all candidates tie, and ties are broken at random."""
         if self.growth == "gradient":
             return moment.gradients[name].abs()

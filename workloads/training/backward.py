@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from pruneyard.workloads.interfaces import Tensors
 from pruneyard.workloads.networks.shared_norms import shared_norms
 from pruneyard.workloads.ranks import Ranks, Share
-from pruneyard.workloads.seeding import RandomState, drawing_apart, random_state, stream, stream_seed
+from pruneyard.workloads.seeding import RandomState, fork_rng, random_state, stream, stream_seed
 from pruneyard.workloads.training.loss_scale import LossScale
 from pruneyard.workloads.workload import InterruptedJobError
 
@@ -76,7 +76,7 @@ class Prober:
         return [tensor for tensor in held if tensor is not None]
 
     @contextmanager
-    def standing_at(self, weights: Tensors) -> Iterator[None]:
+    def swap_weights(self, weights: Tensors) -> Iterator[None]:
         """Inside the block the network has these weights, no gradients, and buffers that are thrown away after it."""
         values = {name: (p.data, p.grad) for name, p in self.parameters.items()}
         held = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
@@ -158,7 +158,7 @@ class BatchProbe:
 
     @contextmanager
     def _apart_at(self, weights: Tensors) -> Iterator[None]:
-        with drawing_apart(self.images.device, self.draws), self.prober.standing_at(weights):
+        with fork_rng(self.images.device, self.draws), self.prober.swap_weights(weights):
             yield
 
 

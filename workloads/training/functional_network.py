@@ -14,7 +14,7 @@ from pruneyard.workloads.training.backward import Prober
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkBench:
-    """See `pruneyard.workloads.training.mask_updater.Bench`."""
+    """See `pruneyard.workloads.training.mask_updater.FunctionalNetwork`."""
 
     network: nn.Module
     prober: Prober

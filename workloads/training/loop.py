@@ -23,7 +23,7 @@ from pruneyard.workloads.training.evaluation import (
 from pruneyard.workloads.training.mask_updater import MaskUpdater
 from pruneyard.workloads.training.ood_evaluation import show
 from pruneyard.workloads.training.recipe import Recipe
-from pruneyard.workloads.training.resume import agree, checkpoint_of, go_on_from, restore
+from pruneyard.workloads.training.resume import assert_ranks_equal, checkpoint_of, restore, resume_from_parent
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
 from pruneyard.workloads.training.segment import WHOLE, Segment
 from pruneyard.workloads.training.split_logits import Answering
@@ -81,7 +81,7 @@ def train(
     if saved is not None:
         restore(training, saved, data=data.fingerprint)
     elif segment.runs:
-        go_on_from(training, segment, data=data.fingerprint, interval=interval, context=context)
+        resume_from_parent(training, segment, data=data.fingerprint, interval=interval, context=context)
     end = segment.end(training.num_steps)
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
@@ -97,13 +97,13 @@ def train(
 
     def save() -> None:
         training.stop_clock()
-        agree(training)
+        assert_ranks_equal(training)
         checkpoint = checkpoint_of(training, data=data.fingerprint)
         ranks.by_first(lambda: context.checkpoints.save(checkpoint))
         training.start_clock()
 
     should_stop, saved_at = Rarely(context.should_stop), time.monotonic()
-    agree(training)
+    assert_ranks_equal(training)
     training.start_clock()
 
     while training.step < end:
@@ -111,7 +111,7 @@ def train(
         if position == 0:
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
             try:
-                training.look(batch_of, answers=answers, should_stop=lambda: any(ranks.anyone(should_stop())))
+                training.on_epoch_start(batch_of, answers=answers, should_stop=lambda: any(ranks.anyone(should_stop())))
             except InterruptedJobError:
                 save()
                 raise
@@ -129,7 +129,7 @@ def train(
             training.take_gradients(corrected)  # masked as before the update: what grew takes no step yet
             if updated is not None:
                 training.apply_masks(updated)
-                agree(training)
+                assert_ranks_equal(training)
             if not (due and method.replaces_step):
                 training.optimizer.step()
         training.step += 1

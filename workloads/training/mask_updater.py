@@ -33,7 +33,7 @@ class SparseState:
         return {**self.masks, **self.forward}
 
 
-class Bench(Protocol):
+class FunctionalNetwork(Protocol):
     """The network as a function of its weights, for scores that need more than one gradient. Nothing of it is trained."""
 
     @property
@@ -60,7 +60,7 @@ class Bench(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class UpdateContext:
     """What an update sees: the training after a backward pass, before the optimizer's step."""
 
     step: int  # from 0, that the update is due at: the one just differentiated, or skipped just before for an overflow
@@ -68,7 +68,7 @@ class Moment:
     weights: Mapping[str, Tensor]  # prunable, zero outside masks
     gradients: Mapping[str, Tensor]  # dense: of inactive entries too; averaged over ranks
     generator: torch.Generator  # on the CPU, the same on every rank
-    bench: Bench
+    bench: FunctionalNetwork
 
 
 @runtime_checkable
@@ -84,8 +84,8 @@ class MaskUpdater(Protocol):
     """How masks start and move, and what a method needs of the recipe around it."""
 
     replaces_step: ClassVar[bool]  # an update takes the place of the optimizer's step
-    grows_by_gradient: ClassVar[bool]  # an update reads `Moment.gradients`, which costs a dense backward pass
-    follows_gradient: ClassVar[bool]  # `follow` reads the dense gradient of every step, at that cost
+    grows_by_gradient: ClassVar[bool]  # an update reads `UpdateContext.gradients`, which costs a dense backward pass
+    follows_gradient: ClassVar[bool]  # `observe_gradients` reads the dense gradient of every step, at that cost
 
     @property
     def target_density(self) -> float:
@@ -104,7 +104,7 @@ class MaskUpdater(Protocol):
         """Weight decay of its own, per weight, beside the optimizer's: the factor f of f * w in the gradient."""
         ...
 
-    def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
+    def observe_gradients(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
         """The state after seeing a step's dense gradients, before its update: masks stay, tensors may change.
 
         Called at every step where `follows_gradient`.
@@ -115,6 +115,6 @@ class MaskUpdater(Protocol):
         """Whether `update` is called at this step; False wherever it would move nothing by its settings."""
         ...
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """The state after this step's update."""
         ...

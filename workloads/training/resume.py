@@ -20,7 +20,7 @@ def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
         random_state["cuda"] = torch.cuda.get_rng_state(training.device)
     return Checkpoint(
         step=training.step,
-        tensors=held(training),
+        tensors=state_tensors(training),
         state={
             "optimizer": training.optimizer.state_dict(),
             "random": training.backward.ranks.gathered(random_state),
@@ -40,7 +40,7 @@ def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
     )
 
 
-def held(training: Training) -> dict[str, Tensor]:
+def state_tensors(training: Training) -> dict[str, Tensor]:
     """Its tensors, by group and name: all but the optimizer's."""
     groups: dict[str, Tensors] = {
         "network": training.network.state_dict(),
@@ -56,9 +56,9 @@ def held(training: Training) -> dict[str, Tensor]:
     return {f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
 
 
-def agree(training: Training) -> None:
+def assert_ranks_equal(training: Training) -> None:
     """Raises `RanksDisagreeError` unless all ranks hold the same tensors, the optimizer's included."""
-    training.backward.ranks.agree(training.step, lambda: {**held(training), **_momenta(training)})
+    training.backward.ranks.assert_ranks_equal(training.step, lambda: {**state_tensors(training), **_momenta(training)})
 
 
 def _momenta(training: Training) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     training.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
 
 
-def go_on_from(training: Training, segment: Segment, *, data: str, interval: int, context: Context) -> None:
+def resume_from_parent(training: Training, segment: Segment, *, data: str, interval: int, context: Context) -> None:
     """Brings a fresh training to where the segment's run ended; its rates and other numbers stay its own.
 
     interval: steps between two evaluations; losses that one at the run's end has told of are not told again. Raises

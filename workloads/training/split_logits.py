@@ -12,7 +12,7 @@ from pruneyard.workloads.training.state import Training
 
 @dataclass(frozen=True)
 class Answering:
-    """See `pruneyard.workloads.interfaces.Answers`. One rank finds them, so that ranks whose rounding differs go on alike."""
+    """See `pruneyard.workloads.interfaces.SplitLogits`. One rank finds them, so that ranks whose rounding differs go on alike."""
 
     training: Training
     val: DeviceSplit | None = None

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.interfaces import (
-    Answers,
     GradientRule,
+    LossInputs,
     Network,
     PixelRange,
-    Question,
     RuleState,
+    SplitLogits,
     Tensors,
 )
 from pruneyard.workloads.masks.masks import prunable_weights
@@ -23,13 +23,13 @@ from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, macs_of, training_flops
 from pruneyard.workloads.networks.statistics import cumulative_statistics
 from pruneyard.workloads.ranks import ALONE, Ranks
-from pruneyard.workloads.seeding import drawing_apart, global_stream, seed_globally, stream, stream_seed
+from pruneyard.workloads.seeding import fork_rng, global_stream, seed_globally, stream, stream_seed
 from pruneyard.workloads.training.applied_masks import AppliedMasks
 from pruneyard.workloads.training.backward import Backward, EpochStart, Prober, StepBatch
 from pruneyard.workloads.training.functional_network import NetworkBench
 from pruneyard.workloads.training.loss_buffer import LossLog
 from pruneyard.workloads.training.loss_scale import scale_for
-from pruneyard.workloads.training.mask_updater import MaskUpdater, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.weight_averaging import Mean
 from pruneyard.workloads.workload import InterruptedJobError, Metric, NonFiniteError
@@ -169,7 +169,7 @@ class Training:
 
     def loss_of(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
         """The objective of a step's batch, ready to be differentiated, and what it then remembers anew."""
-        question = Question(
+        question = LossInputs(
             network=self.forward,
             images=images,
             labels=labels,
@@ -241,11 +241,11 @@ class Training:
             seed=self.seed,
         )
 
-    def look(
+    def on_epoch_start(
         self,
         batch_of: Callable[[int], tuple[Tensor, Tensor]],
         *,
-        answers: Answers,
+        answers: SplitLogits,
         should_stop: Callable[[], bool],
     ) -> None:
         """Lets objective and gradient rule look at the epoch that begins.
@@ -255,9 +255,9 @@ class Training:
         memory, flops, scale = self.memory, self.train_flops, self.backward.scale.state()
         epoch = self.epoch_start(batch_of, should_stop=should_stop)
         told = {"epoch": epoch.number, "num_epochs": -(-self.num_steps // self.steps_per_epoch)}
-        self.memory = self.recipe.objective.look(memory, answers=answers, **told)
+        self.memory = self.recipe.objective.on_epoch_start(memory, answers=answers, **told)
         try:
-            self.rule = self.recipe.gradient.look(self.rule, epoch)
+            self.rule = self.recipe.gradient.on_epoch_start(self.rule, epoch)
         except InterruptedJobError:
             self.memory, self.train_flops = memory, flops
             self.backward.scale.restore(scale)
@@ -306,13 +306,13 @@ class Training:
     def follow_gradients(self) -> None:
         """Shows every step's gradients to a method that remembers them."""
         if self.method.follows_gradient:
-            self.applied.state = self.method.follow(self.sparse, self.gradients())
+            self.applied.state = self.method.observe_gradients(self.sparse, self.gradients())
 
     def updated_masks(self) -> SparseState:
         """The method's update by the batch's own gradient, drawn from the stream of the step it is due at; not yet applied."""
         self.losses.check()
         step, self.due_at = self.due_at, NOT_DUE
-        moment = Moment(
+        moment = UpdateContext(
             step=step,
             num_steps=self.num_steps,
             weights={name: weight.detach() for name, weight in self.weights.items()},
@@ -326,7 +326,7 @@ class Training:
                 forward_flops_per_row=forward_flops(self.macs, {}),
             ),
         )
-        with drawing_apart(self.device, stream_seed(self.seed, "mask-update-forward", step)):
+        with fork_rng(self.device, stream_seed(self.seed, "mask-update-forward", step)):
             return self.method.update(self.sparse, moment)
 
     def apply_masks(self, sparse: SparseState) -> None:
@@ -368,7 +368,7 @@ class Training:
     @contextmanager
     def finished(self) -> Iterator[None]:
         """In the block the network has the weights that it would be finished with now, and is in evaluation mode."""
-        standing = self.prober.standing_at(self.averaged()) if self.mean.num else self.applied.finished()
+        standing = self.prober.swap_weights(self.averaged()) if self.mean.num else self.applied.finished()
         with standing, self.at_rest():
             yield
 
@@ -387,7 +387,7 @@ class Training:
         order = torch.randperm(len(self.rows), generator=generator)[: self._rows_of_an_epoch]
         seed = stream_seed(self.seed, "refresh-forward", self.mean.num)
         tensors = {**self.prober.weights(), **parameters}
-        with drawing_apart(self.device, seed), self.prober.standing_at(tensors):
+        with fork_rng(self.device, seed), self.prober.swap_weights(tensors):
             with cumulative_statistics(self.network), self.autocast():
                 for rows in order.split(self.recipe.budget.batch_size):
                     self.forward(self.rows.batch(rows, self.recipe.augment, generator)[0])

@@ -67,7 +67,7 @@ def test_small_gammas_change_sides_and_large_ones_are_kept_within_bounds() -> No
 def test_a_look_cuts_val_into_bins_of_equal_numbers() -> None:
     """Confidences 0.6 0.7 | 0.8 0.9: the first two right and wrong, gap 0.65 - 0.5; the others right, gap 0.85 - 1."""
     answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
-    found = TWO_BINS.look(TWO_BINS.start(), epoch=1, num_epochs=3, answers=answers)
+    found = TWO_BINS.on_epoch_start(TWO_BINS.start(), epoch=1, num_epochs=3, answers=answers)
     assert found["edges"].tolist() == pytest.approx([0.8])
     assert found["gammas"].tolist() == pytest.approx([math.exp(0.15), math.exp(-0.15)])
 
@@ -76,7 +76,7 @@ def test_gammas_are_carried_on_from_epoch_to_epoch() -> None:
     answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
     memory: Tensors = TWO_BINS.start()
     for epoch in range(4):  # the first one does not look
-        memory = TWO_BINS.look(memory, epoch=epoch, num_epochs=4, answers=answers)
+        memory = TWO_BINS.on_epoch_start(memory, epoch=epoch, num_epochs=4, answers=answers)
     assert memory["gammas"].tolist() == pytest.approx([math.exp(0.45), math.exp(-0.45)], rel=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_saturated_confidences_leave_bins_that_no_row_meets() -> None:
 
 def test_gammas_that_may_not_move_make_it_focal_loss() -> None:
     still = AdaptiveFocal(initial=2.5, rate=0.0)
-    memory = still.look(still.start(), epoch=7, num_epochs=9, answers=NO_ANSWERS)
+    memory = still.on_epoch_start(still.start(), epoch=7, num_epochs=9, answers=NO_ANSWERS)
     draws = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(40, 5, generator=draws, dtype=torch.float64), [i % 5 for i in range(40)]
     found = loss(still, logits.softmax(1).tolist(), labels, memory)
@@ -145,7 +145,7 @@ def test_a_training_moves_its_gammas_by_the_network_that_an_epoch_finds(tmp_path
         network.load_state_dict(network_of(at[before]))
         with torch.no_grad():
             answers = Answered(network(images), labels)
-        memory = objective.look(memory, epoch=epoch, num_epochs=3, answers=answers)
+        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=3, answers=answers)
         for name, tensor in memory.items():
             assert torch.equal(at[after].tensors[f"memory/{name}"], tensor), name
     assert len({*memory["gammas"].tolist()}) > 1

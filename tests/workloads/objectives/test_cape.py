@@ -12,7 +12,7 @@ from torch import Tensor
 from trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 
 from pruneyard.workloads.data.batches import DeviceSplit
-from pruneyard.workloads.interfaces import Memoryless, Question, Tensors
+from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.objectives.cape import CaPE
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.sparse.methods.dense import Dense
@@ -107,7 +107,7 @@ def test_targets_come_after_the_warm_epochs_and_again_after_the_plain_ones() -> 
     memory, found = objective.start(), []
     for epoch in range(9):
         answers = Answered(probabilities.log(), labels) if epoch in (2, 5, 8) else NO_ANSWERS
-        memory = objective.look(memory, epoch=epoch, num_epochs=9, answers=answers)
+        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=9, answers=answers)
         found.append(len(memory["targets"]))
     assert found == [0, 0, 8, 0, 0, 8, 0, 0, 8]
 
@@ -137,10 +137,10 @@ def test_targets_that_are_labels_give_cross_entropy() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checking(Memoryless):
+class Checking(StatelessObjective):
     """Cross-entropy that looks whether a batch has the rows that it is said to have."""
 
-    def loss(self, question: Question) -> tuple[Tensor, Tensors]:
+    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
         """Raises where labels are others."""
         said = torch.from_numpy(digits().train.labels)[question.rows()]
         assert torch.equal(said, question.labels)

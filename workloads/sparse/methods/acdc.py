@@ -17,7 +17,7 @@ from typing import Literal
 
 from pruneyard.workloads.masks.masks import full_masks, keep_largest_by_scope
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["ACDC"]
 
@@ -65,7 +65,7 @@ class ACDC(DenseStart):
         before = self.is_sparse(step - 1, num_steps=num_steps)
         return self.density < 1 and self.is_sparse(step, num_steps=num_steps) != before
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes to the target density, or lets all weights go on."""
         masks = full_masks(moment.weights, [name for name, _ in in_module_order(state.masks, moment)])
         if self.is_sparse(moment.step, num_steps=moment.num_steps):

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.sparse.updater import Unmoved
+from pruneyard.workloads.sparse.updater import StaticMask
 from pruneyard.workloads.training.mask_updater import SparseState
 
 __all__ = ["Dense"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense(Unmoved):
+class Dense(StaticMask):
     """Nothing to choose, nothing to mask."""
 
     @property

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.sparse.methods.rigl import RigL
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["DSTEE"]
 
@@ -54,7 +54,7 @@ class DSTEE(RigL):
         masks = super().start(weights, generator=generator).masks
         return SparseState(masks, {f"visits/{name}": mask.to(torch.int16) for name, mask in masks.items()})
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Moves every mask, then counts a visit of what is active."""
         masks = super().update(state, moment).masks
         visits = {name: state.tensors[f"visits/{name}"] for name in masks}
@@ -63,7 +63,7 @@ class DSTEE(RigL):
             {f"visits/{name}": seen + (masks[name] & (seen < MOST_VISITS)) for name, seen in visits.items()},
         )
 
-    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
         """Exploitation and exploration, of the layer's shape."""
         gradient = super().grow_scores(name, state, moment)
         if self.gradient_scale == "layer_mean":

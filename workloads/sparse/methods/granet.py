@@ -24,14 +24,14 @@ from pruneyard.workloads.masks.masks import (
     random_masks,
 )
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule, LastingSchedule
-from pruneyard.workloads.sparse.updater import LayerDensities, Unmoved, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.sparse.updater import LayerDensities, StaticMask, in_module_order
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["GraNet"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraNet(Unmoved, LayerDensities):
+class GraNet(StaticMask, LayerDensities):
     """Gradual pruning with zero-cost regeneration."""
 
     grows_by_gradient: ClassVar[bool] = True
@@ -72,7 +72,7 @@ class GraNet(Unmoved, LayerDensities):
         moves = self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
         return self.density < 1 and (moves or self.pruning.is_due(step, num_steps=num_steps))
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes over all layers, then moves within each."""
         sparsity = self.pruning.reached(moment.step, num_steps=moment.num_steps)
         initial, final = self.initial_counts(moment.weights), self.counts(moment.weights)

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pruneyard.workloads.masks.masks import check_finite, keep_largest_by_scope
-from pruneyard.workloads.seeding import drawing_apart
+from pruneyard.workloads.seeding import fork_rng
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["GraSP"]
 
@@ -54,7 +54,7 @@ class GraSP(DenseStart):
         """At the first step; never at density 1."""
         return step == 0 and self.density < 1
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes to the target density."""
         masks = dict(in_module_order(state.masks, moment))
         for name in masks:
@@ -69,7 +69,7 @@ class GraSP(DenseStart):
         )
         return SparseState(masks, state.tensors)
 
-    def scores(self, masks: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
+    def scores(self, masks: Mapping[str, Tensor], moment: UpdateContext) -> dict[str, Tensor]:
         """Of the masked weights on one balanced batch, float64, by name; what the network draws is the generator's."""
         images, labels = moment.bench.rows(self.rows_per_class, moment.generator)
         seed = int(torch.randint(2**62, (), generator=moment.generator))
@@ -78,7 +78,7 @@ class GraSP(DenseStart):
             for name, tensor in moment.bench.weights.items()
         }
         weights = {name: tensors[name].clone().requires_grad_() for name in masks}
-        with drawing_apart(images.device, seed):
+        with fork_rng(images.device, seed):
             logits = moment.bench.logits({**tensors, **weights}, images.double(), training=True)
         moment.bench.count(FORWARDS, rows=len(labels))
         return removal_effects(cross_entropy(logits / self.temperature, labels), weights)

@@ -14,7 +14,7 @@ from typing import Literal
 from pruneyard.workloads.masks.masks import keep_largest_by_scope
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["Magnitude"]
 
@@ -37,7 +37,7 @@ class Magnitude(DenseStart):
         """By the schedule; never at density 1."""
         return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes to the schedule's density of this step."""
         sparsity = self.schedule.reached(moment.step, num_steps=moment.num_steps)
         masks = dict(in_module_order(state.masks, moment))

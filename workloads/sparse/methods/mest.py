@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow
 from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["MEST"]
 
@@ -72,7 +72,7 @@ class MEST(RandomStart):
         """By the stages; never at density 1."""
         return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Mutates every layer."""
         share = self.schedule.size(moment.step, num_steps=moment.num_steps) / self.density
         num_active = active_per_layer(state.masks)
@@ -89,7 +89,7 @@ class MEST(RandomStart):
         }
         return SparseState(masks, state.tensors)
 
-    def importance(self, name: str, moment: Moment) -> Tensor:
+    def importance(self, name: str, moment: UpdateContext) -> Tensor:
         """Of active weights; their gradients come with a sparse step, so nothing dense is paid for."""
         size = moment.weights[name].abs()
         return size + self.gradient_weight * moment.gradients[name].abs() if self.gradient_weight else size

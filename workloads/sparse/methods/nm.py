@@ -22,14 +22,14 @@ from torch import Tensor
 
 from pruneyard.workloads.masks.distributions import dense_layers
 from pruneyard.workloads.masks.masks import check_finite
-from pruneyard.workloads.sparse.updater import Unmoved
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.sparse.updater import StaticMask
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["NM"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NM(Unmoved):
+class NM(StaticMask):
     """N:M sparsity by a refined straight-through gradient."""
 
     keep: int = 2  # N, of every group
@@ -76,7 +76,7 @@ class NM(Unmoved):
         """At regular intervals; never where all are kept."""
         return self.keep < self.group and step > 0 and step % self.every == 0
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Chooses anew."""
         for name in state.forward:
             check_finite(moment.weights[name], name)

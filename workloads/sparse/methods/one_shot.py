@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pruneyard.workloads.masks.masks import keep_largest_by_scope
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["OneShot"]
 
@@ -42,7 +42,7 @@ class OneShot(DenseStart):
         """Once; never at density 1."""
         return self.density < 1 and step == min(round(self.at * num_steps), num_steps - 1)
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes to the target density."""
         score = lamp_scores if self.ranking == "lamp" else torch.abs
         masks = keep_largest_by_scope(

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pruneyard.workloads.sparse.methods.set import SET
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["RigL"]
 
@@ -23,6 +23,6 @@ class RigL(SET):
     replaces_step: ClassVar[bool] = True
     grows_by_gradient: ClassVar[bool] = True
 
-    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
         """Magnitude of the dense gradient."""
         return moment.gradients[name].abs()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.sparse.updater import DropAndGrow
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["SET"]
 
@@ -22,6 +22,6 @@ __all__ = ["SET"]
 class SET(DropAndGrow):
     """Magnitude drop, random growth."""
 
-    def grow_scores(self, name: str, state: SparseState, moment: Moment) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
         """Zeros: all candidates tie, and ties are broken at random."""
         return torch.zeros_like(moment.weights[name])

@@ -22,7 +22,7 @@ from pruneyard.workloads.masks.distributions import proportional_counts
 from pruneyard.workloads.masks.masks import active_per_layer, check_finite, keep_largest
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["SNFS"]
 
@@ -53,7 +53,7 @@ class SNFS(RandomStart):
         masks = super().start(weights, generator=generator).masks
         return SparseState(masks, {f"momentum/{name}": torch.zeros_like(weights[name]) for name in masks})
 
-    def follow(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
+    def observe_gradients(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
         """Takes the gradients into the mean, of inactive weights too."""
         means = {name: state.tensors[f"momentum/{name}"] for name in state.masks}
         return SparseState(
@@ -65,7 +65,7 @@ class SNFS(RandomStart):
         """By the schedule; never where nothing can move."""
         return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Drops in every layer, shares out what was dropped, grows."""
         fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
         masks = dict(in_module_order(state.masks, moment))

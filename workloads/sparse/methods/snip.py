@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from pruneyard.workloads.masks.masks import active_per_layer, keep_largest_by_scope
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["SNIP"]
 
@@ -40,7 +40,7 @@ class SNIP(DenseStart):
         """At the first step; never at density 1."""
         return step == 0 and self.density < 1
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes to the target density."""
         masks = keep_largest_by_scope(
             {name: (moment.weights[name] * moment.gradients[name]).abs() for name in state.masks},

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pruneyard.workloads.masks.masks import check_finite, keep_largest_by_scope
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
-from pruneyard.workloads.training.mask_updater import Bench, Moment, SparseState
+from pruneyard.workloads.training.mask_updater import FunctionalNetwork, SparseState, UpdateContext
 
 __all__ = ["SynFlow"]
 
@@ -51,7 +51,7 @@ class SynFlow(DenseStart):
         """At the first step; never at density 1."""
         return step == 0 and self.density < 1
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Prunes to the target density."""
         masks = dict(in_module_order(state.masks, moment))
         for name in masks:
@@ -74,7 +74,7 @@ class SynFlow(DenseStart):
         return SparseState(masks, state.tensors)
 
 
-def flow_scores(bench: Bench, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def flow_scores(bench: FunctionalNetwork, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """|w dR/dw| of the masked weights, float64, by name, of their shape; 0 where the mask is."""
     tensors = {name: _absolute(name, tensor) for name, tensor in bench.weights.items()}
     weights = {name: (tensors[name] * mask).requires_grad_() for name, mask in masks.items()}

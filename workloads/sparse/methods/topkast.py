@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.masks.masks import full_masks, keep_largest_by_scope
-from pruneyard.workloads.sparse.updater import LayerDensities, Unmoved
-from pruneyard.workloads.training.mask_updater import Moment, SparseState
+from pruneyard.workloads.sparse.updater import LayerDensities, StaticMask
+from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["TopKAST"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKAST(Unmoved, LayerDensities):
+class TopKAST(StaticMask, LayerDensities):
     """Top-k always sparse training."""
 
     margin: float = 0.3  # share of the weights that is trained beside `density`; from 1 - density on all are
@@ -68,7 +68,7 @@ class TopKAST(Unmoved, LayerDensities):
         """At regular intervals; never at density 1."""
         return self.density < 1 and step > 0 and step % self.every == 0
 
-    def update(self, state: SparseState, moment: Moment) -> SparseState:
+    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
         """Chooses both sets anew, by the values in the network and those that wait."""
         values = {
             name: torch.where(mask, moment.weights[name], state.tensors[f"stored/{name}"])
