@@ -1,11 +1,7 @@
-"""Metadata of spec fields."""
+"""Metadata of spec fields: what enters the identity of a job, and under which name."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-
-    pass
-
+from collections.abc import Mapping
+from typing import Any
 
 LATER = {"identity": "unless_default"}  # as NEUTRAL_BY_DEFAULT of the recipe, which rests on this file
 
@@ -30,3 +26,11 @@ NEUTRAL_BY_DEFAULT = {
 
 
 SET_BY_RESOURCES = {**NEUTRAL_BY_DEFAULT, "given": False}  # known from a spec's `resources`, not a key of its job
+
+
+def renamed(was: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the metadata of a field whose spec key was once called `was`.
+
+    Specs may still use the old key, and identities keep it, so that the run keys of existing results stay valid.
+    """
+    return {**(metadata or {}), "was": was}

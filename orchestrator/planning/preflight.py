@@ -9,7 +9,7 @@ from pruneyard.orchestrator.artifacts.parents import rests_on_runs
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.training.ood_evaluation import check_unknown
+from pruneyard.workloads.training.ood_evaluation import check_ood
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def _unknown_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> li
             if pair in problems:
                 continue
             try:
-                check_unknown(data[source], known=data[own])
+                check_ood(data[source], known=data[own])
                 problems[pair] = None
             except ValueError as error:
                 problems[pair] = Problem(0, key, str(error))

@@ -55,6 +55,25 @@ def defaults_of(cls: type[Any]) -> dict[str, Any]:
     return values | made
 
 
+@_remembered
+def old_keys_of(cls: type[Any]) -> dict[str, str]:
+    """Returns the present key of every key that was renamed and may still be used in specs."""
+    return {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
+
+
+def with_present_keys(cls: type[Any], table: Any) -> Any:
+    """Returns the table with renamed keys under their present names; an old key beside the present one stays, to be refused."""
+    if not isinstance(table, Mapping):
+        return table
+    present = old_keys_of(cls)
+    return {key if (new := present.get(key, key)) in table else new: value for key, value in table.items()}
+
+
+def given_twice(cls: type[Any], old_key: str) -> str:
+    """Returns the complaint about an old key that stands beside the present one."""
+    return f"is the old name of {old_keys_of(cls)[old_key]}, which is given too; leave one of them out"
+
+
 def plugin_of(hint: Any) -> Plugin | None:
     """The plug-in marker of a field's type, if it is chosen by name."""
     if get_origin(hint) is Annotated:
@@ -96,6 +115,7 @@ def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: froze
     if not isinstance(table, Mapping):
         report(key, f"is {shown(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
         return None
+    table = with_present_keys(cls, table)
     faults = 0
 
     def count(at: str, message: str) -> None:
@@ -104,7 +124,9 @@ def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: froze
         report(at, message)
 
     for name in table:
-        if name not in hints and name not in known:
+        if name in old_keys_of(cls):
+            count(join(key, name), given_twice(cls, name))
+        elif name not in hints and name not in known:
             listed = ", ".join(sorted({*hints, *known})) or "none"
             count(join(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
     values, wrong = {}, set()
@@ -197,7 +219,8 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         is_named = field.name in hints or (identity_only and field.metadata.get("identity") == "unless_default")
         if not is_named or (identity_only and not _is_identity(type(value), field, content)):
             continue
-        table[field.name] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
+        key = field.metadata.get("was", field.name) if identity_only else field.name
+        table[key] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
     return table
 
 

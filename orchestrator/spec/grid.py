@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pruneyard.orchestrator.spec.codec import defaults_of, hints_of, plugin_class, plugin_of
+from pruneyard.orchestrator.spec.codec import (
+    defaults_of,
+    hints_of,
+    old_keys_of,
+    plugin_class,
+    plugin_of,
+    with_present_keys,
+)
 from pruneyard.workloads.plugins import name_of
 
 REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs; see `pruneyard.orchestrator.spec.references`
@@ -92,6 +99,7 @@ def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
 
 def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     head, *rest = path
+    head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
     if head in REFERENCE and not rest:
         return "runs" in hints_of(cls)
     if head not in hints_of(cls):
@@ -108,6 +116,7 @@ def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
 def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     """A copy of `tables` with one dotted key set; tables on the way are made, with the default plug-in's name."""
     head, *rest = path
+    head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
     if not rest:
         return {**tables, head: value}
     table = as_table(tables.get(head))

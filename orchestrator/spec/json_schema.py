@@ -5,7 +5,14 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from pruneyard.orchestrator.spec.codec import defaults_of, encode_field, hints_of, plugin_of, plugins_of
+from pruneyard.orchestrator.spec.codec import (
+    defaults_of,
+    encode_field,
+    hints_of,
+    old_keys_of,
+    plugin_of,
+    plugins_of,
+)
 from pruneyard.orchestrator.spec.references import GROUP_BY
 from pruneyard.orchestrator.spec.search import Search
 from pruneyard.orchestrator.spec.stage import Header
@@ -72,6 +79,8 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
     properties = {name: _field(hint, within) for name, hint in hints.items()}
     for name, value in defaults.items():
         properties[name] = {**properties[name], "default": encode_field(hints[name], value)}
+    for was, name in old_keys_of(cls).items():
+        properties[was] = {**properties[name], "deprecated": True, "description": f"old name of {name}"}
     required = [name for name in hints if name not in defaults]
     if "runs" in hints:  # a reference in a spec, run keys in what is recorded
         properties |= _REFERENCE

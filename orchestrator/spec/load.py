@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
-from pruneyard.orchestrator.spec.codec import hints_of, shown
+from pruneyard.orchestrator.spec.codec import hints_of, old_keys_of, shown
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.overrides import _changed
 from pruneyard.orchestrator.spec.references import UpstreamRuns, as_parent
@@ -115,7 +115,8 @@ def _chain(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, 
 def _fields(kind: Any) -> frozenset[str]:
     """Tables that the jobs of a kind have; none of an unknown kind, which is reported elsewhere."""
     try:
-        return frozenset(hints_of(find_job(kind))) - {"seed"}
+        job_class = find_job(kind)
+        return (frozenset(hints_of(job_class)) | old_keys_of(job_class).keys()) - {"seed"}
     except ValueError:
         return frozenset()
 

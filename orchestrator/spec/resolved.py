@@ -12,6 +12,7 @@ from pruneyard.orchestrator.spec.codec import (
     hints_of,
     plugin_of,
     plugins_of,
+    with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import as_table, field_class
 from pruneyard.orchestrator.spec.run_key import canonical
@@ -128,11 +129,11 @@ def _field(cls: type[Any], name: str, value: Any, key: str, axes: Sequence[str])
 
 def _table(cls: type[Any], table: Mapping[str, Any], key: str, axes: Sequence[str]) -> dict[str, Any]:
     """The table's own keys first; what an axis always sets is left to it."""
-    complete = dict(table)
+    complete = dict(with_present_keys(cls, table))
     for name in hints_of(cls):
         at = f"{key}.{name}"
-        if name in table or (name in defaults_of(cls) and at not in axes):
-            complete[name] = _field(cls, name, table.get(name, MISSING), at, axes)
+        if name in complete or (name in defaults_of(cls) and at not in axes):
+            complete[name] = _field(cls, name, complete.get(name, MISSING), at, axes)
     return complete
 
 

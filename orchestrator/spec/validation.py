@@ -1,11 +1,21 @@
 """Validation of one table of tables: a whole spec, or one stage of it, becomes a header and resolved jobs."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pruneyard.orchestrator.errors import Problem
-from pruneyard.orchestrator.spec.codec import decode, encode, hints_of, join, nearest, shown
+from pruneyard.orchestrator.spec.codec import (
+    decode,
+    encode,
+    hints_of,
+    join,
+    nearest,
+    old_keys_of,
+    shown,
+    with_present_keys,
+)
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys, origin_of
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
 from pruneyard.orchestrator.spec.labels import labels
@@ -42,14 +52,41 @@ class StageValidator:
         prefix: str = "",
         earlier: UpstreamRuns | None = None,
     ) -> None:
-        self.document, self.changed, self.name, self.prefix = document, changed, name, prefix
+        self.name, self.prefix = name, prefix
         kind = tables.get("kind")
         self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
-        self.tables = self._with_sources(tables)
+        self.changed = frozenset(map(self._present, changed))
+        start = f"{prefix}." if prefix else ""
+        self.lines = {
+            start + self._present(key.removeprefix(start)) if key.startswith(start) else key: line
+            for key, line in document.lines.items()
+        }
+        self.tables = self._with_sources(self._with_present_keys(tables))
         self.earlier = earlier or UpstreamRuns({})
         self.problems: list[Problem] = []
         self.useless: list[str] = []
         self.header: Header | None = None
+
+    def _present(self, key: str) -> str:
+        """Returns a dotted key of the job, or of an axis over it, with its first part under its present name."""
+        if self.job_class is None:
+            return key
+        axis = "grid." if key.startswith("grid.") else ""
+        head, rest = re.match(r"([^.\[]*)(.*)", key.removeprefix(axis), flags=re.DOTALL).groups()  # type: ignore[union-attr]
+        return f"{axis}{old_keys_of(self.job_class).get(head, head)}{rest}"
+
+    def _with_present_keys(self, tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the tables, their variants and their axes with renamed keys under their present names."""
+        if self.job_class is None:
+            return dict(tables)
+        found: dict[str, Any] = with_present_keys(self.job_class, tables)
+        if isinstance(variants := found.get("variants"), list):
+            found["variants"] = [with_present_keys(self.job_class, variant) for variant in variants]
+        if isinstance(grid := found.get("grid"), Mapping):
+            found["grid"] = {self._present(str(key)): values for key, values in grid.items()}
+        if isinstance(search := found.get("search"), Mapping) and isinstance(space := search.get("space"), Mapping):
+            found["search"] = {**search, "space": {self._present(str(key)): values for key, values in space.items()}}
+        return found
 
     def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
         """References in the place of data, wherever a spec may choose data, know that they mean a synthetic set."""
@@ -75,7 +112,7 @@ class StageValidator:
             return
         at, line = join(self.prefix, key), 0
         while at and not line:
-            line = self.document.lines.get(at, 0)
+            line = self.lines.get(at, 0)
             at = at[: max(at.rfind("."), at.rfind("["), 0)]
         self.problems.append(Problem(line, join(self.prefix, key), message))
 
@@ -166,7 +203,9 @@ class StageValidator:
         header: Header | None = decode(Header, known, "", self.report)
         allowed = dict.fromkeys([*hints_of(Header), *job_fields])
         for name in self.tables:
-            if name not in allowed:
+            if self.job_class is not None and name in old_keys_of(self.job_class):
+                self.report(name, given_twice(self.job_class, name))
+            elif name not in allowed:
                 listed = ", ".join(sorted(allowed))
                 self.report(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
         return header

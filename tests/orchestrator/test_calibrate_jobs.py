@@ -25,7 +25,7 @@ TRAIN: dict[str, Any] = {
     "model": {"name": "mlp", "width": 16},
     "method": {"name": "static", "density": 0.5},
     "budget": {"epochs": 6, "batch_size": 32},
-    "unknowns": ["noise"],
+    "ood": ["noise"],
     "seeds": 3,
 }
 

@@ -57,24 +57,24 @@ def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    ("unknowns", "message"),
+    ("ood", "message"),
     [
         (
             ["noise", {"name": "digits", "max_train": 200, "max_test": 50}],
-            r"unknowns\[1\]: is the data trained on",
+            r"ood\[1\]: is the data trained on",
         ),
         (
             ["noise", {"name": "digits", "split_seed": 4}],
-            r"unknowns\[1\]: is known: 50 of its \d+ test images",
+            r"ood\[1\]: is known: 50 of its \d+ test images",
         ),
-        (["noise", "noise"], r"unknowns\[1\]: is in the list before"),
-        ([{"name": "noise", "shape": [2, 8, 8]}], r"unknowns\[0\]: has images of 2 channels"),
-        (["noise", "nois"], r"unknowns\[1\].name: is unknown: 'nois' is none of .* did you mean noise"),
+        (["noise", "noise"], r"ood\[1\]: is in the list before"),
+        ([{"name": "noise", "shape": [2, 8, 8]}], r"ood\[0\]: has images of 2 channels"),
+        (["noise", "nois"], r"ood\[1\].name: is unknown: 'nois' is none of .* did you mean noise"),
     ],
 )
-def test_unknown_sets_that_cannot_be_are_refused_by_their_place(unknowns: list[object], message: str) -> None:
+def test_unknown_sets_that_cannot_be_are_refused_by_their_place(ood: list[object], message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
-        checked(load_spec(TABLES, overrides={"unknowns": unknowns, "seeds": 2}))
+        checked(load_spec(TABLES, overrides={"ood": ood, "seeds": 2}))
     assert len(caught.value.problems) == 1
 
 
@@ -83,13 +83,13 @@ def test_an_unknown_set_that_is_not_there_is_named_by_its_place(
 ) -> None:
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path))
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path))
-    with pytest.raises(UsageError, match=r"^unknowns\[1\]: MNIST/raw"):
-        load_data(load_spec(TABLES, overrides={"unknowns": ["noise", "mnist"]}).jobs)
+    with pytest.raises(UsageError, match=r"^ood\[1\]: MNIST/raw"):
+        load_data(load_spec(TABLES, overrides={"ood": ["noise", "mnist"]}).jobs)
 
 
 def test_every_data_set_is_read_once() -> None:
     spec = load_spec(
-        {**TABLES, "seeds": 3, "grid": {"unknowns": [[], ["noise"], [{"name": "noise"}, "digits"]]}}
+        {**TABLES, "seeds": 3, "grid": {"ood": [[], ["noise"], [{"name": "noise"}, "digits"]]}}
     )
     assert len(spec.jobs) == 9
     assert sorted(data.name for data in load_data(spec.jobs).values()) == ["digits", "digits", "noise"]

@@ -41,7 +41,7 @@ def trained(folder: Path, **fields: Any) -> Path:
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One network with dropout, whose weights move."""
-    return trained(tmp_path_factory.mktemp("noisy"), model=SMOOTH, unknowns=["noise"])
+    return trained(tmp_path_factory.mktemp("noisy"), model=SMOOTH, ood=["noise"])
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ BY_HAND = {  # another value for fields whose types do not say which ones are al
     "budget.steps": None,
     "method.keep_dense": ("first",),
     "schedule.milestones": (0.5,),
-    "unknowns": (Noise(),),
+    "ood": (Noise(),),
     "average.deviations": 20,
     "data.max_train": 100,
     "data.max_test": 50,

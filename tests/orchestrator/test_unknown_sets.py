@@ -22,15 +22,15 @@ PLAIN = {
     "method": "dense",
     "budget": {"steps": 6, "batch_size": 16},
 }
-TABLES = {**PLAIN, "seeds": 2, "unknowns": ["noise", {"name": "noise", "distribution": "binary", "num_test": 40}]}
+TABLES = {**PLAIN, "seeds": 2, "ood": ["noise", {"name": "noise", "distribution": "binary", "num_test": 40}]}
 
 
 def test_unknown_sets_are_identity_and_their_absence_is_not() -> None:
-    keys = {load_spec({**PLAIN, "unknowns": sets}).jobs[0].key for sets in ([], ["noise"], [{"name": "noise", "seed": 1}])}
+    keys = {load_spec({**PLAIN, "ood": sets}).jobs[0].key for sets in ([], ["noise"], [{"name": "noise", "seed": 1}])}
     assert len(keys) == 3
     assert load_spec(PLAIN).jobs[0].key in keys
     assert "unknowns" not in load_spec(PLAIN).jobs[0].identity
-    assert load_spec(PLAIN).jobs[0].resolved["unknowns"] == []
+    assert load_spec(PLAIN).jobs[0].resolved["ood"] == []
 
 
 def test_the_metrics_of_unknown_sets_are_listed_and_explained(pruneyard: Callable[..., Any]) -> None:

@@ -21,11 +21,11 @@ from pruneyard.workloads.sparse.job import SparseJob
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.training.ood_evaluation import (
     NO_LABEL,
-    check_unknown,
+    check_ood,
     fitted,
+    ood_splits,
     show,
     split_names,
-    unknown_splits,
 )
 from pruneyard.workloads.training.recipe import Budget
 from pruneyard.workloads.workload import Context, Progress
@@ -81,7 +81,7 @@ def test_rows_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch
 
 def test_the_test_rows_of_every_set_come_without_a_label() -> None:
     sources = [Noise(shape=(3, 16, 16), num_test=20), Noise(seed=1, num_test=5)]
-    found = unknown_splits(sources, [source.load() for source in sources], known=DIGITS)
+    found = ood_splits(sources, [source.load() for source in sources], known=DIGITS)
     assert list(found) == ["ood.noise-1", "ood.noise-2"]
     assert [split.images.shape for split in found.values()] == [(20, 1, 8, 8), (5, 1, 8, 8)]
     assert all((split.labels == NO_LABEL).all() for split in found.values())
@@ -125,18 +125,18 @@ def test_without_sets_nothing_is_measured() -> None:
 def test_sets_whose_channels_do_not_fit_are_refused(channels: int, allowed: bool) -> None:
     unknown = noise(shape=(channels, 4, 4))
     if allowed:
-        check_unknown(unknown, known=DIGITS)
+        check_ood(unknown, known=DIGITS)
         return
     with pytest.raises(ValueError, match="has images of 4 channels; the data trained on has 1"):
-        check_unknown(unknown, known=DIGITS)
+        check_ood(unknown, known=DIGITS)
 
 
 def test_the_known_data_under_other_settings_is_still_known() -> None:
     with pytest.raises(ValueError, match="is known: 30 of its 30 test images"):
-        check_unknown(Digits(split_seed=3, max_test=30, max_train=60).load(), known=Digits().load())
-    check_unknown(noise(), known=DIGITS)
+        check_ood(Digits(split_seed=3, max_test=30, max_train=60).load(), known=Digits().load())
+    check_ood(noise(), known=DIGITS)
     some = replace(noise(), test=Split.from_arrays(np.concatenate([noise().test.images, DIGITS.test.images[:5]]), [0] * 25))
-    check_unknown(some, known=DIGITS)
+    check_ood(some, known=DIGITS)
 
 
 JOB = SparseJob(
@@ -154,7 +154,7 @@ def trained(folder: Path, job: SparseJob) -> list[Progress]:
 
 def test_a_trained_network_tells_noise_from_digits_and_is_itself_not_changed_by_it(tmp_path: Path) -> None:
     sets = (Noise(shape=(1, 8, 8), num_test=300), Noise(shape=(3, 24, 24), distribution="binary", num_test=100))
-    plain, shown = trained(tmp_path / "plain", JOB), trained(tmp_path / "shown", replace(JOB, unknowns=sets))
+    plain, shown = trained(tmp_path / "plain", JOB), trained(tmp_path / "shown", replace(JOB, ood=sets))
     splits = ["ood.noise-1", "ood.noise-2"]
     values = {(m.split, m.name): m.value for m in shown[-1].metrics}
     assert values["test", "accuracy"] > 0.85
@@ -177,7 +177,7 @@ def test_a_trained_network_tells_noise_from_digits_and_is_itself_not_changed_by_
 
 
 def test_unknown_inputs_are_shown_at_the_end_only(tmp_path: Path) -> None:
-    *earlier, last = trained(tmp_path, replace(JOB, unknowns=(Noise(num_test=20),)))
+    *earlier, last = trained(tmp_path, replace(JOB, ood=(Noise(num_test=20),)))
     assert len(earlier) == 2
     assert {m.split for progress in earlier for m in progress.metrics} == {"train", "val", "test"}
     assert {m.split for m in last.metrics} == {"train", "val", "calib", "test", "ood", "ood.noise"}
@@ -188,7 +188,7 @@ def test_unknown_inputs_are_shown_at_the_end_only(tmp_path: Path) -> None:
 def test_unknown_images_are_normalised_by_the_known_data(tmp_path: Path) -> None:
     """The test digits of another cut, shown as unknown, get the outputs that they get as test digits."""
     again = Digits(max_train=400, max_test=200, split_seed=JOB.data.split_seed, val_fraction=0.2)
-    outcome = trained(tmp_path, replace(JOB, unknowns=(again,)))[-1].outcome
+    outcome = trained(tmp_path, replace(JOB, ood=(again,)))[-1].outcome
     assert outcome is not None
     known, unknown = outcome.predictions["test"], outcome.predictions["ood.digits"]
     assert (known.row_ids == unknown.row_ids).all()
@@ -203,7 +203,7 @@ class WithUnknown(CrossEntropy):
 
 
 def test_an_extra_output_takes_its_share_of_confidence_in_every_number_reported(tmp_path: Path) -> None:
-    job = replace(JOB, objective=WithUnknown(), unknowns=(Noise(shape=(1, 8, 8), num_test=50),))
+    job = replace(JOB, objective=WithUnknown(), ood=(Noise(shape=(1, 8, 8), num_test=50),))
     last = trained(tmp_path, job)[-1]
     values = {(m.split, m.name): m.value for m in last.metrics}
     assert last.outcome is not None

@@ -18,7 +18,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source, Split
 from pruneyard.workloads.metrics.detection import detection_metrics
 from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.plugins import name_of
-from pruneyard.workloads.training.ood_evaluation import NO_LABEL, check_unknown, fitted, split_names
+from pruneyard.workloads.training.ood_evaluation import NO_LABEL, check_ood, fitted, split_names
 
 NEAR, FAR = "ood.near", "ood.far"
 OOD = "ood"
@@ -43,7 +43,7 @@ class Sets:
         rows = {}
         for name, source in zip(names, sources, strict=True):
             dataset = load(source)
-            check_unknown(dataset, known=known)
+            check_ood(dataset, known=known)
             rows[name] = unknown_rows(dataset.test, known)
         return cls(rows=rows, near=frozenset(names[: len(near)]), far=frozenset(names[len(near) :]))
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES, renamed
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, draws
 from pruneyard.workloads.networks.flops import macs_of
@@ -15,7 +15,7 @@ from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import Counting, MaskUpdater
-from pruneyard.workloads.training.ood_evaluation import unknown_splits
+from pruneyard.workloads.training.ood_evaluation import ood_splits
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
 from pruneyard.workloads.training.segment import WHOLE, Segment
@@ -28,7 +28,7 @@ __all__ = ["SparseJob"]
 class SparseJob(Recipe):
     """Everything that may change a number of the trained network.
 
-    unknowns: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
+    ood: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
     robust: how the finished network is attacked on the test rows.
     segment: the stretch of the training that this job is, by default all of it.
     workers: how many train the network, where that changes its numbers by more than rounding; else 1 for any number.
@@ -37,7 +37,9 @@ class SparseJob(Recipe):
     data: Annotated[Source, Plugin("data.sources")]
     model: Annotated[ModelBuilder, Plugin("models")]
     method: Annotated[MaskUpdater, Plugin("sparse.methods")]
-    unknowns: tuple[Annotated[Source, Plugin("data.sources")], ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+    ood: tuple[Annotated[Source, Plugin("data.sources")], ...] = field(
+        default=(), metadata=renamed("unknowns", NEUTRAL_BY_DEFAULT)
+    )
     robust: RobustAccuracy = field(default=NOT_ATTACKED, metadata=NEUTRAL_BY_DEFAULT)
     segment: Segment = field(default=WHOLE, metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
@@ -45,11 +47,11 @@ class SparseJob(Recipe):
     runs_on_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for place, source in enumerate(self.unknowns):
+        for place, source in enumerate(self.ood):
             if source == self.data:
-                raise ValueError(f"unknowns[{place}] is the data trained on; it must be another set")
-            if source in self.unknowns[:place]:
-                raise ValueError(f"unknowns[{place}] is in the list before; every set must be there once")
+                raise ValueError(f"ood[{place}] is the data trained on; it must be another set")
+            if source in self.ood[:place]:
+                raise ValueError(f"ood[{place}] is in the list before; every set must be there once")
 
     @property
     def density(self) -> float:
@@ -65,13 +67,13 @@ class SparseJob(Recipe):
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
         data = context.load_data(self.data)
-        unknowns = unknown_splits(self.unknowns, [context.load_data(source) for source in self.unknowns], known=data)
+        ood = ood_splits(self.ood, [context.load_data(source) for source in self.ood], known=data)
         yield from train(
             self,
             model=self.model,
             method=self.method,
             data=data,
-            unknowns=unknowns,
+            ood=ood,
             robust=self.robust,
             segment=self.segment,
             seed=self.seed,

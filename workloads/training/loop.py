@@ -39,7 +39,7 @@ def train(
     model: ModelBuilder,
     method: MaskUpdater,
     data: Dataset,
-    unknowns: Mapping[str, Split] = MappingProxyType({}),
+    ood: Mapping[str, Split] = MappingProxyType({}),
     robust: RobustAccuracy = NOT_ATTACKED,
     segment: Segment = WHOLE,
     seed: int,
@@ -47,7 +47,7 @@ def train(
 ) -> Iterator[Progress]:
     """Trains one network on `data.train`; reports on `val` and `test` at every evaluation, on `calib` too at the end.
 
-    What it makes of `unknowns`, rows in the shape of the data's and of none of its classes, is reported at the end as well,
+    Its outputs on `ood`, out-of-distribution rows in the shape of the data, are reported at the end as well,
     and what attacks leave of it, as `robust` says.
 
     The recipe is completed by the method. Goes on from the context's newest good checkpoint; without one, from where the
@@ -161,7 +161,7 @@ def train(
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
     detected, shown = show(
-        unknowns,
+        ood,
         lambda split: training.logits(on_device(split)).numpy(),
         known=logits["test"].numpy(),
         num_extra=training.num_extra,

@@ -37,7 +37,7 @@ def split_names(sources: Sequence[Source]) -> list[str]:
     return found
 
 
-def check_unknown(unknown: Dataset, *, known: Dataset) -> None:
+def check_ood(unknown: Dataset, *, known: Dataset) -> None:
     """Raises `ValueError` where images cannot be brought to those of the known data, or are the known data."""
     _check_channels(unknown.image_shape[0], known.image_shape[0])
     shared = _num_shared(unknown.test.images, known.test.images)
@@ -47,7 +47,7 @@ def check_unknown(unknown: Dataset, *, known: Dataset) -> None:
         )
 
 
-def unknown_splits(sources: Sequence[Source], data: Sequence[Dataset], *, known: Dataset) -> dict[str, Split]:
+def ood_splits(sources: Sequence[Source], data: Sequence[Dataset], *, known: Dataset) -> dict[str, Split]:
     """The test rows of every set in the shape of the known images, by split name; all labels are `NO_LABEL`."""
     return {
         name: Split(
