@@ -42,7 +42,7 @@ def write_page(folders: Sequence[Location], out: Location) -> Location:
 def render(study: Study) -> str:
     """The page as text."""
     environment = Environment(
-        loader=PackageLoader("reports"),
+        loader=PackageLoader("pruneyard.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
