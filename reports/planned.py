@@ -21,19 +21,39 @@ class Population:
     run_keys: frozenset[str]
 
 
-def write_plan(folder: RunFolder, run_keys: Sequence[str], populations: Mapping[str, Population] | None = None) -> None:
-    """Replace the plan of the folder. Populations are named by their stages; that of a spec without stages has no name."""
+def write_plan(
+    folder: RunFolder,
+    run_keys: Sequence[str],
+    populations: Mapping[str, Population] | None = None,
+    *,
+    is_complete: bool = True,
+) -> None:
+    """Replaces the plan of the folder.
+
+    populations: by the name of their stage; the population of a spec without stages has an empty name.
+    is_complete: whether the searches of the spec have proposed all their runs, so that `run_keys` will not grow.
+    """
     told = {
         name: {"measure": one.measure, "best_is": one.best_is, "run_keys": sorted(one.run_keys)}
         for name, one in (populations or {}).items()
     }
-    write_durably(folder.plan, json.dumps({"run_keys": list(run_keys), "populations": told}).encode())
+    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told}
+    write_durably(folder.plan, json.dumps(plan).encode())
 
 
 def read_plan(folder: RunFolder) -> frozenset[str] | None:
     """The run keys that were planned; None where there is no plan, or none that can be read, which is logged."""
     plan = _read(folder)
     return None if plan is None else frozenset(plan["run_keys"])
+
+
+def plan_is_complete(folder: RunFolder) -> bool | None:
+    """Returns whether all runs of the folder's study are in the plan, and no search will propose more.
+
+    None where there is no plan that can be read, or an older version wrote it and did not say.
+    """
+    is_complete = (_read(folder) or {}).get("is_complete")
+    return is_complete if isinstance(is_complete, bool) else None
 
 
 def read_populations(folder: RunFolder) -> dict[str, Population]:

@@ -31,6 +31,11 @@ class Status(StrEnum):
     FAILED = "FAILED"
     INTERRUPTED = "INTERRUPTED"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is finished, so that it does not run again unless the user asks for it."""
+        return self in (Status.COMPLETED, Status.PRUNED)
+
 
 @dataclass(frozen=True)
 class Column:

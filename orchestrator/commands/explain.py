@@ -9,10 +9,10 @@ import click
 from pruneyard.orchestrator.commands.options import axis_option, changes, out_option, set_option
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.planning.compatibility import nearest_run, recorded_identities
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
-from pruneyard.orchestrator.spec.run_key import differences
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
@@ -78,11 +78,7 @@ def _of_job(job: Job, plan: Plan) -> Iterator[str]:
 
 
 def _nearest(job: Job, plan: Plan) -> Iterator[str]:
-    """The fields in which the most similar recorded run differs."""
-    runs = Store(plan.folder).runs().select(["run_key", "spec_json", "identity_json"]).to_pylist()
-    specs = {row["run_key"]: json.loads(row["identity_json"] or row["spec_json"]) for row in runs}
-    compared = [(key, list(differences(spec, job.identity))) for key, spec in specs.items()]
-    if compared:
-        key, found = min(compared, key=lambda pair: len(pair[1]))
-        yield f"the most similar run there, {key}, differs in:"
-        yield from (f"  {name}: {old!r} there, {new!r} here" for name, old, new in found)
+    """Yields the fields in which the most similar recorded run differs from the job."""
+    if nearest := nearest_run(recorded_identities(plan.folder), [job]):
+        yield f"the most similar run there, {nearest.run_key}, differs in:"
+        yield from nearest.lines()

@@ -24,7 +24,7 @@ from pruneyard.orchestrator.driver.stages import (
 from pruneyard.orchestrator.errors import ClusterError, ExitCode
 from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.compatibility import check_same_study
-from pruneyard.orchestrator.planning.plan import OVER, make_plan
+from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.results import GracefulInterrupt, Results
@@ -96,7 +96,7 @@ def run(
     results = Results(folder.path, spec=resolved)
     if not orders and (only is not None or is_searched(resolved, folder)):
         return results
-    monitor = Monitor(total=len(plan.spec.jobs), already=sum(plan.status(job) in OVER for job in plan.spec.jobs))
+    monitor = Monitor(total=len(plan.spec.jobs), already=sum(map(plan.is_finished, plan.spec.jobs)))
     with exclusive(folder.path) as lease, stop_request(folder.path) as stop:
         lease.when_lost = stop.hand_over
         clear_unfinished(folder.artifacts)

@@ -13,7 +13,7 @@ from pruneyard.orchestrator.early_stopping.hyperband import brackets, run_hyperb
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
-from pruneyard.orchestrator.search.proposals import rounds_of
+from pruneyard.orchestrator.search.proposals import is_searched, rounds_of
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.orchestrator.spec.scheduler import Scheduler
@@ -40,10 +40,13 @@ def _search(
     rounds = rounds_of(learning, work.folder)
     while True:
         _run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
-        if work.stop.requested or only is not None or not rounds.propose():
+        if work.stop.requested or only is not None:
             return
+        is_proposed = rounds.propose()
         known = make_plan(work.spec, work.folder).spec
-        _write_plan(work.folder, known)
+        _write_plan(work.folder, known)  # also after the last round: the plan says that no more runs will be proposed
+        if not is_proposed:
+            return
         work.monitor.total = len(known.jobs)
 
 
@@ -54,7 +57,7 @@ def _write_plan(folder: RunFolder, spec: Spec) -> None:
         if stage.learning is not None and stage.learning.search.is_population:
             ((measure, best_is),) = stage.learning.search.directions.items()
             populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
-    write_plan(folder, [job.key for job in spec.jobs], populations)
+    write_plan(folder, [job.key for job in spec.jobs], populations, is_complete=is_searched(spec, folder))
 
 
 def _run_jobs(

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, _digest
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 
-OVER = (Status.COMPLETED, Status.PRUNED)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
@@ -183,7 +181,7 @@ class Brackets:
 
     def _waits(self, key: str, share: float, statuses: Mapping[str, Status]) -> bool:
         """Whether a run has yet to come to a share, and can."""
-        if key in self._lost or statuses.get(key) in OVER:
+        if key in self._lost or _is_final(statuses.get(key)):
             return False
         return share == 1.0 or not self._judge.has_come(key, share)
 
@@ -243,7 +241,11 @@ def run_hyperband(
         ran = {order.job.key: order.until for order in orders}
         paused = [key for key in ran if after.get(key) is Status.INTERRUPTED]
         brackets.check_heard(paused, min(ran.values()))
-        brackets.lose([key for key in ran if key not in paused and after.get(key) not in OVER])
+        brackets.lose([key for key in ran if key not in paused and not _is_final(after.get(key))])
+
+
+def _is_final(status: Status | None) -> bool:
+    return status is not None and status.is_final
 
 
 def _put_out(store: Store, keys: Sequence[str]) -> Sequence[str]:

@@ -1,12 +1,14 @@
-"""Whether a folder holds the unfinished study of another spec, which a call would leave behind without a word."""
+"""Compares the jobs of a spec with the runs of a folder: finds the nearest known run, and refuses to drop an unfinished study."""
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.planning.plan import OVER, Plan
+from pruneyard.orchestrator.planning.plan import Plan
+from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.run_key import differences
 from pruneyard.reports.layout import RunFolder
@@ -16,51 +18,69 @@ from pruneyard.reports.store import Store
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = (None, Status.INTERRUPTED)  # a FAILED job counts as finished here: another spec may replace it
+MAX_COMPARED = 200  # jobs per side of the error message; the comparison is quadratic
 
 
-ENDED = (*OVER, Status.FAILED)
+@dataclass(frozen=True, kw_only=True)
+class NearestRun:
+    """The known run that differs from a job in the fewest fields.
+
+    differences: dotted key, the run's value and the job's value of each of these fields.
+    """
+
+    run_key: str
+    differences: Sequence[tuple[str, Any, Any]]
+
+    def lines(self) -> list[str]:
+        """Returns one line of text for each field that differs."""
+        return [f"  {name}: {old!r} there, {new!r} here" for name, old, new in self.differences]
 
 
-MOST_COMPARED = 200  # jobs of either side; the nearest two are shown
+def nearest_run(known: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> NearestRun | None:
+    """Returns the known run that differs from any of the jobs in the fewest fields; None where no run is known.
+
+    known: identities by run key. Of several runs that are equally near the first one wins.
+    """
+    compared = (
+        NearestRun(run_key=key, differences=list(differences(old, job.identity))) for key, old in known.items() for job in jobs
+    )
+    return min(compared, key=lambda run: len(run.differences), default=None)
+
+
+def recorded_identities(folder: RunFolder) -> dict[str, Mapping[str, Any]]:
+    """Returns the identity of every run in the folder's run table, by run key."""
+    rows = Store(folder).runs().select(["run_key", "spec_json", "identity_json"]).to_pylist()
+    return {row["run_key"]: json.loads(row["identity_json"] or row["spec_json"]) for row in rows}
 
 
 def check_same_study(plan: Plan) -> None:
-    """Raises `UsageError`, with the fields that differ, where the folder's spec planned jobs that have not ended and the new
-    spec has none of its jobs. Jobs of which only some are left out are warned of.
+    """Raises `UsageError` where the folder holds an unfinished study and the new spec has none of its jobs.
+
+    The message lists the fields in which the two nearest jobs differ. Where the new spec leaves out only some of the
+    unfinished jobs, a warning is logged instead.
     """
-    earlier = read_plan(plan.folder) or frozenset()
-    ours = {job.key: job.identity for job in plan.spec.jobs}
-    left = [key for key in earlier - ours.keys() if plan.statuses.get(key, (None,))[0] not in ENDED]
-    if not left or not ours:
+    planned_before = read_plan(plan.folder) or frozenset()
+    own_keys = {job.key for job in plan.spec.jobs}
+    dropped = [key for key in planned_before - own_keys if plan.statuses.get(key, (None,))[0] in UNFINISHED]
+    if not dropped or not own_keys:
         return
-    if earlier & ours.keys():
-        logger.warning("%d jobs of the spec that was run here before have not ended and are not in this one", len(left))
+    if planned_before & own_keys:
+        logger.warning("%d unfinished jobs of the spec that this folder was last run with are not in this spec", len(dropped))
         return
-    holds = f"holds a study of {len(earlier)} jobs, {len(left)} of which have not ended"
+    holds = f"holds a study of {len(planned_before)} jobs, {len(dropped)} of which are not finished"
     lines = [f"{plan.folder.path}: {holds}, and this spec has none of them"]
-    found = _nearest(dict(_identities(plan.folder, left)), ours)
-    lines += ["the two nearest jobs differ in:"] if found else []
-    lines += [f"  {name}: {old!r} there, {new!r} here" for name, old, new in found]
-    lines += ["give the spec as it was, another --out, or --add to run this one in the same folder"]
+    known = recorded_identities(plan.folder) | _planned_identities(plan.folder, dropped)
+    nearest = nearest_run(dict(list(known.items())[:MAX_COMPARED]), plan.spec.jobs[:MAX_COMPARED])
+    lines += ["the two nearest jobs differ in:", *nearest.lines()] if nearest and nearest.differences else []
+    lines += ["give the spec that was run before, another --out, or --add to run this spec in the same folder"]
     raise UsageError("\n".join(lines))
 
 
-def _identities(folder: RunFolder, keys: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Of the jobs of the folder's spec as it stands, which may have been changed by hand, and of the runs it has."""
-    for row in Store(folder).runs().select(["run_key", "spec_json", "identity_json"]).to_pylist():
-        yield row["run_key"], json.loads(row["identity_json"] or row["spec_json"])
+def _planned_identities(folder: RunFolder, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Returns the identities of those jobs of the folder's spec that have these keys."""
     try:
         jobs = load_spec(folder.spec).jobs
     except (UsageError, FileNotFoundError):
-        return  # it cannot be compared, and was not to be run
-    yield from ((job.key, job.identity) for job in jobs if job.key in keys)
-
-
-def _nearest(theirs: Mapping[str, Mapping[str, Any]], ours: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, Any]]:
-    """The fields in which the most similar two differ."""
-    pairs = (
-        list(differences(old, new))
-        for old in list(theirs.values())[:MOST_COMPARED]
-        for new in list(ours.values())[:MOST_COMPARED]
-    )
-    return min(pairs, key=len, default=[])
+        return {}  # the user may have edited spec.yaml; the recorded runs are compared without it
+    return {job.key: job.identity for job in jobs if job.key in keys}

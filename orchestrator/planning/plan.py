@@ -12,8 +12,6 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
-OVER = (Status.COMPLETED, Status.PRUNED)  # what is not run again unless asked for
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -28,6 +26,11 @@ class Plan:
         found = self.statuses.get(job.key)
         return found[0] if found else None
 
+    def is_finished(self, job: Job) -> bool:
+        """Returns whether the newest attempt of a job is COMPLETED or PRUNED."""
+        status = self.status(job)
+        return status is not None and status.is_final
+
     def orders(
         self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
     ) -> list[PlannedAttempt]:
@@ -35,7 +38,7 @@ class Plan:
         return [
             PlannedAttempt(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
             for job in (self.spec.jobs if jobs is None else jobs)
-            if (self.status(job) not in OVER if only is None else self.status(job) in only - {Status.COMPLETED})
+            if (not self.is_finished(job) if only is None else self.status(job) in only - {Status.COMPLETED})
         ]
 
     def is_ready(self, job: Job) -> bool:

@@ -11,7 +11,8 @@ from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 from pruneyard.reports.summary import history, last_values
 
-FINAL = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
+EVALUATED = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
+"""Statuses of runs whose result a search takes as known: a FAILED run counts as a failed proposal and is not waited for."""
 
 
 class ObjectiveValues:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruneyard.orchestrator.coordination.journal import Journal
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.search.objective_values import FINAL, ObjectiveValues
+from pruneyard.orchestrator.search.objective_values import EVALUATED, ObjectiveValues
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.search import Choices, Range
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch
@@ -62,7 +62,7 @@ class OptunaSearch:
         """Another round, if the search goes on and everything proposed so far has ended. Raises `UsageError`."""
         by_proposal = self._by_proposal()
         runs = ObjectiveValues(self._folder)
-        if not all(runs.statuses.get(job.key) in FINAL for jobs in by_proposal for job in jobs):
+        if not all(runs.statuses.get(job.key) in EVALUATED for jobs in by_proposal for job in jobs):
             return False
         if self._entries and "proposals" in self._entries[-1]:
             self._write({"seconds": time.monotonic() - self._since})

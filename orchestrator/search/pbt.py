@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pruneyard.orchestrator.coordination.journal import Journal
-from pruneyard.orchestrator.search.objective_values import FINAL, ObjectiveValues
+from pruneyard.orchestrator.search.objective_values import EVALUATED, ObjectiveValues
 from pruneyard.orchestrator.search.pbt_step import Member, first_members, next_members
 from pruneyard.orchestrator.spec.codec import encode
 from pruneyard.orchestrator.spec.job import Job, group_of
@@ -84,7 +84,7 @@ class PBTSearch:
             ended = ObjectiveValues(self._folder)
             jobs = self.by_member()
             if not all(
-                ended.statuses.get(job.key) in FINAL for members in jobs for one in members for job in one
+                ended.statuses.get(job.key) in EVALUATED for members in jobs for one in members for job in one
             ):
                 return False
             past = [

@@ -9,6 +9,7 @@ from pruneyard.orchestrator.errors import Problem
 from pruneyard.orchestrator.spec.codec import (
     decode,
     encode,
+    given_twice,
     hints_of,
     join,
     nearest,

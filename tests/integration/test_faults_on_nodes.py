@@ -135,7 +135,7 @@ def test_a_spec_that_was_changed_is_refused_with_the_fields_and_nothing_is_lost(
         with site.driving(*words, folder=tmp_path) as driver:
             assert driver.wait(within_s=60) == 2, driver.said()
         left = len(FEW) - len(finished)
-        assert f"holds a study of {len(FEW)} jobs, {left} of which have not ended" in driver.stderr
+        assert f"holds a study of {len(FEW)} jobs, {left} of which are not finished" in driver.stderr
         assert "\n  model.width: 32 there, 33 here\n" in driver.stderr
         assert "Traceback" not in driver.stderr
         assert contents(unfinished) == before, "the refused call wrote to the folder"

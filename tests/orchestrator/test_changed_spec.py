@@ -36,12 +36,12 @@ def test_a_changed_field_is_refused_with_both_values_and_nothing_is_touched(fold
         run(OTHER, folder, local=True)
     lines = str(caught.value).splitlines()
     assert lines[0] == (
-        f"{folder}: holds a study of 3 jobs, 2 of which have not ended, and this spec has none of them"
+        f"{folder}: holds a study of 3 jobs, 2 of which are not finished, and this spec has none of them"
     )
     assert lines[1:] == [
         "the two nearest jobs differ in:",
         "  optimizer.lr: 0.1 there, 0.025 here",
-        "give the spec as it was, another --out, or --add to run this one in the same folder",
+        "give the spec that was run before, another --out, or --add to run this spec in the same folder",
     ]
     assert (folder / "spec.yaml").read_text() == before
     assert run(SPEC, folder, local=True).exit_code == 0
@@ -72,10 +72,10 @@ def test_more_jobs_are_welcome_and_fewer_are_warned_of(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run({**SPEC, "seeds": [0, 5]}, folder, local=True)
-    assert "2 jobs of the spec that was run here before have not ended and are not in this one" in caplog.text
+    assert "2 unfinished jobs of the spec that this folder was last run with are not in this spec" in caplog.text
     caplog.clear()
     assert run({**SPEC, "seeds": 6}, folder, local=True).exit_code == 0
-    assert "before" not in caplog.text
+    assert "unfinished" not in caplog.text
 
 
 def test_where_all_has_ended_another_spec_may_follow(folder: Path) -> None:

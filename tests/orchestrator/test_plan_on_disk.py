@@ -1,6 +1,8 @@
 """`plan.json` of a folder: every run that the newest spec planned, so that a report can say how many are missing."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,28 @@ def test_a_larger_spec_replaces_the_plan_and_the_page_counts_by_it(tmp_path: Pat
     text = Path(page).read_text(encoding="utf-8")
     assert "1 of 1 planned run completed in 1 setting." in text
     assert "3 further runs in the same folder were planned before." in text
+
+
+def test_the_exit_code_is_read_from_the_plan_without_importing_torch(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    run(SPEC, folder.path, local=True)
+    plan = json.loads(folder.plan.read_bytes())
+    more_runs = {**plan, "run_keys": [*plan["run_keys"], "never started"]}
+    for planned, code in ((plan, 0), (more_runs, 3), ({**plan, "is_complete": False}, 3)):
+        folder.plan.write_text(json.dumps(planned))
+        program = f"""
+import sys
+from pruneyard.orchestrator.results import Results
+assert Results({str(folder.path)!r}).exit_code == {code}
+assert "torch" not in sys.modules
+"""
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_exit_code_is_that_of_the_spec_where_an_older_plan_does_not_say_whether_it_is_complete(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    run(SPEC, folder.path, local=True)
+    plan = json.loads(folder.plan.read_bytes())
+    del plan["is_complete"]
+    folder.plan.write_text(json.dumps(plan))
+    assert Results(folder.path).exit_code == 0

@@ -225,7 +225,7 @@ def test_the_front_holds_what_no_other_cell_beats(searched: tuple[str, Path]) ->
     assert set(Results(folder).pareto({"num_active": "min"})["num_active"]) == {
         everything["num_active"].min()
     }
-    with pytest.raises(UsageError, match="no objective"):
+    with pytest.raises(UsageError, match="not an objective"):
         Results(folder).pareto({"wall": "min"})
 
 
