@@ -5,6 +5,7 @@ through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth 
 """
 
 import ast
+import dataclasses
 import difflib
 import importlib
 import pkgutil
@@ -89,6 +90,12 @@ def find(family: str, name: str) -> type[Any]:
 def name_of(plugin: object) -> str:
     """The name in specs of a plug-in instance: the name of the file that defines its class."""
     return type(plugin).__module__.rpartition(".")[2]
+
+
+def table_of(plugin: Any) -> dict[str, Any]:
+    """Returns the spec table of a plug-in whose fields are plain values: its name and every field, tuples as lists."""
+    fields = {field.name: getattr(plugin, field.name) for field in dataclasses.fields(plugin) if field.init}
+    return {"name": name_of(plugin)} | {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
 
 
 def kinds() -> list[str]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -55,6 +55,7 @@ class Outcome:
     train_s: float
     peak_memory_bytes: int | None
     num_extra: int = 0  # outputs beyond the classes: the last columns of the predictions' logits
+    blueprint: Mapping[str, Any] | None = None  # plain data from which the network of `weights` is rebuilt
     files: Mapping[str, bytes] = field(default_factory=dict)  # of the artifact, by name, beside those above
 
 
@@ -124,8 +125,11 @@ class Workload(Protocol):
         """Warnings about what the job would do on its data; raises `ValueError` where it cannot be run."""
         ...
 
-    def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
-        """FLOPs of one forward pass of one sample of the dense network, for cost estimates."""
+    def expected_work(self, data: Dataset) -> tuple[float, int]:
+        """Returns the FLOPs that dense kernels would execute and the optimizer steps of the whole job, for cost estimates.
+
+        (0.0, 0) where nothing can be counted in advance.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
+from pruneyard.orchestrator.artifacts.writer import MANIFEST, MASKS, PREDICTIONS, WEIGHTS
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.codec import decode
 from pruneyard.reports.layout import RunFolder
@@ -22,12 +23,6 @@ from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.parents import FinishedRun, Predictions
 from pruneyard.workloads.plugins import find_job
 
-_WEIGHTS, _MASKS = "model.safetensors", "masks.safetensors"
-
-
-_PREDICTIONS = "predictions.parquet"
-
-
 _OUTPUTS = "classifier.weight"  # every model calls its last layer so
 
 
@@ -35,7 +30,7 @@ def open_run(artifact: str) -> FinishedRun:
     """The run that left this folder. Raises `UsageError` where it holds none."""
     folder = located(artifact)
     manifest = _manifest(folder)
-    path = folder / _PREDICTIONS
+    path = folder / PREDICTIONS
     return FinishedRun(
         run_key=manifest["run_key"],
         kind=manifest["kind"],
@@ -77,7 +72,7 @@ def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
 def _manifest(artifact: Location) -> dict[str, Any]:
     run_key = artifact.name
     try:
-        manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{run_key}: left no files in {artifact.parent.parent}; give the key of a finished run") from error
     except ValueError as error:
@@ -98,23 +93,24 @@ def _predictions(path: Location) -> dict[str, Predictions]:
 
 def _network(artifact: Location, manifest: dict[str, Any]) -> FinishedNetwork:
     run_key = artifact.name
-    if _WEIGHTS not in manifest.get("files", ()) or "model" not in manifest["spec"]:
-        raise UsageError(f"{run_key}: is a run of kind {manifest['kind']} that left no network")
+    if WEIGHTS not in manifest.get("files", ()):
+        raise UsageError(f"{run_key}: is a run of kind {manifest['kind']}, which has no network")
     try:
-        weights = _tensors(artifact / _WEIGHTS)
-        masks = _tensors(artifact / _MASKS)
-        seen = manifest if "image_shape" in manifest else _from_data(manifest)
-        parts = {name: seen[name] for name in ("image_shape", "mean", "std")}
-        table = {"model": manifest["spec"]["model"], "num_outputs": len(weights[_OUTPUTS]), **parts}
-        return FinishedNetwork.of(Blueprint.of_table(table), weights=weights, masks=masks)
+        weights, masks = _tensors(artifact / WEIGHTS), _tensors(artifact / MASKS)
+        blueprint = manifest["network"] if "network" in manifest else _blueprint_before(manifest, weights)
+        return FinishedNetwork.of(Blueprint.of_table(blueprint), weights=weights, masks=masks)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, FileNotFoundError) as error:
         raise UsageError(f"{run_key}: the network cannot be read: {error}") from error
 
 
-def _from_data(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What manifests before version 0.2 do not say, from the run's data, which must be at hand."""
-    data: Dataset = _source(manifest).load()
-    return {"image_shape": data.image_shape, "mean": data.mean, "std": data.std}
+def _blueprint_before(manifest: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Returns the blueprint of a manifest that has none (written before 0.2): from its spec and, in the oldest, its data."""
+    seen = manifest
+    if "image_shape" not in manifest:
+        data: Dataset = _source(manifest).load()
+        seen = {name: getattr(data, name) for name in ("image_shape", "mean", "std")}
+    sizes = {name: seen[name] for name in ("image_shape", "mean", "std")}
+    return {"model": manifest["spec"]["model"], "num_outputs": len(weights[_OUTPUTS]), **sizes}
 
 
 def _placed_source(artifact: Location, manifest: dict[str, Any]) -> Source:

@@ -1,28 +1,25 @@
 """One attempt of one job in this process: runs it step by step, and leaves its rows and files when it ends."""
 
-import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import safetensors.torch
 import torch
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
 from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
-from pruneyard.orchestrator.artifacts.writer import _described
+from pruneyard.orchestrator.artifacts.writer import artifact_files
 from pruneyard.orchestrator.errors import RankDiedError
 from pruneyard.orchestrator.execution.process_state import PeakMemory
-from pruneyard.orchestrator.execution.record import _code_version, make_record
+from pruneyard.orchestrator.execution.record import make_record
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
 from pruneyard.reports.durable import Content, write_durably
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.predictions import predictions_file
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 from pruneyard.reports.storage import StorageError, in_words
 from pruneyard.reports.store import Attempt, Store
@@ -168,45 +165,22 @@ class AttemptRunner:
             outcome=outcome,
             peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if elsewhere else self._memory.bytes(),
             artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
-            data_fingerprint=data.fingerprint if outcome and (data := self._data()) is not None else None,
+            data_fingerprint=self._data_fingerprint() if outcome else None,
         )
 
-    def _data(self) -> Dataset | None:
-        """The job's own data set; None for a job that only reads what others left."""
+    def _data_fingerprint(self) -> str | None:
+        """Returns the fingerprint of the job's own data set; None for a job that only reads artifacts of other runs."""
         source: Source | None = getattr(self.order.job.workload, "data", None)
-        return None if source is None else self.setting.load_data(source)
+        return None if source is None else self.setting.load_data(source).fingerprint
 
     def _leave_artifact(self, outcome: Outcome) -> None:
         """The files of a short job wait with its rows."""
+        files = artifact_files(
+            self.order.job, outcome, attempt=self.order.attempt, data_fingerprint=self._data_fingerprint()
+        )
         if is_short(self.order):
-            self._held = dict(self._files(outcome))
+            self._held = dict(files)
             return
         artifact = self.setting.folder.artifact(self.order.job.key)
-        for name, content in self._files(outcome):
+        for name, content in files:
             write_durably(artifact / name, content)
-
-    def _files(self, outcome: Outcome) -> Iterator[tuple[str, Content]]:
-        """Network, masks and predictions; the manifest comes last, so that where it stands, they stand too."""
-        key, names = self.order.job.key, list(outcome.files)
-        tensors = {"model.safetensors": outcome.weights, "masks.safetensors": outcome.masks} if outcome.weights else {}
-        for name, content in tensors.items():
-            contiguous = {key: tensor.contiguous() for key, tensor in content.items()}
-            names.append(name)
-            yield name, safetensors.torch.save(contiguous)
-        yield from outcome.files.items()
-        if outcome.predictions:
-            splits = {s: (p.row_ids, p.labels, p.logits) for s, p in outcome.predictions.items()}
-            names.append(self.setting.folder.predictions(key).name)
-            yield names[-1], predictions_file(splits, num_extra=outcome.num_extra)
-        data = self._data()
-        manifest = {
-            "run_key": key,
-            "attempt": self.order.attempt,
-            "kind": self.order.job.kind,
-            "spec": self.order.job.resolved,
-            "parents": self.order.job.parents,
-            **({} if data is None else _described(data)),
-            "files": sorted(names),
-            "code_version": _code_version(),
-        }
-        yield "manifest.json", json.dumps(manifest, indent=1).encode()

@@ -1,20 +1,14 @@
-"""Orchestrator/execution/record.py."""
+"""Makes the row of one attempt in the `runs` table."""
 
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 
 import torch
 
+from pruneyard.orchestrator.artifacts.writer import code_version
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.records import RunRecord, Status
 from pruneyard.workloads.workload import Outcome
-
-
-@cache
-def _code_version() -> str:
-    return version("pruneyard")
 
 
 def make_record(
@@ -60,7 +54,7 @@ def make_record(
         num_parameters=outcome.num_parameters if outcome else None,
         num_active=outcome.num_active if outcome else None,
         peak_memory_bytes=peak_memory_bytes,
-        code_version=_code_version(),
+        code_version=code_version(),
         torch_version=str(torch.__version__),
         artifact=artifact,
     )

@@ -9,14 +9,11 @@ import torch
 
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.distill.job import DistillJob
-from pruneyard.workloads.sparse.job import SparseJob
-from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.segment import WHOLE, Segment
 
 STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
 
 
-TRAINING_PASSES = 3  # backward counts twice a forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,32 +38,24 @@ def estimate(
     workers: by stage; those of one job share its arithmetic evenly. Of a training that goes on from a run of `known` only the
     rest counts.
     """
-    until = {job.key: job.workload.segment.until for job in known if isinstance(job.workload, SparseJob)}
+    until = {job.key: _segment(job).until for job in known}
     flops = seconds = 0.0
     for job in jobs:
         source: Source | None = getattr(job.workload, "data", None)
         if source is None or source not in data:
             continue
-        job_flops, steps = _work(job, data[source])
-        if isinstance(job.workload, SparseJob):
-            segment = job.workload.segment
-            share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
-            job_flops, steps = share * job_flops, share * steps
-        flops += job_flops
-        seconds += steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage]
+        job_flops, steps = job.workload.expected_work(data[source])
+        segment = _segment(job)
+        share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
+        flops += share * job_flops
+        seconds += share * (steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage])
     return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
 
 
-def _work(job: Job, data: Dataset) -> tuple[float, float]:
-    recipe = job.workload
-    if isinstance(recipe, DistillJob):
-        return recipe.expected_work(data)
-    if not isinstance(recipe, Recipe):
-        return 0.0, 0
-    num_rows = len(data.train)
-    steps = recipe.budget.num_steps(num_rows)
-    per_row = job.workload.forward_flops(data.image_shape, data.num_classes)
-    return TRAINING_PASSES * per_row * steps * min(recipe.budget.batch_size, num_rows), steps
+def _segment(job: Job) -> Segment:
+    """Returns the part of a training that a job runs; the whole, for kinds without segments."""
+    segment: Segment = getattr(job.workload, "segment", WHOLE)
+    return segment
 
 
 @cache

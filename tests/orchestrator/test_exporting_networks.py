@@ -33,6 +33,14 @@ SPEC = {
     "seeds": 2,
     "grid": {"method": [{"name": "dense"}, {"name": "static", "density": 0.25}]},
 }
+SMALL = {  # the blueprint of its static network
+    "family": "models",
+    "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.0},
+    "image_shape": [1, 8, 8],
+    "num_outputs": 10,
+    "mean": [0.3],
+    "std": [0.4],
+}
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +220,9 @@ def damaged(folder: RunFolder, tmp_path: Path, **changes: object) -> RunFolder:
     return other
 
 
-def test_a_manifest_without_image_shape_is_completed_from_the_data(folder: RunFolder, tmp_path: Path) -> None:
+def test_an_older_manifest_without_a_blueprint_is_completed_from_its_spec_and_data(folder: RunFolder, tmp_path: Path) -> None:
     key = key_of(folder, "static")
-    older = damaged(folder, tmp_path, image_shape=None, mean=None, std=None)
+    older = damaged(folder, tmp_path, network=None)
     assert finished_network(older, key).blueprint == finished_network(folder, key).blueprint
 
 
@@ -222,10 +230,12 @@ def test_a_manifest_without_image_shape_is_completed_from_the_data(folder: RunFo
     "changes",
     [
         {"files": []},
-        {"spec": {}},
-        {"image_shape": [1, 9, 9]},
-        {"mean": [0.0, 0.0]},
-        {"spec": {"model": {"name": "mlp"}}},
+        {"network": {}},
+        {"network": None, "spec": {}},
+        {"network": SMALL | {"image_shape": [1, 9, 9]}},
+        {"network": SMALL | {"mean": [0.0, 0.0]}},
+        {"network": SMALL | {"model": {"name": "mlp"}}},
+        {"network": SMALL | {"family": "nodes.models"}},
     ],
     ids=str,
 )

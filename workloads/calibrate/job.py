@@ -165,6 +165,10 @@ class CalibrateJob:
             raise ValueError(f"fit is val, from which the objective of {learned[0]} learned in training; it must be calib")
         return {name: split for name, split in outputs.items() if name != "val"} if learned else outputs
 
+    def expected_work(self, data: Dataset) -> tuple[float, int]:
+        """Returns (0.0, 0): the work of this kind is not counted in advance."""
+        return 0.0, 0
+
     def check(self, data: Dataset | None) -> list[str]:
         """Nothing can be tried before the runs are there."""
         return []

@@ -1,7 +1,7 @@
 """A finished network as it is deployed: its model rebuilt, its weights zero outside their masks, ready to be run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,8 @@ class Blueprint:
     @classmethod
     def of_table(cls, table: Mapping[str, Any]) -> "Blueprint":
         """From plain data, such as JSON. Raises `KeyError` for what is missing and `ValueError` for what cannot be."""
+        if table.get("family", "models") != "models":
+            raise ValueError(f"it is one of {table['family']}; only networks on images can be rebuilt")
         channels, height, width = (int(size) for size in table["image_shape"])
         mean, std = (tuple(float(value) for value in table[name]) for name in ("mean", "std"))
         if (
@@ -45,13 +47,16 @@ class Blueprint:
         )
 
     @property
+    def table(self) -> dict[str, Any]:
+        """Plain data that `of_table` reads back, for a manifest."""
+        return {"family": "models", **{field.name: getattr(self, field.name) for field in fields(self)}}
+
+    @property
     def builder(self) -> ModelBuilder:
         """What the table describes. Raises `ValueError` for a table that is no model's."""
-        fields = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"
-        }
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"}
         try:
-            found: ModelBuilder = find("models", str(self.model.get("name")))(**fields)
+            found: ModelBuilder = find("models", str(self.model.get("name")))(**values)
         except TypeError as error:
             raise ValueError(
                 f"model is {dict(self.model)}, which is no table of that model: {error}"

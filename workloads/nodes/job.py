@@ -25,7 +25,7 @@ from pruneyard.workloads.nodes.rare_metrics import rare_metrics
 from pruneyard.workloads.nodes.splits.drawn import Drawn
 from pruneyard.workloads.nodes.splitting import NodeSplitter
 from pruneyard.workloads.parents import Predictions
-from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.plugins import Plugin, table_of
 from pruneyard.workloads.workload import (
     Context,
     CurvePoint,
@@ -139,6 +139,10 @@ class NodesJob:
         save()
         yield self._ended(fitting, labels, nodes, unreported)
 
+    def expected_work(self, data: Graph) -> tuple[float, int]:
+        """Returns (0.0, 0): the work of this kind is not counted in advance."""
+        return 0.0, 0
+
     def check(self, data: Graph) -> list[str]:
         """Draws the splits and builds the network without storage; warns of a training set without the rare class."""
         minority = number_of(self.minority, data)
@@ -226,7 +230,7 @@ class NodesJob:
             num_steps=fitting.num_steps,
             metrics=(*unreported, *metrics),
             curves=tuple(_reliability(shown, step=fitting.step)),
-            outcome=_outcome(fitting, shown, _files(readout, probabilities, intervals)),
+            outcome=_outcome(fitting, shown, _files(readout, probabilities, intervals), model=self.model),
         )
 
     def _intervals(self, fitting: Fitting, readout: Readout) -> Intervals:
@@ -285,7 +289,9 @@ def _files(readout: Readout, probabilities: Tensor, intervals: Intervals) -> dic
     return files
 
 
-def _outcome(fitting: Fitting, shown: Mapping[str, Predictions], files: Mapping[str, bytes]) -> Outcome:
+def _outcome(
+    fitting: Fitting, shown: Mapping[str, Predictions], files: Mapping[str, bytes], *, model: NodeModel
+) -> Outcome:
     weights = {name: tensor.detach().cpu().clone() for name, tensor in fitting.network.state_dict().items()}
     num_parameters = sum(parameter.numel() for parameter in fitting.network.parameters())
     device = fitting.labels.device
@@ -298,5 +304,11 @@ def _outcome(fitting: Fitting, shown: Mapping[str, Predictions], files: Mapping[
         train_flops=None,
         train_s=fitting.train_s,
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        blueprint={
+            "family": "nodes.models",
+            "model": table_of(model),
+            "num_features": fitting.flat.graph.features.matrix.shape[1],
+            "num_outputs": 2,
+        },
         files=files,
     )

@@ -115,8 +115,14 @@ class SparseJob(Recipe):
             f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated"
         ]
 
-    def forward_flops(self, image_shape: tuple[int, int, int], num_classes: int) -> float:
-        """FLOPs (2 per multiply-add) of one sample through the dense network, the objective's extra passes spread over three."""
+    def expected_work(self, data: Dataset) -> tuple[float, int]:
+        """Returns the FLOPs of masked dense kernels (2 per multiply-add, a backward pass counted as two forward) and the steps.
+
+        The extra forward passes of the objective are counted; those of the mask updates are not.
+        """
         objective = self.method.complete(self).objective
-        macs = macs_of(self.model, image_shape, num_classes + objective.num_extra)
-        return 2.0 * sum(macs.values()) * (3 + objective.extra_forwards) / 3
+        macs = macs_of(self.model, data.image_shape, data.num_classes + objective.num_extra)
+        num_rows = len(data.train)
+        num_steps = self.budget.num_steps(num_rows)
+        per_row = 2.0 * sum(macs.values()) * (3 + objective.extra_forwards)
+        return per_row * num_steps * min(self.budget.batch_size, num_rows), num_steps

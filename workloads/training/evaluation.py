@@ -10,7 +10,10 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.masks.masks import active_per_layer, layer_densities
 from pruneyard.workloads.metrics.classification import reliability_of_logits, standard_metrics
+from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.finished import Blueprint
 from pruneyard.workloads.parents import Predictions
+from pruneyard.workloads.plugins import table_of
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import CurvePoint, Metric, Outcome
 
@@ -82,9 +85,14 @@ def reliability_curves(
 
 
 def outcome_of(
-    training: Training, logits: Mapping[str, Tensor], data: Dataset, shown: dict[str, Predictions]
+    training: Training,
+    logits: Mapping[str, Tensor],
+    data: Dataset,
+    shown: dict[str, Predictions],
+    *,
+    model: ModelBuilder,
 ) -> Outcome:
-    """What the finished training leaves, on the CPU; `shown`: its outputs on unknown inputs."""
+    """Returns the outcome of a finished training, on the CPU; `shown` holds its outputs on out-of-distribution sets."""
     on_gpu = training.device.type == "cuda"
     with training.finished():
         weights = {
@@ -105,6 +113,13 @@ def outcome_of(
         train_s=training.train_s,
         peak_memory_bytes=torch.cuda.max_memory_allocated(training.device) if on_gpu else None,
         num_extra=training.num_extra,
+        blueprint=Blueprint(
+            model=table_of(model),
+            image_shape=data.image_shape,
+            num_outputs=data.num_classes + training.num_extra,
+            mean=data.mean,
+            std=data.std,
+        ).table,
         files=_files(training),
     )
 

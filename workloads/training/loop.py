@@ -173,5 +173,5 @@ def train(
         num_steps=end,
         metrics=(*unreported, *new),
         curves=(*density_curve(training), *reliability_curves(training, logits, splits)),
-        outcome=outcome_of(training, logits, data, shown),
+        outcome=outcome_of(training, logits, data, shown, model=model),
     )
