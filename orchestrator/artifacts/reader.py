@@ -13,6 +13,7 @@ from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.artifacts.writer import MANIFEST, MASKS, PREDICTIONS, WEIGHTS
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.codec import decode
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.objects import ObjectPath
@@ -121,11 +122,9 @@ def _placed_source(artifact: Location, manifest: dict[str, Any]) -> Source:
 
 def _source(manifest: dict[str, Any]) -> Source:
     """The data set that the run was made on. Raises `ValueError` where its spec is none of this version."""
-    problems: list[str] = []
-    job = decode(
-        find_job(manifest["kind"]), manifest["spec"], "", lambda key, text: problems.append(f"{key}: {text}")
-    )
+    log = ProblemLog()
+    job = decode(find_job(manifest["kind"]), manifest["spec"], "", log)
     if job is None:
-        raise ValueError("; ".join(problems))
+        raise ValueError("; ".join(f"{problem.key}: {problem.message}" for problem in log.problems))
     source: Source = job.data
     return source

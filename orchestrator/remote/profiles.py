@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pruneyard.cluster.profile import Profile, ProfileError, Workers
-from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.spec.codec import decode, nearest, shown
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
 
 
@@ -56,49 +57,38 @@ class _Reading:
     """One pass over a document that collects every problem before it raises."""
 
     def __init__(self, document: Document, overrides: Mapping[str, Any]) -> None:
-        self._document, self._changed = document, frozenset(overrides)
+        self._document = document
         self._tables: dict[str, Any] = dict(document.tables)
-        self._problems: list[Problem] = []
+        self._log = ProblemLog(document.lines, command_line_keys=frozenset(overrides))
         for key, value in plain(overrides).items():
             _set(self._tables, key.split("."), value)
 
-    def report(self, key: str, message: str) -> None:
-        """At the line of the key, or of the nearest table around it."""
-        if any(key == changed or key.startswith((f"{changed}.", f"{changed}[")) for changed in self._changed):
-            self._problems.append(Problem(0, key, f"{message} (from the command line)"))
-            return
-        at, line = key, 0
-        while at and not line:
-            line = self._document.lines.get(at, 0)
-            at = at[: max(at.rfind("."), at.rfind("["), 0)]
-        self._problems.append(Problem(line, key, message))
-
     def error(self) -> SpecError:
         """Everything reported so far."""
-        return SpecError(self._document.origin, self._problems)
+        return SpecError(self._document.origin, self._log.problems)
 
     def profile(self) -> Profile:
         """The profile, or `SpecError`."""
         groups = self._groups(self._tables.get("workers", {}))
         others = {key: value for key, value in self._tables.items() if key != "workers"}
-        profile: Profile | None = decode(Profile, others, "", self.report)
-        if self._problems or profile is None:
+        profile: Profile | None = decode(Profile, others, "", self._log)
+        if self._log.problems or profile is None:
             raise self.error()
         try:
             return replace(profile, workers=groups)
         except ValueError as error:
             key, _, message = str(error).partition(" ")
-            self.report(key, message)
+            self._log.add(key, message)
             raise self.error() from error
 
     def _groups(self, tables: Any) -> dict[str, Workers]:
         if not isinstance(tables, Mapping):
-            self.report(
+            self._log.add(
                 "workers", f"is {shown(tables)}; it must be a table of groups, as in gpu: {{count: 2, ...}}"
             )
             return {}
         return {
-            name: decode(Workers, table, f"workers.{name}", self.report) for name, table in tables.items()
+            name: decode(Workers, table, f"workers.{name}", self._log) for name, table in tables.items()
         }
 
 

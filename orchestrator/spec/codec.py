@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
 from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 
 _IN_YAML = {
@@ -26,12 +27,6 @@ _IN_YAML = {
 
 
 T = TypeVar("T")
-
-
-Report = Callable[[str, str], None]
-
-
-"""Takes a dotted key and a message."""
 
 
 def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
@@ -109,83 +104,80 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
-def decode(cls: type[Any], table: Any, key: str, report: Report, *, known: frozenset[str] = frozenset()) -> Any:
-    """An instance of the dataclass `cls`, or None after reporting what is wrong. `known` keys are skipped."""
+def decode(cls: type[Any], table: Any, key: str, log: ProblemLog) -> Any:
+    """Returns an instance of the dataclass `cls`; None where the table does not fit, with every problem added to the log.
+
+    key: the dotted key of the table.
+    """
     hints, defaults = hints_of(cls), defaults_of(cls)
     if not isinstance(table, Mapping):
-        report(key, f"is {shown(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
+        log.add(key, f"is {shown(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
         return None
     table = with_present_keys(cls, table)
-    faults = 0
-
-    def count(at: str, message: str) -> None:
-        nonlocal faults
-        faults += 1
-        report(at, message)
-
+    num_before = log.num_problems
     for name in table:
         if name in old_keys_of(cls):
-            count(join(key, name), given_twice(cls, name))
-        elif name not in hints and name not in known:
-            listed = ", ".join(sorted({*hints, *known})) or "none"
-            count(join(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
+            log.add(join_keys(key, name), given_twice(cls, name))
+        elif name not in hints:
+            listed = ", ".join(sorted(hints)) or "none"
+            log.add(join_keys(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
     values, wrong = {}, set()
     for name, hint in hints.items():
-        at, before = join(key, name), faults
+        at, num_before_field = join_keys(key, name), log.num_problems
         if name in table:
-            values[name] = _decode_field(cls, name, hint, table[name], at, count)
+            values[name] = _decode_field(cls, name, hint, table[name], at, log)
         elif name not in defaults:
-            count(at, f"is missing; it must be {described(hint)}")
-        if faults > before:
+            log.add(at, f"is missing; it must be {described(hint)}")
+        if log.num_problems > num_before_field:
             wrong.add(name)
-    made = None if wrong - set(defaults) else _construct(cls, values, key, count, wrong=wrong)
-    return None if faults else made
+    instance = None if wrong - set(defaults) else _construct(cls, values, key, log, wrong=wrong)
+    return None if log.num_problems > num_before else instance
 
 
-def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, report: Report) -> Any:
+def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, log: ProblemLog) -> Any:
     if (marker := plugin_of(hint)) is not None:
-        return _decode_plugin(marker, value, key, report, default=_default_name(cls, name))
+        return _decode_plugin(marker, value, key, log, default=_default_name(cls, name))
     if (marker := plugins_of(hint)) is not None:
-        return _decode_plugins(marker, value, key, report)
+        return _decode_plugins(marker, value, key, log)
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
-        return decode(hint, value, key, report)
+        return decode(hint, value, key, log)
     try:
         return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
         allowed = " or ".join(dict.fromkeys(_IN_YAML.get(rule, rule) for rule in rules))
-        report(key, f"is {shown(value)}; it must be {allowed}")
+        log.add(key, f"is {shown(value)}; it must be {allowed}")
         return None
 
 
-def _decode_plugins(marker: Plugin, value: Any, key: str, report: Report) -> Any:
+def _decode_plugins(marker: Plugin, value: Any, key: str, log: ProblemLog) -> Any:
     if not isinstance(value, list):
         each = f"a table with a name, one of {', '.join(names(marker.family))}"
-        report(key, f"is {shown(value)}; it must be a list, each item {each}")
+        log.add(key, f"is {shown(value)}; it must be a list, each item {each}")
         return None
-    return tuple(_decode_plugin(marker, item, f"{key}[{i}]", report, default=None) for i, item in enumerate(value))
+    return tuple(_decode_plugin(marker, item, f"{key}[{i}]", log, default=None) for i, item in enumerate(value))
 
 
-def _decode_plugin(marker: Plugin, value: Any, key: str, report: Report, *, default: str | None) -> Any:
+def _decode_plugin(marker: Plugin, value: Any, key: str, log: ProblemLog, *, default: str | None) -> Any:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
-        report(key, f"is {shown(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
+        log.add(key, f"is {shown(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
         return None
     chosen = _class_named(marker, table, default=default)
     if chosen is None:
         name = table.get("name")
         if name is None:
-            report(join(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}")
+            log.add(join_keys(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}")
         elif not isinstance(name, str):
-            report(join(key, "name"), f"is {shown(name)}; it must be one of {', '.join(names(marker.family))}")
+            log.add(join_keys(key, "name"), f"is {shown(name)}; it must be one of {', '.join(names(marker.family))}")
         else:
-            report(join(key, "name"), f"is unknown: {UnknownPluginError(marker.family, name)}")
+            log.add(join_keys(key, "name"), f"is unknown: {UnknownPluginError(marker.family, name)}")
         return None
-    return decode(chosen, {k: v for k, v in table.items() if k != "name"}, key, report)
+    return decode(chosen, {k: v for k, v in table.items() if k != "name"}, key, log)
 
 
-def _construct(cls: type[Any], values: Mapping[str, Any], key: str, report: Report, *, wrong: Set[str]) -> Any:
+def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: ProblemLog, *, wrong: Set[str]) -> Any:
     """The plug-in says what is wrong with a value, in a message that starts with the field's name, or `name[0]`.
 
     It names one at a time: with the default in the place of what is `wrong`, it is asked again.
@@ -195,11 +187,11 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, report: Repo
     except ValueError as error:
         match = re.match(r"(\w+)(\[\d+\])?\s+(.*)", str(error), flags=re.DOTALL)
         if match is None or match[1] not in hints_of(cls):
-            report(key, str(error))
+            log.add(key, str(error))
         elif match[1] not in wrong:
-            report(join(key, match[1] + (match[2] or "")), match[3])
+            log.add(join_keys(key, match[1] + (match[2] or "")), match[3])
             if match[1] in values and match[1] in defaults_of(cls):
-                return _construct(cls, values, key, report, wrong={*wrong, match[1]})
+                return _construct(cls, values, key, log, wrong={*wrong, match[1]})
         return None
 
 
@@ -264,8 +256,3 @@ def shown(value: Any) -> str:
     """A value in a message, short."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def join(key: str, name: str) -> str:
-    """Dotted key of `name` inside `key`."""
-    return f"{key}.{name}" if key else name

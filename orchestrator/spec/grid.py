@@ -80,15 +80,6 @@ def _rank(axis: Axis) -> tuple[int, bool]:
     return table.count("."), table != axis.key
 
 
-def origin_of(key: str, origins: Mapping[str, str]) -> str:
-    """Where the value of a job's dotted key stands in the spec: the axis with the longest matching prefix, or itself."""
-    prefixes = [p for p in origins if key == p or key.startswith((f"{p}.", f"{p}["))]
-    if not prefixes:
-        return key
-    prefix = max(prefixes, key=len)
-    return origins[prefix] + key[len(prefix) :]
-
-
 def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
     """The dataclass behind a field: the chosen plug-in's, or the nested table's; None for a plain value."""
     hint = hints_of(cls)[name]

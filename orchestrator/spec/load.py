@@ -71,7 +71,7 @@ def load_spec(
     body = StageValidator(document, tables, changed)
     stage = body.stage()
     if stage is None:
-        raise SpecError(document.origin, body.problems)
+        raise SpecError(document.origin, body.log.problems)
     return Spec(name=stage.header.name, stages=(stage,), tables=stage.tables)
 
 
@@ -103,7 +103,7 @@ def _chain(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, 
         earlier = UpstreamRuns({str(before.name): [as_parent(job) for job in before.jobs] for before in settled})
         body = StageValidator(document, body_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
         stage = body.stage()
-        problems += body.problems
+        problems += body.log.problems
         if stage is None:
             break  # what rests on it cannot be known
         made.append(stage)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.orchestrator.spec.codec import hints_of, join, nearest, plugin_of, shown
+from pruneyard.orchestrator.spec.codec import hints_of, nearest, plugin_of, shown
 from pruneyard.orchestrator.spec.grid import REFERENCE
+from pruneyard.orchestrator.spec.problem_log import join_keys
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
@@ -216,7 +217,7 @@ def _references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield key, value
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _references(item, join(key, name))
+            yield from _references(item, join_keys(key, name))
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from _references(item, f"{key}[{place}]")
@@ -233,7 +234,7 @@ def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earl
             table.setdefault("of", parents[0].resolved["data"])
         return table
     if isinstance(value, Mapping):
-        return {name: _resolved(item, join(key, name), chosen, earlier) for name, item in value.items()}
+        return {name: _resolved(item, join_keys(key, name), chosen, earlier) for name, item in value.items()}
     if isinstance(value, list):
         return [_resolved(item, f"{key}[{place}]", chosen, earlier) for place, item in enumerate(value)]
     return value

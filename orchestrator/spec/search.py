@@ -9,7 +9,7 @@ train (`orchestrator.search.pbt`).
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from scipy.stats import qmc
 
 from pruneyard.orchestrator.spec.codec import decode, shown
 from pruneyard.orchestrator.spec.job import MAX_JOBS
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import check_metric
 
@@ -277,30 +278,28 @@ def stream(seed: int, key: str) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32).tolist())
 
 
-def decode_search(table: Any, report: Callable[[str, str], None]) -> Search | None:
-    """The table with its distributions decoded; None after reporting what is wrong."""
-    faults = 0
-
-    def count(key: str, message: str) -> None:
-        nonlocal faults
-        faults += 1
-        report(key, message)
-
-    if isinstance(table, Mapping) and isinstance(space := table.get("space"), Mapping):
-        found = {key: _distribution(value, f"search.space.{key}", count) for key, value in space.items()}
-        made: Search | None = decode(Search, table, "search", count)
-        return None if faults or made is None else replace(made, space=found)
-    made = decode(Search, table, "search", count)
-    return None if faults else made
+def decode_search(table: Any, log: ProblemLog) -> Search | None:
+    """Returns the `search` table with its distributions decoded; None where it does not fit, with every problem in the log."""
+    num_before = log.num_problems
+    space = table.get("space") if isinstance(table, Mapping) else None
+    distributions = (
+        {key: _decode_distribution(value, f"search.space.{key}", log) for key, value in space.items()}
+        if isinstance(space, Mapping)
+        else None
+    )
+    search: Search | None = decode(Search, table, "search", log)
+    if log.num_problems > num_before or search is None:
+        return None
+    return search if distributions is None else replace(search, space=distributions)
 
 
-def _distribution(value: Any, key: str, report: Callable[[str, str], None]) -> Any:
+def _decode_distribution(value: Any, key: str, log: ProblemLog) -> Any:
     if isinstance(value, Mapping) and "choices" in value:
-        return decode(Choices, value, key, report)
+        return decode(Choices, value, key, log)
     if isinstance(value, Mapping) and {"low", "high"} & value.keys():
-        return decode(Range, value, key, report)
+        return decode(Range, value, key, log)
     if isinstance(value, list):
-        report(key, f"is {shown(value)}; it must be {{choices: [...]}}, {{low: ..., high: ...}} or one value")
+        log.add(key, f"is {shown(value)}; it must be {{choices: [...]}}, {{low: ..., high: ...}} or one value")
     return Choices(choices=(value,))
 
 

@@ -5,21 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pruneyard.orchestrator.errors import Problem
 from pruneyard.orchestrator.spec.codec import (
     decode,
     encode,
     given_twice,
     hints_of,
-    join,
     nearest,
     old_keys_of,
     shown,
     with_present_keys,
 )
-from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys, origin_of
+from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
 from pruneyard.orchestrator.spec.labels import labels
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.references import (
     ChainError,
     ResolvedTables,
@@ -53,18 +52,18 @@ class StageValidator:
         prefix: str = "",
         earlier: UpstreamRuns | None = None,
     ) -> None:
-        self.name, self.prefix = name, prefix
+        self.name = name
         kind = tables.get("kind")
         self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
         self.changed = frozenset(map(self._present, changed))
         start = f"{prefix}." if prefix else ""
-        self.lines = {
+        lines = {
             start + self._present(key.removeprefix(start)) if key.startswith(start) else key: line
             for key, line in document.lines.items()
         }
         self.tables = self._with_sources(self._with_present_keys(tables))
         self.earlier = earlier or UpstreamRuns({})
-        self.problems: list[Problem] = []
+        self.log = ProblemLog(lines, prefix=prefix, command_line_keys=self.changed)
         self.useless: list[str] = []
         self.header: Header | None = None
 
@@ -105,18 +104,6 @@ class StageValidator:
             }
         return found
 
-    def report(self, key: str, message: str) -> None:
-        """A problem at a dotted key; its line is that of the key or of the nearest table around it."""
-        axis = key.removeprefix("grid.")
-        if any(axis == c or axis.startswith((f"{c}.", f"{c}[")) for c in self.changed):
-            self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
-            return
-        at, line = join(self.prefix, key), 0
-        while at and not line:
-            line = self.lines.get(at, 0)
-            at = at[: max(at.rfind("."), at.rfind("["), 0)]
-        self.problems.append(Problem(line, join(self.prefix, key), message))
-
     def stage(self) -> Stage | None:
         """The header and the jobs; None where `problems` says why not."""
         self.header = header = self._header()
@@ -125,7 +112,7 @@ class StageValidator:
         if header is not None and search is not None:
             self._check_together(header, search)
         jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
-        if self.problems or header is None:
+        if self.log.problems or header is None:
             return None
         tables = self._without(self.useless)
         if search is None or not search.learns:
@@ -138,7 +125,7 @@ class StageValidator:
         """The jobs of each proposal of a valid space; those that differ in their seed stand together."""
         assert self.job_class is not None
         made = [list(self._expanded(self.header, self.job_class, proposal, set(), [])) for proposal in proposals]
-        assert not self.problems, f"a proposal of a space that was valid is not: {self.problems}"
+        assert not self.log.problems, f"a proposal of a space that was valid is not: {self.log.problems}"
         named = {job.key: job for job in self._labelled(list({job.key: job for jobs in made for job in jobs}.values()))}
         return [[named[job.key] for job in jobs] for jobs in made]
 
@@ -151,13 +138,13 @@ class StageValidator:
         """Without what the command line has settled."""
         if not self.tables.get("search"):
             return None
-        search = decode_search(self.tables["search"], self.report)
+        search = decode_search(self.tables["search"], self.log)
         grid = self.tables.get("grid") or {}
         for key in search.space if search else ():
             if key.split(".")[0] in {"seed", "seeds"}:
-                self.report(f"search.space.{key}", "is nothing to search; give `seeds: 3`, and trials are judged by their mean")
+                self.log.add(f"search.space.{key}", "is nothing to search; give `seeds: 3`, and trials are judged by their mean")
             elif key in grid and key not in self.changed:
-                self.report(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
+                self.log.add(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
         return search.without([key for key in search.space if key in self.changed]) if search else None
 
     def _check_together(self, header: Header, search: Search) -> None:
@@ -167,28 +154,28 @@ class StageValidator:
             self._check_breeding(search)
             if scheduler != "fifo":
                 why = f"{search.name} decides itself which trainings go on"
-                self.report("scheduler.name", f"is {shown(scheduler)}; {why}, so leave the scheduler out")
+                self.log.add("scheduler.name", f"is {shown(scheduler)}; {why}, so leave the scheduler out")
         elif search.learns and scheduler == "hyperband":
             why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
-            self.report("scheduler.name", f"is {shown(scheduler)}; {why}, so choose asha or median beside it")
+            self.log.add("scheduler.name", f"is {shown(scheduler)}; {why}, so choose asha or median beside it")
 
     def _check_breeding(self, search: Search) -> None:
         """Settings that change in the middle of a training must be numbers that no checkpoint takes its shape from."""
         if self.job_class is not None and "segment" not in self._fields:
             able = ", ".join(kind for kind in kinds() if "segment" in hints_of(find_job(kind)))
             why = f"jobs of kind {self.tables['kind']} cannot go on from one another"
-            self.report("search.name", f"is {shown(search.name)}; {why}, so choose another search, or kind {able}")
+            self.log.add("search.name", f"is {shown(search.name)}; {why}, so choose another search, or kind {able}")
         grid = self.tables.get("grid") or {}
         whole = self.tables.get("segment") in (None, encode(WHOLE))  # as a spec with all defaults says it
         for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
             if key.split(".")[0] == "segment" and not (whole and key == "segment"):
-                self.report(key, f"is what search {search.name} sets; leave it out")
+                self.log.add(key, f"is what search {search.name} sets; leave it out")
         for key, values in search.space.items():
             table, _, name = key.partition(".")
             is_constant = isinstance(values, Choices) and len(values.choices) == 1
             if not is_constant and (table not in CHANGEABLE or name in ("", "name")):
                 listed = ", ".join(CHANGEABLE)
-                self.report(
+                self.log.add(
                     f"search.space.{key}",
                     f"cannot change while a network is trained; with {search.name} it must be a number or choice inside {listed}",
                 )
@@ -201,14 +188,14 @@ class StageValidator:
     def _header(self) -> Header | None:
         job_fields = frozenset(hints_of(self.job_class)) - {"seed"} if self.job_class else frozenset(self.tables)
         known = {k: v for k, v in self.tables.items() if k in hints_of(Header)}
-        header: Header | None = decode(Header, known, "", self.report)
+        header: Header | None = decode(Header, known, "", self.log)
         allowed = dict.fromkeys([*hints_of(Header), *job_fields])
         for name in self.tables:
             if self.job_class is not None and name in old_keys_of(self.job_class):
-                self.report(name, given_twice(self.job_class, name))
+                self.log.add(name, given_twice(self.job_class, name))
             elif name not in allowed:
                 listed = ", ".join(sorted(allowed))
-                self.report(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
+                self.log.add(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
         return header
 
     def _check_ranks(self, header: Header | None) -> None:
@@ -216,7 +203,7 @@ class StageValidator:
         if header is None or header.resources.workers == 1 or getattr(self.job_class, "runs_on_ranks", False):
             return
         able = ", ".join(kind for kind in kinds() if getattr(find_job(kind), "runs_on_ranks", False))
-        self.report(
+        self.log.add(
             "resources.workers",
             f"is {header.resources.workers}; a job of kind {header.kind} runs in one process, so it must be 1 there; "
             f"several workers train jobs of kind {able}",
@@ -227,9 +214,9 @@ class StageValidator:
         grid = self.tables.get("grid") or {}
         for key, values in grid.items() if isinstance(grid, Mapping) else ():
             if not isinstance(values, list) or not values:
-                self.report(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
+                self.log.add(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
             elif key.split(".")[0] in {"seed", "seeds"}:
-                self.report(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
+                self.log.add(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
         return self._valid_axes()
 
     def _valid_axes(self) -> list[Axis]:
@@ -247,12 +234,12 @@ class StageValidator:
         for number, variant in enumerate(variants):
             at = f"variants[{number}]"
             if not variant:
-                self.report(at, f"is empty; it must give at least one of the tables {', '.join(sorted(fields))}")
+                self.log.add(at, f"is empty; it must give at least one of the tables {', '.join(sorted(fields))}")
             for name in variant:
                 if name not in fields:
                     listed = ", ".join(sorted(fields))
                     hint = nearest(name, dict.fromkeys(fields))
-                    self.report(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
+                    self.log.add(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
         return variants
 
     def _jobs(self, header: Header | None, job_class: type[Any], search: Search | None) -> list[Job]:
@@ -265,7 +252,7 @@ class StageValidator:
         for axis in axes:
             size *= len(axis.values)
         if size > MAX_JOBS:
-            self.report("grid", f"makes {size} jobs; at most {MAX_JOBS} are allowed in one study")
+            self.log.add("grid", f"makes {size} jobs; at most {MAX_JOBS} are allowed in one study")
             return []
         applied: set[str] = set()
         points: list[Point] = []
@@ -274,7 +261,7 @@ class StageValidator:
             for job in self._expanded(header, job_class, proposal, applied, points):
                 jobs.setdefault(job.key, job)
                 if len(jobs) > MAX_JOBS:
-                    self.report("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
+                    self.log.add("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
                     return []
         searched = [Axis(key=key, values=(), origin=f"search.space.{key}") for key in (search.space if search else ())]
         for axis in (*searched, *axes) if all_known else axes:
@@ -283,7 +270,7 @@ class StageValidator:
             elif axis.key not in applied:
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
                 hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
-                self.report(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
+                self.log.add(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
         return self._labelled(list(jobs.values()))
 
     @property
@@ -324,7 +311,7 @@ class StageValidator:
         try:
             return list(resolve_references(point.tables, self.earlier))
         except ChainError as error:
-            self.report(origin_of(error.key, point.origins), error.message)
+            self.log.with_origins(point.origins).add(error.key, error.message)
             return []
 
     def _seeds(self, header: Header | None, found: ResolvedTables) -> list[int]:
@@ -338,12 +325,7 @@ class StageValidator:
         return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
     def _job(self, header: Header | None, job_class: type[Any], point: Point, found: ResolvedTables, seed: int) -> Job | None:
-        workload = decode(
-            job_class,
-            {**found.tables, "seed": seed},
-            "",
-            lambda key, message: self.report(origin_of(key, point.origins), message),
-        )
+        workload = decode(job_class, {**found.tables, "seed": seed}, "", self.log.with_origins(point.origins))
         if workload is None or header is None:
             return None
         if header.resources.workers > 1 and getattr(workload, "rests_on_workers", False):

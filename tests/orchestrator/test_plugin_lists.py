@@ -8,6 +8,7 @@ import pytest
 
 from pruneyard.orchestrator.spec.codec import decode, encode
 from pruneyard.orchestrator.spec.json_schema import table_schema
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.workloads.interfaces import RateSchedule
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.schedules.constant import Constant
@@ -26,16 +27,16 @@ class Needed:
 
 
 def decoded(value: Any) -> Any:
-    problems: list[tuple[str, str]] = []
-    chain = decode(Chain, {"schedules": value}, "", lambda key, message: problems.append((key, message)))
-    assert not problems
+    log = ProblemLog()
+    chain = decode(Chain, {"schedules": value}, "", log)
+    assert not log.problems
     return chain.schedules
 
 
 def problems(cls: type[Any], table: Any) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    assert decode(cls, table, "", lambda key, message: found.append((key, message))) is None
-    return found
+    log = ProblemLog()
+    assert decode(cls, table, "", log) is None
+    return [(problem.key, problem.message) for problem in log.problems]
 
 
 def test_items_are_names_or_tables_and_keep_their_order() -> None:

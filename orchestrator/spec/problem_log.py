@@ -1,0 +1,67 @@
+"""Collects the problems of a spec or profile, each at its dotted key and line, so that all of them are reported at once."""
+
+import copy
+from collections.abc import Mapping
+
+from pruneyard.orchestrator.errors import Problem
+
+
+class ProblemLog:
+    """Collects problems by dotted key while the tables of a document are validated.
+
+    lines: the 1-based line of every dotted key in the document.
+    prefix: the dotted key of the validated tables in the document; empty where they are the whole document.
+    command_line_keys: keys whose values were given on the command line, so that they have no line.
+    """
+
+    def __init__(
+        self,
+        lines: Mapping[str, int] | None = None,
+        *,
+        prefix: str = "",
+        command_line_keys: frozenset[str] = frozenset(),
+    ) -> None:
+        self.problems: list[Problem] = []
+        self._lines, self._prefix, self._command_line_keys = lines or {}, prefix, command_line_keys
+        self._origins: Mapping[str, str] = {}
+
+    @property
+    def num_problems(self) -> int:
+        """The number of problems so far. A caller compares it before and after a step to learn whether the step failed."""
+        return len(self.problems)
+
+    def add(self, key: str, message: str) -> None:
+        """Adds a problem at a dotted key; its line is that of the key or of the nearest table around it."""
+        key = _origin_of(key, self._origins)
+        axis = key.removeprefix("grid.")
+        if any(axis == given or axis.startswith((f"{given}.", f"{given}[")) for given in self._command_line_keys):
+            self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
+            return
+        at, line = join_keys(self._prefix, key), 0
+        while at and not line:
+            line = self._lines.get(at, 0)
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
+        self.problems.append(Problem(line, join_keys(self._prefix, key), message))
+
+    def with_origins(self, origins: Mapping[str, str]) -> "ProblemLog":
+        """Returns a log that adds to the same problems and names, for a key of a job, the axis or variant that set it.
+
+        origins: by dotted key of the job, the dotted key in the spec that its value comes from.
+        """
+        view = copy.copy(self)
+        view._origins = origins
+        return view
+
+
+def join_keys(key: str, name: str) -> str:
+    """Returns the dotted key of `name` inside the table at `key`."""
+    return f"{key}.{name}" if key and name else key or name
+
+
+def _origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """Returns where the value of a key of a job stands in the spec: at the origin with the longest matching prefix, else itself."""
+    prefixes = [p for p in origins if key == p or key.startswith((f"{p}.", f"{p}["))]
+    if not prefixes:
+        return key
+    prefix = max(prefixes, key=len)
+    return origins[prefix] + key[len(prefix) :]
