@@ -32,7 +32,7 @@ def render(source: str, *, overrides: Mapping[str, Any], renderer: Callable[[Pro
     try:
         return renderer(reading.profile())
     except ProfileError as error:
-        reading.report(error.key, error.message)
+        reading.log.add(error.key, error.message)
         raise reading.error() from error
 
 
@@ -59,36 +59,36 @@ class _Reading:
     def __init__(self, document: Document, overrides: Mapping[str, Any]) -> None:
         self._document = document
         self._tables: dict[str, Any] = dict(document.tables)
-        self._log = ProblemLog(document.lines, command_line_keys=frozenset(overrides))
+        self.log = ProblemLog(document.lines, command_line_keys=frozenset(overrides))
         for key, value in plain(overrides).items():
             _set(self._tables, key.split("."), value)
 
     def error(self) -> SpecError:
         """Everything reported so far."""
-        return SpecError(self._document.origin, self._log.problems)
+        return SpecError(self._document.origin, self.log.problems)
 
     def profile(self) -> Profile:
         """The profile, or `SpecError`."""
         groups = self._groups(self._tables.get("workers", {}))
         others = {key: value for key, value in self._tables.items() if key != "workers"}
-        profile: Profile | None = decode(Profile, others, "", self._log)
-        if self._log.problems or profile is None:
+        profile: Profile | None = decode(Profile, others, "", self.log)
+        if self.log.problems or profile is None:
             raise self.error()
         try:
             return replace(profile, workers=groups)
         except ValueError as error:
             key, _, message = str(error).partition(" ")
-            self._log.add(key, message)
+            self.log.add(key, message)
             raise self.error() from error
 
     def _groups(self, tables: Any) -> dict[str, Workers]:
         if not isinstance(tables, Mapping):
-            self._log.add(
+            self.log.add(
                 "workers", f"is {shown(tables)}; it must be a table of groups, as in gpu: {{count: 2, ...}}"
             )
             return {}
         return {
-            name: decode(Workers, table, f"workers.{name}", self._log) for name, table in tables.items()
+            name: decode(Workers, table, f"workers.{name}", self.log) for name, table in tables.items()
         }
 
 

@@ -59,7 +59,7 @@ def join_keys(key: str, name: str) -> str:
 
 
 def _origin_of(key: str, origins: Mapping[str, str]) -> str:
-    """Returns where the value of a key of a job stands in the spec: at the origin with the longest matching prefix, else itself."""
+    """Returns where the value of a key stands in the spec: at the origin with the longest matching prefix, else at the key."""
     prefixes = [p for p in origins if key == p or key.startswith((f"{p}.", f"{p}["))]
     if not prefixes:
         return key
