@@ -66,7 +66,7 @@ def test_counts_are_exact_rows_differ_and_come_class_after_class(
 
 
 def test_more_rows_than_a_class_has_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="class 1 has 3 training rows; 4 are wanted"):
+    with pytest.raises(ValueError, match="class 1 has 3 training rows; 4 are needed"):
         select(name, (1, 4, 1))
 
 
@@ -81,7 +81,7 @@ def test_a_class_is_chosen_from_whatever_the_other_classes_hold(name: str) -> No
     """Rules see one class at a time, so the first class's rows do not change with those of later classes."""
     known = pool()
     kept = (LABELS != 2).nonzero().squeeze(1)
-    few = select(name, (2, 2), at=known.part(kept))
+    few = select(name, (2, 2), at=known.subset(kept))
     assert torch.equal(kept[few], select(name, (2, 2, 4), at=known)[:4])
 
 

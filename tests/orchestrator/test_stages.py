@@ -124,7 +124,7 @@ def test_where_keeps_the_runs_that_have_these_values() -> None:
         (chain(train={"data": {"from": 3}}), "name of a stage or a folder"),
         (chain(train={"data": {"from": "distil", "over": "seeds"}}), "seed, all"),
         (chain(train={"data": {"name": "synthetic", "runs": ["0" * 16], "of": DIGITS}}), "is not the key of a run of an earlier"),
-        (chain(train={"data": {"name": "synthetic", "of": DIGITS}}), "path: is missing, and so is from"),
+        (chain(train={"data": {"name": "synthetic", "of": DIGITS}}), "path: is missing; give path or from"),
         (chain(train={"method": {"name": "statik"}}), "stages.train.method.name"),
         (chain(colour="red"), "colour: is no key beside stages"),
         ({"name": "chain", "stages": {}}, "it must be a table of stages"),

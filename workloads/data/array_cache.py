@@ -1,4 +1,4 @@
-"""Keeps arrays that are slow to make on disk, under a key of what they were made from."""
+"""Caches arrays that are slow to compute on disk, under a hash of their inputs."""
 
 import hashlib
 import logging
@@ -16,38 +16,38 @@ from pruneyard.workloads.data.folders import cache_folder
 
 logger = logging.getLogger(__name__)
 
-
 T = TypeVar("T", bound=np.generic)
 
 
 def cached_array(
     make: Callable[[], npt.NDArray[np.uint8]], *, files: Iterable[Path], options: str
 ) -> npt.NDArray[np.uint8]:
-    """What `make` makes of `files` and `options`, as a read-only memory map; made again when a file changes.
+    """Returns the array that `make` computes from `files` and `options`, as a read-only memory map.
 
-    Where the cache cannot be written, the array stays in memory and a warning says so.
+    The array is computed again if path, size or modification time of a file changes. If the cache cannot be written, the
+    array stays in memory and a warning is logged.
     """
-    return _cached(make, _key(files, options))
+    return _load_or_make(make, _key(files, options))
 
 
 def cached_by_key(make: Callable[[], npt.NDArray[T]], *, key: str) -> npt.NDArray[T]:
-    """What `make` makes, where `key`, any text, says all that it is made from; else as `cached_array`."""
-    return _cached(make, _key([], key))
+    """Returns the array that `make` computes, as `cached_array` does. `key` is any text that identifies all inputs."""
+    return _load_or_make(make, _key([], key))
 
 
-def _cached(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[T]:
+def _load_or_make(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[T]:
     path = cache_folder() / "arrays" / f"{name}.npy"
     if path.exists():
         try:
             return _memory_map(path)
         except (EOFError, OSError, ValueError) as error:
-            logger.warning("made again, because the cached %s cannot be read: %s", path, error)
+            logger.warning("The cached array %s cannot be read and is computed again: %s", path, error)
     array = make()
     try:
         _write(path, array)
         return _memory_map(path)
     except OSError as error:
-        logger.warning("kept in memory, because the cache %s cannot be written: %s", path.parent, error)
+        logger.warning("The cache %s cannot be written, so the array is kept in memory: %s", path.parent, error)
         return array
 
 
@@ -65,11 +65,11 @@ def _memory_map(path: Path) -> npt.NDArray[Any]:
 
 
 def _write(path: Path, array: npt.NDArray[Any]) -> None:
-    """Written aside and moved, so that no reader and no second writer meets half a file."""
+    """Writes to a temporary folder and moves the file, so that no reader and no second writer sees an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix="writing-"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix="writing-"))
     try:
-        np.save(aside / path.name, array, allow_pickle=False)
-        os.replace(aside / path.name, path)
+        np.save(temporary / path.name, array, allow_pickle=False)
+        os.replace(temporary / path.name, path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Batches of a split that lies on the device, as uint8 or float32 as it came: picked, augmented and normalised there.
+"""Batches of a split that lies on the device as uint8 or float32: rows are gathered, augmented and normalised there.
 
-Nothing here loops over samples or waits for the device. Dimensions: B batch, C channels, H height, W width.
+No function here loops over samples or synchronizes with the device. Dimensions: B batch, C channels, H height, W width.
 """
 
 import warnings
@@ -22,12 +22,12 @@ from pruneyard.workloads.seeding import stream
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random mirroring, shift and cutout, each drawn per image; neutral by default.
+    """Random flip, crop and cutout, sampled for each image; by default images are not changed.
 
-    flip: half of the images are mirrored left to right.
-    pad: images are padded by so many pixels on each side and cropped back to their size at a random place.
-    cutout: a square of this side is blanked around a random pixel, cut off at the border (arXiv 1708.04552).
-    Pixels are changed before normalisation, so padding and cutout are black, not the mean.
+    flip: images are mirrored left to right with probability one half.
+    pad: images are padded by this many pixels on each side and cropped back to their size at a random position.
+    cutout: a square of this side is blanked around a random pixel, clipped at the border (arXiv 1708.04552).
+    Augmentation comes before normalisation, so padding and cutout are black, not the mean.
     """
 
     pad: int = 0
@@ -41,35 +41,37 @@ class Augmentation:
                 raise ValueError(f"{name} is {size}; it must be 0 or more pixels")
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        """images: (B, C, H, W) uint8 or float32, never written to; the result has the same shape, type and device.
+        """Returns augmented images of the same shape, type and device.
 
-        share: the rows of a batch that the images are, all of them if not given; draws are made for the whole batch.
+        images: (B, C, H, W) uint8 or float32; they are not modified.
+        share: which rows of the whole batch these images are, by default all. Random numbers are sampled for the whole batch,
+            so an image is augmented in the same way however the batch is distributed over ranks.
         """
-        among = share or Share.whole(len(images))
+        share = share or Share.whole(len(images))
         height, width = images.shape[2:]
 
-        def draw(bound: int, *shape: int) -> Tensor:
-            return among.of(_draw(bound, (*shape, among.total), generator, images.device), dim=-1)
+        def sample(bound: int, *shape: int) -> Tensor:
+            return share.of(_random_integers(bound, (*shape, share.total), generator, images.device), dim=-1)
 
         if self.flip:
-            images = flip(images, draw(2))
+            images = flip(images, sample(2))
         if self.pad:
-            corners = draw(2 * self.pad + 1, 2)
+            corners = sample(2 * self.pad + 1, 2)
             images = crop(pad(images, self.pad, self.pad_mode), corners, height=height, width=width)
         if self.cutout:
-            rows, columns = draw(height), draw(width)
+            rows, columns = sample(height), sample(width)
             images = cut_out(images, rows, columns, side=self.cutout)
         return images
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirrors the images whose entry in `mirrored: (B,)` is 1, and not those where it is 0."""
+    """Mirrors the images whose entry in `mirrored: (B,)` is 1; images whose entry is 0 stay unchanged."""
     both = torch.cat((images, images.flip(3)))
     return both.index_select(0, torch.arange(len(images), device=images.device) + mirrored * len(images))
 
 
 def pad(images: Tensor, size: int, mode: Literal["zeros", "reflect"]) -> Tensor:
-    """(B, C, H, W) -> (B, C, H + 2 size, W + 2 size); `reflect` does not repeat the border."""
+    """Pads (B, C, H, W) to (B, C, H + 2 size, W + 2 size); `reflect` does not repeat the border."""
     if mode == "zeros":
         return torch.nn.functional.pad(images, (size, size, size, size))
     shortest = min(images.shape[2:])
@@ -84,9 +86,9 @@ def pad(images: Tensor, size: int, mode: Literal["zeros", "reflect"]) -> Tensor:
 
 
 def crop(images: Tensor, corners: Tensor, *, height: int, width: int) -> Tensor:
-    """Cuts height x width out of each image; corners: (2, B), row and column of its upper left pixel.
+    """Crops each image to height x width; corners: (2, B), row and column of the upper left pixel.
 
-    One gather of whole pixel rows: every run of `width` pixels in the batch is a row of an overlapping view.
+    This is one gather of whole pixel rows: every run of `width` pixels in the batch is a row of an overlapping view.
     """
     num, channels, full_height, full_width = images.shape
     flat = images.contiguous().view(-1)
@@ -100,16 +102,16 @@ def crop(images: Tensor, corners: Tensor, *, height: int, width: int) -> Tensor:
 def cut_out(images: Tensor, rows: Tensor, columns: Tensor, *, side: int) -> Tensor:
     """Blanks the square of `side` pixels around each centre in `rows, columns: (B,)`."""
 
-    def kept(centres: Tensor, length: int) -> Tensor:
+    def outside(centres: Tensor, length: int) -> Tensor:
         offset = torch.arange(length, device=images.device) - (centres - side // 2)[:, None]
         return (offset < 0) | (offset >= side)
 
-    keep = kept(rows, images.shape[2])[:, None, :, None] | kept(columns, images.shape[3])[:, None, None, :]
-    return images * keep.to(images.dtype)
+    kept = outside(rows, images.shape[2])[:, None, :, None] | outside(columns, images.shape[3])[:, None, None, :]
+    return images * kept.to(images.dtype)
 
 
 class DeviceSplit:
-    """A split's images and its labels, resident on a device; on the CPU in the split's own memory."""
+    """Images and labels of a split as tensors on a device; on the CPU they share the split's memory."""
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class DeviceSplit:
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
-        """mean, std: per channel, of images in [0, 1]; channels_last: memory layout of the batches made."""
+        """mean, std: per channel, of images in [0, 1]; channels_last: the memory layout of the batches."""
         self.device = torch.device(device)
         self.images = _shared_tensor(split.images).to(self.device)
         self.labels = _shared_tensor(split.labels).to(self.device)
@@ -140,7 +142,7 @@ class DeviceSplit:
 
     @property
     def pixels(self) -> PixelRange:
-        """What black and white are in batches."""
+        """The values of black and white after normalisation."""
         black = self._shift[..., :1, :1]
         return PixelRange(black=black, white=black + 255 * self._scale[..., :1, :1])
 
@@ -151,63 +153,63 @@ class DeviceSplit:
         generator: torch.Generator,
         share: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, C, H, W) float32 and labels (B,) int64 of the rows `indices: (B,)` int64.
+        """Returns normalised images (B, C, H, W) float32 and labels (B,) int64 of the rows `indices: (B,)` int64.
 
-        share: which of these rows are wanted, all if not given; they are augmented as in the whole batch.
+        share: which of these rows to return, by default all; they are augmented as in the whole batch.
         """
-        among = share or Share.whole(len(indices))
-        rows = _without_waiting(among.of(indices), self.device)
-        images = augmentation(self.images.index_select(0, rows), generator, among)
+        share = share or Share.whole(len(indices))
+        rows = _copy_async(share.of(indices), self.device)
+        images = augmentation(self.images.index_select(0, rows), generator, share)
         return self.normalise(images), self.labels.index_select(0, rows)
 
-    def of_step(self, step: int, batch_size: int, share: Share, *, seed: int) -> Tensor:
-        """Which rows are this share of a step's batch, in a training on this split: (B,) int64."""
+    def select_step_rows(self, step: int, batch_size: int, share: Share, *, seed: int) -> Tensor:
+        """Returns the row indices (B,) int64 of this share of a training step's batch."""
         size = min(batch_size, len(self))
         epoch, position = divmod(step, len(self) // size)
-        rows = _kept_order(len(self), seed, epoch)[position * size : (position + 1) * size]
-        return _without_waiting(share.of(rows), self.device)
+        rows = _cached_epoch_order(len(self), seed, epoch)[position * size : (position + 1) * size]
+        return _copy_async(share.of(rows), self.device)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows in order, for evaluation; the last batch may be smaller."""
+        """Yields normalised images and labels of all rows in order, for evaluation; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             rows = slice(start, start + batch_size)
             yield self.normalise(self.images[rows]), self.labels[rows]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(images / 255 - mean) / std as float32; images: (B, C, H, W) uint8 or float32, never written to."""
+        """Returns (images / 255 - mean) / std as float32; images: (B, C, H, W) uint8 or float32; they are not modified."""
         converted = images.to(torch.float32, memory_format=self._memory_format, copy=True)
         return converted.mul_(self._scale).add_(self._shift)
 
     def _per_pixel(self, by_channel: npt.NDArray[np.float64]) -> Tensor:
-        """(C,) -> (1, C, H, W) in the layout of the batches, where broadcasting 3 channels is slow."""
+        """Expands (C,) to (1, C, H, W) in the memory layout of the batches, because broadcasting over 3 channels is slow."""
         tensor = torch.tensor(by_channel, dtype=torch.float32, device=self.device).view(1, -1, 1, 1)
         repeated = tensor.expand(1, *self.images.shape[1:])
         return repeated.clone(memory_format=self._memory_format)
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
-    """The order of the rows in one epoch: (num_rows,) int64 on the CPU, of seed and epoch alone."""
+    """Returns the order of the rows in one epoch: (num_rows,) int64 on the CPU, a function of seed and epoch alone."""
     return torch.randperm(num_rows, generator=stream(seed, "order", epoch))
 
 
-_kept_order = lru_cache(maxsize=1)(epoch_order)  # of the epoch at hand: every step of it may ask
+_cached_epoch_order = lru_cache(maxsize=1)(epoch_order)  # every step of the current epoch needs the order
 
 
-def _draw(bound: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Integers in [0, bound), drawn where the generator lives: a CPU generator serves every device alike."""
-    drawn = torch.randint(bound, shape, generator=generator, device=generator.device)
-    return _without_waiting(drawn, device)
+def _random_integers(bound: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Samples integers in [0, bound) on the generator's device: a CPU generator gives the same numbers for every device."""
+    sampled = torch.randint(bound, shape, generator=generator, device=generator.device)
+    return _copy_async(sampled, device)
 
 
-def _without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device; from the CPU through pinned memory, as a copy from pageable memory may wait."""
+def _copy_async(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns the tensor on a device; copies from the CPU to a GPU go through pinned memory, which does not block."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def _shared_tensor(array: npt.NDArray[np.generic]) -> Tensor:
-    """A tensor over the array's memory, which may be read-only (a memory map): it is never written."""
+    """Returns a tensor that shares the array's memory, which may be a read-only memory map; it must not be written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(np.ascontiguousarray(array))

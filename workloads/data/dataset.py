@@ -1,4 +1,4 @@
-"""A labelled image set in memory, its four disjoint splits, and what every data source shares."""
+"""A labelled image set in memory with four disjoint splits, and the base classes of data sources."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pruneyard.workloads import plugins
-from pruneyard.workloads.data.stratify import apportion, draw
+from pruneyard.workloads.data.stratify import apportion, sample_rows
 from pruneyard.workloads.seeding import stream_seed
 
 ROWS_PER_CHUNK = 4096  # bounds the memory of the passes over all pixels
@@ -20,15 +20,16 @@ Images = npt.NDArray[np.uint8 | np.float32]
 
 
 class DataNotFoundError(ValueError):
-    """A source's files are in no folder searched; the message names them and says how to get the data."""
+    """Raised if the files of a source are in none of the folders searched; the message names them and says how to get them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of a data set.
+    """Some rows of a data set.
 
-    images: (N, C, H, W) uint8, or float32 with black 0 and white 255, which values may exceed; labels: (N,) int64;
-    row_ids: (N,) int64, the position in the publisher's file.
+    images: (N, C, H, W) uint8, or float32 in which black is 0 and white is 255; float32 values may lie outside that range.
+    labels: (N,) int64.
+    row_ids: (N,) int64, the position of each row in the publisher's file.
     """
 
     images: Images
@@ -46,7 +47,7 @@ class Split:
 
     @classmethod
     def from_arrays(cls, images: Images, labels: npt.ArrayLike) -> "Split":
-        """All rows of a file, in its order."""
+        """Creates a split of all rows of a file, in the order of the file."""
         return cls(
             images=np.ascontiguousarray(images),  # the layout that batches gather from
             labels=np.asarray(labels, dtype=np.int64),
@@ -57,13 +58,16 @@ class Split:
         return len(self.labels)
 
     def take(self, rows: npt.NDArray[Any]) -> "Split":
-        """A copy of some rows, by index or mask."""
+        """Returns a copy of some rows, selected by index or mask."""
         return Split(images=self.images[rows], labels=self.labels[rows], row_ids=self.row_ids[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Four disjoint splits. mean, std: of the train split per channel, with images scaled to [0, 1]."""
+    """A data set with four disjoint splits.
+
+    mean, std: per channel, of the train split with images scaled to [0, 1].
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -86,7 +90,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over all arrays and class names: equal data, equal fingerprint, anywhere."""
+        """A hash of all arrays and class names, 16 hexadecimal digits: equal data have equal fingerprints on every machine."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split in (self.train, self.val, self.calib, self.test):
             for array in (split.images, split.labels, split.row_ids):
@@ -96,9 +100,10 @@ class Dataset:
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and population standard deviation of each channel of `images: (N, C, H, W)`, scaled to [0, 1].
+    """Returns mean and population standard deviation of each channel of `images: (N, C, H, W)`, scaled to [0, 1].
 
-    Of uint8 images computed from counts of the 256 values, hence the same on every machine. A constant channel gets std 1.
+    For uint8 images both are computed from counts of the 256 values, so they are the same on every machine. A constant
+    channel gets a standard deviation of 1.
     """
     if images.dtype != np.uint8:
         scaled = images.astype(np.float64) / 255
@@ -106,8 +111,8 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
         return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(images), ROWS_PER_CHUNK):
-        for channel, of_channel in enumerate(counts):
-            of_channel += np.bincount(images[start : start + ROWS_PER_CHUNK, channel].ravel(), minlength=256)
+        for channel, channel_counts in enumerate(counts):
+            channel_counts += np.bincount(images[start : start + ROWS_PER_CHUNK, channel].ravel(), minlength=256)
     values = np.arange(256) / 255
     mean = counts @ values / counts.sum(axis=1)
     variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
@@ -116,8 +121,8 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """A data set as its publisher gives it: a training file and a test file."""
+class PublishedDataset:
+    """A data set as published, with training rows and test rows."""
 
     classes: tuple[str, ...]
     train: Split
@@ -125,24 +130,27 @@ class Published:
 
 
 class Source(ABC):
-    """What a table of a spec becomes that says where data come from: a frozen dataclass in `workloads/data/sources`."""
+    """The base class of data sources: frozen dataclasses in `workloads/data/sources` whose fields are a table of a spec."""
 
     @abstractmethod
     def load(self) -> Dataset:
-        """The same data at every call. Raises `DataNotFoundError`, or `ValueError` naming what is damaged or does not fit."""
+        """Returns the data, the same at every call.
+
+        Raises `DataNotFoundError`, or `ValueError` that names the damaged file or the field that does not fit the data.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publisher(Source, ABC):
-    """What sources of published rows share: val and calib are cut from the published training rows.
+class PublishedSource(Source, ABC):
+    """The base class of sources of published rows. It takes val and calib from the published training rows.
 
-    Cuts are stratified, disjoint and a function of `split_seed`; the test split is the publisher's.
+    These splits are stratified, disjoint and a function of `split_seed`. The test split is the published one.
     """
 
     val_fraction: float = 0.1  # of the published training rows, for choosing between runs
     calib_fraction: float = 0.1  # of the published training rows, for fitting calibrators
     split_seed: int = 0
-    max_train: int | None = None  # use at most so many training rows, val and calib among them
+    max_train: int | None = None  # use at most this many training rows, val and calib included
     max_test: int | None = None
 
     def __post_init__(self) -> None:
@@ -150,15 +158,15 @@ class Publisher(Source, ABC):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}; it must lie in [0, 1)")
         if self.val_fraction + self.calib_fraction >= 1:
-            rest = f"beside val_fraction {self.val_fraction}"
-            raise ValueError(f"calib_fraction is {self.calib_fraction}; it must leave training rows {rest}")
+            fractions = f"calib_fraction is {self.calib_fraction} and val_fraction is {self.val_fraction}"
+            raise ValueError(f"{fractions}; their sum must be below 1, so that training rows are left")
         for name, limit in (("max_train", self.max_train), ("max_test", self.max_test)):
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} is {limit}; it must be at least 1")
 
     @abstractmethod
-    def read(self) -> Published:
-        """The published rows. Raises `DataNotFoundError`, or `ValueError` naming the file that is damaged."""
+    def read(self) -> PublishedDataset:
+        """Returns the published rows. Raises `DataNotFoundError`, or `ValueError` that names the damaged file."""
 
     def load(self) -> Dataset:
         """Reads, checks and splits the data."""
@@ -168,10 +176,10 @@ class Publisher(Source, ABC):
         if published.train.images.shape[1:] != published.test.images.shape[1:]:
             came, allowed = published.test.images.shape[1:], published.train.images.shape[1:]
             raise ValueError(
-                f"test images are {came} (C, H, W); they must be {allowed} as the training images"
+                f"test images are {came} (C, H, W); they must be {allowed} like the training images"
             )
-        usable = _at_most(published.train, self.max_train, seed=self.split_seed, field="max_train")
-        test = _at_most(published.test, self.max_test, seed=self.split_seed, field="max_test")
+        usable = _subsample(published.train, self.max_train, seed=self.split_seed, field="max_train")
+        test = _subsample(published.test, self.max_test, seed=self.split_seed, field="max_test")
         self._check_class_sizes(usable, published.classes)
         num_val, num_calib = (round(part * len(usable)) for part in (self.val_fraction, self.calib_fraction))
         train, val = hold_out(usable, num_val, seed=self.split_seed, part="val", leave=2 if num_calib else 1)
@@ -188,20 +196,23 @@ class Publisher(Source, ABC):
             test=test,
         )
 
-    def tested_only(self, classes: tuple[str, ...], test: Split) -> Dataset:
-        """Test rows without any to train on, which is all that a set of unknown inputs needs. mean, std: of these."""
+    def test_only_dataset(self, classes: tuple[str, ...], test: Split) -> Dataset:
+        """Returns a data set that has test rows only, as a set of out-of-distribution inputs may have.
+
+        mean and std are those of the test rows.
+        """
         check_labels(test, part="test", classes=classes)
-        test = _at_most(test, self.max_test, seed=self.split_seed, field="max_test")
+        test = _subsample(test, self.max_test, seed=self.split_seed, field="max_test")
         mean, std = channel_statistics(test.images)
-        none = test.take(np.zeros(0, dtype=np.int64))
+        empty = test.take(np.zeros(0, dtype=np.int64))
         return Dataset(
             name=plugins.name_of(self),
             classes=classes,
             mean=mean,
             std=std,
-            train=none,
-            val=none,
-            calib=none,
+            train=empty,
+            val=empty,
+            calib=empty,
             test=test,
         )
 
@@ -216,34 +227,34 @@ class Publisher(Source, ABC):
             )
 
 
-def hold_out(rows: Split, num_held: int, *, seed: int, part: str, leave: int = 1) -> tuple[Split, Split]:
-    """Cuts about `num_held` stratified rows off; returns (the rest, the rows held), in the order of `rows`.
+def hold_out(rows: Split, num_held_out: int, *, seed: int, part: str, leave: int = 1) -> tuple[Split, Split]:
+    """Holds out about `num_held_out` stratified rows; returns (the remaining rows, the held-out rows), in the order of `rows`.
 
-    None are cut for 0; otherwise every class gives at least one row and keeps at least `leave`.
+    If `num_held_out` is above 0, every class gives at least one row and keeps at least `leave` rows.
     """
-    if num_held == 0:
+    if num_held_out == 0:
         return rows, rows.take(np.zeros(0, dtype=np.int64))
     available = np.bincount(rows.labels)
     num_present = int((available > 0).sum())
-    total = min(max(num_held, num_present), len(rows) - leave * num_present)
+    total = min(max(num_held_out, num_present), len(rows) - leave * num_present)
     generator = np.random.default_rng(stream_seed(seed, f"split/{part}"))
-    held = draw(rows.labels, apportion(available, total, leave=leave), generator)
-    return rows.take(~held), rows.take(held)
+    held_out = sample_rows(rows.labels, apportion(available, total, leave=leave), generator)
+    return rows.take(~held_out), rows.take(held_out)
 
 
-def _at_most(rows: Split, limit: int | None, *, seed: int, field: str) -> Split:
-    """A stratified subset of `limit` rows, or all rows where there are no more."""
+def _subsample(rows: Split, limit: int | None, *, seed: int, field: str) -> Split:
+    """Returns a stratified subset of `limit` rows, or all rows if there are at most that many."""
     if limit is None or limit >= len(rows):
         return rows
     num_present = len(np.unique(rows.labels))
     if limit < num_present:
         raise ValueError(f"{field} is {limit}; it must be at least {num_present}, one row for each class")
     generator = np.random.default_rng(stream_seed(seed, f"split/{field}"))
-    return rows.take(draw(rows.labels, apportion(np.bincount(rows.labels), limit), generator))
+    return rows.take(sample_rows(rows.labels, apportion(np.bincount(rows.labels), limit), generator))
 
 
 def check_labels(rows: Split, *, part: str, classes: Sequence[str]) -> None:
-    """Raises `ValueError` for a part without rows or with a label outside 0 ... len(classes) - 1."""
+    """Raises `ValueError` if a part has no rows, or a label outside 0 ... len(classes) - 1."""
     if len(rows) == 0:
         raise ValueError(f"the {part} data have no rows; there must be at least one")
     wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= len(classes)))

@@ -1,4 +1,4 @@
-"""Where data and caches lie on this machine, and the search through those folders."""
+"""The folders of data and caches on this machine, and the search for files in them."""
 
 import os
 from abc import ABC
@@ -6,35 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pruneyard.workloads.data.dataset import DataNotFoundError, Publisher
+from pruneyard.workloads.data.dataset import DataNotFoundError, PublishedSource
 
 
 def cache_folder() -> Path:
-    """`$PRUNEYARD_CACHE`, or `~/.cache/pruneyard`."""
-    named = os.environ.get("PRUNEYARD_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "pruneyard"
+    """Returns `$PRUNEYARD_CACHE`, or `~/.cache/pruneyard` if it is not set."""
+    configured = os.environ.get("PRUNEYARD_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "pruneyard"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileSource(Publisher, ABC):
-    """A source that reads files under the first of several folders that has them."""
+class FileSource(PublishedSource, ABC):
+    """A source that reads files from the first of several folders that contains them."""
 
     root: str | None = field(default=None, metadata={"identity": False})  # searched before the other folders
 
     def folders(self) -> list[Path]:
-        """`root`, `$PRUNEYARD_DATA` and the cache's `data`, as far as they are set."""
-        named = [self.root, os.environ.get("PRUNEYARD_DATA")]
-        return [*(Path(name).expanduser() for name in named if name), self.own_folder()]
+        """Returns `root` and `$PRUNEYARD_DATA`, as far as they are set, and the folder `data` of the cache."""
+        configured = [self.root, os.environ.get("PRUNEYARD_DATA")]
+        return [*(Path(name).expanduser() for name in configured if name), self.download_folder()]
 
     @staticmethod
-    def own_folder() -> Path:
-        """Where downloads go unless `root` is set: `$PRUNEYARD_DATA` is often shared and read-only."""
+    def download_folder() -> Path:
+        """Returns the folder that downloads go to unless `root` is set: `$PRUNEYARD_DATA` is often shared and read-only."""
         return cache_folder() / "data"
 
     def find(self, relative: str, *, put: str) -> Path:
-        """The first folder with this file or folder in it; raises `DataNotFoundError`, which says what to `put` there.
+        """Returns the first folder that contains this file or folder.
 
-        An absolute path is looked for where it says and nowhere else.
+        An absolute path is not searched for in the folders. Raises `DataNotFoundError` that says what to `put` there.
         """
         for folder in self.folders():
             if (folder / relative).exists():
@@ -45,6 +45,6 @@ class FileSource(Publisher, ABC):
 
 
 def not_found(what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFoundError:
-    """The error for data that are in none of the folders `searched`; `remedy` says how to get them."""
+    """Returns the error for data that are in none of the folders `searched`; `remedy` says how to get them."""
     folders = ", ".join(dict.fromkeys(map(str, searched)))
     return DataNotFoundError(f"{what} not found in any of the folders {folders}; {remedy}")

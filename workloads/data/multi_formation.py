@@ -1,4 +1,4 @@
-"""Multi-formation: one stored image stands for the factor x factor crops it is cut into, each brought back to full size.
+"""Multi-formation: one stored image is cut into factor x factor crops, each resized to a full training image.
 
 Reference: Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC, arXiv:2205.14959)
 """
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-GREY = 0.5  # what images are padded with that the factor does not divide, as a pixel in [0, 1]
+GREY = 0.5  # padding of images whose sides are no multiple of the factor, as a pixel in [0, 1]
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
-    """(N, C, H, W) pixels to (factor^2 N, C, H, W): the upper left crops of all images first, then those to their right.
+    """Decodes (N, C, H, W) pixels to (factor^2 N, C, H, W): first the upper left crops of all images, then those to their right.
 
-    Linear in the images. Crops have sides of ceil(H / factor) and ceil(W / factor) and are enlarged bilinearly.
+    The result is linear in the images. Crops have sides of ceil(H / factor) and ceil(W / factor) and are resized bilinearly.
     """
     if factor == 1:
         return images
@@ -26,6 +26,6 @@ def decode(images: Tensor, factor: int) -> Tensor:
     return functional.interpolate(torch.cat(crops), size=(height, width), mode="bilinear", align_corners=False)
 
 
-def decoded_labels(labels: Tensor, factor: int) -> Tensor:
-    """(N, ...) to (factor^2 N, ...), in the order of `decode`."""
+def decode_labels(labels: Tensor, factor: int) -> Tensor:
+    """Repeats labels (N, ...) to (factor^2 N, ...), in the order of `decode`."""
     return torch.cat([labels] * factor**2)

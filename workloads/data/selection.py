@@ -1,4 +1,4 @@
-"""Which training rows to keep: what is known of the rows, the protocol of a rule that chooses, and what rules share."""
+"""Selection of training rows: statistics of the rows, the protocol of a selector, and the base classes of selectors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-NOTHING: frozenset[str] = frozenset()
+NO_STATISTICS: frozenset[str] = frozenset()
 FEATURES, OUTPUTS, GRADIENTS, CLASSIFIER_GRADIENTS = "features", "outputs", "gradients", "classifier_gradients"
-"""What a rule may ask to be known of the rows. With none of them no network needs to be trained."""
+"""The statistics of rows that a selector may need. If it needs none of them, no network is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Training rows to choose from. What nobody asked for is not filled in: it has no rows.
+    """Training rows to select from, with their statistics. A statistic that the selector does not need is an empty tensor.
 
     labels: (N,) int64.
-    features: (N, F) float32, what the last layer of a trained network sees.
-    errors, margins: (R, E, N) float32, of R networks after each of E epochs: the length of (probabilities - one-hot label),
-        which is EL2N, and the label's probability less the largest other one.
+    features: (N, F) float32, the inputs of the last layer of a trained network.
+    errors, margins: (R, E, N) float32, of R networks after each of E epochs: the norm of (probabilities - one-hot label),
+        which is EL2N, and the probability of the label minus the largest other probability.
     gradient_norms: (R, N) float32, after the last epoch.
     """
 
@@ -30,52 +30,52 @@ class Pool:
     margins: Tensor = field(default_factory=lambda: torch.zeros(0))
     gradient_norms: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def part(self, rows: Tensor) -> "Pool":
-        """Some rows, (n,) int64, in their order."""
+    def subset(self, rows: Tensor) -> "Pool":
+        """Returns the pool of some rows, (n,) int64, in their order."""
 
-        def of(tensor: Tensor) -> Tensor:
+        def select(tensor: Tensor) -> Tensor:
             return tensor[..., rows] if tensor.numel() else tensor
 
         features = self.features[rows] if len(self.features) else self.features
         return Pool(
             labels=self.labels[rows],
             features=features,
-            errors=of(self.errors),
-            margins=of(self.margins),
-            gradient_norms=of(self.gradient_norms),
+            errors=select(self.errors),
+            margins=select(self.margins),
+            gradient_norms=select(self.gradient_norms),
         )
 
 
 class Selector(Protocol):
-    """A rule that chooses rows: a frozen dataclass in `workloads/data/selectors`."""
+    """A rule that selects rows: a frozen dataclass in `workloads/data/selectors`."""
 
     def __hash__(self) -> int:
-        """Equal tables choose equal rows."""
+        """Returns equal hashes for equal tables, which select equal rows."""
         ...
 
     @property
     def asks(self) -> frozenset[str]:
-        """What must be known of the rows, of the names above."""
+        """The statistics of rows that the selector needs, such as `FEATURES`."""
         ...
 
     def select(self, pool: Pool, counts: Sequence[int], generator: torch.Generator) -> Tensor:
-        """`counts[k]` different rows of each class k: (sum of counts,) int64, class after class.
+        """Returns `counts[k]` different rows of each class k: (sum of counts,) int64, class after class.
 
-        Where rows are equally good the one that comes first is taken. Raises `ValueError` for a class with too few rows.
+        Among equally good rows the first is selected. Raises `ValueError` if a class has too few rows.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByClass(ABC):
-    """A rule that looks at one class at a time."""
+class ClasswiseSelector(ABC):
+    """A selector that treats each class separately."""
 
-    def __post_init__(self) -> None:  # noqa: B027 - what is mixed in goes on to it
-        """Nothing to check here."""
+    def __post_init__(self) -> None:  # noqa: B027 - classes that are mixed in call it with super()
+        """Has no fields to check."""
 
     @property
     def asks(self) -> frozenset[str]:
-        return NOTHING
+        return NO_STATISTICS
 
     def select(self, pool: Pool, counts: Sequence[int], generator: torch.Generator) -> Tensor:
         """See `Selector`."""
@@ -83,22 +83,23 @@ class ByClass(ABC):
         for label, count in enumerate(counts):
             rows = (pool.labels == label).nonzero().squeeze(1)
             if count > len(rows):
-                raise ValueError(f"class {label} has {len(rows)} training rows; {count} are wanted")
+                raise ValueError(f"class {label} has {len(rows)} training rows; {count} are needed")
             if count:
-                chosen.append(rows[self.of_class(pool.part(rows), count, generator).to(rows.device)])
+                chosen.append(rows[self.select_in_class(pool.subset(rows), count, generator).to(rows.device)])
         return torch.cat(chosen)
 
     @abstractmethod
-    def of_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
-        """`count` different places in a pool of one class, (count,) int64; 1 <= count <= its rows."""
+    def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
+        """Returns `count` different row indices (count,) int64 into a pool of one class; 1 <= count <= rows of the pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByHardness(ByClass):
-    """A rule that sorts the rows of a class by how hard they are.
+class HardnessSelector(ClasswiseSelector):
+    """A selector that sorts the rows of a class by their hardness.
 
-    keep: the hardest rows, as published for keeping a large share, or the easiest, which serve better where few are kept.
-    skip: share of the class's rows that is passed over first at that end, where labels may be wrong; never more than can be.
+    keep: the hardest rows, as published for keeping a large share, or the easiest, which work better if few rows are kept.
+    skip: share of the rows of the class that is skipped at that end, where labels may be wrong; it is reduced if too few rows
+        would remain.
     """
 
     keep: Literal["hardest", "easiest"] = "hardest"
@@ -117,30 +118,30 @@ class ByHardness(ByClass):
 
     @abstractmethod
     def hardness(self, pool: Pool) -> Tensor:
-        """(N,), larger for harder rows."""
+        """Returns the hardness of each row (N,); larger values are harder."""
 
-    def of_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
+    def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
         order = self.hardness(pool).sort(descending=self.keep == "hardest", stable=True).indices
         first = min(int(self.skip * len(order)), len(order) - count)
         return order[first : first + count]
 
 
 def error_norms(pool: Pool) -> Tensor:
-    """(N,) EL2N after the last epoch, the mean over networks; between 0 and the root of 2."""
+    """Returns EL2N (N,) after the last epoch, the mean over networks; values lie between 0 and the square root of 2."""
     return pool.errors[:, -1].mean(0)
 
 
 def area_under_margin(pool: Pool) -> Tensor:
-    """(N,) margins summed over epochs, the mean over networks: low for rows whose label other rows speak against."""
+    """Returns the sum of margins over epochs (N,), the mean over networks; it is low for rows that are likely mislabelled."""
     return pool.margins.sum(1).mean(0)
 
 
 def forgetting_events(pool: Pool) -> Tensor:
-    """(N,) times that a row right after one epoch was wrong after the next, summed over networks.
+    """Returns how often each row (N,) was classified correctly after an epoch and wrongly after the next, summed over networks.
 
-    A row never right counts as forgotten at every epoch, more often than any other can be.
+    A row that was never classified correctly counts as forgotten at every epoch, which is more than any other row can reach.
     """
-    right = pool.margins > 0
-    forgotten = (right[:, :-1] & ~right[:, 1:]).sum(1)
-    never = ~right.any(1)
-    return torch.where(never, right.shape[1], forgotten).sum(0)
+    correct = pool.margins > 0
+    forgotten = (correct[:, :-1] & ~correct[:, 1:]).sum(1)
+    never_learned = ~correct.any(1)
+    return torch.where(never_learned, correct.shape[1], forgotten).sum(0)

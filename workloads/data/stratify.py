@@ -1,4 +1,4 @@
-"""Draws rows class by class: how many of each class, and which."""
+"""Stratified sampling: how many rows of each class, and which."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,10 +7,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 def apportion(available: IntArray, total: int, *, leave: int = 0) -> IntArray:
-    """Shares `total` rows over classes in proportion to `available: (K,)`; returns the counts: (K,).
+    """Distributes `total` rows over classes in proportion to `available: (K,)`; returns the counts: (K,).
 
-    Every class that has rows gives at least one and keeps at least `leave`, so `total` must lie between the
-    number of such classes and what they may give. Rows left over by rounding go to the largest remainders.
+    Every class that has rows gives at least one and keeps at least `leave`, so `total` must lie between the number of such
+    classes and the number of rows they may give. Rows left over by rounding go to the largest remainders.
     """
     present = available > 0
     limit = np.where(present, available - leave, 0)
@@ -25,8 +25,8 @@ def apportion(available: IntArray, total: int, *, leave: int = 0) -> IntArray:
     return counts
 
 
-def draw(labels: IntArray, counts: IntArray, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Chooses `counts[k]` random rows of each class k; returns their mask over `labels: (N,)`."""
+def sample_rows(labels: IntArray, counts: IntArray, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Samples `counts[k]` random rows of each class k without replacement; returns their mask over `labels: (N,)`."""
     shuffled = generator.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     class_sizes = np.bincount(labels, minlength=len(counts))

@@ -1,4 +1,4 @@
-"""A synthetic set: images, labels and how to read them, in memory and in a file that says all of it."""
+"""A synthetic set: images, labels and how to decode them, in memory and in a self-describing file."""
 
 import json
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.data.multi_formation import decode, decoded_labels
+from pruneyard.workloads.data.multi_formation import decode, decode_labels
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSet:
-    """IPC x classes images, class after class, with hard labels and perhaps soft ones.
+    """A set of IPC x classes images, class after class, with hard labels and optionally soft labels.
 
-    images: (N, C, H, W) float32, pixels with black 0 and white 1, not clamped: what was optimised may lie outside.
+    images: (N, C, H, W) float32 pixels, black is 0 and white is 1. They are not clamped: optimised pixels may lie outside.
     labels: (N,) int64. soft_labels: (N, K) float32 probabilities, or no rows at all.
-    factor: each stored image stands for factor^2 training images (multi-formation); 1: for itself.
-    mean, std: per channel, what images are normalised with before a network sees them.
+    factor: each stored image is decoded to factor^2 training images (multi-formation); with 1 it is used as it is.
+    mean, std: per channel, the statistics that images are normalised with.
     """
 
     images: Tensor
@@ -45,35 +45,36 @@ class SyntheticSet:
 
     @property
     def size_bytes(self) -> int:
-        """Of images and labels as stored; hard labels follow from the order and cost nothing."""
+        """Size of images and soft labels as stored. Hard labels follow from the order of the images and need no space."""
         return sum(t.numel() * t.element_size() for t in (self.images, self.soft_labels))
 
     def training_images(self) -> Tensor:
-        """Decoded and normalised: (factor^2 N, C, H, W), as a network sees them, on the images' device."""
+        """Returns decoded and normalised images (factor^2 N, C, H, W) on the images' device, as input of a network."""
         mean, std = (self.images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
         return (decode(self.images, self.factor) - mean) / std
 
     def targets(self, num_classes: int) -> Tensor:
-        """Probabilities (factor^2 N, K) in the order of `training_images`: soft labels where there are some."""
+        """Returns target probabilities (factor^2 N, K) in the order of `training_images`: soft labels if the set has them."""
         hard = functional.one_hot(self.labels, num_classes).to(torch.float32)
-        return decoded_labels(self.soft_labels if len(self.soft_labels) else hard, self.factor)
+        return decode_labels(self.soft_labels if len(self.soft_labels) else hard, self.factor)
 
     def to_bytes(self) -> bytes:
-        """A safetensors file; its metadata say how to read it."""
+        """Returns the content of a safetensors file whose metadata describe how to decode the images."""
         tensors = {"images": self.images, "labels": self.labels, "soft_labels": self.soft_labels}
-        about = {"format": FORMAT_VERSION, "mean": self.mean, "std": self.std, "factor": self.factor}
-        held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        return safetensors.torch.save(held, metadata={"synthetic_set": json.dumps(about)})
+        description = {"format": FORMAT_VERSION, "mean": self.mean, "std": self.std, "factor": self.factor}
+        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        return safetensors.torch.save(contiguous, metadata={"synthetic_set": json.dumps(description)})
 
     @classmethod
     def from_file(cls, path: str) -> "SyntheticSet":
-        """Reads what `to_bytes` wrote; raises `ValueError` that names the file for anything else."""
+        """Reads a file that `to_bytes` wrote. Raises `ValueError` that names the file if it is any other file."""
         try:
             with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["synthetic_set"])
+                description = json.loads((file.metadata() or {})["synthetic_set"])
                 tensors = {name: file.get_tensor(name) for name in ("images", "labels", "soft_labels")}
-        except Exception as error:  # whatever two readers raise on a file that is something else
-            raise ValueError(f"{path} is no synthetic set: {error!r}") from error
-        if about.get("format") != FORMAT_VERSION:
-            raise ValueError(f"{path} has format {about.get('format')}; this version reads {FORMAT_VERSION}")
-        return cls(**tensors, mean=tuple(about["mean"]), std=tuple(about["std"]), factor=int(about["factor"]))
+        except Exception as error:  # safetensors and json raise many types of errors on other files
+            raise ValueError(f"{path} is not a synthetic set: {error!r}") from error
+        if description.get("format") != FORMAT_VERSION:
+            raise ValueError(f"{path} has format {description.get('format')}; this version reads {FORMAT_VERSION}")
+        mean, std = tuple(description["mean"]), tuple(description["std"])
+        return cls(**tensors, mean=mean, std=std, factor=int(description["factor"]))

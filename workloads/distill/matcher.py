@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.data.multi_formation import decode, decoded_labels
+from pruneyard.workloads.data.multi_formation import decode, decode_labels
 from pruneyard.workloads.distill import matching, work
 from pruneyard.workloads.distill.augment import Drawn, Strategy
 from pruneyard.workloads.distill.compiled import compiled
@@ -227,7 +227,7 @@ class _Step:
             decoded = decode(images, m.factor)
             labels = labels_of(real.num_classes, m.ipc).to(images.device)
             seen = normalised(decoded, self.lab) if m.pixels else decoded
-            pile = Pile.of(seen, decoded_labels(labels, m.factor), num_classes=real.num_classes)
+            pile = Pile.of(seen, decode_labels(labels, m.factor), num_classes=real.num_classes)
         draws = self.path.stream("train", self.iteration)
         return m.training.follow(
             network,

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.data.kept_scores import FILE, MOMENTA
+from pruneyard.workloads.data.score_file import FILE, MOMENTUM_PREFIX
 from pruneyard.workloads.data.scoring import Scorer, Scoring
-from pruneyard.workloads.data.selection import ByClass, Pool
+from pruneyard.workloads.data.selection import ClasswiseSelector, Pool
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.distiller import DistillState, Lab
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected(ByClass, ABC):
+class Selected(ClasswiseSelector, ABC):
     """To be mixed with a rule. An iteration is an epoch of the scoring run; the last one chooses.
 
     Until then the set is one of random rows. A rule that asks for nothing has no iterations and chooses at the start, and so does
@@ -40,21 +40,21 @@ class Selected(ByClass, ABC):
         """What was chosen, or random rows and nothing known yet."""
         if not self.num_iterations:
             scorer = self._scorer(lab)
-            pool = scorer.pool(scorer.start()) if self.asks else Pool(labels=lab.real.split.labels)
+            pool = scorer.build_pool(scorer.initial_state()) if self.asks else Pool(labels=lab.real.split.labels)
             return DistillState({"rows": self._chosen(pool, lab)})
         draws = lab.stream("start")
         rows = torch.cat([lab.real.draw(label, self.ipc, draws) for label in range(lab.real.num_classes)])
-        return DistillState({"rows": rows.to(lab.device), **self._scorer(lab).start()})
+        return DistillState({"rows": rows.to(lab.device), **self._scorer(lab).initial_state()})
 
     def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
         """An epoch of scoring; after the last one, the rows and what is known of all."""
         scorer, known = self._scorer(lab), {name: t for name, t in state.tensors.items() if name != "rows"}
-        after = scorer.epoch(known, iteration)
+        after = scorer.run_epoch(known, iteration)
         index, epoch = divmod(iteration, self.scoring.epochs)
         numbers = {"scorer_accuracy": float((after["margins"][index, epoch] > 0).float().mean())}
         if iteration == self.num_iterations - 1:
-            found = {name: tensor for name, tensor in after.items() if not name.startswith(MOMENTA)}
-            return DistillState({"rows": self._chosen(scorer.pool(after), lab), **found}, numbers)
+            found = {name: tensor for name, tensor in after.items() if not name.startswith(MOMENTUM_PREFIX)}
+            return DistillState({"rows": self._chosen(scorer.build_pool(after), lab), **found}, numbers)
         return DistillState({"rows": state.tensors["rows"], **after}, numbers)
 
     def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
@@ -73,7 +73,7 @@ class Selected(ByClass, ABC):
             rows=lab.real.split,
             asks=self.asks,
             network=lambda index: lab.network("score", index),
-            draws=lambda number: lab.stream("score", number),
+            epoch_generator=lambda number: lab.stream("score", number),
             data=lab.data,
         )
 

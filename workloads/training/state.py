@@ -174,7 +174,7 @@ class Training:
             images=images,
             labels=labels,
             share=self.backward.share,
-            rows=lambda: self.rows.of_step(step, self.recipe.budget.batch_size, self.backward.share, seed=self.seed),
+            rows=lambda: self.rows.select_step_rows(step, self.recipe.budget.batch_size, self.backward.share, seed=self.seed),
             memory=self.memory,
             pixels=self.pixels,
             at_rest=self.at_rest,

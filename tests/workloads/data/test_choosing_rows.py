@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.data.selection import Pool, area_under_margin, forgetting_events
-from pruneyard.workloads.data.selectors.ccs import CCS, shares, stratum_of
+from pruneyard.workloads.data.selectors.ccs import CCS, allocate_evenly, stratum_index
 from pruneyard.workloads.data.selectors.el2n import EL2N
 from pruneyard.workloads.data.selectors.forgetting import Forgetting
 from pruneyard.workloads.data.selectors.grand import GraNd
 from pruneyard.workloads.data.selectors.herding import Herding
 from pruneyard.workloads.data.selectors.k_center import KCenter
-from pruneyard.workloads.data.selectors.k_means import KMeans, means, squared
+from pruneyard.workloads.data.selectors.k_means import KMeans, cluster_means, squared_distances
 from pruneyard.workloads.data.selectors.random import Random
 from pruneyard.workloads.seeding import stream
 
@@ -133,8 +133,8 @@ def test_k_means_finds_the_best_clusters_from_many_starts() -> None:
 
 def test_a_cluster_without_rows_stays_where_it_was() -> None:
     points = torch.tensor([[0.0], [2.0]])
-    assert means(points, torch.tensor([0, 0]), torch.tensor([[5.0], [7.0]])).tolist() == [[1.0], [7.0]]
-    assert squared(points, torch.tensor([[1.0], [2.0]])).tolist() == [[1.0, 4.0], [1.0, 0.0]]
+    assert cluster_means(points, torch.tensor([0, 0]), torch.tensor([[5.0], [7.0]])).tolist() == [[1.0], [7.0]]
+    assert squared_distances(points, torch.tensor([[1.0], [2.0]])).tolist() == [[1.0, 4.0], [1.0, 0.0]]
 
 
 def test_hardest_easiest_and_skipped_rows_by_hand() -> None:
@@ -164,9 +164,9 @@ def test_margins_add_up_over_epochs_and_average_over_networks() -> None:
 
 
 def test_shares_by_hand() -> None:
-    assert shares([5, 1, 3], 6) == [3, 1, 2]
-    assert shares([5, 1, 3], 9) == [5, 1, 3]
-    assert shares([0, 4, 0, 4], 1) == [0, 0, 0, 1]
+    assert allocate_evenly([5, 1, 3], 6) == [3, 1, 2]
+    assert allocate_evenly([5, 1, 3], 9) == [5, 1, 3]
+    assert allocate_evenly([0, 4, 0, 4], 1) == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -174,18 +174,18 @@ def test_shares_add_up_and_no_stratum_gives_more_than_it_has(seed: int) -> None:
     draws = stream(seed, "sizes")
     sizes = torch.randint(0, 9, (7,), generator=draws).tolist()
     for total in range(sum(sizes) + 1):
-        given = shares(sizes, total)
+        given = allocate_evenly(sizes, total)
         assert sum(given) == total
         assert all(0 <= some <= size for some, size in zip(given, sizes, strict=True))
 
 
 def test_strata_are_of_equal_width_and_not_of_equal_size() -> None:
     values = torch.tensor([0.0, 0.1, 0.2, 0.9, 1.0], dtype=torch.float64)
-    assert stratum_of(values, 2).tolist() == [0, 0, 0, 1, 1]
-    assert stratum_of(values.square(), 2).tolist() == [0, 0, 0, 1, 1]
-    assert stratum_of(values.sqrt(), 2).tolist() == [0, 0, 0, 1, 1]
-    assert stratum_of(values.sqrt(), 4).tolist() != stratum_of(values, 4).tolist()
-    assert stratum_of(torch.full((3,), 7.0), 5).tolist() == [0, 0, 0]
+    assert stratum_index(values, 2).tolist() == [0, 0, 0, 1, 1]
+    assert stratum_index(values.square(), 2).tolist() == [0, 0, 0, 1, 1]
+    assert stratum_index(values.sqrt(), 2).tolist() == [0, 0, 0, 1, 1]
+    assert stratum_index(values.sqrt(), 4).tolist() != stratum_index(values, 4).tolist()
+    assert stratum_index(torch.full((3,), 7.0), 5).tolist() == [0, 0, 0]
 
 
 def test_ccs_covers_what_is_left_without_the_hardest() -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from pruneyard.workloads.data.dataset import Dataset, Published, Publisher, Split, channel_statistics
+from pruneyard.workloads.data.dataset import (
+    Dataset,
+    PublishedDataset,
+    PublishedSource,
+    Split,
+    channel_statistics,
+)
 from pruneyard.workloads.data.sources.digits import Digits
 
 
@@ -18,13 +24,13 @@ def rows(num: int, *, channels: int = 1, seed: int = 0) -> Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InMemory(Publisher):
+class InMemory(PublishedSource):
     train: Split = field(default_factory=lambda: rows(240))
     test: Split = field(default_factory=lambda: rows(80, seed=1))
     classes: tuple[str, ...] = ("ant", "bee", "cat", "dog")
 
-    def read(self) -> Published:
-        return Published(classes=self.classes, train=self.train, test=self.test)
+    def read(self) -> PublishedDataset:
+        return PublishedDataset(classes=self.classes, train=self.train, test=self.test)
 
 
 def parts(data: Dataset) -> list[Split]:
@@ -98,7 +104,10 @@ def test_the_smallest_classes_give_one_row_to_every_split() -> None:
     [
         ({"val_fraction": 1.0}, r"val_fraction is 1.0; it must lie in \[0, 1\)"),
         ({"calib_fraction": -0.1}, "calib_fraction is -0.1"),
-        ({"val_fraction": 0.5, "calib_fraction": 0.5}, "calib_fraction is 0.5; it must leave training rows"),
+        (
+            {"val_fraction": 0.5, "calib_fraction": 0.5},
+            "calib_fraction is 0.5 and val_fraction is 0.5; their sum must be below 1",
+        ),
         ({"max_train": 0}, "max_train is 0; it must be at least 1"),
         ({"max_test": -5}, "max_test is -5"),
     ],

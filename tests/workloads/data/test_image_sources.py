@@ -94,7 +94,7 @@ def test_pictures_of_different_sizes_need_resize(data_folder: Path) -> None:
     odd = data_folder / "train" / "bird" / "003.png"
     odd.write_bytes(png(picture(0, size=(9, 4))))
     with pytest.raises(
-        ValueError, match=r"bird/003.png is 9x4 pixels and .*ant/000.png is 6x5; .* or resize be set"
+        ValueError, match=r"bird/003.png is 9x4 pixels and .*ant/000.png is 6x5; .* or set resize"
     ):
         ImageFolder(path=str(data_folder)).load()
     assert ImageFolder(path=str(data_folder), resize=7).load().image_shape == (3, 7, 7)
@@ -108,7 +108,7 @@ def test_a_damaged_picture_is_named(data_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"bird/004.png is damaged"):
         ImageFolder(path=str(data_folder)).load()
     file.write_text("not a picture")
-    with pytest.raises(ValueError, match=r"bird/004.png is not an image that can be read"):
+    with pytest.raises(ValueError, match=r"bird/004.png is not a readable image"):
         ImageFolder(path=str(data_folder)).load()
 
 
@@ -117,14 +117,14 @@ def test_other_files_are_left_out_with_a_warning(data_folder: Path, caplog: pyte
     (data_folder / "train" / "ant" / "notes.txt").write_text("")
     with caplog.at_level(logging.WARNING):
         ImageFolder(path=str(data_folder)).load()
-    assert "1 files that are no pictures are left out" in caplog.text
+    assert "1 files that are not images are skipped" in caplog.text
     assert "notes.txt" in caplog.text
 
 
 def test_a_class_known_to_test_alone_is_refused(data_folder: Path) -> None:
     write_folder(data_folder, "train", per_class=10)
     (data_folder / "test" / "cow").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"test/cow is no class of the train folder: ant, bird"):
+    with pytest.raises(ValueError, match=r"test/cow is not a class of the train folder; its classes are ant, bird"):
         ImageFolder(path=str(data_folder)).load()
 
 
@@ -140,7 +140,7 @@ def test_an_absent_folder_names_those_searched(data_folder: Path, tmp_path: Path
 def test_an_absent_folder_given_by_its_full_path_names_no_other(
     source: type[ImageFolder | ImageParquet], absent: str, data_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataNotFoundError, match=f"{tmp_path / absent} not found; put the pictures") as raised:
+    with pytest.raises(DataNotFoundError, match=f"{tmp_path / absent} not found; put the images") as raised:
         source(path=str(tmp_path / "pets"), root=str(tmp_path / "root")).load()
     assert str(data_folder) not in str(raised.value)
     assert "root" not in str(raised.value).replace(str(tmp_path), "")
@@ -200,10 +200,10 @@ def absent_label(images: list[Any], labels: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damaged_image, r"train.parquet, row 7, column img is (not an image that can be read|damaged)"),
-        (absent_image, r"train.parquet, row 7, column img holds NoneType; it must hold the bytes"),
+        (damaged_image, r"train.parquet, row 7, column img is (not a readable image|damaged)"),
+        (absent_image, r"train.parquet, row 7, column img contains NoneType; it must contain the bytes"),
         (negative_label, r"train.parquet, row 7 has label -1; it must lie in 0 and above"),
-        (absent_label, r"train.parquet has column label of type .*; it must hold integers in every row"),
+        (absent_label, r"train.parquet has column label of type .*; it must contain an integer in every row"),
     ],
 )
 def test_damaged_parquet_rows_are_named(
@@ -228,10 +228,10 @@ def test_a_missing_column_or_part_is_named(data_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"has no train\*.parquet"):
         ImageParquet(path=str(data_folder)).load()
     write_parquet(data_folder / "train.parquet", cells(20), np.arange(20) % 2)
-    with pytest.raises(ValueError, match=r"train.parquet has no column 'image' that can be read"):
+    with pytest.raises(ValueError, match=r"train.parquet has no readable column 'image'"):
         ImageParquet(path=str(data_folder), image_column="image").load()
     (data_folder / "train.parquet").write_text("no Parquet")
-    with pytest.raises(ValueError, match=r"train.parquet has no column 'label' that can be read"):
+    with pytest.raises(ValueError, match=r"train.parquet has no readable column 'label'"):
         ImageParquet(path=str(data_folder)).load()
 
 
@@ -263,7 +263,7 @@ def test_a_damaged_cache_is_made_again(
         cached.write_bytes(content)
         with caplog.at_level(logging.WARNING):
             assert source.load().fingerprint == first.fingerprint
-        assert f"the cached {cached} cannot be read" in caplog.text
+        assert f"The cached array {cached} cannot be read" in caplog.text
         caplog.clear()
 
 

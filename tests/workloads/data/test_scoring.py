@@ -12,7 +12,12 @@ from torch.nn import functional
 
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.data.dataset import Split
-from pruneyard.workloads.data.scoring import Scorer, Scoring, errors_and_margins, gradient_norms
+from pruneyard.workloads.data.scoring import (
+    Scorer,
+    Scoring,
+    compute_errors_and_margins,
+    compute_gradient_norms,
+)
 from pruneyard.workloads.data.selection import (
     CLASSIFIER_GRADIENTS,
     FEATURES,
@@ -58,24 +63,24 @@ def scorer(split: Split, *, asks: frozenset[str] = ALL, model: Any = Mlp(width=3
         rows=DeviceSplit(split, mean=[0.3], std=[0.4]),
         asks=asks,
         network=network,
-        draws=lambda number: stream(0, "score", number),
+        epoch_generator=lambda number: stream(0, "score", number),
     )
 
 
 def finished(run: Scorer) -> dict[str, Tensor]:
-    state = run.start()
+    state = run.initial_state()
     for number in range(run.table.num_epochs):
-        state = run.epoch(state, number)
+        state = run.run_epoch(state, number)
     return state
 
 
 def known(run: Scorer) -> Pool:
-    return run.pool(finished(run))
+    return run.build_pool(finished(run))
 
 
 def test_errors_and_margins_by_hand() -> None:
     logits = torch.tensor([[0.0, 0.0], [50.0, -50.0], [50.0, -50.0]])
-    errors, margins = errors_and_margins(logits, torch.tensor([0, 0, 1]))
+    errors, margins = compute_errors_and_margins(logits, torch.tensor([0, 0, 1]))
     assert errors.tolist() == pytest.approx([0.5**0.5, 0, 2**0.5], abs=1e-6)
     assert margins.tolist() == pytest.approx([0, 1, -1], abs=1e-6)
 
@@ -105,10 +110,10 @@ def test_one_run_serves_all_whatever_they_ask_for() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_it_goes_on_from_any_epoch_and_writes_into_nothing(momentum: float) -> None:
     run = scorer(digits(), model=ConvNet(width=4, depth=1, norm="batch"), momentum=momentum, augment=Augmentation(pad=1))
-    whole, state = finished(run), run.start()
+    whole, state = finished(run), run.initial_state()
     for number in range(run.table.num_epochs):
         before = {key: tensor.clone() for key, tensor in state.items()}
-        after = run.epoch(state, number)
+        after = run.run_epoch(state, number)
         assert all(torch.equal(state[key], tensor) for key, tensor in before.items())
         state = {key: after[key].clone() for key in sorted(after)}
     assert state.keys() == whole.keys()
@@ -122,7 +127,7 @@ def test_gradient_norms_are_those_of_one_backward_pass_per_row(model: Any) -> No
     images, labels = next(run.rows.batches(40))
     classifier = {f"classifier.{name}" for name, _ in network.get_submodule("classifier").named_parameters()}
     for layers, names in (("all", {name for name, _ in network.named_parameters()}), ("classifier", classifier)):
-        found = gradient_norms(network, images, labels, layers=layers)
+        found = compute_gradient_norms(network, images, labels, layers=layers)
         for row in range(40):
             network.zero_grad(set_to_none=True)
             functional.cross_entropy(network(images[row : row + 1]), labels[row : row + 1]).backward()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from pruneyard.workloads.data.artifact_file import content_digest
 from pruneyard.workloads.data.dataset import Dataset, Split
-from pruneyard.workloads.data.kept_file import digest_of
 from pruneyard.workloads.data.multi_formation import decode
 from pruneyard.workloads.data.scoring import Scoring
 from pruneyard.workloads.data.selectors.el2n import EL2N
@@ -100,8 +100,8 @@ def test_a_part_of_a_part_is_one() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "per_class is missing, and so is share"),
-        ({"per_class": 3, "share": 0.5}, "per_class is 3 beside share 0.5"),
+        ({}, "per_class is missing; give per_class or share"),
+        ({"per_class": 3, "share": 0.5}, "per_class is 3 and share is 0.5"),
         ({"per_class": 0}, "per_class is 0"),
         ({"share": 1.5}, "share is 1.5"),
     ],
@@ -112,7 +112,7 @@ def test_how_much_is_kept_is_said_once(fields: dict[str, object], message: str) 
 
 
 def test_more_rows_than_there_are_cannot_be_kept() -> None:
-    with pytest.raises(ValueError, match=r"class \d has \d\d training rows; 100 are wanted"):
+    with pytest.raises(ValueError, match=r"class \d has \d\d training rows; 100 are needed"):
         selected(per_class=100).load()
 
 
@@ -155,9 +155,9 @@ def test_images_that_share_one_are_decoded(tmp_path: Path) -> None:
 def test_the_file_is_known_by_its_content(tmp_path: Path) -> None:
     one, copy = (written(tmp_path / name, synthetic_set()) for name in ("one", "copy"))
     other = written(tmp_path / "other", synthetic_set(factor=2))
-    assert digest_of(one) == digest_of(copy) != digest_of(other)
+    assert content_digest(one) == content_digest(copy) != content_digest(other)
     source = Synthetic(path=one, of=DIGITS)
-    assert source.digest == digest_of(one)
+    assert source.digest == content_digest(one)
     assert replace(source, path=copy).digest == source.digest
     with pytest.raises(ValueError, match=f"^digest is {source.digest}; .*other has"):
         replace(source, path=other)
@@ -170,7 +170,7 @@ def test_what_cannot_be_read_or_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^path is .*, which cannot be read: No such file"):
         Synthetic(path=str(tmp_path / "none"), of=DIGITS)
     (tmp_path / "text").write_text("no set")
-    with pytest.raises(ValueError, match="text is no synthetic set"):
+    with pytest.raises(ValueError, match="text is not a synthetic set"):
         Synthetic(path=str(tmp_path / "text"), of=DIGITS).load()
     with pytest.raises(ValueError, match=r"has images of \(1, 6, 6\) \(C, H, W\); they must be \(1, 8, 8\)"):
         Synthetic(path=written(tmp_path / "small", synthetic_set(side=6)), of=DIGITS).load()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruneyard.workloads.data.stratify import apportion, draw
+from pruneyard.workloads.data.stratify import apportion, sample_rows
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_draw_takes_the_asked_number_of_each_class_and_every_row_can_be_drawn() 
     times_drawn = np.zeros(len(labels), dtype=np.int64)
     generator = np.random.default_rng(0)
     for _ in range(300):
-        chosen = draw(labels, np.array([1, 0, 2]), generator)
+        chosen = sample_rows(labels, np.array([1, 0, 2]), generator)
         assert np.bincount(labels[chosen], minlength=3).tolist() == [1, 0, 2]
         times_drawn += chosen
     assert times_drawn[labels == 0] == pytest.approx([100] * 3, abs=40)  # 5 standard deviations of 8.2

@@ -6,7 +6,7 @@ from distilling import generator, lab
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.data.multi_formation import GREY, decode, decoded_labels
+from pruneyard.workloads.data.multi_formation import GREY, decode, decode_labels
 from pruneyard.workloads.distill.starting import tiled_images
 
 
@@ -76,7 +76,7 @@ def test_what_the_factor_does_not_divide_is_padded_with_grey() -> None:
 
 
 def test_labels_follow_the_images() -> None:
-    assert decoded_labels(torch.tensor([0, 0, 1]), 2).tolist() == [0, 0, 1] * 4
+    assert decode_labels(torch.tensor([0, 0, 1]), 2).tolist() == [0, 0, 1] * 4
 
 
 def test_a_tiled_start_shows_factor_squared_different_real_images_of_the_class() -> None:

@@ -55,7 +55,7 @@ def test_a_set_holds_the_rows_that_the_rule_chooses_by_itself(name: str) -> None
     for iteration in range(3):
         state = method.iterate(state, iteration, at)
     scorer = method._scorer(at)
-    pool = scorer.pool(scorer.epoch({k: t for k, t in state.tensors.items() if k != "rows"}, 3))
+    pool = scorer.build_pool(scorer.run_epoch({k: t for k, t in state.tensors.items() if k != "rows"}, 3))
     wanted = rule.select(pool, [3] * 10, at.stream("select"))
     last = method.iterate(state, 3, at)
     assert torch.equal(last.tensors["rows"], wanted)

@@ -1,1 +1,1 @@
-"""One file per way to choose training rows; the file name is the name in specs."""
+"""Rules that select training rows, one file each; the file name is the name in specs."""

@@ -1,7 +1,7 @@
-"""Rows by the length of their loss gradient early in training (GraNd).
+"""Selects rows by the norm of their loss gradient early in training (GraNd).
 
-Scored after the last epoch of the scoring networks: that scores at initialisation are of use rested on a fault, so [U] says the
-reference at hand.
+Rows are scored after the last epoch of the scoring networks, not at initialisation: that scores at initialisation are useful
+was the result of an error, according to a secondary source (U, unverified).
 
 Reference: Paul, Ganguli and Dziugaite 2021, Deep Learning on a Data Diet (arXiv:2107.07075)
 """
@@ -11,17 +11,17 @@ from typing import Literal
 
 from torch import Tensor
 
-from pruneyard.workloads.data.selection import CLASSIFIER_GRADIENTS, GRADIENTS, ByHardness, Pool
+from pruneyard.workloads.data.selection import CLASSIFIER_GRADIENTS, GRADIENTS, HardnessSelector, Pool
 
 __all__ = ["GraNd"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraNd(ByHardness):
-    """Averaged over the scoring networks.
+class GraNd(HardnessSelector):
+    """Selects by the gradient norm, averaged over the scoring networks.
 
-    layers: the gradient by all parameters, as in the paper, which costs a gradient per row; or by those of the last layer,
-        which follows from a forward pass.
+    layers: the gradient with respect to all parameters, as in the paper, which needs a backward pass per row; or to those of
+        the classifier, which follows from a forward pass.
     """
 
     layers: Literal["all", "classifier"] = "all"

@@ -1,6 +1,6 @@
-"""Rows such that no row of their class is far from the nearest one taken, in features (k-center, greedy).
+"""Selects rows such that no row of a class is far from the nearest selected one, in features (k-center, greedy).
 
-The radius is at most twice the smallest possible. Outliers are taken early, so few rows chosen so serve badly.
+The radius is at most twice the smallest possible. Outliers are selected early, so small selections train poorly.
 
 Reference: Sener and Savarese 2018, Active Learning for CNNs: A Core-Set Approach (arXiv:1708.00489)
 """
@@ -11,16 +11,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.data.selection import FEATURES, ByClass, Pool
+from pruneyard.workloads.data.selection import FEATURES, ClasswiseSelector, Pool
 
 __all__ = ["KCenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KCenter(ByClass):
-    """Farthest first."""
+class KCenter(ClasswiseSelector):
+    """Selects, at each step, the row that is farthest from the rows selected so far."""
 
-    first: Literal["random", "central"] = "random"  # or the row nearest to the mean of its class
+    first: Literal["random", "central"] = "random"  # the first row; central: the row nearest to the mean of its class
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,15 +31,15 @@ class KCenter(ByClass):
     def asks(self) -> frozenset[str]:
         return frozenset({FEATURES})
 
-    def of_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
-        points = pool.features - pool.features.mean(0)  # near the origin, where squares lose least
-        own = points.square().sum(1)
-        row = own.argmin() if self.first == "central" else torch.randint(len(points), (), generator=generator)
-        nearest = torch.full_like(own, torch.inf)  # squared distance to the nearest row taken; below 0: taken
+    def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
+        points = pool.features - pool.features.mean(0)  # centred, so that squares lose less precision
+        squares = points.square().sum(1)
+        row = squares.argmin() if self.first == "central" else torch.randint(len(points), (), generator=generator)
+        nearest = torch.full_like(squares, torch.inf)  # squared distance to the nearest selected row; -1 for selected rows
         chosen = []
         for _ in range(count):
             chosen.append(row)
-            nearest = torch.minimum(nearest, (own + own[row] - 2 * (points @ points[row])).clamp(min=0))
+            nearest = torch.minimum(nearest, (squares + squares[row] - 2 * (points @ points[row])).clamp(min=0))
             nearest[row] = -1.0
             row = nearest.argmax()
-        return torch.stack([place.to(points.device) for place in chosen])
+        return torch.stack([row.to(points.device) for row in chosen])

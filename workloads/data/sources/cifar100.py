@@ -1,6 +1,6 @@
-"""50,000 + 10,000 colour pictures of 32x32 in 100 (fine) classes, from cifar-100-python through torchvision.
+"""CIFAR-100: 50,000 + 10,000 colour images of 32x32 in 100 (fine) classes, from cifar-100-python.
 
-The publisher's files are pickles; torchvision opens them only after comparing their MD5 sums.
+The publisher's files are pickles; torchvision opens them only after checking their MD5 sums.
 
 Reference: Krizhevsky, Learning multiple layers of features from tiny images, University of Toronto, 2009
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torchvision import datasets
 
-from pruneyard.workloads.data.torchvision_source import PickledBatches
+from pruneyard.workloads.data.torchvision_source import PickledBatchSource
 
 __all__ = ["Cifar100"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar100(PickledBatches):
+class Cifar100(PickledBatchSource):
     files = ("cifar-100-python",)
     opener = datasets.CIFAR100

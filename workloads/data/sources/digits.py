@@ -1,6 +1,6 @@
-"""1,797 handwritten digits of 8x8 pixels, shipped with scikit-learn: the default that needs no download.
+"""1,797 handwritten digits of 8x8 pixels, shipped with scikit-learn: the default, which needs no download.
 
-Grey values 0 ... 16 are scaled to 0 ... 255. No test rows are published, so a fifth is held out.
+Grey values 0 ... 16 are scaled to 0 ... 255. There is no published test part, so by default a fifth of the rows is held out.
 
 Reference: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998
 """
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.datasets import load_digits
 
-from pruneyard.workloads.data.dataset import Published, Split
-from pruneyard.workloads.data.held_out import HoldsOutTest
+from pruneyard.workloads.data.dataset import PublishedDataset, Split
+from pruneyard.workloads.data.held_out import HeldOutTestSource
 
 __all__ = ["Digits"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digits(HoldsOutTest):
-    def read(self) -> Published:
+class Digits(HeldOutTestSource):
+    def read(self) -> PublishedDataset:
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
         return self.hold_out_test(

@@ -1,6 +1,6 @@
-"""Random pixels under labels that say nothing, drawn from a seed: an unknown set that needs no download.
+"""Random pixels with meaningless labels, sampled from a seed: out-of-distribution inputs without a download.
 
-A network asked about it has nothing to recognise; one trained on it can only memorise.
+The images contain nothing to recognise; a network trained on them can only memorise.
 
 Reference: Hendrycks and Gimpel, A baseline for detecting misclassified and out-of-distribution examples, arXiv 1610.02136
 """
@@ -11,25 +11,25 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pruneyard.workloads.data.dataset import Published, Publisher, Split
+from pruneyard.workloads.data.dataset import PublishedDataset, PublishedSource, Split
 from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["Noise"]
 
-NUM_CLASSES = 10  # labels 0 ... 9 in turn
+NUM_CLASSES = 10  # labels repeat 0 ... 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise(Publisher):
-    """Every pixel of every channel is drawn by itself.
+class Noise(PublishedSource):
+    """Images whose pixels are sampled independently.
 
-    uniform: any of 0 ... 255; gaussian: mean 127.5 and standard deviation 63.75, cut off at 0 and 255; binary: 0 or 255.
-    Images brought to another size are averaged by that, so `shape` is best that of the data they are compared with.
+    uniform: any of 0 ... 255; gaussian: mean 127.5 and standard deviation 63.75, clipped to 0 and 255; binary: 0 or 255.
+    Resizing averages the pixels, so choose the `shape` of the data that the noise is compared with.
     """
 
     distribution: Literal["uniform", "gaussian", "binary"] = "uniform"
     shape: tuple[int, int, int] = (3, 32, 32)  # channels, height, width
-    num_train: int = 1000  # val and calib among them
+    num_train: int = 1000  # val and calib included
     num_test: int = 1000
     seed: int = 0
 
@@ -41,9 +41,9 @@ class Noise(Publisher):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
-    def read(self) -> Published:
-        """Draws both parts; each is the start of a longer one with the same seed."""
-        return Published(
+    def read(self) -> PublishedDataset:
+        """Samples both parts. More rows with the same seed begin with the same images."""
+        return PublishedDataset(
             classes=tuple(str(label) for label in range(NUM_CLASSES)),
             train=self._part("train", self.num_train),
             test=self._part("test", self.num_test),
@@ -58,6 +58,6 @@ class Noise(Publisher):
             return generator.integers(0, 256, shape, dtype=np.uint8)
         if self.distribution == "binary":
             return generator.integers(0, 2, shape, dtype=np.uint8) * np.uint8(255)
-        drawn = generator.standard_normal(shape, dtype=np.float32) * np.float32(63.75) + np.float32(127.5)
-        pixels: npt.NDArray[np.uint8] = np.rint(drawn.clip(0, 255)).astype(np.uint8)
+        sampled = generator.standard_normal(shape, dtype=np.float32) * np.float32(63.75) + np.float32(127.5)
+        pixels: npt.NDArray[np.uint8] = np.rint(sampled.clip(0, 255)).astype(np.uint8)
         return pixels

@@ -1,7 +1,7 @@
-"""Made pictures whose class probabilities are known, and with them a network's true calibration error.
+"""Generated images with known class probabilities, so that a network's true calibration error is known.
 
-Rows are drawn from a Gaussian mixture, rounded to pixels, and only then given labels: each from the posterior of its own
-stored pixels. So `probabilities` are exact for the rows as they are, rounding and label noise included.
+Rows are sampled from a Gaussian mixture and rounded to pixels. Then each label is sampled from the posterior of the stored
+pixels, so `probabilities` are exact for the stored rows, rounding and label noise included.
 
 Reference: Vaicenavicius et al. 2019, Evaluating model calibration in classification (arXiv:1902.06977), for the idea
 """
@@ -12,21 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Images, Published, Publisher, Split
+from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Images, PublishedDataset, PublishedSource, Split
 from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["Oracle"]
 
-GREY, PIXEL_STD = 127.5, 45.0  # few pixels leave 0 ... 255; those that do are cut off before labels are drawn
-BACKGROUND_STD = 8.0  # of every pixel, saying nothing of the class
+GREY, PIXEL_STD = 127.5, 45.0  # few pixels lie outside 0 ... 255; those are clipped before labels are sampled
+BACKGROUND_STD = 8.0  # of noise on every pixel that is independent of the class
 
 
 @dataclass(frozen=True, kw_only=True)
-class Oracle(Publisher):
-    """Classes are mixtures of `modes` Gaussians of unit covariance in `dimensions` dimensions, the lowest cosines of a picture.
+class Oracle(PublishedSource):
+    """Classes are mixtures of Gaussians with unit covariance; their coordinates weight the lowest cosine patterns of an image.
 
-    separation: distance of the means from the centre; label_noise: the share of labels drawn from all classes alike;
-    rare: how frequent the last class is, relative to each other one.
+    dimensions: number of coordinates and patterns. modes: number of Gaussians per class.
+    separation: distance of the means from the centre. label_noise: share of labels sampled uniformly from all classes.
+    rare: frequency of the last class, relative to each other class.
     """
 
     num_classes: int = 4
@@ -36,7 +37,7 @@ class Oracle(Publisher):
     label_noise: float = 0.0
     rare: float = 1.0
     shape: tuple[int, int, int] = (1, 8, 8)  # channels, height, width
-    num_train: int = 2000  # val and calib among them
+    num_train: int = 2000  # val and calib included
     num_test: int = 1000
     seed: int = 0
 
@@ -47,7 +48,7 @@ class Oracle(Publisher):
         num_pixels = self.shape[0] * self.shape[1] * self.shape[2]
         if not 1 <= self.dimensions <= num_pixels:
             raise ValueError(
-                f"dimensions is {self.dimensions}; it must lie in 1 ... {num_pixels}, the pixels there are"
+                f"dimensions is {self.dimensions}; it must lie in 1 ... {num_pixels}, the number of pixels"
             )
         for name, least in (("num_classes", 2), ("modes", 1), ("num_train", 1), ("num_test", 1)):
             if getattr(self, name) < least:
@@ -59,16 +60,16 @@ class Oracle(Publisher):
         if not 0 < self.rare <= 1:
             raise ValueError(f"rare is {self.rare}; it must lie in (0, 1]")
 
-    def read(self) -> Published:
-        """Draws both parts; each is the start of a longer one with the same seed."""
-        return Published(
+    def read(self) -> PublishedDataset:
+        """Samples both parts. More rows with the same seed begin with the same images."""
+        return PublishedDataset(
             classes=tuple(str(label) for label in range(self.num_classes)),
             train=self._part("train", self.num_train),
             test=self._part("test", self.num_test),
         )
 
     def probabilities(self, images: Images) -> npt.NDArray[np.float64]:
-        """p(y | x) of stored pictures `(N, C, H, W)`: `(N, num_classes)` float64, rows that sum to 1."""
+        """Returns p(y | x) of stored images `(N, C, H, W)`: `(N, num_classes)` float64, rows that sum to 1."""
         if images.shape[1:] != self.shape:
             raise ValueError(f"images are {images.shape[1:]} (C, H, W); they must be {self.shape}")
         starts = range(0, len(images), ROWS_PER_CHUNK)
@@ -76,25 +77,25 @@ class Oracle(Publisher):
         return np.concatenate([np.zeros((0, self.num_classes)), *parts])
 
     def _posterior(self, images: Images) -> npt.NDArray[np.float64]:
-        """By Bayes' rule over all modes; what all share, squared norms of places and of means, cancels or is added."""
+        """Applies Bayes' rule over all modes. The squared norm of the coordinates cancels, as all modes share it."""
         centred = (images.reshape(len(images), -1) - GREY) / self._scale
-        places = centred @ _cosines(self.shape, self.dimensions).T
+        coordinates = centred @ _cosine_patterns(self.shape, self.dimensions).T
         means = self._means().reshape(-1, self.dimensions)
-        log_odds = places @ means.T - (means**2).sum(axis=1) / 2
+        log_odds = coordinates @ means.T - (means**2).sum(axis=1) / 2
         log_odds += np.repeat(np.log(self._prior() / self.modes), self.modes)
-        of_modes = softmax(log_odds, axis=1)
-        clean = of_modes.reshape(len(images), self.num_classes, self.modes).sum(axis=2)
+        mode_posterior = softmax(log_odds, axis=1)
+        clean = mode_posterior.reshape(len(images), self.num_classes, self.modes).sum(axis=2)
         return np.asarray((1 - self.label_noise) * clean + self.label_noise / self.num_classes)
 
     def _part(self, name: str, num: int) -> Split:
-        def stream(what: str) -> np.random.Generator:
-            return np.random.default_rng(stream_seed(self.seed, f"oracle/{name}/{what}"))
+        def stream(purpose: str) -> np.random.Generator:
+            return np.random.default_rng(stream_seed(self.seed, f"oracle/{name}/{purpose}"))
 
         weights = np.repeat(self._prior() / self.modes, self.modes)
         mode = np.minimum(np.searchsorted(weights.cumsum(), stream("mode").random(num)), len(weights) - 1)
-        places = self._means().reshape(-1, self.dimensions)[mode]
-        places += stream("place").standard_normal((num, self.dimensions))
-        pixels = places @ _cosines(self.shape, self.dimensions) * self._scale + GREY
+        coordinates = self._means().reshape(-1, self.dimensions)[mode]
+        coordinates += stream("place").standard_normal((num, self.dimensions))
+        pixels = coordinates @ _cosine_patterns(self.shape, self.dimensions) * self._scale + GREY
         pixels += BACKGROUND_STD * stream("background").standard_normal(pixels.shape)
         images = np.rint(pixels.clip(0, 255)).astype(np.uint8).reshape(num, *self.shape)
         upper = self.probabilities(images).cumsum(axis=1)
@@ -103,7 +104,7 @@ class Oracle(Publisher):
 
     @property
     def _scale(self) -> float:
-        """Grey levels for a length of 1, so that pixels have `PIXEL_STD` whatever the shape."""
+        """Grey levels per unit of length, chosen such that pixels have the standard deviation `PIXEL_STD` for every shape."""
         num_pixels = self.shape[0] * self.shape[1] * self.shape[2]
         return PIXEL_STD * float(np.sqrt(num_pixels / (self.dimensions + self.separation**2)))
 
@@ -113,14 +114,14 @@ class Oracle(Publisher):
         return np.asarray(shares / shares.sum())
 
     def _means(self) -> npt.NDArray[np.float64]:
-        """(num_classes, modes, dimensions), all at the same distance from the centre."""
+        """Returns the means (num_classes, modes, dimensions), all at the same distance from the centre."""
         generator = np.random.default_rng(stream_seed(self.seed, "oracle/means"))
         directions = generator.standard_normal((self.num_classes, self.modes, self.dimensions))
         return np.asarray(self.separation * directions / np.linalg.norm(directions, axis=2, keepdims=True))
 
 
-def _cosines(shape: tuple[int, int, int], num: int) -> npt.NDArray[np.float64]:
-    """The lowest `num` orthonormal cosine patterns `(num, C * H * W)`, channels in turn."""
+def _cosine_patterns(shape: tuple[int, int, int], num: int) -> npt.NDArray[np.float64]:
+    """Returns the `num` orthonormal cosine patterns of lowest frequency `(num, C * H * W)`, alternating between channels."""
     num_channels, height, width = shape
     order = sorted(
         (down + across, down, across, channel)
@@ -130,10 +131,10 @@ def _cosines(shape: tuple[int, int, int], num: int) -> npt.NDArray[np.float64]:
     )
     patterns = np.zeros((num, num_channels, height, width))
     for pattern, (_, down, across, channel) in zip(patterns, order, strict=False):
-        pattern[channel] = np.outer(_wave(height, down), _wave(width, across))
+        pattern[channel] = np.outer(_cosine(height, down), _cosine(width, across))
     return patterns.reshape(num, -1)
 
 
-def _wave(length: int, frequency: int) -> npt.NDArray[np.float64]:
+def _cosine(length: int, frequency: int) -> npt.NDArray[np.float64]:
     wave = np.cos(np.pi * (np.arange(length) + 0.5) * frequency / length)
     return np.asarray(wave / np.linalg.norm(wave))

@@ -1,7 +1,7 @@
-"""A chosen part of another set's training rows; its val, calib and test rows are left as they are.
+"""A selection of another set's training rows; its val, calib and test rows stay unchanged.
 
-The rows are chosen when the data are read, once for all jobs on them, by `seed` and not by the seeds of the jobs; on this machine
-they are remembered in the cache, so that a scoring run is not made twice. Images are normalised as the whole set's are.
+The rows are selected when the data are read, once for all jobs on them, with `seed` and not with the seeds of the jobs. They
+are cached on this machine, so that a scoring run is not repeated. Images are normalised with the statistics of the whole set.
 
 Reference: Guo, Zhao and Bai 2022, DeepCore: A Comprehensive Library for Coreset Selection in Deep Learning (arXiv:2204.08499)
 """
@@ -31,14 +31,14 @@ __all__ = ["Selected"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selected(Source):
-    """How much of each class is kept is said by one of the first two.
+    """Keeps a part of each class; exactly one of `per_class` and `share` must be given.
 
-    model, scoring: of the networks that score the rows, where the rule asks for that.
+    model, scoring: the networks that score the rows, if the selector needs scores.
     """
 
     of: Annotated[Source, Plugin("data.sources")]
     select: Annotated[Selector, Plugin("data.selectors")]
-    per_class: int | None = None  # rows of each class
+    per_class: int | None = None  # number of rows of each class
     share: float | None = None  # of each class's rows, at least one
     model: Annotated[ModelBuilder, Plugin("models")] = ConvNet()
     scoring: Scoring = Scoring()
@@ -46,22 +46,22 @@ class Selected(Source):
 
     def __post_init__(self) -> None:
         if self.per_class is None and self.share is None:
-            raise ValueError("per_class is missing, and so is share; one of them must be given")
+            raise ValueError("per_class is missing; give per_class or share")
         if self.per_class is not None and self.share is not None:
-            raise ValueError(f"per_class is {self.per_class} beside share {self.share}; one must be left out")
+            raise ValueError(f"per_class is {self.per_class} and share is {self.share}; one of them must be left out")
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"per_class is {self.per_class}; it must be 1 or more")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; it must lie in (0, 1]")
 
     def load(self) -> Dataset:
-        """The other set with fewer training rows, in their order. Raises `ValueError` where a class has too few."""
+        """Returns the other set with the selected training rows, in their order. Raises `ValueError` if a class has too few."""
         data = self.of.load()
         rows = cached_by_key(lambda: self.rows(data), key=self._key(data))
         return replace(data, name=plugins.name_of(self), train=data.train.take(np.sort(rows)))
 
     def rows(self, data: Dataset) -> npt.NDArray[np.int64]:
-        """Places in the training split, class after class, on a GPU where there is one."""
+        """Returns the selected indices into the training split, class after class; computes them on a GPU if there is one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         split = DeviceSplit(data.train, mean=data.mean, std=data.std, device=device)
         pool = self._pool(split, data) if self.select.asks else Pool(labels=split.labels)
@@ -85,16 +85,16 @@ class Selected(Source):
             rows=split,
             asks=self.select.asks,
             network=network,
-            draws=lambda number: stream(self.seed, "select/score", number),
+            epoch_generator=lambda number: stream(self.seed, "select/score", number),
             data=data.fingerprint,
         )
-        state = scorer.start()
+        state = scorer.initial_state()
         for number in range(self.scoring.num_epochs):
-            state = scorer.epoch(state, number)
-        return scorer.pool(state)
+            state = scorer.run_epoch(state, number)
+        return scorer.build_pool(state)
 
     def _key(self, data: Dataset) -> str:
-        """Of all that may change the rows, the versions that compute them included."""
+        """Returns the cache key: everything that may change the rows, the versions of the software included."""
         parts = (self.select, self.per_class, self.share, self.model, self.scoring, self.seed)
-        made_by = (version("pruneyard"), torch.__version__, torch.cuda.is_available())
-        return f"rows {data.fingerprint} {parts!r} {made_by!r}"
+        software = (version("pruneyard"), torch.__version__, torch.cuda.is_available())
+        return f"rows {data.fingerprint} {parts!r} {software!r}"

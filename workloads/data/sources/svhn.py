@@ -1,6 +1,6 @@
-"""73,257 + 26,032 street-view house numbers, colour, 32x32, from *_32x32.mat files through torchvision.
+"""SVHN: 73,257 + 26,032 colour images of house numbers, 32x32, from *_32x32.mat files.
 
-The easier "extra" pictures are not used. torchvision compares the MD5 sums of the files before it reads them.
+The easier "extra" images are not used. torchvision checks the MD5 sums of the files before it reads them.
 
 Reference: Netzer et al., Reading digits in natural images with unsupervised feature learning, 2011
 """

@@ -1,7 +1,7 @@
-"""A synthetic set that a distill job left, as training rows; the other splits are those of another set.
+"""A synthetic set that a distill job wrote, as training rows; the other splits are those of another set.
 
-A spec names the job's run (`data: {from: STAGE}`), or the file that it left. Labels are hard. Images are decoded where several
-share one, and normalised as when they were made.
+A spec names the job's run (`data: {from: STAGE}`), or the file that it wrote. Labels are hard. Stored images that stand for
+several training images are decoded, and all are normalised as during distillation.
 
 Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """
@@ -12,24 +12,25 @@ from typing import Annotated
 import numpy as np
 
 from pruneyard.workloads import plugins
+from pruneyard.workloads.data.artifact_file import locate_artifact_file, resolve_digest
 from pruneyard.workloads.data.dataset import Dataset, Source, Split, check_labels
-from pruneyard.workloads.data.kept_file import kept_file, known_digest
-from pruneyard.workloads.data.multi_formation import decode, decoded_labels
+from pruneyard.workloads.data.multi_formation import decode, decode_labels
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from pruneyard.workloads.plugins import Plugin
 
 __all__ = ["Synthetic"]
 
-FILE = "synthetic_set.safetensors"  # in the artifact of a distill job
+FILE = "synthetic_set.safetensors"  # among the artifacts of a distill job
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic(Source):
-    """path: of a synthetic_set.safetensors; a job's identity is what is in the file, not where it lies.
+    """Reads a synthetic set by path or by run.
 
-    digest: 16 hexadecimal digits over the file's content; where it is given, another content is refused.
-    runs, folder, artifacts: instead of a path, as in `pruneyard.workloads.parents.Runs`, of one run; its key is the identity.
+    path: a synthetic_set.safetensors file. Its content is part of the run key, its path is not.
+    digest: 16 hexadecimal digits over the file's content; if given, a file with other content is refused.
+    runs, folder, artifacts: instead of a path, one run as in `pruneyard.workloads.parents.Runs`; its key is part of the run key.
     """
 
     of: Annotated[Source, Plugin("data.sources")]
@@ -41,28 +42,31 @@ class Synthetic(Source):
 
     def __post_init__(self) -> None:
         if bool(self.path) == bool(self.runs):
-            beside = f"is {self.path!r} beside runs" if self.path else "is missing, and so is from"
-            raise ValueError(f"path {beside}; one of the two must be given")
-        known = known_digest(path=self.path, digest=self.digest, runs=self.runs, another="is another set")
-        object.__setattr__(self, "digest", known)
+            found = f"{self.path!r} and runs is {list(self.runs)}; one of them must be left out"
+            raise ValueError(f"path is {found if self.path else 'missing; give path or from'}")
+        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="is another set")
+        object.__setattr__(self, "digest", digest)
 
     def load(self) -> Dataset:
-        """Raises `ValueError` for a file that has changed since, is no synthetic set or does not fit the data."""
-        path = kept_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
+        """Returns the other set with the synthetic images as training rows.
+
+        Raises `ValueError` for a file that has changed, is not a synthetic set or does not fit the data.
+        """
+        path = locate_artifact_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
         data = self.of.load()
         synthetic = SyntheticSet.from_file(str(path))
-        train = training_rows(synthetic)
+        train = decode_training_rows(synthetic)
         if train.images.shape[1:] != data.image_shape:
             came, allowed = train.images.shape[1:], data.image_shape
-            raise ValueError(f"{path} has images of {came} (C, H, W); they must be {allowed} as those of the data")
+            raise ValueError(f"{path} has images of {came} (C, H, W); they must be {allowed} like those of the data")
         check_labels(train, part="synthetic", classes=data.classes)
         return replace(
             data, name=plugins.name_of(self), train=train, mean=synthetic.mean, std=synthetic.std
         )
 
 
-def training_rows(synthetic: SyntheticSet) -> Split:
-    """Every image that the set stands for, float32 with black 0 and white 255."""
+def decode_training_rows(synthetic: SyntheticSet) -> Split:
+    """Returns all training images of the set, float32 with black 0 and white 255."""
     images = 255 * decode(synthetic.images, synthetic.factor)
-    labels = decoded_labels(synthetic.labels, synthetic.factor)
+    labels = decode_labels(synthetic.labels, synthetic.factor)
     return Split.from_arrays(images.numpy(), labels.numpy().astype(np.int64))

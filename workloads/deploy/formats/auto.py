@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.deploy.compressed import block_size
+from pruneyard.workloads.deploy.csr_file_format import CsrFileFormat
 from pruneyard.workloads.deploy.format import Exported
 from pruneyard.workloads.deploy.kernels import Kernel, bsr_kernel, csr_kernel, gather_kernel
 from pruneyard.workloads.deploy.replacing import DENSE, with_kernels
-from pruneyard.workloads.deploy.stored_as_csr import StoredAsCsr
 from pruneyard.workloads.deploy.timing import least_times
 from pruneyard.workloads.networks.finished import FinishedNetwork
 
@@ -30,7 +30,7 @@ _ROUNDS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto(StoredAsCsr):
+class Auto(CsrFileFormat):
     def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
         """The fastest of the network mixed layer by layer and those of one kernel, on random images."""
         images = finished.random_images(batch_size)

@@ -7,17 +7,17 @@ Reference: Khudia et al., FBGEMM: enabling high-performance low-precision deep l
 
 from dataclasses import dataclass
 
+from pruneyard.workloads.deploy.csr_file_format import CsrFileFormat
 from pruneyard.workloads.deploy.format import Exported
 from pruneyard.workloads.deploy.kernels import gather_kernel
 from pruneyard.workloads.deploy.replacing import with_kernels
-from pruneyard.workloads.deploy.stored_as_csr import StoredAsCsr
 from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Gather"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gather(StoredAsCsr):
+class Gather(CsrFileFormat):
     def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
         """One kernel for all, whatever the batch."""
         return with_kernels(finished, dict.fromkeys(names, ("gather", gather_kernel)))

@@ -14,7 +14,7 @@ from pruneyard.workloads.plugins import name_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredAsCsr(ABC):
+class CsrFileFormat(ABC):
     """A format says how its sparse layers are computed."""
 
     tolerance: ClassVar[float] = SUM_ORDER

@@ -9,7 +9,7 @@ import torch
 
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
-from pruneyard.workloads.data.kept_scores import FILE, KeptScores
+from pruneyard.workloads.data.score_file import FILE, SavedScores
 from pruneyard.workloads.data.scoring import Scoring
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.sources.selected import Selected as SelectedData
@@ -110,7 +110,7 @@ def test_data_of_selected_rows_read_them_too(
 
 
 def test_the_file_says_of_which_data_it_is_and_holds_no_momenta(scores: Path) -> None:
-    kept = KeptScores.from_file(str(scores))
+    kept = SavedScores.from_file(str(scores))
     assert (kept.data, kept.layers) == (DATA.load().fingerprint, "classifier")
     assert kept.tensors["errors"].shape == (2, 3, len(DATA.load().train))
     assert not any(name.startswith("velocity/") for name in kept.tensors)
@@ -127,16 +127,16 @@ def test_what_is_in_the_file_counts_and_not_where_it_lies(scores: Path, tmp_path
     copy.write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"copy\.safetensors has changed: its digest was"):
         reading.start(lab())
-    with pytest.raises(ValueError, match=r"copy\.safetensors holds no scores"):
+    with pytest.raises(ValueError, match=r"copy\.safetensors is not a file of scores"):
         EL2N(ipc=1, scoring=read(copy)).start(lab())
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"epochs": 3}, "epochs is 3 beside scores that are read; leave it out"),
-        ({"lr": 0.1}, "lr is 0.1 beside scores that are read; leave it out"),
-        ({"runs": ("0123",)}, "path is .* beside runs; one of the two must be left out"),
+        ({"epochs": 3}, "epochs is 3, but scores are read from a file; leave epochs out"),
+        ({"lr": 0.1}, "lr is 0.1, but scores are read from a file; leave lr out"),
+        ({"runs": ("0123",)}, "path is .* and runs is .*; one of the two must be left out"),
     ],
 )
 def test_nothing_is_said_of_a_training_that_there_will_not_be(
@@ -151,14 +151,14 @@ def test_scores_that_are_not_there_are_refused_at_once() -> None:
         Scoring(path="nowhere.safetensors")
     with pytest.raises(ValueError, match="digest is 01 without a path"):
         Scoring(digest="01")
-    with pytest.raises(ValueError, match="only a study that holds that run can read what it left"):
+    with pytest.raises(ValueError, match="only a study that contains this run can read its artifacts"):
         EL2N(ipc=1, scoring=Scoring(runs=("0123",))).start(lab())
 
 
 def test_scores_of_other_rows_or_without_what_is_asked_for_are_refused(scores: Path) -> None:
-    with pytest.raises(ValueError, match=r"the scores are of data .*; these are"):
+    with pytest.raises(ValueError, match=r"the scores are those of data .*; this job has"):
         CCS(ipc=1, scoring=read(scores)).start(lab(data=Digits(max_train=200, max_test=60)))
-    with pytest.raises(ValueError, match="no gradients by layers: all, but those of classifier layers"):
+    with pytest.raises(ValueError, match="no gradient norms of layers: all; they contain those of layers: classifier"):
         GraNd(ipc=1, scoring=read(scores)).start(lab())
-    with pytest.raises(ValueError, match="the network that scored is not of this model"):
+    with pytest.raises(ValueError, match="the scores come from a network of another model"):
         Herding(ipc=1, scoring=read(scores)).start(lab(model=ConvNet(width=4, depth=2)))

@@ -1,0 +1,89 @@
+"""Locates a file that an earlier job wrote, by path or by run, and checks it against a digest of its content.
+
+A path may be a URI of an object store that speaks S3. A copy of the object is then kept in the cache of this machine. boto3 finds
+credentials, region and endpoint in the environment.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from uuid import uuid4
+
+from pruneyard.workloads.data.folders import cache_folder
+from pruneyard.workloads.fields import check_runs
+
+_S3_SCHEME = "s3://"
+
+
+def resolve_digest(*, path: str, digest: str, runs: tuple[str, ...], mismatch: str) -> str:
+    """Returns the digest that is part of a table's identity: that of the file at `path`, or "" if a run is named.
+
+    mismatch: end of the error message for a file whose content differs from `digest`, such as "is another set".
+    Raises `ValueError` if the content differs from `digest`, or the file cannot be read.
+    """
+    if runs:
+        check_runs(runs, num=1)
+        if digest:
+            raise ValueError(f"digest is {digest} beside runs; it belongs to a path, so it must be left out")
+        return ""
+    found = content_digest(path)
+    if digest not in ("", found):
+        raise ValueError(f"digest is {digest}; {path} has {found}, so it {mismatch}")
+    return found
+
+
+def locate_artifact_file(
+    *, path: str, digest: str, runs: tuple[str, ...], artifacts: Sequence[str], name: str
+) -> Path:
+    """Returns the local path of the file; `name` is its name among the artifacts of the run.
+
+    Raises `ValueError` if the content at `path` no longer has this digest, or the artifacts of the run are not known.
+    """
+    if runs:
+        if not artifacts:
+            raise ValueError(f"runs is {list(runs)}; only a study that contains this run can read its artifacts")
+        path = f"{artifacts[0]}/{name}"
+    found = content_digest(path)
+    if not runs and found != digest:
+        raise ValueError(f"{path} has changed: its digest was {digest} and is {found}")
+    return fetch_file(path)
+
+
+def content_digest(path: str) -> str:
+    """Returns 16 hexadecimal digits over the content of a file. Raises `ValueError` if it cannot be read."""
+    try:
+        return hashlib.sha256(fetch_file(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(f"path is {path!r}, which cannot be read: {error.strerror}") from error
+
+
+def fetch_file(name: str) -> Path:
+    """Returns the path of a local file, or of a cached copy of the object. Raises `ValueError` if the object cannot be read."""
+    return _download_object(name) if name.startswith(_S3_SCHEME) else Path(name).expanduser()
+
+
+def _download_object(uri: str) -> Path:
+    """Returns the cached copy of an object; the ETag is part of its folder's name, so a changed object is downloaded again."""
+    if find_spec("boto3") is None:
+        raise ValueError(f"{uri}: object stores need boto3; install it with: pip install 'pruneyard[s3]'")
+    import boto3
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = uri.removeprefix(_S3_SCHEME).partition("/")
+    try:
+        client = boto3.session.Session().client("s3")
+        tag = client.head_object(Bucket=bucket, Key=key)["ETag"]
+        digest = hashlib.sha256(f"{uri}\n{tag}".encode()).hexdigest()[:32]
+        cached = cache_folder() / "objects" / digest / Path(key).name
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            # Downloaded under another name and moved, so that no other process reads an incomplete file.
+            partial = cached.with_name(f".{uuid4().hex}")
+            client.download_file(bucket, key, str(partial))
+            os.replace(partial, cached)
+    except (BotoCoreError, Boto3Error, ClientError) as error:
+        raise ValueError(f"{uri}: cannot be read: {error}") from error
+    return cached
