@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pruneyard.cluster.profile import TOKEN_FILE
 
 DEFAULT_PORT = 8265
-ANSWER_WITHIN_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,12 @@ class Access:
         parts = urlsplit(self.address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
-            socket.create_connection((parts.hostname, port), timeout=ANSWER_WITHIN_S).close()
+            socket.create_connection((parts.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
         except OSError as error:
             raise ConnectionError(f"no job server answers at {self.shown}: {error}") from error
 
 
-def access(address: str) -> Access:
+def access_to(address: str) -> Access:
     """With the token of this user, from where Ray looks for it: the environment, a file named there, its own file."""
     whole = address if "://" in address else f"http://{address}"
     return Access(address=whole.rstrip("/"), token=_token())

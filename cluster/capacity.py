@@ -5,6 +5,6 @@ from collections.abc import Mapping
 import ray
 
 
-def alive() -> tuple[Mapping[str, float], ...]:
+def node_resources() -> tuple[Mapping[str, float], ...]:
     """Of each node that is alive: amounts by Ray's names, `CPU`, `GPU`, `memory` in bytes."""
     return tuple(node["Resources"] for node in ray.nodes() if node["Alive"])

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-LEAST_SHARED_BYTES = 1 << 30
-LEAST_DISK_BYTES = 5 << 30
-MOST_CLOCK_S = 1.0  # apart; records of attempts are ordered by time
-ANSWER_WITHIN_S = 60.0
-NAMED = 3  # nodes that a line names before it counts them
+MIN_SHARED_BYTES = 1 << 30
+MIN_DISK_BYTES = 5 << 30
+MAX_CLOCK_GAP_S = 1.0  # apart; records of attempts are ordered by time
+ANSWER_TIMEOUT_S = 60.0
+MAX_NAMED = 3  # nodes that a line names before it counts them
 
-Names = Mapping[str, str]
+NodeNames = Mapping[str, str]
 """How a node is called, by its id."""
 
 
@@ -45,7 +45,7 @@ class ClockGap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoWay:
+class UnreachablePort:
     """A port that took no connection from a node."""
 
     node: str
@@ -54,11 +54,11 @@ class NoWay:
     reason: str
 
 
-def silent(broken: Mapping[str, str | None], called: Names, *, asked: str) -> Iterator[Finding]:
+def unresponsive(broken: Mapping[str, str | None], called: NodeNames, *, asked: str) -> Iterator[Finding]:
     """Nodes that failed at what they were asked, with the error; None where nothing came in time."""
     for node, error in broken.items():
         if error is None:
-            reason = f"nothing within {ANSWER_WITHIN_S:.0f} s"
+            reason = f"nothing within {ANSWER_TIMEOUT_S:.0f} s"
             advice = "see in `ray status` and in the logs there whether it is busy or gone, and start its Ray again"
         else:
             reason, advice = (
@@ -68,7 +68,7 @@ def silent(broken: Mapping[str, str | None], called: Names, *, asked: str) -> It
         yield _wrong("nodes", f"{called[node]} does not answer for {asked}: {reason}; {advice}")
 
 
-def alike(facts: Mapping[str, Facts], called: Names, *, own: Facts) -> Iterator[Finding]:
+def compare_versions(facts: Mapping[str, Facts], called: NodeNames, *, own: Facts) -> Iterator[Finding]:
     """Versions and code, against those of this process."""
     good = True
     for node, found in facts.items():
@@ -91,8 +91,8 @@ def alike(facts: Mapping[str, Facts], called: Names, *, own: Facts) -> Iterator[
         yield _well("code", f"{own.code} on {len(facts)} nodes")
 
 
-def devices(
-    facts: Mapping[str, Facts], resources: Mapping[str, Mapping[str, float]], called: Names
+def check_devices(
+    facts: Mapping[str, Facts], resources: Mapping[str, Mapping[str, float]], called: NodeNames
 ) -> Iterator[Finding]:
     """What each node has against what Ray offers there, and whether all GPUs are of one model."""
     good = True
@@ -121,10 +121,10 @@ def devices(
         yield _well("devices", f"{cpus:g} CPUs, {', '.join(listed) or 'no GPUs'}")
 
 
-def room(facts: Mapping[str, Facts], called: Names) -> Iterator[Finding]:
+def check_capacity(facts: Mapping[str, Facts], called: NodeNames) -> Iterator[Finding]:
     """Memory for the object store, and disk for what Ray spills and logs."""
     shared = {node: found.shared_bytes for node, found in facts.items() if found.shared_bytes >= 0}
-    small = {node: free for node, free in shared.items() if free < LEAST_SHARED_BYTES}
+    small = {node: free for node, free in shared.items() if free < MIN_SHARED_BYTES}
     for node, free in small.items():
         advice = "start its container with --shm-size=2g or more; data sets are shared through it"
         yield _wrong("shared memory", f"{called[node]} has {free / 2**20:.0f} MiB free; {advice}")
@@ -133,7 +133,7 @@ def room(facts: Mapping[str, Facts], called: Names) -> Iterator[Finding]:
         without = [called[node] for node in facts if node not in shared]
         files = f"; Ray uses files instead on {_some(without)}" if without else ""
         yield _well("shared memory", f"{least}{files}")
-    full = {node: found for node, found in facts.items() if found.scratch_bytes < LEAST_DISK_BYTES}
+    full = {node: found for node, found in facts.items() if found.scratch_bytes < MIN_DISK_BYTES}
     for node, found in full.items():
         left = f"{found.scratch_bytes / 2**30:.1f} GiB free in {found.scratch}"
         advice = "free some, or start Ray there with another --temp-dir"
@@ -143,11 +143,11 @@ def room(facts: Mapping[str, Facts], called: Names) -> Iterator[Finding]:
         yield _well("disk", f"{least_bytes / 2**30:.0f} GiB free at least where Ray keeps its files")
 
 
-def clocks(gaps: Mapping[str, ClockGap], called: Names) -> Iterator[Finding]:
+def check_clocks(gaps: Mapping[str, ClockGap], called: NodeNames) -> Iterator[Finding]:
     """Only what is certain counts: a slow answer is no wrong clock."""
     good = True
     for node, gap in gaps.items():
-        if abs(gap.ahead_s) - gap.within_s > MOST_CLOCK_S:
+        if abs(gap.ahead_s) - gap.within_s > MAX_CLOCK_GAP_S:
             good = False
             side = "ahead" if gap.ahead_s > 0 else "behind"
             text = f"{called[node]} is {abs(gap.ahead_s):.1f} s {side}; let its clock be set by NTP"
@@ -157,7 +157,7 @@ def clocks(gaps: Mapping[str, ClockGap], called: Names) -> Iterator[Finding]:
         yield _well("clock", f"within {worst_s * 1e3:.0f} ms of this one")
 
 
-def ports(lost: Sequence[NoWay], called: Names, *, num_ports: int, num_nodes: int) -> Iterator[Finding]:
+def check_ports(lost: Sequence[UnreachablePort], called: NodeNames, *, num_ports: int, num_nodes: int) -> Iterator[Finding]:
     """What of `num_ports` was not reached from the `num_nodes` nodes that answered."""
     for way in lost:
         advice = "let the nodes of the cluster reach each other on all ports, and nobody else"
@@ -169,7 +169,7 @@ def ports(lost: Sequence[NoWay], called: Names, *, num_ports: int, num_nodes: in
         yield _well("ports", f"{num_ports} reached from {num_nodes} nodes")
 
 
-def storage(
+def check_storage(
     folder: str, *, refused: Mapping[str, str], unseen: Sequence[tuple[str, str]], fine: str
 ) -> Iterator[Finding]:
     """By names: who could not write and why, and who does not see what whom wrote. `fine` is said where all is well."""
@@ -191,5 +191,5 @@ def _wrong(name: str, text: str) -> Finding:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

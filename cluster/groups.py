@@ -8,7 +8,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[a
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 
-def free_abandoned() -> list[str]:
+def remove_orphaned_groups() -> list[str]:
     """Removes every group of this job whose actor is dead, and returns their ids.
 
     Ray removes a group when its job ends; a run of Ray Train that was killed keeps its places until then, since Train's own
@@ -26,7 +26,7 @@ def free_abandoned() -> list[str]:
     return [group.placement_group_id.hex() for group in found]
 
 
-def ranks_are_placed() -> bool:
+def any_ranks_placed() -> bool:
     """Whether some trial of this job holds cores or GPUs for its ranks; the trial's own process holds neither."""
     return any(
         group.state == PlacementGroupTableData.CREATED

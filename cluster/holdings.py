@@ -13,7 +13,7 @@ MOST_LINES = 12  # of each of the three
 _GONE = (ActorTableData.ActorState.DEAD, PlacementGroupTableData.REMOVED)
 
 
-def holdings() -> list[str]:
+def describe_usage() -> list[str]:
     """One line for each node, dead ones with the cause, and for each placement group and actor that holds or wants something.
 
     Plain tasks are not listed; what a node lacks beyond its groups and actors is theirs.
@@ -37,7 +37,7 @@ def holdings() -> list[str]:
     ]
 
 
-def amounts(resources: Mapping[str, float]) -> str:
+def format_amounts(resources: Mapping[str, float]) -> str:
     """By Ray's names, bytes of memory among them, in words."""
     units = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GiB"}
     listed = [f"{_number(kind, amount)} {units[kind]}" for kind, amount in _amounts(resources).items()]
@@ -48,38 +48,40 @@ def _cut(lines: list[str], what: str) -> list[str]:
     return [*lines[:MOST_LINES], *([f"and {len(lines) - MOST_LINES} more {what}"] if len(lines) > MOST_LINES else [])]
 
 
-def short(node_id: str) -> str:
+def short_id(node_id: str) -> str:
     """As much of an id as people need."""
     return node_id[:8]
 
 
 def _node(node: Mapping[str, Any]) -> str:
-    name = f"node {short(node['NodeID'])} ({node['NodeManagerAddress']})"
+    name = f"node {short_id(node['NodeID'])} ({node['NodeManagerAddress']})"
     if not node["Alive"]:
         return f"{name} is dead: {node['DeathReasonMessage'] or 'no cause was left'}"
     free = available_resources_per_node().get(node["NodeID"], {})
     has = {kind: amount for kind in COUNTED if (amount := node["Resources"].get(kind, 0.0))}
     if not has.keys() & {"CPU", "GPU"}:
         return f"{name} has neither CPUs nor GPUs for trials"
-    listed = ", ".join(f"{_number(kind, free.get(kind, 0.0))} of {amounts({kind: amount})}" for kind, amount in has.items())
+    listed = ", ".join(
+        f"{_number(kind, free.get(kind, 0.0))} of {format_amounts({kind: amount})}" for kind, amount in has.items()
+    )
     return f"{name} has {listed} free"
 
 
 def _group(group: Any, own: str) -> str:
     bundles = [
-        f"{amounts(bundle.unit_resources)}{f' on {short(bundle.node_id.hex())}' if bundle.node_id else ''}"
+        f"{format_amounts(bundle.unit_resources)}{f' on {short_id(bundle.node_id.hex())}' if bundle.node_id else ''}"
         for bundle in group.bundles
     ]
     does = "holds" if group.state == PlacementGroupTableData.CREATED else "waits for"
-    name = f"placement group {short(group.placement_group_id.hex())} of {_whose(group.creator_job_id, own)}"
+    name = f"placement group {short_id(group.placement_group_id.hex())} of {_whose(group.creator_job_id, own)}"
     return f"{name} {does} {', '.join(bundles)}"
 
 
 def _actor(actor: Any, own: str) -> str:
     does = "holds" if actor.state == ActorTableData.ActorState.ALIVE else "waits for"
-    where = f" on {short(actor.node_id.hex())}" if actor.node_id else ""
+    where = f" on {short_id(actor.node_id.hex())}" if actor.node_id else ""
     name = f"actor {actor.name or actor.class_name} of {_whose(actor.job_id, own)}"
-    return f"{name} {does} {amounts(actor.required_resources)}{where}"
+    return f"{name} {does} {format_amounts(actor.required_resources)}{where}"
 
 
 def _whose(job: bytes, own: str) -> str:

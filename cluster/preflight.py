@@ -18,29 +18,29 @@ import ray
 
 from pruneyard.cluster.bundle import source_files
 from pruneyard.cluster.findings import (
-    ANSWER_WITHIN_S,
+    ANSWER_TIMEOUT_S,
     ClockGap,
     Facts,
     Finding,
-    Names,
-    NoWay,
-    alike,
-    clocks,
-    devices,
-    ports,
-    room,
-    silent,
-    storage,
+    NodeNames,
+    UnreachablePort,
+    check_capacity,
+    check_clocks,
+    check_devices,
+    check_ports,
+    check_storage,
+    compare_versions,
+    unresponsive,
 )
 from pruneyard.cluster.pins import PACKAGE
 
 VERSIONS = (PACKAGE, "ray", "torch", "torchvision", "numpy", "pyarrow", "scipy", "safetensors", "pydantic")
-SEEN_WITHIN_S = 10.0  # NFS shows a new file on other nodes after some seconds
-CONNECTS_WITHIN_S = 3.0
-MOST_AT_ONCE = 64  # ports that one node tries
+VISIBLE_TIMEOUT_S = 10.0  # NFS shows a new file on other nodes after some seconds
+CONNECT_TIMEOUT_S = 3.0
+MAX_PARALLEL_CONNECTIONS = 64  # ports that one node tries
 
 
-def own_facts() -> Facts:
+def local_facts() -> Facts:
     """Of the node that this runs on."""
     shared, scratch = Path("/dev/shm"), Path(os.environ.get("RAY_TMPDIR", "/tmp"))
     return Facts(
@@ -82,12 +82,12 @@ def _gpus() -> tuple[str, ...]:
 
 
 @ray.remote(num_cpus=0)
-class Examiner:
+class NodeProbe:
     """Looks at one node from inside."""
 
     def facts(self) -> Facts:
         """How the node is."""
-        return own_facts()
+        return local_facts()
 
     def now(self) -> float:
         """The node's clock, in seconds since the epoch."""
@@ -107,7 +107,7 @@ class Examiner:
 
     def missing(self, folder: str, names: Sequence[str]) -> list[str]:
         """Files that do not appear here with their content in the time that storage may take."""
-        deadline = time.monotonic() + SEEN_WITHIN_S
+        deadline = time.monotonic() + VISIBLE_TIMEOUT_S
         while True:
             unseen = [name for name in names if not _holds(Path(folder) / name, name)]
             if not unseen or time.monotonic() > deadline:
@@ -116,17 +116,17 @@ class Examiner:
 
     def unreachable(self, ports: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
         """Host, port and reason of those that take no connection from here; tried at once, since each may take its time."""
-        with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
-            reasons = threads.map(refusal, ports)
+        with ThreadPoolExecutor(MAX_PARALLEL_CONNECTIONS) as threads:
+            reasons = threads.map(connection_error, ports)
             return [
                 (host, port, reason) for (host, port), reason in zip(ports, reasons, strict=True) if reason
             ]
 
 
-def refusal(port: tuple[str, int]) -> str:
+def connection_error(port: tuple[str, int]) -> str:
     """Why a port takes no connection from here, or nothing."""
     try:
-        socket.create_connection(port, timeout=CONNECTS_WITHIN_S).close()
+        socket.create_connection(port, timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         return str(error) or type(error).__name__
     return ""
@@ -139,21 +139,21 @@ def _holds(path: Path, content: str) -> bool:
         return False
 
 
-def examine(folder: Path | None) -> Iterator[Finding]:
+def check_nodes(folder: Path | None) -> Iterator[Finding]:
     """Looks at every node of the cluster that this process is connected to; `folder` is that of results."""
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     called = {key: _called(node) for key, node in nodes.items()}
     examiners = {
-        node: Examiner.options(label_selector={"ray.io/node-id": node}).remote()  # type: ignore[attr-defined]
+        node: NodeProbe.options(label_selector={"ray.io/node-id": node}).remote()  # type: ignore[attr-defined]
         for node in nodes
     }
     try:
         facts, broken = _answers({node: examiner.facts.remote() for node, examiner in examiners.items()})
-        yield from silent(broken, called, asked="its facts")
+        yield from unresponsive(broken, called, asked="its facts")
         able = {node: examiner for node, examiner in examiners.items() if node in facts}
-        yield from alike(facts, called, own=own_facts())
-        yield from devices(facts, {key: node["Resources"] for key, node in nodes.items()}, called)
-        yield from room(facts, called)
+        yield from compare_versions(facts, called, own=local_facts())
+        yield from check_devices(facts, {key: node["Resources"] for key, node in nodes.items()}, called)
+        yield from check_capacity(facts, called)
         yield from _clocks(able, called)
         yield from _ports(able, nodes, called)
         if folder is not None:
@@ -171,7 +171,7 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | 
     """What each node answered, and by what error others failed; None where nothing came in time."""
     answers: dict[str, Any] = {}
     broken: dict[str, str | None] = {}
-    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_WITHIN_S)
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
     for node, reference in asked.items():
         if reference not in ready:
             broken[node] = None
@@ -183,20 +183,20 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | 
     return answers, broken
 
 
-def _clocks(examiners: Mapping[str, Any], called: Names) -> Iterator[Finding]:
+def _clocks(examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
     """One node after the other, so that an answer is not held up by those of others."""
     gaps: dict[str, ClockGap] = {}
     for node, examiner in examiners.items():
         asked = time.time()
         theirs, broken = _answers({node: examiner.now.remote()})
         answered = time.time()
-        yield from silent(broken, called, asked="its clock")
+        yield from unresponsive(broken, called, asked="its clock")
         for now in theirs.values():
             gaps[node] = ClockGap(ahead_s=now - (asked + answered) / 2, within_s=(answered - asked) / 2)
-    yield from clocks(gaps, called)
+    yield from check_clocks(gaps, called)
 
 
-def _ports(examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: Names) -> Iterator[Finding]:
+def _ports(examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
     """From every node to every other: where tasks are handed on and where objects are fetched."""
     owners = {
         (node["NodeManagerAddress"], int(node[kind])): key
@@ -205,16 +205,16 @@ def _ports(examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: Names
     }
     asked = {node: examiner.unreachable.remote(list(owners)) for node, examiner in examiners.items()}
     answers, broken = _answers(asked)
-    yield from silent(broken, called, asked="the ports it reaches")
+    yield from unresponsive(broken, called, asked="the ports it reaches")
     lost = [
-        NoWay(node=node, owner=owners[host, port], port=port, reason=reason)
+        UnreachablePort(node=node, owner=owners[host, port], port=port, reason=reason)
         for node, failures in answers.items()
         for host, port, reason in failures
     ]
-    yield from ports(lost, called, num_ports=len(owners), num_nodes=len(answers))
+    yield from check_ports(lost, called, num_ports=len(owners), num_nodes=len(answers))
 
 
-def _storage(folder: Path, examiners: Mapping[str, Any], called: Names) -> Iterator[Finding]:
+def _storage(folder: Path, examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
     """What every node writes, every node and this process must see, with its content."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,25 +230,25 @@ def _storage(folder: Path, examiners: Mapping[str, Any], called: Names) -> Itera
         shutil.rmtree(probe, ignore_errors=True)
 
 
-def _round_trip(probe: Path, folder: Path, examiners: Mapping[str, Any], called: Names) -> Iterator[Finding]:
+def _round_trip(probe: Path, folder: Path, examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
     started = time.perf_counter()
     written, broken = _answers({node: e.write.remote(str(probe), node) for node, e in examiners.items()})
     took_ms = (time.perf_counter() - started) * 1e3
-    yield from silent(broken, called, asked="a file it writes")
+    yield from unresponsive(broken, called, asked="a file it writes")
     refused = {called[node]: reason for node, reason in written.items() if reason}
     names = [node for node, reason in written.items() if not reason]
     asked = {node: examiners[node].missing.remote(str(probe), names) for node in names}
     lost, broken = _answers(asked)
-    yield from silent(broken, called, asked="the files it sees")
+    yield from unresponsive(broken, called, asked="the files it sees")
     unseen = [(called[node], called[name]) for node, missing in lost.items() for name in missing]
     unseen += [("this process", called[name]) for name in names if not _seen_here(probe / name, name)]
     if written:
         fine = f"from {len(lost)} nodes and from here, in {took_ms:.0f} ms"
-        yield from storage(str(folder), refused=refused, unseen=unseen, fine=fine)
+        yield from check_storage(str(folder), refused=refused, unseen=unseen, fine=fine)
 
 
 def _seen_here(path: Path, content: str) -> bool:
-    deadline = time.monotonic() + SEEN_WITHIN_S
+    deadline = time.monotonic() + VISIBLE_TIMEOUT_S
     while not _holds(path, content):
         if time.monotonic() > deadline:
             return False

@@ -10,15 +10,15 @@ from types import TracebackType
 
 logger = logging.getLogger(__name__)
 
-GREET_WITHIN_S = 5.0  # a port that does not even greet by then is not waited for
+CONNECT_TIMEOUT_S = 5.0  # a port that does not even greet by then is not waited for
 ASK_EVERY_S = 1.0
-WORD_AFTER_S = 5.0
+WARN_AFTER_S = 5.0
 RAY_GIVES_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAY_GIVES_UP_AFTER_S = 60.0  # unless that says otherwise; then Ray ends its driver's process
 LOST_AFTER, LEFT_AFTER = 0.6, 0.8  # shares of that time: a head may start again, and we leave before Ray would end us
 
 
-def greet(connection: socket.socket) -> None:
+def check_grpc(connection: socket.socket) -> None:
     """Ray speaks gRPC, hence HTTP/2 (RFC 9113, 3.4): whoever does answers this with a frame of settings."""
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
     answer = b""
@@ -33,7 +33,7 @@ def uses_tls() -> bool:
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
-class Pulse:
+class HeadMonitor:
     """Asks the head every second, in a thread of its own, for the length of the block; a silence is said once.
 
     abandon: called with the words where the block goes on though the head is lost, since a question to the head that waits for
@@ -48,7 +48,7 @@ class Pulse:
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="pulse", daemon=True)
 
-    def __enter__(self) -> "Pulse":
+    def __enter__(self) -> "HeadMonitor":
         self._thread.start()
         return self
 
@@ -85,7 +85,7 @@ class Pulse:
                 self._silent_since, self._said = None, False
             elif self._silent_since is None:
                 self._silent_since = asked
-            elif self.silent_s > WORD_AFTER_S and not self._said:
+            elif self.silent_s > WARN_AFTER_S and not self._said:
                 self._said = True
                 left = max(0.0, LOST_AFTER * self._patience_s - self.silent_s)
                 logger.warning("the head of the Ray cluster at %s does not answer; waiting %.0f s more", self.address, left)
@@ -95,9 +95,9 @@ class Pulse:
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=GREET_WITHIN_S) as connection:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
                 if not uses_tls():
-                    greet(connection)
+                    check_grpc(connection)
         except OSError:
             return False
         return True

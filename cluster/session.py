@@ -15,8 +15,8 @@ from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 from pruneyard.cluster import capacity
-from pruneyard.cluster.loopback import loopback_of_ranks
-from pruneyard.cluster.pulse import GREET_WITHIN_S, Pulse, greet, uses_tls
+from pruneyard.cluster.loopback import loopback_environment
+from pruneyard.cluster.pulse import CONNECT_TIMEOUT_S, HeadMonitor, check_grpc, uses_tls
 
 LOCAL, AUTO = "local", "auto"
 TOO_SLOW = "The current node timed out during startup"
@@ -41,7 +41,7 @@ class Session:
     address: str
     nodes: tuple[tuple[float, float], ...]
     memory: tuple[int, ...]
-    pulse: Pulse
+    pulse: HeadMonitor
 
     @property
     def num_nodes(self) -> int:
@@ -66,7 +66,7 @@ def session(
     """Connects for the length of the block.
 
     A cluster started here listens on loopback only and asks for a token made for it alone. Raises
-    `ConnectionError` when `address` cannot be reached or refuses us. `abandon` is for `Pulse`.
+    `ConnectionError` when `address` cannot be reached or refuses us. `abandon` is for `HeadMonitor`.
     """
     with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
@@ -77,7 +77,7 @@ def session(
         try:
             if address == AUTO:
                 address = _found()
-            _knock(address)
+            _check_reachable(address)
             context = ray.init(
                 address=address,
                 logging_level=logging.ERROR,
@@ -100,10 +100,10 @@ def session(
             ) from error
         try:
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
-            offered = capacity.alive()
+            offered = capacity.node_resources()
             nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
             memory = tuple(int(has.get("memory", 0)) for has in offered)
-            with Pulse(str(own), abandon) as pulse:
+            with HeadMonitor(str(own), abandon) as pulse:
                 yield Session(address=str(own), nodes=nodes, memory=memory, pulse=pulse)
         finally:
             ray.shutdown()
@@ -113,14 +113,14 @@ def _named(asked_for: str, address: str) -> str:
     return address if address == asked_for or asked_for != AUTO else f"{address}, found on this machine"
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Ray asks a dead address for minutes and repeats a wrong token for half of one; this tells at once."""
     match = re.fullmatch(r"(ray://)?\[?([^/]+?)\]?:(\d+)", address)
     if match is None:
         return  # `local`, `auto`, or a form that Ray judges itself
-    with socket.create_connection((match[2], int(match[3])), timeout=GREET_WITHIN_S) as connection:
+    with socket.create_connection((match[2], int(match[3])), timeout=CONNECT_TIMEOUT_S) as connection:
         if not uses_tls():
-            greet(connection)
+            check_grpc(connection)
     if not match[1] and (os.environ["RAY_AUTH_MODE"] != "token" or AuthenticationTokenLoader.instance().has_token()):
         GcsClient(address=address)
 
@@ -157,7 +157,7 @@ def _loopback(address: str) -> Iterator[None]:
     if address == LOCAL:
         ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        own = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", **loopback_of_ranks()}
+        own = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", **loopback_environment()}
         with _environment(own if address == LOCAL else {}):
             yield
     finally:

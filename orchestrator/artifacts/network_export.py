@@ -30,7 +30,7 @@ class WrongExportError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class LatencyRequest:
     """What is to be timed."""
 
     formats: Sequence[str]
@@ -64,7 +64,7 @@ def export_network(folder: RunFolder, run_key: str, *, format: str) -> bytes:
         raise UsageError(f"{run_key} as {format}: {error}") from error
 
 
-def networks_of(folder: RunFolder, *, run_keys: Sequence[str], every_seed: bool) -> list[str]:
+def select_networks(folder: RunFolder, *, run_keys: Sequence[str], every_seed: bool) -> list[str]:
     """Keys of the finished runs to be timed: those asked for, or the first seed of each cell, or all.
 
     Raises `UsageError` for a key without a finished run, and where there is none at all.
@@ -81,7 +81,7 @@ def networks_of(folder: RunFolder, *, run_keys: Sequence[str], every_seed: bool)
     return [str(key) for key in chosen.sort_index()["run_key"]]
 
 
-def measure(folder: RunFolder, run_key: str, question: Question) -> Iterator[LatencyRow | Skipped]:
+def measure_latency(folder: RunFolder, run_key: str, question: LatencyRequest) -> Iterator[LatencyRow | Skipped]:
     """Times one network in every format that can take it; each row is written before it is yielded."""
     finished = finished_network(folder, run_key)
     dense_size_bytes = len(pack(finished, finished.network.state_dict(), format="dense"))

@@ -31,11 +31,11 @@ def locate_upstream(workload: Any, folder: RunFolder) -> Any:
     return dataclasses.replace(workload, **changed) if changed else workload
 
 
-def rests_on_runs(value: Any) -> bool:
+def has_upstream_runs(value: Any) -> bool:
     """Whether a decoded table, or one inside it, names earlier runs."""
     if isinstance(value, tuple):
-        return any(rests_on_runs(item) for item in value)
+        return any(has_upstream_runs(item) for item in value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return False
     named = bool(getattr(value, "runs", ())) and hasattr(value, "artifacts")
-    return named or any(rests_on_runs(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return named or any(has_upstream_runs(getattr(value, field.name)) for field in dataclasses.fields(value))

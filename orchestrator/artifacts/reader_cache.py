@@ -8,7 +8,7 @@ from functools import partial
 from pruneyard.orchestrator.artifacts.reader import open_run
 from pruneyard.workloads.parents import FinishedRun, Predictions
 
-MOST_AT_HAND = 2**28  # bytes of predictions
+MAX_CACHED_BYTES = 2**28  # bytes of predictions
 
 
 class CachedRunReader:
@@ -17,7 +17,7 @@ class CachedRunReader:
     Arrays that several jobs see cannot be written to. The predictions that were asked for longest ago are let go.
     """
 
-    def __init__(self, most_bytes: int = MOST_AT_HAND) -> None:
+    def __init__(self, most_bytes: int = MAX_CACHED_BYTES) -> None:
         self._most_bytes = most_bytes
         self._runs: dict[str, FinishedRun] = {}
         self._predictions: OrderedDict[str, Mapping[str, Predictions]] = OrderedDict()

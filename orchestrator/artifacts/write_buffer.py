@@ -11,10 +11,10 @@ from pruneyard.reports.durable import Content, write_folders_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Attempt, Store
 
-HELD_S = 0.5  # that the first of the attempts held waits for the last
+MAX_BUFFERED_S = 0.5  # that the first of the attempts held waits for the last
 
 
-HELD_BYTES = 2**26  # of files
+MAX_BUFFERED_BYTES = 2**26  # of files
 
 
 class WriteBuffer:
@@ -34,7 +34,7 @@ class WriteBuffer:
         if files:
             self._files[attempt.run.run_key] = files
         self._size += sum(len(content) for content in files.values())
-        if self._size > HELD_BYTES or time.monotonic() - self._since > HELD_S:
+        if self._size > MAX_BUFFERED_BYTES or time.monotonic() - self._since > MAX_BUFFERED_S:
             self.write()
 
     def write(self) -> None:

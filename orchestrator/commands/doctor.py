@@ -13,18 +13,18 @@ import click
 import ray
 import torch
 
-from pruneyard.cluster.findings import LEAST_DISK_BYTES, LEAST_SHARED_BYTES, Finding
-from pruneyard.cluster.preflight import examine
+from pruneyard.cluster.findings import MIN_DISK_BYTES, MIN_SHARED_BYTES, Finding
+from pruneyard.cluster.preflight import check_nodes
 from pruneyard.cluster.session import LOCAL, session
-from pruneyard.orchestrator.commands.options import PLACE, address_option
+from pruneyard.orchestrator.commands.options import LOCATION, address_option
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.remote.storage_check import try_from_nodes, try_store
+from pruneyard.orchestrator.remote.storage_check import check_store, check_store_on_nodes
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.objects import ObjectPath
 
 
-class WrongError(Exception):
+class CheckFailedError(Exception):
     """Something wrong, with what to do about it."""
 
 
@@ -32,7 +32,7 @@ class WrongError(Exception):
 @address_option
 @click.option(
     "--out",
-    type=PLACE,
+    type=LOCATION,
     help="Folder of results that every node must see [default: $PRUNEYARD_OUT; here: this folder].",
 )
 def command(address: str, out: Location | None) -> int:
@@ -48,7 +48,7 @@ def command(address: str, out: Location | None) -> int:
 
 def _findings(address: str, out: Location | None) -> Iterator[Finding]:
     """First this machine, then the nodes."""
-    yield from here(out or Path.cwd())
+    yield from check_machine(out or Path.cwd())
     try:
         yield from _cluster(address, out)
         if out is None:
@@ -58,7 +58,7 @@ def _findings(address: str, out: Location | None) -> Iterator[Finding]:
         yield Finding(name="ray", good=False, text=str(error))
 
 
-def here(out: Location) -> Iterator[Finding]:
+def check_machine(out: Location) -> Iterator[Finding]:
     """This machine, and the folder of results as it is seen from here."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
@@ -70,7 +70,7 @@ def here(out: Location) -> Iterator[Finding]:
     for name, check in checks:
         try:
             yield Finding(name=name, good=True, text=check())
-        except (WrongError, OSError) as error:
+        except (CheckFailedError, OSError) as error:
             yield Finding(name=name, good=False, text=str(error))
 
 
@@ -81,7 +81,7 @@ def _python() -> str:
 def _torch() -> str:
     product = torch.rand(64, 64, generator=torch.Generator().manual_seed(0)) @ torch.eye(64)
     if not torch.isfinite(product).all():
-        raise WrongError("a matrix product gave numbers that are not finite; install torch again")
+        raise CheckFailedError("a matrix product gave numbers that are not finite; install torch again")
     return f"{torch.__version__}, torchvision {version('torchvision')}, {torch.get_num_threads()} threads"
 
 
@@ -92,19 +92,19 @@ def _devices() -> str:
 
 def _storage(folder: Location) -> str:
     if isinstance(folder, ObjectPath):
-        return try_store(folder)
+        return check_store(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        if free < LEAST_DISK_BYTES:
-            raise WrongError(f"{free / 2**30:.1f} GiB free in {folder}; free some, or give another --out")
+        if free < MIN_DISK_BYTES:
+            raise CheckFailedError(f"{free / 2**30:.1f} GiB free in {folder}; free some, or give another --out")
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=folder, prefix=".pruneyard-doctor-") as scratch:
             write_durably(Path(scratch) / "probe", b"probe")
         took_ms = (time.perf_counter() - started) * 1e3
     except OSError as error:
         advice = "give another --out, or mend its rights"
-        raise WrongError(f"{folder} cannot be written: {error}; {advice}") from error
+        raise CheckFailedError(f"{folder} cannot be written: {error}; {advice}") from error
     return f"{folder} is writable, {free / 2**30:.0f} GiB free, a durable write takes {took_ms:.1f} ms"
 
 
@@ -113,15 +113,15 @@ def _shared_memory() -> str:
     if not shared.is_dir():
         return "no /dev/shm here; Ray uses files instead"
     free = shutil.disk_usage(shared).free
-    if free < LEAST_SHARED_BYTES:
-        raise WrongError(
+    if free < MIN_SHARED_BYTES:
+        raise CheckFailedError(
             f"{free / 2**20:.0f} MiB free in {shared}; start the container with --shm-size=2g or more"
         )
     return f"{free / 2**30:.1f} GiB free"
 
 
 def _cluster(address: str, out: Location | None) -> Iterator[Finding]:
-    """What `examine` finds on every node, after how the cluster was reached."""
+    """What `check_nodes` finds on every node, after how the cluster was reached."""
     started = time.perf_counter()
     with session(address) as joined:
         where = "a cluster started here" if address == LOCAL else joined.address
@@ -129,7 +129,7 @@ def _cluster(address: str, out: Location | None) -> Iterator[Finding]:
         size = f"{joined.num_nodes} nodes, {joined.cpus:g} CPUs, {joined.gpus:g} GPUs"
         yield Finding(name="ray", good=True, text=f"{ray.__version__}, {where}: {size}, in {took:.1f} s")
         if isinstance(out, ObjectPath):
-            yield from examine(None)
-            yield from try_from_nodes(out)
+            yield from check_nodes(None)
+            yield from check_store_on_nodes(out)
         else:
-            yield from examine(out)
+            yield from check_nodes(out)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pruneyard.orchestrator.commands.options import axis_option, changes, out_option, set_option
+from pruneyard.orchestrator.commands.options import axis_option, out_option, set_option, spec_changes
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.compatibility import nearest_run, recorded_identities
@@ -35,7 +35,7 @@ def command(subject: str, out: Location | None, sets: tuple[str, ...], axes: tup
     if _looks_like_key(subject):
         where = f"in {out}" if out is not None else "without --out DIR"
         raise UsageError(f"{subject}: no run of that key is known {where}")
-    spec = load_spec(subject, **changes(sets, axes))
+    spec = load_spec(subject, **spec_changes(sets, axes))
     plan = make_plan(spec, RunFolder(out or default_folder(spec)))
     for job in plan.spec.jobs:
         for line in _of_job(job, plan):

@@ -3,8 +3,8 @@
 
 import click
 
-from pruneyard.orchestrator.commands.options import PLACE
-from pruneyard.orchestrator.commands.report import existing
+from pruneyard.orchestrator.commands.options import LOCATION
+from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.durable import write_durably
@@ -18,7 +18,7 @@ NETWORK_FORMATS = names("deploy.formats")
 
 
 @click.command("export")
-@click.argument("folder", metavar="DIR", type=PLACE)
+@click.argument("folder", metavar="DIR", type=LOCATION)
 @click.option(
     "--format",
     "form",
@@ -28,14 +28,14 @@ NETWORK_FORMATS = names("deploy.formats")
 @click.option("--table", type=click.Choice(TABLES), help="A table [default: summary].")
 @click.option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table.")
 @click.option(
-    "--out", type=PLACE, help="A file instead of stdout; needed with --network."
+    "--out", type=LOCATION, help="A file instead of stdout; needed with --network."
 )
 def command(folder: Location, form: str | None, table: str | None, network: str | None, out: Location | None) -> int:
     """Print one table of DIR, or write the network of one of its runs to a file.
 
     A network is written only after the exported one gave the outputs of the dense one.
     """
-    (checked,) = existing([folder])
+    (checked,) = check_folders([folder])
     if network is not None:
         _check_choice(form, NETWORK_FORMATS, "--network")
         if table is not None or out is None:

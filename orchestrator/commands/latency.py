@@ -10,15 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pruneyard.orchestrator.artifacts.network_export import (
-    Question,
+    LatencyRequest,
     Skipped,
     WrongExportError,
-    measure,
-    networks_of,
+    measure_latency,
+    select_networks,
 )
 from pruneyard.orchestrator.commands.console import stdout_console
-from pruneyard.orchestrator.commands.options import PLACE
-from pruneyard.orchestrator.commands.report import existing
+from pruneyard.orchestrator.commands.options import LOCATION
+from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.reports import formats
 from pruneyard.reports.layout import RunFolder
@@ -47,7 +47,7 @@ class BatchSizes(click.ParamType[tuple[int, ...]]):
 
 
 @click.command("latency")
-@click.argument("folder", metavar="DIR", type=PLACE)
+@click.argument("folder", metavar="DIR", type=LOCATION)
 @click.option(
     "--run-key",
     "run_keys",
@@ -81,19 +81,19 @@ def command(
 
     Wants a machine that does nothing else. Each network takes a few seconds for each format and batch size.
     """
-    (checked,) = existing([folder])
-    question = Question(
+    (checked,) = check_folders([folder])
+    question = LatencyRequest(
         formats=list(dict.fromkeys(chosen)) or names("deploy.formats"),
         batch_sizes=batch_sizes,
         threads=threads,
     )
-    keys = networks_of(RunFolder(checked), run_keys=run_keys, every_seed=all_seeds)
+    keys = select_networks(RunFolder(checked), run_keys=run_keys, every_seed=all_seeds)
     _warn_if_busy()
     rows: list[LatencyRow] = []
     wrong = False
     for place, key in enumerate(keys, start=1):
         try:
-            for found in measure(RunFolder(checked), key, question):
+            for found in measure_latency(RunFolder(checked), key, question):
                 click.echo(f"[{place}/{len(keys)}] {_line(found)}", err=True)
                 if isinstance(found, LatencyRow):
                     rows.append(found)

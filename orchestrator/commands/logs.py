@@ -5,9 +5,9 @@ import click
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
     address_option,
-    cluster_of,
+    connect,
     job_argument,
-    tell_end,
+    print_outcome,
     write_log,
 )
 
@@ -20,10 +20,10 @@ from pruneyard.orchestrator.remote.submission import (
 )
 def command(job_id: str, address: str | None, follow: bool) -> int:
     """Print the log of JOB."""
-    with cluster_of(address, job_id) as (_, server):
+    with connect(address, job_id) as (_, server):
         if follow:
             server.view(job_id)  # one that does not exist is said at once
-            return tell_end(server.follow(job_id, write_log))
+            return print_outcome(server.follow(job_id, write_log))
         server.view(job_id)
         write_log(server.logs(job_id))
     return ExitCode.FINISHED

@@ -9,7 +9,7 @@ from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
 from pruneyard.reports.location import Location, located
 
 
-class PlaceType(click.ParamType[Location]):
+class LocationType(click.ParamType[Location]):
     """A path, or the URI of a place in an object store."""
 
     name = "path"
@@ -21,10 +21,10 @@ class PlaceType(click.ParamType[Location]):
             self.fail(str(error), param, ctx)
 
 
-PLACE = PlaceType()
+LOCATION = LocationType()
 
 
-def changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def spec_changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """The arguments of `load_spec` that the options stand for."""
     return {
         "overrides": dict(parse_assignment(text, option="--set") for text in sets),
@@ -38,7 +38,7 @@ set_option = click.option("--set", "sets", multiple=True, metavar="K=V", help="S
 axis_option = click.option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid.")
 
 
-out_option = click.option("--out", type=PLACE, help="Folder of results [default: out/NAME].")
+out_option = click.option("--out", type=LOCATION, help="Folder of results [default: out/NAME].")
 
 
 address_option = click.option("--address", default="local", show_default=True, help="Ray cluster to join.")

@@ -10,9 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pruneyard.orchestrator.commands.console import stdout_console
-from pruneyard.orchestrator.commands.options import axis_option, changes, json_option, out_option, set_option
+from pruneyard.orchestrator.commands.options import (
+    axis_option,
+    json_option,
+    out_option,
+    set_option,
+    spec_changes,
+)
 from pruneyard.orchestrator.driver.run import default_folder
-from pruneyard.orchestrator.driver.stages import check_what_is_known
+from pruneyard.orchestrator.driver.stages import check_ready_jobs
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.cost import Estimate, estimate
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
@@ -35,7 +41,7 @@ MAX_ROWS = 40
 @json_option
 def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
     """Validate SPEC and list its jobs: finished, failed, missing, and a guess of the cost of what is left."""
-    resolved = load_spec(spec, **changes(sets, axes))
+    resolved = load_spec(spec, **spec_changes(sets, axes))
     plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))
     cost, missing_data = _cost(plan)
     if as_json:
@@ -51,7 +57,7 @@ def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
     slots = max(1, cores // max(resources.cpus * resources.workers for resources in wanted))
     orders = plan.orders()
     try:
-        data = check_what_is_known(orders, plan, origin=plan.spec.name)
+        data = check_ready_jobs(orders, plan, origin=plan.spec.name)
     except UsageError as error:
         if isinstance(error.__cause__, DataNotFoundError):
             return None, str(error)

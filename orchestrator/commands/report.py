@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import click
 
-from pruneyard.orchestrator.commands.options import PLACE
+from pruneyard.orchestrator.commands.options import LOCATION
 from pruneyard.orchestrator.results import check_results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.page import write_page
 
 
-def existing(folders: Sequence[Location]) -> list[Location]:
+def check_folders(folders: Sequence[Location]) -> list[Location]:
     """The folders themselves. Raises `UsageError` for one that is no folder of results."""
     for folder in folders:
         check_results(RunFolder(folder))
@@ -19,10 +19,10 @@ def existing(folders: Sequence[Location]) -> list[Location]:
 
 
 @click.command("report")
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=PLACE)
-@click.option("--out", type=PLACE, help="The page [default: report.html in the first DIR].")
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=LOCATION)
+@click.option("--out", type=LOCATION, help="The page [default: report.html in the first DIR].")
 def command(folders: Sequence[Location], out: Location | None) -> int:
     """Render the results of one or more folders as one self-contained HTML page."""
-    page = write_page(existing(folders), out or RunFolder(folders[0]).report)
+    page = write_page(check_folders(folders), out or RunFolder(folders[0]).report)
     click.echo(page)
     return 0

@@ -4,7 +4,7 @@
 import click
 
 from pruneyard.orchestrator.commands.options import (
-    PLACE,
+    LOCATION,
     address_option,
     fail_fast_option,
     json_option,
@@ -26,7 +26,7 @@ def spec_of(folder: Location) -> Spec:
 
 
 @click.command("resume")
-@click.argument("folder", metavar="DIR", type=PLACE)
+@click.argument("folder", metavar="DIR", type=LOCATION)
 @address_option
 @local_option
 @fail_fast_option

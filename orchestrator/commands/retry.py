@@ -4,7 +4,7 @@
 import click
 
 from pruneyard.orchestrator.commands.options import (
-    PLACE,
+    LOCATION,
     address_option,
     fail_fast_option,
     json_option,
@@ -19,7 +19,7 @@ KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED, "pruned": S
 
 
 @click.command("retry")
-@click.argument("folder", metavar="DIR", type=PLACE)
+@click.argument("folder", metavar="DIR", type=LOCATION)
 @click.option("--only", type=click.Choice(list(KINDS)), help="Only these.")
 @address_option
 @local_option

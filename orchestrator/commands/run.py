@@ -12,18 +12,18 @@ from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.commands.options import (
     address_option,
     axis_option,
-    changes,
     fail_fast_option,
     json_option,
     local_option,
     out_option,
     set_option,
+    spec_changes,
 )
 from pruneyard.orchestrator.commands.summary_table import summary_table
 from pruneyard.orchestrator.driver.run import default_folder, run
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.plan import make_plan
-from pruneyard.orchestrator.progress.display import display
+from pruneyard.orchestrator.progress.display import open_display
 from pruneyard.orchestrator.progress.ray_output import RayOutputFilter
 from pruneyard.orchestrator.results import ClusterLostError, GracefulInterrupt, Results
 from pruneyard.orchestrator.spec.load import Spec, load_spec
@@ -58,7 +58,7 @@ def command(
 
     A second call repairs and never repeats: finished jobs are kept, failed and interrupted ones run again.
     """
-    resolved = load_spec(spec, **changes(sets, axes))
+    resolved = load_spec(spec, **spec_changes(sets, axes))
     folder = out or default_folder(resolved)
     return run_and_report(resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, add=add)
 
@@ -83,7 +83,7 @@ def run_and_report(
     searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
     head = f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {folder}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
-    with display(console) as shown, redirect_stdout(RayOutputFilter()):
+    with open_display(console) as shown, redirect_stdout(RayOutputFilter()):
         results, code = _run(
             spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )

@@ -12,7 +12,7 @@ from rich.text import Text
 from pruneyard.cluster.jobs import JobView
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.remote.submission import address_option, cluster_of, outcome
+from pruneyard.orchestrator.remote.submission import address_option, connect, describe_outcome
 
 
 @click.command("status")
@@ -21,7 +21,7 @@ from pruneyard.orchestrator.remote.submission import address_option, cluster_of,
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 def command(job_id: str, address: str | None, as_json: bool) -> int:
     """List the jobs of a cluster, or show JOB with the last line of its log."""
-    with cluster_of(address, job_id) as (_, server):
+    with connect(address, job_id) as (_, server):
         views = [server.view(job_id)] if job_id else server.views()
         last = server.logs(job_id).rstrip().rpartition("\n")[2] if job_id else ""
     if as_json:
@@ -39,7 +39,7 @@ def _record(view: JobView) -> dict[str, Any]:
         "study": view.metadata.get("study", ""),
         "status": view.status,
         "exit_code": view.code if view.ended else None,
-        "outcome": outcome(view),
+        "outcome": describe_outcome(view),
         "out": view.metadata.get("out", ""),
         "submitted_at": view.submitted_at,
         "ended_at": view.ended_at or None,
@@ -52,5 +52,5 @@ def _table(views: list[JobView]) -> Table:
         table.add_column(header)
     for view in views:
         lasted = timedelta(seconds=round((view.ended_at or time.time()) - view.submitted_at))
-        table.add_row(*map(Text, (view.job_id, outcome(view), str(lasted), view.metadata.get("out", ""))))
+        table.add_row(*map(Text, (view.job_id, describe_outcome(view), str(lasted), view.metadata.get("out", ""))))
     return table

@@ -3,7 +3,13 @@
 import click
 
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.remote.submission import address_option, cluster_of, job_argument, say, tell_end
+from pruneyard.orchestrator.remote.submission import (
+    address_option,
+    connect,
+    job_argument,
+    print_message,
+    print_outcome,
+)
 
 
 @click.command("stop")
@@ -19,11 +25,11 @@ from pruneyard.orchestrator.remote.submission import address_option, cluster_of,
 )
 def command(job_id: str, address: str | None, grace: float) -> int:
     """End JOB in order: running trials leave a checkpoint and are INTERRUPTED. Submit again to go on."""
-    with cluster_of(address, job_id) as (_, server):
+    with connect(address, job_id) as (_, server):
         view = server.stop(job_id, grace_s=grace)
     if view.ended:
-        return tell_end(view)
-    say(
+        return print_outcome(view)
+    print_message(
         f"{job_id} was told to stop and has not ended after {grace:g} s; to end it at once: pruneyard kill {job_id}"
     )
     return ExitCode.TIMED_OUT

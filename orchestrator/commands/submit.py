@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import click
 
-from pruneyard.orchestrator.commands.options import axis_option, changes, set_option
+from pruneyard.orchestrator.commands.options import axis_option, set_option, spec_changes
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
     address_option,
-    cluster_of,
-    folder_there,
-    say,
+    connect,
+    folder_on_cluster,
+    print_message,
+    print_outcome,
     submit,
-    tell_end,
     write_log,
 )
 from pruneyard.orchestrator.spec.load import load_spec
@@ -46,15 +46,15 @@ def command(
     python: str,
 ) -> int:
     """Hand in SPEC; print the job's name. Submitting again goes on with what is missing, and never runs it twice at a time."""
-    resolved = load_spec(spec, **changes(sets, axes))
-    folder_there(out, resolved)
-    with cluster_of(address) as (found, server):
+    resolved = load_spec(spec, **spec_changes(sets, axes))
+    folder_on_cluster(out, resolved)
+    with connect(address) as (found, server):
         if found.in_the_clear:
-            say(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
+            print_message(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
         view, is_new = submit(server, resolved, address=found.address, out=out, pin=pin, python=python)
         how = f"submitted to {found.shown} {found.mode}" if is_new else "is under way already"
-        say(f"{resolved.name}: {len(resolved.jobs)} jobs, {how}; see: pruneyard logs -f {view.job_id}")
+        print_message(f"{resolved.name}: {len(resolved.jobs)} jobs, {how}; see: pruneyard logs -f {view.job_id}")
         click.echo(view.job_id)
         if not follow:
             return ExitCode.FINISHED
-        return tell_end(server.follow(view.job_id, write_log))
+        return print_outcome(server.follow(view.job_id, write_log))

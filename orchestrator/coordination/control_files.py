@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 
-LOOK_EVERY_S = 3.0  # into an object store, where each look is a request
+LIST_EVERY_S = 3.0  # into an object store, where each look is a request
 
 
 class ControlFiles:
-    """The names in one folder. In an object store an answer may be `LOOK_EVERY_S` old, or older while it cannot be reached."""
+    """The names in one folder. In an object store an answer may be `LIST_EVERY_S` old, or older while it cannot be reached."""
 
     def __init__(self, folder: Location) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class ControlFiles:
         """Whether the mark of this name is there."""
         if not isinstance(self._folder, ObjectPath):
             return (self._folder / name).exists()
-        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+        if time.monotonic() - self._looked_at >= LIST_EVERY_S:
             try:
                 self._names = frozenset(path.name for path in self._folder.iterdir())
             except StorageError as error:  # what is to be written next says whether this is the end
@@ -40,6 +40,6 @@ class ControlFiles:
         return name in self._names
 
 
-def pruned_mark(folder: RunFolder, run_key: str) -> Location:
+def pruned_file(folder: RunFolder, run_key: str) -> Location:
     """The file by which a trial in another process learns that it is to stop."""
     return folder.path / ".pruned" / run_key

@@ -9,7 +9,7 @@ from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import in_words
 
-ENTRIES_PER_PIECE = 100
+ENTRIES_PER_OBJECT = 100
 
 
 class Journal:
@@ -59,7 +59,7 @@ class Journal:
             pieces = self._pieces(path)
             self._last = (len(pieces) - 1, pieces[-1].read_text().splitlines()) if pieces else (0, [])
         number, lines = self._last
-        if len(lines) == ENTRIES_PER_PIECE:
+        if len(lines) == ENTRIES_PER_OBJECT:
             number, lines = number + 1, []
         lines = [*lines, line]
         (path / f"{number:06d}").write_bytes("\n".join(lines).encode())

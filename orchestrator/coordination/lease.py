@@ -68,7 +68,7 @@ def _begun(pid: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
+class LeaseHolder:
     """Who has the lease."""
 
     token: str = field(default_factory=lambda: uuid4().hex)
@@ -80,7 +80,7 @@ class Holder:
     begun: str = field(default_factory=lambda: _begun(os.getpid()))
 
     @classmethod
-    def of(cls, content: bytes) -> "Holder | None":
+    def of(cls, content: bytes) -> "LeaseHolder | None":
         """None for what a kill left of one."""
         try:
             return cls(**{name: value for name, value in json.loads(content).items() if name != "beat"})
@@ -108,15 +108,15 @@ class Holder:
 class _Lease(Protocol):
     """Where a lease is kept. Marks differ whenever it has changed."""
 
-    def look(self) -> tuple[Holder | None, object] | None:
+    def look(self) -> tuple[LeaseHolder | None, object] | None:
         """The holder and the mark; None where there is no lease."""
         ...
 
-    def take(self, holder: Holder, *, instead_of: object) -> bool:
+    def take(self, holder: LeaseHolder, *, instead_of: object) -> bool:
         """Whether it was still as `instead_of` says, None for no lease, and now is the holder's."""
         ...
 
-    def renew(self, holder: Holder) -> bool:
+    def renew(self, holder: LeaseHolder) -> bool:
         """Whether it is still the holder's."""
         ...
 
@@ -129,14 +129,14 @@ class _Lease(Protocol):
 class _FileLease:
     path: Path
 
-    def look(self) -> tuple[Holder | None, object] | None:
+    def look(self) -> tuple[LeaseHolder | None, object] | None:
         try:
             with self.path.open("rb") as file:  # opening asks a server for the newest state
-                return Holder.of(file.read()), os.fstat(file.fileno()).st_mtime_ns
+                return LeaseHolder.of(file.read()), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return None
 
-    def take(self, holder: Holder, *, instead_of: object) -> bool:
+    def take(self, holder: LeaseHolder, *, instead_of: object) -> bool:
         if instead_of is None:
             return self._make(self.path, holder)
         if (seen := self.look()) is not None and seen[1] != instead_of:
@@ -148,7 +148,7 @@ class _FileLease:
         return self.renew(holder)
 
     @staticmethod
-    def _make(path: Path, holder: Holder) -> bool:
+    def _make(path: Path, holder: LeaseHolder) -> bool:
         """Whether there was no such file, on shared folders too."""
         try:
             with path.open("xb") as file:
@@ -160,7 +160,7 @@ class _FileLease:
             raise
         return True
 
-    def renew(self, holder: Holder) -> bool:
+    def renew(self, holder: LeaseHolder) -> bool:
         seen = self.look()
         if seen is None or seen[0] is None or seen[0].token != holder.token:
             return False
@@ -177,21 +177,21 @@ class _ObjectLease:
     beat: int = 0
     tag: str = ""
 
-    def look(self) -> tuple[Holder | None, object] | None:
+    def look(self) -> tuple[LeaseHolder | None, object] | None:
         try:
             content, tag = self.path.read_tagged()
         except FileNotFoundError:
             return None
-        return Holder.of(content), tag
+        return LeaseHolder.of(content), tag
 
-    def take(self, holder: Holder, *, instead_of: object) -> bool:
+    def take(self, holder: LeaseHolder, *, instead_of: object) -> bool:
         tag = self.path.put_if(holder.content(), tag=None if instead_of is None else str(instead_of))
         self.tag = tag or ""
         if tag is not None and instead_of is None:
             self._try_condition(holder)
         return tag is not None or self._is_own(holder)
 
-    def _try_condition(self, holder: Holder) -> None:
+    def _try_condition(self, holder: LeaseHolder) -> None:
         """Says where the store is one that puts whatever the condition."""
         if (tag := self.path.put_if(holder.content(), tag=None)) is not None:
             self.tag = tag
@@ -200,13 +200,13 @@ class _ObjectLease:
                 self.path.parent,
             )
 
-    def renew(self, holder: Holder) -> bool:
+    def renew(self, holder: LeaseHolder) -> bool:
         self.beat += 1
         tag = self.path.put_if(holder.content(self.beat), tag=self.tag)
         self.tag = tag or self.tag
         return tag is not None or self._is_own(holder)
 
-    def _is_own(self, holder: Holder) -> bool:
+    def _is_own(self, holder: LeaseHolder) -> bool:
         """A put whose answer was lost is repeated, and refused for its own sake."""
         seen = self.look()
         if seen is None or seen[0] is None or seen[0].token != holder.token:
@@ -219,9 +219,9 @@ class _ObjectLease:
 
 
 class Lease:
-    """Held until the block that `exclusive` opens ends. `lost` says who has it now, once another one does."""
+    """Held until the block that `hold_lease` opens ends. `lost` says who has it now, once another one does."""
 
-    def __init__(self, kept: _Lease, holder: Holder) -> None:
+    def __init__(self, kept: _Lease, holder: LeaseHolder) -> None:
         self._kept, self._holder = kept, holder
         self._over = threading.Event()
         _held.add(holder.token)
@@ -267,7 +267,7 @@ class Lease:
 
 
 @contextmanager
-def exclusive(folder: Location) -> Iterator[Lease]:
+def hold_lease(folder: Location) -> Iterator[Lease]:
     """Refuses, by `UsageError`, where another driver lives; waits up to `STALE_S` where only that can tell.
 
     Raises `StorageError` where nothing can be written.
@@ -285,7 +285,7 @@ def _taken(folder: Location, *, locked: bool) -> Lease:
     kept: _Lease = (
         _ObjectLease(folder / _LEASE) if isinstance(folder, ObjectPath) else _FileLease(folder / _LEASE)
     )
-    holder = Holder()
+    holder = LeaseHolder()
     while not kept.take(holder, instead_of=(dead := _dead(kept, folder, locked=locked))):
         if dead is not None:
             raise UsageError(_refusal(folder, kept))

@@ -71,7 +71,7 @@ class StopRequest:
 
 
 @contextmanager
-def storage_stops(stop: StopRequest) -> Iterator[None]:
+def stop_on_storage_failure(stop: StopRequest) -> Iterator[None]:
     """Raises `StudyStoppedError` where storage failed inside the block, here or in a trial that gave up because of it."""
     try:
         yield

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pruneyard.orchestrator.driver.context import StudyRun
-from pruneyard.orchestrator.execution.crash_reason import cause, describe_crash
+from pruneyard.orchestrator.execution.crash_reason import crash_cause, describe_crash
 from pruneyard.orchestrator.execution.record import make_record
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.reports.records import Status
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 
-MAX_DEATHS = 3  # a job whose process died so often in one call is left FAILED
+MAX_CRASHES = 3  # a job whose process died so often in one call is left FAILED
 
 
-def _after_deaths(
+def attempts_to_retry(
     orders: Sequence[PlannedAttempt],
     died: Mapping[str, str],
     deaths: dict[str, int],
@@ -44,13 +44,13 @@ def _after_deaths(
         if key not in died:
             if not stopping:
                 deaths[key] = deaths.get(key, 0) + 1
-                if deaths[key] < MAX_DEATHS:
+                if deaths[key] < MAX_CRASHES:
                     again.append(order)  # it stood behind one whose process died
                 else:
                     logger.warning("%s (%s) ended without a record; run again to repair", key, order.job.label)
             continue
         now = datetime.now(UTC)
-        error = f"{died[key].rstrip()}\n{cause(died[key])}"
+        error = f"{died[key].rstrip()}\n{crash_cause(died[key])}"
         store.write(
             make_record(
                 order,
@@ -68,9 +68,9 @@ def _after_deaths(
         deaths[key] = deaths.get(key, 0) + 1
         if stopping:
             monitor.end(key, Status.INTERRUPTED)
-        elif deaths[key] < MAX_DEATHS:
+        elif deaths[key] < MAX_CRASHES:
             logger.warning("%s; it goes on from its checkpoint", describe_crash(died[key], run=f"{key} ({order.job.label})"))
             again.append(replace(order, attempt=order.attempt + 1))
         else:
-            work.failed(key, f"{cause(died[key])}, {MAX_DEATHS} times")
+            work.failed(key, f"{crash_cause(died[key])}, {MAX_CRASHES} times")
     return again

@@ -11,15 +11,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pruneyard.orchestrator.coordination.lease import exclusive
-from pruneyard.orchestrator.coordination.stop_request import StopRequest, stop_request, storage_stops
+from pruneyard.orchestrator.coordination.lease import hold_lease
+from pruneyard.orchestrator.coordination.stop_request import (
+    StopRequest,
+    stop_on_storage_failure,
+    stop_request,
+)
 from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.stages import (
-    RunOrders,
-    _run_jobs,
-    _search,
-    _write_plan,
-    check_what_is_known,
+    RunAttempts,
+    check_ready_jobs,
+    run_jobs,
+    run_search,
+    write_study_plan,
 )
 from pruneyard.orchestrator.errors import ClusterError, ExitCode
 from pruneyard.orchestrator.local_backend.study import run_local
@@ -41,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 
-class Silent:
+class NoDisplay:
     """No display."""
 
     def show(self, monitor: Monitor) -> None:
@@ -97,22 +101,22 @@ def run(
     if not orders and (only is not None or is_searched(resolved, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), already=sum(map(plan.is_finished, plan.spec.jobs)))
-    with exclusive(folder.path) as lease, stop_request(folder.path) as stop:
+    with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
         lease.when_lost = stop.hand_over
         clear_unfinished(folder.artifacts)
         if not add:
             check_same_study(plan)
         write_durably(folder.spec, resolved.to_yaml().encode())
-        _write_plan(folder, plan.spec)
-        data = check_what_is_known(orders, plan, origin=resolved.name)
+        write_study_plan(folder, plan.spec)
+        data = check_ready_jobs(orders, plan, origin=resolved.name)
         monitor.expect(orders)
-        work = StudyRun(resolved, folder, monitor, stop, display or Silent(), fail_fast, data)
-        with storage_stops(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
+        work = StudyRun(resolved, folder, monitor, stop, display or NoDisplay(), fail_fast, data)
+        with stop_on_storage_failure(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
             for stage in resolved.stages:
                 if stage.learning is None:
-                    _run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
+                    run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
                 else:
-                    _search(stage, stage.learning, work, only=only, run_orders=run_orders)
+                    run_search(stage, stage.learning, work, only=only, run_orders=run_orders)
         try:
             Store(folder).compact()
         except StorageError as error:
@@ -123,7 +127,7 @@ def run(
 
 
 @contextmanager
-def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunOrders]:
+def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunAttempts]:
     """In this process, or on a cluster that lives as long as the block."""
     if local:
         yield run_local

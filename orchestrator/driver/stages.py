@@ -7,7 +7,7 @@ from functools import partial
 
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.driver.context import StudyRun
-from pruneyard.orchestrator.driver.retries import _after_deaths
+from pruneyard.orchestrator.driver.retries import attempts_to_retry
 from pruneyard.orchestrator.early_stopping.asha_median import judge
 from pruneyard.orchestrator.early_stopping.hyperband import brackets, run_hyperband
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
@@ -27,30 +27,30 @@ logger = logging.getLogger(__name__)
 
 
 
-RunOrders = Callable[..., Mapping[str, str]]
+RunAttempts = Callable[..., Mapping[str, str]]
 
 
 """`run_local` or `run_study`: returns the errors of processes that died."""
 
 
-def _search(
-    stage: Stage, learning: AdaptiveSearch, work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+def run_search(
+    stage: Stage, learning: AdaptiveSearch, work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunAttempts
 ) -> None:
     """Round after round, until the search is over; with `only`, no new one."""
     rounds = rounds_of(learning, work.folder)
     while True:
-        _run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
+        run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
         if work.stop.requested or only is not None:
             return
         is_proposed = rounds.propose()
         known = make_plan(work.spec, work.folder).spec
-        _write_plan(work.folder, known)  # also after the last round: the plan says that no more runs will be proposed
+        write_study_plan(work.folder, known)  # also after the last round: the plan says that no more runs will be proposed
         if not is_proposed:
             return
         work.monitor.total = len(known.jobs)
 
 
-def _write_plan(folder: RunFolder, spec: Spec) -> None:
+def write_study_plan(folder: RunFolder, spec: Spec) -> None:
     """With what each population is chosen by, and its runs, which stages may share."""
     populations = {}
     for stage in spec.stages:
@@ -60,8 +60,8 @@ def _write_plan(folder: RunFolder, spec: Spec) -> None:
     write_plan(folder, [job.key for job in spec.jobs], populations, is_complete=is_searched(spec, folder))
 
 
-def _run_jobs(
-    stage: Stage, jobs: Sequence[Job], work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunOrders
+def run_jobs(
+    stage: Stage, jobs: Sequence[Job], work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunAttempts
 ) -> None:
     """What is missing of these and rests on finished runs, until it has ended or cannot be run."""
     if work.stop.requested:
@@ -94,13 +94,13 @@ def _run_jobs(
     )
 
 
-def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, work: StudyRun, run_orders: RunOrders) -> None:
+def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, work: StudyRun, run_orders: RunAttempts) -> None:
     """Each of these, again after its process died, until it has ended or paused."""
     deaths: dict[str, int] = {}
     while ready and not work.stop.requested:
         work.monitor.expect(list(ready))
         died = run_orders(ready, **work.arguments(stage.header.resources))
-        ready = _after_deaths(ready, died, deaths, work, num_workers=stage.header.resources.workers)
+        ready = attempts_to_retry(ready, died, deaths, work, num_workers=stage.header.resources.workers)
 
 
 def _placed(order: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
@@ -108,7 +108,7 @@ def _placed(order: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
     return replace(order, job=replace(order.job, workload=workload))
 
 
-def check_what_is_known(orders: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
+def check_ready_jobs(orders: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
     """Tries every job whose earlier runs are there, and reads the data of the others where it rests on no run.
 
     Raises `UsageError` for what cannot work.

@@ -17,14 +17,14 @@ from pruneyard.workloads.seeding import seed_globally
 
 
 @dataclass(frozen=True)
-class Pristine:
+class ProcessSnapshot:
     """What a process was like before its first trial."""
 
     environment: Mapping[str, str]
     folder: str
 
     @classmethod
-    def here(cls) -> "Pristine":
+    def here(cls) -> "ProcessSnapshot":
         """As the process stands now."""
         return cls(environment=dict(os.environ), folder=os.getcwd())
 
@@ -40,7 +40,7 @@ class Pristine:
 
 
 @dataclass(frozen=True)
-class Numerics:
+class NumericsSnapshot:
     """What a caller's own code may rely on, kept while trials run in its process."""
 
     threads: int
@@ -50,7 +50,7 @@ class Numerics:
     torch_state: torch.Tensor
 
     @classmethod
-    def here(cls) -> "Numerics":
+    def here(cls) -> "NumericsSnapshot":
         """As they stand now."""
         numpy_state: Any = np.random.get_state(legacy=False)
         return cls(

@@ -14,10 +14,10 @@ from pruneyard.orchestrator.execution.worker_group import (
     Failed,
     GpuMemory,
     RankChannel,
+    RankTask,
     Started,
     Stopped,
     StorageFailed,
-    Task,
     device_name,
 )
 from pruneyard.reports.storage import StorageError, in_words
@@ -28,7 +28,7 @@ from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 
 def train_as_rank(
-    task: Task,
+    task: RankTask,
     *,
     ranks: Ranks,
     device: torch.device,

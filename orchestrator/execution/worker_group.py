@@ -13,7 +13,7 @@ from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.checkpoint import Checkpoints
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, Workload
 
-COLLECTIVE_WITHIN_S = 600.0  # a rank waits so long for the others at one point
+COLLECTIVE_TIMEOUT_S = 600.0  # a rank waits so long for the others at one point
 
 
 class RankChannel(Protocol):
@@ -65,7 +65,7 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class RankTask:
     """What every rank of an attempt is given. `seen` stands in the folder of results."""
 
     workload: Workload
@@ -76,8 +76,8 @@ class Task:
 
 
 @dataclass
-class RankGroup:
-    """What crews of several workers have in common. seen: as in `Task`."""
+class MultiWorkerGroup:
+    """What crews of several workers have in common. seen: as in `RankTask`."""
 
     resources: Resources
     seen: Location
@@ -110,9 +110,9 @@ class RankGroup:
             case GpuMemory():
                 self._gpu_bytes = told.gpu_bytes
 
-    def task(self, job: Job, context: Context, should_stop: Callable[[], bool]) -> Task:
+    def task(self, job: Job, context: Context, should_stop: Callable[[], bool]) -> RankTask:
         """What each of them is given."""
-        return Task(
+        return RankTask(
             workload=job.workload,
             checkpoints=context.checkpoints,
             should_stop=should_stop,
@@ -121,7 +121,7 @@ class RankGroup:
         )
 
 
-def heard(told: Any) -> Progress | None:
+def progress_or_raise(told: Any) -> Progress | None:
     """What it is to the trial: progress, or the error that the job would have raised there, or neither."""
     match told:
         case Stopped():

@@ -12,11 +12,11 @@ from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.errors import RankDiedError
 from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
-from pruneyard.orchestrator.execution.process_state import Numerics, Pristine
+from pruneyard.orchestrator.execution.process_state import NumericsSnapshot, ProcessSnapshot
 from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.local_backend.worker_processes import LocalWorkers
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.progress.monitor import Monitor, Place
+from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -57,7 +57,7 @@ def run_local(
         crew=_crew(resources, data, absolute, stop),
     )
     deaths: dict[str, str] = {}
-    pristine, numerics = Pristine.here(), Numerics.here()
+    pristine, numerics = ProcessSnapshot.here(), NumericsSnapshot.here()
     try:
         for order in orders:
             if stop.requested:
@@ -70,7 +70,7 @@ def run_local(
                 while trial.report.status is None:
                     report = trial.advance()
                     held = setting.crew.gpu_bytes(setting.device)
-                    monitor.place(order.job.key, Place(nodes=(), gpu_bytes=held))
+                    monitor.place(order.job.key, TrialPlace(nodes=(), gpu_bytes=held))
                     monitor.record(report)
                     judge.hear_report(trial.report)
                     show()

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pruneyard.cluster.loopback import loopback_of_ranks
+from pruneyard.cluster.loopback import loopback_environment
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
 from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
-    COLLECTIVE_WITHIN_S,
+    COLLECTIVE_TIMEOUT_S,
     Failed,
-    RankGroup,
-    Task,
-    heard,
+    MultiWorkerGroup,
+    RankTask,
+    progress_or_raise,
 )
 from pruneyard.orchestrator.planning.preflight import sources_of
 from pruneyard.orchestrator.spec.job import Job, Resources
@@ -36,11 +36,11 @@ from pruneyard.workloads.workload import Context, Progress
 _RUN = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
 
 
-ENDED_WITHIN_S = 30.0  # after the last word, or after another one has ended
+SHUTDOWN_TIMEOUT_S = 30.0  # after the last word, or after another one has ended
 
 
 @dataclass(kw_only=True)
-class LocalWorkers(RankGroup):
+class LocalWorkers(MultiWorkerGroup):
     """Runs jobs as so many ranks, one job after the other.
 
     data: read already. should_stop: can be asked in another process.
@@ -56,7 +56,7 @@ class LocalWorkers(RankGroup):
             try:
                 for rank, process in enumerate(ranks):
                     process.pipe.send_bytes(
-                        packed(self._orders(job, context, rank, Path(folder) / "meeting"))
+                        serialize(self._orders(job, context, rank, Path(folder) / "meeting"))
                     )
                 while True:
                     progress = self._next(ranks)
@@ -85,7 +85,7 @@ class LocalWorkers(RankGroup):
                 if isinstance(told, Failed):
                     self._raise_cause(told, ranks)
                 self.note(told)
-                if (progress := heard(told)) is not None:
+                if (progress := progress_or_raise(told)) is not None:
                     return progress
 
     def _raise_cause(self, failed: Failed, ranks: "list[_Process]") -> None:
@@ -99,14 +99,14 @@ class LocalWorkers(RankGroup):
         raise RankFailedError(f"rank {failed.rank}\n{failed.error}")
 
 
-def packed(message: Any) -> bytes:
+def serialize(message: Any) -> bytes:
     """Whole, with the contents of tensors: a pipe would send handles to memory that its sender must keep."""
     content = io.BytesIO()
     torch.save(message, content)
     return content.getvalue()
 
 
-def unpacked(content: bytes) -> Any:
+def deserialize(content: bytes) -> Any:
     """From a process of ours."""
     return torch.load(io.BytesIO(content), weights_only=False)
 
@@ -115,7 +115,7 @@ def unpacked(content: bytes) -> Any:
 class WorkerInit:
     """What a process is sent first. The ranks meet in the file `meeting`."""
 
-    task: Task
+    task: RankTask
     data: Mapping[Source, Dataset]
     meeting: Path
     rank: int
@@ -137,7 +137,7 @@ class _Process:
         popen = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **loopback_of_ranks()},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **loopback_environment()},
             start_new_session=True,
         )
         theirs.close()
@@ -146,9 +146,9 @@ class _Process:
     def receive(self, rank: int) -> Any:
         """What it tells; None where it has ended as a rank does, which all but rank 0 may do before rank 0 was heard."""
         try:
-            return unpacked(self.pipe.recv_bytes())
+            return deserialize(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError):
-            status = self.popen.wait(timeout=ENDED_WITHIN_S)
+            status = self.popen.wait(timeout=SHUTDOWN_TIMEOUT_S)
             if status or rank == 0:
                 raise RankDiedError(f"rank {rank} died, with status {status}") from None
             self.has_ended = True
@@ -173,7 +173,7 @@ def _end(ranks: list[_Process]) -> None:
     """A closed pipe is an answer at every gate; who stands elsewhere is killed."""
     for process in ranks:
         process.pipe.close()
-    until = time.monotonic() + ENDED_WITHIN_S
+    until = time.monotonic() + SHUTDOWN_TIMEOUT_S
     for process in ranks:
         while process.popen.poll() is None and time.monotonic() < until:
             if any(other.popen.poll() not in (None, 0) for other in ranks):
@@ -193,7 +193,7 @@ class _ByPipe:
     def send(self, message: Any) -> None:
         """Waits no longer than the pipe is full."""
         try:
-            self.pipe.send_bytes(packed(message))
+            self.pipe.send_bytes(serialize(message))
         except OSError:
             return  # nobody listens any more
 
@@ -209,7 +209,7 @@ class _ByPipe:
 def main(handle: int) -> None:
     """The life of one rank. handle: of its end of the pipe."""
     pipe = Connection(handle)
-    orders: WorkerInit = unpacked(pipe.recv_bytes())
+    orders: WorkerInit = deserialize(pipe.recv_bytes())
     gpus, rank = orders.resources.gpus, orders.rank
     device = torch.device("cuda", int(rank * gpus)) if gpus else torch.device("cpu")
     if gpus:
@@ -219,7 +219,7 @@ def main(handle: int) -> None:
         init_method=f"file://{orders.meeting}",
         rank=rank,
         world_size=orders.resources.workers,
-        timeout=timedelta(seconds=COLLECTIVE_WITHIN_S),
+        timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
     )
     os.environ["RANK"] = str(rank)
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pruneyard.orchestrator.artifacts.parents import rests_on_runs
+from pruneyard.orchestrator.artifacts.parents import has_upstream_runs
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -37,7 +37,7 @@ def load_data(
     keys: dict[Source, str] = {}
     for job in jobs:
         for key, source in sources_of(job).items():
-            if resting or not rests_on_runs(source):
+            if resting or not has_upstream_runs(source):
                 keys.setdefault(source, key)
     data = {} if into is None else into
     for source, key in keys.items():

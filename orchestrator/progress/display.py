@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pruneyard.orchestrator.progress.monitor import BEST_BY, Monitor, Place
+from pruneyard.orchestrator.progress.monitor import BEST_METRIC, Monitor, TrialPlace
 from pruneyard.reports.records import Status
 
 MAX_ROWS = 20
@@ -37,16 +37,16 @@ class Display(Protocol):
 
 
 @contextmanager
-def display(console: Console) -> Iterator[Display]:
+def open_display(console: Console) -> Iterator[Display]:
     """The display that fits the console."""
     if not console.is_terminal:
-        yield Lines(console)
+        yield LineDisplay(console)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield LiveTable(live)
+        yield LiveDisplay(live)
 
 
-class Lines:
+class LineDisplay:
     """One line on each change, at most one a second, and one a minute anyway."""
 
     def __init__(self, console: Console) -> None:
@@ -57,14 +57,14 @@ class Lines:
         now = time.monotonic()
         if now - self._last_at < CHANGE_EVERY_S and monitor.done < monitor.total:
             return
-        line = headline(monitor) + _where(monitor)
+        line = summary_line(monitor) + _where(monitor)
         if line != self._last_line or now - self._last_at >= LINE_EVERY_S:
             left = _left(monitor) if monitor.running else ""
             self._console.print(f"{line}{left}", markup=False, highlight=False, soft_wrap=True)
             self._last_line, self._last_at = line, now
 
 
-class LiveTable:
+class LiveDisplay:
     """The counts, the best so far, and a row per running trial."""
 
     def __init__(self, live: Live) -> None:
@@ -72,26 +72,26 @@ class LiveTable:
 
     def show(self, monitor: Monitor) -> None:
         """Hands the newest picture to rich, which draws it four times a second."""
-        self._live.update(picture(monitor))
+        self._live.update(render(monitor))
 
 
-def picture(monitor: Monitor) -> RenderableType:
+def render(monitor: Monitor) -> RenderableType:
     """What the terminal shows."""
     head = Table.grid(padding=(0, 1))
     head.add_row(
         ProgressBar(total=max(1, monitor.total), completed=monitor.done, width=30),
-        Text(headline(monitor)),
+        Text(summary_line(monitor)),
         Text(f"{duration(monitor.elapsed_s())} gone{_left(monitor)}", style="dim"),
     )
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     places = monitor.places
     on_nodes, on_gpus = len(monitor.nodes) > 1, any(place.gpu_bytes is not None for place in places.values())
-    for column in ("run", "job", *["node"] * on_nodes, "step", BEST_BY, *["GPU memory"] * on_gpus):
+    for column in ("run", "job", *["node"] * on_nodes, "step", BEST_METRIC, *["GPU memory"] * on_gpus):
         rows.add_column(column)
     running = list(monitor.running.items())
     for key, report in running[:MAX_ROWS]:
         step = f"{report.step}/{report.num_steps}" if report.num_steps else "starting"
-        value = report.metrics.get(BEST_BY)
+        value = report.metrics.get(BEST_METRIC)
         place = places.get(key)
         node = [_nodes(place) if place else ""] * on_nodes
         gpu = [_gib(place.gpu_bytes) if place else ""] * on_gpus
@@ -107,7 +107,7 @@ def _left(monitor: Monitor) -> str:
     return "" if monitor.stopping else f", {duration(monitor.seconds_left())} left"
 
 
-def _nodes(place: Place) -> str:
+def _nodes(place: TrialPlace) -> str:
     """`1a2b3c4d`, or `1a2b3c4d and 1 more` of a trial whose workers are on two."""
     first, *others = place.nodes or ("",)
     return f"{first} and {len(others)} more" if others else first
@@ -128,7 +128,7 @@ def _gib(size_bytes: int | None) -> str:
     return "" if size_bytes is None else f"{size_bytes / 2**30:.2f} GiB"
 
 
-def headline(monitor: Monitor) -> str:
+def summary_line(monitor: Monitor) -> str:
     """`12/27 done, 2 running, 12 waiting, 1 failed, best val/accuracy 0.9861 (mlp rigl density=0.2 seed=1)`."""
     parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
     if monitor.stopping:
@@ -142,7 +142,7 @@ def headline(monitor: Monitor) -> str:
             parts.append(f"{count} {status.value.lower()}")
     if monitor.best is not None:
         value, label = monitor.best
-        parts.append(f"best {BEST_BY} {value:.4f} ({label})")
+        parts.append(f"best {BEST_METRIC} {value:.4f} ({label})")
     return ", ".join(parts)
 
 

@@ -7,7 +7,7 @@ from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.reports.records import Status
 
-BEST_BY = "val/accuracy"  # shown as the best so far; largest is best
+BEST_METRIC = "val/accuracy"  # shown as the best so far; largest is best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TrialPlace:
     """Where a trial runs, and the most of a GPU's memory that it has held; None where it has none.
 
     nodes: of a cluster, that of its rank 0 first. Memory, too, is that of rank 0.
@@ -43,7 +43,7 @@ class Monitor:
     ended: dict[str, Status] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     labels: dict[str, str] = field(default_factory=dict)
-    _places: dict[str, Place] = field(default_factory=dict)
+    _places: dict[str, TrialPlace] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)  # on which a trial of this call was seen
     failures: list[Failure] = field(default_factory=list)
     best: tuple[float, str] | None = None
@@ -61,7 +61,7 @@ class Monitor:
         self.paused.discard(key)
         self.running[key] = Report(run_key=key)
 
-    def place(self, key: str, place: Place) -> None:
+    def place(self, key: str, place: TrialPlace) -> None:
         """A trial that reports says where it is."""
         self._places[key] = place
         self.nodes.update(place.nodes)
@@ -69,7 +69,7 @@ class Monitor:
     def record(self, report: Report) -> None:
         """A trial's report, or its end."""
         key = report.run_key
-        value = report.metrics.get(BEST_BY)
+        value = report.metrics.get(BEST_METRIC)
         if value is not None and (self.best is None or value > self.best[0]):
             self.best = (value, self.labels[key])
         if report.status is None:
@@ -94,7 +94,7 @@ class Monitor:
         return sum(found is status for found in self.ended.values())
 
     @property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, TrialPlace]:
         """Of trials that run, from their first evaluation on."""
         return {key: place for key, place in list(self._places.items()) if key in self.running}
 

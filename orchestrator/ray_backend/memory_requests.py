@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pruneyard.orchestrator.execution.crash_reason import ran_out_of_memory
+from pruneyard.orchestrator.execution.crash_reason import is_oom_kill
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
@@ -14,22 +14,22 @@ from pruneyard.reports.store import Store
 GIB = 2**30
 
 
-ROOM = 0.9  # of a node's memory may be asked for
+USABLE_SHARE = 0.9  # of a node's memory may be asked for
 
 
-MARGIN = 1.2  # a trial may take so much more than another of its shape did
+SAFETY_FACTOR = 1.2  # a trial may take so much more than another of its shape did
 
 
-UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
+REQUEST_UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
 
 
-DRIVER_MEMORY = GIB // 2  # of a trial whose ranks are processes of their own, it is all that its own process takes
+DRIVER_BYTES = GIB // 2  # of a trial whose ranks are processes of their own, it is all that its own process takes
 
 
 _NO_MEMORY = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")
 
 
-def shape_of(kind: str, identity: Mapping[str, Any]) -> str:
+def memory_key(kind: str, identity: Mapping[str, Any]) -> str:
     """One text for all jobs that should take the same memory: but for seeds, lengths of training and fractions they are equal."""
     return canonical([kind, _without_numbers(identity)])
 
@@ -46,7 +46,7 @@ def _without_numbers(content: Any) -> Any:
     return content
 
 
-def most_for_each(workers: int, nodes: Sequence[tuple[int, int]]) -> int:
+def largest_request_per_worker(workers: int, nodes: Sequence[tuple[int, int]]) -> int:
     """Bytes that each of so many workers may ask for so that all of them find room at once; 0 where they cannot.
 
     nodes: bytes of each, and how many workers fit there by their other wants.
@@ -60,22 +60,22 @@ def _fitting(size: int, nodes: Sequence[tuple[int, int]]) -> int:
 
 
 @dataclass
-class Needs:
+class MemoryHistory:
     """Bytes by shape, from this folder's trials and those heard of since."""
 
     _peaks: dict[str, int] = field(default_factory=dict)
     _kills: dict[str, int] = field(default_factory=dict)  # attempts that were killed for want of memory since one finished
 
     @classmethod
-    def seen_in(cls, folder: RunFolder) -> "Needs":
+    def seen_in(cls, folder: RunFolder) -> "MemoryHistory":
         """What the folder's runs say that were measured on a CPU, in the order in which they ended."""
         needs = cls()
         columns = ["kind", "identity_json", "device", "peak_memory_bytes", "error", "ended_at"]
         rows = Store(folder).runs(latest=False).select(columns).sort_by("ended_at").to_pylist()
         for row in rows:
             if row["identity_json"] is not None:
-                shape = shape_of(row["kind"], json.loads(row["identity_json"]))
-                if ran_out_of_memory(row["error"] or ""):
+                shape = memory_key(row["kind"], json.loads(row["identity_json"]))
+                if is_oom_kill(row["error"] or ""):
                     needs.hear_kill(shape)
                 elif row["device"] == "cpu":
                     needs.record(shape, row["peak_memory_bytes"])
@@ -98,9 +98,9 @@ class Needs:
         not measured yet asks for. node: what the largest node has; what takes more than that runs there alone. Requests stay
         below both, since a node that comes later may have a little less.
         """
-        fair, most = (int(ROOM * size) // UNIT * UNIT for size in (share, node))
-        if max(self._peaks.values(), default=0) * MARGIN <= share and not self._kills:
+        fair, most = (int(USABLE_SHARE * size) // REQUEST_UNIT * REQUEST_UNIT for size in (share, node))
+        if max(self._peaks.values(), default=0) * SAFETY_FACTOR <= share and not self._kills:
             return 0
         known = self._peaks.get(shape)
-        wanted = fair if known is None else math.ceil(known * MARGIN / UNIT) * UNIT
+        wanted = fair if known is None else math.ceil(known * SAFETY_FACTOR / REQUEST_UNIT) * REQUEST_UNIT
         return int(min(wanted * 2 ** self._kills.get(shape, 0), most))

@@ -14,15 +14,21 @@ from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials, workers_per_node
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, GIB, MARGIN, Needs, shape_of
+from pruneyard.orchestrator.ray_backend.memory_requests import (
+    DRIVER_BYTES,
+    GIB,
+    SAFETY_FACTOR,
+    MemoryHistory,
+    memory_key,
+)
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 
-GPU_CONTEXT = GIB  # beside its tensors a process holds a context, and what its allocator keeps in reserve: not measured
+GPU_CONTEXT_BYTES = GIB  # beside its tensors a process holds a context, and what its allocator keeps in reserve: not measured
 
 
-GPU_PARTS = 20  # a share of a GPU is raised to whole parts, so that few different ones are asked for
+GPU_SHARE_STEPS = 20  # a share of a GPU is raised to whole parts, so that few different ones are asked for
 
 
 class Placement:
@@ -30,8 +36,8 @@ class Placement:
 
     def __init__(self, orders: Sequence[PlannedAttempt], folder: RunFolder, *, resources: Resources, session: Session) -> None:
         self.slots = max_concurrent_trials(resources, session.nodes)
-        self._resources, self._needs = resources, Needs.seen_in(folder)
-        self._shapes = {order.job.key: shape_of(order.job.kind, order.job.identity) for order in orders}
+        self._resources, self._needs = resources, MemoryHistory.seen_in(folder)
+        self._shapes = {order.job.key: memory_key(order.job.kind, order.job.identity) for order in orders}
         places = [workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
         usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
         self._share = min(memory // count for memory, count in usable)
@@ -46,7 +52,7 @@ class Placement:
         if not self._resources.gpus:
             self._needs.record(shape, peak)
         elif peak is not None and report.gpu_memory_bytes is not None:
-            taken = (peak * MARGIN + GPU_CONTEXT) / report.gpu_memory_bytes
+            taken = (peak * SAFETY_FACTOR + GPU_CONTEXT_BYTES) / report.gpu_memory_bytes
             self._of_gpu[shape] = max(taken, self._of_gpu.get(shape, 0.0))
 
     def wanted(self, bundle: Sequence[PlannedAttempt]) -> dict[str, float]:
@@ -55,7 +61,7 @@ class Placement:
         Of a trial whose ranks Ray Train is to place it is nothing that they want: waiting trials would take it from them.
         """
         if self._resources.workers > 1:
-            return {"memory": DRIVER_MEMORY}
+            return {"memory": DRIVER_BYTES}
         shapes = {self._shapes[order.job.key] for order in bundle}
         memory = max(self._needs.request(shape, share=self._share, node=self._largest) for shape in shapes)
         cores = {"cpu": self._resources.cpus, "gpu": self._gpus(shapes)}
@@ -67,8 +73,8 @@ class Placement:
         asked = self._resources.gpus
         if not 0 < asked < 1:
             return asked
-        parts = max(math.ceil(self._of_gpu.get(shape, 0.0) * GPU_PARTS) for shape in shapes)
-        return max(asked, min(parts, GPU_PARTS) / GPU_PARTS)
+        parts = max(math.ceil(self._of_gpu.get(shape, 0.0) * GPU_SHARE_STEPS) for shape in shapes)
+        return max(asked, min(parts, GPU_SHARE_STEPS) / GPU_SHARE_STEPS)
 
 
 _PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[PlannedAttempt]]]] = {}
@@ -78,7 +84,7 @@ _PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[PlannedAttempt]]]] = {
 
 
 @contextmanager
-def asking(
+def resources_per_trial(
     placement: Placement, bundles: Sequence[Sequence[PlannedAttempt]]
 ) -> Iterator[Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]]:
     """For `tune.with_resources`, as long as the block lasts."""

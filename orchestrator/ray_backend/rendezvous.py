@@ -9,20 +9,20 @@ import ray
 import torch.distributed as dist
 from ray.train.torch.config import TorchConfig, _set_torch_distributed_env_vars, _TorchBackend
 
-_kept: list[Any] = []  # by rank 0: its store, from when it is open until the process group holds it
+_open_stores: list[Any] = []  # by rank 0: its store, from when it is open until the process group holds it
 
 
 @dataclass
-class MeetingConfig(TorchConfig):
-    """Torch's process group, made by `_Meeting`; all else is as Train has it, the devices and the end among it."""
+class RendezvousConfig(TorchConfig):
+    """Torch's process group, made by `RendezvousBackend`; all else is as Train has it, the devices and the end among it."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
         """What Train calls in its controller."""
-        return _Meeting
+        return RendezvousBackend
 
 
-class _Meeting(_TorchBackend):
+class RendezvousBackend(_TorchBackend):
     """Train's own opens a store on every interface that rank 0's node has, and anybody may write there."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
@@ -32,7 +32,7 @@ class _Meeting(_TorchBackend):
         host, port = worker_group.execute_single(0, _open_store, within)
         size = len(worker_group)
         group = {"backend": backend_config.backend, "world_size": size, "timeout": within}
-        met = [worker_group.execute_single_async(rank, _meet, rank, host, port, **group) for rank in range(size)]
+        met = [worker_group.execute_single_async(rank, _join_process_group, rank, host, port, **group) for rank in range(size)]
         ray.get(met)
 
 
@@ -41,17 +41,17 @@ def _open_store(within: timedelta) -> tuple[str, int]:
     host = ray.util.get_node_ip_address()
     listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listening.getsockname()[1]
-    _kept.append(_store(host, port, within, is_master=True, master_listen_fd=listening.detach()))
+    _open_stores.append(_make_store(host, port, within, is_master=True, master_listen_fd=listening.detach()))
     return host, port
 
 
-def _meet(rank: int, host: str, port: int, *, backend: str, world_size: int, timeout: timedelta) -> None:
+def _join_process_group(rank: int, host: str, port: int, *, backend: str, world_size: int, timeout: timedelta) -> None:
     """On every rank: returns when all are there."""
-    store = _kept.pop() if rank == 0 else _store(host, port, timeout)
+    store = _open_stores.pop() if rank == 0 else _make_store(host, port, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
 
 
-def _store(host: str, port: int, within: timedelta, **server: Any) -> Any:
+def _make_store(host: str, port: int, within: timedelta, **server: Any) -> Any:
     """Without libuv: the one of torch before 2.8 does not serve a socket that it is given."""
     return dist.TCPStore(  # type: ignore[attr-defined]
         host, port, timeout=within, wait_for_workers=False, use_libuv=False, **server

@@ -7,7 +7,7 @@ import ray
 from pruneyard.workloads.data.dataset import Dataset, Source
 
 
-def loader(data: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Callable[[Source], Dataset]:
+def shared_data_loader(data: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Callable[[Source], Dataset]:
     """What is shared comes from the object store, what is not from where it lies; each once per process."""
     loaded: dict[Source, Dataset] = {}
 

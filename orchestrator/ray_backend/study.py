@@ -10,26 +10,26 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from pruneyard.cluster.groups import free_abandoned
+from pruneyard.cluster.groups import remove_orphaned_groups
 from pruneyard.cluster.session import Session
-from pruneyard.orchestrator.coordination.control_files import pruned_mark
+from pruneyard.orchestrator.coordination.control_files import pruned_file
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
 from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.progress.monitor import Monitor, Place
-from pruneyard.orchestrator.ray_backend.placement import Placement, asking
+from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
+from pruneyard.orchestrator.ray_backend.placement import Placement, resources_per_trial
 from pruneyard.orchestrator.ray_backend.trial_actor import (
-    FAULT,
-    NOTES,
+    PLACE,
     REPORTS,
-    WHERE,
+    STORAGE_ERROR,
+    WARNINGS,
     TrialActor,
     current_job_file,
 )
 from pruneyard.orchestrator.ray_backend.tune_patches import (
     FIFOByIndex,
-    Sweeping,
+    PlacementGroupSweeper,
     isolate_oom_kills,
     sequential_index,
 )
@@ -68,7 +68,7 @@ def run_study(
     cluster was lost, or had no room for a trial for `place_within_s` while none ran.
     """
     placement = Placement(orders, folder, resources=resources, session=session)
-    bundles = bundled(orders, slots=placement.slots)
+    bundles = bundle_attempts(orders, slots=placement.slots)
     shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
     actor = tune.with_parameters(
         TrialActor,
@@ -79,16 +79,16 @@ def run_study(
         resources=resources,
         data=dict(shared),
     )
-    watch = _Watch(
+    watch = _StudyCallback(
         bundles, folder, placement=placement, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge
     )
     scratch = folder.scratch
-    marks = pruned_mark(folder, "").resolve()
+    marks = pruned_file(folder, "").resolve()
     remove_tree(marks)
     marks.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial whose process died is told of in our own words
     try:
-        with asking(placement, bundles) as ask:
+        with resources_per_trial(placement, bundles) as ask:
             tuner = tune.Tuner(
                 tune.with_resources(actor, ask),
                 param_space={"index": sequential_index()},
@@ -102,7 +102,7 @@ def run_study(
                 run_config=tune.RunConfig(
                     name=study,
                     storage_path=str(scratch),
-                    callbacks=[watch, StallDetector(session.pulse, resources, monitor), Sweeping(session.pulse)],
+                    callbacks=[watch, StallDetector(session.pulse, resources, monitor), PlacementGroupSweeper(session.pulse)],
                     stop=_StopWhenAsked(stop, monitor),
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -115,14 +115,14 @@ def run_study(
         raise ClusterLostError(str(end), Results(folder.path)) from end
     finally:
         if not session.pulse.silent_s:
-            free_abandoned()
+            remove_orphaned_groups()
         if not stop.handed_over:
             shutil.rmtree(scratch, ignore_errors=True)
             remove_tree(marks)
     return watch.deaths
 
 
-def bundled(orders: Sequence[PlannedAttempt], *, slots: int) -> list[list[PlannedAttempt]]:
+def bundle_attempts(orders: Sequence[PlannedAttempt], *, slots: int) -> list[list[PlannedAttempt]]:
     """Orders in their order, as many to a trial as their jobs allow and as leaves work for every slot.
 
     A job is alone unless it has `per_trial`: then starting a trial would cost more than the job. One that was run before is
@@ -172,7 +172,7 @@ class _StopWhenAsked(_NotSaved, tune.Stopper):
         return self._awaited.isdisjoint(self._monitor.running)
 
 
-class _Watch(_NotSaved, tune.Callback):
+class _StudyCallback(_NotSaved, tune.Callback):
     """Hands Tune's events to the monitor and to the judge, who marks what is to stop before Tune lets it go on."""
 
     def __init__(
@@ -200,15 +200,15 @@ class _Watch(_NotSaved, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        if result.get(FAULT):
-            self._stop.give_up(result[FAULT])
+        if result.get(STORAGE_ERROR):
+            self._stop.give_up(result[STORAGE_ERROR])
         if not result[REPORTS]:
             self._forget(trial)
             return
         reports = [Report(**report) for report in result[REPORTS]]
-        if result[WHERE] is not None:
-            self._monitor.place(reports[-1].run_key, Place(**result[WHERE]))
-        for note in result[NOTES]:
+        if result[PLACE] is not None:
+            self._monitor.place(reports[-1].run_key, TrialPlace(**result[PLACE]))
+        for note in result[WARNINGS]:
             logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], note)
         try:
             for report in reports:
@@ -220,7 +220,7 @@ class _Watch(_NotSaved, tune.Callback):
         self._monitor.record(report)
         self._placement.record(report)
         if self._judge.hear_report(report):
-            mark = pruned_mark(self._folder, report.run_key)
+            mark = pruned_file(self._folder, report.run_key)
             with in_words(mark):
                 mark.touch()
         if self._fail_fast and report.status is Status.FAILED:

@@ -27,36 +27,41 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from pruneyard.cluster import capacity
-from pruneyard.cluster.groups import ranks_are_placed
-from pruneyard.cluster.holdings import amounts, holdings
+from pruneyard.cluster.groups import any_ranks_placed
+from pruneyard.cluster.holdings import describe_usage, format_amounts
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
 from pruneyard.orchestrator.execution.capacity import workers_per_node
 from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
-    COLLECTIVE_WITHIN_S,
+    COLLECTIVE_TIMEOUT_S,
     Failed,
-    RankGroup,
+    MultiWorkerGroup,
+    RankTask,
     Started,
-    Task,
-    heard,
+    progress_or_raise,
 )
 from pruneyard.orchestrator.ray_backend.channel import Channel
-from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, Needs, most_for_each, shape_of
-from pruneyard.orchestrator.ray_backend.rendezvous import MeetingConfig
-from pruneyard.orchestrator.ray_backend.shared_data import loader
+from pruneyard.orchestrator.ray_backend.memory_requests import (
+    DRIVER_BYTES,
+    MemoryHistory,
+    largest_request_per_worker,
+    memory_key,
+)
+from pruneyard.orchestrator.ray_backend.rendezvous import RendezvousConfig
+from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.ranks import Together
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
-ENDED_WITHIN_S = 120.0  # from the last word of the ranks to the end of their processes
+SHUTDOWN_TIMEOUT_S = 120.0  # from the last word of the ranks to the end of their processes
 
 
-ALIVE_WITHIN_S = 30.0  # a process answers, or is known to be gone
+LIVENESS_TIMEOUT_S = 30.0  # a process answers, or is known to be gone
 
 
-LISTEN_S = 0.5
+RECEIVE_TIMEOUT_S = 0.5
 
 
 _GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError)
@@ -65,7 +70,7 @@ _GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.excep
 """What Ray says of a process that has ended, of one that its memory monitor ended too."""
 
 
-_TRAIN = {
+TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost node is a death; one process fewer
@@ -78,7 +83,7 @@ _TRAIN = {
 
 
 @dataclass(kw_only=True)
-class TrainWorkers(RankGroup):
+class TrainWorkers(MultiWorkerGroup):
     """Runs jobs as so many ranks, one job after the other.
 
     data: what the study shares, by source. folder: whose finished trials say how much memory a rank takes.
@@ -94,17 +99,17 @@ class TrainWorkers(RankGroup):
         Raises `RankFailedError` with the traceback of the first rank that raised, `RankDiedError` where a process is gone, and
         `TimeoutError` where there was no room for all ranks, and no other trial's were placed either.
         """
-        os.environ.update(_TRAIN, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(self.resources.place_within_s))
+        os.environ.update(TRAIN_ENVIRONMENT, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(self.resources.place_within_s))
         self._wants = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
         if memory := self._memory(job):
             self._wants["memory"] = memory
         while True:
-            others = ranks_are_placed()
+            others = any_ranks_placed()
             try:
                 yield from self._run(job, context)
                 return
             except _NoRoomError as error:
-                if not others and not ranks_are_placed():  # else other trials are, or were, in the way, which end some time
+                if not others and not any_ranks_placed():  # else other trials are, or were, in the way, which end some time
                     raise TimeoutError(str(error)) from None
 
     def _run(self, job: Job, context: Context) -> Iterator[Progress]:
@@ -134,8 +139,8 @@ class TrainWorkers(RankGroup):
                 use_gpu=self.resources.gpus > 0,
                 resources_per_worker=self._wants,
             ),
-            torch_config=MeetingConfig(
-                backend="nccl" if whole_gpus else "gloo", timeout_s=int(COLLECTIVE_WITHIN_S)
+            torch_config=RendezvousConfig(
+                backend="nccl" if whole_gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT_S)
             ),
             run_config=RunConfig(
                 name=job.key,
@@ -156,23 +161,23 @@ class TrainWorkers(RankGroup):
         """
         if self.resources.gpus:
             return 0
-        nodes = capacity.alive()
+        nodes = capacity.node_resources()
         cores = [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in nodes]
         places = [workers_per_node(self.resources, cpus=cpus, gpus=gpus) for cpus, gpus in cores]
-        beside = sum(places) // self.num_workers * DRIVER_MEMORY
+        beside = sum(places) // self.num_workers * DRIVER_BYTES
         left = [max(0, int(has.get("memory", 0)) - beside) for has in nodes]
         usable = [(memory, count) for memory, count in zip(left, places, strict=True) if count]
-        most = most_for_each(self.num_workers, usable)
+        most = largest_request_per_worker(self.num_workers, usable)
         if not most:
             return 0
         share = min(memory // count for memory, count in usable)
-        return Needs.seen_in(self.folder).request(shape_of(job.kind, job.identity), share=share, node=most)
+        return MemoryHistory.seen_in(self.folder).request(memory_key(job.kind, job.identity), share=share, node=most)
 
     def _next(self, line: Any, fit: "_Fit", context: Context) -> Progress:
         """What rank 0 reports next."""
         while True:
             ended = fit.has_ended  # before listening: what was told before the end is heard first
-            message = _asked(line.receive.remote(LISTEN_S))
+            message = _asked(line.receive.remote(RECEIVE_TIMEOUT_S))
             if message:
                 told = _asked(message[0])
                 if isinstance(told, Failed):  # not taken: it ends only when the others have been asked
@@ -181,7 +186,7 @@ class TrainWorkers(RankGroup):
                 self.note(told)
                 if isinstance(told, Started):  # by when all have joined
                     self._nodes = _asked(line.nodes.remote())
-                if (progress := heard(told)) is not None:
+                if (progress := progress_or_raise(told)) is not None:
                     return progress
             elif ended:
                 self._raise_end(fit.error)
@@ -193,9 +198,9 @@ class TrainWorkers(RankGroup):
         """Why the run ended without a last word."""
         failure = error.controller_failure if isinstance(error, ControllerError) else error
         if isinstance(failure, WorkerGroupStartupTimeoutError):
-            wanted = amounts(self._wants)
+            wanted = format_amounts(self._wants)
             head = f"no room for {self.num_workers} workers, each with {wanted}, within {self.resources.place_within_s:g} s"
-            raise _NoRoomError("\n".join([*(f"  {line}" for line in holdings()), head]))
+            raise _NoRoomError("\n".join([*(f"  {line}" for line in describe_usage()), head]))
         if isinstance(failure, WorkerGroupError):
             dead = [
                 rank
@@ -220,7 +225,7 @@ def _raise_cause(failed: Failed, line: Any) -> None:
     answers = {rank: actor.__ray_ready__.remote() for rank, actor in _asked(line.ranks.remote()).items()}
     for rank, answer in answers.items():
         try:
-            ray.get(answer, timeout=ALIVE_WITHIN_S)
+            ray.get(answer, timeout=LIVENESS_TIMEOUT_S)
         except (*_GONE, ray.exceptions.GetTimeoutError) as error:
             raise RankDiedError(
                 f"rank {rank} died: {error}\nbecause of it rank {failed.rank} raised\n{failed.error}"
@@ -265,9 +270,9 @@ class _Fit:
         """
         if not self.abandoned:
             line.close.remote()
-            self._thread.join(ENDED_WITHIN_S)
+            self._thread.join(SHUTDOWN_TIMEOUT_S)
             if not self.has_ended:
-                raise RankDiedError(f"Ray Train did not end its processes within {ENDED_WITHIN_S:g} s")
+                raise RankDiedError(f"Ray Train did not end its processes within {SHUTDOWN_TIMEOUT_S:g} s")
         ray.kill(line)
 
 
@@ -317,7 +322,7 @@ class _ByActor:
         return answer
 
 
-def _rank_of(task: Task, data: Mapping[Source, Any], line: Any) -> Callable[[], None]:
+def _rank_of(task: RankTask, data: Mapping[Source, Any], line: Any) -> Callable[[], None]:
     """What Train runs in each process that it started as a rank."""
 
     def train() -> None:
@@ -325,7 +330,7 @@ def _rank_of(task: Task, data: Mapping[Source, Any], line: Any) -> Callable[[], 
         rank, here = get_context().get_world_rank(), ray.get_runtime_context()
         ray.get(line.join.remote(rank, here.current_actor, here.get_node_id()))
         train_as_rank(
-            task, ranks=Together(), device=get_device(), load_data=loader(data), line=_ByActor(line)
+            task, ranks=Together(), device=get_device(), load_data=shared_data_loader(data), line=_ByActor(line)
         )
 
     return train

@@ -13,12 +13,12 @@ from ray import tune
 
 from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
-from pruneyard.orchestrator.coordination.control_files import ControlFiles, pruned_mark
+from pruneyard.orchestrator.coordination.control_files import ControlFiles, pruned_file
 from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext
-from pruneyard.orchestrator.execution.process_state import Pristine
+from pruneyard.orchestrator.execution.process_state import ProcessSnapshot
 from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.ray_backend.shared_data import loader
+from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -29,16 +29,16 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 REPORTS = "reports"  # the keys of ours in what Tune is told
 
 
-NOTES = "notes"
+WARNINGS = "notes"
 
 
-WHERE = "where"
+PLACE = "where"
 
 
-FAULT = "fault"  # of the storage of results
+STORAGE_ERROR = "fault"  # of the storage of results
 
 
-STEP_S = 0.5  # of short jobs, one after the other, that are told of at once
+REPORT_EVERY_S = 0.5  # of short jobs, one after the other, that are told of at once
 
 
 class TrialActor(tune.Trainable):
@@ -60,21 +60,21 @@ class TrialActor(tune.Trainable):
     ) -> None:
         """Called once per process; `config` names the first bundle by its place."""
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        self._notes = _Notes()
+        self._notes = _WarningCollector()
         for package in ("workloads", "reports"):
             logging.getLogger(package).addHandler(self._notes)
-        self._pristine = Pristine.here()
+        self._pristine = ProcessSnapshot.here()
         self._bundles = bundles
         self._setting = StudyContext(
             study=study,
             folder=RunFolder(folder),
             threads=resources.cpus,
             device=torch.device("cuda" if resources.gpus else "cpu"),
-            load_data=loader(data),
+            load_data=shared_data_loader(data),
             ledger=WriteBuffer(RunFolder(folder)),
             open_run=CachedRunReader().open_run,
             should_stop=partial(ControlFiles(stop_mark.parent).has, stop_mark.name),
-            is_pruned=ControlFiles(pruned_mark(RunFolder(folder), "x").parent).has,
+            is_pruned=ControlFiles(pruned_file(RunFolder(folder), "x").parent).has,
             crew=_crew(resources, RunFolder(folder), data),
         )
         self._take(config)
@@ -103,11 +103,11 @@ class TrialActor(tune.Trainable):
         try:
             return self._step()
         except StorageError as error:
-            return {REPORTS: [], NOTES: self._notes.take(), FAULT: str(error), "done": True}
+            return {REPORTS: [], WARNINGS: self._notes.take(), STORAGE_ERROR: str(error), "done": True}
 
     def _step(self) -> dict[str, Any]:
         reports, done = [], False
-        until = time.monotonic() + STEP_S
+        until = time.monotonic() + REPORT_EVERY_S
         while True:
             if self._trial.report.num_steps == 0 and self._setting.should_stop():
                 done = True
@@ -121,7 +121,7 @@ class TrialActor(tune.Trainable):
             if time.monotonic() >= until:
                 break
         self._setting.ledger.write()
-        return {REPORTS: reports, NOTES: self._notes.take(), WHERE: self._where(), "done": done}
+        return {REPORTS: reports, WARNINGS: self._notes.take(), PLACE: self._where(), "done": done}
 
     def _where(self) -> dict[str, Any] | None:
         """As `Place`; None as long as it is not known on which nodes its ranks are."""
@@ -137,16 +137,16 @@ def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.Obj
         return InProcess()
     from pruneyard.orchestrator.ray_backend.train_workers import TrainWorkers
 
-    seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_mark(folder, "")  # which needs no file in it
+    seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_file(folder, "")  # which needs no file in it
     return TrainWorkers(resources=resources, data=data, folder=folder, seen=seen)
 
 
 def current_job_file(folder: RunFolder, trial_id: str) -> Location:
     """The file with the key of the job that a trial of several has come to; it outlives the process, but not the study."""
-    return pruned_mark(folder, f"trial-{trial_id}")
+    return pruned_file(folder, f"trial-{trial_id}")
 
 
-class _Notes(logging.Handler):
+class _WarningCollector(logging.Handler):
     """Warnings of ours, which the driver says: a worker's own stderr ends in a file of Ray's."""
 
     def __init__(self) -> None:

@@ -17,8 +17,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
-from pruneyard.cluster.groups import free_abandoned
-from pruneyard.cluster.pulse import Pulse
+from pruneyard.cluster.groups import remove_orphaned_groups
+from pruneyard.cluster.pulse import HeadMonitor
 
 
 @contextmanager
@@ -42,22 +42,22 @@ def isolate_oom_kills() -> Iterator[None]:
         RayActorManager._actor_task_failed = of_tune  # type: ignore[method-assign]
 
 
-SWEEP_S = 1.0
+SWEEP_EVERY_S = 1.0
 
 
-class Sweeping(tune.Callback):
+class PlacementGroupSweeper(tune.Callback):
     """Once a second, while the cluster answers."""
 
-    def __init__(self, pulse: Pulse) -> None:
+    def __init__(self, pulse: HeadMonitor) -> None:
         self._pulse, self._swept_at = pulse, time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its callbacks, and nobody reads them
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        if time.monotonic() - self._swept_at >= SWEEP_S and not self._pulse.silent_s:
+        if time.monotonic() - self._swept_at >= SWEEP_EVERY_S and not self._pulse.silent_s:
             self._swept_at = time.monotonic()
-            free_abandoned()
+            remove_orphaned_groups()
 
 
 def sequential_index() -> Any:

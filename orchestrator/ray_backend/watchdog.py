@@ -7,8 +7,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from pruneyard.cluster.holdings import holdings
-from pruneyard.cluster.pulse import Pulse
+from pruneyard.cluster.holdings import describe_usage
+from pruneyard.cluster.pulse import HeadMonitor
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.spec.job import Resources
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 
-QUIET_S = 600.0  # below that nobody is surprised
+MIN_SILENCE_S = 600.0  # below that nobody is surprised
 
 
-TIMES = 5.0  # as long as the longest silence that a report ended
+SILENCE_FACTOR = 5.0  # as long as the longest silence that a report ended
 
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 
 
 class StragglerMonitor:
@@ -51,11 +51,11 @@ class StragglerMonitor:
             logger.warning("%s", self._words(quiet, now))
 
     def _is_quiet(self, key: str, now: float) -> bool:
-        return now - self._heard[key][1] > max(QUIET_S, TIMES * self._longest)
+        return now - self._heard[key][1] > max(MIN_SILENCE_S, SILENCE_FACTOR * self._longest)
 
     def _words(self, quiet: list[str], now: float) -> str:
-        named = [self._named(key, now) for key in quiet[:MOST_NAMED]]
-        more = [f"and {len(quiet) - MOST_NAMED} more"] if len(quiet) > MOST_NAMED else []
+        named = [self._named(key, now) for key in quiet[:MAX_NAMED]]
+        more = [f"and {len(quiet) - MAX_NAMED} more"] if len(quiet) > MAX_NAMED else []
         before = f"the longest silence before was {self._longest:.0f} s" if self._longest else "none has reported yet"
         advice = "if they hang, end their processes on these nodes: they go on from their checkpoints"
         return "\n".join([f"running trials are silent, {before}; {advice}", *(f"  {line}" for line in [*named, *more])])
@@ -66,10 +66,10 @@ class StragglerMonitor:
         return f"{key} ({self._monitor.labels.get(key, '')}){where}: nothing for {now - self._heard[key][1]:.0f} s"
 
 
-LOOK_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
 
 
-WORD_AFTER_S = 30.0  # without a running trial; starting one takes less
+WARN_AFTER_S = 30.0  # without a running trial; starting one takes less
 
 
 class ClusterLost(BaseException):
@@ -81,7 +81,7 @@ class ClusterLost(BaseException):
 class StallDetector(tune.Callback):
     """Looks on in the scheduler's loop. While a trial runs nothing is ended, however long it says nothing: it is named."""
 
-    def __init__(self, pulse: Pulse, resources: Resources, monitor: Monitor) -> None:
+    def __init__(self, pulse: HeadMonitor, resources: Resources, monitor: Monitor) -> None:
         self._pulse, self._resources, self._monitor = pulse, resources, monitor
         self._looked_at, self._silence = 0.0, StragglerMonitor(monitor)
         self._since: float | None = None
@@ -92,7 +92,7 @@ class StallDetector(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
+        if now - self._looked_at >= CHECK_EVERY_S:
             self._looked_at = now
             states = [trial.status for trial in trials]
             self._silence.look(now)
@@ -112,7 +112,7 @@ class StallDetector(tune.Callback):
         left = self._resources.place_within_s - (now - self._since)
         if left <= 0:
             raise ClusterLost(self._words(now - self._since))
-        if now - self._since >= WORD_AFTER_S and not self._said:
+        if now - self._since >= WARN_AFTER_S and not self._said:
             self._said = True
             logger.warning(
                 "%s\n  waiting %.0f s more (resources.place_within_s)", self._words(now - self._since), left
@@ -124,4 +124,4 @@ class StallDetector(tune.Callback):
             wanted = f"{self._resources.workers} workers with {wanted} each"
         waiting = f"{self._monitor.waiting} jobs wait, each for {wanted}"
         head = f"nothing runs, and no trial has started for {waited:.0f} s: {waiting}"
-        return "\n".join([head, *(f"  {line}" for line in holdings())])
+        return "\n".join([head, *(f"  {line}" for line in describe_usage())])

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import ray
 
-from pruneyard.cluster.findings import ANSWER_WITHIN_S, Finding
+from pruneyard.cluster.findings import ANSWER_TIMEOUT_S, Finding
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import StorageError
 
@@ -16,7 +16,7 @@ PROBE = ".pruneyard-doctor-"
 CONDITIONS = "it puts objects although they are there (If-None-Match is ignored), so two drivers in one folder are not told apart"
 
 
-def try_store(place: ObjectPath) -> str:
+def check_store(place: ObjectPath) -> str:
     """What was found. Raises `StorageError`."""
     probe = place / f"{PROBE}{uuid4().hex}"
     started = time.perf_counter()
@@ -35,20 +35,20 @@ def try_store(place: ObjectPath) -> str:
 def _reached(place: ObjectPath) -> str:
     """On a node: what went wrong, or nothing."""
     try:
-        try_store(place)
+        check_store(place)
     except (StorageError, FileNotFoundError, ImportError) as error:
         return str(error)
     return ""
 
 
-def try_from_nodes(place: ObjectPath) -> Iterator[Finding]:
+def check_store_on_nodes(place: ObjectPath) -> Iterator[Finding]:
     """Every node writes and reads an object of its own."""
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     task = ray.remote(num_cpus=0, max_retries=0)(_reached)
     asked = {node: task.options(label_selector={"ray.io/node-id": node}).remote(place) for node in nodes}
-    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_WITHIN_S)
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
     wrong = {
-        node: ray.get(answer) if answer in ready else f"no answer within {ANSWER_WITHIN_S:.0f} s"
+        node: ray.get(answer) if answer in ready else f"no answer within {ANSWER_TIMEOUT_S:.0f} s"
         for node, answer in asked.items()
     }
     for node, reason in wrong.items():

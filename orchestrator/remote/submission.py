@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pruneyard.cluster.access import Access, access
+from pruneyard.cluster.access import Access, access_to
 from pruneyard.cluster.bundle import PINS, SPEC, write_bundle
 from pruneyard.cluster.jobs import JobServer, JobView, UnknownJobError, job_server
 from pruneyard.cluster.notes import Note, read_note, write_note
@@ -55,7 +55,7 @@ OUTCOMES = {
 
 
 @contextmanager
-def cluster_of(address: str | None, job_id: str = "") -> Iterator[tuple[Access, JobServer]]:
+def connect(address: str | None, job_id: str = "") -> Iterator[tuple[Access, JobServer]]:
     """The job server meant. Raises `UsageError` and `ClusterError`, also for what happens inside the block."""
     note = read_note(job_id)
     where = address or (note.address if note is not None else None)
@@ -64,7 +64,7 @@ def cluster_of(address: str | None, job_id: str = "") -> Iterator[tuple[Access, 
             "--address: is missing; give the URL of the cluster's job server, or set PRUNEYARD_ADDRESS"
         )
     try:
-        found = access(where)
+        found = access_to(where)
     except ValueError as error:
         raise UsageError(f"--address: {error}") from error
     try:
@@ -76,7 +76,7 @@ def cluster_of(address: str | None, job_id: str = "") -> Iterator[tuple[Access, 
         raise ClusterError(str(error)) from error
 
 
-def folder_there(out: str | None, spec: "Spec") -> str:
+def folder_on_cluster(out: str | None, spec: "Spec") -> str:
     """The folder of results as the shell on the cluster is to read it.
 
     Raises `UsageError` for a relative one, and for a URI of no storage that is known.
@@ -98,7 +98,7 @@ def submit(
     server: JobServer, spec: "Spec", *, address: str, out: str | None, pin: str, python: str
 ) -> tuple[JobView, bool]:
     """The job of a spec, and whether it is a new one: the same study is not run twice at a time."""
-    folder = folder_there(out, spec)
+    folder = folder_on_cluster(out, spec)
     run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
     python = shlex.quote(python)
     check = f"{python} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
@@ -118,7 +118,7 @@ def submit(
     return view, view.job_id not in known
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """On stderr, as all that is not the answer itself."""
     click.echo(f"pruneyard: {text}", err=True)
 
@@ -129,14 +129,14 @@ def write_log(text: str) -> None:
     sys.stdout.flush()
 
 
-def tell_end(view: JobView) -> int:
+def print_outcome(view: JobView) -> int:
     """Says how a job ended; returns the exit code to pass on."""
-    say(f"{view.job_id} {outcome(view)}")
+    print_message(f"{view.job_id} {describe_outcome(view)}")
     if view.never_ran or view.exit_code == 127:
-        say(view.message.splitlines()[-1] if view.message else "the cluster gave no reason")
+        print_message(view.message.splitlines()[-1] if view.message else "the cluster gave no reason")
     return view.code
 
 
-def outcome(view: JobView) -> str:
+def describe_outcome(view: JobView) -> str:
     """`running`, or how it ended."""
     return OUTCOMES[view.code] if view.ended else view.status.lower()

@@ -90,7 +90,7 @@ def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[.
 
 def one_by_one(orders: Sequence[PlannedAttempt], **given: Any) -> None:
     """Every job written as it ends."""
-    with patch("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 0.0):
+    with patch("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 0.0):
         run_local(orders, **given)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pruneyard.cluster.access import Access, access
+from pruneyard.cluster.access import Access, access_to
 from pruneyard.cluster.bundle import write_bundle
 from pruneyard.cluster.jobs import JobView
 from pruneyard.cluster.notes import Note, read_note, write_note
@@ -29,23 +29,23 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_token_is_looked_for_where_ray_looks_in_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert access("127.0.0.1:8265").token == ""
+    assert access_to("127.0.0.1:8265").token == ""
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("from home\n")
-    assert access("127.0.0.1:8265").token == "from home"
+    assert access_to("127.0.0.1:8265").token == "from home"
     (tmp_path / "named").write_text(" named ")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
-    assert access("127.0.0.1:8265").token == "named"
+    assert access_to("127.0.0.1:8265").token == "named"
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    assert access("127.0.0.1:8265").token == TOKEN
+    assert access_to("127.0.0.1:8265").token == TOKEN
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert access("127.0.0.1:8265").token == ""
+    assert access_to("127.0.0.1:8265").token == ""
 
 
 def test_a_token_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(ValueError, match="RAY_AUTH_TOKEN_PATH names /nowhere/token, which is no file"):
-        access("127.0.0.1:8265")
+        access_to("127.0.0.1:8265")
 
 
 def test_a_token_is_never_shown() -> None:

@@ -10,16 +10,16 @@ from pruneyard.cluster.findings import (
     ClockGap,
     Facts,
     Finding,
-    NoWay,
-    alike,
-    clocks,
-    devices,
-    ports,
-    room,
-    silent,
-    storage,
+    UnreachablePort,
+    check_capacity,
+    check_clocks,
+    check_devices,
+    check_ports,
+    check_storage,
+    compare_versions,
+    unresponsive,
 )
-from pruneyard.cluster.preflight import refusal
+from pruneyard.cluster.preflight import connection_error
 
 CALLED = {"a": "node aaaaaaaa (10.0.0.1)", "b": "node bbbbbbbb (10.0.0.2)"}
 GIB = 1 << 30
@@ -50,36 +50,36 @@ def well(findings: Iterable[Finding]) -> list[tuple[str, str]]:
 
 def test_equal_nodes_are_well() -> None:
     facts = {"a": WELL, "b": WELL}
-    assert well(alike(facts, CALLED, own=WELL)) == [
+    assert well(compare_versions(facts, CALLED, own=WELL)) == [
         ("versions", "equal on 2 nodes"),
         ("code", "0123abcd on 2 nodes"),
     ]
     offered = {"a": TWO_GPUS, "b": TWO_GPUS}
-    assert well(devices(facts, offered, CALLED)) == [("devices", "32 CPUs, 4 x NVIDIA A100")]
-    assert well(room(facts, CALLED)) == [
+    assert well(check_devices(facts, offered, CALLED)) == [("devices", "32 CPUs, 4 x NVIDIA A100")]
+    assert well(check_capacity(facts, CALLED)) == [
         ("shared memory", "8.0 GiB free at least"),
         ("disk", "50 GiB free at least where Ray keeps its files"),
     ]
     gaps = {"a": ClockGap(ahead_s=0.25, within_s=0.01), "b": ClockGap(ahead_s=-0.5, within_s=0.01)}
-    assert well(clocks(gaps, CALLED)) == [("clock", "within 500 ms of this one")]
-    assert well(ports([], CALLED, num_ports=4, num_nodes=2)) == [("ports", "4 reached from 2 nodes")]
-    assert well(storage("/out", refused={}, unseen=[], fine="from 2 nodes")) == [
+    assert well(check_clocks(gaps, CALLED)) == [("clock", "within 500 ms of this one")]
+    assert well(check_ports([], CALLED, num_ports=4, num_nodes=2)) == [("ports", "4 reached from 2 nodes")]
+    assert well(check_storage("/out", refused={}, unseen=[], fine="from 2 nodes")) == [
         ("storage", "/out is written and seen alike from 2 nodes")
     ]
-    assert well(silent({}, CALLED, asked="its facts")) == []
+    assert well(unresponsive({}, CALLED, asked="its facts")) == []
 
 
 def test_nothing_is_said_of_nodes_of_which_nothing_is_known() -> None:
-    assert well(alike({}, CALLED, own=WELL)) == []
-    assert well(devices({}, {}, CALLED)) == []
-    assert well(room({}, CALLED)) == []
-    assert well(clocks({}, CALLED)) == []
-    assert well(ports([], CALLED, num_ports=4, num_nodes=0)) == []
+    assert well(compare_versions({}, CALLED, own=WELL)) == []
+    assert well(check_devices({}, {}, CALLED)) == []
+    assert well(check_capacity({}, CALLED)) == []
+    assert well(check_clocks({}, CALLED)) == []
+    assert well(check_ports([], CALLED, num_ports=4, num_nodes=0)) == []
 
 
 def test_other_versions_and_code_are_named_with_their_node() -> None:
     other = replace(WELL, code="ffff", versions={"python": "3.11.9", "torch": "2.8.0", "numpy": "2.4.0"})
-    found = list(alike({"a": WELL, "b": other}, CALLED, own=WELL))
+    found = list(compare_versions({"a": WELL, "b": other}, CALLED, own=WELL))
     assert wrong(found, "versions") == (
         "node bbbbbbbb (10.0.0.2) has torch 2.8.0 (here 2.9.1+cu128); install the same versions everywhere"
     )
@@ -88,7 +88,7 @@ def test_other_versions_and_code_are_named_with_their_node() -> None:
         "install the same everywhere, or use pruneyard submit, which brings the code along"
     )
     lacking = replace(WELL, versions={"python": "3.11.9", "torch": "2.9.1+cu128"})
-    assert "has numpy missing (here 2.4.0)" in wrong(alike({"b": lacking}, CALLED, own=WELL), "versions")
+    assert "has numpy missing (here 2.4.0)" in wrong(compare_versions({"b": lacking}, CALLED, own=WELL), "versions")
 
 
 @pytest.mark.parametrize(
@@ -100,21 +100,21 @@ def test_other_versions_and_code_are_named_with_their_node() -> None:
 )
 def test_a_clock_that_is_off_is_named_with_its_seconds(ahead_s: float, words: str) -> None:
     gaps = {"a": ClockGap(ahead_s=0.0, within_s=0.01), "b": ClockGap(ahead_s=ahead_s, within_s=0.2)}
-    found = list(clocks(gaps, CALLED))
+    found = list(check_clocks(gaps, CALLED))
     assert wrong(found, "clock") == words
     assert len(found) == 1
 
 
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     """Half of the 8 s that the question took explain the 4.5 s, up to half a second."""
-    ((name, text),) = well(clocks({"a": ClockGap(ahead_s=4.5, within_s=4.0)}, CALLED))
+    ((name, text),) = well(check_clocks({"a": ClockGap(ahead_s=4.5, within_s=4.0)}, CALLED))
     assert (name, text) == ("clock", "within 4500 ms of this one")
-    found = clocks({"a": ClockGap(ahead_s=5.5, within_s=4.0)}, CALLED)
+    found = check_clocks({"a": ClockGap(ahead_s=5.5, within_s=4.0)}, CALLED)
     assert wrong(found, "clock").startswith("node aaaaaaaa (10.0.0.1) is 5.5 s ahead")
 
 
 def test_small_shared_memory_is_named_in_mebibytes() -> None:
-    found = list(room({"a": WELL, "b": replace(WELL, shared_bytes=64 << 20)}, CALLED))
+    found = list(check_capacity({"a": WELL, "b": replace(WELL, shared_bytes=64 << 20)}, CALLED))
     assert wrong(found, "shared memory") == (
         "node bbbbbbbb (10.0.0.2) has 64 MiB free; "
         "start its container with --shm-size=2g or more; data sets are shared through it"
@@ -124,16 +124,16 @@ def test_small_shared_memory_is_named_in_mebibytes() -> None:
 
 def test_a_node_without_shared_memory_is_told_and_is_no_fault() -> None:
     without = replace(WELL, shared_bytes=-1)
-    found = well(room({"a": WELL, "b": without}, CALLED))
+    found = well(check_capacity({"a": WELL, "b": without}, CALLED))
     assert found[0][1] == "8.0 GiB free at least; Ray uses files instead on node bbbbbbbb (10.0.0.2)"
     many = {str(place): without for place in range(5)}
-    found = well(room(many, {node: f"node {node}" for node in many}))
+    found = well(check_capacity(many, {node: f"node {node}" for node in many}))
     assert found[0][1] == "no /dev/shm; Ray uses files instead on node 0, node 1, node 2 and 2 more"
 
 
 def test_a_full_disk_is_named_with_its_folder() -> None:
     full = replace(WELL, scratch="/scratch", scratch_bytes=int(1.5 * GIB))
-    found = list(room({"a": WELL, "b": full}, CALLED))
+    found = list(check_capacity({"a": WELL, "b": full}, CALLED))
     assert wrong(found, "disk") == (
         "node bbbbbbbb (10.0.0.2) has 1.5 GiB free in /scratch; "
         "free some, or start Ray there with another --temp-dir"
@@ -143,7 +143,7 @@ def test_a_full_disk_is_named_with_its_folder() -> None:
 
 @pytest.mark.parametrize(("offered", "shown"), [({"GPU": 1.0}, "1"), ({}, "0"), ({"GPU": 0.5}, "0.5")])
 def test_gpus_that_ray_does_not_offer_are_counted(offered: dict[str, float], shown: str) -> None:
-    found = devices({"a": WELL, "b": WELL}, {"a": TWO_GPUS, "b": offered}, CALLED)
+    found = check_devices({"a": WELL, "b": WELL}, {"a": TWO_GPUS, "b": offered}, CALLED)
     assert wrong(found, "devices") == (
         f"node bbbbbbbb (10.0.0.2) has 2 GPUs and Ray offers {shown}; start it with --num-gpus=2"
     )
@@ -151,7 +151,7 @@ def test_gpus_that_ray_does_not_offer_are_counted(offered: dict[str, float], sho
 
 def test_a_torch_that_cannot_use_the_gpus_is_named() -> None:
     cpu_only = replace(WELL, versions={**WELL.versions, "torch": "2.9.1+cpu"})
-    found = devices({"a": WELL, "b": cpu_only}, {"a": TWO_GPUS, "b": TWO_GPUS}, CALLED)
+    found = check_devices({"a": WELL, "b": cpu_only}, {"a": TWO_GPUS, "b": TWO_GPUS}, CALLED)
     assert wrong(found, "devices") == (
         "node bbbbbbbb (10.0.0.2) has 2 GPUs, and torch 2.9.1+cpu cannot use them; install a build with CUDA"
     )
@@ -159,7 +159,7 @@ def test_a_torch_that_cannot_use_the_gpus_is_named() -> None:
 
 def test_unlike_gpus_are_told_with_their_nodes() -> None:
     other = replace(WELL, gpus=("NVIDIA T4", "NVIDIA T4"))
-    found = devices({"a": WELL, "b": other}, {"a": TWO_GPUS, "b": TWO_GPUS}, CALLED)
+    found = check_devices({"a": WELL, "b": other}, {"a": TWO_GPUS, "b": TWO_GPUS}, CALLED)
     assert wrong(found, "devices") == (
         "the GPUs are not alike: 2 x NVIDIA A100 (node aaaaaaaa (10.0.0.1)), 2 x NVIDIA T4 (node bbbbbbbb (10.0.0.2)); "
         "numbers and times of different models differ; give each its own cluster"
@@ -167,8 +167,8 @@ def test_unlike_gpus_are_told_with_their_nodes() -> None:
 
 
 def test_a_port_that_cannot_be_reached_is_told_from_where_to_where() -> None:
-    way = NoWay(node="a", owner="b", port=41234, reason="timed out")
-    assert wrong(ports([way], CALLED, num_ports=4, num_nodes=2), "ports") == (
+    way = UnreachablePort(node="a", owner="b", port=41234, reason="timed out")
+    assert wrong(check_ports([way], CALLED, num_ports=4, num_nodes=2), "ports") == (
         "node aaaaaaaa (10.0.0.1) cannot reach node bbbbbbbb (10.0.0.2) on port 41234: timed out; "
         "let the nodes of the cluster reach each other on all ports, and nobody else"
     )
@@ -177,12 +177,12 @@ def test_a_port_that_cannot_be_reached_is_told_from_where_to_where() -> None:
 def test_a_port_is_tried_by_connecting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        assert refusal(address) == ""
-    assert "refused" in refusal(address)
+        assert connection_error(address) == ""
+    assert "refused" in connection_error(address)
 
 
 def test_a_node_that_says_nothing_is_named_with_how_long_and_one_that_fails_with_its_error() -> None:
-    found = list(silent({"a": None, "b": "No module named 'cluster'"}, CALLED, asked="its facts"))
+    found = list(unresponsive({"a": None, "b": "No module named 'cluster'"}, CALLED, asked="its facts"))
     assert not any(finding.good for finding in found)
     assert [finding.text for finding in found] == [
         "node aaaaaaaa (10.0.0.1) does not answer for its facts: nothing within 60 s; "
@@ -194,7 +194,7 @@ def test_a_node_that_says_nothing_is_named_with_how_long_and_one_that_fails_with
 
 def test_storage_that_a_node_cannot_write_or_that_is_another_one_is_told() -> None:
     found = list(
-        storage("/out", refused={CALLED["a"]: "Read-only"}, unseen=[("this process", CALLED["b"])], fine="")
+        check_storage("/out", refused={CALLED["a"]: "Read-only"}, unseen=[("this process", CALLED["b"])], fine="")
     )
     advice = "mount the same folder under the same path on every node"
     assert not any(finding.good for finding in found)

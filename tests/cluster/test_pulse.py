@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from pruneyard.cluster import pulse as pulse_module
-from pruneyard.cluster.pulse import RAY_GIVES_UP, Pulse
+from pruneyard.cluster.pulse import RAY_GIVES_UP, HeadMonitor
 
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # the frame with which HTTP/2 answers
 
@@ -40,11 +40,11 @@ def head(port: int = 0) -> Iterator[int]:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse_module, "ASK_EVERY_S", 0.02)
-    monkeypatch.setattr(pulse_module, "WORD_AFTER_S", 0.2)
+    monkeypatch.setattr(pulse_module, "WARN_AFTER_S", 0.2)
     monkeypatch.setenv(RAY_GIVES_UP, "1.0")  # so lost after 0.6 s, and left after 0.8 s
 
 
-def wait_until_silent(pulse: Pulse, seconds: float) -> None:
+def wait_until_silent(pulse: HeadMonitor, seconds: float) -> None:
     deadline = time.monotonic() + 20
     while pulse.silent_s <= seconds:
         assert time.monotonic() < deadline
@@ -52,7 +52,7 @@ def wait_until_silent(pulse: Pulse, seconds: float) -> None:
 
 
 def test_a_head_that_answers_is_never_lost() -> None:
-    with head() as port, Pulse(f"127.0.0.1:{port}") as pulse:
+    with head() as port, HeadMonitor(f"127.0.0.1:{port}") as pulse:
         time.sleep(1.0)
         pulse.check()
 
@@ -60,7 +60,7 @@ def test_a_head_that_answers_is_never_lost() -> None:
 def test_a_head_that_is_gone_is_said_once_and_then_lost(caplog: pytest.LogCaptureFixture) -> None:
     left: list[str] = []
     with head() as port:
-        pulse = Pulse(f"127.0.0.1:{port}", left.append)
+        pulse = HeadMonitor(f"127.0.0.1:{port}", left.append)
         pulse.__enter__()
         time.sleep(0.1)
     wait_until_silent(pulse, 0.3)
@@ -77,7 +77,7 @@ def test_a_head_that_is_gone_is_said_once_and_then_lost(caplog: pytest.LogCaptur
 
 def test_a_head_that_comes_back_in_time_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
     with head() as port:
-        pulse = Pulse(f"127.0.0.1:{port}")
+        pulse = HeadMonitor(f"127.0.0.1:{port}")
         pulse.__enter__()
         time.sleep(0.1)
     wait_until_silent(pulse, 0.3)

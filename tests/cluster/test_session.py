@@ -53,7 +53,7 @@ def listening(answer: bytes | None) -> Iterator[int]:
 def test_a_port_that_is_no_ray_cluster_is_said_in_seconds(
     answer: bytes | None, words: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "GREET_WITHIN_S", 0.5)
+    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT_S", 0.5)
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
     started = time.monotonic()
     with listening(answer) as port, pytest.raises(ConnectionError) as caught, session(f"127.0.0.1:{port}"):

@@ -14,7 +14,7 @@ from driving import Patience, alive, driving, is_rank
 from several_nodes import Node, holder, several_nodes
 from watching import at_once, in_the_middle
 
-from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_MEMORY, MARGIN, UNIT
+from pruneyard.orchestrator.ray_backend.memory_requests import DRIVER_BYTES, REQUEST_UNIT, SAFETY_FACTOR
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
@@ -85,14 +85,14 @@ def test_workers_that_take_more_than_their_share_of_memory_leave_no_room_for_a_s
     patience = Patience(tmp_path, 1.2)
     budget = {"epochs": 1, "batch_size": 64, "checkpoint_every_s": 30}
     spec = pair(tmp_path, seeds=4, budget=budget, resources={"place_within_s": 15})
-    memory = 2 * DRIVER_MEMORY + 8 * UNIT
+    memory = 2 * DRIVER_BYTES + 8 * REQUEST_UNIT
     with several_nodes(env | patience.env, memory=memory, head=4) as nodes:
         command = ("run", spec, "--out", "out", "--address", nodes.address)
         with driving(*command, folder=tmp_path, env=nodes.env) as driver:
             assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
     runs = Results(tmp_path / "out").runs().sort_values("started_at")
     assert runs["status"].tolist() == ["COMPLETED"] * 4
-    assert runs["peak_memory_bytes"].min() * MARGIN > 2 * UNIT, "a rank takes more than a quarter of what is left"
+    assert runs["peak_memory_bytes"].min() * SAFETY_FACTOR > 2 * REQUEST_UNIT, "a rank takes more than a quarter of what is left"
     trained = runs.assign(started_at=runs["ended_at"] - pd.to_timedelta(runs["train_s"], unit="s"))
     trained = trained.sort_values("started_at")
     print(trained[["started_at", "ended_at", "train_s"]])

@@ -11,7 +11,7 @@ import pytest
 from object_store import BUCKET, ObjectStore, environment, wire_to
 
 from pruneyard.orchestrator.coordination import lease
-from pruneyard.orchestrator.coordination.lease import exclusive
+from pruneyard.orchestrator.coordination.lease import hold_lease
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.objects import ObjectPath
@@ -71,7 +71,7 @@ def test_a_holder_on_another_machine_is_seen_to_live(
     with pytest.raises(
         UsageError, match=rf"another pruneyard is running in this folder \(process {holder.pid} on "
     ):
-        exclusive(place).__enter__()
+        hold_lease(place).__enter__()
     assert time.monotonic() - started < lease.STALE_S
 
 
@@ -81,12 +81,12 @@ def test_a_holder_on_another_machine_that_died_is_replaced_in_a_while_and_what_i
     holder.kill()
     holder.wait()
     started = time.monotonic()
-    with exclusive(place) as held:
+    with hold_lease(place) as held:
         assert lease.STALE_S <= time.monotonic() - started < 3 * lease.STALE_S
         assert held.lost is None
     assert f"{place}: a driver was at work here (process {holder.pid} on " in caplog.text
     assert "waiting up to 3 s to see whether it still is" in caplog.text
-    with exclusive(place):
+    with hold_lease(place):
         assert caplog.text.count("was at work here") == 1, "a lease that was let go is waited for"
 
 
@@ -95,14 +95,14 @@ def test_a_holder_on_this_machine_that_died_is_replaced_at_once(
 ) -> None:
     holder.kill()
     holder.wait()
-    with exclusive(place):
+    with hold_lease(place):
         assert caplog.text == ""
 
 
 def test_a_holder_that_was_replaced_learns_of_it(
     place: Any, holder: "subprocess.Popen[str]", elsewhere: None
 ) -> None:
-    taken = lease.Holder(token="other")
+    taken = lease.LeaseHolder(token="other")
     where = place / ".driver.json"
     for _ in range(50):  # its holder renews it all the while
         if isinstance(where, Path):
@@ -119,7 +119,7 @@ def test_a_holder_that_was_replaced_learns_of_it(
 def test_two_that_take_over_at_once_do_not_both_get_it(
     store: ObjectStore, brisk: None, folder: ObjectPath
 ) -> None:
-    (folder / ".driver.json").write_bytes(lease.Holder(kernel="gone", token="dead").content())
+    (folder / ".driver.json").write_bytes(lease.LeaseHolder(kernel="gone", token="dead").content())
     rivals = [
         subprocess.Popen(
             [
@@ -163,7 +163,7 @@ def test_a_holder_in_a_container_whose_processes_are_not_seen_here_is_not_taken_
             with pytest.raises(
                 UsageError, match=r"another pruneyard is running in this folder \(process 1 on "
             ):
-                exclusive(folder).__enter__()
+                hold_lease(folder).__enter__()
         finally:
             process.kill()
 
@@ -172,12 +172,12 @@ def test_a_lease_that_this_process_could_not_let_go_is_no_obstacle_to_its_next_c
     store: ObjectStore, folder: ObjectPath, caplog: pytest.LogCaptureFixture
 ) -> None:
     with wire_to(store) as wire, environment(store.env_at(wire.port)):
-        with exclusive(folder):
+        with hold_lease(folder):
             with pytest.raises(UsageError, match="another pruneyard is running"):
-                exclusive(folder).__enter__()
+                hold_lease(folder).__enter__()
             wire.cut()
         assert "the lease on the folder of results stays behind" in caplog.text
         wire.mend()
         started = time.monotonic()
-        with exclusive(folder):
+        with hold_lease(folder):
             assert time.monotonic() - started < lease.STALE_S / 2

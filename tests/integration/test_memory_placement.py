@@ -8,7 +8,7 @@ from several_nodes import several_nodes
 from watching import at_once
 from yaml_spec import spec_of, write
 
-from pruneyard.orchestrator.ray_backend.memory_requests import MARGIN, UNIT
+from pruneyard.orchestrator.ray_backend.memory_requests import REQUEST_UNIT, SAFETY_FACTOR
 from pruneyard.orchestrator.results import Results
 
 pytestmark = pytest.mark.ray
@@ -18,12 +18,12 @@ def test_trials_that_take_more_than_their_share_get_the_node_to_themselves(env: 
     patience = Patience(tmp_path, 0.05)
     spec = write(tmp_path / "spec.yaml", {**spec_of([{"name": "dense"}], name="heavy"), "seeds": 5})
     out = tmp_path / "out"
-    with several_nodes(env | patience.env, memory=3 * UNIT, head=2) as nodes:
+    with several_nodes(env | patience.env, memory=3 * REQUEST_UNIT, head=2) as nodes:
         words = ("run", spec, "--out", out, "--address", nodes.address)
         with driving(*words, folder=tmp_path, env=nodes.env) as driver:
             assert driver.wait(within_s=300) == 0, driver.said()
     runs = Results(out).runs().sort_values("started_at")
     assert len(runs) == 5
-    assert runs["peak_memory_bytes"].min() * MARGIN > 1.5 * UNIT, "torch alone takes more than half of what the node has"
+    assert runs["peak_memory_bytes"].min() * SAFETY_FACTOR > 1.5 * REQUEST_UNIT, "torch alone fills half a node"
     assert at_once(runs) == 2, "before anything was known, there was a trial for every core"
     assert at_once(runs[2:]) == 1

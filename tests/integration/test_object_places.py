@@ -13,9 +13,9 @@ from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
 from pruneyard.orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
 from pruneyard.orchestrator.coordination import control_files as marks
 from pruneyard.orchestrator.coordination.control_files import ControlFiles
-from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_PIECE, Journal
-from pruneyard.orchestrator.coordination.lease import exclusive
-from pruneyard.orchestrator.remote.storage_check import try_store
+from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_OBJECT, Journal
+from pruneyard.orchestrator.coordination.lease import hold_lease
+from pruneyard.orchestrator.remote.storage_check import check_store
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import located, remove_tree
 from pruneyard.reports.objects import ObjectPath
@@ -182,7 +182,7 @@ def test_a_local_place_keeps_checkpoints_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_journal_goes_on_where_it_ended(folder: ObjectPath) -> None:
-    entries = [{"n": n} for n in range(ENTRIES_PER_PIECE + 3)]
+    entries = [{"n": n} for n in range(ENTRIES_PER_OBJECT + 3)]
     first = Journal(folder / "x.jsonl")
     for entry in entries[:-2]:
         first.append(entry)
@@ -196,7 +196,7 @@ def test_a_journal_goes_on_where_it_ended(folder: ObjectPath) -> None:
 def test_marks_are_seen_after_a_while_and_asked_for_seldom(
     folder: ObjectPath, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr(marks, "LIST_EVERY_S", 0.5)
     seen = ControlFiles(folder)
     assert not seen.has("one")
     (folder / "one").touch()
@@ -213,14 +213,14 @@ def test_marks_are_seen_after_a_while_and_asked_for_seldom(
 def test_a_store_that_heeds_no_conditions_is_said(
     store: ObjectStore, folder: ObjectPath, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert try_store(folder).startswith(f"{folder} is writable and heeds conditions")
+    assert check_store(folder).startswith(f"{folder} is writable and heeds conditions")
     assert not folder.exists(), "the probe stays behind"
     with wire_to(store) as wire, environment(store.env_at(wire.port)):
         wire.deaf_to = "If-None-Match"
         with pytest.raises(StorageError, match="two drivers in one folder are not told apart"):
-            try_store(folder)
+            check_store(folder)
         assert not folder.exists()
-        with exclusive(folder) as held:
+        with hold_lease(folder) as held:
             assert f"{folder}: this store ignores If-None-Match" in caplog.text
             assert held.lost is None
 

@@ -8,9 +8,9 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from pruneyard.orchestrator.driver import run as population
-from pruneyard.orchestrator.driver.retries import MAX_DEATHS
+from pruneyard.orchestrator.driver.retries import MAX_CRASHES
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
-from pruneyard.orchestrator.execution.crash_reason import cause, ran_out_of_memory
+from pruneyard.orchestrator.execution.crash_reason import crash_cause, is_oom_kill
 from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.train_workers import TrainWorkers
@@ -32,9 +32,9 @@ STAGES = {"name": "dying", "stages": {"first": SPEC, "second": {**SPEC, "seeds":
 
 
 def test_a_full_gpu_is_no_node_that_ran_low() -> None:
-    assert ran_out_of_memory(OF_RAY)
-    assert not ran_out_of_memory(OF_TORCH)
-    assert cause(OF_TORCH) == "the process of this trial died"
+    assert is_oom_kill(OF_RAY)
+    assert not is_oom_kill(OF_TORCH)
+    assert crash_cause(OF_TORCH) == "the process of this trial died"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_ranks_that_the_memory_monitor_ended_have_died(
     ranks = TrainWorkers(resources=Resources(workers=2), seen=folder.plan, data={}, folder=folder)
     with pytest.raises(raised) as caught:
         ranks._raise_end(error)
-    assert ran_out_of_memory(str(caught.value)) is isinstance(error, OutOfMemoryError)
+    assert is_oom_kill(str(caught.value)) is isinstance(error, OutOfMemoryError)
 
 
 @pytest.mark.parametrize("fail_fast", [True, False])
@@ -71,7 +71,7 @@ def test_a_job_lost_for_good_stops_the_others_where_one_failure_is_to(
 
     monkeypatch.setattr(population, "run_local", deadly)
     population.run(STAGES, tmp_path, local=True, fail_fast=fail_fast)
-    assert len(deaths) == MAX_DEATHS
+    assert len(deaths) == MAX_CRASHES
     stages = Store(RunFolder(tmp_path)).runs(latest=False).to_pandas()["stage"].tolist()
-    assert stages.count("first") == MAX_DEATHS
+    assert stages.count("first") == MAX_CRASHES
     assert stages.count("second") == (0 if fail_fast else 1)

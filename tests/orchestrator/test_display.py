@@ -12,8 +12,8 @@ from rich.console import Console
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.progress.display import Lines, headline, picture
-from pruneyard.orchestrator.progress.monitor import Monitor, Place
+from pruneyard.orchestrator.progress.display import LineDisplay, render, summary_line
+from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.records import Status
 
@@ -42,8 +42,8 @@ def monitor() -> Monitor:
 def drawn(monitor: Monitor) -> tuple[str, str]:
     """The live picture and the plain line."""
     live, lines = (Console(file=io.StringIO(), width=200) for _ in range(2))
-    live.print(picture(monitor))
-    Lines(lines).show(monitor)
+    live.print(render(monitor))
+    LineDisplay(lines).show(monitor)
     return live.file.getvalue(), lines.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -65,10 +65,10 @@ def test_jobs_that_have_yet_to_begin_are_counted(monitor: Monitor) -> None:
 
 def test_nodes_are_named_where_trials_run_on_several(monitor: Monitor) -> None:
     first, second, _ = monitor.labels
-    monitor.place(first, Place(nodes=("a1b2c3d4",), gpu_bytes=None))
+    monitor.place(first, TrialPlace(nodes=("a1b2c3d4",), gpu_bytes=None))
     assert all("a1b2c3d4" not in text for text in drawn(monitor)), "there is but one"
     monitor.start(second)
-    monitor.place(second, Place(nodes=("e5f6a7b8",), gpu_bytes=None))
+    monitor.place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=None))
     live, line = drawn(monitor)
     assert "a1b2c3d4" in live
     assert "e5f6a7b8" in live
@@ -82,12 +82,12 @@ def test_nodes_are_named_where_trials_run_on_several(monitor: Monitor) -> None:
 
 def test_a_trial_of_several_workers_is_shown_on_all_their_nodes(monitor: Monitor) -> None:
     first, second, _ = monitor.labels
-    monitor.place(first, Place(nodes=("a1b2c3d4", "e5f6a7b8"), gpu_bytes=None))
+    monitor.place(first, TrialPlace(nodes=("a1b2c3d4", "e5f6a7b8"), gpu_bytes=None))
     live, line = drawn(monitor)
     assert "a1b2c3d4 and 1 more" in live
     assert "1 on node a1b2c3d4, 1 on node e5f6a7b8" in line
     monitor.start(second)
-    monitor.place(second, Place(nodes=("e5f6a7b8",), gpu_bytes=None))
+    monitor.place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=None))
     live, line = drawn(monitor)
     assert [row.split("  ")[0] for row in live.splitlines() if "e5f6a7b8" in row] == [second[:8]]
     assert "2 on node e5f6a7b8, 1 on node a1b2c3d4" in line
@@ -98,7 +98,7 @@ def test_the_memory_of_gpus_is_shown_where_there_is_one_node_or_none(
     monitor: Monitor, nodes: tuple[str, ...]
 ) -> None:
     first, *_ = monitor.labels
-    monitor.place(first, Place(nodes=nodes, gpu_bytes=3 * 2**29))
+    monitor.place(first, TrialPlace(nodes=nodes, gpu_bytes=3 * 2**29))
     live, line = drawn(monitor)
     assert "1.50 GiB" in live
     assert "up to 1.50 GiB of a GPU" in line
@@ -108,8 +108,8 @@ def test_the_memory_of_gpus_is_shown_where_there_is_one_node_or_none(
 def test_the_memory_that_trials_hold_of_gpus_is_shown(monitor: Monitor) -> None:
     first, second, _ = monitor.labels
     monitor.start(second)
-    monitor.place(first, Place(nodes=("a1b2c3d4",), gpu_bytes=3 * 2**29))
-    monitor.place(second, Place(nodes=("e5f6a7b8",), gpu_bytes=2**28))
+    monitor.place(first, TrialPlace(nodes=("a1b2c3d4",), gpu_bytes=3 * 2**29))
+    monitor.place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=2**28))
     live, line = drawn(monitor)
     assert "1.50 GiB" in live
     assert "0.25 GiB" in live
@@ -123,7 +123,7 @@ def test_a_run_that_was_asked_to_stop_says_so(tmp_path: Path) -> None:
         """A display that asks for the end on the first look."""
 
         def show(self, monitor: Monitor) -> None:
-            seen.append(headline(monitor))
+            seen.append(summary_line(monitor))
             if len(seen) == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 

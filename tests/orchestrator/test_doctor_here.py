@@ -8,15 +8,15 @@ from pruneyard.orchestrator.commands import doctor
 
 
 def said(folder: Path) -> dict[str, tuple[bool, str]]:
-    return {finding.name: (finding.good, finding.text) for finding in doctor.here(folder)}
+    return {finding.name: (finding.good, finding.text) for finding in doctor.check_machine(folder)}
 
 
 def test_little_room_is_a_fault_with_its_number_and_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By bounds that no machine meets."""
-    monkeypatch.setattr(doctor, "LEAST_DISK_BYTES", 1 << 60)
-    monkeypatch.setattr(doctor, "LEAST_SHARED_BYTES", 1 << 60)
+    monkeypatch.setattr(doctor, "MIN_DISK_BYTES", 1 << 60)
+    monkeypatch.setattr(doctor, "MIN_SHARED_BYTES", 1 << 60)
     found = said(tmp_path)
     good, text = found["storage here"]
     assert not good

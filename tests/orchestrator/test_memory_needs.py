@@ -8,7 +8,13 @@ import torch
 
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.execution.process_state import PeakMemory
-from pruneyard.orchestrator.ray_backend.memory_requests import GIB, UNIT, Needs, most_for_each, shape_of
+from pruneyard.orchestrator.ray_backend.memory_requests import (
+    GIB,
+    REQUEST_UNIT,
+    MemoryHistory,
+    largest_request_per_worker,
+    memory_key,
+)
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
@@ -26,7 +32,7 @@ NODE = 16 * GIB
 
 def shape_with(**changes: Any) -> str:
     (job,) = load_spec(SPEC, overrides=changes).jobs
-    return shape_of(job.kind, job.identity)
+    return memory_key(job.kind, job.identity)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +58,14 @@ def test_jobs_of_another_shape(change: dict[str, Any]) -> None:
 
 
 def test_nothing_is_asked_for_as_long_as_all_keep_to_their_share() -> None:
-    needs = Needs()
+    needs = MemoryHistory()
     assert needs.request("a", share=NODE // 4, node=NODE) == 0
     needs.record("a", 3 * GIB)
     assert needs.request("a", share=NODE // 4, node=NODE) == 0
 
 
 def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_and_a_fifth() -> None:
-    needs = Needs()
+    needs = MemoryHistory()
     needs.record("light", GIB)
     needs.record("heavy", 5 * GIB)
     needs.record("heavy", None)
@@ -67,17 +73,17 @@ def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_
     assert given == [1.25 * GIB, 6 * GIB, 3.5 * GIB]
 
 
-@pytest.mark.parametrize("peak", [UNIT + 1, 2 * UNIT, 123_456_789 * 3, 7 * GIB])
+@pytest.mark.parametrize("peak", [REQUEST_UNIT + 1, 2 * REQUEST_UNIT, 123_456_789 * 3, 7 * GIB])
 def test_requests_are_few_and_never_below_what_was_seen(peak: int) -> None:
-    needs = Needs()
+    needs = MemoryHistory()
     needs.record("a", peak)
     request = needs.request("a", share=NODE // 64, node=NODE)
-    assert request % UNIT == 0
-    assert peak <= request <= peak * 1.2 + UNIT
+    assert request % REQUEST_UNIT == 0
+    assert peak <= request <= peak * 1.2 + REQUEST_UNIT
 
 
 def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_node_to_itself() -> None:
-    needs = Needs()
+    needs = MemoryHistory()
     given = []
     for _ in range(4):
         needs.hear_kill("a")
@@ -88,7 +94,7 @@ def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_n
 
 
 def test_no_request_is_more_than_a_node_has_with_some_to_spare() -> None:
-    needs = Needs()
+    needs = MemoryHistory()
     needs.record("a", 100 * GIB)
     assert needs.request("a", share=NODE // 2, node=NODE) == 14.25 * GIB
 
@@ -106,15 +112,18 @@ def test_no_request_is_more_than_a_node_has_with_some_to_spare() -> None:
 def test_ranks_of_one_trial_ask_for_what_all_of_them_find_at_once(
     workers: int, nodes: list[tuple[int, int]], most: int
 ) -> None:
-    assert most_for_each(workers, [(memory * GIB, places) for memory, places in nodes]) == most * GIB
+    assert (
+        largest_request_per_worker(workers, [(memory * GIB, places) for memory, places in nodes])
+        == most * GIB
+    )
 
 
 def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
     run(SPEC, tmp_path, local=True)
     (peak,) = Results(tmp_path).runs()["peak_memory_bytes"]
     assert peak > 50 * 2**20  # torch itself
-    known = Needs.seen_in(RunFolder(tmp_path)).request(shape_with(), share=UNIT, node=NODE)
-    assert peak <= known <= peak * 1.2 + UNIT
+    known = MemoryHistory.seen_in(RunFolder(tmp_path)).request(shape_with(), share=REQUEST_UNIT, node=NODE)
+    assert peak <= known <= peak * 1.2 + REQUEST_UNIT
 
 
 def test_a_peak_does_not_count_what_was_freed_before() -> None:

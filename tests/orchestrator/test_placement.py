@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pruneyard.cluster.pulse import Pulse
+from pruneyard.cluster.pulse import HeadMonitor
 from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.memory_requests import GIB
-from pruneyard.orchestrator.ray_backend.placement import Placement, asking
+from pruneyard.orchestrator.ray_backend.placement import Placement, resources_per_trial
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
@@ -35,7 +35,7 @@ def orders_of(spec: dict[str, Any]) -> list[PlannedAttempt]:
 
 
 def placement(tmp_path: Path, orders: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
-    joined = Session(address="127.0.0.1:1", pulse=Pulse("127.0.0.1:1", None), **session)
+    joined = Session(address="127.0.0.1:1", pulse=HeadMonitor("127.0.0.1:1", None), **session)
     return Placement(orders, RunFolder(tmp_path), resources=resources, session=joined)
 
 
@@ -88,7 +88,7 @@ def copied(placed: Placement, orders: list[PlannedAttempt]) -> Iterator[Any]:
     """As Tune keeps what it was given."""
     from ray import cloudpickle
 
-    with asking(placed, [[order] for order in orders]) as ask:
+    with resources_per_trial(placed, [[order] for order in orders]) as ask:
         yield cloudpickle.loads(cloudpickle.dumps(ask))
 
 

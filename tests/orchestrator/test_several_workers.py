@@ -13,12 +13,12 @@ from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
     Failed,
     GpuMemory,
-    RankGroup,
+    MultiWorkerGroup,
+    RankTask,
     Started,
     Stopped,
     StorageFailed,
-    Task,
-    heard,
+    progress_or_raise,
 )
 from pruneyard.orchestrator.ray_backend.channel import Channel
 from pruneyard.orchestrator.spec.job import Resources
@@ -183,7 +183,7 @@ def trained(
     """By a rank that is alone."""
     (job,) = load_spec(TABLES, overrides=overrides).jobs
     workload: Workload = job.workload
-    task = Task(
+    task = RankTask(
         workload=workload,
         checkpoints=CheckpointFolder(folder / "checkpoints"),
         should_stop=should_stop,
@@ -224,12 +224,12 @@ def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
     line = Recorded(100)
     trained(line, tmp_path)
     assert [type(told) for told in line.told] == [Started, *[GpuMemory, Progress] * 3]
-    crew = RankGroup(resources=Resources(workers=2), seen=tmp_path)
+    crew = MultiWorkerGroup(resources=Resources(workers=2), seen=tmp_path)
     shown = []
     for told in line.told:
         crew.note(told)
         shown.append(crew.gpu_bytes(torch.device("cuda")))
-        assert heard(told) is (told if isinstance(told, Progress) else None)
+        assert progress_or_raise(told) is (told if isinstance(told, Progress) else None)
     assert shown == [None, 5, 5, 7, 7, 6, 6]
     crew.note(Started(device_name="cpu"))
     assert crew.gpu_bytes(torch.device("cuda")) is None, "it is another job's"
@@ -269,7 +269,7 @@ def test_storage_that_fails_is_told_in_words_and_is_the_same_error_in_the_trial(
     assert isinstance(fault, StorageFailed)
     assert str(tmp_path / "checkpoints") in fault.reason
     with pytest.raises(StorageError, match="a folder must"):
-        heard(fault)
+        progress_or_raise(fault)
 
 
 def test_a_rank_that_does_not_see_the_folder_of_results_says_what_it_must_be(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.attempt import beside_each_other
 from pruneyard.orchestrator.planning.plan import make_plan
-from pruneyard.orchestrator.ray_backend.study import bundled
+from pruneyard.orchestrator.ray_backend.study import bundle_attempts
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
@@ -64,12 +64,12 @@ def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
     trained: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "compact", lambda store: None)
-    monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 1000.0)
+    monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 1000.0)
     together = run(calibrate(trained), tmp_path / "together", local=True)
     assert together.exit_code == ExitCode.FINISHED
     assert len(together.runs()) == 24
     assert len(list((tmp_path / "together" / "results" / "runs").iterdir())) == 1
-    monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.HELD_S", 0.0)
+    monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 0.0)
     alone = run(calibrate(trained), tmp_path / "alone", local=True)
     assert len(list((tmp_path / "alone" / "results" / "runs").iterdir())) == len(alone.runs()) == 24
     (ours, our_curves), (theirs, their_curves) = numbers(undisturbed), numbers(tmp_path / "alone")
@@ -159,10 +159,10 @@ def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(t
     assert len({order.job.key for order in orders}) == 24
     parents = [order.job.parents for order in orders]
     assert [parents[place : place + 6] for place in range(0, 24, 6)] == [[parent] * 6 for parent in dict.fromkeys(parents)]
-    assert [len(bundle) for bundle in bundled(orders, slots=2)] == [12, 12]
+    assert [len(bundle) for bundle in bundle_attempts(orders, slots=2)] == [12, 12]
     again = [replace(order, attempt=2) if place == 5 else order for place, order in enumerate(orders)]
-    assert [again[5]] in bundled(again, slots=2)
+    assert [again[5]] in bundle_attempts(again, slots=2)
     networks = load_spec(TRAIN | {"seeds": 3})
     trainings = make_plan(networks, RunFolder(tmp_path)).orders()
     assert beside_each_other(trainings) == trainings
-    assert [len(bundle) for bundle in bundled(trainings, slots=1)] == [1, 1, 1]
+    assert [len(bundle) for bundle in bundle_attempts(trainings, slots=1)] == [1, 1, 1]

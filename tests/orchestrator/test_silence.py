@@ -3,8 +3,13 @@
 import pytest
 
 from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.progress.monitor import Monitor, Place
-from pruneyard.orchestrator.ray_backend.watchdog import MOST_NAMED, QUIET_S, TIMES, StragglerMonitor
+from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
+from pruneyard.orchestrator.ray_backend.watchdog import (
+    MAX_NAMED,
+    MIN_SILENCE_S,
+    SILENCE_FACTOR,
+    StragglerMonitor,
+)
 
 
 def monitor_of(*keys: str) -> Monitor:
@@ -21,7 +26,7 @@ def test_a_trial_that_hangs_is_named_with_its_node_and_once(caplog: pytest.LogCa
     for step in range(5):
         now = 30.0 * step
         for key in ("a", "b"):
-            monitor.place(key, Place(nodes=("1a2b3c4d",), gpu_bytes=None))
+            monitor.place(key, TrialPlace(nodes=("1a2b3c4d",), gpu_bytes=None))
             monitor.record(Report(run_key=key, step=step, num_steps=90))
         silence.look(now)
     for step in range(5, 60):
@@ -37,26 +42,26 @@ def test_long_epochs_are_no_surprise_once_one_has_passed(caplog: pytest.LogCaptu
     monitor = monitor_of("a")
     silence = StragglerMonitor(monitor)
     silence.look(0)
-    epoch = 2 * QUIET_S
+    epoch = 2 * MIN_SILENCE_S
     for step in range(1, 6):
         monitor.record(Report(run_key="a", step=step, num_steps=9))
         silence.look(step * epoch)
         silence.look((step + 0.9) * epoch)
     assert not caplog.messages
-    silence.look(5 * epoch + TIMES * epoch + 1)
+    silence.look(5 * epoch + SILENCE_FACTOR * epoch + 1)
     assert len(caplog.messages) == 1
 
 
 def test_before_any_report_ten_minutes_are_named_and_a_trial_that_ended_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    keys = [str(number) for number in range(MOST_NAMED + 2)]
+    keys = [str(number) for number in range(MAX_NAMED + 2)]
     monitor = monitor_of(*keys, "gone")
     silence = StragglerMonitor(monitor)
     silence.look(0)
     monitor.running.pop("gone")
-    silence.look(QUIET_S - 1)
+    silence.look(MIN_SILENCE_S - 1)
     assert not caplog.messages
-    silence.look(QUIET_S + 1)
-    silence.look(QUIET_S + 99)
+    silence.look(MIN_SILENCE_S + 1)
+    silence.look(MIN_SILENCE_S + 99)
     (said,) = caplog.messages
     assert "none has reported yet" in said
     assert said.endswith("and 2 more")

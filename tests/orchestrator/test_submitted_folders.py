@@ -3,7 +3,7 @@
 import pytest
 
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.remote.submission import folder_there
+from pruneyard.orchestrator.remote.submission import folder_on_cluster
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 
 
@@ -14,11 +14,11 @@ def spec() -> Spec:
 
 @pytest.mark.parametrize("out", ["/shared/study", "s3://bucket/study", "file:///shared/study"])
 def test_absolute_paths_and_uris_are_handed_on(out: str, spec: Spec) -> None:
-    assert folder_there(out, spec) == out
+    assert folder_on_cluster(out, spec) == out
 
 
 def test_what_a_shell_would_read_is_quoted(spec: Spec) -> None:
-    assert folder_there("s3://bucket/a b;c", spec) == "'s3://bucket/a b;c'"
+    assert folder_on_cluster("s3://bucket/a b;c", spec) == "'s3://bucket/a b;c'"
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_what_a_shell_would_read_is_quoted(spec: Spec) -> None:
 )
 def test_others_are_refused(out: str, words: str, spec: Spec) -> None:
     with pytest.raises(UsageError, match=words):
-        folder_there(out, spec)
+        folder_on_cluster(out, spec)
