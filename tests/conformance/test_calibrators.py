@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from safetensors.numpy import load, save
 
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, Labels
 from pruneyard.workloads.metrics.classification import (
     accuracy,

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
 from pruneyard.workloads.metrics.classification import softmax
 from pruneyard.workloads.plugins import find, names

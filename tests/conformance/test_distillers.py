@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from asking import NO_ANSWERS
 from torch import Tensor
-from trainings import Drawing
 
+from pruneyard.testing.asking import NO_ANSWERS
+from pruneyard.testing.trainings import Drawing
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset

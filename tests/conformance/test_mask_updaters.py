@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from asking import DENSE_SETTINGS
-from four_layers import SHAPES, bench_at, channel_orders
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
+from pruneyard.testing.asking import DENSE_SETTINGS
+from pruneyard.testing.four_layers import SHAPES, bench_at, channel_orders
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.masks.distributions import active_counts
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
 from pruneyard.workloads.plugins import find, names

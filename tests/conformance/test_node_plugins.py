@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.nodes.job import NodesBudget, NodesJob
 from pruneyard.workloads.nodes.methods.plain import PlainNodes

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from asking import Answered, question
 from torch import Tensor, nn
 
+from pruneyard.testing.asking import Answered, question
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset

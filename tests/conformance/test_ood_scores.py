@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evidences import drawn, rows_of, seen
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 
+from pruneyard.testing.evidences import drawn, rows_of, seen
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.score_choice import candidates

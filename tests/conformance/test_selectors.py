@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from torch import Tensor
 
+from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
 from pruneyard.workloads.data.selection import (
     CLASSIFIER_GRADIENTS,
     FEATURES,

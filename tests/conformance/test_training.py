@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from asking import DENSE_SETTINGS
 from torch import Tensor
-from trainings import Drawing
 
+from pruneyard.testing.asking import DENSE_SETTINGS
+from pruneyard.testing.trainings import Drawing
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation
 from pruneyard.workloads.data.dataset import Dataset

@@ -32,8 +32,8 @@ from ranked import (
     training,
 )
 from torch import Tensor
-from trainings import Drawing
 
+from pruneyard.testing.trainings import Drawing
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.plugins import find, names

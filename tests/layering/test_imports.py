@@ -135,7 +135,17 @@ def test_every_import_is_a_dependency_or_of_the_standard_library() -> None:
             assert module.partition(".")[0] in known, f"{path} imports {module}, which pyproject.toml does not ask for"
 
 
-def test_tests_have_unique_names_and_no_packages() -> None:
-    names = [path.name for path in TESTS if path.name != "conftest.py"]
+def test_tests_have_unique_names_and_one_package() -> None:
+    """Modules of folders without a package are imported by their file's name alone; the conformance suites are installed."""
+    names = [path.name for path in TESTS if path.name not in ("conftest.py", "__init__.py")]
     assert sorted(set(names)) == sorted(names)
-    assert "__init__.py" not in names
+    packages = [path.parent for path in TESTS if path.name == "__init__.py"]
+    assert packages == [ROOT / "tests" / "conformance"]
+
+
+def test_the_installed_conformance_suites_import_nothing_of_the_other_tests() -> None:
+    suites = [path for path in TESTS if path.parent.name == "conformance"]
+    others = {path.stem for path in TESTS if path not in suites}
+    for path in suites:
+        for module in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            assert module.partition(".")[0] not in others, f"{path} imports {module}, which is not installed"

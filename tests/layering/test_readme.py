@@ -140,7 +140,7 @@ def test_ci_is_executable_and_runs_the_test_command_as_readme_gives_it() -> None
         line for text in blocks("", "bash", "sh", "console") for line in text.splitlines() if "pytest" in line
     ]
     assert read.splitlines() == shown[:1]
-    assert re.search(r'^eval "\$test_command"$', script.read_text(), flags=re.MULTILINE)
+    assert re.search(r'^part .* eval "\$test_command"$', script.read_text(), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import NO_BENCH
 from torch import Tensor
 
+from pruneyard.testing.asking import NO_BENCH
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks

@@ -5,11 +5,11 @@ from typing import Literal
 
 import pytest
 import torch
-from asking import NO_BENCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pruneyard.testing.asking import NO_BENCH
 from pruneyard.workloads.masks.masks import drop_and_grow, keep_largest, keep_largest_overall
 from pruneyard.workloads.sparse.methods.magnitude import Magnitude
 from pruneyard.workloads.sparse.methods.rigl import RigL

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from asking import NO_BENCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pruneyard.testing.asking import NO_BENCH
 from pruneyard.workloads.masks.masks import hash_masks
 from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
 from pruneyard.workloads.sparse.methods.rigl import RigL

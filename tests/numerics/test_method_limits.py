@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from asking import NO_BENCH
 from torch import Tensor
 
+from pruneyard.testing.asking import NO_BENCH
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
 from pruneyard.workloads.sparse.methods.granet import GraNet
 from pruneyard.workloads.sparse.methods.itop import ITOP

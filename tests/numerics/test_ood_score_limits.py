@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from evidences import by_hand, drawn, logits_alone, rows_of, scored, seen
 from scipy.special import logsumexp
 
+from pruneyard.testing.evidences import by_hand, drawn, logits_alone, rows_of, scored, seen
 from pruneyard.workloads.calibrate.evidence import Evidence, LastLayer
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.scores.ash import ASH

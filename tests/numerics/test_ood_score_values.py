@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from evidences import by_hand, drawn, images, logits_alone, network, num_pixels, scored, seen
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from torch import nn
 
+from pruneyard.testing.evidences import (
+    by_hand,
+    drawn,
+    images,
+    logits_alone,
+    network,
+    num_pixels,
+    scored,
+    seen,
+)
 from pruneyard.workloads.calibrate.evidence import Floats, evidence_of
 from pruneyard.workloads.calibrate.scores.ash import ASH
 from pruneyard.workloads.calibrate.scores.dice import DICE

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from asking import backward_alone
 from torch import Tensor, nn
 
+from pruneyard.testing.asking import backward_alone
 from pruneyard.workloads.gradients.sam import SAM
 from pruneyard.workloads.interfaces import RuleState, Tensors
 from pruneyard.workloads.training.backward import Prober, StepBatch

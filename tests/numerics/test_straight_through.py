@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import NO_BENCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pruneyard.testing.asking import NO_BENCH
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset

@@ -1,25 +1,12 @@
 """The command, run in this process as the shell would run it."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from in_process_command import Answer, Pruneyard
 
 from pruneyard.orchestrator.cli import main
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Exit code, stdout and stderr of one call."""
-
-    code: int
-    out: str
-    err: str
-
-
-Pruneyard = Callable[..., Answer]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Pruneyard
+from in_process_command import Pruneyard
 
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.planning.cost import estimate

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from asking import question
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.testing.asking import question
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.interfaces import PixelRange

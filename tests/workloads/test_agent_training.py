@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from asking import backward_alone
 from torch import Tensor, nn
 
+from pruneyard.testing.asking import backward_alone
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, epoch_order
 from pruneyard.workloads.data.dataset import Dataset

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load
 from torch import Tensor
-from trainings import (
+
+from pruneyard.testing.trainings import (
     SEED,
     Normed,
     assert_same_numbers,
@@ -21,7 +22,6 @@ from trainings import (
     recipe_of,
     run,
 )
-
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.metrics.classification import standard_metrics

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from asking import loss_of_logits
 from torch import Tensor
 
+from pruneyard.testing.asking import loss_of_logits
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 
 

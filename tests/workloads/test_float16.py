@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from trainings import assert_same_numbers, checkpoint_at, digits, only, outcome, recipe_of, run
 
+from pruneyard.testing.trainings import (
+    assert_same_numbers,
+    checkpoint_at,
+    digits,
+    only,
+    outcome,
+    recipe_of,
+    run,
+)
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.gradients.agent import AGENT
 from pruneyard.workloads.gradients.svrg import SVRG

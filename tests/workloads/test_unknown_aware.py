@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from asking import NO_ANSWERS, question
 from torch import Tensor
 
+from pruneyard.testing.asking import NO_ANSWERS, question
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.unknown_aware import UnknownAware
 

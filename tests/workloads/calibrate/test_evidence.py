@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from evidences import SHAPE, by_hand, drawn, images, network, seen
 from torch import nn
 
+from pruneyard.testing.evidences import SHAPE, by_hand, drawn, images, network, seen
 from pruneyard.workloads.calibrate.evidence import (
     FEATURES,
     LABELS,

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from evidences import drawn, logits_alone, rows_of
 
+from pruneyard.testing.evidences import drawn, logits_alone, rows_of
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.score_choice import candidates, choose, table_of
 from pruneyard.workloads.calibrate.scores.ash import ASH

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from trainings import Normed, checkpoint_at, digits, network_of, outcome, recipe_of, run
 
+from pruneyard.testing.trainings import Normed, checkpoint_at, digits, network_of, outcome, recipe_of, run
 from pruneyard.workloads.calibrate.members import pooled_logits
 from pruneyard.workloads.calibrate.swag import swag_logits
 from pruneyard.workloads.data.batches import DeviceSplit

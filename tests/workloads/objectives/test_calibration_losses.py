@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from asking import loss_of_logits
 from torch import Tensor
 
+from pruneyard.testing.asking import loss_of_logits
 from pruneyard.workloads.losses.logits import OfLogits
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.dual_focal import DualFocal

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from asking import NO_ANSWERS, Answered, loss_of_logits, question
 from torch import Tensor
-from trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 
+from pruneyard.testing.asking import NO_ANSWERS, Answered, loss_of_logits, question
+from pruneyard.testing.trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.objectives.cape import CaPE

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from asking import question
 from torch import Tensor
 
+from pruneyard.testing.asking import question
 from pruneyard.workloads.losses.mixing import Mixing, drawn_places
 from pruneyard.workloads.objectives.cutmix import CutMix
 from pruneyard.workloads.objectives.mixup import Mixup

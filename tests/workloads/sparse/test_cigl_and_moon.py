@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
 
+from pruneyard.testing.trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.metrics.classification import known_probabilities
 from pruneyard.workloads.models.mlp import Mlp
