@@ -20,9 +20,9 @@ from pruneyard.orchestrator.commands.options import (
     spec_changes,
 )
 from pruneyard.orchestrator.commands.summary_table import summary_table
-from pruneyard.orchestrator.driver.run import default_folder, run
+from pruneyard.orchestrator.driver.run import default_folder, run_plan
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import open_display
 from pruneyard.orchestrator.progress.ray_output import RayOutputFilter
 from pruneyard.orchestrator.results import ClusterLostError, GracefulInterrupt, Results
@@ -76,24 +76,25 @@ def run_and_report(
 ) -> int:
     """Runs with live progress, writes the report, prints the summary; returns the exit code."""
     console = Console(stderr=True)
-    before = make_plan(spec, RunFolder(folder)).counts()
+    plan = make_plan(spec, RunFolder(folder))
+    before = plan.counts()
     finished = f", {before['completed']} already finished" if before["completed"] else ""
     where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
-    num_jobs = len(make_plan(spec, RunFolder(folder)).spec.jobs)
+    num_jobs = len(plan.spec.jobs)
     searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
     head = f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {folder}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
     with open_display(console) as shown, redirect_stdout(RayOutputFilter()):
         results, code = _run(
-            spec, folder, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
+            plan, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )
     page = _page(results)
+    plan = plan.reread()
     if as_json:
-        click.echo(json.dumps(_summary(results, spec, code, page), indent=1))
+        click.echo(json.dumps(_summary(results, plan, code, page), indent=1))
     else:
-        planned = make_plan(spec, results.folder).spec
-        _say(results, page, {job.key: job.label for job in planned.jobs})
-        _say_fronts(results, planned)
+        _say(results, page, {job.key: job.label for job in plan.spec.jobs})
+        _say_fronts(results, plan.spec)
     return code
 
 
@@ -106,10 +107,10 @@ def _page(results: Results) -> Location | None:
         return None
 
 
-def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCode]:
+def _run(plan: Plan, **options: Any) -> tuple[Results, ExitCode]:
     """The results and the exit code; Ctrl-C and a cluster that was lost have their own."""
     try:
-        results = run(spec, folder, **options)
+        results = run_plan(plan, **options)
     except GracefulInterrupt as stop:
         return stop.results, ExitCode.INTERRUPTED
     except ClusterLostError as end:
@@ -118,13 +119,13 @@ def _run(spec: Spec, folder: Location, **options: Any) -> tuple[Results, ExitCod
     return results, results.exit_code
 
 
-def _summary(results: Results, spec: Spec, code: ExitCode, page: Location | None) -> dict[str, Any]:
+def _summary(results: Results, plan: Plan, code: ExitCode, page: Location | None) -> dict[str, Any]:
     frame = results.summary()
     return {
-        "study": spec.name,
+        "study": plan.spec.name,
         "folder": str(results.folder.path),
         "exit_code": int(code),
-        "jobs": make_plan(spec, results.folder).counts(),
+        "jobs": plan.counts(),
         "report": None if page is None else str(page),
         "summary": json.loads(frame.to_json(orient="records")),
     }

@@ -4,26 +4,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.spec.job import Resources
-from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.workloads.data.dataset import Dataset, Source
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class StudyRun:
-    """What both ways of running are given. `data` grows as stages find new sets."""
+    """What both ways of running are given. `data` grows as stages find new sets; `plan` is read again after jobs ran."""
 
-    spec: Spec
-    folder: RunFolder
+    plan: Plan
     monitor: Monitor
     stop: StopRequest
     display: Display
     fail_fast: bool
     data: dict[Source, Dataset]
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.plan.folder
 
     def show(self) -> None:
         """As things stand."""
@@ -39,7 +42,7 @@ class StudyRun:
     def arguments(self, resources: Resources) -> dict[str, Any]:
         """Of `run_local` and `run_study` alike."""
         return {
-            "study": self.spec.name,
+            "study": self.plan.spec.name,
             "folder": self.folder,
             "resources": resources,
             "data": self.data,

@@ -54,7 +54,7 @@ def attempts_to_retry(
         store.write(
             make_record(
                 order,
-                study=work.spec.name,
+                study=work.plan.spec.name,
                 status=Status.INTERRUPTED if stopping else Status.FAILED,
                 started_at=now,
                 wall_s=0.0,

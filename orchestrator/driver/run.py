@@ -28,7 +28,7 @@ from pruneyard.orchestrator.driver.stages import (
 from pruneyard.orchestrator.errors import ClusterError, ExitCode
 from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.compatibility import check_same_study
-from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.results import GracefulInterrupt, Results
@@ -95,10 +95,32 @@ def run(
     """
     resolved = load_spec(spec, overrides=overrides, axes=axes)
     folder = RunFolder(located(out) if out is not None else default_folder(resolved))
-    plan = make_plan(resolved, folder)
+    return run_plan(
+        make_plan(resolved, folder),
+        address=address,
+        local=local,
+        fail_fast=fail_fast,
+        only=only,
+        add=add,
+        display=display,
+    )
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    address: str = "local",
+    local: bool = False,
+    fail_fast: bool = False,
+    only: frozenset[Status | None] | None = None,
+    add: bool = False,
+    display: Display | None = None,
+) -> Results:
+    """Runs what a plan has to run, as `run` does; `plan` was made a moment ago, so that the folder need not be read again."""
+    spec, folder = plan.spec, plan.folder
     orders = plan.orders(only=only)
-    results = Results(folder.path, spec=resolved)
-    if not orders and (only is not None or is_searched(resolved, folder)):
+    results = Results(folder.path, spec=spec)
+    if not orders and (only is not None or is_searched(spec, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), already=sum(map(plan.is_finished, plan.spec.jobs)))
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
@@ -106,13 +128,15 @@ def run(
         clear_unfinished(folder.artifacts)
         if not add:
             check_same_study(plan)
-        write_durably(folder.spec, resolved.to_yaml().encode())
-        write_study_plan(folder, plan.spec)
-        data = check_ready_jobs(orders, plan, origin=resolved.name)
+        write_durably(folder.spec, spec.to_yaml().encode())
+        write_study_plan(plan)
+        data = check_ready_jobs(orders, plan, origin=spec.name)
         monitor.expect(orders)
-        work = StudyRun(resolved, folder, monitor, stop, display or NoDisplay(), fail_fast, data)
+        work = StudyRun(
+            plan=plan, monitor=monitor, stop=stop, display=display or NoDisplay(), fail_fast=fail_fast, data=data
+        )
         with stop_on_storage_failure(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
-            for stage in resolved.stages:
+            for stage in spec.stages:
                 if stage.learning is None:
                     run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
                 else:

@@ -11,11 +11,10 @@ from pruneyard.orchestrator.driver.retries import attempts_to_retry
 from pruneyard.orchestrator.early_stopping.asha_median import judge
 from pruneyard.orchestrator.early_stopping.hyperband import brackets, run_hyperband
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
-from pruneyard.orchestrator.planning.plan import Plan, make_plan
+from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.search.proposals import is_searched, rounds_of
 from pruneyard.orchestrator.spec.job import Job
-from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Stage
 from pruneyard.reports.layout import RunFolder
@@ -43,21 +42,22 @@ def run_search(
         if work.stop.requested or only is not None:
             return
         is_proposed = rounds.propose()
-        known = make_plan(work.spec, work.folder).spec
-        write_study_plan(work.folder, known)  # also after the last round: the plan says that no more runs will be proposed
+        work.plan = work.plan.with_proposals()
+        write_study_plan(work.plan)  # also after the last round: the plan says that no more runs will be proposed
         if not is_proposed:
             return
-        work.monitor.total = len(known.jobs)
+        work.monitor.total = len(work.plan.spec.jobs)
 
 
-def write_study_plan(folder: RunFolder, spec: Spec) -> None:
+def write_study_plan(plan: Plan) -> None:
     """With what each population is chosen by, and its runs, which stages may share."""
-    populations = {}
+    populations, spec = {}, plan.spec
     for stage in spec.stages:
         if stage.learning is not None and stage.learning.search.is_population:
             ((measure, best_is),) = stage.learning.search.directions.items()
             populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
-    write_plan(folder, [job.key for job in spec.jobs], populations, is_complete=is_searched(spec, folder))
+    keys = [job.key for job in spec.jobs]
+    write_plan(plan.folder, keys, populations, is_complete=is_searched(spec, plan.folder))
 
 
 def run_jobs(
@@ -66,7 +66,7 @@ def run_jobs(
     """What is missing of these and rests on finished runs, until it has ended or cannot be run."""
     if work.stop.requested:
         return
-    plan = make_plan(work.spec, work.folder)
+    plan = work.plan
     orders = plan.orders(jobs, only=only)
     ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
     ready = beside_each_other(ready)
@@ -74,7 +74,7 @@ def run_jobs(
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
     at_hand = [order.job for order in ready]
     load_data(at_hand, into=work.data)
-    check_jobs(at_hand, work.data, origin=work.spec.name)
+    check_jobs(at_hand, work.data, origin=plan.spec.name)
     asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
     scheduler = Scheduler() if asked else stage.header.scheduler
     decides = judge(scheduler, jobs, work.folder)
@@ -101,6 +101,7 @@ def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, work: StudyRun
         work.monitor.expect(list(ready))
         died = run_orders(ready, **work.arguments(stage.header.resources))
         ready = attempts_to_retry(ready, died, deaths, work, num_workers=stage.header.resources.workers)
+        work.plan = work.plan.reread()
 
 
 def _placed(order: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:

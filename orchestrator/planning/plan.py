@@ -1,7 +1,7 @@
 """What of a spec is done and what is left, by run key; planning writes nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
@@ -48,6 +48,14 @@ class Plan:
     @cached_property
     def _ours(self) -> frozenset[str]:
         return frozenset(job.key for job in self.spec.jobs)
+
+    def reread(self) -> "Plan":
+        """Returns the plan of the same jobs and of what searches have proposed by now, against what the folder holds by now."""
+        return make_plan(self.spec, self.folder)
+
+    def with_proposals(self) -> "Plan":
+        """Returns the plan with what searches have proposed by now; the statuses stay, since nothing ran in between."""
+        return replace(self, spec=known_jobs(self.spec, self.folder))
 
     def counts(self) -> dict[str, int]:
         """Number of jobs by status; `missing` where none ran."""
