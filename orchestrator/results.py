@@ -145,12 +145,12 @@ class Results:
             if not self.folder.spec.exists():
                 return list(recorded)
         # Only here: reading a spec imports torch, which takes seconds.
-        from pruneyard.orchestrator.search.proposals import is_searched, known_jobs
+        from pruneyard.orchestrator.search.proposals import is_search_finished, with_proposed_jobs
         from pruneyard.orchestrator.spec.load import load_spec
 
         spec = load_spec(self._spec or self.folder.spec)
-        jobs = known_jobs(spec, self.folder).jobs
-        return [job.key for job in jobs] + ([] if is_searched(spec, self.folder) else [NOT_PROPOSED])
+        jobs = with_proposed_jobs(spec, self.folder).jobs
+        return [job.key for job in jobs] + ([] if is_search_finished(spec, self.folder) else [NOT_PROPOSED])
 
     def __repr__(self) -> str:
         try:

@@ -23,7 +23,7 @@ from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.cost import Estimate, estimate
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import duration
-from pruneyard.orchestrator.search.proposals import to_be_proposed
+from pruneyard.orchestrator.search.proposals import num_proposals_left
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.formats import amount
 from pruneyard.reports.layout import RunFolder
@@ -81,7 +81,7 @@ def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dic
         "study": plan.spec.name,
         "folder": str(plan.folder.path),
         "counts": plan.counts(),
-        "to_be_proposed": {name or "": count for name, count in to_be_proposed(plan.spec, plan.folder).items()},
+        "num_proposals_left": {name or "": count for name, count in num_proposals_left(plan.spec, plan.folder).items()},
         "estimate": {"dense_flops": cost.dense_flops, "seconds": cost.seconds, "slots": cost.slots} if cost else None,
         "missing_data": missing_data,
         "jobs": jobs,
@@ -101,7 +101,7 @@ def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
     console.print(table)
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
     console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
-    for name, count in to_be_proposed(plan.spec, plan.folder).items():
+    for name, count in num_proposals_left(plan.spec, plan.folder).items():
         whose = f"the search of {name}" if name else "its search"
         console.print(f"{whose} proposes up to {count} more settings while it runs; they are not counted here")
     if missing_data is not None:

@@ -32,7 +32,7 @@ from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.results import GracefulInterrupt, Results
-from pruneyard.orchestrator.search.proposals import is_searched
+from pruneyard.orchestrator.search.proposals import is_search_finished
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.reports.durable import clear_unfinished, write_durably
 from pruneyard.reports.layout import RunFolder
@@ -120,7 +120,7 @@ def run_plan(
     spec, folder = plan.spec, plan.folder
     orders = plan.orders(only=only)
     results = Results(folder.path, spec=spec)
-    if not orders and (only is not None or is_searched(spec, folder)):
+    if not orders and (only is not None or is_search_finished(spec, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), already=sum(map(plan.is_finished, plan.spec.jobs)))
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:

@@ -8,12 +8,12 @@ from functools import partial
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.retries import attempts_to_retry
-from pruneyard.orchestrator.early_stopping.asha_median import judge
-from pruneyard.orchestrator.early_stopping.hyperband import brackets, run_hyperband
-from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
+from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
+from pruneyard.orchestrator.early_stopping.hyperband import load_brackets, run_hyperband
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
-from pruneyard.orchestrator.search.proposals import is_searched, rounds_of
+from pruneyard.orchestrator.search.proposals import is_search_finished, load_search
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Stage
@@ -36,7 +36,7 @@ def run_search(
     stage: Stage, learning: AdaptiveSearch, work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunAttempts
 ) -> None:
     """Round after round, until the search is over; with `only`, no new one."""
-    rounds = rounds_of(learning, work.folder)
+    rounds = load_search(learning, work.folder)
     while True:
         run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
         if work.stop.requested or only is not None:
@@ -57,7 +57,7 @@ def write_study_plan(plan: Plan) -> None:
             ((measure, best_is),) = stage.learning.search.directions.items()
             populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
     keys = [job.key for job in spec.jobs]
-    write_plan(plan.folder, keys, populations, is_complete=is_searched(spec, plan.folder))
+    write_plan(plan.folder, keys, populations, is_complete=is_search_finished(spec, plan.folder))
 
 
 def run_jobs(
@@ -69,7 +69,7 @@ def run_jobs(
     plan = work.plan
     orders = plan.orders(jobs, only=only)
     ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
-    ready = beside_each_other(ready)
+    ready = order_by_parents(ready)
     if waiting := len(orders) - len(ready):
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
     at_hand = [order.job for order in ready]
@@ -77,14 +77,14 @@ def run_jobs(
     check_jobs(at_hand, work.data, origin=plan.spec.name)
     asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
     scheduler = Scheduler() if asked else stage.header.scheduler
-    decides = judge(scheduler, jobs, work.folder)
+    decides = load_early_stopper(scheduler, jobs, work.folder)
     decides.include(order.job.key for order in ready)
     run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, judge=decides))
     if scheduler.name != "hyperband":
         run_to_end(ready)
         return
     run_hyperband(
-        brackets(scheduler, jobs, decides, work.folder),
+        load_brackets(scheduler, jobs, decides, work.folder),
         ready,
         unready=[order.job.key for order in orders if not plan.is_ready(order.job)],
         folder=work.folder,

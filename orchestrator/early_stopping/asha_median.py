@@ -210,10 +210,10 @@ class EarlyStopper:
         return self._running[group, until]
 
 
-def judge(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> EarlyStopper:
+def load_early_stopper(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> EarlyStopper:
     """One that remembers what was heard in this folder under the same rules."""
-    return EarlyStopper(scheduler, jobs, Journal(folder.path / "decisions" / f"{_digest(scheduler)}.jsonl"))
+    return EarlyStopper(scheduler, jobs, Journal(folder.path / "decisions" / f"{scheduler_digest(scheduler)}.jsonl"))
 
 
-def _digest(scheduler: Scheduler) -> str:
+def scheduler_digest(scheduler: Scheduler) -> str:
     return hashlib.sha256(canonical(asdict(scheduler)).encode()).hexdigest()[:16]

@@ -21,7 +21,7 @@ from pruneyard.reports.store import Store
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.coordination.journal import Journal
-    from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
+    from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, scheduler_digest
     from pruneyard.orchestrator.planning.attempt import PlannedAttempt
     from pruneyard.orchestrator.spec.job import Job
     from pruneyard.orchestrator.spec.scheduler import Scheduler
@@ -31,7 +31,7 @@ from pruneyard.orchestrator.coordination.journal import Journal
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job
-from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, _digest
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, scheduler_digest
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 
 
@@ -217,7 +217,7 @@ def run_hyperband(
         found = store.statuses()
         statuses = {key: status for key, (status, _) in found.items()}
         brackets.decide(statuses)
-        for key in _put_out(
+        for key in _prune(
             store, [key for key in brackets.eliminated() if statuses.get(key) is Status.INTERRUPTED]
         ):
             statuses[key] = Status.PRUNED
@@ -248,7 +248,7 @@ def _is_final(status: Status | None) -> bool:
     return status is not None and status.is_final
 
 
-def _put_out(store: Store, keys: Sequence[str]) -> Sequence[str]:
+def _prune(store: Store, keys: Sequence[str]) -> Sequence[str]:
     """Gives each of these runs, which have paused, a last attempt without training, in which it was PRUNED."""
     rows = {row["run_key"]: row for row in store.runs().to_pylist()}
     now = datetime.now(UTC)
@@ -258,6 +258,6 @@ def _put_out(store: Store, keys: Sequence[str]) -> Sequence[str]:
     return keys
 
 
-def brackets(scheduler: Scheduler, jobs: Sequence["Job"], heard: EarlyStopper, folder: RunFolder) -> Brackets:
+def load_brackets(scheduler: Scheduler, jobs: Sequence["Job"], heard: EarlyStopper, folder: RunFolder) -> Brackets:
     """Those of hyperband, which remember who went on."""
-    return Brackets(scheduler, jobs, heard, Journal(folder.path / "decisions" / f"{_digest(scheduler)}-rungs.jsonl"))
+    return Brackets(scheduler, jobs, heard, Journal(folder.path / "decisions" / f"{scheduler_digest(scheduler)}-rungs.jsonl"))

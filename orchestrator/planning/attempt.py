@@ -20,7 +20,7 @@ def is_short(order: PlannedAttempt) -> bool:
     return getattr(order.job.workload, "per_trial", 1) > 1
 
 
-def beside_each_other(orders: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:
+def order_by_parents(orders: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:
     """Short jobs that rest on the same runs one after the other, in the order of the first of them; others in their order."""
     first: dict[tuple[str, ...], int] = {}
     places = [first.setdefault(order.job.parents, place) if is_short(order) else place for place, order in enumerate(orders)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.search.proposals import known_jobs
+from pruneyard.orchestrator.search.proposals import with_proposed_jobs
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.reports.layout import RunFolder
@@ -55,7 +55,7 @@ class Plan:
 
     def with_proposals(self) -> "Plan":
         """Returns the plan with what searches have proposed by now; the statuses stay, since nothing ran in between."""
-        return replace(self, spec=known_jobs(self.spec, self.folder))
+        return replace(self, spec=with_proposed_jobs(self.spec, self.folder))
 
     def counts(self) -> dict[str, int]:
         """Number of jobs by status; `missing` where none ran."""
@@ -65,4 +65,4 @@ class Plan:
 
 def make_plan(spec: Spec, folder: RunFolder) -> Plan:
     """Reads the folder's run table and what searches have proposed there; an absent folder has neither."""
-    return Plan(spec=known_jobs(spec, folder), folder=folder, statuses=Store(folder).statuses())
+    return Plan(spec=with_proposed_jobs(spec, folder), folder=folder, statuses=Store(folder).statuses())

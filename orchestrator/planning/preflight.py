@@ -53,10 +53,10 @@ def load_data(
 
 def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
     """Tries what each job does first, once for all seeds. Raises `SpecError` with all that cannot work; logs warnings."""
-    problems, warnings = [*_missing_rows(jobs, data), *_unknown_problems(jobs, data)], {}
+    problems, warnings = [*_missing_rows(jobs, data), *_ood_problems(jobs, data)], {}
     for job in {replace_seed(job): job for job in jobs}.values():
         try:
-            warnings.update(dict.fromkeys(job.workload.check(_data_of(job, data))))
+            warnings.update(dict.fromkeys(job.workload.check(_job_data(job, data))))
         except ValueError as error:
             problems.append(Problem(0, job.label.rpartition(" seed=")[0], str(error)))
     for warning in warnings:
@@ -65,7 +65,7 @@ def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: s
         raise SpecError(origin, problems)
 
 
-def _data_of(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
+def _job_data(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
     source: Source | None = getattr(job.workload, "data", None)
     return None if source is None else data[source]
 
@@ -81,7 +81,7 @@ def _missing_rows(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[P
     return list(found.values())
 
 
-def _unknown_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+def _ood_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
     """What is wrong with the unknown sets, each tried once beside each known one."""
     problems: dict[tuple[Source, Source], Problem | None] = {}
     for job in jobs:

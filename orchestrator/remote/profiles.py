@@ -8,7 +8,7 @@ from typing import Any
 
 from pruneyard.cluster.profile import Profile, ProfileError, Workers
 from pruneyard.orchestrator.errors import SpecError, UsageError
-from pruneyard.orchestrator.spec.codec import decode, nearest, shown
+from pruneyard.orchestrator.spec.codec import decode, nearest, short_json
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
 
@@ -84,7 +84,7 @@ class _Reading:
     def _groups(self, tables: Any) -> dict[str, Workers]:
         if not isinstance(tables, Mapping):
             self.log.add(
-                "workers", f"is {shown(tables)}; it must be a table of groups, as in gpu: {{count: 2, ...}}"
+                "workers", f"is {short_json(tables)}; it must be a table of groups, as in gpu: {{count: 2, ...}}"
             )
             return {}
         return {

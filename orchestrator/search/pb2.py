@@ -33,7 +33,7 @@ NOISES = (0.01, 0.1, 0.5)  # variance, of gains whose own is 1
 CANDIDATES = 512
 
 
-OF_A_GENERATION = 100.0  # variance of its constant: as good as unknown
+GENERATION_VARIANCE = 100.0  # variance of its constant: as good as unknown
 
 
 NARROWING = (0.1, 0.03, 0.01)  # deviations of the draws around the best candidate
@@ -84,7 +84,7 @@ class Bandit:
             points = np.vstack([best, np.clip(around, 0.0, 1.0)])
         best = points[int(np.argmax(self.bound(points, generation)))]
         found = {
-            key: _number(values, share)
+            key: _from_unit(values, share)
             for (key, values), share in zip(self._ranges.items(), best, strict=True)
         }
         self._beside.append((generation, {**at, **found}))
@@ -103,7 +103,7 @@ class Bandit:
     def _posterior(self, inputs: Array, when: Array, points: Array, times: Array) -> tuple[Array, Array]:
         """Mean by the known gains, which come first among the inputs, and deviation by all inputs."""
         length, forgetting, noise = self._likeliest()
-        lower = _lower(inputs, when, length, forgetting, noise)
+        lower = _covariance_cholesky(inputs, when, length, forgetting, noise)
         across = _kernel(points, times, inputs, when, length, forgetting)
         mean = (
             across @ cho_solve((lower, True), self._gains)
@@ -122,21 +122,21 @@ class Bandit:
 
     def _likelihood(self, length: float, forgetting: float, noise: float) -> float:
         """The logarithm, up to a constant."""
-        lower = _lower(self._inputs, self._times, length, forgetting, noise)
+        lower = _covariance_cholesky(self._inputs, self._times, length, forgetting, noise)
         return float(
             -0.5 * self._gains @ cho_solve((lower, True), self._gains) - np.log(np.diag(lower)).sum()
         )
 
     def _scaled(self, settings: Sequence[Mapping[str, Any]]) -> Array:
         """(N, D), each number where it stands in its range."""
-        rows = [[_share(values, float(at[key])) for key, values in self._ranges.items()] for at in settings]
+        rows = [[_to_unit(values, float(at[key])) for key, values in self._ranges.items()] for at in settings]
         return np.array(rows, dtype=float).reshape(len(settings), len(self._ranges))
 
 
-def _lower(inputs: Array, when: Array, length: float, forgetting: float, noise: float) -> Array:
+def _covariance_cholesky(inputs: Array, when: Array, length: float, forgetting: float, noise: float) -> Array:
     """The Cholesky factor of the gains' covariance."""
     covariance = _kernel(inputs, when, inputs, when, length, forgetting)
-    covariance += OF_A_GENERATION * (when[:, None] == when[None, :]) + noise * np.eye(len(inputs))
+    covariance += GENERATION_VARIANCE * (when[:, None] == when[None, :]) + noise * np.eye(len(inputs))
     lower: Array = cholesky(covariance, lower=True)
     return lower
 
@@ -148,13 +148,13 @@ def _kernel(one: Array, when: Array, other: Array, then: Array, length: float, f
     return kernel
 
 
-def _share(values: Range, number: float) -> float:
+def _to_unit(values: Range, number: float) -> float:
     if values.log:
         return math.log(number / values.low) / math.log(values.high / values.low)
     return (number - values.low) / (values.high - values.low)
 
 
-def _number(values: Range, share: float) -> Any:
+def _from_unit(values: Range, share: float) -> Any:
     if values.log:
         return values.rounded(values.low * (values.high / values.low) ** share)
     return values.rounded(values.low + share * (values.high - values.low))

@@ -62,7 +62,7 @@ class PBTSearch:
                 begun = [None] * len(jobs) if member.parent is None else found[-1][member.parent]
                 name = f"generation={number + 1} member={which + 1}"
                 parts.append(
-                    [_part(job, parent, until, name) for job, parent in zip(jobs, begun, strict=True)]
+                    [_generation_job(job, parent, until, name) for job, parent in zip(jobs, begun, strict=True)]
                 )
             found.append(parts)
         return found
@@ -117,7 +117,7 @@ class PBTSearch:
         )
 
 
-def _part(job: Job, parent: Job | None, until: float, name: str) -> Job:
+def _generation_job(job: Job, parent: Job | None, until: float, name: str) -> Job:
     """The part of a job's training that goes on from a run, or is the first one.
 
     Its identity tells of that run by a digest that its repetitions with other seeds share.

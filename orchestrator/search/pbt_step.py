@@ -39,7 +39,7 @@ class Member:
 def first_members(search: Search) -> list[Member]:
     """Those that random search with this seed would try."""
     return [
-        Member(at={key: place_at(values, shares[key]) for key, values in search.distributions.items()})
+        Member(at={key: position_at(values, shares[key]) for key, values in search.distributions.items()})
         for shares in search.shares()
     ]
 
@@ -59,12 +59,12 @@ def next_members(search: Search, past: Sequence[Sequence[Member]]) -> list[Membe
     }
     bandit = None
     if search.name == "pb2":
-        bandit = Bandit(search, data=_changes(past), beside=[(generation, m.at) for m in members.values()])
+        bandit = Bandit(search, data=_gains(past), beside=[(generation, m.at) for m in members.values()])
     for number in sorted(replaced):
         chosen = top[int(stream(search.seed, f"exploit/{generation}/{number}").integers(len(top)))]
         for attempt in range(ATTEMPTS):
             draw = f"{generation}/{number}/{attempt}"
-            at = _explored(search, last[chosen].at, draw)
+            at = _explore(search, last[chosen].at, draw)
             if (
                 bandit is not None and attempt == 0
             ):  # what it proposes twice, at the end of a range say, is left to chance
@@ -75,21 +75,21 @@ def next_members(search: Search, past: Sequence[Sequence[Member]]) -> list[Membe
     return [members[number] for number in range(len(last))]
 
 
-def _explored(search: Search, at: Mapping[str, Any], draw: str) -> dict[str, Any]:
+def _explore(search: Search, at: Mapping[str, Any], draw: str) -> dict[str, Any]:
     """Each setting drawn anew, or changed a little."""
     found = {}
     for key, values in search.distributions.items():
         draws = stream(search.seed, f"explore/{draw}/{key}")
         anew, share, upwards = draws.random(), draws.random(), bool(draws.random() < 0.5)
         found[key] = (
-            place_at(values, share)
+            position_at(values, share)
             if anew < search.share_resampled
-            else _perturbed(values, at[key], upwards=upwards)
+            else _perturb(values, at[key], upwards=upwards)
         )
     return found
 
 
-def _perturbed(values: Range | Choices, place: Any, *, upwards: bool) -> Any:
+def _perturb(values: Range | Choices, place: Any, *, upwards: bool) -> Any:
     if isinstance(values, Choices):
         return min(max(place + PLACES[upwards], 0), len(values.choices) - 1)
     new = values.rounded(place * (LARGER if upwards else SMALLER))
@@ -98,12 +98,12 @@ def _perturbed(values: Range | Choices, place: Any, *, upwards: bool) -> Any:
     return new
 
 
-def place_at(values: Range | Choices, share: float) -> Any:
+def position_at(values: Range | Choices, share: float) -> Any:
     """Below which this share of draws lies: a number of a range, the number of a choice."""
     return int(share * len(values.choices)) if isinstance(values, Choices) else values.quantile(share)
 
 
-def _changes(past: Sequence[Sequence[Member]]) -> list[tuple[int, Mapping[str, Any], float]]:
+def _gains(past: Sequence[Sequence[Member]]) -> list[tuple[int, Mapping[str, Any], float]]:
     """What each run gained: generation, settings, and by how much its cost is below that of the run it went on from.
 
     Networks of the first generation begin alike, so there the cost itself tells the same but for a constant.

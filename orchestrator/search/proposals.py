@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 from pruneyard.orchestrator.search.optuna_search import OptunaSearch
 
 
-def known_jobs(spec: Spec, folder: RunFolder) -> Spec:
+def with_proposed_jobs(spec: Spec, folder: RunFolder) -> Spec:
     """The spec with all that its searches have proposed in this folder."""
     if all(stage.learning is None for stage in spec.stages):
         return spec
     stages = [
-        stage if stage.learning is None else replace(stage, jobs=tuple(rounds_of(stage.learning, folder).jobs()))
+        stage if stage.learning is None else replace(stage, jobs=tuple(load_search(stage.learning, folder).jobs()))
         for stage in spec.stages
     ]
     return replace(spec, stages=tuple(stages))
 
 
-def is_searched(spec: Spec, folder: RunFolder) -> bool:
+def is_search_finished(spec: Spec, folder: RunFolder) -> bool:
     """Whether no search of the spec would propose more in this folder."""
     return not any(
-        rounds_of(stage.learning, folder).goes_on for stage in spec.stages if stage.learning is not None
+        load_search(stage.learning, folder).goes_on for stage in spec.stages if stage.learning is not None
     )
 
 
-def to_be_proposed(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
+def num_proposals_left(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
     """By the name of a stage whose search goes on in this folder: settings that it may propose yet, each for every seed."""
     searched = {stage.name: stage.learning for stage in spec.stages if stage.learning is not None}
-    rounds = {name: rounds_of(learning, folder) for name, learning in searched.items()}
+    rounds = {name: load_search(learning, folder) for name, learning in searched.items()}
     return {name: found.left for name, found in rounds.items() if found.goes_on}
 
 
-def rounds_of(learning: AdaptiveSearch, folder: RunFolder) -> "OptunaSearch | PBTSearch":
+def load_search(learning: AdaptiveSearch, folder: RunFolder) -> "OptunaSearch | PBTSearch":
     """What a search has proposed, and how it goes on."""
     return PBTSearch(learning, folder) if learning.search.is_population else OptunaSearch(learning, folder)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
 from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 
-_IN_YAML = {
+_YAML_TERMS = {
     "an object": "a table",
     "a valid array": "a list",
     "a valid string": "text",
@@ -29,19 +29,19 @@ _IN_YAML = {
 T = TypeVar("T")
 
 
-def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+def _cached_by_class(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
     """`functools.cache` for functions of a class, which type checkers do not take for hashable."""
     return cache(function)  # type: ignore[return-value]
 
 
-@_remembered
+@_cached_by_class
 def hints_of(cls: type[Any]) -> dict[str, Any]:
     """Type of every field that a spec may give, `Annotated` kept."""
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.metadata.get("given", True)}
 
 
-@_remembered
+@_cached_by_class
 def defaults_of(cls: type[Any]) -> dict[str, Any]:
     """Default of every field that has one."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name in hints_of(cls)}
@@ -50,7 +50,7 @@ def defaults_of(cls: type[Any]) -> dict[str, Any]:
     return values | made
 
 
-@_remembered
+@_cached_by_class
 def old_keys_of(cls: type[Any]) -> dict[str, str]:
     """Returns the present key of every key that was renamed and may still be used in specs."""
     return {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
@@ -111,7 +111,7 @@ def decode(cls: type[Any], table: Any, key: str, log: ProblemLog) -> Any:
     """
     hints, defaults = hints_of(cls), defaults_of(cls)
     if not isinstance(table, Mapping):
-        log.add(key, f"is {shown(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
+        log.add(key, f"is {short_json(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
         return None
     table = with_present_keys(cls, table)
     num_before = log.num_problems
@@ -127,7 +127,7 @@ def decode(cls: type[Any], table: Any, key: str, log: ProblemLog) -> Any:
         if name in table:
             values[name] = _decode_field(cls, name, hint, table[name], at, log)
         elif name not in defaults:
-            log.add(at, f"is missing; it must be {described(hint)}")
+            log.add(at, f"is missing; it must be {describe_hint(hint)}")
         if log.num_problems > num_before_field:
             wrong.add(name)
     instance = None if wrong - set(defaults) else _construct(cls, values, key, log, wrong=wrong)
@@ -146,15 +146,15 @@ def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, lo
         return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
-        allowed = " or ".join(dict.fromkeys(_IN_YAML.get(rule, rule) for rule in rules))
-        log.add(key, f"is {shown(value)}; it must be {allowed}")
+        allowed = " or ".join(dict.fromkeys(_YAML_TERMS.get(rule, rule) for rule in rules))
+        log.add(key, f"is {short_json(value)}; it must be {allowed}")
         return None
 
 
 def _decode_plugins(marker: Plugin, value: Any, key: str, log: ProblemLog) -> Any:
     if not isinstance(value, list):
         each = f"a table with a name, one of {', '.join(names(marker.family))}"
-        log.add(key, f"is {shown(value)}; it must be a list, each item {each}")
+        log.add(key, f"is {short_json(value)}; it must be a list, each item {each}")
         return None
     return tuple(_decode_plugin(marker, item, f"{key}[{i}]", log, default=None) for i, item in enumerate(value))
 
@@ -162,7 +162,7 @@ def _decode_plugins(marker: Plugin, value: Any, key: str, log: ProblemLog) -> An
 def _decode_plugin(marker: Plugin, value: Any, key: str, log: ProblemLog, *, default: str | None) -> Any:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
-        log.add(key, f"is {shown(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
+        log.add(key, f"is {short_json(value)}; it must be a table with a name, one of {', '.join(names(marker.family))}")
         return None
     chosen = _class_named(marker, table, default=default)
     if chosen is None:
@@ -170,7 +170,7 @@ def _decode_plugin(marker: Plugin, value: Any, key: str, log: ProblemLog, *, def
         if name is None:
             log.add(join_keys(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}")
         elif not isinstance(name, str):
-            log.add(join_keys(key, "name"), f"is {shown(name)}; it must be one of {', '.join(names(marker.family))}")
+            log.add(join_keys(key, "name"), f"is {short_json(name)}; it must be one of {', '.join(names(marker.family))}")
         else:
             log.add(join_keys(key, "name"), f"is unknown: {UnknownPluginError(marker.family, name)}")
         return None
@@ -233,13 +233,13 @@ def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) ->
     return bool(mark)
 
 
-def described(hint: Any) -> str:
+def describe_hint(hint: Any) -> str:
     """What a field takes, in words."""
     marker = plugin_of(hint)
     if marker is not None:
         return f"a table with a name, one of {', '.join(names(marker.family))}"
     if plugins_of(hint) is not None:
-        return f"a list, each item {described(get_args(hint)[0])}"
+        return f"a list, each item {describe_hint(get_args(hint)[0])}"
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return f"a table with some of {', '.join(hints_of(hint))}"
@@ -252,7 +252,7 @@ def nearest(name: object, known: Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def shown(value: Any) -> str:
+def short_json(value: Any) -> str:
     """A value in a message, short."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -48,7 +48,7 @@ def expand(
     Axes over whole tables go first and those over their names next, whatever their order in the spec, so that a dotted
     key applies to the table that was chosen; where that has no such field, the axis does not apply.
     """
-    ordered = sorted(axes, key=_rank)
+    ordered = sorted(axes, key=_depth)
     choices = [range(len(axis.values)) for axis in ordered]
     for number, *choice in itertools.product(range(len(variants) or 1), *choices):
         variant = variants[number] if variants else {}
@@ -56,8 +56,8 @@ def expand(
         origins: dict[str, str] = {name: f"variants[{number}].{name}" for name in variant}
         applied = set()
         for axis, index in zip(ordered, choice, strict=True):
-            if _has(job_class, point_tables, axis.key.split(".")):
-                point_tables = _replaced(job_class, point_tables, axis.key.split("."), axis.values[index])
+            if _has_key(job_class, point_tables, axis.key.split(".")):
+                point_tables = _with_value(job_class, point_tables, axis.key.split("."), axis.values[index])
                 origins[axis.key] = f"{axis.origin}[{index}]" if len(axis.values) > 1 else axis.origin
                 applied.add(axis.key)
         yield Point(tables=point_tables, origins=origins, applied=frozenset(applied))
@@ -75,7 +75,7 @@ def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> lis
     return []
 
 
-def _rank(axis: Axis) -> tuple[int, bool]:
+def _depth(axis: Axis) -> tuple[int, bool]:
     table = axis.key.removesuffix(".name")
     return table.count("."), table != axis.key
 
@@ -88,7 +88,7 @@ def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
     return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
 
 
-def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
+def _has_key(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     head, *rest = path
     head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
     if head in REFERENCE and not rest:
@@ -101,10 +101,10 @@ def _has(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     if rest == ["name"] and plugin_of(hints_of(cls)[head]) is not None:
         return True
     inner = field_class(cls, head, table)
-    return inner is not None and _has(inner, as_table(table), rest)
+    return inner is not None and _has_key(inner, as_table(table), rest)
 
 
-def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     """A copy of `tables` with one dotted key set; tables on the way are made, with the default plug-in's name."""
     head, *rest = path
     head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
@@ -117,7 +117,7 @@ def _replaced(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], va
         return {**tables, head: {**table, "name": value}}
     inner = field_class(cls, head, table)
     assert inner is not None
-    return {**tables, head: _replaced(inner, table, rest, value)}
+    return {**tables, head: _with_value(inner, table, rest, value)}
 
 
 def as_table(table: Any) -> dict[str, Any]:

@@ -24,11 +24,11 @@ def spec_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pruneyard spec",
-        "oneOf": [*(_of_kind(kind) for kind in kinds()), _of_chain()],
+        "oneOf": [*(_kind_schema(kind) for kind in kinds()), _stages_schema()],
     }
 
 
-def _of_chain() -> dict[str, Any]:
+def _stages_schema() -> dict[str, Any]:
     """A spec with stages; what each may hold is said where it has its kind."""
     header = table_schema(Header)["properties"]
     stages = {
@@ -47,7 +47,7 @@ def _of_chain() -> dict[str, Any]:
     }
 
 
-def _of_kind(kind: str) -> dict[str, Any]:
+def _kind_schema(kind: str) -> dict[str, Any]:
     header, job = table_schema(Header), table_schema(find_job(kind))
     job["properties"].pop("seed")
     grid = {
@@ -76,7 +76,7 @@ def _of_kind(kind: str) -> dict[str, Any]:
 def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The table of one dataclass, with its defaults. Below a plug-in of the families `within`, theirs are named only."""
     hints, defaults = hints_of(cls), defaults_of(cls)
-    properties = {name: _field(hint, within) for name, hint in hints.items()}
+    properties = {name: _field_schema(hint, within) for name, hint in hints.items()}
     for name, value in defaults.items():
         properties[name] = {**properties[name], "default": encode_field(hints[name], value)}
     for was, name in old_keys_of(cls).items():
@@ -95,7 +95,7 @@ _REFERENCE: dict[str, Any] = {
 }
 
 
-def _field(hint: Any, within: frozenset[str]) -> dict[str, Any]:
+def _field_schema(hint: Any, within: frozenset[str]) -> dict[str, Any]:
     marker = plugin_of(hint)
     if marker is not None and marker.family in within:  # a source of a source, as deep as one likes
         by_name = {"enum": names(marker.family)}
@@ -103,18 +103,18 @@ def _field(hint: Any, within: frozenset[str]) -> dict[str, Any]:
     if marker is not None:
         inside = within | {marker.family}
         summaries = {found.name: found.summary for found in describe(marker.family)}
-        choices = [_plugin(find(marker.family, name), name, summaries[name], inside) for name in names(marker.family)]
+        choices = [_plugin_schema(find(marker.family, name), name, summaries[name], inside) for name in names(marker.family)]
         nameless = [{"type": "object", "properties": _REFERENCE, "required": ["from"], "additionalProperties": False}]
         return {"oneOf": [{"enum": names(marker.family)}, *choices, *(nameless if marker.family == "data.sources" else [])]}
     if plugins_of(hint) is not None:
-        return {"type": "array", "items": _field(get_args(hint)[0], within)}
+        return {"type": "array", "items": _field_schema(get_args(hint)[0], within)}
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return table_schema(hint, within=within)
     return TypeAdapter(hint).json_schema()
 
 
-def _plugin(cls: type[Any], name: str, summary: str, within: frozenset[str]) -> dict[str, Any]:
+def _plugin_schema(cls: type[Any], name: str, summary: str, within: frozenset[str]) -> dict[str, Any]:
     """`name` may be left out in a spec where the field has a default; editors are better served by asking for it.
 
     Other fields are not asked for: an axis may give them.

@@ -16,15 +16,15 @@ def labels(identities: Sequence[Mapping[str, Any]]) -> list[str]:
     `identities` are the jobs' tables, all different. Of those that share model, method, density and seed, settings that
     split them are added until none is left: names first, then the learning rate, then as they come.
     """
-    flat = [dict(_flat(identity)) for identity in identities]
+    flat = [dict(_flatten(identity)) for identity in identities]
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, leaves in enumerate(flat):
         groups[tuple(str(leaves.get(key)) for key in (*ALWAYS, "seed"))].append(index)
     added: dict[int, list[str]] = {}
     for group in groups.values():
-        chosen = _telling([flat[index] for index in group])
+        chosen = _distinguishing_keys([flat[index] for index in group])
         added.update(dict.fromkeys(group, chosen))
-    short = _endings({key for keys in added.values() for key in keys})
+    short = _short_names({key for keys in added.values() for key in keys})
     return [_label(leaves, added[index], short) for index, leaves in enumerate(flat)]
 
 
@@ -39,7 +39,7 @@ def _word(value: Any, name: str) -> str:
     return f"{name}={text}" if name else text
 
 
-def _telling(group: Sequence[Mapping[str, Any]]) -> list[str]:
+def _distinguishing_keys(group: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys that split the group, as few as a single pass in order of interest finds."""
     keys = dict.fromkeys(key for leaves in group for key in leaves)
     ordered = sorted(keys, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), not key.endswith(".name")))
@@ -55,7 +55,7 @@ def _telling(group: Sequence[Mapping[str, Any]]) -> list[str]:
     return chosen
 
 
-def _endings(keys: set[str]) -> dict[str, str]:
+def _short_names(keys: set[str]) -> dict[str, str]:
     """What each key is called: nothing for a name, which speaks for itself, else its last part where no other ends so."""
     lasts = [key.rpartition(".")[2] for key in keys]
 
@@ -66,9 +66,9 @@ def _endings(keys: set[str]) -> dict[str, str]:
     return {key: ending(key) for key in keys}
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

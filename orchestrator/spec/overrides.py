@@ -6,43 +6,43 @@ from typing import Any
 from ruamel.yaml.error import YAMLError
 
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.spec.codec import hints_of, shown
+from pruneyard.orchestrator.spec.codec import hints_of, short_json
 from pruneyard.orchestrator.spec.stage import Header
 from pruneyard.orchestrator.spec.yaml_document import (
-    complaint,
+    describe_yaml_error,
     parse_value,
 )
 
 
 def parse_assignment(text: str, *, option: str) -> tuple[str, Any]:
     """`method.density=0.05` as key and value. Raises `UsageError`."""
-    key, value = _halves(text, f"{option} {text}: must have the form KEY=VALUE, as in method.density=0.05")
-    return key, _value(value, f"{option} {text}")
+    key, value = _split_assignment(text, f"{option} {text}: must have the form KEY=VALUE, as in method.density=0.05")
+    return key, _parse_yaml_value(value, f"{option} {text}")
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
     """`method.density=0.1,0.05` as key and values. Raises `UsageError`."""
     form = "KEY=VALUE,VALUE, as in method.density=0.1,0.05"
-    key, values = _halves(text, f"--axis {text}: must have the form {form}")
-    return key, _value(f"[{values}]", f"--axis {text}")
+    key, values = _split_assignment(text, f"--axis {text}: must have the form {form}")
+    return key, _parse_yaml_value(f"[{values}]", f"--axis {text}")
 
 
-def _halves(text: str, otherwise: str) -> tuple[str, str]:
+def _split_assignment(text: str, otherwise: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(otherwise)
     return key.strip(), value
 
 
-def _value(text: str, place: str) -> Any:
+def _parse_yaml_value(text: str, place: str) -> Any:
     try:
         return parse_value(text)
     except (YAMLError, RecursionError) as error:
-        words = complaint(error) if isinstance(error, YAMLError) else "it is nested too deeply"
+        words = describe_yaml_error(error) if isinstance(error, YAMLError) else "it is nested too deeply"
         raise UsageError(f"{place}: the value is not valid YAML: {words}") from error
 
 
-def _changed(
+def apply_overrides(
     tables: Mapping[str, Any], overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, Any], frozenset[str]]:
     """Tables with the command line's changes, and the keys that stem from there.
@@ -58,7 +58,7 @@ def _changed(
         head = key.split(".")[0]
         if key == "grid":
             if not isinstance(value, Mapping):
-                raise UsageError(f"grid: is {shown(value)}; it must be a table of axes (from the command line)")
+                raise UsageError(f"grid: is {short_json(value)}; it must be a table of axes (from the command line)")
             grid = dict(value)
         elif head == "grid":
             grid[key.removeprefix("grid.")] = value

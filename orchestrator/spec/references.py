@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.orchestrator.spec.codec import hints_of, nearest, plugin_of, shown
+from pruneyard.orchestrator.spec.codec import hints_of, nearest, plugin_of, short_json
 from pruneyard.orchestrator.spec.grid import REFERENCE
 from pruneyard.orchestrator.spec.problem_log import join_keys
 from pruneyard.orchestrator.spec.run_key import canonical
@@ -59,7 +59,7 @@ class ChainError(ValueError):
         self.key, self.message = key, message
 
 
-def as_parent(job: "Job") -> Parent:
+def parent_of_job(job: "Job") -> Parent:
     """A job of this spec."""
     return Parent(
         run_key=job.key,
@@ -101,7 +101,7 @@ class UpstreamRuns:
             return [self._named(table, key)]
         source, over = table["from"], table.get("over")
         if over not in (None, *GROUP_BY):
-            raise ChainError(f"{key}.over", f"is {shown(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
+            raise ChainError(f"{key}.over", f"is {short_json(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
         found = self._where(self._runs(source, f"{key}.from"), table.get("where"), f"{key}.where")
         if over == "all":
             return [tuple(found)]
@@ -124,54 +124,54 @@ class UpstreamRuns:
         missing = [run for run in keys if run not in by_key]
         if missing:
             where = f"a finished run of {folder}" if folder else "a run of an earlier stage; give the folder of others"
-            raise ChainError(f"{key}.runs", f"is {shown(keys)}; {shown(missing[0])} is not the key of {where}")
+            raise ChainError(f"{key}.runs", f"is {short_json(keys)}; {short_json(missing[0])} is not the key of {where}")
         return tuple(by_key[run] for run in keys)
 
     def _runs(self, source: Any, key: str) -> list[Parent]:
         if not isinstance(source, str):
-            raise ChainError(key, f"is {shown(source)}; it must be the name of a stage or a folder of results")
+            raise ChainError(key, f"is {short_json(source)}; it must be the name of a stage or a folder of results")
         if source in self._stages:
             return list(self._stages[source])
-        if not _folder(source, key).is_dir():
+        if not _locate_folder(source, key).is_dir():
             stages = ", ".join(self._stages) or "none"
             hint = nearest(source, dict.fromkeys(self._stages))
-            raise ChainError(key, f"is {shown(source)}; it must be an earlier stage ({stages}) or a folder of results{hint}")
+            raise ChainError(key, f"is {short_json(source)}; it must be an earlier stage ({stages}) or a folder of results{hint}")
         return self._in_folder(source, key)
 
     def _in_folder(self, source: str, key: str) -> list[Parent]:
         if source not in self._folders:
-            self._folders[source] = finished_runs(_folder(source, key))
+            self._folders[source] = finished_runs(_locate_folder(source, key))
         if not self._folders[source]:
-            raise ChainError(key, f"is {shown(source)}, which holds no finished run")
+            raise ChainError(key, f"is {short_json(source)}, which holds no finished run")
         return self._folders[source]
 
     def _where(self, found: list[Parent], where: Any, key: str) -> list[Parent]:
         if where is None:
             return found
         if not isinstance(where, Mapping):
-            raise ChainError(key, f"is {shown(where)}; it must be a table of dotted keys, such as {{method.name: rigl}}")
-        kept = [parent for parent in found if all(_has(parent, name, value) for name, value in where.items())]
+            raise ChainError(key, f"is {short_json(where)}; it must be a table of dotted keys, such as {{method.name: rigl}}")
+        kept = [parent for parent in found if all(_has_value(parent, name, value) for name, value in where.items())]
         if not kept:
-            raise ChainError(key, f"is {shown(where)}; none of the {len(found)} runs has these values")
+            raise ChainError(key, f"is {short_json(where)}; none of the {len(found)} runs has these values")
         return kept
 
 
-def _folder(source: str, key: str) -> Location:
+def _locate_folder(source: str, key: str) -> Location:
     """Raises `ChainError` for a URI of no storage that is known."""
     try:
         return located(source).expanduser()
     except ValueError as error:
-        raise ChainError(key, f"is {shown(source)}: {error}") from error
+        raise ChainError(key, f"is {short_json(source)}: {error}") from error
 
 
-def _has(parent: Parent, dotted: str, value: Any) -> bool:
+def _has_value(parent: Parent, dotted: str, value: Any) -> bool:
     table: Any = {"kind": parent.kind, "seed": parent.seed, **parent.resolved}
     for name in dotted.split("."):
-        table = table.get(name, _NOTHING) if isinstance(table, Mapping) else _NOTHING
+        table = table.get(name, _MISSING) if isinstance(table, Mapping) else _MISSING
     return bool(table == value)
 
 
-_NOTHING = object()
+_MISSING = object()
 
 
 def is_reference(table: Any) -> bool:
@@ -179,7 +179,7 @@ def is_reference(table: Any) -> bool:
     return isinstance(table, Mapping) and ("from" in table or (isinstance(table.get("runs"), list) and bool(table["runs"])))
 
 
-def named_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+def name_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the name of the source that a nameless reference in the place of data means."""
     hints = hints_of(job_class)
     return {
@@ -197,7 +197,7 @@ def _is_source(hint: Any) -> bool:
 
 def resolve_references(tables: Mapping[str, Any], earlier: UpstreamRuns) -> Iterator[ResolvedTables]:
     """The tables of one point of the grid, once for each choice of the runs that they refer to. Raises `ChainError`."""
-    references = dict(_references(tables, ""))
+    references = dict(_find_references(tables, ""))
     if not references:
         yield ResolvedTables(tables=tables, parents=(), seed=None)
         return
@@ -206,24 +206,24 @@ def resolve_references(tables: Mapping[str, Any], earlier: UpstreamRuns) -> Iter
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))
         yield ResolvedTables(
-            tables=_resolved(tables, "", {key: chosen[told[key]] for key in references}, earlier),
+            tables=_replace_references(tables, "", {key: chosen[told[key]] for key in references}, earlier),
             parents=tuple({p.run_key: p for group in choice for p in group}.values()),
             seed=choice[0][0].seed if len(choice[0]) == 1 else None,
         )
 
 
-def _references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _find_references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if is_reference(value):
         yield key, value
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _references(item, join_keys(key, name))
+            yield from _find_references(item, join_keys(key, name))
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            yield from _references(item, f"{key}[{place}]")
+            yield from _find_references(item, f"{key}[{place}]")
 
 
-def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: UpstreamRuns) -> Any:
+def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: UpstreamRuns) -> Any:
     if is_reference(value):
         parents = chosen[key]
         table = {name: item for name, item in value.items() if name not in REFERENCE}
@@ -234,9 +234,9 @@ def _resolved(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earl
             table.setdefault("of", parents[0].resolved["data"])
         return table
     if isinstance(value, Mapping):
-        return {name: _resolved(item, join_keys(key, name), chosen, earlier) for name, item in value.items()}
+        return {name: _replace_references(item, join_keys(key, name), chosen, earlier) for name, item in value.items()}
     if isinstance(value, list):
-        return [_resolved(item, f"{key}[{place}]", chosen, earlier) for place, item in enumerate(value)]
+        return [_replace_references(item, f"{key}[{place}]", chosen, earlier) for place, item in enumerate(value)]
     return value
 
 
@@ -244,21 +244,21 @@ def lineage(identity: Any, parents: Mapping[str, Parent]) -> Any:
     """An identity in which the runs it rests on are described instead of named: equal for repetitions of all of them."""
     if isinstance(identity, Mapping):
         return {
-            name: _described(item, parents) if name == "runs" and item else lineage(item, parents)
+            name: _describe_runs(item, parents) if name == "runs" and item else lineage(item, parents)
             for name, item in identity.items()
         }
     return [lineage(item, parents) for item in identity] if isinstance(identity, list) else identity
 
 
-def _described(runs: Sequence[str], parents: Mapping[str, Parent]) -> Any:
-    tables = {canonical(table): table for table in (_of_run(parents[run]) for run in runs)}
+def _describe_runs(runs: Sequence[str], parents: Mapping[str, Parent]) -> Any:
+    tables = {canonical(table): table for table in (_describe_run(parents[run]) for run in runs)}
     if len(tables) > 1:
         return list(tables.values())
     (table,) = tables.values()
     return table if len(runs) == 1 else {**table, "members": len(runs)}
 
 
-def _of_run(parent: Parent) -> dict[str, Any]:
+def _describe_run(parent: Parent) -> dict[str, Any]:
     return {"kind": parent.kind, **_without_seed(parent.identity)}
 
 

@@ -17,7 +17,7 @@ from pruneyard.orchestrator.spec.codec import (
 from pruneyard.orchestrator.spec.grid import as_table, field_class
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import Scheduler
-from pruneyard.orchestrator.spec.search import Choices, written
+from pruneyard.orchestrator.spec.search import Choices, encode_search
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.workloads.plugins import find, find_job, name_of
 
@@ -31,7 +31,7 @@ class WrittenOut:
     grid: Mapping[str, Sequence[Any]]
 
 
-def written_out(
+def write_out(
     job_class: type[Any],
     tables: Mapping[str, Any],
     grid: Mapping[str, Sequence[Any]],
@@ -43,18 +43,18 @@ def written_out(
     Axes over plain values stay. Where an axis below a table chooses a table itself, the defaults depend on both
     choices: there the tables that come out are listed instead.
     """
-    varied = _variants(job_class, tables, grid, resolved, variants)
+    varied = _complete_variants(job_class, tables, grid, resolved, variants)
     complete: dict[str, Any] = {}
     kept = dict(varied.grid)
     for name in dict.fromkeys([*(name for name in tables if name in hints_of(job_class)), *hints_of(job_class)]):
         if name == "seed" or name in varied.tables:
             continue
-        below = _below(name, grid)
+        below = _axes_below(name, grid)
         given = grid.get(name) or [tables.get(name, MISSING)]
         if _is_entangled(job_class, name, given, below):
-            choices = _distinct(job[name] for job in resolved)
+            choices = _distinct_tables(job[name] for job in resolved)
         else:
-            choices = [_field(job_class, name, table, name, below) for table in given]
+            choices = [_complete_field(job_class, name, table, name, below) for table in given]
             kept |= {key: list(grid[key]) for key in below}
         if len(choices) == 1:
             complete[name] = choices[0]
@@ -66,10 +66,10 @@ def written_out(
 
 def as_variants(resolved: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Every job, apart from its seed, as a variant that gives all tables: what a search has drawn."""
-    return _distinct({name: table for name, table in job.items() if name != "seed"} for job in resolved)
+    return _distinct_tables({name: table for name, table in job.items() if name != "seed"} for job in resolved)
 
 
-def _variants(
+def _complete_variants(
     job_class: type[Any],
     tables: Mapping[str, Any],
     grid: Mapping[str, Sequence[Any]],
@@ -78,11 +78,11 @@ def _variants(
 ) -> WrittenOut:
     """Every variant with all tables that any of them gives, those tables as keys, and the axes below them that stay."""
     names = dict.fromkeys(name for variant in variants for name in variant)
-    below = {name: _below(name, grid) for name in names}
+    below = {name: _axes_below(name, grid) for name in names}
     choices = {name: [variant.get(name, tables.get(name, MISSING)) for variant in variants] for name in names}
     if any(name in grid or _is_entangled(job_class, name, choices[name], below[name]) for name in names):
-        return WrittenOut(tables=names, variants=_distinct({n: job[n] for n in names} for job in resolved), grid={})
-    complete = {n: [_field(job_class, n, table, n, below[n]) for table in choices[n]] for n in names}
+        return WrittenOut(tables=names, variants=_distinct_tables({n: job[n] for n in names} for job in resolved), grid={})
+    complete = {n: [_complete_field(job_class, n, table, n, below[n]) for table in choices[n]] for n in names}
     return WrittenOut(
         tables=names,
         variants=[{name: complete[name][number] for name in names} for number in range(len(variants))],
@@ -90,7 +90,7 @@ def _variants(
     )
 
 
-def _below(name: str, grid: Mapping[str, Sequence[Any]]) -> list[str]:
+def _axes_below(name: str, grid: Mapping[str, Sequence[Any]]) -> list[str]:
     return [key for key in grid if key.startswith(f"{name}.")]
 
 
@@ -111,69 +111,69 @@ def _chooses_table(cls: type[Any], table: Mapping[str, Any], path: Sequence[str]
     return inner is not None and _chooses_table(inner, as_table(table.get(head)), rest)
 
 
-def _distinct(tables: Iterable[Mapping[str, Any]]) -> list[Any]:
+def _distinct_tables(tables: Iterable[Mapping[str, Any]]) -> list[Any]:
     return list({canonical(table): table for table in tables}.values())
 
 
-def _field(cls: type[Any], name: str, value: Any, key: str, axes: Sequence[str]) -> Any:
+def _complete_field(cls: type[Any], name: str, value: Any, key: str, axes: Sequence[str]) -> Any:
     """What a field holds, complete; `value` is MISSING where the spec leaves the whole field out."""
     hint, default = hints_of(cls)[name], defaults_of(cls).get(name, MISSING)
     named = {"name": name_of(default)} if plugin_of(hint) and default is not MISSING else {}
     if value is MISSING and default is not MISSING and not any(axis.startswith(f"{key}.") for axis in axes):
         return encode_field(hint, default)
     if (marker := plugins_of(hint)) is not None:
-        return [_table(find(marker.family, as_table(item)["name"]), as_table(item), key, axes) for item in value]
+        return [_complete_table(find(marker.family, as_table(item)["name"]), as_table(item), key, axes) for item in value]
     inner = field_class(cls, name, as_table(value))
-    return value if inner is None else _table(inner, {**named, **as_table(value)}, key, axes)
+    return value if inner is None else _complete_table(inner, {**named, **as_table(value)}, key, axes)
 
 
-def _table(cls: type[Any], table: Mapping[str, Any], key: str, axes: Sequence[str]) -> dict[str, Any]:
+def _complete_table(cls: type[Any], table: Mapping[str, Any], key: str, axes: Sequence[str]) -> dict[str, Any]:
     """The table's own keys first; what an axis always sets is left to it."""
     complete = dict(with_present_keys(cls, table))
     for name in hints_of(cls):
         at = f"{key}.{name}"
         if name in complete or (name in defaults_of(cls) and at not in axes):
-            complete[name] = _field(cls, name, complete.get(name, MISSING), at, axes)
+            complete[name] = _complete_field(cls, name, complete.get(name, MISSING), at, axes)
     return complete
 
 
-def _written_out(stage: Stage) -> dict[str, Any]:
+def stage_tables(stage: Stage) -> dict[str, Any]:
     header, tables = stage.header, stage.tables
     resolved = [job.resolved for job in stage.jobs]
     if header.search and stage.learning is None:
         tables = {name: value for name, value in tables.items() if name in hints_of(Header) and name != "grid"}
         tables["variants"] = as_variants(resolved)
     if stage.learning is not None:
-        return _searching(stage, stage.learning)
-    written = written_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
+        return _search_tables(stage, stage.learning)
+    written = write_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
     inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in stage.jobs) else set()
-    names = [name for name in ("name", "kind", "seeds", *_scheduled(header), "resources") if name not in inherited]
+    names = [name for name in ("name", "kind", "seeds", *_scheduler_key(header), "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
     encoded = {name: encode(getattr(header, name)) for name in names}
     return {"name": None, "kind": None, **written.tables, **encoded, **varied, "grid": written.grid}
 
 
-def _scheduled(header: Header) -> list[str]:
+def _scheduler_key(header: Header) -> list[str]:
     """The key of a scheduler that does something."""
     return [] if header.scheduler == Scheduler() else ["scheduler"]
 
 
-def _searching(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
+def _search_tables(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
     """A search that learns is written as a search.
 
     The tables that it chooses from are left as they were given, but for those of a population, which chooses only numbers.
     """
     header, tables = stage.header, stage.tables
     if learning.search.is_population:
-        tables = {**tables, **_with_defaults(stage, learning)}
-    encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", *_scheduled(header), "resources")}
+        tables = {**tables, **_population_tables(stage, learning)}
+    encoded = {name: encode(getattr(header, name)) for name in ("name", "kind", *_scheduler_key(header), "resources")}
     seeds = {"seeds": encode(header.seeds)} if "seeds" in tables else {}
     plain_tables = {name: value for name, value in tables.items() if name not in hints_of(Header)}
     axes = {name: tables[name] for name in ("variants", "grid") if tables.get(name)}
-    return {**encoded, **plain_tables, **seeds, **axes, "search": written(learning.search)}
+    return {**encoded, **plain_tables, **seeds, **axes, "search": encode_search(learning.search)}
 
 
-def _with_defaults(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
+def _population_tables(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
     """Tables, variants and grid of a population's jobs, complete but for the numbers that the search chooses."""
     tables, search = stage.tables, learning.search
     searched = {
@@ -182,6 +182,6 @@ def _with_defaults(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
     (corner, *_), _ = search.corners()
     resolved = [job.resolved for jobs in learning.propose([corner]) for job in jobs]
     axes = {**(tables.get("grid") or {}), **searched}
-    written = written_out(find_job(stage.header.kind), tables, axes, resolved, tables.get("variants") or [])
+    written = write_out(find_job(stage.header.kind), tables, axes, resolved, tables.get("variants") or [])
     grid = {key: values for key, values in written.grid.items() if key not in searched}
     return {**written.tables, "variants": written.variants, "grid": grid}

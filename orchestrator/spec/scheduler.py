@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pruneyard.orchestrator.spec.codec import shown
+from pruneyard.orchestrator.spec.codec import short_json
 
 if TYPE_CHECKING:
     pass
@@ -19,7 +19,7 @@ def check_metric(name: str, *, field: str) -> None:
         splits = ", ".join(FITTED_ON)
         why = "; what is chosen by test cannot be tested on it" if split == "test" else ""
         raise ValueError(
-            f"{field} is {shown(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
+            f"{field} is {short_json(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import qmc
 
-from pruneyard.orchestrator.spec.codec import decode, shown
+from pruneyard.orchestrator.spec.codec import decode, short_json
 from pruneyard.orchestrator.spec.job import MAX_JOBS
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.run_key import canonical
@@ -145,7 +145,7 @@ class Search:
             value = getattr(self, name)
             if value and not self.learns:
                 raise ValueError(
-                    f"{name} is {shown(value)}; {self.name} learns nothing from results, so leave it out"
+                    f"{name} is {short_json(value)}; {self.name} learns nothing from results, so leave it out"
                 )
         self._check_generations()
         if self.learns:
@@ -156,7 +156,7 @@ class Search:
         useless += ["batch", "max_time", "objectives"] if self.is_population else ["generations", "quantile"]
         for name in useless:
             if self.learns and getattr(self, name):
-                raise ValueError(f"{name} is {shown(getattr(self, name))}; {self.name} has no use for it, so leave it out")
+                raise ValueError(f"{name} is {short_json(getattr(self, name))}; {self.name} has no use for it, so leave it out")
         if self.is_population and self.max_trials < 2:
             raise ValueError(f"max_trials is {self.max_trials}; it must be 2 or more members of {self.name}")
         if self.num_generations < 2:
@@ -299,16 +299,16 @@ def _decode_distribution(value: Any, key: str, log: ProblemLog) -> Any:
     if isinstance(value, Mapping) and {"low", "high"} & value.keys():
         return decode(Range, value, key, log)
     if isinstance(value, list):
-        log.add(key, f"is {shown(value)}; it must be {{choices: [...]}}, {{low: ..., high: ...}} or one value")
+        log.add(key, f"is {short_json(value)}; it must be {{choices: [...]}}, {{low: ..., high: ...}} or one value")
     return Choices(choices=(value,))
 
 
-def written(search: Search) -> dict[str, Any]:
+def encode_search(search: Search) -> dict[str, Any]:
     """Plain data from which the same search is read."""
     names = ("batch", "max_time", "metric", "mode", "generations", "quantile", "resample")
     given = {name: getattr(search, name) for name in names if getattr(search, name) is not None}
     objectives = {"objectives": dict(search.objectives)} if search.objectives else {}
-    space = {key: _written(values) for key, values in search.space.items()}
+    space = {key: _encode_distribution(values) for key, values in search.space.items()}
     return {
         "name": search.name,
         "max_trials": search.max_trials,
@@ -319,27 +319,27 @@ def written(search: Search) -> dict[str, Any]:
     }
 
 
-def _written(values: Range | Choices) -> dict[str, Any]:
+def _encode_distribution(values: Range | Choices) -> dict[str, Any]:
     if isinstance(values, Choices):
         return {"choices": list(values.choices)}
     low, high = (values.rounded(end) if values.int else end for end in (values.low, values.high))
     return {"low": low, "high": high, "log": values.log, "int": values.int}
 
 
-def identity(search: Search, corners: Sequence[str]) -> str:
+def search_identity(search: Search, corners: Sequence[str]) -> str:
     """16 digits that change with whatever changes proposals or what they mean; `corners` are the run keys of the corners.
 
     More trials or more time leave it as it is: such a search goes on; but of another population every generation is another.
     """
     told = {
-        **written(search),
+        **encode_search(search),
         "max_trials": search.max_trials if search.is_population else None,
         "max_time": None,
         "batch": search.num_at_once,
         "space": None,
     }
     ranges = {
-        key: _written(values) for key, values in search.distributions.items() if isinstance(values, Range)
+        key: _encode_distribution(values) for key, values in search.distributions.items() if isinstance(values, Range)
     }
     told |= {"keys": sorted(search.space), "ranges": ranges, "corners": list(corners)}
     return hashlib.sha256(canonical(told).encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.orchestrator.spec.codec import shown
+from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.workloads.plugins import kinds
 
@@ -37,14 +37,14 @@ class Header:
             if not 1 <= self.seeds <= MAX_JOBS:
                 raise ValueError(f"seeds is {self.seeds}; it must lie in 1 ... {MAX_JOBS}, or be a list of seeds")
         elif not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds is {shown(list(self.seeds))}; it must list different whole numbers")
+            raise ValueError(f"seeds is {short_json(list(self.seeds))}; it must list different whole numbers")
         elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
-            raise ValueError(f"seeds is {shown(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
+            raise ValueError(f"seeds is {short_json(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
         if self.kind not in kinds():
-            raise ValueError(f"kind is {shown(self.kind)}; it must be one of {', '.join(kinds())}")
+            raise ValueError(f"kind is {short_json(self.kind)}; it must be one of {', '.join(kinds())}")
         if not NAME_PATTERN.fullmatch(self.name):
             rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"
-            raise ValueError(f"name is {shown(self.name)}; it must consist of {rule}")
+            raise ValueError(f"name is {short_json(self.name)}; it must consist of {rule}")
 
     @property
     def seed_list(self) -> list[int]:

@@ -12,7 +12,7 @@ from pruneyard.orchestrator.spec.codec import (
     hints_of,
     nearest,
     old_keys_of,
-    shown,
+    short_json,
     with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
@@ -24,11 +24,18 @@ from pruneyard.orchestrator.spec.references import (
     ResolvedTables,
     UpstreamRuns,
     lineage,
-    named_sources,
+    name_sources,
     resolve_references,
 )
 from pruneyard.orchestrator.spec.run_key import key_of
-from pruneyard.orchestrator.spec.search import CHANGEABLE, Choices, Proposal, Search, decode_search, identity
+from pruneyard.orchestrator.spec.search import (
+    CHANGEABLE,
+    Choices,
+    Proposal,
+    Search,
+    decode_search,
+    search_identity,
+)
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.orchestrator.spec.yaml_document import Document
 from pruneyard.workloads.plugins import find_job, kinds
@@ -92,12 +99,12 @@ class StageValidator:
         """References in the place of data, wherever a spec may choose data, know that they mean a synthetic set."""
         if self.job_class is None:
             return tables
-        found = named_sources(self.job_class, tables)
+        found = name_sources(self.job_class, tables)
         if isinstance(variants := found.get("variants"), list):
-            found["variants"] = [named_sources(self.job_class, v) if isinstance(v, Mapping) else v for v in variants]
+            found["variants"] = [name_sources(self.job_class, v) if isinstance(v, Mapping) else v for v in variants]
         if isinstance(grid := found.get("grid"), Mapping):
             found["grid"] = {
-                key: [named_sources(self.job_class, {key: value})[key] for value in values]
+                key: [name_sources(self.job_class, {key: value})[key] for value in values]
                 if isinstance(values, list)
                 else values
                 for key, values in grid.items()
@@ -117,7 +124,7 @@ class StageValidator:
         tables = self._without(self.useless)
         if search is None or not search.learns:
             return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
-        known = identity(search, [job.key for job in jobs])
+        known = search_identity(search, [job.key for job in jobs])
         learning = AdaptiveSearch(search=search, identity=known, propose=self.propose, applies=self.applies)
         return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
 
@@ -154,17 +161,17 @@ class StageValidator:
             self._check_breeding(search)
             if scheduler != "fifo":
                 why = f"{search.name} decides itself which trainings go on"
-                self.log.add("scheduler.name", f"is {shown(scheduler)}; {why}, so leave the scheduler out")
+                self.log.add("scheduler.name", f"is {short_json(scheduler)}; {why}, so leave the scheduler out")
         elif search.learns and scheduler == "hyperband":
             why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
-            self.log.add("scheduler.name", f"is {shown(scheduler)}; {why}, so choose asha or median beside it")
+            self.log.add("scheduler.name", f"is {short_json(scheduler)}; {why}, so choose asha or median beside it")
 
     def _check_breeding(self, search: Search) -> None:
         """Settings that change in the middle of a training must be numbers that no checkpoint takes its shape from."""
         if self.job_class is not None and "segment" not in self._fields:
             able = ", ".join(kind for kind in kinds() if "segment" in hints_of(find_job(kind)))
             why = f"jobs of kind {self.tables['kind']} cannot go on from one another"
-            self.log.add("search.name", f"is {shown(search.name)}; {why}, so choose another search, or kind {able}")
+            self.log.add("search.name", f"is {short_json(search.name)}; {why}, so choose another search, or kind {able}")
         grid = self.tables.get("grid") or {}
         whole = self.tables.get("segment") in (None, encode(WHOLE))  # as a spec with all defaults says it
         for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
@@ -214,7 +221,7 @@ class StageValidator:
         grid = self.tables.get("grid") or {}
         for key, values in grid.items() if isinstance(grid, Mapping) else ():
             if not isinstance(values, list) or not values:
-                self.log.add(f"grid.{key}", f"is {shown(values)}; it must be a list of at least one value")
+                self.log.add(f"grid.{key}", f"is {short_json(values)}; it must be a list of at least one value")
             elif key.split(".")[0] in {"seed", "seeds"}:
                 self.log.add(f"grid.{key}", "is not an axis; give `seeds: 3` or `seeds: [0, 1, 2]` beside the grid")
         return self._valid_axes()
@@ -289,7 +296,7 @@ class StageValidator:
                 job = self._job(header, job_class, point, found, first)
                 if job is not None:
                     yield job
-                    yield from (_repeated(job, seed) for seed in others)
+                    yield from (_with_seed(job, seed) for seed in others)
 
     def _points(self, job_class: type[Any], proposal: Proposal) -> Iterator[Point]:
         given = self.tables.get("variants") or []
@@ -339,13 +346,13 @@ class StageValidator:
             workload=workload,
             resolved=resolved,
             identity=lineage(identity, {parent.run_key: parent for parent in found.parents}),
-            described=described(workload, resolved, found),
+            described=describe_job(workload, resolved, found),
             stage=self.name,
             parents=tuple(parent.run_key for parent in found.parents),
         )
 
 
-def _repeated(job: Job, seed: int) -> Job:
+def _with_seed(job: Job, seed: int) -> Job:
     """A valid job with another seed; what both have in common is held once."""
     workload: Any = replace(job.workload, seed=seed)  # type: ignore[type-var]
     resolved, identity = {**job.resolved, "seed": seed}, {**job.identity, "seed": seed}
@@ -354,7 +361,7 @@ def _repeated(job: Job, seed: int) -> Job:
     return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
 
 
-def described(workload: Any, resolved: Mapping[str, Any], found: ResolvedTables) -> dict[str, Any]:
+def describe_job(workload: Any, resolved: Mapping[str, Any], found: ResolvedTables) -> dict[str, Any]:
     """Columns of the run table; where a job has none of its own, those of the run it rests on."""
     first: Mapping[str, Any] = found.parents[0].described if found.parents else {}
 

@@ -14,7 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.reports.location import Location, located
 
-_COMPLAINTS = {
+_DESCRIPTIONS = {
     r"character '\t'": "a tab stands where only spaces may",
     "flow sequence": "a list in [ ] lacks its ] or a comma",
     "flow mapping": "a table in { } lacks its } or a comma",
@@ -82,7 +82,7 @@ def parse_document(text: str, *, origin: str) -> Document:
     """Safe YAML only; a duplicate key or a second document is an error."""
     try:
         node = _loader().compose(text)
-        lines = dict(_lines(node, "")) if node is not None else {}
+        lines = dict(_key_lines(node, "")) if node is not None else {}
         tables = parse_value(text)
     except (_TooLargeError, RecursionError) as error:
         problem = f"is nested deeper than {MAX_DEPTH} tables, or has more than {MAX_NODES} values with aliases written out"
@@ -91,9 +91,9 @@ def parse_document(text: str, *, origin: str) -> Document:
         mark, start = error.problem_mark or error.context_mark, error.context_mark
         line = mark.line + 1 if mark is not None else 0
         begun = f"; it starts on line {start.line + 1}" if start is not None and start.line + 1 != line else ""
-        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {complaint(error)}{begun}")]) from error
+        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {describe_yaml_error(error)}{begun}")]) from error
     except YAMLError as error:
-        raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {complaint(error)}")]) from error
+        raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {describe_yaml_error(error)}")]) from error
     if not isinstance(tables, dict):
         came = "is empty" if tables is None else f"is a {type(tables).__name__}"
         raise SpecError(origin, [Problem(1, "", f"{came}; it must be a table of keys, such as name and kind")])
@@ -105,11 +105,11 @@ def parse_value(text: str) -> Any:
     return plain(_loader().load(text))
 
 
-def complaint(error: YAMLError) -> str:
+def describe_yaml_error(error: YAMLError) -> str:
     """What the parser did not like, in one line and without its own terms where it uses them often."""
     context, problem = getattr(error, "context", None), getattr(error, "problem", None)
     raw = f"{context or ''} {problem or ''}".strip() or str(error)
-    return next((words for sign, words in _COMPLAINTS.items() if sign in raw), problem or raw.splitlines()[0])
+    return next((words for sign, words in _DESCRIPTIONS.items() if sign in raw), problem or raw.splitlines()[0])
 
 
 def plain(value: Any) -> Any:
@@ -146,7 +146,7 @@ class _TooLargeError(Exception):
     """More than a spec can sensibly hold, such as an alias inside itself."""
 
 
-def _lines(root: Node, prefix: str) -> Iterator[tuple[str, int]]:
+def _key_lines(root: Node, prefix: str) -> Iterator[tuple[str, int]]:
     """Dotted key to line, for mappings (`a.b`) and sequences (`a[0]`)."""
     left = MAX_NODES
     waiting = [(root, prefix, 0)]

@@ -19,7 +19,7 @@ from ray import tune
 
 from pruneyard.cluster.session import Session, session
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import judge
+from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.plan import make_plan
@@ -71,7 +71,7 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
         stop=StopRequest(folder.path / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        judge=judge(Scheduler(), spec.jobs, folder),
+        judge=load_early_stopper(Scheduler(), spec.jobs, folder),
         shared={},
     )
     ended = time.perf_counter()

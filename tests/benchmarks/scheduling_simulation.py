@@ -135,7 +135,7 @@ def measured() -> Overheads:
     from orchestration import run_ours, trivial_spec
 
     from pruneyard.cluster.session import session
-    from pruneyard.orchestrator.early_stopping.asha_median import judge
+    from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
     from pruneyard.orchestrator.spec.load import load_spec
     from pruneyard.orchestrator.spec.scheduler import Scheduler
     from pruneyard.reports.layout import RunFolder
@@ -156,7 +156,8 @@ def measured() -> Overheads:
         often = load_spec({**tables, "budget": {"steps": evaluations, "batch_size": 2000, "evaluate_every": 1}})
         of_often, _ = driver_seconds(often, joined, scratch / "often")
         jobs = often.jobs
-        decides = judge(Scheduler(name="asha", metric="val/accuracy", mode="max"), jobs, RunFolder(scratch / "judged"))
+        scheduler = Scheduler(name="asha", metric="val/accuracy", mode="max")
+        decides = load_early_stopper(scheduler, jobs, RunFolder(scratch / "judged"))
         started = time.perf_counter()
         for place, job in enumerate(jobs):
             decides.on_result(job.key, share=0.1, value=place % 17 / 17)

@@ -25,9 +25,9 @@ from pruneyard import run
 from pruneyard.cluster.session import session
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import judge
+from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.local_backend.study import run_local
-from pruneyard.orchestrator.planning.attempt import PlannedAttempt, beside_each_other
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.study import run_study
@@ -62,7 +62,7 @@ def orders_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[PlannedA
     folder = RunFolder(out)
     orders = make_plan(load_spec(table), folder).orders()
     ready = [replace(order, job=replace(order.job, workload=locate_upstream(order.job.workload, folder))) for order in orders]
-    return beside_each_other(ready)
+    return order_by_parents(ready)
 
 
 def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[..., object]) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[.
         stop=StopRequest(out / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        judge=judge(Scheduler(), [order.job for order in orders], RunFolder(out)),
+        judge=load_early_stopper(Scheduler(), [order.job for order in orders], RunFolder(out)),
     )
     elapsed, computed = time.perf_counter() - started, time.process_time() - computed
     statuses = Store(RunFolder(out)).statuses()

@@ -10,7 +10,7 @@ from in_process_command import Pruneyard
 
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.planning.cost import estimate
-from pruneyard.orchestrator.search.proposals import rounds_of
+from pruneyard.orchestrator.search.proposals import load_search
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 
@@ -72,7 +72,7 @@ def test_what_a_search_has_not_proposed_yet_is_named(flops: Any, pruneyard: Prun
     (stage,) = load_spec(BASE | BRED).stages
     assert stage.learning is not None
     Path("out").mkdir()
-    assert rounds_of(stage.learning, RunFolder(Path("out"))).propose()
+    assert load_search(stage.learning, RunFolder(Path("out"))).propose()
     assert flops(**BRED) == pytest.approx(3 * 2 * whole / 4)  # members, seeds, the first of four parts
     plan = json.loads(pruneyard("plan", "spec.yaml", "--out", "out", "--json").out)
     assert plan["to_be_proposed"] == {"": 9}
@@ -82,7 +82,7 @@ def test_of_a_training_that_goes_on_only_the_rest_counts(flops: Any, tmp_path: P
     assert run(BASE | BRED, tmp_path / "bred", local=True).exit_code == 0
     (stage,) = load_spec(BASE | BRED).stages
     assert stage.learning is not None
-    jobs = rounds_of(stage.learning, RunFolder(tmp_path / "bred")).jobs()
+    jobs = load_search(stage.learning, RunFolder(tmp_path / "bred")).jobs()
     assert any(job.workload.segment.runs for job in jobs)
     source = jobs[0].workload.data
     data = {source: source.load()}

@@ -14,7 +14,7 @@ import pytest
 from pruneyard import run
 from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.planning.attempt import beside_each_other
+from pruneyard.orchestrator.planning.attempt import order_by_parents
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.ray_backend.study import bundle_attempts
 from pruneyard.orchestrator.results import Results
@@ -155,7 +155,7 @@ def test_predictions_are_read_once_while_they_fit_and_cannot_be_changed(trained:
 
 
 def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(trained: Path, tmp_path: Path) -> None:
-    orders = beside_each_other(make_plan(load_spec(calibrate(trained)), RunFolder(tmp_path)).orders())
+    orders = order_by_parents(make_plan(load_spec(calibrate(trained)), RunFolder(tmp_path)).orders())
     assert len({order.job.key for order in orders}) == 24
     parents = [order.job.parents for order in orders]
     assert [parents[place : place + 6] for place in range(0, 24, 6)] == [[parent] * 6 for parent in dict.fromkeys(parents)]
@@ -164,5 +164,5 @@ def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(t
     assert [again[5]] in bundle_attempts(again, slots=2)
     networks = load_spec(TRAIN | {"seeds": 3})
     trainings = make_plan(networks, RunFolder(tmp_path)).orders()
-    assert beside_each_other(trainings) == trainings
+    assert order_by_parents(trainings) == trainings
     assert [len(bundle) for bundle in bundle_attempts(trainings, slots=1)] == [1, 1, 1]
