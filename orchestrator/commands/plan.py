@@ -81,7 +81,7 @@ def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dic
         "study": plan.spec.name,
         "folder": str(plan.folder.path),
         "counts": plan.counts(),
-        "num_proposals_left": {name or "": count for name, count in num_proposals_left(plan.spec, plan.folder).items()},
+        "to_be_proposed": {name or "": count for name, count in num_proposals_left(plan.spec, plan.folder).items()},
         "estimate": {"dense_flops": cost.dense_flops, "seconds": cost.seconds, "slots": cost.slots} if cost else None,
         "missing_data": missing_data,
         "jobs": jobs,
