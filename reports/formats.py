@@ -65,3 +65,8 @@ def brief(seconds: float | None) -> str:
         return _MISSING
     unit, scale = next(((unit, scale) for unit, scale in _SHORT if seconds >= scale), _SHORT[-1])
     return f"{seconds / scale:.3g} {unit}"
+
+
+def sentence_case(text: str) -> str:
+    """Returns the text with an upper-case first letter; unlike `str.capitalize`, it keeps the case of the other letters."""
+    return text[:1].upper() + text[1:]

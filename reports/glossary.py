@@ -1,4 +1,4 @@
-"""How every number of the page was computed, and whether more of it is better."""
+"""Definitions, display names and directions of all metrics and terms of the page."""
 
 import math
 from collections.abc import Collection
@@ -61,160 +61,260 @@ _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
 }
 
 METRICS = {
-    "accuracy": "Share of samples whose largest logit is that of the label. Fraction in [0, 1].",
-    "robust_accuracy": "Share of test samples (of evenly spaced ones where the spec limits their number) that are right as "
-    "they are and after every attack: projected gradient ascent within eps of every pixel, by default 8/255, 50 steps "
-    "from each of the random starts the spec asks for. An upper bound: a stronger attack may break more.",
-    "nll": "Mean negative log probability of the label, in nats, computed from logits by log-softmax.",
-    "brier": "Mean over samples of the squared distance between the probability vector and the one-hot "
-    "label, summed over classes; in [0, 2].",
-    "ece": "Expected calibration error of the largest probability: 15 equal-width bins of confidence, "
-    "right-closed (0 belongs to the first); the mean gap between accuracy and confidence, weighted by "
-    "samples. Empty bins count nothing. It is biased upwards: a perfectly calibrated model shows about "
-    "0.04 on 1,000 samples.",
-    "ece_adaptive": "As ece, with 15 bins of equal numbers of samples, sorted stably and cut by position.",
-    "ece_floor": "The ece that a perfectly calibrated network with the same confidences would show on as many samples in the "
-    "same bins: the mean over 100 draws of labels from its own probabilities. An ece near it says nothing against calibration.",
-    "ece_smooth": "smECE: confidence less correctness, smoothed over confidence by a Gaussian reflected at 0 and 1, its size "
-    "integrated. The width of the Gaussian is the one that equals the error it gives. No bins; noise raises it, too.",
-    "ece_classwise": "The gap of ece for the probability of each class over all samples, in bins of that probability; the mean "
-    "over the classes that occur. With many classes most of it lies near 0, so it shrinks as classes are added.",
-    "rmsce": "Root of the mean squared gap between accuracy and confidence, over the bins of ece, weighted by samples.",
-    "rmsce_debiased": "As rmsce, less the part of each squared gap that chance makes, accuracy (1 - accuracy) / (samples - 1); 0 "
-    "where chance makes more than there is. Bins of one sample count nothing.",
-    "mce": "Largest gap between accuracy and confidence of any bin of ece that holds samples, were it a single one.",
-    "ks": "Kolmogorov-Smirnov calibration error: samples sorted by confidence, the largest size of the running sum of "
-    "confidence less correctness, divided by the number of samples. Read between distinct confidences only; no bins.",
-    "balance": "Accuracy less mean confidence: negative where over-confident. Errors of opposite sign cancel.",
-    "empty_bins": "How many bins of ece hold no sample.",
-    "brier_reliability": "Miscalibration part of brier, over equal-width bins of each class's probability, summed over classes. "
-    "brier = reliability - resolution + uncertainty + what forecasts vary inside bins.",
-    "brier_resolution": "By how much forecasts that tell samples apart lower brier, over the bins of brier_reliability.",
-    "brier_uncertainty": "The brier of always forecasting how frequent the classes are in the split.",
-    "aurc": "Samples ranked by confidence: the share of errors among the k most confident ones, mean over all k. Samples of "
-    "equal confidence count with the mean over their orders.",
-    "e_aurc": "aurc less its value when all errors are ranked last; the exact optimum, not its limit for many samples.",
-    "augrc": "Samples ranked by confidence: the errors among the k most confident ones divided by all samples, mean over all k.",
-    "entropy_total": "Entropy of the mean probabilities of several members (an ensemble, passes with dropout, networks drawn by "
+    "accuracy": "Fraction of samples whose largest logit belongs to the label, in [0, 1].",
+    "robust_accuracy": "Fraction of test samples (evenly spaced ones if the spec limits their number) that the network "
+    "classifies correctly without an attack and under every attack: projected gradient ascent within eps of every pixel, by "
+    "default 8/255, with 50 steps from each of the random starts that the spec asks for. An upper bound: a stronger attack may "
+    "break more samples.",
+    "nll": "Negative log-likelihood: mean negative log probability of the label, in nats, computed from logits by log-softmax.",
+    "brier": "Squared distance between the probability vector and the one-hot label, summed over classes, mean over samples; in "
+    "[0, 2].",
+    "ece": "Expected calibration error of the largest probability: the mean gap between accuracy and confidence over 15 "
+    "equal-width bins of confidence, weighted by samples. Bins are right-closed (0 belongs to the first); empty bins do not "
+    "count. The estimate is biased upwards: a perfectly calibrated model shows about 0.04 on 1,000 samples.",
+    "ece_adaptive": "ECE with 15 bins that hold equal numbers of samples. Samples are sorted stably and split by position.",
+    "ece_floor": "The ECE that a perfectly calibrated network with the same confidences would show on as many samples in the "
+    "same bins: the mean over 100 draws of labels from its own probabilities. An ECE close to this floor is no evidence of "
+    "miscalibration.",
+    "ece_smooth": "smECE: confidence minus correctness, smoothed over confidence by a Gaussian kernel reflected at 0 and 1, and "
+    "the integral of its absolute value. The kernel width is the one that equals the error it gives. It needs no bins; noise "
+    "raises it, too.",
+    "ece_classwise": "The calibration gap of ECE for the probability of each class over all samples, in bins of that "
+    "probability; mean over the classes that occur. With many classes most probabilities lie near 0, so the value shrinks as "
+    "classes are added.",
+    "rmsce": "Root mean squared calibration error: the squared gap between accuracy and confidence over the bins of ECE, "
+    "weighted by samples, then the root.",
+    "rmsce_debiased": "RMSCE with the expected contribution of chance, accuracy (1 - accuracy) / (samples - 1), subtracted from "
+    "each squared gap; 0 if chance explains more than was observed. Bins with one sample do not count.",
+    "mce": "Maximum calibration error: the largest gap between accuracy and confidence of any non-empty bin of ECE, even of a "
+    "bin with a single sample.",
+    "ks": "Kolmogorov-Smirnov calibration error: samples are sorted by confidence, and the largest absolute running sum of "
+    "confidence minus correctness is divided by the number of samples. Read between distinct confidences only; needs no bins.",
+    "balance": "Accuracy minus mean confidence; negative means over-confident. Errors of opposite sign cancel.",
+    "empty_bins": "Number of ECE bins without samples.",
+    "brier_reliability": "Miscalibration part of the Brier score, over equal-width bins of each class's probability, summed "
+    "over classes. Brier score = reliability - resolution + uncertainty + variation of the forecasts within bins.",
+    "brier_resolution": "Reduction of the Brier score by forecasts that separate samples, over the bins of Brier reliability.",
+    "brier_uncertainty": "Brier score of a constant forecast of the class frequencies of the split.",
+    "aurc": "Area under the risk-coverage curve: samples are ranked by confidence, and the error rate among the k most "
+    "confident samples is averaged over all k. Samples of equal confidence count with the mean over their orders.",
+    "e_aurc": "AURC minus the AURC of the same errors all ranked last (the exact optimum, not its limit for many samples).",
+    "augrc": "Area under the generalised risk-coverage curve: samples are ranked by confidence, and the number of errors among "
+    "the k most confident samples, divided by the number of all samples, is averaged over all k.",
+    "entropy_total": "Entropy of the mean probabilities of several members (an ensemble, dropout passes, networks sampled by "
     "SWAG), mean over samples, in nats.",
-    "entropy_aleatoric": "Mean over members and samples of the entropy of a member's own probabilities, in nats: the part of "
-    "entropy_total that all members agree on.",
-    "entropy_epistemic": "entropy_total less entropy_aleatoric, in nats: the mutual information of class and member; 0 where all "
-    "members say the same.",
-    "auroc": "How often an input of the test split is given more confidence (largest probability of a known class) "
-    "than an unknown one, ties counting half: the area under the ROC curve; 0.5 is chance. Split ood is the mean over "
-    "the unknown sets, each of which is counted against the same test split.",
-    "aupr_in": "Average precision of confidence with known inputs as positives: precision summed over the steps of "
-    "recall, not by the trapezoid rule. It depends on how many inputs of each kind there are.",
-    "aupr_out": "As aupr_in, with unknown inputs as positives and the least confident first.",
-    "fpr95": "Share of unknown inputs accepted at the largest threshold of confidence that accepts at least 95% of "
-    "the known ones, ties accepted. Known inputs are the positives.",
-    "fpr95_out": "Share of known inputs rejected at the smallest threshold of confidence that rejects at least 95% of the "
-    "unknown ones, ties rejected. Unknown inputs are the positives: what current benchmarks call FPR95, another number.",
-    "hlr": "Hard-label recovery: accuracy of networks trained on the whole training set less that of networks trained on "
-    "this set, both with hard labels and by the same recipe. A difference of fractions, not of percents; smaller is better.",
-    "ior": "Improvement over random: accuracy of networks trained on this set less that of networks trained on as many "
-    "random real images of each class, both with hard labels and by the same recipe. A difference of fractions.",
-    "coverage": "Share of test samples whose set of classes holds the label; 1 - alpha is promised, on average over draws of the "
-    "held-out rows and of the test rows.",
-    "set_size": "Mean number of classes in a set: of rules that cover as promised, the one with smaller sets says more.",
-    "set_size_median": "Median number of classes in a set.",
-    "singleton_rate": "Share of sets with exactly one class.",
-    "empty_rate": "Share of sets without any class.",
-    "coverage_violation_by_size": "Largest distance of coverage to 1 - alpha among sets of 0-1, 2-3, 4-10, 11-100 and more "
-    "classes, strata without sets left out. A stratum of few sets is far off by chance.",
-    "coverage_of_worst_class": "Smallest coverage of a class that has test samples; by chance alone below 1 - alpha where "
-    "classes are small.",
-    "threshold": "Of a conformal rule: the largest score of a class that is in a set, where there is one for all classes.",
-    "infinite_thresholds": "Of a conformal rule: thresholds without a finite value, as too few rows stood behind them; such a "
-    "class is in every set.",
-    "temperature": "What divides logits, fitted on held-out rows; above 1 makes confidences smaller.",
-    "temperature_at_bound": "1 or -1 where nll has no minimum and the temperature is a bound of the search, else 0.",
-    "converged": "1 where the gradient of a calibrator's fit vanished, else 0.",
-    "weight_scaled": "Of an ensemble temperature: the weight of probabilities at the fitted temperature.",
-    "weight_plain": "Of an ensemble temperature: the weight of probabilities as they were.",
-    "weight_uniform": "Of an ensemble temperature: the weight of equal probabilities.",
-    "bank": "Training samples that the knn score keeps to measure distances to.",
-    "recall_minority": "Share of the minority's nodes that are predicted so.",
-    "precision_minority": "Share of the nodes predicted minority that are it; missing where none is.",
-    "macro_f1": "Mean of both classes' F1, the harmonic mean of precision and recall.",
-    "ece_20": "As ece, with 20 bins; with _predicted_ or _true_ and a class behind it, of the nodes predicted so or of it. "
-    "Dozens of nodes in 20 bins show a large error by chance alone.",
-    "ace_20": "As ece_20, with 20 bins of equally many nodes.",
-    "gap_predicted_minority": "Accuracy less mean confidence of the nodes predicted minority; negative: over-confident.",
-    "gap_predicted_majority": "Accuracy less mean confidence of the nodes predicted majority; negative: over-confident.",
-    "gap_true_minority": "Recall less mean confidence of the minority's nodes; a calibrated network does not make it 0.",
-    "gap_true_majority": "Recall less mean confidence of the majority's nodes; a calibrated network does not make it 0.",
-    "eice": "Mean distance between a node's confidence and the middle of its jackknife interval for the predicted class, the "
-    "interval cut to [0, 1].",
-    "eice_released": "As eice, the way CALIRARE's code has it: intervals not cut, always of the minority's probability.",
-    "interval_coverage": "Share of nodes whose label, 1 for the minority, lies in their jackknife interval.",
-    "interval_width": "Mean width of the nodes' jackknife intervals, cut to [0, 1].",
-    "accuracy_sd": "Standard deviation of accuracy among the networks trained on one set, where there are several.",
+    "entropy_aleatoric": "Entropy of each member's own probabilities, mean over members and samples, in nats: the part of the "
+    "total entropy that all members share.",
+    "entropy_epistemic": "Total entropy minus aleatoric entropy, in nats: the mutual information between class and member; 0 if "
+    "all members agree.",
+    "auroc": "Probability that an in-distribution input (test split) has a higher confidence (largest class probability) than "
+    "an out-of-distribution (OOD) input, ties counting half: the area under the ROC curve; 0.5 is chance. Split ood is the mean "
+    "over the OOD sets, each compared with the same test split.",
+    "aupr_in": "Average precision of confidence with in-distribution inputs as positives: precision summed over the steps of "
+    "recall, not by the trapezoid rule. It depends on the numbers of in-distribution and OOD inputs.",
+    "aupr_out": "Average precision with OOD inputs as positives and the least confident inputs first; computed like AUPR-In.",
+    "fpr95": "False positive rate at 95% true positive rate: fraction of OOD inputs accepted at the largest confidence "
+    "threshold that accepts at least 95% of the in-distribution inputs, ties accepted. In-distribution inputs are the positives.",
+    "fpr95_out": "Fraction of in-distribution inputs rejected at the smallest confidence threshold that rejects at least 95% of "
+    "the OOD inputs, ties rejected. OOD inputs are the positives. Current benchmarks call this FPR95; it is another number than "
+    "fpr95.",
+    "hlr": "Hard-label recovery: accuracy of networks trained on the whole training set minus that of networks trained on this "
+    "set, both with hard labels and the same recipe. A difference of fractions, not percentages; smaller is better.",
+    "ior": "Improvement over random: accuracy of networks trained on this set minus that of networks trained on as many random "
+    "real images per class, both with hard labels and the same recipe. A difference of fractions.",
+    "coverage": "Fraction of test samples whose prediction set contains the label. The target is 1 - alpha, on average over "
+    "draws of the held-out samples and of the test samples.",
+    "set_size": "Mean number of classes in a prediction set. Among rules that reach their target coverage, smaller sets are "
+    "better.",
+    "set_size_median": "Median number of classes in a prediction set.",
+    "singleton_rate": "Fraction of prediction sets with exactly one class.",
+    "empty_rate": "Fraction of prediction sets without any class.",
+    "coverage_violation_by_size": "Size-stratified coverage violation: largest distance between coverage and 1 - alpha among "
+    "sets of 0-1, 2-3, 4-10, 11-100 and more classes; empty strata are left out. A stratum with few sets deviates by chance "
+    "alone.",
+    "coverage_of_worst_class": "Smallest coverage of any class with test samples. With few samples per class it is below 1 - "
+    "alpha by chance alone.",
+    "threshold": "Largest nonconformity score of a class in a prediction set, for conformal rules with one threshold for all "
+    "classes.",
+    "infinite_thresholds": "Number of conformal thresholds without a finite value, because too few samples support them. Such a "
+    "class is in every prediction set.",
+    "temperature": "Divisor of the logits, fitted on held-out samples; values above 1 lower confidences.",
+    "temperature_at_bound": "1 or -1 if the NLL has no minimum and the temperature is a bound of the search, else 0.",
+    "converged": "1 if the gradient of a calibrator's fit vanished, else 0.",
+    "weight_scaled": "Ensemble temperature scaling: weight of the probabilities at the fitted temperature.",
+    "weight_plain": "Ensemble temperature scaling: weight of the original probabilities.",
+    "weight_uniform": "Ensemble temperature scaling: weight of equal probabilities.",
+    "bank": "Number of training samples that the kNN score measures distances to.",
+    "recall_minority": "Fraction of the minority-class nodes that are predicted as minority.",
+    "precision_minority": "Fraction of the nodes predicted as minority that belong to it; missing if no node is predicted so.",
+    "macro_f1": "Mean F1 score of both classes; F1 is the harmonic mean of precision and recall.",
+    "ece_20": "ECE with 20 bins; restricted to the nodes that are predicted as a class or truly belong to it if the name says "
+    "so. Some dozens of nodes in 20 bins show a large error by chance alone.",
+    "ace_20": "ECE over 20 bins that hold equal numbers of nodes.",
+    "gap_predicted_minority": "Accuracy minus mean confidence of the nodes predicted as minority; negative means over-confident.",
+    "gap_predicted_majority": "Accuracy minus mean confidence of the nodes predicted as majority; negative means over-confident.",
+    "gap_true_minority": "Recall minus mean confidence of the minority-class nodes; not 0 for a calibrated network either.",
+    "gap_true_majority": "Recall minus mean confidence of the majority-class nodes; not 0 for a calibrated network either.",
+    "eice": "Mean distance between a node's confidence and the centre of its jackknife interval for the predicted class, with "
+    "the interval clipped to [0, 1].",
+    "eice_released": "EICE as computed by CALIRARE's released code: intervals are not clipped and always belong to the minority "
+    "probability.",
+    "interval_coverage": "Fraction of nodes whose label (1 for the minority) lies in their jackknife interval.",
+    "interval_width": "Mean width of the nodes' jackknife intervals, clipped to [0, 1].",
+    "accuracy_sd": "Standard deviation of accuracy over the networks trained on one synthetic set, if there are several.",
 }
+"""Definition of every metric, by its name in the `metrics` table."""
+
+TITLES = {
+    "accuracy": "accuracy",
+    "robust_accuracy": "robust accuracy",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ece_adaptive": "adaptive ECE",
+    "ece_floor": "ECE noise floor",
+    "ece_smooth": "smooth ECE",
+    "ece_classwise": "classwise ECE",
+    "rmsce": "RMSCE",
+    "rmsce_debiased": "debiased RMSCE",
+    "mce": "MCE",
+    "ks": "KS calibration error",
+    "balance": "accuracy minus confidence",
+    "empty_bins": "empty bins",
+    "brier_reliability": "Brier reliability",
+    "brier_resolution": "Brier resolution",
+    "brier_uncertainty": "Brier uncertainty",
+    "aurc": "AURC",
+    "e_aurc": "excess AURC",
+    "augrc": "AUGRC",
+    "entropy_total": "total entropy",
+    "entropy_aleatoric": "aleatoric entropy",
+    "entropy_epistemic": "epistemic entropy",
+    "auroc": "AUROC",
+    "aupr_in": "AUPR-In",
+    "aupr_out": "AUPR-Out",
+    "fpr95": "FPR95",
+    "fpr95_out": "FPR95 (OOD as positives)",
+    "hlr": "hard-label recovery",
+    "ior": "improvement over random",
+    "coverage": "coverage",
+    "set_size": "mean set size",
+    "set_size_median": "median set size",
+    "singleton_rate": "singleton rate",
+    "empty_rate": "empty-set rate",
+    "coverage_violation_by_size": "size-stratified coverage violation",
+    "coverage_of_worst_class": "worst-class coverage",
+    "threshold": "conformal threshold",
+    "infinite_thresholds": "infinite thresholds",
+    "temperature": "temperature",
+    "temperature_at_bound": "temperature at bound",
+    "converged": "converged",
+    "weight_scaled": "weight of scaled probabilities",
+    "weight_plain": "weight of original probabilities",
+    "weight_uniform": "weight of uniform probabilities",
+    "bank": "kNN bank size",
+    "recall_minority": "minority recall",
+    "precision_minority": "minority precision",
+    "macro_f1": "macro F1",
+    "ece_20": "ECE (20 bins)",
+    "ace_20": "adaptive ECE (20 bins)",
+    "gap_predicted_minority": "calibration gap of predicted minority",
+    "gap_predicted_majority": "calibration gap of predicted majority",
+    "gap_true_minority": "confidence gap of true minority",
+    "gap_true_majority": "confidence gap of true majority",
+    "eice": "EICE",
+    "eice_released": "EICE (released code)",
+    "interval_coverage": "interval coverage",
+    "interval_width": "interval width",
+    "accuracy_sd": "SD of accuracy",
+    "explored": "explored weights",
+}
+"""Display name of every metric, as tables and figures print it."""
 
 TERMS = {
-    "seed": "The unit of repetition: one run with all its random streams drawn from that seed. Runs that "
-    "differ in nothing else make one row of the summary.",
-    "mean ± half width": "Mean over completed seeds of each run's value at its last step, with half the "
-    "width of the 95% Student t interval (n - 1 degrees of freedom). It says how sure the mean is, not "
-    "how far single runs spread, and it may reach beyond 0 or 1. With one seed there is no interval.",
-    "bold": "The interval lies beyond those of all other rows on the same data and model; of calibrate runs, of all others on "
-    "the same earlier runs. Nothing is bold if any of them rests on a single seed. No other ranking is claimed.",
-    "band": "Of a reliability diagram: the middle 95% of a bin's accuracy over 1,000 draws of the split's samples with "
-    "replacement (percentile bootstrap, fixed seed), as many as one run has, from the bins of all runs together: runs may share "
-    "their samples, so that more of them do not make the band narrower. Where all samples of a bin are right, or all wrong, "
-    "draws show no spread, and the band ends where so many would all be so in 2.5% of cases. It holds bin by bin, not for all "
-    "of them at once.",
-    "density": "The method's target: active weights divided by all weights of the prunable tensors (convolutions and "
-    "linear layers) that are not kept dense. What each layer has at the end is shown as its own density.",
-    "explored": "Weights that were active in any training step so far, divided by all weights of the prunable "
-    "tensors. A network that starts dense has explored everything.",
-    "pruned run": "Stopped early by the scheduler. Its values are kept in the tables but never averaged "
-    "with those of completed runs.",
-    "active parameters": "Parameters not masked out at the end, mean over completed seeds.",
-    "training FLOPs": "Counted, not measured: two per multiply-add of every forward and backward pass, "
-    "times the density of each layer at the time. Missing where it cannot be counted.",
-    "training time": "Seconds spent in training steps, without set-up and evaluation; depends on the "
-    "machine.",
+    "seed": "The unit of replication: one run whose random streams all derive from that seed. Runs that differ only in their "
+    "seed form one row of the summary.",
+    "mean ± half width": "Mean over completed seeds of each run's value at its last step, with half the width of the 95% "
+    "Student t interval (n - 1 degrees of freedom). The interval states the uncertainty of the mean, not the spread of single "
+    "runs, and may extend beyond 0 or 1. A single seed has no interval.",
+    "bold": "The interval lies beyond the intervals of all other rows on the same data and model; for calibrate runs, of all "
+    "others on the same input runs. Nothing is bold if any of these rows has a single seed. The page claims no other ranking.",
+    "confidence band": "In a reliability diagram: the middle 95% of a bin's accuracy over 1,000 bootstrap draws of the split's "
+    "samples (percentile bootstrap, fixed seed). Each draw has as many samples as one run and uses the bins of all runs "
+    "together: runs may share their samples, so more runs do not narrow the band. If all samples of a bin are correct, or all "
+    "are wrong, draws have no spread; the band then ends at the accuracy at which so many samples would all agree in 2.5% of "
+    "cases. The band holds for each bin, not for all bins at once.",
+    "density": "The method's target: active weights divided by all weights of the prunable tensors (convolutions and linear "
+    "layers) that are not kept dense. The final density of each layer is shown separately.",
+    "explored weights": "Weights that were active in at least one training step so far, divided by all weights of the prunable "
+    "tensors. A network that starts dense has explored all of them.",
+    "pruned run": "A run that the scheduler stopped early. Tables list its values but never average them with those of "
+    "completed runs.",
+    "active parameters": "Parameters that are not masked at the end of training, mean over completed seeds.",
+    "training FLOPs": "Counted, not measured: two per multiply-add of every forward and backward pass, times the density of "
+    "each layer at that step. Missing if they cannot be counted.",
+    "training time": "Time spent in training steps, without set-up and evaluation; depends on the machine.",
 }
 
 COSTS = {"num_active": "active parameters", "train_flops": "training FLOPs", "train_s": "training time"}
-"""How the costs of a cell are called, by column of `runs`."""
+"""Display names of a cell's costs, by column of `runs`."""
 DISTILLATION_COSTS = {
     "num_active": "parameters of the evaluated network",
     "train_flops": "distillation FLOPs",
     "train_s": "distillation time",
 }
-"""The same where all runs distil, which also says what each term means."""
+"""The names of the same costs on a page whose runs are all distillations."""
 DISTILLATION_TERMS = {
-    "parameters of the evaluated network": "Of each fresh network of the job's model that is trained on the synthetic set.",
-    "distillation FLOPs": "Counted, not measured: two per multiply-add of every pass over images that makes the set, gradients "
-    "of gradients included; networks trained to evaluate it are not. Missing where a method's work is not counted.",
-    "distillation time": "Seconds spent in making the set: all iterations, and the preparation that a method does itself, but "
-    "not the loading of data or the networks trained to evaluate the set. Depends on the machine and its load.",
+    "parameters of the evaluated network": "Parameters of each newly initialised network that is trained on the synthetic set.",
+    "distillation FLOPs": "Counted, not measured: two per multiply-add of every pass over images that produces the synthetic "
+    "set, gradients of gradients included. Training of the evaluation networks is excluded. Missing if a method's work is not "
+    "counted.",
+    "distillation time": "Time spent on producing the synthetic set: all iterations and the method's own preparation, but not "
+    "data loading or training of the evaluation networks. Depends on the machine and its load.",
 }
 
 
+def title(name: str) -> str:
+    """Returns the display name of a metric: `adaptive ECE` for `ece_adaptive`; unknown names with spaces for underscores."""
+    base = term_of(name)
+    group = name.removeprefix(base).strip("_").replace("_", " ")
+    shown = TITLES.get(base, base.replace("_", " "))
+    return f"{shown}, {group}" if group else shown
+
+
+def measure_title(measure: str) -> str:
+    """Returns the display name of `split/name`: `test adaptive ECE` for `test/ece_adaptive`, `OOD AUROC` for `ood/auroc`."""
+    split, _, name = measure.partition("/")
+    split = "OOD" + split.removeprefix("ood").replace(".", " ", 1) if split.partition(".")[0] == "ood" else split
+    return f"{split} {title(name)}" if name else split
+
+
 def cost_names(kinds: Collection[str]) -> dict[str, str]:
-    """By column, for runs of these kinds."""
+    """Returns the display names of the cost columns for runs of these kinds."""
     return DISTILLATION_COSTS if set(kinds) == {"distill"} else COSTS
 
 
 def bounds(measure: str) -> tuple[float, float]:
-    """The values that `split/name` can have at all; infinite where nothing is known."""
+    """Returns the lowest and highest possible value of `split/name`; infinite if no bound is known."""
     return _BOUNDS.get(term_of(measure.partition("/")[2]), (-math.inf, math.inf))
 
 
 def term_of(name: str) -> str:
-    """The entry of `METRICS` that explains a metric: `ece_20` for `ece_20_true_minority`; the name itself where there is none."""
-    ways = ("_predicted_", "_true_")
-    return name if name in METRICS else next((name.partition(way)[0] for way in ways if way in name), name)
+    """Returns the key of `METRICS` that explains a metric: `ece_20` for `ece_20_true_minority`; unknown names unchanged."""
+    if name in METRICS:
+        return name
+    groups = ("_predicted_", "_true_")
+    return next((name.partition(group)[0] for group in groups if group in name), name)
 
 
 def terms(measures: Collection[str], kinds: Collection[str] = ()) -> dict[str, str]:
-    """The definitions that a page with these measures on runs of these kinds needs."""
+    """Returns the definitions, by display name, that a page with these measures on runs of these kinds needs."""
     names = dict.fromkeys(term_of(measure.partition("/")[2]) for measure in measures)
+    metrics = {TITLES[name]: _definition(name) for name in names if name in METRICS}
     general = {name: text for name, text in TERMS.items() if name not in COSTS.values()}
-    shown = TERMS if cost_names(kinds) is COSTS else general | DISTILLATION_TERMS
-    return {name: METRICS[name] for name in names if name in METRICS} | shown
+    return metrics | (TERMS if cost_names(kinds) is COSTS else general | DISTILLATION_TERMS)
+
+
+def _definition(name: str) -> str:
+    """Returns the text of `METRICS`, with the metric's name in the results files if the page prints another one."""
+    return METRICS[name] if TITLES[name] == name else f"{METRICS[name]} Metric name: {name}."

@@ -1,18 +1,17 @@
-"""How the columns of a table are called: by the last part of a dotted key, with `of` for what a job took from an earlier run."""
+"""Short column names for dotted spec keys: the last part of the key, prefixed with the input run that it describes."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 
 RUNS = ".runs."
-"""In a dotted key: what follows describes the earlier run that a job rests on."""
-_DIRECT = "input"
+"""Separator in a dotted key; the part after it describes the earlier run that the job takes as input."""
 
 
 def column_names(keys: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
-    """A short name for every dotted key, or the key itself where another one, or one of `taken`, is called so.
+    """Returns a short name for every dotted key, or the key itself if the short name is ambiguous or in `taken`.
 
-    `method.schedule.every` is `every`, `optimizer.name` is `optimizer`, `input.runs.objective.name` is `of objective`,
-    `data.runs.method.name` is `data's method`, and that of a job's input is `of data's method`.
+    `method.schedule.every` becomes `every`, `optimizer.name` becomes `optimizer`, `input.runs.objective.name` becomes
+    `input's objective`, and `data.runs.method.name` becomes `data's method`, or `input's data's method` for a job's input.
     """
     shortest = {key: _joined(key, _last(_own(key))) for key in keys}
     longer = {key: _joined(key, _own(key)) for key in keys}
@@ -25,15 +24,16 @@ def column_names(keys: Sequence[str], *, taken: Collection[str] = ()) -> dict[st
 
 
 def _own(key: str) -> str:
-    """The part of the key that the job, or the run it describes, has in its own spec."""
+    """Returns the part of the key that is a key in the spec of the job or of the run that it describes."""
     return key.rpartition(RUNS)[2]
 
 
 def _last(own: str) -> str:
+    """Returns the last part of a key, without `.name`."""
     return own.removesuffix(".name").rpartition(".")[2]
 
 
 def _joined(key: str, name: str) -> str:
-    """`of method` for the run that a job takes as its input, `data's method` for the one that made its data."""
+    """Returns `input's method` for the run that a job takes as input, `data's method` for the run that created its data."""
     places = [place.rpartition(".")[2] for place in key.split(RUNS)[:-1]]
-    return " ".join([*("of" if place == _DIRECT else f"{place}'s" for place in places), name])
+    return " ".join([*(f"{place}'s" for place in places), name])

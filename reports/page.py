@@ -23,7 +23,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.study import Study
-from pruneyard.reports.trust_section import trust_section, trusted
+from pruneyard.reports.trust_section import calibration_measures, trust_section
 
 _MAX_SPEC = 50_000
 
@@ -73,7 +73,7 @@ def render(study: Study) -> str:
         gallery=gallery(study),
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
-        terms=glossary.terms([*study.measures, *(trusted(study) if trust else [])], set(study.cells["kind"])),
+        terms=glossary.terms([*study.measures, *(calibration_measures(study) if trust else [])], set(study.cells["kind"])),
         bundle=script_bundle() if drawn or any(part.figures for part in trust) else "",
     )
 

@@ -1,4 +1,4 @@
-"""What the page says in words: the headline, and what was run, where and when."""
+"""The sentences of the page: the headline, the summary note, and the facts of the experimental setup."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import pandas as pd
 
 from pruneyard.reports import formats, records
+from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.records import Status
 from pruneyard.reports.series import NUM_BINS, calibration_errors
 from pruneyard.reports.study import CALIBRATE, DENSE, Study
@@ -14,7 +15,7 @@ from pruneyard.reports.tables import best_cells
 
 
 def headline(study: Study) -> str:
-    """How much there is and what the first measure says, claiming no more than the intervals carry."""
+    """Returns the progress, the range of the first measure and whether a setting is clearly best, as far as intervals allow."""
     parts = [progress(study)]
     if study.measures and study.cells[study.measures[0]].notna().any():
         parts += [_span(study), _verdict(study)]
@@ -22,7 +23,7 @@ def headline(study: Study) -> str:
 
 
 def progress(study: Study) -> str:
-    """How many runs are completed, of those planned where the folders say what was planned."""
+    """Returns how many runs are completed, out of the planned ones if the folders have a plan."""
     settings = formats.plural(len(study.cells), "setting")
     if study.planned is None:
         completed = int((study.labelled["status"] == Status.COMPLETED).sum())
@@ -33,28 +34,28 @@ def progress(study: Study) -> str:
         parts.append(f"{missing:,} {'has' if missing == 1 else 'have'} not started.")
     if others := len(study.statuses.keys() - study.planned):
         was = "was" if others == 1 else "were"
-        parts.append(f"{formats.plural(others, 'further run')} in the same folder {was} planned before.")
+        parts.append(f"{formats.plural(others, 'further run')} in the same folder {was} planned by an earlier spec.")
     return " ".join(parts)
 
 
 def not_started(study: Study) -> int:
-    """Planned runs without a record; 0 where nothing is known of a plan."""
+    """Returns the number of planned runs without a record; 0 without a plan."""
     return len((study.planned or frozenset()) - study.statuses.keys())
 
 
 def _span(study: Study) -> str:
-    """The smallest and largest mean, with intervals where there are some."""
-    table = _headlined(study).sort_values("mean")
-    name = study.measures[0].replace("/", " ")
+    """Returns the smallest and largest mean in words, with intervals if there are any."""
+    table = _headline_cells(study).sort_values("mean")
+    name = measure_title(study.measures[0])
     texts = [_estimate(row) for row in table[["mean", "low", "high"]].itertuples(index=False)]
     if len(texts) == 1:
         return f"Mean {name} is {texts[0]}."
     low, high = table["label"].iloc[0], table["label"].iloc[-1]
-    return f"Mean {name} runs from {texts[0]} ({low}) to {texts[-1]} ({high})."
+    return f"Mean {name} ranges from {texts[0]} ({low}) to {texts[-1]} ({high})."
 
 
-def _headlined(study: Study) -> pd.DataFrame:
-    """The cells of the first measure; those of calibrate runs, which repeat what they rest on, only where there are no others."""
+def _headline_cells(study: Study) -> pd.DataFrame:
+    """Returns the cells with the first measure. Calibrate runs, which repeat their inputs, count only if there are no others."""
     table = study.measured(study.measures[0])
     others = table[table["kind"] != CALIBRATE]
     return table if others.empty else others
@@ -67,56 +68,57 @@ def _estimate(triple: tuple[float, float, float]) -> str:
 
 def _verdict(study: Study) -> str:
     measure = study.measures[0]
-    table = _headlined(study)
+    table = _headline_cells(study)
     if len(table) < 2:
         return ""
     if (table["num"] < 2).all():
-        return "Every setting has a single seed, so that no interval and no ranking is given."
+        return "Every setting has a single seed, so there are no intervals and no ranking."
     if (table["num"] < 2).any():
-        return "Some settings have a single seed, so that no interval and no ranking is given for all."
+        return "Some settings have a single seed and no interval, so there is no ranking."
     best = best_cells(study.cells, measure)
     names = list(table.loc[table["cell"].isin(best), "label"])
     if not names:
-        return "No setting's 95% interval lies clear of all others."
-    return f"The interval of {formats.listed(names)} lies clear of all others on the same data."
+        return "No setting's 95% interval is separate from all others."
+    return f"{formats.listed(names)}: 95% interval separate from all others on the same data."
 
 
 def summary_note(study: Study) -> str:
-    """What the marks of the summary table mean, as far as it has any."""
+    """Returns the explanation of intervals, bold values and noise floors in the summary table, as far as they occur."""
     parts = []
     if study.measures and study.cells[study.measures].notna().any(axis=None):
-        parts.append("Mean over seeds ± half the 95% t interval; a value without ± rests on one seed.")
-        calibrators = ", for calibrators on the same runs" if (study.cells["kind"] == CALIBRATE).any() else ""
+        parts.append("Mean over seeds ± half width of the 95% t interval; values without ± have a single seed.")
+        calibrators = ", or for calibrators on the same input runs" if (study.cells["kind"] == CALIBRATE).any() else ""
         parts.append(f"Bold: the interval lies beyond all others on the same data and model{calibrators}.")
     if "test/ece" in study.measures and (note := _floor(study)):
         parts.append(note)
     if study.cells["censored"].any():
-        parts.append("Pruned runs are counted, never averaged.")
+        parts.append("Runs stopped early (pruned) are counted but never averaged.")
     return " ".join(parts)
 
 
 def _floor(study: Study) -> str:
-    """Bins, samples and noise floor of the calibration errors in the table; nothing where runs left no bins."""
+    """Returns bins, samples and noise floor of the calibration errors in the table; an empty text if no run recorded bins."""
     errors = calibration_errors(study.test_bins)
     if errors.empty:
         return ""
     rows, floors = _range(errors["num"], ",.0f"), _range(errors["floor"], ".4f")
     return (
-        f"Test ece: {NUM_BINS} bins, unless a spec says otherwise, over n = {rows} samples a run; networks "
-        f"with the same confidences would show {floors} were they perfectly calibrated."
+        f"Test ECE: {NUM_BINS} bins unless the spec sets another number, n = {rows} samples per run; noise floor: perfectly "
+        f"calibrated networks with the same confidences would show {floors}."
     )
 
 
-def _range(values: pd.Series[float], how: str) -> str:
-    return " to ".join(dict.fromkeys((format(values.min(), how), format(values.max(), how))))
+def _range(values: pd.Series[float], spec: str) -> str:
+    """Returns `lowest to highest` in a format, or one number if both print alike."""
+    return " to ".join(dict.fromkeys((format(values.min(), spec), format(values.max(), spec))))
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
-    """What was run and where, as terms and texts."""
+    """Returns the experimental setup as pairs of term and text."""
     runs = study.labelled
     start, end = runs["started_at"].min(), runs["ended_at"].max()
     seeds = sorted(set(runs["seed"]))
-    workers = [f"{device}, {formats.plural(num, 'worker')}" for device, num in _pairs(study)]
+    workers = [f"{device}, {formats.plural(num, 'worker')}" for device, num in _devices(study)]
     versions = [f"pruneyard {formats.listed(_names(study, 'code_version'))}"]
     versions += [
         f"torch {formats.listed(_names(study, 'torch_version'))}",
@@ -130,23 +132,25 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("methods", formats.listed(methods, limit=12)),
         ("seeds", formats.listed([str(seed) for seed in seeds], limit=12)),
         ("device", formats.listed(workers)),
-        ("when", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"),
-        ("compute", f"{formats.duration(float(runs['wall_s'].sum()))} summed over runs"),
+        ("time", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"),
+        ("total wall time", f"{formats.duration(float(runs['wall_s'].sum()))}, summed over runs"),
         ("versions", ", ".join(versions)),
     ]
 
 
 def _names(study: Study, column: str) -> list[str]:
+    """Returns the distinct values of a column, in order of appearance."""
     return [str(name) for name in dict.fromkeys(study.labelled[column].dropna())]
 
 
-def _pairs(study: Study) -> list[tuple[str, int]]:
+def _devices(study: Study) -> list[tuple[str, int]]:
+    """Returns the distinct pairs of device and number of workers."""
     frame = study.labelled[["device", "num_workers"]].drop_duplicates()
     return [(str(device), int(num)) for device, num in frame.itertuples(index=False)]
 
 
 def commands(study: Study) -> list[str]:
-    """How to repeat the study, which runs only what is missing, and how to make this page again."""
+    """Returns the commands that run the study again (only its missing runs) and that recreate this page."""
     again = [
         shlex.join(["pruneyard", "run", str(folder.spec), "--out", str(folder.path)])
         for folder in study.folders

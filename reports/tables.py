@@ -1,4 +1,4 @@
-"""The tables of the page as plain text cells: the summary, the runs, the failures."""
+"""The tables of the page as formatted text: the summary, the runs, the failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pruneyard.reports import formats
-from pruneyard.reports.glossary import LARGER_IS_BETTER, cost_names
+from pruneyard.reports.glossary import LARGER_IS_BETTER, cost_names, measure_title
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics import clearly_best
 from pruneyard.reports.study import CALIBRATE, Study, in_words
@@ -16,9 +16,9 @@ from pruneyard.reports.study import CALIBRATE, Study, in_words
 MAX_RUNS = 500
 MAX_FAILURES = 20
 _MAX_TRACEBACK = 20_000
-_CHARACTER = 0.54  # rem, of the table's font: wide enough for digits
-_BOLD_CHARACTER = 0.66
-_PADDING = 1.4  # rem, of a cell, left and right together
+_CHARACTER = 0.54  # rem; width of a digit in the font of the table
+_BOLD_CHARACTER = 0.66  # rem
+_PADDING = 1.4  # rem; left and right padding of a table cell together
 _MAX_CHARACTERS = 28
 _MAX_FROZEN = 30.0  # rem
 _COSTS: dict[str, Callable[[float | None], str]] = {
@@ -30,7 +30,7 @@ _COSTS: dict[str, Callable[[float | None], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One cell: a text, the half width of its interval, a remark below, whether it is clearly the best.
+    """One table entry: a text, the half width of its interval, a remark below, and whether it is clearly the best.
 
     `tone` colours the text: good, bad or quiet.
     """
@@ -44,7 +44,7 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Headers and rows; the first `num_labels` columns name the row, of the others those in `texts` hold words."""
+    """Headers and rows. The first `num_labels` columns identify the row; `texts` are the other columns that hold words."""
 
     headers: Sequence[str]
     num_labels: int
@@ -53,9 +53,9 @@ class Table:
 
     @property
     def frozen(self) -> list[tuple[float, float]]:
-        """Left edge and width in rem of the leading label columns that stay in sight when the table scrolls.
+        """Returns left edge and width, in rem, of the leading label columns that stay visible while the table scrolls.
 
-        At most `_MAX_FROZEN` in all, so that there is always room for the numbers; wider texts wrap.
+        Their total width is at most `_MAX_FROZEN`, which leaves room for the numbers; longer texts wrap.
         """
         found: list[tuple[float, float]] = []
         left = 0.0
@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Runs that failed with the same last line, and one traceback for all of them."""
+    """Runs whose tracebacks end with the same line, and the traceback of one of them."""
 
     message: str
     traceback: str
@@ -83,15 +83,15 @@ class Failure:
 
 
 def summary_table(study: Study) -> Table:
-    """One row per cell: what tells it apart, its seeds, its measures and what it cost."""
+    """Returns one row per cell: its distinguishing settings, seeds, measures and costs."""
     table = study.cells
     labels = study.columns or ["method"]
     measures = _measures(study)
     costs = [name for name in _COSTS if table[name].notna().any()]
     names = [study.names.get(key, key) for key in labels]
-    called = cost_names(table["kind"])
+    titles = cost_names(table["kind"])
     columns = [
-        [Value(text=_bare(key, value, name)) for value in table[key]]
+        [Value(text=_value_text(key, value, name)) for value in table[key]]
         for key, name in zip(labels, names, strict=True)
     ]
     columns.append([_seeds(row) for _, row in table.iterrows()])
@@ -100,26 +100,26 @@ def summary_table(study: Study) -> Table:
     headers = [
         *names,
         "seeds",
-        *(measure.replace("/", " ") for measure in measures),
-        *(called[name] for name in costs),
+        *(measure_title(measure) for measure in measures),
+        *(titles[name] for name in costs),
     ]
     return Table(headers=headers, num_labels=len(labels), rows=list(zip(*columns, strict=True)))
 
 
 def _measures(study: Study) -> list[str]:
-    """Without those that only calibrate runs have, where there are others: these stand in tables of their own."""
+    """Returns the measures that not only calibrate runs have, as those have tables of their own; all if there are no others."""
     others = study.cells[study.cells["kind"] != CALIBRATE]
     kept = [measure for measure in study.measures if others[measure].notna().any()]
     return kept or study.measures
 
 
-def _bare(key: str, value: object, name: str) -> str:
-    """A label without its key, which the header says."""
+def _value_text(key: str, value: object, name: str) -> str:
+    """Returns a label without its key, which is the column header."""
     return in_words(key, value, name).removeprefix(f"{name} ") or "–"  # noqa: RUF001
 
 
 def _seeds(row: pd.Series[int]) -> Value:
-    """The completed seeds, and below them what happened to the others."""
+    """Returns the number of completed seeds, and below it the numbers of other outcomes."""
     others = (("censored", "pruned"), ("failed", "failed"), ("interrupted", "interrupted"))
     remark = ", ".join(f"{row[name]} {word}" for name, word in others if row[name])
     return Value(text=str(row["num_seeds"]), remark=remark)
@@ -136,7 +136,7 @@ def _measure(table: pd.DataFrame, measure: str) -> list[Value]:
 
 
 def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
-    """The cells that are clearly best among those on the same data and model, or calibrators among those on the same runs."""
+    """Returns the cells that are clearly best on the same data and model, or among calibrators on the same input runs."""
     larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
     if larger is None:
         return set()
@@ -149,7 +149,7 @@ def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
 
 
 def runs_table(study: Study) -> Table:
-    """One row per run, the first `MAX_RUNS` of them."""
+    """Returns one row per run; at most `MAX_RUNS` rows."""
     labels = dict(zip(study.cells["cell"], study.cells["label"], strict=True))
     measures = study.measures[:4]
     finals = study.finals[study.finals["measure"].isin(measures)]
@@ -160,13 +160,13 @@ def runs_table(study: Study) -> Table:
         texts += [formats.number(values.get((run["run_key"], measure))) for measure in measures]
         texts += [formats.duration(run["wall_s"]), run["device"], f"{run['started_at']:%Y-%m-%d %H:%M}"]
         rows.append([Value(text=text) for text in texts])
-    shown = [measure.replace("/", " ") for measure in measures]
-    headers = ["cell", "seed", "run key", "status", *shown, "wall time", "device", "started (UTC)"]
+    shown = [measure_title(measure) for measure in measures]
+    headers = ["setting", "seed", "run key", "status", *shown, "wall time", "device", "started (UTC)"]
     return Table(headers=headers, num_labels=1, rows=rows)
 
 
 def failures(study: Study) -> list[Failure]:
-    """Failed runs put together by the last line of their traceback, the frequent ones first."""
+    """Returns failed runs grouped by the last line of their traceback, the most frequent first."""
     labels = dict(zip(study.cells["cell"], study.cells["label"], strict=True))
     failed = study.labelled[study.labelled["status"] == Status.FAILED]
     errors = failed["error"].fillna("(no error text was recorded)").str.strip()

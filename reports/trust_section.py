@@ -1,4 +1,4 @@
-"""The part of the page on calibrate jobs: how far confidences, scores of unknown inputs and sets of classes can be relied on."""
+"""The section of the page on calibrate jobs: calibration, out-of-distribution (OOD) detection and prediction sets."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from pruneyard.reports.charts.figure import Figure
 from pruneyard.reports.charts.scores import score_distributions
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table
-from pruneyard.reports.trust.calibrators import contests, ranking_table
-from pruneyard.reports.trust.judged import NEUTRAL, Judged, judged, side_by_side
-from pruneyard.reports.trust.unknowns import coverage_table, detection_table
+from pruneyard.reports.trust.calibrated_cells import (
+    NEUTRAL,
+    CalibratedCell,
+    calibrated_cells,
+    grouped_by_input,
+)
+from pruneyard.reports.trust.calibrators import comparisons, ranking_table
+from pruneyard.reports.trust.detection import coverage_table, detection_table
 
 _RANKED_NOTE = (
-    "Mean over seeds ± half the 95% t interval on the test split. The noise floor is the ece that a perfectly calibrated network "
-    "with the same confidences would show on as many samples in the same bins. Small print: the difference to {neutral} on the "
-    "same runs, paired by seed, with its 95% interval, which is not corrected for many comparisons. Bold: the interval lies "
-    "beyond those of all other calibrators on these runs. {order}"
+    "Test split, mean over seeds ± half width of the 95% t interval. The noise floor is the ECE that a perfectly calibrated "
+    "network with the same confidences would show on as many samples in the same bins. Second line: difference to calibrator "
+    "{neutral} on the same runs, paired by seed, with its 95% interval (not corrected for multiple comparisons). Bold: the "
+    "interval lies beyond those of all other calibrators on these runs. {order}"
 )
 _SPLITS = ("sets@", "ood", "fit/", "fit@")
-_ORDER = "Rows stand by mean nll, the lowest first."
+_ORDER = "Rows are sorted by mean NLL, lowest first."
 _NO_ORDER = "Rows with a single seed are not ranked, and nothing is bold."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A heading, a table with a note, figures, and a table that is folded at first; any may be missing."""
+    """One subsection: a heading, a table with a note, figures, and a collapsed table."""
 
     title: str
     table: Table | None
@@ -38,18 +43,18 @@ class Part:
 
 
 def trust_section(study: Study) -> list[Part]:
-    """The parts that the study has rows for; none without completed calibrate runs."""
-    cells = side_by_side(judged(study))
+    """Returns the subsections that the study has data for; an empty list without completed calibrate runs."""
+    cells = grouped_by_input(calibrated_cells(study))
     return list(_parts(study, cells)) if cells else []
 
 
-def trusted(study: Study) -> list[str]:
-    """The measures beside those of the summary that such runs report: of sets, of unknown inputs, of what was fitted."""
+def calibration_measures(study: Study) -> list[str]:
+    """Returns the measures of calibrate runs outside the summary: of prediction sets, OOD inputs and fitted calibrators."""
     return sorted(measure for measure in set(study.finals["measure"]) if measure.startswith(_SPLITS))
 
 
-def _parts(study: Study, cells: Sequence[Judged]) -> Iterator[Part]:
-    found = contests(study, cells)
+def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
+    found = comparisons(study, cells)
     note = _RANKED_NOTE.format(
         neutral=NEUTRAL, order=_ORDER if all(each.is_ranked for each in found) else _NO_ORDER
     )
@@ -57,26 +62,26 @@ def _parts(study: Study, cells: Sequence[Judged]) -> Iterator[Part]:
         title="Calibrators",
         table=ranking_table(study, found),
         note=note,
-        figures=[*charts.before_and_after(study, found), *charts.risk_over_coverage(study, found)],
+        figures=[*charts.before_and_after(study, found), *charts.risk_coverage(study, found)],
     )
     if table := detection_table(study, cells, each_set=False):
         yield Part(
-            title="Unknown inputs",
+            title="Out-of-distribution detection",
             table=table,
-            note="Each set of unknown inputs against the test split, then the mean over the near and over the far sets, or over "
-            "all; mean over seeds ± half the 95% t interval. fpr95: unknown inputs accepted where 95% of the known ones are. "
-            "Calibrator any: the score is the same whatever the calibrator. Bold: the interval lies beyond those of all other "
-            "scores of the same runs.",
+            note="Each OOD set is compared with the test split, then averaged over the near sets and over the far sets, or over "
+            "all; mean over seeds ± half width of the 95% t interval. FPR95: fraction of OOD inputs accepted at the threshold "
+            "that accepts 95% of the in-distribution inputs. Calibrator 'any': the score does not depend on the calibrator. "
+            "Bold: the interval lies beyond those of all other scores of the same runs.",
             figures=score_distributions(study, cells),
             folded=detection_table(study, cells, each_set=True),
-            folded_title="Every set of unknown inputs",
+            folded_title="Results for each OOD set",
         )
     if table := coverage_table(study, cells):
         yield Part(
-            title="Sets of classes",
+            title="Conformal prediction sets",
             table=table,
-            note="Sets that hold the label of a test sample with the promised probability, made on one half of the held-out rows "
-            "after the calibrator was fitted on the other. The promise holds on average over draws of held-out and test rows, "
-            "not for every split. Red: the whole interval lies below it.",
+            note="A prediction set contains the label of a test sample with the target probability. Thresholds are fitted on "
+            "one half of the held-out samples, the calibrator on the other. The guarantee holds on average over draws of "
+            "held-out and test samples, not for every split. Red: the whole interval lies below the target.",
             figures=charts.set_sizes(study, cells),
         )

@@ -1,1 +1,1 @@
-"""The figures of the page: one file per figure, each drawing what it can from a study."""
+"""The figures of the page, one file per figure. Each draws what a study has data for."""

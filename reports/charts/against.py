@@ -1,6 +1,6 @@
-"""A measure against density or images per class: one line per method, the dense network as a rule.
+"""Plots a measure against density or images per class: one line per method, and a reference line for the dense network.
 
-Where all methods stand at one value there is nothing to draw lines over: each gets a row of its own.
+If all methods have the same density (or images per class), a dot plot with one row per method replaces the lines.
 """
 
 from __future__ import annotations
@@ -8,23 +8,24 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from pruneyard.reports import palette
+from pruneyard.reports import formats, palette
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.study import DENSE, Study
 
 _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 
 
 def against_density(study: Study, measure: str) -> list[Figure]:
-    """The figure over densities; none where no cell has one."""
+    """Returns the figure over densities; an empty list if no cell has a density."""
     return _figure(
-        study, measure, x="density", title="target density (active / prunable weights not kept dense)"
+        study, measure, x="density", title="target density (active weights / prunable weights)"
     )
 
 
 def against_ipc(study: Study, measure: str) -> list[Figure]:
-    """The figure over images per class; none where no cell has them."""
+    """Returns the figure over images per class; an empty list if no cell has them."""
     return _figure(study, measure, x="ipc", title="synthetic images per class")
 
 
@@ -37,7 +38,7 @@ def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     for field, group in points.groupby("field", sort=False):
         dense = table[is_dense & (table["field"] == field)]
         if group[x].nunique() == 1:
-            chart = _rows(group, dense, place=_place(x, group[x]), measure=measure, styles=styles)
+            chart = _rows(group, dense, location=_location(x, group[x]), measure=measure, styles=styles)
         else:
             chart = _chart(group, dense, x=x, x_title=title, measure=measure, styles=styles)
         plots.append(Plot(title=str(field), words=_words(measure, x, pd.concat([dense, group])), chart=chart))
@@ -46,26 +47,26 @@ def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
         plots,
         name=f"against-{x}",
         title=_title(measure, x, points[x]),
-        caption=f"Mean over completed seeds at each run's last step. {marks.INTERVAL}",
+        caption=f"Mean over completed seeds at the last step of each run. {marks.INTERVAL}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() else legend,
     )
 
 
 def _title(measure: str, x: str, values: pd.Series[float]) -> str:
-    name = marks.words(measure).capitalize()
+    name = formats.sentence_case(measure_title(measure))
     if values.nunique() == 1:
-        return f"{name} {_place(x, values)}"
-    return f"{name} against {'images per class' if x == 'ipc' else x}"
+        return f"{name} {_location(x, values)}"
+    return f"{name} versus {'images per class' if x == 'ipc' else x}"
 
 
-def _place(x: str, values: pd.Series[float]) -> str:
-    """The one value that all points have."""
+def _location(x: str, values: pd.Series[float]) -> str:
+    """Returns the one density or number of images per class that all points share, in words."""
     return f"at {values.iloc[0]:g} images per class" if x == "ipc" else f"at density {values.iloc[0]:g}"
 
 
 def _words(measure: str, x: str, table: pd.DataFrame) -> str:
     values = [f"{label} {mean:.4f}" for label, mean in zip(table["label"], table["mean"], strict=True)]
-    return f"{marks.words(measure)} against {x}: {'; '.join(values[:40])}"
+    return f"{measure_title(measure)} versus {x}: {'; '.join(values[:40])}"
 
 
 def _chart(
@@ -79,8 +80,8 @@ def _chart(
     )
     domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
     scale = alt.Scale(domain=list(domain), nice=False)
-    up = alt.Y("mean:Q", title=marks.words(measure), scale=scale)
-    span = {"y": alt.Y("low:Q", title=marks.words(measure), scale=scale), "y2": alt.Y2("high:Q")}
+    up = alt.Y("mean:Q", title=measure_title(measure), scale=scale)
+    span = {"y": alt.Y("low:Q", title=measure_title(measure), scale=scale), "y2": alt.Y2("high:Q")}
     lines = base.mark_line(strokeWidth=1.5, opacity=0.55).encode(y=up)
     bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(**span)
     symbols = base.mark_point(filled=True, size=80, opacity=1).encode(
@@ -96,10 +97,10 @@ def _chart(
 
 
 def _rows(
-    points: pd.DataFrame, dense: pd.DataFrame, *, place: str, measure: str, styles: marks.Styles
+    points: pd.DataFrame, dense: pd.DataFrame, *, location: str, measure: str, styles: marks.Styles
 ) -> Chart:
-    """One row per series, the measure along x."""
-    title = f"{marks.words(measure)} {place}"
+    """Returns a dot plot with one row per series and the measure on the x axis."""
+    title = f"{measure_title(measure)} {location}"
     domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
     scale = alt.Scale(domain=list(domain), nice=False)
     across = alt.X("mean:Q", title=title, scale=scale)

@@ -1,38 +1,39 @@
-"""What a cell cost beside what it reached: active parameters, counted training FLOPs, training time."""
+"""Plots a measure against cost: active parameters, counted training FLOPs, training time."""
 
 from __future__ import annotations
 
 import altair as alt
 import pandas as pd
 
+from pruneyard.reports import formats
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
-from pruneyard.reports.glossary import cost_names
+from pruneyard.reports.glossary import cost_names, measure_title
 from pruneyard.reports.study import Study
 
-_COSTS = {"num_active": "", "train_flops": "", "train_s": " in s"}
-"""Units, where there is one."""
+_COST_UNITS = {"num_active": "", "train_flops": "", "train_s": " (s)"}
+"""Units of the costs, for axis titles."""
 _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 
 
 def cost(study: Study, measure: str) -> list[Figure]:
-    """The figure with a panel for each cost in which cells differ."""
+    """Returns the figure with one panel per cost in which cells differ; an empty list if there is none."""
     table = study.measured(measure)
     plots = []
-    called = cost_names(study.cells["kind"])
-    for name, unit in _COSTS.items():
-        title = called[name] + unit
-        points = table[table[name] > 0]
-        if points[name].nunique() > 1:
-            text = f"{marks.words(measure)} against {title} of {len(points)} cells"
-            chart = _chart(points, x=name, x_title=title, measure=measure, styles=study.styles)
+    names = cost_names(study.cells["kind"])
+    for column, unit in _COST_UNITS.items():
+        title = names[column] + unit
+        points = table[table[column] > 0]
+        if points[column].nunique() > 1:
+            text = f"{measure_title(measure)} versus {title} of {len(points)} settings"
+            chart = _chart(points, x=column, x_title=title, measure=measure, styles=study.styles)
             plots.append(Plot(title=title, words=text, chart=chart))
     return draw(
         plots,
         name="cost",
-        title=f"{marks.words(measure).capitalize()} against cost",
-        caption="One point per cell, means over completed seeds. FLOPs count two per multiply-add and know "
-        f"about masks; times depend on the machine and its load. {marks.INTERVAL}",
+        title=f"{formats.sentence_case(measure_title(measure))} versus cost",
+        caption="One point per setting, mean over completed seeds. FLOPs count two per multiply-add and exclude masked weights; "
+        f"times depend on the machine and its load. {marks.INTERVAL}",
         legend=marks.entries(study.styles, table["series"]),
     )
 
@@ -51,9 +52,9 @@ def _chart(points: pd.DataFrame, *, x: str, x_title: str, measure: str, styles: 
     )
     domain = list(marks.domain(measure, points))
     height = alt.Scale(domain=domain, nice=False)
-    up = alt.Y("mean:Q", title=marks.words(measure), scale=height)
+    up = alt.Y("mean:Q", title=measure_title(measure), scale=height)
     bars = base.mark_rule(strokeWidth=1.2, opacity=0.6, clip=True).encode(
-        y=alt.Y("low:Q", title=marks.words(measure), scale=height), y2="high:Q"
+        y=alt.Y("low:Q", title=measure_title(measure), scale=height), y2="high:Q"
     )
     tooltip = [*marks.tooltip("label", measure), alt.Tooltip(f"{x}:Q", title=x_title, format=".3~s")]
     symbols = base.mark_point(filled=True, size=60, opacity=1).encode(

@@ -1,4 +1,4 @@
-"""A figure of the page: Vega-Lite charts, each also drawn as a still SVG for print and mail."""
+"""Figures of the page: Vega-Lite charts, each also rendered as a static SVG for print, mail and browsers without scripts."""
 
 import json
 import re
@@ -16,7 +16,7 @@ Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 MAX_PANELS = 12
 STILL_WIDTHS = {"wide": 880, "half": 430, "third": 290}
-_PLACES = re.compile(r' (d|transform|x|y|x2|y2)="([^"]*)"')
+_COORDINATES = re.compile(r' (d|transform|x|y|x2|y2)="([^"]*)"')
 _KEPT = r"\1"
 _LONG_NUMBER = re.compile(r"(\d+\.\d{2})\d+")
 _IDENTIFIER = re.compile(r'\bid="([A-Za-z_]\w*)"')
@@ -48,7 +48,7 @@ _CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of a legend: a name, its colour, and one of Vega's symbols or `line` or `dashes`."""
+    """One legend entry: a name, its colour, and one of Vega's symbols, `line` or `dashes`."""
 
     label: str
     color: str
@@ -57,7 +57,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One chart: `still` is an SVG, `spec` the same for the browser as JSON, `words` what it shows, `note` a line above it."""
+    """One rendered chart.
+
+    `still` is the static SVG, `spec` the Vega-Lite JSON for the browser, `words` the text alternative, `note` a line above
+    the chart.
+    """
 
     title: str
     words: str
@@ -68,9 +72,9 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Panels that share a legend and a caption, and may stand above a table. `width` is a key of `STILL_WIDTHS`.
+    """Panels with a shared legend and caption, and optionally a table below. `width` is a key of `STILL_WIDTHS`.
 
-    `table_title` is what the table is called, and `table_note` what must be known to read it.
+    `table_title` is the heading of the table, `table_note` the explanation below it.
     """
 
     name: str
@@ -86,7 +90,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A chart before it is drawn; `hover` is a layer that only the interactive chart has."""
+    """A chart before rendering; `hover` is a layer that only the interactive chart has."""
 
     title: str
     words: str
@@ -97,7 +101,7 @@ class Plot:
 
 @cache
 def vega_lite_version() -> str:
-    """The Vega-Lite version that Altair writes, or the newest one at hand."""
+    """Returns the Vega-Lite version that Altair writes, or the newest version that vl-convert bundles."""
     wanted = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     known: list[str] = vl_convert.get_vegalite_versions()
     return wanted if wanted in known else known[-1]
@@ -105,7 +109,7 @@ def vega_lite_version() -> str:
 
 @cache
 def script_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that asks nothing of the network."""
+    """Returns Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
     expose = "window.vegaEmbed = vegaEmbed;"
     bundle: str = vl_convert.javascript_bundle(expose, vl_version=vega_lite_version())
     return bundle.replace("</script", "<\\/script")
@@ -121,9 +125,10 @@ def draw(
     table: Table | None = None,
     width: str = "",
 ) -> list[Figure]:
-    """One figure of the plots, or none without plots. Draws `MAX_PANELS` at most and then says so.
+    """Renders plots as a list with one figure, or an empty list without plots.
 
-    Without a `width` it goes by the number of plots.
+    Renders at most `MAX_PANELS` panels; the caption then says how many plots there are. The default `width` follows the
+    number of plots.
     """
     if not plots:
         return []
@@ -132,7 +137,7 @@ def draw(
         _panel(plot, width=width, name=f"{name}-{place}") for place, plot in enumerate(plots[:MAX_PANELS])
     ]
     if len(plots) > MAX_PANELS:
-        caption += f" The first {MAX_PANELS} of {len(plots)} panels are drawn; the tables hold all of them."
+        caption += f" Only the first {MAX_PANELS} of {len(plots)} panels are shown; the tables have all settings."
     return [
         Figure(
             name=name, title=title, caption=caption, width=width, panels=panels, legend=legend, table=table
@@ -141,13 +146,18 @@ def draw(
 
 
 def _panel(plot: Plot, *, width: str, name: str) -> Panel:
-    drawn = _specification(plot.chart)
+    spec = _specification(plot.chart)
     still = vl_convert.vegalite_to_svg(
-        {**drawn, "width": STILL_WIDTHS[width]}, vl_version=vega_lite_version(), allowed_base_urls=[]
+        {**spec, "width": STILL_WIDTHS[width]}, vl_version=vega_lite_version(), allowed_base_urls=[]
     )
-    live = drawn if plot.hover is None else _specification(alt.layer(plot.chart, plot.hover))
-    spec = embeddable_json({**live, "width": "container"})
-    return Panel(title=plot.title, words=plot.words, still=_embeddable(still, name), spec=spec, note=plot.note)
+    interactive = spec if plot.hover is None else _specification(alt.layer(plot.chart, plot.hover))
+    return Panel(
+        title=plot.title,
+        words=plot.words,
+        still=_embeddable(still, name),
+        spec=embeddable_json({**interactive, "width": "container"}),
+        note=plot.note,
+    )
 
 
 def _specification(chart: Chart) -> dict[str, Any]:
@@ -156,7 +166,7 @@ def _specification(chart: Chart) -> dict[str, Any]:
 
 
 def embeddable_json(value: Mapping[str, Any]) -> str:
-    """JSON that may stand in a script element whatever text it holds; refuses NaN, which JSON has not."""
+    """Returns JSON that is safe inside a script element for any text. Raises `ValueError` for NaN, which JSON lacks."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -164,13 +174,13 @@ def embeddable_json(value: Mapping[str, Any]) -> str:
 
 
 def _embeddable(svg: str, name: str) -> str:
-    """The SVG with shorter numbers and with identifiers that no other picture of the page has."""
+    """Returns the SVG with shorter numbers and with identifiers that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     for identifier in set(_IDENTIFIER.findall(svg)):
         svg = svg.replace(f'id="{identifier}"', f'id="{name}-{identifier}"')
         svg = svg.replace(f"url(#{identifier})", f"url(#{name}-{identifier})")
-    return _PLACES.sub(_shortened, svg)
+    return _COORDINATES.sub(_shorten, svg)
 
 
-def _shortened(place: re.Match[str]) -> str:
-    return f' {place[1]}="{_LONG_NUMBER.sub(_KEPT, place[2])}"'
+def _shorten(attribute: re.Match[str]) -> str:
+    return f' {attribute[1]}="{_LONG_NUMBER.sub(_KEPT, attribute[2])}"'

@@ -1,4 +1,4 @@
-"""Measured speed of exported networks against density, beside what their FLOPs would promise."""
+"""Plots the measured speed-up of exported networks against density, next to the speed-up that their FLOPs predict."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pruneyard.reports.tables import Table, Value
 
 MAX_ROWS = 500
 _CONTROL = "dense"
-_COLUMNS = ["density", "speedup", "low", "high", "format", "label", "promised", "took", "dense"]
-_THEORY = Entry(label="what FLOPs promise", color=palette.REFERENCE, symbol="dashes")
-_TITLE = "Latency, measured"
+_COLUMNS = ["density", "speedup", "low", "high", "format", "label", "predicted", "took", "dense"]
+_THEORY = Entry(label="predicted from FLOPs", color=palette.REFERENCE, symbol="dashes")
+_TITLE = "Measured latency"
 
 
 def latency(study: Study) -> list[Figure]:
-    """The figure and its table; none where nothing was measured."""
+    """Returns the figure with its table; an empty list if nothing was measured."""
     rows = measured(study)
     if rows.empty:
         return []
@@ -32,23 +32,23 @@ def latency(study: Study) -> list[Figure]:
     for (field, device, threads, batch_size), group in rows.groupby(
         ["field", "device", "threads", "batch_size"], sort=False
     ):
-        title = marks.joined(field, f"batch {batch_size}", f"threads {threads}", device)
+        title = marks.joined(field, f"batch size {batch_size}", formats.plural(threads, "thread"), device)
         plots.append(Plot(title=title, words=_words(title, group), chart=_chart(group, styles=styles)))
     return draw(
         plots,
         name="latency",
         title=_TITLE,
-        caption="Seconds of the exported network's forward pass against the same network on dense kernels, measured in "
-        "turns in one process; bars reach from the 10th to the 90th percentile. Below the line at 1 the sparse network "
-        "is slower. The dashed line is the ratio of counted FLOPs: theory, not measured. onnx runs dense kernels "
-        "of another runtime, and dense is the control, which shows the error of the measurement.",
+        caption="Forward-pass time of the same network on dense kernels divided by that of the exported network, measured "
+        "alternately in one process; bars span the 10th to 90th percentile. Below the line at 1 the exported network is slower. "
+        "The dashed line is the ratio of counted FLOPs (theoretical, not measured). Format onnx runs dense kernels of another "
+        "runtime; format dense is the control, which shows the measurement error.",
         legend=[*marks.entries(styles, rows["format"]), _THEORY],
         table=latency_table(rows),
     )
 
 
 def measured(study: Study) -> pd.DataFrame:
-    """All rows of runs that the study has, with `label, field` of their cells and the `promised` speedup."""
+    """Returns the latency rows of the study's runs with `label, field` of their cells and the `predicted` speed-up from FLOPs."""
     frames = [frame for folder in study.folders if not (frame := read_latency(folder)).empty]
     if not frames:
         return pd.DataFrame()
@@ -58,7 +58,7 @@ def measured(study: Study) -> pd.DataFrame:
         study.cells[["cell", "label", "field"]], on="cell"
     )
     rows = runs.reset_index(names="place").merge(rows, on="run_key")
-    rows["promised"] = rows["dense_forward_flops"] / rows["forward_flops"]
+    rows["predicted"] = rows["dense_forward_flops"] / rows["forward_flops"]
     rows["low"], rows["high"] = rows["speedup_low"], rows["speedup_high"]
     rows["took"] = rows["median_s"].map(formats.brief)
     rows["dense"] = rows["dense_median_s"].map(formats.brief)
@@ -69,9 +69,9 @@ def measured(study: Study) -> pd.DataFrame:
 
 
 def latency_table(rows: pd.DataFrame) -> Table:
-    """One row per network, format, batch size and threads, the first `MAX_ROWS` of them."""
-    headers = ["cell", "seed", "format", "batch", "threads", "latency", "10% to 90%", "dense twin", "speedup"]
-    headers += ["by FLOPs", "file", "dense file", "layers left dense"]
+    """Returns one row per network, format, batch size and number of threads; at most `MAX_ROWS` rows."""
+    headers = ["setting", "seed", "format", "batch size", "threads", "median latency", "10% to 90%", "dense latency", "speed-up"]
+    headers += ["speed-up from FLOPs", "file size", "dense file size", "layers on dense kernels"]
     return Table(
         headers=headers,
         num_labels=3,
@@ -89,7 +89,7 @@ def _texts(row: dict[Hashable, object]) -> list[str]:
         span,
         str(row["dense"]),
         f"{row['speedup']:.2f}",
-        f"{row['promised']:.3g}",
+        f"{row['predicted']:.3g}",
         formats.amount(row["size_bytes"], "B"),  # type: ignore[arg-type]
         formats.amount(row["dense_size_bytes"], "B"),  # type: ignore[arg-type]
         "all" if len(left) == len(kernels) else formats.listed(left) or "none",
@@ -98,7 +98,7 @@ def _texts(row: dict[Hashable, object]) -> list[str]:
 
 def _words(title: str, rows: pd.DataFrame) -> str:
     texts = [f"{row.format} at density {row.density:.3g}: {row.speedup:.2f}" for row in rows.itertuples()]
-    return f"Measured speedup against density, {title}: {'; '.join(texts[:40])}"
+    return f"Measured speed-up versus density, {title}: {'; '.join(texts[:40])}"
 
 
 def _chart(rows: pd.DataFrame, *, styles: marks.Styles) -> Chart:
@@ -106,20 +106,20 @@ def _chart(rows: pd.DataFrame, *, styles: marks.Styles) -> Chart:
     lowest, largest = float(rows["density"].min()), float(rows["density"].max())
     axis = alt.Axis(format="~g", values=marks.log_ticks(lowest, largest))
     base = alt.Chart(marks.rows(rows, _COLUMNS)).encode(
-        x=alt.X("density:Q", title="density of the network", scale=scale, axis=axis)
+        x=alt.X("density:Q", title="density", scale=scale, axis=axis)
     )
-    title = "times as fast as dense"
-    ticks = marks.log_ticks(min(0.5, float(rows["low"].min())), max(2.0, float(rows["promised"].max())))
+    title = "speed-up over dense"
+    ticks = marks.log_ticks(min(0.5, float(rows["low"].min())), max(2.0, float(rows["predicted"].max())))
     up = alt.Y(
         "speedup:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~g", values=ticks)
     )
     tooltip = [
-        alt.Tooltip("label:N", title="cell"),
+        alt.Tooltip("label:N", title="setting"),
         alt.Tooltip("format:N"),
-        alt.Tooltip("speedup:Q", title="measured speedup", format=".2f"),
-        alt.Tooltip("promised:Q", title="by FLOPs", format=".3g"),
-        alt.Tooltip("took:N", title="latency"),
-        alt.Tooltip("dense:N", title="dense twin"),
+        alt.Tooltip("speedup:Q", title="measured speed-up", format=".2f"),
+        alt.Tooltip("predicted:Q", title="speed-up from FLOPs", format=".3g"),
+        alt.Tooltip("took:N", title="median latency"),
+        alt.Tooltip("dense:N", title="dense latency"),
     ]
     even = (
         alt.Chart(alt.InlineData(values=[{"speedup": 1}]))
@@ -127,7 +127,7 @@ def _chart(rows: pd.DataFrame, *, styles: marks.Styles) -> Chart:
         .encode(y=up)
     )
     theory = base.mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES).encode(
-        y=alt.Y("mean(promised):Q", title=title)
+        y=alt.Y("mean(predicted):Q", title=title)
     )
     lines = base.mark_line(strokeWidth=1.5, opacity=0.55).encode(
         y=alt.Y("mean(speedup):Q", title=title), color=marks.color(styles, "format")

@@ -1,4 +1,4 @@
-"""How the density is shared over the layers of a network: one panel per method."""
+"""Plots the density of each layer of a network, one panel per method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pruneyard.reports.study import DENSE, Study
 
 
 def layers(study: Study) -> list[Figure]:
-    """The figure of final densities; none where no run recorded any."""
+    """Returns the figure of final densities; an empty list if no run recorded any."""
     points = series.layer_densities(study.curves, study.labelled)
     points = points[points["density"] > 0].merge(study.cells[["cell", "line"]], on="cell")
     table = study.cells[study.cells["cell"].isin(points["cell"]) & (study.cells["method"] != DENSE)]
@@ -28,7 +28,7 @@ def layers(study: Study) -> list[Figure]:
         plots,
         name="layers",
         title="Density per layer",
-        caption="Active share of each layer's weights at the end, mean over seeds; first layer on top.",
+        caption="Fraction of active weights in each layer at the end of training, mean over seeds; first layer at the top.",
         legend=marks.entries(styles, table["line"]),
     )
 
@@ -52,6 +52,6 @@ def _chart(points: pd.DataFrame, *, styles: marks.Styles, lowest: float) -> Char
         x=across,
         y=alt.Y("layer:N", title=None, sort=names, axis=axis),
         color=marks.color(styles, "line"),
-        tooltip=["layer:N", alt.Tooltip("line:N", title="cell"), alt.Tooltip("density:Q", format=".4~g")],
+        tooltip=[alt.Tooltip("layer:N"), alt.Tooltip("line:N", title="setting"), alt.Tooltip("density:Q", format=".4~g")],
     ).properties(height=(20 if len(names) <= 20 else 13) * len(names) + 10)
     return chart

@@ -1,4 +1,4 @@
-"""Learning curves: one panel per method, one line per density, the dense network behind them; and exploration likewise."""
+"""Plots learning curves and explored weights: one panel per method, one line per density, the dense network as reference."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from pruneyard.reports import palette, series
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.study import DENSE, Study
 
 _COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
@@ -18,9 +19,9 @@ _EXPLORED = "train/explored"
 
 
 def learning(study: Study) -> list[Figure]:
-    """Figures of accuracy and nll, each on the first of val, test, train that was evaluated repeatedly.
+    """Returns figures of accuracy and NLL, each on the first of val, test and train that was evaluated more than once.
 
-    And of the share of weights explored, where masks moved in some cell.
+    Adds a figure of the explored weights if masks changed in any cell.
     """
     points = {f"{split}/{name}": _points(study, f"{split}/{name}") for name in _NAMES for split in _SPLITS}
     chosen = [
@@ -45,8 +46,8 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
     is_dense = table["method"] == DENSE
     shown = table if is_dense.all() else table[~is_dense]
     styles = marks.ramp(shown)
-    is_wide = _is_wide(measure, points)
-    domain = _wide_domain(points) if is_wide else marks.domain(measure, points)
+    is_log = _is_log(measure, points)
+    domain = _log_domain(points) if is_log else marks.domain(measure, points)
     plots = []
     for (field, name), group in shown.groupby(["field", "series"], sort=False):
         own = points[points["cell"].isin(group["cell"])]
@@ -54,29 +55,29 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
         dense = points[points["cell"].isin(behind["cell"])]
         names = ", ".join(dict.fromkeys(own["line"]))
         unit = "iteration" if (group["kind"] == "distill").all() else "epoch"
-        text = f"{marks.words(measure)} by {unit} for {marks.joined(field, name)}, lines: {names}"
+        text = f"{measure_title(measure)} by {unit} for {marks.joined(field, name)}, lines: {names}"
         chart, hover = _chart(
-            own, dense, measure=measure, styles=styles, domain=domain, is_wide=is_wide, unit=unit
+            own, dense, measure=measure, styles=styles, domain=domain, is_log=is_log, unit=unit
         )
         plots.append(Plot(title=marks.joined(field, name), words=text, chart=chart, hover=hover))
     legend = marks.entries(styles, shown["line"], lines=True)
     return draw(
         plots,
         name=f"learning-{measure.replace('/', '-')}",
-        title="Share of weights ever active" if measure == _EXPLORED else f"Learning curves: {marks.words(measure)}",
+        title="Explored weights during training" if measure == _EXPLORED else f"Learning curves: {measure_title(measure)}",
         caption=f"Mean over completed seeds, at most {series.MAX_POINTS} points per line. {marks.INTERVAL}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() and not is_dense.all() else legend,
     )
 
 
-def _is_wide(measure: str, points: pd.DataFrame) -> bool:
-    """Whether a logarithmic axis is needed and possible."""
+def _is_log(measure: str, points: pd.DataFrame) -> bool:
+    """Returns whether the measure is a positive loss whose means span more than a factor of 8."""
     least, most = points["mean"].min(), points["mean"].max()
     return measure.endswith(("/nll", "/loss")) and bool(least > 0 and most / least > 8)
 
 
-def _wide_domain(points: pd.DataFrame) -> tuple[float, float]:
-    """All means and bands, but no lower than half the smallest mean: a band may reach below zero."""
+def _log_domain(points: pd.DataFrame) -> tuple[float, float]:
+    """Returns the range of all means and bands, cut at half the smallest mean, because a band may extend below zero."""
     values = points[["mean", "low", "high"]].to_numpy(dtype="float64")
     finite = values[np.isfinite(values)]
     return max(float(finite.min()), float(points["mean"].min()) / 2), float(finite.max())
@@ -89,17 +90,17 @@ def _chart(
     measure: str,
     styles: marks.Styles,
     domain: tuple[float, float],
-    is_wide: bool,
+    is_log: bool,
     unit: str,
 ) -> tuple[Chart, alt.Chart]:
-    """The chart, and the invisible points that answer the pointer; `unit` is what time is counted in."""
-    scale = alt.Scale(type="log" if is_wide else "linear", domain=list(domain), nice=False)
+    """Returns the chart and its layer of invisible points that show tooltips; `unit` is the title of the x axis."""
+    scale = alt.Scale(type="log" if is_log else "linear", domain=list(domain), nice=False)
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(*domain))
-        if is_wide
+        if is_log
         else alt.Axis(format="~g", tickCount=5)
     )
-    up = alt.Y("mean:Q", title=marks.words(measure), scale=scale, axis=axis)
+    up = alt.Y("mean:Q", title=measure_title(measure), scale=scale, axis=axis)
     ticks = alt.Axis(tickCount=5, tickMinStep=1) if unit == "iteration" else alt.Axis(tickCount=5)
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
         x=alt.X("epoch:Q", title=unit, axis=ticks), color=marks.color(styles, "line")
@@ -108,7 +109,7 @@ def _chart(
     band = (
         base.transform_calculate(bottom=above)
         .mark_area(opacity=0.14, clip=True)
-        .encode(y=alt.Y("bottom:Q", title=marks.words(measure), scale=scale, axis=axis), y2="high:Q")
+        .encode(y=alt.Y("bottom:Q", title=measure_title(measure), scale=scale, axis=axis), y2="high:Q")
     )
     lines = base.mark_line(strokeWidth=1.8, clip=True).encode(y=up)
     reference = alt.Chart(marks.rows(dense, [*_COLUMNS, "cell"])).mark_line(

@@ -1,4 +1,4 @@
-"""How settings changed in the trainings of a population, and what the best one's schedule is."""
+"""Plots the hyperparameter schedules of population-based training, and tabulates the schedule of the best lineage."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ import pandas as pd
 from pruneyard.reports import formats, palette
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Entry, Figure, Plot, draw
+from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.lineage import Lineages, Part, lineages
 from pruneyard.reports.statistics import estimate
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table, Value
 
-_WIDE = 20  # times as much from the least to the most: then an axis is logarithmic
-BEST, OTHERS = "the best", "the others that came to the end"
+_LOG_RATIO = 20  # an axis is logarithmic if its largest value is more than this many times its smallest
+BEST, OTHERS = "best", "other finished trainings"
 _STYLES = {BEST: (palette.methods([BEST])[BEST][0], "circle"), OTHERS: (palette.REFERENCE, "circle")}
 
 
 def settings_over_time(study: Study) -> list[Figure]:
-    """For each stage whose trainings were done in parts: every setting that is a number over the share of the steps."""
+    """Returns one figure per stage with segmented trainings: every numeric hyperparameter over the fraction of steps."""
     figures = []
     for found in lineages(study):
         where = f" of stage {found.stage}" if found.stage else ""
-        by = f"{marks.words(found.measure)} ({'largest' if found.best_is == 'max' else 'smallest'} is best)"
+        by = f"{measure_title(found.measure)} ({'highest' if found.best_is == 'max' else 'lowest'} is best)"
         drawn = draw(
             [plot for name in found.names if (plot := _plot(study, found, name)) is not None],
             name=f"settings-{found.stage or 'over-time'}",
-            title=f"Settings over a training{where}",
+            title=f"Hyperparameter schedules{where}",
             caption=(
-                f"Each line is a training that came to the end, with the settings of its parts; the best by {by}, over seeds. "
-                "Lines that run together have the same first parts."
+                f"Each line is a finished training with the hyperparameters of its segments. The best one is chosen by "
+                f"mean {by} over seeds. Lines that coincide at the start share their first segments."
             ),
             legend=[Entry(label=name, color=color) for name, (color, _) in _STYLES.items()],
             table=_table(study, found),
         )
         figures += [
             replace(
-                figure, table_title="The schedule of the best", table_note=f"Chosen by {by}; never by test."
+                figure, table_title="Schedule of the best training", table_note=f"Chosen by {by}; never by a test metric."
             )
             for figure in drawn
         ]
@@ -48,7 +49,7 @@ def settings_over_time(study: Study) -> list[Figure]:
 
 
 def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
-    """None for a setting that is no number."""
+    """Returns the plot of one hyperparameter; None if it is not numeric."""
     points = [
         {
             "line": number,
@@ -65,11 +66,11 @@ def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
         return None
     table = pd.DataFrame(points)
     least, most = table["value"].min(), table["value"].max()
-    is_wide = least > 0 and most > _WIDE * least
-    scale = alt.Scale(type="log", nice=False, padding=8) if is_wide else alt.Scale(zero=False, padding=8)
+    is_log = least > 0 and most > _LOG_RATIO * least
+    scale = alt.Scale(type="log", nice=False, padding=8) if is_log else alt.Scale(zero=False, padding=8)
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(least, most))
-        if is_wide
+        if is_log
         else alt.Axis(format="~g", tickCount=5)
     )
     shown = study.names.get(name, name)
@@ -79,7 +80,7 @@ def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
         .encode(
             x=alt.X(
                 "share:Q",
-                title="share of the steps",
+                title="fraction of training steps",
                 scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format="~g"),
             ),
@@ -91,23 +92,23 @@ def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
         )
         .properties(height=240)
     )
-    told = ", ".join(f"{part.settings[name]:.4g} up to {part.until:.2g}" for part in found.lines[0])
-    return Plot(title=shown, words=f"{shown} of the best training: {told}", chart=chart)
+    values = ", ".join(f"{part.settings[name]:.4g} up to {part.until:.2g}" for part in found.lines[0])
+    return Plot(title=shown, words=f"{shown} of the best training: {values}", chart=chart)
 
 
 def _table(study: Study, found: Lineages) -> Table:
     headers = [
-        "until share",
+        "until fraction of steps",
         *(study.names.get(name, name) for name in found.names),
-        marks.words(found.measure),
-        "settings",
+        measure_title(found.measure),
+        "hyperparameters",
     ]
     rows = [
         [
             Value(text=f"{part.until:.2g}"),
             *(Value(text=_text(part.settings[name])) for name in found.names),
             _mean(part),
-            Value(text="changed" if part.changed else "go on" if place else "begin"),
+            Value(text="changed" if part.changed else "unchanged" if place else "initial"),
         ]
         for place, part in enumerate(found.lines[0])
     ]

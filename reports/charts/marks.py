@@ -1,4 +1,4 @@
-"""What the charts have in common: rows, colours and shapes by name, tooltips, the dense reference."""
+"""Helpers that all charts share: inline data, colours and symbols by name, tooltips, legends, axis ranges."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import pandas as pd
 
 from pruneyard.reports import glossary, palette
 from pruneyard.reports.charts.figure import Entry
+from pruneyard.reports.glossary import measure_title
 
 Styles = Mapping[str, tuple[str, str]]
 """Colour and symbol by name."""
 
-INTERVAL = "Bars and bands are 95% t intervals over seeds; one seed has none."
-DENSE_ENTRY = Entry(label="dense, for reference", color=palette.REFERENCE, symbol="dashes")
+INTERVAL = "Error bars and bands: 95% t intervals over seeds (none for a single seed)."
+DENSE_ENTRY = Entry(label="dense (reference)", color=palette.REFERENCE, symbol="dashes")
 DASHES = [5, 4]
 
 
 def rows(frame: pd.DataFrame, columns: Sequence[str]) -> alt.InlineData:
-    """Rows for a chart: NaN becomes null, numbers keep six significant digits.
+    """Returns inline data for a chart: NaN becomes null, numbers keep six significant digits.
 
-    In a tuple, since Altair copies lists, row by row, whenever a chart is built on.
+    The values are a tuple because Altair deep-copies lists, row by row, on every chart method.
     """
     records: list[dict[Hashable, Any]] = frame[list(columns)].to_dict("records")
     return alt.InlineData(values=tuple({str(key): _plain(value) for key, value in row.items()} for row in records))
@@ -37,19 +38,19 @@ def _plain(value: Any) -> Any:
 
 
 def color(styles: Styles, name: str) -> alt.Color:
-    """Colour by the names in column `name`; the legend is drawn by the page."""
+    """Returns a colour encoding for the names in column `name`. It has no legend because the page draws one."""
     scale = alt.Scale(domain=list(styles), range=[color for color, _ in styles.values()])
     return alt.Color(f"{name}:N", scale=scale, legend=None)
 
 
 def shape(styles: Styles, name: str) -> alt.Shape:
-    """Symbol by the names in column `name`."""
+    """Returns a symbol encoding for the names in column `name`."""
     scale = alt.Scale(domain=list(styles), range=[symbol for _, symbol in styles.values()])
     return alt.Shape(f"{name}:N", scale=scale, legend=None)
 
 
 def entries(styles: Styles, names: Iterable[str], *, lines: bool = False) -> list[Entry]:
-    """The legend of the names that occur, in the order of the styles."""
+    """Returns the legend entries of the names that occur, in the order of the styles."""
     present = set(names)
     return [
         Entry(label=name, color=color, symbol="line" if lines else symbol)
@@ -59,30 +60,30 @@ def entries(styles: Styles, names: Iterable[str], *, lines: bool = False) -> lis
 
 
 def tooltip(name: str, measure: str) -> list[alt.Tooltip]:
-    """Mean and interval of `measure` under the name in column `name`."""
+    """Returns tooltips with the name in column `name` and the mean, interval and number of seeds of `measure`."""
     return [
-        alt.Tooltip(f"{name}:N", title="cell"),
-        alt.Tooltip("mean:Q", title=words(measure), format=".4f"),
-        alt.Tooltip("low:Q", title="95% from", format=".4f"),
-        alt.Tooltip("high:Q", title="95% to", format=".4f"),
+        alt.Tooltip(f"{name}:N", title="setting"),
+        alt.Tooltip("mean:Q", title=measure_title(measure), format=".4f"),
+        alt.Tooltip("low:Q", title="95% lower", format=".4f"),
+        alt.Tooltip("high:Q", title="95% upper", format=".4f"),
         alt.Tooltip("num:Q", title="seeds"),
     ]
 
 
 def ramp(table: pd.DataFrame) -> Styles:
-    """A colour per value of column `line`, from large densities to small."""
+    """Returns a colour for each value of column `line`, from high to low density."""
     ordered = table.sort_values(["density", "ipc"], ascending=False)
     names = list(dict.fromkeys(ordered["line"]))
     return {name: (color, "circle") for name, color in zip(names, palette.ramp(len(names)), strict=True)}
 
 
 def joined(*texts: object) -> str:
-    """The texts that are not empty, side by side."""
+    """Returns the non-empty texts, separated by a middle dot."""
     return " · ".join(str(text) for text in texts if str(text))
 
 
 def domain(measure: str, table: pd.DataFrame) -> tuple[float, float]:
-    """From the lowest to the highest end of an interval with a margin, but only what the measure can be."""
+    """Returns the axis range: all intervals with a margin of 5%, clipped to the possible values of the measure."""
     lowest, highest = glossary.bounds(measure)
     values = table[["mean", "low", "high"]].to_numpy(dtype="float64").ravel()
     values = values[np.isfinite(values)].clip(lowest, highest)
@@ -94,13 +95,9 @@ def domain(measure: str, table: pd.DataFrame) -> tuple[float, float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values on a logarithmic axis, no more than about six: 1, 2, 5, 10, ... or powers of ten."""
+    """Returns round tick values for a logarithmic axis: 1, 2, 5, 10, ... if at most six are in range, else powers of ten."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
     inside = [tick for tick in fine if low * 0.8 <= tick <= high * 1.25]
     return inside if len(inside) <= 6 else [10.0**decade for decade in decades]
 
-
-def words(measure: str) -> str:
-    """`test/accuracy` as people say it."""
-    return measure.replace("/", " ")

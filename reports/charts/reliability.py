@@ -1,4 +1,4 @@
-"""Reliability diagrams: accuracy against confidence, bin by bin, one panel per cell."""
+"""Plots reliability diagrams: accuracy against confidence per bin, one panel per cell."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pruneyard.reports.study import CALIBRATE, Study
 
 _COLUMNS = ["x", "y", "low", "high", "count", "left", "right", "share"]
 _SPLITS = ("test", "val", "calib")
-BANDS = "Bands are 95% bootstrap intervals for as many samples as one run has (see band in the glossary)."
+BANDS = "Bands: 95% bootstrap intervals for the sample size of one run (see 'confidence band' under Definitions)."
 
 
 def reliability(study: Study) -> list[Figure]:
-    """The figure for the test split, or for the first other split that has bins."""
+    """Returns the figure for the test split, or for the first other split with bins; an empty list if there are none."""
     runs = study.labelled[study.labelled["kind"] != CALIBRATE]
     bins = series.reliability(study.curves, runs)
     present = set(bins["split"])
@@ -42,35 +42,41 @@ def reliability(study: Study) -> list[Figure]:
     return draw(
         plots,
         name="reliability",
-        title=f"Reliability on {split}",
-        caption="Points on the dashed diagonal are calibrated, points below it over-confident. Seeds are put "
-        f"together, weighted by samples, in {series.NUM_BINS} equal right-closed bins of confidence; grey "
-        f"bars show the share of samples in each bin. {BANDS} The floor is the ece that a perfectly calibrated network with "
-        "these confidences would show on so few samples; an ece near it says nothing against calibration.",
+        title=f"Reliability diagrams ({split} split)",
+        caption="Points on the dashed diagonal are perfectly calibrated; points below it are over-confident. Seeds are pooled, "
+        f"weighted by samples, in {series.NUM_BINS} equal-width bins of confidence; grey bars show the fraction of samples "
+        f"in each bin. {BANDS} The noise floor is the ECE that a perfectly calibrated network with these confidences would show "
+        "on the same number of samples; an ECE close to it is no evidence of miscalibration.",
     )
 
 
 def with_band(bins: pd.DataFrame, *, num_runs: int) -> pd.DataFrame:
-    """Bins of one cell with `low, high`. Its runs may share their samples: more of them make no narrower band."""
+    """Returns the bins of one cell with the columns `low, high` of their bootstrap band.
+
+    The band is that of one run's sample size: runs may share their samples, so more runs must not narrow it.
+    """
     low, high = bootstrap_band(bins["y"].clip(0, 1), bins["count"] / num_runs)
     return bins.assign(low=low, high=high)
 
 
 def band(base: alt.Chart, *, x: alt.X, low: alt.Y, color: str) -> Chart:
-    """Drawn from the columns of `with_band`; a bar at every point, as a lone bin has no area."""
+    """Returns the band from the columns of `with_band`, with a bar at every point because a single bin has no area."""
     area = base.mark_area(color=color, opacity=0.18).encode(x=x, y=low, y2="high:Q")
     bars = base.mark_rule(color=color, strokeWidth=1.2, opacity=0.5).encode(x=x, y=low, y2="high:Q")
     return alt.layer(area, bars)
 
 
 def error_note(errors: pd.DataFrame, *, num_bins: int) -> str:
-    """The calibration error with its bins, samples and noise floor, means over runs; `errors` as in `series`."""
+    """Returns the ECE with its bins, samples and noise floor in words, means over runs.
+
+    `errors` are rows of `series.calibration_errors`.
+    """
     least, most = errors["num"].min(), errors["num"].max()
     rows = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     each = " each" if len(errors) > 1 else ""
     runs = formats.plural(len(errors), "run")
     return (
-        f"ece {errors['ece'].mean():.4f}, floor {errors['floor'].mean():.4f}; {num_bins} bins, {runs} of n = {rows}{each}"
+        f"ECE {errors['ece'].mean():.4f}, noise floor {errors['floor'].mean():.4f}; {num_bins} bins, {runs} with n = {rows}{each}"
     )
 
 
@@ -95,8 +101,8 @@ def _chart(bins: pd.DataFrame, *, color: str) -> Chart:
         tooltip=[
             alt.Tooltip("x:Q", title="mean confidence", format=".3f"),
             alt.Tooltip("y:Q", title="accuracy", format=".3f"),
-            alt.Tooltip("low:Q", title="95% from", format=".3f"),
-            alt.Tooltip("high:Q", title="95% to", format=".3f"),
+            alt.Tooltip("low:Q", title="95% lower", format=".3f"),
+            alt.Tooltip("high:Q", title="95% upper", format=".3f"),
             alt.Tooltip("count:Q", title="samples", format=","),
         ],
     )

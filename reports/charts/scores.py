@@ -1,4 +1,4 @@
-"""Histograms of scores of known and unknown inputs, one panel for each score that told something of its own."""
+"""Plots histograms of OOD scores of in-distribution and OOD inputs, one panel per distinct score."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pruneyard.reports import palette, series
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
 from pruneyard.reports.study import Study
-from pruneyard.reports.trust.judged import NEUTRAL, Judged
-from pruneyard.reports.trust.unknowns import ANY, CONFIDENCE, detections, set_name, split_and_score
+from pruneyard.reports.trust.calibrated_cells import NEUTRAL, CalibratedCell
+from pruneyard.reports.trust.detection import ANY, CONFIDENCE, detections, set_name, split_and_score
 
-_KNOWN = "known inputs (test)"
+_IN_DISTRIBUTION = "in-distribution (test split)"
 
 
-def score_distributions(study: Study, cells: Sequence[Judged]) -> list[Figure]:
-    """Of each detection the run of the smallest seed."""
+def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[Figure]:
+    """Returns the figure with one panel per detection, from its run with the smallest seed; an empty list without scores."""
     points = series.last_points(study.curves, "score")
     points[["split", "score"]] = [split_and_score(key) for key in points["key"]] or np.zeros((0, 2))
     found = []
@@ -29,11 +29,11 @@ def score_distributions(study: Study, cells: Sequence[Judged]) -> list[Figure]:
         own = points[(points["run_key"] == run) & (points["score"] == detection.score)]
         if own.empty:
             continue
-        called = {split: _KNOWN if split == "test" else set_name(cells, split) for split in own["split"].unique()}
-        said = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
-        title = marks.joined(cell.parent, said, detection.score)
-        found.append((title, int(cell.runs.loc[run, "seed"]), _steps(own, called)))
-    names = list(dict.fromkeys(name for *_, steps in found for name in steps["set"].unique() if name != _KNOWN))
+        set_names = {split: _IN_DISTRIBUTION if split == "test" else set_name(cells, split) for split in own["split"].unique()}
+        calibrator = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
+        title = marks.joined(cell.parent, calibrator, detection.score)
+        found.append((title, int(cell.runs.loc[run, "seed"]), _steps(own, set_names)))
+    names = list(dict.fromkeys(name for *_, steps in found for name in steps["set"].unique() if name != _IN_DISTRIBUTION))
     names.sort(key=lambda name: not name.startswith("near: "))
     styles = {name: (color, "line") for name, (color, _) in palette.methods(names).items()}
     plots = [
@@ -43,17 +43,20 @@ def score_distributions(study: Study, cells: Sequence[Judged]) -> list[Figure]:
     return draw(
         plots,
         name="trust-scores",
-        title="Scores of known and unknown inputs",
-        caption="Share of each set's inputs by score, for the run of the smallest seed; a higher score means known. What lies "
-        "beyond the 0.1% and 99.9% quantiles of all is in the outermost bins. Confidence is the logarithm of the largest "
-        "probability after calibration.",
-        legend=marks.entries({_KNOWN: (palette.REFERENCE, "square")}, [_KNOWN]) + marks.entries(styles, styles, lines=True),
+        title="Score distributions of in-distribution and OOD inputs",
+        caption="Fraction of each set's inputs per score bin, for the run with the smallest seed; a higher score means "
+        "in-distribution. Scores beyond the 0.1% and 99.9% quantiles of all inputs are in the outermost bins. Confidence is the "
+        "logarithm of the largest probability after calibration.",
+        legend=[
+            *marks.entries({_IN_DISTRIBUTION: (palette.REFERENCE, "square")}, [_IN_DISTRIBUTION]),
+            *marks.entries(styles, styles, lines=True),
+        ],
         width="third",
     )
 
 
-def _steps(points: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
-    """Every set's histogram over all bins, from edge to edge: columns `x` (left edge), `middle, y, set`; 0 behind the last."""
+def _steps(points: pd.DataFrame, set_names: Mapping[str, str]) -> pd.DataFrame:
+    """Returns every set's histogram over all bins: columns `x` (left edge), `middle, y, set`; a final row has y = 0."""
     middles = np.unique(points["x"])
     width = float(np.diff(middles).min()) if len(middles) > 1 else 1.0
     num = round((middles[-1] - middles[0]) / width) + 1
@@ -62,7 +65,7 @@ def _steps(points: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
     for split, own in points.groupby("split", sort=False):
         shares = np.zeros(num + 1)
         shares[((own["x"] - middles[0]) / width).round().astype(int)] = own["y"]
-        frames.append(pd.DataFrame({"x": edges, "middle": edges + width / 2, "y": shares, "set": called[str(split)]}))
+        frames.append(pd.DataFrame({"x": edges, "middle": edges + width / 2, "y": shares, "set": set_names[str(split)]}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -75,16 +78,16 @@ def _words(title: str, steps: pd.DataFrame) -> str:
 
 
 def _chart(steps: pd.DataFrame, styles: marks.Styles) -> Chart:
-    """The known inputs as an area behind the lines of the unknown ones, which so stay apart where they overlap."""
+    """Returns in-distribution inputs as an area behind the lines of the OOD sets, so that overlapping sets stay readable."""
     x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format=".3~r", tickCount=5))
-    y = alt.Y("y:Q", title="share", stack=None, axis=alt.Axis(format="~g", tickCount=4))
-    known, unknown = (alt.Chart(marks.rows(steps[part], ["x", "y", "set"])) for part in _parts(steps))
-    area = known.mark_area(interpolate="step-after", color=palette.REFERENCE, opacity=0.35, line=False)
-    lines = unknown.mark_line(interpolate="step-after", strokeWidth=1.4)
+    y = alt.Y("y:Q", title="fraction of inputs", stack=None, axis=alt.Axis(format="~g", tickCount=4))
+    in_distribution, ood = (alt.Chart(marks.rows(steps[part], ["x", "y", "set"])) for part in _parts(steps))
+    area = in_distribution.mark_area(interpolate="step-after", color=palette.REFERENCE, opacity=0.35, line=False)
+    lines = ood.mark_line(interpolate="step-after", strokeWidth=1.4)
     drawn = lines.encode(x=x, y=y, color=marks.color(styles, "set"), tooltip=[alt.Tooltip("set:N")])
     return alt.layer(area.encode(x=x, y=y), drawn).properties(height=200)
 
 
 def _parts(steps: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[bool]]:
-    is_known = steps["set"] == _KNOWN
-    return is_known, ~is_known
+    is_in_distribution = steps["set"] == _IN_DISTRIBUTION
+    return is_in_distribution, ~is_in_distribution

@@ -1,1 +1,1 @@
-"""What papers report beside what a study measured: the numbers, whether set-ups agree, and the verdict."""
+"""Published results next to those of a study: the numbers, whether experimental setups agree, and the verdict."""

@@ -1,4 +1,4 @@
-"""What a paper's number is: value, spread, recipe and source, each checked on construction."""
+"""Data classes of published results: value, spread, recipe and source, each validated on construction."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ RECIPE_KEYS = {
     "optimizer.momentum": "momentum",
     "optimizer.nesterov": "Nesterov momentum",
     "optimizer.weight_decay": "weight decay",
-    "optimizer.decay_vectors": "weight decay of biases and norms",
-    "schedule.name": "rate schedule",
-    "schedule.gamma": "factor of the rate schedule",
-    "schedule.milestones": "milestones of the rate schedule",
+    "optimizer.decay_vectors": "weight decay of biases and norm parameters",
+    "schedule.name": "learning rate schedule",
+    "schedule.gamma": "decay factor of the learning rate",
+    "schedule.milestones": "milestones of the learning rate schedule",
     "schedule.warmup": "warm-up",
     "weight_dropout.drop": "weight dropout",
-    "average.begin": "begin of weight averaging",
+    "average.begin": "start of weight averaging",
 }
-"""The keys of a spec that a protocol of sparse training may speak of, in words."""
+"""Display names of the spec keys that a sparse-training protocol may contain."""
 EVALUATION_KEYS = {
-    "model.width": "width of the network",
-    "model.depth": "depth of the network",
+    "model.width": "network width",
+    "model.depth": "network depth",
     "evaluation.epochs": "epochs of evaluation networks",
     "evaluation.batch_size": "batch size",
     "evaluation.lr": "learning rate",
     "evaluation.momentum": "momentum",
     "evaluation.weight_decay": "weight decay",
-    "evaluation.milestones": "milestones of the rate",
-    "evaluation.decay": "factor of the rate",
+    "evaluation.milestones": "milestones of the learning rate schedule",
+    "evaluation.decay": "decay factor of the learning rate",
     "evaluation.augment": "augmentation",
-    "evaluation.always": "transforms of every batch",
-    "evaluation.cutmix": "share of batches with CutMix",
+    "evaluation.always": "transforms applied to every batch",
+    "evaluation.cutmix": "fraction of batches with CutMix",
 }
-"""The same of distillation: how the networks are trained that a set is judged by."""
+"""Display names of the keys that a distillation protocol may contain: how evaluation networks are trained."""
 KEYS_OF_KIND = {"sparse": RECIPE_KEYS, "distill": EVALUATION_KEYS}
 PLAIN = {
     "gradient.name": "plain",
@@ -51,21 +51,21 @@ PLAIN = {
     "weight_dropout.drop": 0.0,
     "average.begin": 1.0,
 }
-"""What every number here was trained with; a spec older than one of these keys means it too."""
+"""Values that apply to every published number unless it states another, and to specs older than one of these keys."""
 TAGS = {
     "P": "paper text",
     "C": "code or README",
-    "I": "issue thread, by its author",
+    "I": "issue thread, written by an author",
     "A": "abstract only",
-    "D": "derived from such numbers",
-    "F": "figure or picture of a table in a repository",
+    "D": "derived from published numbers",
+    "F": "figure, or image of a table in a repository",
 }
 NEARLY = 0.01
-"""Numbers of two recipes that differ by less than this share of the larger one count as equal."""
+"""Relative tolerance within which numbers of two recipes count as equal."""
 SPREADS = {"": "", "sd": "standard deviation", "unknown": "kind of ± not stated"}
 
 ALL = "all"
-"""In place of images per class: the whole training set."""
+"""Stands for the whole training set in place of a number of images per class."""
 
 Kind = Literal["sparse", "distill"]
 Tag = Literal["P", "C", "I", "A", "D", "F"]
@@ -73,14 +73,14 @@ Scalar = bool | int | float | str
 
 
 class _Strict:
-    """Unknown keys are refused, and so are infinities."""
+    """Base class whose validation rejects unknown keys and infinite numbers."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(_Strict):
-    """A data set as people call it, how many training rows its publisher gives, and how many classes, where that matters."""
+    """A data set: its display name, the number of published training samples, and the number of classes if it matters."""
 
     title: str
     train_rows: int
@@ -89,7 +89,7 @@ class Data(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(_Strict):
-    """Where a number can be looked up."""
+    """The publication or repository that reports a number."""
 
     authors: str
     year: int
@@ -99,18 +99,18 @@ class Source(_Strict):
 
     def __post_init__(self) -> None:
         if not (self.arxiv or self.repository):
-            raise ValueError("arxiv is missing, and so is repository; one of them must be given")
+            raise ValueError("arxiv and repository are both missing; give at least one of them")
 
     @property
     def cite(self) -> str:
-        """`Evci et al. 2020, arXiv 1911.11134`."""
+        """Returns the citation, such as `Evci et al. 2020, arXiv 1911.11134`."""
         place = f"arXiv {self.arxiv}" if self.arxiv else self.repository
         return f"{self.authors} {self.year}, {place}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment(_Strict):
-    """Shift and mirroring as in the `augment` table of our specs."""
+    """Crop, flip and cutout, as in the `augment` table of a spec."""
 
     pad: int = 0
     pad_mode: Literal["zeros", "reflect"] = "zeros"
@@ -126,7 +126,7 @@ class Augment(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(_Strict):
-    """How a number was trained, as far as it is known. `augment` is a text where our specs cannot express it."""
+    """The training recipe of a number, as far as it is known. `augment` is a text if no spec can express it."""
 
     train_rows: int | None = None
     augment: Augment | str = ""
@@ -139,13 +139,14 @@ class Protocol(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Gain(_Strict):
-    """A gain of a method over its host: never the value of a cell.
+    """A published improvement of a method over a baseline; never compared with the value of a cell.
 
-    `points` are differences of fractions, `relative` shares of the host's value; losses are below 0.
+    With unit `points`, `gain` is a difference of fractions; with `relative`, a fraction of the baseline's value. Losses are
+    negative.
     """
 
     method: str
-    host: str
+    baseline: str
     metric: str
     gain: float
     unit: Literal["points", "relative"]
@@ -169,7 +170,7 @@ class Gain(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Row(_Strict):
-    """One line of numbers over densities or images per class, as the file holds it."""
+    """One row of numbers over densities or images per class, as in the file."""
 
     source: str
     tag: Tag
@@ -192,9 +193,9 @@ class Row(_Strict):
     def __post_init__(self) -> None:
         _check_recipe(self.recipe)
         if not self.values:
-            raise ValueError("values is empty; it must hold one number or more")
+            raise ValueError("values is empty; it must have at least one number")
         if (self.metric == "ece") != (self.bins is not None):
-            raise ValueError(f"bins is {self.bins}; it must be given for ece and for nothing else")
+            raise ValueError(f"bins is {self.bins}; metric ece needs it, and no other metric allows it")
         if self.length <= 0:
             raise ValueError(
                 f"length is {self.length}; it must be above 0, a multiple of the protocol's epochs"
@@ -205,11 +206,11 @@ class Row(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One reported number.
+    """One published number.
 
-    It stands at a `density`, or at `ipc` images per class: 0 are all images. The other of the two is None.
-    `recipe` and `settings` (of the method) are in the dotted keys of our specs, what is absent is not known.
-    `augment` and `train_rows` are empty where not known; `other` are facts that our specs cannot express.
+    It belongs to a `density` or to `ipc` images per class (0: the whole training set); the other of the two is None.
+    `recipe` and `settings` (of the method) use dotted spec keys; an absent key is not known. `augment` and `train_rows` are
+    empty if not known. `other` are facts that no spec can express.
     """
 
     kind: Kind
@@ -236,10 +237,10 @@ class Claim:
     other: Mapping[str, str]
     notes: tuple[str, ...]
     line: int
-    """Equal for the numbers of one line of a table of one kind."""
+    """Number of the row in the file; equal for all numbers of that row."""
 
     def is_of(self, *, density: float | None, ipc: float | None) -> bool:
-        """Whether the number speaks of such a set-up; None is what does not apply."""
+        """Returns whether the number belongs to this density or number of images per class; None means not applicable."""
         if self.ipc is not None:
             return self.ipc == (ipc or 0)
         return self.density is not None and density is not None and math.isclose(density, self.density, rel_tol=NEARLY)
@@ -247,7 +248,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """All that the files hold, with the names that they use."""
+    """The content of the claims files: published numbers, improvements, and the display names that they use."""
 
     values: tuple[Claim, ...]
     gains: tuple[tuple[Gain, Source], ...]
@@ -258,18 +259,18 @@ class Claims:
 
 
 def density_of(place: float | str) -> float:
-    """A key of `values`. Raises `ValueError` for what is none."""
+    """Returns a key of `values` as a density. Raises `ValueError` if it is not in (0, 1]."""
     if isinstance(place, str) or not 0 < place <= 1:
         raise ValueError(f"density is {place}; it must lie in (0, 1]")
     return place
 
 
 def ipc_of(place: float | str) -> int:
-    """A key of `values`: 0 for all images. Raises `ValueError` for what is none."""
+    """Returns a key of `values` as images per class, 0 for `all`. Raises `ValueError` for any other value."""
     if place == ALL:
         return 0
     if isinstance(place, str) or place < 1 or place != int(place):
-        raise ValueError(f"ipc is {place}; it must be a whole number above 0, or {ALL}")
+        raise ValueError(f"ipc is {place}; it must be a positive integer or {ALL}")
     return int(place)
 
 
@@ -286,4 +287,4 @@ def _check_value(value: float | tuple[float, float], place: float | str, *, spre
         if not 0 <= number <= 1 or math.isnan(number):
             raise ValueError(f"values.{place} is {number}; it must be a fraction in [0, 1], never percent")
     if len(numbers) == 2 and not spread:
-        raise ValueError(f"spread is missing beside values.{place}; it must be sd or unknown")
+        raise ValueError(f"values.{place} has a spread, but the key spread is missing; it must be sd or unknown")

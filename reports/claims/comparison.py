@@ -1,4 +1,4 @@
-"""How a run's set-up differs from that of a paper's number: read from the run's spec, said in words."""
+"""Differences between the experimental setup of a run, read from its spec, and that of a published number, in words."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Spec = Mapping[str, Any]
 def differences(
     claim: Claim, spec: Spec, *, published_rows: int, num_bins: int, num_classes: int | None = None
 ) -> list[str]:
-    """What keeps a run from being a repetition of the claim, the weighty things first; empty where nothing is known to.
+    """Returns the differences that prevent comparison of a run with a claim, the most important first; empty if comparable.
 
-    `published_rows` are the training rows that the publisher of the data gives, `num_classes` its classes where they are
-    known, `num_bins` the bins of our ECE.
-    A fact of the paper that is not known is a difference too: nothing is called comparable on silence.
+    `published_rows` is the number of training samples that the data set was published with, `num_classes` its number of
+    classes if known, `num_bins` the number of bins of the study's ECE. A fact that the paper does not state counts as a
+    difference, because an unstated fact may differ.
     """
     rows = train_rows(spec, published_rows)
     counted = {"budget.epochs": _epochs(spec, rows), "evaluation.epochs": _evaluation_epochs(spec, num_classes)}
     names = KEYS_OF_KIND[claim.kind]
-    found = _differs("training rows", rows, claim.train_rows)
+    found = _differs("training samples", rows, claim.train_rows)
     for key, here in counted.items():
         if key in names:
             found += _differs(names[key], here, claim.recipe.get(key))
     found += [
         *_augmentation(claim, spec),
-        *(f"{name}: {there} there" for name, there in claim.other.items()),
+        *(f"{name}: {there} (published)" for name, there in claim.other.items()),
         *_differs("density rule", spec.get("method.distribution"), claim.distribution or None),
     ]
     for key, there in claim.recipe.items():
@@ -41,18 +41,18 @@ def differences(
     if claim.bins is not None:
         found += _differs("bins of ECE", num_bins, claim.bins)
     missing = list(_not_known(claim) if claim.kind == "sparse" else _not_known_of_evaluation(claim, spec))
-    return found + ([f"not known of theirs: {', '.join(missing)}"] if missing else [])
+    return found + ([f"not stated in the publication: {', '.join(missing)}"] if missing else [])
 
 
 def train_rows(spec: Spec, published_rows: int) -> int:
-    """Rows that a run trains on: those published or fewer, less what is held out for val and calib."""
+    """Returns the number of training samples of a run: published ones up to `max_train`, minus the val and calib fractions."""
     usable = min(published_rows, spec.get("data.max_train") or published_rows)
     held = (spec.get("data.val_fraction") or 0.0, spec.get("data.calib_fraction") or 0.0)
     return usable - sum(round(share * usable) for share in held)
 
 
 def _epochs(spec: Spec, rows: int) -> float | None:
-    """The epochs of a run; those that its steps amount to where it counts steps."""
+    """Returns the epochs of a run; computed from its steps if the budget is in steps."""
     epochs, steps, batch = (spec.get(f"budget.{key}") for key in ("epochs", "steps", "batch_size"))
     if epochs is not None or not steps or not batch:
         return epochs
@@ -60,7 +60,7 @@ def _epochs(spec: Spec, rows: int) -> float | None:
 
 
 def _evaluation_epochs(spec: Spec, num_classes: int | None) -> float | None:
-    """Those of a network that judges a set; fewer than asked for where `max_steps` ends them."""
+    """Returns the epochs of an evaluation network; fewer than requested if `max_steps` limits them."""
     epochs, most, batch = (spec.get(f"evaluation.{key}") for key in ("epochs", "max_steps", "batch_size"))
     ipc = spec.get("method.ipc")
     if not epochs or not most or not batch or not ipc or num_classes is None:
@@ -74,17 +74,17 @@ def _augmentation(claim: Claim, spec: Spec) -> list[str]:
         return []
     table = {key: spec[f"augment.{key}"] for key in Augment.__dataclass_fields__ if f"augment.{key}" in spec}
     here, there = str(Augment(**table)), str(claim.augment)
-    return [] if here == there else [f"augmentation: {here} here, {there} there"]
+    return [] if here == there else [f"augmentation: {here} (this study), {there} (published)"]
 
 
 def _differs(name: str, here: Any, there: Any) -> list[str]:
     if there is None or agree(here, there):
         return []
-    return [f"{name}: {_shown(here)} here, {_shown(there)} there"]
+    return [f"{name}: {_shown(here)} (this study), {_shown(there)} (published)"]
 
 
 def agree(here: Any, there: Any) -> bool:
-    """Whether two values of a recipe are the same, numbers to within `NEARLY`."""
+    """Returns whether two values of a recipe are equal, numbers within the relative tolerance `NEARLY`."""
     if isinstance(here, bool) or isinstance(there, bool):
         return here is there
     if isinstance(here, int | float) and isinstance(there, int | float):
@@ -111,9 +111,9 @@ def _shown(value: Any) -> str:
 
 
 def _not_known_of_evaluation(claim: Claim, spec: Spec) -> Iterator[str]:
-    """The same for a distilled set: how it was made, and how the networks were trained that judged it."""
+    """Yields facts about distillation and evaluation networks that a comparison needs and the claim lacks."""
     if claim.train_rows is None:
-        yield "training rows"
+        yield "training samples"
     for key in ("epochs", "batch_size", "augment", "lr", "milestones"):
         if f"evaluation.{key}" not in claim.recipe:
             yield KEYS_OF_KIND["distill"][f"evaluation.{key}"]
@@ -122,9 +122,9 @@ def _not_known_of_evaluation(claim: Claim, spec: Spec) -> Iterator[str]:
 
 
 def _not_known(claim: Claim) -> Iterator[str]:
-    """Facts without which no number is comparable, as far as the claim lacks them."""
+    """Yields facts about sparse training that a comparison needs and the claim lacks."""
     if claim.train_rows is None:
-        yield "training rows"
+        yield "training samples"
     if "budget.epochs" not in claim.recipe:
         yield "epochs"
     if "budget.batch_size" not in claim.recipe:
@@ -137,6 +137,6 @@ def _not_known(claim: Claim) -> Iterator[str]:
     if "optimizer.lr" not in claim.recipe:
         yield "learning rate"
     if "schedule.name" not in claim.recipe:
-        yield "rate schedule"
+        yield "learning rate schedule"
     elif claim.recipe["schedule.name"] == "step" and "schedule.milestones" not in claim.recipe:
-        yield "milestones of the rate schedule"
+        yield "milestones of the learning rate schedule"

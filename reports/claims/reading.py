@@ -1,6 +1,6 @@
-"""Reads and checks the files of claims, which say themselves what their keys mean.
+"""Reads and validates the files of published results. Comments in the files explain their keys.
 
-Anything that they should not hold is refused with file, entry, key and what is allowed.
+Errors name the file, the entry, the key and the allowed values.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 class ClaimError(ValueError):
-    """A file of claims holds what it should not; the message names file, entry, key and what is allowed."""
+    """A claims file is invalid; the message names the file, the entry, the key and the allowed values."""
 
 
 @cache
 def packaged_claims() -> Claims:
-    """The claims that come with the package."""
+    """Returns the claims that come with the package."""
     folder = files("pruneyard.reports.claims")
     return joined([read_claims(Path(str(folder.joinpath(f"{kind}.yaml")))) for kind in KEYS_OF_KIND])
 
 
 def read_claims(path: Path) -> Claims:
-    """The claims of one file. Raises `ClaimError` for the first thing in it that does not fit."""
+    """Reads the claims of one file. Raises `ClaimError` for its first invalid entry."""
     try:
         document = YAML(typ="safe", pure=True).load(path)
     except YAMLError as error:
-        raise ClaimError(f"{path.name}: is no valid YAML: {error}") from error
+        raise ClaimError(f"{path.name} is not valid YAML: {error}") from error
     return _Reader(path.name, _a_table(document, path.name, "the file")).claims()
 
 
 def joined(parts: Sequence[Claims]) -> Claims:
-    """The claims of several files. Raises `ClaimError` where two of them mean different things by one name."""
+    """Merges the claims of several files. Raises `ClaimError` if two files define the same name differently."""
 
     def named(of: Callable[[Claims], Mapping[str, T]]) -> dict[str, T]:
         found: dict[str, T] = {}
@@ -80,7 +80,7 @@ def joined(parts: Sequence[Claims]) -> Claims:
 
 
 class _Reader:
-    """Turns the tables of one file into claims and says where something is wrong."""
+    """Converts the tables of one file into claims and reports where an entry is invalid."""
 
     PARTS = ("data", "models", "methods", "sources", "protocols", "tables", "gains", "kind")
 
@@ -88,7 +88,7 @@ class _Reader:
         self.name = name
         for part in self.PARTS:
             if part not in document:
-                raise ClaimError(f"{name}: {part} is missing; there must be {', '.join(self.PARTS)}")
+                raise ClaimError(f"{name}: {part} is missing; the file needs {', '.join(self.PARTS)}")
         self._one_of(document, "the file", self.PARTS)
         if document["kind"] not in KEYS_OF_KIND:
             raise ClaimError(f"{name}: kind is {document['kind']!r}; it must be one of {', '.join(KEYS_OF_KIND)}")
@@ -101,7 +101,7 @@ class _Reader:
         self.protocols = self._named("protocols", Protocol)
 
     def claims(self) -> Claims:
-        """Everything in the file."""
+        """Returns all claims of the file."""
         return Claims(
             values=tuple(self._values()),
             gains=tuple(self._gains()),
@@ -162,7 +162,7 @@ class _Reader:
             )
 
     def _place(self, place: float | str, at: str) -> tuple[float | None, int | None]:
-        """Density and images per class, of which one applies."""
+        """Returns density and images per class, one of which is None."""
         try:
             return (density_of(place), None) if self.kind == "sparse" else (None, ipc_of(place))
         except ValueError as error:
@@ -213,15 +213,15 @@ class _Reader:
 
 def _a_table(value: Any, name: str, at: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ClaimError(f"{name}: {at} is {value!r}; it must be a table")
+        raise ClaimError(f"{name}: {at} is {value!r}; it must be a mapping")
     return value
 
 
 def _problem(error: ValidationError) -> str:
-    """The first problem as key, what came and what is allowed."""
+    """Returns the first validation problem as key, value and allowed values."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("missing", "missing_argument"):
-        return f"{key} is missing; it must be given"
+        return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ")
     return f"{key} is {first['input']!r}; {message[0].lower()}{message[1:]}" if key else message

@@ -1,4 +1,4 @@
-"""What the page shows of papers' numbers: beside the cells that they speak of, or folded, as another set-up."""
+"""The section of the page on published results: compared with matching cells, or collapsed if the setup differs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from pruneyard.reports.claims.claim import RECIPE_KEYS, SPREADS, TAGS, Claim, Cl
 from pruneyard.reports.claims.comparison import differences
 from pruneyard.reports.claims.reading import packaged_claims
 from pruneyard.reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
+from pruneyard.reports.glossary import title
 from pruneyard.reports.series import NUM_BINS
 from pruneyard.reports.study import DENSE, Study
 from pruneyard.reports.tables import Table, Value
 
-MAX_BESIDE = 2
-"""Numbers beside one measure of one cell that are shown at once; the others are folded."""
+MAX_NEAREST = 2
+"""Published numbers per measure and cell in the first table; the others are collapsed."""
 MAX_ELSEWHERE = 3
-"""Lines of other set-ups for one method."""
+"""Rows of numbers from other setups per method."""
 _TONES = {Word.REACHED: "good", Word.MISSED: "bad", Word.NOT_COMPARABLE: "quiet"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimsSection:
-    """Tables of the section; None where there is nothing for them. `num_left_out` are lines of other set-ups."""
+    """Tables of the section; None if empty. `num_left_out` is the number of rows from other setups that are not shown."""
 
-    beside: Table | None
+    nearest: Table | None
     further: Table | None
     elsewhere: Table | None
     gains: Table | None
@@ -41,7 +42,7 @@ class ClaimsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """A claim, the cell that it speaks of, and how they compare."""
+    """A claim, the cell that it matches, and the verdict."""
 
     claim: Claim
     cell: pd.Series[Any]
@@ -50,7 +51,7 @@ class _Pair:
 
 
 def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection | None:
-    """The section on a study; None where no claim speaks of any of its methods."""
+    """Returns the section for a study; None if no claim is about any of its methods."""
     claims = claims or packaged_claims()
     specs = _specs(study)
     pairs = list(_pairs(study, claims, specs))
@@ -62,8 +63,8 @@ def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection 
     if not (pairs or shown or gains):
         return None
     return ClaimsSection(
-        beside=_beside_table(nearest, study) if nearest else None,
-        further=_beside_table(others, study) if others else None,
+        nearest=_comparison_table(nearest, study) if nearest else None,
+        further=_comparison_table(others, study) if others else None,
         elsewhere=_elsewhere_table(shown, claims) if shown else None,
         gains=_gains_table(gains, claims) if gains else None,
         num_left_out=sum(len(own) for own in lines.values()) - len(shown),
@@ -73,18 +74,18 @@ def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection 
 
 
 def _specs(study: Study) -> dict[int, dict[str, Any]]:
-    """The spec of every cell by dotted keys."""
+    """Returns the spec of every cell by dotted keys."""
     first = study.labelled.drop_duplicates("cell")
     return {cell: flat_spec(text) for cell, text in zip(first["cell"], first["spec_json"], strict=True)}
 
 
 def _names(study: Study, specs: Mapping[int, Mapping[str, Any]]) -> set[str]:
-    """Methods and gradient rules of the study."""
+    """Returns the names of the study's methods and gradient rules."""
     return set(study.cells["method"]) | {str(spec.get("gradient.name")) for spec in specs.values()}
 
 
 def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]]) -> Iterator[_Pair]:
-    """Every claim with each cell on the same data, model, method and density or IPC, where the cell has the measure."""
+    """Yields every claim with each cell of the same data, model, method and density or IPC that has the measure."""
     by_setting: dict[tuple[str, ...], list[Claim]] = {}
     for claim in claims.values:
         by_setting.setdefault((claim.kind, claim.data, claim.model, claim.method), []).append(claim)
@@ -112,35 +113,35 @@ def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]])
 
 
 def _applying(number: Any) -> float | None:
-    """A size of a cell; None where it does not apply."""
+    """Returns a density or IPC of a cell; None if not applicable."""
     return None if pd.isna(number) else float(number)
 
 
 def _split(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
-    """The claims that differ least from each measure of a cell, and the rest."""
+    """Splits the pairs into the claims with the fewest differences, per measure and cell, and the rest."""
     nearest, others = [], []
     for _, group in groupby(pairs, key=lambda pair: pair.cell["cell"]):
         own = sorted(group, key=lambda pair: (pair.claim.metric, len(pair.verdict.reasons)))
         for _, same in groupby(own, key=lambda pair: pair.claim.metric):
             ordered = list(same)
-            nearest += ordered[:MAX_BESIDE]
-            others += ordered[MAX_BESIDE:]
+            nearest += ordered[:MAX_NEAREST]
+            others += ordered[MAX_NEAREST:]
     return nearest, others
 
 
-def _beside_table(pairs: Sequence[_Pair], study: Study) -> Table:
-    headers = ["cell", "on test", "ours", "seeds", "reported", "source", "verdict"]
+def _comparison_table(pairs: Sequence[_Pair], study: Study) -> Table:
+    headers = ["setting", "test metric", "this study", "seeds", "published", "source", "verdict"]
     names_method = "method" in study.varying
-    rows = [_beside_row(pair, "" if names_method else pair.claim.method) for pair in pairs]
+    rows = [_comparison_row(pair, "" if names_method else pair.claim.method) for pair in pairs]
     return Table(headers=headers, num_labels=2, rows=rows, texts=(5, 6))
 
 
-def _beside_row(pair: _Pair, method: str) -> list[Value]:
+def _comparison_row(pair: _Pair, method: str) -> list[Value]:
     text, half = formats.estimate(pair.ours.mean, pair.ours.low, pair.ours.high)
     found = pair.verdict
     return [
         Value(text=" · ".join(dict.fromkeys(text for text in (method, str(pair.cell["label"])) if text))),
-        Value(text=pair.claim.metric),
+        Value(text=title(pair.claim.metric)),
         Value(text=text, half=half),
         Value(text=str(pair.ours.num)),
         _reported(pair.claim),
@@ -150,7 +151,7 @@ def _beside_row(pair: _Pair, method: str) -> list[Value]:
 
 
 def _reported(claim: Claim) -> Value:
-    """The number with its spread, and below it what the spread is."""
+    """Returns the number with its spread, and below it the kind of spread and the number of runs."""
     runs = formats.plural(claim.runs, "run") if claim.runs else ""
     remark = ", ".join(part for part in (SPREADS[claim.spread_is], runs) if part)
     return Value(
@@ -165,16 +166,15 @@ def _source(source: Source, tag: str, where: str) -> Value:
 def _note() -> str:
     widths = ", ".join(f"± {width:g} for {metric}" for metric, width in WIDEST.items())
     return (
-        "Compared are cells with the same data, model, method and density (or number of images per class), and only "
-        "where the recipe in the run's spec "
-        "agrees with what is known of the paper's (numbers to 1%). Missed: the 95% interval of the difference "
-        "lies on the worse side of 0. Reached: it does not, and it is narrow enough to tell "
-        f"({widths}) or lies on the better side. A paper's own spread counts where it is a standard deviation over runs."
+        "Published numbers are compared with settings of the same data, model, method and density (or number of images per "
+        "class), and only if the recipe in the run's spec agrees with the published one (numbers within 1%). Missed: the 95% "
+        "interval of the difference lies entirely on the worse side of 0. Reached: it does not, and it is narrow enough "
+        f"({widths}) or lies entirely on the better side. The published spread is used if it is a standard deviation over runs."
     )
 
 
 def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, list[list[Claim]]]:
-    """For each method of the study without a comparison the lines of numbers on it, those nearest to the study first."""
+    """Returns, for each method without a comparison, its rows of published numbers, the most similar setups first."""
     methods = [name for name in dict.fromkeys(study.cells["method"]) if name not in matched]
     data, models = set(study.cells["data"]), set(study.cells["model"])
     measured = {measure.partition("/")[2] for measure in study.measures}
@@ -185,7 +185,7 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
         if kind in kinds
     ]
 
-    def far(line: Sequence[Claim]) -> tuple[bool | int, ...]:
+    def distance(line: Sequence[Claim]) -> tuple[bool | int, ...]:
         first = line[0]
         return (
             first.metric != "accuracy",
@@ -198,7 +198,7 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
 
     found = {
         name: sorted(
-            (line for line in lines if line[0].method == name and line[0].metric in measured), key=far
+            (line for line in lines if line[0].method == name and line[0].metric in measured), key=distance
         )
         for name in methods
     }
@@ -206,7 +206,7 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
 
 
 def _elsewhere_table(lines: Sequence[Sequence[Claim]], claims: Claims) -> Table:
-    headers = ["method", "data and model", "reported, by density or IPC", "set-up, as far as known", "source"]
+    headers = ["method", "data and model", "published, by density or IPC", "setup, as far as stated", "source"]
     rows = [_elsewhere_row(line, claims) for line in lines]
     return Table(headers=headers, num_labels=1, rows=rows, texts=range(1, len(headers)))
 
@@ -218,7 +218,7 @@ def _elsewhere_row(line: Sequence[Claim], claims: Claims) -> list[Value]:
     return [
         Value(text=claims.methods[first.method]),
         Value(text=_field(first.data, first.model, claims)),
-        Value(text=numbers, remark=", ".join(part for part in (f"test {first.metric}", spread) if part)),
+        Value(text=numbers, remark=", ".join(part for part in (f"test {title(first.metric)}", spread) if part)),
         Value(text=_setup(first)),
         _source(first.source, first.tag, first.where),
     ]
@@ -237,22 +237,22 @@ def _field(data: str, model: str, claims: Claims) -> str:
 
 
 def _setup(claim: Claim) -> str:
-    """The recipe of a claim in a few words."""
+    """Returns the recipe of a claim in a few words."""
     recipe = claim.recipe
     parts = [f"{key}: {value}" for key, value in claim.other.items()]
     if "budget.epochs" in recipe:
         parts.append(f"{recipe['budget.epochs']:g} epochs")
     elif claim.length != 1:
-        parts.append(f"{claim.length:g} times as long")
+        parts.append(f"{claim.length:g}x training length")
     if "evaluation.epochs" in recipe:
-        parts.append(f"judged after {recipe['evaluation.epochs']:g} epochs")
+        parts.append(f"{recipe['evaluation.epochs']:g} evaluation epochs")
     for key in ("budget.batch_size", "evaluation.batch_size"):
         if key in recipe:
-            parts.append(f"batch {recipe[key]}")
+            parts.append(f"batch size {recipe[key]}")
     if "evaluation.augment" in recipe:
         parts.append(recipe["evaluation.augment"].replace("_", ", ") or "no augmentation")
     if claim.train_rows:
-        parts.append(f"{claim.train_rows:,} training rows")
+        parts.append(f"{claim.train_rows:,} training samples")
     if claim.augment:
         parts.append(str(claim.augment))
     if claim.distribution:
@@ -260,7 +260,7 @@ def _setup(claim: Claim) -> str:
     if "objective.label_smoothing" in recipe:
         parts.append(f"{RECIPE_KEYS['objective.label_smoothing']} {recipe['objective.label_smoothing']:g}")
     parts += [f"{key} {_plain(value)}" for key, value in claim.settings.items()]
-    return "; ".join([*parts, *claim.notes]) or "not known"
+    return "; ".join([*parts, *claim.notes]) or "not stated"
 
 
 def _plain(value: Any) -> str:
@@ -269,21 +269,21 @@ def _plain(value: Any) -> str:
 
 def _gains_table(gains: Sequence[tuple[Gain, Source]], claims: Claims) -> Table:
     rows = [_gain_row(gain, source, claims) for gain, source in gains]
-    headers = ["method", "gain", "over", "on", "source"]
+    headers = ["method", "improvement", "base method", "data and model", "source"]
     return Table(headers=headers, num_labels=1, rows=rows, texts=range(1, len(headers)))
 
 
 def _gain_row(gain: Gain, source: Source, claims: Claims) -> list[Value]:
-    unit = f"{gain.gain:+.3g} in {gain.metric}"
+    unit = f"{gain.gain:+.3g} in {title(gain.metric)}"
     if gain.unit == "relative":
-        unit = f"{gain.gain:+.1%} of the host's {gain.metric}"
+        unit = f"{gain.gain:+.1%} in {title(gain.metric)} (relative)"
     sizes = [f"density {gain.density:g}"] if gain.density is not None else []
     sizes += [f"IPC {gain.ipc}"] if gain.ipc is not None else []
     field = ", ".join(part for part in (_field(gain.data, gain.model, claims), *sizes) if part)
     return [
         Value(text=claims.methods[gain.method]),
         Value(text=f"up to {unit}" if gain.up_to else unit, remark=gain.note),
-        Value(text=gain.host),
+        Value(text=gain.baseline),
         Value(text=field or "not stated"),
         _source(source, gain.tag, ""),
     ]

@@ -1,4 +1,4 @@
-"""Whether a study reached a paper's number: reached, missed, or not comparable and why."""
+"""The verdict on a published number: reached, missed, or not comparable with reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pruneyard.reports.glossary import LARGER_IS_BETTER
 from pruneyard.reports.statistics import half_width
 
 WIDEST = {"accuracy": 0.01, "ece": 0.005}
-"""Half the width of an interval of the difference that still tells something, by metric."""
+"""Largest half width of the interval of a difference that still allows a verdict, by metric."""
 
 
 class Word(StrEnum):
@@ -25,7 +25,7 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The word, and what keeps the two numbers from being compared."""
+    """The verdict, and the reasons why two numbers cannot be compared."""
 
     word: Word
     reasons: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """A cell's mean over `num` seeds with its 95% interval; NaN where there is none."""
+    """A cell's mean over `num` seeds with its 95% interval; NaN if missing."""
 
     mean: float
     low: float
@@ -42,11 +42,11 @@ class Ours:
 
 
 def verdict(claim: Claim, ours: Ours, differences: Sequence[str]) -> Verdict:
-    """Judge `ours` against the claim, given how the set-ups differ.
+    """Compares `ours` with the claim, given the differences of their setups.
 
-    The interval of the difference joins ours with that of the paper's mean where a standard deviation over runs is
-    reported (otherwise its number is taken as exact). Missed: all of it on the worse side of 0. Reached: none of it
-    there, or 0 within an interval no wider than `WIDEST`. A wider one around 0 tells nothing.
+    The interval of the difference combines our interval with that of the published mean if a standard deviation over runs is
+    published; otherwise the published number counts as exact. Missed: the interval lies entirely on the worse side of 0.
+    Reached: none of it does, or it contains 0 and its half width is at most `WIDEST`. A wider interval around 0 is inconclusive.
     """
     reasons = tuple(differences) + _too_few(ours)
     if reasons:
@@ -57,17 +57,17 @@ def verdict(claim: Claim, ours: Ours, differences: Sequence[str]) -> Verdict:
         return Verdict(word=Word.MISSED)
     if ahead >= half or half <= WIDEST[claim.metric]:
         return Verdict(word=Word.REACHED)
-    return Verdict(word=Word.NOT_COMPARABLE, reasons=(f"the difference is known to ± {half:.2g} only",))
+    return Verdict(word=Word.NOT_COMPARABLE, reasons=(f"the difference is only known to ± {half:.2g}",))
 
 
 def _too_few(ours: Ours) -> tuple[str, ...]:
     if ours.num == 0 or math.isnan(ours.mean):
         return ("no completed run",)
-    return ("one seed only",) if ours.num == 1 else ()
+    return ("only one seed",) if ours.num == 1 else ()
 
 
 def _their_half(claim: Claim) -> float:
-    """Half the 95% interval of the paper's mean; 0 where it cannot be known."""
+    """Returns half the width of the 95% interval of the published mean; 0 if it cannot be computed."""
     if claim.spread is None or claim.spread_is != "sd" or (claim.runs or 0) < 2:
         return 0.0
     return float(half_width(claim.spread, claim.runs or 0))

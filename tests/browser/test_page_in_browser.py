@@ -88,7 +88,7 @@ def show(browser, page, *, width, scheme="light"):
         resize(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
         WebDriverWait(browser, 30).until(
             lambda driver: driver.execute_script(
-                "return [...document.querySelectorAll('figure')].every(f => f.matches('.enlivened'))"
+                "return [...document.querySelectorAll('figure')].every(f => f.matches('.interactive'))"
             )
         )
 

@@ -111,7 +111,7 @@ def test_every_layer_of_a_chart_has_the_axis_of_its_measure(tmp_path, densities)
 def test_exploration_is_drawn_where_masks_moved(tmp_path):
     moved = study_of(tmp_path / "moved", "explored", (0.1, 0.3), (0.1, 0.2))
     still = study_of(tmp_path / "still", "explored", (0.1, 0.1), (0.1, 0.1))
-    assert [figure.title for figure in learning(moved)] == ["Share of weights ever active"]
+    assert [figure.title for figure in learning(moved)] == ["Explored weights during training"]
     assert learning(still) == []
 
 
@@ -146,5 +146,5 @@ def test_methods_at_one_density_get_a_row_each(tmp_path):
 def test_methods_at_several_densities_are_lines_over_density(tmp_path):
     study = Study.read([write_study(tmp_path / "out", densities=(0.2, 0.1), seeds=2, troubles=False)])
     (figure,) = against_density(study, "test/accuracy")
-    assert figure.title == "Test accuracy against density"
+    assert figure.title == "Test accuracy versus density"
     assert ("density", "quantitative") in along(figure.panels[0], "x")

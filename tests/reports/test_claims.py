@@ -37,7 +37,7 @@ FILE = {
     "gains": [
         {
             "method": "moon",
-            "host": "RigL",
+            "baseline": "RigL",
             "metric": "auroc",
             "gain": 0.08,
             "unit": "points",
@@ -93,24 +93,24 @@ def test_a_row_becomes_a_claim_per_density_with_what_it_inherits(tmp_path):
         (
             ROW,
             {"spread": "", "values": {0.1: [0.9, 0.01]}},
-            "spread is missing beside values.0.1; it must be sd",
+            "values.0.1 has a spread, but the key spread is missing; it must be sd",
         ),
         (ROW, {"spread": "sem"}, "spread is 'sem'; input should be 'sd', 'unknown' or ''"),
         (ROW, {"tag": "U"}, "tag is 'U'; input should be 'P', 'C', 'I', 'A', 'D' or 'F'"),
-        (ROW, {"metric": "ece"}, "bins is None; it must be given for ece"),
+        (ROW, {"metric": "ece"}, "bins is None; metric ece needs it"),
         (ROW, {"metric": "auroc"}, "metric is 'auroc'; input should be 'accuracy' or 'ece'"),
         (ROW, {"length": 0}, "length is 0.0; it must be above 0"),
         (ROW, {"recipe": {"budget.epoch": 3}}, "recipe.budget.epoch is unknown; allowed are budget.epochs,"),
         (ROW, {"protocol": "unusual"}, "protocol is 'unusual'; it must be one of usual"),
         (ROW, {"data": "cifar"}, "data is 'cifar'; it must be one of cifar10"),
-        (("sources", "paper"), {"arxiv": ""}, "sources.paper: arxiv is missing, and so is repository"),
+        (("sources", "paper"), {"arxiv": ""}, "sources.paper: arxiv and repository are both missing"),
         (("sources", "paper"), {"doi": "10"}, "sources.paper: doi is unknown; allowed are authors, year"),
         (("protocols", "usual"), {"epochs": 3}, "protocols.usual: epochs is unknown; allowed are train_rows"),
         (("gains", 0), {"gain": 8.4}, r"gains\[0\]: gain is 8.4; it must be a fraction in \[-1, 1\]"),
         (("gains", 0), {"unit": "percent"}, "unit is 'percent'; input should be 'points' or 'relative'"),
         ((), {"kind": "calibrate"}, "kind is 'calibrate'; it must be one of sparse, distill"),
         ((), {"notes": []}, "notes is unknown; allowed are data, models"),
-        ((), {"models": 3}, "models is 3; it must be a table"),
+        ((), {"models": 3}, "models is 3; it must be a mapping"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_file_entry_key_and_what_is_allowed(
@@ -123,14 +123,14 @@ def test_what_does_not_fit_is_refused_with_file_entry_key_and_what_is_allowed(
 
 def test_a_missing_key_is_named(tmp_path):
     path = written(tmp_path, {"metric": None}, where=("tables", 0, "common"))
-    with pytest.raises(ClaimError, match="row 0: metric is missing; it must be given"):
+    with pytest.raises(ClaimError, match="row 0: metric is missing"):
         read_claims(path)
 
 
 def test_a_duplicate_key_is_refused(tmp_path):
     path = tmp_path / "made_up.yaml"
     path.write_text("data: {}\ndata: {}\n", encoding="utf-8")
-    with pytest.raises(ClaimError, match=r"made_up\.yaml: is no valid YAML"):
+    with pytest.raises(ClaimError, match=r"made_up\.yaml is not valid YAML"):
         read_claims(path)
 
 
@@ -247,7 +247,7 @@ def test_numbers_on_distillation_stand_at_images_per_class_or_at_all_of_them(tmp
 
 @pytest.mark.parametrize("place", ["0", "1.5", "-3", "some"])
 def test_what_is_no_number_of_images_is_refused(tmp_path, place):
-    with pytest.raises(ClaimError, match=r"ipc is .*; it must be a whole number above 0, or all|values"):
+    with pytest.raises(ClaimError, match=r"ipc is .*; it must be a positive integer or all|values"):
         read_claims(distilled(tmp_path, {place: 0.4}))
 
 

@@ -70,7 +70,7 @@ def test_another_set_up_is_not_comparable_and_says_why(tmp_path):
     short = {**AUTHORS, "budget": {"epochs": 10, "steps": None, "batch_size": 128}}
     write_runs(tmp_path, [0.928, 0.930, 0.931], spec=short)
     text, _ = section(tmp_path)
-    assert "not comparable epochs: 10 here, 250 there" in text
+    assert "not comparable epochs: 10 (this study), 250 (published)" in text
     assert " reached" not in text
     assert " missed" not in text
 
@@ -78,8 +78,8 @@ def test_another_set_up_is_not_comparable_and_says_why(tmp_path):
 def test_spread_and_bins_are_said(tmp_path):
     text, _ = section(write_runs(tmp_path, [0.928, 0.930, 0.931]))
     assert "0.9226 ± 0.0019 standard deviation, 3 runs Lei et al. 2023, arXiv 2302.09369 [P]" in text
-    assert "bins of ECE: 15 here, 10 there" in text
-    assert "more reported numbers on these cells" in text
+    assert "bins of ECE: 15 (this study), 10 (published)" in text
+    assert "more published numbers for these settings" in text
 
 
 def test_methods_without_a_comparison_are_shown_folded_as_another_set_up(tmp_path):
@@ -88,17 +88,17 @@ def test_methods_without_a_comparison_are_shown_folded_as_another_set_up(tmp_pat
     )
     text, _ = section(folder)
     assert "nothing is compared" in text
-    assert "in another set-up: not comparable with this study" in text
-    assert "0.98" not in text.partition("What the papers report")[0]
+    assert "in other experimental setups (not comparable with this study)" in text
+    assert "0.98" not in text.partition("Published results of")[0]
     assert "MNIST, multilayer perceptron 0.9814 at 0.05; 0.9774 at 0.02; 0.958 at 0.01" in text
 
 
 def test_gains_stand_apart_from_numbers(tmp_path):
     corrected = {**AUTHORS, "gradient": {"name": "agent"}}
     text, _ = section(write_runs(tmp_path, [0.93, 0.94], spec=corrected))
-    assert "never the value of a cell" in text
-    assert "up to -52.1% of the host's epochs to equal accuracy" in text
-    assert "gradient rule: agent here, plain there" in text
+    assert "Published improvements over a base method" in text
+    assert "up to -52.1% in epochs to equal accuracy (relative)" in text
+    assert "gradient rule: agent (this study), plain (published)" in text
 
 
 def test_without_a_claim_on_any_method_there_is_no_section(tmp_path):

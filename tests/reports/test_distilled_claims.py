@@ -78,17 +78,17 @@ def test_the_published_settings_have_no_differences():
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        (changed("evaluation", epochs=100), "epochs of evaluation networks: 100 here, 1,000 there"),
-        (changed("evaluation", batch_size=64), "batch size: 64 here, 256 there"),
+        (changed("evaluation", epochs=100), "epochs of evaluation networks: 100 (this study), 1,000 (published)"),
+        (changed("evaluation", batch_size=64), "batch size: 64 (this study), 256 (published)"),
         (
             changed("evaluation", augment=""),
-            "augmentation: none here, color_crop_cutout_flip_scale_rotate there",
+            "augmentation: none (this study), color_crop_cutout_flip_scale_rotate (published)",
         ),
-        (changed("evaluation", cutmix=0.5), "share of batches with CutMix: 0.5 here, 0 there"),
-        (changed("data", max_train=5_000), "training rows: 5,000 here, 60,000 there"),
-        (changed("model", width=32), "width of the network: 32 here, 128 there"),
-        (changed("method", iterations=4), "iterations: 4 here, 1,000 there"),
-        (changed("method", init="noise"), "init: noise here, real there"),
+        (changed("evaluation", cutmix=0.5), "fraction of batches with CutMix: 0.5 (this study), 0 (published)"),
+        (changed("data", max_train=5_000), "training samples: 5,000 (this study), 60,000 (published)"),
+        (changed("model", width=32), "network width: 32 (this study), 128 (published)"),
+        (changed("method", iterations=4), "iterations: 4 (this study), 1,000 (published)"),
+        (changed("method", init="noise"), "init: noise (this study), real (published)"),
     ],
 )
 def test_each_difference_is_said_plainly(spec, reason):
@@ -99,8 +99,8 @@ def test_each_difference_is_said_plainly(spec, reason):
     ("ipc", "factor", "max_steps", "reasons"),
     [
         (10, 1, 1000, []),  # 100 images are one batch
-        (10, 2, 1000, ["epochs of evaluation networks: 500 here, 1,000 there"]),  # 400 are two
-        (50, 1, 100, ["epochs of evaluation networks: 50 here, 1,000 there"]),
+        (10, 2, 1000, ["epochs of evaluation networks: 500 (this study), 1,000 (published)"]),  # 400 are two
+        (50, 1, 100, ["epochs of evaluation networks: 50 (this study), 1,000 (published)"]),
     ],
 )
 def test_epochs_are_those_that_the_most_steps_leave(ipc, factor, max_steps, reasons):
@@ -115,16 +115,17 @@ def test_what_is_not_known_of_the_paper_is_a_difference():
         for claim in packaged_claims().values
         if (claim.method, claim.data, claim.ipc) == ("herding", "cifar10", 10)
     )
-    unknown = "training rows, epochs of evaluation networks, batch size, augmentation, learning rate, milestones of the rate"
-    assert differ(DSA, herding) == [f"not known of theirs: {unknown}, iterations"]
+    unknown = "training samples, epochs of evaluation networks, batch size, augmentation, learning rate, "
+    unknown += "milestones of the learning rate schedule"
+    assert differ(DSA, herding) == [f"not stated in the publication: {unknown}, iterations"]
     chosen = {**DSA, "method": {"name": "herding", "ipc": 10}}
-    assert differ(chosen, herding) == [f"not known of theirs: {unknown}"]
+    assert differ(chosen, herding) == [f"not stated in the publication: {unknown}"]
 
 
 def test_labels_per_view_are_never_comparable():
     found = [claim for claim in packaged_claims().values if claim.method == "rded"]
     assert found
-    assert all("labels: one per augmented view there" in differ(DSA, claim) for claim in found)
+    assert all("labels: one per augmented view (published)" in differ(DSA, claim) for claim in found)
 
 
 def test_a_repetition_is_reached_or_missed_at_its_images_per_class(tmp_path):
@@ -142,7 +143,7 @@ def test_a_repetition_is_reached_or_missed_at_its_images_per_class(tmp_path):
 
 def test_a_smaller_network_is_not_comparable_and_says_why(tmp_path):
     text, _ = section(write_runs(tmp_path, [0.845, 0.846, 0.847], spec=changed("model", width=32)))
-    assert "not comparable width of the network: 32 here, 128 there" in text
+    assert "not comparable network width: 32 (this study), 128 (published)" in text
     assert " reached" not in text
 
 
@@ -151,13 +152,13 @@ def test_the_whole_set_is_compared_with_networks_of_the_whole_set(tmp_path):
     text, _ = section(write_runs(tmp_path, [0.83, 0.84], spec=whole))
     assert "0.848 Guo et al. 2024, arXiv 2310.05773 [F]" in text
     assert "0.8224 Sun et al. 2024, arXiv 2312.03526 [C]" in text
-    assert "not comparable not known of theirs: training rows" in text
+    assert "not comparable not stated in the publication: training samples" in text
 
 
 def test_gains_in_time_stand_apart(tmp_path):
     accelerated = {**DSA, "data": {**DSA["data"], "name": "cifar10"}, "method": {"name": "acc_dd", "ipc": 10}}
     text, _ = section(write_runs(tmp_path, [0.6, 0.61], spec=accelerated))
-    assert "-80.9% of the host's hours to distil a fifth of the networks" in text
+    assert "-80.9% in distillation time (relative) with a fifth of the networks" in text
     assert "CIFAR-10, ConvNet, IPC 10" in text
 
 

@@ -83,7 +83,7 @@ def test_many_large_pictures_leave_the_page_below_three_megabytes_and_their_labe
     text = write_page([tmp_path], tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(text.encode()) < 3_000_000
     assert text.count('<img src="data:image/png;base64,') == MAX_PICTURES
-    assert "3 more settings left images" in text
+    assert "3 more settings have images" in text
     assert 'href="#images"' in text
     assert "<img src=x" not in text
 
@@ -129,7 +129,7 @@ def test_many_heavy_pictures_on_the_way_are_bounded_and_cannot_break_the_page(tm
     text = write_page([tmp_path], tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(text.encode()) < 3_000_000
     assert text.count('<img src="data:image/') == MAX_ROWS + 1 + 7 * MAX_ROWS
-    assert "1 more settings left such pictures" in text
+    assert "1 more settings have such images" in text
     assert "<img src=x" not in text
     assert 'alt="Images of method00, seed 0, iteration 6"' in text
 

@@ -103,22 +103,22 @@ def test_the_section_shows_measured_and_promised_speedup(folder: RunFolder) -> N
         row(key, batch_size=128, speedup=0.5, format="onnx", kernels='{"a.weight": "dense, onnxruntime"}'),
     )
     (figure,) = latency(Study.read([folder.path]))
-    assert [panel.title.split(" · ")[0] for panel in figure.panels] == ["batch 1", "batch 128"]
+    assert [panel.title.split(" · ")[0] for panel in figure.panels] == ["batch size 1", "batch size 128"]
     assert "csr at density 0.1: 3.00" in figure.panels[0].words
     assert figure.table is not None
     texts = [
         dict(zip(figure.table.headers, [v.text for v in line], strict=True)) for line in figure.table.rows
     ]
-    assert texts[0]["latency"] == "100 µs"
-    assert (texts[0]["speedup"], texts[0]["by FLOPs"], texts[0]["layers left dense"]) == (
+    assert texts[0]["median latency"] == "100 µs"
+    assert (texts[0]["speed-up"], texts[0]["speed-up from FLOPs"], texts[0]["layers on dense kernels"]) == (
         "3.00",
         "10",
         "classifier",
     )
-    assert (texts[1]["speedup"], texts[1]["layers left dense"]) == ("0.50", "all")
+    assert (texts[1]["speed-up"], texts[1]["layers on dense kernels"]) == ("0.50", "all")
     page = render(Study.read([folder.path]))
-    assert "Latency, measured" in page
-    assert "what FLOPs promise" in page
+    assert "Measured latency" in page
+    assert "predicted from FLOPs" in page
 
 
 def test_of_two_folders_the_newer_measurement_counts(folder: RunFolder, tmp_path: Path) -> None:

@@ -110,11 +110,11 @@ def test_the_page_shows_the_schedule_of_the_best(folder: Path) -> None:
     (figure,) = settings_over_time(Study.read([folder]))
     assert figure.table is not None
     assert [[value.text for value in row][:2] for row in figure.table.rows] == [["0.5", "0.1"], ["1", "0.12"]]
-    assert [row[-1].text for row in figure.table.rows] == ["begin", "changed"]
+    assert [row[-1].text for row in figure.table.rows] == ["initial", "changed"]
     assert "0.1 up to 0.5, 0.12 up to 1" in figure.panels[0].words
     page = write_page([folder], folder / "report.html").read_text()
-    assert "Settings over a training" in page
-    assert "The schedule of the best" in page
+    assert "Hyperparameter schedules" in page
+    assert "Schedule of the best training" in page
 
 
 def test_a_study_of_whole_trainings_has_none(tmp_path: Path) -> None:

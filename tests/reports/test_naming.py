@@ -18,7 +18,7 @@ def test_what_an_earlier_run_had_is_said_to_be_of_it():
         "data.runs.method.name",
         "teacher.runs.optimizer.lr",
     ]
-    names = ["of method", "of objective", "of data's method", "data's method", "teacher's lr"]
+    names = ["input's method", "input's objective", "input's data's method", "data's method", "teacher's lr"]
     assert list(column_names(keys).values()) == names
 
 
@@ -39,4 +39,4 @@ def test_no_two_columns_are_called_the_same():
 
 def test_settings_of_one_earlier_run_that_end_alike_keep_more_of_their_keys():
     names = column_names(["input.runs.method.every", "input.runs.schedule.every"])
-    assert list(names.values()) == ["of method.every", "of schedule.every"]
+    assert list(names.values()) == ["input's method.every", "input's schedule.every"]

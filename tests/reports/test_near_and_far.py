@@ -13,8 +13,8 @@ from pruneyard.reports.records import CurveRow
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import best_cells
-from pruneyard.reports.trust.judged import judged, side_by_side
-from pruneyard.reports.trust.unknowns import detection_table
+from pruneyard.reports.trust.calibrated_cells import calibrated_cells, grouped_by_input
+from pruneyard.reports.trust.detection import detection_table
 
 NEAR, FAR = ("image_parquet-1", "image_parquet-2"), "noise"
 NLL = {
@@ -80,16 +80,16 @@ def test_calibrators_are_compared_on_the_same_earlier_runs_only(tmp_path: Path) 
 
 
 def test_what_rests_on_the_same_runs_stands_together(tmp_path: Path) -> None:
-    cells = side_by_side(judged(write_sweep(tmp_path)))
+    cells = grouped_by_input(calibrated_cells(write_sweep(tmp_path)))
     assert [(cell.parent, cell.calibrator) for cell in cells] == list(NLL)
 
 
 def test_a_score_that_no_calibrator_changes_stands_once(tmp_path: Path) -> None:
     study = write_sweep(tmp_path)
-    table = detection_table(study, judged(study), each_set=False)
+    table = detection_table(study, calibrated_cells(study), each_set=False)
     assert table is not None
-    means = [f"{part} {name}" for part in ("near", "far") for name in ("auroc", "fpr95")]
-    assert table.headers == ["of", "calibrator", "score", "seeds", "n known", *means]
+    means = [f"{part} {name}" for part in ("near", "far") for name in ("AUROC", "FPR95")]
+    assert table.headers == ["input", "calibrator", "score", "seeds", "in-distribution samples", *means]
     shown = [tuple(value.text for value in row[:3]) for row in table.rows]
     of_each = [("none", "confidence"), ("temperature", "confidence"), ("any", "energy")]
     assert shown == [(parent, *labels) for parent in ("dense", "static") for labels in of_each]
@@ -98,14 +98,14 @@ def test_a_score_that_no_calibrator_changes_stands_once(tmp_path: Path) -> None:
 
 def test_sets_say_whether_they_are_near_or_far_the_near_ones_first(tmp_path: Path) -> None:
     study = write_sweep(tmp_path)
-    table = detection_table(study, judged(study), each_set=True)
+    table = detection_table(study, calibrated_cells(study), each_set=True)
     assert table is not None
-    assert [header for header in table.headers if header.endswith("auroc")] == [
-        "near: image_parquet-1 auroc",
-        "near: image_parquet-2 auroc",
-        "far: noise auroc",
+    assert [header for header in table.headers if header.endswith("AUROC")] == [
+        "near: image_parquet-1 AUROC",
+        "near: image_parquet-2 AUROC",
+        "far: noise AUROC",
     ]
-    (figure,) = score_distributions(study, judged(study))
+    (figure,) = score_distributions(study, calibrated_cells(study))
     assert [entry.label for entry in figure.legend][1:] == [
         "near: image_parquet-1",
         "near: image_parquet-2",
@@ -116,7 +116,7 @@ def test_sets_say_whether_they_are_near_or_far_the_near_ones_first(tmp_path: Pat
 
 def test_a_histogram_has_every_bin_so_that_its_line_falls_to_nothing_between(tmp_path: Path) -> None:
     study = write_sweep(tmp_path, seeds=1)
-    (figure,) = score_distributions(study, judged(study))
+    (figure,) = score_distributions(study, calibrated_cells(study))
     spec = json.loads(figure.panels[0].spec)
     values = spec["datasets"][spec["layer"][0]["data"]["name"]]
     assert [value["y"] for value in values] == [0.5, 0.5, 0, 0, 0.5, 0]

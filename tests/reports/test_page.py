@@ -86,11 +86,11 @@ def test_every_figure_is_there_as_still_and_as_specification(page):
     assert stills == len(reader.specs) == 25
     assert text.count('<svg xmlns="http://www.w3.org/2000/svg"') == stills
     for title in (
-        "Test accuracy against density",
+        "Test accuracy versus density",
         "Learning curves: val accuracy",
-        "Reliability on test",
+        "Reliability diagrams (test split)",
         "Density per layer",
-        "Test accuracy against cost",
+        "Test accuracy versus cost",
     ):
         assert title in reader.text
 
@@ -109,7 +109,7 @@ def test_failures_come_with_their_traceback(page):
 
 def test_how_numbers_are_computed_is_said(page):
     _, reader = page
-    assert "15 equal-width bins of confidence, right-closed" in reader.text
+    assert "15 equal-width bins of confidence, weighted by samples. Bins are right-closed" in reader.text
     assert "95% Student t interval" in reader.text
     assert "pruneyard 0.1.0, torch 2.8.0, schema 1" in reader.text
 
@@ -210,8 +210,8 @@ def test_images_per_class_get_their_own_figure(tmp_path):
             )
             store.write(run, [metric(0.5 + ipc / 100 + seed / 1000)], [])
     _, reader = read(write_page([tmp_path], tmp_path / "report.html"))
-    assert "Test accuracy against images per class" in reader.text
-    assert "against density" not in reader.text
+    assert "Test accuracy versus images per class" in reader.text
+    assert "versus density" not in reader.text
 
 
 def test_what_is_no_folder_is_refused(tmp_path):
@@ -233,4 +233,4 @@ def test_a_large_study_stays_a_small_page(tmp_path):
     text, reader = read(write_page([folder], tmp_path / "report.html"))
     assert len(text.encode()) < 3_000_000
     assert "at most 60 points per line" in reader.text
-    assert "The first 12 of" in reader.text
+    assert "Only the first 12 of" in reader.text

@@ -41,7 +41,7 @@ def test_the_page_says_how_many_of_the_planned_runs_are_completed(tmp_path):
     text = page(tmp_path, out=tmp_path)
     assert "1 of 4 planned runs completed in 1 setting." in text
     assert "2 have not started." in text
-    assert "1 further run in the same folder was planned before." in text
+    assert "1 further run in the same folder was planned by an earlier spec." in text
     assert "2 not started" in text
 
 
@@ -65,4 +65,4 @@ def test_runs_of_a_folder_without_a_plan_count_as_planned_beside_one_with(tmp_pa
 
 def test_an_empty_folder_with_a_plan_says_how_much_is_to_come(tmp_path):
     write_plan(RunFolder(tmp_path), ["a", "b"])
-    assert "None of 2 planned runs has ended in" in page(tmp_path, out=tmp_path)
+    assert "None of 2 planned runs has finished in" in page(tmp_path, out=tmp_path)

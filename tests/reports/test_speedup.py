@@ -105,7 +105,7 @@ def test_nothing_is_averaged_where_a_seed_never_arrives(tmp_path: Path) -> None:
     assert rows[0.95].num_reached == 2
     assert rows[0.95].ratio[0] == pytest.approx(20 / 3)
     texts = [[value.text for value in row] for row in speedup_table(list(rows.values()), ACCURACY).rows]
-    assert [texts[1][2], texts[1][-1]] == ["1 of 2 seeds", "not reached by all"]
+    assert [texts[1][2], texts[1][-1]] == ["1 of 2 seeds", "not reached by all seeds"]
     assert [texts[3][2], texts[3][-1]] == ["2 of 2 seeds", "6.67"]
 
 

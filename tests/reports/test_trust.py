@@ -16,17 +16,17 @@ from pruneyard.reports.statistics import bootstrap_band, floor_of_bins
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 from pruneyard.reports.summary import cells
-from pruneyard.reports.trust.calibrators import contests, ranking_table
-from pruneyard.reports.trust.judged import judged
-from pruneyard.reports.trust.unknowns import coverage_table, detection_table
+from pruneyard.reports.trust.calibrated_cells import calibrated_cells
+from pruneyard.reports.trust.calibrators import comparisons, ranking_table
+from pruneyard.reports.trust.detection import coverage_table, detection_table
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def test_differences_are_paired_by_seed_so_that_what_seeds_differ_in_cancels(tmp_path):
     study = write_chain(tmp_path)
-    (contest,) = contests(study, judged(study))
-    by_name = {standing.of.calibrator: standing for standing in contest.standings}
+    (comparison,) = comparisons(study, calibrated_cells(study))
+    by_name = {entry.cell.calibrator: entry for entry in comparison.calibrators}
     assert by_name["temperature"].differences["test/nll"] == pytest.approx((-0.2, -0.2, -0.2))
     mean, low, high = by_name["temperature"].values["test/nll"]
     assert mean == pytest.approx(10.3)
@@ -36,10 +36,10 @@ def test_differences_are_paired_by_seed_so_that_what_seeds_differ_in_cancels(tmp
 
 def test_calibrators_stand_by_nll_with_bins_samples_and_floor_beside_the_error(tmp_path):
     study = write_chain(tmp_path)
-    found = contests(study, judged(study))
+    found = comparisons(study, calibrated_cells(study))
     table = ranking_table(study, found)
     assert [row[0].text for row in table.rows] == ["temperature", "isotonic", "none"]
-    assert list(table.headers)[:6] == ["calibrator", "seeds", "n", "nll", "ece, 10 bins", "its noise floor"]
+    assert list(table.headers)[:6] == ["calibrator", "seeds", "samples", "NLL", "ECE (10 bins)", "noise floor of ECE"]
     assert table.rows[0][2].text == "100"
     assert found[0].after is not None
     assert found[0].after.calibrator == "temperature"
@@ -47,11 +47,11 @@ def test_calibrators_stand_by_nll_with_bins_samples_and_floor_beside_the_error(t
 
 def test_nothing_is_ranked_on_one_seed(tmp_path):
     study = write_chain(tmp_path, seeds=1)
-    (contest,) = contests(study, judged(study))
-    assert contest.standings[0].of.calibrator == "none"
-    assert not contest.is_ranked
+    (comparison,) = comparisons(study, calibrated_cells(study))
+    assert comparison.calibrators[0].cell.calibrator == "none"
+    assert not comparison.is_ranked
     assert not any(
-        value.is_best or value.half for row in ranking_table(study, [contest]).rows for value in row
+        value.is_best or value.half for row in ranking_table(study, [comparison]).rows for value in row
     )
 
 
@@ -77,44 +77,44 @@ def test_a_judged_run_without_nll_gave_a_label_no_probability_at_all(tmp_path):
             type(run)(**{**vars(run), "spec_json": spec_json}), [metric(0.9)], []
         )
     study = Study.read([tmp_path])
-    (contest,) = contests(study, judged(study))
-    assert contest.standings[-1].values["test/nll"] == (math.inf, math.inf, math.inf)
-    assert ranking_table(study, [contest]).rows[-1][3].text == "infinite"
+    (comparison,) = comparisons(study, calibrated_cells(study))
+    assert comparison.calibrators[-1].values["test/nll"] == (math.inf, math.inf, math.inf)
+    assert ranking_table(study, [comparison]).rows[-1][3].text == "infinite"
 
 
 def test_scores_stand_beside_one_another_and_every_set_in_a_table_of_its_own(tmp_path):
     study = write_chain(tmp_path)
-    table = detection_table(study, judged(study), each_set=False)
+    table = detection_table(study, calibrated_cells(study), each_set=False)
     assert table is not None
-    assert table.headers[-2:] == ["far auroc", "far fpr95"]
+    assert table.headers[-2:] == ["far AUROC", "far FPR95"]
     shown = [(row[0].text, row[1].text) for row in table.rows]
     assert shown == [*((name, "confidence") for name in ("none", "isotonic", "temperature")), ("any", "energy")]
     assert (table.rows[0][-2].text, table.rows[0][-2].half) == ("0.810", "0.025")
-    of_sets = detection_table(study, judged(study), each_set=True)
+    of_sets = detection_table(study, calibrated_cells(study), each_set=True)
     assert of_sets is not None
-    assert of_sets.headers[-2:] == ["noise auroc", "noise fpr95"]
+    assert of_sets.headers[-2:] == ["noise AUROC", "noise FPR95"]
 
 
 def test_coverage_stands_beside_the_promise_and_is_red_where_it_is_broken(tmp_path):
     study = write_chain(tmp_path)
-    table = coverage_table(study, judged(study))
+    table = coverage_table(study, calibrated_cells(study))
     assert table is not None
     row = dict(zip(table.headers, table.rows[0], strict=True))
-    assert row["promised"].text == "0.8"
+    assert row["target coverage"].text == "0.8"
     assert row["coverage"].tone == "bad"
 
 
 def test_the_section_is_on_the_page_escaped_and_only_where_calibrate_runs_are(tmp_path):
     write_chain(tmp_path / "a", seeds=2, unknown=HOSTILE)
     text = write_page([tmp_path / "a"], tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "Can it be trusted?" in text
+    assert "Calibration and uncertainty" in text
     assert 'id="trust-reliability"' in text
-    assert "10 bins, 2 runs of n = 100 each" in text
+    assert "10 bins, 2 runs with n = 100 each" in text
     assert HOSTILE not in text
     assert html.escape(HOSTILE) in text
     assert text.count('<div class="still"') == text.count('<script type="application/json">') > 5
     Store(RunFolder(tmp_path / "b")).write(record(), [metric(0.5)], [])
-    assert "Can it be trusted?" not in write_page([tmp_path / "b"], tmp_path / "b.html").read_text(
+    assert "Calibration and uncertainty" not in write_page([tmp_path / "b"], tmp_path / "b.html").read_text(
         encoding="utf-8"
     )
 
@@ -136,7 +136,7 @@ def test_stages_stand_in_the_order_in_which_they_began_and_say_what_they_rest_on
 def test_exports_for_people_call_settings_of_earlier_runs_as_the_page_does(tmp_path):
     study = write_chain(tmp_path, seeds=1)
     frame = study.cells.assign(**{"input.runs.objective.name": "focal"})
-    assert "of objective" in shown(frame).columns
+    assert "input's objective" in shown(frame).columns
 
 
 def test_the_floor_of_bins_is_what_perfect_calibration_shows_on_as_many_rows():

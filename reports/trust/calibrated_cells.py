@@ -1,4 +1,4 @@
-"""The calibrate runs of a study put together: which judge the same earlier runs, by which calibrator, and what they found."""
+"""The calibrate runs of a study, grouped into cells: which input they calibrate, by which calibrator, and their values."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pruneyard.reports.study import CALIBRATE, DENSE, Study, is_of_parent
 NEUTRAL = "none"
 """The calibrator that changes nothing."""
 _NOT_CALIBRATION = ("method", "seed", "scores", "near", "far", "choose_on")
-"""Settings that tell neither what is calibrated nor on what."""
+"""Settings that define neither the input that is calibrated nor the data that it is calibrated on."""
 _DEFAULT_BINS = 15
 _DEFAULT_ALPHA = 0.1
 
 Interval = tuple[float, float, float]
-"""Mean over seeds and the ends of its 95% interval; NaN where there is none, infinite where a run's value is."""
+"""Mean over seeds and the ends of its 95% interval; NaN if missing, infinite if the value of a run is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One cell of calibrate runs. `base` tells what is calibrated, `parent` says it in words.
+class CalibratedCell:
+    """One cell of calibrate runs. `base` identifies the calibrated input, `parent` describes it in words.
 
-    `alphas` are the shares of misses that its conformal rules were made for, by name. `parts`: whether a set of unknown inputs
-    is near or far, by its split. `num_rows`: of the test split, the least and the most of its runs.
+    `alphas` are the target error rates of its conformal rules, by rule. `parts` says whether an OOD set is near or far, by
+    split. `num_rows` are the smallest and largest number of test samples of its runs.
     """
 
     cell: int
@@ -42,11 +42,11 @@ class Judged:
     parts: Mapping[str, str]
     num_rows: tuple[int, int]
     runs: pd.DataFrame
-    """Completed runs: columns `run_key, seed, parent_key, outer`, indexed by run key."""
+    """The completed runs: columns `run_key, seed, parent_key, outer`, indexed by run key."""
 
 
-def judged(study: Study) -> list[Judged]:
-    """Every cell of completed calibrate runs, in the order of the summary."""
+def calibrated_cells(study: Study) -> list[CalibratedCell]:
+    """Returns every cell of completed calibrate runs, in the order of the summary."""
     runs = study.labelled
     runs = runs[(runs["kind"] == CALIBRATE) & (runs["status"] == Status.COMPLETED)]
     if runs.empty:
@@ -63,7 +63,7 @@ def judged(study: Study) -> list[Judged]:
         )
         counts = [rows[key] for key in own["run_key"] if key in rows]
         found.append(
-            Judged(
+            CalibratedCell(
                 cell=cell,
                 base=_base(specs[cell]),
                 parent=parents[cell],
@@ -81,8 +81,8 @@ def judged(study: Study) -> list[Judged]:
     return found
 
 
-def side_by_side(cells: Sequence[Judged]) -> list[Judged]:
-    """Cells on the same earlier runs one after the other, what is not calibrated first."""
+def grouped_by_input(cells: Sequence[CalibratedCell]) -> list[CalibratedCell]:
+    """Returns the cells ordered so that those on the same input are adjacent, the uncalibrated one first."""
     bases = list(dict.fromkeys(cell.base for cell in cells))
     return sorted(cells, key=lambda cell: (bases.index(cell.base), cell.calibrator != NEUTRAL))
 
@@ -99,7 +99,7 @@ def _tables(spec: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def _parts(spec: Mapping[str, Any]) -> dict[str, str]:
-    """`near` or `far` by split; sets of one name are numbered from 1, the near ones first."""
+    """Returns `near` or `far` by split. Sets of the same name are numbered from 1, near ones first."""
     named = [(str(table.get("name")), part) for part in ("near", "far") for table in _tables(spec, part)]
     names = [name for name, _ in named]
     return {
@@ -109,26 +109,26 @@ def _parts(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _base(spec: Mapping[str, Any]) -> str:
-    """All that decides what calibrators have to work with: where sets are made they are given half of the rows."""
+    """Returns an identifier of the calibrators' input. Jobs that make prediction sets fit calibrators on half of the rows."""
     kept = {name: value for name, value in spec.items() if name not in _NOT_CALIBRATION}
     return json.dumps(kept | {"sets": bool(spec.get("sets"))}, sort_keys=True)
 
 
 def _parents(study: Study, firsts: pd.DataFrame, specs: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
-    """In words what each cell rests on, as far as the cells differ in it."""
+    """Returns the input of each cell in words, limited to the settings in which the cells differ."""
     keys = [key for key in study.varying if is_of_parent(key) and firsts[key].nunique(dropna=False) > 1]
-    said = {cell: _in_words(study, firsts.loc[cell], keys) for cell in firsts.index}
+    descriptions = {cell: _in_words(study, firsts.loc[cell], keys) for cell in firsts.index}
     by_words: dict[str, set[str]] = {}
-    for cell, words in said.items():
+    for cell, words in descriptions.items():
         by_words.setdefault(words, set()).add(_base(specs[cell]))
     return {
         cell: " · ".join(part for part in (words, _halved(specs[cell], by_words[words])) if part)
-        for cell, words in said.items()
+        for cell, words in descriptions.items()
     }
 
 
 def _in_words(study: Study, run: pd.Series[Any], keys: Sequence[str]) -> str:
-    """Names stand for themselves: `rigl · density 0.1 · focal`, the method first."""
+    """Returns settings in words, the method first, names without their key: `rigl · density 0.1 · focal`."""
     ordered = sorted(keys, key=lambda key: not key.endswith("method.name"))
     if any(key.endswith("method.name") and run[key] == DENSE for key in ordered):
         ordered = [key for key in ordered if key != "density"]
@@ -139,33 +139,34 @@ def _in_words(study: Study, run: pd.Series[Any], keys: Sequence[str]) -> str:
             continue
         text = f"{value:g}" if isinstance(value, float) else str(value)
         is_name = key in ("data", "model") or key.endswith(".name")
-        texts.append(text if is_name else f"{study.names.get(key, key).removeprefix('of ')} {text}")
+        name = study.names.get(key, key).removeprefix("input's ")
+        texts.append(text if is_name else f"{name} {text}")
     return " · ".join(texts)
 
 
 def _halved(spec: Mapping[str, Any], bases: set[str]) -> str:
-    return "fitted on half of the rows" if len(bases) > 1 and spec.get("sets") else ""
+    return "fitted on half of the held-out samples" if len(bases) > 1 and spec.get("sets") else ""
 
 
 def _num_rows(study: Study) -> dict[str, int]:
-    """Rows of the test split by run key, from the bins that the runs left."""
+    """Returns the number of test samples by run key, counted from the recorded reliability bins."""
     bins = study.test_bins
     return {str(key): int(count) for key, count in bins.groupby("run_key")["count"].sum().items()}
 
 
-def values_of(study: Study, cell: Judged, measure: str) -> pd.Series[float]:
-    """The measure of every run of the cell, by run key; NaN where a run has none."""
+def values_of(study: Study, cell: CalibratedCell, measure: str) -> pd.Series[float]:
+    """Returns the measure of every run of the cell, by run key; NaN for a run without it."""
     table = study.by_run
     return table[measure].reindex(cell.runs.index) if measure in table else pd.Series(math.nan, index=cell.runs.index)
 
 
-def mean_of(study: Study, cell: Judged, measure: str) -> Interval:
-    """Over what repeats independently; a value that a run lacks makes it NaN."""
+def mean_of(study: Study, cell: CalibratedCell, measure: str) -> Interval:
+    """Returns the mean over independent replicates; NaN if any run lacks the measure."""
     return over_outer(values_of(study, cell, measure), cell.runs["outer"])
 
 
 def over_outer(values: pd.Series[float], outer: pd.Series[str]) -> Interval:
-    """Runs that rest on the same first run of a chain count as one, with their mean."""
+    """Returns the mean over independent replicates: runs that share the first run of a lineage count as one, by their mean."""
     means = values.groupby(outer, sort=False).mean()
     found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
     return float(found.mean), float(found.low), float(found.high)
