@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Normed:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """Builds a network with all a checkpoint must hold: weights, running statistics, a forward pass that draws."""
 
