@@ -1,43 +1,40 @@
-"""Placement groups of this driver's job that outlived what reserved them."""
+"""Finds the placement groups of this driver's job, and removes those that outlived the actor that reserved them."""
 
 from typing import Any
 
 import ray
-from ray._private.state import state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from pruneyard.cluster.ray_internals import PlacementGroupTableData, own_job_id, placement_group_table
 
 
 def remove_orphaned_groups() -> list[str]:
-    """Removes every group of this job whose actor is dead, and returns their ids.
+    """Removes every placement group of this job whose actor is dead; returns the ids of the groups.
 
-    Ray removes a group when its job ends; a run of Ray Train that was killed keeps its places until then, since Train's own
-    remedy asks a dashboard, which may be off. This asks the control service alone.
+    Ray removes a group only when its job ends, so a killed run of Ray Train would keep its resources until then. Train's own
+    cleanup asks the dashboard, which may be off; this function asks the control service (GCS) alone.
     """
-    found = [
+    orphaned = [
         group
-        for group in _groups()
-        if group.creator_actor_dead  # also of what the driver itself reserved, which has no actor
+        for group in _groups_of_this_job()
+        if group.creator_actor_dead  # also true of groups that the driver itself reserved, which have no actor
         and not ray.ActorID(group.creator_actor_id).is_nil()
         and group.state != PlacementGroupTableData.REMOVED
     ]
-    for group in found:
+    for group in orphaned:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-    return [group.placement_group_id.hex() for group in found]
+    return [group.placement_group_id.hex() for group in orphaned]
 
 
 def any_ranks_placed() -> bool:
-    """Whether some trial of this job holds cores or GPUs for its ranks; the trial's own process holds neither."""
+    """Returns whether some trial of this job holds CPUs or GPUs for its ranks; the trial's own process holds neither."""
     return any(
         group.state == PlacementGroupTableData.CREATED
         and any(bundle.unit_resources.keys() & {"CPU", "GPU"} for bundle in group.bundles)
-        for group in _groups()
+        for group in _groups_of_this_job()
     )
 
 
-def _groups() -> list[Any]:
-    """Of this job."""
-    job = ray.get_runtime_context().get_job_id()
-    accessor: Any = state._connect_and_get_accessor()
-    groups = [PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()]
-    return [group for group in groups if group.creator_job_id.hex() == job]
+def _groups_of_this_job() -> list[Any]:
+    job = own_job_id()
+    return [group for group in placement_group_table() if group.creator_job_id.hex() == job]

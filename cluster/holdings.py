@@ -4,8 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node, state
-from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData  # type: ignore[attr-defined]
+
+from pruneyard.cluster.ray_internals import (
+    ActorTableData,
+    PlacementGroupTableData,
+    actor_table,
+    available_resources_per_node,
+    own_job_id,
+    placement_group_table,
+)
 
 COUNTED = ("CPU", "GPU", "memory")  # what trials ask for; names of nodes are left out
 GIB = 2**30
@@ -18,18 +25,14 @@ def describe_usage() -> list[str]:
 
     Plain tasks are not listed; what a node lacks beyond its groups and actors is theirs.
     """
-    accessor: Any = state._connect_and_get_accessor()
-    groups = [PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()]
-    actors = [ActorTableData.FromString(entry) for entry in accessor.get_actor_table(None, None)]
-    nodes = {node["NodeID"]: node for node in ray.nodes()}
-    own = ray.get_runtime_context().get_job_id()
+    own = own_job_id()
     return [
-        *_cut([_node(node) for node in nodes.values()], "nodes"),
-        *_cut([_group(group, own) for group in groups if group.state not in _GONE], "placement groups"),
+        *_cut([_node(node) for node in ray.nodes()], "nodes"),
+        *_cut([_group(group, own) for group in placement_group_table() if group.state not in _GONE], "placement groups"),
         *_cut(
             [
                 _actor(actor, own)
-                for actor in actors
+                for actor in actor_table()
                 if actor.state not in _GONE and not actor.placement_group_id and _amounts(actor.required_resources)
             ],
             "actors",

@@ -21,6 +21,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from pruneyard.cluster.access import Access
+from pruneyard.cluster.ray_internals import JobClient
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ def job_server(access: Access) -> Iterator["JobServer"]:
         logging.getLogger(name).setLevel(logging.ERROR)
     headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
     with _speaking_plainly(access), _without(HIDDEN):
-        yield JobServer(_Client(access.address, headers=headers))
+        yield JobServer(JobClient(access.address, timeout_s=REQUEST_S, headers=headers))
 
 
 @contextmanager
@@ -118,19 +119,6 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
-
-
-class _Client(JobSubmissionClient):
-    """The client of Ray, which by itself waits for ever, and checks certificates in a way that is going away."""
-
-    _ssl_context: Any
-
-    def __init__(self, address: str, **options: Any) -> None:
-        super().__init__(address, **options)
-        self._ssl_context = True
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, **{"timeout": REQUEST_S, **options})
 
 
 class JobServer:

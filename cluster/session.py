@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._private import ray_constants, services
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 from pruneyard.cluster import capacity
 from pruneyard.cluster.loopback import loopback_environment
 from pruneyard.cluster.pulse import CONNECT_TIMEOUT_S, HeadMonitor, check_grpc, uses_tls
+from pruneyard.cluster.ray_internals import (
+    AuthenticationTokenLoader,
+    GcsClient,
+    ray_constants,
+    reread_environment,
+    services,
+)
 
 LOCAL, AUTO = "local", "auto"
 TOO_SLOW = "The current node timed out during startup"
@@ -41,7 +46,7 @@ class Session:
     address: str
     nodes: tuple[tuple[float, float], ...]
     memory: tuple[int, ...]
-    pulse: HeadMonitor
+    head: HeadMonitor
 
     @property
     def num_nodes(self) -> int:
@@ -71,7 +76,7 @@ def session(
     with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
             raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
-        _read_environment_again()
+        reread_environment()
         started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
         asked_for = address
         try:
@@ -103,8 +108,8 @@ def session(
             offered = capacity.node_resources()
             nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
             memory = tuple(int(has.get("memory", 0)) for has in offered)
-            with HeadMonitor(str(own), abandon) as pulse:
-                yield Session(address=str(own), nodes=nodes, memory=memory, pulse=pulse)
+            with HeadMonitor(str(own), abandon) as head:
+                yield Session(address=str(own), nodes=nodes, memory=memory, head=head)
         finally:
             ray.shutdown()
 
@@ -168,12 +173,6 @@ def _authentication(address: str) -> dict[str, str]:
     """Token mode always; a cluster of our own gets a fresh token, another's is the user's to give."""
     fresh = {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {}
     return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **fresh}
-
-
-def _read_environment_again() -> None:
-    """Ray reads its settings once, at import, and remembers its first token; both may have changed since."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

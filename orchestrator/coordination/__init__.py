@@ -1,1 +1,1 @@
-"""Files by which processes coordinate: the lease on a folder, requests to stop, the journal of decisions."""
+"""Coordinates processes over files: the lease on a results folder, stop requests, control files, and the decision journal."""

@@ -1,4 +1,4 @@
-"""A file of JSON lines that only grows: what was decided while a study ran, so that a later call decides nothing anew."""
+"""An append-only file of JSON lines with the decisions made while a study ran, so that later calls repeat none of them."""
 
 import json
 import os
@@ -13,22 +13,23 @@ ENTRIES_PER_OBJECT = 100
 
 
 class Journal:
-    """One writer at a time. A line is on disk when `append` returns; one that a kill cut off never was.
+    """An append-only list of JSON values with one writer at a time.
 
-    In an object store, where nothing grows, it is a folder of pieces, of which the last one is put anew for every entry.
+    An entry is on disk when `append` returns; an entry cut off by a kill does not exist. In an object store, where nothing can
+    be appended to, the journal is a folder of objects, of which the last one is written again for every entry.
     """
 
     def __init__(self, path: Location) -> None:
         self.path = path
-        self._last: tuple[int, list[str]] | None = None  # number and lines of the piece that is not full
+        self._last: tuple[int, list[str]] | None = None  # number and lines of the object that is not full
 
     def lines(self) -> list[Any]:
-        """All entries, in the order in which they were written."""
+        """Returns all entries in the order in which they were written."""
         if isinstance(self.path, ObjectPath):
             return [
                 json.loads(line)
-                for piece in self._pieces(self.path)
-                for line in piece.read_text().splitlines()
+                for one in self._objects(self.path)
+                for line in one.read_text().splitlines()
             ]
         if not self.path.exists():
             return []
@@ -36,7 +37,7 @@ class Journal:
         return [json.loads(line) for line in whole.splitlines()]
 
     def append(self, entry: Any) -> None:
-        """Adds one, after dropping what a kill left of another. Raises `StorageError` where it cannot be written."""
+        """Appends an entry, and first drops an incomplete one that a kill left. Raises `StorageError` if it cannot write."""
         line = json.dumps(entry, separators=(",", ":"))
         if isinstance(self.path, ObjectPath):
             self._put(self.path, line)
@@ -56,8 +57,8 @@ class Journal:
 
     def _put(self, path: ObjectPath, line: str) -> None:
         if self._last is None:
-            pieces = self._pieces(path)
-            self._last = (len(pieces) - 1, pieces[-1].read_text().splitlines()) if pieces else (0, [])
+            objects = self._objects(path)
+            self._last = (len(objects) - 1, objects[-1].read_text().splitlines()) if objects else (0, [])
         number, lines = self._last
         if len(lines) == ENTRIES_PER_OBJECT:
             number, lines = number + 1, []
@@ -66,5 +67,5 @@ class Journal:
         self._last = number, lines
 
     @staticmethod
-    def _pieces(path: ObjectPath) -> list[ObjectPath]:
+    def _objects(path: ObjectPath) -> list[ObjectPath]:
         return sorted(path.iterdir())

@@ -1,4 +1,4 @@
-"""Stopping in order: the first Ctrl-C or SIGTERM asks, the second one does not wait."""
+"""Stops a study gracefully: the first Ctrl-C or SIGTERM requests a stop, the second one interrupts at once."""
 
 import logging
 import signal
@@ -14,65 +14,67 @@ from pruneyard.reports.storage import StorageError, in_words
 
 logger = logging.getLogger(__name__)
 
-
-
-_MARK = ".stop-"
-
+_PREFIX = ".stop-"
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StudyStoppedError(StorageError):
-    """The storage of results failed in the middle of a study, which ended in order; what is finished is kept."""
+    """The storage of results failed during a study, which then stopped gracefully; finished results are kept."""
 
 
 @dataclass
 class StopRequest:
-    """Whether a study is to end; `mark` is the file by which trials in other processes learn of it.
+    """Whether a study is to stop, and why.
 
-    handed_over: another driver is at work in the folder, so that what lies there is its own.
+    Args:
+        file: the control file that tells trials in other processes to stop.
+        requested: whether a stop was requested.
+        signal_number: the signal that requested it, if any.
+        fault: the message of the storage error that requested it, if any.
+        handed_over: whether another driver has taken over the results folder, so that its files must not be touched.
     """
 
-    mark: Location
+    file: Location
     requested: bool = False
     signal_number: int | None = None
     fault: str | None = None
     handed_over: bool = False
 
-    def ask(self, signal_number: int | None = None) -> None:
-        """Trials write a checkpoint and end as INTERRUPTED."""
+    def request(self, signal_number: int | None = None) -> None:
+        """Requests a stop: running trials write a checkpoint and end as INTERRUPTED."""
         if not self.requested:
             self.requested, self.signal_number = True, signal_number
             try:
-                self.mark.touch()
+                self.file.touch()
             except OSError as error:
                 logger.warning("trials in other processes cannot be told to stop: %s", error)
 
-    def give_up(self, fault: str) -> None:
-        """Asks because the storage of results failed: the first such text is what the study ends with."""
+    def stop_on_fault(self, fault: str) -> None:
+        """Requests a stop because the storage of results failed; the study ends with the first such message."""
         self.fault = self.fault or fault
-        self.ask()
+        self.request()
 
     def hand_over(self, fault: str) -> None:
-        """Gives up since another driver has taken the folder over."""
+        """Requests a stop because another driver has taken over the results folder."""
         self.handed_over = True
-        self.give_up(fault)
+        self.stop_on_fault(fault)
 
-    def listen(self) -> None:
-        """Takes SIGINT and SIGTERM, or takes them back: Ray's start puts a handler of its own on SIGTERM."""
-        if threading.current_thread() is threading.main_thread():  # no other thread can
+    def install_signal_handlers(self) -> None:
+        """Handles SIGINT and SIGTERM. Call it again after `ray.init`, which replaces the handler of SIGTERM."""
+        if threading.current_thread() is threading.main_thread():  # Python allows it in no other thread
             for number in SIGNALS:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.ask(number)
+        self.request(number)
 
 
 @contextmanager
 def stop_on_storage_failure(stop: StopRequest) -> Iterator[None]:
-    """Raises `StudyStoppedError` where storage failed inside the block, here or in a trial that gave up because of it."""
+    """Raises `StudyStoppedError` at the end of the block if storage failed inside it, in this process or in a trial."""
     try:
         yield
     except StorageError as error:
@@ -83,18 +85,18 @@ def stop_on_storage_failure(stop: StopRequest) -> Iterator[None]:
 
 @contextmanager
 def stop_request(folder: Location) -> Iterator[StopRequest]:
-    """Handles SIGINT and SIGTERM inside the block (in the main thread); the mark is gone afterwards.
+    """Handles SIGINT and SIGTERM inside the block (in the main thread), and removes the control file afterwards.
 
-    It has a name of its own: a driver that has lost the folder stops its own trials, and not those of who has it now.
+    The file has a unique name: a driver that has lost the folder stops its own trials, not those of the new driver.
     """
-    mark = folder / f"{_MARK}{uuid4().hex[:8]}"
+    file = folder / f"{_PREFIX}{uuid4().hex[:8]}"
     with in_words(folder):
-        for left in folder.iterdir():
-            if left.name.startswith(_MARK):
-                left.unlink(missing_ok=True)
-    request = StopRequest(mark)
+        for path in folder.iterdir():
+            if path.name.startswith(_PREFIX):  # left by a driver that was killed
+                path.unlink(missing_ok=True)
+    request = StopRequest(file)
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    request.listen()
+    request.install_signal_handlers()
     try:
         yield request
     finally:
@@ -102,6 +104,6 @@ def stop_request(folder: Location) -> Iterator[StopRequest]:
             for number, handler in before.items():
                 signal.signal(number, handler)
         try:
-            mark.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         except OSError as error:
-            logger.warning("%s stays behind until the next run: %s", mark, error)
+            logger.warning("%s cannot be deleted; the next run deletes it: %s", file, error)

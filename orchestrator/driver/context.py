@@ -1,4 +1,4 @@
-"""Orchestrator/driver/context.py."""
+"""What the stages of one call of `run` share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 
 @dataclass(kw_only=True)
 class StudyRun:
-    """What both ways of running are given. `data` grows as stages find new sets; `plan` is read again after jobs ran."""
+    """One call of `run`. `data` holds the data sets loaded so far; `plan` is made anew after jobs have run."""
 
     plan: Plan
     monitor: Monitor
@@ -29,18 +29,18 @@ class StudyRun:
         return self.plan.folder
 
     def show(self) -> None:
-        """As things stand."""
+        """Updates the display."""
         self.monitor.stopping = self.stop.requested
         self.display.show(self.monitor)
 
-    def failed(self, key: str, error: str) -> None:
-        """A job that will not be tried again, which only its process's end told of."""
+    def mark_failed(self, key: str, error: str) -> None:
+        """Marks a job as failed whose process crashed without a report, and that is not retried."""
         self.monitor.end(key, Status.FAILED, error)
         if self.fail_fast:
-            self.stop.ask()
+            self.stop.request()
 
-    def arguments(self, resources: Resources) -> dict[str, Any]:
-        """Of `run_local` and `run_study` alike."""
+    def backend_arguments(self, resources: Resources) -> dict[str, Any]:
+        """Returns the keyword arguments that `run_local` and `run_study` share."""
         return {
             "study": self.plan.spec.name,
             "folder": self.folder,

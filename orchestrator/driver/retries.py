@@ -1,4 +1,4 @@
-"""Which attempts that died are tried again."""
+"""Decides which crashed attempts are retried."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,47 +14,52 @@ from pruneyard.reports.store import Store
 
 logger = logging.getLogger(__name__)
 
-
-
-MAX_CRASHES = 3  # a job whose process died so often in one call is left FAILED
+MAX_CRASHES = 3  # a job whose process crashes so often in one call is left FAILED
 
 
 def attempts_to_retry(
-    orders: Sequence[PlannedAttempt],
-    died: Mapping[str, str],
-    deaths: dict[str, int],
-    work: StudyRun,
+    attempts: Sequence[PlannedAttempt],
+    crashes: Mapping[str, str],
+    num_crashes: dict[str, int],
+    study_run: StudyRun,
     *,
     num_workers: int,
 ) -> list[PlannedAttempt]:
-    """Records every attempt whose process died; returns the next attempts of those that get another.
+    """Records every attempt whose process crashed, and returns the next attempts of those that are retried.
 
-    An attempt that ended without a record, without a death and without a stop is what Tune does not raise: it is said.
+    Args:
+        attempts: the attempts that were run.
+        crashes: the errors of those whose process crashed, by run key.
+        num_crashes: how often each job has crashed in this call; it is updated.
+        study_run: the call of `run`.
+        num_workers: for the record.
+
+    An attempt may also end without a record and without a crash: its process crashed in an earlier job of its bundle.
     """
-    monitor, stopping = work.monitor, work.stop.requested
-    store, again = Store(work.folder), []
+    monitor, stopping = study_run.monitor, study_run.stop.requested
+    store, retries = Store(study_run.folder), []
     recorded = store.statuses()
-    for order in orders:
-        key = order.job.key
+    for planned in attempts:
+        key = planned.job.key
         status, newest = recorded.get(key, (None, 0))
-        if newest >= order.attempt:
-            if key in died and status is Status.FAILED:  # it wrote its record and then lost its device
-                work.failed(key, died[key].strip().splitlines()[-1])
+        if newest >= planned.attempt:
+            if key in crashes and status is Status.FAILED:  # it wrote its record and then lost its device
+                study_run.mark_failed(key, crashes[key].strip().splitlines()[-1])
             continue
-        if key not in died:
+        if key not in crashes:
             if not stopping:
-                deaths[key] = deaths.get(key, 0) + 1
-                if deaths[key] < MAX_CRASHES:
-                    again.append(order)  # it stood behind one whose process died
+                num_crashes[key] = num_crashes.get(key, 0) + 1
+                if num_crashes[key] < MAX_CRASHES:
+                    retries.append(planned)
                 else:
-                    logger.warning("%s (%s) ended without a record; run again to repair", key, order.job.label)
+                    logger.warning("%s (%s) ended without a record; run again to repair", key, planned.job.label)
             continue
         now = datetime.now(UTC)
-        error = f"{died[key].rstrip()}\n{crash_cause(died[key])}"
+        error = f"{crashes[key].rstrip()}\n{crash_cause(crashes[key])}"
         store.write(
             make_record(
-                order,
-                study=work.plan.spec.name,
+                planned,
+                study=study_run.plan.spec.name,
                 status=Status.INTERRUPTED if stopping else Status.FAILED,
                 started_at=now,
                 wall_s=0.0,
@@ -65,12 +70,13 @@ def attempts_to_retry(
             [],
             [],
         )
-        deaths[key] = deaths.get(key, 0) + 1
+        num_crashes[key] = num_crashes.get(key, 0) + 1
         if stopping:
             monitor.end(key, Status.INTERRUPTED)
-        elif deaths[key] < MAX_CRASHES:
-            logger.warning("%s; it goes on from its checkpoint", describe_crash(died[key], run=f"{key} ({order.job.label})"))
-            again.append(replace(order, attempt=order.attempt + 1))
+        elif num_crashes[key] < MAX_CRASHES:
+            run = f"{key} ({planned.job.label})"
+            logger.warning("%s; it resumes from its checkpoint", describe_crash(crashes[key], run=run))
+            retries.append(replace(planned, attempt=planned.attempt + 1))
         else:
-            work.failed(key, f"{crash_cause(died[key])}, {MAX_CRASHES} times")
-    return again
+            study_run.mark_failed(key, f"{crash_cause(crashes[key])}, {MAX_CRASHES} times")
+    return retries

@@ -122,7 +122,7 @@ def run_plan(
     results = Results(folder.path, spec=spec)
     if not orders and (only is not None or is_search_finished(spec, folder)):
         return results
-    monitor = Monitor(total=len(plan.spec.jobs), already=sum(map(plan.is_finished, plan.spec.jobs)))
+    monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
         lease.when_lost = stop.hand_over
         clear_unfinished(folder.artifacts)
@@ -160,8 +160,8 @@ def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator
     from pruneyard.orchestrator.ray_backend.study import run_study
 
     try:
-        with session(address, abandon=partial(_leave, stop.mark.parent)) as joined:
-            stop.listen()
+        with session(address, abandon=partial(_leave, stop.file.parent)) as joined:
+            stop.install_signal_handlers()
             yield partial(run_study, session=joined, shared={})
     except ConnectionError as error:
         raise ClusterError(str(error)) from error

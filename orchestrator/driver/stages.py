@@ -79,7 +79,7 @@ def run_jobs(
     scheduler = Scheduler() if asked else stage.header.scheduler
     decides = load_early_stopper(scheduler, jobs, work.folder)
     decides.include(order.job.key for order in ready)
-    run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, judge=decides))
+    run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, early_stopper=decides))
     if scheduler.name != "hyperband":
         run_to_end(ready)
         return
@@ -99,7 +99,7 @@ def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, work: StudyRun
     deaths: dict[str, int] = {}
     while ready and not work.stop.requested:
         work.monitor.expect(list(ready))
-        died = run_orders(ready, **work.arguments(stage.header.resources))
+        died = run_orders(ready, **work.backend_arguments(stage.header.resources))
         ready = attempts_to_retry(ready, died, deaths, work, num_workers=stage.header.resources.workers)
         work.plan = work.plan.reread()
 

@@ -1,1 +1,1 @@
-"""Executes one attempt of one job, in one process or as a rank of several."""
+"""Executes one attempt of one job, in one process or as one rank of several."""

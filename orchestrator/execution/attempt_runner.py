@@ -1,4 +1,4 @@
-"""One attempt of one job in this process: runs it step by step, and leaves its rows and files when it ends."""
+"""Runs one attempt of one job step by step from this process, and writes its rows and artifacts at the end."""
 
 import time
 import traceback
@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import torch
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
-from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
+from pruneyard.orchestrator.artifacts.reader import checkpoints_of
+from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.artifacts.writer import artifact_files
 from pruneyard.orchestrator.errors import RankDiedError
@@ -18,6 +19,7 @@ from pruneyard.orchestrator.execution.record import make_record
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
+from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.durable import Content, write_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
@@ -31,57 +33,99 @@ from pruneyard.workloads.workload import Context, CurvePoint, InterruptedJobErro
 
 @dataclass(frozen=True, kw_only=True)
 class StudyContext:
-    """What the trials of a study have in common. `ledger` takes what short ones leave."""
+    """What all trials of a study share in one process.
+
+    Args:
+        study: the name of the spec.
+        folder: the results folder.
+        write_buffer: collects the rows and files of short jobs.
+        threads: torch threads of a trial.
+        load_data: returns the data set of a source.
+        should_stop: returns whether the study was asked to stop.
+        is_pruned: returns whether the run of this key was stopped early.
+        open_run: opens the artifact of a finished run.
+        worker_group: the processes that train.
+    """
 
     study: str
     folder: RunFolder
-    ledger: WriteBuffer
+    write_buffer: WriteBuffer
     threads: int
     device: torch.device
     load_data: Callable[[Source], Dataset]
     should_stop: Callable[[], bool]
-    is_pruned: Callable[[str], bool] = lambda run_key: False
-    open_run: Callable[[str], FinishedRun] = open_run
-    crew: WorkerGroup = InProcess()
+    is_pruned: Callable[[str], bool]
+    open_run: Callable[[str], FinishedRun]
+    worker_group: WorkerGroup
+
+
+def make_study_context(
+    *,
+    study: str,
+    folder: RunFolder,
+    resources: Resources,
+    load_data: Callable[[Source], Dataset],
+    should_stop: Callable[[], bool],
+    is_pruned: Callable[[str], bool],
+    make_worker_group: Callable[[], WorkerGroup],
+) -> StudyContext:
+    """Returns the context of a study for this process; `make_worker_group` is called for trials of several workers only."""
+    return StudyContext(
+        study=study,
+        folder=folder,
+        write_buffer=WriteBuffer(folder),
+        threads=resources.cpus,
+        device=torch.device("cuda" if resources.gpus else "cpu"),
+        load_data=load_data,
+        should_stop=should_stop,
+        is_pruned=is_pruned,
+        open_run=CachedRunReader().open_run,
+        worker_group=InProcess() if resources.workers == 1 else make_worker_group(),
+    )
 
 
 class AttemptRunner:
-    """Whatever a job raises becomes its record: `advance` itself fails only where that cannot be written, or where the
-    device or a rank is lost and this process with it.
+    """Runs one planned attempt from evaluation to evaluation.
+
+    Whatever the job raises becomes part of its record. `advance` itself raises only where the record cannot be written, or
+    where the device or a rank is lost and this process cannot be used any more.
     """
 
-    def __init__(self, order: PlannedAttempt, setting: StudyContext, *, trial_id: str | None = None) -> None:
-        self.order, self.setting, self.trial_id = order, setting, trial_id
-        self.device = setting.device
-        self.report = Report(run_key=order.job.key)
+    def __init__(self, planned: PlannedAttempt, study_context: StudyContext, *, trial_id: str | None = None) -> None:
+        self.planned, self.study_context, self.trial_id = planned, study_context, trial_id
+        self.device = study_context.device
+        self.report = Report(run_key=planned.job.key)
         self._metrics: list[Metric] = []
         self._curves: list[CurvePoint] = []
-        self._held: dict[str, Content] = {}
+        self._files_to_write: dict[str, Content] = {}  # of a short job
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
-        self._memory = PeakMemory(is_counted=False) if is_short(order) else PeakMemory.from_here()  # takes as long as they do
-        self._checkpoints = checkpoints_in(setting.folder.checkpoints(order.job.key))
+        # Resetting the peak counter takes as long as a whole short job, so short jobs go without it.
+        self._memory = PeakMemory(is_counted=False) if is_short(planned) else PeakMemory.start()
         context = Context(
-            checkpoints=self._checkpoints,
+            checkpoints=checkpoints_in(study_context.folder.checkpoints(planned.job.key)),
             device=self.device,
-            load_data=setting.load_data,
-            should_stop=setting.should_stop,
-            pauses=self._pauses,
+            load_data=study_context.load_data,
+            should_stop=study_context.should_stop,
+            pauses=self._reached_pause,
             checkpoints_of=checkpoints_of,
-            open_run=setting.open_run,
+            open_run=study_context.open_run,
         )
-        self._progress = setting.crew.run(order.job, context)
+        self._progress = study_context.worker_group.run(planned.job, context)
 
     def advance(self) -> Report:
-        """Runs on to the next evaluation, or to the end; from an evaluation on also to an end that was decided elsewhere."""
-        if self.report.num_steps and self.setting.is_pruned(self.order.job.key):
+        """Runs the job up to its next evaluation or its end, and returns where it stands.
+
+        A job that was stopped early ends before its next evaluation, but never before its first.
+        """
+        if self.report.num_steps and self.study_context.is_pruned(self.planned.job.key):
             return self._end(Status.PRUNED)
         try:
             progress = next(self._progress)
             if progress.outcome is not None:
-                self._leave_artifact(progress.outcome)
+                self._write_artifact(progress.outcome)
         except InterruptedJobError as interruption:
-            return self._end(Status.INTERRUPTED, step=interruption.step, paused=self._pauses())
-        except RankDiedError:
+            return self._end(Status.INTERRUPTED, step=interruption.step, paused=self._reached_pause())
+        except RankDiedError:  # the driver writes this record: whether to retry is its decision
             raise
         except StorageError:
             self._progress.close()  # type: ignore[attr-defined]
@@ -89,27 +133,27 @@ class AttemptRunner:
         except CheckpointWriteError as error:
             with in_words(error.filename):
                 raise
-        except torch.AcceleratorError:
+        except torch.AcceleratorError:  # every later call on the device of this process would fail as well
             self._end(Status.FAILED, error=traceback.format_exc())
             raise
         except Exception:
             return self._end(Status.FAILED, error=traceback.format_exc())
         self._metrics += progress.metrics
         self._curves += progress.curves
-        self._keep(progress)
+        self._update_report(progress)
         if progress.outcome is None:
             return self.report
         return self._end(Status.COMPLETED, outcome=progress.outcome)
 
-    def _pauses(self) -> bool:
-        """Whether its newest evaluation came at the share up to which it was to run, or behind it."""
-        until, report = self.order.until, self.report
+    def _reached_pause(self) -> bool:
+        """Returns whether the newest evaluation has reached the share of all steps at which this attempt pauses."""
+        until, report = self.planned.until, self.report
         return until < 1 and report.num_steps > 0 and report.step >= until * report.num_steps - 1e-6
 
-    def _keep(self, progress: Progress) -> None:
+    def _update_report(self, progress: Progress) -> None:
         newest = {f"{m.split}/{m.name}": m.value for m in progress.metrics if m.step == progress.step}
         self.report = Report(
-            run_key=self.order.job.key, step=progress.step, num_steps=progress.num_steps, metrics=newest
+            run_key=self.planned.job.key, step=progress.step, num_steps=progress.num_steps, metrics=newest
         )
 
     def _end(
@@ -125,13 +169,13 @@ class AttemptRunner:
         record = self._record(status, error=error, outcome=outcome)
         metrics = [MetricRow(**vars(metric)) for metric in self._metrics]
         curves = [CurveRow(**vars(point)) for point in self._curves]
-        if is_short(self.order):
-            files = self._held if status is Status.COMPLETED else {}
-            self.setting.ledger.add(Attempt(run=record, metrics=metrics, curves=curves), files)
+        if is_short(self.planned):
+            files = self._files_to_write if status is Status.COMPLETED else {}
+            self.study_context.write_buffer.add(Attempt(run=record, metrics=metrics, curves=curves), files)
         else:
-            Store(self.setting.folder).write(record, metrics, curves)
+            Store(self.study_context.folder).write(record, metrics, curves)
         self.report = Report(
-            run_key=self.order.job.key,
+            run_key=self.planned.job.key,
             step=self.report.step if step is None else step,
             num_steps=self.report.num_steps,
             metrics=self.report.metrics,
@@ -144,43 +188,43 @@ class AttemptRunner:
         return self.report
 
     def _gpu_memory_bytes(self) -> int | None:
-        """None where it computes on no GPU, or on several."""
-        if self.device.type != "cuda" or self.setting.crew.num_workers > 1:
+        """Returns the memory of the GPU in bytes; None for a trial on the CPU or on several GPUs."""
+        if self.device.type != "cuda" or self.study_context.worker_group.num_workers > 1:
             return None
         return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     def _record(self, status: Status, *, error: str | None, outcome: Outcome | None) -> RunRecord:
-        crew = self.setting.crew
-        elsewhere = self.device.type == "cuda" or crew.num_workers > 1  # than in this process's memory
+        worker_group = self.study_context.worker_group
+        uses_other_memory = self.device.type == "cuda" or worker_group.num_workers > 1  # than that of this process
         return make_record(
-            self.order,
-            study=self.setting.study,
+            self.planned,
+            study=self.study_context.study,
             trial_id=self.trial_id,
             status=status,
             error=error,
             started_at=self._started_at,
             wall_s=time.monotonic() - self._started,
-            device=crew.device_name(self.device),
-            num_workers=crew.num_workers,
+            device=worker_group.device_name(self.device),
+            num_workers=worker_group.num_workers,
             outcome=outcome,
-            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if elsewhere else self._memory.bytes(),
-            artifact=str(self.setting.folder.artifact(self.order.job.key)) if outcome else None,
+            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if uses_other_memory else self._memory.bytes(),
+            artifact=str(self.study_context.folder.artifact(self.planned.job.key)) if outcome else None,
             data_fingerprint=self._data_fingerprint() if outcome else None,
         )
 
     def _data_fingerprint(self) -> str | None:
         """Returns the fingerprint of the job's own data set; None for a job that only reads artifacts of other runs."""
-        source: Source | None = getattr(self.order.job.workload, "data", None)
-        return None if source is None else self.setting.load_data(source).fingerprint
+        source: Source | None = getattr(self.planned.job.workload, "data", None)
+        return None if source is None else self.study_context.load_data(source).fingerprint
 
-    def _leave_artifact(self, outcome: Outcome) -> None:
-        """The files of a short job wait with its rows."""
+    def _write_artifact(self, outcome: Outcome) -> None:
+        """Writes the artifact; the files of a short job wait for the write buffer, together with its rows."""
         files = artifact_files(
-            self.order.job, outcome, attempt=self.order.attempt, data_fingerprint=self._data_fingerprint()
+            self.planned.job, outcome, attempt=self.planned.attempt, data_fingerprint=self._data_fingerprint()
         )
-        if is_short(self.order):
-            self._held = dict(files)
+        if is_short(self.planned):
+            self._files_to_write = dict(files)
             return
-        artifact = self.setting.folder.artifact(self.order.job.key)
+        artifact = self.study_context.folder.artifact(self.planned.job.key)
         for name, content in files:
             write_durably(artifact / name, content)

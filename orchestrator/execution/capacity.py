@@ -1,4 +1,4 @@
-"""How many trials fit at once into what a machine or the nodes of a cluster have."""
+"""Computes how many trials fit at once on a machine or on the nodes of a cluster."""
 
 import math
 from collections import Counter
@@ -9,22 +9,22 @@ from pruneyard.orchestrator.spec.job import Resources
 
 
 def max_concurrent_trials(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int:
-    """Trials at once, each with all of its workers; a worker is on one node. nodes: CPUs and GPUs of each.
+    """Returns how many trials, each with all of its workers, can run at once.
 
-    Raises `UsageError` with the numbers where not even one trial fits.
+    A worker runs on one node. nodes: CPUs and GPUs of each node. Raises `UsageError` with the numbers if not one trial fits.
     """
     places = sum(workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in nodes)
     if places >= resources.workers:
         return places // resources.workers
-    wanted = _amount(resources.cpus, resources.gpus)
+    requested = _amounts(resources.cpus, resources.gpus)
     if resources.workers > 1:
-        wanted = f"{resources.workers} workers, each with {wanted}"
-    room = f"; there is room for {places} of them" if places else ""
-    raise UsageError(f"resources: one trial wants {wanted}; there are {_listed(nodes)}{room}")
+        requested = f"{resources.workers} workers, each with {requested}"
+    room = f", enough for {places} of them" if places else ""
+    raise UsageError(f"resources: one trial needs {requested}; available are {_describe_nodes(nodes)}{room}")
 
 
 def workers_per_node(resources: Resources, *, cpus: float, gpus: float) -> int:
-    """Workers that fit on one node."""
+    """Returns how many workers fit on a node with these CPUs and GPUs; a share of a GPU never spans two GPUs."""
     by_cpus = math.floor(cpus / resources.cpus)
     if not resources.gpus:
         return by_cpus
@@ -32,15 +32,15 @@ def workers_per_node(resources: Resources, *, cpus: float, gpus: float) -> int:
     return min(by_cpus, math.floor(gpus * per_gpu))
 
 
-def _listed(nodes: Sequence[tuple[float, float]]) -> str:
-    """Nodes that have the same are told of together."""
+def _describe_nodes(nodes: Sequence[tuple[float, float]]) -> str:
+    """Returns what the nodes offer, equal nodes counted together."""
     if len(nodes) == 1:
-        return _amount(*nodes[0])
-    alike = [
+        return _amounts(*nodes[0])
+    equal = [
         (f"{count} nodes" if count > 1 else "1 node", node) for node, count in sorted(Counter(nodes).items())
     ]
-    return ", ".join(f"{many} with {_amount(*node)}" for many, node in alike) or "no nodes"
+    return ", ".join(f"{number} with {_amounts(*node)}" for number, node in equal) or "no nodes"
 
 
-def _amount(cpus: float, gpus: float) -> str:
+def _amounts(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPUs and {gpus:g} GPUs"

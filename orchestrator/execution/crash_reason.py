@@ -1,21 +1,17 @@
-"""Why the process of a trial is gone, in words, from what Ray says of it."""
+"""Derives from Ray's error text why the process of a trial crashed, and describes it to the user."""
 
-
-
-_NODE = ("its node has died", "node was terminated")
-
-
-_MEMORY = ("running low on memory", "memory usage threshold")  # not torch's words where a GPU is full
+_NODE_FAILURE = ("its node has died", "node was terminated")
+_OUT_OF_MEMORY = ("running low on memory", "memory usage threshold")  # Ray's words; torch's for a full GPU differ
 
 
 def is_oom_kill(error: str) -> bool:
-    """Whether Ray ended the process since its node ran low."""
-    return any(words in error for words in _MEMORY)
+    """Returns whether Ray's memory monitor killed the process because its node ran low on memory."""
+    return any(words in error for words in _OUT_OF_MEMORY)
 
 
 def crash_cause(error: str) -> str:
-    """The subject of "... died" or "... ran out of memory", for the first line of a record."""
-    if any(words in error for words in _NODE):
+    """Returns the cause of a crash in one clause, for the last line of the error in the record."""
+    if any(words in error for words in _NODE_FAILURE):
         return "the node of this trial died"
     if is_oom_kill(error):
         return "out of memory: the node ran low, and Ray ended the process of this trial"
@@ -23,8 +19,8 @@ def crash_cause(error: str) -> str:
 
 
 def describe_crash(error: str, *, run: str) -> str:
-    """The same of a run, for a line to the user."""
-    if any(words in error for words in _NODE):
+    """Returns the cause of a crash in one clause that names the run, for a message to the user."""
+    if any(words in error for words in _NODE_FAILURE):
         return f"the process of {run} died with its node"
     if is_oom_kill(error):
         return f"the process of {run} was ended by Ray: out of memory on its node"

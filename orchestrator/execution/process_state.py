@@ -1,4 +1,4 @@
-"""Brings a process that ran other trials back to the state of a fresh one, so that actors can be reused."""
+"""Resets a process that ran other trials to the state of a fresh one, so that actors can be reused."""
 
 import ctypes
 import gc
@@ -18,18 +18,18 @@ from pruneyard.workloads.seeding import seed_globally
 
 @dataclass(frozen=True)
 class ProcessSnapshot:
-    """What a process was like before its first trial."""
+    """The environment variables and the working directory of a process before its first trial."""
 
     environment: Mapping[str, str]
     folder: str
 
     @classmethod
-    def here(cls) -> "ProcessSnapshot":
-        """As the process stands now."""
+    def capture(cls) -> "ProcessSnapshot":
+        """Returns the current state of this process."""
         return cls(environment=dict(os.environ), folder=os.getcwd())
 
     def restore(self, *, threads: int) -> None:
-        """Every global that a trial may have changed and that can change a later trial's numbers."""
+        """Restores every global state that a trial may have changed and that can change the numbers of a later trial."""
         for name in set(os.environ) - set(self.environment):
             del os.environ[name]
         for name, value in self.environment.items():
@@ -41,7 +41,7 @@ class ProcessSnapshot:
 
 @dataclass(frozen=True)
 class NumericsSnapshot:
-    """What a caller's own code may rely on, kept while trials run in its process."""
+    """The numeric settings and random states of the caller, kept while trials run in the caller's process."""
 
     threads: int
     dtype: torch.dtype
@@ -50,15 +50,15 @@ class NumericsSnapshot:
     torch_state: torch.Tensor
 
     @classmethod
-    def here(cls) -> "NumericsSnapshot":
-        """As they stand now."""
+    def capture(cls) -> "NumericsSnapshot":
+        """Returns the current settings and random states."""
         numpy_state: Any = np.random.get_state(legacy=False)
         return cls(
             torch.get_num_threads(), torch.get_default_dtype(), random.getstate(), numpy_state, torch.get_rng_state()
         )
 
     def restore(self) -> None:
-        """Gives them back."""
+        """Restores the settings and random states."""
         torch.set_num_threads(self.threads)
         torch.set_default_dtype(self.dtype)
         random.setstate(self.python_state)
@@ -67,7 +67,7 @@ class NumericsSnapshot:
 
 
 def reset_numerics(*, threads: int) -> None:
-    """Generators, defaults and flags of Python, numpy and torch, as a fresh process has them, on `threads` threads."""
+    """Resets the generators, defaults and flags of Python, NumPy and torch to those of a fresh process with `threads` threads."""
     random.seed(0)
     np.random.seed(0)
     np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
@@ -79,7 +79,7 @@ def reset_numerics(*, threads: int) -> None:
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
     if torch.are_deterministic_algorithms_enabled() or torch.is_deterministic_algorithms_warn_only_enabled():
-        torch.use_deterministic_algorithms(False)  # which imports torch's compiler, seconds that most processes need not spend
+        torch.use_deterministic_algorithms(False)  # guarded: the call imports torch's compiler, which takes seconds
     torch.autograd.set_detect_anomaly(False)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = False
@@ -89,7 +89,7 @@ def reset_numerics(*, threads: int) -> None:
         torch.set_autocast_enabled(device, False)
     torch.clear_autocast_cache()
     if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()  # a compiled step of another trial may have become one for dynamic shapes
+        torch._dynamo.reset()  # else a step that another trial compiled may be recompiled for dynamic shapes
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
@@ -97,20 +97,20 @@ def reset_numerics(*, threads: int) -> None:
 
 
 def gpu_bytes(device: torch.device) -> int | None:
-    """The most of its GPU's memory that this process has held since numerics were reset; None where it has used none."""
+    """Returns the peak of GPU memory in bytes since `reset_numerics`; None if this process has not used a GPU."""
     on_gpu = device.type == "cuda" and torch.cuda.is_initialized()
     return torch.cuda.max_memory_allocated(device) if on_gpu else None
 
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The largest resident memory of this process from some moment on, but for what it shares with others at the end."""
+    """The peak of resident memory of this process since `start`, minus what it shares with other processes at the end."""
 
     is_counted: bool
 
     @classmethod
-    def from_here(cls) -> "PeakMemory":
-        """Counts from now on. What earlier trials freed goes back to the system first."""
+    def start(cls) -> "PeakMemory":
+        """Starts counting, after returning the memory that earlier trials freed to the system."""
         if sys.platform != "linux":
             return cls(is_counted=False)
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
@@ -118,12 +118,12 @@ class PeakMemory:
             trim(0)
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:  # where a sandbox forbids it, the peak of earlier trials cannot be told from this one's
+        except OSError:  # a sandbox may forbid it; then the peak of an earlier trial would count as this one's
             return cls(is_counted=False)
         return cls(is_counted=True)
 
     def bytes(self) -> int | None:
-        """None where the system does not count it."""
+        """Returns the peak in bytes; None if the system does not count it."""
         if not self.is_counted:
             return None
         lines = [line.split() for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()]

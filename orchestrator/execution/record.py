@@ -12,7 +12,7 @@ from pruneyard.workloads.workload import Outcome
 
 
 def make_record(
-    order: PlannedAttempt,
+    planned: PlannedAttempt,
     *,
     study: str,
     status: Status,
@@ -27,15 +27,15 @@ def make_record(
     artifact: str | None = None,
     data_fingerprint: str | None = None,
 ) -> RunRecord:
-    """The row of one attempt in `runs`."""
-    job = order.job
+    """Returns the row of one attempt; `outcome` is None for an attempt that did not complete."""
+    job = planned.job
     return RunRecord(
         run_key=job.key,
         study=study,
         stage=job.stage,
         kind=job.kind,
         trial_id=trial_id,
-        attempt=order.attempt,
+        attempt=planned.attempt,
         parent_key=",".join(job.parents) or None,
         status=status,
         error=error,

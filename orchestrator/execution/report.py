@@ -1,4 +1,4 @@
-"""Orchestrator/execution/report.py."""
+"""The report by which a trial tells the driver where it stands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,18 @@ from pruneyard.reports.records import Status
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Where a trial stands; `status` is None while it goes on. `metrics` are the newest, by `split/name`.
+    """Where a trial stands.
 
-    paused: it was INTERRUPTED because it has come as far as it was to come for now.
+    Args:
+        run_key: the run key of the job.
+        step: the step of the newest evaluation.
+        num_steps: the steps of the whole job; 0 before the first evaluation.
+        metrics: the metrics of the newest evaluation, by `split/name`.
+        status: how the attempt ended; None while it runs.
+        error: the last line of the traceback of a FAILED attempt.
+        paused: whether it is INTERRUPTED only because it has reached the share of steps that was planned for now.
+        peak_memory_bytes: known once the attempt has ended.
+        gpu_memory_bytes: the total memory of its GPU.
     """
 
     run_key: str
@@ -20,5 +29,5 @@ class Report:
     status: Status | None = None
     error: str | None = None
     paused: bool = False
-    peak_memory_bytes: int | None = None  # once it has ended
-    gpu_memory_bytes: int | None = None  # that its GPU has in all
+    peak_memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None

@@ -1,4 +1,4 @@
-"""What a rank of a trial of several workers does, wherever it runs: it trains, and tells of it over a line."""
+"""Trains as one rank of a trial with several workers, and reports over a channel; used with and without Ray."""
 
 import traceback
 from collections.abc import Callable
@@ -33,18 +33,21 @@ def train_as_rank(
     ranks: Ranks,
     device: torch.device,
     load_data: Callable[[Source], Dataset],
-    line: RankChannel,
+    channel: RankChannel,
 ) -> None:
-    """From the newest checkpoint to the end, or to where the line says so; raises what the job raises, after telling it."""
+    """Trains from the newest checkpoint to the end, or until the channel says stop.
+
+    Raises what the job raises, after sending it over the channel.
+    """
     pausing: bool | None = False
     try:
-        if not task.seen.exists():
+        if not task.shared_file.exists():
             raise FileNotFoundError(
-                f"{task.seen} is not there for rank {ranks.rank}: with resources.workers above 1 the folder of results "
-                "must lie on storage that all nodes share, at the same path"
+                f"rank {ranks.rank} does not see {task.shared_file}: with resources.workers above 1, the results folder "
+                "must be on storage that all nodes mount at the same path"
             )
         reset_numerics(threads=task.threads)
-        memory = PeakMemory.from_here()
+        memory = PeakMemory.start()
         context = Context(
             checkpoints=task.checkpoints,
             device=device,
@@ -55,40 +58,41 @@ def train_as_rank(
             pauses=lambda: bool(pausing),
             ranks=ranks,
         )
-        _tell_first(line, ranks, Started(device_name=device_name(device)))
+        _send_from_rank_0(channel, ranks, Started(device_name=device_name(device)))
         with closing(task.workload.run(context)) as job:  # type: ignore[type-var]
-            for gate, progress in enumerate(job):
-                if (held := gpu_bytes(device)) is not None:
-                    _tell_first(line, ranks, GpuMemory(gpu_bytes=held))
-                _tell_first(line, ranks, _with_memory(progress, memory, device))
-                if progress.outcome is not None or (pausing := line.wait_barrier(gate)) is None:
+            for barrier, progress in enumerate(job):
+                if (peak_bytes := gpu_bytes(device)) is not None:
+                    _send_from_rank_0(channel, ranks, GpuMemory(gpu_bytes=peak_bytes))
+                _send_from_rank_0(channel, ranks, _with_memory(progress, memory, device))
+                if progress.outcome is not None or (pausing := channel.wait_barrier(barrier)) is None:
                     return
     except InterruptedJobError as interruption:
-        _tell_first(line, ranks, Stopped(step=interruption.step))
+        _send_from_rank_0(channel, ranks, Stopped(step=interruption.step))
     except (CheckpointWriteError, StorageError) as error:
-        line.send(StorageFailed(reason=_in_words(error)))
+        channel.send(StorageFailed(reason=_storage_reason(error)))
         raise
     except Exception:
-        line.send(Failed(rank=ranks.rank, error=traceback.format_exc()))
+        channel.send(Failed(rank=ranks.rank, error=traceback.format_exc()))
         raise
 
 
-def _in_words(error: OSError) -> str:
+def _storage_reason(error: OSError) -> str:
+    """Returns the message of the `StorageError` that `in_words` makes of this error."""
     try:
         with in_words(error.filename):
             raise error
-    except StorageError as said:
-        return str(said)
+    except StorageError as storage_error:
+        return str(storage_error)
 
 
-def _tell_first(line: RankChannel, ranks: Ranks, message: Any) -> None:
-    """By rank 0: what all of them have to tell."""
+def _send_from_rank_0(channel: RankChannel, ranks: Ranks, message: Any) -> None:
+    """Sends a message that is the same on all ranks, from rank 0 alone."""
     if ranks.rank == 0:
-        line.send(message)
+        channel.send(message)
 
 
 def _with_memory(progress: Progress, memory: PeakMemory, device: torch.device) -> Progress:
-    """The outcome knows the peak of this process where the device has none of its own."""
+    """Returns the progress with the peak memory of this process in its outcome; a GPU measures its own peak."""
     if progress.outcome is None or device.type == "cuda":
         return progress
     return replace(progress, outcome=replace(progress.outcome, peak_memory_bytes=memory.bytes()))

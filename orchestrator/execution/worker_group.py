@@ -1,4 +1,4 @@
-"""The processes of one trial, and the messages between them."""
+"""The worker processes of one trial, and the messages between them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,52 +13,55 @@ from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.checkpoint import Checkpoints
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, Workload
 
-COLLECTIVE_TIMEOUT_S = 600.0  # a rank waits so long for the others at one point
+COLLECTIVE_TIMEOUT_S = 600.0  # how long a rank waits for the other ranks in one collective operation
 
 
 class RankChannel(Protocol):
-    """A line, as a rank sees it."""
+    """The channel to the trial as a rank uses it."""
 
     def send(self, message: Any) -> None:
-        """Waits until it was taken."""
+        """Sends a message, and waits until it was received."""
         ...
 
-    def wait_barrier(self, gate: int) -> bool | None:
-        """Waits: whether to pause there, None for the end; the same on every rank."""
+    def wait_barrier(self, barrier: int) -> bool | None:
+        """Waits at barrier 0, 1, ...; returns whether to pause there, or None to end. The answer is the same on all ranks."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """Rank 0 is about to train, on a device of this name."""
+    """The message that rank 0 is about to train, on a device of this name."""
 
     device_name: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuMemory:
-    """The most of its GPU's memory that rank 0 has held so far."""
+    """The peak of GPU memory of rank 0 so far."""
 
     gpu_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """All ranks ended on request; the checkpoint at `step` is on disk."""
+    """The message that all ranks stopped on request, with a checkpoint of `step` on disk."""
 
     step: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageFailed:
-    """The storage of results failed, which is no fault of the job; the reason is for the user."""
+    """The message that the storage of results failed, for this reason; the job is not to blame."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """What a rank raised. The first that is told is the cause, unless a rank died: others then raise because of it."""
+    """The traceback of what a rank raised.
+
+    The first such message is the cause, unless a rank crashed: then the others raise because of the crash.
+    """
 
     rank: int
     error: str
@@ -66,121 +69,124 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask:
-    """What every rank of an attempt is given. `seen` stands in the folder of results."""
+    """What every rank of an attempt receives. `shared_file` is a file in the results folder that each rank must see."""
 
     workload: Workload
     checkpoints: Checkpoints
     should_stop: Callable[[], bool]
-    seen: Location
+    shared_file: Location
     threads: int
 
 
 @dataclass
 class MultiWorkerGroup:
-    """What crews of several workers have in common. seen: as in `RankTask`."""
+    """The common base of worker groups with several processes. shared_file: see `RankTask`."""
 
     resources: Resources
-    seen: Location
+    shared_file: Location
     _device_name: str = field(default="unknown", init=False)
     _nodes: Sequence[str] = field(default=(), init=False)
     _gpu_bytes: int | None = field(default=None, init=False)
 
     @property
     def num_workers(self) -> int:
-        """Ranks of a trial."""
+        """Returns the number of ranks of a trial."""
         return self.resources.workers
 
     def device_name(self, device: torch.device) -> str:
-        """That of rank 0, once it has begun."""
+        """Returns the device name of rank 0, or `unknown` before it has started."""
         return self._device_name
 
     def nodes(self) -> Sequence[str]:
-        """Those of the ranks, once they have begun; none without Ray."""
+        """Returns the nodes of the ranks once they have started; empty without Ray."""
         return self._nodes
 
     def gpu_bytes(self, device: torch.device) -> int | None:
-        """Of rank 0, as it told last."""
+        """Returns the peak of GPU bytes last reported by rank 0; None if it has used no GPU."""
         return self._gpu_bytes
 
-    def note(self, told: Any) -> None:
-        """What a rank tells of itself."""
-        match told:
+    def update(self, message: Any) -> None:
+        """Stores the device name or the GPU memory of rank 0, if the message carries one."""
+        match message:
             case Started():
-                self._device_name, self._gpu_bytes = told.device_name, None
+                self._device_name, self._gpu_bytes = message.device_name, None
             case GpuMemory():
-                self._gpu_bytes = told.gpu_bytes
+                self._gpu_bytes = message.gpu_bytes
 
     def task(self, job: Job, context: Context, should_stop: Callable[[], bool]) -> RankTask:
-        """What each of them is given."""
+        """Returns what each rank of an attempt receives."""
         return RankTask(
             workload=job.workload,
             checkpoints=context.checkpoints,
             should_stop=should_stop,
-            seen=self.seen,
+            shared_file=self.shared_file,
             threads=self.resources.cpus,
         )
 
 
-def progress_or_raise(told: Any) -> Progress | None:
-    """What it is to the trial: progress, or the error that the job would have raised there, or neither."""
-    match told:
+def progress_or_raise(message: Any) -> Progress | None:
+    """Returns the progress in a message of a rank, or None if it carries none.
+
+    Raises `InterruptedJobError` or `StorageError` where the job would have raised them in this process.
+    """
+    match message:
         case Stopped():
-            raise InterruptedJobError(told.step)
+            raise InterruptedJobError(message.step)
         case StorageFailed():
-            raise StorageError(told.reason)
+            raise StorageError(message.reason)
         case Progress():
-            return told
+            return message
     return None
 
 
 def device_name(device: torch.device) -> str:
-    """As records have it."""
+    """Returns the product name of a GPU, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 class WorkerGroup(Protocol):
-    """The processes that run a job: one of them yields what all of them report."""
+    """The processes that run a job."""
 
     @property
     def num_workers(self) -> int:
-        """How many they are."""
+        """Returns the number of processes that train."""
         ...
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
-        """Raises `RankDiedError` where one of them is gone."""
+        """Runs the job and yields what rank 0 reports. Raises `RankDiedError` if one of the processes crashed."""
         ...
 
     def device_name(self, device: torch.device) -> str:
-        """Of the device that they run on, for the record."""
+        """Returns the name of the device that the workers run on, for the record."""
         ...
 
     def nodes(self) -> Sequence[str]:
-        """By Ray's ids, on which other processes than this one train, each once; that of rank 0 comes first."""
+        """Returns the Ray ids of the nodes of worker processes other than this one, each once, that of rank 0 first."""
         ...
 
     def gpu_bytes(self, device: torch.device) -> int | None:
-        """The most that the process which reports was seen to hold of its GPU's memory; None where it has used none."""
+        """Returns the peak of GPU memory in bytes of rank 0; None if it has used no GPU."""
         ...
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """No other one."""
+    """The worker group of one: this process."""
 
     num_workers: int = 1
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
-        """Here."""
+        """Runs the job in this process."""
         return job.workload.run(context)
 
     def device_name(self, device: torch.device) -> str:
-        """Its product name, or `cpu`."""
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        """Returns the product name of the GPU, or `cpu`."""
+        return device_name(device)
 
     def nodes(self) -> Sequence[str]:
-        """None."""
+        """Returns an empty sequence: no other process trains."""
         return ()
 
     def gpu_bytes(self, device: torch.device) -> int | None:
-        """Of this process."""
+        """Returns the peak of GPU memory of this process in bytes; None if it has used no GPU."""
         return gpu_bytes(device)

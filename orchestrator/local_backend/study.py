@@ -1,19 +1,16 @@
-"""Runs a study in this process, one job after the other: a debugger works, the numbers are those of Ray."""
+"""Runs a study without Ray, one job after the other, so that a debugger works; the numbers equal those on Ray."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
-from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
 from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.errors import RankDiedError
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
 from pruneyard.orchestrator.execution.process_state import NumericsSnapshot, ProcessSnapshot
-from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.local_backend.worker_processes import LocalWorkers
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
@@ -23,7 +20,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 def run_local(
-    orders: Sequence[PlannedAttempt],
+    attempts: Sequence[PlannedAttempt],
     *,
     study: str,
     folder: RunFolder,
@@ -33,61 +30,52 @@ def run_local(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-    judge: EarlyStopper,
+    early_stopper: EarlyStopper,
 ) -> dict[str, str]:
-    """Every order until the end, or until `stop` is asked for. Returns, by run key, the error of each trial of several
-    workers of which one died.
+    """Runs all attempts, or as many as end before a stop is requested.
 
-    Raises `UsageError` where a trial wants more than there is.
-
-    The caller's threads, default dtype and global generators are given back as they were.
+    Returns, by run key, the error of each trial of several workers of which one crashed. Raises `UsageError` if a trial needs
+    more than this machine has. The caller's threads, default dtype and global generators are restored at the end.
     """
     max_concurrent_trials(resources, [(os.cpu_count() or 1, torch.cuda.device_count())])
-    ledger = WriteBuffer(absolute := RunFolder(folder.path.resolve()))  # a trial may change the working directory
-    setting = StudyContext(
+    absolute = RunFolder(folder.path.resolve())  # a trial may change the working directory
+    study_context = make_study_context(
         study=study,
         folder=absolute,
-        ledger=ledger,
-        threads=resources.cpus,
-        device=torch.device("cuda" if resources.gpus else "cpu"),
+        resources=resources,
         load_data=lambda source: data[source] if source in data else source.load(),
-        open_run=CachedRunReader().open_run,
         should_stop=lambda: stop.requested,
-        is_pruned=judge.is_stopped,
-        crew=_crew(resources, data, absolute, stop),
+        is_pruned=early_stopper.is_stopped,
+        make_worker_group=lambda: LocalWorkers(
+            resources=resources, data=data, should_stop=stop.file.resolve().exists, shared_file=absolute.spec
+        ),
     )
-    deaths: dict[str, str] = {}
-    pristine, numerics = ProcessSnapshot.here(), NumericsSnapshot.here()
+    crashes: dict[str, str] = {}
+    process, numerics = ProcessSnapshot.capture(), NumericsSnapshot.capture()
     try:
-        for order in orders:
+        for planned in attempts:
             if stop.requested:
                 break
-            pristine.restore(threads=resources.cpus)
-            monitor.start(order.job.key)
+            key = planned.job.key
+            process.restore(threads=resources.cpus)
+            monitor.start(key)
             show()
-            trial = AttemptRunner(order, setting)
+            runner = AttemptRunner(planned, study_context)
             try:
-                while trial.report.status is None:
-                    report = trial.advance()
-                    held = setting.crew.gpu_bytes(setting.device)
-                    monitor.place(order.job.key, TrialPlace(nodes=(), gpu_bytes=held))
+                while runner.report.status is None:
+                    report = runner.advance()
+                    peak_bytes = study_context.worker_group.gpu_bytes(study_context.device)
+                    monitor.set_place(key, TrialPlace(nodes=(), gpu_bytes=peak_bytes))
                     monitor.record(report)
-                    judge.hear_report(trial.report)
+                    early_stopper.hear_report(report)
                     show()
             except RankDiedError as error:
-                monitor.running.pop(order.job.key, None)
-                deaths[order.job.key] = str(error)
+                monitor.running.pop(key, None)
+                crashes[key] = str(error)
             if fail_fast and monitor.failures:
-                stop.ask()
+                stop.request()
     finally:
-        ledger.write()
-        pristine.restore(threads=resources.cpus)
+        study_context.write_buffer.write()
+        process.restore(threads=resources.cpus)
         numerics.restore()
-    return deaths
-
-
-def _crew(resources: Resources, data: Mapping[Source, Dataset], folder: RunFolder, stop: StopRequest) -> WorkerGroup:
-    """This process, or several beside it."""
-    if resources.workers == 1:
-        return InProcess()
-    return LocalWorkers(resources=resources, data=data, should_stop=stop.mark.resolve().exists, seen=folder.spec)
+    return crashes

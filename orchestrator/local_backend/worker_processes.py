@@ -1,4 +1,4 @@
-"""A trial of several workers without Ray: processes of this machine, each at the other end of a pipe."""
+"""Runs a trial of several workers without Ray: local processes, each connected by a pipe."""
 
 import io
 import os
@@ -33,98 +33,104 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.ranks import Together
 from pruneyard.workloads.workload import Context, Progress
 
-_RUN = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
+_RUN_WORKER = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
 
-
-SHUTDOWN_TIMEOUT_S = 30.0  # after the last word, or after another one has ended
+SHUTDOWN_TIMEOUT_S = 30.0  # after the last message, or after another process has ended
 
 
 @dataclass(kw_only=True)
 class LocalWorkers(MultiWorkerGroup):
-    """Runs jobs as so many ranks, one job after the other.
+    """Runs each job in new local processes, one per rank.
 
-    data: read already. should_stop: can be asked in another process.
+    data: data sets that are loaded already. should_stop: must work in another process.
     """
 
     data: Mapping[Source, Dataset]
     should_stop: Callable[[], bool]
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
-        """See `RanksOnRay.run`."""
+        """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator ends the ranks.
+
+        Raises `RankFailedError` with the traceback of the first rank that raised, and `RankDiedError` if a process crashed.
+        """
         with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
             ranks = [_Process.start() for _ in range(self.num_workers)]
             try:
                 for rank, process in enumerate(ranks):
                     process.pipe.send_bytes(
-                        serialize(self._orders(job, context, rank, Path(folder) / "meeting"))
+                        serialize(self._worker_init(job, context, rank, Path(folder) / "rendezvous"))
                     )
                 while True:
-                    progress = self._next(ranks)
+                    progress = self._next_progress(ranks)
                     yield progress
                     if progress.outcome is not None:
                         return
                     pausing = context.pauses()
                     for process in ranks:
-                        process.answer(pausing)
+                        process.release_barrier(pausing)
             finally:
-                _end(ranks)
+                _shut_down(ranks)
 
-    def _orders(self, job: Job, context: Context, rank: int, meeting: Path) -> "WorkerInit":
+    def _worker_init(self, job: Job, context: Context, rank: int, rendezvous_file: Path) -> "WorkerInit":
         task = self.task(job, context, self.should_stop)
         data = {source: self.data[source] for source in sources_of(job).values() if source in self.data}
-        return WorkerInit(task=task, data=data, meeting=meeting, rank=rank, resources=self.resources)
+        return WorkerInit(
+            task=task, data=data, rendezvous_file=rendezvous_file, rank=rank, resources=self.resources
+        )
 
-    def _next(self, ranks: "list[_Process]") -> Progress:
-        """What rank 0 reports next."""
+    def _next_progress(self, ranks: "list[_Process]") -> Progress:
+        """Returns the next progress that rank 0 reports."""
         while True:
             ready = wait([process.pipe for process in ranks if not process.has_ended])
             for rank, process in enumerate(ranks):
                 if process.pipe not in ready:
                     continue
-                told = process.receive(rank)
-                if isinstance(told, Failed):
-                    self._raise_cause(told, ranks)
-                self.note(told)
-                if (progress := progress_or_raise(told)) is not None:
+                message = process.receive(rank)
+                if isinstance(message, Failed):
+                    self._raise_cause(message, ranks)
+                self.update(message)
+                if (progress := progress_or_raise(message)) is not None:
                     return progress
 
     def _raise_cause(self, failed: Failed, ranks: "list[_Process]") -> None:
-        """What a rank says is the cause, unless another one died."""
+        """Raises the error of a rank, or `RankDiedError` if the crash of another rank caused it."""
         for rank, process in enumerate(ranks):
-            if (
-                rank != failed.rank and (status := process.fate()) < 0
-            ):  # by a signal; one that raises ends with 1
+            # A negative status means that a signal ended the process; a rank that raises exits with 1.
+            if rank != failed.rank and (status := process.exit_status()) < 0:
                 words = f"rank {rank} died, with status {status}\nbecause of it rank {failed.rank} raised\n{failed.error}"
                 raise RankDiedError(words)
         raise RankFailedError(f"rank {failed.rank}\n{failed.error}")
 
 
 def serialize(message: Any) -> bytes:
-    """Whole, with the contents of tensors: a pipe would send handles to memory that its sender must keep."""
+    """Returns the pickled message with the contents of its tensors.
+
+    A pipe of torch would send handles to shared memory, which the sender would have to keep.
+    """
     content = io.BytesIO()
     torch.save(message, content)
     return content.getvalue()
 
 
 def deserialize(content: bytes) -> Any:
-    """From a process of ours."""
+    """Returns the message. Unpickles, so only for bytes of our own processes."""
     return torch.load(io.BytesIO(content), weights_only=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInit:
-    """What a process is sent first. The ranks meet in the file `meeting`."""
+    """The first message to a worker process. torch.distributed initializes itself over `rendezvous_file`."""
 
     task: RankTask
     data: Mapping[Source, Dataset]
-    meeting: Path
+    rendezvous_file: Path
     rank: int
     resources: Resources
 
 
 @dataclass
 class _Process:
-    """One rank, seen from here."""
+    """The process of one rank, as the trial sees it."""
 
     popen: "subprocess.Popen[bytes]"
     pipe: Connection
@@ -132,10 +138,10 @@ class _Process:
 
     @classmethod
     def start(cls) -> "_Process":
-        """In a session of its own, so that Ctrl-C reaches the study alone, which asks ranks to stop."""
+        """Starts a process in a new session, so that Ctrl-C reaches only the study, which asks its ranks to stop."""
         ours, theirs = socket.socketpair()
         popen = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(theirs.fileno())],
+            [sys.executable, "-c", _RUN_WORKER, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **loopback_environment()},
             start_new_session=True,
@@ -144,7 +150,10 @@ class _Process:
         return cls(popen, Connection(ours.detach()))
 
     def receive(self, rank: int) -> Any:
-        """What it tells; None where it has ended as a rank does, which all but rank 0 may do before rank 0 was heard."""
+        """Returns the next message, or None if a rank other than 0 has exited normally.
+
+        Such a rank may exit before the last message of rank 0 was received. Raises `RankDiedError` for any other end.
+        """
         try:
             return deserialize(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError):
@@ -154,30 +163,30 @@ class _Process:
             self.has_ended = True
             return None
 
-    def answer(self, pausing: bool) -> None:
-        """At a gate; one that is gone is found when it is listened to."""
+    def release_barrier(self, pausing: bool) -> None:
+        """Lets the rank continue or pause. The end of its process is noticed by `receive`, so a broken pipe is ignored."""
         try:
             self.pipe.send(pausing)
         except OSError:
             return
 
-    def fate(self) -> int:
-        """How it ended, or ends now; 0 where it lives."""
+    def exit_status(self) -> int:
+        """Waits up to a second for the end of the process; returns its exit status, or 0 if it still runs."""
         try:
             return self.popen.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             return 0
 
 
-def _end(ranks: list[_Process]) -> None:
-    """A closed pipe is an answer at every gate; who stands elsewhere is killed."""
+def _shut_down(ranks: list[_Process]) -> None:
+    """Ends all processes: closing the pipe ends a rank at its next barrier; what does not get there is killed."""
     for process in ranks:
         process.pipe.close()
     until = time.monotonic() + SHUTDOWN_TIMEOUT_S
     for process in ranks:
         while process.popen.poll() is None and time.monotonic() < until:
             if any(other.popen.poll() not in (None, 0) for other in ranks):
-                process.popen.kill()  # it waits for one that is gone
+                process.popen.kill()  # it waits in a collective operation for a rank that crashed
             time.sleep(0.02)
         if process.popen.poll() is None:
             process.popen.kill()
@@ -185,20 +194,20 @@ def _end(ranks: list[_Process]) -> None:
 
 
 @dataclass(frozen=True)
-class _ByPipe:
-    """The line as a rank holds it."""
+class _PipeChannel:
+    """The channel of a rank over its end of the pipe."""
 
     pipe: Connection
 
     def send(self, message: Any) -> None:
-        """Waits no longer than the pipe is full."""
+        """Sends a message; waits only while the pipe is full."""
         try:
             self.pipe.send_bytes(serialize(message))
         except OSError:
-            return  # nobody listens any more
+            return  # the trial has closed the pipe
 
-    def wait_barrier(self, gate: int) -> bool | None:
-        """What comes next over the pipe."""
+    def wait_barrier(self, barrier: int) -> bool | None:
+        """Returns the answer that comes next over the pipe, or None once the trial has closed it."""
         try:
             answer: bool = self.pipe.recv()
         except (EOFError, OSError):
@@ -207,24 +216,24 @@ class _ByPipe:
 
 
 def main(handle: int) -> None:
-    """The life of one rank. handle: of its end of the pipe."""
+    """Runs one rank. handle: the file descriptor of its end of the pipe."""
     pipe = Connection(handle)
-    orders: WorkerInit = deserialize(pipe.recv_bytes())
-    gpus, rank = orders.resources.gpus, orders.rank
+    init: WorkerInit = deserialize(pipe.recv_bytes())
+    gpus, rank = init.resources.gpus, init.rank
     device = torch.device("cuda", int(rank * gpus)) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if gpus >= 1 else "gloo",
-        init_method=f"file://{orders.meeting}",
+        init_method=f"file://{init.rendezvous_file}",
         rank=rank,
-        world_size=orders.resources.workers,
+        world_size=init.resources.workers,
         timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
     )
     os.environ["RANK"] = str(rank)
 
     def load_data(source: Source) -> Dataset:
-        return orders.data[source] if source in orders.data else source.load()
+        return init.data[source] if source in init.data else source.load()
 
-    train_as_rank(orders.task, ranks=Together(), device=device, load_data=load_data, line=_ByPipe(pipe))
+    train_as_rank(init.task, ranks=Together(), device=device, load_data=load_data, channel=_PipeChannel(pipe))
     dist.destroy_process_group()

@@ -17,28 +17,22 @@ from pruneyard.orchestrator.progress.monitor import BEST_METRIC, Monitor, TrialP
 from pruneyard.reports.records import Status
 
 MAX_ROWS = 20
-
-
-MAX_NODES = 4  # in a plain line
-
-
+MAX_NODES = 4  # that a plain line names
 LINE_EVERY_S = 60.0
-
-
-CHANGE_EVERY_S = 1.0  # changes that come faster share a line
+CHANGE_EVERY_S = 1.0  # faster changes share a line
 
 
 class Display(Protocol):
-    """What `population.run` calls."""
+    """The interface that `run` calls while a study runs."""
 
     def show(self, monitor: Monitor) -> None:
-        """Called often; decides itself how often it draws."""
+        """Shows the current state. It is called often, and decides itself how often it draws."""
         ...
 
 
 @contextmanager
 def open_display(console: Console) -> Iterator[Display]:
-    """The display that fits the console."""
+    """Yields a live table on a terminal, and plain lines elsewhere."""
     if not console.is_terminal:
         yield LineDisplay(console)
         return
@@ -47,41 +41,41 @@ def open_display(console: Console) -> Iterator[Display]:
 
 
 class LineDisplay:
-    """One line on each change, at most one a second, and one a minute anyway."""
+    """Prints one line on each change, at most one per second, and one per minute without a change."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._last_line, self._last_at = console, "", 0.0
 
     def show(self, monitor: Monitor) -> None:
-        """Prints the counts if they changed."""
+        """Prints the counts if they have changed or a minute has passed."""
         now = time.monotonic()
         if now - self._last_at < CHANGE_EVERY_S and monitor.done < monitor.total:
             return
-        line = summary_line(monitor) + _where(monitor)
+        line = summary_line(monitor) + _describe_places(monitor)
         if line != self._last_line or now - self._last_at >= LINE_EVERY_S:
-            left = _left(monitor) if monitor.running else ""
+            left = _time_left(monitor) if monitor.running else ""
             self._console.print(f"{line}{left}", markup=False, highlight=False, soft_wrap=True)
             self._last_line, self._last_at = line, now
 
 
 class LiveDisplay:
-    """The counts, the best so far, and a row per running trial."""
+    """Shows the counts, the best metric so far, and a row per running trial."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
 
     def show(self, monitor: Monitor) -> None:
-        """Hands the newest picture to rich, which draws it four times a second."""
+        """Passes the newest table to rich, which draws it four times a second."""
         self._live.update(render(monitor))
 
 
 def render(monitor: Monitor) -> RenderableType:
-    """What the terminal shows."""
+    """Returns what the terminal shows."""
     head = Table.grid(padding=(0, 1))
     head.add_row(
         ProgressBar(total=max(1, monitor.total), completed=monitor.done, width=30),
         Text(summary_line(monitor)),
-        Text(f"{duration(monitor.elapsed_s())} gone{_left(monitor)}", style="dim"),
+        Text(f"{duration(monitor.elapsed_s())} elapsed{_time_left(monitor)}", style="dim"),
     )
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     places = monitor.places
@@ -102,19 +96,19 @@ def render(monitor: Monitor) -> RenderableType:
     return Group(head, rows)
 
 
-def _left(monitor: Monitor) -> str:
-    """Nothing where the jobs left will not be run."""
+def _time_left(monitor: Monitor) -> str:
+    """Returns the estimated time left, or nothing while the study stops."""
     return "" if monitor.stopping else f", {duration(monitor.seconds_left())} left"
 
 
 def _nodes(place: TrialPlace) -> str:
-    """`1a2b3c4d`, or `1a2b3c4d and 1 more` of a trial whose workers are on two."""
+    """Returns `1a2b3c4d`, or `1a2b3c4d and 1 more` if the workers of the trial run on two nodes."""
     first, *others = place.nodes or ("",)
     return f"{first} and {len(others)} more" if others else first
 
 
-def _where(monitor: Monitor) -> str:
-    """How many trials have workers on each node, where there are several, and the most that one has held of a GPU."""
+def _describe_places(monitor: Monitor) -> str:
+    """Returns the number of trials on each node if there are several, and the largest peak of GPU memory of a trial."""
     places = monitor.places.values()
     several = len(monitor.nodes) > 1
     counts = Counter(node for place in places for node in place.nodes * several).most_common()
@@ -129,7 +123,7 @@ def _gib(size_bytes: int | None) -> str:
 
 
 def summary_line(monitor: Monitor) -> str:
-    """`12/27 done, 2 running, 12 waiting, 1 failed, best val/accuracy 0.9861 (mlp rigl density=0.2 seed=1)`."""
+    """Returns one line such as `12/27 done, 2 running, 12 waiting, 1 failed, best val/accuracy 0.9861 (mlp rigl seed=1)`."""
     parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
     if monitor.stopping:
         parts.append("stopping")
@@ -147,7 +141,7 @@ def summary_line(monitor: Monitor) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`45 s`, `3:20 min`, `2:05 h`, or `?`."""
+    """Returns `45 s`, `3:20 min`, `2:05 h`, or `?` for None."""
     if seconds is None:
         return "?"
     whole = round(seconds)

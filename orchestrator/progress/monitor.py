@@ -1,4 +1,4 @@
-"""What is going on in a study, kept from the reports of its trials; displays read it."""
+"""Keeps the state of a running study from the reports of its trials, for displays to read."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.reports.records import Status
 
-BEST_METRIC = "val/accuracy"  # shown as the best so far; largest is best
+BEST_METRIC = "val/accuracy"  # the metric that displays show; larger is better
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A trial that failed, for the closing words."""
+    """A failed trial, for the messages at the end of a study."""
 
     run_key: str
     label: str
@@ -21,9 +21,11 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlace:
-    """Where a trial runs, and the most of a GPU's memory that it has held; None where it has none.
+    """Where a trial runs, and its peak of GPU memory.
 
-    nodes: of a cluster, that of its rank 0 first. Memory, too, is that of rank 0.
+    Args:
+        nodes: the shortened ids of its nodes, that of rank 0 first; empty without Ray.
+        gpu_bytes: the peak of rank 0; None if it uses no GPU.
     """
 
     nodes: tuple[str, ...]
@@ -32,42 +34,50 @@ class TrialPlace:
 
 @dataclass
 class Monitor:
-    """Counts and the newest report of every running trial. `total` includes the jobs `already` finished.
+    """The counts of a study and the newest report of every running trial.
 
-    `stopping` is set from when the study was asked to end.
+    Args:
+        total: the number of jobs, those finished by earlier calls included.
+        num_already_done: the jobs that earlier calls finished.
+        running: the newest report by run key.
+        ended: how the trials of this call ended, by run key.
+        paused: the run keys of trials that wait to be continued.
+        labels: the labels of the jobs of this call, by run key.
+        nodes: the nodes on which a trial of this call ran.
+        stopping: whether the study was asked to stop.
     """
 
     total: int
-    already: int
+    num_already_done: int
     running: dict[str, Report] = field(default_factory=dict)
     ended: dict[str, Status] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     labels: dict[str, str] = field(default_factory=dict)
     _places: dict[str, TrialPlace] = field(default_factory=dict)
-    nodes: set[str] = field(default_factory=set)  # on which a trial of this call was seen
+    nodes: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     best: tuple[float, str] | None = None
     stopping: bool = False
     started: float = field(default_factory=time.monotonic)
 
-    def expect(self, orders: list[PlannedAttempt]) -> None:
-        """Trials about to be run, some of them perhaps again."""
-        for order in orders:
-            self.labels[order.job.key] = order.job.label
-            self.ended.pop(order.job.key, None)
+    def expect(self, attempts: list[PlannedAttempt]) -> None:
+        """Adds attempts that are about to run; some of their jobs may have ended before."""
+        for planned in attempts:
+            self.labels[planned.job.key] = planned.job.label
+            self.ended.pop(planned.job.key, None)
 
     def start(self, key: str) -> None:
-        """A trial has a process."""
+        """Marks a trial as running."""
         self.paused.discard(key)
         self.running[key] = Report(run_key=key)
 
-    def place(self, key: str, place: TrialPlace) -> None:
-        """A trial that reports says where it is."""
+    def set_place(self, key: str, place: TrialPlace) -> None:
+        """Stores where a trial runs."""
         self._places[key] = place
         self.nodes.update(place.nodes)
 
     def record(self, report: Report) -> None:
-        """A trial's report, or its end."""
+        """Stores the newest report of a trial, which may be its last."""
         key = report.run_key
         value = report.metrics.get(BEST_METRIC)
         if value is not None and (self.best is None or value > self.best[0]):
@@ -81,7 +91,7 @@ class Monitor:
             self.end(key, report.status, report.error)
 
     def end(self, key: str, status: Status, error: str | None = None) -> None:
-        """A trial is over."""
+        """Marks a trial as ended."""
         self.running.pop(key, None)
         self._places.pop(key, None)
         self.paused.discard(key)
@@ -90,29 +100,29 @@ class Monitor:
             self.failures.append(Failure(run_key=key, label=self.labels[key], error=error or "unknown"))
 
     def count(self, status: Status) -> int:
-        """Trials of this call that ended so."""
+        """Returns how many trials of this call ended with this status."""
         return sum(found is status for found in self.ended.values())
 
     @property
     def places(self) -> dict[str, TrialPlace]:
-        """Of trials that run, from their first evaluation on."""
+        """Returns the places of running trials; a trial has one from its first evaluation on."""
         return {key: place for key, place in list(self._places.items()) if key in self.running}
 
     @property
     def waiting(self) -> int:
-        """Jobs that have yet to begin, or to begin again."""
-        return max(0, self.total - self.already - len(self.ended) - len(self.running) - len(self.paused))
+        """Returns how many jobs have not started yet, or wait for another attempt."""
+        return max(0, self.total - self.num_already_done - len(self.ended) - len(self.running) - len(self.paused))
 
     @property
     def done(self) -> int:
-        """Jobs that are finished or were stopped early, those of earlier calls included."""
-        return self.already + self.count(Status.COMPLETED) + self.count(Status.PRUNED)
+        """Returns how many jobs are completed or pruned, those of earlier calls included."""
+        return self.num_already_done + self.count(Status.COMPLETED) + self.count(Status.PRUNED)
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
     def seconds_left(self) -> float | None:
-        """By the pace of the trials that ended and the running ones' share; None before the first evaluation."""
+        """Estimates the remaining time from the pace so far; returns None before the first evaluation."""
         shares = [r.step / r.num_steps for r in list(self.running.values()) if r.num_steps]
-        worked = len(self.ended) + sum(shares)
-        return None if worked <= 0 else self.elapsed_s() * (len(self.labels) - worked) / worked
+        num_done = len(self.ended) + sum(shares)  # a running trial counts by its share of steps
+        return None if num_done <= 0 else self.elapsed_s() * (len(self.labels) - num_done) / num_done

@@ -1,4 +1,4 @@
-"""What Ray prints of its own accord while a study runs, kept out of what its user reads."""
+"""Keeps what Ray prints while a study runs out of the user's output."""
 
 import io
 import logging
@@ -7,30 +7,28 @@ import sys
 
 logger = logging.getLogger(__name__)
 
-
-
-_OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\b")
+_RAY_MESSAGE = re.compile(r"(\x1b\[\d+m)?\(raylet\b")
 
 
 class RayOutputFilter(io.TextIOBase):
-    """Takes the place of stdout: what a trial prints in this process goes to stderr, what Ray prints to the debug log.
+    """Replaces stdout: what a trial prints in this process goes to stderr, what Ray prints goes to the debug log.
 
-    Ray tells of dead processes and nodes, with pages of its internal state; a study tells of them in its own words.
+    Ray prints pages of its internal state about crashed processes and nodes, which a study reports itself.
     """
 
     def __init__(self) -> None:
-        self._ends_line = False
+        self._drops_newline = False
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        """One piece of a `print`."""
-        if _OF_RAY.match(text):
+        """Writes one part of a `print` call, which writes its text and the newline separately."""
+        if _RAY_MESSAGE.match(text):
             logger.debug("%s", text)
-            self._ends_line = True
-        elif self._ends_line and text == "\n":  # which `print` writes by itself
-            self._ends_line = False
+            self._drops_newline = True
+        elif self._drops_newline and text == "\n":
+            self._drops_newline = False
         else:
             sys.stderr.write(text)
         return len(text)

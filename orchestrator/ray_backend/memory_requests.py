@@ -1,4 +1,4 @@
-"""What memory trials were seen to take, so that no node and no GPU is given more of them than it holds."""
+"""Computes memory requests from the memory that finished trials took, so that no node runs more trials than it can hold."""
 
 import json
 import math
@@ -14,23 +14,19 @@ from pruneyard.reports.store import Store
 GIB = 2**30
 
 
-USABLE_SHARE = 0.9  # of a node's memory may be asked for
+USABLE_SHARE = 0.9  # the share of a node's memory that trials may request
+SAFETY_FACTOR = 1.2  # a request is this factor times the peak of similar trials
+REQUEST_UNIT = GIB // 4  # requests are multiples of it, since Tune reuses a process only among equal requests
+DRIVER_BYTES = GIB // 2  # the memory of a trial's own process if its ranks are separate processes
 
-
-SAFETY_FACTOR = 1.2  # a trial may take so much more than another of its shape did
-
-
-REQUEST_UNIT = GIB // 4  # requests are multiples of it: a process is reused only among trials that request the same
-
-
-DRIVER_BYTES = GIB // 2  # of a trial whose ranks are processes of their own, it is all that its own process takes
-
-
-_NO_MEMORY = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")
+_WITHOUT_EFFECT = ("seed", "epochs", "steps", "evaluate_every", "checkpoint_every_s")  # on the memory of a job
 
 
 def memory_key(kind: str, identity: Mapping[str, Any]) -> str:
-    """One text for all jobs that should take the same memory: but for seeds, lengths of training and fractions they are equal."""
+    """Returns a key that is equal for all jobs that should take the same memory.
+
+    It is the canonical form of a job without seeds, training lengths and fractions.
+    """
     return canonical([kind, _without_numbers(identity)])
 
 
@@ -39,7 +35,7 @@ def _without_numbers(content: Any) -> Any:
         return {
             key: _without_numbers(value)
             for key, value in content.items()
-            if key not in _NO_MEMORY and not isinstance(value, float)
+            if key not in _WITHOUT_EFFECT and not isinstance(value, float)
         }
     if isinstance(content, list | tuple):
         return [_without_numbers(item) for item in content]
@@ -47,60 +43,62 @@ def _without_numbers(content: Any) -> Any:
 
 
 def largest_request_per_worker(workers: int, nodes: Sequence[tuple[int, int]]) -> int:
-    """Bytes that each of so many workers may ask for so that all of them find room at once; 0 where they cannot.
+    """Returns the most bytes that each worker may request so that all of them can run at once; 0 if they cannot.
 
-    nodes: bytes of each, and how many workers fit there by their other wants.
+    nodes: the bytes of each node, and how many workers fit there by their CPUs and GPUs.
     """
-    ways = (memory // count for memory, places in nodes for count in range(1, min(places, workers) + 1))
-    return max((way for way in ways if _fitting(way, nodes) >= workers), default=0)
+    candidates = (memory // count for memory, places in nodes for count in range(1, min(places, workers) + 1))
+    return max((size for size in candidates if _num_fitting(size, nodes) >= workers), default=0)
 
 
-def _fitting(size: int, nodes: Sequence[tuple[int, int]]) -> int:
+def _num_fitting(size: int, nodes: Sequence[tuple[int, int]]) -> int:
     return sum(min(places, memory // size) if size else places for memory, places in nodes)
 
 
 @dataclass
 class MemoryHistory:
-    """Bytes by shape, from this folder's trials and those heard of since."""
+    """The peaks of memory and the OOM kills of earlier trials, by memory key."""
 
     _peaks: dict[str, int] = field(default_factory=dict)
-    _kills: dict[str, int] = field(default_factory=dict)  # attempts that were killed for want of memory since one finished
+    _kills: dict[str, int] = field(default_factory=dict)  # attempts that were OOM-killed since one completed
 
     @classmethod
-    def seen_in(cls, folder: RunFolder) -> "MemoryHistory":
-        """What the folder's runs say that were measured on a CPU, in the order in which they ended."""
-        needs = cls()
+    def from_folder(cls, folder: RunFolder) -> "MemoryHistory":
+        """Returns the history of the runs in a folder, in the order in which they ended; only CPU runs measure memory."""
+        history = cls()
         columns = ["kind", "identity_json", "device", "peak_memory_bytes", "error", "ended_at"]
         rows = Store(folder).runs(latest=False).select(columns).sort_by("ended_at").to_pylist()
         for row in rows:
             if row["identity_json"] is not None:
-                shape = memory_key(row["kind"], json.loads(row["identity_json"]))
+                key = memory_key(row["kind"], json.loads(row["identity_json"]))
                 if is_oom_kill(row["error"] or ""):
-                    needs.hear_kill(shape)
+                    history.record_oom_kill(key)
                 elif row["device"] == "cpu":
-                    needs.record(shape, row["peak_memory_bytes"])
-        return needs
+                    history.record(key, row["peak_memory_bytes"])
+        return history
 
-    def record(self, shape: str, peak: int | None) -> None:
-        """A trial has ended; None where its memory was not measured."""
+    def record(self, key: str, peak: int | None) -> None:
+        """Adds the peak in bytes of a completed trial; does nothing for None, a peak that was not measured."""
         if peak is not None:
-            self._peaks[shape] = max(peak, self._peaks.get(shape, 0))
-            self._kills.pop(shape, None)
+            self._peaks[key] = max(peak, self._peaks.get(key, 0))
+            self._kills.pop(key, None)
 
-    def hear_kill(self, shape: str) -> None:
-        """A trial was killed for want of memory: the next of its shape gets twice the room that it had."""
-        self._kills[shape] = self._kills.get(shape, 0) + 1
+    def record_oom_kill(self, key: str) -> None:
+        """Adds an OOM kill: the next trial with this key requests twice as much."""
+        self._kills[key] = self._kills.get(key, 0) + 1
 
-    def request(self, shape: str, *, share: int, node: int) -> int:
-        """Bytes that a trial asks for, which is nothing as long as no trial was seen to take more than its share.
+    def request(self, key: str, *, share: int, node: int) -> int:
+        """Returns the bytes that a trial requests; 0 as long as no trial took more than its fair share.
 
-        share: what leaves room on every node for as many trials as its cores allow; then it is what a trial of a shape that was
-        not measured yet asks for. node: what the largest node has; what takes more than that runs there alone. Requests stay
-        below both, since a node that comes later may have a little less.
+        Requests stay below `USABLE_SHARE` of both arguments, since a node that joins later may have slightly less memory.
+
+        Args:
+            share: the memory of a node divided by the trials that its cores allow; requested by trials not yet measured.
+            node: the memory of the largest node; a trial that needs more runs there alone.
         """
         fair, most = (int(USABLE_SHARE * size) // REQUEST_UNIT * REQUEST_UNIT for size in (share, node))
         if max(self._peaks.values(), default=0) * SAFETY_FACTOR <= share and not self._kills:
             return 0
-        known = self._peaks.get(shape)
-        wanted = fair if known is None else math.ceil(known * SAFETY_FACTOR / REQUEST_UNIT) * REQUEST_UNIT
-        return int(min(wanted * 2 ** self._kills.get(shape, 0), most))
+        peak = self._peaks.get(key)
+        needed = fair if peak is None else math.ceil(peak * SAFETY_FACTOR / REQUEST_UNIT) * REQUEST_UNIT
+        return int(min(needed * 2 ** self._kills.get(key, 0), most))

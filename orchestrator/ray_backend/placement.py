@@ -1,4 +1,4 @@
-"""What each trial asks a cluster for: cores, GPUs, and as much memory as trials of its shape were seen to take."""
+"""Decides what each trial requests from the cluster: CPUs, GPUs, and as much memory as similar trials took before."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 from ray import tune
-from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 
 from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials, workers_per_node
@@ -21,82 +20,79 @@ from pruneyard.orchestrator.ray_backend.memory_requests import (
     MemoryHistory,
     memory_key,
 )
+from pruneyard.orchestrator.ray_backend.tune_patches import placement_group_factory
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 
-GPU_CONTEXT_BYTES = GIB  # beside its tensors a process holds a context, and what its allocator keeps in reserve: not measured
-
-
-GPU_SHARE_STEPS = 20  # a share of a GPU is raised to whole parts, so that few different ones are asked for
+GPU_CONTEXT_BYTES = GIB  # for the CUDA context and the allocator's reserve, which the measured peak does not include
+GPU_SHARE_STEPS = 20  # shares of a GPU are rounded up to 1/20, so that actors can be reused among few different shares
 
 
 class Placement:
-    """Tune asks for a trial's resources when its turn has come, so it is told what was learned until then."""
+    """Computes the resources of a trial when Tune asks for them, just before the trial starts, from all trials until then."""
 
-    def __init__(self, orders: Sequence[PlannedAttempt], folder: RunFolder, *, resources: Resources, session: Session) -> None:
-        self.slots = max_concurrent_trials(resources, session.nodes)
-        self._resources, self._needs = resources, MemoryHistory.seen_in(folder)
-        self._shapes = {order.job.key: memory_key(order.job.kind, order.job.identity) for order in orders}
+    def __init__(self, attempts: Sequence[PlannedAttempt], folder: RunFolder, *, resources: Resources, session: Session) -> None:
+        self.num_slots = max_concurrent_trials(resources, session.nodes)
+        self._resources, self._history = resources, MemoryHistory.from_folder(folder)
+        self._memory_keys = {planned.job.key: memory_key(planned.job.kind, planned.job.identity) for planned in attempts}
         places = [workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
         usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
         self._share = min(memory // count for memory, count in usable)
         self._largest = max(memory for memory, _ in usable)
-        self._of_gpu: dict[str, float] = {}  # by shape: the share of a GPU's memory that was taken
+        self._gpu_shares: dict[str, float] = {}  # by memory key: the share of a GPU's memory that a trial needs
 
     def record(self, report: Report) -> None:
-        """How a trial stands."""
+        """Learns the memory of a completed trial."""
         if report.status is not Status.COMPLETED:
             return
-        shape, peak = self._shapes[report.run_key], report.peak_memory_bytes
+        key, peak = self._memory_keys[report.run_key], report.peak_memory_bytes
         if not self._resources.gpus:
-            self._needs.record(shape, peak)
+            self._history.record(key, peak)
         elif peak is not None and report.gpu_memory_bytes is not None:
             taken = (peak * SAFETY_FACTOR + GPU_CONTEXT_BYTES) / report.gpu_memory_bytes
-            self._of_gpu[shape] = max(taken, self._of_gpu.get(shape, 0.0))
+            self._gpu_shares[key] = max(taken, self._gpu_shares.get(key, 0.0))
 
-    def wanted(self, bundle: Sequence[PlannedAttempt]) -> dict[str, float]:
-        """By Ray's names, for jobs that run one after the other in one process.
+    def resources_for(self, bundle: Sequence[PlannedAttempt]) -> dict[str, float]:
+        """Returns the resources of a bundle, whose jobs run one after the other in one process, by Ray's names.
 
-        Of a trial whose ranks Ray Train is to place it is nothing that they want: waiting trials would take it from them.
+        If Ray Train places the ranks of a trial, the trial itself requests no CPUs or GPUs: waiting trials would hold what the
+        ranks of others need.
         """
         if self._resources.workers > 1:
             return {"memory": DRIVER_BYTES}
-        shapes = {self._shapes[order.job.key] for order in bundle}
-        memory = max(self._needs.request(shape, share=self._share, node=self._largest) for shape in shapes)
-        cores = {"cpu": self._resources.cpus, "gpu": self._gpus(shapes)}
+        keys = {self._memory_keys[planned.job.key] for planned in bundle}
+        memory = max(self._history.request(key, share=self._share, node=self._largest) for key in keys)
+        cores = {"cpu": self._resources.cpus, "gpu": self._gpus(keys)}
         return {**cores, "memory": memory} if memory else cores
 
-
-    def _gpus(self, shapes: Collection[str]) -> float:
-        """What was asked for; of a share of a GPU more where trials of a shape were seen to take more of its memory."""
-        asked = self._resources.gpus
-        if not 0 < asked < 1:
-            return asked
-        parts = max(math.ceil(self._of_gpu.get(shape, 0.0) * GPU_SHARE_STEPS) for shape in shapes)
-        return max(asked, min(parts, GPU_SHARE_STEPS) / GPU_SHARE_STEPS)
+    def _gpus(self, keys: Collection[str]) -> float:
+        """Returns the GPUs of the spec, or a larger share of a GPU if similar trials took more of its memory."""
+        requested = self._resources.gpus
+        if not 0 < requested < 1:
+            return requested
+        parts = max(math.ceil(self._gpu_shares.get(key, 0.0) * GPU_SHARE_STEPS) for key in keys)
+        return max(requested, min(parts, GPU_SHARE_STEPS) / GPU_SHARE_STEPS)
 
 
 _PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[PlannedAttempt]]]] = {}
-
-
-"""Tune asks a pickled copy of what it is given; this is what the copy finds again."""
+"""The placements of running studies, by id. Tune calls a pickled copy of the function that it is given; through this table the
+copy finds the live placement."""
 
 
 @contextmanager
 def resources_per_trial(
     placement: Placement, bundles: Sequence[Sequence[PlannedAttempt]]
 ) -> Iterator[Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]]:
-    """For `tune.with_resources`, as long as the block lasts."""
-    name = uuid4().hex
-    _PLACEMENTS[name] = (placement, bundles)
+    """Yields the function for `tune.with_resources`; it works inside the block only."""
+    placement_id = uuid4().hex
+    _PLACEMENTS[placement_id] = (placement, bundles)
     try:
-        yield partial(_ask, name)
+        yield partial(_placement_group, placement_id)
     finally:
-        del _PLACEMENTS[name]
+        del _PLACEMENTS[placement_id]
 
 
-def _ask(name: str, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    placement, bundles = _PLACEMENTS[name]
-    asked: tune.PlacementGroupFactory = resource_dict_to_pg_factory(placement.wanted(bundles[config["index"]]))
-    return asked
+def _placement_group(placement_id: str, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    placement, bundles = _PLACEMENTS[placement_id]
+    return placement_group_factory(placement.resources_for(bundles[config["index"]]))

@@ -1,4 +1,4 @@
-"""Data of a study as a process on Ray reads it: one read-only copy a node, however many trials."""
+"""Reads the data sets of a study from Ray's object store: one read-only copy per node, however many trials."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +8,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 
 
 def shared_data_loader(data: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Callable[[Source], Dataset]:
-    """What is shared comes from the object store, what is not from where it lies; each once per process."""
+    """Returns a function that loads a data set from the object store, or from its source; each only once per process."""
     loaded: dict[Source, Dataset] = {}
 
     def load_data(source: Source) -> Dataset:

@@ -1,4 +1,4 @@
-"""One Ray Tune study: Tune schedules processes, and nothing it writes or remembers is read again."""
+"""Runs a study with Ray Tune, which only schedules processes: nothing that it writes is ever read again."""
 
 import logging
 import shutil
@@ -45,9 +45,8 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 logger = logging.getLogger(__name__)
 
 
-
 def run_study(
-    orders: Sequence[PlannedAttempt],
+    attempts: Sequence[PlannedAttempt],
     *,
     study: str,
     folder: RunFolder,
@@ -58,52 +57,63 @@ def run_study(
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-    judge: EarlyStopper,
+    early_stopper: EarlyStopper,
     shared: dict[Source, ray.ObjectRef[Dataset]],
 ) -> dict[str, str]:
-    """Runs every order once. Returns, by run key, the error of each trial whose process died without a record.
+    """Runs every attempt once. Returns, by run key, the error of each trial whose process crashed without a record.
 
-    Data is shared read-only through the object store: one copy a node, however many trials. `shared` are the sets that are
-    there already; it grows. Raises `ClusterLostError` where the
-    cluster was lost, or had no room for a trial for `place_within_s` while none ran.
+    Data sets are shared read-only through the object store: one copy per node, however many trials. `shared` holds the sets
+    already in the store; new ones are added. Raises `ClusterLostError` if the cluster was lost, or if for `place_within_s` no
+    trial ran and none could be placed.
     """
-    placement = Placement(orders, folder, resources=resources, session=session)
-    bundles = bundle_attempts(orders, slots=placement.slots)
+    placement = Placement(attempts, folder, resources=resources, session=session)
+    bundles = bundle_attempts(attempts, num_slots=placement.num_slots)
     shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
     actor = tune.with_parameters(
         TrialActor,
         bundles=bundles,
         study=study,
         folder=folder.path.resolve(),
-        stop_mark=stop.mark.resolve(),
+        stop_file=stop.file.resolve(),
         resources=resources,
         data=dict(shared),
     )
-    watch = _StudyCallback(
-        bundles, folder, placement=placement, monitor=monitor, stop=stop, show=show, fail_fast=fail_fast, judge=judge
+    study_callback = _StudyCallback(
+        bundles,
+        folder,
+        placement=placement,
+        monitor=monitor,
+        stop=stop,
+        show=show,
+        fail_fast=fail_fast,
+        early_stopper=early_stopper,
     )
     scratch = folder.scratch
-    marks = pruned_file(folder, "").resolve()
-    remove_tree(marks)
-    marks.mkdir(parents=True)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial whose process died is told of in our own words
+    control_files = pruned_file(folder, "").resolve()
+    remove_tree(control_files)
+    control_files.mkdir(parents=True)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports crashed trials itself
     try:
-        with resources_per_trial(placement, bundles) as ask:
+        with resources_per_trial(placement, bundles) as trial_resources:
             tuner = tune.Tuner(
-                tune.with_resources(actor, ask),
+                tune.with_resources(actor, trial_resources),
                 param_space={"index": sequential_index()},
                 tune_config=tune.TuneConfig(
                     num_samples=len(bundles),
                     scheduler=FIFOByIndex(),  # type: ignore[no-untyped-call]
                     reuse_actors=True,
-                    max_concurrent_trials=min(placement.slots, len(bundles)),
-                    trial_dirname_creator=_short_name,
+                    max_concurrent_trials=min(placement.num_slots, len(bundles)),
+                    trial_dirname_creator=_trial_folder_name,
                 ),
                 run_config=tune.RunConfig(
                     name=study,
                     storage_path=str(scratch),
-                    callbacks=[watch, StallDetector(session.pulse, resources, monitor), PlacementGroupSweeper(session.pulse)],
-                    stop=_StopWhenAsked(stop, monitor),
+                    callbacks=[
+                        study_callback,
+                        StallDetector(session.head, resources, monitor),
+                        PlacementGroupSweeper(session.head),
+                    ],
+                    stop=_StopOnRequest(stop, monitor),
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=0),
@@ -111,55 +121,56 @@ def run_study(
             )
             with isolate_oom_kills():
                 tuner.fit()
-    except ClusterLost as end:
-        raise ClusterLostError(str(end), Results(folder.path)) from end
+    except ClusterLost as lost:
+        raise ClusterLostError(str(lost), Results(folder.path)) from lost
     finally:
-        if not session.pulse.silent_s:
+        if not session.head.silent_s:
             remove_orphaned_groups()
         if not stop.handed_over:
             shutil.rmtree(scratch, ignore_errors=True)
-            remove_tree(marks)
-    return watch.deaths
+            remove_tree(control_files)
+    return study_callback.crashes
 
 
-def bundle_attempts(orders: Sequence[PlannedAttempt], *, slots: int) -> list[list[PlannedAttempt]]:
-    """Orders in their order, as many to a trial as their jobs allow and as leaves work for every slot.
+def bundle_attempts(attempts: Sequence[PlannedAttempt], *, num_slots: int) -> list[list[PlannedAttempt]]:
+    """Returns the attempts in their order, bundled into trials: short jobs together, but no slot without work.
 
-    A job is alone unless it has `per_trial`: then starting a trial would cost more than the job. One that was run before is
-    alone, too: should it take its process down, no other job pays for it.
+    A workload with `per_trial` allows that many jobs in one trial, because starting a trial takes longer than such a job. An
+    attempt after the first is always alone: should it crash its process again, it takes no other job with it.
     """
     bundles: list[list[PlannedAttempt]] = []
-    for order in orders:
-        most = min(getattr(order.job.workload, "per_trial", 1), -(-len(orders) // slots)) if order.attempt == 1 else 1
-        kind = type(order.job.workload)
+    per_slot = -(-len(attempts) // num_slots)
+    for planned in attempts:
+        most = min(getattr(planned.job.workload, "per_trial", 1), per_slot) if planned.attempt == 1 else 1
+        kind = type(planned.job.workload)
         last = bundles[-1] if bundles else []
         if 0 < len(last) < most and last[0].attempt == 1 and type(last[0].job.workload) is kind:
-            last.append(order)
+            last.append(planned)
         else:
-            bundles.append([order])
+            bundles.append([planned])
     return bundles
 
 
-def _short_name(trial: TuneTrial) -> str:
+def _trial_folder_name(trial: TuneTrial) -> str:
     return str(trial.trial_id)
 
 
-class _NotSaved:
-    """Tune pickles what it was given into a file that nobody reads; live objects of the driver stay out of it."""
+class _NotPickled:
+    """Keeps live objects of the driver out of the files that Tune pickles and nobody reads."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _StopWhenAsked(_NotSaved, tune.Stopper):
-    """Ends the study, waiting trials included, once those that ran when a stop was asked for have ended.
+class _StopOnRequest(_NotPickled, tune.Stopper):
+    """Ends the study, waiting trials included, once all trials that ran when the stop was requested have ended.
 
-    Trials that Tune starts meanwhile in freed places end at once and leave nothing.
+    Trials that Tune starts meanwhile in freed slots end at once and write nothing.
     """
 
     def __init__(self, stop: StopRequest, monitor: Monitor) -> None:
         self._stop, self._monitor = stop, monitor
-        self._awaited: frozenset[str] | None = None
+        self._awaited: frozenset[str] | None = None  # the run keys that ran when the stop was requested
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -172,8 +183,11 @@ class _StopWhenAsked(_NotSaved, tune.Stopper):
         return self._awaited.isdisjoint(self._monitor.running)
 
 
-class _StudyCallback(_NotSaved, tune.Callback):
-    """Hands Tune's events to the monitor and to the judge, who marks what is to stop before Tune lets it go on."""
+class _StudyCallback(_NotPickled, tune.Callback):
+    """Passes Tune's events to the monitor and to the early stopper.
+
+    The control file of a trial that is to stop is written before Tune lets the trial take its next step.
+    """
 
     def __init__(
         self,
@@ -185,11 +199,11 @@ class _StudyCallback(_NotSaved, tune.Callback):
         stop: StopRequest,
         show: Callable[[], None],
         fail_fast: bool,
-        judge: EarlyStopper,
+        early_stopper: EarlyStopper,
     ) -> None:
-        self._bundles, self._folder, self._placement, self._judge = bundles, folder, placement, judge
+        self._bundles, self._folder, self._placement, self._early_stopper = bundles, folder, placement, early_stopper
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
-        self.deaths: dict[str, str] = {}
+        self.crashes: dict[str, str] = {}
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._show()
@@ -201,41 +215,42 @@ class _StudyCallback(_NotSaved, tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         if result.get(STORAGE_ERROR):
-            self._stop.give_up(result[STORAGE_ERROR])
+            self._stop.stop_on_fault(result[STORAGE_ERROR])
         if not result[REPORTS]:
-            self._forget(trial)
+            self._remove_from_running(trial)
             return
         reports = [Report(**report) for report in result[REPORTS]]
         if result[PLACE] is not None:
-            self._monitor.place(reports[-1].run_key, TrialPlace(**result[PLACE]))
-        for note in result[WARNINGS]:
-            logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], note)
+            self._monitor.set_place(reports[-1].run_key, TrialPlace(**result[PLACE]))
+        for warning in result[WARNINGS]:
+            logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], warning)
         try:
             for report in reports:
-                self._take(report)
+                self._on_report(report)
         except StorageError as error:
-            self._stop.give_up(str(error))
+            self._stop.stop_on_fault(str(error))
 
-    def _take(self, report: Report) -> None:
+    def _on_report(self, report: Report) -> None:
         self._monitor.record(report)
         self._placement.record(report)
-        if self._judge.hear_report(report):
-            mark = pruned_file(self._folder, report.run_key)
-            with in_words(mark):
-                mark.touch()
+        if self._early_stopper.hear_report(report):
+            file = pruned_file(self._folder, report.run_key)
+            with in_words(file):
+                file.touch()
         if self._fail_fast and report.status is Status.FAILED:
-            self._stop.ask()
+            self._stop.request()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._forget(trial)
+        self._remove_from_running(trial)
         bundle = self._bundles[trial.config["index"]]
-        mark = current_job_file(self._folder, trial.trial_id)
-        named = mark.read_text() if len(bundle) > 1 and mark.exists() else ""
-        died = next((order for order in bundle if order.job.key == named), bundle[0])
-        words = Path(trial.error_file) if trial.error_file else None
-        self.deaths[died.job.key] = words.read_text(errors="replace") if words and words.exists() else "no error was left"
+        file = current_job_file(self._folder, trial.trial_id)
+        current_key = file.read_text() if len(bundle) > 1 and file.exists() else ""
+        crashed = next((planned for planned in bundle if planned.job.key == current_key), bundle[0])
+        error_file = Path(trial.error_file) if trial.error_file else None
+        has_error = error_file is not None and error_file.exists()
+        self.crashes[crashed.job.key] = error_file.read_text(errors="replace") if has_error else "Ray left no error"
 
-    def _forget(self, trial: TuneTrial) -> None:
-        """None of the bundle is running; it may have died before it was seen to start."""
-        for order in self._bundles[trial.config["index"]]:
-            self._monitor.running.pop(order.job.key, None)
+    def _remove_from_running(self, trial: TuneTrial) -> None:
+        """Removes every job of the bundle from the running ones; it may have crashed before its start was noticed."""
+        for planned in self._bundles[trial.config["index"]]:
+            self._monitor.running.pop(planned.job.key, None)

@@ -1,6 +1,6 @@
-"""A trial of several workers on Ray: one run of Ray Train per attempt, whose rank 0 tells its progress over our own line.
+"""Runs a trial of several workers on Ray: one Ray Train run per attempt, whose rank 0 reports over our own channel.
 
-Train places and starts the ranks and ends them; it reports nothing, keeps no checkpoint and never tries again.
+Train only places, starts and ends the ranks. It gets no reports and no checkpoints, and it never retries.
 """
 
 import itertools
@@ -15,16 +15,6 @@ from typing import Any
 import ray
 from ray.train import get_context
 from ray.train.torch import get_device
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import (
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckFailedError,
-)
-from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from pruneyard.cluster import capacity
 from pruneyard.cluster.groups import any_ranks_placed
@@ -47,33 +37,38 @@ from pruneyard.orchestrator.ray_backend.memory_requests import (
     largest_request_per_worker,
     memory_key,
 )
-from pruneyard.orchestrator.ray_backend.rendezvous import RendezvousConfig
 from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
+from pruneyard.orchestrator.ray_backend.train_patches import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    RendezvousConfig,
+    RunConfig,
+    ScalingConfig,
+    TorchTrainer,
+    Trainer,
+    WorkerGroupError,
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.ranks import Together
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
-SHUTDOWN_TIMEOUT_S = 120.0  # from the last word of the ranks to the end of their processes
-
-
-LIVENESS_TIMEOUT_S = 30.0  # a process answers, or is known to be gone
-
-
+SHUTDOWN_TIMEOUT_S = 120.0  # from the last message of the ranks to the end of their processes
+LIVENESS_TIMEOUT_S = 30.0  # within this time a rank answers, or Ray knows that it is gone
 RECEIVE_TIMEOUT_S = 0.5
 
-
-_GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError)
-
-
-"""What Ray says of a process that has ended, of one that its memory monitor ended too."""
-
+_PROCESS_GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError)
+"""The errors of Ray for a process that has ended, also one that its memory monitor killed."""
 
 TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost node is a death; one process fewer
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost node counts as a crash; saves one process per trial
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
@@ -84,60 +79,58 @@ TRAIN_ENVIRONMENT = {
 
 @dataclass(kw_only=True)
 class TrainWorkers(MultiWorkerGroup):
-    """Runs jobs as so many ranks, one job after the other.
+    """Runs each job in new processes that Ray Train places, one per rank.
 
-    data: what the study shares, by source. folder: whose finished trials say how much memory a rank takes.
+    data: the data sets shared through the object store. folder: its finished trials tell how much memory a rank takes.
     """
 
     data: Mapping[Source, "ray.ObjectRef[Dataset]"]
     folder: RunFolder
-    _wants: dict[str, float] = field(default_factory=dict, init=False)
+    _rank_resources: dict[str, float] = field(default_factory=dict, init=False)
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
-        """As `job.workload.run(context)`, which every rank does. Closing it ends the ranks, and waits for them.
+        """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator ends the ranks and waits for them.
 
-        Raises `RankFailedError` with the traceback of the first rank that raised, `RankDiedError` where a process is gone, and
-        `TimeoutError` where there was no room for all ranks, and no other trial's were placed either.
+        Raises `RankFailedError` with the traceback of the first rank that raised, `RankDiedError` if a process crashed, and
+        `TimeoutError` if not all ranks could be placed although no other trial held resources for its ranks.
         """
         os.environ.update(TRAIN_ENVIRONMENT, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(self.resources.place_within_s))
-        self._wants = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
-        if memory := self._memory(job):
-            self._wants["memory"] = memory
+        self._rank_resources = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+        if memory := self._memory_request(job):
+            self._rank_resources["memory"] = memory
         while True:
-            others = any_ranks_placed()
+            others_placed = any_ranks_placed()
             try:
                 yield from self._run(job, context)
                 return
             except _NoRoomError as error:
-                if not others and not any_ranks_placed():  # else other trials are, or were, in the way, which end some time
+                if not others_placed and not any_ranks_placed():  # otherwise try again once those trials have ended
                     raise TimeoutError(str(error)) from None
 
     def _run(self, job: Job, context: Context) -> Iterator[Progress]:
-        line: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy="DEFAULT").remote()
-        scratch = tempfile.mkdtemp(
-            prefix="ranks-"
-        )  # Train wants one, and leaves nothing there that anybody reads
-        fit = _Fit(self._trainer(job, context, line, scratch))
+        channel: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy="DEFAULT").remote()
+        scratch = tempfile.mkdtemp(prefix="ranks-")  # Train requires a storage path, though nothing there is read
+        train_run = _TrainRun(self._trainer(job, context, channel, scratch))
         try:
             for _ in itertools.count():
-                progress = self._next(line, fit, context)
+                progress = self._next_progress(channel, train_run, context)
                 yield progress
                 if progress.outcome is not None:
                     return
-                _asked(line.release_barrier.remote(pausing=context.pauses()))
+                _get(channel.release_barrier.remote(pausing=context.pauses()))
         finally:
-            fit.end(line)
+            train_run.end(channel)
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _trainer(self, job: Job, context: Context, line: Any, scratch: str) -> TorchTrainer:
+    def _trainer(self, job: Job, context: Context, channel: Any, scratch: str) -> TorchTrainer:
         task = self.task(job, context, context.should_stop)
-        whole_gpus = self.resources.gpus >= 1  # which NCCL wants, one for each rank at least
-        trainer = _Trainer(
-            _rank_of(task, self.data, line),
+        whole_gpus = self.resources.gpus >= 1  # NCCL needs at least one whole GPU per rank
+        trainer = Trainer(
+            _rank_function(task, self.data, channel),
             scaling_config=ScalingConfig(
                 num_workers=self.resources.workers,
                 use_gpu=self.resources.gpus > 0,
-                resources_per_worker=self._wants,
+                resources_per_worker=self._rank_resources,
             ),
             torch_config=RendezvousConfig(
                 backend="nccl" if whole_gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT_S)
@@ -151,55 +144,58 @@ class TrainWorkers(MultiWorkerGroup):
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
-        trainer.line = line
+        trainer.channel = channel
         return trainer
 
-    def _memory(self, job: Job) -> int:
-        """Bytes that each rank asks for, which is nothing as long as none of this folder was seen to take more than its share.
+    def _memory_request(self, job: Job) -> int:
+        """Returns the bytes of memory that each rank requests; 0 as long as no run of the folder exceeded its fair share.
 
-        It is never more than all ranks of a trial find at once, beside the processes of all trials. Who has GPUs asks for none.
+        The request never exceeds what all ranks of a trial can get at once, next to the driver processes of all trials. Ranks
+        with GPUs request no memory.
         """
         if self.resources.gpus:
             return 0
         nodes = capacity.node_resources()
-        cores = [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in nodes]
-        places = [workers_per_node(self.resources, cpus=cpus, gpus=gpus) for cpus, gpus in cores]
-        beside = sum(places) // self.num_workers * DRIVER_BYTES
-        left = [max(0, int(has.get("memory", 0)) - beside) for has in nodes]
-        usable = [(memory, count) for memory, count in zip(left, places, strict=True) if count]
+        cores = [(offered.get("CPU", 0.0), offered.get("GPU", 0.0)) for offered in nodes]
+        ranks_on_node = [workers_per_node(self.resources, cpus=cpus, gpus=gpus) for cpus, gpus in cores]
+        driver_bytes = sum(ranks_on_node) // self.num_workers * DRIVER_BYTES
+        left = [max(0, int(offered.get("memory", 0)) - driver_bytes) for offered in nodes]
+        usable = [(memory, count) for memory, count in zip(left, ranks_on_node, strict=True) if count]
         most = largest_request_per_worker(self.num_workers, usable)
         if not most:
             return 0
         share = min(memory // count for memory, count in usable)
-        return MemoryHistory.seen_in(self.folder).request(memory_key(job.kind, job.identity), share=share, node=most)
+        history = MemoryHistory.from_folder(self.folder)
+        return history.request(memory_key(job.kind, job.identity), share=share, node=most)
 
-    def _next(self, line: Any, fit: "_Fit", context: Context) -> Progress:
-        """What rank 0 reports next."""
+    def _next_progress(self, channel: Any, train_run: "_TrainRun", context: Context) -> Progress:
+        """Returns the next progress that rank 0 reports."""
         while True:
-            ended = fit.has_ended  # before listening: what was told before the end is heard first
-            message = _asked(line.receive.remote(RECEIVE_TIMEOUT_S))
-            if message:
-                told = _asked(message[0])
-                if isinstance(told, Failed):  # not taken: it ends only when the others have been asked
-                    _raise_cause(told, line)
-                line.ack.remote()
-                self.note(told)
-                if isinstance(told, Started):  # by when all have joined
-                    self._nodes = _asked(line.nodes.remote())
-                if (progress := progress_or_raise(told)) is not None:
+            ended = train_run.has_ended  # read before receiving, so that messages sent before the end are not lost
+            references = _get(channel.receive.remote(RECEIVE_TIMEOUT_S))
+            if references:
+                message = _get(references[0])
+                if isinstance(message, Failed):  # without an acknowledgement the rank stays alive until all were asked
+                    _raise_cause(message, channel)
+                channel.ack.remote()
+                self.update(message)
+                if isinstance(message, Started):  # by then all ranks have joined the channel
+                    self._nodes = _get(channel.nodes.remote())
+                if (progress := progress_or_raise(message)) is not None:
                     return progress
             elif ended:
-                self._raise_end(fit.error)
-            elif not _asked(line.ranks.remote()) and context.should_stop():
-                fit.abandoned = True
+                self._raise_train_error(train_run.error)
+            elif not _get(channel.ranks.remote()) and context.should_stop():
+                train_run.abandoned = True
                 raise InterruptedJobError(0)
 
-    def _raise_end(self, error: BaseException | None) -> None:
-        """Why the run ended without a last word."""
+    def _raise_train_error(self, error: BaseException | None) -> None:
+        """Raises the reason why the Train run ended before rank 0 sent its outcome."""
         failure = error.controller_failure if isinstance(error, ControllerError) else error
         if isinstance(failure, WorkerGroupStartupTimeoutError):
-            wanted = format_amounts(self._wants)
-            head = f"no room for {self.num_workers} workers, each with {wanted}, within {self.resources.place_within_s:g} s"
+            requested = format_amounts(self._rank_resources)
+            timeout = f"{self.resources.place_within_s:g} s"
+            head = f"no room for {self.num_workers} workers, each with {requested}, within {timeout}"
             raise _NoRoomError("\n".join([*(f"  {line}" for line in describe_usage()), head]))
         if isinstance(failure, WorkerGroupError):
             dead = [
@@ -211,7 +207,7 @@ class TrainWorkers(MultiWorkerGroup):
                 raise RankDiedError(
                     f"rank {dead[0]} of {self.num_workers} died: {failure.worker_failures[dead[0]]}"
                 )
-        if isinstance(failure, (WorkerGroupStartupFailedError, *_GONE)):
+        if isinstance(failure, (WorkerGroupStartupFailedError, *_PROCESS_GONE)):
             raise RankDiedError(f"a process that the ranks need died: {failure}")
         raise RankFailedError(f"the run of Ray Train ended without a result: {failure}") from error
 
@@ -220,31 +216,31 @@ class _NoRoomError(Exception):
     """The ranks were not placed in time."""
 
 
-def _raise_cause(failed: Failed, line: Any) -> None:
-    """What a rank says is the cause, unless another one died."""
-    answers = {rank: actor.__ray_ready__.remote() for rank, actor in _asked(line.ranks.remote()).items()}
+def _raise_cause(failed: Failed, channel: Any) -> None:
+    """Raises the error of a rank, or `RankDiedError` if the crash of another rank caused it."""
+    answers = {rank: actor.__ray_ready__.remote() for rank, actor in _get(channel.ranks.remote()).items()}
     for rank, answer in answers.items():
         try:
             ray.get(answer, timeout=LIVENESS_TIMEOUT_S)
-        except (*_GONE, ray.exceptions.GetTimeoutError) as error:
+        except (*_PROCESS_GONE, ray.exceptions.GetTimeoutError) as error:
             raise RankDiedError(
                 f"rank {rank} died: {error}\nbecause of it rank {failed.rank} raised\n{failed.error}"
             ) from None
     raise RankFailedError(f"rank {failed.rank}\n{failed.error}")
 
 
-def _asked(answer: Any) -> Any:
-    """Of the line, or of a rank by it. Raises `RankDiedError` where its process is gone."""
+def _get(reference: Any) -> Any:
+    """Returns the object from the channel or a rank. Raises `RankDiedError` if the process that holds it is gone."""
     try:
-        return ray.get(answer)
-    except _GONE as error:
+        return ray.get(reference)
+    except _PROCESS_GONE as error:
         raise RankDiedError(
             f"the process between the ranks and their trial, or rank 0, died: {error}"
         ) from error
 
 
-class _Fit:
-    """A run of Train in a thread of its own."""
+class _TrainRun:
+    """A run of Ray Train in a thread of its own."""
 
     def __init__(self, trainer: TorchTrainer) -> None:
         self.error: BaseException | None = None
@@ -260,77 +256,49 @@ class _Fit:
 
     @property
     def has_ended(self) -> bool:
-        """With or without an error."""
+        """Returns whether the run has ended, with or without an error."""
         return not self._thread.is_alive()
 
-    def end(self, line: Any) -> None:
-        """Lets the ranks end where they stand, and waits until their places are free.
+    def end(self, channel: Any) -> None:
+        """Ends the ranks at their next barrier, and waits until their resources are free.
 
-        A run that waits for places when all is to end is left to end with this process.
+        An abandoned run, which still waits to be placed when the study stops, ends together with this process.
         """
         if not self.abandoned:
-            line.close.remote()
+            channel.close.remote()
             self._thread.join(SHUTDOWN_TIMEOUT_S)
             if not self.has_ended:
                 raise RankDiedError(f"Ray Train did not end its processes within {SHUTDOWN_TIMEOUT_S:g} s")
-        ray.kill(line)
-
-
-class _Trainer(TorchTrainer):
-    """Without the actor by which Train frees places after a death: it asks a dashboard that may not be there, or another
-    cluster's; see `cluster.groups`. And with a controller that ends at once where its trial's process is gone: Ray takes it
-    for dead then, but an idle process of it was seen to outlive its cluster.
-    """
-
-    line: Any = None
-
-    def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()
-        kept = [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
-        return [*kept, _EndsWithTrial(self.line)]
+        ray.kill(channel)
 
 
 @dataclass(frozen=True)
-class _EndsWithTrial(ControllerCallback):
-    """In the controller's process."""
-
-    line: Any
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Listens in a thread of its own."""
-
-        def watch() -> None:
-            try:
-                ray.get(self.line.until_closed.remote())
-            except Exception:  # whatever Ray says where an actor, or the cluster, is gone
-                os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-
-
-@dataclass(frozen=True)
-class _ByActor:
-    """The line as a rank holds it."""
+class _ActorChannel:
+    """The channel as a rank uses it: calls of the channel's actor."""
 
     actor: Any
 
     def send(self, message: Any) -> None:
         ray.get(self.actor.send.remote([ray.put(message)]))
 
-    def wait_barrier(self, gate: int) -> bool | None:
-        answer: bool | None = ray.get(self.actor.wait_barrier.remote(gate))
+    def wait_barrier(self, barrier: int) -> bool | None:
+        answer: bool | None = ray.get(self.actor.wait_barrier.remote(barrier))
         return answer
 
 
-def _rank_of(task: RankTask, data: Mapping[Source, Any], line: Any) -> Callable[[], None]:
-    """What Train runs in each process that it started as a rank."""
+def _rank_function(task: RankTask, data: Mapping[Source, Any], channel: Any) -> Callable[[], None]:
+    """Returns the function that Train runs in the process of each rank."""
 
     def train() -> None:
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        rank, here = get_context().get_world_rank(), ray.get_runtime_context()
-        ray.get(line.join.remote(rank, here.current_actor, here.get_node_id()))
+        process = ray.get_runtime_context()
+        os.environ["RAY_ADDRESS"] = process.gcs_address
+        ray.get(channel.join.remote(get_context().get_world_rank(), process.current_actor, process.get_node_id()))
         train_as_rank(
-            task, ranks=Together(), device=get_device(), load_data=shared_data_loader(data), line=_ByActor(line)
+            task,
+            ranks=Together(),
+            device=get_device(),
+            load_data=shared_data_loader(data),
+            channel=_ActorChannel(channel),
         )
 
     return train

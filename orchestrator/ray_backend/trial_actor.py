@@ -1,4 +1,4 @@
-"""The Tune actor: one process that runs trial after trial, each as if it were the first."""
+"""The Tune actor: one process that runs trial after trial, each in a freshly reset process state."""
 
 import logging
 import os
@@ -8,15 +8,12 @@ from functools import partial
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 
-from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
-from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.coordination.control_files import ControlFiles, pruned_file
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
 from pruneyard.orchestrator.execution.process_state import ProcessSnapshot
-from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
+from pruneyard.orchestrator.execution.worker_group import WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
 from pruneyard.orchestrator.spec.job import Resources
@@ -26,25 +23,20 @@ from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.data.dataset import Dataset, Source
 
-REPORTS = "reports"  # the keys of ours in what Tune is told
-
-
+# Keys of the results that this actor returns to Tune.
+REPORTS = "reports"
 WARNINGS = "notes"
-
-
 PLACE = "where"
+STORAGE_ERROR = "fault"
 
-
-STORAGE_ERROR = "fault"  # of the storage of results
-
-
-REPORT_EVERY_S = 0.5  # of short jobs, one after the other, that are told of at once
+REPORT_EVERY_S = 0.5  # short jobs that end within this time are reported together
 
 
 class TrialActor(tune.Trainable):
-    """Each `step` goes on to the next evaluation, or through several short jobs. A trial of Tune is a bundle of orders.
+    """Runs one trial of Tune, which is a bundle of planned attempts.
 
-    Rows and files are written here, so Tune carries only scalars.
+    Each `step` runs to the next evaluation, or through several short jobs. Rows and files are written by this process, so Tune
+    carries only scalars.
     """
 
     def setup(  # type: ignore[override]
@@ -54,100 +46,99 @@ class TrialActor(tune.Trainable):
         bundles: Sequence[Sequence[PlannedAttempt]],
         study: str,
         folder: Location,
-        stop_mark: Location,
+        stop_file: Location,
         resources: Resources,
         data: Mapping[Source, ray.ObjectRef[Dataset]],
     ) -> None:
-        """Called once per process; `config` names the first bundle by its place."""
+        """Prepares the process. Tune calls it once per process; `config["index"]` is the index of the first bundle."""
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        self._notes = _WarningCollector()
-        for package in ("workloads", "reports"):
-            logging.getLogger(package).addHandler(self._notes)
-        self._pristine = ProcessSnapshot.here()
+        self._warnings = _WarningCollector()
+        for package in ("pruneyard.workloads", "pruneyard.reports"):
+            logging.getLogger(package).addHandler(self._warnings)
+        self._process = ProcessSnapshot.capture()
         self._bundles = bundles
-        self._setting = StudyContext(
+        self._study_context = make_study_context(
             study=study,
             folder=RunFolder(folder),
-            threads=resources.cpus,
-            device=torch.device("cuda" if resources.gpus else "cpu"),
+            resources=resources,
             load_data=shared_data_loader(data),
-            ledger=WriteBuffer(RunFolder(folder)),
-            open_run=CachedRunReader().open_run,
-            should_stop=partial(ControlFiles(stop_mark.parent).has, stop_mark.name),
+            should_stop=partial(ControlFiles(stop_file.parent).has, stop_file.name),
             is_pruned=ControlFiles(pruned_file(RunFolder(folder), "x").parent).has,
-            crew=_crew(resources, RunFolder(folder), data),
+            make_worker_group=partial(_train_workers, resources, RunFolder(folder), data),
         )
-        self._take(config)
+        self._start_bundle(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next bundle of a reused process."""
-        self._take(new_config)
+        """Starts the next bundle in this process; returns True, which tells Tune that the actor can be reused."""
+        self._start_bundle(new_config)
         return True
 
-    def _take(self, config: dict[str, Any]) -> None:
-        self._left = list(self._bundles[config["index"]])
-        self._marked = len(self._left) > 1
-        self._begin()
+    def _start_bundle(self, config: dict[str, Any]) -> None:
+        self._waiting = list(self._bundles[config["index"]])
+        self._has_several_jobs = len(self._waiting) > 1
+        self._start_attempt()
 
-    def _begin(self) -> None:
-        self._pristine.restore(threads=self._setting.threads)
-        self._trial = AttemptRunner(self._left.pop(0), self._setting, trial_id=self.trial_id)
-        if self._marked:
-            current_job_file(self._setting.folder, self.trial_id).write_bytes(self._trial.order.job.key.encode())
+    def _start_attempt(self) -> None:
+        self._process.restore(threads=self._study_context.threads)
+        self._runner = AttemptRunner(self._waiting.pop(0), self._study_context, trial_id=self.trial_id)
+        if self._has_several_jobs:  # should the process crash, the driver must know which job of the bundle it ran
+            key = self._runner.planned.job.key
+            current_job_file(self._study_context.folder, self.trial_id).write_bytes(key.encode())
 
     def step(self) -> dict[str, Any]:
-        """One evaluation further, or more jobs where they are short. What was to start after a stop leaves nothing.
+        """Runs to the next evaluation, or through several short jobs. An attempt not yet begun at a stop is not started.
 
-        What is told of stands on disk; where that fails, only the fault is told.
+        What is reported has been written. If writing fails, only the storage error is reported.
         """
         try:
             return self._step()
         except StorageError as error:
-            return {REPORTS: [], WARNINGS: self._notes.take(), STORAGE_ERROR: str(error), "done": True}
+            return {REPORTS: [], WARNINGS: self._warnings.take(), STORAGE_ERROR: str(error), "done": True}
 
     def _step(self) -> dict[str, Any]:
         reports, done = [], False
         until = time.monotonic() + REPORT_EVERY_S
         while True:
-            if self._trial.report.num_steps == 0 and self._setting.should_stop():
+            if self._runner.report.num_steps == 0 and self._study_context.should_stop():
                 done = True
                 break
-            report = self._trial.advance()
+            report = self._runner.advance()
             reports.append(dict(vars(report)))
-            done = report.status is not None and not self._left
+            done = report.status is not None and not self._waiting
             if done or report.status is None:
                 break
-            self._begin()
+            self._start_attempt()
             if time.monotonic() >= until:
                 break
-        self._setting.ledger.write()
-        return {REPORTS: reports, WARNINGS: self._notes.take(), PLACE: self._where(), "done": done}
+        self._study_context.write_buffer.write()
+        return {REPORTS: reports, WARNINGS: self._warnings.take(), PLACE: self._place(), "done": done}
 
-    def _where(self) -> dict[str, Any] | None:
-        """As `Place`; None as long as it is not known on which nodes its ranks are."""
-        crew = self._setting.crew
-        nodes = crew.nodes() if crew.num_workers > 1 else [ray.get_runtime_context().get_node_id()]
-        held = crew.gpu_bytes(self._setting.device)
-        return {"nodes": tuple(node[:8] for node in nodes), "gpu_bytes": held} if nodes else None
+    def _place(self) -> dict[str, Any] | None:
+        """Returns the fields of `TrialPlace`; None until it is known on which nodes the ranks are."""
+        worker_group = self._study_context.worker_group
+        nodes = worker_group.nodes() if worker_group.num_workers > 1 else [ray.get_runtime_context().get_node_id()]
+        peak_bytes = worker_group.gpu_bytes(self._study_context.device)
+        return {"nodes": tuple(node[:8] for node in nodes), "gpu_bytes": peak_bytes} if nodes else None
 
 
-def _crew(resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]) -> WorkerGroup:
-    """This process, or several that it listens to."""
-    if resources.workers == 1:
-        return InProcess()
+def _train_workers(
+    resources: Resources, folder: RunFolder, data: Mapping[Source, ray.ObjectRef[Dataset]]
+) -> WorkerGroup:
+    """Returns the worker group for trials of several workers; imports Ray Train, which other trials need not wait for."""
     from pruneyard.orchestrator.ray_backend.train_workers import TrainWorkers
 
-    seen = folder.plan if isinstance(folder.path, ObjectPath) else pruned_file(folder, "")  # which needs no file in it
-    return TrainWorkers(resources=resources, data=data, folder=folder, seen=seen)
+    # In a folder every rank sees the folder of control files even if it is empty; an object store has no empty folders.
+    shared_file = folder.plan if isinstance(folder.path, ObjectPath) else pruned_file(folder, "")
+    return TrainWorkers(resources=resources, data=data, folder=folder, shared_file=shared_file)
 
 
 def current_job_file(folder: RunFolder, trial_id: str) -> Location:
-    """The file with the key of the job that a trial of several has come to; it outlives the process, but not the study."""
+    """Returns the file with the run key of the current job of a bundle; it outlives the process, but not the study."""
     return pruned_file(folder, f"trial-{trial_id}")
 
 
 class _WarningCollector(logging.Handler):
-    """Warnings of ours, which the driver says: a worker's own stderr ends in a file of Ray's."""
+    """Collects our warnings for the driver to log; the stderr of a worker ends up in a log file of Ray."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -157,6 +148,6 @@ class _WarningCollector(logging.Handler):
         self._messages.append(record.getMessage())
 
     def take(self) -> list[str]:
-        """Those since the last call."""
+        """Returns the warnings since the last call."""
         taken, self._messages = self._messages, []
         return taken

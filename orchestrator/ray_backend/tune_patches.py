@@ -1,12 +1,11 @@
-"""Trials of Tune in the order of their bundles, at the same cost for each of them however many there are.
+"""Where Ray Tune does not do what a study needs: the order of trials, OOM kills, and resources of crashed Train runs.
 
-Tune's own ways take longer with every trial: a grid's list of values is copied for each, and its scheduler looks through all
-trials, those that have ended too, for the next one. Of 100,000 either would take the driver a tenth of a second a trial.
+This file and `train_patches.py` are the only ones of this folder that use private names of Ray; `PRIVATE_NAMES` lists them.
 """
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,62 +13,94 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
 from pruneyard.cluster.groups import remove_orphaned_groups
 from pruneyard.cluster.pulse import HeadMonitor
+from pruneyard.cluster.ray_internals import PrivateName
+
+CHECKED_RAY_VERSIONS = ("2.60.0",)
+
+PRIVATE_NAMES = (
+    PrivateName(
+        "ray.air.execution._internal.actor_manager",
+        "RayActorManager._actor_task_failed",
+        ("self", "tracked_actor_task", "exception"),
+    ),
+    PrivateName("ray.air.execution._internal.tracked_actor_task", "TrackedActorTask"),
+    PrivateName("ray.tune.execution.placement_groups", "resource_dict_to_pg_factory", ("spec",)),
+    PrivateName("ray.tune.execution.tune_controller", "TuneController.get_live_trials", ("self",)),
+    PrivateName("ray.tune.experiment", "Trial.PENDING"),
+    PrivateName("ray.tune.experiment", "Trial.RUNNING"),
+    PrivateName("ray.tune.experiment", "Trial.error_file"),
+    PrivateName("ray.tune.schedulers", "FIFOScheduler.choose_trial_to_run", ("self", "tune_controller")),
+)
+
+SWEEP_EVERY_S = 1.0
 
 
 @contextmanager
 def isolate_oom_kills() -> Iterator[None]:
-    """Inside the block a trial whose process Ray's memory monitor ended fails alone.
+    """Makes a trial whose process was killed by Ray's memory monitor fail alone, inside the block.
 
-    Tune takes an `OutOfMemoryError`, or whatever else is no actor's and no task's error, for a fault of its own and ends the
-    study, with every other trial in it.
+    Tune treats an `OutOfMemoryError`, like any error that is neither an actor's nor a task's, as a fault of its own and ends
+    the study with all its other trials. Inside the block such errors become a `RayActorError`.
     """
-    of_tune = RayActorManager._actor_task_failed
+    original = RayActorManager._actor_task_failed
 
     def failed(manager: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception) -> None:
         if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
             exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
-        of_tune(manager, tracked_actor_task, exception)
+        original(manager, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = failed  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        RayActorManager._actor_task_failed = of_tune  # type: ignore[method-assign]
-
-
-SWEEP_EVERY_S = 1.0
+        RayActorManager._actor_task_failed = original  # type: ignore[method-assign]
 
 
 class PlacementGroupSweeper(tune.Callback):
-    """Once a second, while the cluster answers."""
+    """Removes orphaned placement groups once a second, while the head of the cluster answers."""
 
-    def __init__(self, pulse: HeadMonitor) -> None:
-        self._pulse, self._swept_at = pulse, time.monotonic()
+    def __init__(self, head: HeadMonitor) -> None:
+        self._head, self._swept_at = head, time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves its callbacks, and nobody reads them
+        return {}  # Tune pickles its callbacks into a file that nobody reads
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        if time.monotonic() - self._swept_at >= SWEEP_EVERY_S and not self._pulse.silent_s:
+        if time.monotonic() - self._swept_at >= SWEEP_EVERY_S and not self._head.silent_s:
             self._swept_at = time.monotonic()
             remove_orphaned_groups()
 
 
+def placement_group_factory(resources: Mapping[str, float]) -> tune.PlacementGroupFactory:
+    """Returns the placement group of one trial; Tune accepts it where it would refuse a plain mapping."""
+    factory: tune.PlacementGroupFactory = resource_dict_to_pg_factory(dict(resources))
+    return factory
+
+
 def sequential_index() -> Any:
-    """For `param_space`: 0, 1, 2, ... for one sample after the other."""
-    places = itertools.count()
-    return tune.sample_from(lambda _: next(places))
+    """Returns a search space whose samples are 0, 1, 2, ...
+
+    Replaces `tune.grid_search`, which copies its whole list of values for each trial: at 100,000 trials that costs the driver
+    a tenth of a second per trial.
+    """
+    indices = itertools.count()
+    return tune.sample_from(lambda _: next(indices))
 
 
 class FIFOByIndex(FIFOScheduler):
-    """Of the trials that wait, the one with the smallest `index`. Pauses none."""
+    """Starts the waiting trial with the smallest `index`, and pauses none.
+
+    Tune's own scheduler searches all trials, finished ones too, for the next one: at 100,000 trials that costs the driver a
+    tenth of a second per trial. This one looks only at live trials.
+    """
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """None where none waits."""
+        """Returns the next trial to start, or None if none waits."""
         waiting = (trial for trial in tune_controller.get_live_trials() if trial.status == TuneTrial.PENDING)
         return min(waiting, key=lambda trial: trial.config["index"], default=None)

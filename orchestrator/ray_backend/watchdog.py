@@ -1,4 +1,4 @@
-"""Ends a study on a cluster that cannot go on: its head is gone, or for too long no trial could be placed."""
+"""Warns of trials that hang, and ends a study whose cluster lost its head or could not place any trial for too long."""
 
 import logging
 import time
@@ -15,113 +15,110 @@ from pruneyard.orchestrator.spec.job import Resources
 
 logger = logging.getLogger(__name__)
 
-
-
-MIN_SILENCE_S = 600.0  # below that nobody is surprised
-
-
-SILENCE_FACTOR = 5.0  # as long as the longest silence that a report ended
-
-
+MIN_SILENCE_S = 600.0  # a shorter silence is never reported
+SILENCE_FACTOR = 5.0  # a silence is reported beyond this factor times the longest one that ended with a report
 MAX_NAMED = 3
-
-
-class StragglerMonitor:
-    """Looks at what a monitor has heard. Each silence is said once; an epoch of hours is one, so it ends nothing."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-        self._heard: dict[str, tuple[Report, float]] = {}
-        self._said: set[str] = set()
-        self._longest = 0.0
-
-    def look(self, now: float) -> None:
-        """At the time `now` in seconds, which never falls."""
-        running = dict(self._monitor.running)
-        self._heard = {key: heard for key, heard in self._heard.items() if key in running}
-        for key, report in running.items():
-            before, since = self._heard.get(key, (report, now))
-            if before is not report:
-                self._longest = max(self._longest, now - since)
-                self._said.discard(key)
-            self._heard[key] = (report, since if before is report else now)
-        quiet = [key for key in running if key not in self._said and self._is_quiet(key, now)]
-        if quiet:
-            self._said.update(quiet)
-            logger.warning("%s", self._words(quiet, now))
-
-    def _is_quiet(self, key: str, now: float) -> bool:
-        return now - self._heard[key][1] > max(MIN_SILENCE_S, SILENCE_FACTOR * self._longest)
-
-    def _words(self, quiet: list[str], now: float) -> str:
-        named = [self._named(key, now) for key in quiet[:MAX_NAMED]]
-        more = [f"and {len(quiet) - MAX_NAMED} more"] if len(quiet) > MAX_NAMED else []
-        before = f"the longest silence before was {self._longest:.0f} s" if self._longest else "none has reported yet"
-        advice = "if they hang, end their processes on these nodes: they go on from their checkpoints"
-        return "\n".join([f"running trials are silent, {before}; {advice}", *(f"  {line}" for line in [*named, *more])])
-
-    def _named(self, key: str, now: float) -> str:
-        place = self._monitor.places.get(key)
-        where = f" on node {', '.join(place.nodes)}" if place and place.nodes else ""
-        return f"{key} ({self._monitor.labels.get(key, '')}){where}: nothing for {now - self._heard[key][1]:.0f} s"
-
-
 CHECK_EVERY_S = 1.0
-
-
 WARN_AFTER_S = 30.0  # without a running trial; starting one takes less
 
 
+class StragglerMonitor:
+    """Logs a warning for each trial that has not reported for long, once per silence.
+
+    It ends no trial, since an epoch may take hours.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._last_reports: dict[str, tuple[Report, float]] = {}  # with the time in s since when it is the newest
+        self._warned: set[str] = set()
+        self._longest = 0.0
+
+    def check(self, now: float) -> None:
+        """Checks all running trials at the time `now`, in seconds of a monotonic clock."""
+        running = dict(self._monitor.running)
+        self._last_reports = {key: last for key, last in self._last_reports.items() if key in running}
+        for key, report in running.items():
+            before, since = self._last_reports.get(key, (report, now))
+            if before is not report:
+                self._longest = max(self._longest, now - since)
+                self._warned.discard(key)
+            self._last_reports[key] = (report, since if before is report else now)
+        silent = [key for key in running if key not in self._warned and self._is_silent(key, now)]
+        if silent:
+            self._warned.update(silent)
+            logger.warning("%s", self._message(silent, now))
+
+    def _is_silent(self, key: str, now: float) -> bool:
+        return now - self._last_reports[key][1] > max(MIN_SILENCE_S, SILENCE_FACTOR * self._longest)
+
+    def _message(self, silent: list[str], now: float) -> str:
+        named = [self._describe(key, now) for key in silent[:MAX_NAMED]]
+        more = [f"and {len(silent) - MAX_NAMED} more"] if len(silent) > MAX_NAMED else []
+        before = f"the longest silence before was {self._longest:.0f} s" if self._longest else "none has reported yet"
+        advice = "if they hang, end their processes on these nodes: they resume from their checkpoints"
+        return "\n".join([f"running trials are silent, {before}; {advice}", *(f"  {line}" for line in [*named, *more])])
+
+    def _describe(self, key: str, now: float) -> str:
+        place = self._monitor.places.get(key)
+        where = f" on node {', '.join(place.nodes)}" if place and place.nodes else ""
+        return f"{key} ({self._monitor.labels.get(key, '')}){where}: no report for {now - self._last_reports[key][1]:.0f} s"
+
+
 class ClusterLost(BaseException):
-    """The study is left as it stands; the message says why. No `Exception`, since the scheduler would clean up on a cluster
-    that is gone, and wait for its answers.
+    """Ends the study as it stands; the message says why.
+
+    It is no `Exception`: Tune would catch it, clean up on a cluster that is gone, and wait for answers that never come.
     """
 
 
 class StallDetector(tune.Callback):
-    """Looks on in the scheduler's loop. While a trial runs nothing is ended, however long it says nothing: it is named."""
+    """Raises `ClusterLost` in Tune's loop if the head is gone, or if trials wait and none runs.
 
-    def __init__(self, pulse: HeadMonitor, resources: Resources, monitor: Monitor) -> None:
-        self._pulse, self._resources, self._monitor = pulse, resources, monitor
-        self._looked_at, self._silence = 0.0, StragglerMonitor(monitor)
+    It never ends a study while a trial runs; a trial that hangs is named in a warning.
+    """
+
+    def __init__(self, head: HeadMonitor, resources: Resources, monitor: Monitor) -> None:
+        self._head, self._resources, self._monitor = head, resources, monitor
+        self._checked_at, self._stragglers = 0.0, StragglerMonitor(monitor)
         self._since: float | None = None
-        self._said = False
+        self._warned = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves its callbacks, and nobody reads them
+        return {}  # Tune pickles its callbacks into a file that nobody reads
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         now = time.monotonic()
-        if now - self._looked_at >= CHECK_EVERY_S:
-            self._looked_at = now
+        if now - self._checked_at >= CHECK_EVERY_S:
+            self._checked_at = now
             states = [trial.status for trial in trials]
-            self._silence.look(now)
+            self._stragglers.check(now)
             self.check(running=states.count(TuneTrial.RUNNING), waiting=states.count(TuneTrial.PENDING))
 
     def check(self, *, running: int, waiting: int) -> None:
-        """Raises `ClusterLost`. running: trials that have a process; waiting: those that are to get one."""
+        """Raises `ClusterLost` if the study cannot continue. running, waiting: trials with a process, and without one yet."""
         try:
-            self._pulse.check()
+            self._head.check()
         except ConnectionError as error:
             raise ClusterLost(str(error)) from error
-        if running or not waiting or self._pulse.silent_s:
-            self._since, self._said = None, False
+        if running or not waiting or self._head.silent_s:
+            self._since, self._warned = None, False
             return
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         left = self._resources.place_within_s - (now - self._since)
         if left <= 0:
-            raise ClusterLost(self._words(now - self._since))
-        if now - self._since >= WARN_AFTER_S and not self._said:
-            self._said = True
+            raise ClusterLost(self._message(now - self._since))
+        if now - self._since >= WARN_AFTER_S and not self._warned:
+            self._warned = True
             logger.warning(
-                "%s\n  waiting %.0f s more (resources.place_within_s)", self._words(now - self._since), left
+                "%s\n  waiting %.0f s more (resources.place_within_s)", self._message(now - self._since), left
             )
 
-    def _words(self, waited: float) -> str:
-        wanted = f"{self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs"
+    def _message(self, waited: float) -> str:
+        requested = f"{self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs"
         if self._resources.workers > 1:
-            wanted = f"{self._resources.workers} workers with {wanted} each"
-        waiting = f"{self._monitor.waiting} jobs wait, each for {wanted}"
+            requested = f"{self._resources.workers} workers with {requested} each"
+        waiting = f"{self._monitor.waiting} jobs wait, each for {requested}"
         head = f"nothing runs, and no trial has started for {waited:.0f} s: {waiting}"
         return "\n".join([head, *(f"  {line}" for line in describe_usage())])

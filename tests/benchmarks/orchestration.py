@@ -71,7 +71,7 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
         stop=StopRequest(folder.path / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        judge=load_early_stopper(Scheduler(), spec.jobs, folder),
+        early_stopper=load_early_stopper(Scheduler(), spec.jobs, folder),
         shared={},
     )
     ended = time.perf_counter()
@@ -84,7 +84,7 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
 def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
     """Seconds per trial, from orders to records on disk."""
     num_trials = len(spec.jobs)
-    started, ended = run_whole(spec, joined, folder, Monitor(total=num_trials, already=0))
+    started, ended = run_whole(spec, joined, folder, Monitor(total=num_trials, num_already_done=0))
     return (ended - started) / num_trials
 
 

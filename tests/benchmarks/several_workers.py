@@ -101,7 +101,7 @@ def timed_study(joined: Session, folder: RunFolder, workers: int) -> tuple[float
             "resources": {"workers": workers},
         }
     )
-    monitor = _Timed(total=1, already=0)
+    monitor = _Timed(total=1, num_already_done=0)
     started, ended = run_whole(spec, joined, folder, monitor)
     assert [row["num_workers"] for row in Store(folder).runs().to_pylist()] == [workers]
     first, last = monitor.heard_at[0], monitor.heard_at[-1]

@@ -67,7 +67,7 @@ def orders_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[PlannedA
 
 def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[..., object]) -> tuple[float, float]:
     """Wall time of one way to run them, and processor time of this process."""
-    monitor = Monitor(total=len(orders), already=0)
+    monitor = Monitor(total=len(orders), num_already_done=0)
     monitor.expect(list(orders))
     started, computed = time.perf_counter(), time.process_time()
     way(
@@ -80,7 +80,7 @@ def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[.
         stop=StopRequest(out / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        judge=load_early_stopper(Scheduler(), [order.job for order in orders], RunFolder(out)),
+        early_stopper=load_early_stopper(Scheduler(), [order.job for order in orders], RunFolder(out)),
     )
     elapsed, computed = time.perf_counter() - started, time.process_time() - computed
     statuses = Store(RunFolder(out)).statuses()

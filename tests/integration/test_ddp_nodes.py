@@ -53,7 +53,7 @@ def test_a_node_killed_under_its_rank_costs_time_alone(env: dict[str, str], tmp_
             driver.wait_until(lambda: bool(ranks_of(nodes["three"])), within_s=WITHIN_S)
             patience.set(0)
             assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
-            assert "it goes on from its checkpoint" in driver.stderr
+            assert "it resumes from its checkpoint" in driver.stderr
             one, three = (f"1 on node {nodes[name].node_id[:8]}" for name in ("one", "three"))
             assert any(one in line and three in line for line in driver.stderr.splitlines()), driver.said()
     attempts = Store(RunFolder(out)).runs(latest=False).to_pandas().sort_values("attempt")

@@ -174,7 +174,7 @@ def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
         actor.kill()
         patience.set(0)
         assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
-        assert "died; it goes on from its checkpoint" in driver.stderr
+        assert "died; it resumes from its checkpoint" in driver.stderr
         driver.seconds_until_gone()
     assert set(completed(folder)) == {first, second}
     assert_same_numbers(folder, undisturbed)
@@ -191,7 +191,7 @@ def test_more_workers_than_the_machine_has_are_refused_before_any_starts(
     with driving("run", spec, "--out", "out", folder=tmp_path, env=quick_env) as driver:
         assert driver.wait(within_s=WITHIN_S) == 2, driver.said()
         assert (
-            f"wants {NUM_CPUS + 1} workers, each with 1 CPUs and 0 GPUs; there are {NUM_CPUS} CPUs"
+            f"needs {NUM_CPUS + 1} workers, each with 1 CPUs and 0 GPUs; available are {NUM_CPUS} CPUs"
             in driver.stderr
         )
     assert not len(Results(tmp_path / "out").runs())

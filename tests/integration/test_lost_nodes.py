@@ -57,7 +57,7 @@ def test_what_ran_on_a_killed_node_goes_on_elsewhere_from_its_checkpoint(
     attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas()
     (lost,) = attempts[attempts["status"] == "FAILED"]["error"]
     assert lost.endswith("\nthe node of this trial died")
-    assert "died with its node; it goes on from its checkpoint" in driver.stderr
+    assert "died with its node; it resumes from its checkpoint" in driver.stderr
     assert "Traceback" not in driver.stderr
     assert "aylet" not in driver.stderr, "Ray's own words"
 

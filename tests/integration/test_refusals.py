@@ -47,7 +47,7 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_the_numbers(
     spec = small_spec(tmp_path, resources={"cpus": 4096})
     with driving("run", spec, "--out", "out", folder=tmp_path, env=env) as driver:
         assert driver.wait(within_s=180) == 2, driver.said()
-        assert "one trial wants 4096 CPUs and 0 GPUs; there are" in driver.stderr
+        assert "one trial needs 4096 CPUs and 0 GPUs; available are" in driver.stderr
         assert "Traceback" not in driver.stderr
         driver.seconds_until_gone()
     assert started_nothing(tmp_path / "out")

@@ -74,7 +74,7 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
     home = tmp_path_factory.mktemp("watched")
     seen = Watched(folder=home / "out")
     handler = _Collect(seen.warnings)
-    logging.getLogger("reports").addHandler(handler)
+    logging.getLogger("pruneyard.reports").addHandler(handler)
     patience = Patience(home, 0.05)
     with driving("run", spec, "--out", "out", "--json", folder=home, env=env | patience.env) as driver:
         driver.wait_until(lambda: bool(driver.actors()), within_s=180)
@@ -90,7 +90,7 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
         seen.seconds["whole run"] = time.monotonic() - driver.started
         seen.seconds["end to gone"] = driver.seconds_until_gone()
         seen.stdout, seen.stderr = driver.stdout, driver.stderr
-    logging.getLogger("reports").removeHandler(handler)
+    logging.getLogger("pruneyard.reports").removeHandler(handler)
     print("seconds:", {name: round(value, 1) for name, value in seen.seconds.items()})
     return seen
 

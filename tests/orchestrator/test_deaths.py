@@ -50,9 +50,9 @@ def test_ranks_that_the_memory_monitor_ended_have_died(
     error: Exception, raised: type[Exception], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)
-    ranks = TrainWorkers(resources=Resources(workers=2), seen=folder.plan, data={}, folder=folder)
+    ranks = TrainWorkers(resources=Resources(workers=2), shared_file=folder.plan, data={}, folder=folder)
     with pytest.raises(raised) as caught:
-        ranks._raise_end(error)
+        ranks._raise_train_error(error)
     assert is_oom_kill(str(caught.value)) is isinstance(error, OutOfMemoryError)
 
 

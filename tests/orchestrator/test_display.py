@@ -32,7 +32,7 @@ SPEC: dict[str, Any] = {
 def monitor() -> Monitor:
     """One of three jobs is halfway."""
     jobs = load_spec(SPEC).jobs
-    monitor = Monitor(total=3, already=0)
+    monitor = Monitor(total=3, num_already_done=0)
     monitor.expect([PlannedAttempt(job=job, attempt=1) for job in jobs])
     monitor.start(jobs[0].key)
     monitor.record(Report(run_key=jobs[0].key, step=3, num_steps=6, metrics={"val/accuracy": 0.5}))
@@ -65,10 +65,10 @@ def test_jobs_that_have_yet_to_begin_are_counted(monitor: Monitor) -> None:
 
 def test_nodes_are_named_where_trials_run_on_several(monitor: Monitor) -> None:
     first, second, _ = monitor.labels
-    monitor.place(first, TrialPlace(nodes=("a1b2c3d4",), gpu_bytes=None))
+    monitor.set_place(first, TrialPlace(nodes=("a1b2c3d4",), gpu_bytes=None))
     assert all("a1b2c3d4" not in text for text in drawn(monitor)), "there is but one"
     monitor.start(second)
-    monitor.place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=None))
+    monitor.set_place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=None))
     live, line = drawn(monitor)
     assert "a1b2c3d4" in live
     assert "e5f6a7b8" in live
@@ -82,12 +82,12 @@ def test_nodes_are_named_where_trials_run_on_several(monitor: Monitor) -> None:
 
 def test_a_trial_of_several_workers_is_shown_on_all_their_nodes(monitor: Monitor) -> None:
     first, second, _ = monitor.labels
-    monitor.place(first, TrialPlace(nodes=("a1b2c3d4", "e5f6a7b8"), gpu_bytes=None))
+    monitor.set_place(first, TrialPlace(nodes=("a1b2c3d4", "e5f6a7b8"), gpu_bytes=None))
     live, line = drawn(monitor)
     assert "a1b2c3d4 and 1 more" in live
     assert "1 on node a1b2c3d4, 1 on node e5f6a7b8" in line
     monitor.start(second)
-    monitor.place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=None))
+    monitor.set_place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=None))
     live, line = drawn(monitor)
     assert [row.split("  ")[0] for row in live.splitlines() if "e5f6a7b8" in row] == [second[:8]]
     assert "2 on node e5f6a7b8, 1 on node a1b2c3d4" in line
@@ -98,7 +98,7 @@ def test_the_memory_of_gpus_is_shown_where_there_is_one_node_or_none(
     monitor: Monitor, nodes: tuple[str, ...]
 ) -> None:
     first, *_ = monitor.labels
-    monitor.place(first, TrialPlace(nodes=nodes, gpu_bytes=3 * 2**29))
+    monitor.set_place(first, TrialPlace(nodes=nodes, gpu_bytes=3 * 2**29))
     live, line = drawn(monitor)
     assert "1.50 GiB" in live
     assert "up to 1.50 GiB of a GPU" in line
@@ -108,8 +108,8 @@ def test_the_memory_of_gpus_is_shown_where_there_is_one_node_or_none(
 def test_the_memory_that_trials_hold_of_gpus_is_shown(monitor: Monitor) -> None:
     first, second, _ = monitor.labels
     monitor.start(second)
-    monitor.place(first, TrialPlace(nodes=("a1b2c3d4",), gpu_bytes=3 * 2**29))
-    monitor.place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=2**28))
+    monitor.set_place(first, TrialPlace(nodes=("a1b2c3d4",), gpu_bytes=3 * 2**29))
+    monitor.set_place(second, TrialPlace(nodes=("e5f6a7b8",), gpu_bytes=2**28))
     live, line = drawn(monitor)
     assert "1.50 GiB" in live
     assert "0.25 GiB" in live

@@ -86,7 +86,7 @@ def test_what_was_killed_for_want_of_memory_gets_twice_the_room_until_it_has_a_n
     needs = MemoryHistory()
     given = []
     for _ in range(4):
-        needs.hear_kill("a")
+        needs.record_oom_kill("a")
         given.append(needs.request("a", share=NODE // 8, node=NODE))
     assert given == [3.5 * GIB, 7 * GIB, 14 * GIB, 14.25 * GIB]
     needs.record("a", 3 * NODE // 8)
@@ -122,16 +122,16 @@ def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
     run(SPEC, tmp_path, local=True)
     (peak,) = Results(tmp_path).runs()["peak_memory_bytes"]
     assert peak > 50 * 2**20  # torch itself
-    known = MemoryHistory.seen_in(RunFolder(tmp_path)).request(shape_with(), share=REQUEST_UNIT, node=NODE)
+    known = MemoryHistory.from_folder(RunFolder(tmp_path)).request(shape_with(), share=REQUEST_UNIT, node=NODE)
     assert peak <= known <= peak * 1.2 + REQUEST_UNIT
 
 
 def test_a_peak_does_not_count_what_was_freed_before() -> None:
     torch.ones(75_000_000).sum()  # 300 MB
-    before = PeakMemory.from_here().bytes()
+    before = PeakMemory.start().bytes()
     if before is None:
         pytest.skip("this system does not count it")
-    memory = PeakMemory.from_here()
+    memory = PeakMemory.start()
     torch.ones(50_000_000).sum()  # 200 MB
     took = memory.bytes()
     assert took is not None

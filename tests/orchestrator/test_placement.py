@@ -35,7 +35,7 @@ def orders_of(spec: dict[str, Any]) -> list[PlannedAttempt]:
 
 
 def placement(tmp_path: Path, orders: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
-    joined = Session(address="127.0.0.1:1", pulse=HeadMonitor("127.0.0.1:1", None), **session)
+    joined = Session(address="127.0.0.1:1", head=HeadMonitor("127.0.0.1:1", None), **session)
     return Placement(orders, RunFolder(tmp_path), resources=resources, session=joined)
 
 
@@ -46,8 +46,8 @@ def ended(order: PlannedAttempt, **memory: int) -> Report:
 def test_cores_are_asked_for_as_the_spec_says(tmp_path: Path) -> None:
     orders = orders_of(SPEC)
     placed = placement(tmp_path, orders, Resources(cpus=2), nodes=((8, 0), (4, 0)), memory=(16 * GIB, 6 * GIB))
-    assert placed.slots == 6
-    assert placed.wanted(orders[:1]) == {"cpu": 2, "gpu": 0}
+    assert placed.num_slots == 6
+    assert placed.resources_for(orders[:1]) == {"cpu": 2, "gpu": 0}
 
 
 def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with_the_least(tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with
     narrow, wide = orders[0], orders[-1]
     placed = placement(tmp_path, orders, Resources(), nodes=((4, 0), (2, 0)), memory=(16 * GIB, 4 * GIB))
     placed.record(ended(wide, peak_memory_bytes=3 * GIB))
-    assert placed.wanted([wide])["memory"] == 3.75 * GIB
-    assert placed.wanted([narrow])["memory"] == 1.75 * GIB
-    assert placed.wanted([narrow, wide])["memory"] == 3.75 * GIB, "one process runs both"
+    assert placed.resources_for([wide])["memory"] == 3.75 * GIB
+    assert placed.resources_for([narrow])["memory"] == 1.75 * GIB
+    assert placed.resources_for([narrow, wide])["memory"] == 3.75 * GIB, "one process runs both"
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_a_share_of_a_gpu_grows_with_what_its_memory_was_seen_to_need(
 ) -> None:
     orders = orders_of(SPEC)
     placed = placement(tmp_path, orders, Resources(gpus=asked), nodes=((64, 8),), memory=(64 * GIB,))
-    before = placed.wanted(orders[:1])
+    before = placed.resources_for(orders[:1])
     assert before["gpu"] == asked
     placed.record(ended(orders[0], peak_memory_bytes=peak * GIB, gpu_memory_bytes=16 * GIB))
-    after = placed.wanted(orders[:1])
+    after = placed.resources_for(orders[:1])
     assert after["gpu"] == pytest.approx(given)
     assert "memory" not in after, "a GPU's memory says nothing of the node's"
 

@@ -8,7 +8,7 @@ TRAINING = '''
 import hashlib, os, random, sys, warnings
 import numpy as np
 import torch
-from pruneyard.orchestrator.execution.process_state import Pristine, reset_numerics
+from pruneyard.orchestrator.execution.process_state import ProcessSnapshot, reset_numerics
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.workload import Context
@@ -64,7 +64,7 @@ scratch = sys.argv[1]
 os.makedirs(f"{scratch}/elsewhere")
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
-pristine, here = Pristine.here(), os.getcwd()
+pristine, here = ProcessSnapshot.capture(), os.getcwd()
 CUDNN = ("benchmark", "deterministic", "allow_tf32", "enabled")
 cudnn = [getattr(torch.backends.cudnn, name) for name in CUDNN]
 fresh = digest(f"{scratch}/fresh")

@@ -187,11 +187,11 @@ def trained(
         workload=workload,
         checkpoints=CheckpointFolder(folder / "checkpoints"),
         should_stop=should_stop,
-        seen=folder,
+        shared_file=folder,
         threads=torch.get_num_threads(),
     )
     train_as_rank(
-        task, ranks=ALONE, device=torch.device("cpu"), load_data=lambda source: source.load(), line=line
+        task, ranks=ALONE, device=torch.device("cpu"), load_data=lambda source: source.load(), channel=line
     )
 
 
@@ -224,14 +224,14 @@ def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
     line = Recorded(100)
     trained(line, tmp_path)
     assert [type(told) for told in line.told] == [Started, *[GpuMemory, Progress] * 3]
-    crew = MultiWorkerGroup(resources=Resources(workers=2), seen=tmp_path)
+    crew = MultiWorkerGroup(resources=Resources(workers=2), shared_file=tmp_path)
     shown = []
     for told in line.told:
-        crew.note(told)
+        crew.update(told)
         shown.append(crew.gpu_bytes(torch.device("cuda")))
         assert progress_or_raise(told) is (told if isinstance(told, Progress) else None)
     assert shown == [None, 5, 5, 7, 7, 6, 6]
-    crew.note(Started(device_name="cpu"))
+    crew.update(Started(device_name="cpu"))
     assert crew.gpu_bytes(torch.device("cuda")) is None, "it is another job's"
 
 
@@ -274,6 +274,6 @@ def test_storage_that_fails_is_told_in_words_and_is_the_same_error_in_the_trial(
 
 def test_a_rank_that_does_not_see_the_folder_of_results_says_what_it_must_be(tmp_path: Path) -> None:
     line = Recorded(100)
-    with pytest.raises(FileNotFoundError, match="must lie on storage that all nodes share"):
+    with pytest.raises(FileNotFoundError, match="must be on storage that all nodes mount"):
         trained(line, tmp_path / "elsewhere")
     assert isinstance(line.told[-1], Failed)

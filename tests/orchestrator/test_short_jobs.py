@@ -86,9 +86,10 @@ import os, signal, sys, torch
 torch.set_num_threads(1)
 from pruneyard import run
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
-import orchestrator.ledger as ledger, reports.durable as durable, reports.store as store
+import pruneyard.orchestrator.artifacts.write_buffer as write_buffer
+import pruneyard.reports.durable as durable, pruneyard.reports.store as store
 when, spec, out = sys.argv[1:]
-ledger.HELD_S = 1000.0
+write_buffer.MAX_BUFFERED_S = 1000.0
 hold, count = WriteBuffer.add, [0]
 
 def die(*given, **named):
@@ -159,10 +160,10 @@ def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(t
     assert len({order.job.key for order in orders}) == 24
     parents = [order.job.parents for order in orders]
     assert [parents[place : place + 6] for place in range(0, 24, 6)] == [[parent] * 6 for parent in dict.fromkeys(parents)]
-    assert [len(bundle) for bundle in bundle_attempts(orders, slots=2)] == [12, 12]
+    assert [len(bundle) for bundle in bundle_attempts(orders, num_slots=2)] == [12, 12]
     again = [replace(order, attempt=2) if place == 5 else order for place, order in enumerate(orders)]
-    assert [again[5]] in bundle_attempts(again, slots=2)
+    assert [again[5]] in bundle_attempts(again, num_slots=2)
     networks = load_spec(TRAIN | {"seeds": 3})
     trainings = make_plan(networks, RunFolder(tmp_path)).orders()
     assert order_by_parents(trainings) == trainings
-    assert [len(bundle) for bundle in bundle_attempts(trainings, slots=1)] == [1, 1, 1]
+    assert [len(bundle) for bundle in bundle_attempts(trainings, num_slots=1)] == [1, 1, 1]

@@ -13,7 +13,7 @@ from pruneyard.orchestrator.ray_backend.watchdog import (
 
 
 def monitor_of(*keys: str) -> Monitor:
-    monitor = Monitor(total=len(keys), already=0)
+    monitor = Monitor(total=len(keys), num_already_done=0)
     for key in keys:
         monitor.labels[key] = f"job {key}"
         monitor.start(key)
@@ -26,29 +26,29 @@ def test_a_trial_that_hangs_is_named_with_its_node_and_once(caplog: pytest.LogCa
     for step in range(5):
         now = 30.0 * step
         for key in ("a", "b"):
-            monitor.place(key, TrialPlace(nodes=("1a2b3c4d",), gpu_bytes=None))
+            monitor.set_place(key, TrialPlace(nodes=("1a2b3c4d",), gpu_bytes=None))
             monitor.record(Report(run_key=key, step=step, num_steps=90))
-        silence.look(now)
+        silence.check(now)
     for step in range(5, 60):
         monitor.record(Report(run_key="a", step=step, num_steps=90))
-        silence.look(30.0 * step)
+        silence.check(30.0 * step)
     (said,) = caplog.messages
     assert "the longest silence before was 30 s" in said
-    assert "b (job b) on node 1a2b3c4d: nothing for 630 s" in said
+    assert "b (job b) on node 1a2b3c4d: no report for 630 s" in said
     assert "job a" not in said
 
 
 def test_long_epochs_are_no_surprise_once_one_has_passed(caplog: pytest.LogCaptureFixture) -> None:
     monitor = monitor_of("a")
     silence = StragglerMonitor(monitor)
-    silence.look(0)
+    silence.check(0)
     epoch = 2 * MIN_SILENCE_S
     for step in range(1, 6):
         monitor.record(Report(run_key="a", step=step, num_steps=9))
-        silence.look(step * epoch)
-        silence.look((step + 0.9) * epoch)
+        silence.check(step * epoch)
+        silence.check((step + 0.9) * epoch)
     assert not caplog.messages
-    silence.look(5 * epoch + SILENCE_FACTOR * epoch + 1)
+    silence.check(5 * epoch + SILENCE_FACTOR * epoch + 1)
     assert len(caplog.messages) == 1
 
 
@@ -56,12 +56,12 @@ def test_before_any_report_ten_minutes_are_named_and_a_trial_that_ended_is_not(c
     keys = [str(number) for number in range(MAX_NAMED + 2)]
     monitor = monitor_of(*keys, "gone")
     silence = StragglerMonitor(monitor)
-    silence.look(0)
+    silence.check(0)
     monitor.running.pop("gone")
-    silence.look(MIN_SILENCE_S - 1)
+    silence.check(MIN_SILENCE_S - 1)
     assert not caplog.messages
-    silence.look(MIN_SILENCE_S + 1)
-    silence.look(MIN_SILENCE_S + 99)
+    silence.check(MIN_SILENCE_S + 1)
+    silence.check(MIN_SILENCE_S + 99)
     (said,) = caplog.messages
     assert "none has reported yet" in said
     assert said.endswith("and 2 more")

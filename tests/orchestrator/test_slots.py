@@ -49,20 +49,20 @@ def test_a_worker_is_on_one_node_and_a_trial_may_be_on_several(
         (
             Resources(workers=4),
             [(2, 0)],
-            "one trial wants 4 workers, each with 1 CPUs and 0 GPUs; there are 2 CPUs and 0 GPUs; there is room for 2 of them",
+            "one trial needs 4 workers, each with 1 CPUs and 0 GPUs; available are 2 CPUs and 0 GPUs, enough for 2 of them",
         ),
         (
             Resources(workers=2, cpus=8),
             [(4, 0), (4, 0), (6, 1), (4, 0)],
-            "one trial wants 2 workers, each with 8 CPUs and 0 GPUs; there are 3 nodes with 4 CPUs and 0 GPUs, "
+            "one trial needs 2 workers, each with 8 CPUs and 0 GPUs; available are 3 nodes with 4 CPUs and 0 GPUs, "
             "1 node with 6 CPUs and 1 GPUs",
         ),
         (
             Resources(cpus=5),
             [(4, 0), (4, 0)],
-            "one trial wants 5 CPUs and 0 GPUs; there are 2 nodes with 4 CPUs and 0 GPUs",
+            "one trial needs 5 CPUs and 0 GPUs; available are 2 nodes with 4 CPUs and 0 GPUs",
         ),
-        (Resources(gpus=1), [], "one trial wants 1 CPUs and 1 GPUs; there are no nodes"),
+        (Resources(gpus=1), [], "one trial needs 1 CPUs and 1 GPUs; available are no nodes"),
     ],
 )
 def test_what_can_never_fit_is_refused_with_the_numbers(

@@ -7,7 +7,7 @@ from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.watchdog import StallDetector
 from pruneyard.orchestrator.spec.job import Resources
 
-MONITOR = Monitor(total=5, already=0)
+MONITOR = Monitor(total=5, num_already_done=0)
 
 
 def test_a_trial_that_runs_is_never_doubted_however_many_wait() -> None:

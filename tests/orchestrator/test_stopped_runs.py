@@ -81,9 +81,9 @@ def test_a_driver_that_lost_the_folder_stops_its_own_trials_alone(tmp_path: Path
     with stop_request(tmp_path) as first, stop_request(tmp_path) as second:
         assert not list(tmp_path.iterdir())
         first.hand_over("another has it")
-        assert first.mark.exists()
+        assert first.file.exists()
         assert (first.handed_over, second.handed_over, second.requested) == (True, False, False)
-        assert not second.mark.exists()
+        assert not second.file.exists()
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,109 @@
+"""Everything that this folder uses of Ray's private interface, in one file, so that a new version of Ray is checked here.
+
+Ray has no public way to list placement groups and actors without its dashboard, to keep a local cluster on loopback, or to
+reset its cached settings and token.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private import ray_constants, services
+from ray._private.state import available_resources_per_node, state
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData  # type: ignore[attr-defined]
+from ray.job_submission import JobSubmissionClient
+
+__all__ = [
+    "ActorTableData",
+    "AuthenticationTokenLoader",
+    "GcsClient",
+    "JobClient",
+    "PlacementGroupTableData",
+    "PrivateName",
+    "actor_table",
+    "available_resources_per_node",
+    "own_job_id",
+    "placement_group_table",
+    "ray_constants",
+    "reread_environment",
+    "services",
+]
+
+
+@dataclass(frozen=True)
+class PrivateName:
+    """A private or undocumented name of Ray, and the parameters that we call or override it with; None if it is no function."""
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] | None = None
+
+
+CHECKED_RAY_VERSIONS = ("2.60.0",)
+
+PRIVATE_NAMES = (
+    PrivateName("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
+    PrivateName("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR"),
+    PrivateName("ray._private.ray_constants", "RAY_ADDRESS_ENVIRONMENT_VARIABLE"),
+    PrivateName("ray._private.services", "find_bootstrap_address", ("temp_dir",)),
+    PrivateName("ray._private.services", "find_gcs_addresses", ()),
+    PrivateName("ray._private.services", "find_gcs_addresses.cache_clear", ()),
+    PrivateName("ray._private.state", "available_resources_per_node", ()),
+    PrivateName("ray._private.state", "state._connect_and_get_accessor", ()),
+    PrivateName("ray._raylet", "AuthenticationTokenLoader.has_token", ("self", "ignore_auth_mode")),
+    PrivateName("ray._raylet", "AuthenticationTokenLoader.instance", ()),
+    PrivateName("ray._raylet", "AuthenticationTokenLoader.reset_cache", ("self",)),
+    PrivateName("ray._raylet", "Config.initialize", ("config_list",)),
+    PrivateName("ray._raylet", "GcsClient"),
+    PrivateName("ray._raylet", "GlobalStateAccessor.get_actor_table", ("self", "job_id", "actor_state_name")),
+    PrivateName("ray._raylet", "GlobalStateAccessor.get_placement_group_table", ("self",)),
+    PrivateName("ray.core.generated.gcs_pb2", "ActorTableData.FromString"),
+    PrivateName("ray.core.generated.gcs_pb2", "ActorTableData.ActorState"),
+    PrivateName("ray.core.generated.gcs_pb2", "PlacementGroupTableData.CREATED"),
+    PrivateName("ray.core.generated.gcs_pb2", "PlacementGroupTableData.FromString"),
+    PrivateName("ray.core.generated.gcs_pb2", "PlacementGroupTableData.REMOVED"),
+    PrivateName(
+        "ray.job_submission", "JobSubmissionClient._do_request", ("self", "method", "endpoint", "data", "json_data", "kwargs")
+    ),
+)
+
+
+def placement_group_table() -> list[Any]:
+    """Returns all placement groups of the cluster that the control service (GCS) knows, removed ones included."""
+    accessor: Any = state._connect_and_get_accessor()
+    return [PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()]
+
+
+def actor_table() -> list[Any]:
+    """Returns all actors of the cluster that the control service (GCS) knows, dead ones included."""
+    accessor: Any = state._connect_and_get_accessor()
+    return [ActorTableData.FromString(entry) for entry in accessor.get_actor_table(None, None)]
+
+
+def own_job_id() -> str:
+    """Returns the id of the Ray job of this driver or worker, in hex."""
+    return str(ray.get_runtime_context().get_job_id())
+
+
+def reread_environment() -> None:
+    """Makes Ray read its settings and its token again: it reads them once, at import, and both may have changed since."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+class JobClient(JobSubmissionClient):
+    """A client of Ray Jobs with a timeout for each request; Ray's own waits forever.
+
+    It also verifies certificates with the default context instead of the deprecated way of Ray.
+    """
+
+    _ssl_context: Any
+
+    def __init__(self, address: str, *, timeout_s: float, **options: Any) -> None:
+        super().__init__(address, **options)
+        self._ssl_context = True
+        self._timeout_s = timeout_s
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        return super()._do_request(method, endpoint, **{"timeout": self._timeout_s, **options})
