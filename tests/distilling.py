@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from pruneyard.workloads.distill.distiller import DistillContext, Distiller, DistillState, RealSet
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.builder import ModelBuilder
 
@@ -36,17 +36,17 @@ def digits(num_train: int = 240) -> Dataset:
     return Digits(max_train=num_train, max_test=60).load()
 
 
-def lab(seed: int = 0, *, double: bool = False, model: ModelBuilder | None = None) -> Lab:
+def context(seed: int = 0, *, double: bool = False, model: ModelBuilder | None = None) -> DistillContext:
     data, model = digits(), model or ConvNet(width=4, depth=2)
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     kind = DoubleRealSet if double else RealSet
     real = kind.of(split, mean=data.mean, std=data.std, num_classes=data.num_classes)
     if double:
         real = DoubleRealSet(split=real.split, mean=real.mean, std=real.std, rows_of_class=real.rows_of_class)
-    return Lab(real=real, model=Double(model=model) if double else model, seed=seed)
+    return DistillContext(real=real, model=Double(model=model) if double else model, seed=seed)
 
 
-def states(method: Distiller, at: Lab, *, start: DistillState | None = None) -> list[DistillState]:
+def states(method: Distiller, at: DistillContext, *, start: DistillState | None = None) -> list[DistillState]:
     """At the start, and after every iteration."""
     found = [method.start(at) if start is None else start]
     for iteration in range(method.num_iterations):

@@ -33,14 +33,14 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.data.multi_formation import decode
 from pruneyard.workloads.distill import matching
-from pruneyard.workloads.distill.augment import Drawn, Strategy
-from pruneyard.workloads.distill.compiled import compiled
-from pruneyard.workloads.distill.distiller import DistillState, Lab, RealSet
+from pruneyard.workloads.distill.augment import SampledTransforms, Strategy
+from pruneyard.workloads.distill.compiled import compile_gradients
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState, RealSet
 from pruneyard.workloads.distill.evaluate import cutmix
-from pruneyard.workloads.distill.methods.dm import of_class
+from pruneyard.workloads.distill.methods.dm import match_class_features
 from pruneyard.workloads.distill.methods.idc import IDC
-from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
-from pruneyard.workloads.distill.reduced_precision import BFloat16
+from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
+from pruneyard.workloads.distill.reduced_precision import BFloat16Gradients
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.features import features
 
@@ -101,14 +101,14 @@ class Plain:
     setting: Setting
     network: nn.Module
 
-    def real(self, images: Tensor, drawn: Drawn) -> list[Tensor]:
+    def real(self, images: Tensor, drawn: SampledTransforms) -> list[Tensor]:
         """Of one class, whole batch, all parameters."""
         loss = functional.cross_entropy(
             self.network(drawn(images)), torch.zeros(len(images), dtype=torch.long)
         )
         return [gradient.detach() for gradient in torch.autograd.grad(loss, list(self.network.parameters()))]
 
-    def synthetic(self, stored: Tensor, drawn: Drawn, wanted: list[Tensor]) -> Tensor:
+    def synthetic(self, stored: Tensor, drawn: SampledTransforms, wanted: list[Tensor]) -> Tensor:
         """Gradient by the images of one class, from a backward pass that also fills those of the network."""
         leaf = stored.detach().requires_grad_()
         images = drawn(decode(leaf, self.setting.factor))
@@ -128,7 +128,7 @@ class Plain:
         a, b = found.flatten(1), wanted.flatten(1)
         return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
 
-    def training(self, pile: Pile) -> None:
+    def training(self, pile: LabelledImages) -> None:
         """`rows` of them, in whole batches."""
         of, generator = self.setting.training, draws(3)
         optimizer = torch.optim.SGD(
@@ -136,7 +136,7 @@ class Plain:
         )
         for rows in _orders(pile.num_images, self.setting.rows, of.batch_size, generator):
             images, labels = pile.batch(rows)
-            images = self.setting.network_strategy.draw(generator, num=len(images))(images)
+            images = self.setting.network_strategy.sample(generator, num=len(images))(images)
             targets = functional.one_hot(labels, CLASSES).to(images.dtype)
             if of.cutmix and float(torch.rand((), generator=generator)) < of.cutmix:
                 images, targets = cutmix(images, targets, generator)
@@ -162,42 +162,42 @@ class Ours:
 
     setting: Setting
     network: nn.Module
-    ways: matching.Ways
+    gradient_functions: matching.GradientFunctions
     chunk: int | None = None  # by default what caches hold
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return matching.matched_parameters(self.network, classifier=self.setting.classifier)
 
-    def real(self, images: Tensor, drawn: Drawn) -> list[Tensor]:
+    def real(self, images: Tensor, drawn: SampledTransforms) -> list[Tensor]:
         """Of one class."""
         labels = torch.zeros(len(images), dtype=torch.long)
         seen = drawn(images)
-        chunk = matching.chunk_of(self.network, seen, self.chunk)
-        return self.ways.chunked_gradient(self.network, self.parameters, seen, labels, chunk=chunk)
+        chunk = matching.choose_chunk_size(self.network, seen, self.chunk)
+        return self.gradient_functions.chunked_gradient(self.network, self.parameters, seen, labels, chunk=chunk)
 
-    def synthetic(self, stored: Tensor, drawn: Drawn, wanted: list[Tensor]) -> Tensor:
+    def synthetic(self, stored: Tensor, drawn: SampledTransforms, wanted: list[Tensor]) -> Tensor:
         """Gradient by the images of one class."""
         leaf = stored.detach().requires_grad_()
         seen = drawn(decode(leaf, self.setting.factor))
         labels = torch.zeros(len(seen), dtype=torch.long)
-        _, by_seen = self.ways.matched(
-            self.network, self.parameters, seen, labels, wanted, by=self.setting.distance
+        _, by_seen = self.gradient_functions.match_gradients(
+            self.network, self.parameters, seen, labels, wanted, distance=self.setting.distance
         )
         (gradient,) = torch.autograd.grad(seen, leaf, by_seen)
         return gradient
 
-    def training(self, pile: Pile) -> None:
+    def training(self, pile: LabelledImages) -> None:
         """`rows` of them."""
         training = NetworkTraining(**{**vars(self.setting.training), "rows": self.setting.rows})
-        start = Position.start(self.network)
-        training.follow(
+        start = NetworkState.initial(self.network)
+        training.run(
             self.network,
             start.momentum,
             pile,
             draws(3),
             strategy=self.setting.network_strategy,
-            ways=self.ways,
+            gradient_functions=self.gradient_functions,
         )
 
 
@@ -205,18 +205,18 @@ def batch(num: int, dtype: torch.dtype, seed: int) -> Tensor:
     return torch.randn((num, *SHAPE), generator=draws(seed), dtype=dtype)
 
 
-def largest_difference(setting: Setting, ways: matching.Ways) -> float:
+def largest_difference(setting: Setting, gradient_functions: matching.GradientFunctions) -> float:
     """Of image gradients in float64 on a narrow network, relative to the largest entry."""
     network = network_of(8, torch.float64)
     drawn, real, mine = (
-        setting.strategy.draw(draws(2)),
+        setting.strategy.sample(draws(2)),
         batch(40, torch.float64, 0),
         batch(IPC, torch.float64, 1),
     )
     found = []
     for kind in (
         Plain(setting=setting, network=network),
-        Ours(setting=setting, network=network, ways=ways, chunk=16),
+        Ours(setting=setting, network=network, gradient_functions=gradient_functions, chunk=16),
     ):
         found.append(kind.synthetic(mine, drawn, kind.real(real, drawn)))
     return float((found[0] - found[1]).abs().max() / found[0].abs().max())
@@ -230,17 +230,17 @@ def seconds(part: Part) -> tuple[float, float]:
 
 
 def of_gradient_matching(
-    setting: Setting, ways: matching.Ways
+    setting: Setting, gradient_functions: matching.GradientFunctions
 ) -> tuple[Mapping[str, Mapping[str, Part]], dict[str, float]]:
     """Parts by name, plain and ours; and what each counts for in one step of the images."""
     network = network_of(128, torch.float32)
     real, mine = batch(setting.real_batch, torch.float32, 0), batch(IPC, torch.float32, 1)
-    drawn, on = setting.strategy.draw(draws(2)), setting.training.on
+    drawn, on = setting.strategy.sample(draws(2)), setting.training.on
     num = CLASSES * IPC if on == "synthetic" else 1000
-    pile = Pile.of(batch(num, torch.float32, 4), torch.arange(num) % CLASSES, num_classes=CLASSES)
+    pile = LabelledImages.from_tensors(batch(num, torch.float32, 4), torch.arange(num) % CLASSES, num_classes=CLASSES)
     kinds = {
         "plain": Plain(setting=setting, network=network),
-        "ours": Ours(setting=setting, network=network, ways=ways),
+        "ours": Ours(setting=setting, network=network, gradient_functions=gradient_functions),
     }
     parts = {}
     for name, kind in kinds.items():
@@ -252,7 +252,7 @@ def of_gradient_matching(
     return parts, {"real": CLASSES, "synthetic": CLASSES, "training": setting.training.rows / setting.rows}
 
 
-def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn) -> Tensor:
+def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: SampledTransforms) -> Tensor:
     """Whole batches, with a graph of the network's parameters on both sides."""
     leaf = mine.detach().requires_grad_()
     wanted = features(network, drawn(real)).detach().mean(0)
@@ -265,11 +265,11 @@ def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: Drawn) -> Te
 
 def of_dm() -> tuple[Mapping[str, Mapping[str, Part]], dict[str, float], float]:
     """One part: a class."""
-    drawn = Strategy.of(DSA).draw(draws(2))
+    drawn = Strategy.of(DSA).sample(draws(2))
     narrow = (network_of(8, torch.float64), batch(IPC, torch.float64, 1), batch(256, torch.float64, 0), drawn)
-    plain, ours = plain_dm(*narrow), of_class(*narrow)[1]
+    plain, ours = plain_dm(*narrow), match_class_features(*narrow)[1]
     wide = (network_of(128, torch.float32), batch(IPC, torch.float32, 1), batch(256, torch.float32, 0), drawn)
-    parts = {"plain": {"class": partial(plain_dm, *wide)}, "ours": {"class": partial(of_class, *wide)}}
+    parts = {"plain": {"class": partial(plain_dm, *wide)}, "ours": {"class": partial(match_class_features, *wide)}}
     return parts, {"class": CLASSES}, float((plain - ours).abs().max() / plain.abs().max())
 
 
@@ -311,16 +311,16 @@ def shared() -> dict[str, Any]:
         std=(0.25,) * 3,
         num_classes=CLASSES,
     )
-    lab = Lab(real=real, model=ConvNet(), seed=0, data="random")
+    context = DistillContext(real=real, model=ConvNet(), seed=0, data="random")
     found, times = [], {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PRUNEYARD_CACHE"] = folder
         for name, share_mb in (("computed", 0), ("kept", 100), ("read", 100)):
             method = IDC(ipc=IPC, share_mb=share_mb)
-            states = [method.start(lab)]
+            states = [method.start(context)]
 
             def step(method: IDC = method, states: list[DistillState] = states) -> None:
-                states.append(method.iterate(states[-1], len(states) - 1, lab))
+                states.append(method.iterate(states[-1], len(states) - 1, context))
 
             both = [seconds(step) for _ in range(2)]
             times[name] = {
@@ -337,11 +337,11 @@ def shared() -> dict[str, Any]:
 def main() -> None:
     """Every method."""
     torch.set_num_threads(1)
-    ways: matching.Ways = matching
+    gradient_functions: matching.GradientFunctions = matching
     if "--compile" in sys.argv:
-        ways = compiled(ConvNet(), SHAPE, CLASSES)
+        gradient_functions = compile_gradients(ConvNet(), SHAPE, CLASSES)
     if "--bfloat16" in sys.argv:
-        ways = BFloat16(ways)
+        gradient_functions = BFloat16Gradients(gradient_functions)
     names = [name for name in sys.argv[1:] if not name.startswith("--")] or [*SETTINGS, "dm", "shared"]
     for name in names:
         if name == "shared":
@@ -350,7 +350,7 @@ def main() -> None:
         if name == "dm":
             parts, counts, difference = of_dm()
         else:
-            parts, counts = of_gradient_matching(SETTINGS[name], ways)
+            parts, counts = of_gradient_matching(SETTINGS[name], gradient_functions)
             difference = largest_difference(SETTINGS[name], matching)
         about = {"method": name, "load": round(os.getloadavg()[0], 1), "float64_difference": difference}
         print(json.dumps(about | measured(parts, counts)), flush=True)

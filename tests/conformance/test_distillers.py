@@ -17,7 +17,7 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab, RealSet
+from pruneyard.workloads.distill.distiller import DistillContext, Distiller, DistillState, RealSet
 from pruneyard.workloads.distill.evaluate import Evaluation
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.network_pool import NetworkPool
@@ -66,14 +66,14 @@ def digits() -> Dataset:
     return Digits(max_train=240, max_test=60).load()
 
 
-def lab(seed: int = 0) -> Lab:
+def context(seed: int = 0) -> DistillContext:
     data = digits()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     real = RealSet.of(split, mean=data.mean, std=data.std, num_classes=data.num_classes)
-    return Lab(real=real, model=MODEL, seed=seed)
+    return DistillContext(real=real, model=MODEL, seed=seed)
 
 
-def finished(method: Distiller, at: Lab) -> DistillState:
+def finished(method: Distiller, at: DistillContext) -> DistillState:
     state = method.start(at)
     for iteration in range(method.num_iterations):
         state = method.iterate(state, iteration, at)
@@ -83,7 +83,7 @@ def finished(method: Distiller, at: Lab) -> DistillState:
 @cache
 def states_of(name: str) -> list[DistillState]:
     """At the start, and after every iteration."""
-    method, at = build(name), lab()
+    method, at = build(name), context()
     found = [method.start(at)]
     for iteration in range(method.num_iterations):
         found.append(method.iterate(found[-1], iteration, at))
@@ -122,7 +122,7 @@ def test_the_set_has_its_images_per_class_in_class_order(name: str) -> None:
     skip_if_it_keeps_everything(name)
     for ipc in (1, 3):
         method = build(name, ipc=ipc)
-        at = lab()
+        at = context()
         made = method.synthetic_set(finished(method, at), at)
         assert made.images.shape == (10 * ipc, *digits().image_shape)
         assert made.labels.tolist() == [label for label in range(10) for _ in range(ipc)]
@@ -138,7 +138,7 @@ def test_seeds_decide_and_nothing_else_does(name: str) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(elsewhere)
             before = torch.get_rng_state()
-            at = lab(seed)
+            at = context(seed)
             sets.append(method.synthetic_set(finished(method, at), at))
             assert torch.equal(torch.get_rng_state(), before)
     assert same(sets[0], sets[1])
@@ -146,7 +146,7 @@ def test_seeds_decide_and_nothing_else_does(name: str) -> None:
 
 
 def test_writes_into_nothing_it_is_given(name: str) -> None:
-    method, at = build(name), lab()
+    method, at = build(name), context()
     state = method.start(at)
     for iteration in range(method.num_iterations):
         before = {key: tensor.clone() for key, tensor in state.tensors.items()}
@@ -164,7 +164,7 @@ def test_every_iteration_can_be_gone_on_from(name: str) -> None:
     """To what came next, bit for bit, so to the end as well; a state is named tensors and numbers, in no order of ours."""
     for iteration, (state, after) in enumerate(itertools.pairwise(states_of(name))):
         flat: dict[str, Tensor] = {key: state.tensors[key].clone() for key in sorted(state.tensors)}
-        resumed = build(name).iterate(DistillState(flat, dict(state.numbers)), iteration, lab())
+        resumed = build(name).iterate(DistillState(flat, dict(state.numbers)), iteration, context())
         assert resumed.tensors.keys() == after.tensors.keys()
         assert all(torch.equal(tensor, after.tensors[key]) for key, tensor in resumed.tensors.items())
         assert resumed.numbers == after.numbers
@@ -184,7 +184,7 @@ def test_a_job_resumed_after_any_iteration_equals_an_undisturbed_one(name: str, 
 
 
 def test_a_set_can_be_written_and_read(name: str, tmp_path: Path) -> None:
-    made = build(name).synthetic_set(states_of(name)[-1], lab())
+    made = build(name).synthetic_set(states_of(name)[-1], context())
     path = tmp_path / "set.safetensors"
     path.write_bytes(made.to_bytes())
     read = SyntheticSet.from_file(str(path))

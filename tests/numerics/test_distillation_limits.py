@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import images, lab, states
+from distilling import context, images, states
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab
+from pruneyard.workloads.distill.distiller import DistillContext, Distiller, DistillState
 from pruneyard.workloads.distill.evaluate import cutmix
+from pruneyard.workloads.distill.initial_images import momentum_step
 from pruneyard.workloads.distill.masking import Masking
-from pruneyard.workloads.distill.matcher import once_for_all
+from pruneyard.workloads.distill.matcher import batched_step_rate
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 from pruneyard.workloads.distill.methods.dc import DC
 from pruneyard.workloads.distill.methods.dm import DM
@@ -21,7 +22,6 @@ from pruneyard.workloads.distill.methods.dsa import DSA
 from pruneyard.workloads.distill.methods.idc import IDC
 from pruneyard.workloads.distill.network_training import NetworkTraining
 from pruneyard.workloads.distill.perturbation import Perturbation
-from pruneyard.workloads.distill.starting import momentum_step
 
 NETWORK = NetworkTraining(rows=40, batch_size=16)
 SMALL: dict[str, Any] = {"ipc": 2, "iterations": 2, "real_batch": 6}
@@ -45,7 +45,7 @@ def gradients(
     return torch.autograd.grad(loss, of, **how)
 
 
-def cut(stored: Tensor, factor: int) -> Tensor:
+def crop_and_resize(stored: Tensor, factor: int) -> Tensor:
     """Crops of all images at a place, then those of the next; sides that the factor divides."""
     side = stored.shape[-1] // factor
     places = [(i, j) for i in range(factor) for j in range(factor)]
@@ -54,7 +54,7 @@ def cut(stored: Tensor, factor: int) -> Tensor:
     return torch.cat(enlarged)
 
 
-def plain_idc(method: IDC, at: Lab, start: Tensor) -> Tensor:
+def plain_idc(method: IDC, at: DistillContext, start: Tensor) -> Tensor:
     """As in the paper: one optimizer for all images, which steps after each class; whole batches; factor 1 cuts nothing."""
     stored = nn.Parameter(start.clone())
     of_images = torch.optim.SGD([stored], lr=method.lr * method.ipc / 10, momentum=method.momentum)
@@ -74,9 +74,9 @@ def plain_idc(method: IDC, at: Lab, start: Tensor) -> Tensor:
             iteration = number * method.steps + step
             draws = at.stream("real", iteration)
             for label in range(10):
-                real = at.real.images(at.real.draw(label, method.real_batch, draws))
+                real = at.real.images(at.real.sample_rows(label, method.real_batch, draws))
                 mine = stored[label * method.ipc : (label + 1) * method.ipc]
-                decoded = mine if method.factor == 1 else cut(mine, method.factor)
+                decoded = mine if method.factor == 1 else crop_and_resize(mine, method.factor)
                 both = shared.draw(draws)(torch.cat([real, (decoded - mean) / std]))
                 wanted = gradients(network, convolutions, both[: len(real)].detach(), label)
                 found = gradients(network, convolutions, both[len(real) :], label, create_graph=True)
@@ -101,14 +101,14 @@ def plain_idc(method: IDC, at: Lab, start: Tensor) -> Tensor:
 @pytest.mark.parametrize("factor", [1, 2])
 def test_idc_and_idc_i_are_the_loop_of_the_paper(factor: int) -> None:
     method = IDC(**SMALL_IDC | {"factor": factor, "class_step": "sequential"})
-    at = lab(double=True)
+    at = context(double=True)
     found = states(method, at)
     torch.testing.assert_close(images(found[-1]), plain_idc(method, at, images(found[0])), rtol=0, atol=1e-10)
     assert float((images(found[-1]) - images(found[0])).abs().max()) > 1e-3
-    assert method.synthetic_set(states(method, lab())[-1], lab()).factor == factor
+    assert method.synthetic_set(states(method, context())[-1], context()).factor == factor
 
 
-def plain_dc(method: DC, at: Lab, start: Tensor) -> Tensor:
+def plain_dc(method: DC, at: DistillContext, start: Tensor) -> Tensor:
     """As in the paper, with the distance written out row by row."""
     stored, (outer, inner) = nn.Parameter(start.clone()), method.steps
     of_images = torch.optim.SGD([stored], lr=method.lr, momentum=method.momentum)
@@ -121,8 +121,8 @@ def plain_dc(method: DC, at: Lab, start: Tensor) -> Tensor:
             draws = at.stream("real", number * outer + step)
             total = torch.zeros((), dtype=torch.float64)
             for label in range(10):
-                real = at.real.images(at.real.draw(label, method.real_batch, draws))
-                transform = Strategy.of(method.augment).draw(draws)
+                real = at.real.images(at.real.sample_rows(label, method.real_batch, draws))
+                transform = Strategy.of(method.augment).sample(draws)
                 mine = transform(stored[label * method.ipc : (label + 1) * method.ipc])
                 wanted = gradients(network, weights, transform(real), label)
                 found = gradients(network, weights, mine, label, create_graph=True)
@@ -135,7 +135,7 @@ def plain_dc(method: DC, at: Lab, start: Tensor) -> Tensor:
             draws = at.stream("train", number * outer + step)
             for _ in range(inner):
                 for rows in torch.randperm(len(stored), generator=draws).split(method.network_batch):
-                    seen = Strategy.of(method.augment).draw(draws, num=len(rows))(stored.detach()[rows])
+                    seen = Strategy.of(method.augment).sample(draws, num=len(rows))(stored.detach()[rows])
                     of_network.zero_grad()
                     functional.cross_entropy(network(seen), labels[rows]).backward()
                     of_network.step()
@@ -144,7 +144,7 @@ def plain_dc(method: DC, at: Lab, start: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", [DC, DSA])
 def test_dc_and_dsa_are_the_loop_of_the_paper(kind: type[DC]) -> None:
-    method, at = kind(**SMALL, outer=2, inner=2, network_batch=12), lab(double=True)
+    method, at = kind(**SMALL, outer=2, inner=2, network_batch=12), context(double=True)
     start = images(method.start(at)).double()
     found = states(method, at, start=DistillState({"images": start, "velocity": torch.zeros_like(start)}))
     torch.testing.assert_close(images(found[-1]), plain_dc(method, at, start), rtol=0, atol=1e-9)
@@ -173,17 +173,17 @@ def as_dc(**fields: Any) -> IDC:
 
 
 def test_idc_with_all_switches_set_is_dc() -> None:
-    assert equal(states(as_dc(), lab()), states(DC(**SMALL, outer=2, inner=2, network_batch=12), lab()))
+    assert equal(states(as_dc(), context()), states(DC(**SMALL, outer=2, inner=2, network_batch=12), context()))
 
 
 def test_idc_with_all_switches_set_is_dsa_where_transforms_are_drawn_alike() -> None:
     known = DSA(**SMALL, outer=2, inner=2, network_batch=12, augment="crop_scale_rotate")
-    assert equal(states(as_dc(init="real", augment="crop_scale_rotate"), lab()), states(known, lab()))
+    assert equal(states(as_dc(init="real", augment="crop_scale_rotate"), context()), states(known, context()))
 
 
 def test_idc_is_not_dsa_where_it_applies_a_transform_always() -> None:
     known = DSA(**SMALL, outer=2, inner=2, network_batch=12, augment="color_crop")
-    assert not equal(states(as_dc(init="real", augment="color_crop"), lab()), states(known, lab()))
+    assert not equal(states(as_dc(init="real", augment="color_crop"), context()), states(known, context()))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_idc_is_not_dsa_where_it_applies_a_transform_always() -> None:
     ],
 )
 def test_every_one_of_the_switches_counts(switch: dict[str, Any]) -> None:
-    found, known = (images(states(as_dc(**fields), lab())[-1]) for fields in (switch, {}))
+    found, known = (images(states(as_dc(**fields), context())[-1]) for fields in (switch, {}))
     assert not torch.equal(found, known)
 
 
@@ -207,13 +207,13 @@ NEITHER: dict[str, Any] = {"pool": 0, "perturbation": Perturbation(least=0, most
 @pytest.mark.parametrize("factor", [1, 2])
 def test_acc_dd_without_pool_and_perturbation_is_idc(factor: int) -> None:
     fields = SMALL_IDC | {"factor": factor}
-    assert equal(states(AccDD(**fields, **NEITHER), lab()), states(IDC(**fields), lab()))
+    assert equal(states(AccDD(**fields, **NEITHER), context()), states(IDC(**fields), context()))
 
 
 @pytest.mark.parametrize("augmented", [{"pool": 1, "pretrain_epochs": 1}, {"perturbation": Perturbation()}])
 def test_pool_and_perturbation_each_change_the_path(augmented: dict[str, Any]) -> None:
-    with_it = images(states(AccDD(**SMALL_IDC, **NEITHER | augmented), lab())[-1])
-    assert not torch.equal(with_it, images(states(IDC(**SMALL_IDC), lab())[-1]))
+    with_it = images(states(AccDD(**SMALL_IDC, **NEITHER | augmented), context())[-1])
+    assert not torch.equal(with_it, images(states(IDC(**SMALL_IDC), context())[-1]))
 
 
 MASKED: list[tuple[type, dict[str, Any]]] = [
@@ -229,16 +229,16 @@ MASKED: list[tuple[type, dict[str, Any]]] = [
 def test_masks_of_ratio_0_are_the_method_itself(kind: type, fields: dict[str, Any]) -> None:
     def made(mask: Masking) -> list[DistillState]:
         method: Distiller = kind(**fields, mask=mask)
-        return states(method, lab())
+        return states(method, context())
 
-    plain = states(kind(**fields), lab())
+    plain = states(kind(**fields), context())
     assert equal(made(Masking(ratio=0.0, site="patches", patch=2, rescaled=True)), plain)
     assert not equal(made(Masking(ratio=0.2)), plain)
 
 
 def test_masks_have_draws_of_their_own_and_leave_the_stored_images_whole() -> None:
     """Networks that are trained on real images go the same way with and without masks."""
-    plain, masked = (states(IDC(**SMALL_IDC, mask=mask), lab()) for mask in (Masking(), Masking(ratio=0.5)))
+    plain, masked = (states(IDC(**SMALL_IDC, mask=mask), context()) for mask in (Masking(), Masking(ratio=0.5)))
     for a, b in zip(plain, masked, strict=True):
         assert all(
             torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors if name.startswith("network/")
@@ -269,7 +269,7 @@ def test_one_step_for_all_classes_leads_where_a_step_after_each_leads() -> None:
     sequential = IDC(**SMALL_IDC | {"iterations": 1, "steps": 5, "class_step": "sequential"})
     batched = replace(sequential, class_step="batched")
     for one, other in zip(
-        states(sequential, lab(double=True)), states(batched, lab(double=True)), strict=True
+        states(sequential, context(double=True)), states(batched, context(double=True)), strict=True
     ):
         torch.testing.assert_close(caught_up(one, sequential), images(other), rtol=0, atol=1e-12)
         assert one.numbers == pytest.approx(other.numbers, rel=1e-9)
@@ -278,14 +278,14 @@ def test_one_step_for_all_classes_leads_where_a_step_after_each_leads() -> None:
 
 def test_one_step_for_all_classes_by_hand() -> None:
     """Three classes, momentum 1/2: rate 1 + 1/2 + 1/4, and an eighth of the velocity is left."""
-    assert once_for_all(0.1, 0.5, 3) == (pytest.approx(0.175), 0.125)
-    assert once_for_all(0.1, 0.0, 10) == (0.1, 0.0)
+    assert batched_step_rate(0.1, 0.5, 3) == (pytest.approx(0.175), 0.125)
+    assert batched_step_rate(0.1, 0.0, 10) == (0.1, 0.0)
 
 
 def test_the_path_of_the_networks_depends_on_no_image() -> None:
     """With a seed of its own it is the same for every job seed and number of images per class."""
     found = [
-        states(IDC(**SMALL_IDC | {"ipc": ipc}, path_seed=5), lab(seed))
+        states(IDC(**SMALL_IDC | {"ipc": ipc}, path_seed=5), context(seed))
         for ipc, seed in ((1, 0), (2, 0), (2, 7))
     ]
     for sweep in range(1, len(found[0])):

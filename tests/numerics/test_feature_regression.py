@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from distilling import generator, lab, states
+from distilling import context, generator, states
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
-from pruneyard.workloads.distill.kernel_ridge import half_squares, predictions
+from pruneyard.workloads.distill.kernel_ridge import half_squared_error, predictions
 from pruneyard.workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
 from pruneyard.workloads.distill.network_pool import NetworkPool
 from pruneyard.workloads.networks.features import features
@@ -52,7 +52,7 @@ def test_the_gradient_by_images_features_and_labels_is_that_of_finite_difference
 
 def test_an_iteration_moves_images_and_labels_by_the_gradient_of_the_loss_alone() -> None:
     """In float64 beside the same written out; the member's own training has no part in the gradient."""
-    method, at = FRePo(ipc=2, iterations=1, real_batch=30, lr=0.1, network_pool=NetworkPool(members=1)), lab(double=True)
+    method, at = FRePo(ipc=2, iterations=1, real_batch=30, lr=0.1, network_pool=NetworkPool(members=1)), context(double=True)
     before, after = states(method, at)
     draws = at.stream("iterate", 0)
     torch.randint(1, (), generator=draws)
@@ -71,7 +71,7 @@ def test_an_iteration_moves_images_and_labels_by_the_gradient_of_the_loss_alone(
 
 
 def test_labels_that_are_not_learned_stay_and_are_hard() -> None:
-    method, at = FRePo(ipc=1, iterations=2, learn_labels=False, network_pool=NetworkPool(members=1)), lab()
+    method, at = FRePo(ipc=1, iterations=2, learn_labels=False, network_pool=NetworkPool(members=1)), context()
     found = states(method, at)
     assert torch.equal(found[0].tensors["labels"], found[-1].tensors["labels"])
     assert len(method.synthetic_set(found[-1], at).soft_labels) == 0
@@ -109,18 +109,18 @@ def test_the_first_step_of_lamb_worked_by_hand() -> None:
 
 
 def test_a_member_trains_as_by_adam_of_torch_and_dies_at_its_age() -> None:
-    pool, at = NetworkPool(members=2, lifetime=6, lr=0.01), lab(double=True)
+    pool, at = NetworkPool(members=2, lifetime=6, lr=0.01), context(double=True)
     images, targets = at.real.images(torch.arange(12)), regression_targets(at.real.split.labels[:12], 10).double()
     tensors, network = pool.start(at), at.network("pool/1")
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for iteration in range(6):
-        tensors |= pool.older(1, tensors, images, targets, at, iteration=iteration)
+        tensors |= pool.advance(1, tensors, images, targets, at, iteration=iteration)
         now = parameters_to_vector(pool.network(1, tensors, at).parameters())
         if iteration == 5:
             network = at.network("pool/1", 6)
         else:
             optimizer.zero_grad()
-            half_squares(network(images), targets).backward()
+            half_squared_error(network(images), targets).backward()
             optimizer.step()
         assert torch.allclose(now, parameters_to_vector(network.parameters()), atol=1e-6)
     assert int(tensors["pool/1/left"]) == 6
@@ -128,7 +128,7 @@ def test_a_member_trains_as_by_adam_of_torch_and_dies_at_its_age() -> None:
 
 
 def test_the_first_generation_dies_at_staggered_ages() -> None:
-    tensors = NetworkPool(members=4, lifetime=10).start(lab())
+    tensors = NetworkPool(members=4, lifetime=10).start(context())
     assert [int(tensors[f"pool/{member}/left"]) for member in range(4)] == [3, 5, 8, 10]
 
 

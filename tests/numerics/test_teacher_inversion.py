@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import Double, generator, lab, states
+from distilling import Double, context, generator, states
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
 from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.directed_weights import DirectedAdjustment
-from pruneyard.workloads.distill.methods.sre2l import ADJUSTED, SRe2L, jittered
+from pruneyard.workloads.distill.methods.sre2l import ADJUSTED_PREFIX, SRe2L, roll_jointly
 from pruneyard.workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
-from pruneyard.workloads.distill.teacher import WEIGHTS, Teacher
+from pruneyard.workloads.distill.teacher import WEIGHT_PREFIX, Teacher
 from pruneyard.workloads.models.convnet import ConvNet
 
 BATCH_NORM = ConvNet(width=4, depth=2, norm="batch")
@@ -25,7 +25,7 @@ FIELDS: dict[str, Any] = {"ipc": 2, "iterations": 4, "jitter": 1, "teacher": TEA
 
 def remembering(images: Tensor) -> nn.Module:
     """A network whose norms remember just these images, in evaluation mode."""
-    network = lab(double=True, model=BATCH_NORM).network("test")
+    network = context(double=True, model=BATCH_NORM).network("test")
     sizes: list[int] = []
     for norm in batch_norms(network):
         norm.momentum = 1.0
@@ -84,7 +84,7 @@ def test_the_gradient_of_the_gaps_is_that_of_finite_differences() -> None:
 def test_each_batch_is_one_image_of_every_class_and_takes_adams_steps_by_itself() -> None:
     """In float64 beside a plain loop over the second batch."""
     teacher = replace(TEACHER, model=Double(model=BATCH_NORM))
-    method, at = SRe2L(**FIELDS | {"teacher": teacher}, init="real"), lab(double=True)
+    method, at = SRe2L(**FIELDS | {"teacher": teacher}, init="real"), context(double=True)
     path = states(method, at)
     first, last = path[TEACHER.epochs + 4].tensors, path[-1].tensors
     network, rows = teacher.network(last, at), torch.arange(10) * 2 + 1
@@ -94,7 +94,7 @@ def test_each_batch_is_one_image_of_every_class_and_takes_adams_steps_by_itself(
     moments = Moments.zero(images)
     for step in range(4):
         leaf = images.clone().requires_grad_()
-        seen = jittered(leaf, 1, at.stream("iterate", TEACHER.epochs + 4 + step))
+        seen = roll_jointly(leaf, 1, at.stream("iterate", TEACHER.epochs + 4 + step))
         error, gap = method.losses(network, seen)
         (gradient,) = torch.autograd.grad(error + 0.01 * gap, leaf)
         rate = 0.25 * (1 + math.cos(math.pi * step / 4)) / 2
@@ -106,7 +106,7 @@ def test_each_batch_is_one_image_of_every_class_and_takes_adams_steps_by_itself(
 def test_rolled_images_keep_their_pixels_and_move_together() -> None:
     images, seen = some_images(), set()
     for seed in range(40):
-        rolled = jittered(images, 1, generator(seed))
+        rolled = roll_jointly(images, 1, generator(seed))
         found = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if torch.equal(images.roll((i, j), (2, 3)), rolled)]
         assert len(found) == 1
         seen |= set(found)
@@ -114,7 +114,7 @@ def test_rolled_images_keep_their_pixels_and_move_together() -> None:
 
 
 def test_soft_labels_are_those_of_the_teacher_as_it_was_trained() -> None:
-    method, at = SRe2L(**FIELDS, adjustment=DirectedAdjustment(strength=0.5)), lab()
+    method, at = SRe2L(**FIELDS, adjustment=DirectedAdjustment(strength=0.5)), context()
     state = states(method, at)[-1]
     with torch.no_grad():
         wanted = TEACHER.network(state.tensors, at)(state.tensors["images"]).softmax(1)
@@ -126,14 +126,14 @@ def test_soft_labels_are_those_of_the_teacher_as_it_was_trained() -> None:
 
 def test_a_teacher_without_batch_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^teacher.model has no batch norm"):
-        SRe2L(ipc=1, teacher=replace(TEACHER, model=ConvNet(width=4, depth=2))).start(lab())
+        SRe2L(ipc=1, teacher=replace(TEACHER, model=ConvNet(width=4, depth=2))).start(context())
 
 
 def test_the_direction_of_adjusted_weights_worked_by_hand() -> None:
     """At W = 0 and x = (2, 0) of class 0 the gradient is ((-1, 0), (1, 0)), of length sqrt(2)."""
     network = nn.Linear(2, 2, bias=False)
     nn.init.zeros_(network.weight)
-    DirectedAdjustment(strength=0.5, steps=1).move(network, torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+    DirectedAdjustment(strength=0.5, steps=1).adjust(network, torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
     moved = 0.5 / 2**0.5
     assert torch.allclose(network.weight.detach(), torch.tensor([[-moved, 0.0], [moved, 0.0]]))
 
@@ -143,7 +143,7 @@ def test_weights_move_by_at_most_the_strength_uphill_and_leave_statistics(steps:
     network, images, labels = remembering(some_images()), some_images(10), torch.arange(10)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     lower = float(functional.cross_entropy(network(images), labels).detach())
-    DirectedAdjustment(strength=0.1, steps=steps).move(network, images, labels)
+    DirectedAdjustment(strength=0.1, steps=steps).adjust(network, images, labels)
     length = math.sqrt(sum(float((p.detach() - before[name]).square().sum()) for name, p in network.named_parameters()))
     assert length <= 0.1 + 1e-9
     assert steps > 1 or length == pytest.approx(0.1)
@@ -153,41 +153,41 @@ def test_weights_move_by_at_most_the_strength_uphill_and_leave_statistics(steps:
 
 
 def test_without_strength_dwa_is_sre2l_bit_for_bit() -> None:
-    plain = states(SRe2L(**FIELDS, init="real"), lab())[-1]
-    zero = states(SRe2L(**FIELDS, init="real", adjustment=DirectedAdjustment(strength=0.0, steps=3)), lab())[-1]
+    plain = states(SRe2L(**FIELDS, init="real"), context())[-1]
+    zero = states(SRe2L(**FIELDS, init="real", adjustment=DirectedAdjustment(strength=0.0, steps=3)), context())[-1]
     assert plain.numbers == zero.numbers
     assert plain.tensors.keys() == zero.tensors.keys()
     assert all(torch.equal(tensor, zero.tensors[name]) for name, tensor in plain.tensors.items())
-    some = states(SRe2L(**FIELDS, init="real", adjustment=DirectedAdjustment(strength=0.1)), lab())[-1]
+    some = states(SRe2L(**FIELDS, init="real", adjustment=DirectedAdjustment(strength=0.1)), context())[-1]
     assert not torch.equal(some.tensors["images"], plain.tensors["images"])
-    assert all(torch.equal(some.tensors[name], t) for name, t in plain.tensors.items() if name.startswith(WEIGHTS))
+    assert all(torch.equal(some.tensors[name], t) for name, t in plain.tensors.items() if name.startswith(WEIGHT_PREFIX))
 
 
 def test_each_batch_has_weights_of_its_own_which_start_from_the_teachers() -> None:
-    method, at = SRe2L(**FIELDS, init="real", adjustment=DirectedAdjustment(strength=0.1)), lab()
+    method, at = SRe2L(**FIELDS, init="real", adjustment=DirectedAdjustment(strength=0.1)), context()
     path = states(method, at)
     for batch in range(2):
         of_batch = [path[TEACHER.epochs + 4 * batch + step].tensors for step in (1, 2, 3, 4)]
         network = TEACHER.network(of_batch[0], at)
         start = path[0].tensors["images"][batch::2]
-        method.adjustment.move(network, start, torch.arange(10))
+        method.adjustment.adjust(network, start, torch.arange(10))
         for tensors in of_batch:
-            assert all(torch.equal(tensors[ADJUSTED + name], t) for name, t in network.state_dict().items())
+            assert all(torch.equal(tensors[ADJUSTED_PREFIX + name], t) for name, t in network.state_dict().items())
 
 
 def test_the_teacher_trains_as_in_one_go() -> None:
     """Momentum and statistics survive the ends of epochs."""
-    at = lab(model=BATCH_NORM)
+    at = context(model=BATCH_NORM)
     tensors, network = TEACHER.start(at), at.network("teacher")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
     for epoch in range(3):
-        tensors, _ = TEACHER.after(tensors, epoch, at)
+        tensors, _ = TEACHER.train_epoch(tensors, epoch, at)
         draws = at.stream("teacher", epoch)
         optimizer.param_groups[0]["lr"] = 0.1 * (1 + math.cos(math.pi * epoch / 3)) / 2
         for rows in torch.randperm(len(at.real.split), generator=draws).split(64):
-            images = Strategy.of("crop", always=("crop",)).draw(draws, num=len(rows))(at.real.images(rows))
+            images = Strategy.of("crop", always=("crop",)).sample(draws, num=len(rows))(at.real.images(rows))
             optimizer.zero_grad()
             functional.cross_entropy(network(images), at.real.split.labels[rows]).backward()
             optimizer.step()
-    assert all(torch.equal(tensors[WEIGHTS + name], t) for name, t in network.state_dict().items())
-    assert all(name.startswith(WEIGHTS) for name in tensors)
+    assert all(torch.equal(tensors[WEIGHT_PREFIX + name], t) for name, t in network.state_dict().items())
+    assert all(name.startswith(WEIGHT_PREFIX) for name in tensors)

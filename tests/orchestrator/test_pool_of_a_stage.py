@@ -16,7 +16,7 @@ from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.distill.distiller import Lab, RealSet
+from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 
 CONVNET = {"name": "convnet", "width": 4, "depth": 2}
@@ -73,7 +73,7 @@ def test_the_pool_is_the_networks_that_the_stage_left(tmp_path: Path) -> None:
     data = Digits(max_train=200, max_test=60).load()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     real = RealSet.of(split, mean=data.mean, std=data.std, num_classes=10)
-    pool = method.start(Lab(real=real, model=distilled[0].workload.model, seed=0, open_run=open_run)).tensors
+    pool = method.start(DistillContext(real=real, model=distilled[0].workload.model, seed=0, open_run=open_run)).tensors
     for member, key in enumerate(keys):
         weights = load_file(folder.artifact(key) / "model.safetensors")
         masks = load_file(folder.artifact(key) / "masks.safetensors")

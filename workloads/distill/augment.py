@@ -1,7 +1,7 @@
-"""Differentiable augmentation of batches, with parameters drawn once and given to as many batches as shall share them.
+"""Differentiable augmentation of batches. Parameters are sampled once and can be applied to several batches.
 
 Reference: Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese Augmentation (DSA, arXiv:2102.08259). Images
-are normalised; what is shifted in or cut out is zero, which is the mean colour.
+are normalised; pixels that are shifted in or cut out are zero, which is the mean colour.
 """
 
 import math
@@ -16,29 +16,29 @@ BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP_SHARE, CUTOUT_SHARE = 0.125, 0.5  # of the image's side
 SCALE, DEGREES = 1.2, 15.0
 
-Draws = Tensor
-"""Uniform numbers in [0, 1), (P, 3): what a transform needs of an image; with P = 1 all images share them."""
+Uniforms = Tensor
+"""Uniform random numbers in [0, 1), (P, 3): the parameters of a transform, three per image; with P = 1 all images share them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """Transforms in their order, each with its parameters."""
+class SampledTransforms:
+    """A sequence of transforms, each with its sampled parameters."""
 
-    steps: tuple[tuple[str, Draws], ...]
+    steps: tuple[tuple[str, Uniforms], ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) of any number of images, where parameters are shared; else of the number that was drawn for."""
-        for name, draws in self.steps:
-            images = TRANSFORMS[name](images, draws.to(images.device, images.dtype))
+        """Transforms images (B, C, H, W). B is arbitrary if images share parameters, otherwise `num` of `Strategy.sample`."""
+        for name, uniforms in self.steps:
+            images = TRANSFORMS[name](images, uniforms.to(images.device, images.dtype))
         return images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """Names of transforms joined by underscores, as in the literature; empty: images stay as they are.
+    """A set of transforms, written as names joined by underscores as in the literature; without names, images are not changed.
 
-    always: those applied at every call; of the others one is drawn. DSA has none that is always applied; IDC has flip, color
-    and cutout.
+    always: transforms that are applied to every batch, in addition to a sampled one of the others. DSA has none; IDC has flip,
+        color and cutout.
     """
 
     names: tuple[str, ...] = ()
@@ -46,31 +46,31 @@ class Strategy:
 
     @classmethod
     def of(cls, text: str, *, always: tuple[str, ...] = ()) -> "Strategy":
-        """Raises `ValueError` for an unknown name."""
+        """Parses the names of transforms. Raises `ValueError` for an unknown name."""
         names = tuple(text.split("_")) if text else ()
         unknown = [name for name in names if name not in TRANSFORMS]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(TRANSFORMS)}")
         return cls(names=names, always=tuple(name for name in always if name in names))
 
-    def draw(self, generator: torch.Generator, *, num: int = 1) -> Drawn:
-        """num: images with parameters of their own; 1: all share them."""
+    def sample(self, generator: torch.Generator, *, num: int = 1) -> SampledTransforms:
+        """Samples transforms with parameters for `num` images; with 1, all images share the parameters."""
         optional = [name for name in self.names if name not in self.always]
         chosen = list(self.always)
         if optional:
             chosen.append(optional[int(torch.randint(len(optional), (), generator=generator))])
-        drawn = [(name, torch.rand((num, 3), generator=generator)) for name in chosen]
-        return Drawn(steps=tuple(drawn))
+        steps = [(name, torch.rand((num, 3), generator=generator)) for name in chosen]
+        return SampledTransforms(steps=tuple(steps))
 
 
-def flip(images: Tensor, draws: Draws) -> Tensor:
-    """Left to right, with probability one half."""
-    return torch.where(draws[:, 0].view(-1, 1, 1, 1) < 0.5, images.flip(3), images)
+def flip(images: Tensor, uniforms: Uniforms) -> Tensor:
+    """Mirrors images left to right with probability one half."""
+    return torch.where(uniforms[:, 0].view(-1, 1, 1, 1) < 0.5, images.flip(3), images)
 
 
-def color(images: Tensor, draws: Draws) -> Tensor:
-    """Brightness, saturation and contrast, in this order."""
-    brightness, saturation, contrast = (draws[:, i].view(-1, 1, 1, 1) for i in range(3))
+def color(images: Tensor, uniforms: Uniforms) -> Tensor:
+    """Changes brightness, saturation and contrast, in this order."""
+    brightness, saturation, contrast = (uniforms[:, i].view(-1, 1, 1, 1) for i in range(3))
     images = images + (brightness - 0.5) * BRIGHTNESS
     grey = images.mean(1, keepdim=True)
     images = (images - grey) * (saturation * SATURATION) + grey
@@ -78,10 +78,10 @@ def color(images: Tensor, draws: Draws) -> Tensor:
     return (images - mean) * (contrast + CONTRAST) + mean
 
 
-def crop(images: Tensor, draws: Draws) -> Tensor:
-    """Shifted by up to an eighth of each side, whole pixels."""
+def crop(images: Tensor, uniforms: Uniforms) -> Tensor:
+    """Shifts images by a whole number of pixels, up to an eighth of each side."""
     height, width = images.shape[2:]
-    down, right = (_whole(draws[:, i], round(side * CROP_SHARE)) for i, side in enumerate((height, width)))
+    down, right = (_whole_numbers(uniforms[:, i], round(side * CROP_SHARE)) for i, side in enumerate((height, width)))
     rows = torch.arange(height, device=images.device) - down[:, None]
     columns = torch.arange(width, device=images.device) - right[:, None]
     inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
@@ -89,52 +89,52 @@ def crop(images: Tensor, draws: Draws) -> Tensor:
     image = torch.arange(num, device=images.device)[:, None, None]
     rows, columns = rows.clamp(0, height - 1).expand(num, -1), columns.clamp(0, width - 1).expand(num, -1)
     moved = images.movedim(1, -1)[image, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
-    return moved.contiguous() * inside  # convolutions on a CPU are slower where channels come last
+    return moved.contiguous() * inside  # contiguous, as convolutions on a CPU are slower on channels-last tensors
 
 
-def cutout(images: Tensor, draws: Draws) -> Tensor:
-    """A square of half the side around a random pixel is zero, cut off at the border."""
+def cutout(images: Tensor, uniforms: Uniforms) -> Tensor:
+    """Sets a square of half the image's side around a random pixel to zero; the square is clipped at the border."""
     masks = []
     for i, side in enumerate(images.shape[2:]):
         half = round(side * CUTOUT_SHARE) // 2
-        centre = (draws[:, i] * side).floor()
+        centre = (uniforms[:, i] * side).floor()
         offset = torch.arange(side, device=images.device) - centre[:, None]
         masks.append((offset >= -half) & (offset < half))
     cut = masks[0][:, None, :, None] & masks[1][:, None, None, :]
     return images * ~cut
 
 
-def scale(images: Tensor, draws: Draws) -> Tensor:
-    """Each side by a factor in [1/1.2, 1.2]."""
-    sizes = draws[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
+def scale(images: Tensor, uniforms: Uniforms) -> Tensor:
+    """Scales each side by a factor in [1/1.2, 1.2]."""
+    sizes = uniforms[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
     zero = torch.zeros_like(sizes[:, 0])
-    return _sampled(images, [[sizes[:, 0], zero], [zero, sizes[:, 1]]])
+    return _apply_affine(images, [[sizes[:, 0], zero], [zero, sizes[:, 1]]])
 
 
-def rotate(images: Tensor, draws: Draws) -> Tensor:
-    """By up to 15 degrees either way."""
-    angle = (draws[:, 0] - 0.5) * 2 * DEGREES / 180 * math.pi
-    return _sampled(images, [[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+def rotate(images: Tensor, uniforms: Uniforms) -> Tensor:
+    """Rotates images by up to 15 degrees in either direction."""
+    angle = (uniforms[:, 0] - 0.5) * 2 * DEGREES / 180 * math.pi
+    return _apply_affine(images, [[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
 
 
-def _sampled(images: Tensor, matrix: list[list[Tensor]]) -> Tensor:
-    """At the places that an affine map (2, 2) per image sends each pixel to; bilinear, zero outside."""
+def _apply_affine(images: Tensor, matrix: list[list[Tensor]]) -> Tensor:
+    """Samples images at the positions that a matrix (2, 2) per image maps each pixel to; bilinear, zero outside."""
     rows = [torch.stack([*row, torch.zeros_like(row[0])], dim=1) for row in matrix]
     theta = torch.stack(rows, dim=1).expand(len(images), -1, -1)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
 
 
-def _whole(draws: Tensor, most: int) -> Tensor:
-    """Whole numbers in [-most, most]."""
-    return (draws * (2 * most + 1)).floor().long() - most
+def _whole_numbers(uniforms: Tensor, most: int) -> Tensor:
+    """Returns whole numbers in [-most, most]."""
+    return (uniforms * (2 * most + 1)).floor().long() - most
 
 
-def _within(places: Tensor, length: int) -> Tensor:
-    return (places >= 0) & (places < length)
+def _within(positions: Tensor, length: int) -> Tensor:
+    return (positions >= 0) & (positions < length)
 
 
-TRANSFORMS: Mapping[str, Callable[[Tensor, Draws], Tensor]] = {
+TRANSFORMS: Mapping[str, Callable[[Tensor, Uniforms], Tensor]] = {
     "color": color,
     "crop": crop,
     "cutout": cutout,

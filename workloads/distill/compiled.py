@@ -1,7 +1,7 @@
-"""The gradients of `matching` as compiled functions: faster after a minute or so of compilation, equal up to rounding.
+"""The gradients of `matching` as compiled functions: faster after about a minute of compilation, equal up to rounding.
 
-torch.compile cannot differentiate twice through a region that it has compiled. So each function is compiled as a whole, with
-the gradients taken by torch.func inside it.
+torch.compile cannot differentiate twice through a compiled region. So each function is compiled as a whole, and torch.func
+computes the gradients inside it.
 """
 
 from collections.abc import Sequence
@@ -19,56 +19,59 @@ Weights = dict[str, Tensor]
 
 
 @lru_cache(maxsize=8)
-def compiled(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> "Compiled":
-    """Kept for the life of the process, as compilation is slow. Raises `ValueError` for a network with running statistics."""
+def compile_gradients(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> "CompiledGradients":
+    """Returns compiled gradients for a model; they are cached for the life of the process, as compilation is slow.
+
+    Raises `ValueError` for a network with running statistics.
+    """
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=num_classes)
     if any(True for _ in network.buffers()):
         raise ValueError(
-            f"compile is true; a network with running statistics cannot be compiled, and {model} has them"
+            f"compile is true, but {model} has running statistics; only networks without them can be compiled"
         )
-    return Compiled(network)
+    return CompiledGradients(network)
 
 
-class Compiled:
-    """Stands in for the functions of the same names in `matching`, for networks of one architecture."""
+class CompiledGradients:
+    """Replaces the functions of the same names in `matching`, for networks of one architecture."""
 
     def __init__(self, architecture: nn.Module) -> None:
-        """architecture: without storage; weights come with each call."""
+        """architecture: a network on the meta device; each call passes weights."""
         self._architecture = architecture
-        self._matched = torch.compile(self._matching, dynamic=False)
-        self._piece = torch.compile(self._sum_gradient, dynamic=False)
+        self._compiled_match = torch.compile(self._match, dynamic=False)
+        self._compiled_sum_gradient = torch.compile(self._sum_gradient, dynamic=False)
 
-    def matched(
+    def match_gradients(
         self,
         network: nn.Module,
         parameters: Sequence[Tensor],
         images: Tensor,
         labels: Tensor,
-        wanted: Sequence[Tensor],
+        targets: Sequence[Tensor],
         *,
-        by: str,
+        distance: str,
     ) -> tuple[Tensor, Tensor]:
-        """See `matching.matched`."""
-        chosen, rest = _told_apart(network, parameters)
-        gradient, loss = self._matched(chosen, rest, images.detach(), labels, list(wanted), by)
+        """See `matching.match_gradients`."""
+        chosen, rest = _split_weights(network, parameters)
+        gradient, loss = self._compiled_match(chosen, rest, images.detach(), labels, list(targets), distance)
         return loss, gradient
 
     def chunked_gradient(
         self, network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, chunk: int
     ) -> list[Tensor]:
-        """See `matching.chunked_gradient`. A last piece that is smaller is not worth a compilation of its own."""
-        chosen, rest = _told_apart(network, parameters)
+        """See `matching.chunked_gradient`. A smaller last chunk is not compiled, because its shape would need a compilation."""
+        chosen, rest = _split_weights(network, parameters)
         whole = len(images) // chunk * chunk
         if whole < len(images):
             share = (len(images) - whole) / len(images)
-            left = matching.chunked_gradient(network, parameters, images[whole:], labels[whole:], chunk=chunk)
-            total = list(torch._foreach_mul(left, share))
+            remainder = matching.chunked_gradient(network, parameters, images[whole:], labels[whole:], chunk=chunk)
+            total = list(torch._foreach_mul(remainder, share))
         else:
             total = [torch.zeros_like(tensor) for tensor in chosen.values()]
         for part, targets in zip(images[:whole].split(chunk), labels[:whole].split(chunk), strict=True):
-            found = self._piece(chosen, rest, part, targets)
-            total = list(torch._foreach_add(total, list(found.values()), alpha=1 / len(images)))
+            gradient = self._compiled_sum_gradient(chosen, rest, part, targets)
+            total = list(torch._foreach_add(total, list(gradient.values()), alpha=1 / len(images)))
         return total
 
     def _loss(self, chosen: Weights, rest: Weights, images: Tensor, labels: Tensor, reduction: str) -> Tensor:
@@ -79,19 +82,19 @@ class Compiled:
         gradient: Weights = grad(self._loss)(chosen, rest, images, labels, "sum")
         return gradient
 
-    def _matching(
-        self, chosen: Weights, rest: Weights, images: Tensor, labels: Tensor, wanted: list[Tensor], by: str
+    def _match(
+        self, chosen: Weights, rest: Weights, images: Tensor, labels: Tensor, targets: list[Tensor], distance: str
     ) -> tuple[Tensor, Tensor]:
-        def distance(of: Tensor) -> Tensor:
-            found = grad(self._loss)(chosen, rest, of, labels, "mean")
-            return matching.DISTANCES[by](list(found.values()), wanted)
+        def distance_of(inputs: Tensor) -> Tensor:
+            gradient = grad(self._loss)(chosen, rest, inputs, labels, "mean")
+            return matching.DISTANCES[distance](list(gradient.values()), targets)
 
-        both: tuple[Tensor, Tensor] = grad_and_value(distance)(images)
-        return both
+        gradient_and_distance: tuple[Tensor, Tensor] = grad_and_value(distance_of)(images)
+        return gradient_and_distance
 
 
-def _told_apart(network: nn.Module, parameters: Sequence[Tensor]) -> tuple[Weights, Weights]:
-    """Weights of the network by name: those to differentiate by, in their order, and the others."""
+def _split_weights(network: nn.Module, parameters: Sequence[Tensor]) -> tuple[Weights, Weights]:
+    """Returns the weights of the network by name: those to differentiate by, in the order of `parameters`, and the others."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     chosen = {names[id(parameter)]: parameter.detach() for parameter in parameters}
     rest = {name: parameter.detach() for name, parameter in network.named_parameters() if name not in chosen}

@@ -1,4 +1,4 @@
-"""Random crops of images, brought back to full size, as boxes that can be kept instead of pixels."""
+"""Random crops of images, resized to full size; they are described by boxes that can be stored instead of pixels."""
 
 import math
 
@@ -7,11 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-"""A box (top, left, height, width) as shares of the sides."""
+"""The box (top, left, height, width) of the whole image, as shares of the sides."""
 
 
 def random_boxes(num: int, *, smallest: float, stretch: float, generator: torch.Generator) -> Tensor:
-    """(num, 4) float32 on the CPU: areas in [smallest, 1] of the image, sides' ratio in [1/stretch, stretch], any place."""
+    """Samples boxes (num, 4) float32 on the CPU, with areas in [smallest, 1] of the image at any position.
+
+    The ratio of the sides lies in [1/stretch, stretch].
+    """
     area, ratio, down, right = torch.rand((4, num), generator=generator)
     area = smallest + (1 - smallest) * area
     root = torch.exp((2 * ratio - 1) * math.log(stretch) / 2)
@@ -19,8 +22,8 @@ def random_boxes(num: int, *, smallest: float, stretch: float, generator: torch.
     return torch.stack([down * (1 - height), right * (1 - width), height, width], dim=1)
 
 
-def cut(images: Tensor, boxes: Tensor) -> Tensor:
-    """The boxes (N, 4) of images (N, C, H, W), enlarged bilinearly to H x W; the whole box gives the image back."""
+def crop_and_resize(images: Tensor, boxes: Tensor) -> Tensor:
+    """Crops images (N, C, H, W) to boxes (N, 4) and resizes them bilinearly to H x W; the box `WHOLE` returns the image."""
     top, left, height, width = boxes.to(images.device, images.dtype).unbind(1)
     zero = torch.zeros_like(top)
     across = torch.stack([width, zero, 2 * left + width - 1], dim=1)

@@ -1,4 +1,4 @@
-"""Weights moved uphill along the loss of a batch, so that what is made from each batch differs.
+"""Moves weights uphill along the loss of a batch, so that the images of different batches become more diverse.
 
 Reference: Du et al. 2024, Diversity-Driven Synthesis: Enhancing Dataset Distillation through Directed Weight Adjustment
 (DWA, arXiv:2409.17612)
@@ -13,7 +13,10 @@ from torch.nn import functional
 
 @dataclass(frozen=True, kw_only=True)
 class DirectedAdjustment:
-    """Off by default. strength: the farthest that weights can move together, 0.015 as published (rho); steps: 12 or 15."""
+    """The adjustment of a teacher's weights for a batch; off by default.
+
+    strength: largest distance that the weights can move, published as rho = 0.015. steps: published as 12 or 15.
+    """
 
     strength: float = 0.0
     steps: int = 12
@@ -24,10 +27,10 @@ class DirectedAdjustment:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; it must be 1 or more")
 
-    def move(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
-        """Moves the parameters of `network` in place; its statistics stay if it is in evaluation mode.
+    def adjust(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Moves the parameters of `network` in place; running statistics do not change if it is in eval mode.
 
-        Each step has the length strength / steps over all parameters together, along the gradient of the cross-entropy.
+        Each step moves along the gradient of the cross-entropy, by the length strength / steps over all parameters together.
         """
         if not self.strength:
             return
@@ -37,7 +40,7 @@ class DirectedAdjustment:
         for _ in range(self.steps):
             gradients = torch.autograd.grad(functional.cross_entropy(network(images), labels), parameters)
             length = torch.stack([gradient.norm() for gradient in gradients]).norm()
-            if not length > 0:  # a batch that is fitted to the last bit has no direction
+            if not length > 0:  # a perfectly fitted batch has a zero gradient, which has no direction
                 return
             with torch.no_grad():
                 for parameter, gradient in zip(parameters, gradients, strict=True):

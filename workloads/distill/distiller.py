@@ -1,7 +1,7 @@
-"""The protocol of a way to make a synthetic set, and what it is given to work with.
+"""The protocol of distillers, which make synthetic sets, and the context that they work with.
 
-A distiller keeps nothing and writes into nothing that it is handed: its state goes in and comes out, so that it can be saved
-between any two iterations. All randomness comes from streams of the job's seed, by name and iteration.
+A distiller has no state of its own and modifies no argument: it receives a state and returns the next one, so the state can be
+saved between any two iterations. All random numbers come from streams of the job's seed, by name and iteration.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class RealSet:
 
     @classmethod
     def of(cls, split: DeviceSplit, *, mean: tuple[float, ...], std: tuple[float, ...], num_classes: int) -> "RealSet":
-        """Raises `ValueError` for a class without rows."""
+        """Groups the rows by class. Raises `ValueError` for a class without rows."""
         labels = split.labels.cpu()
         rows = tuple((labels == label).nonzero().squeeze(1) for label in range(num_classes))
         empty = [label for label, found in enumerate(rows) if not len(found)]
@@ -42,24 +42,24 @@ class RealSet:
     def num_classes(self) -> int:
         return len(self.rows_of_class)
 
-    def draw(self, label: int, count: int, generator: torch.Generator) -> Tensor:
-        """Different random rows of a class, (count,) int64 on the CPU; all of them where there are no more."""
+    def sample_rows(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        """Samples different rows of a class, (count,) int64 on the CPU; returns all of them if there are at most `count`."""
         rows = self.rows_of_class[label]
         return rows[torch.randperm(len(rows), generator=generator)[:count]]
 
     def images(self, rows: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W) of rows, not augmented."""
+        """Returns normalised images (B, C, H, W) of rows, not augmented."""
         return self.split.normalise(self.split.images[rows.to(self.split.device)])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lab:
-    """What a distiller works with. `open_run` reads what lies in the artifact folder of an earlier run."""
+class DistillContext:
+    """Everything that a distiller works with. `open_run` reads the artifact folder of an earlier run."""
 
     real: RealSet
     model: ModelBuilder
     seed: int
-    data: str = ""  # fingerprint of the data set; empty: unknown, so that nothing made of it is shared with other jobs
+    data: str = ""  # fingerprint of the data set; empty: unknown, so that no results are shared with other jobs
     open_run: Callable[[str], FinishedRun] = no_runs
 
     @property
@@ -67,11 +67,11 @@ class Lab:
         return self.real.split.device
 
     def stream(self, name: str, index: int = 0) -> torch.Generator:
-        """A generator on the CPU of the job's own."""
+        """Returns a generator on the CPU, a function of the job's seed, the name and the index."""
         return stream(self.seed, f"distill/{name}", index)
 
     def network(self, name: str, index: int = 0) -> nn.Module:
-        """A fresh network in training mode; equal names and indices give equal weights."""
+        """Returns a new network in training mode; equal names and indices give equal weights."""
         with global_stream(self.seed, f"distill/network/{name}/{index}"):
             network = self.model.build(image_shape=self.real.split.image_shape, num_classes=self.real.num_classes)
         return network.to(self.device)
@@ -79,47 +79,47 @@ class Lab:
 
 @dataclass(frozen=True)
 class DistillState:
-    """All that a distiller remembers between iterations; `numbers` are reported as metrics of train."""
+    """The state of a distiller between iterations; `numbers` are reported as metrics of the split train."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 class Distiller(Protocol):
-    """How a synthetic set is made."""
+    """A method that makes a synthetic set."""
 
     @property
     def ipc(self) -> int | None:
-        """Images per class that are stored; None: all of the training images, which are not stored again."""
+        """Number of stored images per class; None if the set is all training images, which are not stored again."""
         ...
 
     @property
     def num_iterations(self) -> int:
-        """How often `iterate` is called; 0 where `start` says all."""
+        """Number of calls of `iterate`; 0 if `start` completes the set."""
         ...
 
-    def start(self, lab: Lab) -> DistillState:
-        """Before the first iteration."""
+    def start(self, context: DistillContext) -> DistillState:
+        """Returns the state before the first iteration."""
         ...
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """The state after the iteration of this number, counted from 0."""
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Returns the state after an iteration, counted from 0."""
         ...
 
-    def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
-        """What the state stands for; asked at evaluations and at the end."""
+    def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:
+        """Returns the set of a state; called at evaluations and at the end."""
         ...
 
 
 @runtime_checkable
-class LeavesFiles(Protocol):
-    """A distiller whose artifact holds more than the set."""
+class WritesFiles(Protocol):
+    """A distiller that writes more artifacts than the set."""
 
-    def files(self, state: DistillState, lab: Lab) -> Mapping[str, bytes]:
-        """By name, after the last iteration."""
+    def files(self, state: DistillState, context: DistillContext) -> Mapping[str, bytes]:
+        """Returns the content of additional files by name, after the last iteration."""
         ...
 
 
-def own_files(method: Distiller, state: DistillState, lab: Lab) -> Mapping[str, bytes]:
-    """What the method leaves beside its set; mostly nothing."""
-    return method.files(state, lab) if isinstance(method, LeavesFiles) else {}
+def extra_files(method: Distiller, state: DistillState, context: DistillContext) -> Mapping[str, bytes]:
+    """Returns the files that the method writes in addition to the set; most methods write none."""
+    return method.files(state, context) if isinstance(method, WritesFiles) else {}

@@ -1,4 +1,4 @@
-"""What a synthetic set is worth: fresh networks trained on it alone, looked at on real images they have never seen."""
+"""Evaluation of a synthetic set: new networks are trained on it alone and tested on held-out real images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,34 +11,37 @@ from torch import Tensor, nn
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.matching import chunk_of, chunked_gradient
+from pruneyard.workloads.distill.matching import choose_chunk_size, chunked_gradient
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 from pruneyard.workloads.metrics.classification import standard_metrics
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.plugins import Plugin, name_of
 from pruneyard.workloads.seeding import global_stream, stream
 
-ROWS = 1000  # real rows per forward pass
+EVAL_BATCH_SIZE = 1000  # real rows per forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How the networks are trained; the defaults are those of DC, DSA and DM but for the number of networks.
+    """The training recipe of evaluation networks. The defaults are those of DC, DSA and DM, except the number of networks.
 
-    networks: of each architecture, every one initialised and trained with draws of its own.
-    architectures: others than the job's `model`, for how well the set serves them.
-    augment: names of transforms joined by underscores (color, crop, cutout, flip, scale, rotate), one drawn per batch with
-        parameters per image; empty for none. always: those of them that every batch passes, beside one of the others:
-        flip_color_cutout in IDC and Acc-DD. cutmix: share of batches that are mixed by CutMix.
-    milestones: shares of the epochs after which the rate is multiplied by `decay`.
-    max_steps: of one network; a set so large that its epochs have more is trained for fewer epochs.
-    separate: whether to tell the worth of the images from that of augmentation and labels, at the end; see
-        `pruneyard.workloads.distill.separation`. It needs a `max_steps`, since networks are also trained on the whole set.
-    labels: stored: those of the set; views: every batch, augmented and mixed, is shown to the distiller's teacher, and its
-        probabilities are the targets, as published for RDED, and as those mean who store one label per view (SRe2L).
-    temperature: divides the logits of teacher and network alike, where labels are of views; their cross-entropy, the
-        divergence but for a constant, is multiplied by its square. Published: 20, or 30 for SRe2L on CIFAR; whether they
-        multiply is unverified.
+    networks: number of networks per architecture, each with its own random initialisation and batches.
+    architectures: additional architectures besides the job's `model`, to measure how well the set transfers to them.
+    augment: names of transforms joined by underscores (color, crop, cutout, flip, scale, rotate); one is sampled per batch,
+        with parameters per image; empty for none.
+    always: transforms of `augment` that are applied to every batch, in addition to a sampled one of the others;
+        flip_color_cutout in IDC and Acc-DD.
+    cutmix: share of batches that are mixed by CutMix.
+    milestones: shares of the epochs after which the learning rate is multiplied by `decay`.
+    max_steps: maximum number of steps of one network; a large set is trained for fewer epochs to stay below it.
+    separate: whether to measure, at the end, how much of the result is due to the images, and how much to augmentation and
+        labels; see `pruneyard.workloads.distill.separation`. It needs `max_steps`, because networks are also trained on the
+        whole set.
+    labels: stored: the labels of the set; views: the distiller's teacher predicts every augmented and mixed batch, and its
+        probabilities are the targets, as published for RDED; SRe2L stores one such label per view.
+    temperature: divides the logits of teacher and network if labels is views; the cross-entropy, which equals the divergence
+        up to a constant, is multiplied by its square. Published: 20, or 30 for SRe2L on CIFAR; whether the papers multiply
+        by the square is unverified.
     """
 
     networks: int = 3
@@ -73,13 +76,17 @@ class Evaluation:
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps is {self.max_steps}; it must be 1 or more")
         if self.separate and self.max_steps is None:
-            raise ValueError("separate is true without max_steps; networks of the whole set must end, so give some thousands")
+            raise ValueError(
+                "separate is true without max_steps; give max_steps, such as 5000, because networks are trained on the whole set"
+            )
         if self.labels not in ("stored", "views"):
             raise ValueError(f"labels is {self.labels!r}; it must be stored or views")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         if self.temperature != 1 and self.labels == "stored":
-            raise ValueError(f"temperature is {self.temperature} with stored labels, which have the method's; give labels: views")
+            raise ValueError(
+                f"temperature is {self.temperature} with stored labels, whose temperature the method sets; give labels: views"
+            )
         for name in ("augment", "always"):
             try:
                 Strategy.of(getattr(self, name))
@@ -88,22 +95,22 @@ class Evaluation:
 
     @property
     def strategy(self) -> Strategy:
-        """What batches pass."""
+        """The augmentation of batches."""
         return Strategy.of(self.augment, always=Strategy.of(self.always).names)
 
     def for_images(self, num: int) -> "Evaluation":
-        """Of a set of so many training images: with as many epochs as there is time for, one at least."""
+        """Returns the recipe for a set of `num` training images: fewer epochs if `max_steps` requires it, at least one."""
         if self.max_steps is None:
             return self
         per_epoch = -(-num // self.batch_size)
         return replace(self, epochs=max(1, min(self.epochs, self.max_steps // per_epoch)))
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
+        """Returns the learning rate of an epoch, counted from 0."""
         return self.lr * self.decay ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
 
 
-def trained(
+def train_network(
     synthetic: SyntheticSet,
     *,
     model: ModelBuilder,
@@ -114,11 +121,11 @@ def trained(
     between_epochs: Callable[[], None] = lambda: None,
     label: Callable[[Tensor], Tensor] | None = None,
 ) -> nn.Module:
-    """The network of this number, trained on the set, in evaluation mode on the device of its images.
+    """Trains network number `index` on the set; returns it in eval mode on the device of the images.
 
-    label: probabilities (B, K) of a batch as the network is shown it, at the temperature; None: the targets of the set.
+    label: returns target probabilities (B, K) of an augmented batch, softened by the temperature; None: the targets of the set.
     """
-    assert (label is not None) == (evaluation.labels == "views"), "labels of views are asked for, and no others"
+    assert (label is not None) == (evaluation.labels == "views"), "label must be given if labels is views, and only then"
     name = f"evaluate/{name_of(model)}/{index}"
     images, targets = synthetic.training_images(), synthetic.targets(num_classes)
     evaluation = evaluation.for_images(len(images))
@@ -126,7 +133,7 @@ def trained(
         network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)  # type: ignore[arg-type]
     network = network.to(images.device).train()
     parameters = list(network.parameters())
-    asked = network if evaluation.temperature == 1 else _Cooled(network, evaluation.temperature)
+    scaled = network if evaluation.temperature == 1 else _TemperatureScaled(network, evaluation.temperature)
     optimizer = torch.optim.SGD(
         parameters,
         lr=evaluation.lr,
@@ -137,26 +144,27 @@ def trained(
     strategy = evaluation.strategy
     for epoch in range(evaluation.epochs):
         between_epochs()
-        draws = stream(seed, name, epoch)
+        generator = stream(seed, name, epoch)
         for group in optimizer.param_groups:
             group["lr"] = evaluation.rate(epoch)
-        order = torch.randperm(len(images), generator=draws).to(images.device)
+        order = torch.randperm(len(images), generator=generator).to(images.device)
         for rows in order.split(evaluation.batch_size):
-            batch, wanted = images[rows], targets[rows]
+            batch, batch_targets = images[rows], targets[rows]
             if evaluation.augment:
-                batch = strategy.draw(draws, num=len(rows))(batch)
-            if evaluation.cutmix and float(torch.rand((), generator=draws)) < evaluation.cutmix:
-                batch, wanted = cutmix(batch, wanted, draws)
+                batch = strategy.sample(generator, num=len(rows))(batch)
+            if evaluation.cutmix and float(torch.rand((), generator=generator)) < evaluation.cutmix:
+                batch, batch_targets = cutmix(batch, batch_targets, generator)
             if label is not None:
-                wanted = label(batch) * evaluation.temperature**2
-            gradients = chunked_gradient(asked, parameters, batch, wanted, chunk=chunk_of(network, batch))
+                batch_targets = label(batch) * evaluation.temperature**2
+            chunk = choose_chunk_size(network, batch)
+            gradients = chunked_gradient(scaled, parameters, batch, batch_targets, chunk=chunk)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
     return network.eval()
 
 
-class _Cooled(nn.Module):
+class _TemperatureScaled(nn.Module):
     """A network whose logits are divided by a temperature."""
 
     def __init__(self, network: nn.Module, temperature: float) -> None:
@@ -164,22 +172,22 @@ class _Cooled(nn.Module):
         self.network, self.temperature = network, temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
+        """Returns scaled logits (B, K) of images (B, C, H, W)."""
         logits: Tensor = self.network(images) / self.temperature
         return logits
 
 
 def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of each image comes from another one, and as large a share of its target; one rectangle for all.
+    """Replaces a rectangle of each image by that of another image, and the same share of its target; one box for all images.
 
     Reference: Yun et al. 2019, CutMix (arXiv:1905.04899), with its share drawn from Beta(1, 1), which is uniform.
     """
     height, width = images.shape[2:]
-    kept, across, down = torch.rand(3, generator=generator).tolist()
-    tall, wide = (round(side * (1 - kept) ** 0.5) for side in (height, width))
-    top, left = round(down * height) - tall // 2, round(across * width) - wide // 2
-    rows = slice(max(top, 0), max(min(top + tall, height), 0))
-    columns = slice(max(left, 0), max(min(left + wide, width), 0))
+    kept_share, across, down = torch.rand(3, generator=generator).tolist()
+    box_height, box_width = (round(side * (1 - kept_share) ** 0.5) for side in (height, width))
+    top, left = round(down * height) - box_height // 2, round(across * width) - box_width // 2
+    rows = slice(max(top, 0), max(min(top + box_height, height), 0))
+    columns = slice(max(left, 0), max(min(left + box_width, width), 0))
     others = torch.randperm(len(images), generator=generator).to(images.device)
     mixed = images.clone()
     mixed[:, :, rows, columns] = images[others][:, :, rows, columns]
@@ -188,14 +196,14 @@ def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple
 
 
 @torch.no_grad()
-def logits(network: nn.Module, split: DeviceSplit) -> np.ndarray:
-    """Outputs (N, K) float32 on the rows of a split."""
-    return torch.cat([network(images).float() for images, _ in split.batches(ROWS)]).cpu().numpy()
+def predict_logits(network: nn.Module, split: DeviceSplit) -> np.ndarray:
+    """Returns the logits (N, K) float32 of a network on the rows of a split."""
+    return torch.cat([network(images).float() for images, _ in split.batches(EVAL_BATCH_SIZE)]).cpu().numpy()
 
 
-def mean_metrics(of_networks: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Standard metrics, each the mean over networks, and `accuracy_sd`, their spread (0 for one network)."""
-    each = [standard_metrics(outputs, labels) for outputs in of_networks]
+def mean_metrics(logits: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float]:
+    """Returns the mean of each standard metric over networks, and `accuracy_sd`, their standard deviation (0 for one network)."""
+    each = [standard_metrics(outputs, labels) for outputs in logits]
     means = {name: float(np.mean([metrics[name] for metrics in each])) for name in each[0]}
     accuracies = [metrics["accuracy"] for metrics in each]
     return {**means, "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(each) > 1 else 0.0}

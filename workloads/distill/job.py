@@ -1,4 +1,4 @@
-"""A job of kind `distill`: make or choose a small synthetic set, and see what networks trained on it alone are worth."""
+"""A job of kind `distill`: makes or selects a small synthetic set and evaluates networks that are trained on it alone."""
 
 import math
 import time
@@ -15,13 +15,19 @@ from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill import pictures
-from pruneyard.workloads.distill.distiller import Distiller, DistillState, Lab, RealSet, own_files
-from pruneyard.workloads.distill.evaluate import Evaluation, logits, mean_metrics, trained
+from pruneyard.workloads.distill import previews
+from pruneyard.workloads.distill.distiller import (
+    DistillContext,
+    Distiller,
+    DistillState,
+    RealSet,
+    extra_files,
+)
+from pruneyard.workloads.distill.evaluate import Evaluation, mean_metrics, predict_logits, train_network
+from pruneyard.workloads.distill.flop_counting import ProblemSize, count_flops, forward_flops, training_flops
 from pruneyard.workloads.distill.selected import random_images, real_images
-from pruneyard.workloads.distill.separation import separated
-from pruneyard.workloads.distill.teacher import Taught, file_of, size_of, soft_labels
-from pruneyard.workloads.distill.work import Scene, flops_of, looking, training
+from pruneyard.workloads.distill.separation import measure_separation
+from pruneyard.workloads.distill.teacher import HasTeacher, serialize_weights, size_bytes_of, soft_labels
 from pruneyard.workloads.fields import NOT_IDENTITY
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.builder import ModelBuilder
@@ -39,15 +45,16 @@ from pruneyard.workloads.workload import (
 
 __all__ = ["DistillJob"]
 
-PICTURE = "picture/"  # what the names of small pictures start with in a checkpoint: then the iteration
+PREVIEW_PREFIX = "picture/"  # starts the names of previews in a checkpoint; the iteration follows
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillJob:
-    """Everything that may change a number of the synthetic set or of the networks trained on it.
+    """All settings that may change a number of the synthetic set or of the networks trained on it.
 
-    model: the architecture that distils, and the first that evaluates.
-    evaluate_every: iterations between two evaluations; 0: at the end only. Every one trains `evaluation.networks` networks.
+    model: the architecture used for distillation, and the first that is evaluated.
+    evaluate_every: iterations between two evaluations; 0: evaluate at the end only. Every evaluation trains
+        `evaluation.networks` networks.
     """
 
     data: Annotated[Source, Plugin("data.sources")]
@@ -62,9 +69,9 @@ class DistillJob:
         for name in ("evaluate_every", "checkpoint_every_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if self.evaluation.labels == "views" and not isinstance(self.method, Taught):
-            came = f"asks a teacher for labels of views, and method {name_of(self.method)} has none"
-            raise ValueError(f"evaluation {came}; leave labels out, or choose a method with one, such as rded")
+        if self.evaluation.labels == "views" and not isinstance(self.method, HasTeacher):
+            found = f"needs a teacher for labels: views, and method {name_of(self.method)} has none"
+            raise ValueError(f"evaluation {found}; leave labels out, or choose a method with a teacher, such as rded")
 
     @property
     def ipc(self) -> int | None:
@@ -72,70 +79,73 @@ class DistillJob:
         return self.method.ipc
 
     def run(self, context: Context) -> Iterator[Progress]:
-        """Goes on from the newest good checkpoint of the context, or starts."""
+        """Resumes from the newest intact checkpoint of the context, or starts from scratch."""
         data = context.load_data(self.data)
         splits = _splits(data, context.device)
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
         should_stop = Rarely(context.should_stop)
 
         def save() -> None:
-            context.checkpoints.save(going.checkpoint(data=data.fingerprint))
+            context.checkpoints.save(distillation.checkpoint(data=data.fingerprint))
 
-        def stops() -> bool:
-            """Whether to stop here; then a checkpoint is left."""
+        def stop_requested() -> bool:
+            """Returns whether the job must stop now; if so, saves a checkpoint."""
             stopping = should_stop()
             if stopping:
                 save()
             return stopping
 
-        lab = Lab(real=real, model=self.model, seed=self.seed, data=data.fingerprint, open_run=context.open_run)
-        going = _Distillation.start(self, lab, stops)
+        distill_context = DistillContext(
+            real=real, model=self.model, seed=self.seed, data=data.fingerprint, open_run=context.open_run
+        )
+        distillation = _Distillation.start(self, distill_context, stop_requested)
         saved = context.checkpoints.load(context.device)
         if saved is not None:
-            going.restore(saved, data=data.fingerprint)
-        unreported = list(going.history)
+            distillation.restore(saved, data=data.fingerprint)
+        unreported = list(distillation.history)
         saved_at = time.monotonic()
-        while going.done < self.method.num_iterations:
-            going.look()
-            if going.is_due(self.evaluate_every):
-                new = going.metrics(going.evaluated(splits, "val", "test"), splits)
-                going.history += new
-                yield going.progress([*unreported, *new])
+        while distillation.num_done < self.method.num_iterations:
+            distillation.capture_preview()
+            if distillation.should_evaluate(self.evaluate_every):
+                new = distillation.metrics(distillation.evaluate(splits, "val", "test"), splits)
+                distillation.history += new
+                yield distillation.progress([*unreported, *new])
                 unreported = []
                 if context.pauses():
                     save()
-                    raise InterruptedJobError(going.done)
-            going.iterate()
-            if stops():
-                raise InterruptedJobError(going.done)
+                    raise InterruptedJobError(distillation.num_done)
+            distillation.iterate()
+            if stop_requested():
+                raise InterruptedJobError(distillation.num_done)
             if time.monotonic() - saved_at >= self.checkpoint_every_s:
                 save()
                 saved_at = time.monotonic()
-        going.look()
+        distillation.capture_preview()
         save()
-        outputs = going.evaluated(splits, "val", "calib", "test")
-        new = [*going.metrics(outputs, splits), *going.separated(outputs, splits)]
-        yield going.progress([*unreported, *new], going.outcome(outputs, data))
+        outputs = distillation.evaluate(splits, "val", "calib", "test")
+        new = [*distillation.metrics(outputs, splits), *distillation.separation_metrics(outputs, splits)]
+        yield distillation.progress([*unreported, *new], distillation.outcome(outputs, data))
 
     def expected_work(self, data: Dataset) -> tuple[float, int]:
-        """FLOPs and optimizer steps of distillation and of its evaluations, to guess a cost by; a guess from below.
+        """Returns FLOPs and optimizer steps of distillation and evaluations, a lower bound for estimates of cost.
 
-        Nothing is known of a method whose work is not counted, and `separate` trains a few networks more.
+        The FLOPs of a method that does not count them are missing, and so are the additional networks of `separate`.
         """
         num_iterations = self.method.num_iterations
-        distilling = flops_of(self.method, num_iterations, Scene.of(self.model, data)) or 0.0
+        distillation_flops = count_flops(self.method, num_iterations, ProblemSize.for_data(self.model, data)) or 0.0
         num_images = len(data.train) if self.ipc is None else self.ipc * data.num_classes * getattr(self.method, "factor", 1) ** 2
         recipe = self.evaluation.for_images(num_images)
         num_networks = recipe.networks * (1 + max(0, num_iterations - 1) // self.evaluate_every if self.evaluate_every else 1)
-        judges = (self.model, *recipe.architectures)
-        of_image = sum(training(Scene.of(model, data).kind) for model in judges)
-        if recipe.labels == "views" and isinstance(self.method, Taught):
-            of_image += len(judges) * looking(Scene.of(self.method.teacher.model, data).kind)
+        models = (self.model, *recipe.architectures)
+        flops_per_image = sum(training_flops(ProblemSize.for_data(model, data).network_spec) for model in models)
+        if recipe.labels == "views" and isinstance(self.method, HasTeacher):
+            flops_per_image += len(models) * forward_flops(ProblemSize.for_data(self.method.teacher.model, data).network_spec)
         steps = num_networks * (1 + len(recipe.architectures)) * recipe.epochs * -(-num_images // recipe.batch_size)
-        return distilling + num_networks * recipe.epochs * num_images * of_image, num_iterations + steps
+        evaluation_flops = num_networks * recipe.epochs * num_images * flops_per_image
+        return distillation_flops + evaluation_flops, num_iterations + steps
 
     def check(self, data: Dataset) -> list[str]:
-        """Builds the networks without storage; refuses more images per class than the real set has."""
+        """Builds the networks on the meta device. Raises `ValueError` if a class has fewer rows than images per class."""
         with torch.device("meta"):
             for model in (self.model, *self.evaluation.architectures):
                 model.build(image_shape=data.image_shape, num_classes=data.num_classes)
@@ -146,135 +156,140 @@ class DistillJob:
 
 
 def _splits(data: Dataset, device: torch.device) -> dict[str, DeviceSplit]:
-    named = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
+    """Returns the splits that have rows, by name."""
+    splits = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
     return {
-        name: DeviceSplit(split, mean=data.mean, std=data.std, device=device) for name, split in named.items() if len(split)
+        name: DeviceSplit(split, mean=data.mean, std=data.std, device=device) for name, split in splits.items() if len(split)
     }
 
 
 Outputs = Mapping[tuple[str, str], list[np.ndarray]]
-"""Logits of every evaluation network, by name of the architecture and split; the job's own model is the empty name."""
+"""Logits of all evaluation networks by (architecture, split); the name of the job's own model is the empty string."""
 
 
 @dataclass(kw_only=True)
 class _Distillation:
-    """The mutable middle of a job."""
+    """The mutable state of a running job."""
 
     job: DistillJob
-    lab: Lab
+    context: DistillContext
     state: DistillState
     should_stop: Callable[[], bool]
-    done: int = 0  # iterations
-    train_s: float = 0.0  # of distillation, evaluations excluded
+    num_done: int = 0  # completed iterations
+    train_s: float = 0.0  # time of distillation, without evaluations
     history: list[Metric] = field(default_factory=list)
-    taken: dict[int, Tensor] = field(default_factory=dict)  # small pictures, by iteration
+    previews: dict[int, Tensor] = field(default_factory=dict)  # by iteration
 
     @classmethod
-    def start(cls, job: DistillJob, lab: Lab, should_stop: Callable[[], bool]) -> "_Distillation":
+    def start(cls, job: DistillJob, context: DistillContext, should_stop: Callable[[], bool]) -> "_Distillation":
         started = time.monotonic()
-        state = job.method.start(lab)
-        return cls(job=job, lab=lab, state=state, should_stop=should_stop, train_s=time.monotonic() - started)
+        state = job.method.start(context)
+        return cls(job=job, context=context, state=state, should_stop=should_stop, train_s=time.monotonic() - started)
 
     def iterate(self) -> None:
         started = time.monotonic()
-        self.state = self.job.method.iterate(self.state, self.done, self.lab)
+        self.state = self.job.method.iterate(self.state, self.num_done, self.context)
         for name, value in self.state.numbers.items():
             if not math.isfinite(value):
-                raise NonFiniteError(f"train/{name} is {value} at iteration {self.done}")
-        self.done += 1
-        if self.lab.device.type == "cuda":
-            torch.cuda.synchronize(self.lab.device)
+                raise NonFiniteError(f"train/{name} is {value} at iteration {self.num_done}")
+        self.num_done += 1
+        if self.context.device.type == "cuda":
+            torch.cuda.synchronize(self.context.device)
         self.train_s += time.monotonic() - started
 
-    def look(self) -> None:
-        """Takes a small picture where one is due."""
+    def capture_preview(self) -> None:
+        """Renders a preview of the set if one belongs to this iteration."""
         method = self.job.method
-        if method.ipc is not None and self.done in pictures.due(method.num_iterations) and self.done not in self.taken:
-            self.taken[self.done] = pictures.small(self.synthetic_set())
+        is_due = self.num_done in previews.preview_iterations(method.num_iterations) and self.num_done not in self.previews
+        if method.ipc is not None and is_due:
+            self.previews[self.num_done] = previews.render_preview(self.synthetic_set())
 
-    def is_due(self, every: int) -> bool:
-        """Whether to evaluate after so many iterations, unless that was done before a stop."""
+    def should_evaluate(self, every: int) -> bool:
+        """Returns whether to evaluate now; False if the evaluation was already made before the job was interrupted."""
         newest = self.history[-1].step if self.history else 0
-        return every > 0 and self.done % every == 0 and self.done > newest
+        return every > 0 and self.num_done % every == 0 and self.num_done > newest
 
     def synthetic_set(self) -> SyntheticSet:
-        """Without soft labels, where a teacher takes their place."""
-        made = self.job.method.synthetic_set(self.state, self.lab)
+        """Returns the current set; without soft labels if a teacher labels views instead."""
+        made = self.job.method.synthetic_set(self.state, self.context)
         return made if self.teacher_weights is None else replace(made, soft_labels=made.soft_labels[:0])
 
     @property
     def teacher_weights(self) -> dict[str, Tensor] | None:
-        """Of the network that labels views, as it is now; None where labels are stored."""
+        """Current weights of the network that labels views; None if labels are stored."""
         method, by_views = self.job.method, self.job.evaluation.labels == "views"
-        return method.teacher.weights(self.state.tensors) if by_views and isinstance(method, Taught) else None
+        return method.teacher.weights(self.state.tensors) if by_views and isinstance(method, HasTeacher) else None
 
-    def evaluated(self, splits: Mapping[str, DeviceSplit], *names: str) -> Outputs:
-        """Trains fresh networks on what the set is now; the same ones at every evaluation but for the images.
+    def evaluate(self, splits: Mapping[str, DeviceSplit], *names: str) -> Outputs:
+        """Trains new networks on the current set, with the same random numbers at every evaluation.
 
-        Raises `InterruptedJobError` when asked to stop; after the checkpoint that is left then, the evaluation begins anew.
+        Raises `InterruptedJobError` on a stop request; the resumed job then repeats the whole evaluation.
         """
         job, synthetic = self.job, self.synthetic_set()
         outputs: dict[tuple[str, str], list[np.ndarray]] = {}
         models = {"": job.model} | {name_of(model): model for model in job.evaluation.architectures}
         for architecture, model in models.items():
-            for network in self.networks(synthetic, model, job.evaluation):
+            for network in self.train_networks(synthetic, model, job.evaluation):
                 for split in names:
                     if split in splits:
-                        outputs.setdefault((architecture, split), []).append(logits(network, splits[split]))
+                        outputs.setdefault((architecture, split), []).append(predict_logits(network, splits[split]))
         return outputs
 
-    def networks(self, synthetic: SyntheticSet, model: ModelBuilder, evaluation: Evaluation) -> Iterator[nn.Module]:
-        """Fresh ones, each trained on the set by the recipe."""
+    def train_networks(self, synthetic: SyntheticSet, model: ModelBuilder, evaluation: Evaluation) -> Iterator[nn.Module]:
+        """Yields new networks, each trained on the set by the recipe."""
 
-        def ask() -> None:
+        def raise_if_stopped() -> None:
             if self.should_stop():
-                raise InterruptedJobError(self.done)
+                raise InterruptedJobError(self.num_done)
 
         label = None
         if evaluation.labels == "views":
-            assert isinstance(self.job.method, Taught), "refused on construction"
-            teacher = self.job.method.teacher.network(self.state.tensors, self.lab)
+            assert isinstance(self.job.method, HasTeacher), "refused on construction"
+            teacher = self.job.method.teacher.network(self.state.tensors, self.context)
             label = partial(soft_labels, teacher, temperature=evaluation.temperature)
         for index in range(evaluation.networks):
-            yield trained(
+            yield train_network(
                 synthetic,
                 model=model,
                 evaluation=evaluation,
-                num_classes=self.lab.real.num_classes,
+                num_classes=self.context.real.num_classes,
                 seed=self.job.seed,
                 index=index,
-                between_epochs=ask,
+                between_epochs=raise_if_stopped,
                 label=label,
             )
 
-    def separated(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
-        """What the set is worth without help, beside random images and all of them; nothing where nobody asks."""
+    def separation_metrics(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
+        """Returns metrics of the set without augmentation and soft labels, compared with random images and with all images.
+
+        The list is empty unless `evaluation.separate` is true.
+        """
         job, test = self.job, splits["test"]
         if not job.evaluation.separate or job.ipc is None:
             return []
         labels = test.labels.cpu().numpy()
 
         def measure(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, float]:
-            networks = self.networks(synthetic, job.model, evaluation)
-            return mean_metrics([logits(network, test) for network in networks], labels)
+            networks = self.train_networks(synthetic, job.model, evaluation)
+            return mean_metrics([predict_logits(network, test) for network in networks], labels)
 
-        named = separated(
+        named = measure_separation(
             measure,
             job.evaluation,
-            found=mean_metrics(outputs["", "test"], labels),
+            baseline=mean_metrics(outputs["", "test"], labels),
             synthetic=self.synthetic_set(),
-            random=random_images(job.ipc, self.lab, name="separate/random"),
-            whole=real_images(torch.cat(self.lab.real.rows_of_class).to(self.lab.device), self.lab),
+            random=random_images(job.ipc, self.context, name="separate/random"),
+            whole=real_images(torch.cat(self.context.real.rows_of_class).to(self.context.device), self.context),
         )
         return self._rows(named)
 
     def metrics(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
-        """Means over networks; those of other architectures under the split `test@NAME`."""
+        """Returns metrics as means over networks; those of other architectures have the split `test@NAME`."""
         named: dict[tuple[str, str], float] = {}
-        for (architecture, split), of_networks in outputs.items():
+        for (architecture, split), network_logits in outputs.items():
             labels = splits[split].labels.cpu().numpy()
-            shown = f"{split}@{architecture}" if architecture else split
-            named |= {(shown, name): value for name, value in mean_metrics(of_networks, labels).items()}
+            label = f"{split}@{architecture}" if architecture else split
+            named |= {(label, name): value for name, value in mean_metrics(network_logits, labels).items()}
         named |= {("train", name): value for name, value in self.state.numbers.items()}
         named |= {("train", name): float(size) for name, size in self.sizes().items()}
         if (flops := self.flops()) is not None:
@@ -282,9 +297,10 @@ class _Distillation:
         return self._rows(named)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of all that networks are trained on, the teacher included where it labels views.
+        """Returns the bytes of all data that networks are trained on, the teacher included if it labels views.
 
-        Then also those of what would do instead of it: a label in float16 for every image that one network is shown.
+        In that case `view_labels_bytes` is the size of the alternative to a teacher: stored float16 labels of every view that
+        one network is trained on.
         """
         synthetic, weights = self.synthetic_set(), self.teacher_weights
         if weights is None:
@@ -292,36 +308,36 @@ class _Distillation:
         num_images = len(synthetic.images) * synthetic.factor**2
         views = num_images * self.job.evaluation.for_images(num_images).epochs
         return {
-            "storage_bytes": synthetic.size_bytes + size_of(weights),
-            "view_labels_bytes": views * self.lab.real.num_classes * 2,
+            "storage_bytes": synthetic.size_bytes + size_bytes_of(weights),
+            "view_labels_bytes": views * self.context.real.num_classes * 2,
         }
 
     def flops(self) -> float | None:
-        """Counted work so far; None for a method whose work is not counted."""
-        real = self.lab.real
+        """Returns the counted FLOPs so far; None for a method that does not count them."""
+        real = self.context.real
         sizes = tuple(len(rows) for rows in real.rows_of_class)
-        scene = Scene(model=self.lab.model, image_shape=real.split.image_shape, class_sizes=sizes)
-        return flops_of(self.job.method, self.done, scene)
+        problem = ProblemSize(model=self.context.model, image_shape=real.split.image_shape, class_sizes=sizes)
+        return count_flops(self.job.method, self.num_done, problem)
 
     def _rows(self, named: Mapping[tuple[str, str], float]) -> list[Metric]:
-        """Numbers by split and name, as of now."""
+        """Returns values by (split, name) as metrics of the current iteration."""
         return [
-            Metric(step=self.done, epoch=float(self.done), split=split, name=name, value=value, wall_s=self.train_s)
+            Metric(step=self.num_done, epoch=float(self.num_done), split=split, name=name, value=value, wall_s=self.train_s)
             for (split, name), value in named.items()
         ]
 
     def progress(self, metrics: list[Metric], outcome: Outcome | None = None) -> Progress:
         num_steps = max(1, self.job.method.num_iterations)
-        return Progress(step=self.done, num_steps=num_steps, metrics=tuple(metrics), outcome=outcome)
+        return Progress(step=self.num_done, num_steps=num_steps, metrics=tuple(metrics), outcome=outcome)
 
     def outcome(self, outputs: Outputs, data: Dataset) -> Outcome:
-        """The predictions are those of the first network of the job's model."""
+        """Returns the outcome of the job; the predictions are those of the first network of the job's model."""
         synthetic = self.synthetic_set()
         parts = {"val": data.val, "calib": data.calib, "test": data.test}
         with torch.device("meta"):
             network = self.job.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
         num_parameters = sum(parameter.numel() for parameter in network.parameters())
-        on_gpu = self.lab.device.type == "cuda"
+        on_gpu = self.context.device.type == "cuda"
         return Outcome(
             predictions={
                 name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=outputs["", name][0])
@@ -335,21 +351,21 @@ class _Distillation:
             num_active=num_parameters,
             train_flops=self.flops(),
             train_s=self.train_s,
-            peak_memory_bytes=torch.cuda.max_memory_allocated(self.lab.device) if on_gpu else None,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(self.context.device) if on_gpu else None,
         )
 
     def files(self, synthetic: SyntheticSet) -> dict[str, bytes]:
-        """What the artifact holds, by name."""
-        own = own_files(self.job.method, self.state, self.lab)
+        """Returns the artifacts by file name."""
+        own = extra_files(self.job.method, self.state, self.context)
         weights = self.teacher_weights
-        teacher = {} if weights is None else {"teacher.safetensors": file_of(weights)}
-        return {**files_of(synthetic), **pictures.files(self.taken), **own, **teacher}
+        teacher = {} if weights is None else {"teacher.safetensors": serialize_weights(weights)}
+        return {**set_files(synthetic), **previews.encode_previews(self.previews), **own, **teacher}
 
     def checkpoint(self, *, data: str) -> Checkpoint:
-        """All that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
+        """Returns all that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
         return Checkpoint(
-            step=self.done,
-            tensors={**self.state.tensors, **{f"{PICTURE}{step}": pixels for step, pixels in self.taken.items()}},
+            step=self.num_done,
+            tensors={**self.state.tensors, **{f"{PREVIEW_PREFIX}{step}": pixels for step, pixels in self.previews.items()}},
             state={},
             meta={
                 "data": data,
@@ -360,19 +376,21 @@ class _Distillation:
         )
 
     def restore(self, checkpoint: Checkpoint, *, data: str) -> None:
-        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to other data."""
+        """Restores the state of a checkpoint. Raises `ValueError` if it belongs to other data."""
         if checkpoint.meta["data"] != data:
             found = checkpoint.meta["data"]
             raise ValueError(f"the checkpoint was made on data {found}, this run has {data}; give another --out")
-        held = checkpoint.tensors
-        tensors = {name: tensor.to(self.lab.device) for name, tensor in held.items() if not name.startswith(PICTURE)}
-        self.taken = {int(name.removeprefix(PICTURE)): held[name].cpu() for name in held.keys() - tensors.keys()}
+        stored = checkpoint.tensors
+        tensors = {
+            name: tensor.to(self.context.device) for name, tensor in stored.items() if not name.startswith(PREVIEW_PREFIX)
+        }
+        self.previews = {int(name.removeprefix(PREVIEW_PREFIX)): stored[name].cpu() for name in stored.keys() - tensors.keys()}
         self.state = DistillState(tensors, checkpoint.meta["numbers"])
-        self.done, self.train_s = checkpoint.step, checkpoint.meta["train_s"]
+        self.num_done, self.train_s = checkpoint.step, checkpoint.meta["train_s"]
         self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
 
 
-def files_of(synthetic: SyntheticSet) -> dict[str, bytes]:
-    """What the artifact holds of the set: itself, and a picture of it."""
-    picture = pictures.png(pictures.whole(synthetic))
+def set_files(synthetic: SyntheticSet) -> dict[str, bytes]:
+    """Returns the files of the set: the set itself and an image of all its images."""
+    picture = previews.encode_png(previews.render_all(synthetic))
     return {"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": picture}

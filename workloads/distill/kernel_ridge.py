@@ -1,13 +1,13 @@
-"""Kernel ridge regression in closed form, in float64, since the ridge is a millionth of the kernel's scale."""
+"""Kernel ridge regression in closed form; computed in float64, since the ridge is a millionth of the kernel's scale."""
 
 import torch
 from torch import Tensor
 
 
 def predictions(query: Tensor, support: Tensor, targets: Tensor, *, ridge: float) -> Tensor:
-    """(Q, K) float64 for queries (Q, F), fitted with the kernel x y^T to targets (N, K) of the support (N, F).
+    """Returns predictions (Q, K) float64 for queries (Q, F), fitted to targets (N, K) of the support (N, F).
 
-    ridge: a share of the mean of the kernel's diagonal on the support. Differentiable by all three.
+    The kernel is x y^T. ridge: a share of the mean of the kernel's diagonal on the support. Differentiable by all tensors.
     """
     query, support, targets = query.double(), support.double(), targets.double()
     kernel = support @ support.T
@@ -17,6 +17,6 @@ def predictions(query: Tensor, support: Tensor, targets: Tensor, *, ridge: float
     return fitted
 
 
-def half_squares(outputs: Tensor, wanted: Tensor) -> Tensor:
-    """Half the squared error, summed over classes, mean over rows; (N, K) each."""
-    return (outputs - wanted).square().sum(1).mean() / 2
+def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns half the squared error, summed over classes, mean over rows; both arguments are (N, K)."""
+    return (outputs - targets).square().sum(1).mean() / 2

@@ -1,7 +1,7 @@
-"""Steps of the images along the training path of one network after another, by matching gradients class by class.
+"""Gradient matching: optimises images along the training paths of networks, one network after another, class by class.
 
-This is what DC, DSA, IDC and Acc-DD have in common, with the switches in which they differ. One iteration is one step of the
-images and the training of the network that follows it; the network and its momentum are in the state.
+This is the common part of DC, DSA, IDC and Acc-DD, with options for their differences. One iteration is one step of the images
+and the network training that follows it; the network and its momentum are part of the state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.data.multi_formation import decode, decode_labels
-from pruneyard.workloads.distill import matching, work
-from pruneyard.workloads.distill.augment import Drawn, Strategy
-from pruneyard.workloads.distill.compiled import compiled
-from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill import flop_counting, matching
+from pruneyard.workloads.distill.augment import SampledTransforms, Strategy
+from pruneyard.workloads.distill.compiled import compile_gradients
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
+from pruneyard.workloads.distill.initial_images import class_labels, momentum_step, normalise
 from pruneyard.workloads.distill.masking import Masking
-from pruneyard.workloads.distill.matching import Ways, chunk_of, matched_parameters
-from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.matching import GradientFunctions, choose_chunk_size, matched_parameters
+from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
 from pruneyard.workloads.distill.path_cache import PathCache
-from pruneyard.workloads.distill.reduced_precision import BFloat16
-from pruneyard.workloads.distill.starting import labels_of, momentum_step, normalised
-from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.distill.reduced_precision import BFloat16Gradients
 
 Gradients = list[Tensor]
 ClassStep = Literal["batched", "sequential", "sum"]
@@ -31,28 +31,28 @@ Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matcher:
-    """The images of a state are its tensor `images`, class after class, their momentum `velocity`.
+class GradientMatcher:
+    """Matches gradients on synthetic images to those on real images.
 
-    steps: of the images per network. lr: of the images, as it is used.
-    pixels: images are pixels in [0, 1], clamped when a network begins, and normalised before they are masked and augmented;
-        else they are normalised, and free.
-    class_step: `sum`: one step by the gradients of all classes; `sequential`: a step of all images after each class, so that
-        momentum moves the other classes; `batched`: the same in one step (see `once_for_all`).
-    first: the network that a path begins with, by its number; about_first: all that it depends on, beside data, model and seed.
-    chunk: images per pass on a CPU, of real batches and of the network's training. compile: see `compiled`.
-    precision: of first-order gradients, see `reduced_precision`.
-    path_seed: what networks, real images and augmentation are drawn from, instead of the job's seed.
-    share_bytes: space on disk for what can be shared with other jobs, see `PathCache`; 0: nothing is shared.
+    The state contains the images, class after class, as tensor `images`, and their momentum as `velocity`.
+    steps: steps of the images per network. lr: learning rate of the images.
+    pixels: if true, images are pixels, clamped to [0, 1] when a network begins, and normalised before they are masked and
+        augmented; otherwise they are normalised images without bounds.
+    class_step: `sum`: one step with the gradients of all classes; `sequential`: a step of all images after each class, so that
+        momentum moves the images of the other classes too; `batched`: the same in one step (see `batched_step_rate`).
+    first_network: returns the network that a path begins with, by its number; first_network_key: describes all that it depends
+        on, besides data, model and seed.
+    chunk: images per pass on a CPU, for real batches and for the network's training. compile: see `compiled`.
+    precision: precision of first-order gradients, see `reduced_precision`.
+    path_seed: seed of networks, real images and augmentation, instead of the job's seed.
+    share_bytes: disk space for results that are shared with other jobs, see `PathCache`; 0: nothing is shared.
     """
 
     ipc: int
     factor: int = 1
     steps: int
     real_batch: int
-    synthetic_batch: int | None = (
-        None  # decoded images of a class that are matched at once, at random; None: all
-    )
+    synthetic_batch: int | None = None  # number of random decoded images per class that are matched in a step; None: all
     lr: float
     momentum: float
     class_step: ClassStep
@@ -66,61 +66,65 @@ class Matcher:
     chunk: int | None
     compile: bool = False
     precision: Precision = "float32"
-    first: Callable[[Lab, int], nn.Module]
-    about_first: str = ""
+    first_network: Callable[[DistillContext, int], nn.Module]
+    first_network_key: str = ""
     path_seed: int | None = None
     share_bytes: int = 0
 
-    def flops(self, iterations: int, scene: Scene) -> float:
-        """Counted work of the first so many steps, without what makes the networks that paths begin with."""
-        mine = self.ipc * self.factor**2
-        mine = mine if self.synthetic_batch is None else min(mine, self.synthetic_batch)
-        of_real = work.first_gradient(scene.kind, classifier=self.classifier)
-        of_mine = work.second_gradient(scene.kind, classifier=self.classifier)
-        matching_once = scene.drawn(self.real_batch) * of_real + scene.num_classes * mine * of_mine
-        num_trainings = iterations - iterations // self.steps  # none after the last step of a network
-        return iterations * matching_once + num_trainings * self.training.rows * work.training(scene.kind)
+    def flops(self, iterations: int, problem: ProblemSize) -> float:
+        """Returns the FLOPs of the first `iterations` steps, without those of making the first networks of the paths."""
+        num_synthetic = self.ipc * self.factor**2
+        num_synthetic = num_synthetic if self.synthetic_batch is None else min(num_synthetic, self.synthetic_batch)
+        real_flops = flop_counting.first_order_flops(problem.network_spec, classifier=self.classifier)
+        synthetic_flops = flop_counting.second_order_flops(problem.network_spec, classifier=self.classifier)
+        num_real = problem.num_sampled(self.real_batch)
+        step_flops = num_real * real_flops + problem.num_classes * num_synthetic * synthetic_flops
+        num_trainings = iterations - iterations // self.steps  # a network is not trained after its last step
+        return iterations * step_flops + num_trainings * self.training.rows * flop_counting.training_flops(problem.network_spec)
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """The step of this number, counted over all networks."""
-        return _Step(matcher=self, lab=lab, iteration=iteration).taken(state)
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Returns the state after a step, counted over all networks."""
+        return _Step(matcher=self, context=context, iteration=iteration).run(state)
 
 
-def once_for_all(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
-    """Rate and momentum of one step for all classes that lead where a step after each class leads.
+def batched_step_rate(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
+    """Returns learning rate and momentum of one step of all classes that is equivalent to a step after each class.
 
-    Between two visits a class moves by its momentum alone, num_classes - 1 times, which sums to a geometric series. So the
-    images that gradients are taken at are equal; what is ahead or behind are the moves after a class's last visit, as far as
-    a clamp or the end comes before them.
+    Between two gradients of its own, a class moves by momentum alone, num_classes - 1 times; these moves sum to a geometric
+    series. So gradients are computed at the same images. Results differ only by the moves after the last gradient of a class
+    that a clamp, or the end of the distillation, cuts off.
     """
-    kept = momentum**num_classes
-    return lr * (1 - kept) / (1 - momentum), kept
+    total_momentum = momentum**num_classes
+    return lr * (1 - total_momentum) / (1 - momentum), total_momentum
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """One iteration; what it draws does not depend on the synthetic set, but for `subset` and `mask`."""
+    """One iteration. Its random numbers do not depend on the synthetic set, except those of the streams `subset` and `mask`."""
 
-    matcher: Matcher
-    lab: Lab
+    matcher: GradientMatcher
+    context: DistillContext
     iteration: int
 
     @cached_property
-    def path(self) -> Lab:
+    def path_context(self) -> DistillContext:
+        """The context with the seed of the path of networks."""
         seed = self.matcher.path_seed
-        return self.lab if seed is None else replace(self.lab, seed=seed)
+        return self.context if seed is None else replace(self.context, seed=seed)
 
     @cached_property
-    def ways(self) -> Ways:
-        ways: Ways = matching
+    def gradient_functions(self) -> GradientFunctions:
+        functions: GradientFunctions = matching
         if self.matcher.compile:
-            ways = compiled(self.lab.model, self.lab.real.split.image_shape, self.lab.real.num_classes)
-        return ways if self.matcher.precision == "float32" else BFloat16(ways)
+            real = self.context.real
+            functions = compile_gradients(self.context.model, real.split.image_shape, real.num_classes)
+        return functions if self.matcher.precision == "float32" else BFloat16Gradients(functions)
 
     @cached_property
-    def shared(self) -> PathCache | None:
+    def path_cache(self) -> PathCache | None:
+        """The cache of the path; None if the path depends on the synthetic set or is not to be shared."""
         m = self.matcher
-        if not m.share_bytes or not self.lab.data or m.training.on == "synthetic":
+        if not m.share_bytes or not self.context.data or m.training.on == "synthetic":
             return None
         settings = (
             m.steps,
@@ -133,127 +137,145 @@ class _Step:
             m.compile,
             m.precision,
         )
-        about = (self.lab.data, self.lab.model, self.path.seed, settings, m.about_first)
-        return PathCache.of(about=repr(about), device=self.lab.device, limit_bytes=m.share_bytes)
+        description = (self.context.data, self.context.model, self.path_context.seed, settings, m.first_network_key)
+        return PathCache.for_path(description=repr(description), device=self.context.device, limit_bytes=m.share_bytes)
 
-    def taken(self, state: DistillState) -> DistillState:
+    def run(self, state: DistillState) -> DistillState:
+        """Moves the images and trains the network."""
         m = self.matcher
         number, step = divmod(self.iteration, m.steps)
         images, velocity = state.tensors["images"], state.tensors["velocity"]
         if step == 0 and m.pixels:
             images = images.clamp(0, 1)
-        position = Position.of(state.tensors) if step else Position.start(m.first(self.path, number))
-        network, last = position.network(self.lab), step == m.steps - 1
-        parameters = matched_parameters(network, classifier=m.classifier)
-        kept = self.shared.get(self.iteration, self.lab.device) if self.shared else None
-        drawn, real_rows = self._draws()
-        wanted = self._real(network, parameters, drawn, real_rows) if kept is None else _unpacked(kept)
-        images, velocity, loss = self._images(network, parameters, images, velocity, drawn, wanted)
-        if kept is not None:
-            after = Position.of(kept).tensors
+        if step:
+            network_state = NetworkState.from_tensors(state.tensors)
         else:
-            after = {} if last else self._trained(network, position, images).tensors
-            if self.shared:
-                self.shared.put(self.iteration, {**_packed(wanted), **after})
-        tensors = {"images": images, "velocity": velocity, **after}
-        return DistillState(tensors, {"matching_loss": float(loss) / self.lab.real.num_classes})
+            network_state = NetworkState.initial(m.first_network(self.path_context, number))
+        network, is_last_step = network_state.network(self.context), step == m.steps - 1
+        parameters = matched_parameters(network, classifier=m.classifier)
+        cached = self.path_cache.get(self.iteration, self.context.device) if self.path_cache else None
+        # Sampled even if the gradients are cached: the synthetic images are augmented with the same transforms.
+        transforms, real_rows = self._sample_transforms_and_rows()
+        if cached is None:
+            targets = self._real_gradients(network, parameters, transforms, real_rows)
+        else:
+            targets = _unpack_gradients(cached)
+        images, velocity, loss = self._move_images(network, parameters, images, velocity, transforms, targets)
+        if cached is not None:
+            network_tensors = NetworkState.from_tensors(cached).tensors
+        else:
+            network_tensors = {} if is_last_step else self._train_network(network, network_state, images).tensors
+            if self.path_cache:
+                self.path_cache.put(self.iteration, {**_pack_gradients(targets), **network_tensors})
+        tensors = {"images": images, "velocity": velocity, **network_tensors}
+        return DistillState(tensors, {"matching_loss": float(loss) / self.context.real.num_classes})
 
-    def _images(
+    def _move_images(
         self,
         network: nn.Module,
         parameters: Sequence[Tensor],
         images: Tensor,
         velocity: Tensor,
-        drawn: Sequence[Drawn],
-        wanted: Sequence[Gradients],
+        transforms: Sequence[SampledTransforms],
+        targets: Sequence[Gradients],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Moved, with the sum of losses over classes."""
-        m, num_classes = self.matcher, self.lab.real.num_classes
-        subset, masks = (self.lab.stream(name, self.iteration) for name in ("subset", "mask"))
+        """Returns images and velocity after the step, and the sum of the losses over classes."""
+        m, num_classes = self.matcher, self.context.real.num_classes
+        subset, masks = (self.context.stream(name, self.iteration) for name in ("subset", "mask"))
         total, gradient = torch.zeros((), device=images.device), torch.zeros_like(images)
         for label in range(num_classes):
             rows = slice(label * m.ipc, (label + 1) * m.ipc)
             leaf = images[rows].detach().requires_grad_()
-            seen = self._seen(leaf, subset, masks, drawn[label])
-            labels = torch.full((len(seen),), label, device=seen.device)
-            loss, by_seen = self.ways.matched(network, parameters, seen, labels, wanted[label], by=m.distance)
-            (gradient[rows],) = torch.autograd.grad(seen, leaf, by_seen)
+            inputs = self._network_inputs(leaf, subset, masks, transforms[label])
+            labels = torch.full((len(inputs),), label, device=inputs.device)
+            loss, input_gradient = self.gradient_functions.match_gradients(
+                network, parameters, inputs, labels, targets[label], distance=m.distance
+            )
+            (gradient[rows],) = torch.autograd.grad(inputs, leaf, input_gradient)
             total += loss
             if m.class_step == "sequential":
                 images, velocity = momentum_step(images, velocity, gradient, lr=m.lr, momentum=m.momentum)
                 gradient = torch.zeros_like(images)
         if m.class_step == "sequential":
             return images, velocity, total
-        rate, kept = (
-            (m.lr, m.momentum) if m.class_step == "sum" else once_for_all(m.lr, m.momentum, num_classes)
-        )
-        return *momentum_step(images, velocity, gradient, lr=rate, momentum=kept), total
+        lr, momentum = m.lr, m.momentum
+        if m.class_step == "batched":
+            lr, momentum = batched_step_rate(m.lr, m.momentum, num_classes)
+        return *momentum_step(images, velocity, gradient, lr=lr, momentum=momentum), total
 
-    def _draws(self) -> tuple[list[Drawn], list[Tensor]]:
-        """Transform and real rows of each class."""
-        draws, drawn, rows = self.path.stream("real", self.iteration), [], []
-        for label in range(self.lab.real.num_classes):
-            rows.append(self.lab.real.draw(label, self.matcher.real_batch, draws))
-            drawn.append(self.matcher.strategy.draw(draws))
-        return drawn, rows
+    def _sample_transforms_and_rows(self) -> tuple[list[SampledTransforms], list[Tensor]]:
+        """Samples the transforms and the real rows of each class."""
+        generator, transforms, rows = self.path_context.stream("real", self.iteration), [], []
+        for label in range(self.context.real.num_classes):
+            rows.append(self.context.real.sample_rows(label, self.matcher.real_batch, generator))
+            transforms.append(self.matcher.strategy.sample(generator))
+        return transforms, rows
 
-    def _real(
-        self, network: nn.Module, parameters: Sequence[Tensor], drawn: Sequence[Drawn], rows: Sequence[Tensor]
+    def _real_gradients(
+        self,
+        network: nn.Module,
+        parameters: Sequence[Tensor],
+        transforms: Sequence[SampledTransforms],
+        rows: Sequence[Tensor],
     ) -> list[Gradients]:
-        """Of each class, on its real images."""
-        wanted = []
-        for label, (transform, of_class) in enumerate(zip(drawn, rows, strict=True)):
-            images = transform(self.lab.real.images(of_class))
+        """Returns the gradients of each class on its real images."""
+        gradients = []
+        for label, (transform, class_rows) in enumerate(zip(transforms, rows, strict=True)):
+            images = transform(self.context.real.images(class_rows))
             labels = torch.full((len(images),), label, device=images.device)
-            chunk = chunk_of(network, images, self.matcher.chunk)
-            wanted.append(self.ways.chunked_gradient(network, parameters, images, labels, chunk=chunk))
-        return wanted
+            chunk = choose_chunk_size(network, images, self.matcher.chunk)
+            gradients.append(self.gradient_functions.chunked_gradient(network, parameters, images, labels, chunk=chunk))
+        return gradients
 
-    def _seen(self, stored: Tensor, subset: torch.Generator, masks: torch.Generator, drawn: Drawn) -> Tensor:
-        """Images of one class as the network sees them."""
+    def _network_inputs(
+        self, stored: Tensor, subset: torch.Generator, masks: torch.Generator, transform: SampledTransforms
+    ) -> Tensor:
+        """Returns the inputs of the network for the stored images of one class: decoded, normalised, masked and augmented."""
         m = self.matcher
         images = decode(stored, m.factor)
         if m.synthetic_batch is not None and len(images) > m.synthetic_batch:
-            images = images[
-                torch.randperm(len(images), generator=subset)[: m.synthetic_batch].to(images.device)
-            ]
-        return drawn(m.mask(normalised(images, self.lab) if m.pixels else images, masks))
+            rows = torch.randperm(len(images), generator=subset)[: m.synthetic_batch]
+            images = images[rows.to(images.device)]
+        return transform(m.mask(normalise(images, self.context) if m.pixels else images, masks))
 
-    def _trained(self, network: nn.Module, position: Position, images: Tensor) -> Position:
-        """After the training that follows the step."""
-        m, real = self.matcher, self.lab.real
-        pile = Pile.of_real(real)
+    def _train_network(self, network: nn.Module, network_state: NetworkState, images: Tensor) -> NetworkState:
+        """Returns the state of the network after the training that follows the step."""
+        m, real = self.matcher, self.context.real
+        training_images = LabelledImages.from_real_set(real)
         if m.training.on == "synthetic":
             decoded = decode(images, m.factor)
-            labels = labels_of(real.num_classes, m.ipc).to(images.device)
-            seen = normalised(decoded, self.lab) if m.pixels else decoded
-            pile = Pile.of(seen, decode_labels(labels, m.factor), num_classes=real.num_classes)
-        draws = self.path.stream("train", self.iteration)
-        return m.training.follow(
+            labels = class_labels(real.num_classes, m.ipc).to(images.device)
+            inputs = normalise(decoded, self.context) if m.pixels else decoded
+            training_images = LabelledImages.from_tensors(
+                inputs, decode_labels(labels, m.factor), num_classes=real.num_classes
+            )
+        return m.training.run(
             network,
-            position.momentum,
-            pile,
-            draws,
+            network_state.momentum,
+            training_images,
+            self.path_context.stream("train", self.iteration),
             strategy=m.network_strategy,
             chunk=m.chunk,
-            ways=self.ways,
+            gradient_functions=self.gradient_functions,
         )
 
 
-REAL = "real/"  # what the names of real gradients start with: class, then layer
+REAL_PREFIX = "real/"  # starts the names of real gradients in the cache; class and layer follow
 
 
-def _packed(gradients: Sequence[Gradients]) -> dict[str, Tensor]:
+def _pack_gradients(gradients: Sequence[Gradients]) -> dict[str, Tensor]:
     return {
-        f"{REAL}{label}/{i}": g for label, of_class in enumerate(gradients) for i, g in enumerate(of_class)
+        f"{REAL_PREFIX}{label}/{layer}": gradient
+        for label, class_gradients in enumerate(gradients)
+        for layer, gradient in enumerate(class_gradients)
     }
 
 
-def _unpacked(tensors: Mapping[str, Tensor]) -> list[Gradients]:
-    places = sorted(
-        tuple(map(int, name.removeprefix(REAL).split("/"))) for name in tensors if name.startswith(REAL)
+def _unpack_gradients(tensors: Mapping[str, Tensor]) -> list[Gradients]:
+    indices = sorted(
+        tuple(map(int, name.removeprefix(REAL_PREFIX).split("/"))) for name in tensors if name.startswith(REAL_PREFIX)
     )
-    found: list[Gradients] = [[] for _ in range(places[-1][0] + 1)]
-    for label, i in places:
-        found[label].append(tensors[f"{REAL}{label}/{i}"])
-    return found
+    gradients: list[Gradients] = [[] for _ in range(indices[-1][0] + 1)]
+    for label, layer in indices:
+        gradients[label].append(tensors[f"{REAL_PREFIX}{label}/{layer}"])
+    return gradients

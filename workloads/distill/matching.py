@@ -1,7 +1,7 @@
-"""Gradient matching: gradients of a network on real and synthetic images of a class, and distances between them.
+"""Gradients of a network on real and synthetic images of a class, and distances between them.
 
-Weights are compared with at least two dimensions: by rows, which are the filters of a convolution and the outputs of a linear
-layer. Biases and norms have no part in it.
+Only weights with at least two dimensions are matched, row by row: rows are the filters of a convolution and the outputs of a
+linear layer. Biases and the parameters of norms are not matched.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,21 @@ from torch.nn import functional
 from pruneyard.workloads.distill.instance_norm import TwiceDifferentiable
 
 
-class Ways(Protocol):
-    """The two functions of this module that take time, as `matched` and `chunked_gradient`; compiled, or this module itself."""
+class GradientFunctions(Protocol):
+    """The two expensive functions of this module, `match_gradients` and `chunked_gradient`.
 
-    def matched(
+    The module itself is one implementation; the others are compiled or have reduced precision.
+    """
+
+    def match_gradients(
         self,
         network: nn.Module,
         parameters: Sequence[Tensor],
         images: Tensor,
         labels: Tensor,
-        wanted: Sequence[Tensor],
+        targets: Sequence[Tensor],
         *,
-        by: str,
+        distance: str,
     ) -> tuple[Tensor, Tensor]: ...
 
     def chunked_gradient(
@@ -34,15 +37,15 @@ class Ways(Protocol):
     ) -> list[Tensor]: ...
 
 
-CACHE_BYTES = (
-    4 * 2**20
-)  # for the largest layer's outputs on a piece: measured, 8 images of ConvNet-3 at width 128
+CACHE_BYTES = 4 * 2**20
+"""Size of the largest layer's outputs on one chunk. Measured as fastest: 8 images of ConvNet-3 at width 128."""
+
 _ROWS_IN_CACHE: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 EPSILON = 1e-6  # in the cosine's denominator, as published
 
 
 def matched_parameters(network: nn.Module, *, classifier: bool) -> list[nn.Parameter]:
-    """Weights of two dimensions and more, in module order; without the linear layers unless `classifier`."""
+    """Returns the weights with at least two dimensions, in module order; without linear layers unless `classifier`."""
     least = 2 if classifier else 3
     return [parameter for parameter in network.parameters() if parameter.ndim >= least]
 
@@ -50,24 +53,25 @@ def matched_parameters(network: nn.Module, *, classifier: bool) -> list[nn.Param
 def loss_gradient(
     network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, graph: bool = False
 ) -> list[Tensor]:
-    """Of the mean cross-entropy; with `graph` it can itself be differentiated by the images. No `.grad` is touched."""
+    """Returns the gradient of the mean cross-entropy; with `graph` it is differentiable by the images. Does not set `.grad`."""
     loss = functional.cross_entropy(network(images), labels)
     return list(torch.autograd.grad(loss, parameters, create_graph=graph))
 
 
-def chunk_of(network: nn.Module, images: Tensor, chunk: int | None = None) -> int:
-    """In what pieces a batch (B, C, H, W) may pass: of `chunk` rows, by default as many as a CPU's caches hold.
+def choose_chunk_size(network: nn.Module, images: Tensor, chunk: int | None = None) -> int:
+    """Returns how many rows of a batch (B, C, H, W) to pass at once: `chunk`, by default as many as fit into a CPU's caches.
 
-    Whole on a GPU, which small pieces keep idle, and where batch norm looks at all of it.
+    The whole batch passes at once on a GPU, which small chunks would keep idle, and with batch norm, whose statistics are
+    those of the whole batch.
     """
-    looks_at_all = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    if looks_at_all or images.device.type != "cpu":
+    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if has_batch_norm or images.device.type != "cpu":
         return len(images)
     return _rows_in_cache(network, images[:1]) if chunk is None else chunk
 
 
 def _rows_in_cache(network: nn.Module, image: Tensor) -> int:
-    """Found out once for a network, by its largest output on one image."""
+    """Returns how many images fit into the cache, by the largest output of a layer on one image; measured once per network."""
     if network not in _ROWS_IN_CACHE:
         sizes: list[int] = [image.numel() * image.element_size()]
         handles = [
@@ -91,7 +95,7 @@ def _rows_in_cache(network: nn.Module, image: Tensor) -> int:
 def chunked_gradient(
     network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, chunk: int
 ) -> list[Tensor]:
-    """`loss_gradient` in pieces of `chunk` rows: equal up to summation order, and faster on a CPU's caches.
+    """Returns `loss_gradient`, computed in chunks of `chunk` rows: equal up to summation order, and faster on a CPU.
 
     labels: classes (B,) or probabilities (B, K).
     """
@@ -103,56 +107,59 @@ def chunked_gradient(
     return total
 
 
-def matched(
+def match_gradients(
     network: nn.Module,
     parameters: Sequence[Tensor],
     images: Tensor,
     labels: Tensor,
-    wanted: Sequence[Tensor],
+    targets: Sequence[Tensor],
     *,
-    by: str,
+    distance: str,
 ) -> tuple[Tensor, Tensor]:
-    """The distance `by` from the gradients `wanted`, and its gradient by the images as the network sees them.
+    """Returns the distance of the gradients to `targets`, and the gradient of that distance by the images.
 
-    On a CPU many images pass in pieces that its caches hold: the gradient by `parameters` is a sum over images, so that of the
-    distance by this sum leads on to each piece by itself. `parameters` have at least two dimensions.
+    On a CPU many images pass in chunks that fit into its caches. This is possible because the gradient by `parameters` is a sum
+    over images: the gradient of the distance by this sum is propagated to each chunk separately. `parameters` have at least
+    two dimensions. distance: a key of `DISTANCES`.
     """
-    chunk = chunk_of(network, images)
-    pieces = images.detach().split(len(images) if len(images) < 2 * chunk else chunk)
-    leaves = [piece.clone().requires_grad_() for piece in pieces]
-    found: list[Sequence[Tensor]] = []
+    chunk = choose_chunk_size(network, images)
+    chunks = images.detach().split(len(images) if len(images) < 2 * chunk else chunk)
+    leaves = [part.clone().requires_grad_() for part in chunks]
+    chunk_gradients: list[Sequence[Tensor]] = []
     with TwiceDifferentiable():
-        for leaf, targets in zip(leaves, labels.split(len(leaves[0])), strict=True):
-            loss = functional.cross_entropy(network(leaf), targets, reduction="sum") / len(labels)
-            found.append(torch.autograd.grad(loss, parameters, create_graph=True))
-    total = [torch.stack([part.detach() for part in parts]).sum(0) for parts in zip(*found, strict=True)]
+        for leaf, chunk_labels in zip(leaves, labels.split(len(leaves[0])), strict=True):
+            loss = functional.cross_entropy(network(leaf), chunk_labels, reduction="sum") / len(labels)
+            chunk_gradients.append(torch.autograd.grad(loss, parameters, create_graph=True))
+    total = [torch.stack([part.detach() for part in parts]).sum(0) for parts in zip(*chunk_gradients, strict=True)]
     total = [gradient.requires_grad_() for gradient in total]
-    distance = DISTANCES[by](total, wanted)
-    upstream = torch.autograd.grad(distance, total)
-    by_piece = [torch.autograd.grad(part, leaf, upstream)[0] for part, leaf in zip(found, leaves, strict=True)]
-    return distance.detach(), torch.cat(by_piece)
+    value = DISTANCES[distance](total, targets)
+    upstream = torch.autograd.grad(value, total)
+    image_gradients = [
+        torch.autograd.grad(gradients, leaf, upstream)[0] for gradients, leaf in zip(chunk_gradients, leaves, strict=True)
+    ]
+    return value.detach(), torch.cat(image_gradients)
 
 
 def cosine_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Sum over layers and rows of 1 - cosine. Reference: Zhao, Mopuri and Bilen 2021 (DC, arXiv:2006.05929)."""
+    """Returns the sum over layers and rows of 1 - cosine. Reference: Zhao, Mopuri and Bilen 2021 (DC, arXiv:2006.05929)."""
     return torch.stack(
-        [_cosine_distance(s.flatten(1), r.flatten(1)) for s, r in zip(synthetic, real, strict=True)]
+        [_layer_cosine_distance(s.flatten(1), r.flatten(1)) for s, r in zip(synthetic, real, strict=True)]
     ).sum()
 
 
-def _cosine_distance(synthetic: Tensor, real: Tensor) -> Tensor:
+def _layer_cosine_distance(synthetic: Tensor, real: Tensor) -> Tensor:
     products = (synthetic * real).sum(1)
     cosines: Tensor = products / (synthetic.norm(dim=1) * real.norm(dim=1) + EPSILON)
     return (1 - cosines).sum()
 
 
 def squared_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Sum over layers and entries of squared differences."""
+    """Returns the sum over layers and entries of squared differences."""
     return torch.stack([(s - r).square().sum() for s, r in zip(synthetic, real, strict=True)]).sum()
 
 
 def absolute_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Sum over layers and entries of absolute differences."""
+    """Returns the sum over layers and entries of absolute differences."""
     return torch.stack([(s - r).abs().sum() for s, r in zip(synthetic, real, strict=True)]).sum()
 
 

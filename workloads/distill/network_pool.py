@@ -1,4 +1,4 @@
-"""A pool of networks of different ages, each trained online on a synthetic set as it is, and begun anew when it is old."""
+"""A pool of networks of different ages that are trained on the current synthetic set and replaced after a number of steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
-from pruneyard.workloads.distill.distiller import Lab
-from pruneyard.workloads.distill.kept_network import kept, rebuilt
-from pruneyard.workloads.distill.kernel_ridge import half_squares
+from pruneyard.workloads.distill.distiller import DistillContext
+from pruneyard.workloads.distill.kernel_ridge import half_squared_error
+from pruneyard.workloads.distill.network_tensors import prefixed_tensors, rebuild_network
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPool:
-    """The defaults are those of FRePo. Memory: per member three times the parameters, in the state and in each checkpoint.
+    """A pool of networks; the defaults are those of FRePo.
 
-    lifetime: Adam's steps until a member begins anew. Those of the first generation die at staggered ages, the last of them
-    at full age; published pools train them to staggered ages beforehand (U).
+    lifetime: Adam steps until a member is replaced by a new network. The first members are replaced at staggered ages, the last
+        of them at full age; published pools train them to staggered ages beforehand (U, unverified).
+    Memory: three times the parameters per member, in the state and in each checkpoint.
     """
 
     members: int = 10
@@ -32,27 +33,34 @@ class NetworkPool:
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
 
-    def start(self, lab: Lab) -> dict[str, Tensor]:
-        """Tensors of all members."""
+    def start(self, context: DistillContext) -> dict[str, Tensor]:
+        """Returns the tensors of all members."""
         tensors: dict[str, Tensor] = {}
         for member in range(self.members):
-            left = -(-self.lifetime * (member + 1) // self.members)
-            tensors |= self._born(member, left, lab.network(f"pool/{member}"))
+            steps_left = -(-self.lifetime * (member + 1) // self.members)
+            tensors |= self._new_member(member, steps_left, context.network(f"pool/{member}"))
         return tensors
 
-    def network(self, member: int, tensors: Mapping[str, Tensor], lab: Lab) -> nn.Module:
-        """A copy, in training mode."""
-        return rebuilt(_name(member, "weights/"), tensors, lab)
+    def network(self, member: int, tensors: Mapping[str, Tensor], context: DistillContext) -> nn.Module:
+        """Returns a copy of a member in training mode."""
+        return rebuild_network(_name(member, "weights/"), tensors, context)
 
-    def older(
-        self, member: int, tensors: Mapping[str, Tensor], images: Tensor, targets: Tensor, lab: Lab, *, iteration: int
+    def advance(
+        self,
+        member: int,
+        tensors: Mapping[str, Tensor],
+        images: Tensor,
+        targets: Tensor,
+        context: DistillContext,
+        *,
+        iteration: int,
     ) -> dict[str, Tensor]:
-        """Tensors of a member after a step of Adam on half the squared error, or of its successor."""
-        left = int(tensors[_name(member, "left")]) - 1
-        if left == 0:
-            return self._born(member, self.lifetime, lab.network(f"pool/{member}", iteration + 1))
-        network = self.network(member, tensors, lab)
-        loss = half_squares(network(images), targets)
+        """Returns the tensors of a member after an Adam step on half the squared error, or of the network that replaces it."""
+        steps_left = int(tensors[_name(member, "left")]) - 1
+        if steps_left == 0:
+            return self._new_member(member, self.lifetime, context.network(f"pool/{member}", iteration + 1))
+        network = self.network(member, tensors, context)
+        loss = half_squared_error(network(images), targets)
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
         moments = Moments(*(tensors[_name(member, moment)] for moment in Moments._fields))
         steps = int(tensors[_name(member, "steps")])
@@ -60,21 +68,21 @@ class NetworkPool:
             parameters_to_vector(network.parameters()).detach(), gradient, moments, step=steps, lr=self.lr
         )
         vector_to_parameters(moved, network.parameters())
-        return self._tensors(member, network, moments, left=left, steps=steps + 1)
+        return self._tensors(member, network, moments, steps_left=steps_left, steps=steps + 1)
 
-    def _born(self, member: int, left: int, network: nn.Module) -> dict[str, Tensor]:
+    def _new_member(self, member: int, steps_left: int, network: nn.Module) -> dict[str, Tensor]:
         moments = Moments.zero(parameters_to_vector(network.parameters()).detach())
-        return self._tensors(member, network, moments, left=left, steps=0)
+        return self._tensors(member, network, moments, steps_left=steps_left, steps=0)
 
     def _tensors(
-        self, member: int, network: nn.Module, moments: Moments, *, left: int, steps: int
+        self, member: int, network: nn.Module, moments: Moments, *, steps_left: int, steps: int
     ) -> dict[str, Tensor]:
-        counts = {"left": torch.tensor(left), "steps": torch.tensor(steps)}
-        own = {_name(member, name): tensor for name, tensor in (moments._asdict() | counts).items()}
-        weights = {name: tensor.clone() for name, tensor in kept(_name(member, "weights/"), network).items()}
-        return weights | own
+        counts = {"left": torch.tensor(steps_left), "steps": torch.tensor(steps)}
+        optimizer_state = {_name(member, name): tensor for name, tensor in (moments._asdict() | counts).items()}
+        weights = {name: tensor.clone() for name, tensor in prefixed_tensors(_name(member, "weights/"), network).items()}
+        return weights | optimizer_state
 
 
 def _name(member: int, name: str) -> str:
-    """In a state."""
+    """Returns the name of a member's tensor in a state."""
     return f"pool/{member}/{name}"

@@ -1,4 +1,4 @@
-"""How the network moves between two steps of the images, and where on its path it stands."""
+"""The state of a network on its training path, and its training between two steps of the images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,51 +10,49 @@ from torch.nn import functional
 
 from pruneyard.workloads.distill import matching
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import Lab, RealSet
+from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.evaluate import cutmix
-from pruneyard.workloads.distill.matching import Ways, chunk_of
+from pruneyard.workloads.distill.matching import GradientFunctions, choose_chunk_size
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, and labels or probabilities."""
 
-WEIGHTS, MOMENTUM = "network/", "momentum/"  # what the names of a position's tensors start with in a state
+WEIGHT_PREFIX, MOMENTUM_PREFIX = "network/", "momentum/"  # start the names of the network's tensors in a state
 
 
 @dataclass(frozen=True, kw_only=True)
-class Position:
-    """A network somewhere on its path: its `state_dict`, and the momentum of its parameters by name."""
+class NetworkState:
+    """The state of a network in training: its `state_dict`, and the momentum of its parameters by name."""
 
     weights: Mapping[str, Tensor]
     momentum: Mapping[str, Tensor]
 
     @classmethod
-    def start(cls, network: nn.Module) -> "Position":
-        """Standing still."""
+    def initial(cls, network: nn.Module) -> "NetworkState":
+        """Creates the state of a network with zero momentum."""
         momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
         return cls(weights=network.state_dict(), momentum=momentum)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> "Position":
-        """Out of a state, where `tensors` has put it."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "NetworkState":
+        """Reads the state of a network from the tensors of a distillation state, where `tensors` stored it."""
 
-        def named(start: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)
-            }
+        def select(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-        return cls(weights=named(WEIGHTS), momentum=named(MOMENTUM))
+        return cls(weights=select(WEIGHT_PREFIX), momentum=select(MOMENTUM_PREFIX))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """For a state."""
-        weights = {WEIGHTS + name: tensor for name, tensor in self.weights.items()}
-        return weights | {MOMENTUM + name: tensor for name, tensor in self.momentum.items()}
+        """The tensors that are stored in a distillation state, by prefixed name."""
+        weights = {WEIGHT_PREFIX + name: tensor for name, tensor in self.weights.items()}
+        return weights | {MOMENTUM_PREFIX + name: tensor for name, tensor in self.momentum.items()}
 
-    def network(self, lab: Lab) -> nn.Module:
-        """In training mode, with weights of its own: changing them leaves the position as it is."""
+    def network(self, context: DistillContext) -> nn.Module:
+        """Builds the network in training mode with copies of the weights, so that training it does not change this state."""
         with torch.device("meta"):
-            network = lab.model.build(
-                image_shape=lab.real.split.image_shape, num_classes=lab.real.num_classes
+            network = context.model.build(
+                image_shape=context.real.split.image_shape, num_classes=context.real.num_classes
             )
         network.load_state_dict({name: tensor.clone() for name, tensor in self.weights.items()}, assign=True)
         return network
@@ -62,11 +60,13 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTraining:
-    """SGD on `rows` images between two steps of the synthetic images; the defaults are those of IDC for CIFAR.
+    """SGD training between two steps of the synthetic images; the defaults are those of IDC for CIFAR.
 
-    on: the real set, or the synthetic one as it is then. rows: 0 leaves the network as it is; where there are fewer images
-    than rows, one pass follows another, each in an order of its own.
-    augment: as in an evaluation, with parameters per image; color, flip and cutout are always applied, one of the rest drawn.
+    on: train on the real set, or on the current synthetic set.
+    rows: number of images per training; with 0 the network is not trained. If there are fewer images than rows, several passes
+        are made, each in a new random order.
+    augment: as in an evaluation, with parameters per image; color, flip and cutout are always applied, and one of the other
+        transforms is sampled.
     cutmix: share of batches that are mixed.
     """
 
@@ -94,33 +94,33 @@ class NetworkTraining:
         except ValueError as error:
             raise ValueError(f"augment is {self.augment!r}; {error}") from error
 
-    def batches(self, pile: "Pile", draws: torch.Generator, strategy: Strategy) -> Iterator[Batch]:
-        """Those of one step."""
-        left = self.rows
-        while left > 0:
-            order = torch.randperm(pile.num_images, generator=draws)[:left]
-            left -= len(order)
+    def batches(self, training_images: "LabelledImages", generator: torch.Generator, strategy: Strategy) -> Iterator[Batch]:
+        """Yields the batches of one training of `rows` images."""
+        remaining = self.rows
+        while remaining > 0:
+            order = torch.randperm(training_images.num_images, generator=generator)[:remaining]
+            remaining -= len(order)
             for rows in order.split(self.batch_size):
-                images, labels = pile.batch(rows)
-                images = strategy.draw(draws, num=len(images))(images)
-                if self.cutmix and float(torch.rand((), generator=draws)) < self.cutmix:
-                    targets = functional.one_hot(labels, pile.num_classes).to(images.dtype)
-                    yield cutmix(images, targets, draws)
+                images, labels = training_images.batch(rows)
+                images = strategy.sample(generator, num=len(images))(images)
+                if self.cutmix and float(torch.rand((), generator=generator)) < self.cutmix:
+                    targets = functional.one_hot(labels, training_images.num_classes).to(images.dtype)
+                    yield cutmix(images, targets, generator)
                 else:
                     yield images, labels
 
-    def follow(
+    def run(
         self,
         network: nn.Module,
         momentum: Mapping[str, Tensor],
-        pile: "Pile",
-        draws: torch.Generator,
+        training_images: "LabelledImages",
+        generator: torch.Generator,
         *,
         strategy: Strategy,
         chunk: int | None = None,
-        ways: Ways = matching,
-    ) -> Position:
-        """Where one step leads. `network` is trained in place; `momentum` is left as it is."""
+        gradient_functions: GradientFunctions = matching,
+    ) -> NetworkState:
+        """Trains `network` in place and returns its new state; `momentum` is not modified."""
         named = dict(network.named_parameters())
         optimizer = torch.optim.SGD(
             named.values(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
@@ -128,31 +128,31 @@ class NetworkTraining:
         if self.momentum:
             for name, parameter in named.items():
                 optimizer.state[parameter]["momentum_buffer"] = momentum[name].clone()
-        for images, targets in self.batches(pile, draws, strategy):
-            pieces = chunk_of(network, images, chunk)
-            gradients = ways.chunked_gradient(network, list(named.values()), images, targets, chunk=pieces)
+        for images, targets in self.batches(training_images, generator, strategy):
+            chunk_size = choose_chunk_size(network, images, chunk)
+            gradients = gradient_functions.chunked_gradient(network, list(named.values()), images, targets, chunk=chunk_size)
             for parameter, gradient in zip(named.values(), gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
-        moved = (
+        new_momentum = (
             {n: optimizer.state[p]["momentum_buffer"] for n, p in named.items()}
             if self.momentum
             else dict(momentum)
         )
-        return Position(weights=network.state_dict(), momentum=moved)
+        return NetworkState(weights=network.state_dict(), momentum=new_momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pile:
-    """Labelled images that batches are taken from."""
+class LabelledImages:
+    """Labelled images from which batches are taken."""
 
     num_images: int
     num_classes: int
-    batch: Callable[[Tensor], Batch]  # of rows, (B,) int64 on the CPU
+    batch: Callable[[Tensor], Batch]  # returns the batch of some rows, (B,) int64 on the CPU
 
     @classmethod
-    def of_real(cls, real: RealSet) -> "Pile":
-        """All training rows."""
+    def from_real_set(cls, real: RealSet) -> "LabelledImages":
+        """Creates a source of batches of all training rows."""
         labels = real.split.labels
         return cls(
             num_images=len(real.split),
@@ -161,8 +161,8 @@ class Pile:
         )
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor, *, num_classes: int) -> "Pile":
-        """Of normalised images."""
+    def from_tensors(cls, images: Tensor, labels: Tensor, *, num_classes: int) -> "LabelledImages":
+        """Creates a source of batches of normalised images."""
         return cls(
             num_images=len(images),
             num_classes=num_classes,

@@ -1,4 +1,4 @@
-"""How far a batch of images is from what a network's batch norms remember of the real set."""
+"""Distances between the statistics of a batch of images and the running statistics of a network's batch norms."""
 
 from typing import NamedTuple
 
@@ -7,34 +7,34 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class Gaps(NamedTuple):
-    """Per batch norm, in the order of the pass: L2 distances of means and of variances, each (L,)."""
+class StatisticsGaps(NamedTuple):
+    """The L2 distances of means and of variances per batch norm, in the order of the forward pass, each (L,)."""
 
     mean: Tensor
     variance: Tensor
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Those that remember statistics."""
+    """Returns the batch norms that have running statistics."""
     return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
-def outputs_and_gaps(network: nn.Module, images: Tensor) -> tuple[Tensor, Gaps]:
-    """Logits (B, K) and gaps, differentiable by the images; variances are those of the batch itself (divided by its size)."""
+def outputs_and_gaps(network: nn.Module, images: Tensor) -> tuple[Tensor, StatisticsGaps]:
+    """Returns logits (B, K) and gaps, differentiable by the images; the batch's variances are biased (divided by its size)."""
     means: list[Tensor] = []
     variances: list[Tensor] = []
 
-    def look(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
+    def record(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0].transpose(0, 1).flatten(1), dim=1, correction=0)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         means.append((mean - norm.running_mean).norm())
         variances.append((variance - norm.running_var).norm())
 
-    handles = [norm.register_forward_pre_hook(look) for norm in batch_norms(network)]
+    handles = [norm.register_forward_pre_hook(record) for norm in batch_norms(network)]
     try:
         outputs = network(images)
     finally:
         for handle in handles:
             handle.remove()
-    return outputs, Gaps(torch.stack(means), torch.stack(variances))
+    return outputs, StatisticsGaps(torch.stack(means), torch.stack(variances))

@@ -1,8 +1,8 @@
-"""Random directions in the space of a network's weights, as long as its filters, and small steps along them.
+"""Small perturbations of a network's weights along random directions that are normalised filter by filter.
 
 Reference: Li et al. 2018, Visualizing the Loss Landscape of Neural Nets (arXiv:1712.09913) for the normalisation by filters;
 Zhang et al. 2023, Accelerating Dataset Distillation via Model Augmentation (Acc-DD, arXiv:2212.06152) for its use. The paper
-is said to move along one direction (unverified); its released code moves along two, each by a length of its own.
+is said to move along one direction (unverified); its released code moves along two, each by a separate length.
 """
 
 from collections.abc import Mapping
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TINY = 1e-10  # in the denominator, as released
+TINY = 1e-10  # in the denominator, as in the released code
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """theta + a_1 d_1 + a_2 d_2: every slice of d along the first axis is as long as theta's, |a| uniform, its sign random.
+    """Perturbs weights theta to theta + a_1 d_1 + a_2 d_2.
 
-    most: 0 or directions: 0 leave the network as it is.
+    Every slice of a direction d along the first axis has the norm of theta's slice; |a| is uniform and its sign random. With
+    most: 0 or directions: 0 the network is not perturbed.
     """
 
     directions: int = 2
-    least: float = 0.01  # of |a|, a share of the filter's norm
+    least: float = 0.01  # smallest |a|, a share of the filter's norm; `most` is the largest
     most: float = 0.09
 
     def __post_init__(self) -> None:
@@ -30,11 +31,11 @@ class Perturbation:
             raise ValueError(f"directions is {self.directions}; it must be 0 or more")
         if not 0 <= self.least <= self.most:
             raise ValueError(
-                f"least is {self.least} and most {self.most}; they must be 0 or more, in this order"
+                f"least is {self.least} and most is {self.most}; they must be 0 or more, and least at most as large as most"
             )
 
     def __call__(self, parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """New tensors; those with fewer than two dimensions, biases and norms, stay as they are."""
+        """Returns perturbed tensors; tensors with fewer than two dimensions, such as biases and norms, stay unchanged."""
         if not self.directions or not self.most:
             return dict(parameters)
         moved = {name: tensor for name, tensor in parameters.items() if tensor.ndim >= 2}
@@ -43,15 +44,15 @@ class Perturbation:
         return {**parameters, **moved}
 
     def magnitudes(self, generator: torch.Generator) -> list[float]:
-        """One for each direction, with its sign."""
+        """Samples a signed length for each direction."""
         share, sign = torch.rand((2, self.directions), generator=generator)
         lengths = self.least + (self.most - self.least) * share
-        drawn: list[float] = torch.where(sign < 0.5, -lengths, lengths).tolist()
-        return drawn
+        signed: list[float] = torch.where(sign < 0.5, -lengths, lengths).tolist()
+        return signed
 
 
 def direction(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal draws (O, ...), each slice scaled to the norm of the weight's; a slice of zeros gets zeros."""
-    drawn = torch.randn(weight.shape, generator=generator).to(weight.device, weight.dtype)
-    long, drawn_long = (tensor.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1)) for tensor in (weight, drawn))
-    return torch.mul(drawn, long / (drawn_long + TINY))
+    """Samples a normal direction (O, ...) whose slices are scaled to the norms of the weight's; a slice of zeros gets zeros."""
+    noise = torch.randn(weight.shape, generator=generator).to(weight.device, weight.dtype)
+    norm, noise_norm = (tensor.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1)) for tensor in (weight, noise))
+    return torch.mul(noise, norm / (noise_norm + TINY))

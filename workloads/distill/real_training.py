@@ -1,4 +1,4 @@
-"""Training on the real set, one pass at a time, so that a job can stop between two of them."""
+"""Training on the real set, one epoch at a time, so that a job can stop between two epochs."""
 
 import torch
 from torch import nn
@@ -8,22 +8,22 @@ from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.distiller import RealSet
 
 
-def one_pass(
+def train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     real: RealSet,
     *,
     batch_size: int,
     strategy: Strategy,
-    draws: torch.Generator,
+    generator: torch.Generator,
 ) -> float:
-    """Trains `network` in place on all rows in a random order, each augmented by itself; the mean cross-entropy."""
+    """Trains `network` in place on all rows in a random order, each augmented separately; returns the mean cross-entropy."""
     total = torch.zeros((), device=real.split.device)
-    order = torch.randperm(len(real.split), generator=draws)
+    order = torch.randperm(len(real.split), generator=generator)
     for rows in order.split(batch_size):
         images, labels = real.images(rows), real.split.labels[rows.to(real.split.device)]
         if strategy.names:
-            images = strategy.draw(draws, num=len(rows))(images)
+            images = strategy.sample(generator, num=len(rows))(images)
         loss = functional.cross_entropy(network(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

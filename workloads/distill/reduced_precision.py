@@ -1,6 +1,6 @@
-"""First-order gradients in bfloat16: those on real images, a target with noise of its own, and those that train networks.
+"""First-order gradients in bfloat16: those on real images, which are noisy targets anyway, and those that train networks.
 
-The gradients of synthetic images stay in float32, since the images follow their differences.
+Gradient matching stays in float32, since the images follow small differences between gradients.
 """
 
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ from pruneyard.workloads.distill import matching
 
 
 @dataclass(frozen=True)
-class BFloat16:
-    """Stands in for the functions of the same names in `matching`. `exact` computes what is not reduced."""
+class BFloat16Gradients:
+    """Replaces the functions of the same names in `matching`. `exact` computes gradients in full precision."""
 
-    exact: matching.Ways
+    exact: matching.GradientFunctions
 
-    def matched(
+    def match_gradients(
         self,
         network: nn.Module,
         parameters: Sequence[Tensor],
         images: Tensor,
         labels: Tensor,
-        wanted: Sequence[Tensor],
+        targets: Sequence[Tensor],
         *,
-        by: str,
+        distance: str,
     ) -> tuple[Tensor, Tensor]:
-        """See `matching.matched`."""
-        return self.exact.matched(network, parameters, images, labels, wanted, by=by)
+        """See `matching.match_gradients`."""
+        return self.exact.match_gradients(network, parameters, images, labels, wanted, distance=by)
 
     def chunked_gradient(
         self, network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, chunk: int
     ) -> list[Tensor]:
-        """See `matching.chunked_gradient`; float32 outside, as weights and sums are."""
+        """See `matching.chunked_gradient`. Weights, sums and results stay in float32."""
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             return matching.chunked_gradient(network, parameters, images, labels, chunk=chunk)

@@ -1,4 +1,4 @@
-"""Real images chosen by a rule for training rows, as a way to make a set: it stands in one table with what is synthesised."""
+"""Distillers that select real images instead of synthesising them, so that both are compared in the same experiment."""
 
 from abc import ABC
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from pruneyard.workloads.data.score_file import FILE, MOMENTUM_PREFIX
 from pruneyard.workloads.data.scoring import Scorer, Scoring
 from pruneyard.workloads.data.selection import ClasswiseSelector, Pool
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected(ClasswiseSelector, ABC):
-    """To be mixed with a rule. An iteration is an epoch of the scoring run; the last one chooses.
+class SelectionDistiller(ClasswiseSelector, ABC):
+    """A base class that is combined with a selector. An iteration is an epoch of the scoring run; the last one selects the rows.
 
-    Until then the set is one of random rows. A rule that asks for nothing has no iterations and chooses at the start, and so does
-    one whose scores are read. The scoring networks are of the job's model; they depend on its seed and on `scoring`, not on the
-    rule, and the artifact holds what they found out.
+    Until then the set consists of random rows. A selector that needs no scores, or reads them from a file, has no iterations and
+    selects at the start. The scoring networks have the job's model and depend on its seed and on `scoring`, not on the selector;
+    their scores are written to the artifacts.
     """
 
     ipc: int  # images per class
@@ -33,67 +33,67 @@ class Selected(ClasswiseSelector, ABC):
 
     @property
     def num_iterations(self) -> int:
-        """Epochs of all scoring networks."""
+        """Number of epochs of all scoring networks."""
         return self.scoring.num_epochs if self.asks else 0
 
-    def start(self, lab: Lab) -> DistillState:
-        """What was chosen, or random rows and nothing known yet."""
+    def start(self, context: DistillContext) -> DistillState:
+        """Returns the selected rows or, before a scoring run, random rows and the initial state of the run."""
         if not self.num_iterations:
-            scorer = self._scorer(lab)
-            pool = scorer.build_pool(scorer.initial_state()) if self.asks else Pool(labels=lab.real.split.labels)
-            return DistillState({"rows": self._chosen(pool, lab)})
-        draws = lab.stream("start")
-        rows = torch.cat([lab.real.draw(label, self.ipc, draws) for label in range(lab.real.num_classes)])
-        return DistillState({"rows": rows.to(lab.device), **self._scorer(lab).initial_state()})
+            scorer = self._scorer(context)
+            pool = scorer.build_pool(scorer.initial_state()) if self.asks else Pool(labels=context.real.split.labels)
+            return DistillState({"rows": self._select_rows(pool, context)})
+        generator = context.stream("start")
+        rows = torch.cat([context.real.sample_rows(label, self.ipc, generator) for label in range(context.real.num_classes)])
+        return DistillState({"rows": rows.to(context.device), **self._scorer(context).initial_state()})
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """An epoch of scoring; after the last one, the rows and what is known of all."""
-        scorer, known = self._scorer(lab), {name: t for name, t in state.tensors.items() if name != "rows"}
-        after = scorer.run_epoch(known, iteration)
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Runs an epoch of scoring; the last iteration also selects the rows and drops the momenta."""
+        scorer, scores = self._scorer(context), {name: t for name, t in state.tensors.items() if name != "rows"}
+        after = scorer.run_epoch(scores, iteration)
         index, epoch = divmod(iteration, self.scoring.epochs)
         numbers = {"scorer_accuracy": float((after["margins"][index, epoch] > 0).float().mean())}
         if iteration == self.num_iterations - 1:
-            found = {name: tensor for name, tensor in after.items() if not name.startswith(MOMENTUM_PREFIX)}
-            return DistillState({"rows": self._chosen(scorer.build_pool(after), lab), **found}, numbers)
+            final = {name: tensor for name, tensor in after.items() if not name.startswith(MOMENTUM_PREFIX)}
+            return DistillState({"rows": self._select_rows(scorer.build_pool(after), context), **final}, numbers)
         return DistillState({"rows": state.tensors["rows"], **after}, numbers)
 
-    def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
-        """The chosen images as they are, with hard labels."""
-        return real_images(state.tensors["rows"], lab)
+    def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:
+        """Returns the selected images with hard labels."""
+        return real_images(state.tensors["rows"], context)
 
-    def files(self, state: DistillState, lab: Lab) -> Mapping[str, bytes]:
-        """The scores, where this job made them."""
+    def files(self, state: DistillState, context: DistillContext) -> Mapping[str, bytes]:
+        """Returns the file of scores if this job computed them."""
         if not self.num_iterations:
             return {}
-        return {FILE: self._scorer(lab).to_bytes({name: t for name, t in state.tensors.items() if name != "rows"})}
+        return {FILE: self._scorer(context).to_bytes({name: t for name, t in state.tensors.items() if name != "rows"})}
 
-    def _scorer(self, lab: Lab) -> Scorer:
+    def _scorer(self, context: DistillContext) -> Scorer:
         return Scorer(
             table=self.scoring,
-            rows=lab.real.split,
+            rows=context.real.split,
             asks=self.asks,
-            network=lambda index: lab.network("score", index),
-            epoch_generator=lambda number: lab.stream("score", number),
-            data=lab.data,
+            network=lambda index: context.network("score", index),
+            epoch_generator=lambda number: context.stream("score", number),
+            data=context.data,
         )
 
-    def _chosen(self, pool: Pool, lab: Lab) -> Tensor:
-        return self.select(pool, [self.ipc] * lab.real.num_classes, lab.stream("select")).to(lab.device)
+    def _select_rows(self, pool: Pool, context: DistillContext) -> Tensor:
+        return self.select(pool, [self.ipc] * context.real.num_classes, context.stream("select")).to(context.device)
 
 
-def real_images(rows: Tensor, lab: Lab) -> SyntheticSet:
-    """A set of training rows, (n,) int64 in class order, on the device."""
+def real_images(rows: Tensor, context: DistillContext) -> SyntheticSet:
+    """Returns a set of training rows, (n,) int64 in class order, on the device."""
     return SyntheticSet(
-        images=lab.real.split.images[rows].to(torch.float32) / 255,
-        labels=lab.real.split.labels[rows],
-        soft_labels=torch.zeros(0, lab.real.num_classes, device=lab.device),
-        mean=lab.real.mean,
-        std=lab.real.std,
+        images=context.real.split.images[rows].to(torch.float32) / 255,
+        labels=context.real.split.labels[rows],
+        soft_labels=torch.zeros(0, context.real.num_classes, device=context.device),
+        mean=context.real.mean,
+        std=context.real.std,
     )
 
 
-def random_images(ipc: int, lab: Lab, *, name: str) -> SyntheticSet:
-    """Random training rows of each class, by the lab's stream of that name."""
-    draws = lab.stream(name)
-    rows = [lab.real.draw(label, ipc, draws) for label in range(lab.real.num_classes)]
-    return real_images(torch.cat(rows).to(lab.device), lab)
+def random_images(ipc: int, context: DistillContext, *, name: str) -> SyntheticSet:
+    """Returns a set of random training rows of each class, sampled from the context's random stream `name`."""
+    generator = context.stream(name)
+    rows = [context.real.sample_rows(label, ipc, generator) for label in range(context.real.num_classes)]
+    return real_images(torch.cat(rows).to(context.device), context)

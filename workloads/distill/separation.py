@@ -1,7 +1,7 @@
-"""How much of a set's worth lies in its images, and how much in the augmentation and the labels that it is trained with.
+"""Separates the contribution of a set's images to accuracy from that of augmentation and soft labels.
 
-Reference: DD-Ranking, arXiv:2505.13300, for `hlr` and `ior`. There fractions and percents seem to be mixed; here all are
-fractions. This file knows no torch, so that what is measured can be listed without it.
+Reference: DD-Ranking, arXiv:2505.13300, for `hlr` and `ior`. The reference seems to mix fractions and percents; here all are
+fractions. This file does not import torch, so that the metrics can be listed without it.
 """
 
 from __future__ import annotations
@@ -15,53 +15,54 @@ if TYPE_CHECKING:
     from pruneyard.workloads.distill.evaluate import Evaluation
 
 SEPARATION_METRICS = {
-    "hlr": "accuracy of the whole training set less that of this one, both with hard labels, as a fraction; smaller is better",
-    "ior": "accuracy of this set less that of as many random images, both with hard labels, as a fraction; larger is better",
+    "hlr": "accuracy of the whole training set minus that of this set, both with hard labels, as a fraction; smaller is better",
+    "ior": "accuracy of this set minus that of as many random images, both with hard labels, as a fraction; larger is better",
 }
 
 Measure = Callable[["SyntheticSet", "Evaluation"], Mapping[str, float]]
-"""Metrics on the test split of networks that are trained on a set by a recipe, means over networks."""
+"""Returns test metrics of networks that are trained on a set by a recipe, as means over networks."""
 
 
-def separated(
+def measure_separation(
     measure: Measure,
     evaluation: Evaluation,
     *,
-    found: Mapping[str, float],
+    baseline: Mapping[str, float],
     synthetic: SyntheticSet,
     random: SyntheticSet,
     whole: SyntheticSet,
 ) -> dict[tuple[str, str], float]:
-    """Metrics by split and name, `found` being those of the set as it is by the recipe as it is.
+    """Returns metrics by (split, name); `baseline` are those of the unchanged set and recipe.
 
-    Networks are trained on the set without augmentation (`test@no_augment`), with hard labels alone where it has soft ones
-    (`test@hard_labels`), on the random set with and without augmentation, and on the whole set; these have hard labels, so
-    `hlr` and `ior` compare hard labels with hard labels, also where the set has soft ones: that is ours. Where a teacher labels
-    views, it counts as soft labels, and networks are also trained on the random set with its labels (`test@random_views`).
+    Networks are trained on the set without augmentation (`test@no_augment`), with hard labels only if it has soft labels
+    (`test@hard_labels`), on the random set with and without augmentation, and on the whole set. The latter two have hard
+    labels, so `hlr` and `ior` always compare hard labels with hard labels, even for a set with soft labels; this is our choice.
+    If a teacher labels views, the set counts as having soft labels, and networks are also trained on the random set with labels
+    by the teacher (`test@random_views`).
     """
     by_views = evaluation.labels == "views"
     hard_labels = replace(evaluation, labels="stored", temperature=1.0)
     hard = replace(synthetic, soft_labels=synthetic.soft_labels[:0])
-    of: dict[str, Mapping[str, float]] = {
-        "no_augment": measure(synthetic, _plain(evaluation)),
+    results: dict[str, Mapping[str, float]] = {
+        "no_augment": measure(synthetic, _without_augmentation(evaluation)),
         "random": measure(random, hard_labels),
-        "random_no_augment": measure(random, _plain(hard_labels)),
+        "random_no_augment": measure(random, _without_augmentation(hard_labels)),
         "whole": measure(whole, hard_labels),
     }
     has_soft = len(synthetic.soft_labels) > 0 or by_views
     if has_soft:
-        of["hard_labels"] = measure(hard, hard_labels)
+        results["hard_labels"] = measure(hard, hard_labels)
     if by_views:
-        of["random_views"] = measure(random, evaluation)
-    named = {(f"test@{part}", name): value for part, metrics in of.items() for name, value in metrics.items()}
-    accuracy = (of["hard_labels"] if has_soft else found)["accuracy"]
-    named["test", "hlr"] = of["whole"]["accuracy"] - accuracy
-    named["test", "ior"] = accuracy - of["random"]["accuracy"]
+        results["random_views"] = measure(random, evaluation)
+    named = {(f"test@{part}", name): value for part, metrics in results.items() for name, value in metrics.items()}
+    accuracy = (results["hard_labels"] if has_soft else baseline)["accuracy"]
+    named["test", "hlr"] = results["whole"]["accuracy"] - accuracy
+    named["test", "ior"] = accuracy - results["random"]["accuracy"]
     if not has_soft:
-        named["test@no_augment", "ior"] = of["no_augment"]["accuracy"] - of["random_no_augment"]["accuracy"]
+        named["test@no_augment", "ior"] = results["no_augment"]["accuracy"] - results["random_no_augment"]["accuracy"]
     return named
 
 
-def _plain(evaluation: Evaluation) -> Evaluation:
-    """The same recipe without augmentation."""
+def _without_augmentation(evaluation: Evaluation) -> Evaluation:
+    """Returns the same recipe without augmentation."""
     return replace(evaluation, augment="", cutmix=0.0)

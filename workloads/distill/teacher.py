@@ -1,4 +1,4 @@
-"""A network trained on the real set by the job itself, which then judges synthetic images and never changes again."""
+"""A teacher: a network that the job trains on the real set, and that then evaluates synthetic images with fixed weights."""
 
 import math
 from collections.abc import Mapping
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import Lab
-from pruneyard.workloads.distill.kept_network import kept, rebuilt
-from pruneyard.workloads.distill.real_training import one_pass
+from pruneyard.workloads.distill.distiller import DistillContext
+from pruneyard.workloads.distill.network_tensors import prefixed_tensors, rebuild_network
+from pruneyard.workloads.distill.real_training import train_epoch
 from pruneyard.workloads.models.resnet18 import ResNet18
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.plugins import Plugin
 
-WEIGHTS, MOMENTUM = "teacher/", "teacher_momentum/"  # what the names of its tensors start with in a state
-ROWS = 500  # images per forward pass
+WEIGHT_PREFIX, MOMENTUM_PREFIX = "teacher/", "teacher_momentum/"  # start the names of its tensors in a state
+EVAL_BATCH_SIZE = 500  # images per forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """SGD with a rate that falls along a cosine, one epoch per iteration of the distiller.
+    """The training of a teacher: SGD with a cosine learning rate schedule, one epoch per iteration of the distiller.
 
-    Published teachers are ResNets; their training is not in our sources, so that its numbers here are unverified (U).
-    Memory: the state holds the weights, and the momentum until training ends.
-    augment: as in an evaluation, but all names are applied to every image.
+    Published teachers are ResNets; the papers do not describe their training, so these defaults are unverified (U).
+    augment: as in an evaluation, but all transforms are applied to every image.
+    Memory: the state contains the weights and, until training ends, the momentum.
     """
 
     model: Annotated[ModelBuilder, Plugin("models")] = ResNet18()
@@ -51,74 +51,74 @@ class Teacher:
         except ValueError as error:
             raise ValueError(f"augment is {self.augment!r}; {error}") from error
 
-    def start(self, lab: Lab) -> dict[str, Tensor]:
-        """Tensors of the untrained network, standing still."""
-        network = self._own(lab).network("teacher")
-        still = {MOMENTUM + name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-        return kept(WEIGHTS, network) | still
+    def start(self, context: DistillContext) -> dict[str, Tensor]:
+        """Returns the tensors of the untrained network with zero momentum."""
+        network = self._teacher_context(context).network("teacher")
+        momentum = {MOMENTUM_PREFIX + name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+        return prefixed_tensors(WEIGHT_PREFIX, network) | momentum
 
-    def after(self, tensors: Mapping[str, Tensor], epoch: int, lab: Lab) -> tuple[dict[str, Tensor], float]:
-        """Tensors after the epoch of this number, counted from 0, and its mean loss; those before stay as they are."""
-        network = rebuilt(WEIGHTS, tensors, self._own(lab))
+    def train_epoch(self, tensors: Mapping[str, Tensor], epoch: int, context: DistillContext) -> tuple[dict[str, Tensor], float]:
+        """Returns the tensors after an epoch, counted from 0, and its mean loss; `tensors` is not modified."""
+        network = rebuild_network(WEIGHT_PREFIX, tensors, self._teacher_context(context))
         optimizer = torch.optim.SGD(
             network.parameters(), lr=self.rate(epoch), momentum=self.momentum, weight_decay=self.weight_decay, fused=True
         )
         if self.momentum:
             for name, parameter in network.named_parameters():
-                optimizer.state[parameter]["momentum_buffer"] = tensors[MOMENTUM + name].clone()
+                optimizer.state[parameter]["momentum_buffer"] = tensors[MOMENTUM_PREFIX + name].clone()
         strategy = Strategy.of(self.augment)
-        loss = one_pass(
+        loss = train_epoch(
             network,
             optimizer,
-            lab.real,
+            context.real,
             batch_size=self.batch_size,
             strategy=replace(strategy, always=strategy.names),
-            draws=lab.stream("teacher", epoch),
+            generator=context.stream("teacher", epoch),
         )
-        moved = {} if epoch == self.epochs - 1 else self._momentum(network, optimizer)
-        return kept(WEIGHTS, network) | moved, loss
+        momentum = {} if epoch == self.epochs - 1 else self._momentum(network, optimizer)
+        return prefixed_tensors(WEIGHT_PREFIX, network) | momentum, loss
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
+        """Returns the learning rate of an epoch, counted from 0."""
         return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
-    def network(self, tensors: Mapping[str, Tensor], lab: Lab) -> nn.Module:
-        """In evaluation mode, its weights fixed; a copy."""
-        return rebuilt(WEIGHTS, tensors, self._own(lab)).eval().requires_grad_(False)
+    def network(self, tensors: Mapping[str, Tensor], context: DistillContext) -> nn.Module:
+        """Returns a copy of the network in eval mode, without gradients."""
+        return rebuild_network(WEIGHT_PREFIX, tensors, self._teacher_context(context)).eval().requires_grad_(False)
 
     def weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters and buffers by the network's own names."""
-        return {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
+        """Returns parameters and buffers by the network's own names."""
+        return {name.removeprefix(WEIGHT_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(WEIGHT_PREFIX)}
 
-    def _own(self, lab: Lab) -> Lab:
-        return replace(lab, model=self.model)
+    def _teacher_context(self, context: DistillContext) -> DistillContext:
+        return replace(context, model=self.model)
 
     def _momentum(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         named = network.named_parameters()
         if not self.momentum:
-            return {MOMENTUM + name: torch.zeros_like(parameter) for name, parameter in named}
-        return {MOMENTUM + name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in named}
+            return {MOMENTUM_PREFIX + name: torch.zeros_like(parameter) for name, parameter in named}
+        return {MOMENTUM_PREFIX + name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in named}
 
 
 @runtime_checkable
-class Taught(Protocol):
-    """A distiller whose state holds a teacher, which can label whatever is made of its images."""
+class HasTeacher(Protocol):
+    """A distiller whose state contains a teacher, which can label augmented views of the images."""
 
     @property
     def teacher(self) -> Teacher: ...
 
 
-def size_of(weights: Mapping[str, Tensor]) -> int:
-    """Bytes, as stored."""
+def size_bytes_of(weights: Mapping[str, Tensor]) -> int:
+    """Returns the size of the weights in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
-def file_of(weights: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file; the model's table is the one of the job."""
+def serialize_weights(weights: Mapping[str, Tensor]) -> bytes:
+    """Returns the content of a safetensors file of the weights; the model's fields are part of the job's spec."""
     return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
 
 
 @torch.no_grad()
 def soft_labels(network: nn.Module, images: Tensor, *, temperature: float) -> Tensor:
-    """Probabilities (N, K) float32 of normalised images, softened by the temperature."""
-    return torch.cat([(network(part).float() / temperature).softmax(1) for part in images.split(ROWS)])
+    """Returns probabilities (N, K) float32 of normalised images, softened by the temperature."""
+    return torch.cat([(network(part).float() / temperature).softmax(1) for part in images.split(EVAL_BATCH_SIZE)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import lab, states
+from distilling import context, states
 from scipy import stats
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ NOT_MOVED = Perturbation(least=0, most=0)
 
 @cache
 def path(epochs: int = 2) -> list[DistillState]:
-    return states(AccDD(**FIELDS | {"pretrain_epochs": epochs}), lab())
+    return states(AccDD(**FIELDS | {"pretrain_epochs": epochs}), context())
 
 
 def pool(state: DistillState) -> dict[str, Tensor]:
@@ -37,14 +37,14 @@ def pool(state: DistillState) -> dict[str, Tensor]:
 
 
 def accuracy(network: nn.Module) -> float:
-    real = lab().real
+    real = context().real
     with torch.no_grad():
         found = network(real.images(torch.arange(len(real.split)))).argmax(1)
     return float((found == real.split.labels).float().mean())
 
 
 def first(tensors: Mapping[str, Tensor], number: int = 0, **fields: Any) -> nn.Module:
-    return AccDD(**FIELDS | fields).first_network(tensors, lab(), number)
+    return AccDD(**FIELDS | fields).first_network(tensors, context(), number)
 
 
 def test_each_iteration_of_the_first_trains_one_member_for_an_epoch() -> None:
@@ -93,7 +93,7 @@ def test_a_path_begins_with_a_copy_of_a_member() -> None:
 
 def test_members_are_drawn_uniformly() -> None:
     """Chi-square over 2,000 paths of one seed; a fair draw fails one seed in a thousand."""
-    at = lab()
+    at = context()
     drawn = [AccDD(ipc=1, pool=5).member(at, number) for number in range(2000)]
     assert stats.chisquare(torch.bincount(torch.tensor(drawn), minlength=5).numpy()).pvalue > 1e-3
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import images, lab, states
+from distilling import context, images, states
 from torch import nn
 
 from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 from pruneyard.workloads.distill.methods.idc import ALWAYS, IDC
-from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
 from pruneyard.workloads.distill.perturbation import Perturbation
 
 FIELDS: dict[str, Any] = {
@@ -28,19 +28,19 @@ def weights(network: nn.Module) -> torch.Tensor:
 
 
 def test_epochs_before_the_path_are_passes_of_the_networks_own_training() -> None:
-    at, method = lab(), IDC(**FIELDS, early_epochs=2)
+    at, method = context(), IDC(**FIELDS, early_epochs=2)
     by_hand = at.network("match", 1)
     twice = replace(method.network, rows=2 * len(at.real.split))
     strategy = Strategy.of(twice.augment, always=ALWAYS)
-    momentum = Position.start(by_hand).momentum
-    twice.follow(by_hand, momentum, Pile.of_real(at.real), at.stream("early", 1), strategy=strategy)
+    momentum = NetworkState.initial(by_hand).momentum
+    twice.run(by_hand, momentum, LabelledImages.from_real_set(at.real), at.stream("early", 1), strategy=strategy)
     assert torch.equal(weights(method.fresh_network(at, 1)), weights(by_hand))
     assert torch.equal(weights(IDC(**FIELDS).fresh_network(at, 1)), weights(at.network("match", 1)))
 
 
 def test_they_teach_the_network_something() -> None:
     def accuracy(epochs: int) -> float:
-        at = lab()
+        at = context()
         method = IDC(
             **FIELDS | {"network": NetworkTraining(lr=0.05, cutmix=0.0, augment="crop")}, early_epochs=epochs
         )
@@ -53,7 +53,7 @@ def test_they_teach_the_network_something() -> None:
 
 
 def test_every_path_begins_with_such_a_network() -> None:
-    plain, early = (states(IDC(**FIELDS, early_epochs=epochs), lab()) for epochs in (0, 1))
+    plain, early = (states(IDC(**FIELDS, early_epochs=epochs), context()) for epochs in (0, 1))
     assert torch.equal(images(plain[0]), images(early[0]))
     for number in (1, 2):
         assert not torch.equal(images(plain[number]), images(early[number]))
@@ -71,4 +71,4 @@ def test_a_pool_is_trained_by_epochs_of_its_own() -> None:
 def test_without_pool_and_perturbation_acc_dd_is_idc_on_early_networks_too() -> None:
     fields = FIELDS | {"early_epochs": 1, "lr": 0.01}
     still = AccDD(**fields, pool=0, perturbation=Perturbation(directions=0))
-    assert torch.equal(images(states(still, lab())[-1]), images(states(IDC(**fields), lab())[-1]))
+    assert torch.equal(images(states(still, context())[-1]), images(states(IDC(**fields), context())[-1]))

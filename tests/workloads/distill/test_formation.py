@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from distilling import generator, lab
+from distilling import context, generator
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.data.multi_formation import GREY, decode, decode_labels
-from pruneyard.workloads.distill.starting import tiled_images
+from pruneyard.workloads.distill.initial_images import tiled_images
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -80,8 +80,8 @@ def test_labels_follow_the_images() -> None:
 
 
 def test_a_tiled_start_shows_factor_squared_different_real_images_of_the_class() -> None:
-    at = lab()
-    made = tiled_images(ipc=1, factor=2, lab=at)
+    at = context()
+    made = tiled_images(ipc=1, factor=2, context=at)
     cells = made.unfold(2, 4, 4).unfold(3, 4, 4).reshape(10, 4, 16)
     for label, rows in enumerate(at.real.rows_of_class):
         shrunk = functional.interpolate(at.real.images(rows), size=(4, 4), mode="nearest").flatten(1)
@@ -91,14 +91,14 @@ def test_a_tiled_start_shows_factor_squared_different_real_images_of_the_class()
 
 
 def test_a_start_with_more_cells_than_rows_shows_rows_again() -> None:
-    made = tiled_images(ipc=10, factor=3, lab=lab())
+    made = tiled_images(ipc=10, factor=3, context=context())
     assert made.shape == (100, 1, 8, 8)
     assert torch.isfinite(made).all()
 
 
 def test_a_tiled_start_of_factor_1_is_real_images() -> None:
-    at = lab()
-    made = tiled_images(ipc=2, factor=1, lab=at)
+    at = context()
+    made = tiled_images(ipc=2, factor=1, context=at)
     for label, rows in enumerate(at.real.rows_of_class):
         real = at.real.images(rows)
         for image in made[2 * label : 2 * label + 2]:

@@ -88,7 +88,7 @@ def test_pieces_are_matched_like_the_whole(norm: str, by: str, monkeypatch: pyte
     pieces: list[int] = []
     network.register_forward_hook(lambda module, inputs, output: pieces.append(len(output)))
     monkeypatch.setattr(matching, "_rows_in_cache", lambda network, image: 3)
-    loss, found = matching.matched(network, parameters, images, labels, wanted, by=by)
+    loss, found = matching.match_gradients(network, parameters, images, labels, wanted, distance=by)
     assert pieces == ([7] if norm == "batch" else [3, 3, 1])
     torch.testing.assert_close(loss, distance.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found, gradient, rtol=1e-8, atol=1e-10)

@@ -8,18 +8,18 @@ import torch
 from distilling import generator
 from torch import Tensor, nn
 
+from pruneyard.workloads.distill.initial_images import momentum_step
 from pruneyard.workloads.distill.matching import (
     DISTANCES,
     absolute_distance,
-    chunk_of,
+    choose_chunk_size,
     chunked_gradient,
     cosine_distance,
     loss_gradient,
-    matched,
+    match_gradients,
     matched_parameters,
     squared_distance,
 )
-from pruneyard.workloads.distill.starting import momentum_step
 from pruneyard.workloads.models.convnet import ConvNet
 
 BY_NAME = sorted(DISTANCES)
@@ -59,7 +59,7 @@ def test_distances_of_a_network_of_two_weights(distance: str, loss: float, slope
     parameters = matched_parameters(network, classifier=True)
     wanted = loss_gradient(network, parameters, pixel(2), label)
     assert [float(value) for value in wanted[0]] == [-1, 1]
-    found, gradient = matched(network, parameters, pixel(1), label, wanted, by=distance)
+    found, gradient = match_gradients(network, parameters, pixel(1), label, wanted, distance=distance)
     assert float(found) == pytest.approx(loss, abs=1e-12)
     assert float(gradient) == pytest.approx(0 if slope is None else slope, abs=1e-5)
 
@@ -68,7 +68,7 @@ def test_the_slope_passes_through_the_network_as_well() -> None:
     """w = (ln 3, 0), x = 1: p = (3/4, 1/4), g = -+(1 - p1) x, dg/dx = 1/4 - 3/16 ln 3. Wanted (-1, 1): L = 2 (1/4 - 1)^2."""
     network, label = two_weights(math.log(3), 0), torch.tensor([0])
     wanted = [torch.tensor([[-1.0], [1.0]], dtype=torch.float64)]
-    loss, slope = matched(network, list(network.parameters()), pixel(1), label, wanted, by="squared")
+    loss, slope = match_gradients(network, list(network.parameters()), pixel(1), label, wanted, distance="squared")
     assert float(loss) == pytest.approx(2 * 0.75**2, abs=1e-12)
     assert float(slope) == pytest.approx(4 * (0.25 - 1) * (0.25 - 3 / 16 * math.log(3)), abs=1e-12)
 
@@ -94,14 +94,14 @@ def test_gradients_agree_with_finite_differences(distance: str) -> None:
     network, parameters = small()
     (images, labels), (real, of_real) = batch(3, seed=0), batch(5, seed=4)
     wanted = loss_gradient(network, parameters, real, of_real)
-    _, gradient = matched(network, parameters, images, labels, wanted, by=distance)
+    _, gradient = match_gradients(network, parameters, images, labels, wanted, distance=distance)
     step = 1e-6
     for place in torch.randperm(images.numel(), generator=generator())[:5].tolist():
         ends = []
         for sign in (1, -1):
             moved = images.clone()
             moved.view(-1)[place] += sign * step
-            ends.append(float(matched(network, parameters, moved, labels, wanted, by=distance)[0]))
+            ends.append(float(match_gradients(network, parameters, moved, labels, wanted, distance=distance)[0]))
         slope = (ends[0] - ends[1]) / (2 * step)
         assert float(gradient.view(-1)[place]) == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
@@ -111,7 +111,7 @@ def test_the_same_images_on_both_sides_are_at_no_distance(distance: str) -> None
     network, parameters = small()
     images, labels = batch(4, seed=1)
     wanted = loss_gradient(network, parameters, images, labels)
-    loss, gradient = matched(network, parameters, images, labels, wanted, by=distance)
+    loss, gradient = match_gradients(network, parameters, images, labels, wanted, distance=distance)
     epsilon = sum(
         1e-6 / float(row.norm()) ** 2 for g in wanted for row in g.flatten(1)
     )  # of the cosine's denominator
@@ -160,7 +160,7 @@ def test_pieces_of_a_batch_add_up_to_the_whole(chunk: int, soft: bool) -> None:
 
 def test_batch_norm_sees_the_whole_batch() -> None:
     images = torch.zeros(8, 1, 8, 8)
-    assert [chunk_of(ConvNet(width=4, depth=1, norm=norm).build(image_shape=(1, 8, 8), num_classes=2), images, 3)
+    assert [choose_chunk_size(ConvNet(width=4, depth=1, norm=norm).build(image_shape=(1, 8, 8), num_classes=2), images, 3)
             for norm in ("instance", "batch")] == [3, 8]  # fmt: skip
 
 
@@ -168,8 +168,8 @@ def test_pieces_are_as_large_as_caches_by_default() -> None:
     """The largest outputs are those of the first block: 128 x 32 x 32 floats, half a megabyte; then 8 x 8 x 8 floats."""
     wide = ConvNet(width=128).build(image_shape=(3, 32, 32), num_classes=2)
     narrow = ConvNet(width=8, depth=1).build(image_shape=(1, 8, 8), num_classes=2).train()
-    assert chunk_of(wide, torch.zeros(1, 3, 32, 32)) == 8
-    assert chunk_of(narrow, torch.zeros(1, 1, 8, 8)) == 2048
+    assert choose_chunk_size(wide, torch.zeros(1, 3, 32, 32)) == 8
+    assert choose_chunk_size(narrow, torch.zeros(1, 1, 8, 8)) == 2048
     assert narrow.training
 
 
@@ -177,7 +177,7 @@ def test_asking_leaves_no_gradients_behind() -> None:
     network, parameters = small()
     images, labels = batch(2, seed=0)
     wanted = chunked_gradient(network, parameters, images, labels, chunk=1)
-    matched(network, parameters, images, labels, wanted, by="squared")
+    match_gradients(network, parameters, images, labels, wanted, distance="squared")
     assert all(parameter.grad is None for parameter in network.parameters())
 
 

@@ -4,21 +4,21 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import generator, lab
+from distilling import context, generator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.methods.idc import IDC
-from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
+from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
 
 PLAIN: dict[str, Any] = {"augment": "", "cutmix": 0.0}
 
 
-def pile(num: int = 10) -> Pile:
+def pile(num: int = 10) -> LabelledImages:
     """Image i is all i, so that a batch says which rows it has."""
     images = torch.arange(num, dtype=torch.float32).view(num, 1, 1, 1).expand(num, 1, 8, 8)
-    return Pile.of(images, torch.arange(num) % 10, num_classes=10)
+    return LabelledImages.from_tensors(images, torch.arange(num) % 10, num_classes=10)
 
 
 def rows_of(training: NetworkTraining, num: int = 10) -> list[list[int]]:
@@ -40,12 +40,12 @@ def test_more_rows_than_images_are_several_passes_in_orders_of_their_own() -> No
 
 
 def test_no_rows_leave_the_network_where_it_is() -> None:
-    at = lab()
+    at = context()
     network = at.network("any")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     training = NetworkTraining(rows=0)
-    after = training.follow(
-        network, Position.start(network).momentum, pile(), generator(), strategy=Strategy()
+    after = training.run(
+        network, NetworkState.initial(network).momentum, pile(), generator(), strategy=Strategy()
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.weights.items())
 
@@ -73,13 +73,13 @@ def sgd(
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_two_steps_are_one_uninterrupted_training(momentum: float) -> None:
     """Weights and momentum go through a position and back, as through a checkpoint."""
-    at, training = lab(double=True), NetworkTraining(rows=24, batch_size=8, momentum=momentum, **PLAIN)
-    real, strategy = Pile.of_real(at.real), Strategy()
-    position, batches = Position.start(at.network("any")), []
+    at, training = context(double=True), NetworkTraining(rows=24, batch_size=8, momentum=momentum, **PLAIN)
+    real, strategy = LabelledImages.from_real_set(at.real), Strategy()
+    position, batches = NetworkState.initial(at.network("any")), []
     for step in range(2):
         batches += list(training.batches(real, generator(step), strategy))
-        position = Position.of(position.tensors)
-        position = training.follow(
+        position = NetworkState.from_tensors(position.tensors)
+        position = training.run(
             position.network(at), position.momentum, real, generator(step), strategy=strategy, chunk=3
         )
     for name, tensor in sgd(at.network("any"), batches, training).items():
@@ -87,12 +87,12 @@ def test_two_steps_are_one_uninterrupted_training(momentum: float) -> None:
 
 
 def test_a_position_is_not_written_to() -> None:
-    at = lab()
-    start = Position.start(at.network("any"))
+    at = context()
+    start = NetworkState.initial(at.network("any"))
     before = {name: tensor.clone() for name, tensor in start.tensors.items()}
     training = NetworkTraining(rows=16, batch_size=8, **PLAIN)
-    training.follow(
-        start.network(at), start.momentum, Pile.of_real(at.real), generator(), strategy=Strategy()
+    training.run(
+        start.network(at), start.momentum, LabelledImages.from_real_set(at.real), generator(), strategy=Strategy()
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in start.tensors.items())
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import lab, states
+from distilling import context, states
 from torch import Tensor
 
 from pruneyard.workloads.distill import matching
-from pruneyard.workloads.distill.distiller import Lab
+from pruneyard.workloads.distill.distiller import DistillContext
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 from pruneyard.workloads.distill.methods.idc import IDC
 from pruneyard.workloads.distill.network_training import NetworkTraining
@@ -48,8 +48,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def at(seed: int = 0, data: str = "digits") -> Lab:
-    return replace(lab(seed), data=data)
+def at(seed: int = 0, data: str = "digits") -> DistillContext:
+    return replace(context(seed), data=data)
 
 
 def moved(seed: int = 0, kind: type[IDC] = IDC, data: str = "digits", **fields: Any) -> Tensor:
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_computed_again(folder: Path, caplog: pytest.LogCaptur
     for file in folder.glob("*/*"):
         file.write_bytes(file.read_bytes()[:40])
     assert torch.equal(moved(), first)
-    assert "computed again" in caplog.text
+    assert "is computed again" in caplog.text
 
 
 def cache(folder: Path, path: str, limit_bytes: int) -> PathCache:

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import generator, lab, states
+from distilling import context, generator, states
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.data.multi_formation import decode
-from pruneyard.workloads.distill.crops import WHOLE, cut, random_boxes
-from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.crops import WHOLE, crop_and_resize, random_boxes
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.methods.rded import RDED
 from pruneyard.workloads.distill.teacher import Teacher
 from pruneyard.workloads.models.convnet import ConvNet
@@ -19,20 +19,20 @@ TEACHER = Teacher(model=ConvNet(width=4, depth=2, norm="batch"), epochs=3, batch
 FIELDS: dict[str, Any] = {"ipc": 2, "candidates": 8, "crops": 3, "teacher": TEACHER}
 
 
-def finished(method: RDED, at: Lab) -> DistillState:
+def finished(method: RDED, at: DistillContext) -> DistillState:
     return states(method, at)[-1]
 
 
 def views(images: Tensor, boxes: Tensor, factor: int) -> Tensor:
     """Crops as a student sees them: shrunk to a cell, and brought back."""
-    small = functional.avg_pool2d(cut(images, boxes), factor)
+    small = functional.avg_pool2d(crop_and_resize(images, boxes), factor)
     return functional.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False)
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_kept_crops_are_those_with_the_lowest_loss_one_of_an_image(factor: int) -> None:
     """Every crop of every candidate, cut by itself, beside what the set holds."""
-    method, at = RDED(**FIELDS, factor=factor), lab()
+    method, at = RDED(**FIELDS, factor=factor), context()
     state = finished(method, at)
     network, rows = TEACHER.network(state.tensors, at), state.tensors["rows"]
     labels, images = at.real.split.labels[rows], at.real.images(rows)
@@ -41,7 +41,7 @@ def test_the_kept_crops_are_those_with_the_lowest_loss_one_of_an_image(factor: i
         boxes = random_boxes(80, smallest=0.5, stretch=4 / 3, generator=at.stream("crops", round_))
         seen = views(images, boxes, factor)
         losses = functional.cross_entropy(network(seen), labels, reduction="none")
-        cells = functional.avg_pool2d(cut(images, boxes), factor)
+        cells = functional.avg_pool2d(crop_and_resize(images, boxes), factor)
         found += list(zip(labels.tolist(), losses.tolist(), rows.tolist(), cells, strict=True))
     made = method.synthetic_set(state, at)
     mean, std = at.real.mean[0], at.real.std[0]
@@ -58,7 +58,7 @@ def test_the_kept_crops_are_those_with_the_lowest_loss_one_of_an_image(factor: i
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
 def test_soft_labels_are_the_teachers(temperature: float) -> None:
-    method, at = RDED(**FIELDS, temperature=temperature), lab()
+    method, at = RDED(**FIELDS, temperature=temperature), context()
     state = finished(method, at)
     made = method.synthetic_set(state, at)
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_soft_labels_are_the_teachers(temperature: float) -> None:
 
 
 def test_the_label_of_a_stitched_image_is_the_mean_over_its_crops() -> None:
-    method, at = RDED(**FIELDS, factor=2), lab()
+    method, at = RDED(**FIELDS, factor=2), context()
     state = finished(method, at)
     made = method.synthetic_set(state, at)
     assert (len(made.images), len(made.training_images())) == (20, 80)
@@ -79,13 +79,13 @@ def test_the_label_of_a_stitched_image_is_the_mean_over_its_crops() -> None:
 
 
 def test_more_rounds_find_crops_that_are_no_harder() -> None:
-    losses = [float(state.numbers["crop_loss"]) for state in states(RDED(**FIELDS), lab())[TEACHER.epochs + 1 :]]
+    losses = [float(state.numbers["crop_loss"]) for state in states(RDED(**FIELDS), context())[TEACHER.epochs + 1 :]]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > losses[-1]
 
 
 def test_before_the_first_round_the_set_is_whole_images_of_its_classes() -> None:
-    method, at = RDED(**FIELDS), lab()
+    method, at = RDED(**FIELDS), context()
     state = method.start(at)
     made = method.synthetic_set(state, at)
     pixels = at.real.split.images.float() / 255
@@ -98,10 +98,10 @@ def test_before_the_first_round_the_set_is_whole_images_of_its_classes() -> None
 def test_the_whole_box_is_the_image_and_a_ramp_is_read_where_the_box_lies() -> None:
     """On pixels whose value is the column of their centre, column j of a box shows left + width * (j + 1/2) / 8."""
     ramp = (torch.arange(8.0) + 0.5).expand(1, 1, 8, 8)
-    assert torch.allclose(cut(ramp, torch.tensor([WHOLE])), ramp, atol=1e-5)
-    shown = cut(ramp, torch.tensor([[0.1, 0.25, 0.7, 0.5]]))
+    assert torch.allclose(crop_and_resize(ramp, torch.tensor([WHOLE])), ramp, atol=1e-5)
+    shown = crop_and_resize(ramp, torch.tensor([[0.1, 0.25, 0.7, 0.5]]))
     assert torch.allclose(shown, (2 + 4 * (torch.arange(8.0) + 0.5) / 8).expand(1, 1, 8, 8), atol=1e-5)
-    turned = cut(ramp.transpose(2, 3), torch.tensor([[0.25, 0.1, 0.5, 0.7]]))
+    turned = crop_and_resize(ramp.transpose(2, 3), torch.tensor([[0.25, 0.1, 0.5, 0.7]]))
     assert torch.allclose(turned, shown.transpose(2, 3), atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_random_boxes_lie_inside_and_keep_to_their_sizes_and_shapes() -> None:
 
 def test_decoding_a_stitched_set_gives_crops_of_the_right_class() -> None:
     """The student's pictures, cut out of the stored ones, are again those the teacher was sure of."""
-    method, at = RDED(**FIELDS, factor=2), lab()
+    method, at = RDED(**FIELDS, factor=2), context()
     state = finished(method, at)
     made = method.synthetic_set(state, at)
     seen = (decode(made.images, 2) - at.real.mean[0]) / at.real.std[0]
@@ -132,6 +132,6 @@ def test_too_few_candidates_and_factors_that_leave_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^candidates is 3; it must be at least ipc \* factor\^2 = 8"):
         RDED(ipc=2, factor=2, candidates=3)
     with pytest.raises(ValueError, match=r"^factor is 3; it must divide"):
-        RDED(ipc=1, factor=3).start(lab())
+        RDED(ipc=1, factor=3).start(context())
     with pytest.raises(ValueError, match=r"training rows; 50 crops are wanted"):
-        RDED(ipc=50).start(lab())
+        RDED(ipc=50).start(context())

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.distill import matching
 from pruneyard.workloads.distill.matching import matched_parameters
-from pruneyard.workloads.distill.reduced_precision import BFloat16
+from pruneyard.workloads.distill.reduced_precision import BFloat16Gradients
 from pruneyard.workloads.models.convnet import ConvNet
 
 
@@ -19,7 +19,7 @@ def test_gradients_in_bfloat16_point_the_same_way() -> None:
     parameters = matched_parameters(network, classifier=True)
     images, labels = torch.randn((32, 3, 32, 32), generator=generator()), torch.arange(32) % 10
     exact = matching.chunked_gradient(network, parameters, images, labels, chunk=16)
-    reduced = BFloat16(matching).chunked_gradient(network, parameters, images, labels, chunk=16)
+    reduced = BFloat16Gradients(matching).chunked_gradient(network, parameters, images, labels, chunk=16)
     for found, known in zip(reduced, exact, strict=True):
         assert found.dtype == torch.float32
         assert not torch.equal(found, known)
@@ -33,7 +33,7 @@ def test_synthetic_images_are_matched_in_float32() -> None:
     images, labels = torch.randn((4, 1, 8, 8), generator=generator()), torch.arange(4) % 3
     wanted = [torch.zeros_like(parameter) for parameter in parameters]
     found, known = (
-        ways.matched(network, parameters, images, labels, wanted, by="squared")
-        for ways in (BFloat16(matching), matching)
+        gradient_functions.match_gradients(network, parameters, images, labels, wanted, distance="squared")
+        for gradient_functions in (BFloat16Gradients(matching), matching)
     )
     assert torch.equal(found[1], known[1])

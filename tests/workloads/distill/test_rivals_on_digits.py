@@ -14,8 +14,8 @@ import pytest
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.distill.distiller import Distiller, Lab, RealSet
-from pruneyard.workloads.distill.evaluate import Evaluation, logits, trained
+from pruneyard.workloads.distill.distiller import DistillContext, Distiller, RealSet
+from pruneyard.workloads.distill.evaluate import Evaluation, predict_logits, train_network
 from pruneyard.workloads.distill.methods.frepo import FRePo
 from pruneyard.workloads.distill.methods.mtt import MTT
 from pruneyard.workloads.distill.methods.random import Random
@@ -42,13 +42,13 @@ def accuracy(method: Distiller) -> float:
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     real = RealSet.of(split, mean=data.mean, std=data.std, num_classes=10)
     for seed in range(3):
-        at = Lab(real=real, model=MODEL, seed=seed)
+        at = DistillContext(real=real, model=MODEL, seed=seed)
         state = method.start(at)
         for iteration in range(method.num_iterations):
             state = method.iterate(state, iteration, at)
         made = method.synthetic_set(state, at)
-        network = trained(made, model=MODEL, evaluation=EVALUATION, num_classes=10, seed=seed, index=0)
-        found.append((logits(network, test).argmax(1) == data.test.labels).mean())
+        network = train_network(made, model=MODEL, evaluation=EVALUATION, num_classes=10, seed=seed, index=0)
+        found.append((predict_logits(network, test).argmax(1) == data.test.labels).mean())
     return float(np.mean(found))
 
 

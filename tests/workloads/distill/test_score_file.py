@@ -12,8 +12,8 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.score_file import FILE, SavedScores
 from pruneyard.workloads.data.scoring import Scoring
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.data.sources.selected import Selected as SelectedData
-from pruneyard.workloads.distill.distiller import Lab, RealSet
+from pruneyard.workloads.data.sources.selected import SelectionDistiller as SelectedData
+from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.evaluate import Evaluation
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.ccs import CCS
@@ -22,7 +22,7 @@ from pruneyard.workloads.distill.methods.forgetting import Forgetting
 from pruneyard.workloads.distill.methods.grand import GraNd
 from pruneyard.workloads.distill.methods.herding import Herding
 from pruneyard.workloads.distill.methods.random import Random
-from pruneyard.workloads.distill.selected import Selected
+from pruneyard.workloads.distill.selected import SelectionDistiller
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.plugins import find
 from pruneyard.workloads.workload import Context, Outcome
@@ -58,14 +58,14 @@ def read(path: Path, **fields: Any) -> Scoring:
     return Scoring(path=str(path), **fields)
 
 
-def lab(*, seed: int = 0, model: ConvNet = MODEL, data: Digits = DATA) -> Lab:
+def context(*, seed: int = 0, model: ConvNet = MODEL, data: Digits = DATA) -> DistillContext:
     loaded = data.load()
     split = DeviceSplit(loaded.train, mean=loaded.mean, std=loaded.std)
     real = RealSet.of(split, mean=loaded.mean, std=loaded.std, num_classes=10)
-    return Lab(real=real, model=model, seed=seed, data=loaded.fingerprint)
+    return DistillContext(real=real, model=model, seed=seed, data=loaded.fingerprint)
 
 
-def rows(method: Selected, at: Lab) -> torch.Tensor:
+def rows(method: SelectionDistiller, at: DistillContext) -> torch.Tensor:
     state = method.start(at)
     for iteration in range(method.num_iterations):
         state = method.iterate(state, iteration, at)
@@ -78,14 +78,14 @@ def test_a_rule_chooses_by_read_scores_what_it_chooses_by_its_own(name: str, sco
     own = find("distill.methods", name)(ipc=3, scoring=SCORING, **fields)
     reading = replace(own, scoring=read(scores))
     assert (own.num_iterations, reading.num_iterations) == (6, 0)
-    assert torch.equal(rows(own, lab()), rows(reading, lab()))
+    assert torch.equal(rows(own, context()), rows(reading, context()))
 
 
 def test_scores_of_another_seed_choose_as_that_seed_scored(scores: Path) -> None:
     """What the job's seed still says is its own draws."""
-    chosen = rows(EL2N(ipc=3, scoring=read(scores)), lab(seed=5))
-    assert torch.equal(chosen, rows(EL2N(ipc=3, scoring=SCORING), lab(seed=0)))
-    assert not torch.equal(chosen, rows(EL2N(ipc=3, scoring=SCORING), lab(seed=5)))
+    chosen = rows(EL2N(ipc=3, scoring=read(scores)), context(seed=5))
+    assert torch.equal(chosen, rows(EL2N(ipc=3, scoring=SCORING), context(seed=0)))
+    assert not torch.equal(chosen, rows(EL2N(ipc=3, scoring=SCORING), context(seed=5)))
 
 
 def test_only_jobs_that_scored_leave_scores(scores: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_data_of_selected_rows_read_them_too(
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path))
     rule = find("data.selectors", "el2n")()
     chosen = SelectedData(of=DATA, select=rule, per_class=3, model=MODEL, scoring=read(scores))
-    wanted = sorted(rows(EL2N(ipc=3, scoring=read(scores)), lab()).tolist())
+    wanted = sorted(rows(EL2N(ipc=3, scoring=read(scores)), context()).tolist())
     assert chosen.load().train.row_ids.tolist() == DATA.load().train.row_ids[wanted].tolist()
 
 
@@ -126,9 +126,9 @@ def test_what_is_in_the_file_counts_and_not_where_it_lies(scores: Path, tmp_path
     reading = EL2N(ipc=1, scoring=read(copy))
     copy.write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"copy\.safetensors has changed: its digest was"):
-        reading.start(lab())
+        reading.start(context())
     with pytest.raises(ValueError, match=r"copy\.safetensors is not a file of scores"):
-        EL2N(ipc=1, scoring=read(copy)).start(lab())
+        EL2N(ipc=1, scoring=read(copy)).start(context())
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_scores_that_are_not_there_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="digest is 01 without a path"):
         Scoring(digest="01")
     with pytest.raises(ValueError, match="only a study that contains this run can read its artifacts"):
-        EL2N(ipc=1, scoring=Scoring(runs=("0123",))).start(lab())
+        EL2N(ipc=1, scoring=Scoring(runs=("0123",))).start(context())
 
 
 def test_scores_of_other_rows_or_without_what_is_asked_for_are_refused(scores: Path) -> None:
     with pytest.raises(ValueError, match=r"the scores are those of data .*; this job has"):
-        CCS(ipc=1, scoring=read(scores)).start(lab(data=Digits(max_train=200, max_test=60)))
+        CCS(ipc=1, scoring=read(scores)).start(context(data=Digits(max_train=200, max_test=60)))
     with pytest.raises(ValueError, match="no gradient norms of layers: all; they contain those of layers: classifier"):
-        GraNd(ipc=1, scoring=read(scores)).start(lab())
+        GraNd(ipc=1, scoring=read(scores)).start(context())
     with pytest.raises(ValueError, match="the scores come from a network of another model"):
-        Herding(ipc=1, scoring=read(scores)).start(lab(model=ConvNet(width=4, depth=2)))
+        Herding(ipc=1, scoring=read(scores)).start(context(model=ConvNet(width=4, depth=2)))

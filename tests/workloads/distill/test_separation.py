@@ -15,7 +15,7 @@ from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.dm import DM
 from pruneyard.workloads.distill.methods.random import Random
 from pruneyard.workloads.distill.methods.whole import Whole
-from pruneyard.workloads.distill.separation import separated
+from pruneyard.workloads.distill.separation import measure_separation
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
@@ -41,7 +41,7 @@ def by_hand(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, flo
 
 def test_hard_labels_by_hand() -> None:
     parts = {"random": set_of(0.2), "whole": set_of(0.3)}
-    found = separated(by_hand, EVALUATION, found={"accuracy": 0.5}, synthetic=set_of(0.1), **parts)
+    found = measure_separation(by_hand, EVALUATION, baseline={"accuracy": 0.5}, synthetic=set_of(0.1), **parts)
     assert found == pytest.approx(
         {
             ("test@no_augment", "accuracy"): 0.4,
@@ -58,7 +58,7 @@ def test_hard_labels_by_hand() -> None:
 def test_soft_labels_are_left_out_of_both_comparisons() -> None:
     parts = {"random": set_of(0.2), "whole": set_of(0.3)}
     soft = set_of(0.1, soft=True)
-    found = separated(by_hand, EVALUATION, found=by_hand(soft, EVALUATION), synthetic=soft, **parts)
+    found = measure_separation(by_hand, EVALUATION, baseline=by_hand(soft, EVALUATION), synthetic=soft, **parts)
     assert found["test@hard_labels", "accuracy"] == pytest.approx(0.5)
     assert found["test@no_augment", "accuracy"] == pytest.approx(0.6)
     assert (found["test", "hlr"], found["test", "ior"]) == (pytest.approx(0.4), pytest.approx(0.2))
@@ -66,12 +66,12 @@ def test_soft_labels_are_left_out_of_both_comparisons() -> None:
 
 def test_random_images_have_no_improvement_and_the_whole_set_has_nothing_to_recover() -> None:
     one, whole = set_of(0.2), set_of(0.3)
-    as_random = separated(
-        by_hand, EVALUATION, found=by_hand(one, EVALUATION), synthetic=one, random=one, whole=whole
+    as_random = measure_separation(
+        by_hand, EVALUATION, baseline=by_hand(one, EVALUATION), synthetic=one, random=one, whole=whole
     )
     assert as_random["test", "ior"] == as_random["test@no_augment", "ior"] == 0
-    as_whole = separated(
-        by_hand, EVALUATION, found={"accuracy": 0.9}, synthetic=whole, random=one, whole=whole
+    as_whole = measure_separation(
+        by_hand, EVALUATION, baseline={"accuracy": 0.9}, synthetic=whole, random=one, whole=whole
     )
     assert as_whole["test", "hlr"] == pytest.approx(0)
 

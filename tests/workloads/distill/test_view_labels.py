@@ -17,12 +17,12 @@ from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill.evaluate import Evaluation, trained
+from pruneyard.workloads.distill.evaluate import Evaluation, train_network
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.random import Random
 from pruneyard.workloads.distill.methods.rded import RDED
 from pruneyard.workloads.distill.methods.sre2l import SRe2L
-from pruneyard.workloads.distill.separation import separated
+from pruneyard.workloads.distill.separation import measure_separation
 from pruneyard.workloads.distill.teacher import Teacher
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.seeding import global_stream
@@ -96,7 +96,7 @@ def test_a_step_goes_down_the_divergence_from_the_teacher_times_the_squared_temp
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     evaluation = replace(VIEWS, epochs=1, milestones=(), weight_decay=0.0, temperature=temperature)
     made = set_of()
-    network = trained(
+    network = train_network(
         made,
         model=MODEL,
         evaluation=evaluation,
@@ -147,7 +147,7 @@ def test_the_teacher_is_asked_about_the_very_batches_that_the_network_sees() -> 
         return torch.full((len(images), 3), 1 / 3)
 
     evaluation = replace(SEEN, batch_size=3, epochs=3, cutmix=1.0)
-    trained(set_of(), model=Watched(), evaluation=evaluation, num_classes=3, seed=0, index=0, label=label)
+    train_network(set_of(), model=Watched(), evaluation=evaluation, num_classes=3, seed=0, index=0, label=label)
     assert len(asked) == 6
     assert torch.equal(torch.cat(asked), torch.cat(SHOWN))
     stored = set_of().training_images()
@@ -202,7 +202,7 @@ def test_what_the_teacher_gives_is_told_from_what_the_images_give() -> None:
         replace(set_of(), images=torch.full((6, 1, 8, 8), shade / 10)) for shade in (1, 2, 3)
     )
     evaluation = replace(SEEN, max_steps=10, separate=True)
-    found = separated(
+    found = measure_separation(
         by_hand, evaluation, found=by_hand(one, evaluation), synthetic=one, random=random, whole=whole
     )
     assert found["test@hard_labels", "accuracy"] == pytest.approx(0.3)
@@ -227,6 +227,6 @@ def test_values_that_cannot_be_are_refused(fields: dict[str, Any], message: str)
 
 def test_methods_without_a_teacher_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"^evaluation asks a teacher for labels of views, and method random has none"
+        ValueError, match=r"^evaluation needs a teacher for labels: views, and method random has none"
     ):
         DistillJob(data=Digits(), method=Random(ipc=1), evaluation=VIEWS)

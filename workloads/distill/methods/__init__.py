@@ -1,1 +1,1 @@
-"""One file per way to make or choose a synthetic set; the file name is the name in specs."""
+"""Methods that synthesise or select a synthetic set, one file each; the file name is the name in specs."""

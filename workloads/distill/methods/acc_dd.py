@@ -1,13 +1,13 @@
-"""IDC along few networks that are slightly trained and slightly perturbed, instead of many random ones (Acc-DD).
+"""Runs IDC with few briefly trained and slightly perturbed networks instead of many random ones (Acc-DD).
 
 Reference: Zhang et al. 2023, Accelerating Dataset Distillation via Model Augmentation (arXiv:2212.06152)
 
-The first pool x pretrain_epochs iterations train the pool on the real set, an epoch each; then every path begins with a
-member drawn at random and moved a little. Members differ by their seeds. The pool can also be networks that training jobs
-before this one left, of any recipe, whose work is counted in their own rows: a stage of the same spec, and then
-`networks: {from: STAGE, over: all}`. A weight outside the mask of a sparse one begins at 0, and is then moved like any other.
-Without pool and perturbation this is IDC. The
-default of 400 networks is a fifth of IDC's, inferred from the published times (200 and 100 for a tenth and a twentieth).
+The first pool x pretrain_epochs iterations train the pool on the real set, one epoch each. Then every path begins with a
+randomly sampled, slightly perturbed member. Members differ by their seeds. The pool can also consist of networks of earlier
+training jobs with any recipe, whose work is counted in their own rows: a stage of the same spec, given as
+`networks: {from: STAGE, over: all}`. A weight outside the mask of a sparse network begins at 0 and is then trained like any
+other. Without pool and perturbation this is IDC. The default of 400 networks is a fifth of IDC's, inferred from the published
+times (200 and 100 for a tenth and a twentieth).
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill import flop_counting
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import DistillState, Lab
-from pruneyard.workloads.distill.earlier_networks import EarlierNetworks
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
 from pruneyard.workloads.distill.methods.idc import ALWAYS, IDC
-from pruneyard.workloads.distill.network_training import Pile, Position
+from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState
 from pruneyard.workloads.distill.perturbation import Perturbation
-from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.distill.upstream_networks import UpstreamNetworks
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 
 __all__ = ["AccDD"]
@@ -32,16 +32,14 @@ __all__ = ["AccDD"]
 
 @dataclass(frozen=True, kw_only=True)
 class AccDD(IDC):
-    """Its state has the pool beside what IDC remembers; the members are never moved once they are trained."""
+    """IDC with a pool of networks. The state also contains the pool, whose members do not change after their training."""
 
     iterations: int = 400
     lr: float = 1e-2
-    pool: int = 5  # networks; 0: a fresh one for every path
+    pool: int = 5  # number of networks; 0: a new network for every path
     pretrain_epochs: int = 2
     perturbation: Perturbation = Perturbation()
-    networks: EarlierNetworks = field(
-        default=EarlierNetworks(), metadata=NEUTRAL_BY_DEFAULT
-    )  # the pool, instead of one made here
+    networks: UpstreamNetworks = field(default=UpstreamNetworks(), metadata=NEUTRAL_BY_DEFAULT)  # used as the pool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,96 +47,94 @@ class AccDD(IDC):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
             if self.networks.runs and getattr(self, name) != getattr(AccDD, name):
-                raise ValueError(f"{name} is {getattr(self, name)} beside a pool of earlier runs; leave it out")
+                raise ValueError(f"{name} is {getattr(self, name)}, but networks gives the pool; leave {name} out")
         if self.num_members and self.early_epochs:
-            beside = f"beside a pool of {self.num_members}; give pretrain_epochs instead"
-            raise ValueError(f"early_epochs is {self.early_epochs} {beside}")
+            conflict = f"early_epochs is {self.early_epochs}, but there is a pool of {self.num_members} networks"
+            raise ValueError(f"{conflict}; give pretrain_epochs instead")
 
     @property
     def num_iterations(self) -> int:
-        """Epochs of the pool, then sweeps over the classes."""
+        """Number of epochs of the pool and of sweeps over the classes."""
         return self._pool_iterations + super().num_iterations
 
     @property
     def num_members(self) -> int:
-        """Networks of the pool."""
+        """Number of networks in the pool."""
         return len(self.networks.runs) or self.pool
 
     @property
     def _pool_iterations(self) -> int:
         return 0 if self.networks.runs else self.pool * self.pretrain_epochs
 
-    def start(self, lab: Lab) -> DistillState:
-        """The pool is fresh, or what earlier runs left. Raises `ValueError` for networks that are not of the lab's model."""
-        state, path = super().start(lab), self._path(lab)
+    def start(self, context: DistillContext) -> DistillState:
+        """The pool is fresh, or what earlier runs left. Raises `ValueError` for networks that are not of the context's model."""
+        state, path = super().start(context), self._path(context)
         if self.networks.runs:
-            members = list(self.networks.weights(lab))
+            members = list(self.networks.weights(context))
         else:
             members = [path.network("pool", member).state_dict() for member in range(self.pool)]
         pool = {_name(i, name): tensor for i, member in enumerate(members) for name, tensor in member.items()}
         return DistillState({**state.tensors, **pool})
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """An epoch of a member, or what IDC does."""
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Trains a member for an epoch, or makes an iteration of IDC."""
         if iteration < self._pool_iterations:
-            return self._pretrained(state, iteration, lab)
+            return self._pretrain(state, iteration, context)
         pool = {name: tensor for name, tensor in state.tensors.items() if name.startswith("pool/")}
-        about = repr((self.networks.runs or self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
-        matcher = self.matcher(partial(self.first_network, pool), about_first=about)
-        moved = matcher.iterate(state, iteration - self._pool_iterations, lab)
-        return DistillState({**moved.tensors, **pool}, moved.numbers)
+        key = repr((self.networks.runs or self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
+        matcher = self.matcher(partial(self.first_network, pool), first_network_key=key)
+        next_state = matcher.iterate(state, iteration - self._pool_iterations, context)
+        return DistillState({**next_state.tensors, **pool}, next_state.numbers)
 
-    def flops(self, iterations: int, scene: Scene) -> float:
-        """Counted work of the pool's first epochs, and then of IDC's sweeps."""
+    def flops(self, iterations: int, problem: ProblemSize) -> float:
+        """Returns the FLOPs of the pool's epochs and of IDC's sweeps among the first `iterations` iterations."""
         epochs = min(iterations, self._pool_iterations)
-        return epochs * scene.num_rows * work.training(scene.kind) + super().flops(iterations - epochs, scene)
+        pool_flops = epochs * problem.num_rows * flop_counting.training_flops(problem.network_spec)
+        return pool_flops + super().flops(iterations - epochs, problem)
 
-    def first_network(self, pool: Mapping[str, Tensor], lab: Lab, number: int) -> nn.Module:
-        """What a path begins with: a copy of a member, or a fresh network, perturbed."""
-        network = self.fresh_network(lab, number)
+    def first_network(self, pool: Mapping[str, Tensor], context: DistillContext, number: int) -> nn.Module:
+        """Returns the network that a path begins with: a perturbed copy of a member or, without a pool, of a new network."""
+        network = self.fresh_network(context, number)
         if self.num_members:
-            member = self.member(lab, number)
+            member = self.member(context, number)
             network.load_state_dict({name: pool[_name(member, name)] for name in network.state_dict()})
         named = {name: parameter.detach() for name, parameter in network.named_parameters()}
-        network.load_state_dict(self.perturbation(named, lab.stream("perturb", number)), strict=False)
+        network.load_state_dict(self.perturbation(named, context.stream("perturb", number)), strict=False)
         return network
 
-    def member(self, lab: Lab, number: int) -> int:
-        """Which one a path begins with."""
-        return int(torch.randint(self.num_members, (), generator=lab.stream("member", number)))
+    def member(self, context: DistillContext, number: int) -> int:
+        """Returns the index of the member that a path begins with."""
+        return int(torch.randint(self.num_members, (), generator=context.stream("member", number)))
 
-    def _pretrained(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """After one more epoch of a member, with IDC's training of networks; momentum is kept from epoch to epoch."""
+    def _pretrain(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Returns the state after an epoch of a member with IDC's network training; momentum is kept between epochs."""
         member, epoch = divmod(iteration, self.pretrain_epochs)
-        names = [
-            name.removeprefix(_name(member, ""))
-            for name in state.tensors
-            if name.startswith(_name(member, ""))
-        ]
-        position = Position.of(state.tensors)
-        position = replace(position, weights={name: state.tensors[_name(member, name)] for name in names})
-        network = position.network(lab)
+        prefix = _name(member, "")
+        names = [name.removeprefix(prefix) for name in state.tensors if name.startswith(prefix)]
+        network_state = NetworkState.from_tensors(state.tensors)
+        network_state = replace(network_state, weights={name: state.tensors[_name(member, name)] for name in names})
+        network = network_state.network(context)
         if not epoch:
-            position = Position.start(network)
-        training = replace(self.network, on="real", rows=len(lab.real.split))
-        after = training.follow(
+            network_state = NetworkState.initial(network)
+        training = replace(self.network, on="real", rows=len(context.real.split))
+        after = training.run(
             network,
-            position.momentum,
-            Pile.of_real(lab.real),
-            self._path(lab).stream("pool", iteration),
+            network_state.momentum,
+            LabelledImages.from_real_set(context.real),
+            self._path(context).stream("pool", iteration),
             strategy=Strategy.of(training.augment, always=ALWAYS),
             chunk=self.chunk,
         )
         kept = {name: tensor for name, tensor in state.tensors.items() if not name.startswith("momentum/")}
         members = {_name(member, name): tensor for name, tensor in after.weights.items()}
-        last = iteration == self._pool_iterations - 1
-        momentum = {} if last else replace(after, weights={}).tensors
+        is_last_epoch = iteration == self._pool_iterations - 1
+        momentum = {} if is_last_epoch else replace(after, weights={}).tensors
         return DistillState({**kept, **members, **momentum})
 
-    def _path(self, lab: Lab) -> Lab:
-        return lab if self.path_seed is None else replace(lab, seed=self.path_seed)
+    def _path(self, context: DistillContext) -> DistillContext:
+        return context if self.path_seed is None else replace(context, seed=self.path_seed)
 
 
 def _name(member: int, name: str) -> str:
-    """Of a tensor of the pool in the state."""
+    """Returns the name of a pool member's tensor in the state."""
     return f"pool/{member}/{name}"

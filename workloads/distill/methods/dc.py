@@ -1,24 +1,24 @@
-"""Match, class by class, the gradients of networks on synthetic and on real images (DC).
+"""Matches, class by class, the gradients of networks on synthetic images to those on real images (DC).
 
 Reference: Zhao, Mopuri and Bilen 2021, Dataset Condensation with Gradient Matching (arXiv:2006.05929)
 
-Every network is fresh and serves `outer` steps of the images: gradients of each class are matched, by rows of every weight,
-the classifier included; the images take one step by the sum over classes; and the network is trained for `inner` epochs on
-the synthetic set, but not after its last step. outer and inner follow from IPC as published; between published values those
-of the nearest lower one are taken, which is ours.
+Every network is newly initialised and used for `outer` steps of the images. In each step, the gradients of each class are
+matched, by rows of every weight, the classifier included; the images take one step along the sum over classes; and the network
+is trained for `inner` epochs on the synthetic set, except after its last step. By default `outer` and `inner` follow from IPC
+as published; for other IPC the values of the next lower published IPC are used, which is our choice.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
+from pruneyard.workloads.distill.initial_images import ImageDistiller
 from pruneyard.workloads.distill.masking import Masking
-from pruneyard.workloads.distill.matcher import Matcher, Precision
+from pruneyard.workloads.distill.matcher import GradientMatcher, Precision
 from pruneyard.workloads.distill.matching import DISTANCES
 from pruneyard.workloads.distill.network_training import NetworkTraining
-from pruneyard.workloads.distill.starting import Distilled
-from pruneyard.workloads.distill.work import Scene
 
 __all__ = ["DC"]
 
@@ -26,28 +26,22 @@ STEPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 
 
 @dataclass(frozen=True, kw_only=True)
-class DC(Distilled):
-    """Without augmentation."""
+class DC(ImageDistiller):
+    """Gradient matching without augmentation."""
 
     init: Literal["real", "noise"] = "noise"
-    iterations: int = 1000  # networks
+    iterations: int = 1000  # number of networks
     outer: int | None = None  # steps of the images per network; by default as published for the IPC
-    inner: int | None = (
-        None  # epochs of the network on the synthetic set between two of them; by default likewise
-    )
+    inner: int | None = None  # epochs of the network on the synthetic set between two steps; by default as published
     real_batch: int = 256  # real images per class
-    lr: float = 0.1  # of the images
+    lr: float = 0.1  # learning rate of the images
     momentum: float = 0.5
     network_lr: float = 0.01
     network_batch: int = 256
     distance: Literal["cosine", "squared", "absolute"] = "cosine"
-    chunk: int | None = (
-        None  # images per backward pass on a CPU, by default what its caches hold: changes rounding only
-    )
-    compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
-    precision: Precision = (
-        "float32"  # of gradients on real images and of the training of networks; matching stays in float32
-    )
+    chunk: int | None = None  # images per backward pass on a CPU, by default as many as fit its caches; affects rounding only
+    compile: bool = False  # compilation takes a minute or two, which pays off after some hundred steps; affects rounding only
+    precision: Precision = "float32"  # of gradients on real images and of network training; matching stays in float32
     augment: str = field(default="")  # transforms shared by the real and the synthetic images of a class
     mask: Masking = Masking()  # on synthetic images while they are matched
 
@@ -78,24 +72,24 @@ class DC(Distilled):
 
     @property
     def steps(self) -> tuple[int, int]:
-        """outer and inner."""
+        """The values of `outer` and `inner`, as given or as published."""
         outer, inner = STEPS[max(ipc for ipc in STEPS if ipc <= self.ipc)]
         return (outer if self.outer is None else self.outer), (inner if self.inner is None else self.inner)
 
     @property
     def num_iterations(self) -> int:
-        """Steps of the images."""
+        """Number of steps of the images."""
         return self.iterations * self.steps[0]
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """One step of the images, and the network's training up to the next."""
-        return self._matcher(lab.real.num_classes).iterate(state, iteration, lab)
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Makes one step of the images and trains the network up to the next step."""
+        return self._matcher(context.real.num_classes).iterate(state, iteration, context)
 
-    def flops(self, iterations: int, scene: Scene) -> float:
-        """Counted work of the first so many steps."""
-        return self._matcher(scene.num_classes).flops(iterations, scene)
+    def flops(self, iterations: int, problem: ProblemSize) -> float:
+        """Returns the FLOPs of the first `iterations` steps."""
+        return self._matcher(problem.num_classes).flops(iterations, problem)
 
-    def _matcher(self, num_classes: int) -> Matcher:
+    def _matcher(self, num_classes: int) -> GradientMatcher:
         outer, inner = self.steps
         strategy = Strategy.of(self.augment)
         training = NetworkTraining(
@@ -108,7 +102,7 @@ class DC(Distilled):
             augment=self.augment,
             cutmix=0.0,
         )
-        return Matcher(
+        return GradientMatcher(
             ipc=self.ipc,
             steps=outer,
             real_batch=self.real_batch,
@@ -125,5 +119,5 @@ class DC(Distilled):
             chunk=self.chunk,
             compile=self.compile,
             precision=self.precision,
-            first=lambda lab, number: lab.network("match", number),
+            first_network=lambda context, number: context.network("match", number),
         )

@@ -1,9 +1,9 @@
-"""Match, class by class, the mean features of synthetic and real images in networks that are never trained (DM).
+"""Matches, class by class, the mean features of synthetic and real images in untrained networks (DM).
 
 Reference: Zhao and Bilen 2023, Dataset Condensation with Distribution Matching (arXiv:2110.04181)
 
-Features are what the classifier of a fresh network sees. With batch norm all classes would share a pass; here each has its
-own, so use a network with instance norm or none.
+Features are the inputs of the classifier of a newly initialised network. Each class has a separate forward pass, whereas with
+batch norm all classes would have to share one; so use a network with instance norm or without norm.
 """
 
 from collections.abc import Callable
@@ -12,29 +12,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.distill import work
-from pruneyard.workloads.distill.augment import Drawn, Strategy
-from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill import flop_counting
+from pruneyard.workloads.distill.augment import SampledTransforms, Strategy
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
+from pruneyard.workloads.distill.initial_images import ImageDistiller, momentum_step
 from pruneyard.workloads.distill.masking import Masking
-from pruneyard.workloads.distill.matching import chunk_of
-from pruneyard.workloads.distill.starting import Distilled, momentum_step
-from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.distill.matching import choose_chunk_size
 from pruneyard.workloads.networks.features import features
 
 __all__ = ["DM"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DM(Distilled):
-    """One network and one step per iteration."""
+class DM(ImageDistiller):
+    """Distribution matching with a new network in every iteration, which is one step of the images."""
 
     iterations: int = 20_000
     real_batch: int = 256  # real images per class
-    lr: float = 1.0  # of the images
+    lr: float = 1.0  # learning rate of the images
     momentum: float = 0.5
-    augment: str = (
-        "color_crop_cutout_flip_scale_rotate"  # shared by the real and the synthetic images of a class
-    )
+    augment: str = "color_crop_cutout_flip_scale_rotate"  # shared by the real and the synthetic images of a class
     mask: Masking = Masking()  # on synthetic images while they are matched
 
     def __post_init__(self) -> None:
@@ -55,15 +53,15 @@ class DM(Distilled):
     def num_iterations(self) -> int:
         return self.iterations
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """One network, looked at once."""
-        network, draws = lab.network("match", iteration), lab.stream("iterate", iteration)
-        strategy, masks = Strategy.of(self.augment), lab.stream("mask", iteration)
-        total, gradients = torch.zeros((), device=lab.device), []
-        for label, mine in enumerate(state.tensors["images"].split(self.ipc)):
-            real = lab.real.images(lab.real.draw(label, self.real_batch, draws))
-            loss, gradient = of_class(
-                network, mine, real, strategy.draw(draws), lambda images: self.mask(images, masks)
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Makes one step of the images with a new network."""
+        network, generator = context.network("match", iteration), context.stream("iterate", iteration)
+        strategy, masks = Strategy.of(self.augment), context.stream("mask", iteration)
+        total, gradients = torch.zeros((), device=context.device), []
+        for label, synthetic in enumerate(state.tensors["images"].split(self.ipc)):
+            real = context.real.images(context.real.sample_rows(label, self.real_batch, generator))
+            loss, gradient = match_class_features(
+                network, synthetic, real, strategy.sample(generator), lambda images: self.mask(images, masks)
             )
             total += loss
             gradients.append(gradient)
@@ -75,28 +73,32 @@ class DM(Distilled):
             momentum=self.momentum,
         )
         return DistillState(
-            {"images": images, "velocity": velocity}, {"matching_loss": float(total) / lab.real.num_classes}
+            {"images": images, "velocity": velocity}, {"matching_loss": float(total) / context.real.num_classes}
         )
 
-    def flops(self, iterations: int, scene: Scene) -> float:
-        """Counted work of the first so many iterations."""
-        of_real, of_mine = work.looking(scene.kind), work.features_gradient(scene.kind)
-        return iterations * (scene.drawn(self.real_batch) * of_real + scene.num_classes * self.ipc * of_mine)
+    def flops(self, iterations: int, problem: ProblemSize) -> float:
+        """Returns the FLOPs of the first `iterations` iterations."""
+        real_flops = flop_counting.forward_flops(problem.network_spec)
+        synthetic_flops = flop_counting.feature_gradient_flops(problem.network_spec)
+        return iterations * (problem.num_sampled(self.real_batch) * real_flops + problem.num_classes * self.ipc * synthetic_flops)
 
 
-def of_class(
+def match_class_features(
     network: nn.Module,
-    mine: Tensor,
+    synthetic: Tensor,
     real: Tensor,
-    drawn: Drawn,
+    transform: SampledTransforms,
     mask: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> tuple[Tensor, Tensor]:
-    """Squared distance of the mean features, and its gradient by the synthetic images; mask: what these pass first."""
+    """Returns the squared distance of the mean features and its gradient by the synthetic images.
+
+    mask: applied to the synthetic images before the transforms.
+    """
     with torch.no_grad():
-        seen = drawn(real)
-        pieces = seen.split(chunk_of(network, seen))
-        wanted = torch.cat([features(network, piece) for piece in pieces]).mean(0)
-    leaf = mine.detach().requires_grad_()
-    loss = (features(network, drawn(mask(leaf))).mean(0) - wanted).square().sum()
+        inputs = transform(real)
+        chunks = inputs.split(choose_chunk_size(network, inputs))
+        target = torch.cat([features(network, chunk) for chunk in chunks]).mean(0)
+    leaf = synthetic.detach().requires_grad_()
+    loss = (features(network, transform(mask(leaf))).mean(0) - target).square().sum()
     (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), gradient

@@ -1,4 +1,4 @@
-"""Real images whose mean of features follows the mean of their class, taken one by one (herding).
+"""Selects real images one by one such that their mean feature vector follows that of their class (herding).
 
 Reference: Welling 2009, Herding dynamical weights to learn (ICML), as used by Rebuffi et al. 2017, iCaRL (arXiv:1611.07725)
 """
@@ -6,11 +6,11 @@ Reference: Welling 2009, Herding dynamical weights to learn (ICML), as used by R
 from dataclasses import dataclass
 
 from pruneyard.workloads.data.selectors import herding
-from pruneyard.workloads.distill.selected import Selected
+from pruneyard.workloads.distill.selected import SelectionDistiller
 
 __all__ = ["Herding"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Herding(Selected, herding.Herding):
-    """The rule is that of `pruneyard.workloads.data.selectors.herding`."""
+class Herding(SelectionDistiller, herding.Herding):
+    """Selects images as `pruneyard.workloads.data.selectors.herding` does."""

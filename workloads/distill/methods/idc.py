@@ -1,15 +1,15 @@
-"""Match gradients of the several images that each stored one is cut into, on the path of real training (IDC).
+"""Matches gradients on several images decoded from each stored image, in networks trained on real images (IDC).
 
 Reference: Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC, arXiv:2205.14959)
 
-Images are pixels, clamped to [0, 1] when a network begins. Gradients of convolutions are matched, by differences that are not
-normalised; the images move after each class, and the network is trained on real images between two sweeps over the classes.
-Factor 1 is IDC-I. The distance is that of CIFAR and SVHN; for MNIST, Fashion-MNIST and ImageNet IDC takes `absolute`, with
-rates 1e-4, 1e-4 and 3e-3.
+Images are pixels, clamped to [0, 1] when a network begins. The gradients of convolutions are matched by their differences, which
+are not normalised. The images move after each class, and the network is trained on real images between two sweeps over the
+classes. With factor 1 the method is IDC-I. The default distance is that for CIFAR and SVHN; for MNIST, Fashion-MNIST and ImageNet
+IDC uses `absolute`, with learning rates 1e-4, 1e-4 and 3e-3.
 
-What DC is in these terms: space normalised, init noise, factor 1, distance cosine, classifier, class_step sum, and the network
-trained on the synthetic set without momentum and decay. DSA is so too as far as its transforms are crop, scale and rotate: IDC
-applies color, flip and cutout always, DSA draws one of all.
+DC corresponds to these settings: space normalised, init noise, factor 1, distance cosine, classifier, class_step sum, and a
+network trained on the synthetic set without momentum and weight decay. DSA corresponds to the same settings if its transforms
+are crop, scale and rotate only: IDC always applies color, flip and cutout, whereas DSA samples one of all transforms.
 """
 
 from collections.abc import Callable
@@ -20,61 +20,56 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill import flop_counting
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import DistillState, Lab
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
+from pruneyard.workloads.distill.initial_images import (
+    ImageDistiller,
+    class_labels,
+    initial_images,
+    tiled_images,
+    to_pixels,
+)
 from pruneyard.workloads.distill.masking import Masking
-from pruneyard.workloads.distill.matcher import ClassStep, Matcher, Precision
+from pruneyard.workloads.distill.matcher import ClassStep, GradientMatcher, Precision
 from pruneyard.workloads.distill.matching import DISTANCES
-from pruneyard.workloads.distill.network_training import NetworkTraining, Pile, Position
-from pruneyard.workloads.distill.starting import Distilled, labels_of, pixels, starting_images, tiled_images
-from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 
 __all__ = ["IDC"]
 
-ALWAYS = ("flip", "color", "cutout")  # transforms that are applied at every call, where the strategy has them
-RATE_IPC = 10  # the images per class that rates are given for
+ALWAYS = ("flip", "color", "cutout")  # transforms that are applied to every batch if the strategy contains them
+RATE_IPC = 10  # the images per class that learning rates are given for
 NOISE_MEAN, NOISE_SD = 0.5, 0.25  # of pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class IDC(Distilled):
-    """One iteration is one sweep over the classes, and the network's training after it."""
+class IDC(ImageDistiller):
+    """IDC. One iteration is one sweep over the classes and the network training after it."""
 
-    init: Literal["real", "noise"] = (
-        "real"  # real: a grid of factor x factor real images, shrunk to its cells
-    )
+    init: Literal["real", "noise"] = "real"  # real: a grid of factor x factor downscaled real images
     factor: int = 2  # each stored image is cut into factor x factor training images
-    iterations: int = 2000  # networks
+    iterations: int = 2000  # number of networks
     steps: int = 100  # sweeps per network
     real_batch: int = 64  # real images per class
-    synthetic_batch: int = 128  # images cut out of a class's stored ones that are matched at once, at random
-    lr: float = 5e-3  # of the images at 10 per class; in proportion to their number
+    synthetic_batch: int = 128  # number of random decoded images per class that are matched at once
+    lr: float = 5e-3  # learning rate of the images at 10 per class; it is scaled in proportion to images per class
     momentum: float = 0.5
-    class_step: ClassStep = (
-        "batched"  # sequential, as published; batched: the same in one step; sum: one step, as in DC
-    )
+    class_step: ClassStep = "batched"  # sequential, as published; batched: equivalent in one step; sum: one step, as in DC
     space: Literal["pixels", "normalised"] = "pixels"
     distance: Literal["cosine", "squared", "absolute"] = "squared"
-    classifier: bool = False  # whether its gradients are matched too
+    classifier: bool = False  # also match the gradients of the classifier
     augment: str = "color_crop_cutout"  # shared by the real and the synthetic images of a class
     network: NetworkTraining = NetworkTraining()
-    early_epochs: int = field(
-        default=0, metadata=NEUTRAL_BY_DEFAULT
-    )  # of each network on all real images before its path begins, with the same training; published for ImageNet-10: 10
+    # Epochs of each network on all real images before its path begins, with the same training; published for ImageNet-10: 10.
+    early_epochs: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
     mask: Masking = Masking()  # on synthetic images while they are matched
-    chunk: int | None = (
-        None  # images per backward pass on a CPU, by default what its caches hold: changes rounding only
-    )
-    compile: bool = False  # worth its minute or two from some hundred steps on; changes rounding only
-    precision: Precision = (
-        "float32"  # of gradients on real images and of the training of networks; matching stays in float32
-    )
-    path_seed: int | None = None  # of all that does not depend on the images; by default the job's seed
-    share_mb: int = field(
-        default=0, metadata=NOT_IDENTITY
-    )  # on disk, for steps of networks that jobs share; 0: none
+    chunk: int | None = None  # images per backward pass on a CPU, by default as many as fit its caches; affects rounding only
+    compile: bool = False  # compilation takes a minute or two, which pays off after some hundred steps; affects rounding only
+    precision: Precision = "float32"  # of gradients on real images and of network training; matching stays in float32
+    path_seed: int | None = None  # seed of all that does not depend on the images; by default the job's seed
+    share_mb: int = field(default=0, metadata=NOT_IDENTITY)  # disk space for steps of networks that jobs share; 0: none
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +96,7 @@ class IDC(Distilled):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {', '.join(allowed)}")
         if self.space == "normalised" and self.factor > 1:
             raise ValueError(
-                f"space is normalised and factor {self.factor}; only pixels can be cut into several images"
+                f"space is normalised and factor is {self.factor}; give space: pixels, as only pixels can be cut into images"
             )
         try:
             Strategy.of(self.augment)
@@ -110,55 +105,63 @@ class IDC(Distilled):
 
     @property
     def num_iterations(self) -> int:
-        """Sweeps over the classes."""
+        """Number of sweeps over the classes."""
         return self.iterations * self.steps
 
-    def start(self, lab: Lab) -> DistillState:
-        """Images at their start, standing still."""
-        images = self._starting(lab)
+    def start(self, context: DistillContext) -> DistillState:
+        """Returns initial images with zero velocity."""
+        images = self._initial_images(context)
         return DistillState({"images": images, "velocity": torch.zeros_like(images)})
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """One sweep over the classes, and the network's training up to the next."""
-        about = f"early {self.early_epochs}" if self.early_epochs else ""
-        return self.matcher(self.fresh_network, about_first=about).iterate(state, iteration, lab)
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Makes one sweep over the classes and trains the network up to the next sweep."""
+        key = f"early {self.early_epochs}" if self.early_epochs else ""
+        return self.matcher(self.fresh_network, first_network_key=key).iterate(state, iteration, context)
 
-    def flops(self, iterations: int, scene: Scene) -> float:
-        """Counted work of the first so many sweeps, and of what makes the networks that their paths begin with."""
+    def flops(self, iterations: int, problem: ProblemSize) -> float:
+        """Returns the FLOPs of the first `iterations` sweeps and of training the networks that their paths begin with."""
         num_paths = -(-iterations // self.steps)
-        first = self.early_epochs * scene.num_rows * work.training(scene.kind) if self.early_epochs else 0.0
-        return self.matcher(self.fresh_network).flops(iterations, scene) + num_paths * first
+        early_flops = 0.0
+        if self.early_epochs:
+            early_flops = self.early_epochs * problem.num_rows * flop_counting.training_flops(problem.network_spec)
+        return self.matcher(self.fresh_network).flops(iterations, problem) + num_paths * early_flops
 
-    def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
-        """The images as they were last moved, which may have left [0, 1]."""
+    def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:
+        """Returns the current images, whose pixels may lie outside [0, 1]."""
         images = state.tensors["images"]
         return SyntheticSet(
-            images=images if self.space == "pixels" else pixels(images, lab),
-            labels=labels_of(lab.real.num_classes, self.ipc).to(lab.device),
-            soft_labels=torch.zeros(0, lab.real.num_classes, device=lab.device),
-            mean=lab.real.mean,
-            std=lab.real.std,
+            images=images if self.space == "pixels" else to_pixels(images, context),
+            labels=class_labels(context.real.num_classes, self.ipc).to(context.device),
+            soft_labels=torch.zeros(0, context.real.num_classes, device=context.device),
+            mean=context.real.mean,
+            std=context.real.std,
             factor=self.factor,
         )
 
-    def fresh_network(self, lab: Lab, number: int) -> nn.Module:
-        """What the path of this number begins with, standing still."""
-        network = lab.network("match", number)
+    def fresh_network(self, context: DistillContext, number: int) -> nn.Module:
+        """Returns the network that a path begins with: a new one, trained for `early_epochs` epochs."""
+        network = context.network("match", number)
         if self.early_epochs:
-            training = replace(self.network, on="real", rows=self.early_epochs * len(lab.real.split))
-            training.follow(
+            training = replace(self.network, on="real", rows=self.early_epochs * len(context.real.split))
+            training.run(
                 network,
-                Position.start(network).momentum,
-                Pile.of_real(lab.real),
-                lab.stream("early", number),
+                NetworkState.initial(network).momentum,
+                LabelledImages.from_real_set(context.real),
+                context.stream("early", number),
                 strategy=Strategy.of(training.augment, always=ALWAYS),
                 chunk=self.chunk,
             )
         return network
 
-    def matcher(self, first: Callable[[Lab, int], nn.Module], about_first: str = "") -> Matcher:
-        """first: the network that a path begins with, by its number; about_first: what it depends on."""
-        return Matcher(
+    def matcher(
+        self, first_network: Callable[[DistillContext, int], nn.Module], first_network_key: str = ""
+    ) -> GradientMatcher:
+        """Returns the matcher of this method.
+
+        first_network: returns the network that a path begins with, by its number.
+        first_network_key: describes all that this network depends on.
+        """
+        return GradientMatcher(
             ipc=self.ipc,
             factor=self.factor,
             steps=self.steps,
@@ -177,15 +180,15 @@ class IDC(Distilled):
             chunk=self.chunk,
             compile=self.compile,
             precision=self.precision,
-            first=first,
-            about_first=about_first,
+            first_network=first_network,
+            first_network_key=first_network_key,
             path_seed=self.path_seed,
             share_bytes=self.share_mb * 10**6,
         )
 
-    def _starting(self, lab: Lab) -> Tensor:
+    def _initial_images(self, context: DistillContext) -> Tensor:
         if self.init == "real":
-            images = tiled_images(ipc=self.ipc, factor=self.factor, lab=lab)
-            return pixels(images, lab) if self.space == "pixels" else images
-        images = starting_images("noise", ipc=self.ipc, lab=lab)
+            images = tiled_images(ipc=self.ipc, factor=self.factor, context=context)
+            return to_pixels(images, context) if self.space == "pixels" else images
+        images = initial_images("noise", ipc=self.ipc, context=context)
         return (images * NOISE_SD + NOISE_MEAN).clamp(0, 1) if self.space == "pixels" else images

@@ -1,4 +1,4 @@
-"""Real images such that none of their class is far from the nearest one taken, in features (k-center, greedy).
+"""Selects real images such that none of a class is far from the nearest one, in features (k-center, greedy).
 
 Reference: Sener and Savarese 2018, Active Learning for CNNs: A Core-Set Approach (arXiv:1708.00489)
 """
@@ -6,11 +6,11 @@ Reference: Sener and Savarese 2018, Active Learning for CNNs: A Core-Set Approac
 from dataclasses import dataclass
 
 from pruneyard.workloads.data.selectors import k_center
-from pruneyard.workloads.distill.selected import Selected
+from pruneyard.workloads.distill.selected import SelectionDistiller
 
 __all__ = ["KCenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KCenter(Selected, k_center.KCenter):
-    """The rule is that of `pruneyard.workloads.data.selectors.k_center`."""
+class KCenter(SelectionDistiller, k_center.KCenter):
+    """Selects images as `pruneyard.workloads.data.selectors.k_center` does."""

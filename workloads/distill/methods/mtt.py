@@ -1,15 +1,17 @@
-"""Match paths: a student trained on the synthetic set shall land where experts land that see the real set (MTT).
+"""Matches trajectories: students trained on the synthetic set approach experts trained on the real set (MTT).
 
 Reference: Cazenavette et al. 2022, Dataset Distillation by Matching Training Trajectories (arXiv:2203.11932)
 
-The first iterations train the experts, one epoch each, only as far as a path is ever asked for (largest start + M epochs; the
-published ones go on to 50, which changes none of these). Each later one draws an expert and an epoch t, takes N steps on the
-synthetic set from there, and moves images and the student's rate by the distance to the expert at t + M.
+The first iterations train the experts, one epoch each, as far as trajectories are needed (largest start + M epochs; published
+experts train up to 50 epochs, which does not change these). Each later iteration samples an expert and an epoch t, takes N
+steps on the synthetic set from there, and moves the images and the student's learning rate along the gradient of the distance
+to the expert at t + M.
 
-Without ZCA whitening, which most published settings have; their figures without it are CIFAR-10 56.4 and 65.9 (IPC 10 and 50).
-Published evaluations train at the rate that was learned; here they train at their own, and it is reported as a number.
-Memory: the state, and each checkpoint, holds experts x (largest start + M) vectors of all parameters, 2.8 GB for CIFAR-10 at
-IPC 10; a step's graph about 3 x 2.24 MB per image and N for a ConvNet of width 128.
+There is no ZCA whitening, which most published settings have; the published results without it are CIFAR-10 56.4 and 65.9 (IPC
+10 and 50). Published evaluations train with the learned learning rate; here they use their own, and the learned one is reported
+as a metric.
+Memory: the state and each checkpoint contain experts x (largest start + M) vectors of all parameters, 2.8 GB for CIFAR-10 at
+IPC 10; the graph of a step needs about 3 x 2.24 MB per image and N for a ConvNet of width 128.
 """
 
 from dataclasses import dataclass
@@ -20,18 +22,18 @@ from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
 from pruneyard.workloads.distill.augment import Strategy
-from pruneyard.workloads.distill.distiller import DistillState, Lab
-from pruneyard.workloads.distill.real_training import one_pass
-from pruneyard.workloads.distill.starting import Distilled, labels_of, momentum_step
-from pruneyard.workloads.distill.trajectories import flat, remaining_distance, student_end
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.initial_images import ImageDistiller, class_labels, momentum_step
+from pruneyard.workloads.distill.real_training import train_epoch
+from pruneyard.workloads.distill.trajectories import flatten_parameters, remaining_distance, train_student
 
 __all__ = ["MTT"]
 
-LEAST = 1e-3  # of the first rate: where the learned one stops falling, which is ours
+LEAST_RATE_SHARE = 1e-3  # of the initial learning rate: lower bound of the learned one, which is our choice
 
 
-class Setting(NamedTuple):
-    """What depends on IPC."""
+class IpcSettings(NamedTuple):
+    """The settings that depend on IPC."""
 
     steps: int
     starts: int
@@ -41,25 +43,25 @@ class Setting(NamedTuple):
 
 
 PUBLISHED = {
-    1: Setting(50, 2, 100.0, 1e-7, 0.01),
-    10: Setting(30, 20, 100.0, 1e-5, 0.001),
-    50: Setting(30, 40, 1000.0, 1e-5, 0.001),
+    1: IpcSettings(50, 2, 100.0, 1e-7, 0.01),
+    10: IpcSettings(30, 20, 100.0, 1e-5, 0.001),
+    50: IpcSettings(30, 40, 1000.0, 1e-5, 0.001),
 }
-"""For CIFAR-10, by IPC; in between those of the nearest lower one are taken, which is ours."""
+"""Published settings for CIFAR-10, by IPC. For other IPC those of the next lower one are used, which is our choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MTT(Distilled):
-    """What is not given and has no number here is as published for CIFAR-10 at the nearest lower IPC."""
+class MTT(ImageDistiller):
+    """Trajectory matching. Fields that are None have the values published for CIFAR-10 at the next lower published IPC."""
 
-    iterations: int = 5000  # after the experts
-    steps: int | None = None  # N: of the student
-    expert_epochs: int = 2  # M: what the student's steps shall be worth
-    starts: int | None = None  # epochs of the expert that a student may start from: 0 to starts - 1
-    lr: float | None = None  # of the images
-    rate_lr: float | None = None  # of the student's rate
-    rate: float | None = None  # of the student, at first
-    momentum: float = 0.5  # of images and rate
+    iterations: int = 5000  # after the training of the experts
+    steps: int | None = None  # N: steps of the student
+    expert_epochs: int = 2  # M: number of expert epochs that the student's steps should match
+    starts: int | None = None  # a student starts from an expert after 0 to starts - 1 epochs
+    lr: float | None = None  # learning rate of the images
+    rate_lr: float | None = None  # learning rate of the student's learning rate
+    rate: float | None = None  # initial learning rate of the student
+    momentum: float = 0.5  # of images and the student's learning rate
     student_batch: int | None = None  # synthetic images per step; by default all
     experts: int = 100
     expert_lr: float = 0.01
@@ -86,75 +88,75 @@ class MTT(Distilled):
             raise ValueError(f"augment is {self.augment!r}; {error}") from error
 
     @property
-    def setting(self) -> Setting:
-        """As given or published."""
+    def settings(self) -> IpcSettings:
+        """The settings that depend on IPC, as given or as published."""
         published = PUBLISHED[max(ipc for ipc in PUBLISHED if ipc <= self.ipc)]
-        given = {name: getattr(self, name) for name in Setting._fields}
+        given = {name: getattr(self, name) for name in IpcSettings._fields}
         return published._replace(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def path_length(self) -> int:
-        """Epochs of an expert."""
-        return self.setting.starts - 1 + self.expert_epochs
+        """Number of epochs of an expert."""
+        return self.settings.starts - 1 + self.expert_epochs
 
     @property
     def num_iterations(self) -> int:
         return self.experts * self.path_length + self.iterations
 
-    def start(self, lab: Lab) -> DistillState:
-        """Images and the student's rate at their start."""
-        images, rate = super().start(lab), torch.tensor(self.setting.rate, device=lab.device)
+    def start(self, context: DistillContext) -> DistillState:
+        """Returns initial images and the student's initial learning rate."""
+        images, rate = super().start(context), torch.tensor(self.settings.rate, device=context.device)
         return DistillState({**images.tensors, "rate": rate, "rate_velocity": torch.zeros_like(rate)})
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """An epoch of an expert, or a student's path."""
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Trains an expert for an epoch, or makes a step of the images."""
         if iteration < self.experts * self.path_length:
-            return self._expert(state, iteration, lab)
-        return self._match(state, iteration, lab)
+            return self._train_expert(state, iteration, context)
+        return self._match(state, iteration, context)
 
-    def _expert(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """The next point of a path. Running statistics have no part in it: training does not ask for them."""
+    def _train_expert(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Adds a point to the trajectory of an expert. Running statistics are left out, as training does not use them."""
         expert, epoch = divmod(iteration, self.path_length)
-        network, tensors = lab.network("expert", expert), dict(state.tensors)
+        network, tensors = context.network("expert", expert), dict(state.tensors)
         if epoch == 0:
-            tensors[_point(expert, 0)] = flat(network)
+            tensors[_point(expert, 0)] = flatten_parameters(network)
         vector_to_parameters(tensors[_point(expert, epoch)].clone(), network.parameters())
         optimizer = torch.optim.SGD(network.parameters(), lr=self.expert_lr)
-        strategy, draws = Strategy.of(self.augment), lab.stream("expert", iteration)
-        loss = one_pass(network, optimizer, lab.real, batch_size=self.expert_batch, strategy=strategy, draws=draws)
-        tensors[_point(expert, epoch + 1)] = flat(network)
+        strategy, generator = Strategy.of(self.augment), context.stream("expert", iteration)
+        loss = train_epoch(network, optimizer, context.real, batch_size=self.expert_batch, strategy=strategy, generator=generator)
+        tensors[_point(expert, epoch + 1)] = flatten_parameters(network)
         return DistillState(tensors, {"expert_loss": loss})
 
-    def _match(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """One step of images and rate."""
-        held, setting, draws = state.tensors, self.setting, lab.stream("iterate", iteration)
-        expert, epoch = (int(torch.randint(bound, (), generator=draws)) for bound in (self.experts, setting.starts))
-        start, target = held[_point(expert, epoch)], held[_point(expert, epoch + self.expert_epochs)]
-        images, rate = (held[name].detach().requires_grad_() for name in ("images", "rate"))
-        end = student_end(lab.network("student"), start, self._batches(images, lab, draws), rate)
+    def _match(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Makes one step of the images and the student's learning rate."""
+        tensors, settings, generator = state.tensors, self.settings, context.stream("iterate", iteration)
+        expert, epoch = (int(torch.randint(bound, (), generator=generator)) for bound in (self.experts, settings.starts))
+        start, target = tensors[_point(expert, epoch)], tensors[_point(expert, epoch + self.expert_epochs)]
+        images, rate = (tensors[name].detach().requires_grad_() for name in ("images", "rate"))
+        end = train_student(context.network("student"), start, self._batches(images, context, generator), rate)
         loss = remaining_distance(end, start=start, target=target)
-        by_images, by_rate = torch.autograd.grad(loss, (images, rate))
-        moved, velocity = momentum_step(
-            held["images"], held["velocity"], by_images, lr=setting.lr, momentum=self.momentum
+        image_gradient, rate_gradient = torch.autograd.grad(loss, (images, rate))
+        new_images, velocity = momentum_step(
+            tensors["images"], tensors["velocity"], image_gradient, lr=settings.lr, momentum=self.momentum
         )
-        slower, rate_velocity = momentum_step(
-            held["rate"], held["rate_velocity"], by_rate, lr=setting.rate_lr, momentum=self.momentum
+        new_rate, rate_velocity = momentum_step(
+            tensors["rate"], tensors["rate_velocity"], rate_gradient, lr=settings.rate_lr, momentum=self.momentum
         )
-        new = {"images": moved, "velocity": velocity, "rate_velocity": rate_velocity}
-        new["rate"] = slower.clamp(min=LEAST * setting.rate)
-        return DistillState({**held, **new}, {"matching_loss": float(loss.detach()), "student_rate": float(new["rate"])})
+        new = {"images": new_images, "velocity": velocity, "rate_velocity": rate_velocity}
+        new["rate"] = new_rate.clamp(min=LEAST_RATE_SHARE * settings.rate)
+        return DistillState({**tensors, **new}, {"matching_loss": float(loss.detach()), "student_rate": float(new["rate"])})
 
-    def _batches(self, images: Tensor, lab: Lab, draws: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-        """One per step of the student: pass after pass over the set, each in an order of its own."""
-        labels, strategy = labels_of(lab.real.num_classes, self.ipc).to(images.device), Strategy.of(self.augment)
+    def _batches(self, images: Tensor, context: DistillContext, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+        """Returns a batch for each step of the student, from passes over the set in new random orders."""
+        labels, strategy = class_labels(context.real.num_classes, self.ipc).to(images.device), Strategy.of(self.augment)
         batches: list[tuple[Tensor, Tensor]] = []
-        while len(batches) < self.setting.steps:
-            order = torch.randperm(len(images), generator=draws).to(images.device)
+        while len(batches) < self.settings.steps:
+            order = torch.randperm(len(images), generator=generator).to(images.device)
             for rows in order.split(self.student_batch or len(images)):
-                batches.append((strategy.draw(draws, num=len(rows))(images[rows]), labels[rows]))
-        return batches[: self.setting.steps]
+                batches.append((strategy.sample(generator, num=len(rows))(images[rows]), labels[rows]))
+        return batches[: self.settings.steps]
 
 
 def _point(expert: int, epoch: int) -> str:
-    """The name of an expert's weights after so many epochs."""
+    """Returns the name of an expert's weights after `epoch` epochs."""
     return f"expert{expert}/epoch{epoch}"

@@ -1,30 +1,30 @@
-"""Random real images of each class: what every synthetic set is held against.
+"""Selects random real images of each class, the baseline of all synthetic sets.
 
 Reference: the baseline of Zhao, Mopuri and Bilen 2021, Dataset Condensation with Gradient Matching (arXiv:2006.05929)
 """
 
 from dataclasses import dataclass
 
-from pruneyard.workloads.distill.distiller import DistillState, Lab
-from pruneyard.workloads.distill.starting import Distilled
-from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
+from pruneyard.workloads.distill.initial_images import ImageDistiller
 
 __all__ = ["Random"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random(Distilled):
-    """Draws and does nothing."""
+class Random(ImageDistiller):
+    """Random images that are not changed."""
 
     @property
     def num_iterations(self) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
         """Never called."""
         raise AssertionError("a random set has no iterations")
 
-    def flops(self, iterations: int, scene: Scene) -> float:
-        """Drawing is no work of a network."""
+    def flops(self, iterations: int, problem: ProblemSize) -> float:
+        """Returns 0, as no network computes anything."""
         return 0.0

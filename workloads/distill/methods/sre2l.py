@@ -1,17 +1,17 @@
-"""Optimise images until a teacher and the statistics of its batch norms accept them (SRe2L; with DWA).
+"""Optimises images by a teacher's cross-entropy and the statistics of its batch norms (SRe2L; with DWA).
 
 Reference: Yin, Xing and Shen 2023, Squeeze, Recover and Relabel (arXiv:2306.13092)
 
-The first iterations train the teacher, an epoch each. Then one batch after another, made of one image of every class, takes
-`iterations` steps of Adam; at last the teacher gives each image its probabilities. With `adjustment` above zero each batch
-has the teacher's weights moved for it beforehand (see `DirectedAdjustment`; published DWA: strength 0.015, real init,
+The first iterations train the teacher, one epoch each. Then one batch after another, which consists of one image of every class,
+takes `iterations` Adam steps. At the end, the teacher labels each image with its probabilities. With an `adjustment` above zero
+the teacher's weights are moved before each batch (see `DirectedAdjustment`; published DWA: strength 0.015, real init,
 variance_weight 11 for CIFAR, 2 for ImageNet). How that weight and the scale combine, the scale for CIFAR, and that images are
-cut off at black and white after each step, are unverified (U).
+clamped to black and white after each step, are unverified (U).
 
 Published students train on one stored soft label per augmented view at temperature 20 or 30. With `evaluation: {labels: views,
-temperature: 20.0}` the teacher is kept and asked instead, about views drawn anew; by default each image has one soft label, as it
-is at `temperature`. Published results are for a ResNet-18; teachers trained for longer are inverted worse.
-Memory: the state holds the teacher (with DWA twice) and the images three times.
+temperature: 20.0}` the teacher is stored instead and labels newly sampled views; by default each image has one soft label at
+`temperature`. Published results are for a ResNet-18; inverting teachers that were trained longer gives worse images.
+Memory: the state contains the teacher (twice with DWA) and the images three times.
 """
 
 import math
@@ -26,29 +26,29 @@ from torch.nn import functional
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
 from pruneyard.workloads.distill.directed_weights import DirectedAdjustment
-from pruneyard.workloads.distill.distiller import DistillState, Lab
-from pruneyard.workloads.distill.kept_network import kept
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.initial_images import ImageDistiller
+from pruneyard.workloads.distill.network_tensors import prefixed_tensors
 from pruneyard.workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
-from pruneyard.workloads.distill.starting import Distilled
-from pruneyard.workloads.distill.teacher import WEIGHTS, Teacher, soft_labels
+from pruneyard.workloads.distill.teacher import WEIGHT_PREFIX, Teacher, soft_labels
 
 __all__ = ["SRe2L"]
 
-ADJUSTED = "adjusted/"  # the moved teacher's weights in a state
+ADJUSTED_PREFIX = "adjusted/"  # starts the names of the adjusted teacher's weights in a state
 BETAS = (0.5, 0.9)
-FIRST = 10.0  # weight of the first batch norm
+FIRST_NORM_WEIGHT = 10.0  # weight of the first batch norm in the loss, relative to the others
 
 
 @dataclass(frozen=True, kw_only=True)
-class SRe2L(Distilled):
-    """As published for CIFAR where that is known."""
+class SRe2L(ImageDistiller):
+    """SRe2L; the defaults are those published for CIFAR, as far as they are known."""
 
     init: Literal["real", "noise"] = field(default="noise")
     iterations: int = 1000  # steps of each batch
-    lr: float = 0.25  # falls to zero along a cosine
-    scale: float = 0.01  # of the statistics' part of the loss
-    variance_weight: float = 1.0  # of variances beside means
-    jitter: int = 4  # pixels that images are rolled by at most, all alike, at every step
+    lr: float = 0.25  # initial learning rate; it follows a cosine schedule to zero
+    scale: float = 0.01  # weight of the statistics in the loss
+    variance_weight: float = 1.0  # weight of variances relative to means
+    jitter: int = 4  # largest number of pixels that the images of a batch are rolled by at every step
     temperature: float = 1.0  # of soft labels
     adjustment: DirectedAdjustment = DirectedAdjustment()
     teacher: Teacher = Teacher()
@@ -66,66 +66,70 @@ class SRe2L(Distilled):
     def num_iterations(self) -> int:
         return self.teacher.epochs + self.ipc * self.iterations
 
-    def start(self, lab: Lab) -> DistillState:
-        """Images and an untrained teacher. Raises `ValueError` for a teacher without batch norm."""
-        images, teacher = super().start(lab).tensors["images"], self.teacher.start(lab)
-        if not batch_norms(self.teacher.network(teacher, lab)):
-            raise ValueError("teacher.model has no batch norm; give one that has, such as {name: convnet, norm: batch}")
+    def start(self, context: DistillContext) -> DistillState:
+        """Returns initial images and an untrained teacher. Raises `ValueError` for a teacher without batch norm."""
+        images, teacher = super().start(context).tensors["images"], self.teacher.start(context)
+        if not batch_norms(self.teacher.network(teacher, context)):
+            raise ValueError("teacher.model has no batch norm; give a model with it, such as {name: convnet, norm: batch}")
         return DistillState({"images": images, **Moments.zero(images)._asdict(), **teacher})
 
-    def iterate(self, state: DistillState, iteration: int, lab: Lab) -> DistillState:
-        """An epoch of the teacher, or one step of one batch."""
-        held, epochs = state.tensors, self.teacher.epochs
+    def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
+        """Trains the teacher for an epoch, or makes one step of one batch."""
+        tensors, epochs = state.tensors, self.teacher.epochs
         if iteration < epochs:
-            own = {name: held[name] for name in ("images", *Moments._fields)}
-            after, loss = self.teacher.after(held, iteration, lab)
-            return DistillState(own | after, {"teacher_loss": loss})
+            image_tensors = {name: tensors[name] for name in ("images", *Moments._fields)}
+            after, loss = self.teacher.train_epoch(tensors, iteration, context)
+            return DistillState(image_tensors | after, {"teacher_loss": loss})
         batch, step = divmod(iteration - epochs, self.iterations)
-        rows = torch.arange(lab.real.num_classes, device=lab.device) * self.ipc + batch
-        new = {**held, **self._adjusted(held, rows, lab)} if step == 0 else dict(held)
-        network, draws = self._network(new, lab), lab.stream("iterate", iteration)
-        leaf = held["images"][rows].detach().requires_grad_()
-        error, gap = self.losses(network, jittered(leaf, self.jitter, draws))
+        rows = torch.arange(context.real.num_classes, device=context.device) * self.ipc + batch
+        new = {**tensors, **self._adjusted_weights(tensors, rows, context)} if step == 0 else dict(tensors)
+        network, generator = self._network(new, context), context.stream("iterate", iteration)
+        leaf = tensors["images"][rows].detach().requires_grad_()
+        error, gap = self.losses(network, roll_jointly(leaf, self.jitter, generator))
         (gradient,) = torch.autograd.grad(error + self.scale * gap, leaf)
-        moments = Moments(*(held[name][rows] for name in Moments._fields))
-        moved, moments = adam_step(leaf.detach(), gradient, moments, step=step, lr=self.rate(step), betas=BETAS)
-        black, white = lab.real.split.pixels.black, lab.real.split.pixels.white
-        for name, part in {"images": moved.clamp(black, white), **moments._asdict()}.items():
-            new[name] = held[name].index_copy(0, rows, part)
+        moments = Moments(*(tensors[name][rows] for name in Moments._fields))
+        updated, moments = adam_step(leaf.detach(), gradient, moments, step=step, lr=self.rate(step), betas=BETAS)
+        black, white = context.real.split.pixels.black, context.real.split.pixels.white
+        for name, part in {"images": updated.clamp(black, white), **moments._asdict()}.items():
+            new[name] = tensors[name].index_copy(0, rows, part)
         return DistillState(new, {"teacher_error": float(error.detach()), "statistics_gap": float(gap.detach())})
 
     def losses(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of one image per class (C, ...), in order; and their statistics' gaps, weighted."""
+        """Returns the cross-entropy of one image per class (K, ...), in order, and the weighted gaps of their statistics."""
         outputs, gaps = outputs_and_gaps(network, images)
         each = gaps.mean + self.variance_weight * gaps.variance
         labels = torch.arange(len(images), device=images.device)
-        return functional.cross_entropy(outputs, labels), each.sum() + (FIRST - 1) * each[0]
+        return functional.cross_entropy(outputs, labels), each.sum() + (FIRST_NORM_WEIGHT - 1) * each[0]
 
     def rate(self, step: int) -> float:
-        """The learning rate of a batch's step, counted from 0."""
+        """Returns the learning rate of a step of a batch, counted from 0."""
         return self.lr * (1 + math.cos(math.pi * step / self.iterations)) / 2
 
-    def synthetic_set(self, state: DistillState, lab: Lab) -> SyntheticSet:
-        """Brought back to pixels, with the labels of the teacher as it was trained."""
-        network = self.teacher.network(state.tensors, lab)
+    def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:
+        """Returns the images as pixels, with soft labels of the unadjusted teacher."""
+        network = self.teacher.network(state.tensors, context)
         soft = soft_labels(network, state.tensors["images"], temperature=self.temperature)
-        return replace(super().synthetic_set(state, lab), soft_labels=soft)
+        return replace(super().synthetic_set(state, context), soft_labels=soft)
 
-    def _adjusted(self, held: Mapping[str, Tensor], rows: Tensor, lab: Lab) -> dict[str, Tensor]:
-        """The teacher's weights as they are for one batch."""
+    def _adjusted_weights(self, tensors: Mapping[str, Tensor], rows: Tensor, context: DistillContext) -> dict[str, Tensor]:
+        """Returns the teacher's weights adjusted for one batch; empty without adjustment."""
         if not self.adjustment.strength:
             return {}
-        network = self.teacher.network(held, lab)
-        self.adjustment.move(network, held["images"][rows], torch.arange(len(rows), device=rows.device))
-        return kept(ADJUSTED, network)
+        network = self.teacher.network(tensors, context)
+        self.adjustment.adjust(network, tensors["images"][rows], torch.arange(len(rows), device=rows.device))
+        return prefixed_tensors(ADJUSTED_PREFIX, network)
 
-    def _network(self, held: Mapping[str, Tensor], lab: Lab) -> nn.Module:
-        """What this batch is shown to."""
-        adjusted = {n.replace(ADJUSTED, WEIGHTS, 1): tensor for n, tensor in held.items() if n.startswith(ADJUSTED)}
-        return self.teacher.network(adjusted or held, lab)
+    def _network(self, tensors: Mapping[str, Tensor], context: DistillContext) -> nn.Module:
+        """Returns the teacher with the weights for the current batch."""
+        adjusted = {
+            name.replace(ADJUSTED_PREFIX, WEIGHT_PREFIX, 1): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(ADJUSTED_PREFIX)
+        }
+        return self.teacher.network(adjusted or tensors, context)
 
 
-def jittered(images: Tensor, most: int, draws: torch.Generator) -> Tensor:
-    """All images rolled by the same whole pixels, at most `most` either way along each side."""
-    down, right = torch.randint(-most, most + 1, (2,), generator=draws).tolist()
+def roll_jointly(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Rolls all images by the same number of pixels, at most `most` in either direction along each side."""
+    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
     return images.roll((down, right), dims=(2, 3))

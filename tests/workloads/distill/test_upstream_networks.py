@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import lab, states
+from distilling import context, states
 from torch import Tensor
 
-from pruneyard.workloads.distill.distiller import DistillState, Lab
-from pruneyard.workloads.distill.earlier_networks import EarlierNetworks
+from pruneyard.workloads.distill.distiller import DistillContext, DistillState
+from pruneyard.workloads.distill.flop_counting import ProblemSize
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 from pruneyard.workloads.distill.network_training import NetworkTraining
-from pruneyard.workloads.distill.work import Scene
+from pruneyard.workloads.distill.upstream_networks import UpstreamNetworks
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.parents import FinishedRun
@@ -29,14 +29,14 @@ FIELDS: dict[str, Any] = {
 }
 OWN = AccDD(**FIELDS, pool=3, pretrain_epochs=1)
 KEYS = ("one", "two", "three")
-GIVEN = AccDD(**FIELDS, networks=EarlierNetworks(runs=KEYS, artifacts=KEYS))
+GIVEN = AccDD(**FIELDS, networks=UpstreamNetworks(runs=KEYS, artifacts=KEYS))
 MODEL = {"name": "convnet", "width": 4, "depth": 2}
 
 
 @cache
 def own_states() -> list[DistillState]:
     """Three epochs, one of each member, and six sweeps."""
-    return states(OWN, lab())
+    return states(OWN, context())
 
 
 def pool(state: DistillState) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def left(
     **fields: Any,
 ) -> Callable[[], FinishedNetwork]:
     """A network as a run leaves it."""
-    real = lab().real
+    real = context().real
     seen: dict[str, Any] = {
         "image_shape": real.split.image_shape,
         "num_outputs": 10,
@@ -69,8 +69,8 @@ def left(
     return lambda: FinishedNetwork.of(blueprint, weights=weights, masks=masks or {})
 
 
-def reading(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> Lab:
-    """A lab that finds these networks in the artifact folders of their names."""
+def reading(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> DistillContext:
+    """A context that finds these networks in the artifact folders of their names."""
 
     def open_run(artifact: str) -> FinishedRun:
         def nothing() -> Any:
@@ -86,10 +86,10 @@ def reading(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> Lab:
             source=nothing,
         )
 
-    return replace(lab(), open_run=open_run)
+    return replace(context(), open_run=open_run)
 
 
-def alike() -> Lab:
+def alike() -> DistillContext:
     return reading({key: left(of_member(member)) for member, key in enumerate(KEYS)})
 
 
@@ -118,7 +118,7 @@ def test_every_sweep_can_be_gone_on_from() -> None:
     """To the state that comes next, bit for bit, and so to the end."""
     for iteration, (state, after) in enumerate(itertools.pairwise(given_states())):
         flat = DistillState({name: tensor.clone() for name, tensor in state.tensors.items()})
-        resumed = GIVEN.iterate(flat, iteration, lab())  # a lab that can open nothing
+        resumed = GIVEN.iterate(flat, iteration, context())  # a context that can open nothing
         assert resumed.tensors.keys() == after.tensors.keys()
         assert all(torch.equal(tensor, after.tensors[name]) for name, tensor in resumed.tensors.items())
 
@@ -127,7 +127,7 @@ def test_a_weight_outside_the_mask_of_a_sparse_network_begins_at_zero() -> None:
     weights = of_member(0)
     mask = torch.zeros_like(weights["block2.conv.weight"], dtype=torch.bool)
     mask[:2] = True
-    method = AccDD(**FIELDS, networks=EarlierNetworks(runs=("one",), artifacts=("one",)))
+    method = AccDD(**FIELDS, networks=UpstreamNetworks(runs=("one",), artifacts=("one",)))
     started = method.start(reading({"one": left(weights, {"block2.conv.weight": mask})}))
     found = started.tensors["pool/0/block2.conv.weight"]
     assert torch.equal(found[mask], weights["block2.conv.weight"][mask])
@@ -136,14 +136,14 @@ def test_a_weight_outside_the_mask_of_a_sparse_network_begins_at_zero() -> None:
 
 
 def test_members_are_drawn_among_all_runs() -> None:
-    assert {GIVEN.member(lab(), number) for number in range(50)} == {0, 1, 2}
+    assert {GIVEN.member(context(), number) for number in range(50)} == {0, 1, 2}
 
 
 def test_work_of_earlier_runs_is_not_counted_again() -> None:
-    scene = Scene(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(24,) * 10)
-    sweeps = OWN.flops(9, scene) - OWN.flops(3, scene)
-    assert GIVEN.flops(6, scene) == pytest.approx(sweeps)
-    assert OWN.flops(3, scene) > 0
+    problem = ProblemSize(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(24,) * 10)
+    sweeps = OWN.flops(9, problem) - OWN.flops(3, problem)
+    assert GIVEN.flops(6, problem) == pytest.approx(sweeps)
+    assert OWN.flops(3, problem) > 0
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_work_of_earlier_runs_is_not_counted_again() -> None:
         (
             {**MODEL, "width": 8},
             {},
-            r"run one, whose model is ConvNet\(depth=2, width=8, .*; this job's is ConvNet\(depth=2, width=4, ",
+            r"run one, whose model is ConvNet\(depth=2, width=8, .*; it must be ConvNet\(depth=2, width=4, ",
         ),
-        (None, {"num_outputs": 11}, "run one, whose number of outputs is 11; this job's is 10"),
-        (None, {"mean": (0.5,)}, r"run one, whose mean and std of pixels is \(\(0\.5,\), .*; this job's is"),
+        (None, {"num_outputs": 11}, "run one, whose number of outputs is 11; it must be 10"),
+        (None, {"mean": (0.5,)}, r"run one, whose mean and std of pixels is \(\(0\.5,\), .*; it must be"),
         (
             None,
             {"image_shape": (3, 8, 8), "mean": (0.5,) * 3, "std": (1.0,) * 3},
@@ -173,7 +173,7 @@ def test_networks_of_another_kind_are_refused_with_both_named(
             image_shape=shape, num_classes=fields.get("num_outputs", 10)
         )
     at = reading({"one": left(network.state_dict(), table=table, **fields)})
-    method = AccDD(**FIELDS, networks=EarlierNetworks(runs=("one",), artifacts=("one",)))
+    method = AccDD(**FIELDS, networks=UpstreamNetworks(runs=("one",), artifacts=("one",)))
     with pytest.raises(ValueError, match=message):
         method.start(at)
 
@@ -188,13 +188,13 @@ def test_networks_of_another_kind_are_refused_with_both_named(
 )
 def test_nothing_is_said_of_a_pool_that_there_will_not_be(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        AccDD(**FIELDS, networks=EarlierNetworks(runs=KEYS), **fields)
+        AccDD(**FIELDS, networks=UpstreamNetworks(runs=KEYS), **fields)
 
 
 def test_runs_that_cannot_be_read_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^runs is .*; it must name at least one run, none of them twice"):
-        EarlierNetworks(runs=("one", "one"))
+        UpstreamNetworks(runs=("one", "one"))
     with pytest.raises(ValueError, match=r"^folder is 'out' without runs"):
-        EarlierNetworks(folder="out")
-    with pytest.raises(ValueError, match="only a study that holds those runs can read what they left"):
-        AccDD(**FIELDS, networks=EarlierNetworks(runs=KEYS)).start(lab())
+        UpstreamNetworks(folder="out")
+    with pytest.raises(ValueError, match="only a study that contains these runs can read their artifacts"):
+        AccDD(**FIELDS, networks=UpstreamNetworks(runs=KEYS)).start(context())

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from distilling import digits, lab, states
+from distilling import context, digits, states
 from torch import nn
 
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.distill import work
+from pruneyard.workloads.distill import flop_counting
 from pruneyard.workloads.distill.distiller import Distiller
 from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.flop_counting import NetworkSpec, ProblemSize, count_flops, measure_flops
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 from pruneyard.workloads.distill.methods.dc import DC
@@ -21,7 +22,6 @@ from pruneyard.workloads.distill.methods.herding import Herding
 from pruneyard.workloads.distill.methods.idc import IDC
 from pruneyard.workloads.distill.methods.random import Random
 from pruneyard.workloads.distill.network_training import NetworkTraining
-from pruneyard.workloads.distill.work import Kind, Scene, counted, flops_of
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.workload import Context
 
@@ -44,31 +44,31 @@ class Small:
         return network
 
 
-LINEAR = Kind(Small(convolves=False), (1, 2, 2), 3)
-CONVOLVING = Kind(Small(convolves=True), (1, 4, 4), 3)
+LINEAR = NetworkSpec(Small(convolves=False), (1, 2, 2), 3)
+CONVOLVING = NetworkSpec(Small(convolves=True), (1, 4, 4), 3)
 
 
 def test_a_linear_network_by_hand() -> None:
     """Twelve weights, 24 FLOPs a pass. A second gradient: forward, weights' gradient, and from it to d, x, and from d to x."""
-    assert work.looking(LINEAR) == 24
-    assert work.training(LINEAR) == 24 + 24  # no gradient by the images
-    assert work.second_gradient(LINEAR, classifier=True) == 5 * 24
-    assert work.features_gradient(LINEAR) == 24  # the features are the pixels
+    assert flop_counting.forward_flops(LINEAR) == 24
+    assert flop_counting.training_flops(LINEAR) == 24 + 24  # no gradient by the images
+    assert flop_counting.second_order_flops(LINEAR, classifier=True) == 5 * 24
+    assert flop_counting.feature_gradient_flops(LINEAR) == 24  # the features are the pixels
 
 
 def test_a_convolution_by_hand() -> None:
     """18 weights at four places are 144 FLOPs, 24 weights of the linear layer 48."""
     conv, linear = 144, 48
-    assert work.looking(CONVOLVING) == conv + linear
-    assert work.training(CONVOLVING) == (conv + linear) + (conv + 2 * linear)
-    assert work.first_gradient(CONVOLVING, classifier=False) == (conv + linear) + (conv + linear)
-    assert work.features_gradient(CONVOLVING) == (conv + linear) + conv
+    assert flop_counting.forward_flops(CONVOLVING) == conv + linear
+    assert flop_counting.training_flops(CONVOLVING) == (conv + linear) + (conv + 2 * linear)
+    assert flop_counting.first_order_flops(CONVOLVING, classifier=False) == (conv + linear) + (conv + linear)
+    assert flop_counting.feature_gradient_flops(CONVOLVING) == (conv + linear) + conv
     first = (conv + linear) + (conv + 2 * linear)
     backwards = 2 * linear + 2 * conv  # from both weights' gradients to what they are products of
     through = (
         linear + linear + conv
     )  # from the features' gradient to the logits', and through the network to the image
-    assert work.second_gradient(CONVOLVING, classifier=True) == first + backwards + through
+    assert flop_counting.second_order_flops(CONVOLVING, classifier=True) == first + backwards + through
 
 
 METHODS: dict[str, Distiller] = {
@@ -83,40 +83,41 @@ METHODS: dict[str, Distiller] = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_what_torch_does_while_the_method_runs(name: str) -> None:
-    method, at = METHODS[name], lab()
-    scene = Scene.of(at.model, digits())
+    method, at = METHODS[name], context()
+    problem = ProblemSize.for_data(at.model, digits())
     before = method.start(at)
     for iteration in range(method.num_iterations):
-        seen, expected = [], flops_of(method, iteration + 1, scene)
+        seen, expected = [], count_flops(method, iteration + 1, problem)
 
         def run(iteration: int = iteration) -> None:
             seen.append(method.iterate(before, iteration, at))  # noqa: B023
 
-        done = counted(run)
+        done = measure_flops(run)
         before = seen[0]
         assert expected is not None
         matches = iteration >= getattr(method, "_pool_iterations", 0)
-        extra = work.looking(scene.kind) if matches else 0  # at one image, to see how many fit into a CPU's caches
-        assert done == pytest.approx(expected - (flops_of(method, iteration, scene) or 0) + extra, rel=1e-12)
+        # A forward pass of one image tells how many fit into a CPU's caches.
+        extra = flop_counting.forward_flops(problem.network_spec) if matches else 0
+        assert done == pytest.approx(expected - (count_flops(method, iteration, problem) or 0) + extra, rel=1e-12)
 
 
 def test_dm_looks_at_one_more_image_to_see_how_many_fit_into_caches() -> None:
-    method, at = DM(ipc=2, real_batch=8, iterations=3, augment=""), lab()
-    scene = Scene.of(at.model, digits())
-    extra = method.iterations * work.looking(scene.kind)
-    assert counted(lambda: states(method, at)) == pytest.approx(method.flops(3, scene) + extra, rel=1e-12)
+    method, at = DM(ipc=2, real_batch=8, iterations=3, augment=""), context()
+    problem = ProblemSize.for_data(at.model, digits())
+    extra = method.iterations * flop_counting.forward_flops(problem.network_spec)
+    assert measure_flops(lambda: states(method, at)) == pytest.approx(method.flops(3, problem) + extra, rel=1e-12)
 
 
 def test_small_classes_are_drawn_whole() -> None:
-    scene = Scene(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
-    assert scene.drawn(4) == 7
-    assert scene.drawn(100) == scene.num_rows == 13
+    problem = ProblemSize(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
+    assert problem.num_sampled(4) == 7
+    assert problem.num_sampled(100) == problem.num_rows == 13
 
 
 def test_what_is_not_counted_is_unknown_and_what_does_nothing_costs_nothing() -> None:
-    scene = Scene(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
-    assert flops_of(Herding(ipc=2), 1, scene) is None
-    assert flops_of(Random(ipc=2), 0, scene) == 0
+    problem = ProblemSize(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
+    assert count_flops(Herding(ipc=2), 1, problem) is None
+    assert count_flops(Random(ipc=2), 0, problem) == 0
 
 
 @pytest.mark.parametrize("method", [DM(ipc=2, iterations=4, real_batch=8), Random(ipc=2), Herding(ipc=2)])
@@ -128,12 +129,12 @@ def test_a_job_reports_what_was_counted_so_far(method: Distiller, tmp_path: Path
     )
     progress = list(job.run(Context(checkpoints=CheckpointFolder(tmp_path))))
     rows = {m.step: m.value for p in progress for m in p.metrics if (m.split, m.name) == ("train", "flops")}
-    scene = Scene.of(job.model, data.load())
+    problem = ProblemSize.for_data(job.model, data.load())
     last = progress[-1].outcome
     assert last is not None
-    assert last.train_flops == flops_of(method, method.num_iterations, scene)
+    assert last.train_flops == count_flops(method, method.num_iterations, problem)
     if isinstance(method, DM):
-        assert rows == {2: method.flops(2, scene), 4: method.flops(4, scene)}
+        assert rows == {2: method.flops(2, problem), 4: method.flops(4, problem)}
     else:
         assert rows == ({0: 0.0} if isinstance(method, Random) else {})
 
@@ -142,7 +143,7 @@ def test_the_expected_work_counts_the_training_of_all_evaluations() -> None:
     data = Digits(max_train=240, max_test=60)
     evaluation = Evaluation(networks=2, epochs=3, batch_size=16)
     job = DistillJob(data=data, method=Random(ipc=2), model=ConvNet(width=4, depth=2), evaluation=evaluation)
-    of_image = work.training(Scene.of(job.model, data.load()).kind)
+    of_image = flop_counting.training_flops(ProblemSize.for_data(job.model, data.load()).network_spec)
     assert job.expected_work(data.load()) == (2 * 3 * 20 * of_image, 2 * 3 * 2)
     often = DistillJob(
         data=data,
@@ -153,7 +154,7 @@ def test_the_expected_work_counts_the_training_of_all_evaluations() -> None:
     )
     flops, steps = often.expected_work(data.load())
     assert flops == pytest.approx(
-        3 * 2 * 3 * 20 * of_image + often.method.flops(10, Scene.of(job.model, data.load()))
+        3 * 2 * 3 * 20 * of_image + often.method.flops(10, ProblemSize.for_data(job.model, data.load()))
     )
     assert (
         steps == 10 + 3 * 2 * 3 * 2

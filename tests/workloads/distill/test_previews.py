@@ -12,7 +12,7 @@ from PIL import Image
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill import pictures
+from pruneyard.workloads.distill import previews
 from pruneyard.workloads.distill.evaluate import Evaluation
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.dm import DM
@@ -48,32 +48,32 @@ def files(job: DistillJob, folder: Path, context: Context | None = None) -> dict
 
 @pytest.mark.parametrize("num_iterations", [1, 2, 3, 7, 100, 20_000])
 def test_pictures_are_few_and_show_the_start_and_the_end(num_iterations: int) -> None:
-    found = pictures.due(num_iterations)
+    found = previews.preview_iterations(num_iterations)
     assert {0, num_iterations} <= found
-    assert len(found) <= len(pictures.SHARES) <= 10
+    assert len(found) <= len(previews.SHARES) <= 10
     assert max(found) == num_iterations
 
 
 def test_each_class_is_a_row_and_pixels_are_cut_off() -> None:
     images = torch.tensor([0.0, 0.2, 0.4, 1.7, -3.0, 1.0]).view(6, 1, 1, 1).expand(6, 1, 2, 3)
-    found = pictures.small(set_of(images, 2))
+    found = previews.render_preview(set_of(images, 2))
     shades = [[0, 51, 102], [255, 0, 255]]
     assert found.dtype == torch.uint8
     assert found[..., 0].tolist() == np.repeat(np.repeat(shades, 2, axis=0), 3, axis=1).tolist()
 
 
 def test_a_small_picture_is_bounded_whatever_the_set() -> None:
-    most = pictures.MAX_SIDE
-    found = pictures.small(set_of(torch.rand(12 * 7, 3, 130, 70), 12))
+    most = previews.MAX_SIDE
+    found = previews.render_preview(set_of(torch.rand(12 * 7, 3, 130, 70), 12))
     assert found.shape == (10 * -(-130 // 3), 5 * -(-70 // 3), 3)  # three times smaller, since 130 > 2 * 64
-    assert pictures.small(set_of(torch.rand(2, 1, most, most), 2)).shape == (2 * most, most, 1)
+    assert previews.render_preview(set_of(torch.rand(2, 1, most, most), 2)).shape == (2 * most, most, 1)
 
 
 def test_shrinking_averages_what_can_be_seen() -> None:
     """White that was optimised far beyond white is white, and averages with black to grey."""
     image = torch.zeros(1, 1, 128, 128)
     image[..., ::2] = 50.0
-    assert (pictures.small(set_of(image, 1)) == 128).all()
+    assert (previews.render_preview(set_of(image, 1)) == 128).all()
 
 
 def test_what_never_moves_leaves_no_pictures_along_the_way(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_what_never_moves_leaves_no_pictures_along_the_way(tmp_path: Path) -> No
         "synthetic_set.png",
     }
     still = torch.zeros(1, 1, 1, dtype=torch.uint8)
-    assert pictures.files({0: still, 5: still.clone(), 10: still.clone()}) == {}
-    assert list(pictures.files({0: still, 5: still.clone(), 10: still + 1})) == [
+    assert previews.encode_previews({0: still, 5: still.clone(), 10: still.clone()}) == {}
+    assert list(previews.encode_previews({0: still, 5: still.clone(), 10: still + 1})) == [
         "images-000000.png",
         "images-000010.png",
     ]

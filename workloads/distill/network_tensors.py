@@ -1,0 +1,22 @@
+"""Conversion between networks and named tensors of a state."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pruneyard.workloads.distill.distiller import DistillContext
+
+
+def prefixed_tensors(prefix: str, network: nn.Module) -> dict[str, Tensor]:
+    """Returns parameters and buffers by prefixed name. They share the network's memory, so it must not be trained further."""
+    return {prefix + name: tensor for name, tensor in network.state_dict().items()}
+
+
+def rebuild_network(prefix: str, tensors: Mapping[str, Tensor], context: DistillContext) -> nn.Module:
+    """Builds the context's model with copies of the prefixed tensors, in training mode on their device."""
+    with torch.device("meta"):
+        network = context.model.build(image_shape=context.real.split.image_shape, num_classes=context.real.num_classes)
+    own = {name.removeprefix(prefix): tensor.clone() for name, tensor in tensors.items() if name.startswith(prefix)}
+    network.load_state_dict(own, assign=True)
+    return network.requires_grad_()
