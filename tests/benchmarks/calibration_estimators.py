@@ -22,9 +22,9 @@ from pruneyard.workloads.metrics.binned_errors import (
     mean_gap,
     root_mean_square_gap,
 )
-from pruneyard.workloads.metrics.binning import binned
+from pruneyard.workloads.metrics.binning import bin_by_confidence
 from pruneyard.workloads.metrics.classification import TopLabel, softmax, true_calibration_error
-from pruneyard.workloads.metrics.resampling import noise_floor_of
+from pruneyard.workloads.metrics.resampling import noise_floor_of_confidences
 from pruneyard.workloads.metrics.truth import true_top_label
 from pruneyard.workloads.metrics.unbinned_errors import balance, kolmogorov_smirnov_gap, smooth_gap
 
@@ -33,13 +33,13 @@ SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 DRAWS = 20
 Measure = Callable[[TopLabel], float]
 MEASURES: dict[str, Measure] = {
-    "ece": lambda top: mean_gap(binned(top, num_bins=15)),
-    "ece, 100 bins": lambda top: mean_gap(binned(top, num_bins=100)),
-    "ece_adaptive": lambda top: mean_gap(binned(top, num_bins=15, binning="equal_mass")),
+    "ece": lambda top: mean_gap(bin_by_confidence(top, num_bins=15)),
+    "ece, 100 bins": lambda top: mean_gap(bin_by_confidence(top, num_bins=100)),
+    "ece_adaptive": lambda top: mean_gap(bin_by_confidence(top, num_bins=15, binning="equal_mass")),
     "ece_smooth": smooth_gap,
-    "rmsce": lambda top: root_mean_square_gap(binned(top, num_bins=15)),
-    "rmsce_debiased": lambda top: max(debiased_squared_gap(binned(top, num_bins=15)), 0.0) ** 0.5,
-    "mce": lambda top: largest_gap(binned(top, num_bins=15)),
+    "rmsce": lambda top: root_mean_square_gap(bin_by_confidence(top, num_bins=15)),
+    "rmsce_debiased": lambda top: max(debiased_squared_gap(bin_by_confidence(top, num_bins=15)), 0.0) ** 0.5,
+    "mce": lambda top: largest_gap(bin_by_confidence(top, num_bins=15)),
     "ks": kolmogorov_smirnov_gap,
     "balance, absolute": lambda top: abs(balance(top)),
 }
@@ -62,7 +62,7 @@ def estimates(exact: TopLabel, num_rows: int) -> pd.DataFrame:
         top = TopLabel(confidence=exact.confidence[rows], correct=correct)
         found += [{"n": num_rows, "measure": name, "value": of(top)} for name, of in MEASURES.items()]
         if draw == 0:
-            floor = noise_floor_of(top.confidence).mean
+            floor = noise_floor_of_confidences(top.confidence).mean
             found.append({"n": num_rows, "measure": "ece_floor", "value": floor})
     return pd.DataFrame(found)
 

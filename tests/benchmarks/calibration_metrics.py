@@ -21,7 +21,7 @@ from netcal.metrics import ACE, ECE, MCE
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pruneyard.workloads.metrics.binned_errors import largest_gap, mean_gap, root_mean_square_gap
-from pruneyard.workloads.metrics.binning import binned
+from pruneyard.workloads.metrics.binning import bin_by_confidence
 from pruneyard.workloads.metrics.classification import all_metrics, standard_metrics
 from pruneyard.workloads.metrics.probabilities import TopLabel
 
@@ -61,13 +61,13 @@ def of_netcal(logits: np.ndarray, labels: np.ndarray, *measures: type) -> Values
 
 def ours(logits: np.ndarray, labels: np.ndarray, *names: str) -> Values:
     """Those named, from logits, with all checks of the input."""
-    top = TopLabel.of_logits(logits, labels)
-    bins = binned(top, num_bins=15)
+    top = TopLabel.from_logits(logits, labels)
+    bins = bin_by_confidence(top, num_bins=15)
     measures: dict[str, Callable[[], float]] = {
         "ece": lambda: mean_gap(bins),
         "rmsce": lambda: root_mean_square_gap(bins),
         "mce": lambda: largest_gap(bins),
-        "ace": lambda: mean_gap(binned(top, num_bins=15, binning="equal_mass")),
+        "ace": lambda: mean_gap(bin_by_confidence(top, num_bins=15, binning="equal_mass")),
     }
     return {name: measures[name]() for name in names}
 

@@ -13,8 +13,8 @@ from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
     brier_score,
+    class_probabilities,
     expected_calibration_error,
-    known_probabilities,
     negative_log_likelihood,
     reliability,
     reliability_of_logits,
@@ -130,7 +130,7 @@ def test_labels_of_extra_outputs_and_too_many_of_them_are_refused() -> None:
     with pytest.raises(ValueError, match="num_extra is -1"):
         standard_metrics(logits, [0], num_extra=-1)
     with pytest.raises(ValueError, match="must sum to 1"):
-        expected_calibration_error(known_probabilities(logits, num_extra=1), [0])
+        expected_calibration_error(class_probabilities(logits, num_extra=1), [0])
 
 
 @pytest.mark.parametrize(

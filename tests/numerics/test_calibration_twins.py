@@ -17,13 +17,13 @@ from pruneyard.workloads.metrics.classification import (
     balance_score,
     brier_decomposition,
     brier_score,
+    class_probabilities,
     classwise_calibration_error,
     classwise_calibration_errors,
     debiased_calibration_error,
     debiased_squared_calibration_error,
     e_aurc,
     expected_calibration_error,
-    known_probabilities,
     kolmogorov_smirnov_error,
     maximum_calibration_error,
     negative_log_likelihood,
@@ -262,7 +262,7 @@ def test_rows_in_many_chunks_are_those_of_one(dtype: type, num_extra: int) -> No
     logits = np.random.default_rng(0).normal(size=(20_000, 5)).astype(dtype)
     whole = np.exp(logits.astype(np.float64))
     whole /= whole.sum(axis=1, keepdims=True)
-    assert known_probabilities(logits, num_extra=num_extra) == pytest.approx(whole[:, : 5 - num_extra], abs=1e-14)
+    assert class_probabilities(logits, num_extra=num_extra) == pytest.approx(whole[:, : 5 - num_extra], abs=1e-14)
 
 
 BAD = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pruneyard.workloads.metrics.classification import known_probabilities
+from pruneyard.workloads.metrics.classification import class_probabilities
 from pruneyard.workloads.metrics.detection import (
     DETECTION_METRICS,
     aupr_in,
@@ -119,13 +119,13 @@ def test_confidence_is_the_largest_known_probability_of_the_softmax_over_all_out
 @given(st.integers(0, 10_000), st.integers(0, 2))
 def test_confidence_is_that_of_the_probabilities(seed: int, num_extra: int) -> None:
     logits = np.random.default_rng(seed).normal(size=(7, 3 + num_extra)) * 5
-    largest = known_probabilities(logits, num_extra=num_extra).max(axis=1)
+    largest = class_probabilities(logits, num_extra=num_extra).max(axis=1)
     assert np.exp(confidence_scores(logits, num_extra=num_extra)) == pytest.approx(largest, rel=1e-12)
 
 
 def test_confidences_of_one_are_still_told_apart() -> None:
     saturated = np.array([[50.0, 0.0], [60.0, 0.0], [2000.0, 0.0]], dtype=np.float32)
-    assert (known_probabilities(saturated).max(axis=1) == 1).all()
+    assert (class_probabilities(saturated).max(axis=1) == 1).all()
     assert (np.diff(confidence_scores(saturated)) > 0).all()
     assert confidence_scores([[0.0, -1.0, 2000.0]], num_extra=1) == pytest.approx([-2000.0])
 

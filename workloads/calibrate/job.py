@@ -45,8 +45,8 @@ from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from pruneyard.workloads.metrics.binning import Reliability
 from pruneyard.workloads.metrics.classification import (
     RiskCoverage,
-    judgement,
-    known_probabilities,
+    assess_calibration,
+    class_probabilities,
     standard_metrics,
 )
 from pruneyard.workloads.metrics.detection import confidence_scores
@@ -238,7 +238,7 @@ class _Work:
         curves: list[CurvePoint] = []
         test = self._split("test")
         log_probabilities = self.calibrated(test.logits)
-        found = judgement(
+        found = assess_calibration(
             log_probabilities, test.labels, num_bins=self.job.num_bins, num_extra=self.num_extra, seed=self.job.seed
         )
         named |= {("test", name): value for name, value in found.metrics.items()}
@@ -272,7 +272,7 @@ class _Work:
 
     def _distributions(self, log_probabilities: np.ndarray) -> np.ndarray:
         """Probabilities (N, K) of the classes alone, scaled to sum to 1."""
-        known = known_probabilities(log_probabilities, num_extra=self.num_extra)
+        known = class_probabilities(log_probabilities, num_extra=self.num_extra)
         return np.asarray(known / known.sum(axis=1, keepdims=True))
 
     def stored_unknown(self) -> tuple[Named, list[CurvePoint]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax, xlogy
 
-from pruneyard.workloads.metrics.probabilities import checked_probabilities
+from pruneyard.workloads.metrics.probabilities import check_probabilities
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def pooled(probabilities: ArrayLike) -> Pooled:
     given = np.asarray(probabilities, dtype=np.float64)
     if given.ndim != 3 or len(given) == 0:
         raise ValueError(f"probabilities have shape {given.shape}; it must be (M, N, C) with M >= 1")
-    members_MNC = np.stack([checked_probabilities(member) for member in given])
+    members_MNC = np.stack([check_probabilities(member) for member in given])
     mean = members_MNC.mean(axis=0)
     total, aleatoric = entropies(mean), entropies(members_MNC).mean(axis=0)
     epistemic = np.maximum(total - aleatoric, 0.0)  # below 0 by rounding alone: entropy is concave

@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pruneyard.workloads.metrics.classification import checked
+from pruneyard.workloads.metrics.classification import check_inputs
 from pruneyard.workloads.plugins import name_of
 from pruneyard.workloads.seeding import stream_seed
 
@@ -119,7 +119,7 @@ class ScoredRule(ConformalRule):
 
     def fit(self, probabilities: ArrayLike, labels: ArrayLike, *, seed: int) -> FittedSets:
         """See `ConformalRule.fit`."""
-        return self.settle(*checked(probabilities, labels), seed=seed)
+        return self.settle(*check_inputs(probabilities, labels), seed=seed)
 
     def settle(
         self,
@@ -161,4 +161,4 @@ class ScoredRule(ConformalRule):
 def checked_rows(probabilities: ArrayLike) -> Floats:
     """(N, K) float64. Raises `ValueError` for rows that are no distributions."""
     rows = np.asarray(probabilities, dtype=np.float64)
-    return checked(rows, np.zeros(len(rows) if rows.ndim else 0, dtype=np.int64))[0]
+    return check_inputs(rows, np.zeros(len(rows) if rows.ndim else 0, dtype=np.int64))[0]

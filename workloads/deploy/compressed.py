@@ -1,6 +1,6 @@
-"""Weights without their zeros: CSR and square-block BSR of a weight seen as a matrix (outputs, inputs).
+"""Compressed weights: CSR and square-block BSR of a weight, viewed as a matrix (outputs, inputs).
 
-What is kept is what the mask has, not what differs from zero: an active weight that is exactly 0 stays.
+The mask decides which weights are stored, not their values: an active weight that is exactly 0 is stored.
 """
 
 import warnings
@@ -16,7 +16,7 @@ _BSR = (".block_crow", ".block_col", ".blocks")
 
 
 def csr(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row starts (O + 1,) and columns (active,) int32, and values (active,) of the weight as an (O, I) matrix."""
+    """Returns row starts (O + 1,) and columns (active,) int32, and values (active,) of the weight as an (O, I) matrix."""
     active = mask.reshape(len(mask), -1)
     starts = torch.zeros(len(active) + 1, dtype=torch.int32)
     starts[1:] = active.sum(1).cumsum(0)
@@ -25,14 +25,17 @@ def csr(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def csr_tensor(weight: Tensor, mask: Tensor) -> Tensor:
-    """The weight as torch's sparse CSR matrix (O, I)."""
+    """Returns the weight as torch's sparse CSR matrix (O, I)."""
     starts, columns, values = csr(weight, mask)
     size = (len(mask), mask[0].numel())
     return _sparse(torch.sparse_csr_tensor, [starts, columns, values], size)
 
 
 def block_size(mask: Tensor) -> int | None:
-    """The largest of `BLOCK_SIZES` in whose blocks the mask is all or nothing, but not all nothing; None where there is none."""
+    """Returns the largest of `BLOCK_SIZES` for which every block is completely active or inactive, and some block is active.
+
+    Returns None if there is no such size.
+    """
     matrix = mask.reshape(len(mask), -1)
     for size in BLOCK_SIZES:
         if matrix.shape[0] % size or matrix.shape[1] % size:
@@ -44,7 +47,7 @@ def block_size(mask: Tensor) -> int | None:
 
 
 def bsr_tensor(weight: Tensor, mask: Tensor, size: int) -> Tensor:
-    """The weight as torch's sparse BSR matrix (O, I) with blocks of size x size."""
+    """Returns the weight as torch's sparse BSR matrix (O, I) with blocks of size x size."""
     matrix = mask.reshape(len(mask), -1)
     active = _blocks(matrix, size).any(3).any(2)
     starts, columns, _ = csr(active, active)
@@ -53,13 +56,13 @@ def bsr_tensor(weight: Tensor, mask: Tensor, size: int) -> Tensor:
 
 
 def _blocks(matrix: Tensor, size: int) -> Tensor:
-    """(O, I) -> (O / size, I / size, size, size)."""
+    """Reshapes (O, I) to blocks (O / size, I / size, size, size)."""
     rows, columns = matrix.shape
     return matrix.reshape(rows // size, size, columns // size, size).transpose(1, 2)
 
 
 def pack_csr(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The three tensors that a file holds of a weight; columns as int16 where they fit."""
+    """Returns the three tensors of a weight in a file, by name; columns are int16 if they fit."""
     starts, columns, values = csr(weight, mask)
     return dict(
         zip([name + end for end in _CSR], (starts, _narrow(columns, mask[0].numel()), values), strict=True)
@@ -67,7 +70,7 @@ def pack_csr(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 
 def pack_bsr(name: str, weight: Tensor, mask: Tensor, size: int) -> dict[str, Tensor]:
-    """As `pack_csr`, with blocks."""
+    """Returns the three tensors of a weight in a file as by `pack_csr`, with blocks."""
     matrix = bsr_tensor(weight, mask, size)
     columns = _narrow(matrix.col_indices(), mask[0].numel() // size)
     parts = (matrix.crow_indices(), columns, matrix.values())
@@ -75,7 +78,7 @@ def pack_bsr(name: str, weight: Tensor, mask: Tensor, size: int) -> dict[str, Te
 
 
 def pack_bits(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The active values in order, and the mask with one bit for each weight."""
+    """Returns the active values in order, and the mask with one bit for each weight, by name."""
     bits = torch.from_numpy(np.packbits(mask.numpy()))
     return {f"{name}.bits": bits, f"{name}.values": weight[mask]}
 
@@ -83,9 +86,9 @@ def pack_bits(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
 def unpack(
     tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights and masks of a file's tensors, whichever way each was packed; `shapes` are those of the model.
+    """Returns weights and masks from the tensors of a file, for every way of packing; `shapes` are those of the model.
 
-    Raises `ValueError` for indices that lie outside a weight, and for what the model does not have.
+    Raises `ValueError` for indices outside a weight, and for tensors that the model does not have.
     """
     weights, masks, used = {}, {}, set()
     for name, shape in shapes.items():
@@ -102,29 +105,28 @@ def unpack(
         elif parts >= {".bits", ".values"}:
             weights[name], masks[name] = _from_bits(tensors[f"{name}.bits"], tensors[f"{name}.values"], shape)
     if unknown := sorted(tensors.keys() - used):
-        raise ValueError(f"the file has {', '.join(unknown[:5])}, which the model does not know")
+        raise ValueError(f"the file has {', '.join(unknown[:5])}, which the model does not have")
     return weights, masks
 
 
 def _from_csr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     matrix = _sparse(torch.sparse_csr_tensor, parts, (shape[0], shape[1:].numel()))
-    where = _sparse(torch.sparse_csr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
-    return matrix.to_dense().reshape(shape), where.to_dense().bool().reshape(shape)
+    active = _sparse(torch.sparse_csr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
+    return matrix.to_dense().reshape(shape), active.to_dense().bool().reshape(shape)
 
 
 def _from_bsr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     matrix = _sparse(torch.sparse_bsr_tensor, parts, (shape[0], shape[1:].numel()))
-    where = _sparse(torch.sparse_bsr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
-    return matrix.to_dense().reshape(shape), where.to_dense().bool().reshape(shape)
+    active = _sparse(torch.sparse_bsr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
+    return matrix.to_dense().reshape(shape), active.to_dense().bool().reshape(shape)
 
 
 def _sparse(make: Callable[..., Tensor], parts: list[Tensor], size: tuple[int, ...]) -> Tensor:
     starts, columns, values = parts
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Sparse .* tensor support is in beta", UserWarning
-            )  # said once by torch
+            # torch warns at the first sparse tensor of a process.
+            warnings.filterwarnings("ignore", "Sparse .* tensor support is in beta", UserWarning)
             return make(starts.int(), columns.int(), values, size, check_invariants=True)
     except RuntimeError as error:
         raise ValueError(f"the indices of a weight are damaged: {error}") from error
@@ -132,11 +134,11 @@ def _sparse(make: Callable[..., Tensor], parts: list[Tensor], size: tuple[int, .
 
 def _from_bits(bits: Tensor, values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     if bits.dtype != torch.uint8 or bits.numel() != (shape.numel() + 7) // 8:
-        raise ValueError("the mask bits of a weight do not have its size")
+        raise ValueError("the number of mask bits of a weight differs from its size")
     flat = np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)
     mask = torch.from_numpy(flat).reshape(shape)
     if int(mask.sum()) != values.numel():
-        raise ValueError("the mask bits of a weight do not count its values")
+        raise ValueError("the number of active mask bits of a weight differs from its number of values")
     weight = torch.zeros(shape, dtype=values.dtype)
     weight[mask] = values
     return weight, mask

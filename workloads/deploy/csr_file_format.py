@@ -1,4 +1,4 @@
-"""What formats share that run float32 sums on a CPU and whose file holds the sparse layers as CSR matrices."""
+"""The base class of formats that run in float32 on a CPU and store sparse layers as CSR matrices."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from pruneyard.workloads.plugins import name_of
 
 @dataclass(frozen=True, kw_only=True)
 class CsrFileFormat(ABC):
-    """A format says how its sparse layers are computed."""
+    """A format whose subclass defines the kernels of sparse layers."""
 
     tolerance: ClassVar[float] = SUM_ORDER
     device: ClassVar[torch.device] = torch.device("cpu")
     dtype: ClassVar[torch.dtype] = torch.float32
 
     @abstractmethod
-    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
-        """The network with other kernels for the weights of these names."""
+    def build_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """Returns the network with sparse kernels for the layers with these weight names."""
 
     def fit(self, finished: FinishedNetwork) -> Fit:
         """See `pruneyard.workloads.deploy.format.Format`."""
@@ -34,7 +34,7 @@ class CsrFileFormat(ABC):
         fit = self.fit(finished)
         check_fit(fit)
         names = [name for name in finished.layers if name not in fit.dense]
-        return self.of_layers(finished, names, batch_size=batch_size)
+        return self.build_layers(finished, names, batch_size=batch_size)
 
     def encode(self, finished: FinishedNetwork) -> bytes:
         """See `pruneyard.workloads.deploy.format.Format`."""

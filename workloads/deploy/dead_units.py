@@ -1,10 +1,10 @@
-"""Units and filters that can be cut out of a network in evaluation mode without changing what it computes.
+"""Removes units and filters from a network in eval mode without changing its outputs.
 
-Looked at are pairs of layers that an `nn.Sequential` runs one after the other with nothing between them that mixes channels.
-A unit of the first layer is dead when every weight that reads it is zero, or when all its own weights are zero:
-then it is a constant, which is carried through norms and activations and added to the bias of the second layer.
-A constant other than zero before a convolution that pads with zeros is no constant at the border: that unit stays.
-Units that a residual sum connects are never cut.
+Pairs of layers are considered that an `nn.Sequential` runs one after the other, with nothing between them that mixes channels.
+A unit of the first layer is dead if all weights that read it are zero, or if all its own weights are zero. In the latter case it
+is a constant, which is propagated through norms and activations and added to the bias of the second layer. A constant other than
+zero before a convolution with zero padding is not constant at the border, so that unit stays. Units that a residual sum connects
+are never removed.
 """
 
 import copy
@@ -32,7 +32,7 @@ _Layer = nn.Linear | nn.Conv2d
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two layers and what lies between them."""
+    """Two consecutive layers and the modules between them."""
 
     first: _Layer
     between: tuple[nn.Module, ...]
@@ -40,7 +40,7 @@ class Pair:
 
 
 def dead_units(network: nn.Module) -> dict[str, int]:
-    """How many units can be cut, by the name of the layer's weight; layers without any are left out."""
+    """Returns how many units can be removed, by the name of the layer's weight; layers without any are left out."""
     smaller = without_units(network)
     counts = {
         f"{path}.weight": len(layer.weight) - len(smaller.get_submodule(path).weight)  # type: ignore[arg-type]
@@ -51,16 +51,16 @@ def dead_units(network: nn.Module) -> dict[str, int]:
 
 
 def without_units(network: nn.Module) -> nn.Module:
-    """A copy without its dead units. A cut may leave others dead, so it is repeated until none is found."""
+    """Returns a copy without dead units. A removal may leave other units dead, so it is repeated until there are none."""
     smaller = copy.deepcopy(network)
     with torch.no_grad():
-        while sum(_cut(pair) for pair in _pairs(smaller)):
+        while sum(_remove_dead_units(pair) for pair in _pairs(smaller)):
             pass
     return smaller.requires_grad_(False)
 
 
 def resize(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Gives layers and norms of a network without storage the sizes that `weights` have."""
+    """Gives the layers and norms of a network on the meta device the sizes that `weights` have."""
     for path, module in network.named_modules():
         for name in ("weight", "bias", "running_mean", "running_var"):
             tensor = weights.get(f"{path}.{name}")
@@ -72,7 +72,7 @@ def resize(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _state_sizes(module: nn.Module) -> None:
-    """Makes the numbers that a module keeps beside its tensors agree with them."""
+    """Updates the size attributes of a module to match its tensors."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Conv2d):
@@ -111,7 +111,7 @@ def _pairs(network: nn.Module) -> Iterator[Pair]:
 
 
 def _steps(sequence: nn.Sequential) -> Iterator[nn.Module]:
-    """What a sequence runs, with sequences inside it unrolled."""
+    """Yields the modules that a sequence runs; nested sequences are unrolled."""
     for step in sequence:
         yield from _steps(step) if isinstance(step, nn.Sequential) else (step,)
 
@@ -123,7 +123,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _passes(module: nn.Module) -> bool:
-    """Whether it treats channels separately and gives constants for constants."""
+    """Returns whether a module treats channels separately and maps constants to constants."""
     if isinstance(module, _BATCH_NORMS):
         return module.running_mean is not None and module.affine
     if isinstance(module, nn.AvgPool2d):
@@ -134,24 +134,24 @@ def _passes(module: nn.Module) -> bool:
 
 
 def _joins(first: nn.Module, between: list[nn.Module], second: nn.Module) -> bool:
-    """Whether the second layer's inputs are the first one's units in order."""
+    """Returns whether the inputs of the second layer are the units of the first one in order."""
     flat = any(isinstance(step, nn.Flatten) for step in between)
     if isinstance(first, nn.Conv2d):
         return flat == isinstance(second, nn.Linear)
     return isinstance(second, nn.Linear) and not any(_is_instance_norm(step) for step in between)
 
 
-def _cut(pair: Pair) -> bool:
-    """Cuts the dead units of one pair; False if there was none. One unit stays at least."""
+def _remove_dead_units(pair: Pair) -> bool:
+    """Removes the dead units of a pair; returns False if there were none. At least one unit stays."""
     num_units = len(pair.first.weight)
     constants = _constants(pair)
-    per_unit = pair.second.weight.shape[1] // num_units  # more than one where maps are flattened
+    per_unit = pair.second.weight.shape[1] // num_units  # above 1 if feature maps are flattened
     read = pair.second.weight.reshape(len(pair.second.weight), num_units, -1)
-    unread = (read == 0).all(2).all(0)
-    unfed = (pair.first.weight == 0).flatten(1).all(1)
+    is_unread = (read == 0).all(2).all(0)
+    is_constant = (pair.first.weight == 0).flatten(1).all(1)
     if isinstance(pair.second, nn.Conv2d) and pair.second.padding not in (0, (0, 0), "valid"):
-        unfed &= constants == 0
-    kept = ~(unread | unfed)
+        is_constant &= constants == 0
+    kept = ~(is_unread | is_constant)
     if not kept.any():
         kept[0] = True
     if kept.all():
@@ -170,7 +170,7 @@ def _cut(pair: Pair) -> bool:
 
 
 def _constants(pair: Pair) -> Tensor:
-    """What each unit would be, after all that lies between, if it were its bias everywhere: (units,)."""
+    """Returns the value (units,) of each unit after the modules in between if its output is its bias everywhere."""
     bias = pair.first.bias
     values = torch.zeros(len(pair.first.weight)) if bias is None else bias.clone()
     for step in pair.between:
@@ -180,14 +180,14 @@ def _constants(pair: Pair) -> Tensor:
             values = (values - step.running_mean) * torch.rsqrt(step.running_var + step.eps)
             values = values * step.weight + step.bias
         elif isinstance(step, nn.GroupNorm):
-            values = step.bias.clone()  # a map that is constant is its own mean
+            values = step.bias.clone()  # a constant feature map equals its mean, so it is normalised to 0
         elif isinstance(step, nn.ReLU):
             values = values.relu()
     return values
 
 
 def _keep(module: nn.Module, kept: Tensor) -> None:
-    """Leaves a module the kept units of its outputs."""
+    """Reduces the outputs of a module to the kept units."""
     for name in ("weight", "bias", "running_mean", "running_var"):
         tensor = getattr(module, name, None)
         if isinstance(tensor, nn.Parameter):

@@ -1,6 +1,6 @@
-"""Exported files: safetensors with a header that says which model it is, so that a file alone can be run again.
+"""Exported files: safetensors with a header that describes the model, so that a file can be run without its run folder.
 
-Reading one executes nothing of it: tensors, and names of plug-ins that are installed anyway.
+Reading a file executes no code from it: it contains only tensors and the names of installed plug-ins.
 """
 
 import json
@@ -24,14 +24,14 @@ _KEY = "pruneyard"
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says of itself besides its tensors."""
+    """The description in a file, besides its tensors."""
 
     format: str
     blueprint: Blueprint
 
 
 def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: str) -> bytes:
-    """The content of a file."""
+    """Returns the content of a file with these tensors and a header."""
     header = {"version": VERSION, "format": format, **asdict(finished.blueprint)}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content: bytes = safetensors.torch.save(contiguous, metadata={_KEY: json.dumps(header)})
@@ -41,7 +41,7 @@ def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: st
 def pack_sparse(
     finished: FinishedNetwork, packed: Mapping[str, Mapping[str, Tensor]], *, format: str
 ) -> bytes:
-    """The content of a file in which some weights, by name, are given as their `packed` tensors, the others whole."""
+    """Returns the content of a file in which some weights are replaced by their `packed` tensors; the others are complete."""
     whole = {name: tensor for name, tensor in finished.network.state_dict().items() if name not in packed}
     masks = {f"{name}.mask": mask for name, mask in finished.masks.items() if name not in packed}
     parts = {name: tensor for tensors in packed.values() for name, tensor in tensors.items()}
@@ -49,26 +49,26 @@ def pack_sparse(
 
 
 def pack_csr_layers(finished: FinishedNetwork, dense: Container[str], *, format: str) -> bytes:
-    """`pack_sparse` with the weights in CSR, but for those of `dense`."""
+    """Returns the content of a file with masked weights as CSR matrices, except those named in `dense`."""
     weights = finished.network.state_dict()
     sparse = {n: pack_csr(n, weights[n], m) for n, m in finished.masks.items() if n not in dense}
     return pack_sparse(finished, sparse, format=format)
 
 
 def read_header(path: Path) -> Header:
-    """Raises `ValueError` for a file that `pack` did not write, or a later version of it."""
+    """Reads the header of a file. Raises `ValueError` for a file that `pack`, or a later version of it, wrote."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     if text is None:
-        raise ValueError(f"{path} was not exported by pruneyard: it has no header of ours")
+        raise ValueError(f"{path} was not exported by pruneyard: it has no pruneyard header")
     try:
         table = json.loads(text)
         if table["version"] > VERSION:
             raise ValueError(
-                f"it has version {table['version']}; this pruneyard reads up to {VERSION}: update"
+                f"it has version {table['version']}; this pruneyard reads up to {VERSION}, so update pruneyard"
             )
         return Header(format=str(table["format"]), blueprint=Blueprint.of_table(table))
     except (KeyError, TypeError, ValueError) as error:
@@ -76,9 +76,9 @@ def read_header(path: Path) -> Header:
 
 
 def read_network(path: Path) -> FinishedNetwork:
-    """The network of an exported file with its masks, whatever format it was written in.
+    """Reads the network of an exported file with its masks, for every format that `pack` wrote.
 
-    A compact one has lost units and has no masks. Raises `ValueError` for files that `pack` did not write.
+    A compact network has fewer units and no masks. Raises `ValueError` for files that `pack` did not write.
     """
     header = read_header(path)
     network = header.blueprint.empty_network()
@@ -90,9 +90,9 @@ def read_network(path: Path) -> FinishedNetwork:
 
 
 def load(path: str | Path, *, batch_size: int = 1) -> Exported:
-    """The network of an exported file, ready to run on this machine; kernels are chosen for `batch_size`.
+    """Loads the network of an exported file, ready to run on this machine; kernels are chosen for `batch_size`.
 
-    Raises `ValueError` for other files, also for ONNX ones, which are for other programs.
+    Raises `ValueError` for other files, ONNX files included, which are meant for other programs.
     """
     finished = read_network(Path(path))
     if not finished.masks:

@@ -1,4 +1,4 @@
-"""The protocol of a format plug-in: whether it can take a network, how it runs one, and what it writes of one."""
+"""The protocol of export formats: whether a format supports a network, how it runs the network, and the file it writes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,20 @@ from torch import Tensor
 from pruneyard.workloads.networks.finished import FinishedNetwork
 
 SUM_ORDER = 1e-3
-"""Tolerance of formats that add the same float32 products in another order.
+"""Tolerance of formats that add the same float32 products in a different order.
 
-One sum is off by about 1e-7 of itself; a norm over a map that is nearly constant magnifies that by up to
-1 / sqrt(1e-5), which is 300, and very sparse networks do have such maps.
+The relative error of a sum is about 1e-7. A norm over a nearly constant feature map magnifies it by up to 1 / sqrt(1e-5), which
+is 300, and very sparse networks do have such maps.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Whether a format can take a network. `refusal` is empty where it can; `dense` says by weight why one stays dense."""
+    """The result of checking whether a format supports a network.
+
+    refusal: the reason if the format does not support the network, otherwise empty.
+    dense: the reasons why layers stay dense, by the name of their weight.
+    """
 
     refusal: str = ""
     dense: Mapping[str, str] = field(default_factory=dict)
@@ -27,9 +31,11 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A network that runs: images (B, C, H, W) float32 to logits (B, num_classes). `kernels`: what computes each weight.
+    """An exported network that can run.
 
-    A kernel whose name begins with `dense` does not skip zeros.
+    run: maps images (B, C, H, W) float32 to logits (B, num_classes).
+    kernels: the name of the kernel of each layer, by the name of its weight. A kernel whose name begins with `dense` does not
+        skip zeros.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -37,36 +43,36 @@ class Exported:
 
 
 class Format(Protocol):
-    """A frozen dataclass in `workloads/deploy/formats`."""
+    """An export format: a frozen dataclass in `workloads/deploy/formats`."""
 
-    tolerance: ClassVar[float]  # how far logits may be off the dense ones, as a share of the largest of them
-    device: ClassVar[torch.device]  # where it runs, and its dense twin too
-    dtype: ClassVar[torch.dtype]  # what both compute in: a shorter type is no gain of sparsity
+    tolerance: ClassVar[float]  # largest allowed difference from the dense logits, as a share of the largest dense logit
+    device: ClassVar[torch.device]  # device of the exported network and of its dense baseline
+    dtype: ClassVar[torch.dtype]  # of both networks, so that a shorter type does not count as a gain from sparsity
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """Whether this format can take the network on this machine, and why it, or a layer, cannot be taken."""
+        """Returns whether this format supports the network on this machine, with reasons for refusal and for dense layers."""
         ...
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """The network in this format; it takes any batch, and a choice among kernels is made for `batch_size`.
+        """Returns the network in this format. It accepts any batch; kernels are chosen for `batch_size`.
 
-        Raises `ValueError` where `fit` refuses.
+        Raises `ValueError` if `fit` refuses the network.
         """
         ...
 
     def encode(self, finished: FinishedNetwork) -> bytes:
-        """The content of the exported file. Raises `ValueError` where `fit` refuses."""
+        """Returns the content of the exported file. Raises `ValueError` if `fit` refuses the network."""
         ...
 
 
 def check_fit(fit: Fit) -> None:
-    """Raises `ValueError` with the reason where the format refuses."""
+    """Raises `ValueError` with the reason if the format refuses the network."""
     if fit.refusal:
         raise ValueError(fit.refusal)
 
 
 def relative_difference(outputs: Tensor, expected: Tensor) -> float:
-    """The largest distance of two sets of logits, as a share of the largest expected one."""
+    """Returns the largest difference of two sets of logits, as a share of the largest expected logit."""
     scale = float(expected.abs().max())
     distance = float((outputs.to(expected) - expected).abs().max())
     return distance / scale if scale else distance

@@ -1,12 +1,11 @@
-"""Layers that skip zeros on a CPU: the same outputs as their dense twins up to the order of additions.
+"""Layers that skip zeros on a CPU; their outputs equal those of dense layers up to the order of additions.
 
-Two kernels multiply a sparse matrix (outputs, inputs) with a dense one (inputs, columns). `SparseProduct`
-is torch's sparse matrix, computed by MKL where torch has it. `GatherProduct` is torch's embedding bag: each
-output is a weighted sum of rows of the input, which FBGEMM computes with vectors as long as the CPU has; it wants
-many columns.
+Two kernels multiply a sparse matrix (outputs, inputs) with a dense one (inputs, columns). `SparseProduct` is torch's sparse
+matrix, computed by MKL if torch has it. `GatherProduct` is torch's embedding bag: each output is a weighted sum of rows of the
+input, which FBGEMM computes with the widest vector instructions of the CPU; it is efficient for many columns.
 
-Convolutions become such products by laying out what each output pixel sees (im2col), in pieces that stay in
-the cache: for a large batch the layout of all of it would cost more than the product.
+Convolutions become such products by im2col, which copies the inputs of each output pixel to a column. This is done in pieces
+that fit into the cache: for a large batch, im2col of all images would cost more than the product.
 
 Legend: B images, C channels in, O channels out, K = kernel height x width, P output pixels of a piece.
 """
@@ -19,25 +18,25 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.deploy.compressed import block_size, bsr_tensor, csr, csr_tensor
 
-PIECE_BYTES = 1 << 21  # of one im2col piece: 0.25 to 2 MiB were tried, and small pieces cost calls
+PIECE_BYTES = 1 << 21  # of one im2col piece; 0.25 to 2 MiB were tried, and small pieces need more calls
 
 
 class Product(Protocol):
-    """A sparse matrix with a bias. `spare_rows` more rows stand below the columns it is given, for its own use."""
+    """The product with a sparse matrix, plus a bias. The caller adds `spare_rows` rows below the columns, for internal use."""
 
     spare_rows: int
 
     def __call__(self, columns: Tensor) -> Tensor:
-        """(I + spare_rows, P) -> (O, P)."""
+        """Maps columns (I + spare_rows, P) to outputs (O, P)."""
         ...
 
     def row(self, inputs: Tensor) -> Tensor:
-        """One column alone, without spare rows: (I,) -> (O,)."""
+        """Maps a single column (I,) without spare rows to outputs (O,)."""
         ...
 
 
 class SparseProduct:
-    """torch's sparse matrix, CSR or BSR."""
+    """A product with torch's sparse matrix, CSR or BSR."""
 
     spare_rows = 0
 
@@ -57,7 +56,7 @@ class SparseProduct:
 
 
 class GatherProduct:
-    """Sums of weighted rows. The bias is the weight of a last row of ones."""
+    """A product by weighted sums of rows. The bias is the weight of an additional last row of ones."""
 
     spare_rows = 1
 
@@ -83,14 +82,14 @@ class GatherProduct:
 
 
 class SparseLinear(nn.Module):
-    """A linear layer by a sparse product."""
+    """A linear layer that is computed by a sparse product."""
 
     def __init__(self, product: Product) -> None:
         super().__init__()
         self.product = product
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., I) -> (..., O). The result of a batch lies in memory as its transpose, as the next one wants it."""
+        """Maps (..., I) to (..., O). The result of a batch is a transposed view, which the next sparse layer transposes back."""
         size = inputs.shape[-1]
         if inputs.numel() == size:
             return self.product.row(inputs.reshape(size)).view(*inputs.shape[:-1], -1)
@@ -104,7 +103,7 @@ class SparseLinear(nn.Module):
 
 
 class SparseConv2d(nn.Module):
-    """A convolution by a sparse product, piece by piece."""
+    """A convolution that is computed by a sparse product, piece by piece."""
 
     def __init__(self, layer: nn.Conv2d, product: Product) -> None:
         super().__init__()
@@ -114,13 +113,13 @@ class SparseConv2d(nn.Module):
         self.padding = (layer.padding[1],) * 2 + (layer.padding[0],) * 2
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, O, H', W')."""
+        """Maps images (B, C, H, W) to (B, O, H', W')."""
         windows = self._windows(images)
-        channels, high, wide, num_images, height, width = windows.shape
-        num_rows = channels * high * wide
+        channels, kernel_height, kernel_width, num_images, height, width = windows.shape
+        num_rows = channels * kernel_height * kernel_width
         outputs = images.new_empty((num_images, self.num_outputs, height, width))
         row_bytes = 4 * num_rows * width
-        per_piece = max(1, PIECE_BYTES // (row_bytes * height))  # whole images, or else
+        per_piece = max(1, PIECE_BYTES // (row_bytes * height))  # images per piece; a large image is split into lines
         lines = height if row_bytes * height <= PIECE_BYTES else max(1, PIECE_BYTES // row_bytes)
         for first in range(0, num_images, per_piece):
             last = min(first + per_piece, num_images)
@@ -128,12 +127,12 @@ class SparseConv2d(nn.Module):
                 piece = windows[:, :, :, first:last, top : top + lines]
                 columns = images.new_empty((num_rows + self.product.spare_rows, piece[0, 0, 0].numel()))
                 columns[:num_rows].view(piece.shape).copy_(piece)
-                found = self.product(columns).view(self.num_outputs, last - first, -1, width)
-                outputs[first:last, :, top : top + lines] = found.transpose(0, 1)
+                result = self.product(columns).view(self.num_outputs, last - first, -1, width)
+                outputs[first:last, :, top : top + lines] = result.transpose(0, 1)
         return outputs
 
     def _windows(self, images: Tensor) -> Tensor:
-        """What output pixels see, (C, kernel height, kernel width, B, H', W'), as a view of the padded images."""
+        """Returns the inputs of output pixels, (C, kernel height, kernel width, B, H', W'), as a view of the padded images."""
         padded = nn.functional.pad(images, self.padding) if any(self.padding) else images
         spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
         sizes = [(n - e - 1) // s + 1 for n, e, s in zip(padded.shape[2:], spans, self.stride, strict=True)]
@@ -144,31 +143,31 @@ class SparseConv2d(nn.Module):
 
 
 Kernel = Callable[[nn.Module, Tensor], nn.Module]
-"""Makes the sparse twin of a layer under a mask."""
+"""Returns the sparse counterpart of a layer with a mask."""
 
 
 def csr_kernel(layer: nn.Module, mask: Tensor) -> nn.Module:
-    """The layer by torch's CSR matrix."""
+    """Returns the layer with a product by torch's CSR matrix."""
     weight, bias = _parameters(layer)
-    return _around(layer, SparseProduct(csr_tensor(weight, mask), bias))
+    return _with_product(layer, SparseProduct(csr_tensor(weight, mask), bias))
 
 
 def gather_kernel(layer: nn.Module, mask: Tensor) -> nn.Module:
-    """The layer by weighted sums of rows."""
+    """Returns the layer with a product by weighted sums of rows."""
     weight, bias = _parameters(layer)
-    return _around(layer, GatherProduct(weight, mask, bias))
+    return _with_product(layer, GatherProduct(weight, mask, bias))
 
 
 def bsr_kernel(layer: nn.Module, mask: Tensor) -> nn.Module:
-    """The layer by torch's BSR matrix; the mask must consist of blocks."""
+    """Returns the layer with a product by torch's BSR matrix; the mask must consist of blocks."""
     weight, bias = _parameters(layer)
     size = block_size(mask)
     assert size is not None, "the mask has no blocks"
-    return _around(layer, SparseProduct(bsr_tensor(weight, mask, size), bias))
+    return _with_product(layer, SparseProduct(bsr_tensor(weight, mask, size), bias))
 
 
 def why_dense(layer: nn.Module, mask: Tensor | None) -> str:
-    """Why a layer has no sparse kernel here; empty where it has."""
+    """Returns why a layer has no sparse kernel; empty if it has one."""
     if mask is None:
         return "it has no mask"
     if bool(mask.all()):
@@ -178,7 +177,7 @@ def why_dense(layer: nn.Module, mask: Tensor | None) -> str:
     if not isinstance(layer, nn.Conv2d):
         return f"{type(layer).__name__} has no sparse kernel"
     if layer.groups != 1:
-        return f"it is a convolution in {layer.groups} groups"
+        return f"it is a convolution with {layer.groups} groups"
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return f"its padding is {layer.padding_mode if layer.padding_mode != 'zeros' else layer.padding}"
     return ""
@@ -189,7 +188,7 @@ def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return layer.weight.detach(), layer.bias
 
 
-def _around(layer: nn.Module, product: Product) -> nn.Module:
+def _with_product(layer: nn.Module, product: Product) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return SparseLinear(product)
     assert isinstance(layer, nn.Conv2d)

@@ -1,4 +1,4 @@
-"""Puts sparse kernels in the place of layers: which can be replaced, which stay dense and why."""
+"""Replaces layers by sparse kernels: which layers can be replaced, which stay dense, and why."""
 
 import copy
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ DENSE = "dense"
 
 
 def sparse_fit(finished: FinishedNetwork) -> Fit:
-    """A fit that takes every layer with a mask and a sparse kernel; refuses a network without any."""
+    """Returns a fit that supports every layer with a mask and a sparse kernel; refuses a network without such a layer."""
     reasons = {name: why_dense(layer, finished.masks.get(name)) for name, layer in finished.layers.items()}
-    return fit_of({name: reason for name, reason in reasons.items() if reason}, finished)
+    return fit_with_dense_layers({name: reason for name, reason in reasons.items() if reason}, finished)
 
 
-def fit_of(dense: Mapping[str, str], finished: FinishedNetwork) -> Fit:
-    """A fit in which the layers of `dense` stay so; refuses where all do."""
+def fit_with_dense_layers(dense: Mapping[str, str], finished: FinishedNetwork) -> Fit:
+    """Returns a fit in which the layers of `dense` stay dense, by weight name with reasons; refuses if all layers do."""
     if len(dense) < len(finished.layers):
         return Fit(dense=dense)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in dense.items())
@@ -27,14 +27,14 @@ def fit_of(dense: Mapping[str, str], finished: FinishedNetwork) -> Fit:
 
 
 def with_kernels(finished: FinishedNetwork, kernels: Mapping[str, tuple[str, Kernel]]) -> Exported:
-    """The network with named kernels, by weight, in the place of its layers; all others stay as they are."""
-    twins = {
+    """Returns the network with layers replaced by named kernels, by weight; all other layers stay unchanged."""
+    replacements = {
         id(finished.layers[name].weight): make(finished.layers[name], finished.masks[name])
         for name, (_, make) in kernels.items()
     }
     network = copy.deepcopy(finished.network)
     for path, layer in finished.network.named_modules():
-        if isinstance(getattr(layer, "weight", None), nn.Parameter) and id(layer.weight) in twins:
-            network.set_submodule(path, twins[id(layer.weight)])
+        if isinstance(getattr(layer, "weight", None), nn.Parameter) and id(layer.weight) in replacements:
+            network.set_submodule(path, replacements[id(layer.weight)])
     names = {name: kernels[name][0] if name in kernels else DENSE for name in finished.layers}
     return Exported(run=network.eval(), kernels=names)

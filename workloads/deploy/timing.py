@@ -1,4 +1,4 @@
-"""How long a network takes, beside its dense twin: measurements that alternate, on one process and one set of threads."""
+"""Latency of a network and of its dense baseline, by alternating measurements in one process with the same threads."""
 
 import math
 import platform
@@ -14,16 +14,16 @@ from torch import Tensor
 
 Network = Callable[[Tensor], Tensor]
 
-LEAST_SPAN_S = 2e-3  # of one measurement: calls are put together until they take as long
+LEAST_SPAN_S = 2e-3  # shortest measurement: calls are grouped until they take this long
 LEAST_ROUNDS, MOST_ROUNDS = 11, 101
 WARM_UP_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Seconds of one forward pass of one batch, and how many times faster than the dense twin: median, 10th, 90th percentile.
+    """Seconds of one forward pass of one batch, and the speedup over the dense baseline: median, 10th and 90th percentile.
 
-    The speedup is that of the rounds, in each of which both ran: whatever slows the machine for a while slows both.
+    The speedup is computed per round, in which both networks ran, so that temporary load on the machine affects both.
     """
 
     median_s: float
@@ -38,7 +38,7 @@ class Latency:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Runs torch on so many threads, and on as many as before afterwards."""
+    """Sets the number of torch's threads inside the context and restores it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -55,20 +55,20 @@ def compare(
     span_s: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
-    """Times both for about `span_s` after warming up; they take turns, and who begins changes with every round.
+    """Times both networks for about `span_s` after a warm-up. They alternate, and the order changes with every round.
 
-    On a busy machine `clock` may be `time.thread_time`, which does not run while another process has the CPU: then
-    this is the work of one thread, not the time that a caller waits.
+    twin: the dense baseline. On a busy machine `clock` may be `time.thread_time`, which does not advance while another process
+    uses the CPU; the result is then the CPU time of one thread, not the time that a caller waits.
     """
     runs = {"network": network, "twin": twin}
     with torch.inference_mode():
-        calls = {name: _calls(run, images) for name, run in runs.items()}
+        calls = {name: _calls_per_measurement(run, images) for name, run in runs.items()}
         round_s = sum(count * once_s for count, once_s in calls.values())
         rounds = int(min(max(span_s / round_s, LEAST_ROUNDS), MOST_ROUNDS))
         times: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(rounds):
             for name in sorted(runs, reverse=bool(number % 2)):
-                times[name].append(_seconds(runs[name], images, calls[name][0], clock))
+                times[name].append(_mean_seconds(runs[name], images, calls[name][0], clock))
     return _latency(np.array(times["network"]), np.array(times["twin"]))
 
 
@@ -88,48 +88,50 @@ def _latency(times_s: np.ndarray, dense_s: np.ndarray) -> Latency:
 
 
 def least_times(networks: Mapping[str, Network], inputs: Tensor, *, rounds: int) -> dict[str, float]:
-    """Least seconds of one call of each, measured in turn: for choosing, since what disturbs can only add."""
+    """Returns the least seconds of a call of each network, measured alternately; disturbances can only increase a time."""
     with torch.inference_mode():
-        calls = {name: _calls(run, inputs, span_s=5e-4, warm_up_s=5e-3)[0] for name, run in networks.items()}
+        calls = {
+            name: _calls_per_measurement(run, inputs, span_s=5e-4, warm_up_s=5e-3)[0] for name, run in networks.items()
+        }
         times = dict.fromkeys(networks, math.inf)
         for _ in range(rounds):
             for name, run in networks.items():
-                times[name] = min(times[name], _seconds(run, inputs, calls[name]))
+                times[name] = min(times[name], _mean_seconds(run, inputs, calls[name]))
     return times
 
 
-def _calls(
+def _calls_per_measurement(
     run: Network, inputs: Tensor, *, span_s: float = LEAST_SPAN_S, warm_up_s: float = WARM_UP_S
 ) -> tuple[int, float]:
-    """Warms up; then how many calls make one measurement, and the seconds of one call."""
+    """Warms up; returns how many calls form one measurement, and the seconds of one call."""
     started = time.perf_counter()
     for _ in range(3):
         run(inputs)
     while time.perf_counter() - started < warm_up_s:
         run(inputs)
-    once_s = max(min(_seconds(run, inputs, 1) for _ in range(3)), 1e-7)
+    once_s = max(min(_mean_seconds(run, inputs, 1) for _ in range(3)), 1e-7)
     return max(1, round(span_s / once_s)), once_s
 
 
-def _seconds(
+def _mean_seconds(
     run: Network, inputs: Tensor, calls: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Mean seconds of so many calls in a row; waits for a GPU that computes them."""
-    _wait()
+    """Returns the mean seconds of `calls` consecutive calls; waits for a GPU to finish them."""
+    _synchronize()
     started = clock()
     for _ in range(calls):
         run(inputs)
-    _wait()
+    _synchronize()
     return (clock() - started) / calls
 
 
-def _wait() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def device_name(device: torch.device) -> str:
-    """The model of the GPU, or of the CPU as the system calls it."""
+    """Returns the model name of the GPU, or of the CPU as the operating system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

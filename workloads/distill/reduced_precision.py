@@ -29,7 +29,7 @@ class BFloat16Gradients:
         distance: str,
     ) -> tuple[Tensor, Tensor]:
         """See `matching.match_gradients`."""
-        return self.exact.match_gradients(network, parameters, images, labels, wanted, distance=by)
+        return self.exact.match_gradients(network, parameters, images, labels, targets, distance=distance)
 
     def chunked_gradient(
         self, network: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *, chunk: int

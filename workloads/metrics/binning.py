@@ -1,11 +1,10 @@
-"""Bins of confidences: the contract of every binned measure, written once.
+"""Bins of confidences, as all binned metrics use them.
 
-- `equal_width`: B bins of [0, 1], right-closed, (b / B, (b + 1) / B], and 0 falls into the first. The product of value and B
-  is taken in float64; a value that is not exactly a bin's edge in binary (0.6 for B = 5) goes where that product puts it.
-- `equal_mass`: rows are sorted by value, those of equal value in the order given, and cut by position into B groups whose
-  sizes differ by one at most, the larger first. A cut may part rows of equal value: then, and only then, the result depends
-  on the order of the rows.
-- Empty bins add nothing to a sum, have NaN for a mean, and are counted by `Reliability.num_empty`.
+- `equal_width`: B right-closed bins of [0, 1], (b / B, (b + 1) / B]; 0 belongs to the first bin. The product of value and B is
+  computed in float64; a value that is not exactly a bin's edge in binary (0.6 for B = 5) belongs to the bin of that product.
+- `equal_mass`: rows are sorted by value, stably, and divided by position into B groups whose sizes differ by at most one, the
+  larger groups first. If rows of equal value belong to different groups, and only then, the result depends on the order of rows.
+- Empty bins add nothing to a sum, have a mean of NaN, and are counted by `Reliability.num_empty`.
 
 Reference: Naeini, Cooper and Hauskrecht (AAAI 2015); Nguyen and O'Connor (arXiv:1508.05154) for equal mass.
 """
@@ -23,28 +22,28 @@ Binning = Literal["equal_width", "equal_mass"]
 
 
 def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
-    """The bin of each value in [0, 1] among `num_bins` of equal width: right-closed, 0 in the first."""
+    """Returns the bin of each value in [0, 1] among `num_bins` right-closed bins of equal width; 0 is in the first bin."""
     _check_num_bins(num_bins)
     return np.clip(np.ceil(values * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
 
 def equal_mass_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
-    """The group of each value among `num_bins` of as equal size as can be."""
+    """Returns the group of each value among `num_bins` groups of equal size, up to one row."""
     _check_num_bins(num_bins)
     index_N = np.empty(len(values), dtype=np.int64)
     index_N[np.argsort(values, kind="stable")] = np.repeat(
-        np.arange(num_bins), equal_sizes(len(values), num_bins)
+        np.arange(num_bins), balanced_sizes(len(values), num_bins)
     )
     return index_N
 
 
-def equal_sizes(num_rows: int, num_bins: int) -> NDArray[np.int64]:
-    """Sizes `(num_bins,)` that differ by one at most, the larger first."""
+def balanced_sizes(num_rows: int, num_bins: int) -> NDArray[np.int64]:
+    """Returns sizes `(num_bins,)` that differ by at most one, the larger first."""
     return num_rows // num_bins + (np.arange(num_bins) < num_rows % num_bins)
 
 
 def index_of(values: Floats, num_bins: int, binning: Binning) -> NDArray[np.int64]:
-    """The bin of each value by either rule."""
+    """Returns the bin of each value, with bins of equal width or equal mass."""
     if binning == "equal_width":
         return bin_index(values, num_bins)
     if binning == "equal_mass":
@@ -59,7 +58,10 @@ def _check_num_bins(num_bins: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Per bin: mean confidence, accuracy and count, each `(num_bins,)`; the first two are NaN where a bin is empty."""
+    """A reliability diagram: mean confidence, accuracy and count per bin, each `(num_bins,)`.
+
+    Confidence and accuracy of an empty bin are NaN.
+    """
 
     confidence: Floats
     accuracy: Floats
@@ -67,21 +69,21 @@ class Reliability:
 
     @property
     def num_empty(self) -> int:
-        """How many bins hold no row."""
+        """Number of bins without rows."""
         return int((self.count == 0).sum())
 
     @property
     def gap(self) -> Floats:
-        """Accuracy less confidence `(num_bins,)`: negative where over-confident, 0 where empty."""
+        """Accuracy minus confidence `(num_bins,)`: negative if over-confident, 0 if the bin is empty."""
         return np.where(self.count > 0, self.accuracy - self.confidence, 0.0)
 
     @property
     def share(self) -> Floats:
-        """The part of all rows that lies in each bin."""
+        """Share of all rows in each bin."""
         return np.asarray(self.count / self.count.sum())
 
     def accuracy_interval(self, *, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Ends of Wilson's interval of each bin's accuracy, NaN where empty.
+        """Returns the lower and upper ends of Wilson's interval of each bin's accuracy, NaN for empty bins.
 
         Reference: Wilson, JASA 22 (1927).
         """
@@ -95,8 +97,8 @@ class Reliability:
         return middle - half, middle + half
 
 
-def binned(top: TopLabel, *, num_bins: int, binning: Binning = "equal_width") -> Reliability:
-    """The reliability diagram of confidences and whether they were right."""
+def bin_by_confidence(top: TopLabel, *, num_bins: int, binning: Binning = "equal_width") -> Reliability:
+    """Returns the reliability diagram of confidences and correctness."""
     index_N = index_of(top.confidence, num_bins, binning)
     count = np.bincount(index_N, minlength=num_bins)
     with np.errstate(invalid="ignore"):

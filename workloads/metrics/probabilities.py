@@ -1,11 +1,11 @@
-"""Probabilities of logits, and what every measure of them asks of its input; all in float64.
+"""Conversion of logits to probabilities, and checks of the inputs of all metrics; all in float64.
 
-`probabilities: (N, C)` are rows that sum to 1, `labels: (N,)` integers in [0, C). Bad input raises `ValueError`; no measure
-returns a number for it.
+`probabilities: (N, C)` are rows that sum to 1, and `labels: (N,)` integers in [0, C). Invalid input raises `ValueError`; no
+metric returns a number for it.
 
-A network may have outputs beyond its K classes (for "unknown"): then `num_extra` of them are the last columns of its logits
-`(N, K + num_extra)`. They take their share of the softmax, but prediction and confidence are over the K classes, whose
-probabilities are not scaled up to sum to 1: what the network puts on "unknown" is missing from its confidence.
+A network may have additional outputs besides its K classes (for "unknown"): the last `num_extra` columns of its logits
+`(N, K + num_extra)`. They take part in the softmax, but prediction and confidence consider only the K classes, whose
+probabilities are not rescaled to sum to 1: the probability of "unknown" is missing from the confidence.
 """
 
 from collections.abc import Iterator
@@ -14,28 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SUM_TOLERANCE = (
-    1e-4  # rows of float32 or bfloat16 softmax miss 1 by less than this for up to some thousand classes
-)
-
-
-CHUNK = 2**15  # numbers worked on at a time: they and one copy stay in a core's second cache
-
+SUM_TOLERANCE = 1e-4  # rows of a float32 or bfloat16 softmax differ from 1 by less than this for up to some thousand classes
+CHUNK = 2**15  # numbers processed at a time: they and one copy fit into a core's L2 cache
 
 Floats = NDArray[np.float64]
-
-
 Labels = NDArray[np.int64]
 
 
-def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
-    """The two arrays as float64 and int64, or a `ValueError` that names the first offending row."""
-    probabilities_NC = checked_probabilities(probabilities)
-    return probabilities_NC, checked_labels(labels, probabilities_NC.shape)
+def check_inputs(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
+    """Returns the two arrays as float64 and int64. Raises `ValueError` that names the first invalid row."""
+    probabilities_NC = check_probabilities(probabilities)
+    return probabilities_NC, check_labels(labels, probabilities_NC.shape)
 
 
-def checked_probabilities(probabilities: ArrayLike) -> Floats:
-    """Rows of probabilities as float64, or a `ValueError` that names the first row that is no distribution."""
+def check_probabilities(probabilities: ArrayLike) -> Floats:
+    """Returns probabilities as float64. Raises `ValueError` that names the first row that is not a distribution."""
     probabilities_NC = np.asarray(probabilities, dtype=np.float64)
     if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
         raise ValueError(
@@ -43,15 +36,15 @@ def checked_probabilities(probabilities: ArrayLike) -> Floats:
         )
     with np.errstate(invalid="ignore", over="ignore"):
         off_one_N = np.abs(probabilities_NC @ np.ones(probabilities_NC.shape[1]) - 1)
-    if not (probabilities_NC.min() >= 0 and off_one_N.max() <= SUM_TOLERANCE):  # false for NaN, too
-        refuse_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")
-        refuse_first((probabilities_NC < 0).any(axis=1), probabilities_NC, "must not be negative")
-        refuse_first(off_one_N > SUM_TOLERANCE, probabilities_NC, "must sum to 1")
+    if not (probabilities_NC.min() >= 0 and off_one_N.max() <= SUM_TOLERANCE):  # also false for NaN
+        raise_for_first(~np.isfinite(probabilities_NC).all(axis=1), probabilities_NC, "must be finite")
+        raise_for_first((probabilities_NC < 0).any(axis=1), probabilities_NC, "must not be negative")
+        raise_for_first(off_one_N > SUM_TOLERANCE, probabilities_NC, "must sum to 1")
     return probabilities_NC
 
 
-def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Labels:
-    """Labels of `shape: (N, C)` probabilities or logits as int64."""
+def check_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Labels:
+    """Returns the labels of `shape: (N, C)` probabilities or logits as int64. Raises `ValueError` for the first invalid label."""
     labels_N = np.asarray(labels)
     num_rows, num_classes = shape
     if labels_N.shape != (num_rows,):
@@ -60,22 +53,22 @@ def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Labels:
         )
     if not np.issubdtype(labels_N.dtype, np.integer):
         raise ValueError(f"labels are {labels_N.dtype}; they must be integers")
-    refuse_first((labels_N < 0) | (labels_N >= num_classes), labels_N, f"must lie in [0, {num_classes})")
+    raise_for_first((labels_N < 0) | (labels_N >= num_classes), labels_N, f"must lie in [0, {num_classes})")
     return labels_N.astype(np.int64)
 
 
-def refuse_first(offending_N: np.bool_ | NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
-    """Raises `ValueError` for the first offending row, if there is one."""
-    if offending_N.any():
-        row = int(offending_N.argmax())
+def raise_for_first(invalid_N: np.bool_ | NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:
+    """Raises `ValueError` for the first invalid row, if there is one."""
+    if invalid_N.any():
+        row = int(invalid_N.argmax())
         raise ValueError(f"row {row} is {values[row]}; it {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Some rows after softmax: probabilities of the K classes (n, K), predicted class, confidence, log of all that was summed.
+    """Some rows after softmax: probabilities of the K classes (n, K), predicted class, confidence and log-sum-exp, (n,) each.
 
-    log_total is that of the sum over all outputs, so that log p_k = z_k - log_total.
+    log_total: the log-sum-exp over all outputs, so that log p_k = z_k - log_total.
     """
 
     rows: slice
@@ -85,8 +78,8 @@ class Chunk:
     log_total: Floats
 
 
-def chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
-    """Softmax over all outputs `(N, K + num_extra)`, some rows at a time; -inf stands for a probability of 0.
+def softmax_chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
+    """Yields the softmax over all outputs `(N, K + num_extra)`, some rows at a time; -inf gives a probability of 0.
 
     Raises `ValueError` for NaN, +inf and rows without a finite number.
     """
@@ -104,8 +97,8 @@ def chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
         rows = slice(start, min(start + step, len(logits_NC)))
         outputs = np.array(logits_NC[rows], dtype=np.float64, order="C")
         predicted = outputs[:, :num_classes].argmax(axis=1)
-        of_row = np.arange(len(outputs))
-        peak = outputs[of_row, predicted]  # NaN where there is one: it counts as the largest
+        row_index = np.arange(len(outputs))
+        peak = outputs[row_index, predicted]  # NaN if the row contains NaN, as argmax treats NaN as the largest
         if num_extra:
             peak = np.maximum(peak, outputs[:, num_classes:].max(axis=1))
         if not np.isfinite(peak).all():
@@ -120,24 +113,24 @@ def chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
             rows=rows,
             probabilities=probabilities,
             predicted=predicted,
-            confidence=probabilities[of_row, predicted],
+            confidence=probabilities[row_index, predicted],
             log_total=peak + np.log(total),
         )
 
 
 def softmax(logits: ArrayLike) -> Floats:
-    """Probabilities `(N, C)` of logits `(N, C)`, computed in float64 whatever came."""
-    return known_probabilities(logits)
+    """Returns probabilities `(N, C)` of logits `(N, C)`, computed in float64 for every input type."""
+    return class_probabilities(logits)
 
 
-def known_probabilities(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
-    """Probabilities `(N, K)` of the classes alone, of logits `(N, K + num_extra)`; rows sum to 1 only without extra outputs."""
-    return np.concatenate([chunk.probabilities for chunk in chunks(logits, num_extra=num_extra)])
+def class_probabilities(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
+    """Returns probabilities `(N, K)` of the classes for logits `(N, K + num_extra)`; rows sum to 1 only without extra outputs."""
+    return np.concatenate([chunk.probabilities for chunk in softmax_chunks(logits, num_extra=num_extra)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopLabel:
-    """Of every row its largest probability, and whether that was the label's (or how often it would be): both (N,)."""
+    """The largest probability of every row, and whether it belongs to the label (or the probability of that), (N,) each."""
 
     confidence: Floats
     correct: NDArray[np.bool_] | Floats
@@ -146,27 +139,27 @@ class TopLabel:
         return len(self.confidence)
 
     @classmethod
-    def of(cls, probabilities: ArrayLike, labels: ArrayLike) -> "TopLabel":
-        """The first of equal largest probabilities counts."""
-        probabilities_NC, labels_N = checked(probabilities, labels)
+    def from_probabilities(cls, probabilities: ArrayLike, labels: ArrayLike) -> "TopLabel":
+        """Reads the top label of probabilities `(N, C)`; among equal largest probabilities the first counts."""
+        probabilities_NC, labels_N = check_inputs(probabilities, labels)
         predicted_N = probabilities_NC.argmax(axis=1)
         confidence_N = probabilities_NC[np.arange(len(labels_N)), predicted_N]
         return cls(confidence=np.minimum(confidence_N, 1.0), correct=predicted_N == labels_N)
 
     @classmethod
-    def of_logits(cls, logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> "TopLabel":
-        """The same of outputs `(N, K + num_extra)`, without keeping all probabilities."""
+    def from_logits(cls, logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> "TopLabel":
+        """Reads the top label of outputs `(N, K + num_extra)` without storing all probabilities."""
         confidence, predicted, num_classes = [], [], 0
-        for chunk in chunks(logits, num_extra=num_extra):
+        for chunk in softmax_chunks(logits, num_extra=num_extra):
             confidence.append(chunk.confidence)
             predicted.append(chunk.predicted)
             num_classes = chunk.probabilities.shape[1]
         confidence_N, predicted_N = np.concatenate(confidence), np.concatenate(predicted)
-        labels_N = checked_labels(labels, (len(confidence_N), num_classes))
+        labels_N = check_labels(labels, (len(confidence_N), num_classes))
         return cls(confidence=confidence_N, correct=predicted_N == labels_N)
 
     def ascending(self) -> "TopLabel":
-        """Rows by rising confidence, those of equal confidence in the order given; the same rows where they are so already."""
+        """Returns the rows sorted by rising confidence (stable); returns self if they are sorted already."""
         if (self.confidence[1:] >= self.confidence[:-1]).all():
             return self
         order = np.argsort(self.confidence, kind="stable")

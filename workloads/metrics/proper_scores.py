@@ -1,4 +1,4 @@
-"""Accuracy, and the two proper scores that calibrators are judged by: negative log-likelihood and Brier score."""
+"""Accuracy and two proper scoring rules for the comparison of calibrators: negative log-likelihood and Brier score."""
 
 from dataclasses import dataclass
 
@@ -10,36 +10,39 @@ from pruneyard.workloads.metrics.probabilities import (
     Floats,
     Labels,
     TopLabel,
-    checked,
-    checked_labels,
-    chunks,
+    check_inputs,
+    check_labels,
+    softmax_chunks,
 )
 
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Share of rows whose largest probability is the label's; the first of equal largest ones counts."""
-    return float(TopLabel.of(probabilities, labels).correct.mean())
+    """Returns the share of rows whose largest probability is the label's; among equal largest ones the first counts."""
+    return float(TopLabel.from_probabilities(probabilities, labels).correct.mean())
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of -log softmax(logits)[label] in nats, from `logits: (N, C)` so that a probability of 0 costs its true price."""
+    """Returns the mean of -log softmax(logits)[label] in nats.
+
+    logits: (N, C). They are used instead of probabilities because a tiny probability may round to 0.
+    """
     logits_NC = np.asarray(logits)
-    log_total = np.concatenate([chunk.log_total for chunk in chunks(logits_NC)])
-    labels_N = checked_labels(labels, logits_NC.shape)
+    log_total = np.concatenate([chunk.log_total for chunk in softmax_chunks(logits_NC)])
+    labels_N = check_labels(labels, logits_NC.shape)
     return float((log_total - logits_NC[np.arange(len(labels_N)), labels_N]).mean())
 
 
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over rows of the squared distance to the one-hot label, summed over classes: in [0, 2].
+    """Returns the mean over rows of the squared distance to the one-hot label, summed over classes; it lies in [0, 2].
 
     Reference: Brier (1950), the original multi-class form.
     """
-    probabilities_NC, labels_N = checked(probabilities, labels)
+    probabilities_NC, labels_N = check_inputs(probabilities, labels)
     return float(squared_distances(probabilities_NC, labels_N).mean())
 
 
 def squared_distances(probabilities_NC: Floats, labels_N: Labels) -> Floats:
-    """Of every row the squared distance to its one-hot label `(N,)`."""
+    """Returns the squared distance of every row to its one-hot label `(N,)`."""
     at_label_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
     squares_N: Floats = np.einsum("ij,ij->i", probabilities_NC, probabilities_NC)
     return squares_N - 2 * at_label_N + 1
@@ -47,11 +50,13 @@ def squared_distances(probabilities_NC: Floats, labels_N: Labels) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class BrierParts:
-    """Brier score = reliability - resolution + uncertainty + within_bins.
+    """The decomposition of the Brier score: reliability - resolution + uncertainty + within_bins.
 
-    reliability: squared distance of forecasts from what happened where they were made; resolution: of that from the base rate;
-    uncertainty: of the base rate itself; within_bins: what forecasts vary inside bins, less twice how they vary with outcomes
-    there; 0 where forecasts of a bin are equal.
+    reliability: mean squared distance between the forecasts and the observed frequencies of the bins.
+    resolution: mean squared distance between the observed frequencies of the bins and the base rate.
+    uncertainty: variance of the outcomes at the base rate.
+    within_bins: variance of forecasts inside bins, minus twice their covariance with outcomes there; 0 if all forecasts of a
+        bin are equal.
     """
 
     reliability: float
@@ -61,27 +66,27 @@ class BrierParts:
 
     @property
     def brier(self) -> float:
-        """The score that the parts add up to."""
+        """The Brier score, computed from its parts."""
         return self.reliability - self.resolution + self.uncertainty + self.within_bins
 
 
 def brier_decomposition(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> BrierParts:
-    """The parts of `brier_score`, class by class over bins of equal width of its probability, summed over classes.
+    """Returns the parts of `brier_score`, computed per class over bins of equal width of its probability, summed over classes.
 
     Reference: Murphy (1973); Stephenson, Coelho and Jolliffe (2008) for forecasts that differ inside a bin.
     """
-    probabilities_NC, labels_N = checked(probabilities, labels)
+    probabilities_NC, labels_N = check_inputs(probabilities, labels)
     score = float(squared_distances(probabilities_NC, labels_N).mean())
-    return brier_parts(ClassBins.of(probabilities_NC, labels_N, num_bins=num_bins), score)
+    return brier_parts(ClassBins.from_probabilities(probabilities_NC, labels_N, num_bins=num_bins), score)
 
 
 def brier_parts(bins: ClassBins, score: float) -> BrierParts:
-    """The same of filled bins; `score` is the Brier score of the same rows."""
+    """Returns the parts of the Brier score from bins of classes; `score` is the Brier score of the same rows."""
     count = np.maximum(bins.count, 1)
     base = bins.positive.sum(axis=1) / bins.num_rows
-    of_bin = bins.positive / count
+    observed = bins.positive / count
     reliability = float(np.sum((bins.probability - bins.positive) ** 2 / count) / bins.num_rows)
-    resolution = float(np.sum(bins.count * (of_bin - base[:, None]) ** 2) / bins.num_rows)
+    resolution = float(np.sum(bins.count * (observed - base[:, None]) ** 2) / bins.num_rows)
     uncertainty = float(np.sum(base * (1 - base)))
     return BrierParts(
         reliability=reliability,
@@ -92,12 +97,12 @@ def brier_parts(bins: ClassBins, score: float) -> BrierParts:
 
 
 def top_label_brier_decomposition(probabilities: ArrayLike, labels: ArrayLike) -> BrierParts:
-    """The parts of the mean of (confidence - correct)^2, grouped by distinct confidence, hence with nothing within bins.
+    """Returns the parts of the mean of (confidence - correct)^2, grouped by distinct confidence, so within_bins is 0.
 
-    Where all confidences differ, reliability is the score itself: informative after binning or isotonic regression.
+    If all confidences differ, reliability is the score itself; it is informative after binning or isotonic regression.
     Reference: Murphy (1973).
     """
-    top = TopLabel.of(probabilities, labels)
+    top = TopLabel.from_probabilities(probabilities, labels)
     value, group, count = np.unique(top.confidence, return_inverse=True, return_counts=True)
     observed = np.bincount(group, weights=top.correct) / count
     base, share = float(top.correct.mean()), count / len(top)

@@ -1,4 +1,4 @@
-"""How far a measured number is chance: the error that a calibrated network would show, and bootstrap intervals."""
+"""Statistical noise of metrics: the calibration error expected of a calibrated network, and bootstrap intervals."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,31 +9,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pruneyard.workloads.metrics.binning import Binning, index_of
-from pruneyard.workloads.metrics.probabilities import Floats, checked_probabilities
+from pruneyard.workloads.metrics.probabilities import Floats, check_probabilities
 
-DRAWN_AT_ONCE = 2**16  # uniform numbers
-
-
-MOST_KEPT = 2**22  # uniform numbers kept for the next networks with as many rows, 16 MiB
+SAMPLED_AT_ONCE = 2**16  # uniform numbers
+MAX_CACHED = 2**22  # uniform numbers that are cached for later calls with the same number of rows, 16 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloor:
-    """Expected calibration errors `(num_draws,)` of a network with these confidences that is calibrated perfectly."""
+    """Sampled calibration errors `(num_draws,)` of a perfectly calibrated network with the given confidences."""
 
     draws: Floats
 
     @property
     def mean(self) -> float:
-        """What such a network shows on average, although its true error is 0."""
+        """Mean measured error of such a network, although its true error is 0."""
         return float(self.draws.mean())
 
     def quantile(self, share: float = 0.95) -> float:
-        """The error that a calibrated network stays below with probability `share`."""
+        """Returns the error below which a calibrated network stays with probability `share`."""
         return float(np.quantile(self.draws, share))
 
     def p_value(self, error: float) -> float:
-        """How often a calibrated network shows at least this error; never 0, as the measured one counts among the draws."""
+        """Returns how often a calibrated network has at least this error; never 0, as the measured one counts as a sample."""
         return float((1 + (self.draws >= error).sum()) / (1 + len(self.draws)))
 
 
@@ -45,16 +43,16 @@ def noise_floor(
     num_draws: int = 100,
     seed: int = 0,
 ) -> NoiseFloor:
-    """ECE of the same predictions at the same bins, if labels were drawn from `probabilities: (N, C)`.
+    """Returns the ECE of the same predictions with the same bins for labels sampled from `probabilities: (N, C)`.
 
-    Only whether a label is the predicted one matters, which it is with the probability of that prediction.
+    It only matters whether a sampled label is the predicted one, which has the probability of that prediction.
     Reference: Broecker and Smith (2007) and Vaicenavicius et al. (AISTATS 2019, arXiv:1902.06977), consistency resampling.
     """
-    confidence_N = np.minimum(checked_probabilities(probabilities).max(axis=1), 1.0)
-    return noise_floor_of(confidence_N, num_bins=num_bins, binning=binning, num_draws=num_draws, seed=seed)
+    confidence_N = np.minimum(check_probabilities(probabilities).max(axis=1), 1.0)
+    return noise_floor_of_confidences(confidence_N, num_bins=num_bins, binning=binning, num_draws=num_draws, seed=seed)
 
 
-def noise_floor_of(
+def noise_floor_of_confidences(
     confidence_N: Floats,
     *,
     num_bins: int = 15,
@@ -62,7 +60,7 @@ def noise_floor_of(
     num_draws: int = 100,
     seed: int = 0,
 ) -> NoiseFloor:
-    """The same of confidences in [0, 1]."""
+    """Returns the noise floor of confidences in [0, 1]."""
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}; it must be 1 or more")
     index_N = index_of(confidence_N, num_bins, binning)
@@ -70,31 +68,31 @@ def noise_floor_of(
     grouped_N = confidence_N[np.argsort(index_N, kind="stable")]
     first = np.flatnonzero(np.append(True, by_bin[1:] != by_bin[:-1]))
     expected = np.add.reduceat(grouped_N, first)
-    limits_N = grouped_N.astype(np.float32)  # 24 bits are far finer than what so many rows can tell
-    kept = num_draws * len(limits_N) <= MOST_KEPT
-    drawn = (_kept_uniform if kept else _uniform)(num_draws, len(limits_N), seed)
-    misses = [
-        np.abs(np.add.reduceat(some < limits_N, first, axis=1, dtype=np.int64) - expected).sum(axis=1) for some in drawn
+    limits_N = grouped_N.astype(np.float32)  # 24 bits are far finer than the statistical error of so many rows
+    is_cached = num_draws * len(limits_N) <= MAX_CACHED
+    uniforms = (_cached_uniforms if is_cached else _sample_uniforms)(num_draws, len(limits_N), seed)
+    gaps = [
+        np.abs(np.add.reduceat(some < limits_N, first, axis=1, dtype=np.int64) - expected).sum(axis=1) for some in uniforms
     ]
-    return NoiseFloor(draws=np.concatenate(misses) / len(limits_N))
+    return NoiseFloor(draws=np.concatenate(gaps) / len(limits_N))
 
 
-def _uniform(num_draws: int, num_rows: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """Uniform numbers in [0, 1), `(some draws, num_rows)` at a time."""
-    generator, at_once = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // num_rows)
+def _sample_uniforms(num_draws: int, num_rows: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """Yields uniform numbers in [0, 1), `(some of num_draws, num_rows)` at a time."""
+    generator, at_once = np.random.default_rng(seed), max(1, SAMPLED_AT_ONCE // num_rows)
     for start in range(0, num_draws, at_once):
         yield generator.random((min(at_once, num_draws - start), num_rows), dtype=np.float32)
 
 
 @lru_cache(maxsize=2)
-def _kept_uniform(num_draws: int, num_rows: int, seed: int) -> list[NDArray[np.float32]]:
-    """The same, ready for whoever asks next: to draw them takes longer than all else."""
-    return list(_uniform(num_draws, num_rows, seed))
+def _cached_uniforms(num_draws: int, num_rows: int, seed: int) -> list[NDArray[np.float32]]:
+    """Returns cached uniform numbers: sampling them takes longer than the rest of the noise floor."""
+    return list(_sample_uniforms(num_draws, num_rows, seed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A measured value and the ends of its interval."""
+    """A measured value and the ends of its confidence interval."""
 
     value: float
     low: float
@@ -108,27 +106,27 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of `metric(*arrays)` under draws of rows with replacement; the arrays share their first axis.
+    """Returns the percentile interval of `metric(*arrays)` over rows resampled with replacement; arrays share their first axis.
 
-    Several arrays of probabilities and a metric that is a difference make it a paired comparison. Errors that are biased by
-    noise, as the ECE is, are so once more in every draw: their interval lies high, and may lie above the value itself.
+    With several arrays of probabilities and a metric that is a difference, this is a paired comparison. Metrics that are biased
+    by noise, such as ECE, are biased again in every sample: their interval is too high and may lie above the value itself.
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     if num_draws < 1 or not 0 < level < 1:
         raise ValueError(f"num_draws is {num_draws} and level {level}; they must be 1 or more and in (0, 1)")
-    given: list[NDArray[Any]] = [np.asarray(array) for array in arrays]
+    columns: list[NDArray[Any]] = [np.asarray(array) for array in arrays]
     if (
-        not given
-        or any(array.ndim == 0 or len(array) != len(given[0]) for array in given)
-        or len(given[0]) == 0
+        not columns
+        or any(column.ndim == 0 or len(column) != len(columns[0]) for column in columns)
+        or len(columns[0]) == 0
     ):
-        shapes = [array.shape for array in given]
+        shapes = [column.shape for column in columns]
         raise ValueError(f"arrays have shapes {shapes}; they must have equally many rows, at least one")
-    value = metric(*given)
+    value = metric(*columns)
     generator = np.random.default_rng(seed)
-    drawn = np.empty(num_draws)
-    for draw in range(num_draws):
-        rows = generator.integers(len(given[0]), size=len(given[0]))
-        drawn[draw] = metric(*(array[rows] for array in given))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    resampled = np.empty(num_draws)
+    for index in range(num_draws):
+        rows = generator.integers(len(columns[0]), size=len(columns[0]))
+        resampled[index] = metric(*(column[rows] for column in columns))
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value=value, low=float(low), high=float(high))

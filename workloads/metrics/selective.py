@@ -1,7 +1,7 @@
-"""Selective prediction: what risk is left when only the most confident rows are answered.
+"""Selective prediction: the risk of answering only the most confident rows.
 
-Rows are ranked by falling confidence. Rows of equal confidence are in no order: what stands for them is the mean over all
-their orders, so no measure depends on the order of rows.
+Rows are ranked by falling confidence. Metrics are averages over all orders of rows with equal confidence, so no metric depends on
+the order of rows.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from pruneyard.workloads.metrics.probabilities import Floats, TopLabel
 
 @dataclass(frozen=True, kw_only=True)
 class RiskCoverage:
-    """For k = 1 ... N answered rows `(N,)`: the share answered, the expected errors among these, and their share."""
+    """The risk-coverage curve for k = 1 ... N answered rows, `(N,)` each.
+
+    coverage: share of answered rows; errors: expected number of errors among them; risk: errors divided by k.
+    """
 
     coverage: Floats
     errors: Floats
@@ -37,18 +40,18 @@ class RiskCoverage:
 
 
 def risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> RiskCoverage:
-    """The whole curve. Reference: Geifman and El-Yaniv (NeurIPS 2017, arXiv:1705.08500)."""
-    return risk_coverage_of(TopLabel.of(probabilities, labels))
+    """Returns the risk-coverage curve. Reference: Geifman and El-Yaniv (NeurIPS 2017, arXiv:1705.08500)."""
+    return risk_coverage_of_top_labels(TopLabel.from_probabilities(probabilities, labels))
 
 
-def risk_coverage_of(top: TopLabel) -> RiskCoverage:
-    """The same of confidences."""
+def risk_coverage_of_top_labels(top: TopLabel) -> RiskCoverage:
+    """Returns the risk-coverage curve of confidences and correctness."""
     num_answered, errors = np.arange(1, len(top) + 1), _expected_errors(top)
     return RiskCoverage(coverage=num_answered / len(top), errors=errors, risk=errors / num_answered)
 
 
 def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the risk-coverage curve: the mean of the risk over k = 1 ... N answered rows.
+    """Returns the area under the risk-coverage curve: the mean of the risk over k = 1 ... N answered rows.
 
     Reference: Geifman, Uziel and El-Yaniv (ICLR 2019, arXiv:1805.08206).
     """
@@ -56,17 +59,17 @@ def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def optimal_aurc(num_errors: int, num_rows: int) -> float:
-    """The least AURC there is with so many errors: all of them ranked last. Exact, not the limit for many rows."""
+    """Returns the smallest possible AURC with this number of errors, all ranked last; exact, not the limit for many rows."""
     if not 0 <= num_errors <= num_rows or num_rows < 1:
         raise ValueError(
-            f"num_errors is {num_errors} of {num_rows} rows; it must lie in 0 ... {num_rows}, of at least 1"
+            f"num_errors is {num_errors} of {num_rows} rows; it must lie in 0 ... {num_rows}, and num_rows must be at least 1"
         )
-    late = np.arange(num_rows - num_errors + 1, num_rows + 1)
-    return float(np.sum((late - (num_rows - num_errors)) / late) / num_rows)
+    error_ranks = np.arange(num_rows - num_errors + 1, num_rows + 1)
+    return float(np.sum((error_ranks - (num_rows - num_errors)) / error_ranks) / num_rows)
 
 
 def e_aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """AURC less that of the best order of the same rows: 0 where confidence ranks all errors last.
+    """Returns AURC minus that of the best order of the same rows; 0 if confidence ranks all errors last.
 
     Reference: Geifman, Uziel and El-Yaniv (ICLR 2019, arXiv:1805.08206).
     """
@@ -74,7 +77,7 @@ def e_aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def augrc(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over k = 1 ... N answered rows of the errors among them over N, so that early ranks weigh no more than late ones.
+    """Returns the mean over k = 1 ... N answered rows of their errors divided by N, so that early ranks have no larger weight.
 
     Reference: Traub et al. (NeurIPS 2024, arXiv:2407.01032).
     """
@@ -82,7 +85,7 @@ def augrc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _expected_errors(top: TopLabel) -> Floats:
-    """Errors among the k most confident rows, k = 1 ... N, on average over orders of equally confident ones."""
+    """Returns the errors among the k most confident rows, k = 1 ... N, averaged over orders of equally confident rows."""
     rising = top.ascending()
     wrong = 1.0 - rising.correct[::-1]
     confidence = rising.confidence[::-1]

@@ -11,7 +11,7 @@ from pruneyard.workloads.metrics.classification import (
     Floats,
     Labels,
     adaptive_calibration_error,
-    checked,
+    check_inputs,
     expected_calibration_error,
 )
 
@@ -40,7 +40,7 @@ RARE_METRICS = {
 
 def rare_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """All of `RARE_METRICS` but those of intervals; what has no nodes to be computed from is left out."""
-    p, y = checked(probabilities, labels)
+    p, y = check_inputs(probabilities, labels)
     if p.shape[1] != 2:
         raise ValueError(f"probabilities have {p.shape[1]} columns; they must have 2, majority and minority")
     predicted = p.argmax(axis=1)

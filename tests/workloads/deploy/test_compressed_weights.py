@@ -87,5 +87,5 @@ def test_a_tensor_that_the_model_lacks_is_refused() -> None:
 
 def test_bits_that_do_not_count_the_values_are_refused() -> None:
     packed = pack_bits("w", WEIGHT, MASK)
-    with pytest.raises(ValueError, match="count"):
+    with pytest.raises(ValueError, match="active mask bits of a weight differs"):
         unpack(packed | {"w.values": torch.ones(2)}, {"w": WEIGHT.shape})

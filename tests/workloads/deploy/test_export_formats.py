@@ -111,9 +111,9 @@ def test_a_network_without_zeros_is_refused_with_the_reason(form: str) -> None:
     chosen: Format = find("deploy.formats", form)()
     network = finished("mlp")
     assert chosen.fit(network).refusal
-    with pytest.raises(ValueError, match=r"no mask|no unit"):
+    with pytest.raises(ValueError, match=r"no mask|no dead unit"):
         chosen.build(network, batch_size=1)
-    with pytest.raises(ValueError, match=r"no mask|no unit"):
+    with pytest.raises(ValueError, match=r"no mask|no dead unit"):
         chosen.encode(network)
 
 

@@ -36,8 +36,8 @@ def with_header(path: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (pickle.dumps(Trap()), "no whole safetensors file"),
-        (b"", "no whole safetensors file"),
+        (pickle.dumps(Trap()), "not a complete safetensors file"),
+        (b"", "not a complete safetensors file"),
         (safetensors.torch.save({"a": torch.ones(1)}), "not exported by pruneyard"),
     ],
     ids=["pickle", "empty", "foreign"],

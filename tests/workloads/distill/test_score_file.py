@@ -12,7 +12,7 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.score_file import FILE, SavedScores
 from pruneyard.workloads.data.scoring import Scoring
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.data.sources.selected import SelectionDistiller as SelectedData
+from pruneyard.workloads.data.sources.selected import Selected as SelectedData
 from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.evaluate import Evaluation
 from pruneyard.workloads.distill.job import DistillJob

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pruneyard.testing.trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
 from pruneyard.workloads.data.dataset import Split
-from pruneyard.workloads.metrics.classification import known_probabilities
+from pruneyard.workloads.metrics.classification import class_probabilities
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.unknown_aware import UnknownAware
@@ -224,7 +224,7 @@ def test_moon_is_judged_on_its_classes_with_what_went_to_unknown_missing(tmp_pat
     test = outcome(progress).predictions["test"]
     assert test.logits.shape == (len(test.labels), 11)
     assert outcome(progress).num_extra == 1
-    known = known_probabilities(test.logits, num_extra=1)
+    known = class_probabilities(test.logits, num_extra=1)
     reported = {m.name: m.value for m in progress[-1].metrics if m.split == "test" and m.step == 18}
     assert reported["accuracy"] == float((known.argmax(1) == test.labels).mean())
     assert reported["brier"] == pytest.approx(
@@ -260,7 +260,7 @@ def test_the_more_wrong_samples_weigh_the_more_goes_to_unknown(tmp_path: Path) -
         network = model.build(image_shape=data.image_shape, num_classes=11)
         network.load_state_dict(dict(finished.weights))
         on_noise = float(network(noise).detach().softmax(1)[:, -1].mean())
-        on_digits = 1 - known_probabilities(finished.predictions["test"].logits, num_extra=1).sum(1).mean()
+        on_digits = 1 - class_probabilities(finished.predictions["test"].logits, num_extra=1).sum(1).mean()
         found[weight] = on_noise, float(on_digits)
     assert found[3.0][0] > 1.2 * found[0.0][0]
     assert found[3.0][1] > 2 * found[0.0][1]

@@ -21,7 +21,7 @@ from pruneyard.workloads.calibrate.prediction_sets import (
     rank_of_threshold,
     threshold,
 )
-from pruneyard.workloads.metrics.classification import checked
+from pruneyard.workloads.metrics.classification import check_inputs
 from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["TunedRAPS"]
@@ -44,7 +44,7 @@ class TunedRAPS(ConformalRule):
 
     def fit(self, probabilities: ArrayLike, labels: ArrayLike, *, seed: int) -> FittedSets:
         """See `ConformalRule.fit`. Raises `ValueError` also for fewer than 2 rows."""
-        rows, labels_N = checked(probabilities, labels)
+        rows, labels_N = check_inputs(probabilities, labels)
         if len(rows) < 2:
             raise ValueError("there is 1 calibration row; raps_tuned needs 2 or more")
         num_tuning = min(max(round(self.share * len(rows)), 1), len(rows) - 1)

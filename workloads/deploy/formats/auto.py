@@ -1,9 +1,8 @@
-"""For every layer the kernel that is fastest on this machine: dense, CSR, BSR or gather, chosen by measurement.
+"""Uses for every layer the kernel that is measured fastest on this machine: dense, CSR, BSR or gather.
 
-Each candidate is timed on what the layer gets in a forward pass of a batch of random images; a sparse kernel
-must beat the dense one by 5% to be taken. Layers hand their outputs on in different layouts, so the network of these
-choices is then timed whole against those with one kernel everywhere. The file is that of `csr`; the choice is
-made anew where it is loaded.
+Each candidate is timed on the layer's inputs in a forward pass of a batch of random images; a sparse kernel must be 5% faster
+than the dense one to be chosen. The layouts of outputs differ between kernels, so the network of these choices is then timed
+against networks with one kernel everywhere. The file is that of `csr`; kernels are chosen again on the machine that loads it.
 
 Reference: none, own measurement
 """
@@ -31,10 +30,10 @@ _ROUNDS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(CsrFileFormat):
-    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
-        """The fastest of the network mixed layer by layer and those of one kernel, on random images."""
+    def build_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """Returns the fastest network on random images: with the best kernel per layer, or with one kernel everywhere."""
         images = finished.random_images(batch_size)
-        mixed = _chosen_by_layer(finished, names, images)
+        mixed = _choose_by_layer(finished, names, images)
         plans = {"mixed": mixed, DENSE: {}}
         plans |= {kernel: dict.fromkeys(names, (kernel, make)) for kernel, make in _EVERYWHERE.items()}
         networks = {name: with_kernels(finished, plan) for name, plan in plans.items()}
@@ -43,7 +42,7 @@ class Auto(CsrFileFormat):
         return networks[min(times_s, key=lambda name: times_s[name])]
 
 
-def _chosen_by_layer(
+def _choose_by_layer(
     finished: FinishedNetwork, names: Sequence[str], images: Tensor
 ) -> dict[str, tuple[str, Kernel]]:
     inputs = _layer_inputs(finished, images)
@@ -53,14 +52,14 @@ def _chosen_by_layer(
         has_blocks = torch.backends.mkl.is_available() and block_size(mask) is not None
         blocks = {"bsr": bsr_kernel} if has_blocks else {}
         kernels = {**_EVERYWHERE, **blocks}
-        fastest = _fastest(finished.layers[name], mask, kernels, inputs[name])
+        fastest = _fastest_kernel(finished.layers[name], mask, kernels, inputs[name])
         if fastest != DENSE:
             chosen[name] = (fastest, kernels[fastest])
     return chosen
 
 
 def _layer_inputs(finished: FinishedNetwork, images: Tensor) -> dict[str, Tensor]:
-    """What every layer is given when the network sees `images`."""
+    """Returns the inputs of every layer in a forward pass of `images`, by weight name."""
     inputs: dict[str, Tensor] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
@@ -75,9 +74,9 @@ def _layer_inputs(finished: FinishedNetwork, images: Tensor) -> dict[str, Tensor
     return inputs
 
 
-def _fastest(layer: nn.Module, mask: Tensor, kernels: Mapping[str, Kernel], given: Tensor) -> str:
-    """Name of the kernel to take for a layer."""
-    twins = {DENSE: layer} | {name: make(layer, mask) for name, make in kernels.items()}
-    times_s = least_times(twins, given, rounds=_ROUNDS)
+def _fastest_kernel(layer: nn.Module, mask: Tensor, kernels: Mapping[str, Kernel], inputs: Tensor) -> str:
+    """Returns the name of the kernel to use for a layer."""
+    candidates = {DENSE: layer} | {name: make(layer, mask) for name, make in kernels.items()}
+    times_s = least_times(candidates, inputs, rounds=_ROUNDS)
     best = min(times_s, key=lambda name: times_s[name])
     return best if times_s[best] * _LEAST_GAIN < times_s[DENSE] else DENSE

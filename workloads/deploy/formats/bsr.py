@@ -1,7 +1,7 @@
-"""Layers whose masks consist of square blocks as torch's sparse BSR matrices (MKL on x86), convolutions by im2col.
+"""Layers with block-sparse masks as torch's sparse BSR matrices (MKL on x86), convolutions by im2col.
 
-A weight is seen as a matrix (outputs, inputs x kernel). Blocks of 32, 16, 8, 4 or 2 on a side must be active in
-whole or not at all; other layers stay dense. The file holds `NAME.block_crow`, `NAME.block_col`, `NAME.blocks`.
+A weight is viewed as a matrix (outputs, inputs x kernel). Square blocks with sides of 32, 16, 8, 4 or 2 must be completely
+active or inactive; other layers stay dense. The file contains `NAME.block_crow`, `NAME.block_col`, `NAME.blocks`.
 
 Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-bsr-tensor
 """
@@ -15,12 +15,12 @@ from pruneyard.workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_
 from pruneyard.workloads.deploy.files import pack_sparse
 from pruneyard.workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
 from pruneyard.workloads.deploy.kernels import bsr_kernel
-from pruneyard.workloads.deploy.replacing import fit_of, sparse_fit, with_kernels
+from pruneyard.workloads.deploy.replacing import fit_with_dense_layers, sparse_fit, with_kernels
 from pruneyard.workloads.networks.finished import FinishedNetwork
 
 __all__ = ["Bsr"]
 
-_NO_BLOCKS = f"its mask has no whole blocks of {', '.join(map(str, BLOCK_SIZES))} on a side"
+_NO_BLOCKS = f"its mask does not consist of square blocks with sides of {', '.join(map(str, BLOCK_SIZES))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class Bsr:
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """Refuses where torch has no MKL, whose kernels these are."""
+        """See `pruneyard.workloads.deploy.format.Format`; refuses if torch has no MKL, which provides the kernels."""
         dense = dict(sparse_fit(finished).dense)
         for name, mask in finished.masks.items():
             if name not in dense and block_size(mask) is None:
                 dense[name] = _NO_BLOCKS
         if not torch.backends.mkl.is_available():
-            return Fit(refusal="BSR kernels need MKL, and torch here is built without it", dense=dense)
-        return fit_of(dense, finished)
+            return Fit(refusal="BSR kernels need MKL, and this torch is built without it", dense=dense)
+        return fit_with_dense_layers(dense, finished)
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
         """See `pruneyard.workloads.deploy.format.Format`."""

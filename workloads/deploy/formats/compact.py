@@ -1,7 +1,7 @@
-"""Units and filters that masks left without inputs or without outputs are cut out; what remains is dense.
+"""Removes units and filters that masks left without inputs or outputs; the remaining network is dense.
 
-This changes shapes, not kernels, so that it gains everywhere, but only where whole units died: structured
-pruning, or very low densities. The file is safetensors with the smaller weights.
+The format changes shapes, not kernels, so it is faster on every machine, but only for networks with dead units: those of
+structured pruning or very low density. The file is safetensors with the smaller weights.
 
 Reference: none, own derivation in workloads/deploy/dead_units.py
 """
@@ -26,11 +26,11 @@ class Compact:
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """Refuses a network of which nothing can be cut."""
-        dense = dict.fromkeys(finished.layers, "what remains is dense")
+        """See `pruneyard.workloads.deploy.format.Format`; refuses a network without units that can be removed."""
+        dense = dict.fromkeys(finished.layers, "the remaining network is dense")
         if dead_units(finished.network):
             return Fit(dense=dense)
-        return Fit(refusal="no unit or filter is dead, or none that can be cut out", dense=dense)
+        return Fit(refusal="there is no dead unit or filter that can be removed", dense=dense)
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
         """See `pruneyard.workloads.deploy.format.Format`."""

@@ -1,6 +1,6 @@
 """Linear layers and convolutions as torch's sparse CSR matrices (MKL on x86), convolutions by im2col.
 
-The file is safetensors: `NAME.crow`, `NAME.col`, `NAME.values` for every weight with zeros, the others whole.
+The file is safetensors: `NAME.crow`, `NAME.col`, `NAME.values` for every weight with zeros; other weights are complete.
 
 Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-csr-tensor
 """
@@ -18,6 +18,6 @@ __all__ = ["Csr"]
 
 @dataclass(frozen=True, kw_only=True)
 class Csr(CsrFileFormat):
-    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
-        """One kernel for all, whatever the batch."""
+    def build_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """Uses the CSR kernel for all layers and batch sizes."""
         return with_kernels(finished, dict.fromkeys(names, ("csr", csr_kernel)))

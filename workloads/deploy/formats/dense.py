@@ -1,4 +1,4 @@
-"""All weights with zeros in place, masks beside them; dense kernels: a control for the others.
+"""All weights with their zeros, and separate masks, run by dense kernels: the baseline of the other formats.
 
 The file is safetensors: `NAME` for every parameter and buffer, `NAME.mask` (boolean) for every mask.
 
@@ -24,7 +24,7 @@ class Dense:
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """Takes every network."""
+        """See `pruneyard.workloads.deploy.format.Format`; supports every network."""
         return Fit(dense=dict.fromkeys(finished.layers, "this format is dense"))
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:

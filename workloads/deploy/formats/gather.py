@@ -1,6 +1,6 @@
-"""Every output as a weighted sum of input rows, by torch's embedding bag (FBGEMM on x86), convolutions by im2col.
+"""Outputs as weighted sums of input rows, by torch's embedding bag (FBGEMM on x86), convolutions by im2col.
 
-It wants many columns: a batch for linear layers, a map of some size for convolutions. The file is that of `csr`.
+It is efficient for many columns: batches for linear layers, large feature maps for convolutions. The file is that of `csr`.
 
 Reference: Khudia et al., FBGEMM: enabling high-performance low-precision deep learning inference, arXiv 2101.05615
 """
@@ -18,6 +18,6 @@ __all__ = ["Gather"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gather(CsrFileFormat):
-    def of_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
-        """One kernel for all, whatever the batch."""
+    def build_layers(self, finished: FinishedNetwork, names: list[str], *, batch_size: int) -> Exported:
+        """Uses the gather kernel for all layers and batch sizes."""
         return with_kernels(finished, dict.fromkeys(names, ("gather", gather_kernel)))

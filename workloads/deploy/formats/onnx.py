@@ -1,6 +1,6 @@
-"""ONNX with a free batch size, for other programs; onnxruntime runs it with dense kernels, zeros included.
+"""ONNX with a dynamic batch size, for other programs; onnxruntime runs it with dense kernels, zeros included.
 
-Any gain is onnxruntime's, not the masks'. Needs the extra `onnx`.
+Any speedup is due to onnxruntime, not to the masks. Needs the extra `onnx`.
 
 Reference: https://onnx.ai
 """
@@ -33,13 +33,13 @@ class Onnx:
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def fit(self, finished: FinishedNetwork) -> Fit:
-        """Takes every network where the packages are."""
+        """See `pruneyard.workloads.deploy.format.Format`; supports every network if the packages are installed."""
         missing = [name for name in _PACKAGES if find_spec(name) is None]
         refusal = f"{', '.join(missing)} is not installed: pip install 'pruneyard[onnx]'" if missing else ""
         return Fit(refusal=refusal, dense=dict.fromkeys(finished.layers, "onnxruntime has dense kernels"))
 
     def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """In onnxruntime, with as many threads as torch has now."""
+        """Returns the network in onnxruntime, with as many threads as torch currently uses."""
         content = self.encode(finished)
         runtime: Any = importlib.import_module("onnxruntime")
         options = runtime.SessionOptions()
@@ -52,11 +52,11 @@ class Onnx:
         return Exported(run=run, kernels=dict.fromkeys(finished.layers, "dense, onnxruntime"))
 
     def encode(self, finished: FinishedNetwork) -> bytes:
-        """One file with all weights."""
+        """Returns one file with all weights."""
         check_fit(self.fit(finished))
         logging.getLogger("onnxscript").setLevel(logging.ERROR)  # its optimizer reports each folded constant
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # the exporter's own, about its internals
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
             program = torch.onnx.export(
                 finished.network,
                 (finished.random_images(2),),
