@@ -153,7 +153,7 @@ def test_bad_scores_are_refused(metric, known: list[float], unknown: list[float]
         ([[1.0]], 0, "shape"),
         ([[1.0, 2.0]], 1, r"\(N, K \+ 1\) with K >= 2"),
         ([[1.0, 2.0]], -1, "shape"),
-        ([[1.0, np.nan]], 0, "not finite"),
+        ([[1.0, np.nan]], 0, "contain NaN or infinity"),
     ],
 )
 def test_bad_logits_are_refused(logits: object, num_extra: int, message: str) -> None:

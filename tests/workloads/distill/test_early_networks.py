@@ -61,7 +61,7 @@ def test_every_path_begins_with_such_a_network() -> None:
 
 def test_a_pool_is_trained_by_epochs_of_its_own() -> None:
     with pytest.raises(
-        ValueError, match="early_epochs is 3 beside a pool of 5; give pretrain_epochs instead"
+        ValueError, match="early_epochs is 3, but there is a pool of 5 networks; give pretrain_epochs instead"
     ):
         AccDD(ipc=1, early_epochs=3)
     with pytest.raises(ValueError, match="early_epochs is -1; it must be 0 or more"):

@@ -181,9 +181,9 @@ def test_networks_of_another_kind_are_refused_with_both_named(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"pool": 3}, "pool is 3 beside a pool of earlier runs; leave it out"),
-        ({"pretrain_epochs": 4}, "pretrain_epochs is 4 beside a pool of earlier runs; leave it out"),
-        ({"early_epochs": 1}, "early_epochs is 1 beside a pool of 3"),
+        ({"pool": 3}, "pool is 3, but networks gives the pool; leave pool out"),
+        ({"pretrain_epochs": 4}, "pretrain_epochs is 4, but networks gives the pool; leave pretrain_epochs out"),
+        ({"early_epochs": 1}, "early_epochs is 1, but there is a pool of 3"),
     ],
 )
 def test_nothing_is_said_of_a_pool_that_there_will_not_be(fields: dict[str, int], message: str) -> None:
