@@ -203,7 +203,7 @@ def test_what_the_teacher_gives_is_told_from_what_the_images_give() -> None:
     )
     evaluation = replace(SEEN, max_steps=10, separate=True)
     found = measure_separation(
-        by_hand, evaluation, found=by_hand(one, evaluation), synthetic=one, random=random, whole=whole
+        by_hand, evaluation, baseline=by_hand(one, evaluation), synthetic=one, random=random, whole=whole
     )
     assert found["test@hard_labels", "accuracy"] == pytest.approx(0.3)
     assert found["test@no_augment", "accuracy"] == pytest.approx(0.5)
