@@ -1,1 +1,1 @@
-"""Where trials run: Ray sessions and their addresses."""
+"""Ray sessions, cluster profiles and manifests, checks of nodes, and Ray jobs."""

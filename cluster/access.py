@@ -1,4 +1,4 @@
-"""The way to a job server: its address, and the token that it asks for, which is never shown."""
+"""The address of a job server and the token it asks for, which is never shown."""
 
 import ipaddress
 import os
@@ -15,7 +15,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Where a job server is. Raises `ValueError` for an address that is none, or that must not be used as it is."""
+    """The address of a job server and a token. Raises `ValueError` for an invalid address, or an unsafe one."""
 
     address: str
     token: str = field(default="", repr=False)
@@ -38,14 +38,14 @@ class Access:
 
     @property
     def shown(self) -> str:
-        """The address without what may be secret."""
+        """Returns the address without anything that may be secret."""
         parts = urlsplit(self.address)
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else self.address
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine, or a tunnel from it, is meant."""
+        """Returns whether the address is on this machine, as a tunnel is."""
         host = urlsplit(self.address).hostname or ""
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -53,17 +53,17 @@ class Access:
             return host == "localhost"
 
     @property
-    def in_the_clear(self) -> bool:
-        """Whether the token travels where others may read it."""
+    def sends_token_unencrypted(self) -> bool:
+        """Returns whether the token is sent unencrypted over the network."""
         return bool(self.token) and self.address.startswith("http:") and not self.is_loopback
 
     @property
     def mode(self) -> str:
-        """How the user is told what is sent."""
+        """Returns `with a token` or `without a token`, for messages."""
         return "with a token" if self.token else "without a token"
 
-    def knock(self) -> None:
-        """Raises `ConnectionError` at once where nothing listens; the client would ask again and again."""
+    def check_reachable(self) -> None:
+        """Raises `ConnectionError` at once if nothing listens there; Ray's client would retry for long."""
         parts = urlsplit(self.address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
@@ -73,7 +73,7 @@ class Access:
 
 
 def access_to(address: str) -> Access:
-    """With the token of this user, from where Ray looks for it: the environment, a file named there, its own file."""
+    """Returns the access with the user's token, found as Ray does: the environment, a file named there, Ray's own file."""
     whole = address if "://" in address else f"http://{address}"
     return Access(address=whole.rstrip("/"), token=_token())
 

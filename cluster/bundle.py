@@ -1,4 +1,4 @@
-"""What a job takes along: the code as it is here, the spec, and the versions it was planned with."""
+"""Writes the bundle of a job: the installed code, the spec, and the versions it was submitted with."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ SPEC, PINS = "spec.yaml", "pins.json"
 
 
 def write_bundle(folder: Path, *, spec: str) -> None:
-    """Fills an empty folder that, as the working directory, is all that a node needs beside the dependencies."""
+    """Fills an empty folder with all that a node needs, as its working directory, besides the dependencies."""
     for name, source in source_files().items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def _root(package: str) -> Path:
 
 
 def _write_metadata(folder: Path) -> None:
-    """The package asks for its own version, which an installer writes down in this form."""
+    """Writes the metadata from which the package reads its own version."""
     here = distribution(PACKAGE)
     info = folder / f"{PACKAGE}-{here.version}.dist-info"
     info.mkdir()

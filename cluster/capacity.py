@@ -1,4 +1,4 @@
-"""What the nodes of the cluster that this process has joined offer."""
+"""Returns what the nodes of the joined cluster offer."""
 
 from collections.abc import Mapping
 
@@ -6,5 +6,5 @@ import ray
 
 
 def node_resources() -> tuple[Mapping[str, float], ...]:
-    """Of each node that is alive: amounts by Ray's names, `CPU`, `GPU`, `memory` in bytes."""
+    """Returns the resources of each live node by Ray's names: `CPU`, `GPU`, and `memory` in bytes."""
     return tuple(node["Resources"] for node in ray.nodes() if node["Alive"])

@@ -1,4 +1,4 @@
-"""What is said about the nodes of a cluster, from the facts of each: where one is wrong, the node, the number and a remedy."""
+"""Turns the facts of all nodes into findings: what is wrong on which node, the number, and how to fix it."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 MIN_SHARED_BYTES = 1 << 30
 MIN_DISK_BYTES = 5 << 30
-MAX_CLOCK_GAP_S = 1.0  # apart; records of attempts are ordered by time
+MAX_CLOCK_GAP_S = 1.0  # records of attempts are ordered by time, so clocks must agree
 ANSWER_TIMEOUT_S = 60.0
-MAX_NAMED = 3  # nodes that a line names before it counts them
+MAX_NAMED = 3  # nodes named in one line; the others are counted
 
 NodeNames = Mapping[str, str]
-"""How a node is called, by its id."""
+"""The display names of nodes, by id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: how it is, and where it is wrong, what to do."""
+    """The result of one check, with advice if it failed."""
 
     name: str
     good: bool
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """One node. Bytes are free ones."""
+    """The facts of one node. Bytes are free bytes."""
 
     host: str
     versions: Mapping[str, str]
@@ -38,7 +38,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class ClockGap:
-    """A node's clock against ours, in seconds, known no better than half the time that the question took."""
+    """The difference of a node's clock to ours, in seconds, and its uncertainty: half the time of the round trip."""
 
     ahead_s: float
     within_s: float
@@ -46,7 +46,7 @@ class ClockGap:
 
 @dataclass(frozen=True, kw_only=True)
 class UnreachablePort:
-    """A port that took no connection from a node."""
+    """A port that a node could not connect to."""
 
     node: str
     owner: str
@@ -55,7 +55,7 @@ class UnreachablePort:
 
 
 def unresponsive(broken: Mapping[str, str | None], called: NodeNames, *, asked: str) -> Iterator[Finding]:
-    """Nodes that failed at what they were asked, with the error; None where nothing came in time."""
+    """Yields a finding for each node that failed to answer. broken: the error by node, None if no answer came in time."""
     for node, error in broken.items():
         if error is None:
             reason = f"nothing within {ANSWER_TIMEOUT_S:.0f} s"
@@ -69,7 +69,7 @@ def unresponsive(broken: Mapping[str, str | None], called: NodeNames, *, asked: 
 
 
 def compare_versions(facts: Mapping[str, Facts], called: NodeNames, *, own: Facts) -> Iterator[Finding]:
-    """Versions and code, against those of this process."""
+    """Compares versions and code of all nodes with those of this process."""
     good = True
     for node, found in facts.items():
         other = [
@@ -82,19 +82,19 @@ def compare_versions(facts: Mapping[str, Facts], called: NodeNames, *, own: Fact
             advice = "install the same versions everywhere"
             yield _wrong("versions", f"{called[node]} has {', '.join(other)}; {advice}")
     if good and facts:
-        yield _well("versions", f"equal on {len(facts)} nodes")
+        yield _good("versions", f"equal on {len(facts)} nodes")
     others = [called[node] for node, found in facts.items() if found.code != own.code]
     if others:
         advice = "install the same everywhere, or use pruneyard submit, which brings the code along"
         yield _wrong("code", f"{', '.join(others)} has other code than this process; {advice}")
     elif facts:
-        yield _well("code", f"{own.code} on {len(facts)} nodes")
+        yield _good("code", f"{own.code} on {len(facts)} nodes")
 
 
 def check_devices(
     facts: Mapping[str, Facts], resources: Mapping[str, Mapping[str, float]], called: NodeNames
 ) -> Iterator[Finding]:
-    """What each node has against what Ray offers there, and whether all GPUs are of one model."""
+    """Compares the GPUs of each node with what Ray offers there, and checks that all GPUs are of one model."""
     good = True
     for node, found in facts.items():
         offered, have = resources[node].get("GPU", 0), len(found.gpus)
@@ -110,7 +110,7 @@ def check_devices(
     if len(models) > 1:
         good = False
         listed = [
-            f"{count} x {model} ({_some([called[node] for node, found in facts.items() if model in found.gpus])})"
+            f"{count} x {model} ({_name_some([called[node] for node, found in facts.items() if model in found.gpus])})"
             for model, count in models.items()
         ]
         advice = "numbers and times of different models differ; give each its own cluster"
@@ -118,11 +118,11 @@ def check_devices(
     if good and facts:
         listed = [f"{count} x {model}" for model, count in models.items()]
         cpus = sum(resources[node].get("CPU", 0) for node in facts)
-        yield _well("devices", f"{cpus:g} CPUs, {', '.join(listed) or 'no GPUs'}")
+        yield _good("devices", f"{cpus:g} CPUs, {', '.join(listed) or 'no GPUs'}")
 
 
 def check_capacity(facts: Mapping[str, Facts], called: NodeNames) -> Iterator[Finding]:
-    """Memory for the object store, and disk for what Ray spills and logs."""
+    """Checks the shared memory for the object store, and the disk for what Ray spills and logs."""
     shared = {node: found.shared_bytes for node, found in facts.items() if found.shared_bytes >= 0}
     small = {node: free for node, free in shared.items() if free < MIN_SHARED_BYTES}
     for node, free in small.items():
@@ -131,8 +131,8 @@ def check_capacity(facts: Mapping[str, Facts], called: NodeNames) -> Iterator[Fi
     if facts and not small:
         least = f"{min(shared.values()) / 2**30:.1f} GiB free at least" if shared else "no /dev/shm"
         without = [called[node] for node in facts if node not in shared]
-        files = f"; Ray uses files instead on {_some(without)}" if without else ""
-        yield _well("shared memory", f"{least}{files}")
+        files = f"; Ray uses files instead on {_name_some(without)}" if without else ""
+        yield _good("shared memory", f"{least}{files}")
     full = {node: found for node, found in facts.items() if found.scratch_bytes < MIN_DISK_BYTES}
     for node, found in full.items():
         left = f"{found.scratch_bytes / 2**30:.1f} GiB free in {found.scratch}"
@@ -140,11 +140,11 @@ def check_capacity(facts: Mapping[str, Facts], called: NodeNames) -> Iterator[Fi
         yield _wrong("disk", f"{called[node]} has {left}; {advice}")
     if facts and not full:
         least_bytes = min(found.scratch_bytes for found in facts.values())
-        yield _well("disk", f"{least_bytes / 2**30:.0f} GiB free at least where Ray keeps its files")
+        yield _good("disk", f"{least_bytes / 2**30:.0f} GiB free at least where Ray keeps its files")
 
 
 def check_clocks(gaps: Mapping[str, ClockGap], called: NodeNames) -> Iterator[Finding]:
-    """Only what is certain counts: a slow answer is no wrong clock."""
+    """Checks the clocks; a gap counts only beyond its uncertainty, since a slow answer is no wrong clock."""
     good = True
     for node, gap in gaps.items():
         if abs(gap.ahead_s) - gap.within_s > MAX_CLOCK_GAP_S:
@@ -154,11 +154,11 @@ def check_clocks(gaps: Mapping[str, ClockGap], called: NodeNames) -> Iterator[Fi
             yield _wrong("clock", text)
     if good and gaps:
         worst_s = max(abs(gap.ahead_s) for gap in gaps.values())
-        yield _well("clock", f"within {worst_s * 1e3:.0f} ms of this one")
+        yield _good("clock", f"within {worst_s * 1e3:.0f} ms of this one")
 
 
 def check_ports(lost: Sequence[UnreachablePort], called: NodeNames, *, num_ports: int, num_nodes: int) -> Iterator[Finding]:
-    """What of `num_ports` was not reached from the `num_nodes` nodes that answered."""
+    """Yields a finding for each unreachable port; `num_ports` ports were tried from `num_nodes` nodes."""
     for way in lost:
         advice = "let the nodes of the cluster reach each other on all ports, and nobody else"
         text = (
@@ -166,23 +166,30 @@ def check_ports(lost: Sequence[UnreachablePort], called: NodeNames, *, num_ports
         )
         yield _wrong("ports", text)
     if num_nodes and not lost:
-        yield _well("ports", f"{num_ports} reached from {num_nodes} nodes")
+        yield _good("ports", f"{num_ports} reached from {num_nodes} nodes")
 
 
 def check_storage(
     folder: str, *, refused: Mapping[str, str], unseen: Sequence[tuple[str, str]], fine: str
 ) -> Iterator[Finding]:
-    """By names: who could not write and why, and who does not see what whom wrote. `fine` is said where all is well."""
+    """Checks the results folder on all nodes.
+
+    Args:
+        folder: the results folder.
+        refused: why a node could not write, by its name.
+        unseen: pairs of a node and another node whose file it does not see.
+        fine: the end of the message if everything is well.
+    """
     advice = "mount the same folder under the same path on every node"
     for who, reason in refused.items():
         yield _wrong("storage", f"{who} cannot write to {folder}: {reason}; {advice}")
     for who, whose in unseen:
         yield _wrong("storage", f"{who} does not see what {whose} wrote to {folder}; {advice}")
     if not refused and not unseen:
-        yield _well("storage", f"{folder} is written and seen alike {fine}")
+        yield _good("storage", f"{folder} is written and seen alike {fine}")
 
 
-def _well(name: str, text: str) -> Finding:
+def _good(name: str, text: str) -> Finding:
     return Finding(name=name, good=True, text=text)
 
 
@@ -190,6 +197,6 @@ def _wrong(name: str, text: str) -> Finding:
     return Finding(name=name, good=False, text=text)
 
 
-def _some(names: Sequence[str]) -> str:
+def _name_some(names: Sequence[str]) -> str:
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

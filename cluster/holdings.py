@@ -1,4 +1,4 @@
-"""What a cluster has, and who holds what of it: nodes, placement groups and actors, asked of the control service alone."""
+"""Describes the resources of a cluster and who holds them: nodes, placement groups and actors, as the GCS knows them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,16 +14,16 @@ from pruneyard.cluster.ray_internals import (
     placement_group_table,
 )
 
-COUNTED = ("CPU", "GPU", "memory")  # what trials ask for; names of nodes are left out
+COUNTED = ("CPU", "GPU", "memory")  # the resources that trials request; Ray also lists one resource per node address
 GIB = 2**30
 MOST_LINES = 12  # of each of the three
 _GONE = (ActorTableData.ActorState.DEAD, PlacementGroupTableData.REMOVED)
 
 
 def describe_usage() -> list[str]:
-    """One line for each node, dead ones with the cause, and for each placement group and actor that holds or wants something.
+    """Returns one line per node, with the cause for dead ones, and per placement group and actor that holds or waits for some.
 
-    Plain tasks are not listed; what a node lacks beyond its groups and actors is theirs.
+    Plain tasks are not listed: they hold what is neither free nor held by groups and actors.
     """
     own = own_job_id()
     return [
@@ -41,7 +41,7 @@ def describe_usage() -> list[str]:
 
 
 def format_amounts(resources: Mapping[str, float]) -> str:
-    """By Ray's names, bytes of memory among them, in words."""
+    """Returns resources as text such as `2 CPUs and 1 GPUs`; memory is given in bytes and shown in GiB."""
     units = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GiB"}
     listed = [f"{_number(kind, amount)} {units[kind]}" for kind, amount in _amounts(resources).items()]
     return " and ".join(listed) or "no CPUs or GPUs"
@@ -52,7 +52,7 @@ def _cut(lines: list[str], what: str) -> list[str]:
 
 
 def short_id(node_id: str) -> str:
-    """As much of an id as people need."""
+    """Returns the first eight characters of a node id."""
     return node_id[:8]
 
 

@@ -1,4 +1,4 @@
-"""Studies as jobs of a Ray cluster: handed in, watched, stopped in order or at once. The status is the truth, the log a courtesy.
+"""Submits, follows, stops and kills studies as Ray jobs. Decisions rely on the job's status only, never on its log.
 
 Reference: Ray Jobs SDK (2.60.0).
 """
@@ -27,15 +27,12 @@ T = TypeVar("T")
 
 REQUEST_S = 60.0
 LOOK_EVERY_S = 1.0
-SILENT_S = 20.0  # a log stream that says nothing for so long may be dead without a word
-LOST_S = 30.0  # a server that is away for longer is gone
+SILENT_S = 20.0  # a log stream without output for so long may be broken without an error
+LOST_S = 30.0  # a server that is unreachable for longer is considered lost
 READY_S = 60.0
-MARK = "pruneyard"  # key of our jobs' metadata
+MARK = "pruneyard"  # the metadata key of our jobs
 STUDY, SIGNAL = "study", "signal"  # its values
-HIDDEN = (
-    "RAY_ADDRESS",
-    "RAY_API_SERVER_ADDRESS",
-)  # the client obeys these rather than the address it is given
+HIDDEN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray's client prefers these variables to the address it is given
 
 CHATTY = (
     "ray.dashboard.modules.job.sdk",
@@ -52,7 +49,7 @@ class UnknownJobError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class JobView:
-    """A job as it stands. Times are seconds since the epoch, 0 where there is none yet."""
+    """The state of a job. Times are seconds since the epoch, 0 if not known yet."""
 
     job_id: str
     status: str  # PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED
@@ -67,12 +64,12 @@ class JobView:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Returns whether the job has ended."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
     @property
     def code(self) -> int:
-        """The exit code to pass on, of a job that has ended."""
+        """Returns the exit code to pass on; only for a job that has ended."""
         if self.status == "SUCCEEDED":
             return 0
         if self.status == "STOPPED":
@@ -84,17 +81,18 @@ class JobView:
 
 @contextmanager
 def job_server(access: Access) -> Iterator["JobServer"]:
-    """Raises `ConnectionError`, also inside the block, where the server cannot be reached or refuses us."""
-    access.knock()
+    """Yields the job server. Raises `ConnectionError`, also inside the block, if it cannot be reached or refuses us."""
+    access.check_reachable()
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-    with _speaking_plainly(access), _without(HIDDEN):
+    with _clear_errors(access), _without(HIDDEN):
         yield JobServer(JobClient(access.address, timeout_s=REQUEST_S, headers=headers))
 
 
 @contextmanager
-def _speaking_plainly(access: Access) -> Iterator[None]:
+def _clear_errors(access: Access) -> Iterator[None]:
+    """Turns the errors of Ray's client into a `ConnectionError` that says what to do."""
     try:
         yield
     except AuthenticationError as error:
@@ -107,7 +105,7 @@ def _speaking_plainly(access: Access) -> Iterator[None]:
             raise
         reason = type(error).__name__ if isinstance(error, requests.RequestException) else str(error)
         raise ConnectionError(f"no job server answers at {access.shown}: {reason}") from error
-    except RuntimeError as error:  # all that the client raises for an answer other than 200
+    except RuntimeError as error:  # the client raises it for every answer other than 200
         lines = str(error).strip().splitlines()
         raise ConnectionError(f"the job server at {access.shown} refuses: {lines[-1]}") from error
 
@@ -122,7 +120,7 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 
 
 class JobServer:
-    """The jobs of one cluster that this product handed in."""
+    """The jobs of one cluster that pruneyard submitted."""
 
     def __init__(self, client: JobSubmissionClient) -> None:
         self._client = client
@@ -135,16 +133,16 @@ class JobServer:
         folder: Path,
         metadata: Mapping[str, str],
     ) -> JobView:
-        """Hands in a shell line that runs in a copy of `folder`; returns the job, new, or already under way.
+        """Submits a shell command that runs in a copy of `folder`; returns the new job, or the one that already runs.
 
-        Jobs with one `prefix` are attempts at one thing: while one is under way there is no other.
+        Jobs with the same `prefix` are attempts at the same study, of which only one runs at a time.
         """
         attempts = [view for view in self.views() if view.job_id.rpartition("-")[0] == prefix]
         running = [view for view in attempts if not view.ended]
         if running:
             return running[-1]
         number = 1 + max((int(view.job_id.rpartition("-")[2]) for view in attempts), default=0)
-        job_id = self._hand_in(
+        job_id = self._submit(
             entrypoint=entrypoint,
             submission_id=f"{prefix}-{number}",
             runtime_env={"working_dir": str(folder)},
@@ -152,10 +150,11 @@ class JobServer:
         )
         return self.view(job_id)
 
-    def _hand_in(self, **job: Any) -> str:
-        """A head that has just started answers before it can take jobs, and a busy one may drop the answer.
+    def _submit(self, **job: Any) -> str:
+        """Submits a job, and retries while the head is not ready; returns the job id.
 
-        Handing in once more is safe: there is one job of a name.
+        A head that has just started answers before it can take jobs, and a busy one may drop the answer. Submitting again is
+        safe, since there is only one job per submission id.
         """
         deadline = time.monotonic() + READY_S
         while True:
@@ -171,17 +170,17 @@ class JobServer:
 
     def _has(self, job_id: str) -> bool:
         try:
-            return bool(_patiently(lambda: self.view(job_id)))
+            return bool(_retry(lambda: self.view(job_id)))
         except UnknownJobError:
             return False
 
     def views(self) -> list[JobView]:
-        """All studies, the oldest first."""
+        """Returns the jobs of all studies, the oldest first."""
         found = [_view(details) for details in self._client.list_jobs() if details.submission_id]
         return sorted((v for v in found if v.metadata.get(MARK) == STUDY), key=lambda v: v.submitted_at)
 
     def view(self, job_id: str) -> JobView:
-        """Raises `UnknownJobError`."""
+        """Returns the state of a job. Raises `UnknownJobError`."""
         try:
             return _view(self._client.get_job_info(job_id))
         except RuntimeError as error:
@@ -191,14 +190,14 @@ class JobServer:
             raise UnknownJobError(f"{job_id}: the cluster has no such job; it has {known}") from error
 
     def logs(self, job_id: str) -> str:
-        """Everything that the job has written."""
+        """Returns the whole log of a job."""
         return str(self._client.get_job_logs(job_id))
 
     def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobView:
-        """Until the job has ended or the time is up. A server that is away for a moment is waited for."""
+        """Waits until the job has ended or the time is up; returns its state. Short outages of the server are retried."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            view = _patiently(lambda: self.view(job_id))
+            view = _retry(lambda: self.view(job_id))
             left = math.inf if deadline is None else deadline - time.monotonic()
             if view.ended or left <= 0:
                 return view
@@ -220,11 +219,11 @@ class JobServer:
             asyncio.run(self._stream(job_id, count, skip=shown))
             view = self.wait(job_id, timeout_s=LOOK_EVERY_S)
             if view.ended:
-                count(_patiently(lambda: self.logs(job_id))[shown:])
+                count(_retry(lambda: self.logs(job_id))[shown:])
                 return view
 
     async def _stream(self, job_id: str, write: Callable[[str], None], *, skip: int) -> None:
-        """One connection's worth; the server always begins at the beginning."""
+        """Writes the log of one connection from character `skip` on; the server always starts at the beginning."""
         stream: AsyncIterator[str] = aiter(self._client.tail_job_logs(job_id))
         try:
             while True:
@@ -234,12 +233,12 @@ class JobServer:
                 if new:
                     write(new)
         except (StopAsyncIteration, TimeoutError, RuntimeError, OSError, aiohttp.ClientError):
-            return  # whatever ended the stream, the status tells whether the job goes on
+            return  # whatever ended the stream, the job's status tells whether it still runs
 
     def stop(self, job_id: str, *, grace_s: float) -> JobView:
-        """Asks the driver to end in order, and waits for that; a job without a driver yet has nothing to save.
+        """Stops a job gracefully: signals its driver, and waits up to `grace_s`. A job without a driver is stopped at once.
 
-        Ray's own stop kills a few seconds later. So the signal is sent by a small job of its own, on the driver's node.
+        Ray's own stop kills the driver after a few seconds, so a small job on the driver's node sends the signal instead.
         """
         view = self.view(job_id)
         if view.ended:
@@ -253,8 +252,8 @@ class JobServer:
     def _signal(self, view: JobView) -> None:
         known = shlex.quote(view.job_id)
         pid = view.driver_pid
-        helper = self._hand_in(
-            entrypoint=f"grep -q {known} /proc/{pid}/environ && kill -TERM {pid}",  # a pid may have become another's
+        helper = self._submit(
+            entrypoint=f"grep -q {known} /proc/{pid}/environ && kill -TERM {pid}",  # the pid may belong to another process by now
             submission_id=f"{view.job_id}-signal-{time.time_ns()}",
             metadata={MARK: SIGNAL},
             entrypoint_label_selector={"ray.io/node-id": view.driver_node},
@@ -271,8 +270,8 @@ class JobServer:
         return self.wait(job_id, timeout_s=LOST_S)
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    """Asks again while the server is away for a moment."""
+def _retry(ask: Callable[[], T]) -> T:
+    """Calls `ask`, and retries for up to `LOST_S` while the server cannot be reached."""
     deadline = time.monotonic() + LOST_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What this user has submitted and where, so that a job's name is enough to ask for it. Holds no token."""
+"""Notes of what this user has submitted and where, so that later commands need only the job's name. Holds no token."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One submission."""
+    """The note of one submission."""
 
     job_id: str
     address: str
@@ -17,13 +17,13 @@ class Note:
 
 
 def notes_folder() -> Path:
-    """Where programs of this user keep what they may lose."""
+    """Returns the folder of the notes in the user's state directory (XDG)."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "pruneyard" / "jobs"
 
 
 def write_note(note: Note) -> None:
-    """For this user's eyes only; written aside and moved."""
+    """Writes a note that only this user can read; written to a temporary file and moved."""
     folder = notes_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = folder / f".{note.job_id}.{os.getpid()}"
@@ -33,6 +33,6 @@ def write_note(note: Note) -> None:
 
 
 def read_note(job_id: str) -> Note | None:
-    """None for a job that was not submitted from here."""
+    """Returns the note of a job; None for a job that was not submitted from this machine."""
     path = notes_folder() / f"{Path(job_id).name}.json"
     return Note(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

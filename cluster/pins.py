@@ -1,4 +1,4 @@
-"""The versions that a study was planned with, and whether the place where it runs has the same.
+"""Compares the versions that a study was submitted with to those installed where it runs.
 
 Run as `python -m pruneyard.cluster.pins FILE` on a cluster: exits with 2 and says what differs.
 """
@@ -18,14 +18,14 @@ DIFFERENT = 2  # exit code: bad usage, as everywhere
 
 
 def installed() -> dict[str, str]:
-    """Version of Python, of the package and of everything it asks for, as they are here."""
+    """Returns the installed versions of Python, of the package and of its dependencies."""
     names = [re.match(r"[\w.-]+", line) for line in requires(PACKAGE) or () if "extra ==" not in line]
     found = {"python": platform.python_version(), PACKAGE: version(PACKAGE)}
     return found | {match[0]: version(match[0]) for match in names if match is not None}
 
 
 def extras() -> dict[str, str]:
-    """Version of what is installed here beside that for search, object stores and export; a study may ask for it."""
+    """Returns the versions of the optional dependencies installed here, since a study may need them."""
     found = {}
     for line in requires(PACKAGE) or ():
         name, extra = re.match(r"[\w.-]+", line), re.search(r'extra == "(\w+)"', line)
@@ -37,15 +37,15 @@ def extras() -> dict[str, str]:
 
 
 def requirements(pins: Mapping[str, str]) -> list[str]:
-    """What an installer is told: Python and Ray are the cluster's own, and so is the build of torch for its devices."""
+    """Returns requirements for pip; Python, Ray and the device build of torch are those of the cluster."""
     ours = {name: pin for name, pin in pins.items() if name not in ("python", "ray", PACKAGE)}
     return [f"{name}=={_public(pin)}" for name, pin in ours.items()]
 
 
 def differences(pins: Mapping[str, str]) -> list[str]:
-    """One line for each version that is another one here.
+    """Returns one line for each version that differs here.
 
-    Builds of one version for different devices are the same, and so are patches of one Python: an image has its own.
+    Device builds of one version count as equal, and so do patch versions of Python, which differ between images.
     """
     lines = []
     for name, pin in pins.items():
@@ -63,12 +63,12 @@ def _compared(name: str, pin: str) -> str:
 
 
 def _public(pin: str) -> str:
-    """`2.9.1+cu128` and `2.9.1+cpu` are builds of one version."""
+    """Returns the version without its build: `2.9.1+cu128` and `2.9.1+cpu` are builds of one version."""
     return pin.partition("+")[0]
 
 
 def main(path: str) -> int:
-    """Exit code: 0 where everything is the same."""
+    """Prints all differences; returns the exit code, 0 if there are none."""
     lines = differences(json.loads(Path(path).read_text(encoding="utf-8")))
     for line in lines:
         print(f"pruneyard: {line}", file=sys.stderr)

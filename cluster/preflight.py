@@ -1,4 +1,4 @@
-"""Looks at every node of a cluster from inside: facts, clock, ports and storage. What is said of them: `findings.py`."""
+"""Checks every node of a cluster from inside: facts, clock, ports and storage. `findings.py` words the results."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ MAX_PARALLEL_CONNECTIONS = 64  # ports that one node tries
 
 
 def local_facts() -> Facts:
-    """Of the node that this runs on."""
+    """Returns the facts of the node that this process runs on."""
     shared, scratch = Path("/dev/shm"), Path(os.environ.get("RAY_TMPDIR", "/tmp"))
     return Facts(
         host=socket.gethostname(),
@@ -72,7 +72,7 @@ def _version(name: str) -> str:
 
 
 def _gpus() -> tuple[str, ...]:
-    """Asks the device's driver, which shows devices that Ray hides from a task."""
+    """Returns the GPU models that the NVIDIA driver reports, including those that Ray hides from a task."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -83,18 +83,18 @@ def _gpus() -> tuple[str, ...]:
 
 @ray.remote(num_cpus=0)
 class NodeProbe:
-    """Looks at one node from inside."""
+    """An actor that checks one node from inside."""
 
     def facts(self) -> Facts:
-        """How the node is."""
+        """Returns the facts of the node."""
         return local_facts()
 
     def now(self) -> float:
-        """The node's clock, in seconds since the epoch."""
+        """Returns the node's clock in seconds since the epoch."""
         return time.time()
 
     def write(self, folder: str, name: str) -> str:
-        """Writes aside, flushes and moves, as records are written; returns what went wrong."""
+        """Writes a file as records are written: flushed under another name, then moved. Returns the error, or an empty string."""
         try:
             with open(f"{folder}/.{name}", "w") as file:
                 file.write(name)
@@ -106,7 +106,7 @@ class NodeProbe:
         return ""
 
     def missing(self, folder: str, names: Sequence[str]) -> list[str]:
-        """Files that do not appear here with their content in the time that storage may take."""
+        """Returns the files that do not appear on this node, with their content, within `VISIBLE_TIMEOUT_S`."""
         deadline = time.monotonic() + VISIBLE_TIMEOUT_S
         while True:
             unseen = [name for name in names if not _holds(Path(folder) / name, name)]
@@ -115,7 +115,7 @@ class NodeProbe:
             time.sleep(0.2)
 
     def unreachable(self, ports: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
-        """Host, port and reason of those that take no connection from here; tried at once, since each may take its time."""
+        """Returns host, port and reason of the ports that cannot be reached from this node; tries them in parallel."""
         with ThreadPoolExecutor(MAX_PARALLEL_CONNECTIONS) as threads:
             reasons = threads.map(connection_error, ports)
             return [
@@ -124,7 +124,7 @@ class NodeProbe:
 
 
 def connection_error(port: tuple[str, int]) -> str:
-    """Why a port takes no connection from here, or nothing."""
+    """Returns why a port cannot be reached from here, or an empty string."""
     try:
         socket.create_connection(port, timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
@@ -140,7 +140,7 @@ def _holds(path: Path, content: str) -> bool:
 
 
 def check_nodes(folder: Path | None) -> Iterator[Finding]:
-    """Looks at every node of the cluster that this process is connected to; `folder` is that of results."""
+    """Checks every node of the joined cluster, and yields the findings; `folder` is the results folder."""
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     called = {key: _called(node) for key, node in nodes.items()}
     examiners = {
@@ -168,7 +168,7 @@ def _called(node: Mapping[str, Any]) -> str:
 
 
 def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """What each node answered, and by what error others failed; None where nothing came in time."""
+    """Returns the answers by node, and the errors of the other nodes: None if no answer came in time."""
     answers: dict[str, Any] = {}
     broken: dict[str, str | None] = {}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
@@ -184,7 +184,7 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | 
 
 
 def _clocks(examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
-    """One node after the other, so that an answer is not held up by those of others."""
+    """Checks the clocks one node after the other, so that no answer is delayed by those of others."""
     gaps: dict[str, ClockGap] = {}
     for node, examiner in examiners.items():
         asked = time.time()
@@ -197,7 +197,7 @@ def _clocks(examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding
 
 
 def _ports(examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
-    """From every node to every other: where tasks are handed on and where objects are fetched."""
+    """Checks from every node the ports of all nodes for task submission and object transfer."""
     owners = {
         (node["NodeManagerAddress"], int(node[kind])): key
         for key, node in nodes.items()
@@ -215,13 +215,13 @@ def _ports(examiners: Mapping[str, Any], nodes: Mapping[str, Any], called: NodeN
 
 
 def _storage(folder: Path, examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
-    """What every node writes, every node and this process must see, with its content."""
+    """Checks that every node and this process see what each node writes to the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".pruneyard-doctor-{uuid4().hex}"
         probe.mkdir()
     except OSError as error:
-        text = f"{folder} cannot be written from here: {error}; give another --out, or mend its rights"
+        text = f"{folder} cannot be written from here: {error}; give another --out, or fix its permissions"
         yield Finding(name="storage", good=False, text=text)
         return
     try:

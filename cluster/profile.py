@@ -1,4 +1,4 @@
-"""A profile: what a cluster is made of, in one form for all systems that can start it."""
+"""The profile of a cluster: its nodes and storage, in one form for all systems that can start it."""
 
 import re
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def _check_node(cpus: int, memory_gib: int, shared_memory_gib: int, gpus: int) -
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The node that keeps the cluster together and runs the driver; trials run there only if there are no workers."""
+    """The head node, which runs Ray's control service and the driver; trials run there only if there are no workers."""
 
     cpus: int = 4
     memory_gib: int = 16
@@ -60,7 +60,7 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """A group of equal nodes."""
+    """A group of equal worker nodes."""
 
     count: int
     max_count: int = 0  # scaled up to so many while trials wait; 0 stays at `count`
@@ -86,13 +86,13 @@ class Workers:
 
     @property
     def most(self) -> int:
-        """The largest number of nodes."""
+        """Returns the largest number of nodes."""
         return self.max_count or self.count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The folder of results that every node sees under the same path."""
+    """The shared folder of results, mounted at the same path on every node."""
 
     mount: str = "/shared/pruneyard"
     claim: str = ""  # Kubernetes: a ReadWriteMany volume claim, made beforehand
@@ -109,7 +109,7 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class Kubernetes:
-    """Where pods run; `queue` is that of a batch scheduler which admits the cluster as a whole."""
+    """The namespace of pods; `queue` is the queue of a batch scheduler that admits the cluster as a whole."""
 
     namespace: str = "default"
     queue: str = ""
@@ -130,7 +130,7 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """Machines that are there already, reached by ssh; the head's address must be one that the workers reach."""
+    """Existing machines, reached by ssh; the workers must be able to reach the address of the head."""
 
     head: str = ""
     workers: tuple[str, ...] = ()
@@ -167,7 +167,7 @@ class Slurm:
 
 @dataclass(frozen=True, kw_only=True)
 class SkyPilot:
-    """Which infrastructure to ask, and the bucket that is mounted as the folder of results."""
+    """The infrastructure to use, and the bucket that is mounted as the results folder."""
 
     infra: str = ""  # such as aws/us-east-1 or k8s; any by default
     bucket: str = ""  # such as s3://my-bucket; `storage.nfs` is mounted otherwise
@@ -175,7 +175,7 @@ class SkyPilot:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A place where studies run. Sizes are per node; memory is in GiB."""
+    """The profile of a cluster. Sizes are per node; memory is in GiB."""
 
     name: str
     ray: str = "2.60.0"
@@ -214,28 +214,28 @@ class Profile:
                 self._check_image(group.image, "workers")
 
     def _check_image(self, image: str, key: str) -> None:
-        """Every container must have the same Ray: what the tag of a Ray image says must be what `ray` says."""
+        """Raises `ValueError` if the version in the tag of a Ray image is not `ray`: all containers need the same Ray."""
         tag = re.search(r"rayproject/ray[\w-]*:(\d+\.\d+\.\d+)", image)
         if tag and tag[1] != self.ray:
             raise ValueError(f"{key} asks for the image {image}, but ray is {self.ray}; the two must agree")
 
     @property
     def num_nodes(self) -> int:
-        """At the start, the head among them."""
+        """Returns the number of nodes at the start, the head included."""
         return 1 + sum(group.count for group in self.workers.values())
 
     @property
     def scales(self) -> bool:
-        """Whether nodes come and go with the load."""
+        """Returns whether the number of nodes changes with the load."""
         return any(group.most > group.count for group in self.workers.values())
 
     @property
     def head_cpus(self) -> int:
-        """CPUs that trials may take on the head."""
+        """Returns the CPUs that trials may use on the head."""
         return 0 if self.workers else self.head.cpus
 
     def the_group(self, format_name: str) -> tuple[str, Workers]:
-        """The only group of workers, for systems that have no other. Raises `ProfileError`."""
+        """Returns the only group of workers, for systems that support just one. Raises `ProfileError` for any other number."""
         if len(self.workers) != 1:
             named = ", ".join(self.workers) or "none"
             raise ProfileError(

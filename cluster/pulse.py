@@ -1,4 +1,4 @@
-"""Whether the head of a joined cluster still answers. Ray itself says nothing for a minute, and then ends the driver."""
+"""Monitors whether the head of a joined cluster still answers; Ray itself is silent for a minute and then ends the driver."""
 
 import logging
 import os
@@ -10,16 +10,19 @@ from types import TracebackType
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5.0  # a port that does not even greet by then is not waited for
+CONNECT_TIMEOUT_S = 5.0
 ASK_EVERY_S = 1.0
 WARN_AFTER_S = 5.0
 RAY_GIVES_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAY_GIVES_UP_AFTER_S = 60.0  # unless that says otherwise; then Ray ends its driver's process
-LOST_AFTER, LEFT_AFTER = 0.6, 0.8  # shares of that time: a head may start again, and we leave before Ray would end us
+LOST_AFTER, LEFT_AFTER = 0.6, 0.8  # shares of that time: enough for a restarted head, and before Ray ends this process
 
 
 def check_grpc(connection: socket.socket) -> None:
-    """Ray speaks gRPC, hence HTTP/2 (RFC 9113, 3.4): whoever does answers this with a frame of settings."""
+    """Raises `ConnectionError` if the other side does not speak gRPC.
+
+    gRPC runs over HTTP/2, where a server answers the connection preface with a SETTINGS frame (RFC 9113, 3.4).
+    """
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
     answer = b""
     while len(answer) < 4 and (more := connection.recv(9)):
@@ -29,15 +32,15 @@ def check_grpc(connection: socket.socket) -> None:
 
 
 def uses_tls() -> bool:
-    """Then nobody greets who was not shown a certificate."""
+    """Returns whether Ray uses TLS; then the head answers only clients with a certificate, and `check_grpc` cannot be used."""
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 class HeadMonitor:
-    """Asks the head every second, in a thread of its own, for the length of the block; a silence is said once.
+    """Asks the head every second in a thread of its own, inside the block, and logs each silence once.
 
-    abandon: called with the words where the block goes on though the head is lost, since a question to the head that waits for
-    an answer holds the main thread; Ray would end the process without a word of ours.
+    abandon: called with a message if the head is lost and the block still runs: the main thread may be blocked in a call to the
+    head, and Ray would end the process without any message of ours.
     """
 
     def __init__(self, address: str, abandon: Callable[[str], None] | None = None) -> None:
@@ -58,22 +61,22 @@ class HeadMonitor:
 
     @property
     def silent_s(self) -> float:
-        """Since the first question of late that was not answered; 0 where the last one was."""
+        """Returns the seconds since the first unanswered request; 0 if the last request was answered."""
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
     @property
     def is_lost(self) -> bool:
-        """Whether it has been silent for so long that it is not waited for any more."""
+        """Returns whether the head has been silent for too long to wait for it."""
         return self.silent_s > LOST_AFTER * self._patience_s
 
     def check(self) -> None:
-        """Raises `ConnectionError` once the head is lost."""
+        """Raises `ConnectionError` if the head is lost."""
         if self.is_lost:
-            raise ConnectionError(self._words)
+            raise ConnectionError(self._message)
 
     @property
-    def _words(self) -> str:
+    def _message(self) -> str:
         return f"the head of the Ray cluster at {self.address} is gone: no answer for {self.silent_s:.0f} s"
 
     def _ask(self) -> None:
@@ -90,7 +93,7 @@ class HeadMonitor:
                 left = max(0.0, LOST_AFTER * self._patience_s - self.silent_s)
                 logger.warning("the head of the Ray cluster at %s does not answer; waiting %.0f s more", self.address, left)
             elif self.silent_s > LEFT_AFTER * self._patience_s and self._abandon is not None:
-                self._abandon(self._words)
+                self._abandon(self._message)
 
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")

@@ -1,4 +1,4 @@
-"""A Ray session for one study: started here, or joined by its address; never one found by chance."""
+"""A Ray session for one study: a cluster started on this machine, or joined by its address; never one found by chance."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the cluster that was joined offers. nodes: CPUs and GPUs of each node that is alive; memory: the same nodes' bytes."""
+    """The resources of the joined cluster. nodes: CPUs and GPUs of each live node; memory: the bytes of the same nodes."""
 
     address: str
     nodes: tuple[tuple[float, float], ...]
@@ -50,17 +50,17 @@ class Session:
 
     @property
     def num_nodes(self) -> int:
-        """That are alive."""
+        """Returns the number of live nodes."""
         return len(self.nodes)
 
     @property
     def cpus(self) -> float:
-        """Of all nodes."""
+        """Returns the CPUs of all nodes."""
         return sum(cpus for cpus, _ in self.nodes)
 
     @property
     def gpus(self) -> float:
-        """Of all nodes."""
+        """Returns the GPUs of all nodes."""
         return sum(gpus for _, gpus in self.nodes)
 
 
@@ -68,10 +68,10 @@ class Session:
 def session(
     address: str = LOCAL, *, num_cpus: int | None = None, abandon: Callable[[str], None] | None = None
 ) -> Iterator[Session]:
-    """Connects for the length of the block.
+    """Connects to a Ray cluster inside the block.
 
-    A cluster started here listens on loopback only and asks for a token made for it alone. Raises
-    `ConnectionError` when `address` cannot be reached or refuses us. `abandon` is for `HeadMonitor`.
+    A cluster started here listens on loopback only and requires a token made for it alone. Raises `ConnectionError` if
+    `address` cannot be reached or refuses us. `abandon` is passed to `HeadMonitor`.
     """
     with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
@@ -119,7 +119,7 @@ def _named(asked_for: str, address: str) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray asks a dead address for minutes and repeats a wrong token for half of one; this tells at once."""
+    """Raises at once if nothing answers or the token is wrong; Ray retries a dead address for minutes, a wrong token for 30 s."""
     match = re.fullmatch(r"(ray://)?\[?([^/]+?)\]?:(\d+)", address)
     if match is None:
         return  # `local`, `auto`, or a form that Ray judges itself
@@ -131,9 +131,9 @@ def _check_reachable(address: str) -> None:
 
 
 def _found() -> str:
-    """What `auto` stands for, so that it is knocked at: Ray would ask what it finds for a minute.
+    """Returns the address that `auto` stands for, so that it can be checked first; Ray would retry it for a minute.
 
-    As Ray does it: $RAY_ADDRESS, else the one cluster of this machine, else the one that `ray start` came up with last.
+    Follows Ray: $RAY_ADDRESS, else the only cluster of this machine, else the one that `ray start` started last.
     """
     named = os.environ.get(ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE, "")
     if named not in ("", AUTO, LOCAL):
@@ -152,11 +152,10 @@ def _found() -> str:
 
 @contextmanager
 def _loopback(address: str) -> Iterator[None]:
-    """Keeps a cluster of our own off the network.
+    """Keeps a cluster started here off the network.
 
-    Ray replaces 127.0.0.1 by an address that others can reach, and then listens everywhere, unless it takes
-    the system for one on which it never forms clusters. The driver reads that from a constant, Ray's processes
-    from their environment.
+    Ray replaces 127.0.0.1 by an address that others can reach and then listens on all interfaces, unless it believes that the
+    operating system cannot form clusters. The driver reads that from a constant, Ray's other processes from the environment.
     """
     before = ray_constants.ENABLE_RAY_CLUSTER
     if address == LOCAL:
@@ -170,7 +169,7 @@ def _loopback(address: str) -> Iterator[None]:
 
 
 def _authentication(address: str) -> dict[str, str]:
-    """Token mode always; a cluster of our own gets a fresh token, another's is the user's to give."""
+    """Returns the authentication settings: token mode unless set otherwise, with a fresh token for a cluster started here."""
     fresh = {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {}
     return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **fresh}
 

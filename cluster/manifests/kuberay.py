@@ -1,4 +1,4 @@
-"""KubeRay: a `RayCluster` to submit to, or a `RayJob` that brings its cluster and takes it away again.
+"""KubeRay manifests: a `RayCluster` to submit to, or a `RayJob` that starts its own cluster and deletes it afterwards.
 
 Reference: the custom resource definitions of KubeRay 1.7.0.
 """
@@ -26,7 +26,7 @@ KEPT_S = 3600  # a finished RayJob's cluster, for its logs
 
 
 def cluster(profile: Profile) -> str:
-    """A `RayCluster` and who may reach it."""
+    """Returns a `RayCluster` and its network policy."""
     profile.need("storage.claim", format_name="kuberay-cluster")
     head = [
         "Apply, wait for the head, and reach it through a tunnel; the token is made by the operator:",
@@ -47,14 +47,14 @@ def cluster(profile: Profile) -> str:
 
 
 def job(profile: Profile, study: Study) -> str:
-    """A `RayJob`, its spec in a config map, and who may reach it."""
+    """Returns a `RayJob`, its spec in a config map, and its network policy."""
     profile.need("storage.claim", format_name="kuberay-job")
     need_package(profile, format_name="kuberay-job")
     namespace = profile.kubernetes.namespace
     head = [
         f"kubectl -n {namespace} apply -f FILE",
         f"kubectl -n {namespace} logs -f job/{profile.name}",
-        f"kubectl -n {namespace} delete -f FILE     # stops the study; apply again to go on",
+        f"kubectl -n {namespace} delete -f FILE     # stops the study; apply again to resume",
         *_slow_start(profile),
     ]
     spec_map = {
@@ -74,7 +74,7 @@ def job(profile: Profile, study: Study) -> str:
             "submitterConfig": {"backoffLimit": 0},
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": KEPT_S,
-            "backoffLimit": 1,  # a new cluster goes on where the lost one ended
+            "backoffLimit": 1,  # a new cluster resumes where the lost one ended
             "rayClusterSpec": _cluster_spec(profile, spec_map=f"{profile.name}-spec"),
         },
     }
@@ -89,7 +89,7 @@ def _slow_start(profile: Profile) -> list[str]:
 
 
 def _metadata(profile: Profile, *, queue: bool = False) -> dict[str, Any]:
-    """With the label by which a batch scheduler admits a whole cluster, where one is asked for."""
+    """Returns the metadata, with a label for the batch scheduler if the profile names a queue."""
     named = profile.kubernetes.queue if queue else ""
     labels = _labels(profile) | ({"kueue.x-k8s.io/queue-name": named} if named else {})
     return {"name": profile.name, "namespace": profile.kubernetes.namespace, "labels": labels}
@@ -137,7 +137,7 @@ def _worker_group(profile: Profile, name: str, group: Workers) -> dict[str, Any]
 def _pod(
     profile: Profile, node: Head | Workers, name: str, *, image: str, spec_map: str = ""
 ) -> dict[str, Any]:
-    """Requests equal limits, so that a pod is not the first to go; shared memory counts as memory."""
+    """Returns a pod whose requests equal its limits, so that it is evicted last; shared memory counts as memory."""
     volumes = [
         {
             "name": "shared-memory",
@@ -152,7 +152,7 @@ def _pod(
     if spec_map:
         volumes.append({"name": "spec", "configMap": {"name": spec_map}})
         mounts.append({"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True})
-    # The operator puts ` && ulimit ...; ray start ...` behind, which would start Ray although the first command failed.
+    # The operator appends ` && ulimit ...; ray start ...`, which would start Ray although the first command failed.
     install = [f"{command} || exit" for command in pip_install(profile)]
     container: dict[str, Any] = {
         "name": name,
@@ -179,7 +179,7 @@ def _pod(
 
 
 def _placement(group: Workers) -> dict[str, Any]:
-    """Where pods of a group may go, as the large clouds label and taint their nodes."""
+    """Returns the tolerations of a group, for the taints that the large clouds put on their nodes."""
     tolerations = []
     if group.gpus:
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
@@ -196,7 +196,7 @@ def _resources(*, cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
 
 
 def _submitter(profile: Profile) -> dict[str, Any]:
-    """The pod that hands the job in. It has the cluster's labels: others are kept out."""
+    """Returns the pod that submits the job, with the cluster's labels, since the network policy admits no others."""
     container = {
         "name": "submitter",
         "image": profile.image,
@@ -209,7 +209,7 @@ def _submitter(profile: Profile) -> dict[str, Any]:
 
 
 def _network_policy(profile: Profile) -> Mapping[str, Any]:
-    """Pods of the cluster reach each other; the operator reaches the dashboard; nobody else reaches anything."""
+    """Returns a policy that lets only the cluster's pods reach each other, and the operator reach the dashboard."""
     own = {"matchLabels": {INSTANCE: profile.name}}
     operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": OPERATOR}}
     return {

@@ -1,4 +1,4 @@
-"""What every node of a cluster is told, whatever system starts it."""
+"""The environment and commands of every node of a cluster, whatever system starts it."""
 
 import shlex
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pruneyard.cluster.profile import Profile, ProfileError
 
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
-STOP_WAIT_S = 60  # a stopped driver may take so long to leave its checkpoints
+STOP_WAIT_S = 60  # the time that a stopped driver has to write its checkpoints
 PACKAGE_ADVICE = (
     "needs it: a wheel or repository that nodes reach, such as git+https://HOST/pruneyard@COMMIT, "
     "or the path of a wheel on the shared folder; where the image has pruneyard, set install to false"
@@ -18,14 +18,14 @@ CHECKED_WITH = "Ray 2.60.0 and KubeRay 1.7.0"
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What a job manifest runs."""
+    """The study that a job manifest runs."""
 
     name: str
     spec: str  # YAML, every default written out
 
 
 def environment(profile: Profile) -> dict[str, str]:
-    """Environment variables of every process of Ray; none is secret."""
+    """Returns the environment variables of every Ray process; none is secret."""
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,13 +36,13 @@ def environment(profile: Profile) -> dict[str, str]:
 
 
 def need_package(profile: Profile, *, format_name: str) -> None:
-    """`pruneyard submit` brings the code along; a job of one's own must get it from somewhere. Raises `ProfileError`."""
+    """Raises `ProfileError` without a package to install: unlike `pruneyard submit`, such a job does not bring the code along."""
     if profile.install and not profile.package:
         raise ProfileError("package", f"is missing; {format_name} {PACKAGE_ADVICE}")
 
 
 def pip_install(profile: Profile) -> list[str]:
-    """The command by which a node gets what pruneyard asks for, in this machine's versions; none where the image has it."""
+    """Returns the command that installs the dependencies in this machine's versions; empty if the image has them."""
     if not profile.install:
         return []
     wanted = [f"ray[default,tune]=={profile.ray}", *requirements(installed() | extras())]
@@ -51,10 +51,10 @@ def pip_install(profile: Profile) -> list[str]:
 
 
 def exports(profile: Profile) -> list[str]:
-    """The environment as lines of a shell."""
+    """Returns the environment as shell lines."""
     return [f"export {name}={shlex.quote(value)}" for name, value in environment(profile).items()]
 
 
 def run_command(study: Study, spec_path: str, *, address: str) -> str:
-    """`address` and `spec_path` are put into double quotes, so that the shell may fill them in."""
+    """Returns the command that runs the study; `address` and `spec_path` may contain shell variables."""
     return f'pruneyard run "{spec_path}" --out "$PRUNEYARD_OUT/{study.name}" --address "{address}"'

@@ -19,7 +19,7 @@ USAGE = [
 
 
 def cloud(profile: Profile) -> str:
-    """Virtual machines of AWS that come and go with the load. Ray runs in a container on each."""
+    """Returns a configuration for virtual machines of AWS that scale with the load, with Ray in a container on each."""
     instance_types = [f"workers.{name}.instance_type" for name in profile.workers]
     profile.need(
         "cloud.region", "head.instance_type", *instance_types, "storage.nfs", format_name="ray-up-cloud"
@@ -56,7 +56,7 @@ def cloud(profile: Profile) -> str:
 
 
 def on_premise(profile: Profile) -> str:
-    """Machines reached by ssh, with Ray in the environment that their login shell has."""
+    """Returns a configuration for machines reached by ssh, with Ray in the environment of their login shell."""
     profile.need("machines.head", "machines.ssh_user", format_name="ray-up-on-premise")
     machines = profile.machines
     config = {
@@ -81,7 +81,7 @@ def on_premise(profile: Profile) -> str:
 
 
 def _start_commands(profile: Profile, *, fresh: str) -> dict[str, list[str]]:
-    """Ray listens on the network between nodes, which asks for the token; the dashboard on loopback only."""
+    """Returns the commands that start Ray: its ports are open between nodes and need the token, the dashboard is on loopback."""
     settings = "; ".join([*exports(profile), "ulimit -n 65536"])
     cpus = [] if profile.head_cpus or not _has_workers(profile) else ["--num-cpus=0"]
     head = [

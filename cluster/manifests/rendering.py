@@ -12,11 +12,11 @@ CLUSTERS: dict[str, Callable[[Profile], str]] = {
     "ray-up-cloud": ray_up.cloud,
     "ray-up-on-premise": ray_up.on_premise,
 }
-"""Clusters that wait for studies."""
+"""The renderers of clusters that wait for studies."""
 
 
 class JobRenderer(Protocol):
-    """What renders a job's manifest."""
+    """A function that renders the manifest of a job."""
 
     def __call__(self, profile: Profile, study: Study) -> str: ...
 
@@ -26,6 +26,6 @@ JOBS: dict[str, JobRenderer] = {
     "skypilot": skypilot.task,
     "slurm": slurm.script,
 }
-"""One study that brings its cluster."""
+"""The renderers of jobs that run one study on a cluster of their own."""
 
 FORMATS = (*CLUSTERS, *JOBS)

@@ -23,7 +23,7 @@ STOP = "~/sky_templates/ray/stop_cluster"
 
 
 def task(profile: Profile, study: Study) -> str:
-    """Equal nodes; the first one runs the driver and trials as well."""
+    """Returns a task on equal nodes; the first node runs the driver and trials as well."""
     name, group = profile.the_group("skypilot")
     profile.need(f"workers.{name}.count", format_name="skypilot")
     if not profile.skypilot.bucket and not profile.storage.nfs:

@@ -13,14 +13,14 @@ from pruneyard.cluster.manifests.written import comment
 from pruneyard.cluster.profile import Profile
 
 USAGE = [
-    "sbatch FILE     # where `pruneyard` is known, in an environment that every node sees; or name it by slurm.prologue",
-    "squeue --me; scancel --signal=TERM --batch JOB     # stops in order",
+    "sbatch FILE     # where `pruneyard` is installed, in an environment that every node sees; or name it by slurm.prologue",
+    "squeue --me; scancel --signal=TERM --batch JOB     # stops gracefully",
 ]
 UNREACHABLE = 4  # exit code: no cluster came up
 
 
 def script(profile: Profile, study: Study) -> str:
-    """The batch script. All nodes are equal, so the head is one of the workers and runs trials as well."""
+    """Returns the batch script. All nodes are equal, so the head is one of the workers and runs trials as well."""
     name, group = profile.the_group("slurm")
     profile.need(f"workers.{name}.count", format_name="slurm")
     options = {

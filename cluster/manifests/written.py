@@ -1,4 +1,4 @@
-"""Writes manifests as YAML that people can read: comments on top, shell scripts as blocks."""
+"""Writes manifests as readable YAML: comments on top, shell scripts as blocks."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -13,10 +13,10 @@ __all__ = ["Block", "comment", "yaml_documents", "yaml_text"]
 
 
 def yaml_text(value: Mapping[str, Any]) -> str:
-    """One document."""
+    """Returns one YAML document."""
     writer = YAML()
-    writer.width = 10_000  # a folded command is no command
-    writer.representer.ignore_aliases = lambda *_: True  # what stands twice is written twice
+    writer.width = 10_000  # a folded shell command would not run
+    writer.representer.ignore_aliases = lambda *_: True  # write equal values out instead of as YAML aliases
     writer.indent(mapping=2, sequence=4, offset=2)
     stream = StringIO()
     writer.dump(value, stream)
@@ -24,12 +24,12 @@ def yaml_text(value: Mapping[str, Any]) -> str:
 
 
 def yaml_documents(values: Sequence[Mapping[str, Any]], *, head: Sequence[str]) -> str:
-    """Several, with `head` as a comment above the first."""
+    """Returns several YAML documents, with `head` as a comment above the first."""
     return comment(head) + "---\n".join(yaml_text(value) for value in values)
 
 
 def comment(lines: Sequence[str]) -> str:
-    """What to type, and how far the manifest was checked."""
+    """Returns the usage lines as a comment, followed by a note on how far the manifest was checked."""
     told = [
         *lines,
         f"Rendered by pruneyard manifest for {CHECKED_WITH}, checked against their schemas where they have",

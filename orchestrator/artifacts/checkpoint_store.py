@@ -1,4 +1,4 @@
-"""Checkpoints of one run key in an object store: a name of its own for each, its `meta.json` put last and deleted first."""
+"""Stores the checkpoints of a run in an object store, each under a unique name, `meta.json` written last and deleted first."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,23 +26,23 @@ from pruneyard.workloads.checkpoint import (
 
 
 def checkpoints_in(place: Location) -> Checkpoints:
-    """Those of a run that lie in this folder."""
+    """Returns the checkpoints in this folder or at this place of an object store."""
     return ObjectCheckpoints(place) if isinstance(place, ObjectPath) else CheckpointFolder(place)
 
 
 @dataclass(frozen=True)
 class ObjectCheckpoints:
-    """The newest `keep` are kept. They are written to and read from a temporary folder of this machine.
+    """The checkpoints of a run in an object store; the newest `keep` are kept.
 
-    What has no `meta.json` was not put to its end and counts for nothing. A process that is thought dead and still writes
-    cannot mix its files with those of the one in its place: no two checkpoints share a name.
+    They are written and read through a temporary local folder. A checkpoint without `meta.json` is incomplete and ignored. No
+    two checkpoints share a name, so a process believed dead that still writes cannot mix its files with those of its successor.
     """
 
     path: ObjectPath
     keep: int = 2
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Raises `StorageError`, or `CheckpointWriteError` where there is no room for the temporary files."""
+        """Saves a checkpoint. Raises `StorageError`, or `CheckpointWriteError` if the temporary folder cannot be written."""
         new = self.path / f"{PREFIX}{checkpoint.step:09d}-{uuid4().hex[:8]}"
         with TemporaryDirectory(prefix="pruneyard-") as scratch:
             try:
@@ -54,30 +54,30 @@ class ObjectCheckpoints:
         self._clear(new)
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """The newest one that is whole, or None. Damaged ones are reported and passed over."""
-        whole = sorted(name for name, files in self._held().items() if META in files)
+        """Returns the newest complete checkpoint, or None. Damaged ones are logged and skipped."""
+        whole = sorted(name for name, files in self._stored_files().items() if META in files)
         return first_whole([partial(_download, self.path / name, device) for name in reversed(whole)])
 
-    def _held(self) -> dict[str, set[str]]:
-        """The files of each checkpoint, by their names."""
-        held: dict[str, set[str]] = {}
+    def _stored_files(self) -> dict[str, set[str]]:
+        """Returns the file names of each checkpoint, by the name of the checkpoint."""
+        stored: dict[str, set[str]] = {}
         for file in self.path.files():
             if file.parent.parent == self.path and file.parent.name.startswith(PREFIX):
-                held.setdefault(file.parent.name, set()).add(file.name)
-        return held
+                stored.setdefault(file.parent.name, set()).add(file.name)
+        return stored
 
     def _clear(self, new: ObjectPath) -> None:
-        """Deletes what is older, what stood at the same step and what was not put to its end; a run key has one writer."""
-        held = self._held()
-        step_of = {name: name.split("-")[1] for name in held}
+        """Deletes older, incomplete and same-step checkpoints; safe because a run key has one writer."""
+        stored = self._stored_files()
+        step_of = {name: name.split("-")[1] for name in stored}
         whole = [
             name
-            for name, files in held.items()
+            for name, files in stored.items()
             if META in files and (name == new.name or step_of[name] != step_of[new.name])
         ]
         kept = sorted(whole, reverse=True)[: self.keep]
-        for name in held.keys() - set(kept):
-            for file in sorted(held[name], key=lambda file: file != META):
+        for name in stored.keys() - set(kept):
+            for file in sorted(stored[name], key=lambda file: file != META):
                 (self.path / name / file).unlink()
 
 

@@ -1,4 +1,4 @@
-"""Exports the networks of finished runs, and times them: what the verbs `export` and `latency` do."""
+"""Exports the networks of finished runs and measures their latency, for the commands `export` and `latency`."""
 
 import copy
 import json
@@ -26,12 +26,12 @@ _CHECKED_IMAGES = 4
 
 
 class WrongExportError(ValueError):
-    """An exported network gives other outputs than the dense one; it must not be used."""
+    """The outputs of an exported network differ from those of the dense one; it must not be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRequest:
-    """What is to be timed."""
+    """The formats, batch sizes and threads with which a network is timed."""
 
     formats: Sequence[str]
     batch_sizes: Sequence[int]
@@ -40,7 +40,7 @@ class LatencyRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A network that a format cannot take."""
+    """A network that a format cannot export, and why."""
 
     run_key: str
     format: str
@@ -48,9 +48,9 @@ class Skipped:
 
 
 def export_network(folder: RunFolder, run_key: str, *, format: str) -> bytes:
-    """The content of the exported file. Raises `UsageError` where the format cannot take the network.
+    """Returns the content of the exported file. Raises `UsageError` if the format cannot export the network.
 
-    Where the format runs here, it is built and compared with the dense network before.
+    If the format runs on this machine, its outputs are first compared with those of the dense network.
     """
     finished = finished_network(folder, run_key)
     chosen: Format = find("deploy.formats", format)()
@@ -65,9 +65,9 @@ def export_network(folder: RunFolder, run_key: str, *, format: str) -> bytes:
 
 
 def select_networks(folder: RunFolder, *, run_keys: Sequence[str], every_seed: bool) -> list[str]:
-    """Keys of the finished runs to be timed: those asked for, or the first seed of each cell, or all.
+    """Returns the keys of the finished runs to time: the given ones, or the first seed of each cell, or all.
 
-    Raises `UsageError` for a key without a finished run, and where there is none at all.
+    Raises `UsageError` for a key without a finished run, and if there is no finished run at all.
     """
     runs = label_cells(Store(folder).runs())
     finished = runs[(runs["status"] == Status.COMPLETED) & runs["artifact"].notna()]
@@ -81,20 +81,20 @@ def select_networks(folder: RunFolder, *, run_keys: Sequence[str], every_seed: b
     return [str(key) for key in chosen.sort_index()["run_key"]]
 
 
-def measure_latency(folder: RunFolder, run_key: str, question: LatencyRequest) -> Iterator[LatencyRow | Skipped]:
-    """Times one network in every format that can take it; each row is written before it is yielded."""
+def measure_latency(folder: RunFolder, run_key: str, request: LatencyRequest) -> Iterator[LatencyRow | Skipped]:
+    """Times one network in every format that can export it; each row is written before it is yielded."""
     finished = finished_network(folder, run_key)
     dense_size_bytes = len(pack(finished, finished.network.state_dict(), format="dense"))
-    with torch_threads(question.threads):
-        for name in question.formats:
+    with torch_threads(request.threads):
+        for name in request.formats:
             chosen: Format = find("deploy.formats", name)()
             if refusal := chosen.fit(finished).refusal:
                 yield Skipped(run_key=run_key, format=name, reason=refusal)
                 continue
             facts = {"run_key": run_key, "format": name, "dense_size_bytes": dense_size_bytes}
             facts["size_bytes"] = len(chosen.encode(finished))
-            for batch_size in question.batch_sizes:
-                row = _row(chosen, finished, facts, batch_size=batch_size, threads=question.threads)
+            for batch_size in request.batch_sizes:
+                row = _row(chosen, finished, facts, batch_size=batch_size, threads=request.threads)
                 write_latency(folder, row)
                 yield row
 
@@ -125,7 +125,7 @@ def _row(
 
 
 def _difference(chosen: Format, exported: Exported, finished: FinishedNetwork, *, num_images: int) -> float:
-    """How far the outputs are off the dense ones. Raises `WrongExportError` beyond the format's tolerance."""
+    """Returns the relative difference to the dense outputs. Raises `WrongExportError` beyond the format's tolerance."""
     images = finished.random_images(num_images)
     with torch.inference_mode():
         difference = relative_difference(exported.run(images), finished.network(images))

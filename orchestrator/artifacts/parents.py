@@ -1,4 +1,4 @@
-"""Where the runs lie that a job rests on."""
+"""Locates the artifacts of the finished runs that a job depends on."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def locate_upstream(workload: Any, folder: RunFolder) -> Any:
-    """The job with the folders of the runs it rests on filled in; those of this study lie in `folder`."""
+    """Returns the workload with the artifact folders of its upstream runs filled in; runs of this study are in `folder`."""
     if isinstance(workload, tuple):
         return tuple(locate_upstream(item, folder) for item in workload)
     if not dataclasses.is_dataclass(workload) or isinstance(workload, type):
@@ -32,7 +32,7 @@ def locate_upstream(workload: Any, folder: RunFolder) -> Any:
 
 
 def has_upstream_runs(value: Any) -> bool:
-    """Whether a decoded table, or one inside it, names earlier runs."""
+    """Returns whether a decoded table, or one inside it, names upstream runs."""
     if isinstance(value, tuple):
         return any(has_upstream_runs(item) for item in value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

@@ -1,4 +1,4 @@
-"""Reads back what a finished run left: its manifest, network, masks and predictions, and nothing that is code."""
+"""Reads the artifacts of a finished run: its manifest, network, masks and predictions; it never unpickles."""
 
 import json
 from functools import partial
@@ -28,7 +28,7 @@ _OUTPUTS = "classifier.weight"  # every model calls its last layer so
 
 
 def open_run(artifact: str) -> FinishedRun:
-    """The run that left this folder. Raises `UsageError` where it holds none."""
+    """Opens the finished run of an artifact folder. Raises `UsageError` if the folder holds none."""
     folder = located(artifact)
     manifest = _manifest(folder)
     path = folder / PREDICTIONS
@@ -39,7 +39,7 @@ def open_run(artifact: str) -> FinishedRun:
         num_extra=read_num_extra(path) if path.is_file() else 0,
         predictions=partial(_predictions, path),
         network=partial(_network, folder, manifest),
-        source=partial(_placed_source, folder, manifest),
+        source=partial(_located_source, folder, manifest),
         tensors={
             name: partial(_tensors, folder / name)
             for name in manifest.get("files", ())
@@ -49,20 +49,20 @@ def open_run(artifact: str) -> FinishedRun:
 
 
 def _tensors(path: Location) -> dict[str, Tensor]:
-    """Of a safetensors file. Raises `safetensors.SafetensorError` where it is none."""
+    """Returns the tensors of a safetensors file. Raises `safetensors.SafetensorError` if the file is invalid."""
     if isinstance(path, ObjectPath):
         return safetensors.torch.load(path.read_bytes())
     return safetensors.torch.load_file(path)
 
 
 def checkpoints_of(artifact: str) -> Checkpoints:
-    """Those of the run that left this folder."""
+    """Returns the checkpoints of the run with this artifact folder."""
     folder = located(artifact)
     return checkpoints_in(RunFolder(folder.parent.parent).checkpoints(folder.name))
 
 
 def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
-    """The network of a run. Raises `UsageError` where it left none, or one that cannot be read."""
+    """Returns the network of a finished run. Raises `UsageError` if the run has none, or if it cannot be read."""
     try:
         artifact = folder.artifact(run_key)
     except ValueError as error:
@@ -114,14 +114,14 @@ def _blueprint_before(manifest: dict[str, Any], weights: dict[str, Tensor]) -> d
     return {"model": manifest["spec"]["model"], "num_outputs": len(weights[_OUTPUTS]), **sizes}
 
 
-def _placed_source(artifact: Location, manifest: dict[str, Any]) -> Source:
-    """The same, where it is made of what another run of the folder left."""
+def _located_source(artifact: Location, manifest: dict[str, Any]) -> Source:
+    """Returns the data source of the run, with the artifacts that it uses located in the run's own folder."""
     source: Source = locate_upstream(_source(manifest), RunFolder(artifact.parent.parent))
     return source
 
 
 def _source(manifest: dict[str, Any]) -> Source:
-    """The data set that the run was made on. Raises `ValueError` where its spec is none of this version."""
+    """Returns the data source that the run was trained on. Raises `ValueError` if this version cannot decode its spec."""
     log = ProblemLog()
     job = decode(find_job(manifest["kind"]), manifest["spec"], "", log)
     if job is None:

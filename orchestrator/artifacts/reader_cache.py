@@ -12,9 +12,9 @@ MAX_CACHED_BYTES = 2**28  # bytes of predictions
 
 
 class CachedRunReader:
-    """Opens finished runs for many short jobs of one process, which so reads a run's predictions once, not once a job.
+    """Opens finished runs for many short jobs of one process, and reads the predictions of a run only once.
 
-    Arrays that several jobs see cannot be written to. The predictions that were asked for longest ago are let go.
+    The arrays are read-only, because several jobs share them. The least recently used predictions are evicted first.
     """
 
     def __init__(self, most_bytes: int = MAX_CACHED_BYTES) -> None:
@@ -23,7 +23,7 @@ class CachedRunReader:
         self._predictions: OrderedDict[str, Mapping[str, Predictions]] = OrderedDict()
 
     def open_run(self, artifact: str) -> FinishedRun:
-        """As `open_run` does."""
+        """Returns the finished run of an artifact, as `reader.open_run` does, with cached predictions."""
         if artifact not in self._runs:
             run = open_run(artifact)
             self._runs[artifact] = replace(run, predictions=partial(self._predicted, run, artifact))

@@ -1,7 +1,7 @@
-"""Writes what short jobs leave, artifacts, then rows: those of many together, since to write takes longer than such a job.
+"""Writes the artifacts and rows of many short jobs at once, since a write takes longer than such a job.
 
-Where the rows of a run stand, its artifact stands. A process that dies before it has written leaves nothing: its short jobs
-are not finished, and are run again.
+Artifacts are written before rows, so that a run with rows always has its artifact. A process that crashes before it has
+written leaves nothing: its short jobs are not finished, and run again.
 """
 
 import time
@@ -11,14 +11,12 @@ from pruneyard.reports.durable import Content, write_folders_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Attempt, Store
 
-MAX_BUFFERED_S = 0.5  # that the first of the attempts held waits for the last
-
-
-MAX_BUFFERED_BYTES = 2**26  # of files
+MAX_BUFFERED_S = 0.5  # how long the first buffered attempt waits
+MAX_BUFFERED_BYTES = 2**26  # of artifact files
 
 
 class WriteBuffer:
-    """What one process has still to write. It does so when enough has come, or when `write` is called."""
+    """Collects attempts, and writes them once they are large or old enough, or when `write` is called."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._store = folder, Store(folder)
@@ -27,7 +25,7 @@ class WriteBuffer:
         self._size, self._since = 0, 0.0
 
     def add(self, attempt: Attempt, files: Mapping[str, Content]) -> None:
-        """A run's newest attempt, with the files of its artifact; none where it left none."""
+        """Adds the newest attempt of a run with its artifact files, which are empty for an attempt that did not complete."""
         if not self._attempts:
             self._since = time.monotonic()
         self._attempts.append(attempt)
@@ -38,7 +36,7 @@ class WriteBuffer:
             self.write()
 
     def write(self) -> None:
-        """All that is held."""
+        """Writes everything in the buffer."""
         if self._files:
             write_folders_durably(self._folder.artifacts, self._files)
         if self._attempts:

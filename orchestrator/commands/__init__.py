@@ -1,1 +1,1 @@
-"""One file per verb of the command line; each is imported only when its verb is used."""
+"""One file per command of the command line; each is imported only when its command is used."""

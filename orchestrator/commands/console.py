@@ -1,4 +1,4 @@
-"""Where results are printed; imports nothing that is slow to load."""
+"""The console for results on stdout; imports nothing that is slow to load."""
 
 import sys
 
@@ -6,5 +6,5 @@ from rich.console import Console
 
 
 def stdout_console() -> Console:
-    """As wide as the terminal, and wide enough for tables where there is none."""
+    """Returns a console as wide as the terminal, or 160 columns wide if stdout is no terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)

@@ -1,4 +1,4 @@
-"""`pruneyard doctor`: checks what a study will need, and says what to do about what is wrong."""
+"""`pruneyard doctor`: checks what a study needs, and advises how to fix what is wrong."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ from pruneyard.reports.objects import ObjectPath
 
 
 class CheckFailedError(Exception):
-    """Something wrong, with what to do about it."""
+    """A failed check, with advice on how to fix it."""
 
 
 @click.command("doctor")
@@ -47,7 +47,7 @@ def command(address: str, out: Location | None) -> int:
 
 
 def _findings(address: str, out: Location | None) -> Iterator[Finding]:
-    """First this machine, then the nodes."""
+    """Yields the findings on this machine, then those on the nodes of the cluster."""
     yield from check_machine(out or Path.cwd())
     try:
         yield from _cluster(address, out)
@@ -59,7 +59,7 @@ def _findings(address: str, out: Location | None) -> Iterator[Finding]:
 
 
 def check_machine(out: Location) -> Iterator[Finding]:
-    """This machine, and the folder of results as it is seen from here."""
+    """Yields the findings on this machine and on the results folder as seen from it."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("torch", _torch),
@@ -103,7 +103,7 @@ def _storage(folder: Location) -> str:
             write_durably(Path(scratch) / "probe", b"probe")
         took_ms = (time.perf_counter() - started) * 1e3
     except OSError as error:
-        advice = "give another --out, or mend its rights"
+        advice = "give another --out, or fix its permissions"
         raise CheckFailedError(f"{folder} cannot be written: {error}; {advice}") from error
     return f"{folder} is writable, {free / 2**30:.0f} GiB free, a durable write takes {took_ms:.1f} ms"
 
@@ -121,7 +121,7 @@ def _shared_memory() -> str:
 
 
 def _cluster(address: str, out: Location | None) -> Iterator[Finding]:
-    """What `check_nodes` finds on every node, after how the cluster was reached."""
+    """Yields how the cluster was reached, and then what `check_nodes` finds on every node."""
     started = time.perf_counter()
     with session(address) as joined:
         where = "a cluster started here" if address == LOCAL else joined.address

@@ -1,4 +1,4 @@
-"""`pruneyard explain`: why a job runs again."""
+"""`pruneyard explain`: explains why a job runs again."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,9 @@ SHORTEST_KEY = 8  # as the live table shows them
 @set_option
 @axis_option
 def command(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
-    """Say what is known of a RUN_KEY (in --out DIR), or why each job of SPEC would run or not, field by field."""
+    """Show what is known about RUN_KEY (in --out DIR), or why each job of SPEC would run or not, field by field."""
     if out is not None and (row := _row(out, subject)) is not None:
-        for line in _of_run(row):
+        for line in _describe_run(row):
             click.echo(line)
         return 0
     if _looks_like_key(subject):
@@ -38,7 +38,7 @@ def command(subject: str, out: Location | None, sets: tuple[str, ...], axes: tup
     spec = load_spec(subject, **spec_changes(sets, axes))
     plan = make_plan(spec, RunFolder(out or default_folder(spec)))
     for job in plan.spec.jobs:
-        for line in _of_job(job, plan):
+        for line in _describe_job(job, plan):
             click.echo(line)
     return 0
 
@@ -48,13 +48,13 @@ def _looks_like_key(text: str) -> bool:
 
 
 def _row(folder: Location, key: str) -> dict[str, Any] | None:
-    """The run whose key this is, or the only one whose key starts so."""
+    """Returns the run with this key, or the only one whose key starts with it; None if there is none."""
     rows = Store(RunFolder(folder)).runs().to_pylist()
     found = [row for row in rows if row["run_key"].startswith(key)] if len(key) >= SHORTEST_KEY else []
     return found[0] if len(found) == 1 else None
 
 
-def _of_run(row: Mapping[str, Any]) -> Iterator[str]:
+def _describe_run(row: Mapping[str, Any]) -> Iterator[str]:
     yield f"{row['run_key']}: {row['status']}, attempt {row['attempt']} of study {row['study']}"
     yield f"  ended {row['ended_at']:%Y-%m-%d %H:%M:%S} UTC on {row['device']}, pruneyard {row['code_version']}"
     for line in json.dumps(json.loads(row["spec_json"]), indent=2).splitlines():
@@ -63,7 +63,7 @@ def _of_run(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in row["error"].rstrip().splitlines())
 
 
-def _of_job(job: Job, plan: Plan) -> Iterator[str]:
+def _describe_job(job: Job, plan: Plan) -> Iterator[str]:
     status = plan.status(job)
     head = f"{job.key} {job.label}:"
     if status is Status.COMPLETED:

@@ -1,6 +1,5 @@
 """`pruneyard export`: tables for papers and other programs, and finished networks as files."""
 
-
 import click
 
 from pruneyard.orchestrator.commands.options import LOCATION

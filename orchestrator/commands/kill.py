@@ -16,7 +16,7 @@ from pruneyard.orchestrator.remote.submission import (
 @job_argument
 @address_option
 def command(job_id: str, address: str | None) -> int:
-    """End JOB at once. Finished trials and checkpoints already written are kept; submit again to go on."""
+    """End JOB at once. Finished trials and checkpoints already written are kept; submit again to resume."""
     with connect(address, job_id) as (_, server):
         view = server.kill(job_id)
     if view.ended:

@@ -1,4 +1,4 @@
-"""`pruneyard latency`: how fast the networks of finished runs are on this machine, beside their dense twins."""
+"""`pruneyard latency`: measures the networks of finished runs on this machine, compared with dense kernels."""
 
 import json
 import os
@@ -30,7 +30,7 @@ BUSY_LOAD = 0.5
 
 
 class BatchSizes(click.ParamType[tuple[int, ...]]):
-    """Whole numbers with commas between them."""
+    """A comma-separated list of positive whole numbers."""
 
     name = "N,N"
 
@@ -77,9 +77,9 @@ def command(
     threads: int,
     as_json: bool,
 ) -> int:
-    """Measure the networks of DIR in every format against dense kernels, and keep the numbers with the results.
+    """Measure the networks of DIR in every format against dense kernels, and store the numbers with the results.
 
-    Wants a machine that does nothing else. Each network takes a few seconds for each format and batch size.
+    Use a machine that runs nothing else. Each network takes a few seconds per format and batch size.
     """
     (checked,) = check_folders([folder])
     question = LatencyRequest(

@@ -1,4 +1,4 @@
-"""`pruneyard list`: what there is, one line each; imports neither ray nor torch."""
+"""`pruneyard list`: lists plug-ins, metrics, specs and claims, one line each; imports neither ray nor torch."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ def _methods() -> Iterator[Entry]:
     for kind in kinds():
         for found in describe(f"{kind}.methods"):
             yield Entry(name=found.name, kind=kind, summary=found.summary, reference=found.reference)
-    yield from _family("gradients", "gradient")  # AGENT among them: a table of its own, beside any of the above
+    yield from _family("gradients", "gradient")  # gradient rules combine with any method, so they are listed as well
 
 
 def _family(family: str, kind: str) -> Iterator[Entry]:

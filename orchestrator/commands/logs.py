@@ -1,4 +1,4 @@
-"""`pruneyard logs`: what a submitted job has written."""
+"""`pruneyard logs`: prints the log of a submitted job."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`pruneyard manifest`: a profile as the file by which a cluster is started."""
+"""`pruneyard manifest`: renders a profile as a file that starts a cluster."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ def command(profile: str, form: str, spec: str | None, sets: Sequence[str], out:
 def _renderer(form: str, spec: str | None) -> Callable[[Profile], str]:
     if form in CLUSTERS:
         if spec is not None:
-            words = f"{form} starts a cluster that waits; hand the spec in with pruneyard submit"
+            words = f"{form} starts a cluster that waits for studies; submit the spec with pruneyard submit"
             raise UsageError(f"--spec: {words}")
         return CLUSTERS[form]
     if spec is None:

@@ -1,4 +1,4 @@
-"""Folders and files on the command line: paths and URIs, by one rule for all verbs."""
+"""Options that several commands share, and the type of paths and URIs on the command line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ LOCATION = LocationType()
 
 
 def spec_changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """The arguments of `load_spec` that the options stand for."""
+    """Returns the keyword arguments of `load_spec` for the options `--set` and `--axis`."""
     return {
         "overrides": dict(parse_assignment(text, option="--set") for text in sets),
         "axes": dict(parse_axis(text) for text in axes),

@@ -1,4 +1,4 @@
-"""`pruneyard plan`: what a spec means and what is left of it; writes nothing."""
+"""`pruneyard plan`: lists the jobs of a spec and what is left to run; writes nothing."""
 
 import json
 import os
@@ -40,7 +40,7 @@ MAX_ROWS = 40
 @axis_option
 @json_option
 def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
-    """Validate SPEC and list its jobs: finished, failed, missing, and a guess of the cost of what is left."""
+    """Validate SPEC, list its jobs as finished, failed or missing, and estimate the cost of what is left."""
     resolved = load_spec(spec, **spec_changes(sets, axes))
     plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))
     cost, missing_data = _cost(plan)

@@ -1,4 +1,4 @@
-"""`pruneyard report`: Parquet to one HTML page."""
+"""`pruneyard report`: renders results as one HTML page."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pruneyard.reports.page import write_page
 
 
 def check_folders(folders: Sequence[Location]) -> list[Location]:
-    """The folders themselves. Raises `UsageError` for one that is no folder of results."""
+    """Returns the folders. Raises `UsageError` if one of them is no results folder."""
     for folder in folders:
         check_results(RunFolder(folder))
     return list(folders)

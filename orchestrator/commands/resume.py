@@ -1,5 +1,4 @@
-"""`pruneyard resume`: goes on with a folder."""
-
+"""`pruneyard resume`: resumes the study of a results folder."""
 
 import click
 
@@ -18,7 +17,7 @@ from pruneyard.reports.location import Location
 
 
 def spec_of(folder: Location) -> Spec:
-    """The spec that a folder was run with. Raises `UsageError` where there is none."""
+    """Returns the spec that a folder was run with. Raises `UsageError` if there is none."""
     path = RunFolder(folder).spec
     if not path.exists():
         raise UsageError(f"{folder}: holds no {path.name}, so it is no folder of results")
@@ -32,7 +31,7 @@ def spec_of(folder: Location) -> Spec:
 @fail_fast_option
 @json_option
 def command(folder: Location, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
-    """Go on with DIR: what is missing, interrupted or failed, from the newest checkpoints."""
+    """Resume DIR: run what is missing, interrupted or failed, from the newest checkpoints."""
     return run_and_report(
         spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json
     )

@@ -1,5 +1,4 @@
-"""`pruneyard retry`: runs what ended badly again."""
-
+"""`pruneyard retry`: runs failed and interrupted jobs again."""
 
 import click
 
@@ -26,9 +25,9 @@ KINDS = {"failed": Status.FAILED, "interrupted": Status.INTERRUPTED, "pruned": S
 @fail_fast_option
 @json_option
 def command(folder: Location, only: str | None, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
-    """Run the FAILED and INTERRUPTED jobs of DIR again; jobs that never started stay so.
+    """Run the FAILED and INTERRUPTED jobs of DIR again, but not jobs that have never started.
 
-    With --only pruned, those that a scheduler stopped go on to their end.
+    With --only pruned, jobs that were stopped early resume and run to their end.
     """
     chosen = frozenset([KINDS[only]] if only else [Status.FAILED, Status.INTERRUPTED])
     return run_and_report(

@@ -1,4 +1,4 @@
-"""`pruneyard run`: the main verb; `resume` and `retry` end the same way."""
+"""`pruneyard run`: runs a study and prints its summary; `resume` and `retry` share this."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -93,13 +93,13 @@ def run_and_report(
     if as_json:
         click.echo(json.dumps(_summary(results, plan, code, page), indent=1))
     else:
-        _say(results, page, {job.key: job.label for job in plan.spec.jobs})
-        _say_fronts(results, plan.spec)
+        _print_results(results, page, {job.key: job.label for job in plan.spec.jobs})
+        _print_fronts(results, plan.spec)
     return code
 
 
 def _page(results: Results) -> Location | None:
-    """The report; None where it cannot be written, which is said: the results stand all the same."""
+    """Writes the report; returns its path, or None after a warning if it cannot be written. The results are not affected."""
     try:
         return results.report()
     except StorageError as error:
@@ -108,7 +108,7 @@ def _page(results: Results) -> Location | None:
 
 
 def _run(plan: Plan, **options: Any) -> tuple[Results, ExitCode]:
-    """The results and the exit code; Ctrl-C and a cluster that was lost have their own."""
+    """Returns the results and the exit code, also after Ctrl-C and if the cluster was lost."""
     try:
         results = run_plan(plan, **options)
     except GracefulInterrupt as stop:
@@ -131,8 +131,8 @@ def _summary(results: Results, plan: Plan, code: ExitCode, page: Location | None
     }
 
 
-def _say_fronts(results: Results, spec: Spec) -> None:
-    """What each search found: the cells that no other one beats in all that was aimed at."""
+def _print_fronts(results: Results, spec: Spec) -> None:
+    """Prints the Pareto front of each search: the cells that no other cell beats in all objectives."""
     out = stdout_console()
     for stage in spec.stages:
         if stage.learning is not None and len(results.runs()):
@@ -144,7 +144,7 @@ def _say_fronts(results: Results, spec: Spec) -> None:
             out.print(front[list(dict.fromkeys(shown))].to_string(index=False), markup=False, highlight=False)
 
 
-def _say(results: Results, page: Location | None, labels: Mapping[str, str]) -> None:
+def _print_results(results: Results, page: Location | None, labels: Mapping[str, str]) -> None:
     runs = results.runs()
     out = stdout_console()
     if len(runs):
@@ -160,6 +160,6 @@ def _say(results: Results, page: Location | None, labels: Mapping[str, str]) -> 
     interrupted = int((runs["status"] == Status.INTERRUPTED.value).sum())
     if waiting := len(labels.keys() - set(runs["run_key"])) + interrupted:
         left = f"{interrupted} interrupted, {waiting - interrupted} not started"
-        out.print(f"{left}; go on with: pruneyard resume {results.folder.path}", highlight=False, soft_wrap=True)
+        out.print(f"{left}; resume with: pruneyard resume {results.folder.path}", highlight=False, soft_wrap=True)
     if page is not None:
         out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`pruneyard status`: submitted jobs as they stand."""
+"""`pruneyard status`: shows the state of submitted jobs."""
 
 import json
 import time

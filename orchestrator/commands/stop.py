@@ -1,4 +1,4 @@
-"""`pruneyard stop`: ends a submitted job in order."""
+"""`pruneyard stop`: stops a submitted job gracefully."""
 
 import click
 
@@ -24,7 +24,7 @@ from pruneyard.orchestrator.remote.submission import (
     help="Seconds to wait for its checkpoints.",
 )
 def command(job_id: str, address: str | None, grace: float) -> int:
-    """End JOB in order: running trials leave a checkpoint and are INTERRUPTED. Submit again to go on."""
+    """Stop JOB gracefully: running trials write a checkpoint and end as INTERRUPTED. Submit again to resume."""
     with connect(address, job_id) as (_, server):
         view = server.stop(job_id, grace_s=grace)
     if view.ended:

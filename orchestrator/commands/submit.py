@@ -1,4 +1,4 @@
-"""`pruneyard submit`: a spec as a job of a cluster, with the code as it is here."""
+"""`pruneyard submit`: submits a spec as a job of a cluster, together with the installed code."""
 
 from collections.abc import Sequence
 
@@ -45,11 +45,11 @@ def command(
     pin: str,
     python: str,
 ) -> int:
-    """Hand in SPEC; print the job's name. Submitting again goes on with what is missing, and never runs it twice at a time."""
+    """Submit SPEC and print the job's name. Submitting again resumes what is missing, and never runs a study twice at once."""
     resolved = load_spec(spec, **spec_changes(sets, axes))
     folder_on_cluster(out, resolved)
     with connect(address) as (found, server):
-        if found.in_the_clear:
+        if found.sends_token_unencrypted:
             print_message(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
         view, is_new = submit(server, resolved, address=found.address, out=out, pin=pin, python=python)
         how = f"submitted to {found.shown} {found.mode}" if is_new else "is under way already"

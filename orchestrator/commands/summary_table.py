@@ -1,4 +1,4 @@
-"""The summary of a folder as a table for a terminal, with the columns that fit into its width."""
+"""Prints the summary of a results folder as a table for a terminal, with the columns that fit its width."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,25 +21,17 @@ SHOWN = {
 }
 
 
-# Then settings from the last one on, then names but the method's.
+# Columns left out first on a narrow terminal; settings from the last one on follow, then the labels except the method.
 DROPPED_FIRST = ("training", "active", "fpr95", "nll", "ece", "auroc", "robust")
-
-
 KEPT = ("method", "density", "seeds", "accuracy")
-
-
 MAX_ROWS = 60
-
-
 LONGEST_CELL = 30
-
-
-GAP = 2  # spaces behind each column
+GAP = 2  # spaces after each column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column as text; all have as many cells."""
+    """One column as text; all columns have the same number of cells."""
 
     name: str
     cells: Sequence[str]
@@ -47,14 +39,14 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the column and the gap behind it."""
+        """Returns the width of the column and the gap after it, in characters."""
         return max(len(text) for text in (self.name, *self.cells)) + GAP
 
 
 def summary_table(summary: pd.DataFrame, *, width: int, elsewhere: str) -> RenderableType:
-    """One row per cell: what tells it apart, seeds, and `mean ± half of the 95% interval` on test.
+    """Returns a table with one row per cell: its settings, seeds, and `mean ± half of the 95% interval` on test.
 
-    Columns that do not fit into `width` characters are left out and named below with the place of all, `elsewhere`.
+    Columns that do not fit into `width` characters are left out and named below, together with `elsewhere`, where all are.
     """
     columns, left_out = fitting(_columns(summary.head(MAX_ROWS), summary), width=width)
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
@@ -71,7 +63,7 @@ def summary_table(summary: pd.DataFrame, *, width: int, elsewhere: str) -> Rende
 
 
 def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], list[str]]:
-    """The columns that fit, and the names of those left out, the least important first."""
+    """Returns the columns that fit, and the names of those left out, the least important first."""
     names = [column.name for column in columns]
     others = [name for name in reversed(names) if name not in (*DROPPED_FIRST, *KEPT)]
     droppable = [*(name for name in DROPPED_FIRST if name in names), *others]
@@ -102,7 +94,7 @@ def _tells(summary: pd.DataFrame, name: str) -> bool:
 
 
 def _differs_within_a_stage(summary: pd.DataFrame, name: str) -> bool:
-    """Otherwise the column of stages says it; without several stages every setting is shown."""
+    """Returns whether a setting needs a column; one that differs only between stages is implied by the stage's name."""
     stages = summary.groupby("stage", dropna=False)
     return len(stages) < 2 or bool((stages[name].nunique(dropna=False) > 1).any())
 

@@ -1,4 +1,4 @@
-"""`pruneyard wait`: until a submitted job has ended."""
+"""`pruneyard wait`: waits until a submitted job has ended."""
 
 import click
 
@@ -20,7 +20,7 @@ from pruneyard.orchestrator.remote.submission import (
 def command(job_id: str, address: str | None, timeout: float | None) -> int:
     """Wait for JOB and exit as it did."""
     with connect(address, job_id) as (_, server):
-        server.view(job_id)  # one that does not exist, or a server that is away, is said at once
+        server.view(job_id)  # fails at once if the job does not exist or the server cannot be reached
         view = server.wait(job_id, timeout_s=timeout)
     if view.ended:
         return print_outcome(view)

@@ -1,7 +1,7 @@
-"""One driver per folder of results, on whichever machine: a lease, renewed while the driver lives and taken over when it is dead.
+"""Ensures one driver per results folder across machines: a lease that the driver renews, and that others take over if it dies.
 
-Within one machine a file lock says at once who lives. Between machines, where locks may not reach, and in an object store, the
-lease does: it changes every few seconds, or its holder is dead. Only changes are looked at, so no two clocks need to agree.
+On one machine a file lock decides at once whether the holder is alive. Between machines, where locks may not work, and in an
+object store, a lease that has not changed for `STALE_S` has a dead holder. Only changes count, so clocks need not agree.
 """
 
 import fcntl
@@ -26,42 +26,32 @@ from pruneyard.reports.storage import in_words
 
 logger = logging.getLogger(__name__)
 
-
-
 RENEW_S = 5.0
+STALE_S = 30.0  # a lease unchanged for so long has a dead holder, and may be taken over
+_POLL_S = 0.5
+_SETTLE_S = 1.0  # long enough to see another driver that took over at the same time
 
-
-STALE_S = 30.0  # without a change: the holder is dead, and another may take its place
-
-
-_LOOK_S = 0.5
-
-
-_SETTLE_S = 1.0  # in which another one that took over at the same moment would be seen
-
-
-_held: set[str] = set()  # tokens of this process's leases
-
+_held: set[str] = set()  # tokens of the leases that this process holds
 
 _LOCK, _LEASE = ".driver", ".driver.json"
 
 
 def _kernel() -> str:
-    """Which running system this is; empty where it cannot be told."""
+    """Returns the boot id of the running system; empty if unknown."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def _processes() -> str:
-    """Which numbering of processes this one is in: that of the system, or of a container."""
+    """Returns the PID namespace of this process, of the system or of a container; empty if unknown."""
     with suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return ""
 
 
 def _begun(pid: int) -> str:
-    """When a process of this machine was started, in ticks; empty where there is none."""
+    """Returns the start time of a process of this machine in clock ticks; empty if there is no such process."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return ""
@@ -69,7 +59,10 @@ def _begun(pid: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseHolder:
-    """Who has the lease."""
+    """The driver that holds a lease.
+
+    kernel, processes, begun: boot id, PID namespace and start time of its process; they tell a reused pid from a live holder.
+    """
 
     token: str = field(default_factory=lambda: uuid4().hex)
     host: str = field(default_factory=socket.gethostname)
@@ -81,18 +74,21 @@ class LeaseHolder:
 
     @classmethod
     def of(cls, content: bytes) -> "LeaseHolder | None":
-        """None for what a kill left of one."""
+        """Parses the content of a lease; returns None if a kill left it incomplete."""
         try:
             return cls(**{name: value for name, value in json.loads(content).items() if name != "beat"})
         except (ValueError, TypeError, AttributeError):
             return None
 
     def content(self, beat: int = 0) -> bytes:
-        """As it is kept."""
+        """Returns the content of the lease; `beat` makes each renewal differ."""
         return json.dumps({**asdict(self), "beat": beat}).encode()
 
-    def lives(self, *, locked: bool) -> bool | None:
-        """Whether its process does, where that can be told from here. locked: this process has the lock that it had."""
+    def is_alive(self, *, locked: bool) -> bool | None:
+        """Returns whether the holder's process is alive; None if this machine cannot tell.
+
+        locked: whether this process holds the file lock that a living holder on this machine would hold.
+        """
         if not self.kernel or self.kernel != _kernel():
             return None
         if locked:
@@ -106,22 +102,22 @@ class LeaseHolder:
 
 
 class _Lease(Protocol):
-    """Where a lease is kept. Marks differ whenever it has changed."""
+    """The storage of a lease. Each change gives it a new version."""
 
-    def look(self) -> tuple[LeaseHolder | None, object] | None:
-        """The holder and the mark; None where there is no lease."""
+    def read(self) -> tuple[LeaseHolder | None, object] | None:
+        """Returns the holder and the version; None if there is no lease."""
         ...
 
-    def take(self, holder: LeaseHolder, *, instead_of: object) -> bool:
-        """Whether it was still as `instead_of` says, None for no lease, and now is the holder's."""
+    def acquire(self, holder: LeaseHolder, *, instead_of: object) -> bool:
+        """Takes the lease if its version is still `instead_of` (None: no lease); returns whether the holder has it now."""
         ...
 
     def renew(self, holder: LeaseHolder) -> bool:
-        """Whether it is still the holder's."""
+        """Changes the version; returns whether the lease still belongs to the holder."""
         ...
 
-    def drop(self) -> None:
-        """No lease any more."""
+    def delete(self) -> None:
+        """Deletes the lease."""
         ...
 
 
@@ -129,17 +125,17 @@ class _Lease(Protocol):
 class _FileLease:
     path: Path
 
-    def look(self) -> tuple[LeaseHolder | None, object] | None:
+    def read(self) -> tuple[LeaseHolder | None, object] | None:
         try:
-            with self.path.open("rb") as file:  # opening asks a server for the newest state
+            with self.path.open("rb") as file:  # opening makes an NFS client fetch the newest state
                 return LeaseHolder.of(file.read()), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return None
 
-    def take(self, holder: LeaseHolder, *, instead_of: object) -> bool:
+    def acquire(self, holder: LeaseHolder, *, instead_of: object) -> bool:
         if instead_of is None:
             return self._make(self.path, holder)
-        if (seen := self.look()) is not None and seen[1] != instead_of:
+        if (seen := self.read()) is not None and seen[1] != instead_of:
             return False
         aside = self.path.with_name(f"{self.path.name}.{holder.token}")
         self._make(aside, holder)
@@ -149,7 +145,7 @@ class _FileLease:
 
     @staticmethod
     def _make(path: Path, holder: LeaseHolder) -> bool:
-        """Whether there was no such file, on shared folders too."""
+        """Creates the file exclusively, which works on shared folders too; returns whether there was none."""
         try:
             with path.open("xb") as file:
                 file.write(holder.content())
@@ -161,13 +157,13 @@ class _FileLease:
         return True
 
     def renew(self, holder: LeaseHolder) -> bool:
-        seen = self.look()
+        seen = self.read()
         if seen is None or seen[0] is None or seen[0].token != holder.token:
             return False
         os.utime(self.path)  # needs no space
         return True
 
-    def drop(self) -> None:
+    def delete(self) -> None:
         self.path.unlink(missing_ok=True)
 
 
@@ -177,14 +173,14 @@ class _ObjectLease:
     beat: int = 0
     tag: str = ""
 
-    def look(self) -> tuple[LeaseHolder | None, object] | None:
+    def read(self) -> tuple[LeaseHolder | None, object] | None:
         try:
             content, tag = self.path.read_tagged()
         except FileNotFoundError:
             return None
         return LeaseHolder.of(content), tag
 
-    def take(self, holder: LeaseHolder, *, instead_of: object) -> bool:
+    def acquire(self, holder: LeaseHolder, *, instead_of: object) -> bool:
         tag = self.path.put_if(holder.content(), tag=None if instead_of is None else str(instead_of))
         self.tag = tag or ""
         if tag is not None and instead_of is None:
@@ -192,7 +188,7 @@ class _ObjectLease:
         return tag is not None or self._is_own(holder)
 
     def _try_condition(self, holder: LeaseHolder) -> None:
-        """Says where the store is one that puts whatever the condition."""
+        """Warns if the object store ignores the condition of a conditional put."""
         if (tag := self.path.put_if(holder.content(), tag=None)) is not None:
             self.tag = tag
             logger.warning(
@@ -207,19 +203,19 @@ class _ObjectLease:
         return tag is not None or self._is_own(holder)
 
     def _is_own(self, holder: LeaseHolder) -> bool:
-        """A put whose answer was lost is repeated, and refused for its own sake."""
-        seen = self.look()
+        """Returns whether the lease is this holder's: a put whose answer was lost is repeated, and then refused."""
+        seen = self.read()
         if seen is None or seen[0] is None or seen[0].token != holder.token:
             return False
         self.tag = str(seen[1])
         return True
 
-    def drop(self) -> None:
+    def delete(self) -> None:
         self.path.unlink()
 
 
 class Lease:
-    """Held until the block that `hold_lease` opens ends. `lost` says who has it now, once another one does."""
+    """A lease that a thread renews until `end`. `lost` describes the new holder once another driver has taken it over."""
 
     def __init__(self, kept: _Lease, holder: LeaseHolder) -> None:
         self._kept, self._holder = kept, holder
@@ -241,23 +237,23 @@ class Lease:
                 said = True
                 continue
             if not held:
-                seen = self._kept.look()
+                seen = self._kept.read()
                 self.lost = f"another pruneyard has taken the folder of results over ({seen[0] if seen else 'and left it'})"
                 self.when_lost(self.lost)
                 return
 
     def _take_again(self) -> bool:
-        """A lease that somebody deleted is made anew."""
-        return self._kept.look() is None and self._kept.take(self._holder, instead_of=None)
+        """Creates the lease again if somebody deleted it."""
+        return self._kept.read() is None and self._kept.acquire(self._holder, instead_of=None)
 
     def end(self) -> None:
-        """Lets it go, if it is still held."""
+        """Stops renewing, and deletes the lease if this driver still holds it."""
         self._over.set()
         self._thread.join()
         _held.discard(self._holder.token)
         if self.lost is None:
             try:
-                self._kept.drop()
+                self._kept.delete()
             except OSError as error:
                 logger.warning(
                     "the lease on the folder of results stays behind, until it is %g s old: %s",
@@ -268,36 +264,37 @@ class Lease:
 
 @contextmanager
 def hold_lease(folder: Location) -> Iterator[Lease]:
-    """Refuses, by `UsageError`, where another driver lives; waits up to `STALE_S` where only that can tell.
+    """Holds the lease on a results folder inside the block.
 
-    Raises `StorageError` where nothing can be written.
+    Raises `UsageError` if another driver is alive; waits up to `STALE_S` if only waiting can tell. Raises `StorageError` if
+    nothing can be written.
     """
     with _locked(folder) as locked:
         with in_words(folder):
-            lease = _taken(folder, locked=locked)
+            lease = _acquire(folder, locked=locked)
         try:
             yield lease
         finally:
             lease.end()
 
 
-def _taken(folder: Location, *, locked: bool) -> Lease:
+def _acquire(folder: Location, *, locked: bool) -> Lease:
     kept: _Lease = (
         _ObjectLease(folder / _LEASE) if isinstance(folder, ObjectPath) else _FileLease(folder / _LEASE)
     )
     holder = LeaseHolder()
-    while not kept.take(holder, instead_of=(dead := _dead(kept, folder, locked=locked))):
+    while not kept.acquire(holder, instead_of=(dead := _dead(kept, folder, locked=locked))):
         if dead is not None:
             raise UsageError(_refusal(folder, kept))
     return Lease(kept, holder)
 
 
 def _dead(kept: _Lease, folder: Location, *, locked: bool) -> object:
-    """The mark of a lease whose holder is dead; None where there is none. Raises `UsageError` where it lives."""
-    first = kept.look()
+    """Returns the version of a lease whose holder is dead; None if there is no lease. Raises `UsageError` if it is alive."""
+    first = kept.read()
     if first is None:
         return None
-    lives = None if first[0] is None else first[0].lives(locked=locked)
+    lives = None if first[0] is None else first[0].is_alive(locked=locked)
     if lives:
         raise UsageError(_refusal(folder, kept))
     if lives is False:
@@ -310,8 +307,8 @@ def _dead(kept: _Lease, folder: Location, *, locked: bool) -> object:
     )
     until = time.monotonic() + STALE_S
     while time.monotonic() < until:
-        time.sleep(_LOOK_S)
-        seen = kept.look()
+        time.sleep(_POLL_S)
+        seen = kept.read()
         if seen is None:
             return None
         if seen[1] != first[1]:
@@ -320,14 +317,14 @@ def _dead(kept: _Lease, folder: Location, *, locked: bool) -> object:
 
 
 def _refusal(folder: Location, kept: _Lease) -> str:
-    seen = kept.look()
+    seen = kept.read()
     who = f" ({seen[0]})" if seen is not None and seen[0] is not None else ""
     return f"{folder}: another pruneyard is running in this folder{who}; wait for it or stop it"
 
 
 @contextmanager
 def _locked(folder: Location) -> Iterator[bool]:
-    """Whether a lock is held that no other process of this machine has. Raises `UsageError` where one has it."""
+    """Yields whether a file lock is held. Raises `UsageError` if another process of this machine holds it."""
     if isinstance(folder, ObjectPath):
         yield False
         return
@@ -340,6 +337,6 @@ def _locked(folder: Location) -> Iterator[bool]:
             locked = True
         except BlockingIOError as error:
             raise UsageError(_refusal(folder, _FileLease(folder / _LEASE))) from error
-        except OSError:  # storage that knows no locks
+        except OSError:  # the storage does not support locks
             locked = False
         yield locked

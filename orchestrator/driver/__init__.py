@@ -1,1 +1,1 @@
-"""Drives one call of `run`: stage by stage, from a plan to finished runs."""
+"""Drives one call of `run`, stage by stage, from a plan to finished runs."""

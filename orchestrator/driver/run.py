@@ -1,4 +1,4 @@
-"""From a spec to finished runs: plan, run what is missing, run again what died, report."""
+"""Runs a study: plans it, runs what is missing stage by stage, and retries what crashed."""
 
 import logging
 import os
@@ -44,16 +44,15 @@ from pruneyard.reports.store import Store
 logger = logging.getLogger(__name__)
 
 
-
 class NoDisplay:
-    """No display."""
+    """A display that shows nothing."""
 
     def show(self, monitor: Monitor) -> None:
-        """Draws nothing."""
+        """Does nothing."""
 
 
 def default_folder(spec: Spec) -> Path:
-    """Where a study goes unless told otherwise."""
+    """Returns the default results folder of a study."""
     return Path("out") / spec.name
 
 
@@ -70,28 +69,28 @@ def run(
     add: bool = False,
     display: Display | None = None,
 ) -> Results:
-    """Runs every job of a spec that `out` does not hold finished, and blocks until the last one has ended.
+    """Runs every job of a spec that is not finished in `out`, and blocks until the last one has ended.
 
     Args:
-        spec: a file, the name of a packaged spec, tables, or what `load_spec` gave.
-        out: the folder of results; `out/<name>` by default.
+        spec: a file, the name of a packaged spec, a mapping of tables, or the result of `load_spec`.
+        out: the results folder; `out/<name>` by default.
         overrides, axes: as for `load_spec`.
-        address: of a Ray cluster; `local` starts one on this machine for the length of the call.
-        local: without Ray, in this process, one job after the other; the numbers are the same.
-        fail_fast: stop all others when the first job fails.
-        only: run only jobs whose newest attempt ended so (None: that were never started).
-        add: also where `out` holds the unfinished study of a spec that has none of these jobs, which is refused otherwise.
+        address: the address of a Ray cluster; `local` starts one on this machine for this call.
+        local: run without Ray in this process, one job after the other; the numbers are the same.
+        fail_fast: stop all other jobs when the first job fails.
+        only: run only jobs whose newest attempt has one of these statuses (None: jobs that were never started).
+        add: also run if `out` holds the unfinished study of a spec that shares no job with this one; refused otherwise.
 
     Raises:
-        UsageError: the spec, the data or the resources do not fit. No job was started.
-        ClusterError: the cluster cannot be reached or refused us; an `AbandonedError`, which has the `results`, where it was
-            lost or had no room left in the middle.
-        StorageError: the folder of results cannot be used; a `StudyStoppedError` where that showed in the middle. What is
-            finished is kept.
-        KeyboardInterrupt: Ctrl-C. After the first one running jobs have left a checkpoint, and the error is an
-            `GracefulInterrupt`, which has the `results`; a second one does not wait.
+        UsageError: the spec, the data or the resources are invalid. No job was started.
+        ClusterError: the cluster cannot be reached or refused us. If it was lost during the study, or had no room left, it is a
+            `ClusterLostError` with the `results` so far.
+        StorageError: the results folder cannot be used. If that happened during the study, it is a `StudyStoppedError`;
+            finished results are kept.
+        KeyboardInterrupt: Ctrl-C. The first one lets running jobs write a checkpoint, and raises a `GracefulInterrupt` with the
+            `results`; a second one interrupts at once.
 
-    A failed job raises nothing: its error is in the results, whose `exit_code` says how the study ended.
+    A failed job raises nothing: its error is in the results, whose `exit_code` tells how the study ended.
     """
     resolved = load_spec(spec, overrides=overrides, axes=axes)
     folder = RunFolder(located(out) if out is not None else default_folder(resolved))
@@ -116,11 +115,11 @@ def run_plan(
     add: bool = False,
     display: Display | None = None,
 ) -> Results:
-    """Runs what a plan has to run, as `run` does; `plan` was made a moment ago, so that the folder need not be read again."""
+    """Runs a plan as `run` does. `plan` must be up to date with its folder, which is not read again."""
     spec, folder = plan.spec, plan.folder
-    orders = plan.orders(only=only)
+    attempts = plan.orders(only=only)
     results = Results(folder.path, spec=spec)
-    if not orders and (only is not None or is_search_finished(spec, folder)):
+    if not attempts and (only is not None or is_search_finished(spec, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
@@ -130,17 +129,17 @@ def run_plan(
             check_same_study(plan)
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)
-        data = check_ready_jobs(orders, plan, origin=spec.name)
-        monitor.expect(orders)
-        work = StudyRun(
+        data = check_ready_jobs(attempts, plan, origin=spec.name)
+        monitor.expect(attempts)
+        study_run = StudyRun(
             plan=plan, monitor=monitor, stop=stop, display=display or NoDisplay(), fail_fast=fail_fast, data=data
         )
-        with stop_on_storage_failure(stop), _way_of_running(local=local, address=address, stop=stop) as run_orders:
+        with stop_on_storage_failure(stop), _open_backend(local=local, address=address, stop=stop) as run_attempts:
             for stage in spec.stages:
                 if stage.learning is None:
-                    run_jobs(stage, stage.jobs, work, only=only, run_orders=run_orders)
+                    run_jobs(stage, stage.jobs, study_run, only=only, run_attempts=run_attempts)
                 else:
-                    run_search(stage, stage.learning, work, only=only, run_orders=run_orders)
+                    run_search(stage, stage.learning, study_run, only=only, run_attempts=run_attempts)
         try:
             Store(folder).compact()
         except StorageError as error:
@@ -151,25 +150,25 @@ def run_plan(
 
 
 @contextmanager
-def _way_of_running(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunAttempts]:
-    """In this process, or on a cluster that lives as long as the block."""
+def _open_backend(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunAttempts]:
+    """Yields the function that runs attempts: in this process, or on a Ray cluster that is joined inside the block."""
     if local:
         yield run_local
         return
-    from pruneyard.cluster.session import session  # here, so that --local works and starts without Ray
+    from pruneyard.cluster.session import session  # imported here, so that --local works without Ray
     from pruneyard.orchestrator.ray_backend.study import run_study
 
     try:
-        with session(address, abandon=partial(_leave, stop.file.parent)) as joined:
+        with session(address, abandon=partial(_exit_process, stop.file.parent)) as joined:
             stop.install_signal_handlers()
             yield partial(run_study, session=joined, shared={})
     except ConnectionError as error:
         raise ClusterError(str(error)) from error
 
 
-def _leave(folder: Location, words: str) -> None:
-    """The end of this process where nothing else is left to do; what trials have written stays."""
-    shown_again = "\x1b[?25h" if sys.stderr.isatty() else ""  # the cursor, which a live table hides
-    print(f"{shown_again}pruneyard: {words}; go on with: pruneyard resume {folder}", file=sys.stderr)
+def _exit_process(folder: Location, message: str) -> None:
+    """Exits at once because the main thread is blocked in a call to a lost cluster; written results stay."""
+    show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live table hides the cursor
+    print(f"{show_cursor}pruneyard: {message}; resume with: pruneyard resume {folder}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(ExitCode.UNREACHABLE)

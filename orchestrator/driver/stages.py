@@ -1,4 +1,4 @@
-"""Orchestrator/driver/stages.py."""
+"""Runs the jobs of one stage: those of a grid once, those of a search round by round."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -24,33 +24,34 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
 
-
-
 RunAttempts = Callable[..., Mapping[str, str]]
-
-
-"""`run_local` or `run_study`: returns the errors of processes that died."""
+"""The type of `run_local` and `run_study`, which return the errors of crashed processes by run key."""
 
 
 def run_search(
-    stage: Stage, learning: AdaptiveSearch, work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunAttempts
+    stage: Stage,
+    learning: AdaptiveSearch,
+    study_run: StudyRun,
+    *,
+    only: frozenset[Status | None] | None,
+    run_attempts: RunAttempts,
 ) -> None:
-    """Round after round, until the search is over; with `only`, no new one."""
-    rounds = load_search(learning, work.folder)
+    """Runs a search round after round until it is finished; with `only`, it proposes no new round."""
+    rounds = load_search(learning, study_run.folder)
     while True:
-        run_jobs(stage, rounds.jobs(), work, only=only, run_orders=run_orders)
-        if work.stop.requested or only is not None:
+        run_jobs(stage, rounds.jobs(), study_run, only=only, run_attempts=run_attempts)
+        if study_run.stop.requested or only is not None:
             return
         is_proposed = rounds.propose()
-        work.plan = work.plan.with_proposals()
-        write_study_plan(work.plan)  # also after the last round: the plan says that no more runs will be proposed
+        study_run.plan = study_run.plan.with_proposals()
+        write_study_plan(study_run.plan)  # also after the last round: the plan says that no more runs will be proposed
         if not is_proposed:
             return
-        work.monitor.total = len(work.plan.spec.jobs)
+        study_run.monitor.total = len(study_run.plan.spec.jobs)
 
 
 def write_study_plan(plan: Plan) -> None:
-    """With what each population is chosen by, and its runs, which stages may share."""
+    """Writes plan.json: all run keys, and for each population its metric, its direction and its runs."""
     populations, spec = {}, plan.spec
     for stage in spec.stages:
         if stage.learning is not None and stage.learning.search.is_population:
@@ -61,61 +62,62 @@ def write_study_plan(plan: Plan) -> None:
 
 
 def run_jobs(
-    stage: Stage, jobs: Sequence[Job], work: StudyRun, *, only: frozenset[Status | None] | None, run_orders: RunAttempts
+    stage: Stage, jobs: Sequence[Job], study_run: StudyRun, *, only: frozenset[Status | None] | None, run_attempts: RunAttempts
 ) -> None:
-    """What is missing of these and rests on finished runs, until it has ended or cannot be run."""
-    if work.stop.requested:
+    """Runs those of the jobs that are not finished and whose upstream runs are."""
+    if study_run.stop.requested:
         return
-    plan = work.plan
-    orders = plan.orders(jobs, only=only)
-    ready = [_placed(order, work.folder) for order in orders if plan.is_ready(order.job)]
+    plan = study_run.plan
+    attempts = plan.orders(jobs, only=only)
+    ready = [_with_upstream(planned, study_run.folder) for planned in attempts if plan.is_ready(planned.job)]
     ready = order_by_parents(ready)
-    if waiting := len(orders) - len(ready):
+    if waiting := len(attempts) - len(ready):
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
-    at_hand = [order.job for order in ready]
-    load_data(at_hand, into=work.data)
-    check_jobs(at_hand, work.data, origin=plan.spec.name)
-    asked = only is not None and Status.PRUNED in only  # what was stopped is to go on
-    scheduler = Scheduler() if asked else stage.header.scheduler
-    decides = load_early_stopper(scheduler, jobs, work.folder)
-    decides.include(order.job.key for order in ready)
-    run_to_end = partial(_run_to_end, stage=stage, work=work, run_orders=partial(run_orders, early_stopper=decides))
+    ready_jobs = [planned.job for planned in ready]
+    load_data(ready_jobs, into=study_run.data)
+    check_jobs(ready_jobs, study_run.data, origin=plan.spec.name)
+    resumes_pruned = only is not None and Status.PRUNED in only  # then nothing may be stopped early again
+    scheduler = Scheduler() if resumes_pruned else stage.header.scheduler
+    early_stopper = load_early_stopper(scheduler, jobs, study_run.folder)
+    early_stopper.include(job.key for job in ready_jobs)
+    run_with_stopper = partial(run_attempts, early_stopper=early_stopper)
+    run_to_end = partial(_run_to_end, stage=stage, study_run=study_run, run_attempts=run_with_stopper)
     if scheduler.name != "hyperband":
         run_to_end(ready)
         return
     run_hyperband(
-        load_brackets(scheduler, jobs, decides, work.folder),
+        load_brackets(scheduler, jobs, early_stopper, study_run.folder),
         ready,
-        unready=[order.job.key for order in orders if not plan.is_ready(order.job)],
-        folder=work.folder,
+        unready=[planned.job.key for planned in attempts if not plan.is_ready(planned.job)],
+        folder=study_run.folder,
         run=run_to_end,
-        stopped=lambda: work.stop.requested,
-        prune=partial(work.monitor.end, status=Status.PRUNED),
+        stopped=lambda: study_run.stop.requested,
+        prune=partial(study_run.monitor.end, status=Status.PRUNED),
     )
 
 
-def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, work: StudyRun, run_orders: RunAttempts) -> None:
-    """Each of these, again after its process died, until it has ended or paused."""
-    deaths: dict[str, int] = {}
-    while ready and not work.stop.requested:
-        work.monitor.expect(list(ready))
-        died = run_orders(ready, **work.backend_arguments(stage.header.resources))
-        ready = attempts_to_retry(ready, died, deaths, work, num_workers=stage.header.resources.workers)
-        work.plan = work.plan.reread()
+def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, study_run: StudyRun, run_attempts: RunAttempts) -> None:
+    """Runs the attempts, and retries those whose process crashed, until each has ended or paused."""
+    num_crashes: dict[str, int] = {}
+    while ready and not study_run.stop.requested:
+        study_run.monitor.expect(list(ready))
+        crashes = run_attempts(ready, **study_run.backend_arguments(stage.header.resources))
+        ready = attempts_to_retry(ready, crashes, num_crashes, study_run, num_workers=stage.header.resources.workers)
+        study_run.plan = study_run.plan.reread()
 
 
-def _placed(order: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
-    workload = locate_upstream(order.job.workload, RunFolder(folder.path.resolve()))
-    return replace(order, job=replace(order.job, workload=workload))
+def _with_upstream(planned: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
+    workload = locate_upstream(planned.job.workload, RunFolder(folder.path.resolve()))
+    return replace(planned, job=replace(planned.job, workload=workload))
 
 
-def check_ready_jobs(orders: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
-    """Tries every job whose earlier runs are there, and reads the data of the others where it rests on no run.
+def check_ready_jobs(attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
+    """Checks every job whose upstream runs are finished, and loads the data of the others if it depends on no run.
 
-    Raises `UsageError` for what cannot work.
+    Returns the loaded data sets. Raises `UsageError` for jobs that cannot study_run.
     """
-    ready = [_placed(order, plan.folder).job for order in orders if plan.is_ready(order.job)]
+    ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     data = load_data(ready)
     check_jobs(ready, data, origin=origin)
-    load_data([order.job for order in orders if not plan.is_ready(order.job)], into=data, resting=False)
+    load_data([planned.job for planned in attempts if not plan.is_ready(planned.job)], into=data, resting=False)
     return data

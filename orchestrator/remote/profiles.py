@@ -1,4 +1,4 @@
-"""Reads a profile of a cluster: a file, or the name of a packaged one, with changes from the command line."""
+"""Reads a cluster profile from a file or from the packaged ones, with overrides from the command line."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from pruneyard.orchestrator.spec.yaml_document import SUFFIXES, Document, parse_
 
 
 def packaged_profiles() -> list[str]:
-    """Names of the profiles that ship with the package."""
+    """Returns the names of the profiles that ship with the package."""
     folder = files("pruneyard.cluster.profiles")
     return sorted(
         entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
@@ -22,12 +22,12 @@ def packaged_profiles() -> list[str]:
 
 
 def load_profile(source: str, *, overrides: Mapping[str, Any]) -> Profile:
-    """`overrides` sets dotted keys, as in `workers.gpu.count`. Raises `SpecError` with every problem found."""
+    """Returns the profile. `overrides` sets dotted keys such as `workers.gpu.count`. Raises `SpecError` with all problems."""
     return _Reading(_document(source), overrides).profile()
 
 
 def render(source: str, *, overrides: Mapping[str, Any], renderer: Callable[[Profile], str]) -> str:
-    """The manifest. What the profile lacks for its format is an error at that key."""
+    """Returns the manifest. Raises `SpecError` at the key that the format needs and the profile lacks."""
     reading = _Reading(_document(source), overrides)
     try:
         return renderer(reading.profile())
@@ -64,11 +64,11 @@ class _Reading:
             _set(self._tables, key.split("."), value)
 
     def error(self) -> SpecError:
-        """Everything reported so far."""
+        """Returns an error with every problem reported so far."""
         return SpecError(self._document.origin, self.log.problems)
 
     def profile(self) -> Profile:
-        """The profile, or `SpecError`."""
+        """Returns the profile. Raises `SpecError` if any problem was found."""
         groups = self._groups(self._tables.get("workers", {}))
         others = {key: value for key, value in self._tables.items() if key != "workers"}
         profile: Profile | None = decode(Profile, others, "", self.log)

@@ -1,4 +1,4 @@
-"""Whether an object store can hold results, tried from this machine and from every node of the cluster that was joined."""
+"""Checks whether an object store can hold results, from this machine and from every node of the joined cluster."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CONDITIONS = "it puts objects although they are there (If-None-Match is ignored)
 
 
 def check_store(place: ObjectPath) -> str:
-    """What was found. Raises `StorageError`."""
+    """Writes, reads and deletes a probe; returns a description. Raises `StorageError` if the store cannot hold results."""
     probe = place / f"{PROBE}{uuid4().hex}"
     started = time.perf_counter()
     probe.write_bytes(b"probe")
@@ -32,8 +32,8 @@ def check_store(place: ObjectPath) -> str:
     return f"{place} is writable and heeds conditions, a write and a read take {took_ms:.0f} ms"
 
 
-def _reached(place: ObjectPath) -> str:
-    """On a node: what went wrong, or nothing."""
+def _store_error(place: ObjectPath) -> str:
+    """Checks the store from a node; returns the error, or an empty string."""
     try:
         check_store(place)
     except (StorageError, FileNotFoundError, ImportError) as error:
@@ -42,9 +42,9 @@ def _reached(place: ObjectPath) -> str:
 
 
 def check_store_on_nodes(place: ObjectPath) -> Iterator[Finding]:
-    """Every node writes and reads an object of its own."""
+    """Checks the store from every node, each with a probe of its own, and yields the findings."""
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    task = ray.remote(num_cpus=0, max_retries=0)(_reached)
+    task = ray.remote(num_cpus=0, max_retries=0)(_store_error)
     asked = {node: task.options(label_selector={"ray.io/node-id": node}).remote(place) for node in nodes}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
     wrong = {

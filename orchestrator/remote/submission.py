@@ -1,4 +1,4 @@
-"""What the verbs about submitted jobs share: which cluster is meant, how a study becomes a job, how its end is told."""
+"""Shared by the commands for submitted jobs: finding the cluster, submitting a study, and reporting its outcome."""
 
 import hashlib
 import shlex
@@ -51,12 +51,12 @@ OUTCOMES = {
 }
 
 
-"""What the exit code of a study means, in words."""
+"""The meaning of a study's exit codes."""
 
 
 @contextmanager
 def connect(address: str | None, job_id: str = "") -> Iterator[tuple[Access, JobServer]]:
-    """The job server meant. Raises `UsageError` and `ClusterError`, also for what happens inside the block."""
+    """Yields the job server. Raises `UsageError` or `ClusterError`, also for errors inside the block."""
     note = read_note(job_id)
     where = address or (note.address if note is not None else None)
     if where is None:
@@ -77,9 +77,9 @@ def connect(address: str | None, job_id: str = "") -> Iterator[tuple[Access, Job
 
 
 def folder_on_cluster(out: str | None, spec: "Spec") -> str:
-    """The folder of results as the shell on the cluster is to read it.
+    """Returns the results folder as an argument for the shell on the cluster.
 
-    Raises `UsageError` for a relative one, and for a URI of no storage that is known.
+    Raises `UsageError` for a relative path, and for a URI with an unknown scheme.
     """
     if out is None:
         return f'"${{PRUNEYARD_OUT:?{NO_FOLDER}}}/{spec.name}"'
@@ -97,7 +97,7 @@ def folder_on_cluster(out: str | None, spec: "Spec") -> str:
 def submit(
     server: JobServer, spec: "Spec", *, address: str, out: str | None, pin: str, python: str
 ) -> tuple[JobView, bool]:
-    """The job of a spec, and whether it is a new one: the same study is not run twice at a time."""
+    """Submits a spec; returns its job and whether the job is new. A study that already runs is not submitted again."""
     folder = folder_on_cluster(out, spec)
     run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
     python = shlex.quote(python)
@@ -119,18 +119,18 @@ def submit(
 
 
 def print_message(text: str) -> None:
-    """On stderr, as all that is not the answer itself."""
+    """Prints a message on stderr; stdout is for results."""
     click.echo(f"pruneyard: {text}", err=True)
 
 
 def write_log(text: str) -> None:
-    """A piece of a job's log, as it came, on stdout."""
+    """Writes a part of a job's log unchanged to stdout."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def print_outcome(view: JobView) -> int:
-    """Says how a job ended; returns the exit code to pass on."""
+    """Prints how a job ended; returns the exit code to pass on."""
     print_message(f"{view.job_id} {describe_outcome(view)}")
     if view.never_ran or view.exit_code == 127:
         print_message(view.message.splitlines()[-1] if view.message else "the cluster gave no reason")
@@ -138,5 +138,5 @@ def print_outcome(view: JobView) -> int:
 
 
 def describe_outcome(view: JobView) -> str:
-    """`running`, or how it ended."""
+    """Returns `running` or `pending`, or how the job ended."""
     return OUTCOMES[view.code] if view.ended else view.status.lower()

@@ -61,13 +61,13 @@ def test_a_token_is_never_shown() -> None:
 def test_no_other_machine_is_spoken_to_without_a_token(address: str) -> None:
     with pytest.raises(ValueError, match="not without a token"):
         Access(address=address)
-    assert Access(address=address, token=TOKEN).in_the_clear == address.startswith("http:")
+    assert Access(address=address, token=TOKEN).sends_token_unencrypted == address.startswith("http:")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "http://localhost:8265", "http://[::1]:8265"])
 def test_loopback_is_spoken_to_with_and_without(address: str) -> None:
     assert Access(address=address).mode == "without a token"
-    assert not Access(address=address, token=TOKEN).in_the_clear
+    assert not Access(address=address, token=TOKEN).sends_token_unencrypted
 
 
 @pytest.mark.parametrize("address", ["ray://a:10001", "auto://", "http://", "http://a/b", "ftp://a"])

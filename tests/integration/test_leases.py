@@ -33,7 +33,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that change and end in tests' time."""
     monkeypatch.setattr(lease, "RENEW_S", 0.3)
     monkeypatch.setattr(lease, "STALE_S", 3.0)
-    monkeypatch.setattr(lease, "_LOOK_S", 0.1)
+    monkeypatch.setattr(lease, "_POLL_S", 0.1)
 
 
 @pytest.fixture(params=["shared folder", "object store"])

@@ -99,7 +99,7 @@ def test_no_room_for_too_long_is_an_end_that_names_who_holds_what(
         assert "holds 1 CPUs on " in driver.stderr
         assert "of this study waits for 1 CPUs" in driver.stderr
         assert "Traceback" not in driver.stderr
-        assert "go on with: pruneyard resume out" in driver.stdout
+        assert "resume with: pruneyard resume out" in driver.stdout
         assert RunFolder(folder).report.is_file()
 
     with driving("resume", "out", "--local", folder=tmp_path, env=bare_head.env) as driver:
@@ -151,7 +151,7 @@ def test_a_study_whose_head_was_killed_says_so_and_goes_on_with_a_new_head(
             print(f"from the head's death to the end: {time.monotonic() - started:.1f} s")
         assert "does not answer; waiting" in driver.stderr
         assert f"the head of the Ray cluster at {nodes.joined} is gone" in driver.stderr
-        assert "go on with: pruneyard resume" in driver.said()
+        assert "resume with: pruneyard resume" in driver.said()
         assert "Traceback" not in driver.stderr
     patience.set(0)
     with (

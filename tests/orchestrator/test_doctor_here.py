@@ -32,7 +32,7 @@ def test_a_folder_that_cannot_be_written_is_a_fault_with_a_remedy(tmp_path: Path
     good, text = said(tmp_path / "file" / "out")["storage here"]
     assert not good
     assert text.startswith(f"{tmp_path}/file/out cannot be written: ")
-    assert text.endswith("; give another --out, or mend its rights")
+    assert text.endswith("; give another --out, or fix its permissions")
 
 
 def test_the_folder_is_left_as_it_was(tmp_path: Path) -> None:

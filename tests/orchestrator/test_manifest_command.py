@@ -95,7 +95,7 @@ def test_a_bad_profile_is_said_with_file_line_key_and_what_is_allowed(
         (("lab.yaml", "--format", "slurm"), "--spec: is missing; slurm runs one study"),
         (
             ("lab.yaml", "--format", "kuberay-cluster", "--spec", "quickstart"),
-            "hand the spec in with pruneyard submit",
+            "submit the spec with pruneyard submit",
         ),
         (
             ("lab.yaml", "--format", "kuberay-cluster", "--set", "workers.gpu.count=x"),

@@ -91,5 +91,5 @@ def test_the_command_exits_as_the_folder_says(pruneyard: Pruneyard, stopped: Pat
     shutil.copytree(stopped, tmp_path / "copy")
     answer = pruneyard("retry", "copy", "--local", "--json")  # nothing failed, so nothing runs
     assert answer.code == json.loads(answer.out)["exit_code"] == Results("copy").exit_code == 3
-    assert "0 interrupted, 2 not started; go on with: pruneyard resume copy" in pruneyard("retry", "copy", "--local").out
+    assert "0 interrupted, 2 not started; resume with: pruneyard resume copy" in pruneyard("retry", "copy", "--local").out
     assert pruneyard("resume", "copy", "--local").code == Results("copy").exit_code == 0
