@@ -26,6 +26,8 @@ _YAML_TERMS = {
 """What pydantic calls things, and what the authors of specs call them."""
 
 
+FIRST_REVISION = 1
+
 T = TypeVar("T")
 
 
@@ -200,7 +202,8 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
 
     With `identity_only`, fields that cannot change a number of the finished job are left out, and so are those marked
     `unless_default` where they have their default: a neutral field added later leaves the identity of every job that does
-    not use it as it was. What no spec gives enters nothing but an identity, and that only if it is marked so.
+    not use it as it was. What no spec gives enters nothing but an identity, and that only if it is marked so. A class whose
+    numbers changed while its fields did not says so by a class variable `revision` above 1, which enters the identity.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
@@ -213,6 +216,8 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
             continue
         key = field.metadata.get("was", field.name) if identity_only else field.name
         table[key] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
+    if identity_only and (revision := getattr(type(value), "revision", FIRST_REVISION)) != FIRST_REVISION:
+        table["revision"] = revision
     return table
 
 

@@ -11,6 +11,7 @@ from scipy.special import expit, log_softmax
 from too_sure import drawn
 
 from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, keeping_argmax
+from pruneyard.workloads.calibrate.common_scale import common_factor
 from pruneyard.workloads.calibrate.linear_fit import LinearScores, fit_linear
 from pruneyard.workloads.calibrate.methods import parameterised_temperature as pts
 from pruneyard.workloads.calibrate.methods.beta import Beta, FittedBeta
@@ -22,7 +23,6 @@ from pruneyard.workloads.calibrate.methods.ensemble_temperature import (
     log_parts,
 )
 from pruneyard.workloads.calibrate.methods.matrix import Matrix
-from pruneyard.workloads.calibrate.methods.none import Uncalibrated
 from pruneyard.workloads.calibrate.methods.parameterised_temperature import ParameterisedTemperature
 from pruneyard.workloads.calibrate.methods.platt import FittedPlatt, Platt, smoothed_targets
 from pruneyard.workloads.calibrate.methods.temperature import Temperature
@@ -55,11 +55,11 @@ def test_platt_equals_a_general_minimiser_and_two_classes_have_one_curve() -> No
     expected = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-15})
     fitted = Platt().fit(logits, labels, seed=0)
     assert isinstance(fitted, FittedPlatt)
-    assert [fitted.slope[1], fitted.intercept[1]] == pytest.approx(expected.x, abs=1e-6)
+    assert [fitted.slope[1] * fitted.factor, fitted.intercept[1]] == pytest.approx(expected.x, abs=1e-6)
     assert fitted.slope[0] == pytest.approx(fitted.slope[1], abs=1e-10)
     assert fitted.intercept[0] == pytest.approx(-fitted.intercept[1], abs=1e-10)
     assert fitted.log_probabilities(logits)[:, 1] == pytest.approx(
-        np.log(expit(fitted.slope[1] * score + fitted.intercept[1])), abs=1e-9
+        np.log(expit(fitted.slope[1] * fitted.factor * score + fitted.intercept[1])), abs=1e-9
     )
 
 
@@ -78,7 +78,7 @@ def test_beta_with_equal_weights_and_no_bias_is_temperature_scaling_of_two_class
 ) -> None:
     logits, _ = drawn(20, 2, seed)
     same = np.full(2, 1 / temperature)
-    fitted = FittedBeta(num_classes=np.array(2), a=same, b=same, c=np.zeros(2))
+    fitted = FittedBeta(num_classes=np.array(2), a=same, b=same, c=np.zeros(2), ridge=np.array(0.0))
     expected = log_softmax(logits / temperature, axis=1)
     np.testing.assert_allclose(fitted.log_probabilities(logits), expected, rtol=1e-9, atol=1e-12)
 
@@ -87,9 +87,9 @@ def test_beta_keeps_its_weights_from_falling_below_zero_and_is_the_best_that_doe
     """Labels against the probabilities, so that free weights would be negative: a bounded search agrees."""
     logits, labels = drawn(300, 2)
     labels = np.where(np.arange(300) % 3 == 0, labels, 1 - labels)
-    fitted = Beta().fit(logits, labels, seed=0)
+    fitted = Beta(ridge=1e-4).fit(logits, labels, seed=0)
     assert isinstance(fitted, FittedBeta)
-    log_p, log_rest = log_softmax(logits, axis=1)[:, 1], log_softmax(logits, axis=1)[:, 0]
+    log_rest, log_p = log_softmax(logits * common_factor(logits, labels), axis=1).T
 
     def loss(curve: Floats) -> float:
         scores = curve[0] * log_p - curve[1] * log_rest + curve[2]
@@ -115,8 +115,10 @@ def test_vector_with_equal_weights_is_temperature_scaling() -> None:
     temperature = Temperature().fit(logits, labels, seed=0)
     fitted = FittedVector(
         num_classes=np.array(5),
-        weight=np.full(5, 1 / temperature.numbers["temperature"]),
+        weight=np.ones(5),
         bias=np.zeros(5),
+        factor=np.array(1 / temperature.numbers["temperature"]),
+        ridge=np.array(0.0),
         converged=np.array(1),
     )
     np.testing.assert_allclose(
@@ -152,23 +154,24 @@ def test_matrix_is_vector_where_off_diagonal_weights_cost_much_and_biases_nothin
         Dirichlet(off_diagonal=1e9, bias=1e9, ridge=1e9),
     ],
 )
-def test_held_to_the_identity_they_are_the_network(held: Calibrator) -> None:
+def test_held_to_the_identity_they_are_temperature_scaling(held: Calibrator) -> None:
     logits, labels = drawn(200, 4)
-    plain = Uncalibrated().fit(logits, labels, seed=0).log_probabilities(logits)
+    plain = Temperature().fit(logits, labels, seed=0).log_probabilities(logits)
     np.testing.assert_allclose(held.fit(logits, labels, seed=0).log_probabilities(logits), plain, atol=1e-6)
 
 
 def test_matrix_equals_a_general_minimiser_of_the_penalised_loss() -> None:
     logits, labels = drawn(150, 3)
+    common = logits * common_factor(logits, labels)
     diagonal = np.eye(3, dtype=bool)
 
     def loss(flat: Floats) -> float:
         weight, bias = flat[:9].reshape(3, 3), flat[9:]
-        nll = negative_log_likelihood(logits @ weight.T + bias, labels)
+        nll = negative_log_likelihood(common @ weight.T + bias, labels)
         ridge = 1e-4 * ((np.diag(weight) - 1) ** 2).sum()
         return float(nll + 0.1 * (weight[~diagonal] ** 2).mean() + 0.1 * (bias**2).mean() + ridge)
 
-    fitted = Matrix().fit(logits, labels, seed=0)
+    fitted = Matrix(off_diagonal=0.1, bias=0.1, ridge=1e-4).fit(logits, labels, seed=0)
     ours = np.concatenate([fitted.tensors["weight"].ravel(), fitted.tensors["bias"]])
     slow = minimize(loss, np.concatenate([np.eye(3).ravel(), np.zeros(3)]), options={"gtol": 1e-8})
     assert loss(ours) <= slow.fun + 1e-10

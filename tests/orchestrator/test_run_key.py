@@ -15,6 +15,7 @@ from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.run_key import NOT_SET, canonical, differences, run_key
 from pruneyard.workloads.data.sources.noise import Noise
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.training.segment import Segment
 
 BASE: dict[str, Any] = {
@@ -236,3 +237,11 @@ def test_differences_are_told_leaf_by_leaf() -> None:
     ]
     assert list(differences({"u": [1, 2]}, {"u": [1, 3]})) == [("u", [1, 2], [1, 3])]
     assert list(differences(encode(old.workload), old.resolved)) == []
+
+
+def test_a_plug_in_whose_numbers_changed_has_another_key_by_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(BASE)
+    monkeypatch.setattr(SET, "revision", 2, raising=False)
+    assert key(BASE) != before
+    monkeypatch.setattr(SET, "revision", 1)
+    assert key(BASE) == before

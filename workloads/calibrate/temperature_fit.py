@@ -59,13 +59,13 @@ def block_of(logits_CR: Floats, labels_R: Labels) -> Block:
     return Block(gaps=gaps_CR, at_label=gaps_CR[labels_R, np.arange(len(labels_R))])
 
 
-def fit_temperature(logits_NC: Floats, labels_N: Labels) -> TemperatureFit:
-    """Of logits `(N, C)` and labels `(N,)`, checked before."""
+def fit_temperature(logits_NC: Floats, labels_N: Labels, *, warn: bool = True) -> TemperatureFit:
+    """Returns the fit to logits `(N, C)` and labels `(N,)`, checked before."""
     blocks = list(blocks_of(logits_NC, labels_N))
-    return fit_temperature_of(lambda: blocks)
+    return fit_temperature_of(lambda: blocks, warn=warn)
 
 
-def fit_temperature_of(blocks: Blocks) -> TemperatureFit:
+def fit_temperature_of(blocks: Blocks, *, warn: bool = True) -> TemperatureFit:
     """Of rows that come in blocks.
 
     Where every label has the largest logit the NLL falls as T falls to 0: these rows cannot say how sure to be of others, one
@@ -73,6 +73,7 @@ def fit_temperature_of(blocks: Blocks) -> TemperatureFit:
     falls as T grows: then the upper bound is the answer. A warning says either. Logits that are equal within every row have
     the same NLL at every T, and T is 1.
     """
+    say = log.warning if warn else log.debug
     num_rows, num_gaps, sum_of_gaps, sum_at_label = 0, 0, 0.0, 0.0
     for block in blocks():
         num_rows += block.gaps.shape[1]
@@ -83,14 +84,14 @@ def fit_temperature_of(blocks: Blocks) -> TemperatureFit:
     if scale == 0:
         return TemperatureFit(temperature=1.0, at_bound=0)
     if mean_at_label == 0:
-        log.warning("every label has the largest logit: the NLL has no minimum, so T stays 1; give more rows to fit on")
+        say("every label has the largest logit: the NLL has no minimum, so T stays 1; give more rows to fit on")
         return TemperatureFit(temperature=1.0, at_bound=-1)
     if -scale >= mean_at_label:
-        log.warning("logits say nothing of the labels: the NLL is least for equal ones, T is its upper bound")
+        say("logits say nothing of the labels: the NLL is least for equal ones, T is its upper bound")
         return TemperatureFit(temperature=scale * LIMIT, at_bound=1)
     log_inverse, at_bound = _root(lambda u: _slope_and_curvature(blocks, float(np.exp(u)) / scale))
     if at_bound:
-        log.warning(
+        say(
             "the NLL is least beyond the bounds of T, which is its %s bound",
             "lower" if at_bound < 0 else "upper",
         )

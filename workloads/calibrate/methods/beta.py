@@ -3,30 +3,46 @@
 Reference: Kull, Silva Filho and Flach 2017, Beta calibration (AISTATS)
 
 logit q_k = a_k ln p_k - b_k ln(1 - p_k) + c_k with a_k, b_k >= 0, by least cross-entropy; rows are then scaled to sum
-to 1. The identity is a = b = 1, c = 0. With a = b and c = 0 it is, for two classes, temperature scaling with T = 1 / a.
-Of two classes the two curves are one. ridge * (squared distance from the identity) is ours and small: it keeps the fit
-finite where a class has no calibration rows or is told apart from all others.
+to 1. The identity is a = b = 1, c = 0. With a = b and c = 0 it is, for two classes, temperature scaling. Of two classes the
+two curves are one. Ours: p are the probabilities after temperature scaling, so that the scale of the logits does not matter,
+and ridge * (squared distance from the identity) keeps the fit finite where a class has no calibration rows or is told apart
+from all others. Left out, `ridge` is chosen by five-fold cross-validation on the calibration rows.
 """
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels
+from pruneyard.workloads.calibrate.common_scale import (
+    FittedOnCommonScale,
+    OnCommonScale,
+    choose_penalty,
+    warn_of_few_rows,
+)
 from pruneyard.workloads.calibrate.logistic_fit import cross_entropy, fit_logistic
 from pruneyard.workloads.calibrate.one_vs_rest import log_odds
 
 __all__ = ["Beta"]
 
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedBeta(Fitted):
+class FittedBeta(FittedOnCommonScale):
     a: Floats  # (C,), of ln p
     b: Floats  # (C,), of -ln(1 - p)
     c: Floats  # (C,)
+    ridge: Floats  # (): given or chosen
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """Returns the ridge that was used."""
+        return {"ridge": float(self.ridge)}
 
     def _map(self, logits_MC: Floats) -> Floats:
         odds_MC = log_odds(logits_MC)
@@ -35,13 +51,13 @@ class FittedBeta(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beta(PostHoc):
-    ridge: float = 1e-4  # in nats per squared distance from the identity
+class Beta(OnCommonScale):
+    ridge: float | None = None  # in nats per squared distance from the identity; None: chosen by cross-validation
 
     becomes: ClassVar[type[Fitted]] = FittedBeta
 
     def __post_init__(self) -> None:
-        if not 0 < self.ridge < float("inf"):
+        if self.ridge is not None and not 0 < self.ridge < float("inf"):
             raise ValueError(f"ridge is {self.ridge}; it must be above 0, and finite")
 
     @property
@@ -50,26 +66,32 @@ class Beta(PostHoc):
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedBeta:
-        logits_NC, labels_N = in_one_order(logits_NC, labels_N)
-        odds_NC = log_odds(logits_NC)
-        curves = [self._curve(odds_N, labels_N == k) for k, odds_N in enumerate(odds_NC.T)]
-        a_C, b_C, c_C = np.array(curves).T.copy()
-        return FittedBeta(num_classes=np.array(logits_NC.shape[1]), a=a_C, b=b_C, c=c_C)
+        warn_of_few_rows("beta", 3 * logits_NC.shape[1], len(labels_N))
+        ridge = choose_penalty(RIDGES, _fitted, logits_NC, labels_N) if self.ridge is None else self.ridge
+        return _fitted(logits_NC, labels_N, ridge)
 
-    def _curve(self, odds_N: Floats, positive_N: np.ndarray) -> Floats:
-        """a, b, c of one class, `(3,)`: the best fit with neither, either or both of a, b held at 0 that leaves none below 0."""
-        features_N3 = np.column_stack([log_expit(odds_N), -log_expit(-odds_N), np.ones(len(odds_N))])
-        targets_N, identity_3 = positive_N.astype(np.float64), np.array([1.0, 1.0, 0.0])
-        found: list[tuple[float, Floats]] = []
-        for held in itertools.product([False, True], repeat=2):
-            free = ~np.array([*held, False])
-            curve_3 = np.zeros(3)
-            curve_3[free] = fit_logistic(
-                features_N3[:, free], targets_N, start_F=identity_3[free], ridge=self.ridge
-            )
-            if (curve_3[:2] >= 0).all():
-                loss = cross_entropy(features_N3 @ curve_3, targets_N)
-                found.append((loss + self.ridge * ((curve_3 - identity_3) ** 2).sum(), curve_3))
-            if not any(held) and found:
-                break
-        return min(found, key=lambda pair: pair[0])[1]
+
+def _fitted(logits_NC: Floats, labels_N: Labels, ridge: float) -> FittedBeta:
+    odds_NC = log_odds(logits_NC)
+    curves = [_curve(odds_N, labels_N == k, ridge) for k, odds_N in enumerate(odds_NC.T)]
+    a_C, b_C, c_C = np.array(curves).T.copy()
+    return FittedBeta(num_classes=np.array(logits_NC.shape[1]), a=a_C, b=b_C, c=c_C, ridge=np.array(ridge))
+
+
+def _curve(odds_N: Floats, positive_N: np.ndarray, ridge: float) -> Floats:
+    """a, b, c of one class, `(3,)`: the best fit with neither, either or both of a, b held at 0 that leaves none below 0."""
+    features_N3 = np.column_stack([log_expit(odds_N), -log_expit(-odds_N), np.ones(len(odds_N))])
+    targets_N, identity_3 = positive_N.astype(np.float64), np.array([1.0, 1.0, 0.0])
+    found: list[tuple[float, Floats]] = []
+    for held in itertools.product([False, True], repeat=2):
+        free = ~np.array([*held, False])
+        curve_3 = np.zeros(3)
+        curve_3[free] = fit_logistic(
+            features_N3[:, free], targets_N, start_F=identity_3[free], ridge=ridge
+        )
+        if (curve_3[:2] >= 0).all():
+            loss = cross_entropy(features_N3 @ curve_3, targets_N)
+            found.append((loss + ridge * ((curve_3 - identity_3) ** 2).sum(), curve_3))
+        if not any(held) and found:
+            break
+    return min(found, key=lambda pair: pair[0])[1]

@@ -24,6 +24,7 @@ from pruneyard.workloads.calibrate.step_maps import end_to_end
 __all__ = ["Isotonic"]
 
 TIE_BREAKER = 1e-9
+SMALLEST = 1e-290  # smaller probabilities count as 0: slopes between two of them overflow, and 0 * inf is no number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +37,7 @@ class FittedIsotonic(Fitted):
     uniform_share: Floats  # ()
 
     def _map(self, logits_MC: Floats) -> Floats:
-        p_MC = probabilities_of(logits_MC)
+        p_MC = _probabilities(logits_MC)
         curves = [slice(*ends) for ends in zip(self.starts[:-1], self.starts[1:], strict=True)]
         if len(curves) == 1:
             q_MC = np.interp(p_MC, self.p, self.q) + TIE_BREAKER * p_MC
@@ -53,6 +54,7 @@ class Isotonic(PostHoc):
     one_vs_rest: bool = False
 
     becomes: ClassVar[type[Fitted]] = FittedIsotonic
+    revision: ClassVar[int] = 2  # saturated rows could become NaN before
 
     @property
     def keeps_argmax(self) -> bool:
@@ -60,7 +62,7 @@ class Isotonic(PostHoc):
         return not self.one_vs_rest
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedIsotonic:
-        p_NC = probabilities_of(logits_NC)
+        p_NC = _probabilities(logits_NC)
         is_label_NC = labels_N[:, None] == np.arange(p_NC.shape[1])
         if self.one_vs_rest:
             curves = [rising_curve(p_N, hits_N) for p_N, hits_N in zip(p_NC.T, is_label_NC.T, strict=True)]
@@ -72,6 +74,11 @@ class Isotonic(PostHoc):
         return FittedIsotonic(
             num_classes=np.array(p_NC.shape[1]), p=p, q=q, starts=starts, uniform_share=np.array(share)
         )
+
+
+def _probabilities(logits_NC: Floats) -> Floats:
+    p_NC = probabilities_of(logits_NC)
+    return np.where(p_NC < SMALLEST, 0.0, p_NC)
 
 
 def rising_curve(p_N: Floats, outcomes_N: NDArray[np.bool_]) -> tuple[Floats, Floats]:

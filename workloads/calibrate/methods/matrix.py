@@ -2,9 +2,12 @@
 
 Reference: Guo et al. 2017 (arXiv:1706.04599); the penalty (ODIR) is that of Kull et al. 2019 (arXiv:1910.12656)
 
-z' = W z + b has C^2 + C numbers and overfits where rows are fewer than some ten times that; the penalty is off_diagonal
-* (mean of W_ij^2 over i != j) + bias * (mean of b_i^2). With a very large `off_diagonal` it is vector scaling. `ridge`
-* (sum of (W_ii - 1)^2) is ours and small: it keeps the diagonal finite where all rows are told apart.
+z' = W z + b, on logits divided by the temperature of temperature scaling: W = I, b = 0 is temperature scaling, and the scale
+of the logits does not matter. It has C^2 + C numbers and overfits where rows are fewer than some ten times that. The penalty
+is off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2) + ridge * (sum of (W_ii - 1)^2); the last term is ours.
+Left out, `off_diagonal` is chosen by five-fold cross-validation on the calibration rows, and `bias` and `ridge` follow it:
+bias = off_diagonal, ridge = off_diagonal / C. With a very large `off_diagonal` alone it is vector scaling, with all three
+temperature scaling.
 """
 
 from collections.abc import Mapping
@@ -15,55 +18,79 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels
+from pruneyard.workloads.calibrate.common_scale import (
+    FittedOnCommonScale,
+    OnCommonScale,
+    choose_penalty,
+    warn_of_few_rows,
+)
 from pruneyard.workloads.calibrate.linear_fit import fit_matrix
 
 __all__ = ["Matrix"]
 
+STRENGTHS = (1e-2, 1e-1, 1.0, 10.0, 100.0)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedMatrix(Fitted):
+class FittedMatrix(FittedOnCommonScale):
     weight: Floats  # (C, C): row i makes logit i
     bias: Floats  # (C,)
+    off_diagonal: Floats  # (): given or chosen
     converged: NDArray[np.int64]  # (): 0 or 1
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """Whether the gradient vanished."""
-        return {"converged": float(self.converged)}
+        """Returns whether the gradient vanished, and the penalty that was used."""
+        return {"converged": float(self.converged), "off_diagonal": float(self.off_diagonal)}
 
     def _map(self, logits_MC: Floats) -> Floats:
         return np.asarray(log_softmax(logits_MC @ self.weight.T + self.bias, axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matrix(PostHoc):
-    off_diagonal: float = 0.1  # in nats, for off-diagonal weights of root mean square 1
-    bias: float = 0.1  # in nats, for biases of root mean square 1
-    ridge: float = 1e-4  # in nats per squared distance of the diagonal from the identity
+class Matrix(OnCommonScale):
+    off_diagonal: float | None = None  # in nats, for off-diagonal weights of root mean square 1; None: by cross-validation
+    bias: float | None = None  # in nats, for biases of root mean square 1; None: as off_diagonal
+    ridge: float | None = None  # in nats per squared distance of the diagonal from the identity; None: off_diagonal / C
 
     becomes: ClassVar[type[Fitted]] = FittedMatrix
 
     def __post_init__(self) -> None:
         for name in ("off_diagonal", "bias", "ridge"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more, and finite")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be 0 or more, and finite")
 
     @property
     def keeps_argmax(self) -> bool:
         """No: classes are mixed."""
         return False
 
-    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedMatrix:
+    def features(self, logits_NC: Floats) -> Floats:
+        """Returns the numbers `(N, C)` that the matrix is applied to."""
+        return logits_NC
+
+    def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> Fitted:
+        num_classes = logits_NC.shape[1]
+        warn_of_few_rows("a matrix", num_classes * (num_classes + 1), len(labels_N))
+        strength = self.off_diagonal
+        if strength is None:
+            strength = choose_penalty(STRENGTHS, self._fitted, logits_NC, labels_N)
+        return self._fitted(logits_NC, labels_N, strength)
+
+    def _fitted(self, logits_NC: Floats, labels_N: Labels, strength: float) -> Fitted:
         weight_CC, bias_C, converged = fit_matrix(
-            *in_one_order(logits_NC, labels_N),
-            off_diagonal=self.off_diagonal,
-            bias=self.bias,
-            ridge=self.ridge,
+            self.features(logits_NC),
+            labels_N,
+            off_diagonal=strength,
+            bias=strength if self.bias is None else self.bias,
+            ridge=strength / logits_NC.shape[1] if self.ridge is None else self.ridge,
         )
-        return FittedMatrix(
+        return self.becomes(
             num_classes=np.array(len(bias_C)),
             weight=weight_CC,
             bias=bias_C,
+            off_diagonal=np.array(strength),
             converged=np.array(int(converged)),
         )

@@ -28,6 +28,7 @@ from pruneyard.workloads.calibrate.calibrator import (
     keeping_argmax,
     ranked,
 )
+from pruneyard.workloads.calibrate.common_scale import warn_of_few_rows
 from pruneyard.workloads.calibrate.temperature_fit import fit_temperature
 from pruneyard.workloads.seeding import stream_seed
 
@@ -91,9 +92,11 @@ class ParameterisedTemperature(PostHoc):
         scale_F[scale_F == 0] = 1.0
         features_NF = (features_NF - centre_F) / scale_F
         sizes = np.array([len(centre_F), *[self.width] * self.num_layers, 1])
+        start_P = initial(sizes, seed)
+        warn_of_few_rows("a temperature network", len(start_P), len(labels_N))
         found = minimize(
             self._loss_and_gradient,
-            initial(sizes, seed),
+            start_P,
             args=(sizes, features_NF, logits_NC / temperature, labels_N),
             jac=True,
             method="L-BFGS-B",

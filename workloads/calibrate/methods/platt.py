@@ -3,7 +3,8 @@
 Reference: Platt 1999, Probabilistic Outputs for Support Vector Machines; fitted by Newton's method as in Lin, Lin and
 Weng 2007
 
-q_k = sigmoid(a_k s_k + b_k), where s_k = log(p_k / (1 - p_k)) are the log-odds of class k by the network, by least
+q_k = sigmoid(a_k s_k + b_k), where s_k = log(p_k / (1 - p_k)) are the log-odds of class k by the network (after temperature
+scaling, which is ours: so the scale of the logits does not matter), by least
 cross-entropy with targets (N+ + 1) / (N+ + 2) for the class's N+ rows and 1 / (N- + 2) for the N- others; rows are then
 scaled to sum to 1. Of two classes s_1 is the difference of the logits and the two curves are one, so that nothing is
 left to scale: the binary method. The smoothed targets keep every fit finite.
@@ -15,7 +16,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, in_one_order
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels
+from pruneyard.workloads.calibrate.common_scale import FittedOnCommonScale, OnCommonScale
 from pruneyard.workloads.calibrate.linear_fit import typical_size
 from pruneyard.workloads.calibrate.logistic_fit import fit_logistic
 from pruneyard.workloads.calibrate.one_vs_rest import log_odds
@@ -24,7 +26,7 @@ __all__ = ["Platt"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedPlatt(Fitted):
+class FittedPlatt(FittedOnCommonScale):
     slope: Floats  # (C,)
     intercept: Floats  # (C,)
 
@@ -34,7 +36,7 @@ class FittedPlatt(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Platt(PostHoc):
+class Platt(OnCommonScale):
     becomes: ClassVar[type[Fitted]] = FittedPlatt
 
     @property
@@ -43,7 +45,6 @@ class Platt(PostHoc):
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedPlatt:
-        logits_NC, labels_N = in_one_order(logits_NC, labels_N)
         odds_NC = log_odds(logits_NC)
         curves = [_fit_curve(odds_N, labels_N == k) for k, odds_N in enumerate(odds_NC.T)]
         slope_C, intercept_C = np.array(curves).T.copy()

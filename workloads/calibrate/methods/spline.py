@@ -7,6 +7,8 @@ to it over N, a natural cubic spline with `num_knots` equally spaced knots is fi
 becomes s + h'(t). Between calibration rows the result is a straight line in s, beyond them flat. Rows of equal
 confidence share their mean gap and their mean slope. It need not rise with s.
 
+Ours: s is the confidence after temperature scaling. Saturated confidences, all 1 in float64, have no order to sort by.
+
 The method says what the largest probability becomes; ours leaves the others in their proportions. A confidence is kept
 away from 0 and 1 by 1 / (N + C), and where it would fall below what leaves its class in front it is raised to that: no
 prediction changes.
@@ -19,14 +21,15 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import log_softmax
 
-from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
+from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, keeping_argmax
+from pruneyard.workloads.calibrate.common_scale import FittedOnCommonScale, OnCommonScale
 from pruneyard.workloads.calibrate.one_vs_rest import probabilities_of, smallest_probability
 
 __all__ = ["Spline"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedSpline(Fitted):
+class FittedSpline(FittedOnCommonScale):
     confidence: Floats  # (S,), distinct, rising
     calibrated: Floats  # (S,)
 
@@ -44,7 +47,7 @@ class FittedSpline(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spline(PostHoc):
+class Spline(OnCommonScale):
     num_knots: int = 6
 
     becomes: ClassVar[type[Fitted]] = FittedSpline
