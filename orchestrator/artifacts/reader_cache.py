@@ -1,4 +1,4 @@
-"""What finished runs said, kept at hand by a process that runs many short jobs on them."""
+"""Caches finished runs in a process that runs many short jobs on them."""
 
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -33,21 +33,9 @@ def spec_changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[
 
 
 set_option = click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec.")
-
-
 axis_option = click.option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid.")
-
-
 out_option = click.option("--out", type=LOCATION, help="Folder of results [default: out/NAME].")
-
-
 address_option = click.option("--address", default="local", show_default=True, help="Ray cluster to join.")
-
-
 local_option = click.option("--local", is_flag=True, help="Without Ray, in this process; same numbers.")
-
-
 fail_fast_option = click.option("--fail-fast", is_flag=True, help="Stop all when the first job fails.")
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")

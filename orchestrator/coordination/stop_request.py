@@ -25,7 +25,7 @@ class StudyStoppedError(StorageError):
 
 @dataclass
 class StopRequest:
-    """Whether a study is to stop, and why.
+    """The request to stop a study, and its reason.
 
     Args:
         file: the control file that tells trials in other processes to stop.

@@ -1,4 +1,4 @@
-"""What the stages of one call of `run` share."""
+"""The state that the stages of one call of `run` share."""
 
 from dataclasses import dataclass
 from typing import Any

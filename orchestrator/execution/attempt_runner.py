@@ -33,7 +33,7 @@ from pruneyard.workloads.workload import Context, CurvePoint, InterruptedJobErro
 
 @dataclass(frozen=True, kw_only=True)
 class StudyContext:
-    """What all trials of a study share in one process.
+    """The settings and functions that all trials of a study share in one process.
 
     Args:
         study: the name of the spec.

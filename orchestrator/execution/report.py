@@ -8,7 +8,7 @@ from pruneyard.reports.records import Status
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Where a trial stands.
+    """The state of a trial at its newest evaluation or at its end.
 
     Args:
         run_key: the run key of the job.

@@ -69,7 +69,7 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask:
-    """What every rank of an attempt receives. `shared_file` is a file in the results folder that each rank must see."""
+    """The task that every rank of an attempt receives. `shared_file` is a file in the results folder that each rank must see."""
 
     workload: Workload
     checkpoints: Checkpoints

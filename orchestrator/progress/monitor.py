@@ -21,7 +21,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlace:
-    """Where a trial runs, and its peak of GPU memory.
+    """The nodes that a trial runs on, and its peak of GPU memory.
 
     Args:
         nodes: the shortened ids of its nodes, that of rank 0 first; empty without Ray.

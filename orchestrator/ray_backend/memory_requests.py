@@ -12,8 +12,6 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
 GIB = 2**30
-
-
 USABLE_SHARE = 0.9  # the share of a node's memory that trials may request
 SAFETY_FACTOR = 1.2  # a request is this factor times the peak of similar trials
 REQUEST_UNIT = GIB // 4  # requests are multiples of it, since Tune reuses a process only among equal requests

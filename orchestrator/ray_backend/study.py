@@ -247,8 +247,8 @@ class _StudyCallback(_NotPickled, tune.Callback):
         current_key = file.read_text() if len(bundle) > 1 and file.exists() else ""
         crashed = next((planned for planned in bundle if planned.job.key == current_key), bundle[0])
         error_file = Path(trial.error_file) if trial.error_file else None
-        has_error = error_file is not None and error_file.exists()
-        self.crashes[crashed.job.key] = error_file.read_text(errors="replace") if has_error else "Ray left no error"
+        error = error_file.read_text(errors="replace") if error_file and error_file.exists() else "Ray left no error"
+        self.crashes[crashed.job.key] = error
 
     def _remove_from_running(self, trial: TuneTrial) -> None:
         """Removes every job of the bundle from the running ones; it may have crashed before its start was noticed."""

@@ -1,4 +1,4 @@
-"""Where Ray Train does not do what a trial needs: the rendezvous of ranks, the clean-up of resources, and its controller's end.
+"""Adapts Ray Train to what a trial needs: the rendezvous of ranks, the clean-up of resources, and the end of its controller.
 
 Private names of Ray Train are used in this file only; `PRIVATE_NAMES` lists them.
 """

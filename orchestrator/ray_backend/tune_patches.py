@@ -1,4 +1,4 @@
-"""Where Ray Tune does not do what a study needs: the order of trials, OOM kills, and resources of crashed Train runs.
+"""Adapts Ray Tune to what a study needs: the order of trials, OOM kills, and resources of crashed Train runs.
 
 This file and `train_patches.py` are the only ones of this folder that use private names of Ray; `PRIVATE_NAMES` lists them.
 """

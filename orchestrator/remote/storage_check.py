@@ -11,9 +11,7 @@ from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import StorageError
 
 PROBE = ".pruneyard-doctor-"
-
-
-CONDITIONS = "it puts objects although they are there (If-None-Match is ignored), so two drivers in one folder are not told apart"
+CONDITIONS = "it overwrites existing objects (If-None-Match is ignored), so two drivers in one folder cannot exclude each other"
 
 
 def check_store(place: ObjectPath) -> str:

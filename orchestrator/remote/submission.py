@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.load import Spec
 
 
-
-
 NO_FOLDER = (
     "give pruneyard submit an --out, or set PRUNEYARD_OUT on the cluster to a folder that every node sees"
 )
@@ -38,8 +36,6 @@ address_option = click.option(
 
 
 job_argument = click.argument("job_id", metavar="JOB")
-
-
 OUTCOMES = {
     0: "finished",
     1: "failed: some job did, or the command itself",
@@ -49,8 +45,6 @@ OUTCOMES = {
     5: "failed a gate",
     130: "interrupted",
 }
-
-
 """The meaning of a study's exit codes."""
 
 
