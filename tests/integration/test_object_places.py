@@ -217,7 +217,7 @@ def test_a_store_that_heeds_no_conditions_is_said(
     assert not folder.exists(), "the probe stays behind"
     with wire_to(store) as wire, environment(store.env_at(wire.port)):
         wire.deaf_to = "If-None-Match"
-        with pytest.raises(StorageError, match="two drivers in one folder are not told apart"):
+        with pytest.raises(StorageError, match="two drivers in one folder cannot exclude each other"):
             check_store(folder)
         assert not folder.exists()
         with hold_lease(folder) as held:
