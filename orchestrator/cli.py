@@ -1,4 +1,4 @@
-"""The command `pruneyard`: finds the verb, and turns errors into messages and exit codes."""
+"""The command `pruneyard`: dispatches to the verbs and turns errors into messages and exit codes."""
 
 import importlib
 import logging
@@ -18,19 +18,19 @@ VERBS = {
     "list": "List methods, data, models, metrics and packaged specs.",
     "schema": "Print the JSON Schema of specs, for editors.",
     "plan": "Validate a spec and list its jobs; writes nothing.",
-    "run": "Run what is missing of a spec, then report.",
-    "resume": "Go on with a folder from what is on disk.",
+    "run": "Run the missing jobs of a spec, then write the report.",
+    "resume": "Resume a folder of results where it stopped.",
     "retry": "Run a folder's failed and interrupted jobs again.",
     "report": "Render folders of results as one HTML page.",
     "export": "Print tables as CSV, Markdown or LaTeX, or write a finished network to a file.",
-    "latency": "Time finished networks, sparse against dense, on this machine.",
-    "explain": "Say why a job runs again, field by field.",
-    "submit": "Run a spec as a job of a cluster.",
+    "latency": "Measure the latency of finished networks, sparse against dense, on this machine.",
+    "explain": "Explain why a job runs again, field by field.",
+    "submit": "Submit a spec as a job to a cluster.",
     "status": "List submitted jobs, or show one.",
-    "logs": "Print what a submitted job has written.",
-    "wait": "Wait for a submitted job and exit as it did.",
-    "stop": "End a submitted job in order; what is done is kept.",
-    "kill": "End a submitted job at once.",
+    "logs": "Print the log of a submitted job.",
+    "wait": "Wait for a submitted job and exit with its exit code.",
+    "stop": "Stop a submitted job gracefully; checkpoints and finished work are kept.",
+    "kill": "Kill a submitted job at once.",
     "manifest": "Print the file that starts a cluster: Kubernetes, ray up, Slurm, SkyPilot.",
     "doctor": "Check this machine, or a cluster.",
     "completion": "Print the shell completion script.",
@@ -38,7 +38,7 @@ VERBS = {
 
 
 class Verbs(click.Group):
-    """Imports a verb's module when it is used, so that help and completion answer at once."""
+    """A click group that imports a verb's module on first use, so that help and completion answer at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -61,14 +61,14 @@ class Verbs(click.Group):
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("pruneyard"), prog_name="pruneyard")
 def cli() -> None:
-    """Populations of sparse trainings on Ray: one spec in, Parquet and one HTML page out.
+    """Run populations of sparse trainings, distillations and calibrations on Ray: one spec in, Parquet and one HTML page out.
 
     Start with: pruneyard run quickstart
     """
 
 
 def main() -> None:
-    """Entry point; exit codes are those of `ExitCode`."""
+    """Runs the command and exits with one of the codes in `ExitCode`."""
     logging.basicConfig(level=logging.WARNING, format="pruneyard: %(message)s", handlers=[_Stderr()])
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to what is `sys.stderr` at that time, so that lines appear above a live table and not in it."""
+    """Writes to the current `sys.stderr`, which the live table replaces: so lines appear above the table and not in it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
@@ -98,7 +98,7 @@ def _run() -> int:
         click.echo("pruneyard: stopped at once; finished work is kept", err=True)
         return ExitCode.INTERRUPTED
     except ValueError as error:
-        from pruneyard.reports.parquet import NewerSchemaError  # only now: help must not wait for pyarrow
+        from pruneyard.reports.parquet import NewerSchemaError  # lazily: --help must not wait for pyarrow
 
         if not isinstance(error, NewerSchemaError):
             raise

@@ -119,5 +119,5 @@ def check_ready_jobs(attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: 
     ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     data = load_data(ready)
     check_jobs(ready, data, origin=origin)
-    load_data([planned.job for planned in attempts if not plan.is_ready(planned.job)], into=data, resting=False)
+    load_data([planned.job for planned in attempts if not plan.is_ready(planned.job)], into=data, with_parents=False)
     return data

@@ -1,9 +1,10 @@
-"""Stops trainings that fall behind: successive halving and the median rule, on configurations, never on one seed alone.
+"""Stops unpromising trainings early: asynchronous successive halving (ASHA) and the median rule.
+
 HyperBand, whose trainings pause, is in `pruneyard.orchestrator.early_stopping.hyperband`.
 
-A configuration is the jobs that differ in nothing but their seed. It is judged by the mean over its seeds, once each of them
-has come as far, and all of them are stopped together. What was heard is written down before it is acted on, and read again by
-a later call, which so decides as this one would have.
+The unit of a decision is a configuration: the jobs that differ only in their seed. A configuration is judged by the mean over
+its seeds once all of them have reached a rung, and all of them are stopped together. Every result is written to a journal
+before a decision is made. A later call reads the journal again, so it makes the same decisions.
 """
 
 import hashlib
@@ -16,50 +17,50 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.spec.job import Job, group_of
 from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.execution.report import Report
-    from pruneyard.orchestrator.spec.job import Job
-from pruneyard.orchestrator.spec.job import group_of
-from pruneyard.orchestrator.spec.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
 
-
-WORST = 1e300  # cost of what is no number; JSON has no infinity
+WORST = 1e300  # cost of a NaN or infinite value; the journal is JSON, which has no infinity
+TOLERANCE = 1e-9  # of shares: step / num_steps and the products of a reduction factor are rounded
 
 
 class EarlyStopper:
-    """Hears evaluations of the jobs of one study, and says which of them are to stop.
+    """Receives the evaluations of the jobs of one study and decides which jobs stop.
 
-    The value of a job at a share is that of its first evaluation at or after it.
+    Progress is a share of a job's steps in [0, 1]. The value of a job at a share is that of its first evaluation at or after
+    this share. Values are turned into costs, of which less is better.
     """
 
-    def __init__(self, scheduler: Scheduler, jobs: Iterable["Job"], journal: Journal) -> None:
+    def __init__(self, scheduler: Scheduler, jobs: Iterable[Job], journal: Journal) -> None:
         self.scheduler, self._journal = scheduler, journal
         self._group_of = {job.key: group_of(job) for job in jobs}
         self._members: dict[str, set[str]] = {}
         for key, group in self._group_of.items():
             self._members.setdefault(group, set()).add(key)
-        self._heard: dict[str, dict[float, float]] = {}  # by run: cost at each share, less is better
-        self._decided: set[tuple[str, int]] = set()  # configurations that were judged at a rung
-        self._at: dict[int, list[float]] = {}  # by rung: mean costs of those, in order
-        self._running: dict[tuple[str, float], float] = {}  # by configuration and share: mean of its costs up to there
-        self.stopped: set[str] = set()  # configurations
-        self._left_out: set[str] = set()  # jobs that failed and were not run again
-        self._missed = False
+        self._costs: dict[str, dict[float, float]] = {}  # by run key: cost at each share
+        self._decided: set[tuple[str, int]] = set()  # configuration and rung of every decision made
+        self._rung_costs: dict[int, list[float]] = {}  # by rung: sorted mean costs of the configurations judged there
+        self._running_means: dict[tuple[str, float], float] = {}  # by configuration and share: mean cost up to that share
+        self.stopped: set[str] = set()  # configurations, as `group_of` names them
+        self._excluded: set[str] = set()  # run keys of jobs that failed and did not run again since
+        self._warned_of_missing_metric = False
         for entry in journal.lines():
             if "counts" in entry:
-                self._count(entry["key"], counts=entry["counts"])
+                self._set_counts(entry["key"], counts=entry["counts"])
             else:
-                self._take(entry["key"], entry["share"], entry["cost"])
+                self._add_cost(entry["key"], entry["share"], entry["cost"])
 
-    def hear_report(self, report: "Report") -> bool:
-        """What a trial reports. Whether it is to stop."""
+    def on_report(self, report: "Report") -> bool:
+        """Handles the report of a trial and returns whether the trial must stop."""
         metric = self.scheduler.metric
         if report.status is Status.FAILED:
             self.exclude(report.run_key)
@@ -68,79 +69,79 @@ class EarlyStopper:
                 return self.on_result(
                     report.run_key, share=report.step / report.num_steps, value=report.metrics[metric]
                 )
-            self._miss(report)
+            self._warn_of_missing_metric(report)
         return report.status is None and self.is_stopped(report.run_key)
 
-    def _miss(self, report: "Report") -> None:
-        """Said once: nothing is stopped by what is not measured."""
-        if not self._missed:
-            self._missed = True
+    def _warn_of_missing_metric(self, report: "Report") -> None:
+        """Logs once that jobs do not report the scheduler's metric, so that nothing will be stopped."""
+        if not self._warned_of_missing_metric:
+            self._warned_of_missing_metric = True
             listed = ", ".join(report.metrics) or "nothing"
             logger.warning(
-                "scheduler.metric is %s, which %s did not report: %s",
+                "scheduler.metric is %s, which run %s did not report; it reported %s",
                 self.scheduler.metric,
                 report.run_key,
                 listed,
             )
 
     def on_result(self, key: str, *, share: float, value: float) -> bool:
-        """An evaluation of a job at a share of its steps. Whether its configuration is to stop."""
+        """Handles an evaluation of a job at a share of its steps and returns whether its configuration must stop."""
         cost = value if self.scheduler.mode == "min" else -value
         cost = cost if math.isfinite(cost) else WORST
-        known = self._heard.get(key, {})
+        known = self._costs.get(key, {})
         if self.scheduler.name != "fifo" and share not in known:
             self._journal.append({"key": key, "share": share, "cost": cost})
-            self._take(key, share, cost)
+            self._add_cost(key, share, cost)
         return self.is_stopped(key)
 
     def is_stopped(self, key: str) -> bool:
-        """Whether the configuration of a job was stopped."""
+        """Returns whether the configuration of a job was stopped."""
         return self._group_of.get(key) in self.stopped
 
-    def configurations(self, jobs: Iterable["Job"]) -> dict[str, list[str]]:
-        """The run keys of each, in the order of the jobs."""
+    def configurations(self, jobs: Iterable[Job]) -> dict[str, list[str]]:
+        """Returns the run keys of each configuration, in the order of the jobs."""
         found: dict[str, list[str]] = {}
         for job in jobs:
             found.setdefault(self._group_of[job.key], []).append(job.key)
         return found
 
-    def has_come(self, key: str, share: float) -> bool:
-        """Whether a job was heard at a share or behind it."""
-        return max(self._heard.get(key, {0.0: 0.0})) >= share - 1e-9
+    def has_reached(self, key: str, share: float) -> bool:
+        """Returns whether a job reported an evaluation at or after this share."""
+        return max(self._costs.get(key, {0.0: 0.0})) >= share - TOLERANCE
 
     def cost_at(self, keys: Iterable[str], share: float) -> float | None:
-        """The mean over those of these jobs that have come to a share; None where none has."""
+        """Returns the mean cost at a share over those of the jobs that have reached it; None where none has."""
         costs = [
-            heard[min(found)]
-            for heard in (self._heard.get(key, {}) for key in keys)
-            if (found := [at for at in heard if at >= share - 1e-9])
+            reported[min(reached)]
+            for reported in (self._costs.get(key, {}) for key in keys)
+            if (reached := [at for at in reported if at >= share - TOLERANCE])
         ]
         return math.fsum(costs) / len(costs) if costs else None
 
     def exclude(self, key: str) -> None:
-        """A job that failed: its configuration is judged by the others until it is run again."""
-        if self.scheduler.name != "fifo" and key in self._group_of and key not in self._left_out:
+        """Leaves out a job that failed: its configuration is judged by the other seeds until the job runs again."""
+        if self.scheduler.name != "fifo" and key in self._group_of and key not in self._excluded:
             self._journal.append({"key": key, "counts": False})
-            self._count(key, counts=False)
+            self._set_counts(key, counts=False)
 
     def include(self, keys: Iterable[str]) -> None:
-        """Those of these jobs that were left out count in what is yet to be decided."""
-        for key in sorted(self._left_out.intersection(keys)):
+        """Lets jobs that were left out count again, in all decisions still to be made."""
+        for key in sorted(self._excluded.intersection(keys)):
             self._journal.append({"key": key, "counts": True})
-            self._count(key, counts=True)
+            self._set_counts(key, counts=True)
 
-    def _count(self, key: str, *, counts: bool) -> None:
+    def _set_counts(self, key: str, *, counts: bool) -> None:
         group = self._group_of.setdefault(key, f"earlier {key}")
-        (self._left_out.discard if counts else self._left_out.add)(key)
+        (self._excluded.discard if counts else self._excluded.add)(key)
         members = self._members.setdefault(group, set())
         (members.add if counts else members.discard)(key)
-        self._running = {at: mean for at, mean in self._running.items() if at[0] != group}
+        self._running_means = {at: mean for at, mean in self._running_means.items() if at[0] != group}
         self._decide(group)
 
-    def _take(self, key: str, share: float, cost: float) -> None:
+    def _add_cost(self, key: str, share: float, cost: float) -> None:
         group = self._group_of.setdefault(key, f"earlier {key}")
         self._members.setdefault(group, {key})
-        self._heard.setdefault(key, {})[share] = cost
+        self._costs.setdefault(key, {})[share] = cost
         self._decide(group)
 
     def _decide(self, group: str) -> None:
@@ -152,20 +153,20 @@ class EarlyStopper:
             self.stopped.add(group)
 
     def _asha(self, group: str) -> bool:
-        for place, rung in enumerate(self.scheduler.rungs):
-            if (group, place) in self._decided or (mean := self._mean_at(group, rung)) is None:
+        for number, rung in enumerate(self.scheduler.rungs):
+            if (group, number) in self._decided or (mean := self._mean_at(group, rung)) is None:
                 continue
-            self._decided.add((group, place))
-            costs = self._at.setdefault(place, [])
+            self._decided.add((group, number))
+            costs = self._rung_costs.setdefault(number, [])
             insort(costs, mean)
-            kept = max(1, math.floor(len(costs) / self.scheduler.factor))
-            if mean > costs[kept - 1]:
+            num_kept = max(1, math.floor(len(costs) / self.scheduler.factor))
+            if mean > costs[num_kept - 1]:
                 return True
         return False
 
     def _median(self, group: str) -> bool:
-        share = min(max(self._heard.get(key, {0.0: 0.0})) for key in self._members[group])
-        if share < self.scheduler.first - 1e-9 or share >= 1:
+        share = min(max(self._costs.get(key, {0.0: 0.0})) for key in self._members[group])
+        if share < self.scheduler.first - TOLERANCE or share >= 1:
             return False
         others = [self._running_mean(other, share) for other in self._members if other != group]
         known = [mean for mean in others if mean is not None]
@@ -175,45 +176,46 @@ class EarlyStopper:
         return best > median(known)
 
     def _mean_at(self, group: str, rung: float) -> float | None:
-        """The mean over seeds at a rung; None until all have come there."""
+        """Returns the mean cost over the seeds at a rung; None until all of them have reached it."""
         reached = [
-            [share for share in self._heard.get(key, {}) if share >= rung - 1e-9]
+            [share for share in self._costs.get(key, {}) if share >= rung - TOLERANCE]
             for key in self._members[group]
         ]
         if not all(reached):
             return None
         costs = [
-            self._heard[key][min(shares)] for key, shares in zip(self._members[group], reached, strict=True)
+            self._costs[key][min(shares)] for key, shares in zip(self._members[group], reached, strict=True)
         ]
         return math.fsum(costs) / len(costs)
 
     def _curve(self, group: str, until: float) -> list[float]:
-        """Mean costs over seeds at the shares that all of them have reported, up to one of them."""
-        found: Sequence[Mapping[float, float]] = [self._heard.get(key, {}) for key in self._members[group]]
+        """Returns the mean costs over the seeds, at the shares up to `until` that all of them have reported."""
+        found: Sequence[Mapping[float, float]] = [self._costs.get(key, {}) for key in self._members[group]]
         common = set.intersection(*(set(curve) for curve in found)) if found else set()
         return [
             math.fsum(c[share] for c in found) / len(found)
             for share in sorted(common)
-            if share <= until + 1e-9
+            if share <= until + TOLERANCE
         ]
 
     def _running_mean(self, group: str, until: float) -> float | None:
-        """It is final once all seeds have come so far; None before."""
-        if (group, until) not in self._running:
+        """Returns the mean cost up to a share, which no longer changes once all seeds have reached it; None before."""
+        if (group, until) not in self._running_means:
             members = self._members[group]
-            if not members or not all(self.has_come(key, until) for key in members):
+            if not members or not all(self.has_reached(key, until) for key in members):
                 return None
             curve = self._curve(group, until)
             if not curve:
                 return None
-            self._running[group, until] = math.fsum(curve) / len(curve)
-        return self._running[group, until]
+            self._running_means[group, until] = math.fsum(curve) / len(curve)
+        return self._running_means[group, until]
 
 
-def load_early_stopper(scheduler: Scheduler, jobs: Sequence["Job"], folder: RunFolder) -> EarlyStopper:
-    """One that remembers what was heard in this folder under the same rules."""
+def load_early_stopper(scheduler: Scheduler, jobs: Sequence[Job], folder: RunFolder) -> EarlyStopper:
+    """Returns an early stopper that knows all results that this folder's journal holds for the same scheduler."""
     return EarlyStopper(scheduler, jobs, Journal(folder.path / "decisions" / f"{scheduler_digest(scheduler)}.jsonl"))
 
 
 def scheduler_digest(scheduler: Scheduler) -> str:
+    """Returns 16 hexadecimal digits that name the scheduler's journals; other settings start a new journal."""
     return hashlib.sha256(canonical(asdict(scheduler)).encode()).hexdigest()[:16]

@@ -1,9 +1,9 @@
-"""HyperBand: which configurations go on to which share of their steps, and which of them are out.
+"""HyperBand: decides which configurations train up to which share of their steps, and which are eliminated.
 
-Configurations are dealt to brackets by their place in the plan. A bracket begins with many that train little, or with few
-that train long; at each of its rungs all of them come together, and the best 1 / reduction_factor go on from their
-checkpoints. Rungs of all brackets that lie at one share are climbed together, the lowest first, so no decision rests on which
-training was faster or on how many ran at once, and none waits for a place. What was decided is written down.
+Configurations are assigned to brackets by their order in the plan. A bracket starts with many configurations that train
+briefly, or with few that train long. At each of its rungs it waits for all of them; the best 1 / reduction_factor resume from
+their checkpoints. Rungs of all brackets at the same share run together, the lowest first. So no decision depends on which
+training was faster or on how many ran at once, and no trial holds resources while it waits. Decisions are written to a journal.
 
 Reference: L. Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization", JMLR 18, 2018, algorithm 1.
 """
@@ -14,111 +14,110 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, scheduler_digest
 from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import RunRecord, Status
 from pruneyard.reports.store import Store
 
 if TYPE_CHECKING:
-    from pruneyard.orchestrator.coordination.journal import Journal
-    from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, scheduler_digest
     from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-    from pruneyard.orchestrator.spec.job import Job
-    from pruneyard.orchestrator.spec.scheduler import Scheduler
-from typing import TYPE_CHECKING
-
-from pruneyard.orchestrator.coordination.journal import Journal
-
-if TYPE_CHECKING:
-    from pruneyard.orchestrator.spec.job import Job
-from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, scheduler_digest
-from pruneyard.orchestrator.spec.scheduler import Scheduler
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
-    """shares: of its rungs, the last one 1. size: configurations in it, in proportion to those of the others."""
+    """A bracket of HyperBand.
+
+    shares: where its rungs lie, as shares of a job's steps; the last one is 1.
+    size: number of configurations, relative to the sizes of the other brackets.
+    """
 
     shares: tuple[float, ...]
     size: int
 
 
-def brackets_of(scheduler: "Scheduler") -> list[Bracket]:
-    """The most hasty one first: with s_max = floor(log(1 / grace)), bracket s has n = ceil((s_max + 1) / (s + 1) * factor**s)."""
+def brackets_of(scheduler: Scheduler) -> list[Bracket]:
+    """Returns the brackets, the most aggressive one (most configurations, lowest first rung) first.
+
+    With s_max = floor(log_factor(1 / grace)), bracket s has n = ceil((s_max + 1) / (s + 1) * factor**s) configurations.
+    """
     factor = scheduler.factor
-    most = math.floor(math.log(1 / scheduler.first, factor) + 1e-9)
+    s_max = math.floor(math.log(1 / scheduler.first, factor) + 1e-9)
     return [
         Bracket(
             shares=tuple(factor**-rung for rung in range(s, -1, -1)),
-            size=math.ceil((most + 1) / (s + 1) * factor**s - 1e-9),
+            size=math.ceil((s_max + 1) / (s + 1) * factor**s - 1e-9),
         )
-        for s in range(most, -1, -1)
+        for s in range(s_max, -1, -1)
     ]
 
 
 def assign_brackets(number: int, sizes: Sequence[int]) -> list[int]:
-    """The bracket of each of so many configurations: at any time the one that lags behind its size the most.
+    """Returns the index of the bracket of each of `number` configurations: each goes where most are missing for the size.
 
-    More configurations leave those before them where they were.
+    The assignment is stable: a larger `number` does not change the brackets of the first configurations.
     """
-    found: list[int] = []
-    held = [0] * len(sizes)
-    for place in range(number):
-        due = [size * (place + 1) / sum(sizes) - have for size, have in zip(sizes, held, strict=True)]
-        chosen = max(range(len(sizes)), key=lambda index: (round(due[index], 9), -index))
-        held[chosen] += 1
-        found.append(chosen)
-    return found
+    assigned: list[int] = []
+    counts = [0] * len(sizes)
+    for position in range(number):
+        missing = [size * (position + 1) / sum(sizes) - count for size, count in zip(sizes, counts, strict=True)]
+        chosen = max(range(len(sizes)), key=lambda index: (round(missing[index], 9), -index))
+        counts[chosen] += 1
+        assigned.append(chosen)
+    return assigned
 
 
 class Brackets:
-    """Where the configurations of a study stand; the judge hears their evaluations.
+    """The state of a study under HyperBand: which configurations are in which bracket, and what was decided at each rung.
 
-    Entries of the journal are `{"bracket", "rung", "kept", "out", "bar"}`: one run key of each configuration, and the cost of
-    the last one kept.
+    Evaluations are read from the early stopper, `judge`. Entries of the journal are `{"bracket", "rung", "kept", "out", "bar"}`:
+    the first run key of each configuration that was kept or eliminated, and the cost of the last one kept.
     """
 
     def __init__(
-        self, scheduler: "Scheduler", jobs: Sequence["Job"], judge: "EarlyStopper", journal: "Journal"
+        self, scheduler: Scheduler, jobs: Sequence[Job], judge: EarlyStopper, journal: Journal
     ) -> None:
         self._judge, self._journal = judge, journal
         self._brackets = brackets_of(scheduler)
         self._members = judge.configurations(jobs)
-        places = assign_brackets(len(self._members), [bracket.size for bracket in self._brackets])
-        self._in: list[list[str]] = [[] for _ in self._brackets]
-        for group, place in zip(self._members, places, strict=True):
-            self._in[place].append(group)
-        self._lost: set[str] = set()  # runs that will not come further in this call
+        assigned = assign_brackets(len(self._members), [bracket.size for bracket in self._brackets])
+        self._configurations: list[list[str]] = [[] for _ in self._brackets]
+        for group, number in zip(self._members, assigned, strict=True):
+            self._configurations[number].append(group)
+        self._lost: set[str] = set()  # run keys of runs that will not train further in this call
         self._decided: dict[tuple[int, int], Mapping[str, Any]] = {}
         for entry in journal.lines():
             self._decided[entry["bracket"], entry["rung"]] = entry
 
     def next_budgets(self, statuses: Mapping[str, Status]) -> dict[str, float]:
-        """The share up to which each run is to be trained now: those of the lowest rung that some have yet to reach."""
+        """Returns the share up to which each run trains next: the lowest rung that some runs have yet to reach."""
         found: dict[str, float] = {}
         for number, bracket in enumerate(self._brackets):
             for rung, share in enumerate(bracket.shares):
-                runs = [key for group in self._alive(number, rung) for key in self._members[group]]
-                waiting = [key for key in runs if self._waits(key, share, statuses)]
-                found |= {key: share for key in waiting if key not in found}
-                if waiting or (number, rung) not in self._decided:
+                runs = [key for group in self._remaining(number, rung) for key in self._members[group]]
+                due = [key for key in runs if self._is_due(key, share, statuses)]
+                found |= {key: share for key in due if key not in found}
+                if due or (number, rung) not in self._decided:
                     break
         lowest = min(found.values(), default=1.0)
         return {key: share for key, share in found.items() if share == lowest}
 
-    def lose(self, keys: Sequence[str]) -> None:
-        """Runs that failed or cannot start: their configurations are judged by the others' means, if there are any."""
+    def mark_lost(self, keys: Sequence[str]) -> None:
+        """Marks runs that failed or cannot start: their configurations are judged by their other seeds, if there are any."""
         self._lost.update(keys)
 
     def decide(self, statuses: Mapping[str, Status]) -> None:
-        """Who goes on, at every rung to which all of its bracket that can have come."""
+        """Decides every rung that all remaining configurations of its bracket have reached, as far as their runs can."""
         for number, bracket in enumerate(self._brackets):
             for rung, share in enumerate(bracket.shares[:-1]):
-                alive = self._alive(number, rung)
+                alive = self._remaining(number, rung)
                 if (number, rung) in self._decided:
                     continue
                 if not alive or any(
-                    self._waits(key, share, statuses) for group in alive for key in self._members[group]
+                    self._is_due(key, share, statuses) for group in alive for key in self._members[group]
                 ):
                     break
                 self._decide(number, rung, share, alive)
@@ -127,9 +126,8 @@ class Brackets:
         costs = {group: cost for group in alive if (cost := self._cost_at(group, share)) is not None}
         if not costs:
             return
-        ranked = sorted(
-            costs, key=lambda group: costs[group]
-        )  # stable: of equals the one that was planned first
+        # The sort is stable: of equal costs, the configuration that was planned first wins.
+        ranked = sorted(costs, key=lambda group: costs[group])
         kept = ranked[: max(1, math.floor(len(ranked) / self._judge.scheduler.factor + 1e-9))]
         entry = {
             "bracket": number,
@@ -142,20 +140,20 @@ class Brackets:
         self._decided[number, rung] = entry
 
     def eliminated(self) -> set[str]:
-        """Runs of the configurations that do not go on."""
-        gone = set().union(*(entry["out"] for entry in self._decided.values()))
+        """Returns the run keys of all configurations that were eliminated."""
+        eliminated = set().union(*(entry["out"] for entry in self._decided.values()))
         late = {
             keys[0]
             for number, bracket in enumerate(self._brackets)
             for rung, share in enumerate(bracket.shares)
-            for group in self._in[number]
+            for group in self._configurations[number]
             if (keys := self._members[group]) and self._is_late_and_worse(group, number, rung, share)
         }
-        return {key for keys in self._members.values() if keys[0] in gone | late for key in keys}
+        return {key for keys in self._members.values() if keys[0] in eliminated | late for key in keys}
 
-    def _alive(self, number: int, rung: int) -> list[str]:
-        """Configurations of a bracket that were not put out at an earlier rung."""
-        alive = list(self._in[number])
+    def _remaining(self, number: int, rung: int) -> list[str]:
+        """Returns the configurations of a bracket that were not eliminated at an earlier rung."""
+        alive = list(self._configurations[number])
         for earlier, share in enumerate(self._brackets[number].shares[:rung]):
             entry = self._decided.get((number, earlier))
             out = set(entry["out"]) if entry else set()
@@ -168,7 +166,10 @@ class Brackets:
         return alive
 
     def _is_late_and_worse(self, group: str, number: int, rung: int, share: float) -> bool:
-        """Of a configuration that had failed when the others were judged: whether it is worse than the last one kept."""
+        """Returns whether a configuration that took no part in a rung's decision is worse than the last one kept.
+
+        It took no part if it had failed by then and ran again later.
+        """
         entry = self._decided.get((number, rung))
         if entry is None or self._members[group][0] in (*entry["kept"], *entry["out"]):
             return False
@@ -176,22 +177,22 @@ class Brackets:
         return cost is not None and cost > entry["bar"]
 
     def _cost_at(self, group: str, share: float) -> float | None:
-        """The mean over those seeds that came so far and can go on."""
+        """Returns the mean cost at a share over the seeds that reached it and can train further; None where there is none."""
         return self._judge.cost_at([key for key in self._members[group] if key not in self._lost], share)
 
-    def _waits(self, key: str, share: float, statuses: Mapping[str, Status]) -> bool:
-        """Whether a run has yet to come to a share, and can."""
+    def _is_due(self, key: str, share: float, statuses: Mapping[str, Status]) -> bool:
+        """Returns whether a run has yet to reach a share and can do so."""
         if key in self._lost or _is_final(statuses.get(key)):
             return False
-        return share == 1.0 or not self._judge.has_come(key, share)
+        return share == 1.0 or not self._judge.has_reached(key, share)
 
-    def check_heard(self, keys: Sequence[str], share: float) -> None:
-        """Raises `UsageError` where runs paused at a share and did not report what they are judged by."""
-        unheard = [key for key in keys if not self._judge.has_come(key, share)]
-        if unheard:
+    def check_reported(self, keys: Sequence[str], share: float) -> None:
+        """Raises `UsageError` where runs paused at a share without reporting the scheduler's metric."""
+        silent = [key for key in keys if not self._judge.has_reached(key, share)]
+        if silent:
             raise UsageError(
-                f"scheduler.metric: is {self._judge.scheduler.metric}, which run {unheard[0]} does not report, so nothing "
-                "can be decided; give one that it does"
+                f"scheduler.metric: is {self._judge.scheduler.metric}, which run {silent[0]} does not report, so nothing "
+                "can be decided; give a metric that it reports"
             )
 
 
@@ -205,14 +206,18 @@ def run_hyperband(
     stopped: Callable[[], bool],
     prune: Callable[[str], None],
 ) -> None:
-    """Runs these jobs from rung to rung, until nothing is due that can be run. Runs that are out become PRUNED.
+    """Runs jobs from rung to rung until no rung is left that they can reach. Eliminated runs become PRUNED.
 
-    unready: keys of runs that rest on others which did not finish; nobody waits for them.
+    A run that pauses at a rung is recorded as INTERRUPTED, like one that was stopped. Each rung is an attempt of its own.
 
-    A run that pauses is INTERRUPTED, as one that was stopped is: each rung that it climbs is an attempt of its own.
+    ready: the attempts that can run.
+    unready: keys of runs whose parents did not finish; the brackets do not wait for them.
+    run: runs attempts until they end or pause.
+    stopped: returns whether the study must stop.
+    prune: called with the key of each run that was eliminated.
     """
     store = Store(folder)
-    brackets.lose(unready)
+    brackets.mark_lost(unready)
     while not stopped():
         found = store.statuses()
         statuses = {key: status for key, (status, _) in found.items()}
@@ -240,8 +245,8 @@ def run_hyperband(
         after = {key: status for key, (status, _) in store.statuses().items()}
         ran = {order.job.key: order.until for order in orders}
         paused = [key for key in ran if after.get(key) is Status.INTERRUPTED]
-        brackets.check_heard(paused, min(ran.values()))
-        brackets.lose([key for key in ran if key not in paused and not _is_final(after.get(key))])
+        brackets.check_reported(paused, min(ran.values()))
+        brackets.mark_lost([key for key in ran if key not in paused and not _is_final(after.get(key))])
 
 
 def _is_final(status: Status | None) -> bool:
@@ -249,15 +254,15 @@ def _is_final(status: Status | None) -> bool:
 
 
 def _prune(store: Store, keys: Sequence[str]) -> Sequence[str]:
-    """Gives each of these runs, which have paused, a last attempt without training, in which it was PRUNED."""
+    """Records a last attempt without training, with status PRUNED, for each of these paused runs. Returns their keys."""
     rows = {row["run_key"]: row for row in store.runs().to_pylist()}
     now = datetime.now(UTC)
     for key in keys:
-        told = {**rows[key], "attempt": rows[key]["attempt"] + 1, "status": Status.PRUNED}
-        store.write(RunRecord(**{**told, "started_at": now, "ended_at": now, "wall_s": 0.0}), [], [])
+        values = {**rows[key], "attempt": rows[key]["attempt"] + 1, "status": Status.PRUNED}
+        store.write(RunRecord(**{**values, "started_at": now, "ended_at": now, "wall_s": 0.0}), [], [])
     return keys
 
 
-def load_brackets(scheduler: Scheduler, jobs: Sequence["Job"], heard: EarlyStopper, folder: RunFolder) -> Brackets:
-    """Those of hyperband, which remember who went on."""
+def load_brackets(scheduler: Scheduler, jobs: Sequence[Job], heard: EarlyStopper, folder: RunFolder) -> Brackets:
+    """Returns the brackets of a study with all decisions that this folder's journal holds."""
     return Brackets(scheduler, jobs, heard, Journal(folder.path / "decisions" / f"{scheduler_digest(scheduler)}-rungs.jsonl"))

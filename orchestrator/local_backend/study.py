@@ -67,7 +67,7 @@ def run_local(
                     peak_bytes = study_context.worker_group.gpu_bytes(study_context.device)
                     monitor.set_place(key, TrialPlace(nodes=(), gpu_bytes=peak_bytes))
                     monitor.record(report)
-                    early_stopper.hear_report(report)
+                    early_stopper.on_report(report)
                     show()
             except RankDiedError as error:
                 monitor.running.pop(key, None)

@@ -1,4 +1,4 @@
-"""Orchestrator/planning/attempt.py."""
+"""Defines a planned attempt of a job, and the order in which attempts run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,11 @@ from pruneyard.orchestrator.spec.job import Job
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedAttempt:
-    """A job to be run, which start of it this is, and up to which share of its steps: there it pauses, with a checkpoint."""
+    """A job to run, the number of the attempt, and where the attempt pauses.
+
+    attempt: 1 for the first start of the job.
+    until: share of the job's steps in (0, 1]; below 1 the attempt pauses there with a checkpoint.
+    """
 
     job: Job
     attempt: int
@@ -16,12 +20,16 @@ class PlannedAttempt:
 
 
 def is_short(order: PlannedAttempt) -> bool:
-    """Whether a trial of the scheduler takes several such jobs."""
+    """Returns whether one trial of the scheduler runs several jobs of this kind one after the other."""
     return getattr(order.job.workload, "per_trial", 1) > 1
 
 
 def order_by_parents(orders: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:
-    """Short jobs that rest on the same runs one after the other, in the order of the first of them; others in their order."""
+    """Returns the attempts in the order in which they run: short jobs with the same parents stand next to each other.
+
+    A group of short jobs stands where its first job stood, so that one trial reads the parents' artifacts once. All other jobs
+    keep their order.
+    """
     first: dict[tuple[str, ...], int] = {}
-    places = [first.setdefault(order.job.parents, place) if is_short(order) else place for place, order in enumerate(orders)]
-    return [orders[place] for place in sorted(range(len(orders)), key=places.__getitem__)]
+    positions = [first.setdefault(order.job.parents, index) if is_short(order) else index for index, order in enumerate(orders)]
+    return [orders[index] for index in sorted(range(len(orders)), key=positions.__getitem__)]

@@ -1,4 +1,4 @@
-"""Guesses what a plan costs: counted FLOPs, and time on this machine's CPU from a short probe."""
+"""Estimates the cost of a plan: counted FLOPs, and the time on this machine's CPU from a short benchmark."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,15 @@ from pruneyard.orchestrator.spec.job import Job
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.training.segment import WHOLE, Segment
 
-STEP_OVERHEAD_S = 4e-4  # of a step without arithmetic, as seen on a small network
-
-
+STEP_OVERHEAD_S = 4e-4  # overhead of one step without its arithmetic, measured on a small network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of jobs still to run. `dense_flops` are what masked dense kernels execute, whatever the density."""
+    """The cost of the jobs still to run. `dense_flops` counts what masked dense kernels execute, at any density."""
 
     dense_flops: float
-    seconds: float  # on `slots` trials at once
+    seconds: float  # with `slots` trials at once
     slots: int
 
 
@@ -33,10 +31,11 @@ def estimate(
     workers: Mapping[str | None, int],
     known: Sequence[Job],
 ) -> Estimate:
-    """Of all jobs whose data are at hand, `slots` at once: what rests on runs still to come is not guessed.
+    """Returns the cost of all jobs whose data set is in `data`. Jobs whose data is still to be made are not counted.
 
-    workers: by stage; those of one job share its arithmetic evenly. Of a training that goes on from a run of `known` only the
-    rest counts.
+    slots: number of trials that run at once.
+    workers: workers per trial, by stage; they share the arithmetic of a job evenly.
+    known: jobs of the spec; for a training that resumes from one of them only the rest counts.
     """
     until = {job.key: _segment(job).until for job in known}
     flops = seconds = 0.0
@@ -60,7 +59,7 @@ def _segment(job: Job) -> Segment:
 
 @cache
 def _flops_per_s() -> float:
-    """Of one thread in a matrix product of a small network's size, measured for a tenth of a second."""
+    """Returns the FLOPs per second of one thread in a matrix product of a small network's size, measured for 0.1 s."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a, b = torch.rand(128, 512), torch.rand(512, 512)

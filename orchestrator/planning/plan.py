@@ -1,4 +1,4 @@
-"""What of a spec is done and what is left, by run key; planning writes nothing."""
+"""Compares the jobs of a spec with the runs of a folder, by run key. Planning writes nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from pruneyard.reports.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The jobs of a spec against what a folder holds. `statuses` has the newest attempt of every run there."""
+    """The jobs of a spec and the runs of a folder. `statuses` holds status and number of the newest attempt of every run."""
 
     spec: Spec
     folder: RunFolder
     statuses: Mapping[str, tuple[Status, int]]
 
     def status(self, job: Job) -> Status | None:
-        """How the newest attempt of a job ended; None where there is none."""
+        """Returns the status of the newest attempt of a job; None where the job never ran."""
         found = self.statuses.get(job.key)
         return found[0] if found else None
 
@@ -34,7 +34,7 @@ class Plan:
     def orders(
         self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
     ) -> list[PlannedAttempt]:
-        """Every job that is neither COMPLETED nor PRUNED, as its next attempt; with `only`, those of these statuses."""
+        """Returns the next attempt of every job that is not finished; with `only`, of every job with one of these statuses."""
         return [
             PlannedAttempt(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
             for job in (self.spec.jobs if jobs is None else jobs)
@@ -42,11 +42,14 @@ class Plan:
         ]
 
     def is_ready(self, job: Job) -> bool:
-        """Whether every run of this spec that the job rests on is finished; those of other folders are."""
-        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in self._ours)
+        """Returns whether all parents of the job are COMPLETED.
+
+        Parents in other folders are not looked up: a spec can only refer to runs there that are COMPLETED.
+        """
+        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in self._own_keys)
 
     @cached_property
-    def _ours(self) -> frozenset[str]:
+    def _own_keys(self) -> frozenset[str]:
         return frozenset(job.key for job in self.spec.jobs)
 
     def reread(self) -> "Plan":
@@ -54,15 +57,15 @@ class Plan:
         return make_plan(self.spec, self.folder)
 
     def with_proposals(self) -> "Plan":
-        """Returns the plan with what searches have proposed by now; the statuses stay, since nothing ran in between."""
+        """Returns the plan with the jobs that searches have proposed by now. The statuses stay: nothing ran in between."""
         return replace(self, spec=with_proposed_jobs(self.spec, self.folder))
 
     def counts(self) -> dict[str, int]:
-        """Number of jobs by status; `missing` where none ran."""
+        """Returns the number of jobs by status; `missing` counts the jobs that never ran."""
         names = [status.value.lower() if (status := self.status(job)) else "missing" for job in self.spec.jobs]
         return {name: names.count(name) for name in ("completed", "failed", "interrupted", "pruned", "missing")}
 
 
 def make_plan(spec: Spec, folder: RunFolder) -> Plan:
-    """Reads the folder's run table and what searches have proposed there; an absent folder has neither."""
+    """Returns the plan of a spec in a folder, read from its run table and its searches. An absent folder counts as empty."""
     return Plan(spec=with_proposed_jobs(spec, folder), folder=folder, statuses=Store(folder).statuses())

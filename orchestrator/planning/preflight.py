@@ -1,4 +1,4 @@
-"""What can only be checked with the data at hand, before any job starts."""
+"""Checks before any job starts what can only be checked with the loaded data."""
 
 import dataclasses
 import logging
@@ -14,9 +14,8 @@ from pruneyard.workloads.training.ood_evaluation import check_ood
 logger = logging.getLogger(__name__)
 
 
-
 def sources_of(job: Job) -> dict[str, Source]:
-    """Every data set that a job reads, by the key of the spec that names it."""
+    """Returns every data set that a job reads, by the key of the spec that names it."""
     found: dict[str, Source] = {}
     for field in dataclasses.fields(job.workload):  # type: ignore[arg-type]
         content = getattr(job.workload, field.name)
@@ -28,16 +27,17 @@ def sources_of(job: Job) -> dict[str, Source]:
 
 
 def load_data(
-    jobs: Sequence[Job], *, into: dict[Source, Dataset] | None = None, resting: bool = True
+    jobs: Sequence[Job], *, into: dict[Source, Dataset] | None = None, with_parents: bool = True
 ) -> dict[Source, Dataset]:
-    """Every data set of the jobs, read once, its fingerprint computed. Raises `UsageError` where one cannot be read.
+    """Returns every data set of the jobs, loaded once. Raises `UsageError` where one cannot be read.
 
-    `into` has those that were read before and gets the others. Without `resting`, sets made by earlier runs are left out.
+    into: data sets that are loaded already; the others are added to it.
+    with_parents: whether to load data sets that earlier runs made; False where those runs may not be finished.
     """
     keys: dict[Source, str] = {}
     for job in jobs:
         for key, source in sources_of(job).items():
-            if resting or not has_upstream_runs(source):
+            if with_parents or not has_upstream_runs(source):
                 keys.setdefault(source, key)
     data = {} if into is None else into
     for source, key in keys.items():
@@ -47,14 +47,14 @@ def load_data(
             data[source] = source.load()
         except ValueError as error:
             raise UsageError(f"{key}: {error}") from error
-        _ = data[source].fingerprint  # computed here; it travels with the data
+        _ = data[source].fingerprint  # computed once here: the cached value is sent to the workers with the data
     return data
 
 
 def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
-    """Tries what each job does first, once for all seeds. Raises `SpecError` with all that cannot work; logs warnings."""
+    """Runs the check of every workload, once for all seeds. Logs its warnings; raises `SpecError` with all problems."""
     problems, warnings = [*_missing_rows(jobs, data), *_ood_problems(jobs, data)], {}
-    for job in {replace_seed(job): job for job in jobs}.values():
+    for job in {_without_seed(job): job for job in jobs}.values():
         try:
             warnings.update(dict.fromkeys(job.workload.check(_job_data(job, data))))
         except ValueError as error:
@@ -71,18 +71,18 @@ def _job_data(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
 
 
 def _missing_rows(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
-    """Sets of test rows alone, where others are needed."""
+    """Returns a problem for each data set that holds test rows only where training or validation rows are needed."""
     found: dict[str, Problem] = {}
     for job in jobs:
         for key, source in sources_of(job).items():
             part, use = ("val", "to choose on") if key.startswith("choose_on") else ("train", "to train on")
             if (key == "data" or part == "val") and isinstance(data[source], Dataset) and not len(getattr(data[source], part)):
-                found[key] = Problem(0, key, f"has no {part} rows {use}; such a set can only be unknown inputs, in near or far")
+                found[key] = Problem(0, key, f"has no {part} rows {use}; such a set can only hold OOD inputs, in near or far")
     return list(found.values())
 
 
 def _ood_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
-    """What is wrong with the unknown sets, each tried once beside each known one."""
+    """Returns the problems of the OOD sets. Each pair of an OOD set and an in-distribution set is checked once."""
     problems: dict[tuple[Source, Source], Problem | None] = {}
     for job in jobs:
         sources = sources_of(job)
@@ -101,6 +101,6 @@ def _ood_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[P
     return [problem for problem in problems.values() if problem is not None]
 
 
-def replace_seed(job: Job) -> object:
-    """The job's workload as if its seed were 0: equal for repetitions."""
+def _without_seed(job: Job) -> object:
+    """Returns the job's workload with seed 0, which is equal for all seeds of a configuration."""
     return replace(job.workload, seed=0)  # type: ignore[type-var]

@@ -233,7 +233,7 @@ class _StudyCallback(_NotPickled, tune.Callback):
     def _on_report(self, report: Report) -> None:
         self._monitor.record(report)
         self._placement.record(report)
-        if self._early_stopper.hear_report(report):
+        if self._early_stopper.on_report(report):
             file = pruned_file(self._folder, report.run_key)
             with in_words(file):
                 file.touch()

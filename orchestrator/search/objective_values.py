@@ -1,4 +1,4 @@
-"""How runs of a folder ended, and with what, for searches that learn from it."""
+"""Reads the statuses and objective values of the runs in a folder, for searches that learn from results."""
 
 import math
 from collections.abc import Sequence
@@ -16,32 +16,32 @@ EVALUATED = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
 
 
 class ObjectiveValues:
-    """Read once."""
+    """The final objective values of all runs of a folder, read once on construction."""
 
     def __init__(self, folder: RunFolder) -> None:
         store = Store(folder)
         self.statuses = {key: status for key, (status, _) in store.statuses().items()}
         self._rows = {row["run_key"]: row for row in store.runs().select(["run_key", *COLUMNS]).to_pylist()}
-        finals = last_values(history(store.metrics()))
-        self._finals: dict[str, dict[str, float]] = {}
-        for key, measure, value in finals.itertuples(index=False):
-            self._finals.setdefault(key, {})[measure] = value
+        final_values = last_values(history(store.metrics()))
+        self._final_values: dict[str, dict[str, float]] = {}
+        for key, measure, value in final_values.itertuples(index=False):
+            self._final_values.setdefault(key, {})[measure] = value
 
     def values(self, jobs: Sequence[Job], metrics: Sequence[str]) -> list[float] | None:
-        """The mean over jobs of each aim; None where one of them has no number to give."""
+        """Returns the mean over the jobs of each metric; None where a job is not COMPLETED or a mean is not finite."""
         if any(self.statuses.get(job.key) != Status.COMPLETED for job in jobs):
             return None
         means = [math.fsum(self._value(job.key, name) for job in jobs) / len(jobs) for name in metrics]
         return means if all(math.isfinite(mean) for mean in means) else None
 
-    def _value(self, key: str, aim: str) -> float:
-        if aim in COLUMNS:
-            counted = self._rows[key][aim]
+    def _value(self, key: str, metric: str) -> float:
+        if metric in COLUMNS:
+            counted = self._rows[key][metric]
             return math.nan if counted is None else float(counted)
-        finals = self._finals.get(key, {})
-        if aim not in finals:
-            listed = ", ".join(sorted(finals)) or "nothing"
+        values = self._final_values.get(key, {})
+        if metric not in values:
+            listed = ", ".join(sorted(values)) or "nothing"
             raise UsageError(
-                f"search: learns from {aim}, which run {key} does not report; it reports {listed}"
+                f"search: learns from {metric}, which run {key} does not report; it reports {listed}"
             )
-        return finals[aim]
+        return values[metric]

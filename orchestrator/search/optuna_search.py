@@ -1,8 +1,8 @@
-"""A search that learns, run in rounds: propose a batch, train it, tell its results, propose again.
+"""A search with Optuna that runs in rounds: propose a batch, train it, give Optuna the results, propose the next batch.
 
-Proposals of a round rest on its number, the seed and the results of all rounds before it, taken in the order in which they
-were proposed, and on nothing else: not on which trial was faster, on how many ran at once, or on how often the study was
-stopped. They are written down before the first of them is trained, so a later call goes on with the same ones.
+The proposals of a round depend only on its number, the seed and the results of all earlier rounds in the order in which they
+were proposed. They do not depend on which trial was faster, on how many ran at once, or on how often the study was stopped.
+Proposals are written to a journal before the first of them is trained, so a later call resumes with the same ones.
 """
 
 import hashlib
@@ -23,70 +23,80 @@ if TYPE_CHECKING:
 
 
 class OptunaSearch:
-    """What one search has proposed in one folder of results; its entries are `{"at", "marks"}` lists and `{"seconds"}`."""
+    """The state of one search in one folder of results.
+
+    Entries of its journal are `{"proposals": [{"at", "marks"}, ...]}` for each round and `{"seconds"}` for the time it took. `at`
+    holds a number of a range or the index of a choice for each key, `marks` the attributes that the sampler stores with a trial.
+    """
 
     def __init__(self, learning: AdaptiveSearch, folder: RunFolder) -> None:
         self._learning, self._search, self._folder = learning, learning.search, folder
         self._journal = Journal(folder.path / "searches" / f"{learning.identity}.jsonl")
         self._entries = self._journal.lines()
-        self._since = time.monotonic()
+        self._round_start = time.monotonic()
 
     @property
     def _proposed(self) -> list[Mapping[str, Any]]:
         return [proposal for entry in self._entries for proposal in entry.get("proposals", [])]
 
     @property
-    def left(self) -> int:
-        """Proposals that may still be made."""
+    def num_left(self) -> int:
+        """Returns the number of proposals that may still be made."""
         return max(0, self._search.max_trials - len(self._proposed))
 
     @property
-    def goes_on(self) -> bool:
-        """Whether there may be another round."""
+    def can_propose(self) -> bool:
+        """Returns whether there may be another round: neither `max_trials` nor `max_time` is used up."""
         spent = sum(entry.get("seconds", 0.0) for entry in self._entries)
-        return self.left > 0 and (self._search.max_time is None or spent < self._search.max_time)
+        return self.num_left > 0 and (self._search.max_time is None or spent < self._search.max_time)
 
     def jobs(self) -> list[Job]:
-        """Of all proposals, each once."""
-        return list({job.key: job for jobs in self._by_proposal() for job in jobs}.values())
+        """Returns the jobs of all proposals, each once."""
+        return list({job.key: job for jobs in self._jobs_by_proposal() for job in jobs}.values())
 
-    def _by_proposal(self) -> list[list[Job]]:
+    def _jobs_by_proposal(self) -> list[list[Job]]:
         return self._learning.propose([self._values(proposal["at"]) for proposal in self._proposed])
 
     def _values(self, at: Mapping[str, Any]) -> dict[str, Any]:
-        """What stands at these places: a number of a range, the number of a choice."""
+        """Returns the value of each key: a range holds the number itself, choices hold an index."""
         found = self._search.distributions
         return {key: _value(found[key], place) for key, place in at.items()}
 
     def propose(self) -> bool:
-        """Another round, if the search goes on and everything proposed so far has ended. Raises `UsageError`."""
-        by_proposal = self._by_proposal()
+        """Proposes another round and returns whether it did: only if the search may go on and all proposed runs are evaluated.
+
+        Raises `UsageError` where Optuna is not installed or a run does not report an objective.
+        """
+        jobs_by_proposal = self._jobs_by_proposal()
         runs = ObjectiveValues(self._folder)
-        if not all(runs.statuses.get(job.key) in EVALUATED for jobs in by_proposal for job in jobs):
+        if not all(runs.statuses.get(job.key) in EVALUATED for jobs in jobs_by_proposal for job in jobs):
             return False
         if self._entries and "proposals" in self._entries[-1]:
-            self._write({"seconds": time.monotonic() - self._since})
-        if not self.goes_on:
+            self._write({"seconds": time.monotonic() - self._round_start})
+        if not self.can_propose:
             return False
         optuna = _optuna(self._search.name)
-        study = self._study(optuna, by_proposal, runs)
-        number = min(self._search.num_at_once, self.left)
+        study = self._study(optuna, jobs_by_proposal, runs)
+        number = min(self._search.num_at_once, self.num_left)
         proposals = []
         for _ in range(number):
             trial = study.ask()
-            at = self._proposal(trial)
+            at = self._sample(trial)
             proposals.append({"at": at, "marks": study.trials[trial.number].system_attrs})
         self._write({"proposals": proposals})
-        self._since = time.monotonic()
+        self._round_start = time.monotonic()
         return True
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._journal.append(entry)
         self._entries.append(entry)
 
-    def _study(self, optuna: Any, by_proposal: Sequence[Sequence[Job]], runs: ObjectiveValues) -> Any:
-        """All that is known, in a study that has forgotten nothing and draws as this round does."""
-        ways = {"max": "maximize", "min": "minimize"}
+    def _study(self, optuna: Any, jobs_by_proposal: Sequence[Sequence[Job]], runs: ObjectiveValues) -> Any:
+        """Returns an Optuna study that holds all earlier proposals with their results, with a sampler seeded for this round.
+
+        Each round builds a new study: the state of a sampler is not saved, so it must follow from the journal alone.
+        """
+        optuna_directions = {"max": "maximize", "min": "minimize"}
         number = sum("proposals" in entry for entry in self._entries)
         digest = hashlib.sha256(f"round/{self._search.seed}/{number}".encode()).digest()
         seed = int.from_bytes(digest[:4])
@@ -94,12 +104,12 @@ class OptunaSearch:
             sampler = optuna.samplers.NSGAIISampler(population_size=self._search.num_at_once, seed=seed)
         else:
             sampler = optuna.samplers.TPESampler(seed=seed)
-        directions = [ways[way] for way in self._search.directions.values()]
+        directions = [optuna_directions[direction] for direction in self._search.directions.values()]
         study = optuna.create_study(sampler=sampler, directions=directions)
         distributions = {
             key: _distribution(optuna, values) for key, values in self._search.distributions.items()
         }
-        for proposal, jobs in zip(self._proposed, by_proposal, strict=True):
+        for proposal, jobs in zip(self._proposed, jobs_by_proposal, strict=True):
             values = runs.values(jobs, list(self._search.directions))
             study.add_trial(
                 optuna.trial.create_trial(
@@ -112,8 +122,12 @@ class OptunaSearch:
             )
         return study
 
-    def _proposal(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """Tables first, so that only keys are drawn that the tables chosen have; nsga2 crosses whole vectors and draws all."""
+    def _sample(self, trial: "optuna.Trial") -> dict[str, Any]:
+        """Samples a value for each key of the space.
+
+        Tables come first, so that TPE samples only the keys that the chosen tables have. NSGA-II recombines whole vectors, so it
+        samples all keys.
+        """
         found, at = self._search.distributions, dict[str, Any]()
         for key in sorted(
             found, key=lambda key: (key.removesuffix(".name").count("."), not isinstance(found[key], Choices))
@@ -144,7 +158,7 @@ def _distribution(optuna: Any, values: Range | Choices) -> Any:
 
 
 def _optuna(name: str) -> Any:
-    """The package that proposes. Raises `UsageError` where it is not installed."""
+    """Imports and returns Optuna. Raises `UsageError` where it is not installed."""
     try:
         import optuna
     except ImportError as error:

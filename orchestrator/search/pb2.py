@@ -1,9 +1,9 @@
-"""PB2's choice of settings: a Gaussian process over settings and time, and the upper confidence bound of what they gain.
+"""PB2's choice of settings: a Gaussian process over settings and time, and the upper confidence bound of their gains.
 
 The kernel is (1 - e)^(|t - t'| / 2) exp(-|x - x'|^2 / (2 l^2)), t the generation and x the numbers of all ranges in [0, 1].
-l, e and the noise are those of a small grid that make the gains most likely. What runs already beside a proposal narrows the
-variance and not the mean. Gains fall as training goes on, so each generation has an unknown constant of its own beside the
-process: only what settings make of the gains in one generation is learned from.
+l, e and the noise maximise the likelihood of the gains on a small grid. Pending members reduce the variance and leave the mean.
+Gains shrink as training proceeds, so each generation has an unknown constant of its own beside the process: the process learns
+only from differences between gains within one generation.
 
 Reference: J. Parker-Holder et al., "Provably Efficient Online Hyperparameter Optimization with Population-Based Bandits",
 NeurIPS 2020 (arXiv:2002.02518); the bound's constants are those of its released code, the bound itself has the deviation where
@@ -21,59 +21,47 @@ from scipy.stats import qmc
 
 from pruneyard.orchestrator.spec.search import Range, Search
 
-LENGTHS = (0.1, 0.2, 0.4, 0.8)
-
-
-FORGETTING = (0.0, 0.1, 0.3)  # e
-
-
-NOISES = (0.01, 0.1, 0.5)  # variance, of gains whose own is 1
-
-
-CANDIDATES = 512
-
-
-GENERATION_VARIANCE = 100.0  # variance of its constant: as good as unknown
-
-
-NARROWING = (0.1, 0.03, 0.01)  # deviations of the draws around the best candidate
-
-
-AROUND = 64
-
-
-C1, C2 = 0.2, 0.4
-
-
+LENGTHS = (0.1, 0.2, 0.4, 0.8)  # candidates for l, the length scale
+FORGETTING = (0.0, 0.1, 0.3)  # candidates for e, the rate at which older generations count less
+NOISES = (0.01, 0.1, 0.5)  # candidates for the noise variance; gains are scaled to variance 1
+CANDIDATES = 512  # Sobol points at which the bound is evaluated first
+GENERATION_VARIANCE = 100.0  # prior variance of a generation's constant: so large that nothing is assumed
+NARROWING = (0.1, 0.03, 0.01)  # standard deviations of the samples around the best candidate, in later rounds
+AROUND = 64  # samples in each of these rounds
+C1, C2 = 0.2, 0.4  # beta = C1 + max(0, log(C2 n)) for n gains
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Bandit:
-    """Proposes numbers for the ranges of a search, one member after the other."""
+    """Proposes values for the ranges of a search, for one member after the other."""
 
     def __init__(
         self,
         search: Search,
         *,
         data: Sequence[tuple[int, Mapping[str, Any], float]],
-        beside: Sequence[tuple[int, Mapping[str, Any]]],
+        pending: Sequence[tuple[int, Mapping[str, Any]]],
     ) -> None:
-        """data: generation, settings and gain of what has ended; beside: generation and settings of what goes on."""
+        """Fits the process.
+
+        data: generation, settings and gain of each evaluated run.
+        pending: generation and settings of members whose gains are not known yet.
+        """
         self._ranges = {
             key: values for key, values in search.distributions.items() if isinstance(values, Range)
         }
         self._times = np.array([generation for generation, *_ in data], dtype=float)
-        self._inputs = self._scaled([at for _, at, _ in data])
+        self._inputs = self._unit_settings([at for _, at, _ in data])
         gains = np.array([gain for *_, gain in data], dtype=float)
         for time in set(self._times):
             gains[self._times == time] -= gains[self._times == time].mean()
         self._gains = gains / (gains.std() or 1.0)
-        self._beside = list(beside)
+        self._pending = list(pending)
 
     def propose(
         self, generation: int, at: Mapping[str, Any], *, draws: np.random.Generator
     ) -> dict[str, Any]:
-        """The ranges' numbers of the largest bound; nothing where there is no range. The next proposal counts on it."""
+        """Returns the values with the largest bound, by key; empty where there is no range. The proposal becomes pending."""
         if not self._ranges:
             return {}
         points = qmc.Sobol(len(self._ranges), scramble=False).random(CANDIDATES)
@@ -87,22 +75,29 @@ class Bandit:
             key: _from_unit(values, share)
             for (key, values), share in zip(self._ranges.items(), best, strict=True)
         }
-        self._beside.append((generation, {**at, **found}))
+        self._pending.append((generation, {**at, **found}))
         return found
 
     def bound(self, points: Array, generation: int) -> Array:
-        """points: (N, D) in [0, 1]; of each the mean gain and sqrt(beta) deviations more, in units of the gains' own."""
+        """Returns the upper confidence bound of each point: mean gain + sqrt(beta) * standard deviation. Shape (N,).
+
+        points: (N, D) in [0, 1]. The bound is in units of the standard deviation of the gains.
+        """
         times = np.full(len(points), float(generation))
         mean, _ = self._posterior(self._inputs, self._times, points, times)
-        inputs = np.vstack([self._inputs, self._scaled([at for _, at in self._beside])])
-        when = np.concatenate([self._times, [float(at) for at, _ in self._beside]])
+        inputs = np.vstack([self._inputs, self._unit_settings([at for _, at in self._pending])])
+        when = np.concatenate([self._times, [float(at) for at, _ in self._pending]])
         _, deviation = self._posterior(inputs, when, points, times)
         beta = C1 + max(0.0, math.log(C2 * max(1, len(self._gains))))
         return mean + math.sqrt(beta) * deviation
 
     def _posterior(self, inputs: Array, when: Array, points: Array, times: Array) -> tuple[Array, Array]:
-        """Mean by the known gains, which come first among the inputs, and deviation by all inputs."""
-        length, forgetting, noise = self._likeliest()
+        """Returns mean and standard deviation at the points, each of shape (N,).
+
+        The mean is zero unless every input has a known gain: `bound` takes the mean from the evaluated runs alone and the
+        deviation from all inputs.
+        """
+        length, forgetting, noise = self._fit_hyperparameters()
         lower = _covariance_cholesky(inputs, when, length, forgetting, noise)
         across = _kernel(points, times, inputs, when, length, forgetting)
         mean = (
@@ -113,28 +108,28 @@ class Bandit:
         reduced = np.einsum("ij,ji->i", across, cho_solve((lower, True), across.T))
         return mean, np.sqrt(np.clip(1.0 - reduced, 0.0, None))
 
-    def _likeliest(self) -> tuple[float, float, float]:
-        """Length, forgetting and noise; worked out once."""
-        if not hasattr(self, "_known"):
+    def _fit_hyperparameters(self) -> tuple[float, float, float]:
+        """Returns length scale, forgetting and noise of the largest likelihood; computed once."""
+        if not hasattr(self, "_hyperparameters"):
             grid = list(itertools.product(LENGTHS, FORGETTING, NOISES))
-            self._known = max(grid, key=lambda numbers: self._likelihood(*numbers))
-        return self._known
+            self._hyperparameters = max(grid, key=lambda numbers: self._log_likelihood(*numbers))
+        return self._hyperparameters
 
-    def _likelihood(self, length: float, forgetting: float, noise: float) -> float:
-        """The logarithm, up to a constant."""
+    def _log_likelihood(self, length: float, forgetting: float, noise: float) -> float:
+        """Returns the log-likelihood of the gains, up to a constant."""
         lower = _covariance_cholesky(self._inputs, self._times, length, forgetting, noise)
         return float(
             -0.5 * self._gains @ cho_solve((lower, True), self._gains) - np.log(np.diag(lower)).sum()
         )
 
-    def _scaled(self, settings: Sequence[Mapping[str, Any]]) -> Array:
-        """(N, D), each number where it stands in its range."""
+    def _unit_settings(self, settings: Sequence[Mapping[str, Any]]) -> Array:
+        """Returns the settings as positions in their ranges, (N, D) in [0, 1]."""
         rows = [[_to_unit(values, float(at[key])) for key, values in self._ranges.items()] for at in settings]
         return np.array(rows, dtype=float).reshape(len(settings), len(self._ranges))
 
 
 def _covariance_cholesky(inputs: Array, when: Array, length: float, forgetting: float, noise: float) -> Array:
-    """The Cholesky factor of the gains' covariance."""
+    """Returns the lower Cholesky factor of the covariance of the gains, (N, N)."""
     covariance = _kernel(inputs, when, inputs, when, length, forgetting)
     covariance += GENERATION_VARIANCE * (when[:, None] == when[None, :]) + noise * np.eye(len(inputs))
     lower: Array = cholesky(covariance, lower=True)

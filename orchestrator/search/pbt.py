@@ -1,8 +1,8 @@
-"""A population that is trained in generations: the budget is cut into equal parts, and each run is a member's part.
+"""Population-based training in generations: the budget is cut into equal parts, and each run trains one part of a member.
 
-A run of a later generation goes on from a finished run of the one before: the member's own, or that of a better member that
-took its place. What each generation consists of is written down before it is trained. It rests on the seed and on how the
-runs before it ended, not on which of them was faster, on how many ran at once, or on how often the study was stopped.
+A run of a later generation resumes from a finished run of the generation before: the member's own, or that of a better member
+that replaces it. The members of a generation are written to a journal before they are trained. They depend on the seed and on
+the results of earlier generations, not on which run was faster, on how many ran at once, or on how often the study was stopped.
 """
 
 import hashlib
@@ -26,73 +26,78 @@ from pruneyard.workloads.training.segment import Segment
 logger = logging.getLogger(__name__)
 
 
-
 class PBTSearch:
-    """What a search has bred in one folder of results; the journal has one entry for each generation, a list of members."""
+    """The state of one search in one folder of results. Its journal has one entry for each generation: a list of members."""
 
     def __init__(self, learning: AdaptiveSearch, folder: RunFolder) -> None:
         self._learning, self._search, self._folder = learning, learning.search, folder
         self._journal = Journal(folder.path / "searches" / f"{learning.identity}.jsonl")
-        self._bred = [[Member(**member) for member in entry["members"]] for entry in self._journal.lines()]
+        self._generations = [[Member(**member) for member in entry["members"]] for entry in self._journal.lines()]
 
     @property
-    def goes_on(self) -> bool:
-        """Whether there is to be another generation."""
-        return len(self._bred) < self._search.num_generations
+    def can_propose(self) -> bool:
+        """Returns whether another generation follows."""
+        return len(self._generations) < self._search.num_generations
 
     @property
-    def left(self) -> int:
-        """Parts of members that are to be trained yet and are not proposed."""
-        return max(0, self._search.num_generations - len(self._bred)) * self._search.max_trials
+    def num_left(self) -> int:
+        """Returns the number of parts, over all members, that are not yet proposed."""
+        return max(0, self._search.num_generations - len(self._generations)) * self._search.max_trials
 
     def jobs(self) -> list[Job]:
-        """Of all generations so far, each once."""
+        """Returns the jobs of all generations so far, each once."""
         return list(
             {job.key: job for members in self.by_member() for jobs in members for job in jobs}.values()
         )
 
     def by_member(self) -> list[list[list[Job]]]:
-        """The jobs of each member of each generation; those at one place differ only in what the members differ in."""
-        found: list[list[list[Job]]] = []
-        for number, members in enumerate(self._bred):
+        """Returns the jobs by generation and member.
+
+        Jobs at the same index of two members differ only in the members' settings.
+        """
+        generations: list[list[list[Job]]] = []
+        for number, members in enumerate(self._generations):
             proposed = self._learning.propose([self._values(member.at) for member in members])
             until = (number + 1) / self._search.num_generations
             parts = []
-            for which, (member, jobs) in enumerate(zip(members, proposed, strict=True)):
-                begun = [None] * len(jobs) if member.parent is None else found[-1][member.parent]
-                name = f"generation={number + 1} member={which + 1}"
+            for index, (member, jobs) in enumerate(zip(members, proposed, strict=True)):
+                parents = [None] * len(jobs) if member.parent is None else generations[-1][member.parent]
+                name = f"generation={number + 1} member={index + 1}"
                 parts.append(
-                    [_generation_job(job, parent, until, name) for job, parent in zip(jobs, begun, strict=True)]
+                    [_generation_job(job, parent, until, name) for job, parent in zip(jobs, parents, strict=True)]
                 )
-            found.append(parts)
-        return found
+            generations.append(parts)
+        return generations
 
     def _values(self, at: Mapping[str, Any]) -> dict[str, Any]:
-        found = self._search.distributions
+        distributions = self._search.distributions
         return {
             key: values.choices[at[key]] if isinstance(values, Choices) else at[key]
-            for key, values in found.items()
+            for key, values in distributions.items()
         }
 
     def propose(self) -> bool:
-        """Another generation, if there is to be one and everything before it has ended. Raises `UsageError`."""
-        if not self.goes_on:
+        """Proposes the next generation and returns whether it did: only if one follows and all runs so far are evaluated.
+
+        Raises `UsageError` where a run does not report the search's metric.
+        """
+        if not self.can_propose:
             return False
-        if not self._bred:
+        if not self._generations:
             members = first_members(self._search)
         else:
-            ended = ObjectiveValues(self._folder)
+            results = ObjectiveValues(self._folder)
             jobs = self.by_member()
             if not all(
-                ended.statuses.get(job.key) in EVALUATED for members in jobs for one in members for job in one
+                results.statuses.get(job.key) in EVALUATED for members in jobs for one in members for job in one
             ):
                 return False
             past = [
                 [
-                    replace(member, cost=self._cost(ended, one))
+                    replace(member, cost=self._cost(results, one))
                     for member, one in zip(members, of_members, strict=True)
                 ]
-                for members, of_members in zip(self._bred, jobs, strict=True)
+                for members, of_members in zip(self._generations, jobs, strict=True)
             ]
             try:
                 members = next_members(self._search, past)
@@ -100,38 +105,38 @@ class PBTSearch:
                 logger.warning("search %s ends: %s", self._search.name, error)
                 return False
         entry = [{"at": dict(member.at), "parent": member.parent} for member in members]
-        self._journal.append({"generation": len(self._bred), "members": entry})
-        self._bred.append(members)
+        self._journal.append({"generation": len(self._generations), "members": entry})
+        self._generations.append(members)
         return True
 
-    def _cost(self, ended: ObjectiveValues, jobs: list[Job]) -> float | None:
-        """The mean over a member's jobs, of which less is better."""
-        ((aim, way),) = self._search.directions.items()
-        values = ended.values(jobs, [aim])
+    def _cost(self, results: ObjectiveValues, jobs: list[Job]) -> float | None:
+        """Returns the mean cost over a member's jobs, smaller is better; None where a job has no finite value."""
+        ((metric, direction),) = self._search.directions.items()
+        values = results.values(jobs, [metric])
         return (
             None
             if values is None or not math.isfinite(values[0])
             else values[0]
-            if way == "min"
+            if direction == "min"
             else -values[0]
         )
 
 
 def _generation_job(job: Job, parent: Job | None, until: float, name: str) -> Job:
-    """The part of a job's training that goes on from a run, or is the first one.
+    """Returns the job that trains one part, up to the share `until`, and resumes from `parent` where there is one.
 
-    Its identity tells of that run by a digest that its repetitions with other seeds share.
+    Its identity names the parent by a digest of the parent's configuration, which runs with other seeds share.
     """
     segment = Segment(runs=() if parent is None else (parent.key,), until=until)
     workload = replace(job.workload, segment=segment)  # type: ignore[type-var]
     key = run_key(job.kind, workload)
-    begun = {} if parent is None else {"after": hashlib.sha256(group_of(parent).encode()).hexdigest()[:8]}
+    after = {} if parent is None else {"after": hashlib.sha256(group_of(parent).encode()).hexdigest()[:8]}
     return replace(
         job,
         key=key,
         label=f"{job.label} {name}",
         workload=workload,
         resolved=encode(workload),
-        identity={**job.identity, "segment": {"until": until, **begun}},
+        identity={**job.identity, "segment": {"until": until, **after}},
         parents=job.parents if parent is None else (*job.parents, parent.key),
     )

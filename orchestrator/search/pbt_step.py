@@ -1,7 +1,7 @@
-"""Population based training, on plain numbers: from how the members of each generation did to the members of the next one.
+"""One step of population-based training on plain numbers: from the costs of a generation to the members of the next one.
 
-Members at the bottom are replaced by copies of some at the top, whose settings are then changed a little; all others go on
-as they are. Every draw is a function of the search's seed, the generation and the member.
+The worst members are replaced by copies of some of the best, whose settings are then perturbed. All other members continue
+unchanged. Every random number is a function of the search's seed, the generation and the member.
 
 Reference: M. Jaderberg et al., "Population Based Training of Neural Networks", arXiv:1711.09846, 2017 (truncation selection).
 """
@@ -14,21 +14,18 @@ from typing import Any
 from pruneyard.orchestrator.search.pb2 import Bandit
 from pruneyard.orchestrator.spec.search import Choices, Range, Search, stream
 
-SMALLER, LARGER = 0.8, 1.2  # the factors of the paper
-
-
-ATTEMPTS = 20  # at a member that is like no other: two that are alike would be one run
-
-
-PLACES = -1, 1  # of a choice: to the one before it or behind it
+SMALLER, LARGER = 0.8, 1.2  # the perturbation factors of the paper
+ATTEMPTS = 20  # to find settings that no other member has: two equal members would have the same run key
+STEPS = -1, 1  # down or up, in the index of a choice or in whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """at: for each key of the space a number of its range, or the number of a choice.
+    """A member of one generation.
 
-    parent: the member of the generation before whose training goes on; None in the first one.
-    cost: at the generation's end, less is better; None where a run of it failed, or none has ended.
+    at: for each key of the space, a number of its range or the index of a choice.
+    parent: index of the member of the generation before that it resumes from; None in the first generation.
+    cost: at the end of the generation, smaller is better; None where one of its runs failed or none has ended.
     """
 
     at: Mapping[str, Any]
@@ -37,7 +34,7 @@ class Member:
 
 
 def first_members(search: Search) -> list[Member]:
-    """Those that random search with this seed would try."""
+    """Returns the members of the first generation: the proposals of random search with the same seed."""
     return [
         Member(at={key: position_at(values, shares[key]) for key, values in search.distributions.items()})
         for shares in search.shares()
@@ -45,11 +42,16 @@ def first_members(search: Search) -> list[Member]:
 
 
 def next_members(search: Search, past: Sequence[Sequence[Member]]) -> list[Member]:
-    """The members of the generation that follows these, whose last one has costs. Raises `ValueError` where all of it failed."""
+    """Returns the members of the next generation.
+
+    past: all generations so far; the last one has its costs.
+
+    Raises `ValueError` where every member of the last generation failed.
+    """
     last, generation = past[-1], len(past)
     ranked = sorted((i for i, m in enumerate(last) if m.cost is not None), key=lambda i: (last[i].cost, i))
     if not ranked:
-        raise ValueError(f"no member of generation {generation} finished, so there is none to go on from")
+        raise ValueError(f"no member of generation {generation} finished, so there is none to resume from")
     cut = min(math.ceil(search.share_replaced * len(last) - 1e-9), len(last) // 2)
     top = ranked[:cut]
     failed = [i for i, member in enumerate(last) if member.cost is None]
@@ -59,15 +61,14 @@ def next_members(search: Search, past: Sequence[Sequence[Member]]) -> list[Membe
     }
     bandit = None
     if search.name == "pb2":
-        bandit = Bandit(search, data=_gains(past), beside=[(generation, m.at) for m in members.values()])
+        bandit = Bandit(search, data=_gains(past), pending=[(generation, m.at) for m in members.values()])
     for number in sorted(replaced):
         chosen = top[int(stream(search.seed, f"exploit/{generation}/{number}").integers(len(top)))]
         for attempt in range(ATTEMPTS):
             draw = f"{generation}/{number}/{attempt}"
             at = _explore(search, last[chosen].at, draw)
-            if (
-                bandit is not None and attempt == 0
-            ):  # what it proposes twice, at the end of a range say, is left to chance
+            # The bandit may propose the settings of another member again, at the end of a range say; then chance decides.
+            if bandit is not None and attempt == 0:
                 at |= bandit.propose(generation, at, draws=stream(search.seed, f"bandit/{draw}"))
             members[number] = Member(at=at, parent=chosen)
             if all(members[number] != other for place, other in members.items() if place != number):
@@ -76,37 +77,37 @@ def next_members(search: Search, past: Sequence[Sequence[Member]]) -> list[Membe
 
 
 def _explore(search: Search, at: Mapping[str, Any], draw: str) -> dict[str, Any]:
-    """Each setting drawn anew, or changed a little."""
-    found = {}
+    """Returns new settings: each is sampled anew with probability `share_resampled`, else perturbed."""
+    settings = {}
     for key, values in search.distributions.items():
         draws = stream(search.seed, f"explore/{draw}/{key}")
-        anew, share, upwards = draws.random(), draws.random(), bool(draws.random() < 0.5)
-        found[key] = (
+        resample, share, upwards = draws.random(), draws.random(), bool(draws.random() < 0.5)
+        settings[key] = (
             position_at(values, share)
-            if anew < search.share_resampled
+            if resample < search.share_resampled
             else _perturb(values, at[key], upwards=upwards)
         )
-    return found
+    return settings
 
 
 def _perturb(values: Range | Choices, place: Any, *, upwards: bool) -> Any:
     if isinstance(values, Choices):
-        return min(max(place + PLACES[upwards], 0), len(values.choices) - 1)
+        return min(max(place + STEPS[upwards], 0), len(values.choices) - 1)
     new = values.rounded(place * (LARGER if upwards else SMALLER))
     if values.int and new == place:
-        new = values.rounded(place + PLACES[upwards])
+        new = values.rounded(place + STEPS[upwards])
     return new
 
 
 def position_at(values: Range | Choices, share: float) -> Any:
-    """Below which this share of draws lies: a number of a range, the number of a choice."""
+    """Returns the quantile at `share` in [0, 1): a number of a range, or the index of a choice."""
     return int(share * len(values.choices)) if isinstance(values, Choices) else values.quantile(share)
 
 
 def _gains(past: Sequence[Sequence[Member]]) -> list[tuple[int, Mapping[str, Any], float]]:
-    """What each run gained: generation, settings, and by how much its cost is below that of the run it went on from.
+    """Returns the gain of each run: generation, settings, and by how much its cost is below that of its parent.
 
-    Networks of the first generation begin alike, so there the cost itself tells the same but for a constant.
+    In the first generation there is no parent: all networks start alike, so the negative cost is the gain up to a constant.
     """
     found: list[tuple[int, Mapping[str, Any], float]] = []
     for generation, members in enumerate(past):

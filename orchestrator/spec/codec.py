@@ -21,8 +21,6 @@ _YAML_TERMS = {
     "a valid number": "a number",
     "a valid boolean": "true or false",
 }
-
-
 """What pydantic calls things, and what the authors of specs call them."""
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ALWAYS = ("model.name", "method.name", "method.density")
-
-
 FIRST = ("gradient.name", "optimizer.name", "optimizer.lr")
 
 

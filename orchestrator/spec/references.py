@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 
 GROUP_BY = ("seed", "all")
-
-
 SYNTHETIC = "synthetic"  # the source that a reference in the place of a data set means
 
 

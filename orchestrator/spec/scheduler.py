@@ -24,8 +24,6 @@ def check_metric(name: str, *, field: str) -> None:
 
 
 _SHARED = ("metric", "mode", "grace")
-
-
 _USED = {
     "fifo": (),
     "asha": (*_SHARED, "reduction_factor"),

@@ -23,29 +23,15 @@ from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import check_metric
 
 POPULATIONS = ("pbt", "pb2")
-
-
 LEARNING = ("tpe", "nsga2", *POPULATIONS)
-
-
 CHANGEABLE = ("optimizer", "schedule", "objective", "gradient", "augment", "weight_dropout")
-
-
 """Tables whose numbers may change while a network is trained: nothing that a checkpoint holds takes its shape from them."""
 
 
 COLUMNS = ("num_active", "num_parameters", "train_flops")  # of the run table, that an objective may name
-
-
 BATCH = 8
-
-
 DIGITS = 6  # significant, of what is drawn from a range
-
-
 MAX_CORNERS = 500
-
-
 Proposal = Mapping[str, Any]
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-
-
 MAX_SEED = 2**63 - 1  # what the column of records holds
 
 

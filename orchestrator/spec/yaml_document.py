@@ -26,20 +26,12 @@ _DESCRIPTIONS = {
     "did not find expected <block end>": "a line is not indented as its neighbours are",
     "expected <block end>": "a line is not indented as its neighbours are",
 }
-
-
 """What a parser's message holds, and what it mostly means."""
 
 
 SUFFIXES = (".yaml", ".yml")
-
-
 LINE_WIDTH = 120  # of written YAML
-
-
 MAX_DEPTH = 50
-
-
 MAX_NODES = 1_000_000  # aliases written out
 
 

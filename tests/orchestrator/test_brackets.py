@@ -119,7 +119,7 @@ def test_what_failed_is_left_out_and_holds_nobody_up(tmp_path: Path) -> None:
     dead = [*runs(first[0]), 2 * first[1]]  # the best with both seeds, the next with one
     told.come([number for number in due if number not in dead], 0.25)
     assert not told.out()
-    told.brackets.lose([told.keys[number] for number in dead])
+    told.brackets.mark_lost([told.keys[number] for number in dead])
     told.brackets.decide(told.statuses)
     assert told.out() == {*first[2:]}, (
         "of three that can be judged one goes on, and the one that cannot is not out"
@@ -136,7 +136,7 @@ def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
     due, _ = told.due()
     late = [due[-2], due[-1]]
     told.come([number for number in due if number not in late], 0.25)
-    told.brackets.lose([told.keys[number] for number in late])
+    told.brackets.mark_lost([told.keys[number] for number in late])
     told.brackets.decide(told.statuses)
     before = told.out()
     again = Told(tmp_path)  # another call

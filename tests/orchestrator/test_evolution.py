@@ -172,9 +172,9 @@ def test_without_data_at_a_place_the_bound_is_wider_there_and_what_runs_beside_n
     one = search("pb2", space={"optimizer.lr": SPACE["optimizer.lr"]})
     data = [(0, {"optimizer.lr": lr}, gain) for lr, gain in ((0.001, -1.0), (0.002, 0.5), (0.004, 0.5))]
     far = np.array([[1.0]])
-    alone = Bandit(one, data=data, beside=[]).bound(far, 1)
-    beside = Bandit(one, data=data, beside=[(1, {"optimizer.lr": 1.0})]).bound(far, 1)
-    known = Bandit(one, data=data, beside=[]).bound(np.array([[0.0]]), 1)
+    alone = Bandit(one, data=data, pending=[]).bound(far, 1)
+    beside = Bandit(one, data=data, pending=[(1, {"optimizer.lr": 1.0})]).bound(far, 1)
+    known = Bandit(one, data=data, pending=[]).bound(np.array([[0.0]]), 1)
     assert alone > beside
     assert alone > known
 
