@@ -1,4 +1,4 @@
-"""Populations of sparse trainings, distillations and calibrations on Ray: one spec in, Parquet and one HTML page out.
+"""Runs populations of sparse trainings, distillations and calibrations on Ray: one spec in, Parquet and one HTML page out.
 
 Importing this module loads neither torch nor Ray; each name is resolved on first use.
 

@@ -263,6 +263,7 @@ def _prune(store: Store, keys: Sequence[str]) -> Sequence[str]:
     return keys
 
 
-def load_brackets(scheduler: Scheduler, jobs: Sequence[Job], heard: EarlyStopper, folder: RunFolder) -> Brackets:
+def load_brackets(scheduler: Scheduler, jobs: Sequence[Job], early_stopper: EarlyStopper, folder: RunFolder) -> Brackets:
     """Returns the brackets of a study with all decisions that this folder's journal holds."""
-    return Brackets(scheduler, jobs, heard, Journal(folder.path / "decisions" / f"{scheduler_digest(scheduler)}-rungs.jsonl"))
+    journal = Journal(folder.path / "decisions" / f"{scheduler_digest(scheduler)}-rungs.jsonl")
+    return Brackets(scheduler, jobs, early_stopper, journal)

@@ -63,7 +63,7 @@ class OptunaSearch:
         return {key: _value(found[key], place) for key, place in at.items()}
 
     def propose(self) -> bool:
-        """Proposes another round and returns whether it did: only if the search may go on and all proposed runs are evaluated.
+        """Proposes another round and returns whether it did: only if the search may continue and all proposed runs are evaluated.
 
         Raises `UsageError` where Optuna is not installed or a run does not report an objective.
         """

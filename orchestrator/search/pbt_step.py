@@ -112,7 +112,7 @@ def _gains(past: Sequence[Sequence[Member]]) -> list[tuple[int, Mapping[str, Any
     found: list[tuple[int, Mapping[str, Any], float]] = []
     for generation, members in enumerate(past):
         for member in members:
-            begun = past[generation - 1][member.parent].cost if member.parent is not None else 0.0
-            if member.cost is not None and begun is not None:
-                found.append((generation, member.at, begun - member.cost))
+            parent_cost = past[generation - 1][member.parent].cost if member.parent is not None else 0.0
+            if member.cost is not None and parent_cost is not None:
+                found.append((generation, member.at, parent_cost - member.cost))
     return found

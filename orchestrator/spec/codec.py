@@ -1,4 +1,4 @@
-"""Turns plain tables into the workloads' dataclasses, and reports everything that does not fit, each with its key."""
+"""Decodes plain tables to the workloads' dataclasses and encodes them again. Every problem is reported with its key."""
 
 import dataclasses
 import difflib
@@ -21,7 +21,7 @@ _YAML_TERMS = {
     "a valid number": "a number",
     "a valid boolean": "true or false",
 }
-"""What pydantic calls things, and what the authors of specs call them."""
+"""Pydantic's words for types, and the words that messages use instead."""
 
 
 FIRST_REVISION = 1
@@ -30,24 +30,24 @@ T = TypeVar("T")
 
 
 def _cached_by_class(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
-    """`functools.cache` for functions of a class, which type checkers do not take for hashable."""
+    """`functools.cache` for functions of a class: mypy does not know that classes are hashable."""
     return cache(function)  # type: ignore[return-value]
 
 
 @_cached_by_class
 def hints_of(cls: type[Any]) -> dict[str, Any]:
-    """Type of every field that a spec may give, `Annotated` kept."""
+    """Returns the type of every field that a spec may give, with its `Annotated` metadata."""
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.metadata.get("given", True)}
 
 
 @_cached_by_class
 def defaults_of(cls: type[Any]) -> dict[str, Any]:
-    """Default of every field that has one."""
+    """Returns the default of every field that has one."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name in hints_of(cls)}
     values = {name: f.default for name, f in fields.items() if f.default is not dataclasses.MISSING}
-    made = {n: f.default_factory() for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
-    return values | made
+    factory_values = {n: f.default_factory() for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
+    return values | factory_values
 
 
 @_cached_by_class
@@ -70,20 +70,20 @@ def given_twice(cls: type[Any], old_key: str) -> str:
 
 
 def plugin_of(hint: Any) -> Plugin | None:
-    """The plug-in marker of a field's type, if it is chosen by name."""
+    """Returns the plug-in marker of a field's type; None where the field is not chosen by name."""
     if get_origin(hint) is Annotated:
         return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Plugin)), None)
     return None
 
 
 def plugins_of(hint: Any) -> Plugin | None:
-    """The plug-in marker of a list's items, each chosen by name: `tuple[Annotated[Source, Plugin("data.sources")], ...]`."""
+    """Returns the plug-in marker of a list's items, as in `tuple[Annotated[Source, Plugin("data.sources")], ...]`; else None."""
     items = get_args(hint)
     return plugin_of(items[0]) if get_origin(hint) is tuple and len(items) == 2 and items[1] is Ellipsis else None
 
 
 def plugin_class(cls: type[Any], field: str, table: Any) -> type[Any] | None:
-    """The class that `table` chooses for a plug-in field; None where its name is missing or unknown."""
+    """Returns the class that `table` chooses for a plug-in field; None where the name is missing or unknown."""
     marker = plugin_of(hints_of(cls)[field])
     assert marker is not None
     return _class_named(marker, table, default=_default_name(cls, field))
@@ -178,9 +178,12 @@ def _decode_plugin(marker: Plugin, value: Any, key: str, log: ProblemLog, *, def
 
 
 def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: ProblemLog, *, wrong: Set[str]) -> Any:
-    """The plug-in says what is wrong with a value, in a message that starts with the field's name, or `name[0]`.
+    """Returns an instance; None after adding to the log what the class raised.
 
-    It names one at a time: with the default in the place of what is `wrong`, it is asked again.
+    The class raises `ValueError` with a message that starts with the field's name, or `name[0]`. It reports one problem at a
+    time, so it is constructed again with the default in place of each wrong field, to find all of them.
+
+    wrong: names of the fields that are known to be wrong.
     """
     try:
         return cls(**{name: value for name, value in values.items() if name not in wrong})
@@ -196,12 +199,13 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: Problem
 
 
 def encode(value: Any, *, identity_only: bool = False) -> Any:
-    """Plain data of a decoded value, every default filled in; plug-ins carry their `name`.
+    """Returns plain data for a decoded value, with every default filled in; plug-ins carry their `name`.
 
-    With `identity_only`, fields that cannot change a number of the finished job are left out, and so are those marked
-    `unless_default` where they have their default: a neutral field added later leaves the identity of every job that does
-    not use it as it was. What no spec gives enters nothing but an identity, and that only if it is marked so. A class whose
-    numbers changed while its fields did not says so by a class variable `revision` above 1, which enters the identity.
+    identity_only: return only the fields that can change a number of the finished job. Fields marked `unless_default` are
+        left out where they have their default, so a neutral field that is added later leaves the identity of every job that
+        does not use it unchanged. A field that specs cannot give is part of an identity only if it is marked `unless_default`.
+        A class variable `revision` above 1 enters the identity too: a class raises it when its numbers change while its fields
+        do not.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
@@ -220,7 +224,7 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
 
 
 def encode_field(hint: Any, content: Any, *, identity_only: bool = False) -> Any:
-    """Plain data of what a field of this type holds."""
+    """Returns plain data for the content of a field of this type."""
     if plugins_of(hint) is not None:
         return [encode_field(get_args(hint)[0], item, identity_only=identity_only) for item in content]
     name = {"name": name_of(content)} if plugin_of(hint) else {}
@@ -237,7 +241,7 @@ def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) ->
 
 
 def describe_hint(hint: Any) -> str:
-    """What a field takes, in words."""
+    """Returns in words what a field of this type takes, for messages."""
     marker = plugin_of(hint)
     if marker is not None:
         return f"a table with a name, one of {', '.join(names(marker.family))}"
@@ -250,12 +254,12 @@ def describe_hint(hint: Any) -> str:
 
 
 def nearest(name: object, known: Mapping[str, Any]) -> str:
-    """A hint at the closest known name, or nothing."""
+    """Returns a hint at the most similar known name; empty where none is similar."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def short_json(value: Any) -> str:
-    """A value in a message, short."""
+    """Returns a value as JSON for a message, cut to 60 characters."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""The population of a spec: the cross product of its axes over dotted keys, before anything is decoded."""
+"""Expands the grid of a spec: the cross product of its axes over dotted keys, before tables are decoded."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Values that one dotted key takes; `origin` is where they stand in the spec, for messages."""
+    """The values that one dotted key takes. `origin` is the key at which they stand in the spec, for messages."""
 
     key: str
     values: tuple[Any, ...]
@@ -30,11 +30,11 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Tables of one job, still undecoded. `origins` maps a dotted key to where its value came from."""
+    """One point of the grid: the tables of a job, not yet decoded. `origins` maps a key to the place its value comes from."""
 
     tables: Mapping[str, Any]
     origins: Mapping[str, str]
-    applied: frozenset[str]  # axes that had an effect
+    applied: frozenset[str]  # keys of the axes that had an effect
 
 
 def expand(
@@ -43,10 +43,12 @@ def expand(
     axes: Sequence[Axis],
     variants: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Point]:
-    """Every combination, of every variant: tables that take the place of the spec's own, several at once.
+    """Yields every combination of the values of the axes, for every variant.
 
-    Axes over whole tables go first and those over their names next, whatever their order in the spec, so that a dotted
-    key applies to the table that was chosen; where that has no such field, the axis does not apply.
+    Axes over whole tables are applied first and axes over their names next, whatever their order in the spec. So a dotted key
+    applies to the table that was chosen; where that table has no such field, the axis has no effect.
+
+    variants: tables that replace those of the spec, several at once.
     """
     ordered = sorted(axes, key=_depth)
     choices = [range(len(axis.values)) for axis in ordered]
@@ -64,7 +66,7 @@ def expand(
 
 
 def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> list[str]:
-    """Dotted keys that stand beside `key` in the tables chosen: those it may be a misspelling of."""
+    """Returns the dotted keys next to `key` in the chosen tables, of which it may be a misspelling."""
     cls, prefix = job_class, ""
     for head in key.split("."):
         beside = [f"{prefix}{name}" for name in hints_of(cls)]
@@ -81,7 +83,7 @@ def _depth(axis: Axis) -> tuple[int, bool]:
 
 
 def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
-    """The dataclass behind a field: the chosen plug-in's, or the nested table's; None for a plain value."""
+    """Returns the dataclass of a field: that of the chosen plug-in or of the nested table; None for a plain value."""
     hint = hints_of(cls)[name]
     if plugin_of(hint) is not None:
         return plugin_class(cls, name, {} if table is None else table)
@@ -105,7 +107,7 @@ def _has_key(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
 
 
 def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of `tables` with one dotted key set; tables on the way are made, with the default plug-in's name."""
+    """Returns a copy of `tables` with one dotted key set. Missing tables on its path are created with the default plug-in."""
     head, *rest = path
     head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
     if not rest:
@@ -121,6 +123,7 @@ def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], 
 
 
 def as_table(table: Any) -> dict[str, Any]:
+    """Returns a plug-in's table, also where the spec gives only its name; empty for any other value."""
     if isinstance(table, str):
         return {"name": table}
     return dict(table) if isinstance(table, Mapping) else {}

@@ -1,38 +1,31 @@
-"""One resolved job, and the keys of a spec that are not the job's own."""
+"""Defines a resolved job and the resources of its trial."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from pruneyard.workloads.workload import Workload
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.workloads.workload import Workload
 
-if TYPE_CHECKING:
-    pass
-
-
-MAX_JOBS = 100_000
+MAX_JOBS = 100_000  # in one study
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one trial takes: so many workers, each with these CPUs and GPUs.
+    """The resources of one trial.
 
-    workers: ranks that train one network together, each on its share of every batch, which stays what it is.
-    strategy: how they do it. `ddp`: each holds a whole copy of the network, and they average their gradients.
-    cpus: also the number of a worker's torch threads.
+    workers: ranks that train one network together, each on its share of every batch; the global batch size stays the same.
+    cpus: CPUs of each worker, and the number of its torch threads.
+    gpus: GPUs of each worker; a fraction shares one GPU among several workers or trials.
+    strategy: how workers train together. `ddp`: each holds a copy of the whole network, and they average their gradients.
+    place_within_s: seconds that trials wait for resources on a cluster while no trial runs, before the study ends.
     """
 
     workers: int = 1
     cpus: int = 1
-    gpus: float = 0.0  # a fraction shares one GPU among several workers or trials
+    gpus: float = 0.0
     strategy: str = "ddp"
-    place_within_s: float = 300.0  # on a cluster, how long trials wait for room while none runs, before the study ends
+    place_within_s: float = 300.0
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -43,8 +36,8 @@ class Resources:
             why = ""
             if self.strategy.startswith("fsdp"):
                 why = (
-                    ": masks, their updates and gradient rules look at whole weights on every worker, which FSDP splits "
-                    "among them, and the networks here leave most of a device's memory free"
+                    ": masks, their updates and gradient rules need whole weights on every worker, but FSDP splits "
+                    "weights among workers, and the networks here leave most of a device's memory free"
                 )
             raise ValueError(f"strategy is {self.strategy}; it must be ddp{why}")
         if self.cpus < 1:
@@ -55,19 +48,26 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One resolved job and its identity."""
+    """A resolved job and its identity.
+
+    resolved: plain data with every default filled in.
+    identity: the part of it that can change a number; parents are described, not named, so that seeds compare as equal.
+    label: a short name for people, unique in the spec.
+    described: columns data, model, method, density and ipc of the run table.
+    parents: keys of the runs whose artifacts the job consumes.
+    """
 
     key: str
     kind: str
     workload: Workload
-    resolved: Mapping[str, Any]  # plain data, every default filled in
-    identity: Mapping[str, Any]  # the part of it that the key is a hash of; runs it rests on are described, not named
-    label: str  # short, for people; no other job of the spec has it
-    described: Mapping[str, Any]  # data, model, method, density and ipc, for the run table
+    resolved: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    label: str
+    described: Mapping[str, Any]
     stage: str | None = None
-    parents: tuple[str, ...] = ()  # keys of the runs it rests on
+    parents: tuple[str, ...] = ()
 
 
-def group_of(job: "Job") -> str:
-    """One text for all jobs that differ in nothing but their seed."""
+def group_of(job: Job) -> str:
+    """Returns a text that is equal for all jobs that differ only in their seed: the name of a configuration."""
     return canonical([job.kind, {name: table for name, table in job.identity.items() if name != "seed"}])

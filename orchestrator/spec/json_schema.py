@@ -1,4 +1,4 @@
-"""The JSON Schema of specs, made from the same dataclasses that decode them, so that editors complete and check."""
+"""Builds the JSON Schema of specs from the dataclasses that decode them, so that editors complete and check specs."""
 
 import dataclasses
 from typing import Any, get_args
@@ -20,7 +20,7 @@ from pruneyard.workloads.plugins import describe, find, find_job, kinds, names
 
 
 def spec_schema() -> dict[str, Any]:
-    """One alternative per kind of job."""
+    """Returns the JSON Schema of specs, with one alternative for each kind of job and one for specs with stages."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pruneyard spec",
@@ -29,11 +29,11 @@ def spec_schema() -> dict[str, Any]:
 
 
 def _stages_schema() -> dict[str, Any]:
-    """A spec with stages; what each may hold is said where it has its kind."""
+    """Returns the schema of a spec with stages. The keys of a stage are not checked here: they depend on its kind."""
     header = table_schema(Header)["properties"]
     stages = {
         "type": "object",
-        "description": "links of a chain, in order; a table with `from: STAGE` takes what the runs of an earlier one left",
+        "description": "stages in order; a table with `from: STAGE` consumes the artifacts of an earlier stage",
         "minProperties": 1,
         "additionalProperties": {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": kinds()}}},
     }
@@ -52,13 +52,13 @@ def _kind_schema(kind: str) -> dict[str, Any]:
     job["properties"].pop("seed")
     grid = {
         "type": "object",
-        "description": "axes of the population: a list of values per dotted key",
+        "description": "axes of the population: a list of values for each dotted key",
         "additionalProperties": {"type": "array", "minItems": 1},
     }
     variant = {"type": "object", "properties": job["properties"], "minProperties": 1, "additionalProperties": False}
     variants = {
         "type": "array",
-        "description": "tables that take the place of the spec's own, several at once; crossed with the grid",
+        "description": "tables that replace those of the spec, several at once; crossed with the grid",
         "items": variant,
     }
     axes = {"variants": variants, "grid": grid, "search": table_schema(Search)}
@@ -68,13 +68,17 @@ def _kind_schema(kind: str) -> dict[str, Any]:
         "type": "object",
         "properties": properties,
         "required": header["required"],
-        "anyOf": [{"required": job["required"]}, *({"required": [name]} for name in axes)],  # any may be given there
+        "anyOf": [{"required": job["required"]}, *({"required": [name]} for name in axes)],  # axes may give the required tables
         "additionalProperties": False,
     }
 
 
 def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The table of one dataclass, with its defaults. Below a plug-in of the families `within`, theirs are named only."""
+    """Returns the schema of the table of one dataclass, with its defaults.
+
+    within: families of the plug-ins around the table. Nested plug-ins of these families are listed by name only, since they
+        can be nested without end.
+    """
     hints, defaults = hints_of(cls), defaults_of(cls)
     properties = {name: _field_schema(hint, within) for name, hint in hints.items()}
     for name, value in defaults.items():
@@ -90,14 +94,14 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
 
 _REFERENCE: dict[str, Any] = {
     "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
-    "over": {"enum": list(GROUP_BY), "description": "take runs together: those that differ in their seed alone, or all"},
-    "where": {"type": "object", "description": "take the runs that have these values at these dotted keys"},
+    "over": {"enum": list(GROUP_BY), "description": "group runs: those that differ only in their seed, or all"},
+    "where": {"type": "object", "description": "keep the runs that have these values at these dotted keys"},
 }
 
 
 def _field_schema(hint: Any, within: frozenset[str]) -> dict[str, Any]:
     marker = plugin_of(hint)
-    if marker is not None and marker.family in within:  # a source of a source, as deep as one likes
+    if marker is not None and marker.family in within:  # sources of sources can be nested without end
         by_name = {"enum": names(marker.family)}
         return {"oneOf": [by_name, {"type": "object", "properties": {"name": by_name}, "required": ["name"]}]}
     if marker is not None:
@@ -115,9 +119,10 @@ def _field_schema(hint: Any, within: frozenset[str]) -> dict[str, Any]:
 
 
 def _plugin_schema(cls: type[Any], name: str, summary: str, within: frozenset[str]) -> dict[str, Any]:
-    """`name` may be left out in a spec where the field has a default; editors are better served by asking for it.
+    """Returns the schema of one plug-in's table.
 
-    Other fields are not asked for: an axis may give them.
+    `name` is required, although a spec may omit it where the field has a default: editors need it to choose the alternative.
+    Other fields are not required: an axis may give them.
     """
     table = table_schema(cls, within=within)
     table["properties"] = {"name": {"const": name}, **table["properties"]}

@@ -1,18 +1,20 @@
-"""Short names of jobs for people: what every reader looks for, and what else tells the jobs of one population apart."""
+"""Builds short labels of jobs for people: model, method, density, and the settings that distinguish jobs of a population."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-ALWAYS = ("model.name", "method.name", "method.density")
-FIRST = ("gradient.name", "optimizer.name", "optimizer.lr")
+ALWAYS = ("model.name", "method.name", "method.density")  # parts of every label
+FIRST = ("gradient.name", "optimizer.name", "optimizer.lr")  # added before all other settings
 
 
 def labels(identities: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One for each job: model, method, density where there is one, what else differs, seed. No two are the same.
+    """Returns a unique label for each job: model, method, density if any, settings that differ, seed.
 
-    `identities` are the jobs' tables, all different. Of those that share model, method, density and seed, settings that
-    split them are added until none is left: names first, then the learning rate, then as they come.
+    For jobs with equal model, method, density and seed, distinguishing settings are added until all labels differ: names first,
+    then the learning rate, then in order of appearance.
+
+    identities: the jobs' tables, all different.
     """
     flat = [dict(_flatten(identity)) for identity in identities]
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -38,23 +40,23 @@ def _word(value: Any, name: str) -> str:
 
 
 def _distinguishing_keys(group: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys that split the group, as few as a single pass in order of interest finds."""
+    """Returns keys that distinguish the jobs of a group: those that a single greedy pass in order of interest finds."""
     keys = dict.fromkeys(key for leaves in group for key in leaves)
     ordered = sorted(keys, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), not key.endswith(".name")))
-    told: list[tuple[str, ...]] = [()] * len(group)
+    values: list[tuple[str, ...]] = [()] * len(group)
     chosen = []
     for key in ordered:
-        if len(set(told)) == len(group):
+        if len(set(values)) == len(group):
             break
-        finer = [(*known, str(leaves.get(key))) for known, leaves in zip(told, group, strict=True)]
-        if len(set(finer)) > len(set(told)):
-            told = finer
+        finer = [(*known, str(leaves.get(key))) for known, leaves in zip(values, group, strict=True)]
+        if len(set(finer)) > len(set(values)):
+            values = finer
             chosen.append(key)
     return chosen
 
 
 def _short_names(keys: set[str]) -> dict[str, str]:
-    """What each key is called: nothing for a name, which speaks for itself, else its last part where no other ends so."""
+    """Returns a short name for each key: empty for a `name`, else its last part if unique, else the whole key."""
     lasts = [key.rpartition(".")[2] for key in keys]
 
     def ending(key: str) -> str:

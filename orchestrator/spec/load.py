@@ -1,4 +1,4 @@
-"""A spec, validated whole: what a user writes becomes a list of resolved jobs, or one error with every problem in it."""
+"""Loads a spec: validates it as a whole and resolves it to a list of jobs, or raises one error with every problem."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,24 +22,28 @@ from pruneyard.orchestrator.spec.yaml_document import (
 from pruneyard.reports.location import Location
 from pruneyard.workloads.plugins import find_job
 
-SHARED_KEYS = ("name", "seeds", "resources")  # keys of the header that may stand beside `stages`
+SHARED_KEYS = ("name", "seeds", "resources")  # keys of the header that are allowed next to `stages`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A validated spec: its stages in order, one without a name where it has none. No two jobs have the same run key."""
+    """A validated spec.
+
+    stages: in order; a spec without stages has one stage without a name.
+    tables: the tables as written, with the changes from the command line applied.
+    """
 
     name: str
     stages: tuple[Stage, ...]
-    tables: Mapping[str, Any]  # as written, command-line changes applied
+    tables: Mapping[str, Any]
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """Of all stages; a job that two of them ask for comes once."""
+        """Returns the jobs of all stages. A job that several stages ask for comes once, so run keys are unique."""
         return tuple({job.key: job for stage in reversed(self.stages) for job in reversed(stage.jobs)}.values())[::-1]
 
     def to_yaml(self) -> str:
-        """The spec as run, every default written out: reading it again gives the same jobs, also with other defaults."""
+        """Returns the spec as run, with every default written out: it gives the same jobs after a default has changed."""
         if self.stages[0].name is None:
             return dump_document({"name": None, **stage_tables(self.stages[0])})
         stages = {str(stage.name): stage_tables(stage) for stage in self.stages}
@@ -54,10 +58,14 @@ def load_spec(
     overrides: Mapping[str, Any] | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Spec:
-    """Reads and validates a spec: a file, the name of a packaged one, or tables.
+    """Reads and validates a spec.
 
-    `overrides` sets dotted keys to one value each, `axes` adds axes to the grid; with stages a key starts with the name of
-    one, or is the whole table of a key that stands beside them. Raises `SpecError` with every problem found.
+    source: a file, the name of a packaged spec, tables, or a loaded spec.
+    overrides: one value for each dotted key. In a spec with stages a key starts with the name of a stage, or names a whole
+        table next to `stages`.
+    axes: axes that are added to the grid, or replace axes of it.
+
+    Raises `SpecError` with every problem of the spec, and `UsageError` where it cannot be read.
     """
     if isinstance(source, Spec):
         if not overrides and not axes:
@@ -68,15 +76,15 @@ def load_spec(
     if "stages" in document.tables:
         return _load_stages(document, overrides, axes)
     tables, changed = apply_overrides(document.tables, overrides, axes)
-    body = StageValidator(document, tables, changed)
-    stage = body.stage()
+    validator = StageValidator(document, tables, changed)
+    stage = validator.stage()
     if stage is None:
-        raise SpecError(document.origin, body.log.problems)
+        raise SpecError(document.origin, validator.log.problems)
     return Spec(name=stage.header.name, stages=(stage,), tables=stage.tables)
 
 
 def _load_stages(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Spec:
-    """A spec with stages: each is validated like a spec of its own, with the runs of those before it at hand."""
+    """Returns a spec with stages. Each stage is validated like a spec of its own, and may refer to the stages before it."""
     tables = {**document.tables, **{key: value for key, value in overrides.items() if key in document.tables}}
     stages = tables["stages"]
     tables_given = isinstance(stages, Mapping) and all(isinstance(table, Mapping) for table in stages.values())
@@ -87,33 +95,33 @@ def _load_stages(document: Document, overrides: Mapping[str, Any], axes: Mapping
     if "name" not in tables:
         raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
     shared = {key: value for key, value in tables.items() if key != "stages"}
-    elsewhere = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
-    if elsewhere:
+    unknown = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
+    if unknown:
         known = ", ".join([*stages, *shared])
-        raise UsageError(f"{elsewhere[0]}: names no stage; with stages it must start with one of {known} (from the command line)")
+        raise UsageError(f"{unknown[0]}: names no stage; with stages it must start with one of {known} (from the command line)")
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)
-    made: list[Stage] = []
+    stages_so_far: list[Stage] = []
     for name, table in stages.items():
         inherited = {key: value for key, value in shared.items() if key in SHARED_KEYS or key in _job_fields(table.get("kind"))}
-        mine = f"{name}."
-        of_stage = {key.removeprefix(mine): value for key, value in overrides.items() if key.startswith(mine)}
-        more_axes = {key.removeprefix(mine): value for key, value in axes.items() if key.startswith(mine)}
-        body_tables, changed = apply_overrides({**inherited, **table}, of_stage, more_axes)
-        settled = [before for before in made if before.learning is None]  # what a search will propose nobody knows yet
+        prefix = f"{name}."
+        stage_overrides = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
+        stage_axes = {key.removeprefix(prefix): value for key, value in axes.items() if key.startswith(prefix)}
+        own_tables, changed = apply_overrides({**inherited, **table}, stage_overrides, stage_axes)
+        settled = [before for before in stages_so_far if before.learning is None]  # jobs of a search are not known yet
         earlier = UpstreamRuns({str(before.name): [parent_of_job(job) for job in before.jobs] for before in settled})
-        body = StageValidator(document, body_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
-        stage = body.stage()
-        problems += body.log.problems
+        validator = StageValidator(document, own_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
+        stage = validator.stage()
+        problems += validator.log.problems
         if stage is None:
-            break  # what rests on it cannot be known
-        made.append(stage)
+            break  # later stages may refer to it, so they cannot be validated
+        stages_so_far.append(stage)
     if problems:
         raise SpecError(document.origin, problems)
-    return Spec(name=made[0].header.name, stages=tuple(made), tables=tables)
+    return Spec(name=stages_so_far[0].header.name, stages=tuple(stages_so_far), tables=tables)
 
 
 def _job_fields(kind: Any) -> frozenset[str]:
-    """Tables that the jobs of a kind have; none of an unknown kind, which is reported elsewhere."""
+    """Returns the keys of a spec that jobs of this kind have; empty for an unknown kind, which the stage reports."""
     try:
         job_class = find_job(kind)
         return (frozenset(hints_of(job_class)) | old_keys_of(job_class).keys()) - {"seed"}
@@ -122,13 +130,14 @@ def _job_fields(kind: Any) -> frozenset[str]:
 
 
 def _invalid_stage_names(document: Document, stages: Mapping[str, Any]) -> list[Problem]:
+    """Returns a problem for each name of a stage that is not allowed."""
     rule = "it must consist of letters, digits, '_' and '-', the first a letter or digit"
     wrong = [name for name in stages if not NAME_PATTERN.fullmatch(name) or "." in name]
     return [Problem(document.lines.get(f"stages.{n}", 0), f"stages.{n}", f"is no name of a stage; {rule}") for n in wrong]
 
 
 def _unused_keys(document: Document, shared: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
-    """Keys beside `stages` that no stage takes."""
+    """Returns a problem for each key beside `stages` that no stage takes."""
     taken = {*SHARED_KEYS, *(name for table in stages.values() for name in _job_fields(table.get("kind")))}
     listed = ", ".join(["stages", *sorted(taken)])
     return [

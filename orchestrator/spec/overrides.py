@@ -1,4 +1,4 @@
-"""Orchestrator/spec/overrides.py."""
+"""Parses `--set` and `--axis` of the command line and applies them to the tables of a spec."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,22 +15,22 @@ from pruneyard.orchestrator.spec.yaml_document import (
 
 
 def parse_assignment(text: str, *, option: str) -> tuple[str, Any]:
-    """`method.density=0.05` as key and value. Raises `UsageError`."""
+    """Returns key and value of an assignment such as `method.density=0.05`. Raises `UsageError`."""
     key, value = _split_assignment(text, f"{option} {text}: must have the form KEY=VALUE, as in method.density=0.05")
     return key, _parse_yaml_value(value, f"{option} {text}")
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
-    """`method.density=0.1,0.05` as key and values. Raises `UsageError`."""
+    """Returns key and values of an axis such as `method.density=0.1,0.05`. Raises `UsageError`."""
     form = "KEY=VALUE,VALUE, as in method.density=0.1,0.05"
     key, values = _split_assignment(text, f"--axis {text}: must have the form {form}")
     return key, _parse_yaml_value(f"[{values}]", f"--axis {text}")
 
 
-def _split_assignment(text: str, otherwise: str) -> tuple[str, str]:
+def _split_assignment(text: str, message: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(otherwise)
+        raise UsageError(message)
     return key.strip(), value
 
 
@@ -45,16 +45,18 @@ def _parse_yaml_value(text: str, place: str) -> Any:
 def apply_overrides(
     tables: Mapping[str, Any], overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Tables with the command line's changes, and the keys that stem from there.
+    """Returns the tables with the changes of the command line, and the keys that they set.
 
-    A key of the job becomes an axis of one value, which also wins over what an axis of the spec would choose.
+    An override of a key of the job becomes an axis with one value, so that it also replaces the values of an axis in the spec.
+    Raises `UsageError` for a key that is both set and an axis.
     """
     for key in overrides.keys() & axes.keys():
         raise UsageError(f"{key}: is both set and an axis on the command line; give one of the two")
     header = set(hints_of(Header))
     grid = dict(tables.get("grid") or {}) if isinstance(tables.get("grid") or {}, Mapping) else {}
     changed = dict(tables)
-    for key, value in sorted(overrides.items(), key=lambda item: item[0] != "grid"):  # a whole grid first
+    # A whole grid comes first, so that overrides of single axes apply to it.
+    for key, value in sorted(overrides.items(), key=lambda item: item[0] != "grid"):
         head = key.split(".")[0]
         if key == "grid":
             if not isinstance(value, Mapping):

@@ -1,8 +1,9 @@
-"""Chains: tables of a job that name earlier runs, by `from: STAGE` of the same spec or `from: FOLDER` of finished results.
+"""Resolves references to earlier runs: `from: STAGE` of the same spec, or `from: FOLDER` of finished results.
 
-A table with `from` becomes one with `runs`, the run keys: one job for each run, or for each group of them with `over: seed`
-(runs that differ in nothing else) or `over: all`. `where` keeps the runs whose spec has these values at these dotted keys.
-Two references that say the same mean the same run in each job. Without `seeds` of its own a job has the seed of its run.
+A table with `from` becomes a table with `runs`, a list of run keys. There is one job for each run; with `over: seed` one for
+each group of runs that differ only in their seed; with `over: all` one for all runs. `where` keeps the runs whose spec has the
+given values at the given dotted keys. Two equal references in a job mean the same run. A spec without `seeds` takes the seed
+of the run.
 """
 
 import itertools
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 
 GROUP_BY = ("seed", "all")
-SYNTHETIC = "synthetic"  # the source that a reference in the place of a data set means
+SYNTHETIC = "synthetic"  # the data source that a reference in place of a data set stands for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parent:
-    """An earlier run. `described` has its columns data, model, method, density and ipc."""
+    """An earlier run that a job consumes. `described` holds its columns data, model, method, density and ipc."""
 
     run_key: str
     seed: int
@@ -42,15 +43,15 @@ class Parent:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTables:
-    """Tables whose references are run keys, and the runs."""
+    """The tables of a job with every reference resolved to run keys, and the runs that they name."""
 
     tables: Mapping[str, Any]
     parents: tuple[Parent, ...]
-    seed: int | None  # of the run, where there is a single one
+    seed: int | None  # of the parent; None where the first reference names several runs
 
 
 class ChainError(ValueError):
-    """What is wrong with a reference, and at which dotted key."""
+    """A problem of a reference, with the dotted key at which it stands."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -58,7 +59,7 @@ class ChainError(ValueError):
 
 
 def parent_of_job(job: "Job") -> Parent:
-    """A job of this spec."""
+    """Returns a job of this spec as a parent."""
     return Parent(
         run_key=job.key,
         seed=job.workload.seed,
@@ -70,7 +71,7 @@ def parent_of_job(job: "Job") -> Parent:
 
 
 def finished_runs(folder: Location) -> list[Parent]:
-    """The COMPLETED runs of a folder of results, in the order in which they started."""
+    """Returns the COMPLETED runs of a folder of results, in the order in which they started."""
     rows = Store(RunFolder(folder)).runs().to_pylist()
     return [
         Parent(
@@ -87,35 +88,35 @@ def finished_runs(folder: Location) -> list[Parent]:
 
 
 class UpstreamRuns:
-    """All that a stage may refer to: the stages before it, by name, and folders, read once."""
+    """The runs that a stage may refer to: those of earlier stages, by name, and those of folders, which are read once."""
 
     def __init__(self, stages: Mapping[str, Sequence[Parent]]) -> None:
         self._stages = stages
         self._folders: dict[str, list[Parent]] = {}
 
     def groups(self, table: Mapping[str, Any], key: str) -> list[tuple[Parent, ...]]:
-        """What a reference stands for: the runs of each job. Raises `ChainError`."""
+        """Returns the runs that a reference names, one group for each job. Raises `ChainError`."""
         if "from" not in table:
-            return [self._named(table, key)]
+            return [self._runs_by_key(table, key)]
         source, over = table["from"], table.get("over")
         if over not in (None, *GROUP_BY):
             raise ChainError(f"{key}.over", f"is {short_json(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
-        found = self._where(self._runs(source, f"{key}.from"), table.get("where"), f"{key}.where")
+        found = self._filter(self._runs_from(source, f"{key}.from"), table.get("where"), f"{key}.where")
         if over == "all":
             return [tuple(found)]
         grouped: dict[str, list[Parent]] = {}
         for parent in found:
-            told = parent.run_key if over is None else canonical([parent.kind, _without_seed(parent.identity)])
-            grouped.setdefault(told, []).append(parent)
+            group_key = parent.run_key if over is None else canonical([parent.kind, _without_seed(parent.identity)])
+            grouped.setdefault(group_key, []).append(parent)
         return [tuple(group) for group in grouped.values()]
 
     def folder(self, table: Mapping[str, Any]) -> str | None:
-        """The folder of results that a reference names, if it names one."""
+        """Returns the folder of results that a reference names; None where it names a stage or run keys."""
         source = table.get("from")
         return None if source is None or source in self._stages else source
 
-    def _named(self, table: Mapping[str, Any], key: str) -> tuple[Parent, ...]:
-        """Runs given by their keys."""
+    def _runs_by_key(self, table: Mapping[str, Any], key: str) -> tuple[Parent, ...]:
+        """Returns the runs of a table that lists run keys."""
         folder, keys = table.get("folder"), table["runs"]
         known = self._in_folder(folder, f"{key}.folder") if folder else [p for found in self._stages.values() for p in found]
         by_key = {parent.run_key: parent for parent in known}
@@ -125,7 +126,7 @@ class UpstreamRuns:
             raise ChainError(f"{key}.runs", f"is {short_json(keys)}; {short_json(missing[0])} is not the key of {where}")
         return tuple(by_key[run] for run in keys)
 
-    def _runs(self, source: Any, key: str) -> list[Parent]:
+    def _runs_from(self, source: Any, key: str) -> list[Parent]:
         if not isinstance(source, str):
             raise ChainError(key, f"is {short_json(source)}; it must be the name of a stage or a folder of results")
         if source in self._stages:
@@ -143,7 +144,7 @@ class UpstreamRuns:
             raise ChainError(key, f"is {short_json(source)}, which holds no finished run")
         return self._folders[source]
 
-    def _where(self, found: list[Parent], where: Any, key: str) -> list[Parent]:
+    def _filter(self, found: list[Parent], where: Any, key: str) -> list[Parent]:
         if where is None:
             return found
         if not isinstance(where, Mapping):
@@ -155,7 +156,7 @@ class UpstreamRuns:
 
 
 def _locate_folder(source: str, key: str) -> Location:
-    """Raises `ChainError` for a URI of no storage that is known."""
+    """Returns the location of a folder. Raises `ChainError` for a URI of an unknown storage."""
     try:
         return located(source).expanduser()
     except ValueError as error:
@@ -173,12 +174,12 @@ _MISSING = object()
 
 
 def is_reference(table: Any) -> bool:
-    """Whether a table names earlier runs; one that could and does not has empty `runs`."""
+    """Returns whether a table names earlier runs. A table that may name runs and does not has an empty list `runs`."""
     return isinstance(table, Mapping) and ("from" in table or (isinstance(table.get("runs"), list) and bool(table["runs"])))
 
 
 def name_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with the name of the source that a nameless reference in the place of data means."""
+    """Returns the tables with the name of the data source added to references that stand in place of data without a name."""
     hints = hints_of(job_class)
     return {
         name: {"name": SYNTHETIC, **table}
@@ -194,17 +195,17 @@ def _is_source(hint: Any) -> bool:
 
 
 def resolve_references(tables: Mapping[str, Any], earlier: UpstreamRuns) -> Iterator[ResolvedTables]:
-    """The tables of one point of the grid, once for each choice of the runs that they refer to. Raises `ChainError`."""
+    """Yields the resolved tables of one point of the grid, once for each combination of referenced runs. Raises `ChainError`."""
     references = dict(_find_references(tables, ""))
     if not references:
         yield ResolvedTables(tables=tables, parents=(), seed=None)
         return
-    told = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
-    groups = {told[key]: earlier.groups(table, key) for key, table in references.items()}
+    reference_ids = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
+    groups = {reference_ids[key]: earlier.groups(table, key) for key, table in references.items()}
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))
         yield ResolvedTables(
-            tables=_replace_references(tables, "", {key: chosen[told[key]] for key in references}, earlier),
+            tables=_replace_references(tables, "", {key: chosen[reference_ids[key]] for key in references}, earlier),
             parents=tuple({p.run_key: p for group in choice for p in group}.values()),
             seed=choice[0][0].seed if len(choice[0]) == 1 else None,
         )
@@ -239,7 +240,10 @@ def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Pare
 
 
 def lineage(identity: Any, parents: Mapping[str, Parent]) -> Any:
-    """An identity in which the runs it rests on are described instead of named: equal for repetitions of all of them."""
+    """Returns an identity in which parents are described instead of named by run key.
+
+    It is equal for jobs that differ only in their seed or in the seeds of their parents.
+    """
     if isinstance(identity, Mapping):
         return {
             name: _describe_runs(item, parents) if name == "runs" and item else lineage(item, parents)

@@ -1,4 +1,4 @@
-"""A spec with every default written out, so that it means the same jobs after a default has changed."""
+"""Writes out a spec with every default, so that it means the same jobs after a default has changed."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from pruneyard.workloads.plugins import find, find_job, name_of
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenOut:
-    """The job's tables, the variants and the grid, complete."""
+    """The tables, variants and grid of a spec with every default filled in."""
 
     tables: Mapping[str, Any]
     variants: Sequence[Mapping[str, Any]]
@@ -38,10 +38,12 @@ def write_out(
     resolved: Sequence[Mapping[str, Any]],
     variants: Sequence[Mapping[str, Any]] = (),
 ) -> WrittenOut:
-    """`resolved` are the tables of the jobs that tables, variants and grid make.
+    """Returns tables, grid and variants with every default filled in.
 
-    Axes over plain values stay. Where an axis below a table chooses a table itself, the defaults depend on both
-    choices: there the tables that come out are listed instead.
+    Axes over plain values stay. Where an axis over a key inside a table chooses a table itself, the defaults depend on both
+    choices; there the resulting tables are listed instead.
+
+    resolved: the tables of the jobs that tables, variants and grid make.
     """
     varied = _complete_variants(job_class, tables, grid, resolved, variants)
     complete: dict[str, Any] = {}
@@ -65,7 +67,7 @@ def write_out(
 
 
 def as_variants(resolved: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Every job, apart from its seed, as a variant that gives all tables: what a search has drawn."""
+    """Returns every job without its seed as a variant that gives all tables; for jobs that a search sampled."""
     return _distinct_tables({name: table for name, table in job.items() if name != "seed"} for job in resolved)
 
 
@@ -76,7 +78,7 @@ def _complete_variants(
     resolved: Sequence[Mapping[str, Any]],
     variants: Sequence[Mapping[str, Any]],
 ) -> WrittenOut:
-    """Every variant with all tables that any of them gives, those tables as keys, and the axes below them that stay."""
+    """Returns the complete variants, the tables that any of them gives (as keys of `tables`), and the axes in them that stay."""
     names = dict.fromkeys(name for variant in variants for name in variant)
     below = {name: _axes_below(name, grid) for name in names}
     choices = {name: [variant.get(name, tables.get(name, MISSING)) for variant in variants] for name in names}
@@ -95,12 +97,12 @@ def _axes_below(name: str, grid: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def _is_entangled(job_class: type[Any], name: str, given: Sequence[Any], below: Sequence[str]) -> bool:
-    """Whether an axis below one of the tables given chooses a table itself."""
+    """Returns whether an axis over a key inside one of the given tables chooses a table itself."""
     return any(_chooses_table(job_class, {name: table}, key.split(".")) for table in given for key in below)
 
 
 def _chooses_table(cls: type[Any], table: Mapping[str, Any], path: Sequence[str]) -> bool:
-    """Whether a dotted key of this table stands for a table or for the name of one."""
+    """Returns whether a dotted key of this table stands for a table or for the name of a plug-in."""
     head, *rest = path
     hint = hints_of(cls).get(head)
     if hint is None:
@@ -116,7 +118,7 @@ def _distinct_tables(tables: Iterable[Mapping[str, Any]]) -> list[Any]:
 
 
 def _complete_field(cls: type[Any], name: str, value: Any, key: str, axes: Sequence[str]) -> Any:
-    """What a field holds, complete; `value` is MISSING where the spec leaves the whole field out."""
+    """Returns the complete content of a field. `value` is MISSING where the spec does not give the field."""
     hint, default = hints_of(cls)[name], defaults_of(cls).get(name, MISSING)
     named = {"name": name_of(default)} if plugin_of(hint) and default is not MISSING else {}
     if value is MISSING and default is not MISSING and not any(axis.startswith(f"{key}.") for axis in axes):
@@ -128,7 +130,7 @@ def _complete_field(cls: type[Any], name: str, value: Any, key: str, axes: Seque
 
 
 def _complete_table(cls: type[Any], table: Mapping[str, Any], key: str, axes: Sequence[str]) -> dict[str, Any]:
-    """The table's own keys first; what an axis always sets is left to it."""
+    """Returns a complete table, its own keys first. Keys that an axis sets are left to the axis."""
     complete = dict(with_present_keys(cls, table))
     for name in hints_of(cls):
         at = f"{key}.{name}"
@@ -138,6 +140,7 @@ def _complete_table(cls: type[Any], table: Mapping[str, Any], key: str, axes: Se
 
 
 def stage_tables(stage: Stage) -> dict[str, Any]:
+    """Returns the tables of a stage as they are written to `spec.yaml`, with every default."""
     header, tables = stage.header, stage.tables
     resolved = [job.resolved for job in stage.jobs]
     if header.search and stage.learning is None:
@@ -154,14 +157,14 @@ def stage_tables(stage: Stage) -> dict[str, Any]:
 
 
 def _scheduler_key(header: Header) -> list[str]:
-    """The key of a scheduler that does something."""
+    """Returns the key `scheduler` in a list; an empty list where the scheduler has its defaults and stops nothing."""
     return [] if header.scheduler == Scheduler() else ["scheduler"]
 
 
 def _search_tables(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
-    """A search that learns is written as a search.
+    """Returns the tables of a stage with an adaptive search, which stays a search.
 
-    The tables that it chooses from are left as they were given, but for those of a population, which chooses only numbers.
+    The tables that it chooses from stay as given. Those of a population are completed, since it chooses only plain values.
     """
     header, tables = stage.header, stage.tables
     if learning.search.is_population:
@@ -174,7 +177,7 @@ def _search_tables(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
 
 
 def _population_tables(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]:
-    """Tables, variants and grid of a population's jobs, complete but for the numbers that the search chooses."""
+    """Returns complete tables, variants and grid of a population's jobs, without the values that the search chooses."""
     tables, search = stage.tables, learning.search
     searched = {
         key: list(values.choices) if isinstance(values, Choices) else [values.low] for key, values in search.space.items()

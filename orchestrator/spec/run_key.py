@@ -1,4 +1,4 @@
-"""A job's identity: a short hash of everything that may change its numbers, and nothing else."""
+"""Computes run keys: a short hash of everything that can change the numbers of a job, and nothing else."""
 
 import hashlib
 import json
@@ -9,22 +9,22 @@ from typing import Any
 
 from pruneyard.orchestrator.spec.codec import encode
 
-IDENTITY_VERSION = 1  # raised when the same spec starts to mean other numbers
+IDENTITY_VERSION = 1  # raised when the same spec gives different numbers than before
 
 
 def run_key(kind: str, workload: object) -> str:
-    """16 hexadecimal digits. Names, resources, paths and intervals do not enter."""
+    """Returns the run key of a workload, 16 hexadecimal digits. Names, resources, paths and intervals do not enter."""
     return key_of(kind, encode(workload, identity_only=True))
 
 
 def key_of(kind: str, identity: Mapping[str, Any]) -> str:
-    """The run key of a job with this encoded identity."""
+    """Returns the run key of a job with this encoded identity."""
     job = {"version": IDENTITY_VERSION, "kind": kind, "job": identity}
     return hashlib.sha256(canonical(job).encode()).hexdigest()[:16]
 
 
 def canonical(value: Any) -> str:
-    """One text per value: sorted keys, no spaces. Refuses what has no stable form."""
+    """Returns one text for each value: JSON with sorted keys and no spaces. Raises for values without a stable form."""
     return json.dumps(_stable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -43,7 +43,7 @@ def _stable(value: Any) -> Any:
 
 
 class _NotSet:
-    """Stands for the value of a key that a job does not have: a field of another plug-in, or one left at its default."""
+    """The value of a key that a job does not have: a field of another plug-in, or a field left at its default."""
 
     def __repr__(self) -> str:
         return "not set"
@@ -53,7 +53,7 @@ NOT_SET = _NotSet()
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, old value and new value of every leaf that differs between two encoded jobs; `NOT_SET` where one lacks it."""
+    """Yields dotted key, old and new value of every leaf that differs between two encoded jobs; `NOT_SET` for a missing value."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             yield from differences(old.get(name, NOT_SET), new.get(name, NOT_SET), f"{key}.{name}" if key else name)

@@ -1,23 +1,19 @@
-"""Orchestrator/spec/scheduler.py."""
+"""Defines the `scheduler` table of a spec: when trainings are stopped early."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pruneyard.orchestrator.spec.codec import short_json
 
-if TYPE_CHECKING:
-    pass
-
-
-FITTED_ON = ("train", "val", "calib")  # splits that a choice may rest on
+FITTED_ON = ("train", "val", "calib")  # splits on whose metrics a choice may depend
 
 
 def check_metric(name: str, *, field: str) -> None:
-    """Raises `ValueError` for what a choice must not rest on."""
+    """Raises `ValueError` for a metric that a choice must not depend on, above all one of the test split."""
     split, slash, _ = name.partition("/")
     if not slash or split not in FITTED_ON:
         splits = ", ".join(FITTED_ON)
-        why = "; what is chosen by test cannot be tested on it" if split == "test" else ""
+        why = "; settings chosen on the test split cannot be tested on it" if split == "test" else ""
         raise ValueError(
             f"{field} is {short_json(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
         )
@@ -34,15 +30,15 @@ _USED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """When trainings are stopped.
+    """The rule by which trainings are stopped early.
 
-    name: `fifo` stops none. `asha`: at the shares grace, grace * reduction_factor, ... of its steps a configuration goes on
-        only if it is among the best 1 / reduction_factor of those that have come as far by then. `median`: from grace on, at
-        every evaluation, it goes on unless its best is worse than the median of the others' means up to that share.
-        `hyperband`: brackets of configurations that begin with a share of 1 / reduction_factor**s of their steps, for every s
-        down to 0 that leaves at least grace; they pause there, and when all have come, the best 1 / reduction_factor go on.
+    name: `fifo` stops none. `asha`: at the shares grace, grace * reduction_factor, ... of its steps a configuration continues
+        only if it is among the best 1 / reduction_factor of those that have reached the share by then. `median`: from grace on,
+        at every evaluation, it continues unless its best is worse than the median of the others' means up to that share.
+        `hyperband`: brackets of configurations that start with a share of 1 / reduction_factor**s of their steps, for every s
+        down to 0 that leaves at least grace; they pause there, and when all have paused, the best 1 / reduction_factor resume.
     grace: share of a job's steps before the first decision, in (0, 1).
-    min_others: of `median`, configurations that must have come as far before one is stopped.
+    min_others: for `median`, the number of other configurations that must have reached the share before one is stopped.
     Reference: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020 (the variant that stops, not pauses);
     D. Golovin et al., "Google Vizier", 2017, for the median rule; L. Li et al., "Hyperband", JMLR 18, 2018.
     """
@@ -72,29 +68,29 @@ class Scheduler:
         if self.name == "hyperband" and self.first > 1 / self.factor + 1e-9:
             raise ValueError(
                 f"grace is {self.first}; it must be at most 1 / reduction_factor, which is {1 / self.factor:g}, "
-                "so that there is something to decide"
+                "so that there is a decision to make"
             )
         if self.num_others < 1:
             raise ValueError(f"min_others is {self.min_others}; it must be 1 or more")
 
     @property
     def first(self) -> float:
-        """The share before which nothing is stopped: a tenth unless told otherwise."""
+        """Returns the share of the steps before which nothing is stopped; 0.1 by default."""
         return 0.1 if self.grace is None else self.grace
 
     @property
     def factor(self) -> float:
-        """One in so many goes on: three unless told otherwise."""
+        """Returns the reduction factor: one in this many configurations continues; 3 by default."""
         return 3.0 if self.reduction_factor is None else self.reduction_factor
 
     @property
     def num_others(self) -> int:
-        """Three unless told otherwise."""
+        """Returns the number of other configurations that the median rule needs; 3 by default."""
         return 3 if self.min_others is None else self.min_others
 
     @property
     def rungs(self) -> list[float]:
-        """Shares at which `asha` decides, all below 1."""
+        """Returns the shares at which `asha` decides, all below 1."""
         shares, share = [], self.first
         while share < 1 - 1e-9:
             shares.append(share)

@@ -1,6 +1,6 @@
-"""The `search` table of a spec: distributions over dotted keys, and the proposals drawn from them.
+"""Defines the `search` table of a spec: distributions over dotted keys, and the proposals that are sampled from them.
 
-A proposal is a value for every key of the space. A key that the chosen tables do not have is without effect, as in a grid, so
+A proposal holds a value for every key of the space. A key that the chosen tables do not have has no effect, as in a grid, so
 two proposals that mean the same job train it once. The proposals of `random` and `sobol` are known before anything runs;
 `tpe` and `nsga2` learn from results (`orchestrator.search.optuna_search`); `pbt` and `pb2` change settings while networks
 train (`orchestrator.search.pbt`).
@@ -25,19 +25,19 @@ from pruneyard.orchestrator.spec.scheduler import check_metric
 POPULATIONS = ("pbt", "pb2")
 LEARNING = ("tpe", "nsga2", *POPULATIONS)
 CHANGEABLE = ("optimizer", "schedule", "objective", "gradient", "augment", "weight_dropout")
-"""Tables whose numbers may change while a network is trained: nothing that a checkpoint holds takes its shape from them."""
+"""Tables whose values may change while a network is trained: the shape of no tensor in a checkpoint depends on them."""
 
 
-COLUMNS = ("num_active", "num_parameters", "train_flops")  # of the run table, that an objective may name
-BATCH = 8
-DIGITS = 6  # significant, of what is drawn from a range
-MAX_CORNERS = 500
+COLUMNS = ("num_active", "num_parameters", "train_flops")  # columns of the run table that may be objectives
+BATCH = 8  # proposals per round, by default
+DIGITS = 6  # significant digits of values that are sampled from a range
+MAX_CORNERS = 500  # combinations of choices by which a space is validated
 Proposal = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from `low` to `high`, both included; `log` draws their logarithms evenly, `int` whole numbers."""
+    """Numbers from `low` to `high`, both included. `log` samples their logarithms uniformly, `int` whole numbers only."""
 
     low: float
     high: float
@@ -56,14 +56,14 @@ class Range:
                 )
 
     def quantile(self, share: float) -> Any:
-        """The value below which this share of draws lies, `share` in [0, 1)."""
+        """Returns the quantile at `share` in [0, 1): the value below which this share of samples lies."""
         low, high = (self.low - 0.5, self.high + 0.5) if self.int else (self.low, self.high)
         if self.log:
             return self.rounded(low * (high / low) ** share)
         return self.rounded(low + share * (high - low))
 
     def rounded(self, value: float) -> Any:
-        """A value of the range, as it enters a spec: few digits, so that people can read and repeat it."""
+        """Returns a value clipped to the range and rounded to few digits, so that people can read and repeat it."""
         if self.int:
             return int(min(max(math.floor(value + 0.5), self.low), self.high))
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
@@ -71,7 +71,7 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Any values, whole tables among them, each as likely as the others. A single one is a constant."""
+    """A choice among values, each equally likely; values may be whole tables. A single value is a constant."""
 
     choices: tuple[Any, ...]
 
@@ -80,29 +80,30 @@ class Choices:
             raise ValueError("choices is []; it must list at least one value")
 
     def quantile(self, share: float) -> Any:
-        """As of a range."""
+        """Returns the choice at this quantile, `share` in [0, 1)."""
         return self.choices[int(share * len(self.choices))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched, and how.
+    """A search: its space, its algorithm and its objectives.
 
     name: `random`; `sobol`, a low-discrepancy sequence with a random shift; `tpe`, tree-structured Parzen estimators;
         `nsga2`, an evolving population sorted by dominance; these two need the extra `pruneyard[search]`. `pbt`, population
-        based training: after each part of the budget the worst members go on from the best ones, with settings changed by
-        chance; `pb2`, the same with settings chosen by a Gaussian process.
-    max_trials: proposals, at most; each is trained with every seed. Of `pbt` and `pb2` the members, each with the whole budget.
+        based training: after each part of the budget the worst members resume from the best ones, with settings changed at
+        random; `pb2`, the same with settings chosen by a Gaussian process.
+    max_trials: the maximum number of proposals, each trained with every seed; for `pbt` and `pb2` the number of members, each
+        trained with the whole budget.
     space: by dotted key, `{low, high, log, int}`, `{choices: [...]}`, or a constant.
-    seed: of the draws; the same one gives the same proposals.
-    batch: of `tpe` and `nsga2`, proposals made at once, before any of them is known; for `nsga2` the population.
-    max_time: of the same, in seconds of searching after which no further batch is proposed.
-    metric, mode, objectives: of what learns, what is learned from: one `split/name`, or several, each with `max` or `min`;
-        of several, the front is sought. The columns num_active, num_parameters and train_flops may be objectives too. `pbt`
-        and `pb2` take a metric.
-    generations: of `pbt` and `pb2`, equal parts of the budget; 5 unless told otherwise.
-    quantile: of the same, the share of members that are replaced after each, by as many at the top; 0.25 unless told otherwise.
-    resample: of `pbt`, how likely a setting is drawn anew instead of changed a little; 0.25 unless told otherwise.
+    seed: seed of the random numbers; the same seed gives the same proposals.
+    batch: for `tpe` and `nsga2`, the number of proposals per round; for `nsga2` also the size of the population. Default 8.
+    max_time: for `tpe` and `nsga2`, seconds of searching after which no further round is proposed.
+    metric, mode: for searches that learn from results, the `split/name` that is optimised, and `max` (default) or `min`.
+    objectives: instead of metric, several objectives, each with `max` or `min`; the search looks for the Pareto front. The
+        columns num_active, num_parameters and train_flops may be objectives too. `pbt` and `pb2` take a metric.
+    generations: for `pbt` and `pb2`, the number of equal parts of the budget. Default 5.
+    quantile: for `pbt` and `pb2`, the share of members that are replaced after each part by as many of the best. Default 0.25.
+    resample: for `pbt`, the probability that a setting is sampled anew instead of perturbed. Default 0.25.
     """
 
     name: Literal["random", "sobol", "tpe", "nsga2", "pbt", "pb2"]
@@ -171,59 +172,59 @@ class Search:
 
     @property
     def learns(self) -> bool:
-        """Whether later proposals rest on results of earlier ones."""
+        """Returns whether later proposals depend on the results of earlier ones."""
         return self.name in LEARNING
 
     @property
     def is_population(self) -> bool:
-        """Whether settings change while networks are trained."""
+        """Returns whether settings change while networks are trained."""
         return self.name in POPULATIONS
 
     @property
     def num_at_once(self) -> int:
-        """Proposals of one round."""
+        """Returns the number of proposals of one round."""
         return self.batch or BATCH
 
     @property
     def num_generations(self) -> int:
-        """Equal parts of the budget."""
+        """Returns the number of equal parts of the budget."""
         return 5 if self.generations is None else self.generations
 
     @property
     def share_replaced(self) -> float:
-        """Of the members, after each generation."""
+        """Returns the share of members that are replaced after each generation."""
         return 0.25 if self.quantile is None else self.quantile
 
     @property
     def share_resampled(self) -> float:
-        """Of the settings of a member that is replaced."""
+        """Returns the probability that a setting of a replaced member is sampled anew."""
         return 0.25 if self.resample is None else self.resample
 
     @property
     def directions(self) -> dict[str, str]:
-        """`max` or `min` by what is measured."""
+        """Returns `max` or `min` by the name of each objective."""
         return {self.metric: self.mode or "max"} if self.metric else dict(self.objectives)
 
     @property
     def distributions(self) -> dict[str, Range | Choices]:
-        """By dotted key, in an order that does not depend on how the spec is written."""
+        """Returns the distributions by dotted key, sorted: the order in the spec must not change the proposals."""
         return {key: self.space[key] for key in sorted(self.space)}
 
     def without(self, keys: Sequence[str]) -> "Search | None":
-        """The same, with these keys settled elsewhere; None where nothing is left to search."""
+        """Returns the search without these keys; None where nothing is left to search."""
         space = {key: value for key, value in self.space.items() if key not in keys}
         return replace(self, space=space) if space else None
 
     def planned(self) -> list[Proposal]:
-        """All proposals of a search that learns nothing, in order."""
+        """Returns all proposals of a search that does not learn from results, in order."""
         return [{key: values.quantile(row[key]) for key, values in self.distributions.items()} for row in self.shares()]
 
     def shares(self) -> list[dict[str, float]]:
-        """Where in each distribution the proposals stand, in [0, 1)."""
+        """Returns each proposal as quantiles of the distributions, by key, in [0, 1)."""
         return self._sobol() if self.name == "sobol" else self._random()
 
     def _random(self) -> list[dict[str, float]]:
-        """A stream of its own for every key: one more key leaves what is drawn for the others as it was."""
+        """Returns uniform samples. Every key has a stream of its own, so a new key does not change the values of others."""
         streams = {key: stream(self.seed, key).random(self.max_trials) for key in self.distributions}
         return [{key: float(draws[i]) for key, draws in streams.items()} for i in range(self.max_trials)]
 
@@ -238,9 +239,9 @@ class Search:
         ]
 
     def corners(self) -> tuple[list[Proposal], bool]:
-        """Proposals by which a space can be checked: every combination of choices with the ends of all ranges.
+        """Returns proposals by which the space is validated: every combination of choices with the ends of all ranges.
 
-        The second value says whether these are all of them.
+        The second value is whether these are all combinations: at most `MAX_CORNERS` combinations of choices are returned.
         """
         ranges = {key: values for key, values in self.distributions.items() if isinstance(values, Range)}
         chosen = {
@@ -259,7 +260,7 @@ class Search:
 
 
 def stream(seed: int, key: str) -> np.random.Generator:
-    """The draws that belong to one key."""
+    """Returns the random generator of one key."""
     digest = hashlib.sha256(f"search/{seed}/{key}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32).tolist())
 
@@ -290,7 +291,7 @@ def _decode_distribution(value: Any, key: str, log: ProblemLog) -> Any:
 
 
 def encode_search(search: Search) -> dict[str, Any]:
-    """Plain data from which the same search is read."""
+    """Returns plain data that decodes to the same search."""
     names = ("batch", "max_time", "metric", "mode", "generations", "quantile", "resample")
     given = {name: getattr(search, name) for name in names if getattr(search, name) is not None}
     objectives = {"objectives": dict(search.objectives)} if search.objectives else {}
@@ -313,11 +314,14 @@ def _encode_distribution(values: Range | Choices) -> dict[str, Any]:
 
 
 def search_identity(search: Search, corners: Sequence[str]) -> str:
-    """16 digits that change with whatever changes proposals or what they mean; `corners` are the run keys of the corners.
+    """Returns 16 hexadecimal digits that change with everything that changes the proposals or their meaning.
 
-    More trials or more time leave it as it is: such a search goes on; but of another population every generation is another.
+    More trials or more time do not change it, so that the search resumes. For `pbt` and `pb2` the number of members does change
+    it: with another population every generation is different.
+
+    corners: run keys of the jobs at the corners of the space; they stand for everything else that jobs depend on.
     """
-    told = {
+    identity = {
         **encode_search(search),
         "max_trials": search.max_trials if search.is_population else None,
         "max_time": None,
@@ -327,5 +331,5 @@ def search_identity(search: Search, corners: Sequence[str]) -> str:
     ranges = {
         key: _encode_distribution(values) for key, values in search.distributions.items() if isinstance(values, Range)
     }
-    told |= {"keys": sorted(search.space), "ranges": ranges, "corners": list(corners)}
-    return hashlib.sha256(canonical(told).encode()).hexdigest()[:16]
+    identity |= {"keys": sorted(search.space), "ranges": ranges, "corners": list(corners)}
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Header, searchplan, stage."""
+"""Defines a validated stage: its header, its jobs and its adaptive search."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pruneyard.orchestrator.spec.codec import short_json
+from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.workloads.plugins import kinds
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.search import Search
-from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-MAX_SEED = 2**63 - 1  # what the column of records holds
+MAX_SEED = 2**63 - 1  # the run table stores seeds as int64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """The keys of a spec that are not the job's own."""
+    """The keys of a spec that are not those of a job."""
 
     name: str
     kind: str
@@ -46,16 +46,17 @@ class Header:
 
     @property
     def seed_list(self) -> list[int]:
-        """`seeds: 3` means 0, 1, 2."""
+        """Returns the seeds; `seeds: 3` means 0, 1, 2."""
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSearch:
-    """A search whose proposals rest on results.
+    """A search whose later proposals depend on the results of earlier ones.
 
-    identity: names the search in a folder; it changes with whatever changes its proposals or what they mean.
-    propose: the jobs of each proposal. applies: the keys of a proposal that have an effect on some job.
+    identity: names the search in a folder; it changes with everything that changes its proposals or their meaning.
+    propose: returns the jobs of each proposal.
+    applies: returns the keys of a proposal that have an effect on at least one job.
     """
 
     search: "Search"
@@ -66,9 +67,10 @@ class AdaptiveSearch:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Jobs that are planned together: a whole spec, or one link of its chain. `tables` are as written.
+    """The jobs of one stage, or of a whole spec without stages.
 
-    With `learning` the jobs are those proposed so far.
+    tables: as written in the spec.
+    learning: the adaptive search of the stage; then `jobs` holds the jobs proposed so far.
     """
 
     name: str | None

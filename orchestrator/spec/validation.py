@@ -1,4 +1,4 @@
-"""Validation of one table of tables: a whole spec, or one stage of it, becomes a header and resolved jobs."""
+"""Validates the tables of a spec without stages, or of one stage, and resolves them to a header and jobs."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +43,12 @@ from pruneyard.workloads.training.segment import WHOLE
 
 
 class StageValidator:
-    """One pass over the tables that collects every problem before it gives up.
+    """Validates the tables of one stage in one pass that collects every problem in `log`.
 
-    prefix: the dotted key of these tables in the document, empty for a spec without stages.
-    changed: keys that stem from the command line.
+    changed: keys whose values come from the command line.
+    name: the name of the stage; None for a spec without stages.
+    prefix: the dotted key of the tables in the document; empty for a spec without stages.
+    earlier: the runs that references may name.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class StageValidator:
         self.tables = self._with_sources(self._with_present_keys(tables))
         self.earlier = earlier or UpstreamRuns({})
         self.log = ProblemLog(lines, prefix=prefix, command_line_keys=self.changed)
-        self.useless: list[str] = []
+        self.useless_axes: list[str] = []
         self.header: Header | None = None
 
     def _present(self, key: str) -> str:
@@ -96,7 +98,7 @@ class StageValidator:
         return found
 
     def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
-        """References in the place of data, wherever a spec may choose data, know that they mean a synthetic set."""
+        """Returns the tables with `name: synthetic` added to every reference that stands in place of a data source."""
         if self.job_class is None:
             return tables
         found = name_sources(self.job_class, tables)
@@ -112,16 +114,16 @@ class StageValidator:
         return found
 
     def stage(self) -> Stage | None:
-        """The header and the jobs; None where `problems` says why not."""
+        """Returns the stage with its header and jobs; None where the tables have problems, which are in `log`."""
         self.header = header = self._header()
-        self._check_ranks(header)
+        self._check_workers(header)
         search = self._search()
         if header is not None and search is not None:
-            self._check_together(header, search)
+            self._check_combination(header, search)
         jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
         if self.log.problems or header is None:
             return None
-        tables = self._without(self.useless)
+        tables = self._without_axes(self.useless_axes)
         if search is None or not search.learns:
             return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
         known = search_identity(search, [job.key for job in jobs])
@@ -129,51 +131,51 @@ class StageValidator:
         return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
 
     def propose(self, proposals: Sequence[Proposal]) -> list[list[Job]]:
-        """The jobs of each proposal of a valid space; those that differ in their seed stand together."""
+        """Returns the jobs of each proposal of a valid space; jobs that differ only in their seed stand together."""
         assert self.job_class is not None
-        made = [list(self._expanded(self.header, self.job_class, proposal, set(), [])) for proposal in proposals]
-        assert not self.log.problems, f"a proposal of a space that was valid is not: {self.log.problems}"
-        named = {job.key: job for job in self._labelled(list({job.key: job for jobs in made for job in jobs}.values()))}
-        return [[named[job.key] for job in jobs] for jobs in made]
+        proposed = [list(self._expanded(self.header, self.job_class, proposal, set(), [])) for proposal in proposals]
+        assert not self.log.problems, f"a proposal of a valid space is invalid: {self.log.problems}"
+        named = {job.key: job for job in self._labelled(list({job.key: job for jobs in proposed for job in jobs}.values()))}
+        return [[named[job.key] for job in jobs] for jobs in proposed]
 
     def applies(self, proposal: Proposal) -> frozenset[str]:
-        """The keys of a proposal, and of the grid, that have an effect on some job."""
+        """Returns the keys of a proposal, and of the grid, that have an effect on at least one job."""
         assert self.job_class is not None
         return frozenset().union(*(point.applied for point in self._points(self.job_class, proposal)))
 
     def _search(self) -> Search | None:
-        """Without what the command line has settled."""
+        """Returns the search without the keys that the command line sets; None where there is no valid search."""
         if not self.tables.get("search"):
             return None
         search = decode_search(self.tables["search"], self.log)
         grid = self.tables.get("grid") or {}
         for key in search.space if search else ():
             if key.split(".")[0] in {"seed", "seeds"}:
-                self.log.add(f"search.space.{key}", "is nothing to search; give `seeds: 3`, and trials are judged by their mean")
+                self.log.add(f"search.space.{key}", "cannot be searched; give `seeds: 3`, and trials are judged by their mean")
             elif key in grid and key not in self.changed:
                 self.log.add(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
         return search.without([key for key in search.space if key in self.changed]) if search else None
 
-    def _check_together(self, header: Header, search: Search) -> None:
-        """Reports what a search cannot be combined with."""
+    def _check_combination(self, header: Header, search: Search) -> None:
+        """Reports a scheduler or kind that the search cannot be combined with."""
         scheduler = header.scheduler.name
         if search.is_population:
-            self._check_breeding(search)
+            self._check_population(search)
             if scheduler != "fifo":
-                why = f"{search.name} decides itself which trainings go on"
+                why = f"{search.name} decides itself which trainings continue"
                 self.log.add("scheduler.name", f"is {short_json(scheduler)}; {why}, so leave the scheduler out")
         elif search.learns and scheduler == "hyperband":
-            why = f"it deals all configurations to its brackets at once, and search {search.name} proposes them in rounds"
+            why = f"it assigns all configurations to its brackets at once, and search {search.name} proposes them in rounds"
             self.log.add("scheduler.name", f"is {short_json(scheduler)}; {why}, so choose asha or median beside it")
 
-    def _check_breeding(self, search: Search) -> None:
-        """Settings that change in the middle of a training must be numbers that no checkpoint takes its shape from."""
+    def _check_population(self, search: Search) -> None:
+        """Reports what PBT cannot search: settings that change during a training must not change the shape of a checkpoint."""
         if self.job_class is not None and "segment" not in self._fields:
             able = ", ".join(kind for kind in kinds() if "segment" in hints_of(find_job(kind)))
-            why = f"jobs of kind {self.tables['kind']} cannot go on from one another"
+            why = f"jobs of kind {self.tables['kind']} cannot resume from one another"
             self.log.add("search.name", f"is {short_json(search.name)}; {why}, so choose another search, or kind {able}")
         grid = self.tables.get("grid") or {}
-        whole = self.tables.get("segment") in (None, encode(WHOLE))  # as a spec with all defaults says it
+        whole = self.tables.get("segment") in (None, encode(WHOLE))  # a spec with all defaults written out says so
         for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
             if key.split(".")[0] == "segment" and not (whole and key == "segment"):
                 self.log.add(key, f"is what search {search.name} sets; leave it out")
@@ -187,8 +189,8 @@ class StageValidator:
                     f"cannot change while a network is trained; with {search.name} it must be a number or choice inside {listed}",
                 )
 
-    def _without(self, axes: Sequence[str]) -> Mapping[str, Any]:
-        """The tables without axes that the command line left nothing to apply to, so that they can be read again."""
+    def _without_axes(self, axes: Sequence[str]) -> Mapping[str, Any]:
+        """Returns the tables without axes that apply to nothing after the command line's changes, so that they load again."""
         grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
         return {**self.tables, "grid": grid} if axes else self.tables
 
@@ -205,8 +207,8 @@ class StageValidator:
                 self.log.add(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
         return header
 
-    def _check_ranks(self, header: Header | None) -> None:
-        """A kind whose class does not say `runs_on_ranks` would do in every process all that one does."""
+    def _check_workers(self, header: Header | None) -> None:
+        """Reports several workers for a kind that does not set `runs_on_ranks`: every process would repeat the whole job."""
         if header is None or header.resources.workers == 1 or getattr(self.job_class, "runs_on_ranks", False):
             return
         able = ", ".join(kind for kind in kinds() if getattr(find_job(kind), "runs_on_ranks", False))
@@ -217,7 +219,7 @@ class StageValidator:
         )
 
     def _axes(self) -> list[Axis]:
-        """Those of the grid, after reporting what is none."""
+        """Returns the axes of the grid and reports those that are invalid."""
         grid = self.tables.get("grid") or {}
         for key, values in grid.items() if isinstance(grid, Mapping) else ():
             if not isinstance(values, list) or not values:
@@ -235,7 +237,7 @@ class StageValidator:
         ]
 
     def _variants(self, fields: frozenset[str]) -> list[Mapping[str, Any]]:
-        """Those that can be looked into; what is no list of tables is reported with the header."""
+        """Returns the variants that are tables and reports wrong keys in them. Other values are reported with the header."""
         given = self.tables.get("variants") or []
         variants = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
         for number, variant in enumerate(variants):
@@ -246,11 +248,14 @@ class StageValidator:
                 if name not in fields:
                     listed = ", ".join(sorted(fields))
                     hint = nearest(name, dict.fromkeys(fields))
-                    self.log.add(f"{at}.{name}", f"is no table of a job; a variant gives whole ones of {listed}{hint}")
+                    self.log.add(f"{at}.{name}", f"is not a table of a job; a variant gives whole tables, any of {listed}{hint}")
         return variants
 
     def _jobs(self, header: Header | None, job_class: type[Any], search: Search | None) -> list[Job]:
-        """Of every proposal of a search, or of the corners of one that learns."""
+        """Returns the jobs of the grid, with every proposal of a search.
+
+        The proposals of an adaptive search are not known yet; the jobs at the corners of its space stand for them.
+        """
         axes, variants = self._axes(), self._variants(self._fields)
         proposals, all_known = ([{}], True) if search is None else search.corners()
         if search is not None and not search.learns:
@@ -273,7 +278,7 @@ class StageValidator:
         searched = [Axis(key=key, values=(), origin=f"search.space.{key}") for key in (search.space if search else ())]
         for axis in (*searched, *axes) if all_known else axes:
             if axis.key not in applied and self._replaced(axis.key):
-                self.useless.append(axis.key)
+                self.useless_axes.append(axis.key)
             elif axis.key not in applied:
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
                 hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
@@ -287,11 +292,14 @@ class StageValidator:
     def _expanded(
         self, header: Header | None, job_class: type[Any], proposal: Proposal, applied: set[str], points: list[Point]
     ) -> Iterator[Job]:
-        """The jobs of the grid with a proposal's values, one by one; fills in which axes had an effect, and where."""
+        """Yields the jobs of the grid with a proposal's values.
+
+        Adds the axes that had an effect to `applied` and the points of the grid to `points`.
+        """
         for point in self._points(job_class, proposal):
             applied |= point.applied
             points.append(point)
-            for found in self._chained(point):
+            for found in self._resolve(point):
                 first, *others = self._seeds(header, found)
                 job = self._job(header, job_class, point, found, first)
                 if job is not None:
@@ -305,16 +313,16 @@ class StageValidator:
         proposed = [Axis(key=key, values=(value,), origin=f"search.space.{key}") for key, value in proposal.items()]
         return expand(job_class, tables, [*proposed, *self._valid_axes()], variants)
 
-    def _labelled(self, made: list[Job]) -> list[Job]:
-        of_stage = f"{self.name}: " if self.name else ""
-        names = labels([{**job.identity, **self._ancestry(job)} for job in made])
-        return [replace(job, label=of_stage + name) for job, name in zip(made, names, strict=True)]
+    def _labelled(self, jobs: list[Job]) -> list[Job]:
+        stage_prefix = f"{self.name}: " if self.name else ""
+        names = labels([{**job.identity, **self._ancestry(job)} for job in jobs])
+        return [replace(job, label=stage_prefix + name) for job, name in zip(jobs, names, strict=True)]
 
     def _ancestry(self, job: Job) -> dict[str, Any]:
-        """What tells a job from others that repeat it on repetitions of the runs it rests on."""
+        """Returns what distinguishes a job from the same job on parents with other seeds, for its label."""
         return {"after": "+".join(run[:8] for run in job.parents)} if job.parents else {}
 
-    def _chained(self, point: Point) -> list[ResolvedTables]:
+    def _resolve(self, point: Point) -> list[ResolvedTables]:
         try:
             return list(resolve_references(point.tables, self.earlier))
         except ChainError as error:
@@ -322,13 +330,13 @@ class StageValidator:
             return []
 
     def _seeds(self, header: Header | None, found: ResolvedTables) -> list[int]:
-        """The spec's own, or that of the run that the job rests on."""
+        """Returns the seeds of the spec; without `seeds` there, the seed of the parent."""
         if header is None:
             return [0]
         return [found.seed or 0] if found.parents and "seeds" not in self.tables else header.seed_list
 
     def _replaced(self, key: str) -> bool:
-        """Whether the command line chose another table than the one that an axis of the spec was written for."""
+        """Returns whether the command line replaced the table that an axis of the spec was written for."""
         return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
     def _job(self, header: Header | None, job_class: type[Any], point: Point, found: ResolvedTables, seed: int) -> Job | None:
@@ -353,16 +361,17 @@ class StageValidator:
 
 
 def _with_seed(job: Job, seed: int) -> Job:
-    """A valid job with another seed; what both have in common is held once."""
+    """Returns a valid job with another seed. Both share the other fields: decoding again would be slow for large grids."""
     workload: Any = replace(job.workload, seed=seed)  # type: ignore[type-var]
     resolved, identity = {**job.resolved, "seed": seed}, {**job.identity, "seed": seed}
-    named = encode(workload, identity_only=True) if job.parents else identity  # the job's own describes its parents
+    # `job.identity` describes its parents, but the run key is computed from their run keys.
+    named = encode(workload, identity_only=True) if job.parents else identity
     key = key_of(job.kind, named)
     return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
 
 
 def describe_job(workload: Any, resolved: Mapping[str, Any], found: ResolvedTables) -> dict[str, Any]:
-    """Columns of the run table; where a job has none of its own, those of the run it rests on."""
+    """Returns the job's columns of the run table; where the job has no value of its own, that of its first parent."""
     first: Mapping[str, Any] = found.parents[0].described if found.parents else {}
 
     def named(part: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads a spec's YAML 1.2 into plain data and remembers on which line each key stands."""
+"""Reads YAML 1.2 to plain data and records the line of every key."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,18 +26,18 @@ _DESCRIPTIONS = {
     "did not find expected <block end>": "a line is not indented as its neighbours are",
     "expected <block end>": "a line is not indented as its neighbours are",
 }
-"""What a parser's message holds, and what it mostly means."""
+"""Parts of the parser's messages, and what they usually mean for the author of a spec."""
 
 
 SUFFIXES = (".yaml", ".yml")
-LINE_WIDTH = 120  # of written YAML
+LINE_WIDTH = 120  # of the YAML that is written
 MAX_DEPTH = 50
-MAX_NODES = 1_000_000  # aliases written out
+MAX_NODES = 1_000_000  # with aliases expanded: a few nested aliases can stand for billions of values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A spec as written: `origin` is how messages call it, `lines` the 1-based line of every dotted key."""
+    """A document as written. `origin` names it in messages; `lines` holds the 1-based line of every dotted key."""
 
     origin: str
     tables: Mapping[str, Any]
@@ -45,13 +45,13 @@ class Document:
 
 
 def packaged_specs() -> list[str]:
-    """Names of the specs that ship with the package."""
+    """Returns the names of the specs that ship with the package."""
     folder = files("pruneyard.orchestrator.specs")
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) -> Document:
-    """From a file, the name of a packaged spec, or tables made in Python. Raises `SpecError` or `UsageError`."""
+    """Reads a file, a packaged spec by its name, or tables made in Python. Raises `SpecError` or `UsageError`."""
     if isinstance(source, Mapping):
         return Document(origin="spec", tables=plain(source))
     try:
@@ -71,7 +71,7 @@ def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) ->
 
 
 def parse_document(text: str, *, origin: str) -> Document:
-    """Safe YAML only; a duplicate key or a second document is an error."""
+    """Parses one document of safe YAML. Raises `SpecError`, also for a duplicate key or a second document."""
     try:
         node = _loader().compose(text)
         lines = dict(_key_lines(node, "")) if node is not None else {}
@@ -82,8 +82,8 @@ def parse_document(text: str, *, origin: str) -> Document:
     except MarkedYAMLError as error:
         mark, start = error.problem_mark or error.context_mark, error.context_mark
         line = mark.line + 1 if mark is not None else 0
-        begun = f"; it starts on line {start.line + 1}" if start is not None and start.line + 1 != line else ""
-        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {describe_yaml_error(error)}{begun}")]) from error
+        start_text = f"; it starts on line {start.line + 1}" if start is not None and start.line + 1 != line else ""
+        raise SpecError(origin, [Problem(line, "", f"is not valid YAML: {describe_yaml_error(error)}{start_text}")]) from error
     except YAMLError as error:
         raise SpecError(origin, [Problem(0, "", f"is not valid YAML: {describe_yaml_error(error)}")]) from error
     if not isinstance(tables, dict):
@@ -93,19 +93,19 @@ def parse_document(text: str, *, origin: str) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """One YAML value as plain Python data: `0.1`, `[1, 2]`, `{name: set}`."""
+    """Returns one YAML value as plain Python data: `0.1`, `[1, 2]`, `{name: set}`."""
     return plain(_loader().load(text))
 
 
 def describe_yaml_error(error: YAMLError) -> str:
-    """What the parser did not like, in one line and without its own terms where it uses them often."""
+    """Returns one line that says what is wrong, in plain words for the parser's most frequent messages."""
     context, problem = getattr(error, "context", None), getattr(error, "problem", None)
     raw = f"{context or ''} {problem or ''}".strip() or str(error)
     return next((words for sign, words in _DESCRIPTIONS.items() if sign in raw), problem or raw.splitlines()[0])
 
 
 def plain(value: Any) -> Any:
-    """Tables, lists, numbers and text in the place of their kin: tuples, dates, paths, numpy's scalars."""
+    """Converts tuples, sets, dates, paths and NumPy scalars to plain tables, lists, numbers and text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
@@ -119,12 +119,12 @@ def plain(value: Any) -> Any:
 
 
 def dump_document(tables: Mapping[str, Any]) -> str:
-    """Plain tables as YAML text; what stands in several places is written out in each."""
+    """Returns plain tables as YAML text without anchors and aliases."""
     dumper = YAML(typ="safe", pure=True)
     dumper.default_flow_style = None
     dumper.width = LINE_WIDTH
     dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    dumper.representer.ignore_aliases = lambda data: True  # after all that it is made with
+    dumper.representer.ignore_aliases = lambda data: True
     stream = StringIO()
     dumper.dump(dict(tables), stream)
     return stream.getvalue()
@@ -135,11 +135,11 @@ def _loader() -> YAML:
 
 
 class _TooLargeError(Exception):
-    """More than a spec can sensibly hold, such as an alias inside itself."""
+    """The document is larger than any sensible spec, for example because an alias contains itself."""
 
 
 def _key_lines(root: Node, prefix: str) -> Iterator[tuple[str, int]]:
-    """Dotted key to line, for mappings (`a.b`) and sequences (`a[0]`)."""
+    """Yields dotted key and line, for mappings (`a.b`) and sequences (`a[0]`). Raises `_TooLargeError`."""
     left = MAX_NODES
     waiting = [(root, prefix, 0)]
     while waiting:

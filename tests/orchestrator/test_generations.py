@@ -247,7 +247,7 @@ def test_a_kind_whose_jobs_cannot_go_on_from_one_another_is_refused() -> None:
     }
     with pytest.raises(
         SpecError,
-        match="jobs of kind distill cannot go on from one another, so choose another search, or kind sparse",
+        match="jobs of kind distill cannot resume from one another, so choose another search, or kind sparse",
     ):
         load_spec(spec)
 

@@ -130,7 +130,7 @@ def test_the_spec_as_run_lists_what_was_drawn(name: str) -> None:
         ({"space": {"seed": {"low": 0, "high": 9, "int": True}}}, "nothing to search"),
         ({"name": "rando"}, "search.name: is"),
         ({"metric": "val/accuracy"}, "learns nothing from results"),
-        ({"name": "tpe", "metric": "test/accuracy"}, "what is chosen by test cannot be tested on it"),
+        ({"name": "tpe", "metric": "test/accuracy"}, "settings chosen on the test split cannot be tested on it"),
         ({"name": "tpe"}, "metric is missing|metric: is missing"),
     ],
 )

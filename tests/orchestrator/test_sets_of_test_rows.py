@@ -69,7 +69,7 @@ def test_they_are_unknown_inputs(trained: Path, pictures: dict[str, Any], tmp_pa
 
 def test_nothing_is_trained_or_chosen_on_them(trained: Path, pictures: dict[str, Any], tmp_path: Path) -> None:
     table = {"name": "no", "kind": "sparse", "data": pictures, "model": {"name": "mlp", "width": 8}, "method": "dense"}
-    with pytest.raises(UsageError, match="data: has no train rows to train on; such a set can only be unknown inputs"):
+    with pytest.raises(UsageError, match="data: has no train rows to train on; such a set can only hold OOD inputs"):
         run({**table, "budget": {"epochs": 1}}, tmp_path / "a", local=True)
     chosen = calibrate(trained, far=["noise"], scores=[{"name": "knn"}], choose_on=[pictures])
     with pytest.raises(UsageError, match="has no val rows to choose on"):

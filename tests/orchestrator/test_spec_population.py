@@ -300,12 +300,12 @@ def test_the_command_line_wins_over_variants_and_replaces_them() -> None:
         (5, r"spec: variants: is 5; it must be a list"),
         ([5], r"spec: variants: is \[5\]; it must be a table"),
         ([{}], r"spec: variants\[0\]: is empty; it must give at least one of the tables .*method"),
-        ([{"metod": "set"}], r"spec: variants\[0\]\.metod: is no table of a job.*did you mean method\?"),
+        ([{"metod": "set"}], r"spec: variants\[0\]\.metod: is not a table of a job.*did you mean method\?"),
         (
             [{"method.density": 0.1}],
-            r"spec: variants\[0\]\.method\.density: is no table of a job; a variant gives whole ones",
+            r"spec: variants\[0\]\.method\.density: is not a table of a job; a variant gives whole tables",
         ),
-        ([{"seed": 1}], r"spec: variants\[0\]\.seed: is no table of a job"),
+        ([{"seed": 1}], r"spec: variants\[0\]\.seed: is not a table of a job"),
         (
             [{"model": "mlp"}, {"method": {"name": "set", "density": 7}}],
             r"spec: variants\[1\]\.method\.density: is 7\.0; it must",
