@@ -50,7 +50,7 @@ def test_a_larger_spec_replaces_the_plan_and_the_page_counts_by_it(tmp_path: Pat
     page = Results(folder.path).report(tmp_path / "report.html")
     text = Path(page).read_text(encoding="utf-8")
     assert "1 of 1 planned run completed in 1 setting." in text
-    assert "3 further runs in the same folder were planned before." in text
+    assert "3 further runs in the same folder were planned by an earlier spec." in text
 
 
 def test_the_exit_code_is_read_from_the_plan_without_importing_torch(tmp_path: Path) -> None:
