@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.ranks import Share
 
 Network = Callable[[Tensor], Tensor]
@@ -70,6 +71,7 @@ class Objective(Protocol):
 
     num_extra: ClassVar[int]  # outputs of the network beyond the classes, the last ones
     of_whole_batch: ClassVar[bool]  # whether it sees rows of a batch together; each of several ranks sees its own alone
+    neutral_settings: ClassVar[tuple[Settings, ...]]  # with which it trains bit for bit as `cross_entropy`; () if none
 
     @property
     def extra_forwards(self) -> float:
@@ -98,6 +100,7 @@ class StatelessObjective:
     num_extra: ClassVar[int] = 0
     of_whole_batch: ClassVar[bool] = False
     fits_val: ClassVar[bool] = False  # whether it learns from val what training itself then rests on
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
     @property
     def extra_forwards(self) -> float:
@@ -197,6 +200,9 @@ class GradientRule(Protocol):
     A rule keeps nothing and writes into nothing: all it remembers is in the state it takes and returns. A mask update reads
     the batch's own gradient; where an update replaces the optimizer's step, the rule is not asked.
     """
+
+    neutral_settings: ClassVar[tuple[Settings, ...]]  # with which it trains bit for bit as `plain`; () if none
+
 
     def start(self, weights: Tensors) -> RuleState:
         """Before the first step; `weights` are the network's own tensors: what is kept is copied."""

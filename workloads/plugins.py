@@ -2,6 +2,10 @@
 
 The file name is the name used in specs and the one class in its `__all__` is the plug-in. Third parties add theirs
 through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`.
+
+The conformance suites (`pruneyard.testing`) build a plug-in with its defaults and with short budgets. A class whose fields have
+no defaults, or that has more than one way of working, names the settings to test in a class attribute `examples`, a tuple of
+`Settings`.
 """
 
 import ast
@@ -9,6 +13,7 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -17,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 ENTRY_POINT_GROUP = "pruneyard.plugins"
+
+Settings = Mapping[str, Any]
+"""A plug-in's table in a spec, without its name."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Asks objectives and methods outside a training."""
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +15,6 @@ from pruneyard.workloads.training.mask_updater import FunctionalNetwork
 
 NO_BENCH = cast(FunctionalNetwork, None)
 """For the moments of methods that do not ask the network anything."""
-
-DENSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {"nm": {"keep": 4}}
-"""Settings with which a method keeps all weights, of those that do so by another field than `density`."""
-
 
 NO_ANSWERS = cast(SplitLogits, None)
 """For the looks of objectives that do not ask about any rows."""

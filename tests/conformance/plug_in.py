@@ -1,18 +1,40 @@
-"""What every plug-in of every family is held to."""
+"""Builds the plug-ins of every family for their suites."""
 
 import dataclasses
+from typing import Any
 
-import pytest
+from pruneyard.orchestrator.spec.codec import decode
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
+from pruneyard.testing.selection import FAMILIES
+from pruneyard.workloads.plugins import Settings, find, names
 
-from pruneyard.workloads.plugins import describe
+MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
+REQUIRED: Settings = {"density": 0.3, "ipc": 2}
+"""Values for fields that whole families leave without a default; other such fields are in a class's `examples`."""
 
 
-def assert_is_a_frozen_dataclass_that_says_what_it_does(plugin: object, family: str, name: str) -> None:
-    """It takes no other field, and its file has a summary of one line and a reference."""
-    assert dataclasses.is_dataclass(plugin)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        plugin.extra = 1  # type: ignore[attr-defined]
-    about = next(text for text in describe(family) if text.name == name)
-    assert about.summary.endswith(".")
-    assert len(about.summary) <= 110
-    assert about.reference
+def examples(family: str, name: str) -> tuple[Settings, ...]:
+    """Returns the settings to test a plug-in with: its class attribute `examples`, or its defaults alone."""
+    settings: tuple[Settings, ...] = getattr(find(family, name), "examples", ({},))
+    return settings
+
+
+def build(family: str, name: str, **fields: Any) -> Any:
+    """Returns a plug-in with the settings of its first example, and with `fields` as far as it has them."""
+    return build_with(family, name, examples(family, name)[0], **fields)
+
+
+def build_with(family: str, name: str, settings: Settings, **fields: Any) -> Any:
+    """Returns a plug-in with some of its settings, which are decoded as a spec's are, and with `fields` as far as it has them."""
+    cls, log = find(family, name), ProblemLog()
+    own = {field.name for field in dataclasses.fields(cls)}
+    needed = {field.name for field in dataclasses.fields(cls) if _has_no_default(field)}
+    table = {key: value for key, value in REQUIRED.items() if key in needed} | dict(settings)
+    built = decode(cls, table, "", log)
+    problems = "; ".join(f"{problem.key} {problem.message}" for problem in log.problems)
+    assert built is not None, f"{cls.__name__} with {table}: {problems}. Name settings to test in its class attribute `examples`"
+    return dataclasses.replace(built, **{key: value for key, value in fields.items() if key in own})
+
+
+def _has_no_default(field: "dataclasses.Field[Any]") -> bool:
+    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -68,6 +68,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CHOSEN] = frozenset((family, name) for name in plugins.names(family))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out suites that name no chosen family: importing all of them takes longer than testing one plug-in."""
+    chosen = config.stash.get(CHOSEN, None)
+    if chosen is None or collection_path.parent != Path(__file__).parent or not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    named = [family for family, _ in chosen if f'"{family}"' in text]
+    return None if named or "MEMBERS" in text else True
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the tests of the chosen members: those whose parameter `name` is a member of their module's `FAMILY`."""
     chosen = config.stash.get(CHOSEN, None)
@@ -176,11 +186,12 @@ def family_of(cls: type[Any]) -> str:
         return best[0]
     if best:
         raise pytest.UsageError(f"{cls.__name__} fits {', '.join(best)}; --family must name one of them")
-    near = min(missing, key=lambda family: len(missing[family]) / len(_claims(bases[family])))
+    held = _names_held(cls)
+    near = max(missing, key=lambda family: len(_claims(bases[family]) & held) / len(_claims(bases[family])))
     lacking = ", ".join(missing[near])
     raise pytest.UsageError(
-        f"{cls.__name__} satisfies the protocol of no family. Nearest is {near}; {bases[near].__name__} also has: {lacking}. "
-        "--family names the family to test it as"
+        f"{cls.__name__} satisfies the protocol of no family. Nearest is {near}; of {bases[near].__name__} it lacks {lacking}, "
+        "or has it with other parameters. --family names the family to test it as"
     )
 
 
@@ -200,11 +211,15 @@ def _names_in(cls: type[Any]) -> set[str]:
     return {*vars(cls), *inspect.get_annotations(cls)}
 
 
+def _names_held(cls: type[Any]) -> set[str]:
+    """Returns the names of all attributes, methods and fields of a class."""
+    fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    return fields | {name for base in cls.__mro__ for name in _names_in(base)}
+
+
 def _missing(cls: type[Any], protocol: type[Any]) -> Iterator[str]:
     """Yields what a class lacks of a protocol: attributes, fields, and methods that take the protocol's arguments."""
-    held = {name for base in cls.__mro__ for name in _names_in(base)}
-    if dataclasses.is_dataclass(cls):
-        held |= {field.name for field in dataclasses.fields(cls)}
+    held = _names_held(cls)
     for name in sorted(_claims(protocol)):
         wanted = vars(protocol).get(name)
         if name not in held or (inspect.isfunction(wanted) and not _takes(getattr(cls, name, None), wanted)):

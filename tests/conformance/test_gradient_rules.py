@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_ANSWERS
+from pruneyard.testing.plug_in import build
 from pruneyard.testing.trainings import Drawing
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
@@ -26,15 +27,11 @@ from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import Context, Outcome
 
-RULES, METHODS = names("gradients"), names("sparse.methods")
-BESIDE_PLAIN = [name for name in RULES if name != "plain"]  # with plain, methods are in test_training.py
+FAMILY = "gradients"
+RULES = names(FAMILY)
+DAILY = ("static", "rigl", "topkast", "cigl")  # fixed masks, moving ones, forward ones of their own, averaged weights
+METHODS = [name if name in DAILY else pytest.param(name, marks=pytest.mark.slow) for name in names("sparse.methods")]
 NUM_STEPS, EVERY = 8, 3  # two epochs of four steps and updates within them
-NEUTRAL: dict[str, dict[str, float]] = {
-    "agent": {"gamma": 0.0},
-    "svrg": {"coefficient": 0.0},
-    "sam": {"rho": 0.0},
-}
-"""Settings under which a rule must train as `plain` does, where it has some."""
 
 
 @cache
@@ -57,7 +54,7 @@ def method_of(name: str) -> MaskUpdater:
 
 
 def rule_of(name: str, **fields: Any) -> GradientRule:
-    rule: GradientRule = find("gradients", name)(**fields)
+    rule: GradientRule = build(FAMILY, name, **fields)
     return rule
 
 
@@ -115,23 +112,24 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", BESIDE_PLAIN)
+@pytest.mark.parametrize("name", RULES)
 def test_neutral_settings_train_as_plain_does_bit_for_bit(
     name: str, method: str, whole: Runs, tmp_path: Path
 ) -> None:
-    if name not in NEUTRAL:
+    if not find(FAMILY, name).neutral_settings:
         pytest.skip("has no neutral settings")
     plain, _ = whole("plain", method)
-    neutral = run(rule_of(name, **NEUTRAL[name]), method_of(method), tmp_path / "neutral")
-    assert_same_tensors(plain.weights, neutral.weights)
-    assert_same_tensors(plain.masks, neutral.masks)
-    assert neutral.train_flops is not None
     assert plain.train_flops is not None
-    assert neutral.train_flops >= plain.train_flops
+    for place, settings in enumerate(find(FAMILY, name).neutral_settings):
+        neutral = run(rule_of(name, **settings), method_of(method), tmp_path / f"neutral-{place}")
+        assert_same_tensors(plain.weights, neutral.weights)
+        assert_same_tensors(plain.masks, neutral.masks)
+        assert neutral.train_flops is not None
+        assert neutral.train_flops >= plain.train_flops
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", BESIDE_PLAIN)
+@pytest.mark.parametrize("name", RULES)
 def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
     name: str, method: str, whole: Runs, every: Runs, tmp_path: Path
 ) -> None:
@@ -147,7 +145,7 @@ def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", BESIDE_PLAIN)
+@pytest.mark.parametrize("name", RULES)
 def test_masked_weights_never_move(name: str, method: str, every: Runs, tmp_path: Path) -> None:
     _, folder = every(name, method)
     for step in range(1, NUM_STEPS + 1):

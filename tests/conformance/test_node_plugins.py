@@ -2,13 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
+from pruneyard.testing.plug_in import build
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.nodes.job import NodesBudget, NodesJob
 from pruneyard.workloads.nodes.methods.plain import PlainNodes
@@ -16,12 +15,11 @@ from pruneyard.workloads.nodes.models.gcn import GCN
 from pruneyard.workloads.nodes.node_objective import NodeObjective
 from pruneyard.workloads.nodes.sources.block_model import BlockModel
 from pruneyard.workloads.nodes.splits.drawn import Drawn
-from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.plugins import names
 from pruneyard.workloads.workload import Context
 
 FAMILIES = [f"nodes.{name}" for name in ("sources", "models", "objectives", "methods", "splits")]
 MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
-NEEDED: dict[str, Any] = {"path": "graph.npz"}
 JOB = NodesJob(
     data=BlockModel(num_nodes=200, rare_share=0.2),
     minority="rare",
@@ -30,12 +28,6 @@ JOB = NodesJob(
     model=GCN(width=3),
     budget=NodesBudget(steps=5, precision="float64"),
 )
-
-
-def build(family: str, name: str, **fields: Any) -> Any:
-    cls = find(family, name)
-    own = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{key: value for key, value in (NEEDED | fields).items() if key in own})
 
 
 def objective(name: str) -> NodeObjective:
@@ -47,11 +39,6 @@ def nodes() -> tuple[torch.Tensor, torch.Tensor]:
     draws = torch.Generator().manual_seed(0)
     logits = torch.randn(9, 2, generator=draws, dtype=torch.float64)
     return logits, torch.tensor([1, 0, 0, 1, 0, 0, 0, 1, 0])
-
-
-@pytest.mark.parametrize(("family", "name"), MEMBERS)
-def test_is_a_frozen_dataclass_that_says_what_it_does(family: str, name: str) -> None:
-    assert_is_a_frozen_dataclass_that_says_what_it_does(build(family, name), family, name)
 
 
 @pytest.mark.parametrize("name", names("nodes.objectives"))

@@ -3,15 +3,17 @@
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pruneyard.testing.asking import Answered, question
+from pruneyard.testing.plug_in import build
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
@@ -31,40 +33,14 @@ from pruneyard.workloads.training.split_logits import Answering
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import Context, Outcome
 
-OBJECTIVES = names("objectives")
+FAMILY = "objectives"
+OBJECTIVES = names(FAMILY)
 NUM_STEPS, STEPS_PER_EPOCH, BATCH = 8, 4, 16
-NEUTRAL: dict[str, list[dict[str, Any]]] = {
-    "adaptive_focal": [{"initial": 0.0, "rate": 0.0}],
-    "cape": [{"warm_epochs": NUM_STEPS // STEPS_PER_EPOCH}],
-    "cross_entropy": [{"label_smoothing": 0.0}],
-    "cutmix": [{"alpha": 0.0}],
-    "dual_focal": [{"gamma": 0.0}],
-    "focal": [{"gamma": 0.0}],
-    "label_smoothing": [{"smoothing": 0.0, "convention": who} for who in ("all_classes", "other_classes")],
-    "mdca": [{"weight": 0.0, "gamma": 0.0}],
-    "mixup": [{"alpha": 0.0}],
-    "mmce": [{"weight": 0.0}, {"weight": 0.0, "weighted": True}],
-    "pgd": [{"num_steps": 0}, {"eps": 0.0}],
-    "soft_ece": [{"weight": 0.0}],
-    "trades": [{"beta": 0.0}],
-}
-"""Settings under which an objective must train as `cross_entropy` does, where it has some."""
-
-AT_ONCE: dict[str, dict[str, Any]] = {"cape": {"warm_epochs": 0, "plain_epochs": 1}}
-"""Settings under which an objective does within this suite's two epochs what it does by default in more of them."""
-
-LOOKED_AT: dict[str, Callable[[Dataset], int]] = {
-    "adaptive_focal": lambda data: len(data.val),  # before the second epoch
-    "cape": lambda data: len(data.train),  # before the first one
-}
-"""Rows passed forward between the epochs, by those that look at some."""
-
-
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """Builds a network with running statistics, and with a forward pass that draws."""
 
-    def __init__(self, dropout: float = 0.2) -> None:
-        self.dropout = dropout
+    dropout: float = 0.2
 
     def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         units = math.prod(image_shape)
@@ -88,7 +64,7 @@ def digits() -> Dataset:
 
 
 def objective_of(name: str, **fields: Any) -> Objective:
-    objective: Objective = find("objectives", name)(**{**AT_ONCE.get(name, {}), **fields})
+    objective: Objective = build(FAMILY, name, **fields)
     return objective
 
 
@@ -268,16 +244,16 @@ def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(name: str, tmp_pa
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_neutral_settings_train_as_cross_entropy_does_bit_for_bit(name: str, tmp_path: Path) -> None:
-    if name not in NEUTRAL:
+    if not find(FAMILY, name).neutral_settings:
         pytest.skip("has no neutral settings")
     plain = run(objective_of("cross_entropy"), tmp_path / "plain")
-    for place, fields in enumerate(NEUTRAL[name]):
+    for place, fields in enumerate(find(FAMILY, name).neutral_settings):
         neutral = run(objective_of(name, **fields), tmp_path / f"neutral-{place}")
         assert_same_tensors(plain.weights, neutral.weights)
         assert neutral.train_flops == plain.train_flops
 
 
-@pytest.mark.parametrize("name", NEUTRAL)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_neutral_settings_have_the_loss_and_gradient_of_cross_entropy_bit_for_bit_in_float64(
     name: str,
 ) -> None:
@@ -296,7 +272,7 @@ def test_neutral_settings_have_the_loss_and_gradient_of_cross_entropy_bit_for_bi
         return value.detach(), weight.grad
 
     value, gradient = asked(objective_of("cross_entropy"))
-    for fields in NEUTRAL[name]:
+    for fields in find(FAMILY, name).neutral_settings:
         found, its_gradient = asked(objective_of(name, **fields))
         assert torch.equal(found, value)
         assert torch.equal(its_gradient, gradient)
@@ -321,12 +297,23 @@ def test_a_loss_waits_for_no_number_of_the_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(name: str, tmp_path: Path) -> None:
-    objective = objective_of(name)
+def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the forward passes of the rows that it asks about between epochs."""
+    objective, num_asked = objective_of(name), []
+    logits = Answering.logits
+
+    def counted(answering: Answering, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
+        given = logits(answering, split)
+        num_asked.append(len(given[1]))
+        return given
+
+    monkeypatch.setattr(Answering, "logits", counted)
     macs = {"1.weight": 64 * 24, "5.weight": 24 * (digits().num_classes + objective.num_extra)}
-    expected = NUM_STEPS * BATCH * (3 + objective.extra_forwards) * forward_flops(macs, {})
-    looked = LOOKED_AT.get(name, lambda data: 0)(digits()) * forward_flops(macs, {})
-    assert run(objective, tmp_path, method=Dense()).train_flops == pytest.approx(expected + looked, rel=1e-12)
+    flops = run(objective, tmp_path, method=Dense()).train_flops
+    forwards = NUM_STEPS * BATCH * (3 + objective.extra_forwards) + sum(num_asked)
+    assert flops == pytest.approx(forwards * forward_flops(macs, {}), rel=1e-12)
 
 
 @pytest.mark.parametrize("rule", [SVRG(), AGENT(gamma=1.0, initial=1.0)], ids=["svrg", "agent"])

@@ -7,20 +7,19 @@ import numpy as np
 import pytest
 
 from pruneyard.testing.evidences import drawn, rows_of, seen
-from pruneyard.testing.plug_in import assert_is_a_frozen_dataclass_that_says_what_it_does
+from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.score_choice import candidates
-from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.plugins import names
 
 FAMILY = "calibrate.scores"
-SMALL: dict[str, dict[str, Any]] = {"knn": {"k": 3}}  # options that fit a few training rows
 
 pytestmark = pytest.mark.parametrize("name", names(FAMILY))
 
 
 def build(name: str, **fields: Any) -> Score:
-    built: Score = find(FAMILY, name)(**SMALL.get(name, {}) | fields)
+    built: Score = build_plugin(FAMILY, name, **fields)
     return built
 
 
@@ -32,10 +31,6 @@ def bare(evidence: Evidence, wanted: frozenset[str]) -> Evidence:
         last_layer=evidence.last_layer if FEATURES in wanted else None,
         rerun=evidence.rerun if NETWORK in wanted else None,
     )
-
-
-def test_is_a_frozen_dataclass_that_says_what_it_does(name: str) -> None:
-    assert_is_a_frozen_dataclass_that_says_what_it_does(build(name), FAMILY, name)
 
 
 def test_asks_for_nothing_that_evidence_cannot_hold(name: str) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import DENSE_SETTINGS
 from pruneyard.testing.trainings import Drawing
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation
@@ -132,16 +131,24 @@ def test_the_steps_of_this_suite_are_enough_to_move_the_masks(name: str) -> None
     assert len(due) >= len(list(itertools.islice(long, 2)))  # some prune once in any budget
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "steps"),
+    [
+        pytest.param("momentum", (1, 4, 7, 13), id="momentum"),
+        pytest.param("adamw", (4,), id="adamw"),
+        pytest.param("momentum", range(1, NUM_STEPS + 1), id="momentum-every-step", marks=pytest.mark.slow),
+        pytest.param("adamw", range(1, NUM_STEPS + 1), id="adamw-every-step", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
-    name: str, optimizer: str, every: Runs, tmp_path: Path
+    name: str, optimizer: str, steps: Sequence[int], every: Runs, tmp_path: Path
 ) -> None:
     chosen = OPTIMIZERS[optimizer]
     whole = run(build(name), tmp_path / "whole", optimizer=chosen)
     saving, saved = every(name, optimizer)
     assert_same_outcome(whole, saving)
-    for step in range(1, NUM_STEPS + 1):
+    for step in steps:
         folder = tmp_path / f"from-{step}"
         shutil.copytree(saved / f"step-{step:09d}", folder / f"step-{step:09d}")
         resumed = run(build(name), folder, optimizer=chosen)
@@ -197,7 +204,7 @@ def test_weights_and_optimizer_state_are_zero_outside_masks_after_every_step(
 @pytest.mark.parametrize("name", METHODS)
 def test_the_finished_network_is_zero_outside_the_masks_it_comes_with(name: str, tmp_path: Path) -> None:
     finished = outcome(run(build(name), tmp_path / "run"))
-    assert finished.masks or name == "dense"
+    assert finished.masks or build(name).target_density == 1
     assert all(not finished.weights[key][~mask].any() for key, mask in finished.masks.items())
     assert finished.num_active == finished.num_parameters - sum(
         int((~mask).sum()) for mask in finished.masks.values()
@@ -206,7 +213,7 @@ def test_the_finished_network_is_zero_outside_the_masks_it_comes_with(name: str,
 
 @pytest.mark.parametrize("name", METHODS)
 def test_density_one_trains_as_dense_does_bit_for_bit(name: str, tmp_path: Path) -> None:
-    method = build(name, **DENSE_SETTINGS.get(name, {"density": 1.0}))
+    method = build(name, **find(FAMILY, name).dense_settings)
     dense = outcome(run(build("dense"), tmp_path / "dense", like=method))
     full = outcome(run(method, tmp_path / "full"))
     assert_same_tensors(dense.weights, full.weights)

@@ -24,6 +24,7 @@ from pruneyard.workloads.workload import Context, Outcome, Progress
 SEED = 3
 
 
+@dataclass(frozen=True)
 class Normed:
     """Builds a network with running statistics and a last layer that no norm follows."""
 
@@ -72,7 +73,7 @@ def run(
     recipe: Recipe | None = None,
     *,
     data: Dataset | None = None,
-    model: Any = Normed(),  # noqa: B008 - has no state
+    model: Any = Normed(),
     keep: int = 100,
 ) -> list[Progress]:
     """A whole training, or what is left of it by the folder's checkpoints."""

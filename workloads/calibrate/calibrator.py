@@ -42,6 +42,15 @@ class FittedCalibrator(Protocol):
 class Calibrator(Protocol):
     """A plug-in of the family `calibrate.methods`: how to fit, and with what options."""
 
+    changes_probabilities: ClassVar[bool]  # False for the neutral member alone, which corrects no over-confidence
+
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns whether the NLL of the rows it is fitted to is never above that of the network's own probabilities.
+
+        This holds where the fitted maps contain the identity and the fit minimises the NLL.
+        """
+        ...
+
     @property
     def keeps_argmax(self) -> bool:
         """Whether no prediction ever changes, so that accuracy stays the same to the last row."""
@@ -64,6 +73,11 @@ class PostHoc:
     """Checks what a calibrator is fitted to; a subclass is a frozen dataclass that names what it becomes."""
 
     becomes: ClassVar[type["Fitted"]]
+    changes_probabilities: ClassVar[bool] = True
+
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns False: the maps do not contain the identity, or the fit minimises another loss."""
+        return False
 
     def fit(self, logits: ArrayLike, labels: ArrayLike, *, seed: int) -> "Fitted":
         """See `Calibrator.fit`."""

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,6 +88,8 @@ class FittedSets:
 @dataclass(frozen=True, kw_only=True)
 class ConformalRule(ABC):
     """A plug-in of the family: a frozen dataclass of options."""
+
+    is_nested: ClassVar[bool] = True  # whether a smaller alpha never takes a class out of a set
 
     alpha: float = 0.1  # the true class is missed at most so often
     by_class: bool = False  # a threshold for every class, so that each is covered; needs rows of every class

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +131,8 @@ class PublishedDataset:
 
 class Source(ABC):
     """The base class of data sources: frozen dataclasses in `workloads/data/sources` whose fields are a table of a spec."""
+
+    renumbers_train: ClassVar[bool] = False  # True if train is not cut from the rows that val and calib are cut from
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -14,11 +14,12 @@ An epoch costs 10/3 of a plain one in passes (dense network, loss coefficient; 4
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pruneyard.workloads.gradients._control_variate import Comparison, ControlVariate
 from pruneyard.workloads.gradients._covariances import GradientCovariance, LossCovariance
 from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["AGENT"]
 
@@ -27,6 +28,7 @@ C_HAT = "c_hat"
 
 @dataclass(frozen=True, kw_only=True)
 class AGENT(ControlVariate):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 0.1  # share of c_hat that is used; 0 trains as `plain` does
     smoothing: float = 0.3  # weight of the newest c*, in (0, 1]
     initial: float = 0.1  # c_hat before the first epoch, whose c* is 1: its weights are the snapshot

@@ -1,8 +1,13 @@
-"""The gradient of the batch, unchanged: the neutral gradient rule."""
+"""The gradient of the batch, unchanged: the neutral gradient rule.
+
+Reference: Robbins and Monro 1951, A Stochastic Approximation Method (Annals of Mathematical Statistics 22)
+"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruneyard.workloads.interfaces import Batch, Epoch, Gradient, RuleState, Tensors
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Plain"]
 
@@ -10,6 +15,8 @@ __all__ = ["Plain"]
 @dataclass(frozen=True, kw_only=True)
 class Plain:
     """One forward and one backward pass; nothing is looked at and nothing remembered."""
+
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({},)
 
     def start(self, weights: Tensors) -> RuleState:
         """Empty."""

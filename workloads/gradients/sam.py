@@ -10,12 +10,14 @@ that at w. Growth by gradient sees g.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.gradients.plain import Plain
 from pruneyard.workloads.interfaces import Batch, Gradient, RuleState, Tensors
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["SAM"]
 
@@ -24,6 +26,7 @@ SMALLEST_NORM = 1e-12  # a gradient below it has no direction to speak of: weigh
 
 @dataclass(frozen=True, kw_only=True)
 class SAM(Plain):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"rho": 0.0},)
     rho: float = 0.05  # how far the weights are moved, Euclidean; 0 trains as `plain` does
 
     def __post_init__(self) -> None:

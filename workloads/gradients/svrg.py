@@ -9,15 +9,18 @@ gradients a step.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruneyard.workloads.gradients._control_variate import Comparison, ControlVariate, Nothing
 from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["SVRG"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SVRG(ControlVariate):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"coefficient": 0.0},)
     coefficient: float = 1.0  # c, in [0, 1]; 0 trains as `plain` does
 
     def __post_init__(self) -> None:

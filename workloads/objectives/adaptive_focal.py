@@ -28,6 +28,7 @@ from pruneyard.workloads.losses.logits import (
     confidences,
     modulated,
 )
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["AdaptiveFocal"]
 
@@ -37,6 +38,7 @@ class AdaptiveFocal(StatelessObjective):
     """Defaults as in the released code."""
 
     fits_val: ClassVar[bool] = True
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"initial": 0.0, "rate": 0.0},)
     initial: float = 1.0  # gamma of every bin in the first epoch
     rate: float = 1.0
     largest: float = 20.0

@@ -15,7 +15,7 @@ With more than two classes each is estimated against the rest and targets are no
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import at_least_single
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["CaPE"]
 
@@ -31,6 +32,8 @@ ROWS_AT_ONCE = 4096  # bounds the memory of the kernel's windows
 
 @dataclass(frozen=True, kw_only=True)
 class CaPE(StatelessObjective):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"warm_epochs": 1_000},)
+    examples: ClassVar[tuple[Settings, ...]] = ({"warm_epochs": 0, "plain_epochs": 1},)
     warm_epochs: int = 10
     plain_epochs: int = 2  # between two epochs with targets
     estimate: Literal["bins", "kernel"] = "bins"

@@ -1,11 +1,16 @@
-"""Cross-entropy, with optional label smoothing: the neutral objective."""
+"""Cross-entropy, with optional label smoothing: the neutral objective.
+
+Reference: Szegedy et al. 2016, Rethinking the Inception Architecture for Computer Vision (arXiv:1512.00567), for label smoothing
+"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["CrossEntropy"]
 
@@ -13,6 +18,8 @@ __all__ = ["CrossEntropy"]
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(StatelessObjective):
     """With smoothing s the target is 1 - s + s / K for the label and s / K elsewhere, K classes."""
+
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({},)
 
     label_smoothing: float = 0.0
 

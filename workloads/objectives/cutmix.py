@@ -8,17 +8,20 @@ are mixed after augmentation, all in the same box. With alpha 0 it is `cross_ent
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.losses.mixing import Mixing
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["CutMix"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutMix(Mixing):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"alpha": 0.0},)
     alpha: float = 1.0
 
     def mixed(

@@ -8,18 +8,21 @@ the batch. The gradient goes through both, as in the released code. That code's 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import SMALLEST, OfLogits, at_labels, check_not_negative, modulated
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["DualFocal"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DualFocal(OfLogits):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 5.0
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ over the batch by default; rates for it do not carry over. With gamma 0, and not
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from pruneyard.workloads.losses.logits import (
     focal_loss,
     modulated,
 )
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Focal"]
 
@@ -30,6 +32,7 @@ LESS_LIKELY, LESS_LIKELY_GAMMA = 0.5, 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Focal(OfLogits):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 3.0
     by_sample: bool = False  # FLSD-53: `gamma` is that of labels with a probability of 0.5 or more
 

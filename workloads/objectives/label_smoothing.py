@@ -9,18 +9,23 @@ temperature below 1 afterwards.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import OfLogits, check_smoothing
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["LabelSmoothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSmoothing(OfLogits):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = (
+        {"smoothing": 0.0, "convention": "all_classes"},
+        {"smoothing": 0.0, "convention": "other_classes"},
+    )
     smoothing: float = 0.05  # s
     convention: Literal["all_classes", "other_classes"] = "all_classes"  # who shares s
 

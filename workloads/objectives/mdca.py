@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import OfLogits, check_not_negative, focal_loss
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["MDCA"]
 
@@ -23,6 +24,7 @@ __all__ = ["MDCA"]
 @dataclass(frozen=True, kw_only=True)
 class MDCA(OfLogits):
     of_whole_batch: ClassVar[bool] = True
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0, "gamma": 0.0},)
     weight: float = 1.0
     gamma: float = 1.0  # of the focal loss
 

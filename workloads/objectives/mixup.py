@@ -9,17 +9,20 @@ examine it for calibration. Beside other softening (label smoothing, ensembles) 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.losses.mixing import Mixing
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Mixup"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixup(Mixing):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"alpha": 0.0},)
     alpha: float = 0.2  # 0.2 to 0.4 are usual
 
     def mixed(

@@ -25,6 +25,7 @@ from pruneyard.workloads.losses.logits import (
     check_smoothing,
     confidences,
 )
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["MMCE"]
 
@@ -32,6 +33,7 @@ __all__ = ["MMCE"]
 @dataclass(frozen=True, kw_only=True)
 class MMCE(OfLogits):
     of_whole_batch: ClassVar[bool] = True
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0}, {"weight": 0.0, "weighted": True})
     weight: float = 2.0
     weighted: bool = False  # right and wrong rows count alike, however many they are
     squared: bool = False  # without the root

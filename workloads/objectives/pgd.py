@@ -7,18 +7,22 @@ costs 3 + 2 num_steps forward passes for 3. With eps 0 or no steps it is `cross_
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, Tensors
 from pruneyard.workloads.losses.adversarial import Adversarial, against_labels
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["PGD"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Adversarial):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"num_steps": 0}, {"eps": 0.0})
+
     @property
     def extra_forwards(self) -> float:
         """The attack's."""

@@ -26,6 +26,7 @@ from pruneyard.workloads.losses.logits import (
     check_smoothing,
     confidences,
 )
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["SoftECE"]
 
@@ -35,6 +36,7 @@ LEAST_HELD = 1e-5  # by a bin that is divided by
 @dataclass(frozen=True, kw_only=True)
 class SoftECE(OfLogits):
     of_whole_batch: ClassVar[bool] = True
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0},)
     weight: float = 1.0
     num_bins: int = 15
     temperature: float = 0.01  # of the membership; towards 0 bins become hard

@@ -9,18 +9,21 @@ and f(x'). Running statistics are moved by both passes. With beta 0 it is `cross
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, Tensors
 from pruneyard.workloads.losses.adversarial import Adversarial, Attack
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["TRADES"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TRADES(Adversarial):
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"beta": 0.0},)
     beta: float = 6.0  # what the divergence weighs; the paper's 1 / lambda
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, Tensors
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["UnknownAware"]
 
@@ -32,6 +33,7 @@ class UnknownAware:
 
     num_extra: ClassVar[int] = 1
     of_whole_batch: ClassVar[bool] = False
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
     weight: float = 1.0  # a of the last epoch; 0: cross-entropy over K + 1 outputs
     warm_epochs: int = 5  # of cross-entropy, at the start; all of a shorter budget

@@ -32,7 +32,7 @@ class AdamW:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
         if not self.epsilon > 0:
             raise ValueError(f"epsilon is {self.epsilon}; it must be above 0")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:

@@ -1,4 +1,7 @@
-"""Stochastic gradient descent with momentum."""
+"""Stochastic gradient descent with momentum.
+
+Reference: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning (ICML)
+"""
 
 from dataclasses import dataclass
 
@@ -25,7 +28,7 @@ class SGD:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov is true; it must be false when momentum is 0")

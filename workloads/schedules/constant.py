@@ -1,4 +1,7 @@
-"""Learning rate: constant after the warm-up."""
+"""Learning rate: constant after the warm-up.
+
+Reference: Goyal et al. 2017, Accurate, Large Minibatch SGD (arXiv:1706.02677), for the warm-up
+"""
 
 from dataclasses import dataclass
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pruneyard.workloads.masks.distributions import active_counts
 from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow, full_masks, random_masks
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Recipe
@@ -31,6 +32,7 @@ class StaticMask:
     replaces_step: ClassVar[bool] = False
     grows_by_gradient: ClassVar[bool] = False
     follows_gradient: ClassVar[bool] = False
+    dense_settings: ClassVar[Settings] = {"density": 1.0}
 
     def complete(self, recipe: Recipe) -> Recipe:
         """As it is."""

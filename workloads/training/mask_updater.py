@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.training.recipe import Recipe
 
 
@@ -86,6 +87,7 @@ class MaskUpdater(Protocol):
     replaces_step: ClassVar[bool]  # an update takes the place of the optimizer's step
     grows_by_gradient: ClassVar[bool]  # an update reads `UpdateContext.gradients`, which costs a dense backward pass
     follows_gradient: ClassVar[bool]  # `observe_gradients` reads the dense gradient of every step, at that cost
+    dense_settings: ClassVar[Settings]  # with which all weights stay active, and it trains bit for bit as `dense`
 
     @property
     def target_density(self) -> float:

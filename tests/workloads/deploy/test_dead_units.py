@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from finished_networks import finished_of, stir
 from torch import nn
 
+from pruneyard.testing.finished_networks import finished_of, stir
 from pruneyard.workloads.deploy.dead_units import dead_units, without_units
 
 

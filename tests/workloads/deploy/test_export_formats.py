@@ -6,35 +6,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from finished_networks import SMALL, MakeMask, finished, random_mask
 from torch import Tensor
 
+from pruneyard.testing.finished_networks import MakeMask, finished, random_mask
+from pruneyard.testing.test_network_formats import blocks, two_of_four, whole_rows
 from pruneyard.workloads.deploy.files import load, read_header, read_network
 from pruneyard.workloads.deploy.format import Exported, Format, relative_difference
 from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.plugins import find, names
 
 FORMATS = names("deploy.formats")
-
-
-def whole_rows(weight: Tensor, generator: torch.Generator) -> Tensor:
-    kept = torch.rand(len(weight), generator=generator) < 0.5
-    kept[0] = True
-    return kept.reshape(-1, *(1,) * (weight.ndim - 1)).expand_as(weight).contiguous()
-
-
-def blocks(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Blocks of 2x2 of the weight as a matrix."""
-    rows, columns = len(weight), weight[0].numel()
-    if rows % 2 or columns % 2:
-        return torch.ones(weight.shape, dtype=torch.bool)
-    active = torch.rand(rows // 2, columns // 2, generator=generator) < 0.3
-    return active.repeat_interleave(2, 0).repeat_interleave(2, 1).reshape(weight.shape)
-
-
-def two_of_four(weight: Tensor, generator: torch.Generator) -> Tensor:
-    scores = torch.rand(weight.numel() // 4, 4, generator=generator)
-    return torch.zeros_like(scores).scatter_(1, scores.topk(2).indices, 1).bool().reshape(weight.shape)
 
 
 FITTING: dict[str, MakeMask] = {"bsr": blocks, "compact": whole_rows}
@@ -57,20 +38,6 @@ def on_cpu(form: str) -> Format:
     if form == "onnx" and find_spec("onnxruntime") is None:
         pytest.skip("needs the extra onnx")
     return chosen
-
-
-@pytest.mark.parametrize("model", SMALL)
-@pytest.mark.parametrize("form", FORMATS)
-def test_outputs_are_the_dense_ones_for_any_batch(form: str, model: str) -> None:
-    chosen, network = on_cpu(form), network_for(form, model)
-    assert chosen.fit(network).refusal == ""
-    exported = chosen.build(network, batch_size=1)
-    for batch_size in (1, 5):
-        images = network.random_images(batch_size, seed=7)
-        expected = outputs(Exported(run=network.network, kernels={}), images)
-        assert relative_difference(outputs(exported, images), expected) <= chosen.tolerance
-        assert float(expected.std()) > 0.01  # or equality would say nothing
-    assert list(exported.kernels) == list(network.layers)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form not in ("onnx", "semi_structured")])

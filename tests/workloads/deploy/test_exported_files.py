@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from finished_networks import finished, random_mask
 
+from pruneyard.testing.finished_networks import finished, random_mask
 from pruneyard.workloads.deploy.files import load, pack, read_header, read_network
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.plugins import find

@@ -6,11 +6,13 @@ Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Imag
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from pruneyard.workloads.calibrate.adaptive_sets import cumulative_scores
 from pruneyard.workloads.calibrate.prediction_sets import Floats, ScoredRule
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["RAPS"]
 
@@ -18,6 +20,8 @@ __all__ = ["RAPS"]
 @dataclass(frozen=True, kw_only=True)
 class RAPS(ScoredRule):
     """s = sum of p up to and with y, less U p_y, plus penalty max(0, rank of y - kreg)."""
+
+    examples: ClassVar[tuple[Settings, ...]] = ({"penalty": 0.05, "kreg": 2},)
 
     penalty: float  # the paper's lambda
     kreg: int  # classes that cost nothing, the most probable ones

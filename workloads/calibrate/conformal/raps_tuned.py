@@ -7,6 +7,7 @@ Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Imag
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +31,8 @@ __all__ = ["TunedRAPS"]
 @dataclass(frozen=True, kw_only=True)
 class TunedRAPS(ConformalRule):
     """`raps`, its penalty and kreg chosen by size."""
+
+    is_nested: ClassVar[bool] = False  # another alpha may choose another rule
 
     share: float = 0.3  # of the calibration rows, drawn at random, for choosing
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 0.2, 0.5)

@@ -60,6 +60,10 @@ class Beta(OnCommonScale):
         if self.ridge is not None and not 0 < self.ridge < float("inf"):
             raise ValueError(f"ridge is {self.ridge}; it must be above 0, and finite")
 
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns True for two classes; with more, each class is fitted against the rest and then normalised."""
+        return num_classes == 2
+
     @property
     def keeps_argmax(self) -> bool:
         """No: classes have curves of their own."""

@@ -59,6 +59,10 @@ class FittedEnsembleTemperature(Fitted):
 class EnsembleTemperature(PostHoc):
     becomes: ClassVar[type[Fitted]] = FittedEnsembleTemperature
 
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns True: the identity is one of the maps, and the fit minimises the NLL."""
+        return True
+
     @property
     def keeps_argmax(self) -> bool:
         """Always: all parts have the logits' order, or none."""

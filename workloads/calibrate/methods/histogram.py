@@ -25,6 +25,7 @@ from pruneyard.workloads.calibrate.step_maps import (
     midpoints,
     steps_at,
 )
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Histogram"]
 
@@ -68,6 +69,7 @@ class Histogram(PostHoc):
     equal_mass: bool = True
 
     becomes: ClassVar[type[Fitted]] = FittedSteps
+    examples: ClassVar[tuple[Settings, ...]] = ({}, {"equal_mass": False})
 
     def __post_init__(self) -> None:
         if self.num_bins < 1:

@@ -20,6 +20,7 @@ from scipy.optimize import isotonic_regression
 from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
 from pruneyard.workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
 from pruneyard.workloads.calibrate.step_maps import end_to_end
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Isotonic"]
 
@@ -55,6 +56,7 @@ class Isotonic(PostHoc):
 
     becomes: ClassVar[type[Fitted]] = FittedIsotonic
     revision: ClassVar[int] = 2  # saturated rows could become NaN before
+    examples: ClassVar[tuple[Settings, ...]] = ({}, {"one_vs_rest": True})
 
     @property
     def keeps_argmax(self) -> bool:

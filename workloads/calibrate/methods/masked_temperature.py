@@ -31,6 +31,7 @@ from pruneyard.workloads.calibrate.temperature_fit import (
     fit_temperature,
     fit_temperature_of,
 )
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["MaskedTemperature"]
@@ -43,6 +44,7 @@ class MaskedTemperature(PostHoc):
     centred: bool = True  # take off each row's mean before masking
 
     becomes: ClassVar[type[Fitted]] = FittedTemperature
+    examples: ClassVar[tuple[Settings, ...]] = ({}, {"centred": False})
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:

@@ -62,6 +62,10 @@ class Matrix(OnCommonScale):
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be 0 or more, and finite")
 
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns True: the identity is one of the maps, and the fit minimises the NLL."""
+        return True
+
     @property
     def keeps_argmax(self) -> bool:
         """No: classes are mixed."""

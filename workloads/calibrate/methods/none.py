@@ -25,6 +25,11 @@ class FittedNone(Fitted):
 @dataclass(frozen=True, kw_only=True)
 class Uncalibrated(PostHoc):
     becomes: ClassVar[type[Fitted]] = FittedNone
+    changes_probabilities: ClassVar[bool] = False
+
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns True: the probabilities are the network's own."""
+        return True
 
     @property
     def keeps_argmax(self) -> bool:

@@ -48,6 +48,10 @@ class FittedTemperature(Fitted):
 class Temperature(PostHoc):
     becomes: ClassVar[type[Fitted]] = FittedTemperature
 
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns True: the identity is one of the maps, and the fit minimises the NLL."""
+        return True
+
     @property
     def keeps_argmax(self) -> bool:
         """Always: a positive factor keeps every order."""

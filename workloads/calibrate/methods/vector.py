@@ -56,6 +56,10 @@ class Vector(OnCommonScale):
         if self.ridge is not None and not 0 <= self.ridge < float("inf"):
             raise ValueError(f"ridge is {self.ridge}; it must be 0 or more, and finite")
 
+    def never_raises_nll(self, num_classes: int) -> bool:
+        """Returns True: the identity is one of the maps, and the fit minimises the NLL."""
+        return True
+
     @property
     def keeps_argmax(self) -> bool:
         """No: classes are scaled and moved apart."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from pruneyard.workloads.calibrate.evidence import AsGiven, Evidence, Floats, blocks
 from pruneyard.workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["KNN"]
@@ -27,6 +28,7 @@ class KNN(Learned):
     """-|h / |h| - its k-th nearest of the bank|^2."""
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"k": (50, 100, 200, 500, 1000)})
+    examples: ClassVar[tuple[Settings, ...]] = ({"k": 3},)
 
     k: int = 50
     share: float = 1.0  # of the training rows kept as the bank, drawn at random; k should shrink with it

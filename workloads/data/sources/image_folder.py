@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from pruneyard.workloads.data.array_cache import cached_array
 from pruneyard.workloads.data.dataset import PublishedDataset, Split
 from pruneyard.workloads.data.decoding import decode
 from pruneyard.workloads.data.user_images import UserImageSource
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["ImageFolder"]
 
@@ -28,6 +30,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(UserImageSource):
+    examples: ClassVar[tuple[Settings, ...]] = ({"path": "pictures"},)
+
     def read(self) -> PublishedDataset:
         images = f"the images into {self.path}/train/CLASS/"
         folder = self.find(f"{self.path}/train", put=images) / self.path

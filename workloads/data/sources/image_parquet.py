@@ -11,7 +11,7 @@ Reference: the Image feature of the Hugging Face datasets library
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,14 @@ from pruneyard.workloads.data.array_cache import cached_array
 from pruneyard.workloads.data.dataset import Dataset, PublishedDataset, Split
 from pruneyard.workloads.data.decoding import decode
 from pruneyard.workloads.data.user_images import UserImageSource
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["ImageParquet"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageParquet(UserImageSource):
+    examples: ClassVar[tuple[Settings, ...]] = ({"path": "pictures"},)
     image_column: str = "img"
     label_column: str = "label"
     classes: tuple[str, ...] = ()  # names by label; (): 0 ... the largest label, of the training rows if there are any

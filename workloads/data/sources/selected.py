@@ -8,7 +8,7 @@ Reference: Guo, Zhao and Bai 2022, DeepCore: A Comprehensive Library for Coreset
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from pruneyard.workloads.data.scoring import Scorer, Scoring
 from pruneyard.workloads.data.selection import Pool, Selector
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.builder import ModelBuilder
-from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.plugins import Plugin, Settings
 from pruneyard.workloads.seeding import global_stream, stream
 
 __all__ = ["Selected"]
@@ -35,6 +35,10 @@ class Selected(Source):
 
     model, scoring: the networks that score the rows, if the selector needs scores.
     """
+
+    examples: ClassVar[tuple[Settings, ...]] = (
+        {"of": {"name": "digits"}, "select": {"name": "random"}, "per_class": 5},
+    )
 
     of: Annotated[Source, Plugin("data.sources")]
     select: Annotated[Selector, Plugin("data.selectors")]

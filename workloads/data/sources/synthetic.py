@@ -7,7 +7,7 @@ Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source, Split, check_label
 from pruneyard.workloads.data.multi_formation import decode, decode_labels
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
-from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.plugins import Plugin, Settings
 
 __all__ = ["Synthetic"]
 
@@ -32,6 +32,9 @@ class Synthetic(Source):
     digest: 16 hexadecimal digits over the file's content; if given, a file with other content is refused.
     runs, folder, artifacts: instead of a path, one run as in `pruneyard.workloads.parents.Runs`; its key is part of the run key.
     """
+
+    renumbers_train: ClassVar[bool] = True
+    examples: ClassVar[tuple[Settings, ...]] = ({"of": {"name": "digits"}, "path": "synthetic_set.safetensors"},)
 
     of: Annotated[Source, Plugin("data.sources")]
     path: str = field(default="", metadata=NOT_IDENTITY)

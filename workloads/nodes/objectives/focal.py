@@ -19,7 +19,7 @@ class NodeFocal:
     ratio: float = 1.0  # weight of a minority node / weight of another
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
+        if not self.gamma >= 0:
             raise ValueError(f"gamma is {self.gamma}; it must be 0 or more")
         check_ratio(self.ratio)
 

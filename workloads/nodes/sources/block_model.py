@@ -40,7 +40,7 @@ class BlockModel(GraphSource):
         if not 0 < self.rare_share < 1:
             raise ValueError(f"rare_share is {self.rare_share}; it must lie in (0, 1)")
         for name in ("degree_within", "degree_between"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     def load(self) -> Graph:  # type: ignore[override]

@@ -7,14 +7,17 @@ Reference: the npz form of attributed graphs used with Bojchevski and Guennemann
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruneyard.workloads.nodes.graph_files import GraphFile
+from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Npz"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Npz(GraphFile):
+    examples: ClassVar[tuple[Settings, ...]] = ({"path": "graph.npz"},)
     path: str  # relative to one of the folders, or absolute
 
     @property

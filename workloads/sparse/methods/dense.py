@@ -5,10 +5,12 @@ Reference: the network as it is trained; nothing is masked
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.sparse.updater import StaticMask
 from pruneyard.workloads.training.mask_updater import SparseState
 
@@ -18,6 +20,8 @@ __all__ = ["Dense"]
 @dataclass(frozen=True, kw_only=True)
 class Dense(StaticMask):
     """Nothing to choose, nothing to mask."""
+
+    dense_settings: ClassVar[Settings] = {}
 
     @property
     def target_density(self) -> float:

@@ -16,12 +16,14 @@ With keep = group it is dense training.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.masks.distributions import dense_layers
 from pruneyard.workloads.masks.masks import check_finite
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.sparse.updater import StaticMask
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
@@ -31,6 +33,8 @@ __all__ = ["NM"]
 @dataclass(frozen=True, kw_only=True)
 class NM(StaticMask):
     """N:M sparsity by a refined straight-through gradient."""
+
+    dense_settings: ClassVar[Settings] = {"keep": 4}
 
     keep: int = 2  # N, of every group
     group: int = 4  # M, neighbours

@@ -1,0 +1,80 @@
+"""What every plug-in of every family must do, whoever wrote it. Members are found by their files."""
+
+import dataclasses
+import importlib
+import math
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+import pytest
+
+from pruneyard.orchestrator.spec.codec import decode, encode, hints_of
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
+from pruneyard.testing.plug_in import MEMBERS, build, build_with, examples
+from pruneyard.testing.samples import sample_files
+from pruneyard.workloads.plugins import describe, find
+
+pytestmark = pytest.mark.parametrize(("family", "name"), MEMBERS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with sample_files(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+def test_is_one_frozen_dataclass_that_says_what_it_does(family: str, name: str) -> None:
+    """Its fields are keyword-only, its file has a summary of one line and a reference."""
+    cls, plugin = find(family, name), build(family, name)
+    module = importlib.import_module(cls.__module__)
+    assert module.__all__ == [cls.__name__]
+    assert cls.__module__.rpartition(".")[2] == name
+    assert dataclasses.is_dataclass(cls)
+    assert all(field.kw_only for field in dataclasses.fields(cls))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plugin.extra = 1
+    (about,) = [described for described in describe(family) if described.name == name]
+    assert about.family == family
+    assert about.summary.endswith("."), "the first line of the module's docstring must be a sentence"
+    assert 10 < len(about.summary) <= 110
+    assert about.reference, "the module's docstring must have a line that starts with `Reference:`"
+
+
+def test_equal_settings_are_equal_and_survive_pickling_and_a_spec_table(family: str, name: str) -> None:
+    for settings in examples(family, name):
+        plugin, log = build_with(family, name, settings), ProblemLog()
+        assert plugin == build_with(family, name, settings)
+        assert pickle.loads(pickle.dumps(plugin)) == plugin
+        assert decode(type(plugin), encode(plugin), "", log) == plugin, log.problems
+
+
+def test_refuses_bad_values_with_a_message_that_names_the_field(family: str, name: str) -> None:
+    """No number raises anything but a `ValueError` that begins with a field's name, which the decoder shows; NaN always does."""
+    plugin = build(family, name)
+    hints = hints_of(type(plugin))
+    for field, hint in hints.items():
+        for value in bad_numbers(hint):
+            message = refusal(plugin, field, value)
+            named = re.match(r"(\w+)(\[\d+\])?\s", message or field + " ")
+            assert named is not None, f"{field}={value}: {message}"
+            assert named[1] in hints, f"{field}={value}: {message}"
+            assert message is not None or not math.isnan(value), f"{field}={value} must be refused"
+
+
+def bad_numbers(hint: Any) -> list[float]:
+    """Returns numbers that few fields of this type may have; none for a field that is no number."""
+    kinds = set(get_args(hint) or (hint,)) - {type(None)}
+    if get_origin(hint) is tuple or not kinds or not kinds <= {int, float}:
+        return []
+    return [-1e30, -1.0, math.inf, math.nan] if float in kinds else [-(10**9), -1, 0]
+
+
+def refusal(plugin: Any, field: str, value: float) -> str | None:
+    """Returns the message with which a value is refused, or None where it is taken."""
+    try:
+        dataclasses.replace(plugin, **{field: value})
+    except ValueError as error:
+        return str(error)
+    return None

@@ -1,0 +1,84 @@
+"""What every optimizer must do, whoever wrote it. Members are found by their files."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruneyard.testing.plug_in import build
+from pruneyard.workloads.interfaces import OptimizerBuilder
+from pruneyard.workloads.plugins import names
+
+FAMILY = "optimizers"
+
+pytestmark = pytest.mark.parametrize("name", names(FAMILY))
+
+
+def builder(name: str) -> OptimizerBuilder:
+    built: OptimizerBuilder = build(FAMILY, name)
+    return built
+
+
+def parameters() -> dict[str, nn.Parameter]:
+    draws = torch.Generator().manual_seed(0)
+    return {key: nn.Parameter(torch.randn(shape, generator=draws)) for key, shape in (("w", (4, 3)), ("b", (4,)))}
+
+
+def quadratic(held: dict[str, nn.Parameter]) -> Tensor:
+    """Returns a convex loss whose curvature differs between the parameters."""
+    return (held["w"] ** 2).sum() + 3 * ((held["b"] - 1) ** 2).sum()
+
+
+def step(optimizer: torch.optim.Optimizer, held: dict[str, nn.Parameter]) -> float:
+    optimizer.zero_grad()
+    loss = quadratic(held)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def test_it_trains_every_parameter_once_at_its_own_rate(name: str) -> None:
+    held, optimizer = parameters(), builder(name)
+    groups = optimizer.build(held.items()).param_groups
+    assert sorted(id(parameter) for group in groups for parameter in group["params"]) == sorted(map(id, held.values()))
+    assert {group["lr"] for group in groups} == {optimizer.lr}
+    assert optimizer.lr > 0
+
+
+def test_it_lowers_a_quadratic(name: str) -> None:
+    held = parameters()
+    optimizer = builder(name).build(held.items())
+    losses = [step(optimizer, held) for _ in range(100)]
+    assert losses[-1] < 0.99 * losses[0]
+
+
+def test_its_state_comes_back_from_a_checkpoint_bit_for_bit(name: str) -> None:
+    held = parameters()
+    optimizer = builder(name).build(held.items())
+    for _ in range(5):
+        step(optimizer, held)
+    saved, weights = copy.deepcopy(optimizer.state_dict()), {key: tensor.detach().clone() for key, tensor in held.items()}
+    resumed_held = {key: nn.Parameter(tensor) for key, tensor in weights.items()}
+    resumed = builder(name).build(resumed_held.items())
+    resumed.load_state_dict(saved)
+    for _ in range(5):
+        step(optimizer, held)
+        step(resumed, resumed_held)
+    assert all(torch.equal(tensor, resumed_held[key]) for key, tensor in held.items())
+
+
+def test_a_weight_at_zero_without_gradient_and_state_stays_at_zero(name: str) -> None:
+    """Masks rely on it."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    optimizer = builder(name).build([("w", weight)])
+    for _ in range(3):
+        weight.grad = torch.zeros(2, 2)
+        optimizer.step()
+    assert not weight.any()
+
+
+def test_a_rate_that_does_not_descend_is_refused(name: str) -> None:
+    for lr in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"^lr is"):
+            build(FAMILY, name, lr=lr)
