@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
+from pruneyard.orchestrator.spec.direction import COSTS, known_direction
 from pruneyard.reports.export import shown
-from pruneyard.reports.glossary import LARGER_IS_BETTER
 from pruneyard.reports.latency import read_latency
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.load import Spec
 
 NOT_PROPOSED = ""  # stands for the runs that a search has yet to propose
-COSTS = ("num_active", "num_parameters", "train_flops", "train_s")  # columns of the summary table; smaller is better
 
 
 class GracefulInterrupt(KeyboardInterrupt):
@@ -44,12 +43,10 @@ class ClusterLostError(ClusterError):
 
 def _direction(name: str) -> str:
     """Returns whether a measure is better when larger (`max`) or smaller (`min`). Raises `UsageError` where it is not known."""
-    if name in COSTS:
-        return "min"
-    larger = LARGER_IS_BETTER.get(name.partition("/")[2])
-    if larger is None:
+    direction = known_direction(name)
+    if direction is None:
         raise UsageError(f"{name}: it is not known whether larger is better; give the direction, as in {{{name}: max}}")
-    return "max" if larger else "min"
+    return direction
 
 
 def check_results(folder: RunFolder) -> None:

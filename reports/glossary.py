@@ -6,6 +6,7 @@ from collections.abc import Collection
 LARGER_IS_BETTER = {
     "accuracy": True,
     "robust_accuracy": True,
+    "loss": False,
     "nll": False,
     "brier": False,
     "ece": False,
@@ -41,6 +42,7 @@ LARGER_IS_BETTER = {
 }
 
 _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
+    "loss": (0.0, math.inf),
     "nll": (0.0, math.inf),
     "brier": (0.0, 2.0),
     "brier_reliability": (0.0, 2.0),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruneyard.orchestrator.spec.codec import short_json
+from pruneyard.orchestrator.spec.direction import chosen_direction
 
 FITTED_ON = ("train", "val", "calib")  # splits on whose metrics a choice may depend
 
@@ -37,6 +38,7 @@ class Scheduler:
         at every evaluation, it continues unless its best is worse than the median of the others' means up to that share.
         `hyperband`: brackets of configurations that start with a share of 1 / reduction_factor**s of their steps, for every s
         down to 0 that leaves at least grace; they pause there, and when all have paused, the best 1 / reduction_factor resume.
+    mode: `max` or `min`; left out, the direction of the metric, which must be a known one.
     grace: share of a job's steps before the first decision, in (0, 1).
     min_others: for `median`, the number of other configurations that must have reached the share before one is stopped.
     Reference: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020 (the variant that stops, not pauses);
@@ -61,6 +63,8 @@ class Scheduler:
             if self.metric is None:
                 raise ValueError("metric is missing; it must be split/name, such as val/accuracy")
             check_metric(self.metric, field="metric")
+            if chosen_direction(self.metric, self.mode, field="mode") == "min":
+                object.__setattr__(self, "mode", "min")  # None means max, so that journals of earlier calls stay valid
         if not 0 < self.first < 1:
             raise ValueError(f"grace is {self.grace}; it must lie in (0, 1), a share of each job's steps")
         if self.factor <= 1:

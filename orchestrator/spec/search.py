@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from pruneyard.orchestrator.spec.codec import decode, short_json
+from pruneyard.orchestrator.spec.direction import chosen_direction
 from pruneyard.orchestrator.spec.job import MAX_JOBS
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.run_key import canonical
@@ -166,9 +167,13 @@ class Search:
             )
         if self.objectives and self.mode:
             raise ValueError(f"mode is {self.mode} beside objectives, which have their own; leave it out")
-        for name in self.directions:
+        for name in (self.metric,) if self.metric else self.objectives:
             if name not in COLUMNS:
                 check_metric(name, field="metric" if self.metric else "objectives")
+        if self.metric and chosen_direction(self.metric, self.mode, field="mode") == "min":
+            object.__setattr__(self, "mode", "min")  # None means max, so that journals of earlier calls stay valid
+        for name, mode in self.objectives.items():
+            chosen_direction(name, mode, field="objectives")
 
     @property
     def learns(self) -> bool:

@@ -1,0 +1,42 @@
+"""Whether a metric is better when larger or when smaller: known from what the metric is, never assumed."""
+
+import logging
+from functools import cache
+from typing import Literal
+
+from pruneyard.reports.glossary import LARGER_IS_BETTER
+
+Direction = Literal["max", "min"]
+
+COSTS = ("num_active", "num_parameters", "train_flops", "train_s")  # columns of a run; smaller is better
+
+log = logging.getLogger(__name__)
+
+
+def known_direction(metric: str) -> Direction | None:
+    """Returns the direction of `split/name` or of a column of costs; None where nothing is known of it."""
+    if metric in COSTS:
+        return "min"
+    larger = LARGER_IS_BETTER.get(metric.partition("/")[2])
+    return None if larger is None else "max" if larger else "min"
+
+
+def chosen_direction(metric: str, mode: Direction | None, *, field: str) -> Direction:
+    """Returns the direction that a spec means. A mode against what the metric is wins, with a warning that names it.
+
+    Raises `ValueError`, starting with `field`, where no mode is given and the direction is not known.
+    """
+    known = known_direction(metric)
+    if mode is None:
+        if known is None:
+            raise ValueError(f"{field} is missing; it is not known whether more {metric} is better, so it must be max or min")
+        return known
+    if known is not None and known != mode:
+        _warn_of_contradiction(metric, mode)
+    return mode
+
+
+@cache  # a spec is decoded several times in one call
+def _warn_of_contradiction(metric: str, mode: Direction) -> None:
+    better = "smaller" if mode == "max" else "larger"
+    log.warning("mode %s of %s looks for the worst: %s is better when %s; leave mode out", mode, metric, metric, better)
