@@ -26,8 +26,8 @@ _RANKED_NOTE = (
     "interval lies beyond those of all other calibrators on these runs. {order}"
 )
 _SPLITS = ("sets@", "ood", "fit/", "fit@")
-_ORDER = "Rows are sorted by mean NLL, lowest first."
-_NO_ORDER = "Rows with a single seed are not ranked, and nothing is bold."
+_ORDER = "Rows are sorted by mean NLL on held-out samples that are not the test split ({measures}), lowest first."
+_NO_ORDER = "Rows are not ranked: some have a single seed, or no split beside the test split to choose by."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,10 @@ def calibration_measures(study: Study) -> list[str]:
 
 def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
     found = comparisons(study, cells)
-    note = _RANKED_NOTE.format(
-        neutral=NEUTRAL, order=_ORDER if all(each.is_ranked for each in found) else _NO_ORDER
-    )
+    measures = sorted({each.chosen_by for each in found if each.chosen_by is not None})
+    is_ranked = all(each.is_ranked for each in found)
+    order = _ORDER.format(measures=" or ".join(measures)) if is_ranked else _NO_ORDER
+    note = _RANKED_NOTE.format(neutral=NEUTRAL, order=order)
     yield Part(
         title="Calibrators",
         table=ranking_table(study, found),

@@ -43,9 +43,9 @@ def before_and_after(study: Study, comparisons: Sequence[Comparison]) -> list[Fi
             color = palette.REFERENCE if cell.calibrator == NEUTRAL else palette.METHOD_COLORS[0]
             plots.append(Plot(title=title, words=words, chart=_diagram(own, color=color), note=note))
     chosen = (
-        "the calibrator with the lowest mean NLL"
+        "the calibrator with the lowest mean NLL on held-out samples that are not the test split"
         if all(each.is_ranked for each, _ in pairs)
-        else "temperature scaling if present (a single seed allows no ranking)"
+        else "temperature scaling if present (a single seed, or no split to choose by, allows no ranking)"
     )
     more = (
         f" Only the first {MAX_PARENTS} of {len(pairs)} inputs are shown."

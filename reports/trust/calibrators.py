@@ -23,6 +23,9 @@ from pruneyard.reports.trust.calibrated_cells import (
 )
 
 RANKED = ("test/nll", "test/ece", "test/ece_floor", "test/ece_smooth", "test/accuracy", "test/aurc")
+CHOSEN_BY = ("val/nll", "calib/nll")
+"""Splits that a calibrate job scores without fitting on them: a choice by the test split could not be judged on it."""
+
 _COMPARED = ("test/nll", "test/ece", "test/ece_smooth", "test/accuracy", "test/aurc")
 _INFINITE = (math.inf, math.inf, math.inf)
 DEFAULT = "temperature"
@@ -41,15 +44,19 @@ class ComparedCalibrator:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All calibrators on the same input runs, the lowest mean NLL first if all of them have an interval."""
+    """All calibrators on the same input runs, in the order of their mean NLL on held-out rows that are not the test split.
+
+    chosen_by: the measure that orders them; None if some calibrator lacks it or has a single seed, which allows no order.
+    """
 
     parent: str
     calibrators: Sequence[ComparedCalibrator]
+    chosen_by: str | None
 
     @property
     def is_ranked(self) -> bool:
-        """True if every calibrator has more than one seed."""
-        return all(entry.num > 1 for entry in self.calibrators)
+        """True if the calibrators are in an order that rests on more than one seed of each."""
+        return self.chosen_by is not None
 
     @property
     def before(self) -> CalibratedCell | None:
@@ -82,14 +89,22 @@ def _method_key(study: Study, cell: CalibratedCell) -> str:
 def _comparison(study: Study, cells: Sequence[CalibratedCell]) -> Comparison:
     neutral = next((cell for cell in cells if cell.calibrator == NEUTRAL), None)
     calibrators = [_compared(study, cell, neutral) for cell in cells]
-    ranked = all(entry.num > 1 for entry in calibrators)
-    calibrators.sort(key=lambda each: _rank(each) if ranked else (each.cell.calibrator != NEUTRAL, 0.0))
-    return Comparison(parent=cells[0].parent, calibrators=calibrators)
+    chosen_by = _selection_measure(study, calibrators)
+    if chosen_by is None:
+        calibrators.sort(key=lambda each: each.cell.calibrator != NEUTRAL)
+    else:
+        calibrators.sort(key=lambda each: _value(study, each.cell, chosen_by)[0])
+    return Comparison(parent=cells[0].parent, calibrators=calibrators, chosen_by=chosen_by)
 
 
-def _rank(entry: ComparedCalibrator) -> tuple[bool, float]:
-    nll = entry.values["test/nll"][0]
-    return math.isnan(nll), nll
+def _selection_measure(study: Study, calibrators: Sequence[ComparedCalibrator]) -> str | None:
+    """Returns the first measure of `CHOSEN_BY` that every calibrator has, if each has more than one seed."""
+    if any(entry.num < 2 for entry in calibrators):
+        return None
+    for measure in CHOSEN_BY:
+        if not any(math.isnan(_value(study, entry.cell, measure)[0]) for entry in calibrators):
+            return measure
+    return None
 
 
 def _compared(study: Study, cell: CalibratedCell, neutral: CalibratedCell | None) -> ComparedCalibrator:
@@ -105,9 +120,10 @@ def _compared(study: Study, cell: CalibratedCell, neutral: CalibratedCell | None
 def _value(study: Study, cell: CalibratedCell, measure: str) -> Interval:
     """Returns the mean of a measure. A missing NLL of an evaluated run is infinite: some label had probability 0."""
     found = mean_of(study, cell, measure)
-    if measure != "test/nll" or not math.isnan(found[0]):
+    split, _, name = measure.partition("/")
+    if name != "nll" or not math.isnan(found[0]):
         return found
-    is_evaluated = values_of(study, cell, "test/accuracy").notna().all()
+    is_evaluated = values_of(study, cell, f"{split}/accuracy").notna().all()
     return _INFINITE if is_evaluated else found
 
 

@@ -12,8 +12,11 @@ from pruneyard.reports.study import Study
 NLL = {"none": 0.5, "temperature": 0.3, "isotonic": 0.4}
 
 
-def write_chain(path, *, seeds=3, unknown="noise"):
-    """Dense networks and three calibrators on each; seeds differ far more than calibrators do."""
+def write_chain(path, *, seeds=3, unknown="noise", val_nll=NLL):
+    """Dense networks and three calibrators on each; seeds differ far more than calibrators do.
+
+    val_nll: on the validation split, by calibrator; None where there is no such split.
+    """
     store = Store(RunFolder(path))
     for seed in range(seeds):
         parent = {"kind": "sparse", "method": {"name": "dense"}}
@@ -41,6 +44,8 @@ def write_chain(path, *, seeds=3, unknown="noise"):
             )
             shift = 10.0 * seed
             rows = [metric(nll + shift, name="nll"), metric(0.9, name="accuracy"), metric(0.1, name="ece")]
+            if val_nll is not None:
+                rows += [metric(val_nll[name] + shift, name="nll", split="val")]
             rows += [metric(0.02, name="ece_floor"), metric(0.04 + 0.01 * place, name="ece_smooth")]
             rows += [metric(0.8 + 0.01 * seed, name="auroc", split=f"ood.far{at}") for at in ("", "@energy")]
             rows += [metric(0.6, name="auroc", split=f"ood.{unknown}")]

@@ -45,6 +45,23 @@ def test_calibrators_stand_by_nll_with_bins_samples_and_floor_beside_the_error(t
     assert found[0].after.calibrator == "temperature"
 
 
+def test_a_calibrator_is_chosen_on_held_out_rows_and_judged_on_test(tmp_path):
+    study = write_chain(tmp_path, val_nll={"none": 0.5, "temperature": 0.4, "isotonic": 0.3})
+    (comparison,) = comparisons(study, calibrated_cells(study))
+    assert comparison.chosen_by == "val/nll"
+    assert comparison.after is not None
+    assert comparison.after.calibrator == "isotonic", "temperature has the lowest NLL on test, by which nothing may be chosen"
+    assert [entry.cell.calibrator for entry in comparison.calibrators] == ["isotonic", "temperature", "none"]
+
+
+def test_nothing_is_ranked_without_a_split_to_choose_by(tmp_path):
+    study = write_chain(tmp_path, val_nll=None)
+    (comparison,) = comparisons(study, calibrated_cells(study))
+    assert not comparison.is_ranked
+    assert comparison.after is not None
+    assert comparison.after.calibrator == "temperature", "the default, not what looks best on test"
+
+
 def test_nothing_is_ranked_on_one_seed(tmp_path):
     study = write_chain(tmp_path, seeds=1)
     (comparison,) = comparisons(study, calibrated_cells(study))
@@ -74,7 +91,7 @@ def test_a_judged_run_without_nll_gave_a_label_no_probability_at_all(tmp_path):
         )
         spec_json = json.dumps(spec | {"sets": [{"name": "aps", "alpha": 0.2}]})
         Store(RunFolder(tmp_path)).write(
-            type(run)(**{**vars(run), "spec_json": spec_json}), [metric(0.9)], []
+            type(run)(**{**vars(run), "spec_json": spec_json}), [metric(0.9), metric(0.9, split="val")], []
         )
     study = Study.read([tmp_path])
     (comparison,) = comparisons(study, calibrated_cells(study))
