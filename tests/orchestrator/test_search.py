@@ -127,7 +127,7 @@ def test_the_spec_as_run_lists_what_was_drawn(name: str) -> None:
         ({"space": {"method.density": {"low": 0.5}}}, "high: is missing"),
         ({"space": {"optimizer.lr": {"low": 0.0, "high": 1.0, "log": True}}}, "above 0 where log"),
         ({"space": {"model.width": [4, 8]}}, r"must be \{choices"),
-        ({"space": {"seed": {"low": 0, "high": 9, "int": True}}}, "nothing to search"),
+        ({"space": {"seed": {"low": 0, "high": 9, "int": True}}}, "cannot be searched"),
         ({"name": "rando"}, "search.name: is"),
         ({"metric": "val/accuracy"}, "learns nothing from results"),
         ({"name": "tpe", "metric": "test/accuracy"}, "settings chosen on the test split cannot be tested on it"),
