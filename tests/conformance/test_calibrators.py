@@ -242,7 +242,7 @@ BAD_ROWS = {
         r"row 4 has label 3; it must lie in \[0, 3\)",
     ),
     "label below": (LOGITS, np.where(np.arange(20) == 4, -1, LABELS), r"row 4 has label -1"),
-    "one class": (LOGITS, np.ones(20, dtype=int), "all 20 labels are 1; .* two classes or more"),
+    "one class": (LOGITS, np.ones(20, dtype=int), "all 20 labels are 1; .* at least two classes"),
     "one row": (LOGITS[:1], LABELS[:1], "all 1 labels are"),
     "empty": (LOGITS[:0], LABELS[:0], "N >= 1"),
     "one column": (LOGITS[:, :1], LABELS * 0, "C >= 2"),

@@ -93,7 +93,7 @@ def test_bad_rows_are_refused(name: str, probabilities: ArrayLike, labels: Array
 def test_bad_rows_are_refused_at_prediction_too(name: str) -> None:
     fitted = build(name).fit(*rows(100), seed=0)
     for bad, message in (
-        ([[0.5, 0.5]], "probabilities are of 2 classes; sets were fitted to 4"),
+        ([[0.5, 0.5]], "probabilities have 2 classes, but the sets were fitted to 4"),
         ([[0.5, 0.5, 0.5, 0.5]], "must sum to 1"),
         ([0.25] * 4, "probabilities have shape"),
         (0.25, "probabilities have shape"),

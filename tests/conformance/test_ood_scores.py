@@ -133,5 +133,5 @@ def test_evidence_of_another_network_is_refused(name: str) -> None:
     score = build(name)
     if not score.learns_from:
         pytest.skip("learns nothing")
-    with pytest.raises(ValueError, match=rf"rows have 7 features; {name} was fitted to 6"):
+    with pytest.raises(ValueError, match=rf"rows have 7 features, but {name} was fitted to 6"):
         score.fit(drawn(60), seed=0).score(drawn(9, width=7))

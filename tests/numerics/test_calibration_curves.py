@@ -13,7 +13,7 @@ from too_sure import drawn
 from pruneyard.workloads.calibrate.calibrator import Floats
 from pruneyard.workloads.calibrate.methods.bbq import BBQ, log_marginals, prior_counts
 from pruneyard.workloads.calibrate.methods.histogram import FittedSteps, Histogram
-from pruneyard.workloads.calibrate.methods.isotonic import Isotonic, rising_curve
+from pruneyard.workloads.calibrate.methods.isotonic import Isotonic, fit_monotone_curve
 from pruneyard.workloads.calibrate.methods.spline import Spline, slopes_of_natural_spline
 from pruneyard.workloads.calibrate.step_maps import equal_mass_edges, steps_at
 from pruneyard.workloads.metrics.classification import expected_calibration_error, softmax
@@ -29,14 +29,14 @@ def binary(p: list[float]) -> Floats:
 
 def test_adjacent_violators_are_pooled_by_hand() -> None:
     """0 1 0 1 1: the second and third are pooled to 1/2."""
-    p, q = rising_curve(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([0, 1, 0, 1, 1], dtype=bool))
+    p, q = fit_monotone_curve(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([0, 1, 0, 1, 1], dtype=bool))
     assert p.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert q.tolist() == [0.0, 0.5, 0.5, 1.0, 1.0]
 
 
 def test_equal_probabilities_share_a_value_and_the_inside_of_a_step_is_left_out() -> None:
     """The mean at .2 is 1/2 of two rows; with the 0s at .6 and .7 it is pooled to 1/4. The step ends at .2 and .7."""
-    p, q = rising_curve(np.array([0.2, 0.2, 0.6, 0.7, 0.9]), np.array([1, 0, 0, 0, 1], dtype=bool))
+    p, q = fit_monotone_curve(np.array([0.2, 0.2, 0.6, 0.7, 0.9]), np.array([1, 0, 0, 0, 1], dtype=bool))
     assert p.tolist() == [0.2, 0.7, 0.9]
     assert q.tolist() == [0.25, 0.25, 1.0]
 
@@ -48,14 +48,14 @@ def test_the_curve_is_that_of_scikit_learn(seed: int, num_rows: int) -> None:
     p, outcomes = generator.integers(0, 30, num_rows) / 30, generator.random(num_rows) < 0.4
     new = generator.random(50)
     theirs = IsotonicRegression(out_of_bounds="clip").fit(p, outcomes).predict(new)
-    assert np.interp(new, *rising_curve(p, outcomes)) == pytest.approx(theirs, abs=1e-12)
+    assert np.interp(new, *fit_monotone_curve(p, outcomes)) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_the_pooled_curve_is_one_for_all_classes_and_the_uniform_share_is_as_stated() -> None:
     logits, labels = drawn(300, 3)
     fitted = Isotonic().fit(logits, labels, seed=0)
     p = softmax(logits)
-    q = np.interp(p, *rising_curve(p.ravel(), (labels[:, None] == np.arange(3)).ravel())) + 1e-9 * p
+    q = np.interp(p, *fit_monotone_curve(p.ravel(), (labels[:, None] == np.arange(3)).ravel())) + 1e-9 * p
     mixed = q * (1 - 1 / 303) + 1 / 303 / 3
     expected = mixed / mixed.sum(axis=1, keepdims=True)
     assert np.exp(fitted.log_probabilities(logits)) == pytest.approx(expected, abs=1e-12)

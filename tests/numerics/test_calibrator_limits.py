@@ -236,7 +236,7 @@ def test_the_gradient_of_parameterised_temperature_is_that_of_its_loss() -> None
     generator, sizes = np.random.default_rng(0), np.array([4, 5, 3, 1])
     logits, labels = drawn(40, 4)
     features = generator.normal(size=(40, 4))
-    at = generator.normal(size=len(pts.initial(sizes, 0))) / 2
+    at = generator.normal(size=len(pts.initial_parameters(sizes, 0))) / 2
     method = ParameterisedTemperature(l2=0.01)
 
     def both(parameters: Floats) -> tuple[float, Floats]:

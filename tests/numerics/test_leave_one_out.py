@@ -171,6 +171,6 @@ def test_a_matrix_that_is_not_positive_definite_is_refused_by_both() -> None:
 def test_too_few_iterations_are_an_error_that_says_how_far_it_came() -> None:
     matrix, right = random_system()
     with pytest.raises(
-        CurvatureError, match=r"after 2 iterations a residual is \d\.\de-\d\d of its right side"
+        CurvatureError, match=r"after 2 iterations a residual is \d\.\de-\d\d of its right-hand side"
     ):
         conjugate_gradients(lambda rows: rows @ matrix, right, tolerance=1e-9, max_iterations=2)

@@ -255,7 +255,7 @@ def test_too_few_rows_give_full_sets_and_a_warning(caplog: pytest.LogCaptureFixt
     assert fitted.predict(rows).all()
     assert fitted.numbers == {"infinite_thresholds": 5}
     assert (
-        "split: alpha 0.1 needs 9 calibration rows, there are 8; every set holds all classes" in caplog.text
+        "split: alpha 0.1 needs at least 9 calibration rows, but there are 8; every set has all classes" in caplog.text
     )
 
 
@@ -273,7 +273,7 @@ def test_a_class_with_too_few_rows_is_in_every_set_and_named(caplog: pytest.LogC
     assert fitted.predict(rows)[:, 2].all()
     assert fitted.numbers == {"infinite_thresholds": 1}
     assert (
-        "aps: alpha 0.2 needs 4 calibration rows; these classes are in every set: 2 (3 rows)" in caplog.text
+        "aps: alpha 0.2 needs at least 4 calibration rows per class; these classes are in every set: 2 (3 rows)" in caplog.text
     )
 
 
@@ -336,17 +336,17 @@ def test_bad_options_of_sets_are_refused() -> None:
     with pytest.raises(ValueError, match=r"alpha is 1\.0; it must lie in \(0, 1\)"):
         set_metrics(SETS, LABELS, alpha=1.0)
     for starts in ((), (1, 2), (0, 2, 2), (0, 3, 2)):
-        with pytest.raises(ValueError, match="must rise from 0"):
+        with pytest.raises(ValueError, match="must increase from 0"):
             coverage_by_size(SETS, LABELS, starts=starts)
     refused: list[tuple[type[ConformalRule], dict[str, object], str]] = [
         (RAPS, {"penalty": -1.0, "kreg": 1}, r"penalty is -1\.0; it must be 0 or more"),
         (RAPS, {"penalty": 1.0, "kreg": -1}, "kreg is -1; it must be 0 or more"),
         (TunedRAPS, {"share": 1.0}, r"share is 1\.0; it must lie in \(0, 1\)"),
-        (TunedRAPS, {"penalties": ()}, r"penalties are \(\); there must be one or more"),
+        (TunedRAPS, {"penalties": ()}, r"penalties are \(\); there must be at least one"),
         (TunedRAPS, {"penalties": (-1.0,)}, "none below 0"),
     ]
     for rule, options, message in refused:
         with pytest.raises(ValueError, match=message):
             rule(**options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="there is 1 calibration row; raps_tuned needs 2 or more"):
+    with pytest.raises(ValueError, match="there is 1 calibration row; raps_tuned needs at least 2"):
         TunedRAPS().fit(ONE, [0], seed=0)

@@ -149,9 +149,9 @@ def test_stored_outputs_are_enough_for_scores_of_logits(trained: Path, tmp_path:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"scores": ["knn"]}, "near or far must name a set"),
+        ({"scores": ["knn"]}, "set near or far"),
         ({"choose_on": ["noise"]}, "without scores"),
-        ({"sets": ["aps", "aps"]}, "each name must come once"),
+        ({"sets": ["aps", "aps"]}, "each name must be unique"),
         ({"num_bins": 0}, "it must be 1 or more"),
         ({"method": "temprature"}, "did you mean temperature?"),
     ],

@@ -16,7 +16,7 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.predictions import read_predictions
 from pruneyard.workloads.calibrate.mc_dropout import mc_dropout_logits
-from pruneyard.workloads.calibrate.redrawn import BATCH_SIZE
+from pruneyard.workloads.calibrate.sampled_members import BATCH_SIZE
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.seeding import stream_seed
 
@@ -209,15 +209,15 @@ def test_val_is_neither_fitted_on_nor_judged_after_an_objective_that_learned_fro
     )
     _, found = judged(calibrate(nets, method="temperature"), tmp_path / "calib")
     assert "val" not in found.index.get_level_values("split")
-    assert "from which the objective of" in refusal(calibrate(nets, fit="val"), tmp_path / "val")
+    assert "but the objective of" in refusal(calibrate(nets, fit="val"), tmp_path / "val")
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"passes": -1}, "is -1; it must be 0 or more"),
-        ({"passes": 2, "samples": 2}, "one of them must be left out"),
-        ({"samples": 2, "scores": ["energy"]}, "near or far must name a set to score"),
+        ({"passes": 2, "samples": 2}, "set only one of them"),
+        ({"samples": 2, "scores": ["energy"]}, "need an OOD set; set near or far"),
     ],
 )
 def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any], words: str) -> None:

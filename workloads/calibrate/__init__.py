@@ -1,1 +1,1 @@
-"""Calibration: what a probability is worth."""
+"""Jobs of kind `calibrate`: post-hoc calibration, uncertainty, out-of-distribution detection and prediction sets."""

@@ -1,7 +1,7 @@
-"""A job of kind `calibrate`: takes the stored outputs of finished runs, calibrates them, and says how far they can be trusted.
+"""The job of kind `calibrate`: calibrates the stored outputs of finished runs and measures their reliability.
 
-No network is trained, and none is run unless a score of unknown inputs, a set of them, or passes or samples ask for it. What is
-fitted is fitted on held-out rows, `calib` as a rule, and never judged on them.
+It trains no network, and runs one only for OOD scores that need it, OOD sets, dropout passes or SWAG samples. Calibrators are
+fitted on held-out rows, usually `calib`, and never evaluated on them.
 """
 
 import math
@@ -18,19 +18,7 @@ from numpy.typing import NDArray
 from pruneyard.workloads.calibrate.calibrator import Calibrator, FittedCalibrator
 from pruneyard.workloads.calibrate.evidence import Evidence
 from pruneyard.workloads.calibrate.methods.none import Uncalibrated
-from pruneyard.workloads.calibrate.outputs import Outputs, outputs_of, saw_val
-from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
-from pruneyard.workloads.calibrate.redrawn import (
-    Drawing,
-    DropoutPasses,
-    WeightDraws,
-    members_of,
-    own_splits,
-    redrawn,
-)
-from pruneyard.workloads.calibrate.score import Score
-from pruneyard.workloads.calibrate.set_metrics import set_metrics
-from pruneyard.workloads.calibrate.unknown_inputs import (
+from pruneyard.workloads.calibrate.ood_detection import (
     OOD,
     Sets,
     Witness,
@@ -40,6 +28,18 @@ from pruneyard.workloads.calibrate.unknown_inputs import (
     scores_of,
     suffix_of,
 )
+from pruneyard.workloads.calibrate.outputs import Outputs, outputs_of, saw_val
+from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
+from pruneyard.workloads.calibrate.sampled_members import (
+    DropoutPasses,
+    MemberSampler,
+    WeightSamples,
+    member_logits,
+    member_outputs,
+    own_splits,
+)
+from pruneyard.workloads.calibrate.score import Score
+from pruneyard.workloads.calibrate.set_metrics import set_metrics
 from pruneyard.workloads.data.dataset import Dataset, Source, Split
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from pruneyard.workloads.metrics.binning import Reliability
@@ -57,8 +57,8 @@ from pruneyard.workloads.workload import Context, CurvePoint, Metric, Outcome, P
 
 __all__ = ["CalibrateJob"]
 
-CURVE_POINTS = 50  # of a risk-coverage curve and of a histogram of scores
-LEAST = -745.0  # logarithm of the smallest number: what stands for a probability of 0 where scores must be finite
+CURVE_POINTS = 50  # per risk-coverage curve, and bins per score histogram
+SMALLEST_LOG = -745.0  # logarithm of the smallest float64; replaces log 0 where scores must be finite
 
 Named = dict[tuple[str, str], float]
 """Metrics by split and name."""
@@ -66,17 +66,17 @@ Named = dict[tuple[str, str], float]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateJob:
-    """Everything that may change a number.
+    """The resolved spec of a calibrate job.
 
-    input: the runs; several are averaged as an ensemble and calibrated after that.
-    fit: the split that calibrators and sets are fitted on; the other of the two is judged beside `test`.
-    sets: conformal rules; where there are any, the calibrator is fitted on one half of the split and they on the other.
-    scores: of unknown inputs, beside the calibrated confidence, which is always judged.
-    near, far: unknown sets to show to the network, beside those that it was shown when it was trained.
-    choose_on: unknown sets on whose validation rows the scores' options are chosen; empty: they are taken as given.
-    passes: of MC dropout; above 0 the mean of so many takes the place of the stored outputs and of those on near and far.
-    samples: of SWAG; above 0 the mean of so many networks drawn from the run's moments does. Scores stay the network's own.
-        Of several runs each gives so many members (MultiSWAG, Wilson and Izmailov 2020, arXiv:2002.08791).
+    input: the runs to calibrate; several runs are averaged as an ensemble before calibration.
+    fit: the split that calibrators and prediction sets are fitted on; the other of the two is evaluated in addition to `test`.
+    sets: conformal rules; if any, the calibrator is fitted on one half of the split and the rules on the other half.
+    scores: OOD scores, in addition to the calibrated confidence, which is always evaluated.
+    near, far: near and far OOD sets to evaluate the network on, in addition to those of its training run.
+    choose_on: OOD sets on whose validation rows the options of scores are chosen; empty: options are used as given.
+    passes: number of MC-dropout passes; above 0 their mean replaces the stored outputs and those on near and far.
+    samples: number of SWAG samples; above 0 the mean of the sampled networks replaces these outputs. Scores use the network
+        itself. With several runs each contributes that many members (MultiSWAG, Wilson and Izmailov 2020, arXiv:2002.08791).
     keep_predictions: whether to store the calibrated log-probabilities.
     """
 
@@ -97,53 +97,53 @@ class CalibrateJob:
     def __post_init__(self) -> None:
         if self.num_bins < 1:
             raise ValueError(f"num_bins is {self.num_bins}; it must be 1 or more")
-        if self.asks_network and len(self.input.runs) > 1:
-            raise ValueError("input names several runs beside near, far or scores that run a network; an ensemble has none")
+        if self.runs_network and len(self.input.runs) > 1:
+            raise ValueError("input has several runs, but near, far and these scores need a single network; an ensemble has none")
         for name in ("passes", "samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.passes and self.samples:
-            raise ValueError(f"passes is {self.passes} beside samples {self.samples}; one of them must be left out")
-        if self.redraws and self.scores and not (self.near or self.far):
-            raise ValueError("scores are given beside passes or samples; near or far must name a set to score")
+            raise ValueError(f"passes is {self.passes} and samples is {self.samples}; set only one of them")
+        if self.samples_members and self.scores and not (self.near or self.far):
+            raise ValueError("scores with passes or samples need an OOD set; set near or far")
         if self.choose_on and not self.scores:
-            raise ValueError("choose_on is given without scores; there is nothing to choose, so it must be left out")
+            raise ValueError("choose_on is set, but there are no scores to choose options for; remove it")
         if needs_network(self.scores) and not (self.near or self.far):
-            raise ValueError("scores need features of unknown inputs; near or far must name a set of them")
+            raise ValueError("these scores need features of OOD inputs; set near or far")
         for name, plugins in (("sets", self.sets), ("scores", self.scores)):
             names = [name_of(plugin) for plugin in plugins]
             if len(set(names)) < len(names):
-                raise ValueError(f"{name} is {names}; each name must come once, since metrics are called by it")
+                raise ValueError(f"{name} is {names}; each name must be unique because metric names contain it")
 
     @property
     def per_trial(self) -> int:
-        """Jobs that one trial of the scheduler takes, as each is a matter of milliseconds; fewer where networks are run."""
-        return 10 if self.asks_network or self.redraws else 200
+        """Number of jobs per scheduler trial: many, because a job takes milliseconds; fewer if it runs networks."""
+        return 10 if self.runs_network or self.samples_members else 200
 
     @property
-    def asks_network(self) -> bool:
-        """Whether networks are run again."""
+    def runs_network(self) -> bool:
+        """True if the job runs networks again."""
         return bool(self.near or self.far) or needs_network(self.scores)
 
     @property
-    def redraws(self) -> bool:
-        """Whether the stored outputs are replaced by those of members drawn from the run."""
+    def samples_members(self) -> bool:
+        """True if outputs of sampled members (dropout passes or SWAG) replace the stored outputs."""
         return bool(self.passes or self.samples)
 
     def run(self, context: Context) -> Iterator[Progress]:
-        """One step; there is nothing to go on from."""
+        """Runs the job in one step; it has no checkpoint."""
         started = time.monotonic()
         runs = [context.open_run(artifact) for artifact in self.input.artifacts]
         stored, num_extra = outputs_of(runs)
         outputs = self._held_out(runs, stored)
-        again = [_Again.of(self, run, context) for run in runs] if self.asks_network or self.redraws else []
-        if self.redraws:
-            members = [one.members(self, outputs, number) for number, one in enumerate(again)]
-            outputs = redrawn(members, again[0].splits(outputs))
-        work = _Work(job=self, outputs=outputs, num_extra=num_extra)
-        named, curves = work.judged()
+        reruns = [_Rerun.of(self, run, context) for run in runs] if self.runs_network or self.samples_members else []
+        if self.samples_members:
+            members = [one.members(self, outputs, number) for number, one in enumerate(reruns)]
+            outputs = member_outputs(members, reruns[0].splits(outputs))
+        evaluation = _Evaluation(job=self, outputs=outputs, num_extra=num_extra)
+        named, curves = evaluation.evaluate()
         choose_on = [context.load_data(source) for source in self.choose_on]
-        more, more_curves = work.shown(again[0], choose_on) if again else work.stored_unknown()
+        more, more_curves = evaluation.evaluate_ood(reruns[0], choose_on) if reruns else evaluation.evaluate_stored_ood()
         named |= more
         elapsed = time.monotonic() - started
         yield Progress(
@@ -152,17 +152,17 @@ class CalibrateJob:
             metrics=tuple(
                 Metric(step=1, epoch=1.0, split=split, name=name, value=value, wall_s=elapsed)
                 for (split, name), value in named.items()
-                if math.isfinite(value)  # a probability of 0 at a label: its price has no number
+                if math.isfinite(value)  # the NLL is infinite if a label has probability 0
             ),
             curves=(*curves, *more_curves),
-            outcome=work.outcome(elapsed),
+            outcome=evaluation.outcome(elapsed),
         )
 
     def _held_out(self, runs: Sequence[FinishedRun], outputs: Mapping[str, Outputs]) -> Mapping[str, Outputs]:
-        """The same without val where a run has learned from it. Raises `ValueError` where that is what to fit on."""
+        """Returns the outputs without val if a run's objective learned from it. Raises `ValueError` if `fit` is then val."""
         learned = [run.run_key for run in runs if saw_val(run)]
         if learned and self.fit == "val":
-            raise ValueError(f"fit is val, from which the objective of {learned[0]} learned in training; it must be calib")
+            raise ValueError(f"fit is val, but the objective of {learned[0]} learned from val during training; use calib")
         return {name: split for name, split in outputs.items() if name != "val"} if learned else outputs
 
     def expected_work(self, data: Dataset) -> tuple[float, int]:
@@ -170,13 +170,13 @@ class CalibrateJob:
         return 0.0, 0
 
     def check(self, data: Dataset | None) -> list[str]:
-        """Nothing can be tried before the runs are there."""
+        """Returns no warnings: nothing can be checked before the input runs exist."""
         return []
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Again:
-    """A run whose network is shown rows once more: its own, and unknown sets."""
+class _Rerun:
+    """An input run whose network is run again, on its own data and on OOD sets."""
 
     run: FinishedRun
     data: Dataset
@@ -184,28 +184,28 @@ class _Again:
     device: torch.device
 
     @classmethod
-    def of(cls, job: CalibrateJob, run: FinishedRun, context: Context) -> "_Again":
-        """With all data of the job loaded."""
+    def of(cls, job: CalibrateJob, run: FinishedRun, context: Context) -> "_Rerun":
+        """Loads all data of the job."""
         data = context.load_data(run.source())
         sets = Sets.of(job.near, job.far, context.load_data, known=data)
         return cls(run=run, data=data, sets=sets, device=context.device)
 
     def splits(self, stored: Mapping[str, Outputs]) -> dict[str, Split]:
-        """The rows that the run predicted, and the unknown sets."""
+        """Returns the rows that the run predicted, and the OOD sets."""
         return own_splits(self.run, stored, self.data) | dict(self.sets.rows)
 
     def members(self, job: CalibrateJob, stored: Mapping[str, Outputs], number: int) -> dict[str, NDArray[np.floating]]:
-        """What members drawn from the run, the number-th of the job's, say of all of these: logits (M, N, C)."""
+        """Returns logits (M, N, C) by split of members sampled from this run, the `number`-th input of the job."""
         seed = stream_seed(job.seed, f"calibrate/run {number}") if number else job.seed
-        drawing: Drawing = DropoutPasses(num=job.passes)
+        sampler: MemberSampler = DropoutPasses(num=job.passes)
         if job.samples:
-            drawing = WeightDraws.of(self.run, job.samples, data=self.data, device=self.device)
-        return members_of(self.run, drawing, self.splits(stored), seed=seed, device=self.device)
+            sampler = WeightSamples.of(self.run, job.samples, data=self.data, device=self.device)
+        return member_logits(self.run, sampler, self.splits(stored), seed=seed, device=self.device)
 
 
 @dataclass(kw_only=True)
-class _Work:
-    """One job's arrays, and what was fitted to them."""
+class _Evaluation:
+    """The outputs of one job and the calibrator fitted to them."""
 
     job: CalibrateJob
     outputs: Mapping[str, Outputs]
@@ -219,20 +219,20 @@ class _Work:
 
     def _split(self, name: str) -> Outputs:
         if name not in self.outputs or not len(self.outputs[name]):
-            raise ValueError(f"fit is {name}; the runs left no predictions of it, only of {', '.join(self.outputs)}")
+            raise ValueError(f"the input runs have no predictions of split {name}, only of {', '.join(self.outputs)}")
         return self.outputs[name]
 
     def _halves(self, num_rows: int) -> list[np.ndarray]:
-        """Rows for the calibrator and rows for the sets: none is used for both, or coverage would not be what is said."""
+        """Returns disjoint rows for the calibrator and for the prediction sets; shared rows would void the coverage guarantee."""
         order = np.random.default_rng(stream_seed(self.job.seed, "calibrate/halves")).permutation(num_rows)
         return np.array_split(order, 2)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
-        """Log-probabilities (N, C); -inf for a probability of 0."""
+        """Returns calibrated log-probabilities (N, C); -inf for a probability of 0."""
         return self.fitted.log_probabilities(np.asarray(logits, dtype=np.float64))
 
-    def judged(self) -> tuple[Named, list[CurvePoint]]:
-        """What calibrated outputs are worth on `test`, and on the other held-out split."""
+    def evaluate(self) -> tuple[Named, list[CurvePoint]]:
+        """Returns metrics and curves of calibrated outputs on `test`, and metrics on the other held-out split."""
         other = {"calib": "val", "val": "calib"}[self.job.fit]
         named: Named = {("fit", name): value for name, value in self.fitted.numbers.items()}
         curves: list[CurvePoint] = []
@@ -254,7 +254,7 @@ class _Work:
         return named, curves
 
     def _sets(self, rule: ConformalRule, log_probabilities: np.ndarray) -> tuple[Named, list[CurvePoint]]:
-        """Fitted on the half that the calibrator has not seen, judged on `test`."""
+        """Fits a conformal rule on the half that the calibrator has not seen and evaluates it on `test`."""
         split, test = self._split(self.job.fit), self._split("test")
         rows = self._halves(len(split))[1]
         held = self._distributions(self.calibrated(split.logits[rows]))
@@ -271,12 +271,12 @@ class _Work:
         return named, points
 
     def _distributions(self, log_probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities (N, K) of the classes alone, scaled to sum to 1."""
+        """Returns class probabilities (N, K) without extra outputs, scaled to sum to 1."""
         known = class_probabilities(log_probabilities, num_extra=self.num_extra)
         return np.asarray(known / known.sum(axis=1, keepdims=True))
 
-    def stored_unknown(self) -> tuple[Named, list[CurvePoint]]:
-        """Of the unknown inputs that the network was shown when it was trained: only their logits are known."""
+    def evaluate_stored_ood(self) -> tuple[Named, list[CurvePoint]]:
+        """Returns detection metrics of the OOD sets of the training run, of which only logits are stored."""
         unknown = {name: split.logits for name, split in self.outputs.items() if name.startswith(f"{OOD}.")}
         if not unknown:
             return {}, []
@@ -290,18 +290,18 @@ class _Work:
             curves += score_points(found, suffix_of(score))
         return named, curves
 
-    def shown(self, again: _Again, choose_on: Sequence[Dataset]) -> tuple[Named, list[CurvePoint]]:
-        """Of the near and far sets, by running the network on them and on its own data."""
-        sets = again.sets
+    def evaluate_ood(self, rerun: _Rerun, choose_on: Sequence[Dataset]) -> tuple[Named, list[CurvePoint]]:
+        """Returns detection metrics of the near and far sets, by running the network on them and on its own data."""
+        sets = rerun.sets
         if not sets.rows:
             return {}, []
-        witness = Witness(network=again.run.network(), data=again.data, num_extra=self.num_extra)
-        known, unknown = witness.of(again.data.test), {name: witness.of(rows) for name, rows in sets.rows.items()}
-        said = {name: evidence.logits for name, evidence in {"test": known, **unknown}.items()}
-        if self.job.redraws:
-            said = {name: self.outputs[name].logits for name in said}
-        test = said.pop("test")
-        named, curves = self._confidence(test, said, near=sets.near, far=sets.far)
+        witness = Witness(network=rerun.run.network(), data=rerun.data, num_extra=self.num_extra)
+        known, unknown = witness.of(rerun.data.test), {name: witness.of(rows) for name, rows in sets.rows.items()}
+        logits = {name: evidence.logits for name, evidence in {"test": known, **unknown}.items()}
+        if self.job.samples_members:
+            logits = {name: self.outputs[name].logits for name in logits}
+        test = logits.pop("test")
+        named, curves = self._confidence(test, logits, near=sets.near, far=sets.far)
         for score in self.job.scores:
             rule = fitted_score(score, witness, choose_on, seed=self.job.seed)
             found = scores_of(rule, known, unknown)
@@ -313,22 +313,22 @@ class _Work:
     def _confidence(
         self, test: np.ndarray, unknown: Mapping[str, np.ndarray], *, near: frozenset[str], far: frozenset[str]
     ) -> tuple[Named, list[CurvePoint]]:
-        """The calibrated confidence as a score."""
+        """Returns detection metrics of the calibrated confidence as an OOD score."""
         scores = {
-            name: confidence_scores(np.maximum(self.calibrated(logits), LEAST), num_extra=self.num_extra)
+            name: confidence_scores(np.maximum(self.calibrated(logits), SMALLEST_LOG), num_extra=self.num_extra)
             for name, logits in {"test": test, **unknown}.items()
         }
         return detection_rows(scores, near=near, far=far), score_points(scores, "")
 
     def outcome(self, elapsed: float) -> Outcome:
-        """The fitted calibrator, and predictions where they are wanted."""
+        """Returns the fitted calibrator as an artifact, and predictions if `keep_predictions` is set."""
         kept = self.outputs if self.job.keep_predictions else {}
         return Outcome(
             predictions={
                 name: Predictions(
                     row_ids=split.row_ids,
                     labels=split.labels,
-                    logits=np.maximum(self.calibrated(split.logits), LEAST).astype(np.float32),
+                    logits=np.maximum(self.calibrated(split.logits), SMALLEST_LOG).astype(np.float32),
                 )
                 for name, split in kept.items()
             },
@@ -345,7 +345,7 @@ class _Work:
 
 
 def reliability_points(bins: Reliability) -> list[CurvePoint]:
-    """Filled bins of the test split: x confidence, y accuracy, count rows."""
+    """Returns the non-empty reliability bins of the test split: x confidence, y accuracy, count samples."""
     return [
         CurvePoint(name="reliability", step=1, key="test", x=float(x), y=float(y), count=int(count))
         for x, y, count in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
@@ -354,7 +354,7 @@ def reliability_points(bins: Reliability) -> list[CurvePoint]:
 
 
 def risk_points(curve: RiskCoverage) -> list[CurvePoint]:
-    """The risk-coverage curve of the test split at evenly spaced coverages: count rows answered."""
+    """Returns the risk-coverage curve of the test split at evenly spaced coverages; count: samples classified."""
     chosen = np.unique(np.linspace(0, len(curve.risk) - 1, CURVE_POINTS).round().astype(np.int64))
     return [
         CurvePoint(name="risk", step=1, key="test", x=float(curve.coverage[i]), y=float(curve.risk[i]), count=int(i) + 1)
@@ -363,7 +363,7 @@ def risk_points(curve: RiskCoverage) -> list[CurvePoint]:
 
 
 def score_points(scores: Mapping[str, np.ndarray], suffix: str) -> list[CurvePoint]:
-    """Histograms of a score over common bins, one a split: x middle of a bin, y share of the split's rows, count rows."""
+    """Returns score histograms over common bins, one per split: x bin centre, y fraction of the split, count samples."""
     every: Sequence[np.ndarray] = list(scores.values())
     low, high = np.quantile(np.concatenate(every), [0.001, 0.999])
     edges = np.linspace(low, high if high > low else low + 1.0, CURVE_POINTS + 1)

@@ -1,7 +1,7 @@
-"""Least NLL of scores that are linear in their parameters, with a quadratic penalty for leaving the start: a convex problem.
+"""Minimises the NLL of scores that are linear in their parameters, with a quadratic penalty on the distance to the start.
 
-Newton's method within a trust region, whose systems are solved by conjugate gradients, so that a matrix of 1,000 x
-1,000 needs no Hessian. It never ends above its start.
+The problem is convex. Trust-region Newton with conjugate gradients needs no explicit Hessian, so a matrix of 1,000 x 1,000
+weights is feasible. The result is never worse than the start.
 """
 
 import logging
@@ -14,8 +14,8 @@ from scipy.special import log_softmax, softmax
 
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 
-GRADIENT = 1e-8  # norm of the gradient, in nats, at which a fit has converged
-GRADIENT_EACH = 1e-11  # the same for each of more than 1,000 parameters: 1e-5 for a matrix of 1,000 classes
+GRADIENT = 1e-8  # gradient norm, in nats, at which a fit has converged
+GRADIENT_EACH = 1e-11  # times the number of parameters above 1,000: 1e-5 for a matrix of 1,000 classes
 MAX_STEPS = 500
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LinearScores:
-    """Scores `(N, C)` as a linear function of flat parameters `(P,)`, and its adjoint from `(N, C)` back to `(P,)`."""
+    """A linear function from flat parameters `(P,)` to scores `(N, C)`, and its adjoint from `(N, C)` to `(P,)`."""
 
     scores: Callable[[Floats], Floats]
     adjoint: Callable[[Floats], Floats]
@@ -32,13 +32,13 @@ class LinearScores:
 def fit_linear(
     model: LinearScores, labels_N: Labels, *, start_P: Floats, penalty_P: Floats
 ) -> tuple[Floats, bool]:
-    """Parameters `(P,)` of least mean NLL + sum(penalty * (parameters - start)^2), and whether the gradient vanished there.
+    """Returns the parameters `(P,)` that minimise mean NLL + sum(penalty * (parameters - start)^2), and whether it converged.
 
-    Without a penalty the NLL of separable rows has no minimum; the fit ends where its gradient is too small to follow.
+    Without a penalty the NLL of separable rows has no minimum; the fit then ends when the gradient is small enough.
     """
     num_rows, rows_N = len(labels_N), np.arange(len(labels_N))
     tolerance = max(GRADIENT, GRADIENT_EACH * len(start_P))
-    softmaxes: dict[bytes, Floats] = {}  # of the latest point only: one point is asked for many products
+    softmaxes: dict[bytes, Floats] = {}  # cache of the latest point only: conjugate gradients need many products at one point
 
     def value(point_P: Floats) -> float:
         log_NC = log_softmax(model.scores(point_P), axis=1)
@@ -73,13 +73,13 @@ def fit_linear(
     converged = bool(np.linalg.norm(gradient(best_P)) < 1e3 * tolerance)
     if not converged:
         log.warning(
-            "a fit of %d numbers to %d rows has not converged: %s", len(start_P), num_rows, found.message
+            "a fit of %d parameters to %d rows did not converge: %s", len(start_P), num_rows, found.message
         )
     return best_P, converged
 
 
 def typical_size(features_NC: Floats) -> float:
-    """Root mean square of features: parameters times this are numbers around 1; 1 for features that are all 0."""
+    """Returns the root mean square of features, which scales parameters to about 1; returns 1 if all features are 0."""
     size = float(np.sqrt(np.mean(features_NC**2)))
     return size if size > 0 else 1.0
 
@@ -87,10 +87,12 @@ def typical_size(features_NC: Floats) -> float:
 def fit_matrix(
     features_NC: Floats, labels_N: Labels, *, off_diagonal: float, bias: float, ridge: float
 ) -> tuple[Floats, Floats, bool]:
-    """Weights `(C, C)`, biases `(C,)` of scores features @ weights.T + biases, from the identity, and whether it converged.
+    """Fits scores features @ weights.T + biases from the identity.
+
+    Returns weights `(C, C)`, biases `(C,)`, and whether the fit converged.
 
     The penalty is off_diagonal * sum of w_ij^2 over i != j / (C (C - 1)) + bias * sum of b_i^2 / C (ODIR), and
-    ridge * sum of (w_ii - 1)^2, which holds the diagonal where the rows do not.
+    ridge * sum of (w_ii - 1)^2, which determines the diagonal where the rows do not.
     """
     size, num_classes = typical_size(features_NC), features_NC.shape[1]
     scaled_NC, diagonal = features_NC / size, np.eye(num_classes, dtype=bool)

@@ -1,4 +1,4 @@
-"""Logistic regression on a few features, with targets anywhere in [0, 1]: what Platt and beta calibration fit to every class."""
+"""Logistic regression on a few features with targets in [0, 1], for Platt scaling and beta calibration per class."""
 
 import numpy as np
 from scipy.special import expit
@@ -10,10 +10,10 @@ MAX_STEPS = 200
 
 
 def fit_logistic(features_NF: Floats, targets_N: Floats, *, start_F: Floats, ridge: float = 0.0) -> Floats:
-    """Coefficients `(F,)` of least mean cross-entropy + ridge * |coefficients - start|^2, by Newton's method from the start.
+    """Returns coefficients `(F,)` that minimise mean cross-entropy + ridge * |coefficients - start|^2, by Newton's method.
 
-    Steps are halved until the objective falls, which it does along Newton's direction of a convex problem; the fit ends where
-    it cannot fall any more in float64. A direction that the features do not see keeps its start.
+    Steps are halved until the objective decreases, which a Newton direction of a convex problem guarantees. The fit ends when
+    the objective cannot decrease any more in float64. Directions that the features do not determine keep their start.
     """
     coefficients_F = start_F.astype(np.float64)
     value = _objective(features_NF, targets_N, coefficients_F, start_F, ridge)
@@ -43,5 +43,5 @@ def _objective(features_NF: Floats, targets_N: Floats, at_F: Floats, start_F: Fl
 
 
 def cross_entropy(scores_N: Floats, targets_N: Floats) -> float:
-    """Mean of that of sigmoid(scores) with targets, in nats, exact for scores of any size."""
+    """Returns the mean cross-entropy of sigmoid(scores) with targets, in nats; accurate for scores of any size."""
     return float((np.logaddexp(0, scores_N) - targets_N * scores_N).mean())

@@ -1,4 +1,4 @@
-"""Passes of a finished network in which its dropout layers, and nothing else, are in training mode (MC dropout).
+"""MC dropout: forward passes of a finished network with only its dropout layers in training mode.
 
 Reference: Gal and Ghahramani 2016, Dropout as a Bayesian Approximation (arXiv:1506.02142)
 """
@@ -16,11 +16,11 @@ from pruneyard.workloads.seeding import fork_rng, stream_seed
 
 @torch.no_grad()
 def mc_dropout_logits(network: nn.Module, images: Iterable[Tensor], passes: int, seed: int) -> Tensor:
-    """Logits (passes, N, C) float32 on the CPU, of normalised batches of images, each (B, C, H, W).
+    """Returns logits (passes, N, C), float32 on the CPU, of normalised batches of images, each (B, C, H, W).
 
-    Every pass draws from a stream of its own of the seed: the first ones are the same however many there are; other batch
-    sizes draw others. 10 to 50 passes are usual. The network is left in the modes it was in, and torch's generators where
-    they stood. Raises `ValueError` for a network without dropout, for fewer than one pass and for no images.
+    Every pass has its own random stream: the first passes do not depend on the number of passes, but they do depend on the
+    batch size. 10 to 50 passes are usual. The modes of the network and the state of torch's generators are restored.
+    Raises `ValueError` for a network without dropout, for fewer than one pass and for no images.
     """
     if passes < 1:
         raise ValueError(f"passes is {passes}; it must be 1 or more")
@@ -28,7 +28,7 @@ def mc_dropout_logits(network: nn.Module, images: Iterable[Tensor], passes: int,
     if not batches:
         raise ValueError("there are no images; there must be at least one batch")
     found = []
-    with only_dropout_drawing(network):
+    with dropout_only_training(network):
         for number in range(passes):
             with fork_rng(batches[0].device, stream_seed(seed, "mc-dropout", number)):
                 found.append(torch.cat([network(batch).float() for batch in batches]).cpu())
@@ -36,11 +36,11 @@ def mc_dropout_logits(network: nn.Module, images: Iterable[Tensor], passes: int,
 
 
 @contextmanager
-def only_dropout_drawing(network: nn.Module) -> Iterator[None]:
-    """In the block dropout layers are in training mode and all others in evaluation mode."""
+def dropout_only_training(network: nn.Module) -> Iterator[None]:
+    """Puts dropout layers in training mode and all others in evaluation mode within the block."""
     layers = [module for module in network.modules() if isinstance(module, _DropoutNd) and module.p > 0]
     if not layers:
-        raise ValueError("the network has no dropout: all passes would be the same; give its model some")
+        raise ValueError("the network has no dropout, so all passes would be equal; use a model with dropout")
     with keeping_modes(network):
         network.eval()
         for layer in layers:

@@ -1,6 +1,6 @@
-"""What several members say together of the same rows, and how far they differ: an ensemble, passes with dropout, draws of SWAG.
+"""Averages the members of an ensemble, MC-dropout passes or SWAG samples, and measures their disagreement.
 
-Members are pooled as probabilities, and what is calibrated is calibrated after that.
+Members are averaged as probabilities, before calibration.
 Dimensions: M members, N rows, C classes.
 """
 
@@ -16,18 +16,18 @@ from pruneyard.workloads.metrics.probabilities import check_probabilities
 Floats = NDArray[np.float64]
 
 UNCERTAINTY_METRICS = {
-    "entropy_total": "mean entropy of the members' mean probabilities, in nats",
-    "entropy_aleatoric": "mean over members of their own entropies: what they all say is uncertain",
-    "entropy_epistemic": "entropy_total less entropy_aleatoric: how far members differ; their mutual information with the class",
+    "entropy_total": "entropy of the members' mean probabilities, mean over samples, in nats",
+    "entropy_aleatoric": "mean entropy of the members' own probabilities, in nats: uncertainty shared by all members",
+    "entropy_epistemic": "entropy_total minus entropy_aleatoric: mutual information of class and member, in nats",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
-    """Of every row: `mean: (N, C)` probabilities, and how uncertain they are, (N,) in nats.
+    """Mean probabilities `mean: (N, C)` of several members, and their uncertainty per row, (N,) in nats.
 
-    total: entropy of the mean. aleatoric: mean entropy of the members. epistemic: what is between the two, the mutual
-    information of class and member; 0 where all members say the same.
+    total: entropy of the mean. aleatoric: mean entropy of the members. epistemic: their difference, the mutual information of
+    class and member; 0 if all members agree.
     """
 
     mean: Floats
@@ -37,12 +37,12 @@ class Pooled:
 
     @property
     def uncertainty(self) -> Mapping[str, Floats]:
-        """By name in `UNCERTAINTY_METRICS`."""
+        """The three uncertainties by their names in `UNCERTAINTY_METRICS`."""
         return dict(zip(UNCERTAINTY_METRICS, (self.total, self.aleatoric, self.epistemic), strict=True))
 
 
 def pooled(probabilities: ArrayLike) -> Pooled:
-    """Of members' probabilities (M, N, C). Raises `ValueError` for no members, and for rows that are no distribution.
+    """Averages members' probabilities (M, N, C). Raises `ValueError` for no members, and for rows that are not distributions.
 
     Reference: Depeweg et al. 2018, Decomposition of Uncertainty in Bayesian Deep Learning (arXiv:1710.07283)
     """
@@ -52,15 +52,15 @@ def pooled(probabilities: ArrayLike) -> Pooled:
     members_MNC = np.stack([check_probabilities(member) for member in given])
     mean = members_MNC.mean(axis=0)
     total, aleatoric = entropies(mean), entropies(members_MNC).mean(axis=0)
-    epistemic = np.maximum(total - aleatoric, 0.0)  # below 0 by rounding alone: entropy is concave
+    epistemic = np.maximum(total - aleatoric, 0.0)  # negative only by rounding, because entropy is concave
     return Pooled(mean=mean, total=total, aleatoric=aleatoric, epistemic=epistemic)
 
 
 def pooled_logits(logits: ArrayLike) -> Pooled:
-    """Of members' logits (M, N, C)."""
+    """Averages members given as logits (M, N, C), as probabilities."""
     return pooled(softmax(np.asarray(logits, dtype=np.float64), axis=-1))
 
 
 def entropies(probabilities: Floats) -> Floats:
-    """In nats, (..., C) to (...)."""
+    """Returns entropies (...) in nats of probabilities (..., C)."""
     return np.asarray(-xlogy(probabilities, probabilities).sum(axis=-1))

@@ -1,6 +1,6 @@
-"""What finished networks said of the rows of every split, one of them or several averaged, as the inputs of calibration.
+"""Stored outputs of finished runs by split, of one run or averaged over several, as the inputs of calibration.
 
-Dimensions: N rows, C outputs (the classes and those beyond them).
+Dimensions: N rows, C outputs (classes and extra outputs).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """`logits: (N, C)` float64 of one split, `labels: (N,)`, -1 for unknown inputs, and `row_ids: (N,)`.
+    """Outputs on one split: `logits: (N, C)` float64, `labels: (N,)`, -1 for OOD inputs, and `row_ids: (N,)`.
 
-    uncertainty: of several members, by name in `UNCERTAINTY_METRICS`, (N,) in nats.
+    uncertainty: for several members, by name in `UNCERTAINTY_METRICS`, (N,) in nats.
     """
 
     logits: Floats
@@ -35,23 +35,23 @@ class Outputs:
 
 
 def outputs_of(runs: Sequence[FinishedRun]) -> tuple[dict[str, Outputs], int]:
-    """Outputs by split and how many of the last columns are no classes; of several runs averaged.
+    """Returns outputs by split, averaged over the runs, and the number of extra outputs (last columns that are not classes).
 
-    Members of an ensemble are averaged as probabilities, before anything is calibrated, and given as their logarithms.
-    Raises `ValueError` for a run without predictions, and for runs that did not predict the same rows.
+    Members of an ensemble are averaged as probabilities before calibration, and returned as logarithms. Raises `ValueError`
+    for a run without predictions, and for runs that did not predict the same rows.
 
     Reference: Lakshminarayanan, Pritzel and Blundell 2017, Deep Ensembles (arXiv:1612.01474)
     """
-    said = [run.predictions() for run in runs]
+    predictions = [run.predictions() for run in runs]
     extra = {run.num_extra for run in runs}
     if len(extra) > 1:
-        raise ValueError(f"runs have {sorted(extra)} outputs beyond the classes; they must have equally many")
-    first, key = said[0], runs[0].run_key
-    for run, other in zip(runs[1:], said[1:], strict=True):
+        raise ValueError(f"runs have {sorted(extra)} extra outputs beyond the classes; the numbers must be equal")
+    first, key = predictions[0], runs[0].run_key
+    for run, other in zip(runs[1:], predictions[1:], strict=True):
         _check_same_rows(first, other, key=key, other_key=run.run_key)
     found = {}
     for split, rows in first.items():
-        logits = [np.asarray(member[split].logits, dtype=np.float64) for member in said]
+        logits = [np.asarray(member[split].logits, dtype=np.float64) for member in predictions]
         if len(logits) == 1:
             found[split] = Outputs(logits=logits[0], labels=rows.labels, row_ids=rows.row_ids)
         else:
@@ -62,7 +62,7 @@ def outputs_of(runs: Sequence[FinishedRun]) -> tuple[dict[str, Outputs], int]:
 def outputs_of_members(
     logits_MNC: NDArray[np.floating], *, labels: NDArray[np.int64], row_ids: NDArray[np.int64]
 ) -> Outputs:
-    """Members averaged as probabilities, and how uncertain they are; a block of rows at a time, in float64."""
+    """Returns members averaged as probabilities with their uncertainty; computed in blocks of rows, in float64."""
     mixed, parts = [], []
     for rows in blocks(len(labels)):
         of_block = logits_MNC[:, rows].astype(np.float64)
@@ -77,13 +77,13 @@ def outputs_of_members(
 
 
 def saw_val(run: FinishedRun) -> bool:
-    """Whether the run's objective learned from the rows of `val`, so that these are no longer held out."""
+    """Returns whether the run's objective learned from the rows of `val`, so that they are no longer held out."""
     name = run.spec.get("objective", {}).get("name")
     return name in names("objectives") and bool(getattr(find("objectives", name), "fits_val", False))
 
 
 def averaged(logits: Sequence[Floats] | Floats) -> Floats:
-    """Logarithm (N, C) of the mean of the probabilities of members' logits, each (N, C)."""
+    """Returns the logarithm (N, C) of the mean probabilities of members' logits, each (N, C)."""
     stacked = np.stack([log_softmax(member, axis=1) for member in logits])
     return np.asarray(logsumexp(stacked, axis=0) - np.log(len(logits)))
 
@@ -92,9 +92,9 @@ def _check_same_rows(
     one: Mapping[str, Predictions], other: Mapping[str, Predictions], *, key: str, other_key: str
 ) -> None:
     if set(one) != set(other):
-        raise ValueError(f"{other_key} predicted {sorted(other)} and {key} {sorted(one)}; they must be the same splits")
+        raise ValueError(f"{other_key} predicted splits {sorted(other)}, but {key} {sorted(one)}; they must be equal")
     for split, rows in one.items():
         theirs = other[split]
         same = np.array_equal(rows.row_ids, theirs.row_ids) and np.array_equal(rows.labels, theirs.labels)
         if not same or rows.logits.shape != theirs.logits.shape:
-            raise ValueError(f"{other_key} and {key} predicted other rows of {split}; members of an ensemble must share them")
+            raise ValueError(f"{other_key} and {key} predicted different rows of {split}; ensemble members must share them")

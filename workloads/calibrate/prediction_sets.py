@@ -1,9 +1,9 @@
-"""What a conformal rule is: options before it has seen calibration rows, and another type after, which gives sets of classes.
+"""Conformal prediction: protocol and base classes of conformal rules, and their fitted prediction sets.
 
 A rule gives every class of a row a nonconformity score; a set holds the classes whose score is at most a threshold, the k-th
-smallest score of the true classes of n calibration rows, k = ceil((n + 1)(1 - alpha)), or infinity where k > n. If calibration
+smallest score of the true classes of n calibration rows, k = ceil((n + 1)(1 - alpha)), or infinity if k > n. If calibration
 rows and new ones are exchangeable, the true class is in the set with probability at least 1 - alpha, for every n. Nothing
-else may have been fitted on the calibration rows: not the network, and not a temperature.
+else may be fitted on the calibration rows, neither the network nor a temperature.
 
 Reference: Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World; Angelopoulos and Bates (arXiv:2107.07511).
 """
@@ -31,23 +31,23 @@ logger = logging.getLogger(__name__)
 
 
 def rank_of_threshold(num_rows: int, alpha: float) -> int:
-    """k = ceil((n + 1)(1 - alpha)), exactly: alpha counts as the decimal that it prints as."""
+    """Returns k = ceil((n + 1)(1 - alpha)), computed exactly with alpha as the decimal number that it prints as."""
     return math.ceil((num_rows + 1) * (1 - Fraction(repr(float(alpha)))))
 
 
 def threshold(scores: Floats, alpha: float) -> float:
-    """The k-th smallest of `scores: (n,)`, an order statistic and no interpolation; infinity where there are fewer than k."""
+    """Returns the k-th smallest of `scores: (n,)` without interpolation; infinity if there are fewer than k."""
     rank = rank_of_threshold(len(scores), alpha)
     return float(np.partition(scores, rank - 1)[rank - 1]) if rank <= len(scores) else float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedSets:
-    """Thresholds of a rule, fitted to calibration rows.
+    """Thresholds of a conformal rule, fitted to calibration rows.
 
-    thresholds: (K,), all the same unless each class has its own; num_rows: (K,) calibration rows that each was fitted to.
-    seed: of the draws at prediction, which are others than those at calibration. chosen: options that were chosen by fitting, as
-    `rule` has them.
+    thresholds: (K,), equal unless each class has its own. num_rows: (K,) number of calibration rows per threshold.
+    seed: of the random numbers at prediction, which differ from those at calibration. chosen: options of `rule` that were
+    chosen by fitting.
     """
 
     rule: "ScoredRule"
@@ -58,13 +58,14 @@ class FittedSets:
 
     @property
     def tensors(self) -> Mapping[str, NDArray[np.generic]]:
-        """Everything that was fitted, by name, but for what `numbers` holds."""
+        """All fitted arrays, by name; see `numbers` for the chosen options."""
         return {"thresholds": self.thresholds, "num_rows": self.num_rows}
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """What a table should show, all finite: options chosen by fitting, classes without a finite threshold, the threshold if
-        there is one for all classes."""
+        """The finite values that a table should show: chosen options, the number of infinite thresholds, and the threshold if
+        all classes share one.
+        """
         infinite = np.isinf(self.thresholds)
         shown = {**self.chosen, "infinite_thresholds": float(infinite.sum())}
         return (
@@ -72,27 +73,26 @@ class FittedSets:
         )
 
     def predict(self, probabilities: ArrayLike) -> Sets:
-        """Sets (M, K) of `probabilities: (M, K)`, True for the classes in them; a set may be empty.
+        """Returns prediction sets (M, K) for `probabilities: (M, K)`, True for the classes in a set; sets may be empty.
 
-        The same rows in the same order give the same sets. Raises `ValueError` for rows that are no distributions over the K
-        classes.
+        Equal rows in equal order give equal sets. Raises `ValueError` for rows that are not distributions over the K classes.
         """
         rows = checked_rows(probabilities)
         if rows.shape[1] != len(self.thresholds):
             raise ValueError(
-                f"probabilities are of {rows.shape[1]} classes; sets were fitted to {len(self.thresholds)}"
+                f"probabilities have {rows.shape[1]} classes, but the sets were fitted to {len(self.thresholds)}"
             )
         return self.rule.scores(rows, self.rule.draws(self.seed, "predict", len(rows))) <= self.thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConformalRule(ABC):
-    """A plug-in of the family: a frozen dataclass of options."""
+    """Base class of the plug-ins of the family `calibrate.conformal`: a frozen dataclass of options."""
 
-    is_nested: ClassVar[bool] = True  # whether a smaller alpha never takes a class out of a set
+    is_nested: ClassVar[bool] = True  # True: a smaller alpha never removes a class from a set
 
-    alpha: float = 0.1  # the true class is missed at most so often
-    by_class: bool = False  # a threshold for every class, so that each is covered; needs rows of every class
+    alpha: float = 0.1  # largest probability of missing the true class
+    by_class: bool = False  # one threshold per class, for coverage of each class; needs rows of every class
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -100,25 +100,25 @@ class ConformalRule(ABC):
 
     @abstractmethod
     def fit(self, probabilities: ArrayLike, labels: ArrayLike, *, seed: int) -> FittedSets:
-        """Fits to `probabilities: (N, K)` and `labels: (N,)` of rows that nothing was trained or fitted on.
+        """Fits thresholds to `probabilities: (N, K)` and `labels: (N,)` of rows used for no other training or fitting.
 
-        `seed` decides all draws. A class with too few rows gets an infinite threshold, so that it is in every set, and is named
-        in a warning. Raises `ValueError` for rows that are no distributions, and for labels out of range.
+        `seed` determines all random numbers. A class with too few rows gets an infinite threshold and is in every set; a
+        warning names it. Raises `ValueError` for rows that are not distributions, and for labels out of range.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRule(ConformalRule):
-    """A rule whose scores need no fitting of their own."""
+    """Base class of conformal rules whose scores need no fitting."""
 
     @property
     def uses_draws(self) -> bool:
-        """Whether scores depend on draws; without, sets are a function of the probabilities alone."""
+        """True if scores are randomised; otherwise sets are a function of the probabilities only."""
         return False
 
     @abstractmethod
     def scores(self, probabilities_NK: Floats, draws_N: Floats) -> Floats:
-        """Nonconformity (N, K) of every class of every row; `draws_N` are uniform in [0, 1), one for each row."""
+        """Returns nonconformity scores (N, K) of every class; `draws_N` are uniform in [0, 1), one per row."""
 
     def fit(self, probabilities: ArrayLike, labels: ArrayLike, *, seed: int) -> FittedSets:
         """See `ConformalRule.fit`."""
@@ -132,7 +132,7 @@ class ScoredRule(ConformalRule):
         seed: int,
         chosen: Mapping[str, float] | None = None,
     ) -> FittedSets:
-        """As `fit`, of checked rows; `chosen` are options of this rule that were fitted on other rows."""
+        """Fits thresholds to validated rows, like `fit`; `chosen` are options of this rule that were fitted on other rows."""
         rows = np.arange(len(labels_N))
         of_true = self.scores(probabilities_NK, self.draws(seed, "calibrate", len(rows)))[rows, labels_N]
         num_classes = probabilities_NK.shape[1]
@@ -146,22 +146,22 @@ class ScoredRule(ConformalRule):
         )
 
     def draws(self, seed: int, purpose: str, num_rows: int) -> Floats:
-        """(N,) of the stream of that purpose; zeros where the rule does not use them."""
+        """Returns uniform random numbers (N,) from the stream of `purpose`; zeros if the rule is not randomised."""
         if not self.uses_draws:
             return np.zeros(num_rows)
         return np.random.default_rng(stream_seed(seed, f"calibrate/conformal/{purpose}")).random(num_rows)
 
     def _warn(self, thresholds: Floats, counts: Labels) -> None:
-        fewest = math.ceil(1 / Fraction(repr(float(self.alpha)))) - 1  # n with k <= n
-        few = f"alpha {self.alpha} needs {fewest} calibration rows"
+        min_rows = math.ceil(1 / Fraction(repr(float(self.alpha)))) - 1  # n with k <= n
+        few = f"alpha {self.alpha} needs at least {min_rows} calibration rows"
         if self.by_class:
             classes = ", ".join(f"{k} ({counts[k]} rows)" for k in np.flatnonzero(np.isinf(thresholds)))
-            logger.warning("%s: %s; these classes are in every set: %s", name_of(self), few, classes)
+            logger.warning("%s: %s per class; these classes are in every set: %s", name_of(self), few, classes)
         else:
-            logger.warning("%s: %s, there are %d; every set holds all classes", name_of(self), few, counts[0])
+            logger.warning("%s: %s, but there are %d; every set has all classes", name_of(self), few, counts[0])
 
 
 def checked_rows(probabilities: ArrayLike) -> Floats:
-    """(N, K) float64. Raises `ValueError` for rows that are no distributions."""
+    """Returns probabilities (N, K) as float64. Raises `ValueError` for rows that are not distributions."""
     rows = np.asarray(probabilities, dtype=np.float64)
     return check_inputs(rows, np.zeros(len(rows) if rows.ndim else 0, dtype=np.int64))[0]

@@ -1,7 +1,7 @@
-"""What a score of unknown inputs is: options before it has seen training rows, and another type after. Higher means known.
+"""Base classes of OOD scores: unfitted scores with options, and fitted ones. Higher means more in-distribution.
 
-A plug-in of the family `calibrate.scores` says what it asks of evidence, so that a job refuses before anything is computed.
-Only the training rows are learned from; options are chosen on validation rows, see `pruneyard.workloads.calibrate.score_choice`.
+A plug-in of the family `calibrate.scores` declares the evidence that it needs, so a job fails before any computation.
+Scores learn from training rows only; options are chosen on validation rows, see `pruneyard.workloads.calibrate.score_choice`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,9 +20,9 @@ Rule = Callable[[Evidence], Floats]
 
 @dataclass(frozen=True, kw_only=True)
 class FittedScore:
-    """A rule from evidence to scores, with all that it learned.
+    """A fitted function from evidence to scores.
 
-    numbers: the few learned ones that a table should show. num_features: of the network it was fitted to, if features matter.
+    numbers: learned values that a table should show. num_features: number of features of the fitted network, if it uses them.
     """
 
     name: str
@@ -32,14 +32,14 @@ class FittedScore:
     num_features: int | None
 
     def score(self, evidence: Evidence) -> Floats:
-        """(N,) float64, all finite; higher means more like the training data.
+        """Returns finite scores (N,) as float64; higher means closer to the training data.
 
-        Raises `ValueError` for evidence that lacks what is needed, is of another network, or has no finite score.
+        Raises `ValueError` for missing evidence, for evidence of another network, and for scores that are not finite.
         """
         refuse_missing(self.name, self.needs, evidence.holds, of="the rows it scores")
         if self.num_features is not None and evidence.features.shape[1] != self.num_features:
             raise ValueError(
-                f"rows have {evidence.features.shape[1]} features; {self.name} was fitted to {self.num_features}"
+                f"rows have {evidence.features.shape[1]} features, but {self.name} was fitted to {self.num_features}"
             )
         scores = np.asarray(self.rule(evidence), dtype=np.float64)
         wrong = ~np.isfinite(scores)
@@ -50,10 +50,10 @@ class FittedScore:
 
 
 class Score(ABC):
-    """A plug-in of the family: a frozen dataclass of options.
+    """Base class of the plug-ins of the family `calibrate.scores`: a frozen dataclass of options.
 
-    needs: what must be known of the rows scored; learns_from: of the training rows, nothing where none are wanted.
-    grid: values to try for some options, where they are chosen on validation rows.
+    needs: evidence of the rows to score. learns_from: evidence of the training rows; empty if the score learns nothing.
+    grid: candidate values of options that may be chosen on validation rows.
     """
 
     needs: ClassVar[frozenset[str]]
@@ -62,10 +62,10 @@ class Score(ABC):
 
     @abstractmethod
     def fit(self, train: Evidence | None, *, seed: int) -> FittedScore:
-        """Learns from training rows; `seed` decides all draws. Raises `ValueError` for rows it cannot learn from."""
+        """Fits to training rows; `seed` determines all random numbers. Raises `ValueError` for unsuitable rows."""
 
     def check(self, *, train: Collection[str], rows: Collection[str]) -> None:
-        """Raises `ValueError` unless what evidence of training rows and of others will hold is enough."""
+        """Raises `ValueError` unless the available evidence of training rows and of scored rows is sufficient."""
         refuse_missing(name_of(self), self.learns_from, train, of="the training rows")
         refuse_missing(name_of(self), self.needs, rows, of="the rows it scores")
 
@@ -80,26 +80,26 @@ class Score(ABC):
 
 
 class Immediate(Score):
-    """A score that learns nothing: its formula is all of it."""
+    """Base class of scores that need no fitting."""
 
     @abstractmethod
     def of(self, evidence: Evidence) -> Floats:
-        """(N,) scores."""
+        """Returns scores (N,)."""
 
     def fit(self, train: Evidence | None, *, seed: int) -> FittedScore:
-        """Looks at no row and draws nothing."""
+        """Returns the fitted score without using any row."""
         return self._fitted(self.of, {}, None)
 
 
 class Learned(Score):
-    """A score that learns from features of the training rows."""
+    """Base class of scores that learn from features of the training rows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
     learns_from: ClassVar[frozenset[str]] = frozenset({FEATURES})
 
     @abstractmethod
     def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
-        """The rule and the numbers worth showing."""
+        """Returns the fitted scoring function and the values that a table should show."""
 
     def fit(self, train: Evidence | None, *, seed: int) -> FittedScore:
         """See `Score.fit`."""
@@ -111,8 +111,8 @@ class Learned(Score):
 
 
 def refuse_missing(name: str, wanted: Collection[str], held: Collection[str], *, of: str) -> None:
-    """Raises `ValueError` naming what of `wanted` is not in `held`."""
+    """Raises `ValueError` naming the elements of `wanted` that are not in `held`."""
     missing = sorted(set(wanted) - set(held))
     if missing:
         known = ", ".join(sorted(held)) or "nothing"
-        raise ValueError(f"{name} needs {' and '.join(missing)} of {of}; what is at hand is {known}")
+        raise ValueError(f"{name} needs {' and '.join(missing)} of {of}; available: {known}")

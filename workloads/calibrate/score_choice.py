@@ -1,7 +1,7 @@
-"""Chooses a score's options on validation rows, known and unknown ones, never on test rows.
+"""Chooses options of an OOD score on in-distribution and OOD validation rows, never on test rows.
 
-Every setting is fitted to the same training rows, and its known and unknown validation rows are scored at that same setting: to
-compare scores of unknown rows at one setting with scores of known rows at another is a mistake of published code.
+Every candidate is fitted to the same training rows and scores all validation rows with the same options. Published code has made
+the mistake of comparing OOD rows scored with one setting to in-distribution rows scored with another.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The best setting, fitted, and what was tried.
+    """The best candidate, fitted, and all candidates that were evaluated.
 
-    tables: of every candidate tried, its name and options as in a spec; aurocs: their areas on validation rows, in that order.
+    tables: name and options of every candidate, as in a spec; aurocs: their AUROC on validation rows, in that order.
     """
 
     score: Score
@@ -33,12 +33,12 @@ class Choice:
 
     @property
     def table(self) -> Mapping[str, Any]:
-        """Name and options of the chosen one."""
+        """Name and options of the chosen candidate."""
         return table_of(self.score)
 
 
 def candidates(score: Score) -> tuple[Score, ...]:
-    """The score as it is, then every combination of its class's grid that differs from it."""
+    """Returns the given score, then every combination of its grid that differs from it."""
     settings = [
         dataclasses.replace(score, **dict(zip(score.grid, values, strict=True)))  # type: ignore[type-var]
         for values in itertools.product(*score.grid.values())
@@ -49,10 +49,10 @@ def candidates(score: Score) -> tuple[Score, ...]:
 def choose(
     given: Sequence[Score], *, train: Evidence | None, val_known: Evidence, val_unknown: Evidence, seed: int
 ) -> Choice:
-    """The candidate with the largest AUROC on validation rows; of equal ones the first.
+    """Returns the candidate with the largest AUROC on validation rows; the first one among equals.
 
-    What a candidate after the first cannot be fitted to or cannot score (a k above the number of training rows, say) takes it out
-    with a warning; of the first it raises `ValueError`, and so do no candidates.
+    A candidate that cannot be fitted or cannot score the rows (such as a k above the number of training rows) is skipped with
+    a warning. Raises `ValueError` if the first candidate fails, and for no candidates.
     """
     if not given:
         raise ValueError("there are no candidates; there must be at least one")
@@ -64,7 +64,7 @@ def choose(
         except ValueError as error:
             if not tried:
                 raise
-            logger.warning("%s is not tried: %s", table_of(score), error)
+            logger.warning("skipping candidate %s: %s", table_of(score), error)
     best = max(tried, key=lambda each: each[0])
     return Choice(
         score=best[1],
@@ -75,5 +75,5 @@ def choose(
 
 
 def table_of(score: Score) -> dict[str, Any]:
-    """Name and options as in a spec."""
+    """Returns name and options as in a spec."""
     return {"name": name_of(score), **dataclasses.asdict(score)}  # type: ignore[call-overload]

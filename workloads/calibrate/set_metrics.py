@@ -1,6 +1,6 @@
-"""How good sets of classes are: whether they hold the truth, and how large they are.
+"""Metrics of prediction sets: coverage and size.
 
-Every function takes `sets: (N, K)` of booleans, True for the classes in a row's set, and `labels: (N,)`, integers in [0, K). Bad
+Every function takes boolean `sets: (N, K)`, True for the classes in a row's set, and `labels: (N,)`, integers in [0, K). Invalid
 input raises `ValueError`.
 
 Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Image Classifiers (arXiv:2009.14193)
@@ -16,50 +16,44 @@ Sets = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-SIZE_STARTS = (
-    0,
-    2,
-    4,
-    11,
-    101,
-)  # strata of sizes 0 to 1, 2 to 3, 4 to 10, 11 to 100, and above: those of the RAPS paper
+SIZE_STARTS = (0, 2, 4, 11, 101)  # strata of sizes 0-1, 2-3, 4-10, 11-100 and above, as in the RAPS paper
 
 SET_METRICS = {
-    "coverage": "share of rows whose set holds the label",
-    "set_size": "mean number of classes in a set",
-    "set_size_median": "median number of classes in a set",
-    "singleton_rate": "share of sets with exactly one class",
-    "empty_rate": "share of sets without any class",
+    "coverage": "fraction of samples whose prediction set contains the label",
+    "set_size": "mean number of classes in a prediction set",
+    "set_size_median": "median number of classes in a prediction set",
+    "singleton_rate": "fraction of sets with exactly one class",
+    "empty_rate": "fraction of sets without any class",
     "coverage_violation_by_size": "largest distance of coverage to 1 - alpha among sets of 0-1, 2-3, 4-10, 11-100, more classes",
-    "coverage_of_worst_class": "smallest coverage of a class that has rows",
+    "coverage_of_worst_class": "smallest coverage of any class with samples",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Per group: share of rows whose set holds the label, NaN where there are none; and the number of rows."""
+    """Coverage per group, NaN for empty groups, and the number of rows per group."""
 
     coverage: Floats
     count: Labels
 
 
 def coverage_by_class(sets: ArrayLike, labels: ArrayLike) -> Coverage:
-    """Of the rows of every class, (K,)."""
+    """Returns the coverage of every class, (K,)."""
     sets_NK, labels_N = _checked(sets, labels)
     return _coverage(_covered(sets_NK, labels_N), labels_N, sets_NK.shape[1])
 
 
 def coverage_by_size(sets: ArrayLike, labels: ArrayLike, *, starts: Sequence[int] = SIZE_STARTS) -> Coverage:
-    """Of the rows whose set has from `starts[g]` to `starts[g + 1] - 1` classes, the last stratum being open."""
+    """Returns the coverage of rows whose set has `starts[g]` to `starts[g + 1] - 1` classes; the last stratum is open."""
     if not starts or starts[0] != 0 or list(starts) != sorted(set(starts)):
-        raise ValueError(f"starts are {tuple(starts)}; they must rise from 0")
+        raise ValueError(f"starts are {tuple(starts)}; they must increase from 0")
     sets_NK, labels_N = _checked(sets, labels)
     strata = np.searchsorted(np.asarray(starts), sets_NK.sum(axis=1), side="right") - 1
     return _coverage(_covered(sets_NK, labels_N), strata, len(starts))
 
 
 def set_metrics(sets: ArrayLike, labels: ArrayLike, *, alpha: float) -> dict[str, float]:
-    """All of `SET_METRICS`; alpha: the share of misses the sets were made for."""
+    """Returns all of `SET_METRICS`; alpha: target miss rate of the sets."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; it must lie in (0, 1)")
     sets_NK, labels_N = _checked(sets, labels)

@@ -1,4 +1,4 @@
-"""Energy of a last layer over changed features, and which activations of a row are its largest.
+"""Energy scores over modified features, and activation shaping, for ASH, SCALE, ReAct and DICE.
 
 Dimensions: N rows, K classes, d features.
 """
@@ -15,7 +15,10 @@ from pruneyard.workloads.calibrate.evidence import Evidence, Floats, blocks
 def energy_of_features(
     evidence: Evidence, change: Callable[[Floats], Floats], weight: Floats, bias: Floats
 ) -> Floats:
-    """(N,) logsumexp of W change(h) + b over the classes; change: (B, d) -> (B, d) of some rows, weight: (K, d), bias: (K,)."""
+    """Returns logsumexp of W change(h) + b over the classes, (N,).
+
+    change: maps features (B, d) of some rows to (B, d). weight: (K, d), bias: (K,).
+    """
     features = evidence.features
     found = np.empty(len(features))
     for rows in blocks(len(features)):
@@ -24,21 +27,21 @@ def energy_of_features(
 
 
 def shaped_energy(evidence: Evidence, shape: Callable[[Floats], Floats]) -> Floats:
-    """As `energy_of_features` with the network's own layer. Raises `ValueError` for a row with a negative feature."""
+    """Returns `energy_of_features` with the network's last layer. Raises `ValueError` for negative features."""
     negative = (evidence.features < 0).any(axis=1)
     if negative.any():
         row = int(negative.argmax())
         raise ValueError(
             f"row {row} has feature {evidence.features[row].min()}; activations must not be negative"
         )
-    with np.errstate(over="ignore", invalid="ignore"):  # a score that is not finite is refused by its row
+    with np.errstate(over="ignore", invalid="ignore"):  # `FittedScore.score` rejects scores that are not finite
         return energy_of_features(evidence, shape, *evidence.class_layer)
 
 
 def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:
-    """True at the largest activations of each row of `(N, d)`: d - round(prune d) of them, at least one.
+    """Returns a mask of the d - round(prune d) largest activations (at least one) in each row of `(N, d)`.
 
-    Of equal ones the first are kept.
+    Among equal activations the first are kept.
     """
     num_rows, width = rows_ND.shape
     num_kept = max(width - round(prune * width), 1)
@@ -49,13 +52,13 @@ def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:
 
 
 def growth(rows_ND: Floats, kept: NDArray[np.bool_]) -> Floats:
-    """(N, 1): exp(sum of a row / sum of what is kept of it), 1 where the row is all 0 and nothing is left to scale."""
+    """Returns scaling factors (N, 1): exp(sum of a row / sum of its kept values); 1 for rows of zeros."""
     whole, part = rows_ND.sum(axis=1, keepdims=True), np.where(kept, rows_ND, 0).sum(axis=1, keepdims=True)
     ratio = np.divide(whole, part, out=np.zeros_like(whole), where=part > 0)
     return np.asarray(np.exp(ratio))
 
 
 def check_prune(prune: float) -> None:
-    """Raises `ValueError` outside [0, 1)."""
+    """Raises `ValueError` for a pruned fraction outside [0, 1)."""
     if not 0 <= prune < 1:
         raise ValueError(f"prune is {prune}; it must lie in [0, 1)")

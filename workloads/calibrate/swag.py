@@ -1,9 +1,9 @@
-"""What networks say that are drawn from the weights that a training went through (SWAG).
+"""SWAG: outputs of networks sampled from the weight distribution of a training run.
 
 Reference: Maddox et al. 2019, A Simple Baseline for Bayesian Uncertainty in Deep Learning (arXiv:1902.02476)
 
-Samples are usually one an epoch of the last quarter to half, at a rate held constant: the weights whose mean the
-recipe's `average` makes. Their moments are those of `pruneyard.workloads.training.swag_moments`.
+Weights are usually collected once per epoch over the last quarter to half of training, at a constant learning rate; they are the
+weights that the recipe's `average` option averages. Their moments are those of `pruneyard.workloads.training.swag_moments`.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,11 +29,11 @@ def swag_logits(
     scale: float = 0.5,
     seed: int,
 ) -> Tensor:
-    """Logits (num_draws, N, C) float32 on the CPU, of normalised batches of images (B, C, H, W), one network drawn after another.
+    """Returns logits (num_draws, N, C), float32 on the CPU, of normalised image batches (B, C, H, W) for sampled networks.
 
-    passing: batches of training images, by which every drawn network's running statistics are computed anew, in training
-    mode; not asked for where the network has none. Every draw has a stream of its own of the seed. The network is left with
-    the weights, statistics and modes it had. 30 draws are usual (unverified: from general knowledge).
+    passing: returns batches of training images, over which the batch-norm statistics of every sampled network are recomputed
+    in training mode; not called for networks without such statistics. Every sample has its own random stream. Weights,
+    statistics and modes of the network are restored. 30 samples are usual (unverified: from general knowledge).
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}; it must be 1 or more")
@@ -41,7 +41,7 @@ def swag_logits(
     if not batches:
         raise ValueError("there are no images; there must be at least one batch")
     if swag.mean.keys() != prober.parameters.keys():
-        raise ValueError(f"the samples are of {list(swag.mean)}; they must be of {list(prober.parameters)}")
+        raise ValueError(f"the moments are of the parameters {list(swag.mean)}; they must be of {list(prober.parameters)}")
     device = batches[0].device
     for number in range(num_draws):
         drawn = swag.draw(stream(seed, "swag", number), scale=scale)
@@ -56,7 +56,7 @@ def swag_logits(
 
 
 def pass_through(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Makes running statistics the means over these batches; the network is in training mode afterwards."""
+    """Sets running statistics to their means over these batches; the network is in training mode afterwards."""
     network.train()
     with cumulative_statistics(network):
         for batch in batches:

@@ -1,10 +1,10 @@
-"""The temperature of least negative log-likelihood, by a bracketed root search that cannot diverge.
+"""Fits the temperature that minimises the negative log-likelihood, by a bracketed root search that cannot diverge.
 
 With b = 1 / T the mean NLL, of logsumexp(b z) - b z_y, is convex in b; its slope is mean(E_b[z] - z_y), where E_b is
-the mean under softmax(b z), and never falls; its curvature is the mean variance. The root of the slope is sought over
-log b, by Newton's method where a step stays in the bracket and by halving the bracket where it does not.
+the mean under softmax(b z), and never decreases; its curvature is the mean variance. The search for the root of the slope is over
+log b, with Newton steps inside the bracket and bisection otherwise.
 
-The bracket is stated in the logits' own scale, so that logits times s have s times the temperature: with g the mean gap
+The bracket is relative to the scale of the logits, so logits times s have s times the temperature: with g the mean gap
 between a row's largest logit and its others (the largest itself counted, as 0), T lies in [g / LIMIT, g * LIMIT].
 """
 
@@ -17,35 +17,36 @@ import numpy as np
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 
 LIMIT = 1e4  # at g / LIMIT predictions are one-hot, at g * LIMIT uniform, to four digits
-BLOCK = 65_536  # elements that are looked at together; they stay in a core's cache
-CLOSE = 1e-9  # in log b: Newton's next step would be of the order of its square
-MAX_NEWTON, MAX_STEPS = 30, 100  # steps after which the bracket is only halved, 70 times: to the last digit
+BLOCK = 65_536  # elements per block, which fit in the cache of a core
+CLOSE = 1e-9  # in log b; the error after this Newton step is of the order of its square
+MAX_NEWTON, MAX_STEPS = 30, 100  # after MAX_NEWTON steps only bisection, 70 times, to the last digit
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some rows of logits minus each row's largest: `gaps: (C, R)`, none above 0; `at_label: (R,)`."""
+    """Some rows of logits minus each row's maximum: `gaps: (C, R)`, none above 0, and `at_label: (R,)`."""
 
     gaps: Floats
     at_label: Floats
 
 
-Blocks = Callable[[], Iterable[Block]]  # the same rows again at every call
+Blocks = Callable[[], Iterable[Block]]  # returns the same rows at every call
 
 
 @dataclass(frozen=True, kw_only=True)
 class TemperatureFit:
-    """`at_bound` is 0 where the slope is zero, 1 where the NLL still falls at the highest temperature allowed, -1 where it
-    still falls at the lowest."""
+    """The fitted temperature. `at_bound` is 0 at a minimum, 1 if the NLL still falls at the highest allowed temperature, -1 if
+    it still falls at the lowest.
+    """
 
     temperature: float
     at_bound: int
 
 
 def blocks_of(logits_NC: Floats, labels_N: Labels) -> Iterator[Block]:
-    """Rows of logits, with classes first so that sums over classes run over contiguous rows."""
+    """Yields blocks of logits with classes first, so that sums over classes run over contiguous memory."""
     size = max(1, BLOCK // logits_NC.shape[1])
     for start in range(0, len(labels_N), size):
         yield block_of(
@@ -54,26 +55,26 @@ def blocks_of(logits_NC: Floats, labels_N: Labels) -> Iterator[Block]:
 
 
 def block_of(logits_CR: Floats, labels_R: Labels) -> Block:
-    """One block of logits `(C, R)` and labels `(R,)`."""
+    """Returns the block of logits `(C, R)` and labels `(R,)`."""
     gaps_CR = logits_CR - logits_CR.max(axis=0)
     return Block(gaps=gaps_CR, at_label=gaps_CR[labels_R, np.arange(len(labels_R))])
 
 
 def fit_temperature(logits_NC: Floats, labels_N: Labels, *, warn: bool = True) -> TemperatureFit:
-    """Returns the fit to logits `(N, C)` and labels `(N,)`, checked before."""
+    """Fits the temperature of validated logits `(N, C)` and labels `(N,)`; `warn=False` logs at debug level."""
     blocks = list(blocks_of(logits_NC, labels_N))
     return fit_temperature_of(lambda: blocks, warn=warn)
 
 
 def fit_temperature_of(blocks: Blocks, *, warn: bool = True) -> TemperatureFit:
-    """Of rows that come in blocks.
+    """Fits the temperature of rows that come in blocks.
 
-    Where every label has the largest logit the NLL falls as T falls to 0: these rows cannot say how sure to be of others, one
-    of which may be wrong at any price, so T stays 1. Where the logits say no more of the labels than equal ones would the NLL
-    falls as T grows: then the upper bound is the answer. A warning says either. Logits that are equal within every row have
-    the same NLL at every T, and T is 1.
+    If every label has the largest logit, the NLL falls as T approaches 0. Such rows carry no information about the confidence
+    of rows with errors, so T stays 1. If the logits predict the labels no better than equal logits, the NLL falls as T grows,
+    and T is the upper bound. Both cases log a warning. If logits are equal within every row, the NLL does not depend on T, and
+    T is 1.
     """
-    say = log.warning if warn else log.debug
+    report = log.warning if warn else log.debug
     num_rows, num_gaps, sum_of_gaps, sum_at_label = 0, 0, 0.0, 0.0
     for block in blocks():
         num_rows += block.gaps.shape[1]
@@ -84,22 +85,22 @@ def fit_temperature_of(blocks: Blocks, *, warn: bool = True) -> TemperatureFit:
     if scale == 0:
         return TemperatureFit(temperature=1.0, at_bound=0)
     if mean_at_label == 0:
-        say("every label has the largest logit: the NLL has no minimum, so T stays 1; give more rows to fit on")
+        report("every label has the largest logit: the NLL has no minimum, so T stays 1; use more rows for fitting")
         return TemperatureFit(temperature=1.0, at_bound=-1)
     if -scale >= mean_at_label:
-        say("logits say nothing of the labels: the NLL is least for equal ones, T is its upper bound")
+        report("logits carry no information about the labels: the NLL is lowest for equal logits, so T is its upper bound")
         return TemperatureFit(temperature=scale * LIMIT, at_bound=1)
     log_inverse, at_bound = _root(lambda u: _slope_and_curvature(blocks, float(np.exp(u)) / scale))
     if at_bound:
-        say(
-            "the NLL is least beyond the bounds of T, which is its %s bound",
+        report(
+            "the NLL minimum lies outside the bounds of T; T is its %s bound",
             "lower" if at_bound < 0 else "upper",
         )
     return TemperatureFit(temperature=float(scale / np.exp(log_inverse)), at_bound=at_bound)
 
 
 def _root(slope_and_curvature: Callable[[float], tuple[float, float]]) -> tuple[float, int]:
-    """Where a slope that never falls is zero, over u in [-log LIMIT, log LIMIT]; the bound and its side in T if nowhere there."""
+    """Returns the root of a non-decreasing slope over u in [-log LIMIT, log LIMIT], or a bound and its side in T."""
     end = float(np.log(LIMIT))
     low, high, u = -np.inf, np.inf, 0.0
     for step in range(MAX_STEPS):
@@ -122,7 +123,7 @@ def _root(slope_and_curvature: Callable[[float], tuple[float, float]]) -> tuple[
 
 
 def _slope_and_curvature(blocks: Blocks, inverse: float) -> tuple[float, float]:
-    """Of the mean NLL by inverse temperature, and of that slope by its logarithm."""
+    """Returns the slope of the mean NLL in the inverse temperature, and the derivative of the slope in its logarithm."""
     slope, curvature, num_rows = 0.0, 0.0, 0
     for block in blocks():
         weights_CR = np.exp(inverse * block.gaps)

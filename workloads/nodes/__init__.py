@@ -1,1 +1,1 @@
-"""Jobs of kind `nodes`: classify the nodes of one graph, a rare class against the rest, and say how sure each answer is."""
+"""Jobs of kind `nodes`: classify the nodes of a graph, a rare class against the rest, with calibrated uncertainty."""

@@ -1,4 +1,4 @@
-"""Solves A x = b for a curvature A, known by its products: with the matrix where it is small, by conjugate gradients above."""
+"""Solves A x = b for a curvature matrix A given as a product: by Cholesky if it is small, else by conjugate gradients."""
 
 from collections.abc import Callable
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
-"""A symmetric matrix times each row of (K, P)."""
+"""Multiplies a symmetric matrix with each row of (K, P)."""
 
 
 class CurvatureError(ArithmeticError):
-    """A system that has no solution of the kind asked for; the message says what to change."""
+    """The linear system cannot be solved; the message says which option to change."""
 
 
 def solve_dense(product: Product, right: Tensor) -> Tensor:
-    """x (K, P) of each row of `right: (K, P)`, by Cholesky's factors of the whole matrix.
+    """Returns the solutions (K, P) for each row of `right: (K, P)`, by a Cholesky factorisation of the whole matrix.
 
-    Raises `CurvatureError` where the matrix is not positive definite.
+    Raises `CurvatureError` if the matrix is not positive definite.
     """
     size = right.shape[1]
     matrix = product(torch.eye(size, dtype=right.dtype, device=right.device))
@@ -34,17 +34,18 @@ def conjugate_gradients(
     max_iterations: int,
     between: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """The same without the matrix: until every residual is at most `tolerance` of its row of `right`.
+    """Returns the solutions (K, P) for each row of `right: (K, P)` without building the matrix.
 
-    `between` is called after every iteration. Raises `CurvatureError` where a direction of the search shows the matrix not to
-    be positive definite, or where `max_iterations` do not suffice.
+    Iterates until the norm of every residual is at most `tolerance` times that of its row of `right`. `between` is called
+    after every iteration. Raises `CurvatureError` if a search direction shows that the matrix is not positive definite, or if
+    `max_iterations` do not suffice.
 
     Reference: Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems (1952)
     """
     found, residual = torch.zeros_like(right), right.clone()
     direction, squares = residual.clone(), (residual**2).sum(dim=1)
     goal = tolerance**2 * squares
-    active = squares > goal  # rows of zeros are solved already
+    active = squares > goal  # rows of zeros are already solved
     for _ in range(max_iterations):
         if not bool(active.any()):
             return found
@@ -66,7 +67,7 @@ def conjugate_gradients(
         return found
     worst = float((squares / goal.clamp(min=torch.finfo(goal.dtype).tiny)).max().sqrt() * tolerance)
     raise CurvatureError(
-        f"after {max_iterations} iterations a residual is {worst:.1e} of its right side; it must be at most {tolerance:g}: "
+        f"after {max_iterations} iterations a residual is {worst:.1e} of its right-hand side; it must be at most {tolerance:g}: "
         "raise jackknife.damping, jackknife.max_iterations or jackknife.tolerance"
     )
 

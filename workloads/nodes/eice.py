@@ -1,4 +1,4 @@
-"""Expected individual calibration error: how far each node's confidence is from the middle of its own interval.
+"""Expected individual calibration error (EICE): distance of each node's confidence to the centre of its own interval.
 
 Reference: CALIRARE, Wu et al., Towards individual calibration for rare categories (KDD 2023, arXiv 2307.09858)
 """
@@ -10,9 +10,9 @@ from pruneyard.workloads.nodes.jackknife import Intervals
 
 
 def individual_errors(probabilities: Tensor, intervals: Intervals) -> Tensor:
-    """(N,), of P(class 1) `probabilities: (N,)`: |confidence - what the interval's middle gives the predicted class|.
+    """Returns |confidence - interval centre| for the predicted class, (N,), from P(class 1) `probabilities: (N,)`.
 
-    The interval is cut to [0, 1] first. Where class 0 is predicted, both sides are about class 0: the middle is 1 - (L + U) / 2.
+    The interval is clipped to [0, 1] first. For nodes predicted as class 0, the centre is that of class 0: 1 - (L + U) / 2.
     """
     middle, is_one = intervals.clipped.middle, probabilities > 0.5
     confidence = torch.where(is_one, probabilities, 1 - probabilities)
@@ -20,9 +20,9 @@ def individual_errors(probabilities: Tensor, intervals: Intervals) -> Tensor:
 
 
 def individual_errors_as_released(probabilities: Tensor, intervals: Intervals) -> Tensor:
-    """(N,), as the released code computes it: the larger probability against the middle of class 1's, nothing cut.
+    """Returns the errors (N,) as the released code computes them: larger probability against the unclipped centre of class 1.
 
-    Where class 0 is predicted it compares two quantities: 0.95 for class 0 beside a middle of 0.05 for class 1 is an error of
-    0.9, though they agree.
+    For nodes predicted as class 0 it compares different quantities: a probability of 0.95 for class 0 and a centre of 0.05
+    for class 1 count as an error of 0.9, although they agree.
     """
     return (probabilities.maximum(1 - probabilities) - intervals.middle).abs()

@@ -1,4 +1,4 @@
-"""The mutable middle of a job on nodes: a network, its optimizer, and what a checkpoint holds of them."""
+"""The mutable training state of a nodes job: a network, its optimizer, and their checkpoint."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.nodes.flat import FlatNetwork
 from pruneyard.workloads.nodes.graph import Graph, GraphTensors
 from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife
-from pruneyard.workloads.nodes.node_method import NodeMethod, TuningQuestion
+from pruneyard.workloads.nodes.node_method import NodeMethod, TuningInputs
 from pruneyard.workloads.nodes.node_network import NodeModel
 from pruneyard.workloads.nodes.node_objective import NodeObjective
 from pruneyard.workloads.seeding import fork_rng, global_stream, stream_seed
@@ -22,20 +22,20 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a job's tables say of a step. lr: of Adam; l2: penalty l2 / 2 times the squared length of all parameters."""
+    """The options of a training step. lr: learning rate of Adam; l2: the penalty is l2 / 2 times the squared parameter norm."""
 
     objective: NodeObjective
     method: NodeMethod
     jackknife: Jackknife
     lr: float
     l2: float
-    num_steps: int  # of training; those of tuning come after
+    num_steps: int  # of training; tuning steps follow
     seed: int
 
 
 @dataclass(kw_only=True)
 class Fitting:
-    """Steps are counted through: those of training first, then those of tuning on validation nodes."""
+    """The state of training and tuning. `step` counts training steps first, then tuning steps on validation nodes."""
 
     parts: Parts
     flat: FlatNetwork
@@ -43,7 +43,7 @@ class Fitting:
     train: Tensor  # node ids
     val: Tensor
     optimizer: torch.optim.Optimizer
-    shifts: Tensor | None = None  # (n, P): see `Jackknife.shifts`; once training has ended
+    shifts: Tensor | None = None  # (n, P): see `Jackknife.shifts`; None until training ends
     step: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     error_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
@@ -63,7 +63,7 @@ class Fitting:
         nodes: Mapping[str, Tensor],
         dtype: torch.dtype,
     ) -> "Fitting":
-        """A network at its initialisation, on the device of `labels`."""
+        """Returns the state with a newly initialised network, on the device of `labels`."""
         device = labels.device
         with global_stream(parts.seed, "init"):
             network = model.build(num_features=graph.num_features, num_classes=2)
@@ -85,16 +85,16 @@ class Fitting:
 
     @property
     def is_tuning(self) -> bool:
-        """Whether the steps of training are done."""
+        """True once all training steps are done."""
         return self.step >= self.parts.num_steps
 
     @property
     def num_steps(self) -> int:
-        """Of training and tuning."""
+        """Number of training and tuning steps together."""
         return self.parts.num_steps + self.parts.method.num_steps
 
     def end_training(self, *, between: Callable[[], None]) -> None:
-        """Finds the shifts of leaving nodes out, and begins the optimizer anew. Where `between` raises, nothing has changed."""
+        """Computes the leave-one-out shifts and creates a new optimizer. If `between` raises, the state is unchanged."""
         started = time.monotonic()
         self.check()
 
@@ -112,7 +112,7 @@ class Fitting:
         self._count(started)
 
     def take_step(self) -> None:
-        """One update of all parameters."""
+        """Performs one optimizer update."""
         started = time.monotonic()
         self.optimizer.zero_grad()
         loss, error = self._tuning_loss() if self.is_tuning else (self._objective(self.train), None)
@@ -127,7 +127,7 @@ class Fitting:
         self._count(started)
 
     def _objective(self, nodes: Tensor) -> Tensor:
-        """Of some nodes, of the network in training mode; dropout draws from the stream of this step."""
+        """Returns the objective on `nodes` in training mode; dropout uses the random stream of this step."""
         self.network.train()
         with fork_rng(nodes.device, stream_seed(self.parts.seed, "dropout", self.step)):
             logits = self.network(self.flat.graph)
@@ -137,7 +137,7 @@ class Fitting:
         loss = self._objective(self.val)
         self.network.eval()
         return self.parts.method.tuning_loss(
-            TuningQuestion(
+            TuningInputs(
                 loss=loss,
                 logits=self.network(self.flat.graph)[self.val],
                 intervals=lambda: self.intervals(self.val),
@@ -145,13 +145,13 @@ class Fitting:
         )
 
     def logits(self) -> Tensor:
-        """(N, 2) of all nodes, at rest."""
+        """Returns the logits (N, 2) of all nodes in evaluation mode."""
         self.network.eval()
         with torch.no_grad():
             return self.network(self.flat.graph)  # type: ignore[no-any-return]
 
     def intervals(self, nodes: Tensor) -> Intervals:
-        """Of some nodes (M,) by the parameters as they stand; differentiable. The network must be at rest."""
+        """Returns jackknife intervals of `nodes: (M,)` at the current parameters; differentiable. Needs evaluation mode."""
         both = torch.cat([self.train, nodes])
         without, num = self.logits_without(both).softmax(dim=2)[..., 1], len(self.train)
         return self.parts.jackknife.intervals(
@@ -159,20 +159,21 @@ class Fitting:
         )
 
     def logits_without(self, nodes: Tensor) -> Tensor:
-        """(n, M, 2) of some nodes without each training node: at the parameters as they stand, moved by the shifts that were
-        found when training ended. The network must be at rest.
+        """Returns the logits (n, M, 2) of `nodes` for each left-out training node.
+
+        The parameters are the current ones plus the shifts that were computed when training ended. Needs evaluation mode.
         """
         assert self.shifts is not None
         return self.flat.logits_of_each(self.flat.vector() + self.shifts, nodes)
 
     def check(self) -> None:
-        """Raises `NonFiniteError` where a loss was not finite since means were taken last."""
+        """Raises `NonFiniteError` if a loss was not finite since the last `take_means`."""
         for name, total in (("loss", self.loss_sum), ("eice", self.error_sum)):
             if not bool(torch.isfinite(total)):
                 raise NonFiniteError(f"train/{name} is {float(total)} in the steps before step {self.step}")
 
     def take_means(self) -> dict[str, float]:
-        """Mean loss, and of tuning steps EICE, since this was asked last. Raises `NonFiniteError`."""
+        """Returns the mean loss, and the mean EICE of tuning steps, since the last call. Raises `NonFiniteError`."""
         sums = {"loss": (self.loss_sum, self.num_losses), "eice": (self.error_sum, self.num_errors)}
         found = {name: float(total) / num for name, (total, num) in sums.items() if num}
         self.check()
@@ -187,7 +188,7 @@ class Fitting:
         self.train_s += time.monotonic() - started
 
     def checkpoint(self, *, data: str) -> Checkpoint:
-        """All that a bit-equal continuation needs; `data` is the fingerprint of the graph."""
+        """Returns the complete state for a bit-equal resume; `data` is the fingerprint of the graph."""
         shifts = {} if self.shifts is None else {"shifts": self.shifts}
         return Checkpoint(
             step=self.step,
@@ -208,15 +209,15 @@ class Fitting:
         )
 
     def restore(self, checkpoint: Checkpoint, *, data: str) -> None:
-        """Stands where `checkpoint` was taken. Raises `ValueError` when it belongs to other data or another budget."""
+        """Restores the state of `checkpoint`. Raises `ValueError` if it belongs to other data or to another number of steps."""
         meta = checkpoint.meta
         if meta["data"] != data:
             raise ValueError(
-                f"the checkpoint was made on data {meta['data']}, this run has {data}; give another --out"
+                f"the checkpoint was created with data {meta['data']}, but this run has {data}; choose another --out"
             )
         if meta["num_steps"] != self.num_steps:
             raise ValueError(
-                f"the checkpoint is of a run of {meta['num_steps']} steps, this run has {self.num_steps}"
+                f"the checkpoint belongs to a run of {meta['num_steps']} steps, but this run has {self.num_steps}"
             )
         tensors = {name: tensor.to(self.labels.device) for name, tensor in checkpoint.tensors.items()}
         self.shifts = tensors.pop("shifts", None)

@@ -1,4 +1,4 @@
-"""A network over nodes as a function of one vector of parameters: what derivatives of higher order are taken of."""
+"""A node network as a function of one parameter vector, and its Hessian-vector products and per-node gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.nodes.graph import GraphTensors
 
-BATCH = 64  # vectors at once: bounds memory, changes rounding only
+BATCH = 64  # vectors per chunk; bounds memory and changes rounding only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,11 @@ class FlatNetwork:
     graph: GraphTensors
 
     def vector(self) -> Tensor:
-        """(P,), the parameters as they stand, in a graph of gradients with them."""
+        """Returns the current parameters as one differentiable vector (P,)."""
         return torch.cat([parameter.reshape(-1) for parameter in self.network.parameters()])
 
     def logits(self, vector: Tensor) -> Tensor:
-        """(N, C) of all nodes, at these parameters."""
+        """Returns the logits (N, C) of all nodes at these parameters."""
         named = dict(self.network.named_parameters())
         parts = vector.split([parameter.numel() for parameter in named.values()])
         shaped = {name: part.view_as(own) for (name, own), part in zip(named.items(), parts, strict=True)}
@@ -31,13 +31,13 @@ class FlatNetwork:
         return found
 
     def logits_of_each(self, vectors: Tensor, nodes: Tensor) -> Tensor:
-        """(K, M, C) of M nodes, at each of `vectors: (K, P)`."""
+        """Returns the logits (K, M, C) of M nodes at each of `vectors: (K, P)`."""
         found: Tensor = torch.func.vmap(lambda vector: self.logits(vector)[nodes], chunk_size=BATCH)(vectors)
         return found
 
 
 def hessian_products(loss: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Tensor:
-    """(K, P), the Hessian of a scalar function at `at: (P,)` times each of `directions: (K, P)`; no matrix is built."""
+    """Returns the products (K, P) of the Hessian of `loss` at `at: (P,)` with `directions: (K, P)`, without the matrix."""
     gradient = torch.func.grad(loss)
 
     def product(direction: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def hessian_products(loss: Callable[[Tensor], Tensor], at: Tensor, directions: T
 
 
 def gradients_of_each(parts: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """(n, P), the gradient at `at: (P,)` of each of the n numbers that `parts` returns."""
+    """Returns the gradients (n, P) at `at: (P,)` of each of the n numbers that `parts` returns."""
     values, backward = torch.func.vjp(parts, at)[:2]
     picks = torch.eye(len(values), dtype=values.dtype, device=values.device)
     (found,) = torch.func.vmap(backward, chunk_size=BATCH)(picks)

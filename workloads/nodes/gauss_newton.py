@@ -1,4 +1,5 @@
-"""The Gauss-Newton curvature J^T B J: J the derivative of the labelled nodes' logits, B the loss's curvature in them."""
+"""Products and solves with the Gauss-Newton matrix J^T B J: J the Jacobian of the training nodes' logits, B the Hessian of
+the loss with respect to these logits."""
 
 from collections.abc import Callable
 
@@ -11,11 +12,11 @@ Logits = Callable[[Tensor], Tensor]
 """Logits (n, C) of the labelled nodes at parameters (P,)."""
 
 Parts = Callable[[Tensor], Tensor]
-"""Each node's part (n,) of the loss, of its own row of logits (n, C)."""
+"""Each node's part (n,) of the loss, from its own row of logits (n, C)."""
 
 
 def curvature_in_logits(parts: Parts, at: Tensor) -> Tensor:
-    """(n, C, C), of the loss in each row of logits `at: (n, C)`; negative eigenvalues are taken for 0."""
+    """Returns the Hessians (n, C, C) of the loss for each row of logits `at: (n, C)`; negative eigenvalues become 0."""
     gradient = torch.func.grad(lambda logits: parts(logits).sum())
     columns = [
         torch.func.grad(lambda logits, column=column: gradient(logits)[:, column].sum())(at)
@@ -28,7 +29,7 @@ def curvature_in_logits(parts: Parts, at: Tensor) -> Tensor:
 
 
 def gauss_newton_products(logits: Logits, parts: Parts, at: Tensor, directions: Tensor) -> Tensor:
-    """(K, P), the curvature at parameters `at: (P,)` times each of `directions: (K, P)`; no matrix is built."""
+    """Returns the products (K, P) of the matrix at parameters `at: (P,)` with `directions: (K, P)`, without building it."""
     found, backward = torch.func.vjp(logits, at)[:2]
     blocks = curvature_in_logits(parts, found)
 
@@ -44,9 +45,9 @@ def gauss_newton_products(logits: Logits, parts: Parts, at: Tensor, directions: 
 
 
 def solve_by_rows(logits: Logits, parts: Parts, at: Tensor, *, diagonal: float) -> Tensor:
-    """(n, P): (J^T B J + diagonal)^-1 times the gradient of each node's part, exact, by a matrix of the size of B.
+    """Returns (J^T B J + diagonal)^-1 times the gradient of each node's part, (n, P), exactly, with a matrix of the size of B.
 
-    Gradients are J^T r, and (J^T B J + d)^-1 J^T = J^T (B J J^T + d)^-1.
+    Gradients are J^T r, and the solution uses the identity (J^T B J + d)^-1 J^T = J^T (B J J^T + d)^-1.
     """
     found = logits(at)
     num, classes = found.shape

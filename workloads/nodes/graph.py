@@ -1,4 +1,4 @@
-"""A graph with features and labels of its nodes, as arrays in memory and as tensors on a device."""
+"""Graphs with node features and labels, as arrays in memory and as tensors on a device."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,15 +15,15 @@ from pruneyard.workloads.data.dataset import Source
 from pruneyard.workloads.nodes.sparse_constant import SparseConstant
 
 Nodes = NDArray[np.int64]
-"""Ids of nodes: their rows in the publisher's file."""
+"""Node ids: row numbers in the published file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
-    """N nodes, edges without direction or weight.
+    """An undirected, unweighted graph of N nodes.
 
-    adjacency: (N, N) CSR of ones, symmetric, nothing on the diagonal; features: (N, F) CSR float32; labels: (N,) int64 in
-    [0, C); published: node ids of the splits that the file names, if it names any.
+    adjacency: (N, N) CSR of ones, symmetric, with an empty diagonal; features: (N, F) CSR float32; labels: (N,) int64 in
+    [0, C); published: node ids of the splits that the file defines, if any.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Graph:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over all arrays and class names: equal graphs, equal fingerprint, anywhere."""
+        """16 hexadecimal digits of a hash of all arrays and class names; the same on every machine."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for matrix in (self.adjacency, self.features):
             for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
@@ -58,16 +58,16 @@ class Graph:
 
 
 class GraphSource(Source, ABC):
-    """What a table of a spec becomes that says where a graph comes from: a frozen dataclass in `workloads/nodes/sources`."""
+    """Base class of graph sources: frozen dataclasses in `workloads/nodes/sources` whose fields are the spec options."""
 
     @abstractmethod
-    def load(self) -> Graph:  # type: ignore[override]  # who asks a job's source asks for what that job takes
-        """The same graph at every call. Raises `DataNotFoundError`, or `ValueError` naming what is damaged or does not fit."""
+    def load(self) -> Graph:  # type: ignore[override]  # a nodes job only ever loads its own kind of source
+        """Returns the same graph at every call. Raises `DataNotFoundError`, or `ValueError` for damaged or inconsistent files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphTensors:
-    """What a network over nodes is given.
+    """The input of a node network.
 
     features: (N, F); neighbours: (N, N), the normalised adjacency D^-1/2 (A + I) D^-1/2, D the row sums of A + I.
 
@@ -90,7 +90,7 @@ class GraphTensors:
 
 
 def undirected(adjacency: sparse.csr_array) -> sparse.csr_array:
-    """Ones where there is an edge in either direction; loops are left out, and so are stored zeros."""
+    """Returns the symmetric adjacency with a 1 for an edge in either direction, without self-loops and stored zeros."""
     pattern = sparse.csr_array(adjacency != 0)
     both = sparse.coo_array(pattern + pattern.T)
     kept = both.row != both.col
@@ -102,7 +102,7 @@ def undirected(adjacency: sparse.csr_array) -> sparse.csr_array:
 
 
 def rows_summing_to_one(features: sparse.csr_array) -> sparse.csr_array:
-    """Every row divided by the sum of its absolute values, in float32; rows of zeros stay."""
+    """Divides every row by the sum of its absolute values, in float32; rows of zeros stay zero."""
     sums = np.abs(features).sum(axis=1)
     scaled = sparse.csr_array(sparse.diags_array(1 / np.where(sums > 0, sums, 1)) @ features)
     return scaled.astype(np.float32)

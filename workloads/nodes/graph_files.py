@@ -1,4 +1,4 @@
-"""Graphs in npz files: CSR parts of edges and features, labels, optional names and splits. Nothing is unpickled."""
+"""Reads graphs from npz files: CSR arrays of edges and features, labels, optional names and splits. Never unpickles."""
 
 import os
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
 
 @dataclass(frozen=True, kw_only=True)
 class GraphFile(GraphSource, ABC):
-    """A source that reads one npz file under the first of several folders that has it."""
+    """Base class of sources that read one npz file from the first of several folders that contains it."""
 
     root: str | None = field(default=None, metadata={"identity": False})  # searched before the other folders
     normalize: bool = True  # divide every node's features by their sum
@@ -31,20 +31,20 @@ class GraphFile(GraphSource, ABC):
     @property
     @abstractmethod
     def candidates(self) -> tuple[str, ...]:
-        """Where the file may lie, relative to a folder; the first that exists is read."""
+        """Possible paths of the file, relative to a folder; the first existing one is read."""
 
     def folders(self) -> list[Path]:
-        """`root`, `$PRUNEYARD_DATA` and the cache's `data`, as far as they are set."""
+        """Returns the searched folders: `root` and `$PRUNEYARD_DATA` if set, and `data` in the cache folder."""
         named = [self.root, os.environ.get("PRUNEYARD_DATA")]
         return [*(Path(name).expanduser() for name in named if name), cache_folder() / "data"]
 
     def missing(self) -> Exception:
-        """The error where no folder has the file."""
+        """Returns the error to raise if no folder has the file."""
         remedy = f"put {WANTED} under one of these, or set root"
         return not_found(" or ".join(self.candidates), searched=self.folders(), remedy=remedy)
 
     def load(self) -> Graph:  # type: ignore[override]
-        """Reads and checks the file."""
+        """Reads and validates the file."""
         paths = [folder / name for folder in self.folders() for name in self.candidates]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
@@ -53,21 +53,21 @@ class GraphFile(GraphSource, ABC):
 
 
 def read_graph(path: Path, *, name: str, normalize: bool) -> Graph:
-    """The graph of one npz file. Raises `ValueError`, naming file and array, for what is missing, pickled or does not fit."""
+    """Reads one npz file. Raises `ValueError`, naming file and array, for missing, pickled or inconsistent arrays."""
     arrays = _arrays(path)
     adjacency, features = (_matrix(arrays, prefix, path) for prefix in ("adj", "attr"))
     labels = _labels(arrays, path)
     num = len(labels)
     if adjacency.shape != (num, num):
         raise ValueError(
-            f"adj of {path} is {adjacency.shape}; it must be ({num}, {num}) as there are {num} labels"
+            f"adj of {path} is {adjacency.shape}; it must be ({num}, {num}) because there are {num} labels"
         )
     if features.shape[0] != num or features.shape[1] == 0:
         raise ValueError(
-            f"attr of {path} is {features.shape}; it must be ({num}, F) as there are {num} labels"
+            f"attr of {path} is {features.shape}; it must be ({num}, F) because there are {num} labels"
         )
     if not np.isfinite(features.data).all():
-        raise ValueError(f"attr of {path} holds numbers that are not finite")
+        raise ValueError(f"attr of {path} has numbers that are not finite")
     return Graph(
         name=name,
         classes=_classes(arrays, labels, path),
@@ -97,7 +97,7 @@ def _matrix(arrays: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> spar
         matrix = sparse.csr_array((data, indices, indptr), shape=tuple(int(size) for size in shape))
         matrix.check_format(full_check=True)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{prefix}_* of {path} are no CSR matrix: {error}") from error
+        raise ValueError(f"{prefix}_* of {path} are not a CSR matrix: {error}") from error
     matrix.sum_duplicates()
     return matrix
 
@@ -120,7 +120,7 @@ def _classes(arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64], path
         return tuple(str(label) for label in range(num))
     names = tuple(str(name) for name in arrays["class_names"].tolist())
     if len(names) < num or len(set(names)) < len(names):
-        raise ValueError(f"class_names of {path} are {', '.join(names)}; there must be {num} different ones")
+        raise ValueError(f"class_names of {path} are {', '.join(names)}; there must be at least {num}, all different")
     return names
 
 

@@ -1,4 +1,7 @@
-"""How sure a network is of a node: what the networks that lack one training node each would say, without training them."""
+"""Jackknife intervals for node probabilities, from influence-function estimates of leave-one-out networks.
+
+The leave-one-out networks are never trained: their parameters are estimated to first order.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +17,13 @@ from pruneyard.workloads.nodes.gauss_newton import gauss_newton_products, solve_
 
 @dataclass(frozen=True, kw_only=True)
 class Jackknife:
-    """coverage: of the intervals; damping: added to the diagonal of the curvature.
+    """Options of the jackknife intervals.
 
-    curvature: `hessian`, as in the released code, is not positive definite where training has not come far, and then refused;
-    `gauss_newton` is what is left of it for a network taken as linear in its parameters, and never is refused.
-    max_dense: the size up to which a matrix is built, (P, P) of the Hessian, (2n, 2n) of n training nodes for Gauss-Newton;
-    beyond it come conjugate gradients, to `tolerance`.
+    coverage: target coverage of the intervals. damping: added to the diagonal of the curvature.
+    curvature: `hessian` (as in the released code) may not be positive definite early in training and then raises an error;
+    `gauss_newton` linearises the network in its parameters and is always positive definite.
+    max_dense: largest size of an explicit matrix, (P, P) for the Hessian and (2n, 2n) for n training nodes with Gauss-Newton;
+    larger systems use conjugate gradients up to `tolerance`.
 
     Reference: Alaa and van der Schaar, Discriminative jackknife (ICML 2020); Koh and Liang, Understanding black-box
     predictions via influence functions (ICML 2017). coverage and damping are those of CALIRARE's code (arXiv 2307.09858)
@@ -52,12 +56,12 @@ class Jackknife:
         l2: float,
         between: Callable[[], None] = lambda: None,
     ) -> Tensor:
-        """(n, P): to first order, where the parameters move when node k is left out of the loss.
+        """Returns the first-order changes (n, P) of the parameters when each training node k is left out of the loss.
 
-        The loss is the sum of `parts` (n,), each of its own row of `logits` (n, 2) at parameters (P,), and l2 / 2 times their
-        squared length. Where `at` is its minimum, the shift is (curvature + damping)^-1 times the gradient of node k's part;
-        the weights of the others stay, so with equal weights that is the gradient of its loss over n. `between` is called
-        between iterations. Raises `CurvatureError`.
+        The loss is the sum of `parts` (n,), each a function of its own row of `logits` (n, 2) at parameters (P,), plus l2 / 2
+        times the squared parameter norm. If `at` is its minimum, the shift is (curvature + damping)^-1 times the gradient of
+        node k's part. The weights of the other nodes do not change; with equal weights the part is the node's loss divided by
+        n. `between` is called between iterations. Raises `CurvatureError`.
         """
         diagonal = l2 + self.damping
 
@@ -86,10 +90,10 @@ class Jackknife:
         return solved(of_hessian)
 
     def intervals(self, without: Tensor, *, own: Tensor, labels: Tensor) -> "Intervals":
-        """Of M nodes, from `without: (K, M)`: P(class 1) of each by the network without the k-th of K training nodes.
+        """Returns the intervals of M nodes from `without: (K, M)`: P(class 1) by the network without the k-th training node.
 
-        own, labels: (K,), what the network without a training node says of that node itself, and its label. Quantiles are
-        interpolated linearly.
+        own, labels: (K,), the P(class 1) that the network without a training node gives that node itself, and its label.
+        Quantiles are interpolated linearly.
         """
         residuals = (labels.to(own.dtype) - own).abs()[:, None]
         tail = (1 - self.coverage) / 2
@@ -100,28 +104,31 @@ class Jackknife:
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """Of P(class 1) of every node, (N,) each; they may reach beyond 0 and 1."""
+    """Lower and upper ends of P(class 1) of every node, (N,) each; they may lie outside [0, 1]."""
 
     lower: Tensor
     upper: Tensor
 
     @property
     def middle(self) -> Tensor:
-        """(N,), of the interval as it is."""
+        """Centres (N,) of the unclipped intervals."""
         return (self.lower + self.upper) / 2
 
     @property
     def clipped(self) -> "Intervals":
-        """The parts inside [0, 1]."""
+        """The intervals clipped to [0, 1]."""
         return Intervals(lower=self.lower.clamp(0, 1), upper=self.upper.clamp(0, 1))
 
     def at(self, nodes: Tensor) -> "Intervals":
-        """Those of some nodes."""
+        """Returns the intervals of some nodes."""
         return Intervals(lower=self.lower[nodes], upper=self.upper[nodes])
 
 
 def quantile(values: Tensor, share: float) -> Tensor:
-    """(N,), of each column of `values: (K, N)`, linear between order statistics; differentiable, of any size."""
+    """Returns the quantile (N,) of each column of `values: (K, N)`, linear between order statistics; differentiable.
+
+    Unlike `torch.quantile`, it has no limit on the number of elements.
+    """
     ordered = values.sort(dim=0).values
     place = share * (len(values) - 1)
     below = int(place)

@@ -1,4 +1,4 @@
-"""A job of kind `nodes`: tell a rare class of nodes from the rest of one graph, and say how sure each answer is."""
+"""The job of kind `nodes`: classifies nodes of a graph as rare class or rest, with intervals for each probability."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from pruneyard.workloads.nodes.fitting import DTYPES, Fitting, Parts
 from pruneyard.workloads.nodes.graph import Graph, GraphSource, Nodes
 from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife
 from pruneyard.workloads.nodes.models.gcn import GCN
-from pruneyard.workloads.nodes.node_method import NodeMethod, Readout, as_they_are
+from pruneyard.workloads.nodes.node_method import NodeMethod, Readout, log_softmax
 from pruneyard.workloads.nodes.node_network import NodeModel
 from pruneyard.workloads.nodes.node_objective import NodeObjective
 from pruneyard.workloads.nodes.objectives.weighted import Weighted
@@ -41,11 +41,11 @@ __all__ = ["NodesJob"]
 
 @dataclass(frozen=True, kw_only=True)
 class NodesBudget:
-    """steps: of training, each on all labelled nodes; a method may add steps of its own."""
+    """Training budget. steps: full-batch training steps on all labelled nodes; a method may add tuning steps."""
 
     steps: int = 2000
     precision: Literal["float32", "float64"] = "float32"
-    evaluate_every: int = field(default=0, metadata=NOT_IDENTITY)  # steps; 0: at the end only
+    evaluate_every: int = field(default=0, metadata=NOT_IDENTITY)  # steps; 0: only at the end
     checkpoint_every_s: float = field(default=30.0, metadata=NOT_IDENTITY)  # 0: after every step
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class NodesBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class NodesOptimizer:
-    """Adam on the loss and l2 / 2 times the squared length of all parameters."""
+    """Adam on the loss plus l2 / 2 times the squared parameter norm."""
 
     lr: float = 1e-3
     l2: float = 5e-4
@@ -72,10 +72,10 @@ class NodesOptimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class NodesJob:
-    """Everything that may change a number of the network over nodes. Defaults are those of CALIRARE's released code.
+    """The resolved spec of a nodes job. Defaults are those of CALIRARE's released code.
 
     minority: name or number of the graph's class that becomes label 1; all others become label 0.
-    jackknife: how intervals of single nodes are computed, at the end of every job and in tuning that asks for them.
+    jackknife: options of the node intervals, computed at the end of every job and during tuning by methods that use them.
     """
 
     data: Annotated[GraphSource, Plugin("nodes.sources")]
@@ -90,9 +90,9 @@ class NodesJob:
     seed: int = 0
 
     def run(self, context: Context) -> Iterator[Progress]:
-        """Goes on from the newest good checkpoint of the context, or starts."""
-        graph: Graph = context.load_data(self.data)  # type: ignore[assignment]  # its source loads a graph
-        minority = number_of(self.minority, graph)
+        """Resumes from the newest valid checkpoint of the context, or starts."""
+        graph: Graph = context.load_data(self.data)  # type: ignore[assignment]  # a graph source loads a graph
+        minority = class_number(self.minority, graph)
         nodes = self.split.split(graph, minority=minority, seed=self.seed)
         labels = (graph.labels == minority).astype(np.int64)
         on_device = {name: torch.from_numpy(ids).to(context.device) for name, ids in nodes.items()}
@@ -137,22 +137,22 @@ class NodesJob:
                 save()
                 saved_at = time.monotonic()
         save()
-        yield self._ended(fitting, labels, nodes, unreported)
+        yield self._final_progress(fitting, labels, nodes, unreported)
 
     def expected_work(self, data: Graph) -> tuple[float, int]:
         """Returns (0.0, 0): the work of this kind is not counted in advance."""
         return 0.0, 0
 
     def check(self, data: Graph) -> list[str]:
-        """Draws the splits and builds the network without storage; warns of a training set without the rare class."""
-        minority = number_of(self.minority, data)
+        """Samples the splits and builds the network without storage. Raises `ValueError` if train or val lacks the rare class."""
+        minority = class_number(self.minority, data)
         nodes = self.split.split(data, minority=minority, seed=self.seed)
         with torch.device("meta"):
             self.model.build(num_features=data.num_features, num_classes=2)
         for name in ("train", "val"):
             if not (data.labels[nodes[name]] == minority).any():
                 raise ValueError(
-                    f"split leaves no node of class {data.classes[minority]!r} in {name}; it must leave one"
+                    f"split has no node of class {data.classes[minority]!r} in {name}; it needs at least one"
                 )
         return []
 
@@ -172,7 +172,7 @@ class NodesJob:
         return every > 0 and fitting.step % every == 0 and fitting.step < fitting.num_steps
 
     def _reported(self, nodes: Mapping[str, Nodes], fitting: Fitting) -> dict[str, Nodes]:
-        """Val and test; val no longer once it is fitted to."""
+        """Returns the splits to evaluate: test, and val until the method fits to it."""
         return {"test": nodes["test"]} | (
             {} if fitting.is_tuning and self.method.uses_val else {"val": nodes["val"]}
         )
@@ -185,11 +185,11 @@ class NodesJob:
         splits: Mapping[str, Nodes],
         more: Mapping[tuple[str, str], float] | None = None,
     ) -> list[Metric]:
-        """Standard and rare-class metrics of logits (N, 2), and what training says of itself, as of now."""
+        """Returns standard and rare-class metrics of logits (N, 2) and the mean training losses since the last report."""
         named = {("train", name): value for name, value in fitting.take_means().items()}
         for split, ids in splits.items():
             of_split = standard_metrics(logits[ids], labels[ids])
-            of_split |= rare_metrics(np.exp(as_they_are(logits[ids].astype(np.float64))), labels[ids])
+            of_split |= rare_metrics(np.exp(log_softmax(logits[ids].astype(np.float64))), labels[ids])
             named |= {(split, name): value for name, value in of_split.items()}
         return [
             Metric(
@@ -203,10 +203,10 @@ class NodesJob:
             for (split, name), value in (named | dict(more or {})).items()
         ]
 
-    def _ended(
+    def _final_progress(
         self, fitting: Fitting, labels: Nodes, nodes: Mapping[str, Nodes], unreported: list[Metric]
     ) -> Progress:
-        """The last report: every split that was not fitted to, as the method reads the network out."""
+        """Returns the last report: metrics of every split that was not fitted to, with the method's readout."""
         raw = fitting.logits().double().cpu().numpy()
         readout = self.method.readout(raw[nodes["val"]], labels[nodes["val"]], seed=self.seed)
         logits = readout.log_probabilities(raw)
@@ -234,7 +234,7 @@ class NodesJob:
         )
 
     def _intervals(self, fitting: Fitting, readout: Readout) -> Intervals:
-        """Of all nodes; the networks without a node are read out like the whole one."""
+        """Returns intervals of all nodes; leave-one-out networks use the same readout as the whole network."""
         everyone, train = torch.arange(len(fitting.labels), device=fitting.labels.device), fitting.train.cpu()
         with torch.no_grad():
             without = fitting.logits_without(everyone).double().cpu().numpy()
@@ -244,8 +244,8 @@ class NodesJob:
         return self.jackknife.intervals(probabilities, own=own, labels=fitting.labels.cpu()[train])
 
 
-def number_of(minority: str | int, graph: Graph) -> int:
-    """The class of this name or number. Raises `ValueError` where the graph has none."""
+def class_number(minority: str | int, graph: Graph) -> int:
+    """Returns the number of the class with this name or number. Raises `ValueError` if the graph has none."""
     if isinstance(minority, str) and minority in graph.classes:
         return graph.classes.index(minority)
     if isinstance(minority, int) and 0 <= minority < graph.num_classes:
@@ -269,7 +269,7 @@ def _uncertainty(probabilities: Tensor, intervals: Intervals, labels: Nodes, ids
 
 
 def _reliability(shown: Mapping[str, Predictions], *, step: int) -> Iterator[CurvePoint]:
-    """Filled bins of the reliability diagram of every split: x confidence, y accuracy, count nodes."""
+    """Yields the non-empty reliability bins of every split: x confidence, y accuracy, count nodes."""
     for split, predicted in shown.items():
         bins = reliability_of_logits(predicted.logits, predicted.labels)
         for x, y, count in zip(bins.confidence, bins.accuracy, bins.count, strict=True):
@@ -280,7 +280,7 @@ def _reliability(shown: Mapping[str, Predictions], *, step: int) -> Iterator[Cur
 
 
 def _files(readout: Readout, probabilities: Tensor, intervals: Intervals) -> dict[str, bytes]:
-    """P(minority) and its interval of every node, and what was fitted to read the network out."""
+    """Returns the artifact files: P(minority) and its interval for every node, and the fitted calibrator."""
     tensors = {"probability": probabilities, "lower": intervals.lower, "upper": intervals.upper}
     files = {"intervals.safetensors": safetensors.torch.save(tensors)}
     if readout.tensors:

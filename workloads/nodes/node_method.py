@@ -1,4 +1,4 @@
-"""What is done to a trained network with validation nodes: the protocol, and the answers of those who do less."""
+"""Protocol of the methods that calibrate a trained node network on validation nodes, and base classes for them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ from pruneyard.workloads.nodes.jackknife import Intervals
 
 
 @dataclass(kw_only=True, slots=True)
-class TuningQuestion:
-    """One step of fine-tuning on validation nodes."""
+class TuningInputs:
+    """The inputs of one fine-tuning step on validation nodes."""
 
-    loss: Tensor  # the objective on them, of the network in training mode
-    logits: Tensor  # (V, 2) theirs, of the network at rest
-    intervals: Callable[[], Intervals]  # theirs at the parameters as they stand; gradients flow through
+    loss: Tensor  # objective on the validation nodes, in training mode
+    logits: Tensor  # (V, 2) of the validation nodes, in evaluation mode
+    intervals: Callable[[], Intervals]  # of the validation nodes at the current parameters; differentiable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Readout:
-    """How the finished network's logits (M, 2) become log-probabilities (M, 2), and what was fitted for that."""
+    """The map from logits (M, 2) of the finished network to log-probabilities (M, 2), and its fitted values."""
 
     log_probabilities: Callable[[Floats], Floats]
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -31,45 +31,45 @@ class Readout:
 
 
 class NodeMethod(Protocol):
-    """A frozen dataclass in `workloads/nodes/methods`. The neutral member is `plain`."""
+    """Protocol of a frozen dataclass in `workloads/nodes/methods`. The neutral method is `plain`."""
 
     @property
     def uses_val(self) -> bool:
-        """Whether validation nodes are fitted to; then nothing is reported on them."""
+        """True if the method fits to validation nodes; then no metrics are reported on them."""
         ...
 
     @property
     def num_steps(self) -> int:
-        """Steps on validation nodes after training; 0 for none."""
+        """Number of tuning steps on validation nodes after training; 0 without tuning."""
         ...
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
-        """What a step of tuning minimises beside the penalty on weights, and the EICE to be shown, if any; scalars."""
+    def tuning_loss(self, inputs: TuningInputs) -> tuple[Tensor, Tensor | None]:
+        """Returns the scalar loss of a tuning step, without the weight penalty, and the EICE to report, if any."""
         ...
 
     def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
-        """Fitted on validation nodes' logits (V, 2) and labels (V,)."""
+        """Returns the readout, fitted on logits (V, 2) and labels (V,) of the validation nodes."""
         ...
 
 
 class Untuned:
-    """The answers of a method that takes no steps."""
+    """Base class of a method without tuning steps."""
 
     @property
     def num_steps(self) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
-        """Never asked."""
-        raise AssertionError(f"{type(self).__name__} takes no steps of tuning")
+    def tuning_loss(self, inputs: TuningInputs) -> tuple[Tensor, Tensor | None]:
+        """Raises `AssertionError`: never called without tuning steps."""
+        raise AssertionError(f"{type(self).__name__} has no tuning steps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """The answers of a method that tunes the network on validation nodes and leaves its probabilities to softmax.
+    """Base class of a method that tunes the network on validation nodes and uses softmax probabilities.
 
-    weight: of the method's term in the loss of a step; the objective has the rest.
+    weight: weight of the method's term in the tuning loss; the objective has weight 1 - weight.
     """
 
     weight: float = 0.1
@@ -81,24 +81,24 @@ class Tuned:
 
     @property
     def uses_val(self) -> bool:
-        """Yes."""
+        """Always true."""
         return True
 
     @property
     def num_steps(self) -> int:
-        """As the table says."""
+        """The option `steps`."""
         return self.steps
 
     def weighed(self, objective: Tensor, term: Tensor) -> Tensor:
-        """What a step minimises, of the two scalars."""
+        """Returns the weighted sum of the objective and the method's term."""
         return (1 - self.weight) * objective + self.weight * term
 
     def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
-        """Softmax."""
-        return Readout(log_probabilities=as_they_are)
+        """Returns the softmax readout."""
+        return Readout(log_probabilities=log_softmax)
 
 
-def as_they_are(logits: Floats) -> Floats:
-    """Log-probabilities of logits, by softmax."""
+def log_softmax(logits: Floats) -> Floats:
+    """Returns the log-probabilities of logits by softmax, along the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,4 +1,4 @@
-"""Networks over nodes: the protocol of their plug-ins, and the layers that all of them are made of."""
+"""Node networks: the protocol of their plug-ins, and the layers that all of them share."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,22 +11,22 @@ from torch.nn import functional
 from pruneyard.workloads.nodes.graph import GraphTensors
 
 Mix = Callable[[GraphTensors, Tensor], Tensor]
-"""What a layer does with the other nodes' values `(N, K)`: a graph convolution averages neighbours."""
+"""Combines the values `(N, K)` of several nodes: a graph convolution averages neighbours."""
 
 
 class NodeModel(Protocol):
-    """A frozen dataclass in `workloads/nodes/models`."""
+    """Protocol of a frozen dataclass in `workloads/nodes/models`."""
 
     def build(self, *, num_features: int, num_classes: int) -> nn.Module:
-        """A fresh network from `GraphTensors` to logits (N, num_classes) of all nodes.
+        """Returns a new network that maps `GraphTensors` to logits (N, num_classes) of all nodes.
 
-        It is initialised from torch's global generator, which the caller seeds.
+        Its weights come from torch's global generator, which the caller seeds.
         """
         ...
 
 
 class NodeNetwork(nn.Module):
-    """Affine layers with ReLU and dropout between them; each is mixed over nodes before its bias is added."""
+    """Linear layers with ReLU and dropout between them. Each output is mixed over nodes before the bias is added."""
 
     def __init__(self, widths: list[int], *, dropout: float, mix: Mix) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class NodeNetwork(nn.Module):
             nn.init.xavier_uniform_(weight)
 
     def forward(self, graph: GraphTensors) -> Tensor:
-        """Logits (N, C)."""
+        """Returns logits (N, C)."""
         hidden: Tensor = self.mix(graph, graph.features @ self.weights[0]) + self.biases[0]
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             hidden = functional.dropout(hidden.relu(), self.dropout, self.training)
@@ -46,7 +46,7 @@ class NodeNetwork(nn.Module):
 
 
 def check_sizes(width: int, depth: int, dropout: float) -> None:
-    """Raises `ValueError` for sizes that no network has."""
+    """Raises `ValueError` for an invalid width, depth or dropout rate."""
     for name, value in (("width", width), ("depth", depth)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")

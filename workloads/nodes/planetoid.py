@@ -1,4 +1,4 @@
-"""The citation graphs that Planetoid made common, read in their npz form; its own files are pickles and stay closed."""
+"""Base class of the Planetoid citation graphs, read from npz files; Planetoid's own pickle files are never opened."""
 
 from abc import ABC
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from pruneyard.workloads.nodes.graph_files import WANTED, GraphFile
 
 @dataclass(frozen=True, kw_only=True)
 class PlanetoidGraph(GraphFile, ABC):
-    """Looks for NAME.npz in a folder or its subfolder `graphs`.
+    """Reads NAME.npz from a folder or its subfolder `graphs`.
 
-    Planetoid publishes `ind.NAME.x`, `.graph` and so on, which are pickles: opening one runs whatever it holds, so where only
-    those are found, the error says which npz file is wanted instead. The public split is therefore there only if the npz file
-    holds its masks.
+    Planetoid publishes pickles (`ind.NAME.x`, `.graph` and so on), and unpickling can execute arbitrary code. If only these
+    exist, the error names the npz file to provide instead. The public split is therefore only available if the npz file has
+    its masks.
     """
 
     @property
@@ -29,7 +29,7 @@ class PlanetoidGraph(GraphFile, ABC):
             for place in places:
                 if raw := sorted(folder.glob(f"{place}/ind.{name}.*")):
                     return DataNotFoundError(
-                        f"{raw[0].parent}/ind.{name}.* are pickles, which are never opened; put {self.candidates[0]} there "
+                        f"{raw[0].parent}/ind.{name}.* are pickles, which pruneyard never opens; put {self.candidates[0]} there "
                         f"instead: {WANTED}"
                     )
         return super().missing()

@@ -1,8 +1,8 @@
-"""What a standard table hides where one of two classes is rare: its recall, and calibration group by group, in float64.
+"""Metrics for a rare class: recall, precision and F1, and calibration per group, in float64.
 
-Every function takes `probabilities: (N, 2)`, rows that sum to 1, and `labels: (N,)`, 1 = minority. The minority and the majority
-are told apart in two ways. By *predicted* class a calibrated network has no gap. By *true* class it has one: among the nodes that
-are minority, confidence is compared with recall, which is what CALIRARE's code reports, and no network that is unsure closes it.
+Every function takes `probabilities: (N, 2)`, rows that sum to 1, and `labels: (N,)`, 1 = minority. Calibration is measured
+per group in two ways. Grouped by *predicted* class, a calibrated network has no gap. Grouped by *true* class, it has one: for
+nodes of the minority, confidence is compared with recall, as in CALIRARE's code, and an uncertain network cannot close that gap.
 """
 
 from numpy.typing import ArrayLike
@@ -15,31 +15,29 @@ from pruneyard.workloads.metrics.classification import (
     expected_calibration_error,
 )
 
-NUM_BINS = (
-    20  # as in CALIRARE's code; far too many for some dozens of nodes, whose noise alone makes an error
-)
+NUM_BINS = 20  # as in CALIRARE's code; too many for some dozens of nodes, where noise alone produces a large error
 GROUPS = ("majority", "minority")
 
 RARE_METRICS = {
-    "recall_minority": "share of the minority's nodes that are predicted so",
-    "precision_minority": "share of the nodes predicted minority that are it; absent where there are none",
-    "macro_f1": "mean of both classes' F1",
-    "ece_20": "ece with 20 bins",
-    "ace_20": "ece with 20 bins of equally many nodes",
-    "gap_predicted_minority": "accuracy less confidence of the nodes predicted minority; negative: over-confident",
-    "gap_predicted_majority": "the same of the nodes predicted majority",
-    "gap_true_minority": "recall less confidence of the minority's nodes; not 0 for a calibrated network",
-    "gap_true_majority": "the same of the majority's nodes",
-    "ece_20_predicted_minority": "ece_20 of the nodes predicted minority; likewise ace_20, majority and true in their places",
-    "eice": "mean distance between a node's confidence and the middle of its jackknife interval for the predicted class",
-    "eice_released": "the same as CALIRARE's code has it: uncut intervals, always of the minority's probability",
-    "interval_coverage": "share of nodes whose label, 1 for the minority, lies in their jackknife interval",
-    "interval_width": "mean width of jackknife intervals, cut to [0, 1]",
+    "recall_minority": "fraction of the minority nodes that are predicted as minority",
+    "precision_minority": "fraction of the nodes predicted as minority that are; absent if there are none",
+    "macro_f1": "mean F1 score of both classes",
+    "ece_20": "ECE with 20 bins",
+    "ace_20": "ECE with 20 bins of equally many nodes",
+    "gap_predicted_minority": "accuracy minus confidence of the nodes predicted as minority; negative: over-confident",
+    "gap_predicted_majority": "accuracy minus confidence of the nodes predicted as majority",
+    "gap_true_minority": "recall minus confidence of the minority nodes; not 0 for a calibrated network",
+    "gap_true_majority": "recall minus confidence of the majority nodes",
+    "ece_20_predicted_minority": "ece_20 of the nodes predicted as minority; likewise with ace_20, majority and true",
+    "eice": "mean distance of a node's confidence to the centre of its jackknife interval for the predicted class",
+    "eice_released": "EICE as in CALIRARE's code: unclipped intervals, always of the minority probability",
+    "interval_coverage": "fraction of nodes whose label, 1 for the minority, lies in their jackknife interval",
+    "interval_width": "mean width of jackknife intervals, clipped to [0, 1]",
 }
 
 
 def rare_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """All of `RARE_METRICS` but those of intervals; what has no nodes to be computed from is left out."""
+    """Returns all of `RARE_METRICS` except those of intervals; metrics of an empty group are left out."""
     p, y = check_inputs(probabilities, labels)
     if p.shape[1] != 2:
         raise ValueError(f"probabilities have {p.shape[1]} columns; they must have 2, majority and minority")

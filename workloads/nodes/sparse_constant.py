@@ -1,4 +1,4 @@
-"""A sparse matrix that is no parameter, and its product with what is: differentiable any number of times, and batched."""
+"""A constant sparse matrix whose product with a dense tensor supports higher-order gradients and `vmap`."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class SparseConstant:
-    """`matrix: (N, M)` in CSR and its transpose, kept because gradients need it."""
+    """`matrix: (N, M)` in CSR, and its transpose, which gradients need."""
 
     matrix: Tensor
     flipped: Tensor
 
     @classmethod
     def of(cls, matrix: sparse.csr_array, *, device: torch.device, dtype: torch.dtype) -> "SparseConstant":
-        """Of a matrix in CSR. Raises `ValueError` where its indices are damaged."""
+        """Creates the constant from a CSR matrix. Raises `ValueError` for damaged indices."""
         try:
-            matrix.check_format(full_check=True)  # scipy transposes without looking
+            matrix.check_format(full_check=True)  # scipy transposes without validation
         except ValueError as error:
             raise ValueError(f"the indices of a sparse matrix are damaged: {error}") from error
         parts = (sparse.csr_array(matrix), sparse.csr_array(matrix.T))
@@ -29,16 +29,16 @@ class SparseConstant:
 
     @property
     def transposed(self) -> "SparseConstant":
-        """Shares its memory."""
+        """The transpose; shares memory."""
         return SparseConstant(self.flipped, self.matrix)
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        """(N, K), of `dense: (M, K)`; under torch.func's `grad`, `vjp` and `vmap` too."""
+        """Returns the product (N, K) with `dense: (M, K)`; also under `grad`, `vjp` and `vmap` of torch.func."""
         return _Product.apply(self, dense)  # type: ignore[no-any-return]
 
 
 class _Product(torch.autograd.Function):
-    """Linear in `dense`: its derivatives are products themselves, and a batch is more columns."""
+    """The product as an autograd function. It is linear in `dense`: gradients are products, and a batch adds columns."""
 
     @staticmethod
     def forward(constant: SparseConstant, dense: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ class _Product(torch.autograd.Function):
 
 
 def _tensor(matrix: sparse.csr_array, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Leaves `matrix` as it is: trials of one machine share it, in memory that cannot be written."""
+    """Converts to a torch tensor without changing `matrix`, which trials on one machine share in read-only memory."""
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()
     starts, columns = (torch.from_numpy(part.astype("int32")) for part in (matrix.indptr, matrix.indices))
     values = torch.from_numpy(np.require(matrix.data, requirements="W")).to(dtype)
     with warnings.catch_warnings():
-        beta = "Sparse .* tensor support is in beta"  # said once by torch
+        beta = "Sparse .* tensor support is in beta"  # torch warns once per process
         warnings.filterwarnings("ignore", beta, UserWarning)
         try:
             found = torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=True)

@@ -75,13 +75,13 @@ def test_outputs_beyond_the_classes_are_kept_apart() -> None:
 def test_logits_alone_hold_logits_alone() -> None:
     bare = Evidence(logits=np.zeros((2, 3), dtype=np.float32))
     assert bare.holds == {LOGITS}
-    with pytest.raises(ValueError, match="features are missing; they must be given"):
+    with pytest.raises(ValueError, match="the evidence has no features"):
         _ = bare.features
-    with pytest.raises(ValueError, match="features are missing; they must be given"):
+    with pytest.raises(ValueError, match="the evidence has no features"):
         _ = bare.class_layer
-    with pytest.raises(ValueError, match="labels are missing; they must be given"):
+    with pytest.raises(ValueError, match="the evidence has no labels"):
         _ = bare.class_labels
-    with pytest.raises(ValueError, match="the network is missing; it must be given"):
+    with pytest.raises(ValueError, match="the evidence has no network"):
         _ = bare.run_again
 
 
@@ -145,7 +145,7 @@ def test_arrays_that_do_not_fit_are_refused_by_row(fields: dict[str, object], me
 
 def test_a_network_of_other_rows_is_refused() -> None:
     rows = seen(20)
-    with pytest.raises(ValueError, match="the network is given 20 rows; there are 19 logits"):
+    with pytest.raises(ValueError, match="the network has 20 input rows, but there are 19 rows of logits"):
         Evidence(logits=rows.logits[:19], rerun=rows.rerun)
 
 
@@ -164,14 +164,14 @@ def test_a_network_that_goes_on_after_its_last_layer_is_refused() -> None:
     finished = network()
     longer = dataclasses.replace(finished, network=Rescaled(finished.network).eval())
     with pytest.raises(
-        ValueError, match=r"row 0 has logits that differ by .* features must be what the network's last"
+        ValueError, match=r"row 0 has logits that differ by .* features must be the inputs of the network's last"
     ):
         evidence_of(longer, images(4))
 
 
 def test_networks_and_rows_that_do_not_fit_are_refused() -> None:
     finished, split = network(), images(4)
-    with pytest.raises(ValueError, match=r"images are \(2, 3, 4\) .*; the network wants \(2, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"images are \(2, 3, 4\) .*; the network expects \(2, 3, 3\)"):
         evidence_of(finished, Split.from_arrays(np.zeros((2, 2, 3, 4), dtype=np.uint8), [0, 1]))
     with pytest.raises(ValueError, match="there are no rows; there must be at least one"):
         evidence_of(finished, split.take(np.zeros(0, dtype=np.int64)))
@@ -180,7 +180,7 @@ def test_networks_and_rows_that_do_not_fit_are_refused() -> None:
         evidence_of(training, split)
     bent = network().network
     bent.classifier = nn.Sequential(nn.Flatten(), bent.get_submodule("classifier"))
-    with pytest.raises(ValueError, match="the layer called classifier is Sequential; it must be linear"):
+    with pytest.raises(ValueError, match=r"layer classifier is Sequential; it must be nn\.Linear"):
         evidence_of(dataclasses.replace(finished, network=bent), split)
 
 

@@ -57,7 +57,7 @@ def test_no_candidates_and_candidates_that_cannot_be_fitted_are_refused() -> Non
     with pytest.raises(ValueError, match="there are no candidates"):
         choose([], train=train, val_known=part, val_unknown=part, seed=0)
     with pytest.raises(
-        ValueError, match="knn needs features of the training rows; what is at hand is nothing"
+        ValueError, match="knn needs features of the training rows; available: nothing"
     ):
         choose([KNN()], train=None, val_known=part, val_unknown=part, seed=0)
     with pytest.raises(ValueError, match="k is 61; it must be at most 60"):
@@ -72,5 +72,5 @@ def test_a_candidate_that_needs_more_training_rows_is_left_out_and_named(
     assert [table["k"] for table in choice.tables] == [5, 50]
     assert len(choice.aurocs) == 2
     assert (
-        "{'name': 'knn', 'k': 100, 'share': 1.0} is not tried: k is 100; it must be at most 60" in caplog.text
+        "skipping candidate {'name': 'knn', 'k': 100, 'share': 1.0}: k is 100; it must be at most 60" in caplog.text
     )

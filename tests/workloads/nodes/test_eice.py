@@ -9,17 +9,17 @@ from pruneyard.workloads.nodes.eice import individual_errors, individual_errors_
 from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife, quantile
 from pruneyard.workloads.nodes.methods.calirare import Calirare
 from pruneyard.workloads.nodes.methods.calirare_released import CalirareReleased
-from pruneyard.workloads.nodes.node_method import TuningQuestion
+from pruneyard.workloads.nodes.node_method import TuningInputs
 
 
 def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def question(logits: Tensor) -> TuningQuestion:
+def inputs(logits: Tensor) -> TuningInputs:
     """Whose loss and intervals depend on the logits."""
     p = logits.softmax(dim=1)[:, 1]
-    return TuningQuestion(
+    return TuningInputs(
         loss=(logits**2).mean(),
         logits=logits,
         intervals=lambda: Intervals(lower=p * 0.5 - 0.2, upper=p * 0.9 + 0.3),
@@ -29,7 +29,7 @@ def question(logits: Tensor) -> TuningQuestion:
 def gradients(method: Calirare | CalirareReleased) -> tuple[Tensor, Tensor]:
     """Of a step's loss, and of the objective in it."""
     given = torch.tensor([[0.3, 1.0], [1.5, -0.5], [0.2, 0.1]], dtype=torch.float64, requires_grad=True)
-    total, _ = method.tuning_loss(question(given))
+    total, _ = method.tuning_loss(inputs(given))
     (found,) = torch.autograd.grad(total, given)
     (plain,) = torch.autograd.grad((given**2).mean(), given)
     return found, plain
@@ -82,14 +82,14 @@ def test_the_default_term_has_a_gradient() -> None:
 def test_the_targets_are_stopped_by_default() -> None:
     """The gradient is that with the interval taken for a constant, checked by finite differences."""
     given = torch.tensor([[0.3, 1.0], [1.5, -0.5]], dtype=torch.float64, requires_grad=True)
-    held = question(given.detach()).intervals()
+    held = inputs(given.detach()).intervals()
 
     def total(logits: Tensor) -> Tensor:
-        constant = TuningQuestion(loss=(logits**2).mean(), logits=logits, intervals=lambda: held)
+        constant = TuningInputs(loss=(logits**2).mean(), logits=logits, intervals=lambda: held)
         return Calirare(weight=0.3).tuning_loss(constant)[0]
 
     assert torch.autograd.gradcheck(total, (given,))
-    (as_asked,) = torch.autograd.grad(Calirare(weight=0.3).tuning_loss(question(given))[0], given)
+    (as_asked,) = torch.autograd.grad(Calirare(weight=0.3).tuning_loss(inputs(given))[0], given)
     (by_constant,) = torch.autograd.grad(total(given), given)
     assert torch.equal(as_asked, by_constant)
 
@@ -97,7 +97,7 @@ def test_the_targets_are_stopped_by_default() -> None:
 def test_followed_targets_have_the_gradient_of_the_whole_term() -> None:
     method = Calirare(weight=0.3, target="followed")
     given = torch.tensor([[0.3, 1.0], [1.5, -0.5]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda logits: method.tuning_loss(question(logits))[0], (given,))
+    assert torch.autograd.gradcheck(lambda logits: method.tuning_loss(inputs(logits))[0], (given,))
     stopped, _ = gradients(Calirare(weight=0.3))
     assert not torch.allclose(gradients(method)[0], stopped)
 

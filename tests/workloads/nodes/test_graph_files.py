@@ -82,8 +82,8 @@ def test_equal_graphs_have_equal_fingerprints_and_others_have_not(folder: Path) 
         ({"labels": np.array([0, 1, 1])}, r"adj of .* is \(4, 4\); it must be \(3, 3\)"),
         ({"attr_shape": np.array([3, 3]), "attr_indptr": np.array([0, 2, 3, 3])}, r"attr of .* is \(3, 3\)"),
         ({"attr_data": np.array([1.0, np.nan, 2.0])}, "attr of .* not finite"),
-        ({"adj_indices": np.array([1, 0, 3, 9])}, "adj_.* of .* are no CSR matrix"),
-        ({"class_names": np.array(["a"])}, "class_names of .* there must be 2 different ones"),
+        ({"adj_indices": np.array([1, 0, 3, 9])}, "adj_.* of .* are not a CSR matrix"),
+        ({"class_names": np.array(["a"])}, "class_names of .* there must be at least 2, all different"),
         ({"train_mask": np.array([1, 0, 1, 0])}, "train_mask of .* it must be bool"),
         ({"class_names": np.array(["a", None], dtype=object)}, "cannot be read as npz without unpickling"),
     ],
@@ -126,8 +126,8 @@ def test_known_graphs_are_found_in_either_place(folder: Path) -> None:
 @pytest.mark.parametrize("place", [".", "graphs", "Planetoid/Cora/raw"])
 def test_planetoids_pickles_are_refused_with_a_word_on_what_is_wanted(folder: Path, place: str) -> None:
     (folder / place).mkdir(parents=True, exist_ok=True)
-    (folder / place / "ind.cora.graph").write_bytes(b"never opened")
-    with pytest.raises(DataNotFoundError, match=r"are pickles, which are never opened; put graphs/cora\.npz"):
+    (folder / place / "ind.cora.graph").write_bytes(b"never opens")
+    with pytest.raises(DataNotFoundError, match=r"are pickles, which pruneyard never opens; put graphs/cora\.npz"):
         Cora().load()
 
 

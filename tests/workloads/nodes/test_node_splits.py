@@ -52,10 +52,10 @@ def test_more_nodes_of_the_rare_class_leave_the_others_in_train() -> None:
     ("split", "message"),
     [
         (replace(DRAWN, per_class=61), "per_class is 61; class 'rare' has 60 nodes"),
-        (replace(DRAWN, extra_minority=46), "extra_minority is 46; 45 nodes of that class"),
+        (replace(DRAWN, extra_minority=46), "extra_minority is 46, but only 45 nodes of that class"),
         (
             replace(DRAWN, num_test=400),
-            r"num_val 150 \+ num_test 400 \+ num_calib 100 are 650 nodes; 551 are left",
+            r"num_val 150 \+ num_test 400 \+ num_calib 100 add up to 650 nodes, but only 551 are left",
         ),
     ],
 )
@@ -74,7 +74,7 @@ def test_published_splits_are_taken_as_they_are() -> None:
 
 
 def test_missing_or_overlapping_masks_are_an_error() -> None:
-    with pytest.raises(ValueError, match="has no val_mask, or an empty one; take the split `drawn`"):
+    with pytest.raises(ValueError, match="has no val_mask, or an empty one; use the split `drawn`"):
         Published().split(masked(train=[0], test=[1]), minority=0, seed=0)
     with pytest.raises(ValueError, match="share nodes"):
         Published().split(masked(train=[0], val=[1], test=[1]), minority=0, seed=0)

@@ -101,9 +101,9 @@ def test_a_stop_while_shifts_are_solved_for_is_heard(tmp_path: Path, monkeypatch
 
 def test_a_checkpoint_of_other_data_or_another_budget_is_refused(tmp_path: Path) -> None:
     run(JOB, tmp_path / "here")
-    with pytest.raises(ValueError, match="the checkpoint was made on data"):
+    with pytest.raises(ValueError, match="the checkpoint was created with data"):
         run(replace(JOB, data=BlockModel(num_nodes=300, rare_share=0.15, seed=1)), tmp_path / "here")
-    with pytest.raises(ValueError, match="of a run of 12 steps, this run has 18"):
+    with pytest.raises(ValueError, match="to a run of 12 steps, but this run has 18"):
         run(TUNED, tmp_path / "here")
 
 

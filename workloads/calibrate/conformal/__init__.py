@@ -1,1 +1,1 @@
-"""Rules that turn probabilities into sets of classes that cover the truth: the plug-ins of the family `calibrate.conformal`."""
+"""Conformal rules that turn probabilities into prediction sets: the plug-ins of the family `calibrate.conformal`."""

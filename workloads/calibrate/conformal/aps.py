@@ -1,8 +1,8 @@
-"""Adaptive prediction sets: classes by falling probability until their sum reaches a threshold.
+"""Adaptive prediction sets (APS): classes in descending probability until their sum reaches a threshold.
 
-Hard rows get larger sets. Randomised, the last class is taken off by chance, so that coverage is not above what is asked for and
-sets may be empty; the draws are the same for all classes of a row. Otherwise the whole of p_y counts, which covers more. Of equal
-probabilities the first class comes first.
+Difficult inputs get larger sets. With randomisation, the last class is removed at random, so coverage does not exceed its target
+and sets may be empty; all classes of a row share one random number. Without it, p_y counts fully and coverage is higher. Among
+equal probabilities the first class ranks first.
 
 Reference: Romano, Sesia and Candès 2020, Classification with Valid and Adaptive Coverage (arXiv:2006.02544)
 """
@@ -19,7 +19,7 @@ __all__ = ["APS"]
 
 @dataclass(frozen=True, kw_only=True)
 class APS(ScoredRule):
-    """s = sum of p up to and with y, less U p_y."""
+    """Nonconformity score s = sum of p down to and including y, minus U p_y."""
 
     randomised: bool = True  # at calibration and at prediction alike
 

@@ -1,6 +1,6 @@
-"""Regularised adaptive prediction sets: as `aps`, with a price on every class beyond the first `kreg`.
+"""Regularised adaptive prediction sets (RAPS): `aps` with a penalty on every class beyond the first `kreg`.
 
-The price keeps long tails of improbable classes out of sets, at the same coverage. With penalty 0 it is `aps`.
+The penalty keeps long tails of improbable classes out of sets, at the same coverage. With penalty 0 it equals `aps`.
 
 Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Image Classifiers (arXiv:2009.14193)
 """
@@ -19,12 +19,12 @@ __all__ = ["RAPS"]
 
 @dataclass(frozen=True, kw_only=True)
 class RAPS(ScoredRule):
-    """s = sum of p up to and with y, less U p_y, plus penalty max(0, rank of y - kreg)."""
+    """Nonconformity score s = sum of p down to and including y, minus U p_y, plus penalty max(0, rank of y - kreg)."""
 
     examples: ClassVar[tuple[Settings, ...]] = ({"penalty": 0.05, "kreg": 2},)
 
     penalty: float  # the paper's lambda
-    kreg: int  # classes that cost nothing, the most probable ones
+    kreg: int  # number of most probable classes without penalty
     randomised: bool = True  # at calibration and at prediction alike
 
     def __post_init__(self) -> None:

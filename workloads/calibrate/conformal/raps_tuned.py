@@ -1,7 +1,7 @@
-"""Regularised adaptive prediction sets whose price is chosen for small sets on a part of the calibration rows.
+"""RAPS with a penalty tuned for small sets on a part of the calibration rows.
 
-kreg is the rank that the true class is within for a share 1 - alpha of that part, penalty the one of `penalties` with the
-smallest mean set there. The threshold is fitted to the other rows, so coverage holds whatever was chosen.
+kreg is the 1 - alpha quantile of the rank of the true class on that part, penalty the one of `penalties` with the smallest mean
+set size there. The threshold is fitted to the other rows, so coverage holds for any choice.
 
 Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Image Classifiers (arXiv:2009.14193)
 """
@@ -30,11 +30,11 @@ __all__ = ["TunedRAPS"]
 
 @dataclass(frozen=True, kw_only=True)
 class TunedRAPS(ConformalRule):
-    """`raps`, its penalty and kreg chosen by size."""
+    """`raps` with penalty and kreg chosen for small sets."""
 
     is_nested: ClassVar[bool] = False  # another alpha may choose another rule
 
-    share: float = 0.3  # of the calibration rows, drawn at random, for choosing
+    share: float = 0.3  # fraction of the calibration rows, sampled at random, for tuning
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 0.2, 0.5)
     randomised: bool = True
 
@@ -43,13 +43,13 @@ class TunedRAPS(ConformalRule):
         if not 0 < self.share < 1:
             raise ValueError(f"share is {self.share}; it must lie in (0, 1)")
         if not self.penalties or min(self.penalties) < 0:
-            raise ValueError(f"penalties are {self.penalties}; there must be one or more, none below 0")
+            raise ValueError(f"penalties are {self.penalties}; there must be at least one, none below 0")
 
     def fit(self, probabilities: ArrayLike, labels: ArrayLike, *, seed: int) -> FittedSets:
         """See `ConformalRule.fit`. Raises `ValueError` also for fewer than 2 rows."""
         rows, labels_N = check_inputs(probabilities, labels)
         if len(rows) < 2:
-            raise ValueError("there is 1 calibration row; raps_tuned needs 2 or more")
+            raise ValueError("there is 1 calibration row; raps_tuned needs at least 2")
         num_tuning = min(max(round(self.share * len(rows)), 1), len(rows) - 1)
         order = np.random.default_rng(stream_seed(seed, "calibrate/conformal/tune")).permutation(len(rows))
         tuning, rest = np.sort(order[:num_tuning]), np.sort(order[num_tuning:])
@@ -58,7 +58,7 @@ class TunedRAPS(ConformalRule):
         return best.settle(rows[rest], labels_N[rest], seed=seed, chosen=chosen)
 
     def _best(self, probabilities_NK: Floats, labels_N: Labels, *, seed: int) -> RAPS:
-        """The first of those with the smallest mean set."""
+        """Returns the first candidate with the smallest mean set size."""
         num_rows = len(labels_N)
         of_true = np.sort(ranks_of(probabilities_NK)[np.arange(num_rows), labels_N])
         kreg = int(of_true[min(rank_of_threshold(num_rows, self.alpha), num_rows) - 1])
@@ -77,7 +77,7 @@ class TunedRAPS(ConformalRule):
 
 
 def mean_size(rule: RAPS, probabilities_NK: Floats, labels_N: Labels, *, seed: int) -> float:
-    """Of the rows' sets by the threshold of these very rows, one for all classes."""
+    """Returns the mean set size of the rows, with one threshold for all classes fitted to the same rows."""
     num_rows = len(labels_N)
     scores = rule.scores(probabilities_NK, rule.draws(seed, "tune", num_rows))
     return float((scores <= threshold(scores[np.arange(num_rows), labels_N], rule.alpha)).sum(axis=1).mean())

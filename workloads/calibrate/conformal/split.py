@@ -1,6 +1,6 @@
-"""Split conformal prediction: the classes whose probability is at least a threshold (LAC, THR).
+"""Split conformal prediction (LAC, THR): the classes whose probability is at least a threshold.
 
-The sets are the smallest on average, small for easy rows and empty for some hard ones; nothing is put into an empty set.
+Sets are the smallest on average; they may be empty for difficult inputs, and empty sets stay empty.
 
 Reference: Sadinle, Lei and Wasserman 2019, Least Ambiguous Set-Valued Classifiers With Bounded Error Levels (arXiv:1609.00451)
 """
@@ -14,7 +14,7 @@ __all__ = ["SplitConformal"]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConformal(ScoredRule):
-    """s = 1 - p_y."""
+    """Nonconformity score s = 1 - p_y."""
 
     def scores(self, probabilities_NK: Floats, draws_N: Floats) -> Floats:
         return 1 - probabilities_NK

@@ -1,1 +1,1 @@
-"""One file per post-hoc calibrator; the file name is the name in specs."""
+"""Post-hoc calibrators, one per file; the file name is the name in specs."""

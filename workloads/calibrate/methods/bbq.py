@@ -1,12 +1,12 @@
-"""Averages histogram binnings of many sizes by their likelihoods: Bayesian binning into quantiles (BBQ).
+"""Bayesian binning into quantiles (BBQ): averages histogram binnings of many sizes by their likelihoods.
 
 Reference: Naeini, Cooper and Hauskrecht 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning (AAAI)
 
 Every class is binned against the rest, into B bins of equal mass for every B from N^(1/3) / 10 to min(10 N^(1/3), N /
-5); in a bin the share of positives has a Beta prior of strength `prior` / B around the bin's midpoint. A binning weighs
-as much as its marginal likelihood and gives a bin its posterior mean, (m + a) / (n + prior / B); that the paper takes
-this mean, not m / n, is unverified. Equal probabilities stay in one bin, so a binning may have fewer bins than asked
-for; B is what it has. Rows are scaled to sum to 1. Its memory is up to N steps for every class.
+5); in a bin the share of positives has a Beta prior of strength `prior` / B around the bin's midpoint. The weight of a
+binning is its marginal likelihood, and the value of a bin is its posterior mean, (m + a) / (n + prior / B); that the paper
+uses this mean, not m / n, is unverified. Equal probabilities share a bin, so a binning may have fewer bins than requested;
+B is the actual number. Rows are scaled to sum to 1. Memory is up to N steps per class.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,15 @@ from pruneyard.workloads.calibrate.step_maps import Steps, edges_before
 __all__ = ["BBQ"]
 
 Positions = NDArray[np.int64]
-SMALLEST_CENTRE = 1e-6  # a prior around exactly 0 or 1, where bins have no width in float64, has no density
+SMALLEST_CENTRE = 1e-6  # a prior centred at exactly 0 or 1 (bins without width in float64) has no density
 
 
 @dataclass(frozen=True, kw_only=True)
 class BBQ(PostHoc):
-    prior: float = 2.0  # rows that the prior counts as, over all bins of a binning
-    spread: float = 10.0  # binnings from N^(1/3) / spread to N^(1/3) * spread bins
+    """Bayesian binning into quantiles, one-vs-rest for every class."""
+
+    prior: float = 2.0  # prior strength in rows, over all bins of a binning
+    spread: float = 10.0  # numbers of bins from N^(1/3) / spread to N^(1/3) * spread
 
     becomes: ClassVar[type[Fitted]] = FittedSteps
 
@@ -42,7 +44,7 @@ class BBQ(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """No: classes are binned apart, and probabilities of one bin become equal."""
+        """False: classes are binned separately, and probabilities of one bin become equal."""
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedSteps:
@@ -52,7 +54,7 @@ class BBQ(PostHoc):
         return FittedSteps.of(steps, 0.0)
 
     def _cuts(self, num_rows: int) -> tuple[Positions, NDArray[np.bool_]]:
-        """Where the bins of all binnings begin, by position in rising order, and which of them are the first of a binning."""
+        """Returns the start positions of the bins of all binnings, and which of them are the first bin of a binning."""
         sizes = self.sizes(num_rows)
         cuts = np.concatenate([np.arange(num_bins) * num_rows // num_bins for num_bins in sizes])
         return cuts, cuts == 0
@@ -60,7 +62,7 @@ class BBQ(PostHoc):
     def _average(
         self, p_N: Floats, outcomes_N: NDArray[np.bool_], cuts: Positions, first: NDArray[np.bool_]
     ) -> Steps:
-        """The average of all binnings, which is a step function on the edges of all of them."""
+        """Returns the weighted average of all binnings, a step function on the edges of all of them."""
         order = np.argsort(p_N, kind="stable")
         sorted_N, num_rows = p_N[order], len(p_N)
         positives_to = np.concatenate([[0], np.cumsum(outcomes_N[order])])
@@ -86,18 +88,18 @@ class BBQ(PostHoc):
         return Steps(edges=edges[1:], values=averages.astype(np.float64))
 
     def sizes(self, num_rows: int) -> range:
-        """Numbers of bins that are averaged over."""
+        """Returns the numbers of bins that are averaged over."""
         root = num_rows ** (1 / 3)
         smallest = max(1, round(root / self.spread))
         return range(smallest, max(smallest, int(min(root * self.spread, num_rows / 5))) + 1)
 
 
 def prior_counts(centres: Floats, strength: Floats) -> tuple[Floats, Floats]:
-    """Of Beta priors around the bins' centres: positives and others that each counts as."""
+    """Returns the pseudo-counts (positives, negatives) of Beta priors around the bin centres."""
     centres = np.clip(centres, SMALLEST_CENTRE, 1 - SMALLEST_CENTRE)
     return strength * centres, strength * (1 - centres)
 
 
 def log_marginals(counts: Floats, positives: Floats, a: Floats, d: Floats) -> Floats:
-    """Of each bin, in nats: its outcomes, with the share of positives integrated over Beta(a, d). A binning's is their sum."""
+    """Returns the log marginal likelihood of each bin under Beta(a, d), in nats. A binning's is the sum over its bins."""
     return np.asarray(betaln(positives + a, counts - positives + d) - betaln(a, d))

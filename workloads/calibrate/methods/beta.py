@@ -1,12 +1,12 @@
-"""A three-parameter curve for every class against the rest, which can be the identity: beta calibration.
+"""Beta calibration: a three-parameter curve per class, one-vs-rest, which includes the identity.
 
 Reference: Kull, Silva Filho and Flach 2017, Beta calibration (AISTATS)
 
-logit q_k = a_k ln p_k - b_k ln(1 - p_k) + c_k with a_k, b_k >= 0, by least cross-entropy; rows are then scaled to sum
-to 1. The identity is a = b = 1, c = 0. With a = b and c = 0 it is, for two classes, temperature scaling. Of two classes the
-two curves are one. Ours: p are the probabilities after temperature scaling, so that the scale of the logits does not matter,
-and ridge * (squared distance from the identity) keeps the fit finite where a class has no calibration rows or is told apart
-from all others. Left out, `ridge` is chosen by five-fold cross-validation on the calibration rows.
+logit q_k = a_k ln p_k - b_k ln(1 - p_k) + c_k with a_k, b_k >= 0, fitted by cross-entropy; rows are then scaled to sum
+to 1. The identity is a = b = 1, c = 0. With a = b and c = 0 it equals temperature scaling for two classes. With two classes
+both curves are the same. Our additions: p are the probabilities after temperature scaling, so the scale of the logits does not
+matter, and ridge * (squared distance from the identity) keeps the fit finite for a class without calibration rows or perfectly
+separated from all others. By default `ridge` is chosen by five-fold cross-validation on the calibration rows.
 """
 
 import itertools
@@ -34,6 +34,8 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedBeta(FittedOnCommonScale):
+    """The curve parameters of every class."""
+
     a: Floats  # (C,), of ln p
     b: Floats  # (C,), of -ln(1 - p)
     c: Floats  # (C,)
@@ -52,6 +54,8 @@ class FittedBeta(FittedOnCommonScale):
 
 @dataclass(frozen=True, kw_only=True)
 class Beta(OnCommonScale):
+    """Beta calibration, one-vs-rest for every class."""
+
     ridge: float | None = None  # in nats per squared distance from the identity; None: chosen by cross-validation
 
     becomes: ClassVar[type[Fitted]] = FittedBeta
@@ -66,7 +70,7 @@ class Beta(OnCommonScale):
 
     @property
     def keeps_argmax(self) -> bool:
-        """No: classes have curves of their own."""
+        """False: every class has its own curve."""
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedBeta:
@@ -83,7 +87,7 @@ def _fitted(logits_NC: Floats, labels_N: Labels, ridge: float) -> FittedBeta:
 
 
 def _curve(odds_N: Floats, positive_N: np.ndarray, ridge: float) -> Floats:
-    """a, b, c of one class, `(3,)`: the best fit with neither, either or both of a, b held at 0 that leaves none below 0."""
+    """Returns a, b, c of one class, `(3,)`: the best fit with a, b >= 0, over the cases where a, b or both are fixed at 0."""
     features_N3 = np.column_stack([log_expit(odds_N), -log_expit(-odds_N), np.ones(len(odds_N))])
     targets_N, identity_3 = positive_N.astype(np.float64), np.array([1.0, 1.0, 0.0])
     found: list[tuple[float, Floats]] = []

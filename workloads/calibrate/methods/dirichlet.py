@@ -1,11 +1,11 @@
-"""Maps log-probabilities by a full matrix and a bias, with a penalty off the diagonal: Dirichlet calibration.
+"""Dirichlet calibration: maps log-probabilities by a full matrix and a bias, with a penalty off the diagonal.
 
 Reference: Kull et al. 2019, Beyond temperature scaling with Dirichlet calibration (arXiv:1910.12656)
 
-softmax(W log p + b), by least NLL + off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2): the penalty
-ODIR. Unlike `matrix` it does not see a constant added to a row of logits. Ours: p are the probabilities after temperature
-scaling, which is what the identity gives; without it a saturated network's log-probabilities, in the hundreds, leave the fit
-hundreds of nats from its minimum. Penalties are chosen and given as those of `matrix`.
+softmax(W log p + b), fitted by NLL + off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2): the penalty
+ODIR. Unlike `matrix` it is invariant to a constant added to a row of logits. Our addition: p are the probabilities after
+temperature scaling, so the identity equals temperature scaling. Without it, log-probabilities of a saturated network, in the
+hundreds, leave the fit hundreds of nats from its minimum. Penalties are set or chosen as in `matrix`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = ["Dirichlet"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedDirichlet(FittedMatrix):
-    """The same numbers, for log-probabilities."""
+    """The matrix and bias of the log-probabilities."""
 
     def _map(self, logits_MC: Floats) -> Floats:
         return super()._map(log_softmax(logits_MC, axis=1))
@@ -30,6 +30,8 @@ class FittedDirichlet(FittedMatrix):
 
 @dataclass(frozen=True, kw_only=True)
 class Dirichlet(Matrix):
+    """Dirichlet calibration with the ODIR penalty."""
+
     becomes: ClassVar[type[Fitted]] = FittedDirichlet
 
     def features(self, logits_NC: Floats) -> Floats:

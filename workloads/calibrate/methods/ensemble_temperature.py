@@ -1,11 +1,10 @@
-"""Mixes scaled, plain and uniform probabilities: ensemble temperature scaling (ETS).
+"""Ensemble temperature scaling (ETS): mixes temperature-scaled, original and uniform probabilities.
 
 Reference: Zhang, Kailkhura and Han 2020, Mix-n-Match (ICML, arXiv:2003.07329)
 
-p = w1 softmax(z / T) + w2 softmax(z) + w3 / C with weights that are not negative and sum to 1: T first, as
-`temperature` does, then the weights, both by least NLL, which is convex in the weights (the authors' code minimises
-squared error in both). With w = (1, 0, 0) it is temperature scaling, whose NLL on the calibration rows it never
-exceeds.
+p = w1 softmax(z / T) + w2 softmax(z) + w3 / C with non-negative weights that sum to 1. T is fitted first, as by
+`temperature`, then the weights, both by NLL, which is convex in the weights (the authors' code minimises squared error in
+both). With w = (1, 0, 0) it equals temperature scaling, whose NLL on the calibration rows it never exceeds.
 """
 
 from collections.abc import Mapping
@@ -32,13 +31,15 @@ __all__ = ["EnsembleTemperature"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedEnsembleTemperature(Fitted):
+    """The temperature and the three mixture weights."""
+
     temperature: Floats  # ()
     at_bound: NDArray[np.int64]  # (): -1, 0 or 1
-    weights: Floats  # (3,): of scaled, plain and uniform probabilities
+    weights: Floats  # (3,): of scaled, original and uniform probabilities
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """The temperature, whether it is a bound, and the weights."""
+        """The temperature, whether it is a bound, and the mixture weights."""
         scaled, plain, uniform = self.weights.tolist()
         return {
             "temperature": float(self.temperature),
@@ -51,12 +52,14 @@ class FittedEnsembleTemperature(Fitted):
     def _map(self, logits_MC: Floats) -> Floats:
         parts_3MC = log_parts(logits_MC, float(self.temperature))
         mixed_MC = logsumexp(parts_3MC, axis=0, b=self.weights[:, None, None])
-        mixed_MC -= logsumexp(mixed_MC, axis=1, keepdims=True)  # weights sum to 1 but for rounding
+        mixed_MC -= logsumexp(mixed_MC, axis=1, keepdims=True)  # weights sum to 1 only up to rounding
         return keeping_argmax(mixed_MC, logits_MC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleTemperature(PostHoc):
+    """Ensemble temperature scaling."""
+
     becomes: ClassVar[type[Fitted]] = FittedEnsembleTemperature
 
     def never_raises_nll(self, num_classes: int) -> bool:
@@ -65,7 +68,7 @@ class EnsembleTemperature(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Always: all parts have the logits' order, or none."""
+        """True: every part preserves the order of the logits or is constant."""
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedEnsembleTemperature:
@@ -81,7 +84,7 @@ class EnsembleTemperature(PostHoc):
 
 
 def log_parts(logits_NC: Floats, temperature: float) -> Floats:
-    """Log-probabilities `(3, N, C)` of the scaled, the plain and the uniform part."""
+    """Returns log-probabilities `(3, N, C)` of the scaled, the original and the uniform part."""
     uniform_NC = np.full(logits_NC.shape, -np.log(logits_NC.shape[1]))
     return np.stack(
         [log_softmax(logits_NC / temperature, axis=1), log_softmax(logits_NC, axis=1), uniform_NC]
@@ -89,7 +92,7 @@ def log_parts(logits_NC: Floats, temperature: float) -> Floats:
 
 
 def best_weights(log_parts_3N: Floats) -> Floats:
-    """Weights `(3,)` on the simplex of least mean -log(sum of weight * part), of parts' log-probabilities of the labels."""
+    """Returns simplex weights `(3,)` that minimise mean -log(sum of weight * part), from log-probabilities of the labels."""
     relative_3N = np.exp(log_parts_3N - log_parts_3N.max(axis=0))
 
     def nll(weights_3: Floats) -> float:

@@ -1,12 +1,12 @@
-"""Replaces a probability by the share of its class among calibration rows in the same bin: histogram binning.
+"""Histogram binning: replaces a probability by the frequency of its class in the same bin of calibration rows.
 
 Reference: Zadrozny and Elkan 2001, Obtaining calibrated probability estimates from decision trees and naive Bayesian
 classifiers
 
-Every class is binned against the rest, and rows are then scaled to sum to 1. Bins are right-closed, of equal mass by
-default (equal probabilities stay in one bin, so there may be fewer bins than asked for, and none is empty); of equal
-width with `equal_mass: false`, where an empty bin gives its midpoint. A bin without the class gives 0, so the uniform
-distribution is mixed in with weight 1 / (N + C).
+Every class is binned one-vs-rest, and rows are then scaled to sum to 1. Bins are right-closed and of equal mass by default
+(equal probabilities share a bin, so there may be fewer bins than requested, and none is empty). With `equal_mass: false` they
+have equal width, and an empty bin returns its midpoint. A bin without the class returns 0, so the uniform distribution is
+mixed in with weight 1 / (N + C).
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, Pos
 from pruneyard.workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
 from pruneyard.workloads.calibrate.step_maps import (
     Steps,
+    concatenated,
     counts_in,
-    end_to_end,
     equal_mass_edges,
     midpoints,
     steps_at,
@@ -32,7 +32,7 @@ __all__ = ["Histogram"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedSteps(Fitted):
-    """A step function for every class; those of all classes stand end to end, class k's edges from `edges_from[k]` on."""
+    """One step function per class, concatenated; the edges of class k start at `edges_from[k]`."""
 
     edges: Floats
     edges_from: NDArray[np.int64]  # (C + 1,)
@@ -42,9 +42,9 @@ class FittedSteps(Fitted):
 
     @classmethod
     def of(cls, steps: list[Steps], uniform_share: float) -> "FittedSteps":
-        """With one function for each class."""
-        edges, edges_from = end_to_end([each.edges for each in steps])
-        values, values_from = end_to_end([each.values for each in steps])
+        """Creates the calibrator from one step function per class."""
+        edges, edges_from = concatenated([each.edges for each in steps])
+        values, values_from = concatenated([each.values for each in steps])
         return cls(
             num_classes=np.array(len(steps)),
             edges=edges,
@@ -65,6 +65,8 @@ class FittedSteps(Fitted):
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram(PostHoc):
+    """Histogram binning, one-vs-rest for every class."""
+
     num_bins: int = 15
     equal_mass: bool = True
 
@@ -77,7 +79,7 @@ class Histogram(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """No: classes are binned apart, and probabilities of one bin become equal."""
+        """False: classes are binned separately, and probabilities of one bin become equal."""
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedSteps:

@@ -1,13 +1,12 @@
-"""A rising curve of least squared error, by pooling adjacent violators: isotonic regression.
+"""Isotonic regression: a non-decreasing curve of least squared error, by pooling adjacent violators.
 
 Reference: Zadrozny and Elkan 2002; one curve for all classes as in Zhang, Kailkhura and Han 2020, Mix-n-Match
 (arXiv:2003.07329)
 
-By default one curve is fitted to all N x C pairs of a probability and whether its class is the label, which keeps the
-order of classes; 1e-9 of the probability is added to tell classes on one step apart. With `one_vs_rest` every class has
-its own curve, and predictions may change. Between the ends of two steps the curve is a straight line, outside all
-calibration rows it is flat. It can be 0, so the uniform distribution is mixed in with weight 1 / (N + C), and rows are
-scaled to sum to 1.
+By default one curve is fitted to all N x C pairs of a probability and whether its class is the label, which preserves
+the order of classes; 1e-9 of the probability is added to separate classes on the same step. With `one_vs_rest` every class
+has its own curve, and predictions may change. The curve is linear between steps and constant outside the calibration rows.
+It can be 0, so the uniform distribution is mixed in with weight 1 / (N + C), and rows are scaled to sum to 1.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from scipy.optimize import isotonic_regression
 
 from pruneyard.workloads.calibrate.calibrator import Fitted, Floats, Labels, PostHoc, keeping_argmax
 from pruneyard.workloads.calibrate.one_vs_rest import distribution, probabilities_of, smallest_probability
-from pruneyard.workloads.calibrate.step_maps import end_to_end
+from pruneyard.workloads.calibrate.step_maps import concatenated
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Isotonic"]
@@ -30,7 +29,7 @@ SMALLEST = 1e-290  # smaller probabilities count as 0: slopes between two of the
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedIsotonic(Fitted):
-    """One curve, or one for every class, end to end: curve k is from `starts[k]` to `starts[k + 1]`."""
+    """One curve, or one per class, concatenated: curve k spans `starts[k]` to `starts[k + 1]`."""
 
     p: Floats  # ends of steps
     q: Floats  # the curve there
@@ -52,6 +51,8 @@ class FittedIsotonic(Fitted):
 
 @dataclass(frozen=True, kw_only=True)
 class Isotonic(PostHoc):
+    """Isotonic regression, with one curve for all classes by default."""
+
     one_vs_rest: bool = False
 
     becomes: ClassVar[type[Fitted]] = FittedIsotonic
@@ -60,18 +61,18 @@ class Isotonic(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Where one rising curve serves all classes."""
+        """True if one non-decreasing curve is shared by all classes."""
         return not self.one_vs_rest
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedIsotonic:
         p_NC = _probabilities(logits_NC)
         is_label_NC = labels_N[:, None] == np.arange(p_NC.shape[1])
         if self.one_vs_rest:
-            curves = [rising_curve(p_N, hits_N) for p_N, hits_N in zip(p_NC.T, is_label_NC.T, strict=True)]
+            curves = [fit_monotone_curve(p_N, hits_N) for p_N, hits_N in zip(p_NC.T, is_label_NC.T, strict=True)]
         else:
-            curves = [rising_curve(p_NC.ravel(), is_label_NC.ravel())]
-        p, starts = end_to_end([curve[0] for curve in curves])
-        q, _ = end_to_end([curve[1] for curve in curves])
+            curves = [fit_monotone_curve(p_NC.ravel(), is_label_NC.ravel())]
+        p, starts = concatenated([curve[0] for curve in curves])
+        q, _ = concatenated([curve[1] for curve in curves])
         share = smallest_probability(*p_NC.shape)
         return FittedIsotonic(
             num_classes=np.array(p_NC.shape[1]), p=p, q=q, starts=starts, uniform_share=np.array(share)
@@ -83,10 +84,10 @@ def _probabilities(logits_NC: Floats) -> Floats:
     return np.where(p_NC < SMALLEST, 0.0, p_NC)
 
 
-def rising_curve(p_N: Floats, outcomes_N: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Ends of steps and the curve's values there, of least squared error to outcomes among curves that never fall.
+def fit_monotone_curve(p_N: Floats, outcomes_N: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Returns step ends and values of the non-decreasing curve of least squared error to the outcomes.
 
-    Equal probabilities share one value: they are pooled before, with their number as weight.
+    Equal probabilities are pooled first, weighted by their number, and share one value.
     """
     distinct, which_N, counts = np.unique(p_N, return_inverse=True, return_counts=True)
     means = np.bincount(which_N, weights=outcomes_N) / counts

@@ -1,19 +1,18 @@
-"""Temperature scaling on logits of which a share is set to zero at random: Masked Temperature Scaling (MTS).
+"""Masked temperature scaling (MTS): temperature scaling fitted on logits with a random fraction set to zero.
 
 Reference: Zhu et al. 2023, Rethinking Data Distillation: Do Not Overlook Calibration (ICCV, arXiv:2307.12463)
 
-Unverified: of the paper only the abstract could be read. It says that logits are masked when the temperature of a
-network trained on distilled data is fitted; how they are masked (each entry by itself, set to 0), the ratio (0.1 here),
-that outputs are not masked when the temperature is applied, and every result are not confirmed against the paper's
-text.
+Unverified: only the abstract of the paper could be read. It says that logits are masked when the temperature of a
+network trained on distilled data is fitted; the masking (each entry independently, set to 0), the ratio (0.1 here), that
+outputs are not masked when the temperature is applied, and all results are not confirmed against the paper's text.
 
-Ours is deterministic: `num_masks` masks are drawn from the seed, and T minimises the mean NLL over all of them, which
-is convex in 1 / T as that of temperature scaling is; `ratio` 0 is temperature scaling exactly. A logit of 0 means
-nothing by itself, since softmax does not change when a constant is added to a row: with `centred` each row's mean is
-taken off before masking, so that 0 is the middle of the row and T does not depend on such constants; without it logits
-are masked as they come. Masks are drawn for a row's logits from the largest to the smallest, with rows in an order of
-their own, so that neither the order of rows nor that of classes changes T. Masking raises T: a network that is only too
-sure by a factor becomes too unsure. Compare it with `temperature`, and choose the ratio by held-out NLL.
+This implementation is deterministic: `num_masks` masks are sampled from the seed, and T minimises the mean NLL over all of them,
+which is convex in 1 / T like that of temperature scaling; `ratio` 0 is exactly temperature scaling. A logit of 0 has no meaning
+by itself, because softmax is invariant to a constant added to a row. With `centred`, each row's mean is subtracted before
+masking, so that 0 is the centre of the row and T does not depend on such constants; without it, logits are masked unchanged.
+Masks are sampled for a row's logits in descending order, with rows in a canonical order, so neither the order of rows nor that of
+classes changes T. Masking increases T: a network that is over-confident only by a factor becomes under-confident. Compare it with
+`temperature`, and choose the ratio by held-out NLL.
 """
 
 from collections.abc import Iterator
@@ -39,9 +38,11 @@ __all__ = ["MaskedTemperature"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTemperature(PostHoc):
-    ratio: float = 0.1  # share of logits set to zero
-    num_masks: int = 32  # drawn for every row
-    centred: bool = True  # take off each row's mean before masking
+    """Masked temperature scaling."""
+
+    ratio: float = 0.1  # fraction of logits set to zero
+    num_masks: int = 32  # number of masks per row
+    centred: bool = True  # subtract each row's mean before masking
 
     becomes: ClassVar[type[Fitted]] = FittedTemperature
     examples: ClassVar[tuple[Settings, ...]] = ({}, {"centred": False})
@@ -54,7 +55,7 @@ class MaskedTemperature(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Always: masks are for fitting, the map is a division by T."""
+        """True: masks are only used for fitting, and the map divides by T."""
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedTemperature:
@@ -69,7 +70,7 @@ class MaskedTemperature(PostHoc):
         return FittedTemperature.of(fit, num_classes)
 
     def _masked(self, logits_NC: Floats, labels_N: Labels, seed: int) -> Iterator[Block]:
-        """All rows under all masks, the same at every call; what a smaller ratio masks, a larger one masks too."""
+        """Yields all rows under all masks, equal at every call; masks of a larger ratio include those of a smaller one."""
         generator = np.random.default_rng(stream_seed(seed, "logit masks"))
         size = max(1, BLOCK // logits_NC.shape[1])
         for start in range(0, len(labels_N), size):

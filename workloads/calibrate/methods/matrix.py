@@ -1,13 +1,13 @@
-"""Maps logits by a full matrix and a bias, by least negative log-likelihood with a penalty off the diagonal.
+"""Matrix scaling: maps logits by a full matrix and a bias, fitted by NLL with a penalty off the diagonal.
 
 Reference: Guo et al. 2017 (arXiv:1706.04599); the penalty (ODIR) is that of Kull et al. 2019 (arXiv:1910.12656)
 
-z' = W z + b, on logits divided by the temperature of temperature scaling: W = I, b = 0 is temperature scaling, and the scale
-of the logits does not matter. It has C^2 + C numbers and overfits where rows are fewer than some ten times that. The penalty
-is off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2) + ridge * (sum of (W_ii - 1)^2); the last term is ours.
-Left out, `off_diagonal` is chosen by five-fold cross-validation on the calibration rows, and `bias` and `ridge` follow it:
-bias = off_diagonal, ridge = off_diagonal / C. With a very large `off_diagonal` alone it is vector scaling, with all three
-temperature scaling.
+z' = W z + b, on logits divided by the temperature of temperature scaling: W = I, b = 0 equals temperature scaling, and the scale
+of the logits does not matter. It has C^2 + C parameters and overfits with fewer than about ten times as many rows. The penalty
+is off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2) + ridge * (sum of (W_ii - 1)^2); the last term is our
+addition. By default `off_diagonal` is chosen by five-fold cross-validation on the calibration rows, with bias = off_diagonal and
+ridge = off_diagonal / C. With a very large `off_diagonal` only, it becomes vector scaling; with all three large, temperature
+scaling.
 """
 
 from collections.abc import Mapping
@@ -34,14 +34,16 @@ STRENGTHS = (1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedMatrix(FittedOnCommonScale):
-    weight: Floats  # (C, C): row i makes logit i
+    """The matrix and bias of the logits."""
+
+    weight: Floats  # (C, C): row i gives output i
     bias: Floats  # (C,)
     off_diagonal: Floats  # (): given or chosen
     converged: NDArray[np.int64]  # (): 0 or 1
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """Returns whether the gradient vanished, and the penalty that was used."""
+        """Returns 1 if the gradient vanished, else 0, and the penalty that was used."""
         return {"converged": float(self.converged), "off_diagonal": float(self.off_diagonal)}
 
     def _map(self, logits_MC: Floats) -> Floats:
@@ -50,6 +52,8 @@ class FittedMatrix(FittedOnCommonScale):
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix(OnCommonScale):
+    """Matrix scaling with the ODIR penalty."""
+
     off_diagonal: float | None = None  # in nats, for off-diagonal weights of root mean square 1; None: by cross-validation
     bias: float | None = None  # in nats, for biases of root mean square 1; None: as off_diagonal
     ridge: float | None = None  # in nats per squared distance of the diagonal from the identity; None: off_diagonal / C
@@ -68,11 +72,11 @@ class Matrix(OnCommonScale):
 
     @property
     def keeps_argmax(self) -> bool:
-        """No: classes are mixed."""
+        """False: every output depends on all classes."""
         return False
 
     def features(self, logits_NC: Floats) -> Floats:
-        """Returns the numbers `(N, C)` that the matrix is applied to."""
+        """Returns the inputs `(N, C)` of the matrix."""
         return logits_NC
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> Fitted:

@@ -1,4 +1,4 @@
-"""The network's own probabilities, the softmax of its logits: the neutral calibrator.
+"""No calibration: the softmax of the network's logits.
 
 Reference: the softmax; nothing is fitted
 """
@@ -16,7 +16,7 @@ __all__ = ["Uncalibrated"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedNone(Fitted):
-    """Knows the number of classes and nothing else."""
+    """The softmax; it has only the number of classes."""
 
     def _map(self, logits_MC: Floats) -> Floats:
         return keeping_argmax(log_softmax(logits_MC, axis=1), logits_MC)
@@ -24,6 +24,8 @@ class FittedNone(Fitted):
 
 @dataclass(frozen=True, kw_only=True)
 class Uncalibrated(PostHoc):
+    """The neutral calibrator."""
+
     becomes: ClassVar[type[Fitted]] = FittedNone
     changes_probabilities: ClassVar[bool] = False
 
@@ -33,7 +35,7 @@ class Uncalibrated(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Always."""
+        """True: the softmax preserves the order of logits."""
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedNone:

@@ -1,13 +1,13 @@
-"""Gives every row its temperature by a small network on its logits: parameterised temperature scaling (PTS).
+"""Parameterised temperature scaling (PTS): a small network on the logits predicts a temperature for every row.
 
 Reference: Tomani, Cremers and Buettner 2022, Parameterized Temperature Scaling (ECCV, arXiv:2102.12182)
 
 The network sees the `num_top` largest logits minus the row's mean, each standardised over the calibration rows, through
-`num_layers` layers of `width` units (the sizes are the paper's by hearsay: unverified) and is fitted by least squared
-error to the one-hot label plus `l2` * (sum of squared weights), as in the authors' code. Ours differs from it so: T(x)
-= T * (0.05 + 0.95 softplus(out) / softplus(0)), with T of temperature scaling, so that it starts there and no T(x) is 0
-or has no gradient; tanh units, so that T(x) is bounded far from all calibration rows; L-BFGS on all rows from weights
-drawn with the seed, so that equal input gives equal numbers.
+`num_layers` layers of `width` units (sizes said to be the paper's: unverified) and is fitted by least squared
+error to the one-hot label plus `l2` * (sum of squared weights), as in the authors' code. This implementation differs: T(x)
+= T * (0.05 + 0.95 softplus(out) / softplus(0)), with T of temperature scaling, so that it starts there and T(x)
+is never 0 nor without gradient; tanh units bound T(x) far from all calibration rows; L-BFGS on all rows from weights sampled
+with the seed makes the fit deterministic.
 """
 
 import itertools
@@ -34,11 +34,13 @@ from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["ParameterisedTemperature"]
 
-FLOOR = 0.05  # share of the common temperature that every row's is at least
+FLOOR = 0.05  # smallest temperature of a row, relative to the common temperature
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedParameterisedTemperature(Fitted):
+    """The common temperature and the network that scales it per row."""
+
     temperature: Floats  # (), the common one
     centre: Floats  # (F,) of the features
     scale: Floats  # (F,)
@@ -51,7 +53,7 @@ class FittedParameterisedTemperature(Fitted):
         return {"temperature": float(self.temperature)}
 
     def temperatures(self, logits_MC: Floats) -> Floats:
-        """Of every row, `(M,)`."""
+        """Returns the temperature of every row, `(M,)`."""
         features_MF = (top_logits(logits_MC, len(self.centre)) - self.centre) / self.scale
         out_M = forward(features_MF, layers_of(self.parameters, self.sizes))[-1][:, 0]
         return np.asarray(self.temperature * factor(out_M))
@@ -64,7 +66,9 @@ class FittedParameterisedTemperature(Fitted):
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterisedTemperature(PostHoc):
-    num_top: int = 10  # largest logits that the network sees; all of them where there are fewer
+    """Parameterised temperature scaling."""
+
+    num_top: int = 10  # number of largest logits as network inputs; all of them if there are fewer
     num_layers: int = 2
     width: int = 5
     l2: float = 3e-3  # of the mean squared error, per squared weight
@@ -81,7 +85,7 @@ class ParameterisedTemperature(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Always: within a row all logits are divided by one positive number."""
+        """True: all logits of a row are divided by one positive number."""
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedParameterisedTemperature:
@@ -92,7 +96,7 @@ class ParameterisedTemperature(PostHoc):
         scale_F[scale_F == 0] = 1.0
         features_NF = (features_NF - centre_F) / scale_F
         sizes = np.array([len(centre_F), *[self.width] * self.num_layers, 1])
-        start_P = initial(sizes, seed)
+        start_P = initial_parameters(sizes, seed)
         warn_of_few_rows("a temperature network", len(start_P), len(labels_N))
         found = minimize(
             self._loss_and_gradient,
@@ -114,7 +118,7 @@ class ParameterisedTemperature(PostHoc):
     def _loss_and_gradient(
         self, parameters: Floats, sizes: np.ndarray, features_NF: Floats, scaled_NC: Floats, labels_N: Labels
     ) -> tuple[float, Floats]:
-        """Mean squared distance to the one-hot label plus the penalty, and its gradient `(P,)`."""
+        """Returns the mean squared distance to the one-hot label plus the penalty, and its gradient `(P,)`."""
         layers, rows_N = layers_of(parameters, sizes), np.arange(len(labels_N))
         units = forward(features_NF, layers)
         out_N = units[-1][:, 0]
@@ -138,19 +142,19 @@ class ParameterisedTemperature(PostHoc):
 
 
 def top_logits(logits_NC: Floats, num_top: int) -> Floats:
-    """The largest logits of each row from the largest on, minus the row's mean: `(N, min(num_top, C))`."""
+    """Returns the largest logits of each row in descending order, minus the row's mean: `(N, min(num_top, C))`."""
     num_top = min(num_top, logits_NC.shape[1])
     largest_NF = -np.sort(-logits_NC, axis=1)[:, :num_top]
     return np.asarray(largest_NF - logits_NC.mean(axis=1, keepdims=True))
 
 
 def factor(out_N: Floats) -> Floats:
-    """What multiplies the common temperature: 1 where the network says 0, at least `FLOOR`."""
+    """Returns the factor of the common temperature: 1 for a network output of 0, at least `FLOOR`."""
     return np.asarray(FLOOR + (1 - FLOOR) * np.logaddexp(0, out_N) / np.log(2))
 
 
-def initial(sizes: np.ndarray, seed: int) -> Floats:
-    """Parameters `(P,)`: weights of variance 1 / inputs, a hundredth of that deviation in the last layer, biases 0."""
+def initial_parameters(sizes: np.ndarray, seed: int) -> Floats:
+    """Returns initial parameters `(P,)`: weights of variance 1 / inputs, SD times 0.01 in the last layer, biases 0."""
     generator, parts = np.random.default_rng(stream_seed(seed, "temperature network")), []
     for place, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         shrunk = 0.01 if place == len(sizes) - 2 else 1.0
@@ -159,7 +163,7 @@ def initial(sizes: np.ndarray, seed: int) -> Floats:
 
 
 def layers_of(parameters: Floats, sizes: np.ndarray) -> list[tuple[Floats, Floats]]:
-    """Weights `(in, out)` and biases `(out,)` of each layer, as views."""
+    """Returns weights `(in, out)` and biases `(out,)` of each layer, as views."""
     layers, start = [], 0
     for fan_in, fan_out in itertools.pairwise(sizes):
         middle, end = start + fan_in * fan_out, start + fan_in * fan_out + fan_out
@@ -169,7 +173,7 @@ def layers_of(parameters: Floats, sizes: np.ndarray) -> list[tuple[Floats, Float
 
 
 def forward(features_NF: Floats, layers: list[tuple[Floats, Floats]]) -> list[Floats]:
-    """The features and the units after every layer; the last layer has no tanh."""
+    """Returns the features and the outputs of every layer; the last layer has no tanh."""
     units = [features_NF]
     for weights, biases in layers[:-1]:
         units.append(np.tanh(units[-1] @ weights + biases))

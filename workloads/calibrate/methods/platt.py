@@ -1,13 +1,13 @@
-"""A logistic curve for every class against the rest, on smoothed targets: Platt scaling.
+"""Platt scaling: a logistic curve per class, one-vs-rest, fitted to smoothed targets.
 
 Reference: Platt 1999, Probabilistic Outputs for Support Vector Machines; fitted by Newton's method as in Lin, Lin and
 Weng 2007
 
 q_k = sigmoid(a_k s_k + b_k), where s_k = log(p_k / (1 - p_k)) are the log-odds of class k by the network (after temperature
-scaling, which is ours: so the scale of the logits does not matter), by least
+scaling, our addition, so the scale of the logits does not matter), fitted by
 cross-entropy with targets (N+ + 1) / (N+ + 2) for the class's N+ rows and 1 / (N- + 2) for the N- others; rows are then
-scaled to sum to 1. Of two classes s_1 is the difference of the logits and the two curves are one, so that nothing is
-left to scale: the binary method. The smoothed targets keep every fit finite.
+scaled to sum to 1. With two classes s_1 is the difference of the logits and both curves are the same, so rows already sum
+to 1: the binary method. The smoothed targets keep every fit finite.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ __all__ = ["Platt"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedPlatt(FittedOnCommonScale):
+    """The curve parameters of every class."""
+
     slope: Floats  # (C,)
     intercept: Floats  # (C,)
 
@@ -37,11 +39,13 @@ class FittedPlatt(FittedOnCommonScale):
 
 @dataclass(frozen=True, kw_only=True)
 class Platt(OnCommonScale):
+    """Platt scaling, one-vs-rest for every class."""
+
     becomes: ClassVar[type[Fitted]] = FittedPlatt
 
     @property
     def keeps_argmax(self) -> bool:
-        """No: classes have curves of their own."""
+        """False: every class has its own curve."""
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedPlatt:
@@ -52,7 +56,7 @@ class Platt(OnCommonScale):
 
 
 def _fit_curve(odds_N: Floats, positive_N: np.ndarray) -> Floats:
-    """Slope and intercept of one class, `(2,)`."""
+    """Returns slope and intercept of one class, `(2,)`."""
     size = typical_size(odds_N)
     features_N2 = np.column_stack([odds_N / size, np.ones(len(odds_N))])
     found_2 = fit_logistic(features_N2, smoothed_targets(positive_N), start_F=np.array([size, 0.0]))
@@ -60,7 +64,7 @@ def _fit_curve(odds_N: Floats, positive_N: np.ndarray) -> Floats:
 
 
 def smoothed_targets(positive_N: np.ndarray) -> Floats:
-    """(N+ + 1) / (N+ + 2) where positive, 1 / (N- + 2) elsewhere."""
+    """Returns targets (N+ + 1) / (N+ + 2) for positive rows and 1 / (N- + 2) for the others."""
     num_positive = int(positive_N.sum())
     num_negative = len(positive_N) - num_positive
     return np.where(positive_N, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))

@@ -1,17 +1,16 @@
-"""Moves confidences by the slope of a spline through the cumulative gap between confidence and accuracy.
+"""Spline calibration: shifts confidences by the slope of a spline through the cumulative calibration gap.
 
 Reference: Gupta et al. 2021, Calibration of Neural Networks using Splines (ICLR, arXiv:2006.12800)
 
 Calibration rows are sorted by confidence s; with t the fraction of rows up to one and h(t) the sum of (correct - s) up
 to it over N, a natural cubic spline with `num_knots` equally spaced knots is fitted to h by least squares, and s
-becomes s + h'(t). Between calibration rows the result is a straight line in s, beyond them flat. Rows of equal
-confidence share their mean gap and their mean slope. It need not rise with s.
+becomes s + h'(t). The result is linear in s between calibration rows and constant outside. Rows of equal
+confidence share their mean gap and their mean slope. The map need not increase with s.
 
-Ours: s is the confidence after temperature scaling. Saturated confidences, all 1 in float64, have no order to sort by.
+Our addition: s is the confidence after temperature scaling, because saturated confidences, all 1 in float64, cannot be sorted.
 
-The method says what the largest probability becomes; ours leaves the others in their proportions. A confidence is kept
-away from 0 and 1 by 1 / (N + C), and where it would fall below what leaves its class in front it is raised to that: no
-prediction changes.
+The method defines the largest probability only; this implementation keeps the proportions of the others. A confidence stays
+1 / (N + C) away from 0 and 1, and at least as large as its class needs to remain the largest: no prediction changes.
 """
 
 from dataclasses import dataclass
@@ -30,7 +29,9 @@ __all__ = ["Spline"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedSpline(FittedOnCommonScale):
-    confidence: Floats  # (S,), distinct, rising
+    """The map of the largest probability."""
+
+    confidence: Floats  # (S,), distinct, increasing
     calibrated: Floats  # (S,)
 
     def _map(self, logits_MC: Floats) -> Floats:
@@ -39,7 +40,7 @@ class FittedSpline(FittedOnCommonScale):
         others_MC = logits_MC.copy()
         others_MC[rows_M, winners_M] = -np.inf
         others_MC = log_softmax(others_MC, axis=1)
-        second_M = np.exp(others_MC.max(axis=1))  # its share of what is not the winner's
+        second_M = np.exp(others_MC.max(axis=1))  # relative to the probability of all other classes
         top_M = np.maximum(top_M, second_M / (1 + second_M))
         log_MC = others_MC + np.log1p(-top_M)[:, None]
         log_MC[rows_M, winners_M] = np.log(top_M)
@@ -48,6 +49,8 @@ class FittedSpline(FittedOnCommonScale):
 
 @dataclass(frozen=True, kw_only=True)
 class Spline(OnCommonScale):
+    """Spline calibration of the largest probability."""
+
     num_knots: int = 6
 
     becomes: ClassVar[type[Fitted]] = FittedSpline
@@ -58,7 +61,7 @@ class Spline(OnCommonScale):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Always: see the docstring of the file."""
+        """True: see the module docstring."""
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedSpline:
@@ -82,7 +85,7 @@ class Spline(OnCommonScale):
 
 
 def slopes_of_natural_spline(heights_N: Floats, *, num_knots: int) -> Floats:
-    """Derivative at t = 1 / N, 2 / N .. 1 of the natural cubic spline of least squared error to heights there and 0 at t = 0.
+    """Returns slopes at t = 1 / N, 2 / N .. 1 of the least-squares natural cubic spline to heights there and 0 at t = 0.
 
     Knots are equally spaced over [0, 1].
     """

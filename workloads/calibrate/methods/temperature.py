@@ -1,10 +1,10 @@
-"""Divides all logits by one number, the temperature of least negative log-likelihood.
+"""Temperature scaling: divides all logits by one temperature, fitted by negative log-likelihood.
 
 Reference: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv:1706.04599)
 
-The root search is exact and cannot diverge (`workloads/calibrate/temperature_fit.py`, where the bounds of T are
-stated). Where the NLL has no minimum a warning is logged: `temperature_at_bound` is -1 where all labels have the largest
-logit, and T stays 1; it is 1 where the logits say nothing of the labels, and T is its upper bound.
+The root search is exact and cannot diverge (`workloads/calibrate/temperature_fit.py`, which states the
+bounds of T). If the NLL has no minimum, a warning is logged: `temperature_at_bound` is -1 if all labels have the largest
+logit, and T stays 1; it is 1 if the logits carry no information about the labels, and T is its upper bound.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,14 @@ __all__ = ["Temperature"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedTemperature(Fitted):
+    """The fitted temperature."""
+
     temperature: Floats  # ()
     at_bound: NDArray[np.int64]  # (): -1, 0 or 1
 
     @classmethod
     def of(cls, fit: TemperatureFit, num_classes: int) -> "FittedTemperature":
-        """With the result of a search."""
+        """Creates the calibrator from the result of a fit."""
         return cls(
             num_classes=np.array(num_classes),
             temperature=np.array(fit.temperature),
@@ -37,7 +39,7 @@ class FittedTemperature(Fitted):
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """The temperature, and whether there was a best one."""
+        """The temperature, and whether it is a bound."""
         return {"temperature": float(self.temperature), "temperature_at_bound": float(self.at_bound)}
 
     def _map(self, logits_MC: Floats) -> Floats:
@@ -46,6 +48,8 @@ class FittedTemperature(Fitted):
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature(PostHoc):
+    """Temperature scaling."""
+
     becomes: ClassVar[type[Fitted]] = FittedTemperature
 
     def never_raises_nll(self, num_classes: int) -> bool:
@@ -54,7 +58,7 @@ class Temperature(PostHoc):
 
     @property
     def keeps_argmax(self) -> bool:
-        """Always: a positive factor keeps every order."""
+        """True: a positive factor preserves every order."""
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedTemperature:

@@ -1,10 +1,10 @@
-"""Gives every class its own factor and its own bias, by least negative log-likelihood: vector scaling.
+"""Vector scaling: a factor and a bias per class, fitted by negative log-likelihood.
 
 Reference: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv:1706.04599)
 
-z' = w * z + b, on logits divided by the temperature of temperature scaling, so that w = 1, b = 0 is temperature scaling and
-the scale of the logits does not matter. The penalty ridge * (sum of (w_k - 1)^2 + sum of b_k^2) is ours: it keeps the fit
-finite where a class has no calibration rows or all rows are told apart. Left out, `ridge` is chosen by five-fold
+z' = w * z + b, on logits divided by the temperature of temperature scaling, so w = 1, b = 0 equals temperature scaling and
+the scale of the logits does not matter. The penalty ridge * (sum of (w_k - 1)^2 + sum of b_k^2) is our addition: it keeps the
+fit finite for a class without calibration rows and for separable rows. By default `ridge` is chosen by five-fold
 cross-validation on the calibration rows.
 """
 
@@ -32,6 +32,8 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedVector(FittedOnCommonScale):
+    """The factor and bias of every class."""
+
     weight: Floats  # (C,)
     bias: Floats  # (C,)
     ridge: Floats  # (): given or chosen
@@ -39,7 +41,7 @@ class FittedVector(FittedOnCommonScale):
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """Returns whether the gradient vanished, and the ridge that was used."""
+        """Returns 1 if the gradient vanished, else 0, and the ridge that was used."""
         return {"converged": float(self.converged), "ridge": float(self.ridge)}
 
     def _map(self, logits_MC: Floats) -> Floats:
@@ -48,6 +50,8 @@ class FittedVector(FittedOnCommonScale):
 
 @dataclass(frozen=True, kw_only=True)
 class Vector(OnCommonScale):
+    """Vector scaling."""
+
     ridge: float | None = None  # in nats per squared distance from temperature scaling; None: chosen by cross-validation
 
     becomes: ClassVar[type[Fitted]] = FittedVector
@@ -62,7 +66,7 @@ class Vector(OnCommonScale):
 
     @property
     def keeps_argmax(self) -> bool:
-        """No: classes are scaled and moved apart."""
+        """False: every class has its own factor and bias."""
         return False
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedVector:

@@ -1,1 +1,1 @@
-"""Scores of how known an input is to a network: the plug-ins of the family `calibrate.scores`."""
+"""OOD scores of inputs, higher for in-distribution ones: the plug-ins of the family `calibrate.scores`."""

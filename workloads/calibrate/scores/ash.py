@@ -1,7 +1,7 @@
-"""Energy after the smallest activations of each row are pruned and the rest kept (p), filled (b) or scaled (s).
+"""ASH: energy after pruning small activations and keeping (p), filling (b) or scaling (s) the rest.
 
-b sets what is kept to one value that keeps the row's sum; s multiplies it by exp(sum before / sum after). Activations must not be
-negative. Pruning nothing, p is `energy`.
+b sets the kept activations to one value that preserves the row's sum; s multiplies them by exp(sum before / sum after).
+Activations must not be negative. Without pruning, p equals `energy`.
 
 Reference: Djurisic et al. 2023, Extremely Simple Activation Shaping for Out-of-Distribution Detection (arXiv:2209.09858)
 """
@@ -22,7 +22,7 @@ __all__ = ["ASH"]
 
 @dataclass(frozen=True, kw_only=True)
 class ASH(Immediate):
-    """logsumexp(W shaped(h) + b)."""
+    """Score logsumexp(W shaped(h) + b)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
@@ -30,7 +30,7 @@ class ASH(Immediate):
     )
 
     variant: Literal["b", "p", "s"] = "b"
-    prune: float = 0.9  # share of a row's activations
+    prune: float = 0.9  # fraction of a row's activations that is pruned
 
     def __post_init__(self) -> None:
         if self.variant not in ("b", "p", "s"):
@@ -41,7 +41,7 @@ class ASH(Immediate):
         return shaped_energy(evidence, self.shape)
 
     def shape(self, rows_ND: Floats) -> Floats:
-        """Activations (N, d), none negative, as the last layer is given them."""
+        """Returns shaped activations (N, d) for the last layer; the input must not be negative."""
         kept = largest(rows_ND, self.prune)
         match self.variant:
             case "p":

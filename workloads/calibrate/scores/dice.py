@@ -1,6 +1,6 @@
-"""Energy through those weights of the last layer that contribute most to training outputs, the others dropped.
+"""DICE: energy with only those last-layer weights that contribute most to the outputs of training inputs.
 
-A weight's contribution is W_kj times the mean of feature j. One ranking goes over all classes; of equal ones the first are kept.
+The contribution of a weight is W_kj times the mean of feature j, ranked over all classes; among equals the first are kept.
 
 Reference: Sun and Li 2022, DICE: Leveraging Sparsification for Out-of-Distribution Detection (arXiv:2111.09805)
 """
@@ -22,11 +22,11 @@ __all__ = ["DICE"]
 
 @dataclass(frozen=True, kw_only=True)
 class DICE(Learned):
-    """logsumexp((M * W) h + b), M keeps the largest W_kj mean(h_j)."""
+    """Score logsumexp((M * W) h + b), where M keeps the largest W_kj mean(h_j)."""
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"drop": (0.1, 0.3, 0.5, 0.7, 0.9)})
 
-    drop: float = 0.9  # share of the last layer's weights
+    drop: float = 0.9  # fraction of the last layer's weights that is dropped
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop < 1:

@@ -1,6 +1,6 @@
-"""Negative free energy, T logsumexp(z / T) of the class logits; towards T = 0 it is the largest logit.
+"""Energy score: negative free energy T logsumexp(z / T) of the class logits; for T towards 0 the largest logit.
 
-It rests on the size of logits, so label smoothing and normalised logits leave it little to see.
+It depends on the magnitude of logits, so it is less informative with label smoothing or normalised logits.
 
 Reference: Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv:2010.03759)
 """
@@ -21,7 +21,7 @@ __all__ = ["Energy"]
 
 @dataclass(frozen=True, kw_only=True)
 class Energy(Immediate):
-    """T logsumexp(z / T)."""
+    """Score T logsumexp(z / T)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"temperature": (1.0, 10.0, 100.0)})

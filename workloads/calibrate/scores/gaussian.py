@@ -1,6 +1,6 @@
-"""Log-density of the features, in nats, under one Gaussian fitted to all training rows, whatever their class.
+"""Log-density of the features, in nats, under one Gaussian fitted to all training rows regardless of class.
 
-The plainest density of features, and the background of `relative_mahalanobis`. The covariance is shrunk as by `mahalanobis`.
+The simplest feature density, and the background model of `relative_mahalanobis`. The covariance is shrunk as in `mahalanobis`.
 
 Reference: Ren et al. 2021, A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection (arXiv:2106.09022)
 """
@@ -20,7 +20,7 @@ __all__ = ["Gaussian"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Learned):
-    """log N(h; m_0, S_0)."""
+    """Score log N(h; m_0, S_0)."""
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"shrinkage": (1e-6, 1e-4, 1e-2)})
 

@@ -1,6 +1,6 @@
-"""Generalised entropy: minus the sum of (p (1 - p))^gamma over the `top` most probable classes.
+"""GEN, generalised entropy: minus the sum of (p (1 - p))^gamma over the `top` most probable classes.
 
-A small gamma makes small probabilities count, so a confident row with a few second guesses is told from one without.
+A small gamma gives weight to small probabilities, which separates confident rows with several alternatives from those without.
 
 Reference: Liu, Lochman and Zach 2023, GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection (CVPR 2023)
 """
@@ -21,7 +21,7 @@ __all__ = ["GEN"]
 
 @dataclass(frozen=True, kw_only=True)
 class GEN(Immediate):
-    """-sum_k (p_k (1 - p_k))^gamma."""
+    """Score -sum_k (p_k (1 - p_k))^gamma."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
@@ -29,7 +29,7 @@ class GEN(Immediate):
     )
 
     gamma: float = 0.1
-    top: int = 100  # classes that count, the most probable ones; all where there are fewer
+    top: int = 100  # number of most probable classes; all classes if there are fewer
 
     def __post_init__(self) -> None:
         if not 0 < self.gamma <= 1:
@@ -45,7 +45,7 @@ class GEN(Immediate):
 
 
 def log_probabilities(outputs: Floats, num_classes: int) -> tuple[Floats, Floats]:
-    """log p and log(1 - p) of the classes, (N, K) each, of outputs (N, C); exact where a confidence rounds to 1."""
+    """Returns log p and log(1 - p) of the classes, (N, K) each, for outputs (N, C); accurate where p rounds to 1."""
     rows = np.arange(len(outputs))
     largest = outputs[:, :num_classes].argmax(axis=1)
     apart = outputs - outputs[rows, largest][:, None]

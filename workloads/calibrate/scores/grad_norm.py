@@ -1,7 +1,7 @@
-"""L1 length of the gradient of the cross entropy with uniform targets, by the last layer's weights.
+"""GradNorm: L1 norm of the gradient of the cross-entropy with uniform targets in the last layer's weights.
 
-In closed form it is |h|_1 |p - 1/K|_1, one pass and no gradient; the bias is left out and the softmax is over the classes.
-Targets of 1 for every class, as in released code, multiply every score by K.
+The closed form is |h|_1 |p - 1/K|_1, which needs one forward pass; the bias is excluded and the softmax is over the classes.
+Targets of 1 for every class, as in the released code, multiply every score by K.
 
 Reference: Huang, Geng and Li 2021, On the Importance of Gradients for Detecting Distributional Shifts (arXiv:2110.00218)
 """
@@ -20,7 +20,7 @@ __all__ = ["GradNorm"]
 
 @dataclass(frozen=True, kw_only=True)
 class GradNorm(Immediate):
-    """|h|_1 |p - 1/K|_1."""
+    """Score |h|_1 |p - 1/K|_1."""
 
     needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
 

@@ -1,7 +1,7 @@
-"""Squared distance to the k-th nearest training row, negated; features are scaled to length 1 before.
+"""KNN: negative squared distance to the k-th nearest training row, with features scaled to unit length.
 
-Exact: every row is compared with the whole bank, in blocks of bounded memory. A row whose features are all 0 has no direction; it
-stays 0, at distance 1 from every other.
+The search is exact: every row is compared with the whole bank, in blocks of bounded memory. A row of zero features has no
+direction; it stays 0, at distance 1 from every other row.
 
 Reference: Sun, Ming, Zhu and Li 2022, Out-of-Distribution Detection with Deep Nearest Neighbors (arXiv:2204.06507)
 """
@@ -25,13 +25,13 @@ DISTANCES_AT_ONCE = 2**23  # 64 MiB
 
 @dataclass(frozen=True, kw_only=True)
 class KNN(Learned):
-    """-|h / |h| - its k-th nearest of the bank|^2."""
+    """Score -|h / |h| - k-th nearest row of the bank|^2."""
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"k": (50, 100, 200, 500, 1000)})
     examples: ClassVar[tuple[Settings, ...]] = ({"k": 3},)
 
     k: int = 50
-    share: float = 1.0  # of the training rows kept as the bank, drawn at random; k should shrink with it
+    share: float = 1.0  # fraction of the training rows in the bank, sampled at random; reduce k with it
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -42,7 +42,7 @@ class KNN(Learned):
     def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
         num_kept = max(round(self.share * len(train)), 1)
         if self.k > num_kept:
-            raise ValueError(f"k is {self.k}; it must be at most {num_kept}, the training rows kept")
+            raise ValueError(f"k is {self.k}; it must be at most {num_kept}, the number of training rows in the bank")
         generator = np.random.default_rng(stream_seed(seed, "calibrate/knn"))
         kept = np.sort(generator.permutation(len(train))[:num_kept])
         bank = unit_length(train.features[kept])
@@ -54,7 +54,7 @@ class KNN(Learned):
 
 
 def unit_length(features: AsGiven) -> Floats:
-    """Rows divided by their length, float64; rows of zeros stay so."""
+    """Returns rows divided by their Euclidean norm, as float64; rows of zeros stay zero."""
     rows = features.astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
@@ -63,7 +63,7 @@ def unit_length(features: AsGiven) -> Floats:
 def kth_squared_distance(
     rows: Floats, bank: Floats, k: int, *, distances_at_once: int = DISTANCES_AT_ONCE
 ) -> Floats:
-    """(N,): of every row (N, d) to its k-th nearest of the bank (M, d)."""
+    """Returns squared distances (N,) of every row (N, d) to its k-th nearest row of the bank (M, d)."""
     of_bank = (bank**2).sum(axis=1)
     found = np.empty(len(rows))
     for block in blocks(len(rows), max(distances_at_once // len(bank), 1)):

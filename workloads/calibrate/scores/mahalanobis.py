@@ -1,8 +1,8 @@
-"""Minus the squared Mahalanobis distance of features to the nearest class mean, one covariance for all classes.
+"""Negative squared Mahalanobis distance to the nearest class mean, with one covariance for all classes.
 
-Means and covariance (each row less its class's mean) are of the training rows; the last hidden layer only, and no change of the
-input. The covariance S is shrunk to (1 - s) S + s (tr S / d) I: features often have directions that hardly vary, and without
-shrinkage those alone decide.
+Means and covariance (around the class means) are those of the training rows; last hidden layer only, without input
+perturbation. The covariance S is shrunk to (1 - s) S + s (tr S / d) I, because features often have directions of almost no
+variance, which would otherwise dominate.
 
 Reference: Lee, Lee, Lee and Shin 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples (arXiv:1807.03888)
 """
@@ -21,12 +21,12 @@ __all__ = ["Mahalanobis"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mahalanobis(Learned):
-    """max_k -(h - m_k)' S^-1 (h - m_k)."""
+    """Score max_k -(h - m_k)' S^-1 (h - m_k)."""
 
     learns_from: ClassVar[frozenset[str]] = frozenset({FEATURES, LABELS})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"shrinkage": (1e-6, 1e-4, 1e-2)})
 
-    shrinkage: float = 1e-4  # 0 takes the covariance as it is, 1 makes distances Euclidean
+    shrinkage: float = 1e-4  # 0: covariance unchanged; 1: Euclidean distances
 
     def __post_init__(self) -> None:
         check_shrinkage(self.shrinkage)

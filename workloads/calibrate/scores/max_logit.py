@@ -1,4 +1,4 @@
-"""Largest class logit. Its scale is the network's own: scores of two networks cannot be compared.
+"""Largest class logit. Its scale depends on the network, so scores of two networks are not comparable.
 
 Reference: Hendrycks et al. 2022, Scaling Out-of-Distribution Detection for Real-World Settings (arXiv:1911.11132)
 """
@@ -14,7 +14,7 @@ __all__ = ["MaxLogit"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaxLogit(Immediate):
-    """max_k z_k."""
+    """Score max_k z_k."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
 

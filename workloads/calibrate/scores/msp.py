@@ -1,7 +1,7 @@
-"""Largest class probability, as its logarithm, so that confidences of 1 are still told apart.
+"""Maximum softmax probability (MSP), as its logarithm, which still separates confidences that round to 1.
 
-The softmax is over all outputs, the largest over the classes. For a network with an output for "unknown" (MOON) this is the
-score its authors use.
+The softmax is over all outputs, the maximum over the classes. For a network with an extra "unknown" output (MOON) this is the
+score that its authors use.
 
 Reference: Hendrycks and Gimpel 2017, A Baseline for Detecting Misclassified and Out-of-Distribution Examples (arXiv:1610.02136)
 """
@@ -18,7 +18,7 @@ __all__ = ["MSP"]
 
 @dataclass(frozen=True, kw_only=True)
 class MSP(Immediate):
-    """max_k log p_k."""
+    """Score max_k log p_k."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
 

@@ -1,7 +1,8 @@
-"""Largest probability at a high temperature, after the input is moved towards what the network makes of it.
+"""ODIN: maximum softmax probability at a high temperature, after perturbing the input.
 
-The image moves by eps along the sign of the gradient; eps is in units of pixels in [0, 1], so normalised images move by
-eps / std of their channel. Temperature holds in both passes. Two more passes and a backward pass are run.
+The image moves towards the predicted class by eps along the sign of the gradient; eps is in units of pixels in [0, 1], so
+normalised images move by eps / std of their channel. Both passes use the temperature. The score costs two more forward passes
+and a backward pass.
 
 Reference: Liang, Li and Srikant 2018, Enhancing the Reliability of Out-of-distribution Image Detection (arXiv:1706.02690)
 """
@@ -25,7 +26,7 @@ __all__ = ["ODIN"]
 
 @dataclass(frozen=True, kw_only=True)
 class ODIN(Immediate):
-    """max_k log softmax(z(x') / T)_k, x' = x - eps sign(gradient of the loss of the predicted class)."""
+    """Score max_k log softmax(z(x') / T)_k, x' = x - eps sign(gradient of the predicted class's loss)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({NETWORK})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
@@ -33,7 +34,7 @@ class ODIN(Immediate):
     )
 
     temperature: float = 1000.0
-    eps: float = 0.0014  # of the range from black to white
+    eps: float = 0.0014  # fraction of the range from black to white
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -46,7 +47,7 @@ class ODIN(Immediate):
         pixels = run.rows.pixels
         step = self.eps * (pixels.white - pixels.black)
         found = []
-        with torch.inference_mode(False):  # the caller's, under which nothing could be differentiated
+        with torch.inference_mode(False):  # the caller may be in inference mode, which forbids gradients
             for images, _ in run.rows.batches(run.batch_size):
                 moved = images - step * self.loss_gradient(run.network, images, num_extra=num_extra).sign()
                 with torch.no_grad():
@@ -55,7 +56,7 @@ class ODIN(Immediate):
         return np.concatenate(found)
 
     def loss_gradient(self, network: nn.Module, images: Tensor, *, num_extra: int) -> Tensor:
-        """Of the cross entropy of z / T with the class predicted, by images (B, C, H, W): the same shape."""
+        """Returns the gradient of the cross-entropy of z / T with the predicted class in the images (B, C, H, W)."""
         with torch.enable_grad():
             moving = images.detach().requires_grad_()
             outputs = network(moving).float() / self.temperature

@@ -1,6 +1,6 @@
-"""Energy after activations are cut off above, at a quantile of all training activations taken together.
+"""ReAct: energy after clipping activations at a quantile of all training activations.
 
-Unknown inputs tend to set a few units very high; known ones lose little by the cut.
+OOD inputs tend to have a few very large activations; in-distribution inputs lose little by clipping.
 
 Reference: Sun, Guo and Li 2021, ReAct: Out-of-distribution Detection With Rectified Activations (arXiv:2111.12797)
 """
@@ -21,11 +21,11 @@ __all__ = ["ReAct"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReAct(Learned):
-    """logsumexp(W min(h, c) + b)."""
+    """Score logsumexp(W min(h, c) + b)."""
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"quantile": (0.85, 0.9, 0.95, 0.99)})
 
-    quantile: float = 0.9  # of training activations left as they are; at 1 the cut is their maximum
+    quantile: float = 0.9  # fraction of training activations that is not clipped; at 1 the threshold is their maximum
 
     def __post_init__(self) -> None:
         if not 0 < self.quantile <= 1:
@@ -41,5 +41,5 @@ class ReAct(Learned):
 
 
 def cut_energy(evidence: Evidence, ceiling: float) -> Floats:
-    """(N,) energy of features that are nowhere above `ceiling`."""
+    """Returns the energy (N,) of features clipped at `ceiling`."""
     return energy_of_features(evidence, lambda rows: np.minimum(rows, ceiling), *evidence.class_layer)

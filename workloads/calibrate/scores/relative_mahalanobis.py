@@ -1,7 +1,6 @@
-"""Minus the Mahalanobis distance to the nearest class, plus that to all training rows taken as one Gaussian.
+"""Negative Mahalanobis distance to the nearest class, plus the distance to one Gaussian of all training rows.
 
-What is far from everything in directions that no class uses (the background) no longer counts. Covariances are shrunk as by
-`mahalanobis`.
+Distances in directions that no class uses (the background) cancel. Covariances are shrunk as in `mahalanobis`.
 
 Reference: Ren et al. 2021, A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection (arXiv:2106.09022)
 """
@@ -28,7 +27,7 @@ __all__ = ["RelativeMahalanobis"]
 
 @dataclass(frozen=True, kw_only=True)
 class RelativeMahalanobis(Learned):
-    """max_k -(h - m_k)' S^-1 (h - m_k) + (h - m_0)' S_0^-1 (h - m_0)."""
+    """Score max_k -(h - m_k)' S^-1 (h - m_k) + (h - m_0)' S_0^-1 (h - m_0)."""
 
     learns_from: ClassVar[frozenset[str]] = frozenset({FEATURES, LABELS})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"shrinkage": (1e-6, 1e-4, 1e-2)})

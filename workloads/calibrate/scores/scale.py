@@ -1,4 +1,4 @@
-"""Energy after all activations of a row are multiplied by exp(their sum / sum of the largest); none is pruned.
+"""SCALE: energy after multiplying a row's activations by exp(their sum / sum of the largest); no pruning.
 
 Activations must not be negative. With `prune` 0 every row is multiplied by e.
 
@@ -19,14 +19,14 @@ __all__ = ["Scale"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(Immediate):
-    """logsumexp(W h exp(s1 / s2) + b)."""
+    """Score logsumexp(W h exp(s1 / s2) + b)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({FEATURES})
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         {"prune": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)}
     )
 
-    prune: float = 0.85  # share of a row's activations that s2 leaves out
+    prune: float = 0.85  # fraction of a row's activations that s2 excludes
 
     def __post_init__(self) -> None:
         check_prune(self.prune)
@@ -35,5 +35,5 @@ class Scale(Immediate):
         return shaped_energy(evidence, self.shape)
 
     def shape(self, rows_ND: Floats) -> Floats:
-        """Activations (N, d), none negative, as the last layer is given them."""
+        """Returns scaled activations (N, d) for the last layer; the input must not be negative."""
         return rows_ND * growth(rows_ND, largest(rows_ND, self.prune))

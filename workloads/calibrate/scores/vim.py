@@ -1,8 +1,7 @@
-"""Energy less what the features have outside the training features' principal space, scaled like a logit.
+"""ViM: energy minus a virtual logit, the norm of the features outside the principal space of training features.
 
-The origin is -pinv(W) b, where all logits are as near to 0 as can be; the principal space is spanned by the leading
-eigenvectors of the second moment about it. The residual's length is scaled so that its training mean is that of the largest
-logit.
+The origin is -pinv(W) b, where all logits are closest to 0; the principal space is spanned by the leading eigenvectors of the
+second moment about it. The residual norm is scaled so that its mean over training rows equals that of the largest logit.
 
 Reference: Wang, Li, Feng and Zhang 2022, ViM: Out-Of-Distribution with Virtual-logit Matching (arXiv:2203.10807)
 """
@@ -21,16 +20,16 @@ from pruneyard.workloads.calibrate.score import Learned, Rule
 
 __all__ = ["ViM"]
 
-SMALLEST = 1e-9  # a residual below this share of the features' length is rounding
+SMALLEST = 1e-9  # a smaller residual, relative to the feature norm, is rounding error
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViM(Learned):
-    """logsumexp(z) - alpha |R'(h - o)|."""
+    """Score logsumexp(z) - alpha |R'(h - o)|."""
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"principal": (0.25, 0.5, 0.75)})
 
-    principal: float = 0.5  # share of the d directions; the authors give their number, by network
+    principal: float = 0.5  # fraction of the d directions; the paper gives a number per network
 
     def __post_init__(self) -> None:
         if not 0 < self.principal < 1:
@@ -40,16 +39,16 @@ class ViM(Learned):
         weight, bias = train.class_layer
         width = weight.shape[1]
         if width < 2:
-            raise ValueError("the last layer sees 1 feature; ViM needs 2 or more")
+            raise ValueError("the last layer has 1 input feature; vim needs at least 2")
         dimension = min(max(round(self.principal * width), 1), width - 1)
         origin = -np.linalg.pinv(weight) @ bias
         second_moment = scatter(train.features, origin[None])
-        _, directions = np.linalg.eigh(second_moment)  # by rising eigenvalue
+        _, directions = np.linalg.eigh(second_moment)  # in ascending order of eigenvalues
         outside = directions[:, : width - dimension]
         residual = float(residual_lengths(train.features, origin, outside).mean())
         if not residual > SMALLEST * np.sqrt(np.trace(second_moment)):
             raise ValueError(
-                f"principal is {self.principal}, which leaves nothing of the training features outside"
+                f"principal is {self.principal}, for which the training features have no residual"
             )
         largest = float(train.class_logits.max(axis=1).mean())
         if not largest > 0:
@@ -65,13 +64,13 @@ class ViM(Learned):
 
 
 def virtual_logit_score(evidence: Evidence, origin: Floats, outside: Floats, alpha: float) -> Floats:
-    """(N,) energy less `alpha` times the length of the features about `origin: (d,)` in the directions `outside: (d, R)`."""
+    """Returns energy minus `alpha` times the norm of features about `origin: (d,)` in the directions `outside: (d, R)`, (N,)."""
     energy = logsumexp(evidence.class_logits, axis=1)
     return np.asarray(energy - alpha * residual_lengths(evidence.features, origin, outside))
 
 
 def residual_lengths(features: AsGiven, origin: Floats, outside: Floats) -> Floats:
-    """(N,)."""
+    """Returns residual norms (N,)."""
     found = np.empty(len(features))
     for rows in blocks(len(features)):
         found[rows] = np.linalg.norm((features[rows].astype(np.float64) - origin) @ outside, axis=1)

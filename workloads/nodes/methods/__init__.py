@@ -1,1 +1,1 @@
-"""What is done to a trained network with validation nodes, one way per file."""
+"""Methods that calibrate a trained node network on validation nodes, one per file."""

@@ -1,7 +1,7 @@
-"""CALIRARE's fine-tuning as released, where the calibration term is a constant and has no gradient.
+"""CALIRARE's fine-tuning as in its released code, where the calibration term is a constant without gradient.
 
-The term is computed outside of the graph of gradients, of intervals that are not cut to [0, 1] and are always about class 1. What
-is left is fine-tuning on validation nodes; kept for comparison.
+The released code computes the term without autograd, from intervals that are not clipped to [0, 1] and always belong to class 1.
+The method is therefore plain fine-tuning on validation nodes; it is kept for comparison.
 
 Reference: CALIRARE, Wu et al., Towards individual calibration for rare categories (KDD 2023, arXiv 2307.09858), released code
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.nodes.eice import individual_errors_as_released
-from pruneyard.workloads.nodes.node_method import Tuned, TuningQuestion
+from pruneyard.workloads.nodes.node_method import Tuned, TuningInputs
 
 __all__ = ["CalirareReleased"]
 
@@ -24,9 +24,9 @@ class CalirareReleased(Tuned):
             raise ValueError(f"weight is {self.weight}; it must lie in [0, 1)")
         super().__post_init__()
 
-    def tuning_loss(self, question: TuningQuestion) -> tuple[Tensor, Tensor | None]:
+    def tuning_loss(self, inputs: TuningInputs) -> tuple[Tensor, Tensor | None]:
         """See `pruneyard.workloads.nodes.node_method.NodeMethod`."""
         with torch.no_grad():
-            probabilities = question.logits.softmax(dim=1)[:, 1]
-            error = individual_errors_as_released(probabilities, question.intervals()).mean()
-        return self.weighed(question.loss, error), error
+            probabilities = inputs.logits.softmax(dim=1)[:, 1]
+            error = individual_errors_as_released(probabilities, inputs.intervals()).mean()
+        return self.weighed(inputs.loss, error), error

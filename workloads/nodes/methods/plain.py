@@ -1,4 +1,4 @@
-"""Nothing: the network as trained, its softmax as probabilities.
+"""No calibration: the softmax probabilities of the trained network.
 
 Reference: Kipf and Welling, Semi-supervised classification with graph convolutional networks (ICLR 2017)
 """
@@ -6,7 +6,7 @@ Reference: Kipf and Welling, Semi-supervised classification with graph convoluti
 from dataclasses import dataclass
 
 from pruneyard.workloads.metrics.classification import Floats, Labels
-from pruneyard.workloads.nodes.node_method import Readout, Untuned, as_they_are
+from pruneyard.workloads.nodes.node_method import Readout, Untuned, log_softmax
 
 __all__ = ["PlainNodes"]
 
@@ -15,9 +15,9 @@ __all__ = ["PlainNodes"]
 class PlainNodes(Untuned):
     @property
     def uses_val(self) -> bool:
-        """No."""
+        """Always false."""
         return False
 
     def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
-        """Softmax."""
-        return Readout(log_probabilities=as_they_are)
+        """Returns the softmax readout."""
+        return Readout(log_probabilities=log_softmax)

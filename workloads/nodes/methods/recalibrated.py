@@ -1,4 +1,4 @@
-"""A post-hoc calibrator fitted on validation nodes; by default one temperature for all nodes.
+"""Fits a post-hoc calibrator on validation nodes; by default one temperature for all nodes.
 
 Reference: Guo et al., On calibration of modern neural networks (ICML 2017)
 """
@@ -21,11 +21,11 @@ class Recalibrated(Untuned):
 
     @property
     def uses_val(self) -> bool:
-        """Yes."""
+        """Always true."""
         return True
 
     def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
-        """That of the fitted calibrator."""
+        """Returns the readout of the fitted calibrator."""
         fitted = self.calibrator.fit(logits, labels, seed=seed)
         return Readout(
             log_probabilities=fitted.log_probabilities, numbers=fitted.numbers, tensors=fitted.tensors

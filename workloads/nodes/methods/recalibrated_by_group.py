@@ -1,7 +1,7 @@
-"""A post-hoc calibrator for each predicted class, fitted on the validation nodes that are predicted so.
+"""Fits one post-hoc calibrator per predicted class, on the validation nodes with that prediction.
 
-Where those of a class are too few or all of one label, the calibrator of all nodes serves it; `train/groups_fitted` counts the
-classes with one of their own.
+A class with too few nodes, or with nodes of one label only, uses a calibrator fitted on all nodes. `train/groups_fitted` counts
+the classes with their own calibrator.
 
 Reference: Guo et al., On calibration of modern neural networks (ICML 2017), in each group by itself
 """
@@ -25,7 +25,7 @@ GROUPS = ("majority", "minority")
 @dataclass(frozen=True, kw_only=True)
 class RecalibratedByGroup(Untuned):
     calibrator: Annotated[Calibrator, Plugin("calibrate.methods")] = Temperature()
-    fewest: int = 20  # nodes of a group that a calibrator is fitted to
+    fewest: int = 20  # smallest number of nodes that a group calibrator is fitted on
 
     def __post_init__(self) -> None:
         if self.fewest < 2:
@@ -33,11 +33,11 @@ class RecalibratedByGroup(Untuned):
 
     @property
     def uses_val(self) -> bool:
-        """Yes."""
+        """Always true."""
         return True
 
     def readout(self, logits: Floats, labels: Labels, *, seed: int) -> Readout:
-        """Each node by the calibrator of the class it is predicted."""
+        """Returns a readout that applies the calibrator of each node's predicted class."""
         predicted = logits.argmax(axis=1)
         shared = self.calibrator.fit(logits, labels, seed=seed)
         fitted: dict[int, FittedCalibrator] = {}

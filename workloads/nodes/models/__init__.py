@@ -1,1 +1,1 @@
-"""Networks over the nodes of a graph, one per file."""
+"""Node networks, one per file."""

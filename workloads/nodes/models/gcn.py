@@ -1,4 +1,4 @@
-"""Graph convolutions: every layer averages over neighbours, weighted by the symmetrically normalised adjacency.
+"""Graph convolutional network (GCN): layers average over neighbours by the symmetrically normalised adjacency.
 
 Reference: Kipf and Welling, Semi-supervised classification with graph convolutional networks (ICLR 2017)
 """
@@ -15,8 +15,8 @@ __all__ = ["GCN"]
 @dataclass(frozen=True, kw_only=True)
 class GCN:
     width: int = 16  # of hidden layers
-    depth: int = 2  # layers; 1 is logistic regression on averaged features
-    dropout: float = 0.5  # of hidden values, while training
+    depth: int = 2  # number of layers; 1 is logistic regression on averaged features
+    dropout: float = 0.5  # rate for hidden values, in training only
 
     def __post_init__(self) -> None:
         check_sizes(self.width, self.depth, self.dropout)

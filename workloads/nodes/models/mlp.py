@@ -1,4 +1,4 @@
-"""The same layers without edges: what a node's own features say; a GCN on a graph without edges equals it.
+"""Multilayer perceptron on each node's own features; equals a GCN on a graph without edges.
 
 Reference: Shchur et al., Pitfalls of graph neural network evaluation, arXiv 1811.05868, where it is the baseline
 """
@@ -15,8 +15,8 @@ __all__ = ["NodeMlp"]
 @dataclass(frozen=True, kw_only=True)
 class NodeMlp:
     width: int = 16  # of hidden layers
-    depth: int = 2  # layers; 1 is logistic regression
-    dropout: float = 0.5  # of hidden values, while training
+    depth: int = 2  # number of layers; 1 is logistic regression
+    dropout: float = 0.5  # rate for hidden values, in training only
 
     def __post_init__(self) -> None:
         check_sizes(self.width, self.depth, self.dropout)

@@ -1,1 +1,1 @@
-"""What is minimised over labelled nodes, one loss per file."""
+"""Training objectives on labelled nodes, one per file."""

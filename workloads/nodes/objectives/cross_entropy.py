@@ -1,4 +1,4 @@
-"""Mean cross-entropy: every labelled node counts the same.
+"""Mean cross-entropy with equal weight for every labelled node.
 
 Reference: Kipf and Welling, Semi-supervised classification with graph convolutional networks (ICLR 2017)
 """

@@ -1,6 +1,7 @@
-"""Weighted cross-entropy of probabilities taken for logits, as CALIRARE's released code has it.
+"""Weighted cross-entropy that treats probabilities as logits, as in CALIRARE's released code.
 
-Its network applies softmax and its loss does so again: no loss falls below log(1 + e^-1) = 0.313, however sure the network is.
+The released network applies softmax, and its loss applies it again, so no loss falls below
+log(1 + e^-1) = 0.313, however confident the network is.
 
 Reference: CALIRARE (arXiv 2307.09858), released code
 """

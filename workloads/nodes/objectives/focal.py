@@ -1,4 +1,4 @@
-"""Cross-entropy scaled by (1 - probability of the label)^gamma: nodes that are right already count less.
+"""Focal loss: cross-entropy scaled by (1 - probability of the label)^gamma, which down-weights easy nodes.
 
 Reference: Lin et al., Focal loss for dense object detection (ICCV 2017)
 """
@@ -25,7 +25,6 @@ class NodeFocal:
 
     def contributions(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See `pruneyard.workloads.nodes.node_objective.NodeObjective`."""
-        other = functional.softmax(logits, dim=1).gather(1, (1 - labels)[:, None])[
-            :, 0
-        ]  # of two: 1 - p of the label
+        # With two classes, 1 - p(label) is the probability of the other class, which loses no digits near 0.
+        other = functional.softmax(logits, dim=1).gather(1, (1 - labels)[:, None])[:, 0]
         return other**self.gamma * weighted_entropies(logits, labels, ratio=self.ratio)

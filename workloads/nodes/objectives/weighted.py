@@ -1,4 +1,4 @@
-"""Cross-entropy in which a node of the minority counts more than one of the majority.
+"""Weighted cross-entropy: a minority node has a larger weight than a majority node.
 
 Reference: CALIRARE (arXiv 2307.09858), released code: weights proportional to 1 and 1 / ratio, 5.4 in its Cora example
 """

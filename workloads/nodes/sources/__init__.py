@@ -1,1 +1,1 @@
-"""Where graphs come from, one source per file."""
+"""Graph sources, one per file."""

@@ -1,8 +1,8 @@
-"""A made-up graph with one rare class: edges and words drawn by class from a seed, so that it needs no download.
+"""Synthetic graph with one rare class: a stochastic block model sampled from a seed; needs no download.
 
-Two nodes of one class are linked with probability `degree_within` / (size of the class), two others with
-`degree_between` / (number of nodes). Every class has its own words: a node has each of them with probability 0.2 and each
-other word with 0.05.
+Two nodes of the same class are linked with probability `degree_within` / (size of the class), two nodes of different classes with
+`degree_between` / (number of nodes). Every class has its own words: a node has each of them with probability 0.2 and every
+other word with probability 0.05.
 
 Reference: Holland, Laskey and Leinhardt, Stochastic blockmodels: first steps, Social Networks 5, 1983
 """
@@ -23,7 +23,7 @@ OWN_WORD, OTHER_WORD = 0.2, 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class BlockModel(GraphSource):
-    """Class 0 is the rare one; the others share the rest evenly."""
+    """A stochastic block model. Class 0 is the rare class; the other classes have equal shares of the rest."""
 
     num_nodes: int = 600
     num_classes: int = 3
@@ -44,7 +44,7 @@ class BlockModel(GraphSource):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     def load(self) -> Graph:  # type: ignore[override]
-        """Draws labels' order, edges and words, each from its own stream."""
+        """Samples the order of labels, edges and words, each from its own random stream."""
         labels, num = self._labels(), self.num_nodes
         own = labels[:, None] == labels
         sizes = np.bincount(labels, minlength=self.num_classes)

@@ -1,6 +1,6 @@
-"""About 3,300 papers in 6 topics, 3,703 words: who cites whom.
+"""CiteSeer citation graph: about 3,300 papers in 6 topics, 3,703 words.
 
-Classes stand in the order of the npz file, which need not be Planetoid's: name the rare class, or look its number up.
+Classes have the order of the npz file, which may differ from Planetoid's. Give the rare class by name, or look up its number.
 
 Reference: Giles, Bollacker and Lawrence, CiteSeer: an automatic citation indexing system, ACM DL 1998
 """
@@ -14,4 +14,4 @@ __all__ = ["CiteSeer"]
 
 @dataclass(frozen=True, kw_only=True)
 class CiteSeer(PlanetoidGraph):
-    """`AI` is the rarest class: 249 papers, 7.5%."""
+    """The CiteSeer graph. `AI` is the rarest class: 249 papers, 7.5%."""

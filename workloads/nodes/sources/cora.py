@@ -1,6 +1,6 @@
-"""2,708 papers on machine learning in 7 topics, 1,433 words: who cites whom.
+"""Cora citation graph: 2,708 machine learning papers in 7 topics, 1,433 words.
 
-Classes stand in the order of the npz file, which need not be Planetoid's: name the rare class, or look its number up.
+Classes have the order of the npz file, which may differ from Planetoid's. Give the rare class by name, or look up its number.
 
 Reference: McCallum et al., Automating the construction of internet portals, Information Retrieval 3, 2000
 """
@@ -14,4 +14,4 @@ __all__ = ["Cora"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cora(PlanetoidGraph):
-    """`Theory` is the class of 351 papers, 13%, of which Planetoid's own files are said to make number 0."""
+    """The Cora graph. Class `Theory` has 351 papers, 13%; it is said to be number 0 in Planetoid's own files."""

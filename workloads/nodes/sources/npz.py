@@ -1,7 +1,7 @@
-"""A graph of your own: PATH, an npz file with CSR parts `adj_*` and `attr_*`, and `labels`.
+"""Your own graph from an npz file at PATH with CSR arrays `adj_*` and `attr_*`, and `labels`.
 
-Edges lose direction and weight, loops are dropped. Optional arrays: `class_names`, and `train_mask`, `val_mask` and
-`test_mask` for the split `published`. Files with pickled (object) arrays are refused: write them anew without.
+Edges become undirected and unweighted; self-loops are dropped. Optional arrays: `class_names`, and `train_mask`, `val_mask` and
+`test_mask` for the split `published`. Files with pickled (object) arrays are rejected; save them without object arrays.
 
 Reference: the npz form of attributed graphs used with Bojchevski and Guennemann, Deep Gaussian embedding of graphs (ICLR 2018)
 """
@@ -22,5 +22,5 @@ class Npz(GraphFile):
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The path alone."""
+        """The option `path` only."""
         return (self.path,)

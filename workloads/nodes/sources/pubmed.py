@@ -1,6 +1,6 @@
-"""Papers on diabetes in 3 topics, word weights: who cites whom.
+"""PubMed citation graph: diabetes papers in 3 topics, TF-IDF word weights.
 
-Classes stand in the order of the npz file, which need not be Planetoid's: name the rare class, or look its number up.
+Classes have the order of the npz file, which may differ from Planetoid's. Give the rare class by name, or look up its number.
 
 Reference: Namata et al., Query-driven active surveying for collective classification, MLG 2012
 """
@@ -14,4 +14,4 @@ __all__ = ["PubMed"]
 
 @dataclass(frozen=True, kw_only=True)
 class PubMed(PlanetoidGraph):
-    """Its words carry weights (TF-IDF); dividing by their sum is what `normalize` does."""
+    """The PubMed graph. Features are TF-IDF weights; `normalize` divides them by their sum."""

@@ -1,1 +1,1 @@
-"""Which nodes are trained on, held out and tested, one rule per file."""
+"""Rules that split nodes into train, val, calib and test, one per file."""

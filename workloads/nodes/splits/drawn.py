@@ -1,7 +1,7 @@
-"""So many training nodes of every class, more of the rare one, and the rest by chance; the job's seed decides.
+"""Random split by the job's seed: a fixed number of training nodes per class, optionally more of the rare one.
 
-Nodes of val, calib and test are drawn without regard to their class, so they hold the classes about as the graph does. Jobs of
-one seed share their split, whatever else differs.
+Nodes of val, calib and test are sampled regardless of class, so class frequencies are close to those of the graph. Jobs with
+the same seed share their split, whatever else differs.
 
 Reference: Shchur et al., Pitfalls of graph neural network evaluation, arXiv 1811.05868: splits drawn anew for every seed
 """
@@ -19,7 +19,7 @@ __all__ = ["Drawn"]
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """20, 500 and 1,000 are the numbers of CALIRARE's code, which adds 10 nodes of every class: that is `per_class: 30`."""
+    """Options of the random split. 20, 500 and 1,000 are from CALIRARE's code; it adds 10 nodes per class (`per_class: 30`)."""
 
     per_class: int = 20
     extra_minority: int = 0  # more training nodes of the rare class

@@ -1,6 +1,6 @@
-"""The splits that the graph's file names, such as Planetoid's public one; the seed decides what is added.
+"""The split that the graph's file defines, such as Planetoid's public one; the seed samples additional nodes.
 
-The file holds them as `train_mask`, `val_mask` and `test_mask`. Calib is drawn from the nodes that are in none of them.
+The file has it as `train_mask`, `val_mask` and `test_mask`. Calib nodes are sampled from the nodes in none of them.
 
 Reference: Yang, Cohen and Salakhutdinov, Revisiting semi-supervised learning with graph embeddings (ICML 2016)
 """
@@ -32,7 +32,7 @@ class Published:
         for name in ("train", "val", "test"):
             if len(named.get(name, ())) == 0:
                 raise ValueError(
-                    f"the file of {graph.name} has no {name}_mask, or an empty one; take the split `drawn`"
+                    f"the file of {graph.name} has no {name}_mask, or an empty one; use the split `drawn`"
                 )
         held = np.concatenate([named["train"], named["val"], named["test"]])
         if len(np.unique(held)) < len(held):

@@ -1,8 +1,8 @@
-"""How well scores tell a finished network's unknown inputs: near and far sets shown to it, and what is measured of each score.
+"""Evaluates OOD scores of a finished network on near and far OOD sets.
 
-What has learned nothing of the network but its logits needs no network; everything else runs it again on the training rows
-and on every set. Options are chosen on validation rows only. Metrics stand under `ood.<set>@<score>`, their means under
-`ood@<score>`, `ood.near@<score>` and `ood.far@<score>`; without a score's name they are those of the calibrated confidence.
+Scores that use logits only need no network; all others run it again on the training rows and on every OOD set. Options are
+chosen on validation rows only. Metrics have the splits `ood.<set>@<score>`, their means under
+`ood@<score>`, `ood.near@<score>` and `ood.far@<score>`; splits without a score are those of the calibrated confidence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ ALL = frozenset({LOGITS, FEATURES, LABELS, NETWORK})
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
-    """Unknown rows of the shape of the known ones, by split name; `near` and `far` name the parts."""
+    """OOD rows in the image shape of the in-distribution data, by split; `near` and `far` are the splits of each group."""
 
     rows: Mapping[str, Split]
     near: frozenset[str]
@@ -37,7 +37,7 @@ class Sets:
     def of(
         cls, near: Sequence[Source], far: Sequence[Source], load: Callable[[Source], Dataset], *, known: Dataset
     ) -> "Sets":
-        """Their test rows. Raises `ValueError` for a set that is the known data or cannot be brought to its shape."""
+        """Loads the test rows of the sets. Raises `ValueError` for the in-distribution data itself or an incompatible shape."""
         sources = [*near, *far]
         names = split_names(sources)
         rows = {}
@@ -49,7 +49,7 @@ class Sets:
 
 
 def unknown_rows(split: Split, known: Dataset) -> Split:
-    """Rows in the shape of the known images; no label is one of theirs."""
+    """Returns rows in the shape of the in-distribution images, with label -1."""
     return Split(
         images=fitted(split.images, known.image_shape),
         labels=np.full(len(split), NO_LABEL, dtype=np.int64),
@@ -59,7 +59,7 @@ def unknown_rows(split: Split, known: Dataset) -> Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Witness:
-    """A finished network and the data it was trained on, to be asked for evidence."""
+    """A finished network with its training data; returns evidence for scores."""
 
     network: FinishedNetwork
     data: Dataset
@@ -67,16 +67,16 @@ class Witness:
 
     @cached_property
     def train(self) -> Evidence:
-        """What it says of the rows that it was trained on."""
+        """Evidence of the training rows."""
         return self.of(self.data.train)
 
     def of(self, rows: Split) -> Evidence:
-        """All that the network says of rows."""
+        """Returns the evidence of rows."""
         return evidence_of(self.network, rows, num_extra=self.num_extra)
 
 
 def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *, seed: int) -> FittedScore:
-    """Learned from training rows; where sets to choose on are given, with the options that are best on validation rows."""
+    """Fits a score to training rows, with the best options on the validation rows of `choose_on` if there are any."""
     train = witness.train if score.learns_from else None
     if not choose_on:
         return score.fit(train, seed=seed)
@@ -95,19 +95,19 @@ def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *
 
 
 def scores_of(rule: FittedScore, known: Evidence, unknown: Mapping[str, Evidence]) -> dict[str, np.ndarray]:
-    """Scores by split, those of the known rows under `test`."""
+    """Returns scores by split; those of the in-distribution rows are under `test`."""
     return {"test": rule.score(known)} | {name: rule.score(evidence) for name, evidence in unknown.items()}
 
 
 def needs_network(scores: Sequence[Score]) -> bool:
-    """Whether any of them asks for more than logits."""
+    """Returns whether any score needs more than logits."""
     return any(score.learns_from or score.needs - {LOGITS} for score in scores)
 
 
 def detection_rows(
     scores: Mapping[str, np.ndarray], *, near: frozenset[str], far: frozenset[str], suffix: str = ""
 ) -> dict[tuple[str, str], float]:
-    """Metrics by split and name: of every set against `test`, of the near and the far ones, and of all on average."""
+    """Returns metrics by split and name: of every OOD set against `test`, and means over near, far and all sets."""
     found = {name: detection_metrics(scores["test"], values) for name, values in scores.items() if name != "test"}
     rows = {(f"{split}{suffix}", name): value for split, named in found.items() for name, value in named.items()}
     for mean, members in ((OOD, found.keys()), (NEAR, near), (FAR, far)):
@@ -118,5 +118,5 @@ def detection_rows(
 
 
 def suffix_of(score: Score) -> str:
-    """What follows the split in the names of a score's metrics."""
+    """Returns the suffix of a score's splits: `@name`."""
     return f"@{name_of(score)}"
