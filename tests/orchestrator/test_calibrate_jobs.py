@@ -150,7 +150,7 @@ def test_stored_outputs_are_enough_for_scores_of_logits(trained: Path, tmp_path:
     ("fields", "words"),
     [
         ({"scores": ["knn"]}, "set near or far"),
-        ({"choose_on": ["noise"]}, "without scores"),
+        ({"choose_on": ["noise"]}, "there are no scores"),
         ({"sets": ["aps", "aps"]}, "each name must be unique"),
         ({"num_bins": 0}, "it must be 1 or more"),
         ({"method": "temprature"}, "did you mean temperature?"),

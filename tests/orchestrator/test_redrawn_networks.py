@@ -165,7 +165,7 @@ def test_ensembles_report_how_far_their_members_differ(noisy: Path, tmp_path: Pa
     assert found["test", "entropy_aleatoric"] == pytest.approx(own, rel=1e-6)
     with pytest.raises(SpecError, match="an ensemble has none"):
         load_spec(table | {"passes": 3, "far": ["noise"]})
-    assert "left no swag.safetensors" in refusal(
+    assert "has no swag.safetensors" in refusal(
         calibrate(pair, samples=3, input={"runs": keys[:1], "folder": str(pair)}), tmp_path / "none"
     )
 
