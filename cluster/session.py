@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import ray
 
 from pruneyard.cluster import capacity
@@ -77,7 +78,8 @@ def session(
         if ray.is_initialized():
             raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
         reread_environment()
-        started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
+        cpus = num_cpus or joblib.cpu_count()  # by affinity and cgroup: Ray counts the cores of the machine
+        started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}
         asked_for = address
         try:
             if address == AUTO:

@@ -1,5 +1,6 @@
 """Writes files so that a reader sees all of each or nothing, also after a power cut."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import in_words
 
 Content = bytes | memoryview
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SYNCING = 8  # threads: a file system writes down for many at once what one at a time it writes down again and again
 
 
@@ -101,5 +103,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network mounts cannot flush a folder. Their servers keep renames in order by themselves.
+        if error.errno not in _NO_FOLDER_SYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -22,11 +22,11 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
     if isinstance(text, Path):
         if text.parts and text.parts[0] in (f"{SCHEME}:", "file:"):
             raise ValueError(f"{text}: a path has lost a slash of its URI; give the URI as text")
-        return text
+        return text.expanduser()
     name = os.fspath(text)
     scheme, mark, _ = name.partition("://")
     if not mark or not _SCHEME.fullmatch(scheme):
-        return Path(name)
+        return Path(name).expanduser()
     if scheme == SCHEME:
         return ObjectPath.of(name)
     if scheme == "file":

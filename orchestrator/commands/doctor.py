@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import joblib
 import ray
 import torch
 
@@ -87,7 +88,7 @@ def _torch() -> str:
 
 def _devices() -> str:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{os.cpu_count()} CPU cores; GPUs: {', '.join(gpus) or 'none'}"
+    return f"{joblib.cpu_count()} usable CPU cores of {os.cpu_count()}; GPUs: {', '.join(gpus) or 'none'}"
 
 
 def _storage(folder: Location) -> str:

@@ -1,11 +1,11 @@
 """`pruneyard plan`: lists the jobs of a spec and what is left to run; writes nothing."""
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import click
+import joblib
 from rich.table import Table
 from rich.text import Text
 
@@ -52,7 +52,7 @@ def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence
 
 
 def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
-    cores = os.cpu_count() or 1
+    cores = joblib.cpu_count()
     wanted = [stage.header.resources for stage in plan.spec.stages]
     slots = max(1, cores // max(resources.cpus * resources.workers for resources in wanted))
     orders = plan.orders()

@@ -1,8 +1,8 @@
 """Runs a study without Ray, one job after the other, so that a debugger works; the numbers equal those on Ray."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 
+import joblib
 import torch
 
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
@@ -37,7 +37,7 @@ def run_local(
     Returns, by run key, the error of each trial of several workers of which one crashed. Raises `UsageError` if a trial needs
     more than this machine has. The caller's threads, default dtype and global generators are restored at the end.
     """
-    max_concurrent_trials(resources, [(os.cpu_count() or 1, torch.cuda.device_count())])
+    max_concurrent_trials(resources, [(joblib.cpu_count(), torch.cuda.device_count())])
     absolute = RunFolder(folder.path.resolve())  # a trial may change the working directory
     study_context = make_study_context(
         study=study,

@@ -1,6 +1,7 @@
 """What `plan` says of the cost of what is left: several workers, trainings in parts, and what is proposed later."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_workers_of_one_job_share_its_arithmetic(
 ) -> None:
     monkeypatch.setattr("pruneyard.orchestrator.planning.cost._flops_per_s", lambda: 1e6)
     monkeypatch.setattr("pruneyard.orchestrator.planning.cost.STEP_OVERHEAD_S", 0.0)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     found = []
     for workers in (1, 2):
         flops(resources={"cpus": 1, "workers": workers})
@@ -95,3 +96,14 @@ def test_a_scheduler_that_stops_early_makes_it_a_bound(flops: Any, pruneyard: Pr
     assert "left: at most" not in pruneyard("plan", "spec.yaml").out
     flops(scheduler={"name": "asha", "metric": "val/nll", "mode": "min"})
     assert "left: at most" in pruneyard("plan", "spec.yaml").out
+
+
+def test_the_cpus_that_this_process_may_use_are_counted_not_those_of_the_machine(flops: Any, pruneyard: Pruneyard) -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        flops()
+        plan = json.loads(pruneyard("plan", "spec.yaml", "--out", "out", "--json").out)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert plan["estimate"]["slots"] == 1

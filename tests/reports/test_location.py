@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,33 @@ def test_a_tree_is_removed_or_was_not_there(tmp_path: Path) -> None:
     remove_tree(tmp_path / "a")
     remove_tree(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert located("~/out") == tmp_path / "out"
+    assert located(Path("~/out")) == tmp_path / "out"
+    assert located("out/~") == Path("out/~")
+
+
+def test_a_mount_that_cannot_flush_a_folder_holds_results_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Some network mounts answer EINVAL or ENOTSUP to fsync of a folder; any other fault, and one of a file, still stops."""
+    flush = os.fsync
+
+    def refuse(number: int, *, folders_only: bool, descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or not folders_only:
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    for number in (errno.EINVAL, errno.ENOTSUP):
+        monkeypatch.setattr(os, "fsync", lambda fd, number=number: refuse(number, folders_only=True, descriptor=fd))
+        write_durably(tmp_path / "file", b"content")
+        assert (tmp_path / "file").read_bytes() == b"content"
+    for number, folders_only in ((errno.EIO, True), (errno.EINVAL, False)):
+        monkeypatch.setattr(
+            os, "fsync", lambda fd, n=number, o=folders_only: refuse(n, folders_only=o, descriptor=fd)
+        )
+        with pytest.raises(StorageError):
+            write_durably(tmp_path / "other", b"content")

@@ -1,12 +1,12 @@
 """Decodes image files or encoded images into one uint8 array with several threads."""
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, cast
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -80,7 +80,7 @@ def _map_in_threads(work: Callable[[int], T], num: int) -> list[T]:
     def run_chunk(start: int) -> list[T]:
         return [work(i) for i in range(start, min(start + CHUNK, num))]
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=joblib.cpu_count()) as pool:
         return [result for results in pool.map(run_chunk, range(0, num, CHUNK)) for result in results]
 
 

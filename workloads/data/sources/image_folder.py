@@ -8,6 +8,7 @@ Reference: the layout of torchvision.datasets.ImageFolder
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ class ImageFolder(UserImageSource):
     examples: ClassVar[tuple[Settings, ...]] = ({"path": "pictures"},)
 
     def read(self) -> PublishedDataset:
-        images = f"the images into {self.path}/train/CLASS/"
-        folder = self.find(f"{self.path}/train", put=images) / self.path
+        path = os.path.expanduser(self.path)
+        images = f"the images into {path}/train/CLASS/"
+        folder = self.find(f"{path}/train", put=images) / path
         classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
         if not classes:
             raise ValueError(f"{folder / 'train'} has no folders; it must have one for each class")

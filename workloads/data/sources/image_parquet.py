@@ -8,6 +8,7 @@ Rows are numbered through the files in the order of their names. Images are deco
 Reference: the Image feature of the Hugging Face datasets library
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ class ImageParquet(UserImageSource):
 
     def _files(self) -> tuple[list[Path], list[Path]]:
         """Returns the files of training rows and those of test rows."""
-        folder = self.find(self.path, put=f"the images into {self.path}/train*.parquet") / self.path
+        path = os.path.expanduser(self.path)
+        folder = self.find(path, put=f"the images into {path}/train*.parquet") / path
         train, test, validation = (sorted(folder.glob(f"{name}*.parquet")) for name in ("train", "test", "validation"))
         if not (train or test or validation):
             raise ValueError(
