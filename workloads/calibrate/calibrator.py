@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pruneyard.workloads.metrics.probabilities import as_array, check_not_probabilities
+
 LARGEST_LOGIT = 1e100  # larger values overflow in squares and sums
-PROBABILITY_TOLERANCE = 1e-4  # allowed distance from 1 of the sum of a row of float32 probabilities
 NUDGE = 1e-14  # in log-probability; a few rounding errors of nearby values, too small to change a metric
 
 Floats = NDArray[np.float64]
@@ -125,7 +126,7 @@ class Fitted:
 
 def checked_logits(logits: ArrayLike) -> Floats:
     """Returns logits `(N, C)` as float64 in C order. Raises `ValueError` naming the first invalid row."""
-    logits_NC = np.ascontiguousarray(logits, dtype=np.float64)
+    logits_NC = np.ascontiguousarray(as_array(logits), dtype=np.float64)
     if np.ndim(logits) != 2 or logits_NC.shape[0] == 0 or logits_NC.shape[1] < 2:
         raise ValueError(f"logits have shape {np.shape(logits)}; it must be (N, C) with N >= 1 and C >= 2")
     wrong_N = ~(np.abs(logits_NC) <= LARGEST_LOGIT).all(axis=1)
@@ -139,7 +140,7 @@ def checked_logits(logits: ArrayLike) -> Floats:
 
 def checked_rows(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
     """Returns validated logits `(N, C)` and labels `(N,)` to fit a calibrator. Raises `ValueError` for invalid ones."""
-    logits_NC, labels_N = checked_logits(logits), np.asarray(labels)
+    logits_NC, labels_N = checked_logits(logits), as_array(labels)
     num_rows, num_classes = logits_NC.shape
     if labels_N.shape != (num_rows,):
         raise ValueError(f"labels have shape {labels_N.shape}; it must be ({num_rows},) like the logits")
@@ -153,10 +154,7 @@ def checked_rows(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
         raise ValueError(
             f"all {num_rows} labels are {labels_N[0]}; a calibrator needs samples of at least two classes"
         )
-    if (logits_NC >= 0).all() and (np.abs(logits_NC.sum(axis=1) - 1) < PROBABILITY_TOLERANCE).all():
-        raise ValueError(
-            "every row of the logits sums to 1 and none is negative: these are probabilities; pass their logarithms"
-        )
+    check_not_probabilities(logits_NC)
     return logits_NC, labels_N.astype(np.int64)
 
 

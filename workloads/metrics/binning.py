@@ -3,7 +3,8 @@
 - `equal_width`: B right-closed bins of [0, 1], (b / B, (b + 1) / B]; 0 belongs to the first bin. The product of value and B is
   computed in float64; a value that is not exactly a bin's edge in binary (0.6 for B = 5) belongs to the bin of that product.
 - `equal_mass`: rows are sorted by value, stably, and divided by position into B groups whose sizes differ by at most one, the
-  larger groups first. If rows of equal value belong to different groups, and only then, the result depends on the order of rows.
+  larger groups first. Rows of equal value may belong to different groups; each then counts with their mean outcome, so that no
+  result depends on the order of rows.
 - Empty bins add nothing to a sum, have a mean of NaN, and are counted by `Reliability.num_empty`.
 
 Reference: Naeini, Cooper and Hauskrecht (AAAI 2015); Nguyen and O'Connor (arXiv:1508.05154) for equal mass.
@@ -100,8 +101,17 @@ class Reliability:
 def bin_by_confidence(top: TopLabel, *, num_bins: int, binning: Binning = "equal_width") -> Reliability:
     """Returns the reliability diagram of confidences and correctness."""
     index_N = index_of(top.confidence, num_bins, binning)
+    correct_N = _pooled(top) if binning == "equal_mass" else top.correct
     count = np.bincount(index_N, minlength=num_bins)
     with np.errstate(invalid="ignore"):
         confidence = np.bincount(index_N, weights=top.confidence, minlength=num_bins) / count
-        accuracy = np.bincount(index_N, weights=top.correct, minlength=num_bins) / count
+        accuracy = np.bincount(index_N, weights=correct_N, minlength=num_bins) / count
     return Reliability(confidence=confidence, accuracy=accuracy, count=count)
+
+
+def _pooled(top: TopLabel) -> Floats:
+    """Returns the mean outcome of all rows of the same confidence, for every row."""
+    distinct, which_N, counts = np.unique(top.confidence, return_inverse=True, return_counts=True)
+    if len(distinct) == len(top):
+        return np.asarray(top.correct, dtype=np.float64)
+    return np.asarray((np.bincount(which_N, weights=top.correct) / counts)[which_N])

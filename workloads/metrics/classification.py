@@ -38,8 +38,10 @@ from pruneyard.workloads.metrics.probabilities import (
     Floats,
     Labels,
     TopLabel,
+    as_array,
     check_inputs,
     check_labels,
+    check_not_probabilities,
     check_probabilities,
     class_probabilities,
     softmax,
@@ -248,12 +250,13 @@ def _assess(
 
     Rows are sorted by rising confidence once, so that metrics that need sorted rows do not sort again.
     """
-    logits_NC = np.asarray(logits)
+    logits_NC = as_array(logits)
     builder = None if class_bins is None else ClassBinsBuilder(num_bins=class_bins)
     labels_N: Labels = np.zeros(0, dtype=np.int64)
     parts: list[tuple[Floats, ...]] = []
     for chunk in softmax_chunks(logits_NC, num_extra=num_extra):
         if chunk.rows.start == 0:
+            check_not_probabilities(logits_NC)
             labels_N = check_labels(labels, (len(logits_NC), chunk.probabilities.shape[1]))
         chunk_labels = labels_N[chunk.rows]
         row = np.arange(len(chunk_labels))

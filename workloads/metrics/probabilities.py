@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 SUM_TOLERANCE = 1e-4  # rows of a float32 or bfloat16 softmax differ from 1 by less than this for up to some thousand classes
@@ -19,6 +20,22 @@ CHUNK = 2**15  # numbers processed at a time: they and one copy fit into a core'
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+
+
+def as_array(values: ArrayLike) -> NDArray[np.generic]:
+    """Returns an array of anything array-like; a torch tensor of any precision, device or part of a graph is one."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return np.asarray(values.float() if values.dtype in (torch.bfloat16, torch.float16) else values)
+    return np.asarray(values)
+
+
+def check_not_probabilities(logits_NC: NDArray[np.generic]) -> None:
+    """Raises `ValueError` where every row of what should be logits is a distribution: their softmax would be nearly uniform."""
+    if logits_NC.min() >= 0 and np.abs(logits_NC.sum(axis=1, dtype=np.float64) - 1).max() < SUM_TOLERANCE:
+        raise ValueError(
+            "every row of the logits sums to 1 and none is negative: these are probabilities; give logarithms"
+        )
 
 
 def check_inputs(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
@@ -29,7 +46,7 @@ def check_inputs(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, L
 
 def check_probabilities(probabilities: ArrayLike) -> Floats:
     """Returns probabilities as float64. Raises `ValueError` that names the first row that is not a distribution."""
-    probabilities_NC = np.asarray(probabilities, dtype=np.float64)
+    probabilities_NC = as_array(probabilities).astype(np.float64, copy=False)
     if probabilities_NC.ndim != 2 or probabilities_NC.shape[0] == 0 or probabilities_NC.shape[1] < 2:
         raise ValueError(
             f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2"
@@ -83,7 +100,7 @@ def softmax_chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
 
     Raises `ValueError` for NaN, +inf and rows without a finite number.
     """
-    logits_NC = np.asarray(logits)
+    logits_NC = as_array(logits)
     if logits_NC.ndim != 2 or logits_NC.shape[0] == 0 or logits_NC.shape[1] < 2:
         raise ValueError(f"logits have shape {logits_NC.shape}; it must be (N, C) with N >= 1 and C >= 2")
     num_outputs = logits_NC.shape[1]
