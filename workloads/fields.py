@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-LATER = {"identity": "unless_default"}  # as NEUTRAL_BY_DEFAULT of the recipe, which rests on this file
+NEUTRAL_BY_DEFAULT = {"identity": "unless_default"}  # as NEUTRAL_BY_DEFAULT of the recipe, which rests on this file
 
 
 FILLED_IN = {"identity": False, "given": False}  # fields that say where things lie, known only when a job is run

@@ -46,9 +46,9 @@ class LossInputs:
     rows: Callable[[], Tensor]  # (B,) int64: which rows of the train split these are
     memory: Tensors  # what the objective remembers
     pixels: PixelRange
-    at_rest: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
-    aside: Callable[[], AbstractContextManager[object]]  # after its block running statistics are as before it
-    draws: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
+    eval_mode: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
+    preserve_buffers: Callable[[], AbstractContextManager[object]]  # after its block running statistics are as before it
+    make_generator: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
 
 
 class SplitLogits(Protocol):
@@ -70,7 +70,7 @@ class Objective(Protocol):
     """
 
     num_extra: ClassVar[int]  # outputs of the network beyond the classes, the last ones
-    of_whole_batch: ClassVar[bool]  # whether it sees rows of a batch together; each of several ranks sees its own alone
+    is_batch_level: ClassVar[bool]  # whether it sees rows of a batch together; each of several ranks sees its own alone
     neutral_settings: ClassVar[tuple[Settings, ...]]  # with which it trains bit for bit as `cross_entropy`; () if none
 
     @property
@@ -82,11 +82,11 @@ class Objective(Protocol):
         """What it remembers before the first step."""
         ...
 
-    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """At the start of every epoch, counted from 0; a budget that ends within an epoch counts it."""
         ...
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """A scalar, mean over the batch, and what it remembers from now on. Writes into nothing.
 
         Over several ranks each has its own rows and the losses are averaged: one of pairs of rows then sees pairs in a rank.
@@ -98,7 +98,7 @@ class StatelessObjective:
     """The neutral answers of an objective."""
 
     num_extra: ClassVar[int] = 0
-    of_whole_batch: ClassVar[bool] = False
+    is_batch_level: ClassVar[bool] = False
     fits_val: ClassVar[bool] = False  # whether it learns from val what training itself then rests on
     neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
@@ -111,7 +111,7 @@ class StatelessObjective:
         """Nothing."""
         return {}
 
-    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """The same."""
         return memory
 

@@ -52,7 +52,7 @@ class Share:
 
 
 class Ranks(Protocol):
-    """The processes of a training, seen by one of them. The neutral member is `Alone`.
+    """The processes of a training, seen by one of them. The neutral member is `SingleRank`.
 
     Every rank calls the same methods in the same order; each waits there for the others. A rank that is gone makes the
     others raise what `torch.distributed` raises.
@@ -72,7 +72,7 @@ class Ranks(Protocol):
         """This rank's rows of a batch; raises `ValueError` where a rank would have none."""
         ...
 
-    def own(self, stream: str) -> str:
+    def stream_name(self, stream: str) -> str:
         """The name of a random stream for what is drawn for this rank's rows alone."""
         ...
 
@@ -91,11 +91,11 @@ class Ranks(Protocol):
         """
         ...
 
-    def total(self, part: Tensor) -> Tensor:
+    def all_reduce_sum(self, part: Tensor) -> Tensor:
         """The sum of every rank's part, equal on all of them, in memory of its own."""
         ...
 
-    def anyone(self, *wishes: bool) -> tuple[bool, ...]:
+    def any_rank(self, *wishes: bool) -> tuple[bool, ...]:
         """For each wish, whether some rank has it."""
         ...
 
@@ -103,21 +103,21 @@ class Ranks(Protocol):
         """Raises `RanksDisagreeError` on every rank unless all hold the same, bit for bit."""
         ...
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast_from_rank_0(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, which must be plain data and tensors on the CPU; the others make nothing."""
         ...
 
-    def by_first(self, act: Callable[[], None]) -> None:
+    def run_on_rank_0(self, act: Callable[[], None]) -> None:
         """Done by rank 0; nobody waits for it."""
         ...
 
-    def gathered(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         """Every rank's, in their order."""
         ...
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleRank:
     """One process, which has everything; no method costs more than its call."""
 
     rank: int = 0
@@ -127,7 +127,7 @@ class Alone:
         """All rows."""
         return Share.whole(num_rows)
 
-    def own(self, stream: str) -> str:
+    def stream_name(self, stream: str) -> str:
         """The stream as it is."""
         return stream
 
@@ -143,34 +143,34 @@ class Alone:
         """As they are."""
         return loss, memory
 
-    def total(self, part: Tensor) -> Tensor:
+    def all_reduce_sum(self, part: Tensor) -> Tensor:
         """The part."""
         return part.clone()
 
-    def anyone(self, *wishes: bool) -> tuple[bool, ...]:
+    def any_rank(self, *wishes: bool) -> tuple[bool, ...]:
         """Its own."""
         return wishes
 
     def assert_ranks_equal(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
         """Always."""
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast_from_rank_0(self, make: Callable[[], T]) -> T:
         """What it makes."""
         return make()
 
-    def by_first(self, act: Callable[[], None]) -> None:
+    def run_on_rank_0(self, act: Callable[[], None]) -> None:
         """Does it."""
         act()
 
-    def gathered(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         """Its own."""
         return [mine]
 
 
-ALONE = Alone()
+SINGLE_RANK = SingleRank()
 
 
-class Together:
+class DistributedRanks:
     """The ranks of torch's default process group, which is made by whoever starts them: gloo on the CPU, NCCL on GPUs.
 
     Questions of the loop go through a gloo group, so that they never wait for a GPU.
@@ -188,7 +188,7 @@ class Together:
             )
         return Share(num_rows * self.rank // self.size, num_rows * (self.rank + 1) // self.size, num_rows)
 
-    def own(self, stream: str) -> str:
+    def stream_name(self, stream: str) -> str:
         """That of rank 0 is the one that a process alone draws from."""
         return stream if self.rank == 0 else f"{stream}/rank-{self.rank}"
 
@@ -215,13 +215,13 @@ class Together:
                 statistic.copy_(mean)
         return loss, {**memory, **dict(zip(means, rest[: len(means)], strict=True))}
 
-    def total(self, part: Tensor) -> Tensor:
+    def all_reduce_sum(self, part: Tensor) -> Tensor:
         """By one all-reduce."""
         found = part.detach().clone(memory_format=torch.contiguous_format)
         dist.all_reduce(found)
         return found
 
-    def anyone(self, *wishes: bool) -> tuple[bool, ...]:
+    def any_rank(self, *wishes: bool) -> tuple[bool, ...]:
         """The largest of each."""
         flags = torch.tensor(wishes, dtype=torch.uint8)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._questions)
@@ -229,7 +229,7 @@ class Together:
 
     def assert_ranks_equal(self, step: int, held: Callable[[], Mapping[str, Tensor]]) -> None:
         """By one checksum per tensor."""
-        first, *others = self.gathered(checksums(held()))
+        first, *others = self.all_gather(checksums(held()))
         differing = {
             rank: sorted(name for name in first | found if first.get(name) != found.get(name))
             for rank, found in enumerate(others, start=1)
@@ -238,18 +238,18 @@ class Together:
         if differing:
             raise RanksDisagreeError(step, differing)
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast_from_rank_0(self, make: Callable[[], T]) -> T:
         """Sent over the group, so that ranks need no common disk."""
         sent: list[T | None] = [make() if self.rank == 0 else None]
         dist.broadcast_object_list(sent, src=0, group=self._questions)
         return sent[0]  # type: ignore[return-value]
 
-    def by_first(self, act: Callable[[], None]) -> None:
+    def run_on_rank_0(self, act: Callable[[], None]) -> None:
         """On rank 0."""
         if self.rank == 0:
             act()
 
-    def gathered(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         """Over the group."""
         found: list[T | None] = [None] * self.size
         dist.all_gather_object(found, mine, group=self._questions)

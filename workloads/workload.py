@@ -11,7 +11,7 @@ from torch import Tensor
 from pruneyard.workloads.checkpoint import Checkpoints
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.parents import FinishedRun
-from pruneyard.workloads.ranks import ALONE, Ranks
+from pruneyard.workloads.ranks import SINGLE_RANK, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,21 +70,21 @@ class Progress:
     outcome: Outcome | None = None
 
 
-def no_runs(artifact: str) -> FinishedRun:
+def no_open_run(artifact: str) -> FinishedRun:
     """Raises `ValueError`: files of earlier runs are read by whoever runs the job."""
     raise ValueError(f"runs lie in {artifact}, which nobody here can read; give the context an open_run")
 
 
-def no_checkpoints(artifact: str) -> Checkpoints:
-    """Raises `ValueError`, as `no_runs` does."""
+def no_open_checkpoints(artifact: str) -> Checkpoints:
+    """Raises `ValueError`, as `no_open_run` does."""
     raise ValueError(f"a run lies in {artifact}, which nobody here can go on from; give the context a checkpoints_of")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Where a job runs. `should_stop` is asked about twice a second, between two steps; one rank is enough to stop all.
-    `open_run` reads what lies in the artifact folder of an earlier run, `checkpoints_of` says where its checkpoints lie.
-    `pauses` is asked after each evaluation that was yielded but the last: where it says so, the job stops there as it
+    `open_run` reads what lies in the artifact folder of an earlier run, `open_checkpoints` says where its checkpoints lie.
+    `should_pause` is asked after each evaluation that was yielded but the last: where it says so, the job stops there as it
     would on request.
 
     Every rank runs the job and yields the same progress, but for times; rank 0 writes the checkpoints.
@@ -93,11 +93,11 @@ class Context:
     checkpoints: Checkpoints
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     load_data: Callable[[Source], Dataset] = lambda source: source.load()
-    open_run: Callable[[str], FinishedRun] = no_runs
-    checkpoints_of: Callable[[str], Checkpoints] = no_checkpoints
+    open_run: Callable[[str], FinishedRun] = no_open_run
+    open_checkpoints: Callable[[str], Checkpoints] = no_open_checkpoints
     should_stop: Callable[[], bool] = lambda: False
-    pauses: Callable[[], bool] = lambda: False
-    ranks: Ranks = ALONE
+    should_pause: Callable[[], bool] = lambda: False
+    ranks: Ranks = SINGLE_RANK
 
 
 class InterruptedJobError(Exception):
@@ -133,18 +133,18 @@ class Workload(Protocol):
         ...
 
 
-ASK_EVERY_S = 0.5  # how often a running job asks whether it should stop
+STOP_CHECK_EVERY_S = 0.5  # how often a running job asks whether it should stop
 
 
-class Rarely:
-    """Asks a question at most every `ASK_EVERY_S` seconds; in between the answer is no."""
+class RateLimitedCheck:
+    """Asks a question at most every `STOP_CHECK_EVERY_S` seconds; in between the answer is no."""
 
     def __init__(self, question: Callable[[], bool]) -> None:
         self._question, self._asked_at = question, time.monotonic()
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if now - self._asked_at < ASK_EVERY_S:
+        if now - self._asked_at < STOP_CHECK_EVERY_S:
             return False
         self._asked_at = now
         return self._question()

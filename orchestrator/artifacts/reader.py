@@ -55,7 +55,7 @@ def _tensors(path: Location) -> dict[str, Tensor]:
     return safetensors.torch.load_file(path)
 
 
-def checkpoints_of(artifact: str) -> Checkpoints:
+def open_checkpoints(artifact: str) -> Checkpoints:
     """Returns the checkpoints of the run with this artifact folder."""
     folder = located(artifact)
     return checkpoints_in(RunFolder(folder.parent.parent).checkpoints(folder.name))

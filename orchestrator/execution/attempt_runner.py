@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import torch
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
-from pruneyard.orchestrator.artifacts.reader import checkpoints_of
+from pruneyard.orchestrator.artifacts.reader import open_checkpoints
 from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.artifacts.writer import artifact_files
@@ -106,8 +106,8 @@ class AttemptRunner:
             device=self.device,
             load_data=study_context.load_data,
             should_stop=study_context.should_stop,
-            pauses=self._reached_pause,
-            checkpoints_of=checkpoints_of,
+            should_pause=self._reached_pause,
+            open_checkpoints=open_checkpoints,
             open_run=study_context.open_run,
         )
         self._progress = study_context.worker_group.run(planned.job, context)

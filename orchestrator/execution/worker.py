@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pruneyard.orchestrator.artifacts.reader import checkpoints_of, open_run
+from pruneyard.orchestrator.artifacts.reader import open_checkpoints, open_run
 from pruneyard.orchestrator.execution.process_state import PeakMemory, gpu_bytes, reset_numerics
 from pruneyard.orchestrator.execution.worker_group import (
     Failed,
@@ -53,9 +53,9 @@ def train_as_rank(
             device=device,
             load_data=load_data,
             open_run=open_run,
-            checkpoints_of=checkpoints_of,
+            open_checkpoints=open_checkpoints,
             should_stop=task.should_stop,
-            pauses=lambda: bool(pausing),
+            should_pause=lambda: bool(pausing),
             ranks=ranks,
         )
         _send_from_rank_0(channel, ranks, Started(device_name=device_name(device)))

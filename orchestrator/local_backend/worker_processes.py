@@ -30,7 +30,7 @@ from pruneyard.orchestrator.execution.worker_group import (
 from pruneyard.orchestrator.planning.preflight import sources_of
 from pruneyard.orchestrator.spec.job import Job, Resources
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.ranks import Together
+from pruneyard.workloads.ranks import DistributedRanks
 from pruneyard.workloads.workload import Context, Progress
 
 _RUN_WORKER = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
@@ -65,7 +65,7 @@ class LocalWorkers(MultiWorkerGroup):
                     yield progress
                     if progress.outcome is not None:
                         return
-                    pausing = context.pauses()
+                    pausing = context.should_pause()
                     for process in ranks:
                         process.release_barrier(pausing)
             finally:
@@ -235,5 +235,5 @@ def main(handle: int) -> None:
     def load_data(source: Source) -> Dataset:
         return init.data[source] if source in init.data else source.load()
 
-    train_as_rank(init.task, ranks=Together(), device=device, load_data=load_data, channel=_PipeChannel(pipe))
+    train_as_rank(init.task, ranks=DistributedRanks(), device=device, load_data=load_data, channel=_PipeChannel(pipe))
     dist.destroy_process_group()

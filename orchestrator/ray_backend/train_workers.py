@@ -55,7 +55,7 @@ from pruneyard.orchestrator.ray_backend.train_patches import (
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.ranks import Together
+from pruneyard.workloads.ranks import DistributedRanks
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 SHUTDOWN_TIMEOUT_S = 120.0  # from the last message of the ranks to the end of their processes
@@ -117,7 +117,7 @@ class TrainWorkers(MultiWorkerGroup):
                 yield progress
                 if progress.outcome is not None:
                     return
-                _get(channel.release_barrier.remote(pausing=context.pauses()))
+                _get(channel.release_barrier.remote(pausing=context.should_pause()))
         finally:
             train_run.end(channel)
             shutil.rmtree(scratch, ignore_errors=True)
@@ -295,7 +295,7 @@ def _rank_function(task: RankTask, data: Mapping[Source, Any], channel: Any) -> 
         ray.get(channel.join.remote(get_context().get_world_rank(), process.current_actor, process.get_node_id()))
         train_as_rank(
             task,
-            ranks=Together(),
+            ranks=DistributedRanks(),
             device=get_device(),
             load_data=shared_data_loader(data),
             channel=_ActorChannel(channel),

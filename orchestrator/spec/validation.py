@@ -343,7 +343,7 @@ class StageValidator:
         workload = decode(job_class, {**found.tables, "seed": seed}, "", self.log.with_origins(point.origins))
         if workload is None or header is None:
             return None
-        if header.resources.workers > 1 and getattr(workload, "rests_on_workers", False):
+        if header.resources.workers > 1 and getattr(workload, "depends_on_num_workers", False):
             workload = replace(workload, workers=header.resources.workers)
         resolved, identity = encode(workload), encode(workload, identity_only=True)
         key = key_of(header.kind, identity)

@@ -85,14 +85,14 @@ def moved(training: Training, split: DeviceSplit, *, epochs: range) -> dict[str,
     before: dict[str, Tensor] = {}
     per_epoch = len(split) // BATCH_DIGITS
     for epoch in epochs:
-        before = {name: tensor.clone() for name, tensor in training.prober.weights().items()}
+        before = {name: tensor.clone() for name, tensor in training.network_tensors.weights().items()}
         order = epoch_order(len(split), seed=0, epoch=epoch)
         for position in range(per_epoch):
             rows = order[position * BATCH_DIGITS : (position + 1) * BATCH_DIGITS]
             images, labels = split.batch(rows, Augmentation(), torch.Generator())
-            training.set_rate()
+            training.set_learning_rate()
             _, corrected = training.differentiate(images, labels, rule=Plain())
-            training.take_gradients(corrected)
+            training.correct_gradients(corrected)
             training.optimizer.step()
             training.step += 1
     return before

@@ -34,7 +34,7 @@ from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.optimizers.sgd import SGD
-from pruneyard.workloads.ranks import ALONE, Ranks, Together
+from pruneyard.workloads.ranks import SINGLE_RANK, DistributedRanks, Ranks
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.recipe import Budget, Recipe
@@ -70,7 +70,7 @@ def seconds(name: str, ranks: Ranks) -> float:
 
 def seconds_of_rank(name: str) -> float:
     """What each of a pair runs."""
-    return seconds(name, Together())
+    return seconds(name, DistributedRanks())
 
 
 def loops(folder: Path) -> None:
@@ -79,7 +79,7 @@ def loops(folder: Path) -> None:
     pair = Pair(folder)
     try:
         for name, (_, _, num_rows, batch_size) in CASES.items():
-            rounds = [(seconds(name, ALONE), max(pair.run(seconds_of_rank, name))) for _ in range(ROUNDS)]
+            rounds = [(seconds(name, SINGLE_RANK), max(pair.run(seconds_of_rank, name))) for _ in range(ROUNDS)]
             steps = num_rows // batch_size
             one, two = (round(steps / statistics.median(times), 1) for times in zip(*rounds, strict=True))
             ratio = round(statistics.median(alone / both for alone, both in rounds), 2)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.interfaces import LossInputs, Network, Objective, PixelRange, SplitLogits, Tensors
-from pruneyard.workloads.ranks import ALONE, Share
-from pruneyard.workloads.training.backward import Backward, Prober
-from pruneyard.workloads.training.loss_scale import Unscaled
+from pruneyard.workloads.ranks import SINGLE_RANK, Share
+from pruneyard.workloads.training.backward import Backward, NetworkTensors
+from pruneyard.workloads.training.loss_scale import UnscaledLoss
 from pruneyard.workloads.training.mask_updater import FunctionalNetwork
 
-NO_BENCH = cast(FunctionalNetwork, None)
+NO_NETWORK = cast(FunctionalNetwork, None)
 """For the moments of methods that do not ask the network anything."""
 
-NO_ANSWERS = cast(SplitLogits, None)
+NO_SPLIT_LOGITS = cast(SplitLogits, None)
 """For the looks of objectives that do not ask about any rows."""
 
 
@@ -32,7 +32,7 @@ class Answered:
         return self.outputs, self.labels
 
 
-def question(
+def loss_inputs(
     network: Network, images: Tensor, labels: Tensor, *, memory: Tensors | None = None, seed: int = 0
 ) -> LossInputs:
     """Of images whose pixels are not normalised: black is 0 and white is 1."""
@@ -45,18 +45,18 @@ def question(
         rows=lambda: torch.arange(len(images)),
         memory=memory or {},
         pixels=PixelRange(black=black, white=black + 1),
-        at_rest=nullcontext,
-        aside=nullcontext,
-        draws=lambda: torch.Generator().manual_seed(seed),
+        eval_mode=nullcontext,
+        preserve_buffers=nullcontext,
+        make_generator=lambda: torch.Generator().manual_seed(seed),
     )
 
 
-def backward_alone(prober: Prober, num_rows: int) -> Backward:
+def backward_alone(network_tensors: NetworkTensors, num_rows: int) -> Backward:
     """Of one process that has the whole batch, in float32."""
-    return Backward(prober=prober, ranks=ALONE, share=Share.whole(num_rows), scale=Unscaled())
+    return Backward(network_tensors=network_tensors, ranks=SINGLE_RANK, share=Share.whole(num_rows), scale=UnscaledLoss())
 
 
 def loss_of_logits(objective: Objective, logits: Tensor, labels: list[int]) -> float:
     """The loss of a network that answers with these logits."""
     images = torch.zeros(len(labels), 1, 1, 1)
-    return float(objective.loss(question(lambda _: logits, images, torch.tensor(labels)))[0])
+    return float(objective.loss(loss_inputs(lambda _: logits, images, torch.tensor(labels)))[0])

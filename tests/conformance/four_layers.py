@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
-from pruneyard.workloads.training.backward import Prober
-from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.backward import NetworkTensors
+from pruneyard.workloads.training.functional_network import FunctionalModule
 
 SHAPES = {
     "stem.weight": (8, 4, 3, 3),  # inputs come in fours, for methods that keep some of every four
@@ -43,15 +43,15 @@ def rows(device: torch.device) -> DeviceSplit:
     return DeviceSplit(split, mean=(0.5,) * 4, std=(0.3,) * 4, device=device)
 
 
-def bench_at(weights: dict[str, Tensor]) -> NetworkBench:
+def bench_at(weights: dict[str, Tensor]) -> FunctionalModule:
     """Of a network with these weights, on their device."""
     device = next(iter(weights.values())).device
     with torch.random.fork_rng(devices=[]):
         network = Shaped().to(device)
     network.load_state_dict(weights)
-    return NetworkBench(
+    return FunctionalModule(
         network=network,
-        prober=Prober.of(network),
+        network_tensors=NetworkTensors.of(network),
         split=rows(device),
         count_flops=lambda flops: None,
         forward_flops_per_row=0.0,

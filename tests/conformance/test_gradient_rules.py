@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_ANSWERS
+from pruneyard.testing.asking import NO_SPLIT_LOGITS
 from pruneyard.testing.plug_in import build
 from pruneyard.testing.trainings import Drawing
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
@@ -181,8 +181,8 @@ class Watching(Static):
     def is_due(self, step: int, *, num_steps: int) -> bool:
         return True
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
-        self.seen.append({name: gradient.clone() for name, gradient in moment.gradients.items()})
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
+        self.seen.append({name: gradient.clone() for name, gradient in context.gradients.items()})
         return state
 
 
@@ -226,7 +226,7 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
     before, random = copies(training.network.state_dict()), torch.get_rng_state()
     state, flops = training.rule, training.train_flops
     remembered, numbers = copies(state.tensors), dict(state.numbers)
-    training.on_epoch_start(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
+    training.on_epoch_start(batch_of, split_logits=NO_SPLIT_LOGITS, should_stop=lambda: False)
     assert_same_tensors(before, training.network.state_dict())
     assert torch.equal(random, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in training.network.parameters())
@@ -239,13 +239,13 @@ def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.on_epoch_start(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
+    training.on_epoch_start(batch_of, split_logits=NO_SPLIT_LOGITS, should_stop=lambda: False)
     state, remembered = training.rule, copies(training.rule.tensors)
     own = {parameter.data_ptr() for parameter in training.network.parameters()}
     own |= {buffer.data_ptr() for buffer in training.network.buffers()}
     images, labels = batch_of(0)
     loss, corrected = training.differentiate(images, labels, rule=training.recipe.gradient)
-    training.take_gradients(corrected)
+    training.correct_gradients(corrected)
     training.optimizer.step()
     assert loss.ndim == 0
     assert not loss.requires_grad
@@ -257,7 +257,7 @@ def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str)
 @pytest.mark.parametrize("name", RULES)
 def test_the_state_is_tensors_and_plain_numbers(name: str) -> None:
     training, batch_of = started(rule_of(name))
-    training.on_epoch_start(batch_of, answers=NO_ANSWERS, should_stop=lambda: False)
+    training.on_epoch_start(batch_of, split_logits=NO_SPLIT_LOGITS, should_stop=lambda: False)
     assert all(type(value) in (int, float) for value in training.rule.numbers.values())
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in training.rule.tensors.values())
 

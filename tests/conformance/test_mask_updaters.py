@@ -211,7 +211,7 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
         untouched = moment(step, state)
         assert all(torch.equal(now.weights[key], untouched.weights[key]) for key in SHAPES)
         assert all(torch.equal(now.gradients[key], untouched.gradients[key]) for key in SHAPES)
-        assert all(torch.equal(now.bench.weights[key], untouched.weights[key]) for key in SHAPES)
+        assert all(torch.equal(now.network.weights[key], untouched.weights[key]) for key in SHAPES)
         state = after
 
 
@@ -278,7 +278,7 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
             now,
             weights=permuted(dict(now.weights)),
             gradients=permuted(dict(now.gradients)),
-            bench=bench_at(permuted(dict(now.weights))),
+            network=bench_at(permuted(dict(now.weights))),
         )
         before = SparseState(permuted(state.masks), permuted(state.tensors), permuted(state.forward))
         moved = method.update(before, there)
@@ -344,7 +344,7 @@ def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
             weights=there(dict(now.weights)),
             gradients=there(dict(now.gradients)),
             generator=generator(step),
-            bench=bench_at(there(dict(now.weights))),
+            network=bench_at(there(dict(now.weights))),
         )
         here, gpu = method.update(here, now), method.update(gpu, away)
         assert all(mask.is_cuda for mask in gpu.used.values())

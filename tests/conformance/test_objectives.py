@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.testing.asking import Answered, question
+from pruneyard.testing.asking import Answered, loss_inputs
 from pruneyard.testing.plug_in import build
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
@@ -29,7 +29,7 @@ from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.recipe import Budget, Recipe
-from pruneyard.workloads.training.split_logits import Answering
+from pruneyard.workloads.training.split_logits import TrainingLogits
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import Context, Outcome
 
@@ -119,7 +119,7 @@ def memories(objective: Objective, num_epochs: int = 8) -> list[Tensors]:
     drawn = torch.randn(len(labels), digits().num_classes, generator=torch.Generator().manual_seed(4))
     answers, found = Answered(drawn, labels), [objective.start()]
     for epoch in range(num_epochs):
-        found.append(objective.on_epoch_start(found[-1], epoch=epoch, num_epochs=num_epochs, answers=answers))
+        found.append(objective.on_epoch_start(found[-1], epoch=epoch, num_epochs=num_epochs, split_logits=answers))
     return found[1:]
 
 
@@ -139,11 +139,11 @@ def test_the_loss_is_a_finite_scalar_and_its_gradient_reaches_every_parameter(
     name: str, precision: str
 ) -> None:
     training, batch_of = started(objective_of(name), precision=precision)
-    loss, _ = training.loss_of(*batch_of(0), 0)
+    loss, _ = training.loss_fn(*batch_of(0), 0)
     assert loss.ndim == 0
     assert torch.isfinite(loss)
     loss.backward()
-    for key, parameter in training.prober.parameters.items():
+    for key, parameter in training.network_tensors.parameters.items():
         assert parameter.grad is not None, key
         assert parameter.grad.any(), key
 
@@ -158,7 +158,7 @@ def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
     labels = torch.arange(32) % digits().num_classes
 
     def loss(copies_of_each: int, memory: Tensors) -> tuple[float, bool]:
-        asked = question(
+        asked = loss_inputs(
             lambda x: x.flatten(1) @ weight.T,
             images.repeat(copies_of_each, 1, 1, 1),
             labels.repeat(copies_of_each),
@@ -185,16 +185,16 @@ def test_asking_writes_into_nothing_and_leaves_no_gradient(name: str) -> None:
             {
                 "images": images,
                 "labels": labels,
-                **training.prober.parameters,
+                **training.network_tensors.parameters,
                 **{f"m/{n}": t for n, t in memory.items()},
             }
         )
         training.memory = memory
-        training.loss_of(images, labels, 0)
+        training.loss_fn(images, labels, 0)
         now = {
             "images": images,
             "labels": labels,
-            **training.prober.parameters,
+            **training.network_tensors.parameters,
             **{f"m/{n}": t for n, t in memory.items()},
         }
         assert_same_tensors(given, now)
@@ -209,7 +209,7 @@ def test_what_is_remembered_keeps_its_names_and_is_numbers_without_gradient(name
     for memory in memories(objective):
         assert memory.keys() == objective.start().keys()
         training.memory = memory
-        _, after = training.loss_of(*batch_of(0), 0)
+        _, after = training.loss_fn(*batch_of(0), 0)
         assert after.keys() <= memory.keys()  # those that are new
         assert not any(tensor.requires_grad for tensor in after.values())
 
@@ -219,8 +219,8 @@ def test_with_gradients_off_the_answer_is_the_same(name: str) -> None:
     training, batch_of = started(objective_of(name))
 
     def answer() -> tuple[float, dict[str, float]]:
-        with fork_rng(training.device, 5), training.prober.keeping_buffers():
-            loss, memory = training.loss_of(*batch_of(0), 0)
+        with fork_rng(training.device, 5), training.network_tensors.preserve_buffers():
+            loss, memory = training.loss_fn(*batch_of(0), 0)
         return float(loss.detach()), {key: float(tensor) for key, tensor in memory.items()}
 
     with torch.no_grad():
@@ -265,7 +265,7 @@ def test_neutral_settings_have_the_loss_and_gradient_of_cross_entropy_bit_for_bi
         weight = torch.randn(
             digits().num_classes, 64, generator=draws, dtype=torch.float64, requires_grad=True
         )
-        given = question(lambda x: x.flatten(1) @ weight.T, images, labels, memory=dict(objective.start()))
+        given = loss_inputs(lambda x: x.flatten(1) @ weight.T, images, labels, memory=dict(objective.start()))
         value, _ = objective.loss(given)
         value.backward()
         assert weight.grad is not None
@@ -290,7 +290,7 @@ def test_a_loss_waits_for_no_number_of_the_batch(name: str) -> None:
     )
     for memory in memories(objective, num_epochs=2):
         there = {name: tensor.to("meta") for name, tensor in memory.items()}
-        asked = question(lambda x: x.flatten(1) @ weight.T, images, labels, memory=there)
+        asked = loss_inputs(lambda x: x.flatten(1) @ weight.T, images, labels, memory=there)
         asked.rows = lambda: labels
         value, _ = objective.loss(asked)
         value.backward()
@@ -302,14 +302,14 @@ def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(
 ) -> None:
     """And the forward passes of the rows that it asks about between epochs."""
     objective, num_asked = objective_of(name), []
-    logits = Answering.logits
+    logits = TrainingLogits.logits
 
-    def counted(answering: Answering, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
+    def counted(answering: TrainingLogits, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
         given = logits(answering, split)
         num_asked.append(len(given[1]))
         return given
 
-    monkeypatch.setattr(Answering, "logits", counted)
+    monkeypatch.setattr(TrainingLogits, "logits", counted)
     macs = {"1.weight": 64 * 24, "5.weight": 24 * (digits().num_classes + objective.num_extra)}
     flops = run(objective, tmp_path, method=Dense()).train_flops
     forwards = NUM_STEPS * BATCH * (3 + objective.extra_forwards) + sum(num_asked)
@@ -324,7 +324,7 @@ def test_a_control_variate_s_anchor_is_of_the_same_loss_so_that_it_moves_no_mean
     """Over the batches of an epoch, at weights other than the snapshot's, the mean of what the optimizer sees is the mean of
     the gradients: the objective (an attack, say) is the same in the look and in the step. Without draws in the network."""
     training, batch_of = started(objective_of(name), model=STILL, rule=rule)
-    training.on_epoch_start(batch_of, answers=Answering(training), should_stop=lambda: False)
+    training.on_epoch_start(batch_of, split_logits=TrainingLogits(training), should_stop=lambda: False)
     generator, memory = torch.Generator().manual_seed(0), training.memory
     with torch.no_grad():
         for parameter in training.network.parameters():
@@ -334,7 +334,7 @@ def test_a_control_variate_s_anchor_is_of_the_same_loss_so_that_it_moves_no_mean
     for step in range(STEPS_PER_EPOCH):
         training.step, training.memory = step, memory
         _, corrected = training.differentiate(*batch_of(step), rule=rule)
-        own.append(copies(training.prober.gradients()))
+        own.append(copies(training.network_tensors.gradients()))
         seen.append(copies(corrected))
     for key in own[0]:
         means = [torch.stack([of[key].double() for of in gradients]).mean(0) for gradients in (own, seen)]

@@ -21,7 +21,7 @@ from pruneyard.workloads.optimizers.adamw import AdamW
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.plugins import find, names
 from pruneyard.workloads.sparse.updater import DropAndGrow
-from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.functional_network import FunctionalModule
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState
 from pruneyard.workloads.training.recipe import Budget, Recipe
@@ -291,18 +291,18 @@ def watch_the_bench(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[fl
     """Rows that a method lets through the network beside the steps, and forward passes of a row that it counts for it."""
     asked: list[int] = []
     counted: list[float] = []
-    logits, count = NetworkBench.logits, NetworkBench.count
+    logits, count = FunctionalModule.logits, FunctionalModule.count
 
-    def watched_logits(bench: NetworkBench, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
+    def watched_logits(bench: FunctionalModule, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
         asked.append(len(images))
         return logits(bench, weights, images, training=training)
 
-    def watched_count(bench: NetworkBench, forwards: float, rows: int) -> None:
+    def watched_count(bench: FunctionalModule, forwards: float, rows: int) -> None:
         counted.append(forwards * rows)
         count(bench, forwards, rows)
 
-    monkeypatch.setattr(NetworkBench, "logits", watched_logits)
-    monkeypatch.setattr(NetworkBench, "count", watched_count)
+    monkeypatch.setattr(FunctionalModule, "logits", watched_logits)
+    monkeypatch.setattr(FunctionalModule, "count", watched_count)
     return asked, counted
 
 

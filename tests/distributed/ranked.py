@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruneyard.workloads import workload
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation
 from pruneyard.workloads.data.dataset import Dataset
@@ -17,9 +18,10 @@ from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.plugins import find
-from pruneyard.workloads.ranks import ALONE, Ranks, RanksDisagreeError, Together, checksums
+from pruneyard.workloads.ranks import SINGLE_RANK, DistributedRanks, Ranks, RanksDisagreeError, checksums
 from pruneyard.workloads.sparse.methods.set import SET
-from pruneyard.workloads.training import loop, loss_scale
+from pruneyard.workloads.training import loss_scale
+from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.training.weight_averaging import Averaging
@@ -37,9 +39,9 @@ class Wayward(SET):
 
     strays: bool = False
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """One place rolled on."""
-        updated = super().update(state, moment)
+        updated = super().update(state, context)
         name = next(iter(updated.masks))
         astray = {name: updated.masks[name].roll(1)} if self.strays else {}
         return SparseState({**updated.masks, **astray}, updated.tensors)
@@ -72,7 +74,7 @@ class Report:
     refused: str = ""
 
 
-class Watching(Together):
+class Watching(DistributedRanks):
     """Remembers what it compared."""
 
     def __init__(self) -> None:
@@ -126,17 +128,17 @@ def recipe_of(case: Case) -> Recipe:
 
 
 def training(
-    case: Case, *, ranks: Ranks = ALONE, should_stop: Callable[[], bool] = lambda: False
+    case: Case, *, ranks: Ranks = SINGLE_RANK, should_stop: Callable[[], bool] = lambda: False
 ) -> list[Progress]:
     """What it reports; goes on from the case's folder."""
-    loop.ASK_EVERY_S = 0.0
+    workload.STOP_CHECK_EVERY_S = 0.0
     loss_scale.FIRST = case.first_scale
     context = Context(
         checkpoints=CheckpointFolder(case.folder, keep=100), ranks=ranks, should_stop=should_stop
     )
     method = method_of(case, ranks.rank)
     return list(
-        loop.train(recipe_of(case), model=case.model, method=method, data=digits(), seed=3, context=context)
+        train(recipe_of(case), model=case.model, method=method, data=digits(), seed=3, context=context)
     )
 
 

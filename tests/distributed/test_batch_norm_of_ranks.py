@@ -36,7 +36,7 @@ def test_synchronised_it_trains_as_one_process_does(
 def test_compiled_it_is_refused(pairs: Pairs, tmp_path: Path) -> None:
     reports = pairs.train(Case(folder=tmp_path / "pair", model=NORMED, budget={"compile": True}))
     assert all(
-        "budget.compile is true with a batch norm of several workers" in report.refused for report in reports
+        "budget.compile is true, but a compiled network cannot synchronise batch norm" in report.refused for report in reports
     )
 
 

@@ -41,7 +41,7 @@ from pruneyard.workloads.training.weight_averaging import Averaging
 from pruneyard.workloads.workload import InterruptedJobError
 
 CLOSE = 5e-6
-WITHIN_RANKS = {name for name in names("objectives") if find("objectives", name).of_whole_batch}
+WITHIN_RANKS = {name for name in names("objectives") if find("objectives", name).is_batch_level}
 """Objectives of several rows at once, which see those of a rank: not what one process makes of the batch."""
 
 pytestmark = pytest.mark.distributed

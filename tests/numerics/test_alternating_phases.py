@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_BENCH
+from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
@@ -39,7 +39,7 @@ def moment(step: int, state: SparseState, *, num_steps: int) -> UpdateContext:
         weights=weights,
         gradients={},
         generator=generator(step),
-        bench=NO_BENCH,
+        network=NO_NETWORK,
     )
 
 
@@ -99,7 +99,7 @@ def test_weights_dropped_are_trained_again_and_others_may_stay_at_the_next_compr
             weights={"w": torch.tensor([row])},
             gradients={},
             generator=generator(),
-            bench=NO_BENCH,
+            network=NO_NETWORK,
         )
         state = method.update(state, now)
         found.append(state.masks["w"][0].tolist())

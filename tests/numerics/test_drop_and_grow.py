@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_BENCH
+from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.workloads.masks.masks import drop_and_grow, keep_largest, keep_largest_overall
 from pruneyard.workloads.sparse.methods.magnitude import Magnitude
 from pruneyard.workloads.sparse.methods.rigl import RigL
@@ -76,15 +76,15 @@ def test_rigl_moves_the_floor_of_the_decayed_share() -> None:
         schedule=UpdateSchedule(every=20, until=0.5, decay="inverse_power", power=1.0),
     )
     mask = torch.arange(20) < 10
-    moment = UpdateContext(
+    context = UpdateContext(
         step=20,
         num_steps=200,
         weights={"w": torch.where(mask, torch.arange(1.0, 21.0), 0.0)},
         gradients={"w": -torch.arange(20.0)},
         generator=generator(),
-        bench=NO_BENCH,
+        network=NO_NETWORK,
     )
-    after = method.update(SparseState({"w": mask}), moment).masks["w"]
+    after = method.update(SparseState({"w": mask}), context).masks["w"]
     assert after.nonzero().flatten().tolist() == [4, 5, 6, 7, 8, 9, 16, 17, 18, 19]
 
 
@@ -97,8 +97,8 @@ def test_set_grows_every_candidate_equally_often() -> None:
     weights = {"w": torch.where(mask, torch.arange(11.0) + 1, 0.0)}
     draws, grown = generator(), torch.zeros(11)
     for _ in range(2000):
-        moment = UpdateContext(step=1, num_steps=2, weights=weights, gradients={}, generator=draws, bench=NO_BENCH)
-        grown += method.update(SparseState({"w": mask}), moment).masks["w"]
+        context = UpdateContext(step=1, num_steps=2, weights=weights, gradients={}, generator=draws, network=NO_NETWORK)
+        grown += method.update(SparseState({"w": mask}), context).masks["w"]
     assert grown[1] == 2000
     others = torch.cat([grown[:1], grown[2:]])
     assert ((others - 200).abs() < 5 * (2000 * 0.1 * 0.9) ** 0.5).all()
@@ -112,10 +112,10 @@ def test_gradual_pruning_reaches_seven_eighths_of_the_sparsity_half_way() -> Non
     weights = {"w": torch.arange(1.0, 101.0)}
     state = method.start(weights, generator=generator())
     for step, num_left in ((50, 30), (100, 20)):
-        moment = UpdateContext(
-            step=step, num_steps=200, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH
+        context = UpdateContext(
+            step=step, num_steps=200, weights=weights, gradients={}, generator=generator(), network=NO_NETWORK
         )
-        state = method.update(state, moment)
+        state = method.update(state, context)
         assert state.masks["w"].tolist() == [index >= 100 - num_left for index in range(100)]
 
 
@@ -124,10 +124,10 @@ def test_what_is_pruned_stays_pruned_even_beside_an_active_zero() -> None:
     weights = {"w": torch.tensor([[0.0, 0.0], [0.0, 0.0]])}
     for active in range(4):
         mask = (torch.arange(4) == active).reshape(2, 2)
-        moment = UpdateContext(
-            step=90, num_steps=100, weights=weights, gradients={}, generator=generator(active), bench=NO_BENCH
+        context = UpdateContext(
+            step=90, num_steps=100, weights=weights, gradients={}, generator=generator(active), network=NO_NETWORK
         )
-        assert torch.equal(method.update(SparseState({"w": mask}), moment).masks["w"], mask)
+        assert torch.equal(method.update(SparseState({"w": mask}), context).masks["w"], mask)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_the_scope_says_where_magnitudes_are_compared(
     weights = {"a": torch.tensor([[9.0, 8.0, 7.0, 6.0]]), "b": torch.tensor([[4.0, 3.0, 2.0, 1.0]])}
     method = Magnitude(density=0.5, distribution="uniform", scope=scope)
     state = method.start(weights, generator=generator())
-    moment = UpdateContext(
-        step=99, num_steps=100, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH
+    context = UpdateContext(
+        step=99, num_steps=100, weights=weights, gradients={}, generator=generator(), network=NO_NETWORK
     )
-    masks = method.update(state, moment).masks
+    masks = method.update(state, context).masks
     assert [weight for name, mask in masks.items() for weight in weights[name][mask].tolist()] == left
 
 

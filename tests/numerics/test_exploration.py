@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_BENCH
+from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.workloads.masks.masks import hash_masks
 from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
 from pruneyard.workloads.sparse.methods.rigl import RigL
@@ -32,7 +32,7 @@ def moment(state: SparseState, step: int, gradients: dict[str, Tensor], *, seed:
     weights = {name: weight * state.masks[name] for name, weight in draw(step + 1).items()}
     draws = generator(step if seed is None else seed)
     return UpdateContext(
-        step=step, num_steps=10**6, weights=weights, gradients=gradients, generator=draws, bench=NO_BENCH
+        step=step, num_steps=10**6, weights=weights, gradients=gradients, generator=draws, network=NO_NETWORK
     )
 
 
@@ -44,7 +44,7 @@ def scores(visits: Tensor, gradient: Tensor, *, step: int, **fields: Any) -> Ten
         weights={},
         gradients={"w": gradient},
         generator=generator(),
-        bench=NO_BENCH,
+        network=NO_NETWORK,
     )
     return DSTEE(density=0.5, **fields).grow_scores("w", state, now)
 
@@ -67,7 +67,7 @@ def test_an_update_by_hand() -> None:
         weights={"w": torch.tensor([0.9, 0.3, 0.0, 0.0])},
         gradients={"w": torch.tensor([0.0, 0.0, 1.0, 0.2])},
         generator=generator(),
-        bench=NO_BENCH,
+        network=NO_NETWORK,
     )
     after = method.update(state, now)
     assert after.masks["w"].tolist() == [True, False, False, True]

@@ -9,8 +9,8 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks, prunable_weights
 from pruneyard.workloads.sparse.methods.grasp import GraSP, removal_effects
-from pruneyard.workloads.training.backward import Prober
-from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.backward import NetworkTensors
+from pruneyard.workloads.training.functional_network import FunctionalModule
 from pruneyard.workloads.training.mask_updater import UpdateContext
 
 
@@ -35,9 +35,9 @@ def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0)
     """At step 0, over 40 images of three classes, of which the last has four."""
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
     split = Split(images=images, labels=np.repeat([0, 1, 2], [18, 18, 4]), row_ids=np.arange(40))
-    bench = NetworkBench(
+    bench = FunctionalModule(
         network=net,
-        prober=Prober.of(net),
+        network_tensors=NetworkTensors.of(net),
         split=DeviceSplit(split, mean=(0.5,), std=(0.3,)),
         count_flops=(counted if counted is not None else []).append,
         forward_flops_per_row=1.0,
@@ -48,7 +48,7 @@ def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0)
         weights={name: weight.detach() for name, weight in prunable_weights(net).items()},
         gradients={},
         generator=generator(seed),
-        bench=bench,
+        network=bench,
     )
 
 
@@ -70,15 +70,15 @@ def test_scores_are_half_the_derivative_of_gradient_flow_along_removal() -> None
     now = moment(net)
     ones = method.start(now.weights, generator=generator()).masks
     scores = method.scores(ones, now)
-    images, labels = now.bench.rows(4, generator())
+    images, labels = now.network.rows(4, generator())
 
     def flow(name: str, index: int, removed: float) -> float:
         """|g|^2 with one weight moved towards zero by a share of itself."""
-        tensors = {n: t.double() if t.is_floating_point() else t for n, t in now.bench.weights.items()}
+        tensors = {n: t.double() if t.is_floating_point() else t for n, t in now.network.weights.items()}
         own = {n: tensors[n].clone() for n in ones}
         own[name].view(-1)[index] *= 1 - removed
         own = {n: w.requires_grad_() for n, w in own.items()}
-        logits = now.bench.logits({**tensors, **own}, images.double(), training=True)
+        logits = now.network.logits({**tensors, **own}, images.double(), training=True)
         loss = nn.functional.cross_entropy(logits / 200, labels)
         return float(sum(g.square().sum() for g in torch.autograd.grad(loss, list(own.values()))))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_BENCH
+from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
 from pruneyard.workloads.sparse.methods.granet import GraNet
 from pruneyard.workloads.sparse.methods.itop import ITOP
@@ -36,7 +36,7 @@ def draw(seed: int) -> dict[str, Tensor]:
 def moment(step: int, state: SparseState, **fields: Any) -> UpdateContext:
     weights = {n: w * state.masks[n] if n in state.masks else w for n, w in draw(step).items()}
     given: dict[str, Any] = {"weights": weights, "gradients": draw(1000 + step), "generator": generator(step)}
-    return UpdateContext(step=step, num_steps=NUM_STEPS, **(given | fields), bench=NO_BENCH)
+    return UpdateContext(step=step, num_steps=NUM_STEPS, **(given | fields), network=NO_NETWORK)
 
 
 def hashes(method: MaskUpdater) -> list[str]:
@@ -78,7 +78,7 @@ def test_in_time_overparameterisation_moves_half_at_first_and_half_a_percent_at_
             weights=weights,
             gradients={"w": torch.arange(2000.0)},
             generator=generator(),
-            bench=NO_BENCH,
+            network=NO_NETWORK,
         )
         after = method.update(SparseState({"w": mask}), now).masks["w"]
         assert int((after & ~mask).sum()) == int((mask & ~after).sum()) == num_moved
@@ -98,7 +98,7 @@ def test_connection_sensitivity_by_hand() -> None:
         method = SNIP(density=density, distribution="uniform", scope=scope)  # type: ignore[arg-type]
         state = method.start(weights, generator=generator())
         now = UpdateContext(
-            step=0, num_steps=9, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+            step=0, num_steps=9, weights=weights, gradients=gradients, generator=generator(), network=NO_NETWORK
         )
         masks = method.update(state, now).masks
         assert (masks["a"][0].tolist(), masks["b"][0].tolist()) == (a, b)
@@ -223,13 +223,13 @@ def test_pruning_then_regeneration_by_hand() -> None:
     gradients = {"w": torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, -9.0])}
     mask = torch.arange(10) < 8
     now = UpdateContext(
-        step=10, num_steps=40, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+        step=10, num_steps=40, weights=weights, gradients=gradients, generator=generator(), network=NO_NETWORK
     )
     after = method.update(SparseState({"w": mask}), now).masks["w"]
     assert after.nonzero().flatten().tolist() == [0, 2, 9]  # 8, 7, 6 were largest; 6 leaves, -9 comes
     assert method.is_due(20, num_steps=40)
     last = UpdateContext(
-        step=20, num_steps=40, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+        step=20, num_steps=40, weights=weights, gradients=gradients, generator=generator(), network=NO_NETWORK
     )
     assert int(method.update(SparseState({"w": mask}), last).masks["w"].sum()) == 2
 
@@ -277,7 +277,7 @@ def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
             density=0.003, gradient_weight=weight, schedule=Stages(every=1, sizes=(0.001,), changes=())
         )
         now = UpdateContext(
-            step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator(), bench=NO_BENCH
+            step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator(), network=NO_NETWORK
         )
         after = method.update(state, now).masks["w"]
         assert (state.masks["w"] & ~after).nonzero().flatten().tolist() == [dropped]
@@ -316,7 +316,7 @@ def test_redistribution_by_hand(redistribute: bool, a: list[int], b: list[int]) 
         "momentum/a": torch.tensor([20.0, 10, -1, -1, 3, 4, 5, -6, 7, 8]),
         "momentum/b": torch.tensor([-1.0, 1.0, 0, 0, 0, 0, 0, 0, 0, 0]),
     }
-    now = UpdateContext(step=1, num_steps=9, weights=weights, gradients={}, generator=generator(), bench=NO_BENCH)
+    now = UpdateContext(step=1, num_steps=9, weights=weights, gradients={}, generator=generator(), network=NO_NETWORK)
     after = method.update(SparseState(masks, momentum), now).masks
     assert after["a"].nonzero().flatten().tolist() == a
     assert after["b"].nonzero().flatten().tolist() == b

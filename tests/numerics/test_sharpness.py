@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pruneyard.testing.asking import backward_alone
 from pruneyard.workloads.gradients.sam import SAM
 from pruneyard.workloads.interfaces import RuleState, Tensors
-from pruneyard.workloads.training.backward import Prober, StepBatch
+from pruneyard.workloads.training.backward import NetworkTensors, StepBatch
 
 
 class Point(nn.Module):
@@ -24,16 +24,16 @@ class Point(nn.Module):
 def batch_at(
     point: Point, curvature: Tensor, *, bias_curvature: float, masks: Tensors, work: list[float]
 ) -> StepBatch:
-    def loss_of(images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
+    def loss_fn(images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensors]:
         w, b = point.weight, point.bias
         return 0.5 * w @ curvature @ w + 0.5 * bias_curvature * b**2, {}
 
-    prober = Prober.of(point)
+    network_tensors = NetworkTensors.of(point)
     return StepBatch(
-        prober=prober,
-        backward=backward_alone(prober, 1),
-        loss_of=loss_of,
-        in_step=lambda step: nullcontext(),
+        network_tensors=network_tensors,
+        backward=backward_alone(network_tensors, 1),
+        loss_fn=loss_fn,
+        step_weights=lambda step: nullcontext(),
         step=0,
         images=torch.zeros(1),
         labels=torch.zeros(1),

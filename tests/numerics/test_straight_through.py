@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pruneyard.testing.asking import NO_BENCH
+from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
@@ -250,7 +250,7 @@ def updates(method: TopKAST, seed: int) -> Iterator[tuple[SparseState, dict[str,
             weights=weights,
             gradients={},
             generator=generator(step),
-            bench=NO_BENCH,
+            network=NO_NETWORK,
         )
         following = method.update(state, now)
         yield state, weights, following
@@ -292,7 +292,7 @@ def test_a_layer_by_hand() -> None:
         weights={"w": torch.tensor([[5.0, -1.5, 1.0, 0.0, 0.0, 0.0]])},
         gradients={},
         generator=generator(),
-        bench=NO_BENCH,
+        network=NO_NETWORK,
     )
     following = method.update(state, now)
     assert following.forward["w"][0].tolist() == [True, False, False, True, False, False]

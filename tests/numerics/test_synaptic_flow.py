@@ -14,8 +14,8 @@ from pruneyard.workloads.masks.masks import active_per_layer, full_masks, hash_m
 from pruneyard.workloads.sparse.methods.one_shot import OneShot
 from pruneyard.workloads.sparse.methods.snip import SNIP
 from pruneyard.workloads.sparse.methods.synflow import SynFlow, flow_scores
-from pruneyard.workloads.training.backward import Prober
-from pruneyard.workloads.training.functional_network import NetworkBench
+from pruneyard.workloads.training.backward import NetworkTensors
+from pruneyard.workloads.training.functional_network import FunctionalModule
 from pruneyard.workloads.training.mask_updater import MaskUpdater, UpdateContext
 
 
@@ -46,13 +46,13 @@ def with_batch_norm() -> nn.Sequential:
         )
 
 
-def bench_of(network: nn.Module, num_inputs: int, counted: list[float] | None = None) -> NetworkBench:
+def bench_of(network: nn.Module, num_inputs: int, counted: list[float] | None = None) -> FunctionalModule:
     """Of images of one row of pixels."""
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 1, num_inputs), dtype=np.uint8)
     split = Split(images=images, labels=np.arange(20) % 2, row_ids=np.arange(20))
-    return NetworkBench(
+    return FunctionalModule(
         network=network,
-        prober=Prober.of(network),
+        network_tensors=NetworkTensors.of(network),
         split=DeviceSplit(split, mean=(0.5,), std=(0.3,)),
         count_flops=(counted if counted is not None else []).append,
         forward_flops_per_row=1.0,
@@ -71,7 +71,7 @@ def pruned(method: MaskUpdater, network: nn.Module, num_inputs: int) -> dict[str
         weights={name: weight.detach() for name, weight in weights.items()},
         gradients=gradients,
         generator=generator(),
-        bench=bench_of(network, num_inputs),
+        network=bench_of(network, num_inputs),
     )
     return method.update(method.start(now.weights, generator=generator()), now).masks
 
@@ -146,9 +146,9 @@ def test_neither_data_nor_running_statistics_nor_signs_are_looked_at() -> None:
         split = Split(
             images=np.zeros((2, 1, 5, 5), dtype=np.uint8), labels=np.arange(2), row_ids=np.arange(2)
         )
-        bench = NetworkBench(
+        bench = FunctionalModule(
             network=network,
-            prober=Prober.of(network),
+            network_tensors=NetworkTensors.of(network),
             split=DeviceSplit(split, mean=(0.5,), std=(0.3,)),
             count_flops=lambda flops: None,
             forward_flops_per_row=0.0,
@@ -160,7 +160,7 @@ def test_neither_data_nor_running_statistics_nor_signs_are_looked_at() -> None:
             weights={name: bench.weights[name] for name in weights},
             gradients={},
             generator=generator(seed),
-            bench=bench,
+            network=bench,
         )
         method = SynFlow(density=0.1)
         hashes.add(hash_masks(method.update(method.start(now.weights, generator=generator()), now).masks))

@@ -25,7 +25,7 @@ from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.checkpoint import CheckpointFolder, CheckpointWriteError
-from pruneyard.workloads.ranks import ALONE
+from pruneyard.workloads.ranks import SINGLE_RANK
 from pruneyard.workloads.workload import Progress, Workload
 
 TABLES = {
@@ -191,7 +191,7 @@ def trained(
         threads=torch.get_num_threads(),
     )
     train_as_rank(
-        task, ranks=ALONE, device=torch.device("cpu"), load_data=lambda source: source.load(), channel=line
+        task, ranks=SINGLE_RANK, device=torch.device("cpu"), load_data=lambda source: source.load(), channel=line
     )
 
 

@@ -178,7 +178,7 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
             "budget.channels_last",
             'is "no"; it must be true or false',
         ),
-        ("epochs: 1", "epochs: 1, steps: 2", 6, "budget.epochs", "is 1 beside steps 2"),
+        ("epochs: 1", "epochs: 1, steps: 2", 6, "budget.epochs", "is 1 and steps is 2"),
         ("{epochs: 1}", "{}", 6, "budget.epochs", "is missing, and so is steps"),
         ("{epochs: 1}", "30", 6, "budget", "is 30; it must be a table with some of epochs, steps"),
         ("kind: sparse", "kind: sprase", 2, "kind", 'is "sprase"; it must be one of'),

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pruneyard.testing.asking import question
+from pruneyard.testing.asking import loss_inputs
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.interfaces import PixelRange
-from pruneyard.workloads.losses.adversarial import Attack, against_labels
+from pruneyard.workloads.losses.adversarial import Attack, margin_loss
 from pruneyard.workloads.objectives.pgd import PGD
 from pruneyard.workloads.objectives.trades import TRADES, divergence
 from pruneyard.workloads.optimizers.sgd import SGD
@@ -51,7 +51,7 @@ def test_against_a_linear_classifier_every_pixel_goes_as_far_as_it_may_to_the_ot
     attack = Attack(eps=eps, step_size=eps / 4, num_steps=8)  # 2 eps: from one end to the other
     moved = attack(
         images,
-        loss_of=against_labels(lambda x: x.flatten(1) @ weight.T, labels),
+        loss_fn=margin_loss(lambda x: x.flatten(1) @ weight.T, labels),
         pixels=around,
         generator=torch.Generator().manual_seed(1),
     )
@@ -66,7 +66,7 @@ def test_a_label_beyond_doubt_is_attacked_in_the_right_direction() -> None:
     images = torch.ones(1, 1, 1, 1)
     moved = Attack(eps=0.1, step_size=0.1, num_steps=3)(
         images,
-        loss_of=against_labels(lambda x: x.flatten(1) * torch.tensor([[300.0, 150.0]]), torch.tensor([0])),
+        loss_fn=margin_loss(lambda x: x.flatten(1) * torch.tensor([[300.0, 150.0]]), torch.tensor([0])),
         pixels=GREY,
         generator=torch.Generator().manual_seed(0),
     )
@@ -100,7 +100,7 @@ def test_no_pixel_moves_by_more_than_eps_or_leaves_its_range(
     weight = normal(3, 8, seed=seed)
     moved = attack(
         images,
-        loss_of=against_labels(lambda x: x.flatten(1) @ weight.T, torch.tensor([0, 1, 2])),
+        loss_fn=margin_loss(lambda x: x.flatten(1) @ weight.T, torch.tensor([0, 1, 2])),
         pixels=around,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -116,7 +116,7 @@ def test_an_attack_of_no_reach_leaves_the_very_images(neutral: dict[str, Any]) -
     images = normal(2, 1, 3, 3)  # beyond black and white, even
     generator = torch.Generator().manual_seed(3)
     before = generator.get_state()
-    assert attack(images, loss_of=torch.sum, pixels=GREY, generator=generator) is images
+    assert attack(images, loss_fn=torch.sum, pixels=GREY, generator=generator) is images
     assert torch.equal(generator.get_state(), before)
     assert attack.forwards == 0
 
@@ -124,7 +124,7 @@ def test_an_attack_of_no_reach_leaves_the_very_images(neutral: dict[str, Any]) -
 def test_an_attack_follows_from_its_generator() -> None:
     def moved(seed: int) -> Tensor:
         return Attack(eps=0.1, step_size=0.001, num_steps=1)(
-            drawn(2, 1, 3, 3), loss_of=torch.sum, pixels=GREY, generator=torch.Generator().manual_seed(seed)
+            drawn(2, 1, 3, 3), loss_fn=torch.sum, pixels=GREY, generator=torch.Generator().manual_seed(seed)
         )
 
     assert torch.equal(moved(1), moved(1))
@@ -137,7 +137,7 @@ def test_ranks_attack_their_rows_as_one_alone_attacks_the_batch(start: Literal["
 
     def moved(rows: Tensor, share: Share) -> Tensor:
         generator = torch.Generator().manual_seed(1)
-        return attack(rows, loss_of=torch.sum, pixels=GREY, generator=generator, share=share)
+        return attack(rows, loss_fn=torch.sum, pixels=GREY, generator=generator, share=share)
 
     parts = [moved(images[:2], Share(0, 2, 5)), moved(images[2:], Share(2, 5, 5))]
     assert torch.equal(torch.cat(parts), moved(images, Share.whole(5)))
@@ -149,11 +149,11 @@ def test_an_attack_raises_the_loss_more_than_chance_does() -> None:
         for i, parameter in enumerate(network.parameters()):
             parameter.copy_(normal(*parameter.shape, seed=i) / 5)
     images, labels = drawn(20, 1, 8, 8), torch.arange(20) % 10
-    loss_of = against_labels(network, labels)
+    loss_fn = margin_loss(network, labels)
 
     def after(step_size: float) -> float:
         attack = Attack(eps=0.1, step_size=step_size, num_steps=10)
-        moved = attack(images, loss_of=loss_of, pixels=GREY, generator=torch.Generator().manual_seed(5))
+        moved = attack(images, loss_fn=loss_fn, pixels=GREY, generator=torch.Generator().manual_seed(5))
         return float(functional.cross_entropy(network(moved), labels).detach())
 
     natural = float(functional.cross_entropy(network(images), labels).detach())
@@ -163,7 +163,7 @@ def test_an_attack_raises_the_loss_more_than_chance_does() -> None:
 def test_what_an_attack_raises_is_cross_entropy_s_odds() -> None:
     logits, labels = 3 * normal(5, 4), torch.tensor([0, 3, 1, 1, 2])
     for row, label in zip(logits, labels, strict=True):
-        odds = float(against_labels(lambda x: x, label[None])(row[None]))
+        odds = float(margin_loss(lambda x: x, label[None])(row[None]))
         assert math.log1p(math.exp(odds)) == pytest.approx(
             float(functional.cross_entropy(row, label)), rel=1e-5
         )
@@ -173,7 +173,7 @@ def test_extra_outputs_are_no_class_to_be_moved_to() -> None:
     """The third output grows with x, the second against it: only the second is another class."""
     moved = Attack(eps=0.1, step_size=0.1, num_steps=3)(
         torch.full((1, 1, 1, 1), 0.5),
-        loss_of=against_labels(
+        loss_fn=margin_loss(
             lambda x: x.flatten(1) * torch.tensor([[0.0, -1.0, 9.0]]), torch.tensor([0]), num_extra=1
         ),
         pixels=GREY,
@@ -190,7 +190,7 @@ def test_trades_weighs_the_divergence_between_the_image_and_the_worst_one_beside
     def logits(x: Tensor) -> Tensor:
         return torch.cat((x.flatten(1), torch.zeros(len(x), 1)), dim=1)
 
-    loss, memory = objective.loss(question(logits, images, labels))
+    loss, memory = objective.loss(loss_inputs(logits, images, labels))
     natural = torch.tensor([0.5, 0.0]).softmax(0)
     at_ends = [torch.tensor([end, 0.0]).softmax(0) for end in (0.25, 0.75)]
     divergences = [float((natural * (natural / end).log()).sum()) for end in at_ends]
@@ -242,7 +242,7 @@ def test_an_attack_leaves_gradients_and_running_statistics_alone(
     """Only the passes of the loss itself move the statistics."""
     training, images, labels = started(objective(attack_mode=mode))
     before = images.clone()
-    training.loss_of(images, labels, 0)
+    training.compute_loss(images, labels, 0)
     assert all(parameter.grad is None for parameter in training.network.parameters())
     assert int(training.network.get_buffer("2.num_batches_tracked")) == passes
     assert torch.equal(images, before)
@@ -255,25 +255,25 @@ def test_the_gradient_is_cross_entropy_s_at_the_moved_images(budget: dict[str, A
     """The attack is made beforehand and by itself; under autocast it must not have left the weights without gradients."""
     objective = PGD(attack_mode=mode)
     training, images, labels = started(objective, **budget)
-    with training.prober.keeping_buffers(), training.autocast():
+    with training.network_tensors.preserve_buffers(), training.autocast():
         random = torch.get_rng_state()
-        with training.at_rest() if mode == "evaluation" else training.prober.keeping_buffers():
+        with training.eval_mode() if mode == "evaluation" else training.network_tensors.preserve_buffers():
             moved = objective.attack(
                 images,
-                loss_of=against_labels(training.forward, labels),
+                loss_fn=margin_loss(training.forward, labels),
                 pixels=training.pixels,
                 generator=stream(training.seed, "objective", 0),
             )
         expected = functional.cross_entropy(training.forward(moved), labels)
     expected.backward()
-    by_hand = {name: gradient.clone() for name, gradient in training.prober.gradients().items()}
+    by_hand = {name: gradient.clone() for name, gradient in training.network_tensors.gradients().items()}
     training.optimizer.zero_grad()
     torch.set_rng_state(random)
-    loss, _ = training.loss_of(images, labels, 0)
+    loss, _ = training.compute_loss(images, labels, 0)
     loss.backward()
     assert float(loss.detach()) == float(expected.detach())
-    assert by_hand.keys() == training.prober.gradients().keys() == training.prober.parameters.keys()
-    assert all(torch.equal(by_hand[name], g) for name, g in training.prober.gradients().items())
+    assert by_hand.keys() == training.network_tensors.gradients().keys() == training.network_tensors.parameters.keys()
+    assert all(torch.equal(by_hand[name], g) for name, g in training.network_tensors.gradients().items())
     assert not torch.equal(moved, images)
 
 

@@ -30,7 +30,7 @@ from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
-from pruneyard.workloads.training.backward import EpochStart, Prober
+from pruneyard.workloads.training.backward import EpochStart, NetworkTensors
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.workload import Context, Outcome, Progress
@@ -114,9 +114,9 @@ def test_passes_are_part_of_the_training_time(tmp_path: Path) -> None:
     """Twelve steps of two passes and twelve batches of two looks' passes, each of ten milliseconds or more."""
 
     class Sleeping(StatelessObjective):
-        def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+        def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
             time.sleep(0.01)
-            return CrossEntropy().loss(question)
+            return CrossEntropy().loss(inputs)
 
     assert outcome(run(tmp_path, AGENT(), objective=Sleeping())).train_s >= 48 * 0.01
 
@@ -212,12 +212,12 @@ def test_a_sampled_look_draws_whole_batches_of_the_epoch_by_seed_and_epoch_alone
 
     def positions(epoch: int, fraction: float, seed: int = 0) -> list[int]:
         asked.clear()
-        prober = Prober.of(nn.Linear(1, 1))
+        network_tensors = NetworkTensors.of(nn.Linear(1, 1))
         start = EpochStart(
-            prober=prober,
-            backward=backward_alone(prober, 2),
-            loss_of=lambda images, labels, step: (images.sum(), {}),
-            in_step=lambda step: nullcontext(),
+            network_tensors=network_tensors,
+            backward=backward_alone(network_tensors, 2),
+            loss_fn=lambda images, labels, step: (images.sum(), {}),
+            step_weights=lambda step: nullcontext(),
             should_stop=lambda: False,
             batch_of=batch_of,
             steps=range(20 * epoch, 20 * epoch + 20),

@@ -32,8 +32,8 @@ from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.training.recipe import Recipe
-from pruneyard.workloads.training.swag_moments import Swag
-from pruneyard.workloads.training.weight_averaging import Averaging, Mean
+from pruneyard.workloads.training.swag_moments import SwagMoments
+from pruneyard.workloads.training.weight_averaging import Averaging, WeightMean
 
 PER_EPOCH = 6  # steps, of 18 in all
 LATE = Averaging(begin=0.5, per_epoch=3)  # after steps 10, 12, 14, 16 and 18
@@ -101,7 +101,7 @@ def test_the_running_mean_is_the_arithmetic_mean_and_samples_stay_as_they_were()
         {"w": torch.randn(50, 40, generator=draws), "b": torch.randn(50, generator=draws)} for _ in range(51)
     ]
     copies = [{name: tensor.clone() for name, tensor in sample.items()} for sample in samples]
-    mean = Mean()
+    mean = WeightMean()
     for sample in samples:
         mean = mean.with_sample(sample)
     assert mean.num == 51
@@ -112,7 +112,7 @@ def test_the_running_mean_is_the_arithmetic_mean_and_samples_stay_as_they_were()
 
 
 def test_a_mean_is_left_as_it_was_by_the_next_sample() -> None:
-    first = Mean().with_sample({"w": torch.ones(3)})
+    first = WeightMean().with_sample({"w": torch.ones(3)})
     second = first.with_sample({"w": torch.full((3,), 3.0)})
     assert (first.num, first.tensors["w"].tolist()) == (1, [1.0] * 3)
     assert (second.num, second.tensors["w"].tolist()) == (2, [2.0] * 3)
@@ -254,7 +254,7 @@ def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path
     moments = load(outcome(found).files["swag.safetensors"])
     held = [network_of(checkpoint_at(s, tmp_path / "plain", tmp_path / f"at-{s}")) for s in due(LATE)]
     parameters = [name for name in held[0] if name.endswith(("weight", "bias"))]
-    expected = Swag.of(({n: tensors[n] for n in parameters} for tensors in held), rank=2)
+    expected = SwagMoments.of(({n: tensors[n] for n in parameters} for tensors in held), rank=2)
     assert moments.keys() == expected.tensors().keys()
     assert all(torch.equal(moments[name], tensor) for name, tensor in expected.tensors().items())
     assert moments["mean/1.weight"].dtype == moments["square/1.weight"].dtype == torch.float64
@@ -274,9 +274,9 @@ def test_moments_of_a_resumed_training_are_those_of_an_undisturbed_one(step: int
 def test_stored_moments_go_on_where_they_stood() -> None:
     draws = torch.Generator().manual_seed(0)
     samples = [{"a/b": torch.randn(4, 3, generator=draws)} for _ in range(5)]
-    stored = Swag.of(samples[:3], rank=2).tensors()
-    gone_on = Swag.of_tensors(stored, rank=2).with_sample(samples[3]).with_sample(samples[4])
-    expected = Swag.of(samples, rank=2)
+    stored = SwagMoments.of(samples[:3], rank=2).tensors()
+    gone_on = SwagMoments.of_tensors(stored, rank=2).with_sample(samples[3]).with_sample(samples[4])
+    expected = SwagMoments.of(samples, rank=2)
     assert (gone_on.num, gone_on.rank, len(gone_on.deviations)) == (5, 2, 2)
     assert all(torch.equal(gone_on.tensors()[name], tensor) for name, tensor in expected.tensors().items())
-    assert Swag.of_tensors({}, rank=4) == Swag(rank=4)
+    assert SwagMoments.of_tensors({}, rank=4) == SwagMoments(rank=4)

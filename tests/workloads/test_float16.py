@@ -33,7 +33,13 @@ from pruneyard.workloads.sparse.methods.snfs import SNFS
 from pruneyard.workloads.sparse.methods.snip import SNIP
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.training import loss_scale
-from pruneyard.workloads.training.loss_scale import GROW_EVERY, SMALLEST, DynamicScale, Unscaled, scale_for
+from pruneyard.workloads.training.loss_scale import (
+    GROW_EVERY,
+    SMALLEST,
+    DynamicLossScale,
+    UnscaledLoss,
+    make_loss_scale,
+)
 from pruneyard.workloads.training.mask_updater import MaskUpdater
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.workload import NonFiniteError
@@ -55,10 +61,10 @@ class Bursting(StatelessObjective):
         """Of usable steps."""
         return {"counted": torch.zeros(())}
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """As it is, but for that step."""
-        value, _ = CrossEntropy().loss(question)
-        counted = question.memory["counted"]
+        value, _ = CrossEntropy().loss(inputs)
+        counted = inputs.memory["counted"]
         if self.step >= 0 and counted == self.step:
             self.step = -1  # once
             value = value * self.factor
@@ -186,15 +192,15 @@ def test_a_loss_that_is_no_number_is_named_by_its_step_and_not_skipped_over(tmp_
         run(RigL(density=0.2, schedule=OFTEN), tmp_path, half(Bursting(4, float("nan"))), model=MODEL)
 
 
-def scaled_gradient(scale: DynamicScale, weight: nn.Parameter, factor: float) -> bool:
+def scaled_gradient(scale: DynamicLossScale, weight: nn.Parameter, factor: float) -> bool:
     weight.grad = None
     scale.scaled((weight * factor).sum()).backward()
     scale.unscale([weight])
-    return scale.settle()
+    return scale.finish_step()
 
 
 def test_the_scale_falls_with_an_overflow_and_rises_after_a_long_time_without_one() -> None:
-    scale, weight = DynamicScale(device=CPU, scale=8.0), nn.Parameter(torch.ones(3))
+    scale, weight = DynamicLossScale(device=CPU, scale=8.0), nn.Parameter(torch.ones(3))
     assert not scaled_gradient(scale, weight, torch.inf)
     assert scale.scale == 4
     for _ in range(GROW_EVERY - 1):
@@ -204,22 +210,22 @@ def test_the_scale_falls_with_an_overflow_and_rises_after_a_long_time_without_on
     assert scale.scale == 8
     assert weight.grad is not None
     assert weight.grad.tolist() == pytest.approx([0.3] * 3, rel=1e-7)
-    assert dict(scale.numbers()) == {"skipped_steps": 1}
+    assert dict(scale.metrics()) == {"skipped_steps": 1}
 
 
 def test_where_no_scale_helps_training_ends_with_a_word() -> None:
-    scale, weight = DynamicScale(device=CPU, scale=4 * SMALLEST), nn.Parameter(torch.ones(3))
+    scale, weight = DynamicLossScale(device=CPU, scale=4 * SMALLEST), nn.Parameter(torch.ones(3))
     assert not scaled_gradient(scale, weight, torch.nan)
     assert not scaled_gradient(scale, weight, torch.nan)
-    with pytest.raises(NonFiniteError, match="gradients are not finite even where the loss is scaled by"):
+    with pytest.raises(NonFiniteError, match="gradients are not finite even with the loss scaled by"):
         scaled_gradient(scale, weight, torch.nan)
 
 
 def test_other_precisions_are_not_scaled_and_a_device_without_float16_is_named() -> None:
-    assert all(isinstance(scale_for(precision, CPU), Unscaled) for precision in ("float32", "bfloat16"))
-    assert isinstance(scale_for("float16", CPU), DynamicScale)
+    assert all(isinstance(make_loss_scale(precision, CPU), UnscaledLoss) for precision in ("float32", "bfloat16"))
+    assert isinstance(make_loss_scale("float16", CPU), DynamicLossScale)
     with pytest.raises(ValueError, match=r"^precision is float16, in which meta cannot train"):
-        scale_for("float16", torch.device("meta"))
+        make_loss_scale("float16", torch.device("meta"))
 
 
 def test_the_network_of_these_tests_has_no_running_statistics() -> None:

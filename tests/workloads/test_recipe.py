@@ -31,8 +31,8 @@ def test_evaluation_comes_at_the_end_where_no_other_falls_into_the_budget(evalua
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({}, r"^epochs is missing"),
-        ({"epochs": 1, "steps": 1}, r"^epochs is 1 beside steps 1"),
+        ({}, r"^epochs is missing, and so is steps"),
+        ({"epochs": 1, "steps": 1}, r"^epochs is 1 and steps is 1"),
         ({"epochs": 0}, r"^epochs is 0; it must be 1 or more"),
         ({"steps": -1}, r"^steps is -1"),
         ({"epochs": 1, "batch_size": 0}, r"^batch_size is 0"),

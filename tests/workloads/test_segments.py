@@ -48,12 +48,12 @@ def run(
     method: Any = MOVING,
     segment: Segment = WHOLE,
     data: Dataset | None = None,
-    pauses: Any = lambda: False,
+    should_pause: Any = lambda: False,
 ) -> list[Progress]:
     context = Context(
         checkpoints=CheckpointFolder(folder),
-        checkpoints_of=lambda artifact: CheckpointFolder(Path(artifact)),
-        pauses=pauses,
+        open_checkpoints=lambda artifact: CheckpointFolder(Path(artifact)),
+        should_pause=should_pause,
     )
     model = Mlp(width=24, depth=2, dropout=0.2)
     return list(
@@ -151,7 +151,7 @@ def test_a_part_that_is_killed_goes_on_from_its_own_checkpoint(tmp_path: Path) -
     before = run(tmp_path / "before", segment=Segment(until=0.4))
     segment = Segment(runs=("before",), artifacts=(str(tmp_path / "before"),))
     with pytest.raises(InterruptedJobError):
-        run(tmp_path / "mine", segment=segment, pauses=lambda: True)
+        run(tmp_path / "mine", segment=segment, should_pause=lambda: True)
     assert_same_end(run(tmp_path / "mine", segment=segment), run(tmp_path / "whole"))
     assert values(before).keys().isdisjoint(values(run(tmp_path / "mine", segment=segment)).keys())
 
@@ -159,12 +159,12 @@ def test_a_part_that_is_killed_goes_on_from_its_own_checkpoint(tmp_path: Path) -
 def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Path) -> None:
     asked = []
 
-    def pauses() -> bool:
+    def should_pause() -> bool:
         asked.append(True)
         return len(asked) == 2
 
     with pytest.raises(InterruptedJobError) as caught:
-        run(tmp_path / "paused", pauses=pauses)
+        run(tmp_path / "paused", should_pause=should_pause)
     assert caught.value.step == 12
     saved = CheckpointFolder(tmp_path / "paused").load(torch.device("cpu"))
     assert saved is not None
@@ -177,7 +177,7 @@ def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Pa
 @pytest.mark.parametrize(
     ("segment", "changed", "words"),
     [
-        ({"until": 0.4}, {}, "ended at step 12, so it must be larger"),
+        ({"until": 0.4}, {}, "ended at step 12, so until must be larger"),
         (
             {},
             {"recipe": dataclasses.replace(RECIPE, budget=dataclasses.replace(BUDGET, steps=31))},
@@ -185,7 +185,7 @@ def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Pa
         ),
         ({}, {"data": digits(110)}, "made on data"),
         ({"artifacts": ("nowhere",)}, {}, "left no checkpoint"),
-        ({"artifacts": ()}, {}, "only a study that holds that run"),
+        ({"artifacts": ()}, {}, "only a study that contains it"),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_said(
@@ -203,7 +203,7 @@ def test_what_cannot_be_gone_on_from_is_said(
         ({"until": 0.0}, r"until is 0.0; it must lie in \(0, 1\]"),
         ({"until": 1.5}, "must lie in"),
         ({"runs": ("a", "b")}, "it must name 1"),
-        ({"folder": "out"}, "belongs to them"),
+        ({"folder": "out"}, "but runs is missing"),
     ],
 )
 def test_what_is_no_segment_is_refused(fields: dict[str, Any], words: str) -> None:

@@ -27,7 +27,6 @@ from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
-from pruneyard.workloads.training import loop
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.workload import Context, InterruptedJobError, NonFiniteError, Outcome, Progress
@@ -134,9 +133,9 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step(step: int, method: Any, 
     class Breaking(StatelessObjective):
         calls = 0
 
-        def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+        def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
             self.calls += 1
-            value, memory = CrossEntropy().loss(question)
+            value, memory = CrossEntropy().loss(inputs)
             return value * (torch.nan if self.calls == step + 1 else 1), memory
 
     if method.target_density < 1:
@@ -156,7 +155,7 @@ def test_a_stop_leaves_a_checkpoint_from_which_the_run_ends_as_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
-    monkeypatch.setattr(loop, "ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     asked = 0
 
     def should_stop() -> bool:
@@ -187,7 +186,7 @@ def test_a_run_goes_on_under_another_evaluation_interval(
     before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole", with_budget(steps=20))
-    monkeypatch.setattr(loop, "ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     answers = iter([False] * 9 + [True])
     with pytest.raises(InterruptedJobError):
         run(tmp_path / "x", with_budget(steps=20, evaluate_every=before), should_stop=lambda: next(answers))

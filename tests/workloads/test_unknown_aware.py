@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_ANSWERS, question
+from pruneyard.testing.asking import NO_SPLIT_LOGITS, loss_inputs
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.unknown_aware import UnknownAware
 
@@ -16,19 +16,19 @@ def memory_with(a: float, seen: float = -1.0) -> dict[str, Tensor]:
 
 
 def loss(logits: Tensor, labels: list[int], a: float, **fields: float) -> Tensor:
-    asked = question(
+    asked = loss_inputs(
         lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=memory_with(a)
     )
     return UnknownAware(**fields).loss(asked)[0]  # type: ignore[arg-type]
 
 
 def remembered(logits: Tensor, labels: list[int], memory: dict[str, Tensor], rate: float = 0.05) -> float:
-    asked = question(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=memory)
+    asked = loss_inputs(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=memory)
     return float(UnknownAware(rate=rate).loss(asked)[1]["known_loss"])
 
 
 def cross_entropy(logits: Tensor, labels: list[int]) -> Tensor:
-    asked = question(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels))
+    asked = loss_inputs(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels))
     return CrossEntropy().loss(asked)[0]
 
 
@@ -129,7 +129,7 @@ def test_the_moving_average_begins_with_its_first_value() -> None:
 
 def test_a_loss_writes_into_nothing_and_leaves_a_to_the_epochs() -> None:
     memory = memory_with(0.5, seen=2.0)
-    asked = question(lambda _: drawn(), torch.zeros(200, 1, 1, 1), torch.tensor(labels_of()), memory=memory)
+    asked = loss_inputs(lambda _: drawn(), torch.zeros(200, 1, 1, 1), torch.tensor(labels_of()), memory=memory)
     _, after = UnknownAware().loss(asked)
     assert (float(memory["unknown_weight"]), float(memory["known_loss"])) == (0.5, 2.0)
     assert float(after["unknown_weight"]) == 0.5
@@ -141,7 +141,7 @@ def ramp(objective: UnknownAware, num_epochs: int, seen: float) -> list[float]:
     memory, found = memory_with(0.0, seen=seen), []
     for epoch in range(num_epochs):
         told = {"epoch": epoch, "num_epochs": num_epochs}
-        memory = dict(objective.on_epoch_start(memory, answers=NO_ANSWERS, **told))
+        memory = dict(objective.on_epoch_start(memory, split_logits=NO_SPLIT_LOGITS, **told))
         found.append(float(memory["unknown_weight"]))
     return found
 

@@ -22,9 +22,9 @@ from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.training.ood_evaluation import (
     NO_LABEL,
     check_ood,
-    fitted,
+    evaluate_ood,
+    fit_images,
     ood_splits,
-    show,
     split_names,
 )
 from pruneyard.workloads.training.recipe import Budget
@@ -49,34 +49,34 @@ def test_sets_of_one_kind_of_source_are_numbered() -> None:
 
 def test_images_of_the_right_shape_are_left_alone() -> None:
     given = images(5, 3, 4, 6)
-    assert fitted(given, (3, 4, 6)) is given
+    assert fit_images(given, (3, 4, 6)) is given
 
 
 def test_grey_becomes_colour_by_repetition_and_colour_grey_by_luminance() -> None:
     grey = images(5, 1, 4, 6)
-    assert (fitted(grey, (3, 4, 6)) == np.repeat(grey, 3, axis=1)).all()
-    assert (fitted(fitted(grey, (3, 4, 6)), (1, 4, 6)) == grey).all()
+    assert (fit_images(grey, (3, 4, 6)) == np.repeat(grey, 3, axis=1)).all()
+    assert (fit_images(fit_images(grey, (3, 4, 6)), (1, 4, 6)) == grey).all()
     pure = np.zeros((4, 3, 1, 1), dtype=np.uint8)
     pure[0, 0], pure[1, 1], pure[2, 2], pure[3] = 255, 255, 255, 255
-    assert fitted(pure, (1, 1, 1)).ravel().tolist() == [76, 150, 29, 255]  # 76.2, 149.7, 29.1
+    assert fit_images(pure, (1, 1, 1)).ravel().tolist() == [76, 150, 29, 255]  # 76.2, 149.7, 29.1
 
 
 @pytest.mark.parametrize("size", [(8, 8), (3, 5), (11, 2), (1, 1), (16, 48)])
 def test_other_sizes_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
     """Pillow rounds after each of its two passes and works with integers, hence up to 2 of 255 apart."""
     given = images(3, 1, 8, 12)
-    got = fitted(given, (1, *size))
+    got = fit_images(given, (1, *size))
     for before, after in zip(given, got, strict=True):
         ours = Image.fromarray(before[0]).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         assert np.abs(np.asarray(ours, dtype=int) - after[0]).max() <= 2
-    assert (fitted(np.full((2, 1, 8, 12), 77, dtype=np.uint8), (3, *size)) == 77).all()
+    assert (fit_images(np.full((2, 1, 8, 12), 77, dtype=np.uint8), (3, *size)) == 77).all()
 
 
 def test_rows_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     given = images(7, 3, 5, 4)
-    whole = fitted(given, (1, 3, 3))
+    whole = fit_images(given, (1, 3, 3))
     monkeypatch.setattr("pruneyard.workloads.training.ood_evaluation.ROWS_PER_CHUNK", 2)
-    assert (fitted(given, (1, 3, 3)) == whole).all()
+    assert (fit_images(given, (1, 3, 3)) == whole).all()
 
 
 def test_the_test_rows_of_every_set_come_without_a_label() -> None:
@@ -92,7 +92,7 @@ def test_metrics_of_a_set_worked_by_hand_and_their_mean() -> None:
     """Odds of the larger class: 9, 8, 8 and 4 against 1 for known rows; 8, 5 and 1 here, 0 unknown rows above there."""
     splits = {"ood.a": unknown_split(3), "ood.b": unknown_split(1)}
     outputs = {3: logits_with_odds(8, 5, 1), 1: logits_with_odds(2)}
-    metrics, predictions = show(splits, lambda split: outputs[len(split)], known=logits_with_odds(9, 8, 8, 4))
+    metrics, predictions = evaluate_ood(splits, lambda split: outputs[len(split)], known=logits_with_odds(9, 8, 8, 4))
     assert {name: metrics["ood.a", name] for name in ("auroc", "aupr_in", "aupr_out", "fpr95")} == pytest.approx(
         {"auroc": 9 / 12, "aupr_in": (1 + 2 * 3 / 4 + 4 / 6) / 4, "aupr_out": (1 + 2 / 3 + 3 / 6) / 3, "fpr95": 2 / 3}
     )
@@ -111,14 +111,14 @@ def test_what_the_network_puts_on_unknown_lowers_its_confidence() -> None:
     def area(num_extra: int) -> float:
         width = 2 + num_extra
         outputs = unknown[:, :width]
-        metrics, _ = show({"ood.a": unknown_split(1)}, lambda _: outputs, known=known[:, :width], num_extra=num_extra)
+        metrics, _ = evaluate_ood({"ood.a": unknown_split(1)}, lambda _: outputs, known=known[:, :width], num_extra=num_extra)
         return metrics["ood", "auroc"]
 
     assert (area(0), area(1)) == (0, 1)
 
 
 def test_without_sets_nothing_is_measured() -> None:
-    assert show({}, lambda _: np.zeros((0, 2), np.float32), known=logits_with_odds(1)) == ({}, {})
+    assert evaluate_ood({}, lambda _: np.zeros((0, 2), np.float32), known=logits_with_odds(1)) == ({}, {})
 
 
 @pytest.mark.parametrize(("channels", "allowed"), [(1, True), (3, True), (4, False)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from pruneyard.workloads.networks.modes import keeping_modes
+from pruneyard.workloads.networks.modes import preserve_modes
 from pruneyard.workloads.seeding import fork_rng, stream_seed
 
 
@@ -41,7 +41,7 @@ def dropout_only_training(network: nn.Module) -> Iterator[None]:
     layers = [module for module in network.modules() if isinstance(module, _DropoutNd) and module.p > 0]
     if not layers:
         raise ValueError("the network has no dropout, so all passes would be equal; use a model with dropout")
-    with keeping_modes(network):
+    with preserve_modes(network):
         network.eval()
         for layer in layers:
             layer.train()

@@ -18,7 +18,7 @@ from pruneyard.workloads.data.dataset import Dataset, Source, Split
 from pruneyard.workloads.metrics.detection import detection_metrics
 from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.plugins import name_of
-from pruneyard.workloads.training.ood_evaluation import NO_LABEL, check_ood, fitted, split_names
+from pruneyard.workloads.training.ood_evaluation import NO_LABEL, check_ood, fit_images, split_names
 
 NEAR, FAR = "ood.near", "ood.far"
 OOD = "ood"
@@ -51,7 +51,7 @@ class Sets:
 def unknown_rows(split: Split, known: Dataset) -> Split:
     """Returns rows in the shape of the in-distribution images, with label -1."""
     return Split(
-        images=fitted(split.images, known.image_shape),
+        images=fit_images(split.images, known.image_shape),
         labels=np.full(len(split), NO_LABEL, dtype=np.int64),
         row_ids=split.row_ids,
     )

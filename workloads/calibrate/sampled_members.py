@@ -23,7 +23,7 @@ from pruneyard.workloads.networks.finished import Blueprint
 from pruneyard.workloads.parents import FinishedRun
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.training.evaluation import MOMENTS_FILE
-from pruneyard.workloads.training.swag_moments import Swag
+from pruneyard.workloads.training.swag_moments import SwagMoments
 
 BATCH_SIZE = 256  # dropout masks depend on it
 
@@ -55,7 +55,7 @@ class WeightSamples:
     """
 
     num: int
-    moments: Swag
+    moments: SwagMoments
     rows: DeviceSplit  # training rows
     batch_size: int
     augment: Augmentation
@@ -71,7 +71,7 @@ class WeightSamples:
         held = {name: tensor.to(device) for name, tensor in run.tensors[MOMENTS_FILE]().items()}
         return cls(
             num=num,
-            moments=Swag.of_tensors(held),
+            moments=SwagMoments.of_tensors(held),
             rows=DeviceSplit(data.train, mean=data.mean, std=data.std, device=device),
             batch_size=min(run.spec["budget"]["batch_size"], len(data.train)),
             augment=Augmentation(**run.spec["augment"]),

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.networks.modes import keeping_modes
+from pruneyard.workloads.networks.modes import preserve_modes
 from pruneyard.workloads.networks.statistics import cumulative_statistics
 from pruneyard.workloads.seeding import fork_rng, stream, stream_seed
-from pruneyard.workloads.training.backward import Prober
-from pruneyard.workloads.training.swag_moments import Swag
+from pruneyard.workloads.training.backward import NetworkTensors
+from pruneyard.workloads.training.swag_moments import SwagMoments
 
 
 @torch.no_grad()
 def swag_logits(
     network: nn.Module,
-    swag: Swag,
+    swag: SwagMoments,
     images: Iterable[Tensor],
     *,
     passing: Callable[[], Iterable[Tensor]],
@@ -37,17 +37,19 @@ def swag_logits(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}; it must be 1 or more")
-    batches, prober, found = list(images), Prober.of(network), []
+    batches, network_tensors, found = list(images), NetworkTensors.of(network), []
     if not batches:
         raise ValueError("there are no images; there must be at least one batch")
-    if swag.mean.keys() != prober.parameters.keys():
-        raise ValueError(f"the moments are of the parameters {list(swag.mean)}; they must be of {list(prober.parameters)}")
+    if swag.mean.keys() != network_tensors.parameters.keys():
+        raise ValueError(
+            f"the moments are of the parameters {list(swag.mean)}; they must be of {list(network_tensors.parameters)}"
+        )
     device = batches[0].device
     for number in range(num_draws):
         drawn = swag.draw(stream(seed, "swag", number), scale=scale)
         there = {name: tensor.to(device) for name, tensor in drawn.items()}
-        with keeping_modes(network), prober.swap_weights({**prober.weights(), **there}):
-            if prober.norms:
+        with preserve_modes(network), network_tensors.swap_weights({**network_tensors.weights(), **there}):
+            if network_tensors.norms:
                 with fork_rng(device, stream_seed(seed, "swag-statistics", number)):
                     pass_through(network, passing())
             network.eval()

@@ -16,7 +16,7 @@ from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.parents import FinishedRun
 from pruneyard.workloads.seeding import global_stream, stream
-from pruneyard.workloads.workload import no_runs
+from pruneyard.workloads.workload import no_open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class DistillContext:
     model: ModelBuilder
     seed: int
     data: str = ""  # fingerprint of the data set; empty: unknown, so that no results are shared with other jobs
-    open_run: Callable[[str], FinishedRun] = no_runs
+    open_run: Callable[[str], FinishedRun] = no_open_run
 
     @property
     def device(self) -> torch.device:

@@ -40,7 +40,7 @@ from pruneyard.workloads.workload import (
     NonFiniteError,
     Outcome,
     Progress,
-    Rarely,
+    RateLimitedCheck,
 )
 
 __all__ = ["DistillJob"]
@@ -83,7 +83,7 @@ class DistillJob:
         data = context.load_data(self.data)
         splits = _splits(data, context.device)
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
-        should_stop = Rarely(context.should_stop)
+        should_stop = RateLimitedCheck(context.should_stop)
 
         def save() -> None:
             context.checkpoints.save(distillation.checkpoint(data=data.fingerprint))
@@ -111,7 +111,7 @@ class DistillJob:
                 distillation.history += new
                 yield distillation.progress([*unreported, *new])
                 unreported = []
-                if context.pauses():
+                if context.should_pause():
                     save()
                     raise InterruptedJobError(distillation.num_done)
             distillation.iterate()

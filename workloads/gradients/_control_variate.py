@@ -22,7 +22,7 @@ SNAPSHOT, ANCHOR = "snapshot/", "anchor/"
 class Comparison(Protocol):
     """Sees every batch of a look: what it says of the new weights, and what it likes to know of the old ones."""
 
-    def see(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
+    def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
         """loss, gradient: of the batch at the weights that become the snapshot."""
         ...
 
@@ -31,10 +31,10 @@ class Comparison(Protocol):
         ...
 
 
-class Nothing:
+class NoComparison:
     """Compares nothing: for a coefficient that is given."""
 
-    def see(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
+    def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
         """Costs nothing."""
 
     def coefficient(self) -> None:
@@ -59,7 +59,7 @@ class ControlVariate(ABC):
             raise ValueError(f"refresh_every is {self.refresh_every}; it must be 1 or more epochs")
 
     @abstractmethod
-    def first_numbers(self) -> Mapping[str, float]:
+    def initial_numbers(self) -> Mapping[str, float]:
         """What the rule remembers beside snapshot and anchor, before the first look."""
 
     @abstractmethod
@@ -71,56 +71,56 @@ class ControlVariate(ABC):
         """What it remembers after a look, by the coefficient that the comparison gave."""
 
     @abstractmethod
-    def used(self, numbers: Mapping[str, float]) -> float:
+    def effective_coefficient(self, numbers: Mapping[str, float]) -> float:
         """The coefficient c of the steps until the next look."""
 
     def start(self, weights: Tensors) -> RuleState:
         """The snapshot is the initialisation; there is no anchor before the first look, which comes before any step."""
-        return RuleState(named(SNAPSHOT, copied(weights)), self.first_numbers())
+        return RuleState(add_prefix(SNAPSHOT, clone_tensors(weights)), self.initial_numbers())
 
     def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
         """Gradients of the batches at the weights as they stand give the anchor; these weights are the next snapshot."""
         if epoch.number % self.refresh_every:
             return state
-        weights = copied(epoch.weights)
-        comparison = self.comparison(part(state, SNAPSHOT), epoch.masks)
+        weights = clone_tensors(epoch.weights)
+        comparison = self.comparison(select_prefix(state, SNAPSHOT), epoch.masks)
         total: dict[str, Tensor] = {}
         num = 0
         for batch in epoch.batches(self.anchor_fraction):
             loss, gradient = batch.gradient_at(weights)
-            comparison.see(batch, loss=loss, gradient=gradient)
+            comparison.observe(batch, loss=loss, gradient=gradient)
             if not total:
                 total = {name: torch.zeros_like(tensor) for name, tensor in gradient.items()}
             torch._foreach_add_(list(total.values()), [gradient[name] for name in total])
             num += 1
         torch._foreach_div_(list(total.values()), num)
         return RuleState(
-            tensors={**named(SNAPSHOT, weights), **named(ANCHOR, total)},
+            tensors={**add_prefix(SNAPSHOT, weights), **add_prefix(ANCHOR, total)},
             numbers=self.numbers(state.numbers, comparison.coefficient()),
         )
 
     def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
         """The snapshot is asked first, so that a network that draws in its forward pass draws the same twice."""
-        _, of_snapshot = batch.gradient_at(part(state, SNAPSHOT))
+        _, of_snapshot = batch.gradient_at(select_prefix(state, SNAPSHOT))
         loss = batch.differentiate()
-        own, anchor = batch.own_gradient(), part(state, ANCHOR)
+        own, anchor = batch.own_gradient(), select_prefix(state, ANCHOR)
         names = [name for name in own if name in anchor and name in of_snapshot]
         corrected = torch._foreach_sub([anchor[n] for n in names], [of_snapshot[n] for n in names])
-        torch._foreach_mul_(corrected, self.used(state.numbers))
+        torch._foreach_mul_(corrected, self.effective_coefficient(state.numbers))
         torch._foreach_add_(corrected, [own[n] for n in names])
         return Gradient(loss=loss, corrected=dict(zip(names, corrected, strict=True))), state
 
 
-def part(state: RuleState, prefix: str) -> dict[str, Tensor]:
+def select_prefix(state: RuleState, prefix: str) -> dict[str, Tensor]:
     """The tensors of one prefix, by their names without it."""
     return {n.removeprefix(prefix): t for n, t in state.tensors.items() if n.startswith(prefix)}
 
 
-def named(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+def add_prefix(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
     """Tensors by their names with a prefix."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def copied(weights: Tensors) -> dict[str, Tensor]:
+def clone_tensors(weights: Tensors) -> dict[str, Tensor]:
     """In the memory layout they have."""
     return {name: tensor.clone() for name, tensor in weights.items()}

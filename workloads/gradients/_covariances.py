@@ -18,7 +18,7 @@ class LossCovariance:
         self.losses: list[Tensor] = []
         self.of_snapshot: list[Tensor] = []
 
-    def see(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
+    def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
         """One more forward pass, at the snapshot."""
         self.losses.append(loss)
         self.of_snapshot.append(batch.loss_at(self.snapshot))
@@ -32,7 +32,7 @@ class LossCovariance:
         variance = float(spread @ spread) / (len(old) - 1)  # the sample covariance has the same divisor
         if not variance > (RESOLUTION * float(old.mean())) ** 2:
             return None
-        return bounded(float(apart @ spread) / (len(old) - 1) / variance)
+        return clip_to_unit(float(apart @ spread) / (len(old) - 1) / variance)
 
 
 class GradientCovariance:
@@ -47,7 +47,7 @@ class GradientCovariance:
         self.sums: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.products: list[Tensor] = []  # of each batch: <g, gs>, <gs, gs>, <g, g>
 
-    def see(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
+    def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
         """One more forward and backward pass, at the snapshot."""
         _, of_snapshot = batch.gradient_at(self.snapshot)
         names = [name for name in gradient if name in of_snapshot]
@@ -67,7 +67,7 @@ class GradientCovariance:
         mean_square = float(torch.stack(self.products)[:, 1].mean())
         if not variance > RESOLUTION * mean_square:
             return None
-        return bounded(covariance / variance)
+        return clip_to_unit(covariance / variance)
 
     def traces(self) -> tuple[float, float, float]:
         """tr Cov(g, gs), tr Var(gs), tr Var(g): sample covariances, over batches."""
@@ -86,6 +86,6 @@ def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     return torch.stack([(a * b).sum(dtype=torch.float64) for a, b in zip(first, second, strict=True)]).sum()
 
 
-def bounded(coefficient: float) -> float | None:
+def clip_to_unit(coefficient: float) -> float | None:
     """Within [0, 1], from no correction to all of it; None where it is no number."""
     return min(max(coefficient, 0.0), 1.0) if coefficient == coefficient else None

@@ -44,7 +44,7 @@ class AGENT(ControlVariate):
         if self.coefficient not in ("loss", "gradient"):
             raise ValueError(f"coefficient is {self.coefficient!r}; it must be loss or gradient")
 
-    def first_numbers(self) -> Mapping[str, float]:
+    def initial_numbers(self) -> Mapping[str, float]:
         """c_hat as given."""
         return {C_HAT: self.initial}
 
@@ -60,6 +60,6 @@ class AGENT(ControlVariate):
             return before
         return {C_HAT: (1 - self.smoothing) * before[C_HAT] + self.smoothing * newest}
 
-    def used(self, numbers: Mapping[str, float]) -> float:
+    def effective_coefficient(self, numbers: Mapping[str, float]) -> float:
         """gamma * c_hat."""
         return self.gamma * numbers[C_HAT]

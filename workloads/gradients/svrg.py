@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pruneyard.workloads.gradients._control_variate import Comparison, ControlVariate, Nothing
+from pruneyard.workloads.gradients._control_variate import Comparison, ControlVariate, NoComparison
 from pruneyard.workloads.interfaces import Tensors
 from pruneyard.workloads.plugins import Settings
 
@@ -28,18 +28,18 @@ class SVRG(ControlVariate):
         if not 0 <= self.coefficient <= 1:
             raise ValueError(f"coefficient is {self.coefficient}; it must lie in [0, 1]")
 
-    def first_numbers(self) -> Mapping[str, float]:
+    def initial_numbers(self) -> Mapping[str, float]:
         """None."""
         return {}
 
     def comparison(self, snapshot: Tensors, masks: Tensors) -> Comparison:
         """None."""
-        return Nothing()
+        return NoComparison()
 
     def numbers(self, before: Mapping[str, float], newest: float | None) -> Mapping[str, float]:
         """None."""
         return before
 
-    def used(self, numbers: Mapping[str, float]) -> float:
+    def effective_coefficient(self, numbers: Mapping[str, float]) -> float:
         """The given one."""
         return self.coefficient

@@ -18,7 +18,7 @@ from torch import Tensor
 from pruneyard.workloads.interfaces import LossInputs, Network, PixelRange, StatelessObjective
 from pruneyard.workloads.ranks import Share
 
-LossOf = Callable[[Tensor], Tensor]
+LossFn = Callable[[Tensor], Tensor]
 
 
 """Images `(B, C, H, W)`, normalised, to a scalar; a sum over the batch, so that a row's gradient is of its loss alone."""
@@ -52,7 +52,7 @@ class Attack:
         self,
         images: Tensor,
         *,
-        loss_of: LossOf,
+        loss_fn: LossFn,
         pixels: PixelRange,
         generator: torch.Generator,
         share: Share | None = None,
@@ -73,7 +73,7 @@ class Attack:
         with torch.enable_grad():
             for _ in range(self.num_steps):
                 moved = moved.clamp(low, high).detach().requires_grad_()
-                (gradient,) = torch.autograd.grad(loss_of(moved), moved)
+                (gradient,) = torch.autograd.grad(loss_fn(moved), moved)
                 moved = moved + self.step_size * span * gradient.sign()
         return moved.clamp(low, high).detach()
 
@@ -87,7 +87,7 @@ class Attack:
         return share.of(drawn).to(images)
 
 
-def against_labels(network: Network, labels: Tensor, *, num_extra: int = 0) -> LossOf:
+def margin_loss(network: Network, labels: Tensor, *, num_extra: int = 0) -> LossFn:
     """By how much the other classes outweigh the label: their logsumexp less the label's logit, summed over the batch.
 
     Cross-entropy over the K classes is log(1 + exp(m)) of this m, so a row's steps are the same, and they do not vanish where
@@ -95,17 +95,17 @@ def against_labels(network: Network, labels: Tensor, *, num_extra: int = 0) -> L
     The last `num_extra` outputs are no classes.
     """
 
-    def loss_of(images: Tensor) -> Tensor:
+    def loss_fn(images: Tensor) -> Tensor:
         logits = network(images).float()
         known_BK = logits[:, : logits.shape[1] - num_extra]
         others_BK = known_BK.scatter(1, labels[:, None], -torch.inf)
         return (others_BK.logsumexp(dim=1) - known_BK.gather(1, labels[:, None])[:, 0]).sum()
 
-    return loss_of
+    return loss_fn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial(StatelessObjective):
+class AdversarialObjective(StatelessObjective):
     """An objective that moves its images first.
 
     attack_mode: evaluation is what the codes of TRADES and of Özdenizci and Legenstein 2021 (ICML) do; that of Madry et
@@ -127,16 +127,16 @@ class Adversarial(StatelessObjective):
         """With a start anywhere in the ball."""
         return Attack(eps=self.eps, step_size=self.step_size, num_steps=self.num_steps)
 
-    def attacking(self, question: LossInputs) -> AbstractContextManager[object]:
+    def attacked_mode(self, inputs: LossInputs) -> AbstractContextManager[object]:
         """In the block the network is in the mode that is attacked; running statistics are not moved."""
-        return question.at_rest() if self.attack_mode == "evaluation" else question.aside()
+        return inputs.eval_mode() if self.attack_mode == "evaluation" else inputs.preserve_buffers()
 
-    def moved(self, question: LossInputs, loss_of: LossOf) -> Tensor:
+    def perturb(self, inputs: LossInputs, loss_fn: LossFn) -> Tensor:
         """The question's images, moved so that this loss grows."""
         return self.attack(
-            question.images,
-            loss_of=loss_of,
-            pixels=question.pixels,
-            generator=question.draws(),
-            share=question.share,
+            inputs.images,
+            loss_fn=loss_fn,
+            pixels=inputs.pixels,
+            generator=inputs.make_generator(),
+            share=inputs.share,
         )

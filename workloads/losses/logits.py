@@ -18,35 +18,35 @@ SMALLEST = 1e-12  # of a base that is raised to a power: below 1, its derivative
 ROOT_FLOOR = 1e-10  # added under a square root, for its derivative at 0
 
 
-class OfLogits(StatelessObjective, ABC):
+class LogitsObjective(StatelessObjective, ABC):
     """An objective that asks the network once and remembers nothing."""
 
     @abstractmethod
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar, of logits (B, K), float32 or float64, and labels (B,)."""
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        logits = at_least_single(question.network(question.images))
-        return self.of_logits(logits, question.labels), question.memory
+        logits = to_float32_or_wider(inputs.network(inputs.images))
+        return self.loss_of_logits(logits, inputs.labels), inputs.memory
 
 
-def at_least_single(logits: Tensor) -> Tensor:
+def to_float32_or_wider(logits: Tensor) -> Tensor:
     """As float32, or as they are where they are wider."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def modulated(log_p: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
+def weighted_nll(log_p: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
     """-factor log p[label], mean over the batch; log_p: (B, K), factors: (B,). With factors of 1 it is cross-entropy."""
     return functional.nll_loss(factors[:, None] * log_p, labels)
 
 
-def at_labels(log_p: Tensor, labels: Tensor) -> Tensor:
+def select_labels(log_p: Tensor, labels: Tensor) -> Tensor:
     """(B, K) to (B,)."""
     return log_p.gather(1, labels[:, None])[:, 0]
 
 
-def complement(log_p: Tensor) -> Tensor:
+def one_minus_p(log_p: Tensor) -> Tensor:
     """1 - p, to be raised to a power; (B,), at least `SMALLEST`."""
     return (-log_p.expm1()).clamp(min=SMALLEST)
 
@@ -54,7 +54,7 @@ def complement(log_p: Tensor) -> Tensor:
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     """-(1 - p[label])^gamma log p[label], mean over the batch; with gamma 0 it is cross-entropy."""
     log_p = functional.log_softmax(logits, dim=1)
-    return modulated(log_p, labels, complement(at_labels(log_p, labels)) ** gamma)
+    return weighted_nll(log_p, labels, one_minus_p(select_labels(log_p, labels)) ** gamma)
 
 
 def confidences(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

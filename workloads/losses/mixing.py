@@ -17,44 +17,44 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
-from pruneyard.workloads.losses.logits import at_least_single, check_not_negative
+from pruneyard.workloads.losses.logits import check_not_negative, to_float32_or_wider
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixing(StatelessObjective, ABC):
+class MixingObjective(StatelessObjective, ABC):
     """lam CE(own label) + (1 - lam) CE(partner's), lam the own share, drawn from Beta(alpha, alpha); alpha 0 mixes nothing."""
 
-    of_whole_batch: ClassVar[bool] = True
+    is_batch_level: ClassVar[bool] = True
     alpha: float
 
     def __post_init__(self) -> None:
         check_not_negative("alpha", self.alpha)
 
     @abstractmethod
-    def mixed(
+    def mix(
         self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
     ) -> tuple[Tensor, float]:
         """Images (B, C, H, W) that are about that share their own, and the share exactly. Writes into nothing."""
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        generator, labels = question.draws(), question.labels
-        drawn = self.drawn_share(generator)
-        places = drawn_places(len(labels), generator)
-        images, share = self.mixed(question.images, question.images.roll(places, 0), drawn, generator)
-        logits = at_least_single(question.network(images))
+        generator, labels = inputs.make_generator(), inputs.labels
+        drawn = self.sample_mixing_weight(generator)
+        places = sample_offset(len(labels), generator)
+        images, share = self.mix(inputs.images, inputs.images.roll(places, 0), drawn, generator)
+        logits = to_float32_or_wider(inputs.network(images))
         own = functional.cross_entropy(logits, labels)
         partners = functional.cross_entropy(logits, labels.roll(places))
-        return share * own + (1 - share) * partners, question.memory
+        return share * own + (1 - share) * partners, inputs.memory
 
-    def drawn_share(self, generator: torch.Generator) -> float:
+    def sample_mixing_weight(self, generator: torch.Generator) -> float:
         """lam, in [0, 1]; the generator stays where it stands."""
         if not self.alpha:
             return 1.0
         return float(np.random.default_rng(generator.initial_seed()).beta(self.alpha, self.alpha))
 
 
-def drawn_places(num_rows: int, generator: torch.Generator) -> int:
+def sample_offset(num_rows: int, generator: torch.Generator) -> int:
     """How many places on the partner stands: from 1 to num_rows - 1; 0 for one row, which is its own partner."""
     drawn = float(torch.rand((), generator=generator, dtype=torch.float64))
     return 1 + int(drawn * (num_rows - 1)) if num_rows > 1 else 0

@@ -7,7 +7,7 @@ from torch import nn
 
 
 @contextmanager
-def keeping_modes(network: nn.Module) -> Iterator[None]:
+def preserve_modes(network: nn.Module) -> Iterator[None]:
     """In the block modes may change; after it every module has the one that it had."""
     modes = {module: module.training for module in network.modules()}
     try:

@@ -33,7 +33,7 @@ from pruneyard.workloads.workload import (
     Metric,
     Outcome,
     Progress,
-    Rarely,
+    RateLimitedCheck,
 )
 
 __all__ = ["NodesJob"]
@@ -107,7 +107,7 @@ class NodesJob:
         saved = context.checkpoints.load(context.device)
         if saved is not None:
             fitting.restore(saved, data=graph.fingerprint)
-        should_stop = Rarely(context.should_stop)
+        should_stop = RateLimitedCheck(context.should_stop)
 
         def save() -> None:
             context.checkpoints.save(fitting.checkpoint(data=graph.fingerprint))
@@ -131,7 +131,7 @@ class NodesJob:
                 fitting.history += new
                 yield Progress(step=fitting.step, num_steps=fitting.num_steps, metrics=(*unreported, *new))
                 unreported = []
-                stop_if_asked(pausing=context.pauses())
+                stop_if_asked(pausing=context.should_pause())
             stop_if_asked()
             if time.monotonic() - saved_at >= self.budget.checkpoint_every_s:
                 save()

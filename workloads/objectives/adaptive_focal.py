@@ -21,12 +21,12 @@ from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import (
-    at_labels,
-    at_least_single,
     check_not_negative,
-    complement,
     confidences,
-    modulated,
+    one_minus_p,
+    select_labels,
+    to_float32_or_wider,
+    weighted_nll,
 )
 from pruneyard.workloads.plugins import Settings
 
@@ -63,11 +63,11 @@ class AdaptiveFocal(StatelessObjective):
         edges = torch.linspace(0, 1, self.num_bins + 1)[1:-1]
         return {"gammas": torch.full((self.num_bins,), self.initial), "edges": edges}
 
-    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """Moves gammas by the gaps on val. Raises `ValueError` where there are no val rows."""
         if epoch == 0 or not self.rate:
             return memory
-        logits, labels = answers.logits("val")
+        logits, labels = split_logits.logits("val")
         edges, gaps = equal_mass_gaps(*confidences(logits.double(), labels), self.num_bins)
         moved = self.moved(memory["gammas"].double(), gaps)
         return {"gammas": moved.float(), "edges": edges.float()}
@@ -78,15 +78,15 @@ class AdaptiveFocal(StatelessObjective):
         turned = torch.where(raised.abs() < self.switch, -self.switch * raised.sign(), raised)
         return turned.clamp(self.smallest, self.largest)
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        log_p = functional.log_softmax(at_least_single(question.network(question.images)), dim=1)
-        of_label = at_labels(log_p, question.labels)
+        log_p = functional.log_softmax(to_float32_or_wider(inputs.network(inputs.images)), dim=1)
+        of_label = select_labels(log_p, inputs.labels)
         p = of_label.exp()
-        places = torch.bucketize(p.detach(), question.memory["edges"].to(p.dtype), right=True)
-        gammas = question.memory["gammas"].to(p.dtype)[places]
-        bases = torch.where(gammas > 0, complement(of_label), 1 + p)
-        return modulated(log_p, question.labels, bases ** gammas.abs()), question.memory
+        places = torch.bucketize(p.detach(), inputs.memory["edges"].to(p.dtype), right=True)
+        gammas = inputs.memory["gammas"].to(p.dtype)[places]
+        bases = torch.where(gammas > 0, one_minus_p(of_label), 1 + p)
+        return weighted_nll(log_p, inputs.labels, bases ** gammas.abs()), inputs.memory
 
 
 def equal_mass_gaps(confidence: Tensor, right: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:

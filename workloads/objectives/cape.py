@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
-from pruneyard.workloads.losses.logits import at_least_single
+from pruneyard.workloads.losses.logits import to_float32_or_wider
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["CaPE"]
@@ -54,12 +54,12 @@ class CaPE(StatelessObjective):
         """No targets."""
         return {"targets": torch.zeros(0, 0)}
 
-    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """Targets (N, K) of the training rows for an epoch that has some, else (0, 0)."""
         since = epoch - self.warm_epochs
         if since < 0 or since % (self.plain_epochs + 1):
             return {"targets": memory["targets"].new_zeros(0, 0)}
-        logits, labels = answers.logits("train")
+        logits, labels = split_logits.logits("train")
         return {"targets": self.targets(functional.softmax(logits.double(), dim=1), labels).float()}
 
     def targets(self, probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -98,10 +98,10 @@ class CaPE(StatelessObjective):
             found.append((weights * labels[rows]).sum(dim=1) / weights.sum(dim=1))
         return torch.cat(found)
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        logits, targets = at_least_single(question.network(question.images)), question.memory["targets"]
+        logits, targets = to_float32_or_wider(inputs.network(inputs.images)), inputs.memory["targets"]
         if not len(targets):
-            return functional.cross_entropy(logits, question.labels), question.memory
-        wanted = targets.index_select(0, question.rows()).to(logits.dtype)
-        return functional.cross_entropy(logits, wanted), question.memory
+            return functional.cross_entropy(logits, inputs.labels), inputs.memory
+        wanted = targets.index_select(0, inputs.rows()).to(logits.dtype)
+        return functional.cross_entropy(logits, wanted), inputs.memory

@@ -27,8 +27,8 @@ class CrossEntropy(StatelessObjective):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        logits = question.network(question.images)
-        value = functional.cross_entropy(logits, question.labels, label_smoothing=self.label_smoothing)
-        return value, question.memory
+        logits = inputs.network(inputs.images)
+        value = functional.cross_entropy(logits, inputs.labels, label_smoothing=self.label_smoothing)
+        return value, inputs.memory

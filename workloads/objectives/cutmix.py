@@ -13,30 +13,30 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.losses.mixing import Mixing
+from pruneyard.workloads.losses.mixing import MixingObjective
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["CutMix"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutMix(Mixing):
+class CutMix(MixingObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"alpha": 0.0},)
     alpha: float = 1.0
 
-    def mixed(
+    def mix(
         self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
     ) -> tuple[Tensor, float]:
         """The partner's pixels inside the box."""
         height, width = images.shape[2:]
-        rows, columns = (drawn_span(length, (1 - share) ** 0.5, generator) for length in (height, width))
+        rows, columns = (sample_span(length, (1 - share) ** 0.5, generator) for length in (height, width))
         pasted = images.clone()
         pasted[:, :, rows, columns] = partners[:, :, rows, columns]
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         return pasted, 1 - area / (height * width)
 
 
-def drawn_span(length: int, share: float, generator: torch.Generator) -> slice:
+def sample_span(length: int, share: float, generator: torch.Generator) -> slice:
     """About that share of `length` pixels, around a drawn one, cut off at both ends."""
     half = int(length * share) // 2
     centre = int(torch.randint(length, (), generator=generator))

@@ -14,24 +14,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.losses.logits import SMALLEST, OfLogits, at_labels, check_not_negative, modulated
+from pruneyard.workloads.losses.logits import (
+    SMALLEST,
+    LogitsObjective,
+    check_not_negative,
+    select_labels,
+    weighted_nll,
+)
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["DualFocal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualFocal(OfLogits):
+class DualFocal(LogitsObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
         check_not_negative("gamma", self.gamma)
 
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the batch, in nats."""
         log_p = functional.log_softmax(logits, dim=1)
-        of_label = at_labels(log_p, labels)
+        of_label = select_labels(log_p, labels)
         below = log_p < of_label[:, None]
         rival = torch.where(below, log_p.exp(), 0.0).amax(dim=1)
-        return modulated(log_p, labels, (rival - of_label.expm1()).clamp(min=SMALLEST) ** self.gamma)
+        return weighted_nll(log_p, labels, (rival - of_label.expm1()).clamp(min=SMALLEST) ** self.gamma)

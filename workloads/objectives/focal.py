@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import (
-    OfLogits,
-    at_labels,
+    LogitsObjective,
     check_not_negative,
-    complement,
     focal_loss,
-    modulated,
+    one_minus_p,
+    select_labels,
+    weighted_nll,
 )
 from pruneyard.workloads.plugins import Settings
 
@@ -31,7 +31,7 @@ LESS_LIKELY, LESS_LIKELY_GAMMA = 0.5, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Focal(OfLogits):
+class Focal(LogitsObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 3.0
     by_sample: bool = False  # FLSD-53: `gamma` is that of labels with a probability of 0.5 or more
@@ -39,13 +39,13 @@ class Focal(OfLogits):
     def __post_init__(self) -> None:
         check_not_negative("gamma", self.gamma)
 
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the batch, in nats."""
         if not self.by_sample:
             return focal_loss(logits, labels, self.gamma)
         log_p = functional.log_softmax(logits, dim=1)
-        of_label = at_labels(log_p, labels)
+        of_label = select_labels(log_p, labels)
         p = of_label.detach().exp()
         gammas = torch.where(p < LESS_LIKELY, LESS_LIKELY_GAMMA, self.gamma)
         gammas = torch.where(p < UNLIKELY, UNLIKELY_GAMMA, gammas)
-        return modulated(log_p, labels, complement(of_label) ** gammas)
+        return weighted_nll(log_p, labels, one_minus_p(of_label) ** gammas)

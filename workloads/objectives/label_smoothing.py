@@ -14,14 +14,14 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.losses.logits import OfLogits, check_smoothing
+from pruneyard.workloads.losses.logits import LogitsObjective, check_smoothing
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["LabelSmoothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSmoothing(OfLogits):
+class LabelSmoothing(LogitsObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = (
         {"smoothing": 0.0, "convention": "all_classes"},
         {"smoothing": 0.0, "convention": "other_classes"},
@@ -34,7 +34,7 @@ class LabelSmoothing(OfLogits):
         if self.convention not in ("all_classes", "other_classes"):
             raise ValueError(f"convention is {self.convention!r}; it must be all_classes or other_classes")
 
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the batch, in nats. Raises `ValueError` for one class that has no others."""
         if self.convention == "all_classes":
             return functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.losses.logits import OfLogits, check_not_negative, focal_loss
+from pruneyard.workloads.losses.logits import LogitsObjective, check_not_negative, focal_loss
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["MDCA"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MDCA(OfLogits):
-    of_whole_batch: ClassVar[bool] = True
+class MDCA(LogitsObjective):
+    is_batch_level: ClassVar[bool] = True
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0, "gamma": 0.0},)
     weight: float = 1.0
     gamma: float = 1.0  # of the focal loss
@@ -32,7 +32,7 @@ class MDCA(OfLogits):
         check_not_negative("weight", self.weight)
         check_not_negative("gamma", self.gamma)
 
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the batch, in nats."""
         return focal_loss(logits, labels, self.gamma) + self.weight * self.term(logits, labels)
 

@@ -14,18 +14,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.losses.mixing import Mixing
+from pruneyard.workloads.losses.mixing import MixingObjective
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["Mixup"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixup(Mixing):
+class Mixup(MixingObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"alpha": 0.0},)
     alpha: float = 0.2  # 0.2 to 0.4 are usual
 
-    def mixed(
+    def mix(
         self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
     ) -> tuple[Tensor, float]:
         """Pixel by pixel."""

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import (
     ROOT_FLOOR,
-    OfLogits,
+    LogitsObjective,
     check_not_negative,
     check_smoothing,
     confidences,
@@ -31,8 +31,8 @@ __all__ = ["MMCE"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMCE(OfLogits):
-    of_whole_batch: ClassVar[bool] = True
+class MMCE(LogitsObjective):
+    is_batch_level: ClassVar[bool] = True
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0}, {"weight": 0.0, "weighted": True})
     weight: float = 2.0
     weighted: bool = False  # right and wrong rows count alike, however many they are
@@ -46,7 +46,7 @@ class MMCE(OfLogits):
             raise ValueError(f"width is {self.width}; it must be above 0")
         check_smoothing("label_smoothing", self.label_smoothing)
 
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the batch, in nats."""
         cross_entropy = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return cross_entropy + self.weight * self.term(*confidences(logits, labels))

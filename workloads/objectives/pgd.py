@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, Tensors
-from pruneyard.workloads.losses.adversarial import Adversarial, against_labels
+from pruneyard.workloads.losses.adversarial import AdversarialObjective, margin_loss
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["PGD"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(Adversarial):
+class PGD(AdversarialObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"num_steps": 0}, {"eps": 0.0})
 
     @property
@@ -28,8 +28,8 @@ class PGD(Adversarial):
         """The attack's."""
         return self.attack.forwards
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        with self.attacking(question):
-            images = self.moved(question, against_labels(question.network, question.labels))
-        return functional.cross_entropy(question.network(images), question.labels), question.memory
+        with self.attacked_mode(inputs):
+            images = self.perturb(inputs, margin_loss(inputs.network, inputs.labels))
+        return functional.cross_entropy(inputs.network(images), inputs.labels), inputs.memory

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import (
     ROOT_FLOOR,
-    OfLogits,
+    LogitsObjective,
     check_not_negative,
     check_smoothing,
     confidences,
@@ -34,8 +34,8 @@ LEAST_HELD = 1e-5  # by a bin that is divided by
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftECE(OfLogits):
-    of_whole_batch: ClassVar[bool] = True
+class SoftECE(LogitsObjective):
+    is_batch_level: ClassVar[bool] = True
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0},)
     weight: float = 1.0
     num_bins: int = 15
@@ -50,7 +50,7 @@ class SoftECE(OfLogits):
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         check_smoothing("label_smoothing", self.label_smoothing)
 
-    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the batch, in nats."""
         cross_entropy = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return cross_entropy + self.weight * self.term(*confidences(logits, labels))

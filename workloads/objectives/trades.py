@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, Tensors
-from pruneyard.workloads.losses.adversarial import Adversarial, Attack
+from pruneyard.workloads.losses.adversarial import AdversarialObjective, Attack
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["TRADES"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TRADES(Adversarial):
+class TRADES(AdversarialObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"beta": 0.0},)
     beta: float = 6.0  # what the divergence weighs; the paper's 1 / lambda
 
@@ -41,19 +41,19 @@ class TRADES(Adversarial):
         """The attack's and its target's, and a forward and a backward pass of the moved images."""
         return 1 + self.attack.forwards + 3 if self.beta else 0.0
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        natural = question.network(question.images)
-        value = functional.cross_entropy(natural, question.labels)
+        natural = inputs.network(inputs.images)
+        value = functional.cross_entropy(natural, inputs.labels)
         if not self.beta:
-            return value, question.memory
-        moved = question.network(self._worst(question))
-        return value + self.beta * divergence(natural, moved) / len(question.labels), question.memory
+            return value, inputs.memory
+        moved = inputs.network(self._worst(inputs))
+        return value + self.beta * divergence(natural, moved) / len(inputs.labels), inputs.memory
 
-    def _worst(self, question: LossInputs) -> Tensor:
-        with self.attacking(question):
-            target = question.network(question.images).detach()
-            return self.moved(question, lambda images: divergence(target, question.network(images)))
+    def _worst(self, inputs: LossInputs) -> Tensor:
+        with self.attacked_mode(inputs):
+            target = inputs.network(inputs.images).detach()
+            return self.perturb(inputs, lambda images: divergence(target, inputs.network(images)))
 
 
 def divergence(natural: Tensor, moved: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class UnknownAware:
     """`weight` and `rate` as in the released code's README and defaults, `warm_epochs` too."""
 
     num_extra: ClassVar[int] = 1
-    of_whole_batch: ClassVar[bool] = False
+    is_batch_level: ClassVar[bool] = False
     neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
     weight: float = 1.0  # a of the last epoch; 0: cross-entropy over K + 1 outputs
@@ -59,7 +59,7 @@ class UnknownAware:
         """a and the moving average."""
         return {"unknown_weight": torch.zeros(()), "known_loss": torch.tensor(UNSEEN)}
 
-    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, answers: SplitLogits) -> Tensors:
+    def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """Raises a where this epoch is to."""
         if epoch < self.warm_epochs:
             return memory
@@ -72,13 +72,13 @@ class UnknownAware:
             raised = a + (last - a) / (num_epochs - epoch)  # of what is left, over the raises that are left
         return {**memory, "unknown_weight": raised}
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Mean over the batch, in nats."""
-        log_p = functional.log_softmax(question.network(question.images), dim=1)  # (B, K + 1)
-        h = functional.nll_loss(log_p, question.labels, reduction="none")
+        log_p = functional.log_softmax(inputs.network(inputs.images), dim=1)  # (B, K + 1)
+        h = functional.nll_loss(log_p, inputs.labels, reduction="none")
         u = log_p[:, -1].exp()
-        a = question.memory["unknown_weight"]
-        right = log_p.argmax(dim=1) == question.labels
+        a = inputs.memory["unknown_weight"]
+        right = log_p.argmax(dim=1) == inputs.labels
         value = (h * torch.where(right, 1.0, 1 + a / (1 + a * u))).mean()
-        seen, now = question.memory["known_loss"], ((1 - u) * h).mean().detach().float()
-        return value, {**question.memory, "known_loss": torch.where(seen < 0, now, seen.lerp(now, self.rate))}
+        seen, now = inputs.memory["known_loss"], ((1 - u) * h).mean().detach().float()
+        return value, {**inputs.memory, "known_loss": torch.where(seen < 0, now, seen.lerp(now, self.rate))}

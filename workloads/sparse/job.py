@@ -14,7 +14,7 @@ from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.training.loop import train
-from pruneyard.workloads.training.mask_updater import Counting, MaskUpdater
+from pruneyard.workloads.training.mask_updater import CountsWeights, MaskUpdater
 from pruneyard.workloads.training.ood_evaluation import ood_splits
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
@@ -59,10 +59,10 @@ class SparseJob(Recipe):
         return self.method.target_density
 
     @property
-    def rests_on_workers(self) -> bool:
+    def depends_on_num_workers(self) -> bool:
         """Whether several workers make other numbers of it than one: each draws, or sees rows together, for its own rows."""
         recipe = self.method.complete(self)
-        return recipe.objective.of_whole_batch or self.budget.batch_norm == "local" or draws(self.model)
+        return recipe.objective.is_batch_level or self.budget.batch_norm == "local" or draws(self.model)
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Goes on from the newest good checkpoint of the context, or starts."""
@@ -90,7 +90,7 @@ class SparseJob(Recipe):
         with torch.device("meta"):
             num_outputs = data.num_classes + recipe.objective.num_extra
             network = self.model.build(image_shape=data.image_shape, num_classes=num_outputs)
-        if isinstance(self.method, Counting):
+        if isinstance(self.method, CountsWeights):
             self.method.counts(prunable_weights(network))
         self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
         num_steps = self.budget.num_steps(len(data.train))

@@ -21,9 +21,9 @@ from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Recipe
 
 
-def in_module_order(masks: Mapping[str, Tensor], moment: UpdateContext) -> Iterator[tuple[str, Tensor]]:
+def in_module_order(masks: Mapping[str, Tensor], context: UpdateContext) -> Iterator[tuple[str, Tensor]]:
     """Names and masks in the order of the moment's weights: draws must not depend on a checkpoint's order."""
-    return ((name, masks[name]) for name in moment.weights if name in masks)
+    return ((name, masks[name]) for name in context.weights if name in masks)
 
 
 class StaticMask:
@@ -50,7 +50,7 @@ class StaticMask:
         """Never."""
         return False
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """The same state."""
         return state
 
@@ -119,34 +119,34 @@ class DropAndGrow(RandomStart, ABC):
         """By the schedule; never where nothing can move: density 1 is dense, drop fraction 0 is static."""
         return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Moves every mask; the other tensors stay."""
-        fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
+        fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
         num_active = active_per_layer(state.masks)
         masks = {
             name: drop_and_grow(
                 mask,
-                drop_scores=self.drop_scores(name, state, moment),
-                grow_scores=self.grow_scores(name, state, moment),
+                drop_scores=self.drop_scores(name, state, context),
+                grow_scores=self.grow_scores(name, state, context),
                 num_moved=math.floor(fraction * num_active[name]),
-                generator=moment.generator,
+                generator=context.generator,
                 layer=name,
             )
-            for name, mask in in_module_order(state.masks, moment)
+            for name, mask in in_module_order(state.masks, context)
         }
         return SparseState(masks, state.tensors)
 
-    def drop_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
+    def drop_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Scores of one layer's weights, of its shape: the active ones with the smallest are dropped."""
-        return moment.weights[name].abs()
+        return context.weights[name].abs()
 
     @abstractmethod
-    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Scores of one layer's weights, of its shape: the inactive ones with the largest are grown."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChosenGrowth(DropAndGrow):
+class SelectableGrowth(DropAndGrow):
     """Grows as SET or as RigL does, whichever the spec says."""
 
     growth: Literal["random", "gradient"] = "gradient"
@@ -161,8 +161,8 @@ class ChosenGrowth(DropAndGrow):
         """Only where growth says so."""
         return self.growth == "gradient"
 
-    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Magnitude of the dense gradient, or zeros: then all candidates tie, and ties are broken at random."""
         if self.growth == "gradient":
-            return moment.gradients[name].abs()
-        return torch.zeros_like(moment.weights[name])
+            return context.gradients[name].abs()
+        return torch.zeros_like(context.weights[name])

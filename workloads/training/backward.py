@@ -1,4 +1,4 @@
-"""Asks a training's objective for loss and gradient at any weights and leaves no trace but the work that is counted."""
+"""Loss and gradient of a training's objective at any weights, without side effects except the counted FLOPs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,35 +9,30 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pruneyard.workloads.interfaces import Tensors
-from pruneyard.workloads.networks.shared_norms import shared_norms
+from pruneyard.workloads.networks.synchronised_norms import synchronised_norms
 from pruneyard.workloads.ranks import Ranks, Share
 from pruneyard.workloads.seeding import RandomState, fork_rng, random_state, stream, stream_seed
 from pruneyard.workloads.training.loss_scale import LossScale
 from pruneyard.workloads.workload import InterruptedJobError
 
-LossOf = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensors]]
+LossFn = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensors]]
+"""Maps images, labels and their step to the loss, with its graph, and the changed tensors of the objective's memory."""
 
-
-"""Images and labels, and the step they belong to, to the objective, ready to be differentiated, and what it remembers."""
-
-
-InStep = Callable[[int], AbstractContextManager[object]]
-
-
-"""The block of a step: inside, the network computes with the weights that the step computes with."""
+StepWeights = Callable[[int], AbstractContextManager[object]]
+"""Maps a step to a context in which the network holds the weights that this step computes with."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prober:
-    """A network's tensors, found once, and the two blocks inside which they may be something else."""
+class NetworkTensors:
+    """The parameters and buffers of a network, looked up once, and contexts that replace them temporarily."""
 
     parameters: Mapping[str, nn.Parameter]
-    buffers: Mapping[str, tuple[nn.Module, str]]  # the module that holds it, and its name there
-    norms: Sequence[_NormBase]  # those with running statistics
+    buffers: Mapping[str, tuple[nn.Module, str]]  # by full name: the module that holds the buffer, and its name there
+    norms: Sequence[_NormBase]  # the norm layers with running statistics
 
     @classmethod
-    def of(cls, network: nn.Module) -> "Prober":
-        """Of a network on its device."""
+    def of(cls, network: nn.Module) -> "NetworkTensors":
+        """Returns the tensors of a network, which must not move to another device afterwards."""
         return cls(
             parameters=dict(network.named_parameters()),
             buffers={
@@ -50,36 +45,39 @@ class Prober:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's own tensors, parameters and buffers, as they stand."""
+        """Returns the current parameters and buffers by name: the tensors themselves, not copies."""
         buffers = {name: module.get_buffer(leaf) for name, (module, leaf) in self.buffers.items()}
         return {name: parameter.detach() for name, parameter in self.parameters.items()} | buffers
 
     def gradients(self) -> dict[str, Tensor]:
-        """What is in `.grad`, by parameter."""
+        """Returns the `.grad` tensors by parameter name, without parameters that have none."""
         return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
 
     @contextmanager
-    def keeping_buffers(self) -> Iterator[None]:
-        """Inside the block the buffers may move; after it they are those, with the values, that they were."""
-        held = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
+    def preserve_buffers(self) -> Iterator[None]:
+        """Restores the buffers after the block, in which they may change."""
+        saved = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
         try:
             for module, leaf in self.buffers.values():
                 module._buffers[leaf] = module.get_buffer(leaf).clone()
             yield
         finally:
             for name, (module, leaf) in self.buffers.items():
-                module._buffers[leaf] = held[name]
+                module._buffers[leaf] = saved[name]
 
     def statistics(self) -> list[Tensor]:
-        """The norms' own running means and variances."""
-        held = [tensor for norm in self.norms for tensor in (norm.running_mean, norm.running_var)]
-        return [tensor for tensor in held if tensor is not None]
+        """Returns the running means and variances of the norm layers: the tensors themselves, not copies."""
+        statistics = [tensor for norm in self.norms for tensor in (norm.running_mean, norm.running_var)]
+        return [tensor for tensor in statistics if tensor is not None]
 
     @contextmanager
     def swap_weights(self, weights: Tensors) -> Iterator[None]:
-        """Inside the block the network has these weights, no gradients, and buffers that are thrown away after it."""
-        values = {name: (p.data, p.grad) for name, p in self.parameters.items()}
-        held = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
+        """Puts weights into the network for the block, with copies of the given buffers and without gradients.
+
+        Restores parameters, gradients and buffers after it.
+        """
+        saved_parameters = {name: (p.data, p.grad) for name, p in self.parameters.items()}
+        saved = {name: module._buffers[leaf] for name, (module, leaf) in self.buffers.items()}
         try:
             for name, parameter in self.parameters.items():
                 parameter.data, parameter.grad = weights[name], None
@@ -88,128 +86,128 @@ class Prober:
             yield
         finally:
             for name, parameter in self.parameters.items():
-                parameter.data, parameter.grad = values[name]
+                parameter.data, parameter.grad = saved_parameters[name]
             for name, (module, leaf) in self.buffers.items():
-                module._buffers[leaf] = held[name]
+                module._buffers[leaf] = saved[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backward:
-    """From the loss of the rows that are here to loss and gradient of the whole batch, in any precision."""
+    """Turns the loss on this rank's rows into loss and gradient of the whole batch, in any precision."""
 
-    prober: Prober
+    network_tensors: NetworkTensors
     ranks: Ranks
-    share: Share  # of the batch, the rows that are here
+    share: Share  # which rows of the batch this rank has
     scale: LossScale
-    shares_norms: bool = True
+    synchronises_norms: bool = True
 
-    def one_batch(self, network: nn.Module) -> AbstractContextManager[None]:
-        """In the block what passes through the network is this rank's share of one batch."""
-        return shared_norms(network, ranks=self.ranks, share=self.share) if self.shares_norms else nullcontext()
+    def synchronise_norms(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Returns a context in which batch norm uses the statistics of the whole batch, if the budget asks for it."""
+        return synchronised_norms(network, ranks=self.ranks, share=self.share) if self.synchronises_norms else nullcontext()
 
-    def begin(self, loss: Tensor) -> None:
-        """Fills `.grad`, scaled, from the rows that are here."""
-        self.scale.scaled(loss).backward()
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient on this rank's rows, multiplied by the loss scale, to `.grad`."""
+        self.scale.scale_loss(loss).backward()
 
-    def finish(
+    def reduce(
         self, loss: Tensor, memory: Tensors, statistics: Sequence[Tensor] = ()
     ) -> tuple[Tensor, Tensors]:
-        """Makes `.grad` that of the batch; returns its loss and what the objective remembers of it."""
-        parameters = self.prober.parameters.values()
-        found = self.ranks.average(
+        """Averages `.grad`, loss, memory and statistics over ranks and divides the loss scale out; returns loss and memory."""
+        parameters = self.network_tensors.parameters.values()
+        averaged = self.ranks.average(
             loss.detach(), memory, share=self.share, parameters=parameters, statistics=statistics
         )
         self.scale.unscale(parameters)
-        return found
+        return averaged
 
 
-@dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
+@dataclass(kw_only=True, slots=True)  # not frozen: that would cost some microseconds in every step
 class BatchProbe:
-    """See `pruneyard.workloads.interfaces.Probe`."""
+    """Implements `pruneyard.workloads.interfaces.Probe`."""
 
-    prober: Prober
+    network_tensors: NetworkTensors
     backward: Backward
-    loss_of: LossOf
-    in_step: InStep
+    loss_fn: LossFn
+    step_weights: StepWeights
     step: int
-    images: Tensor  # the rows that are here
+    images: Tensor  # the rows of this rank
     labels: Tensor
     count: Callable[[float], None]
     flops_per_row: float  # of a forward and a backward pass
     forward_flops_per_row: float
-    draws: int | RandomState | None = None  # what the forward pass draws; None: what comes next in the training
+    rng_start: int | RandomState | None = None  # seed or state for the forward pass; None: the current state
 
     def loss_at(self, weights: Tensors) -> Tensor:
-        """A scalar."""
+        """Returns the loss, a scalar, without gradient."""
         self.count(self.backward.share.total * self.forward_flops_per_row)
-        with torch.no_grad(), self._apart_at(weights), self.in_step(self.step):
-            loss, _ = self.loss_of(self.images, self.labels, self.step)
+        with torch.no_grad(), self._isolated(weights), self.step_weights(self.step):
+            loss, _ = self.loss_fn(self.images, self.labels, self.step)
         return self.backward.ranks.average(loss, {}, share=self.backward.share)[0]
 
     def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
-        """The loss and its gradient."""
+        """Returns the loss, a scalar, and its gradients by parameter name."""
         self.count(self.backward.share.total * self.flops_per_row)
-        with self._apart_at(weights):
-            with self.in_step(self.step):
-                loss, _ = self.loss_of(self.images, self.labels, self.step)
-                self.backward.begin(loss)
-            loss, _ = self.backward.finish(loss, {})
-            return loss, self.prober.gradients()
+        with self._isolated(weights):
+            with self.step_weights(self.step):
+                loss, _ = self.loss_fn(self.images, self.labels, self.step)
+                self.backward.backward(loss)
+            loss, _ = self.backward.reduce(loss, {})
+            return loss, self.network_tensors.gradients()
 
     @contextmanager
-    def _apart_at(self, weights: Tensors) -> Iterator[None]:
-        with fork_rng(self.images.device, self.draws), self.prober.swap_weights(weights):
+    def _isolated(self, weights: Tensors) -> Iterator[None]:
+        with fork_rng(self.images.device, self.rng_start), self.network_tensors.swap_weights(weights):
             yield
 
 
 @dataclass(kw_only=True, slots=True)
-class LookBatch(BatchProbe):
-    """A batch of a look: what it says is kept for long, so a gradient that overflows is taken again."""
+class EpochStartBatch(BatchProbe):
+    """A batch shown at the start of an epoch; its gradient is used for many steps, so one that overflows is recomputed."""
 
     def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
-        """At a smaller scale, until it is finite."""
-        found = BatchProbe.gradient_at(self, weights)
-        while self.backward.scale.wants_again():
-            found = BatchProbe.gradient_at(self, weights)
-        return found
+        """Returns loss and gradient, recomputed with half the loss scale until they are finite."""
+        result = BatchProbe.gradient_at(self, weights)
+        while self.backward.scale.must_retry():
+            result = BatchProbe.gradient_at(self, weights)
+        return result
 
 
 @dataclass(kw_only=True, slots=True)
 class StepBatch(BatchProbe):
-    """See `pruneyard.workloads.interfaces.Batch`. What `differentiate` itself costs is counted by the training."""
+    """Implements `pruneyard.workloads.interfaces.Batch`. The training itself counts the FLOPs of `differentiate`."""
 
     optimizer: torch.optim.Optimizer
     masks: Tensors
-    memory: Tensors = field(default_factory=dict)  # of the objective, after `differentiate`
+    memory: Tensors = field(default_factory=dict)  # of the objective: tensors that `differentiate` changed
 
     @property
     def weights(self) -> Tensors:
-        """As they stand."""
-        return self.prober.weights()
+        """The current parameters and buffers of the network."""
+        return self.network_tensors.weights()
 
     def differentiate(self) -> Tensor:
-        """The loss at the weights as they stand; their gradient is in `.grad`."""
+        """Returns the loss at the current weights and fills `.grad`."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.draws = random_state(self.images.device)
-        with self.in_step(self.step):
-            loss, memory = self.loss_of(self.images, self.labels, self.step)
-            self.backward.begin(loss)
-        loss, self.memory = self.backward.finish(loss, memory, self.prober.statistics())
+        self.rng_start = random_state(self.images.device)
+        with self.step_weights(self.step):
+            loss, memory = self.loss_fn(self.images, self.labels, self.step)
+            self.backward.backward(loss)
+        loss, self.memory = self.backward.reduce(loss, memory, self.network_tensors.statistics())
         return loss
 
     def own_gradient(self) -> Tensors:
-        """What `differentiate` left."""
-        return self.prober.gradients()
+        """Returns the gradients that `differentiate` computed."""
+        return self.network_tensors.gradients()
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochStart:
-    """See `pruneyard.workloads.interfaces.Epoch`."""
+    """Implements `pruneyard.workloads.interfaces.Epoch`."""
 
-    prober: Prober
+    network_tensors: NetworkTensors
     backward: Backward
-    loss_of: LossOf
-    in_step: InStep
+    loss_fn: LossFn
+    step_weights: StepWeights
     should_stop: Callable[[], bool]
     batch_of: Callable[[int], tuple[Tensor, Tensor]]  # images and labels of a step
     steps: range  # of the epoch
@@ -221,36 +219,37 @@ class EpochStart:
 
     @property
     def number(self) -> int:
-        """From 0."""
+        """Index of the epoch, from 0."""
         return self.steps.start // len(self.steps)
 
     @property
     def weights(self) -> Tensors:
-        """As they stand."""
-        return self.prober.weights()
+        """The current parameters and buffers of the network."""
+        return self.network_tensors.weights()
 
-    def batches(self, fraction: float) -> Iterator[LookBatch]:
-        """In the order of their steps; which ones, and what their passes draw, is of this epoch's own streams.
+    def batches(self, fraction: float) -> Iterator[EpochStartBatch]:
+        """Yields a random share of the epoch's batches, in the order of their steps.
 
-        Raises `InterruptedJobError` between two batches when the job is asked to stop.
+        The choice of batches and the randomness of their forward passes come from random streams of this epoch alone. Raises
+        `InterruptedJobError` between two batches when the job is asked to stop.
         """
         num = max(1, round(fraction * len(self.steps)))
-        drawn = torch.randperm(len(self.steps), generator=stream(self.seed, "look", self.number))[:num]
-        for position in sorted(drawn.tolist()):
+        positions = torch.randperm(len(self.steps), generator=stream(self.seed, "look", self.number))[:num]
+        for position in sorted(positions.tolist()):
             if self.should_stop():
                 raise InterruptedJobError(self.steps.start)
             step = self.steps[position]
             images, labels = self.batch_of(step)
-            yield LookBatch(
-                prober=self.prober,
+            yield EpochStartBatch(
+                network_tensors=self.network_tensors,
                 backward=self.backward,
-                loss_of=self.loss_of,
-                in_step=self.in_step,
+                loss_fn=self.loss_fn,
+                step_weights=self.step_weights,
                 step=step,
                 images=images,
                 labels=labels,
                 count=self.count,
                 flops_per_row=self.flops_per_row,
                 forward_flops_per_row=self.forward_flops_per_row,
-                draws=stream_seed(self.seed, self.backward.ranks.own("look-forward"), step),
+                rng_start=stream_seed(self.seed, self.backward.ranks.stream_name("look-forward"), step),
             )

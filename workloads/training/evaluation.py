@@ -1,4 +1,4 @@
-"""What an evaluation says of a training: metrics, curves, and in the end what the training leaves."""
+"""The reports of a training: metrics and curves of an evaluation, and the outcome of a finished training."""
 
 from collections.abc import Mapping
 
@@ -14,15 +14,16 @@ from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.finished import Blueprint
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import table_of
+from pruneyard.workloads.training.final_network import final_logits, final_network
 from pruneyard.workloads.training.state import Training
 from pruneyard.workloads.workload import CurvePoint, Metric, Outcome
 
-MOMENTS_FILE = "swag.safetensors"  # moments of the averaged weights, where the recipe keeps them
+MOMENTS_FILE = "swag.safetensors"  # moments of the averaged weights, if the recipe keeps them
 
 
 def logits_of(training: Training, splits: Mapping[str, DeviceSplit], *names: str) -> dict[str, Tensor]:
-    """Outputs on those of the named splits that have rows."""
-    return {name: training.logits(splits[name]) for name in names if name in splits}
+    """Returns the logits on the named splits, without those that have no rows."""
+    return {name: final_logits(training, splits[name]) for name in names if name in splits}
 
 
 def metrics_at(
@@ -33,7 +34,10 @@ def metrics_at(
     epoch: float,
     mean_loss: float,
 ) -> list[Metric]:
-    """Standard metrics per split, and the training's own: mean loss since the last evaluation, density, explored."""
+    """Returns the standard metrics of every split, and metrics of the training itself under the split `train`.
+
+    mean_loss: mean of the losses since the last evaluation.
+    """
     named: dict[tuple[str, str], float] = {}
     for split, outputs in logits.items():
         labels = splits[split].labels.cpu().numpy()
@@ -44,14 +48,14 @@ def metrics_at(
     named["train", "flops"] = training.train_flops
     named["train", "explored"] = explored_share(training)
     named |= {("train", name): value for name, value in training.rule.numbers.items()}
-    named |= {("train", name): value for name, value in training.backward.scale.numbers().items()}
-    remembered = {name: tensor for name, tensor in sorted(training.memory.items()) if tensor.numel() == 1}
-    named |= {("train", name): float(tensor) for name, tensor in remembered.items()}
+    named |= {("train", name): value for name, value in training.backward.scale.metrics().items()}
+    scalars = {name: tensor for name, tensor in sorted(training.memory.items()) if tensor.numel() == 1}
+    named |= {("train", name): float(tensor) for name, tensor in scalars.items()}
     return metrics_of(training, named, epoch=epoch)
 
 
 def metrics_of(training: Training, named: Mapping[tuple[str, str], float], *, epoch: float) -> list[Metric]:
-    """Numbers by split and name, as of now."""
+    """Returns metrics of the current step from values by split and name."""
     return [
         Metric(step=training.step, epoch=epoch, split=split, name=name, value=value, wall_s=training.train_s)
         for (split, name), value in named.items()
@@ -59,7 +63,7 @@ def metrics_of(training: Training, named: Mapping[tuple[str, str], float], *, ep
 
 
 def density_curve(training: Training) -> list[CurvePoint]:
-    """Density of every prunable layer, in network order; `count` is the layer's number of weights."""
+    """Returns the density of every prunable layer, in module order; `count` is the layer's number of weights."""
     return [
         CurvePoint(
             name="density", step=training.step, key=name, x=i, y=y, count=training.weights[name].numel()
@@ -71,7 +75,7 @@ def density_curve(training: Training) -> list[CurvePoint]:
 def reliability_curves(
     training: Training, logits: Mapping[str, Tensor], splits: Mapping[str, DeviceSplit]
 ) -> list[CurvePoint]:
-    """Filled bins of the reliability diagram of every split: x confidence, y accuracy, count rows."""
+    """Returns the non-empty bins of every split's reliability diagram: x confidence, y accuracy, count number of rows."""
     points = []
     for split, outputs in logits.items():
         labels = splits[split].labels.cpu().numpy()
@@ -88,13 +92,13 @@ def outcome_of(
     training: Training,
     logits: Mapping[str, Tensor],
     data: Dataset,
-    shown: dict[str, Predictions],
+    ood_predictions: dict[str, Predictions],
     *,
     model: ModelBuilder,
 ) -> Outcome:
-    """Returns the outcome of a finished training, on the CPU; `shown` holds its outputs on out-of-distribution sets."""
+    """Returns the outcome of a finished training, on the CPU; `ood_predictions` are those on out-of-distribution sets."""
     on_gpu = training.device.type == "cuda"
-    with training.finished():
+    with final_network(training):  # copied, because the context restores the trained weights
         weights = {
             name: tensor.detach().cpu().clone() for name, tensor in training.network.state_dict().items()
         }
@@ -104,7 +108,7 @@ def outcome_of(
             for name, split in {"val": data.val, "calib": data.calib, "test": data.test}.items()
             if name in logits
         }
-        | shown,
+        | ood_predictions,
         weights=weights,
         masks={name: mask.cpu() for name, mask in training.sparse.used.items()},
         num_parameters=num_parameters(training),
@@ -125,39 +129,41 @@ def outcome_of(
 
 
 def _files(training: Training) -> dict[str, bytes]:
+    """Returns the contents of additional artifact files by name."""
     moments = {name: tensor.cpu().contiguous() for name, tensor in training.mean.moment_tensors.items()}
     return {MOMENTS_FILE: safetensors.torch.save(moments)} if moments else {}
 
 
 def num_active(training: Training) -> int:
-    """Parameters that are not masked, biases and norms included."""
-    return num_parameters(training) - num_outside(training.sparse.used)
+    """Returns the number of unmasked parameters, including biases and norm parameters."""
+    return num_parameters(training) - num_inactive(training.sparse.used)
 
 
 def num_parameters(training: Training) -> int:
+    """Returns the number of all parameters, masked ones included."""
     return sum(parameter.numel() for parameter in training.network.parameters())
 
 
 def density(training: Training) -> float:
-    """Active share of all prunable weights."""
+    """Returns the active share of all prunable weights, in [0, 1]."""
     total = sum(weight.numel() for weight in training.weights.values())
     return 1 - (num_parameters(training) - num_active(training)) / total
 
 
 def explored_share(training: Training) -> float:
-    """Share of all prunable weights that were used in some step so far.
+    """Returns the share of all prunable weights that were active in some step so far.
 
     Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887).
     """
     total = sum(weight.numel() for weight in training.weights.values())
-    return 1 - num_outside(training.explored) / total
+    return 1 - num_inactive(training.explored) / total
 
 
 def densities(training: Training) -> dict[str, float]:
-    """Active share of every prunable layer, 1 where the method keeps no mask."""
+    """Returns the active share of every prunable layer by weight name; 1 for a layer without a mask."""
     return dict.fromkeys(training.weights, 1.0) | layer_densities(training.sparse.used)
 
 
-def num_outside(masks: Mapping[str, Tensor]) -> int:
-    """Entries that are False."""
+def num_inactive(masks: Mapping[str, Tensor]) -> int:
+    """Returns the number of False entries in all masks."""
     return sum(mask.numel() for mask in masks.values()) - sum(active_per_layer(masks).values())

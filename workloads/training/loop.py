@@ -1,4 +1,4 @@
-"""The training loop of every kind of job: one generator that reads from top to bottom."""
+"""The training loop: one generator that trains a network and reports at every evaluation."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -20,17 +20,18 @@ from pruneyard.workloads.training.evaluation import (
     outcome_of,
     reliability_curves,
 )
+from pruneyard.workloads.training.final_network import final_logits
 from pruneyard.workloads.training.mask_updater import MaskUpdater
-from pruneyard.workloads.training.ood_evaluation import show
+from pruneyard.workloads.training.ood_evaluation import evaluate_ood
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.resume import assert_ranks_equal, checkpoint_of, restore, resume_from_parent
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy, robust_metrics
 from pruneyard.workloads.training.segment import WHOLE, Segment
-from pruneyard.workloads.training.split_logits import Answering
+from pruneyard.workloads.training.split_logits import TrainingLogits
 from pruneyard.workloads.training.state import Training
-from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, Rarely
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, RateLimitedCheck
 
-PLAIN = Plain()  # where a mask update replaces the step, no gradient is corrected
+PLAIN = Plain()  # the rule for a step that a mask update replaces: no optimizer step would use a corrected gradient
 
 
 def train(
@@ -45,20 +46,21 @@ def train(
     seed: int,
     context: Context,
 ) -> Iterator[Progress]:
-    """Trains one network on `data.train`; reports on `val` and `test` at every evaluation, on `calib` too at the end.
+    """Trains one network on `data.train` and yields metrics on `val` and `test` at every evaluation, at the end also on `calib`.
 
-    Its outputs on `ood`, out-of-distribution rows in the shape of the data, are reported at the end as well,
-    and what attacks leave of it, as `robust` says.
+    The final report contains the logits and detection metrics on the out-of-distribution sets `ood`, whose images have the
+    shape of `data`, and the accuracy under the attacks that `robust` describes.
 
-    The recipe is completed by the method. Goes on from the context's newest good checkpoint; without one, from where the
-    `segment` says, at whose end it ends. Raises `NonFiniteError` at the evaluation after a loss that is not finite, and
-    `InterruptedJobError`, with a checkpoint written, when the context asks to stop or to pause.
+    The method first fills in its part of the recipe. Training resumes from the newest intact checkpoint of the context, else
+    from the run that `segment` names, else it starts from step 0; it ends where the segment ends. Raises `NonFiniteError` at
+    the first evaluation after a non-finite loss, and `InterruptedJobError`, after writing a checkpoint, when the context asks
+    to stop or to pause.
     """
     recipe = method.complete(recipe)
     budget, device, ranks = recipe.budget, context.device, context.ranks
 
     def on_device(split: Split) -> DeviceSplit:
-        """Normalised by the data trained on, whatever the rows are."""
+        """Moves a split to the device; any split is normalised with the statistics of the training data."""
         return DeviceSplit(split, mean=data.mean, std=data.std, device=device, channels_last=budget.channels_last)
 
     named = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
@@ -75,9 +77,12 @@ def train(
         num_classes=data.num_classes,
         ranks=ranks,
     )
-    if budget.compile and ranks.size > 1 and budget.batch_norm == "synchronised" and training.prober.norms:
-        raise ValueError("budget.compile is true with a batch norm of several workers; it must be false, or batch_norm local")
-    saved = ranks.from_first(lambda: context.checkpoints.load(torch.device("cpu")))
+    if budget.compile and ranks.size > 1 and budget.batch_norm == "synchronised" and training.network_tensors.norms:
+        raise ValueError(
+            "budget.compile is true, but a compiled network cannot synchronise batch norm over several workers; "
+            "set compile: false, or batch_norm: local"
+        )
+    saved = ranks.broadcast_from_rank_0(lambda: context.checkpoints.load(torch.device("cpu")))
     if saved is not None:
         restore(training, saved, data=data.fingerprint)
     elif segment.runs:
@@ -86,23 +91,27 @@ def train(
     unreported = list(training.history)
     order = epoch_order(num_rows, seed=seed, epoch=training.step // per_epoch).to(device)
     augment_stream = torch.Generator()
-    answers = Answering(training, val=splits.get("val"))
+    split_logits = TrainingLogits(training, val=splits.get("val"))
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of this rank's rows in a step of the current epoch, augmented as in the whole batch."""
+        """Returns images and labels of this rank's rows in a step of the current epoch.
+
+        Augmentations are sampled for the whole batch, so that they do not depend on the number of ranks.
+        """
         position = step % per_epoch
         rows = order[position * batch_size : (position + 1) * batch_size]
         augment_stream.manual_seed(stream_seed(seed, "augment", step))
         return splits["train"].batch(rows, recipe.augment, augment_stream, training.backward.share)
 
     def save() -> None:
+        """Writes a checkpoint outside of training time, after checking that all ranks agree."""
         training.stop_clock()
         assert_ranks_equal(training)
         checkpoint = checkpoint_of(training, data=data.fingerprint)
-        ranks.by_first(lambda: context.checkpoints.save(checkpoint))
+        ranks.run_on_rank_0(lambda: context.checkpoints.save(checkpoint))
         training.start_clock()
 
-    should_stop, saved_at = Rarely(context.should_stop), time.monotonic()
+    should_stop, saved_at = RateLimitedCheck(context.should_stop), time.monotonic()
     assert_ranks_equal(training)
     training.start_clock()
 
@@ -111,29 +120,31 @@ def train(
         if position == 0:
             order = epoch_order(num_rows, seed=seed, epoch=epoch).to(device)
             try:
-                training.on_epoch_start(batch_of, answers=answers, should_stop=lambda: any(ranks.anyone(should_stop())))
+                training.on_epoch_start(
+                    batch_of, split_logits=split_logits, should_stop=lambda: any(ranks.any_rank(should_stop()))
+                )
             except InterruptedJobError:
                 save()
                 raise
         images, labels = batch_of(training.step)
 
-        training.set_rate()
-        due = training.is_due()
-        rule = PLAIN if due and method.replaces_step else recipe.gradient
+        training.set_learning_rate()
+        update_is_due = training.is_due()
+        rule = PLAIN if update_is_due and method.replaces_step else recipe.gradient
         loss, corrected = training.differentiate(images, labels, rule=rule)
-        grows = method.follows_gradient or (due and method.grows_by_gradient)
+        grows = method.follows_gradient or (update_is_due and method.grows_by_gradient)
         training.record_loss(loss, num_rows=batch_size, grows=grows)
-        if training.usable:  # else time passes and nothing else happens
-            training.follow_gradients()
-            updated = training.updated_masks() if due else None
-            training.take_gradients(corrected)  # masked as before the update: what grew takes no step yet
-            if updated is not None:
-                training.apply_masks(updated)
+        if training.gradients_are_finite:  # otherwise the step is skipped, but counted
+            training.observe_gradients()
+            new_state = training.updated_masks() if update_is_due else None
+            training.correct_gradients(corrected)  # uses the masks before the update: grown weights take no step yet
+            if new_state is not None:
+                training.apply_masks(new_state)
                 assert_ranks_equal(training)
-            if not (due and method.replaces_step):
+            if not (update_is_due and method.replaces_step):
                 training.optimizer.step()
         training.step += 1
-        training.take_sample()
+        training.add_weight_sample()
 
         pausing = False
         if training.step % interval == 0 and training.step < end:
@@ -143,10 +154,10 @@ def train(
             new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
             training.history += new
             yield Progress(step=training.step, num_steps=end, metrics=(*unreported, *new))
-            unreported, pausing = [], context.pauses()
+            unreported, pausing = [], context.should_pause()
             training.start_clock()
         to_save = time.monotonic() - saved_at >= budget.checkpoint_every_s
-        stopping, saving = ranks.anyone(should_stop() or pausing, to_save)
+        stopping, saving = ranks.any_rank(should_stop() or pausing, to_save)
         if stopping or saving:
             save()
             saved_at = time.monotonic()
@@ -156,22 +167,22 @@ def train(
     save()
     training.stop_clock()
     if end == training.num_steps:
-        training.check_updated()
+        training.check_no_pending_update()
     mean_loss = training.losses.take()
     logits = logits_of(training, splits, "val", "calib", "test")
     new = metrics_at(training, logits, splits, epoch=training.step / per_epoch, mean_loss=mean_loss)
-    detected, shown = show(
+    ood_metrics, ood_predictions = evaluate_ood(
         ood,
-        lambda split: training.logits(on_device(split)).numpy(),
+        lambda split: final_logits(training, on_device(split)).numpy(),
         known=logits["test"].numpy(),
         num_extra=training.num_extra,
     )
-    more = detected | robust_metrics(robust, training, splits)
-    new += metrics_of(training, more, epoch=training.step / per_epoch)
+    final_metrics = ood_metrics | robust_metrics(robust, training, splits)
+    new += metrics_of(training, final_metrics, epoch=training.step / per_epoch)
     yield Progress(
         step=training.step,
         num_steps=end,
         metrics=(*unreported, *new),
         curves=(*density_curve(training), *reliability_curves(training, logits, splits)),
-        outcome=outcome_of(training, logits, data, shown, model=model),
+        outcome=outcome_of(training, logits, data, ood_predictions, model=model),
     )

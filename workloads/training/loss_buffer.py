@@ -1,4 +1,4 @@
-"""The losses of the steps since an evaluation, kept where they were computed, so that no step waits for the device."""
+"""The losses of the steps since the last evaluation, kept on the device so that no step waits for it."""
 
 from dataclasses import dataclass
 
@@ -9,26 +9,26 @@ from pruneyard.workloads.workload import NonFiniteError
 
 
 @dataclass(kw_only=True)
-class LossLog:
-    """Room for the losses between two evaluations, and how many there are."""
+class LossBuffer:
+    """A buffer for the losses between two evaluations."""
 
-    held: Tensor
+    held: Tensor  # (n,), of which the first `num` are filled
     num: int = 0
-    last_at: int = -1  # step
+    last_at: int = -1  # step of the newest loss
 
     @classmethod
-    def of(cls, num_steps: int, device: torch.device) -> "LossLog":
-        """For so many steps between two evaluations."""
+    def of(cls, num_steps: int, device: torch.device) -> "LossBuffer":
+        """Returns an empty buffer for `num_steps` steps between two evaluations."""
         return cls(held=torch.zeros(num_steps, device=device))
 
     def record(self, loss: Tensor, *, step: int) -> None:
-        """Steps come in order."""
+        """Stores the loss of a step; steps must come in order."""
         self.held[self.num] = loss
         self.num += 1
         self.last_at = step
 
     def check(self) -> Tensor:
-        """The losses, on the CPU; waits for the device. Raises `NonFiniteError` with the first bad step."""
+        """Returns the losses on the CPU, after waiting for the device. Raises `NonFiniteError`, naming the first bad step."""
         losses = self.held[: self.num].cpu()
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
@@ -38,12 +38,15 @@ class LossLog:
         return losses
 
     def take(self) -> float:
-        """Their mean; the next ones are counted anew."""
+        """Returns the mean of the losses and empties the buffer. Raises `NonFiniteError` as `check` does."""
         mean = float(self.check().double().mean())
         self.num = 0
         return mean
 
-    def continued(self, losses: Tensor, *, step: int) -> "LossLog":
-        """After these losses, the next step being `step`; they may be more than now come between two evaluations."""
+    def resumed(self, losses: Tensor, *, step: int) -> "LossBuffer":
+        """Returns a buffer that already holds the losses of a checkpoint; the next one is that of `step`.
+
+        `losses` may be longer than this buffer: the interval between evaluations may have been larger before.
+        """
         room = torch.cat([losses.to(self.held.device), torch.zeros_like(self.held)])
-        return LossLog(held=room, num=len(losses), last_at=step - 1)
+        return LossBuffer(held=room, num=len(losses), last_at=step - 1)

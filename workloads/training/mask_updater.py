@@ -1,4 +1,4 @@
-"""Workloads/training/mask_updater.py."""
+"""The protocol of a sparse-training method: its state, what an update receives, and what the training loop calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from pruneyard.workloads.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class SparseState:
-    """All that a method remembers, by parameter name; a weight without a mask is dense.
+    """The state of a method, by parameter name; a weight without a mask is dense.
 
     masks: which weights are trained; all others are zero, and so are their gradients and optimizer state.
-    forward: which weights the network computes with, in training and when finished, where these are fewer than those
-        trained. The gradient is that at the weights so cut, taken for all trained ones (straight through).
-    tensors: the rest.
-    revived: what weights start from that enter a mask with this update, zero elsewhere; not kept after it.
+    forward: which weights the network computes with, during training and when finished, if these are fewer than the trained
+        ones. The gradient at the masked weights is then applied to all trained ones (straight-through).
+    tensors: further tensors of the method.
+    revived: initial values of the weights that enter a mask with this update, zero elsewhere; not stored after it.
     """
 
     masks: dict[str, Tensor]
@@ -30,93 +30,93 @@ class SparseState:
 
     @property
     def used(self) -> dict[str, Tensor]:
-        """The masks that the network computes with: what density and FLOPs speak of."""
+        """The masks that the network computes with; density and FLOPs refer to these."""
         return {**self.masks, **self.forward}
 
 
 class FunctionalNetwork(Protocol):
-    """The network as a function of its weights, for scores that need more than one gradient. Nothing of it is trained."""
+    """The network as a pure function of its weights, for scores that need more than one gradient."""
 
     @property
     def weights(self) -> Tensors:
-        """All tensors of the network, parameters and buffers: what is changed is copied."""
+        """All parameters and buffers of the network by name; copy before writing into one."""
         ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Shape (C, H, W) of an image."""
         ...
 
     def logits(self, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
-        """Outputs (B, K) of the network with these tensors; differentiable, running statistics are left as they are."""
+        """Returns the differentiable logits (B, K) of the network with these tensors; running statistics do not change."""
         ...
 
     def rows(self, per_class: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images and labels of so many random training rows of each class (all, where it has fewer), not augmented."""
+        """Returns images and labels of `per_class` random training rows of each class, or all it has; not augmented."""
         ...
 
     def count(self, forwards: float, rows: int) -> None:
-        """Counts the work of so many dense forward passes over so many rows as training's; a backward pass is two."""
+        """Counts the FLOPs of `forwards` dense forward passes over `rows` rows as training; a backward pass counts as two."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateContext:
-    """What an update sees: the training after a backward pass, before the optimizer's step."""
+    """The input of a mask update: the training after a backward pass and before the optimizer's step."""
 
-    step: int  # from 0, that the update is due at: the one just differentiated, or skipped just before for an overflow
+    step: int  # from 0, at which the update was due: the current one, or an earlier one whose gradients overflowed
     num_steps: int  # of the whole training
     weights: Mapping[str, Tensor]  # prunable, zero outside masks
-    gradients: Mapping[str, Tensor]  # dense: of inactive entries too; averaged over ranks
+    gradients: Mapping[str, Tensor]  # dense, inactive entries included; averaged over ranks
     generator: torch.Generator  # on the CPU, the same on every rank
-    bench: FunctionalNetwork
+    network: FunctionalNetwork
 
 
 @runtime_checkable
-class Counting(Protocol):
-    """A method that can tell from shapes alone how many weights each layer keeps."""
+class CountsWeights(Protocol):
+    """A method that can compute from shapes alone how many weights each layer keeps."""
 
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """Active weights of each sparse layer; raises `ValueError` where the method does not fit the layers."""
+        """Returns the active weights of each sparse layer; raises `ValueError` if the method does not fit the layers."""
         ...
 
 
 class MaskUpdater(Protocol):
-    """How masks start and move, and what a method needs of the recipe around it."""
+    """A sparse-training method: initial masks, mask updates, and the parts of the recipe that it sets."""
 
-    replaces_step: ClassVar[bool]  # an update takes the place of the optimizer's step
+    replaces_step: ClassVar[bool]  # an update replaces the optimizer's step
     grows_by_gradient: ClassVar[bool]  # an update reads `UpdateContext.gradients`, which costs a dense backward pass
     follows_gradient: ClassVar[bool]  # `observe_gradients` reads the dense gradient of every step, at that cost
     dense_settings: ClassVar[Settings]  # with which all weights stay active, and it trains bit for bit as `dense`
 
     @property
     def target_density(self) -> float:
-        """Active share that the method aims at, of the prunable weights that are not kept dense."""
+        """Target active share of the prunable weights that are not kept dense, in (0, 1]."""
         ...
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """The recipe with what belongs to the method filled in; raises `ValueError` where it was filled in otherwise."""
+        """Returns the recipe with the fields that the method sets; raises `ValueError` if one holds another value."""
         ...
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """Masks before the first step; `weights` are the prunable ones in module order."""
+        """Returns the state before the first step; `weights` are the prunable ones in module order."""
         ...
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
-        """Weight decay of its own, per weight, beside the optimizer's: the factor f of f * w in the gradient."""
+        """Returns weight decay in addition to the optimizer's, per weight: the factor f of a term f * w in the gradient."""
         ...
 
     def observe_gradients(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
-        """The state after seeing a step's dense gradients, before its update: masks stay, tensors may change.
+        """Returns the state after a step's dense gradients, before its update: masks stay, tensors may change.
 
-        Called at every step where `follows_gradient`.
+        Called at every step if `follows_gradient` is true.
         """
         ...
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Whether `update` is called at this step; False wherever it would move nothing by its settings."""
+        """Returns whether `update` is called at this step; False where the settings leave nothing to move."""
         ...
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
-        """The state after this step's update."""
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
+        """Returns the state after a mask update; writes into no tensor."""
         ...

@@ -1,6 +1,6 @@
-"""Unknown inputs shown to a finished network: how images of another data set are brought to it, and what is measured.
+"""Evaluation on out-of-distribution (OOD) images: how another data set is fitted to the network, and detection metrics.
 
-A network that knows when it does not know gives them little confidence. They come from the test rows of their sources.
+A network with useful confidence is less confident on these images. They are the test rows of their data sets.
 Dimensions: N rows, C channels, H height, W width.
 """
 
@@ -17,17 +17,13 @@ from pruneyard.workloads.metrics.detection import DETECTION_METRICS, confidence_
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import name_of
 
-NO_LABEL = -1  # of a row that belongs to none of the known classes
-
-
-SPLIT = "ood"  # the mean over the sets; one of them is `ood.<name>`
-
-
-LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+NO_LABEL = -1  # label of a row that belongs to none of the classes
+SPLIT = "ood"  # split of the mean over all OOD sets; that of one set is `ood.<name>`
+LUMINANCE = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
 
 
 def split_names(sources: Sequence[Source]) -> list[str]:
-    """`ood.<name>` of every set, numbered from 1 where several come from one kind of source."""
+    """Returns the split name `ood.<name>` of every set, numbered from 1 where several use the same kind of source."""
     names = [name_of(source) for source in sources]
     seen: Counter[str] = Counter()
     found = []
@@ -38,20 +34,20 @@ def split_names(sources: Sequence[Source]) -> list[str]:
 
 
 def check_ood(unknown: Dataset, *, known: Dataset) -> None:
-    """Raises `ValueError` where images cannot be brought to those of the known data, or are the known data."""
+    """Raises `ValueError` if the images cannot be fitted to those of the known data, or are those of the known data."""
     _check_channels(unknown.image_shape[0], known.image_shape[0])
     shared = _num_shared(unknown.test.images, known.test.images)
-    if 2 * shared > min(len(unknown.test), len(known.test)):  # a few in common are left to the user
+    if 2 * shared > min(len(unknown.test), len(known.test)):  # a few shared images are accepted
         raise ValueError(
             f"is known: {shared} of its {len(unknown.test)} test images are test images of the data trained on"
         )
 
 
 def ood_splits(sources: Sequence[Source], data: Sequence[Dataset], *, known: Dataset) -> dict[str, Split]:
-    """The test rows of every set in the shape of the known images, by split name; all labels are `NO_LABEL`."""
+    """Returns the test rows of every set, fitted to the shape of the known images, by split name; labels are `NO_LABEL`."""
     return {
         name: Split(
-            images=fitted(dataset.test.images, known.image_shape),
+            images=fit_images(dataset.test.images, known.image_shape),
             labels=np.full(len(dataset.test), NO_LABEL, dtype=np.int64),
             row_ids=dataset.test.row_ids,
         )
@@ -59,16 +55,16 @@ def ood_splits(sources: Sequence[Source], data: Sequence[Dataset], *, known: Dat
     }
 
 
-def show(
+def evaluate_ood(
     splits: Mapping[str, Split],
     logits_of: Callable[[Split], npt.NDArray[np.float32]],
     *,
     known: npt.NDArray[np.float32],
     num_extra: int = 0,
 ) -> tuple[dict[tuple[str, str], float], dict[str, Predictions]]:
-    """Metrics by split and name, of every set and their mean, and the outputs on every set.
+    """Returns detection metrics of every set and their mean, by split and name, and the predictions on every set.
 
-    known: logits (N, K + num_extra) of the known test rows; logits_of: gives them for the rows of a split.
+    known: logits (N, K + num_extra) of the known test rows; logits_of: computes the logits of a split.
     """
     if not splits:
         return {}, {}
@@ -77,28 +73,29 @@ def show(
         name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits_of(split))
         for name, split in splits.items()
     }
-    found = {
+    by_split = {
         name: detection_metrics(scores, confidence_scores(outputs.logits, num_extra=num_extra))
         for name, outputs in predictions.items()
     }
-    metrics = {(split, name): value for split, of_split in found.items() for name, value in of_split.items()}
-    means = {(SPLIT, name): float(np.mean([values[name] for values in found.values()])) for name in DETECTION_METRICS}
+    metrics = {(split, name): value for split, of_split in by_split.items() for name, value in of_split.items()}
+    means = {(SPLIT, name): float(np.mean([values[name] for values in by_split.values()])) for name in DETECTION_METRICS}
     return metrics | means, predictions
 
 
-def fitted(images: Images, shape: tuple[int, int, int]) -> Images:
-    """`images: (N, C, H, W)` as `shape` (C, H, W): each side resized by itself, bilinear with antialiasing, rounded once.
+def fit_images(images: Images, shape: tuple[int, int, int]) -> Images:
+    """Returns `images: (N, C, H, W)` in the shape (C, H, W) of `shape`, uint8.
 
-    Colour becomes grey by luminance, grey becomes colour by repetition.
+    Height and width are resized independently, bilinearly with antialiasing, and rounded once. Colour becomes grey by
+    luminance, grey becomes colour by repetition.
     """
     if images.shape[1:] == shape:
         return images
     _check_channels(images.shape[1], shape[0])
     chunks = [images[start : start + ROWS_PER_CHUNK] for start in range(0, len(images), ROWS_PER_CHUNK)]
-    return np.concatenate([_fitted(chunk, shape) for chunk in chunks])
+    return np.concatenate([_fit_chunk(chunk, shape) for chunk in chunks])
 
 
-def _fitted(images: Images, shape: tuple[int, int, int]) -> Images:
+def _fit_chunk(images: Images, shape: tuple[int, int, int]) -> Images:
     channels, *size = shape
     pixels = torch.from_numpy(images.astype(np.float32))
     if channels == 1 and images.shape[1] == 3:
@@ -117,7 +114,7 @@ def _check_channels(unknown: int, known: int) -> None:
 
 
 def _num_shared(unknown: Images, known: Images) -> int:
-    """Images of `unknown` that are pixel for pixel in `known`."""
+    """Returns how many images of `unknown` are also in `known`, pixel for pixel."""
     if unknown.shape[1:] != known.shape[1:]:
         return 0
     familiar = {_digest(image) for image in known}

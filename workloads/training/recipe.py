@@ -1,4 +1,4 @@
-"""How a network is trained, as data: the tables of a spec that every training job has."""
+"""The training recipe: the spec tables that every training job has."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
@@ -17,30 +17,30 @@ from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long to train, in epochs or in steps, and with what numerics.
+    """The length of a training, in epochs or in steps, its batch size, and its numerics.
 
-    An epoch is every whole batch of one shuffle: the rows left over sit out that epoch, others in the next. A set
-    smaller than one batch is one batch.
+    An epoch consists of the whole batches of one shuffle; the remaining rows are left out of that epoch, others out of the
+    next. A data set smaller than one batch is one batch.
 
-    batch_norm: among several workers, whether one normalises by the rows of all, as a single one would, or by its own.
+    batch_norm: with several workers, whether batch norm uses the rows of all workers, as one worker would, or only its own.
     """
 
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128  # over all workers
-    evaluate_every: int = field(default=1, metadata=NOT_IDENTITY)  # epochs; 0: at the end only
+    evaluate_every: int = field(default=1, metadata=NOT_IDENTITY)  # epochs; 0: only at the end
     checkpoint_every_s: float = field(default=30.0, metadata=NOT_IDENTITY)  # 0: after every step
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # below: autocast, weights stay float32
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # below float32: autocast, weights stay float32
     channels_last: bool = False
     compile: bool = False
     batch_norm: Literal["synchronised", "local"] = field(default="synchronised", metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.steps is None:
-            raise ValueError("epochs is missing, and so is steps; it must be given where steps is not")
+            raise ValueError("epochs is missing, and so is steps; give one of them")
         if self.epochs is not None and self.steps is not None:
             raise ValueError(
-                f"epochs is {self.epochs} beside steps {self.steps}; it must be left out, or steps must"
+                f"epochs is {self.epochs} and steps is {self.steps}; give only one of them"
             )
         for name in ("epochs", "steps", "batch_size"):
             value = getattr(self, name)
@@ -51,22 +51,22 @@ class Budget:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     def steps_per_epoch(self, num_rows: int) -> int:
-        """Whole batches in one shuffle of `num_rows`."""
+        """Returns the number of whole batches in one shuffle of `num_rows`, at least 1."""
         return max(1, num_rows // self.batch_size)
 
     def num_steps(self, num_rows: int) -> int:
-        """Optimizer steps of the whole budget."""
+        """Returns the number of optimizer steps of the whole budget."""
         return self.steps if self.steps is not None else (self.epochs or 0) * self.steps_per_epoch(num_rows)
 
     def evaluation_interval(self, num_rows: int) -> int:
-        """Steps between two evaluations, at most those of the whole budget."""
+        """Returns the steps between two evaluations, at most those of the whole budget."""
         num_steps = self.num_steps(num_rows)
         return min(self.evaluate_every * self.steps_per_epoch(num_rows) or num_steps, num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The plug-ins and tables of a training, each with its neutral or usual default."""
+    """The plug-ins and tables of a training; each default is the neutral or the usual choice."""
 
     budget: Budget
     objective: Annotated[Objective, Plugin("objectives")] = CrossEntropy()
@@ -78,14 +78,14 @@ class Recipe:
     average: Averaging = field(default=Averaging(), metadata=NEUTRAL_BY_DEFAULT)
 
 
-def completed(recipe: Recipe, **slots: object) -> Recipe:
-    """The recipe with these fields filled in, for a method that brings them.
+def fill_in(recipe: Recipe, **set_fields: object) -> Recipe:
+    """Returns the recipe with the fields that a method sets.
 
-    Raises `ValueError`, naming the field, where one holds neither its default nor what the method brings.
+    Raises `ValueError`, which names the field, if one holds neither its default nor the value that the method sets.
     """
     defaults = {f.name: f.default for f in fields(Recipe)}
-    for name, brought in slots.items():
+    for name, value in set_fields.items():
         found = getattr(recipe, name)
-        if found not in (defaults[name], brought):
-            raise ValueError(f"{name} is {found}, but the method brings {brought}; leave it out, or choose a method without one")
-    return replace(recipe, **slots)  # type: ignore[arg-type]
+        if found not in (defaults[name], value):
+            raise ValueError(f"{name} is {found}, but the method sets it to {value}; leave it out, or choose another method")
+    return replace(recipe, **set_fields)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""Accuracy that is left when every test image may be moved against its label, as far as several attacks find out.
+"""Robust accuracy: the accuracy on test images after several adversarial attacks.
 
-An upper bound of the true robust accuracy: a stronger attack may find more. Reference for the protocol, 50 steps of
-2.5 eps / 50 from 10 random starts: Özdenizci and Legenstein 2021, Training Adversarially Robust Sparse Networks via
-Bayesian Connectivity Sampling (ICML), by their code.
+It is an upper bound of the true robust accuracy, because a stronger attack may find more errors. Reference for the protocol,
+50 steps of 2.5 eps / 50 from 10 random starts: Özdenizci and Legenstein 2021, Training Adversarially Robust Sparse Networks
+via Bayesian Connectivity Sampling (ICML), by their code.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,25 +13,26 @@ from torch import Tensor
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.interfaces import Network
-from pruneyard.workloads.losses.adversarial import Attack, against_labels
+from pruneyard.workloads.losses.adversarial import Attack, margin_loss
 from pruneyard.workloads.seeding import stream
-from pruneyard.workloads.training.state import EVALUATION_BATCH, Training
+from pruneyard.workloads.training.final_network import EVALUATION_BATCH, final_network
+from pruneyard.workloads.training.state import Training
 
 ATTACKED_BATCH = 128  # rows at once: an attack keeps activations, as training does
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobustAccuracy:
-    """How the finished network is attacked; neutral by default. The work is an evaluation's: it is not counted.
+    """The attacks on the finished network; by default there are none. Their FLOPs are not counted, as for any evaluation.
 
-    A row counts if it is right as it is and after every one of the restarts.
+    A row counts as robust if it is classified correctly without an attack and after every restart of the attack.
     """
 
-    restarts: int = 0  # random starts; 0: not measured; papers take 10
-    eps: float = 8 / 255  # largest change of a pixel; pixels lie in [0, 1]
+    restarts: int = 0  # random starts of the attack; 0: not measured; papers use 10
+    eps: float = 8 / 255  # largest change of a pixel, for pixels in [0, 1]
     num_steps: int = 50
-    reach: float = 2.5  # all steps of a start together, in eps
-    max_rows: int | None = None  # of the test split, evenly spread over it; left out: all
+    reach: float = 2.5  # sum of all step sizes of one start, in units of eps
+    max_rows: int | None = None  # attacked rows, evenly spread over the test split; left out: all
 
     def __post_init__(self) -> None:
         if self.restarts < 0:
@@ -46,13 +47,13 @@ class RobustAccuracy:
 
     @property
     def attack(self) -> Attack:
-        """Of one start; a step never needs to be longer than from black to white."""
+        """The attack of one restart; its step size is at most 1, the distance from black to white."""
         return Attack(
             eps=self.eps, step_size=min(1.0, self.reach * self.eps / self.num_steps), num_steps=self.num_steps
         )
 
     def rows(self, num_rows: int) -> Tensor:
-        """Which of so many are attacked: (n,) int64, ascending."""
+        """Returns the indices of the attacked rows among `num_rows`: (n,) int64, ascending."""
         num = min(num_rows, self.max_rows or num_rows)
         return torch.arange(num) * num_rows // num
 
@@ -63,54 +64,54 @@ NOT_ATTACKED = RobustAccuracy()
 def robust_metrics(
     table: RobustAccuracy, training: Training, splits: Mapping[str, DeviceSplit]
 ) -> dict[tuple[str, str], float]:
-    """By split and name, of the network as it would be finished now; nothing where nothing is to be measured."""
+    """Returns the robust accuracy of the final network by split and name; empty if `table` asks for none."""
     if not table.restarts or "test" not in splits:
         return {}
-    with training.finished(), training.autocast():
-        share = robust_accuracy(
+    with final_network(training), training.autocast():
+        accuracy = robust_accuracy(
             training.forward, splits["test"], table, num_extra=training.num_extra, seed=training.seed
         )
-    return {("test", "robust_accuracy"): share}
+    return {("test", "robust_accuracy"): accuracy}
 
 
 def robust_accuracy(
     network: Network, split: DeviceSplit, table: RobustAccuracy, *, num_extra: int = 0, seed: int = 0
 ) -> float:
-    """Share of the attacked rows that no attack moves to a wrong class; `network` is in evaluation mode.
+    """Returns the share of the attacked rows that no attack moves to a wrong class; `network` must be in evaluation mode.
 
-    What was broken by one start is not attacked again: the starts of a restart depend on those before it alone, so that
-    more restarts never find less.
+    A row that one restart breaks is not attacked again. More restarts never raise the result: the random starts of a restart
+    depend only on the restarts before it.
     """
     rows = table.rows(len(split)).to(split.device)
-    standing = torch.cat(
+    robust_rows = torch.cat(
         [
-            some[_right(network, images, labels, num_extra)]
-            for some, images, labels in _parts(split, rows, EVALUATION_BATCH)
+            part[_is_correct(network, images, labels, num_extra)]
+            for part, images, labels in _parts(split, rows, EVALUATION_BATCH)
         ]
     )
     if not table.attack.forwards:
-        return len(standing) / len(rows)
+        return len(robust_rows) / len(rows)
     for restart in range(table.restarts):
-        if not len(standing):
+        if not len(robust_rows):
             break
         generator = stream(seed, "robust", restart)
-        kept = [standing[:0]]
-        for some, images, labels in _parts(split, standing, ATTACKED_BATCH):
-            loss_of = against_labels(network, labels, num_extra=num_extra)
-            moved = table.attack(images, loss_of=loss_of, pixels=split.pixels, generator=generator)
-            kept.append(some[_right(network, moved, labels, num_extra)])
-        standing = torch.cat(kept)
-    return len(standing) / len(rows)
+        kept = [robust_rows[:0]]
+        for part, images, labels in _parts(split, robust_rows, ATTACKED_BATCH):
+            loss_fn = margin_loss(network, labels, num_extra=num_extra)
+            moved = table.attack(images, loss_fn=loss_fn, pixels=split.pixels, generator=generator)
+            kept.append(part[_is_correct(network, moved, labels, num_extra)])
+        robust_rows = torch.cat(kept)
+    return len(robust_rows) / len(rows)
 
 
 def _parts(split: DeviceSplit, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows, their images and their labels."""
-    for some in rows.split(size):
-        yield some, split.normalise(split.images[some]), split.labels[some]
+    """Yields row indices, normalised images and labels, at most `size` rows at once."""
+    for part in rows.split(size):
+        yield part, split.normalise(split.images[part]), split.labels[part]
 
 
 @torch.no_grad()
-def _right(network: Network, images: Tensor, labels: Tensor, num_extra: int) -> Tensor:
-    """(B,) bool; the last `num_extra` outputs are no classes."""
+def _is_correct(network: Network, images: Tensor, labels: Tensor, num_extra: int) -> Tensor:
+    """Returns whether each row is classified correctly, (B,) bool; the last `num_extra` outputs are not classes."""
     logits = network(images)
     return logits[:, : logits.shape[1] - num_extra].argmax(dim=1) == labels

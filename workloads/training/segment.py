@@ -1,4 +1,4 @@
-"""A stretch of a training as a job of its own: where it begins, and where it ends."""
+"""A segment of a training as a job of its own: where it starts and where it ends."""
 
 from dataclasses import dataclass, field
 
@@ -8,14 +8,14 @@ from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """By default the whole training.
+    """The part of a training that a job runs; by default all of it.
 
-    runs: one run of the same budget, data and network, from whose end the training goes on: its weights, masks, optimizer
-        state, random streams and step, but with this job's own rates and other numbers. A spec writes `from: STAGE`.
+    runs: one run of the same budget, data and network. Training resumes from its end, with its weights, masks, optimizer
+        state, random streams and step, but with the learning rate and other options of this job. A spec writes `from: STAGE`.
     until: share of the budget's steps after which the job ends, in (0, 1].
-    folder, artifacts: as in `pruneyard.workloads.parents.Runs`.
+    folder, artifacts: see `pruneyard.workloads.parents.Runs`.
 
-    Steps, counted FLOPs and seconds of training go on from those of the run; metrics are those of this stretch.
+    Steps, counted FLOPs and seconds of training continue those of the run; metrics are those of this segment alone.
     """
 
     runs: tuple[str, ...] = ()
@@ -27,20 +27,20 @@ class Segment:
         if self.runs:
             check_runs(self.runs, num=1)
         elif self.folder:
-            raise ValueError(f"folder is {self.folder!r} without runs; it belongs to them")
+            raise ValueError(f"folder is {self.folder!r}, but runs is missing; give both or neither")
         if not 0 < self.until <= 1:
             raise ValueError(f"until is {self.until}; it must lie in (0, 1], a share of the budget's steps")
 
     def end(self, num_steps: int) -> int:
-        """The step after which the job ends, of a budget of so many."""
+        """Returns the step after which the job ends, for a budget of `num_steps` steps."""
         return max(1, round(self.until * num_steps))
 
-    def check(self, begun: Checkpoint, *, num_steps: int) -> None:
-        """Raises `ValueError` where the run that it goes on from has come as far as this job is to come."""
-        if begun.step >= self.end(num_steps):
+    def check(self, checkpoint: Checkpoint, *, num_steps: int) -> None:
+        """Raises `ValueError` if the run to resume from already reached the end of this segment."""
+        if checkpoint.step >= self.end(num_steps):
             raise ValueError(
                 f"segment.until is {self.until}, step {self.end(num_steps)} of {num_steps}; run {self.runs[0]} ended at "
-                f"step {begun.step}, so it must be larger"
+                f"step {checkpoint.step}, so until must be larger"
             )
 
 

@@ -1,4 +1,4 @@
-"""Shows an objective, between two epochs, what the network makes of whole splits."""
+"""The logits of a training's network on whole splits, for objectives that read them between two epochs."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,26 +7,33 @@ from torch import Tensor
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.networks.flops import forward_flops
+from pruneyard.workloads.training.final_network import current_logits
 from pruneyard.workloads.training.state import Training
 
 
 @dataclass(frozen=True)
-class Answering:
-    """See `pruneyard.workloads.interfaces.SplitLogits`. One rank finds them, so that ranks whose rounding differs go on alike."""
+class TrainingLogits:
+    """Implements `pruneyard.workloads.interfaces.SplitLogits`.
+
+    Rank 0 computes the logits and sends them to the others, because ranks whose rounding differs would drift apart.
+    """
 
     training: Training
     val: DeviceSplit | None = None
 
     def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
-        """Logits and labels, on the training's device; of the weights that are trained, also where their mean is evaluated."""
+        """Returns logits and labels on the training's device.
+
+        The logits are those of the trained weights, even where evaluations use the mean of weight samples.
+        """
         training = self.training
         rows = {"train": training.rows, "val": self.val}[split]
         if rows is None:
-            raise ValueError(f"the data have no {split} rows; the objective asks for them")
+            raise ValueError(f"the data have no {split} rows, but the objective needs their logits")
         training.count_flops(len(rows) * forward_flops(training.macs, training.sparse.used))
-        logits: Tensor = training.backward.ranks.from_first(lambda: self._standing(rows))
+        logits: Tensor = training.backward.ranks.broadcast_from_rank_0(lambda: self._logits_of_rows(rows))
         return logits.to(rows.device), rows.labels
 
-    def _standing(self, rows: DeviceSplit) -> Tensor:
-        with self.training.applied.finished(), self.training.at_rest():
-            return self.training.outputs(rows)
+    def _logits_of_rows(self, rows: DeviceSplit) -> Tensor:
+        with self.training.applied.final_weights(), self.training.eval_mode():
+            return current_logits(self.training, rows)

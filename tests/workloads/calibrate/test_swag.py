@@ -11,7 +11,7 @@ from pruneyard.workloads.calibrate.members import pooled_logits
 from pruneyard.workloads.calibrate.swag import swag_logits
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.sparse.methods.static import Static
-from pruneyard.workloads.training.swag_moments import Swag
+from pruneyard.workloads.training.swag_moments import SwagMoments
 from pruneyard.workloads.training.weight_averaging import Averaging
 
 
@@ -21,7 +21,7 @@ def samples_of(*rows: list[float]) -> list[dict[str, Tensor]]:
 
 def test_moments_of_three_samples() -> None:
     """Means 1, 2 and 3 of the samples so far leave deviations 0, 1 and 2; the variance of 1, 3, 5 is 8 / 3."""
-    found = Swag.of(samples_of([1.0, 0.0], [3.0, 0.0], [5.0, 6.0]))
+    found = SwagMoments.of(samples_of([1.0, 0.0], [3.0, 0.0], [5.0, 6.0]))
     assert found.num == 3
     assert found.mean["w"].tolist() == [3.0, 2.0]
     assert found.variance("w").tolist() == pytest.approx([8 / 3, 8.0])
@@ -30,13 +30,13 @@ def test_moments_of_three_samples() -> None:
 
 
 def test_the_last_deviations_are_kept() -> None:
-    found = Swag.of(samples_of([1.0], [3.0], [5.0], [7.0]), rank=2)
+    found = SwagMoments.of(samples_of([1.0], [3.0], [5.0], [7.0]), rank=2)
     assert [d["w"].tolist() for d in found.deviations] == [[2.0], [3.0]]
     assert found.num == 4
 
 
 def test_a_sample_more_leaves_what_was_as_it_was() -> None:
-    first = Swag.of(samples_of([1.0], [3.0]))
+    first = SwagMoments.of(samples_of([1.0], [3.0]))
     second = first.with_sample({"w": torch.tensor([8.0])})
     assert (first.num, first.mean["w"].tolist(), len(first.deviations)) == (2, [2.0], 2)
     assert second.mean["w"].tolist() == [4.0]
@@ -46,11 +46,11 @@ def test_large_weights_of_small_spread_keep_their_variance() -> None:
     """1000 +- 0.01: in float32 the mean of squares less the square of the mean is rounding alone."""
     rows = [[1000.0 + 0.01 * sign] for sign in (-1, 1)] * 50
     spread = torch.tensor(rows, dtype=torch.float32).double().var(unbiased=False).item()
-    assert Swag.of(samples_of(*rows)).variance("w").item() == pytest.approx(spread, rel=1e-3)
+    assert SwagMoments.of(samples_of(*rows)).variance("w").item() == pytest.approx(spread, rel=1e-3)
 
 
 def test_one_draw_is_the_mean_and_both_kinds_of_noise() -> None:
-    found = Swag.of(samples_of([1.0, 0.0], [3.0, 2.0], [5.0, 1.0]))
+    found = SwagMoments.of(samples_of([1.0, 0.0], [3.0, 2.0], [5.0, 1.0]))
     generator = torch.Generator().manual_seed(5)
     common = torch.randn(3, generator=generator, dtype=torch.float64)
     own = torch.randn(2, generator=generator, dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_draws_have_the_mean_and_covariance_of_the_samples() -> None:
     generator = torch.Generator().manual_seed(0)
     root = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     rows = torch.randn(400, 2, generator=generator) @ root.T + torch.tensor([3.0, -1.0])
-    found = Swag.of([{"w": row} for row in rows], rank=400)
+    found = SwagMoments.of([{"w": row} for row in rows], rank=400)
     drawn = torch.stack([found.draw(generator)["w"] for _ in range(3000)]).double()
     true = rows.double().T.cov()
     assert torch.allclose(drawn.mean(0), rows.double().mean(0), atol=5 / 3000**0.5)
@@ -77,7 +77,7 @@ def test_draws_have_the_mean_and_covariance_of_the_samples() -> None:
 
 
 def test_without_scale_a_draw_is_the_mean() -> None:
-    found = Swag.of(samples_of([1.0, 0.0], [3.0, 2.0]))
+    found = SwagMoments.of(samples_of([1.0, 0.0], [3.0, 2.0]))
     assert found.draw(torch.Generator(), scale=0.0)["w"].tolist() == [2.0, 1.0]
 
 
@@ -95,7 +95,7 @@ def test_a_training_gives_samples_whose_mean_is_its_average(tmp_path: Path) -> N
     held = [network_of(checkpoint_at(step, tmp_path / "run", tmp_path / str(step))) for step in (12, 18)]
     network = Normed().build(image_shape=data.image_shape, num_classes=10)
     names = [name for name, _ in network.named_parameters()]
-    swag = Swag.of({name: tensors[name] for name in names} for tensors in held)
+    swag = SwagMoments.of({name: tensors[name] for name in names} for tensors in held)
     for name in names:
         assert torch.allclose(swag.mean[name].float(), finished.weights[name], atol=1e-6)
     rows = DeviceSplit(data.train, mean=data.mean, std=data.std)
@@ -126,7 +126,7 @@ def test_a_training_gives_samples_whose_mean_is_its_average(tmp_path: Path) -> N
 def test_weights_outside_masks_stay_zero_in_every_draw(tmp_path: Path) -> None:
     run(Static(density=0.3), tmp_path / "run", recipe_of(budget={"checkpoint_every_s": 0}))
     saved = [checkpoint_at(step, tmp_path / "run", tmp_path / str(step)) for step in (6, 12, 18)]
-    swag = Swag.of({"w": network_of(held)["1.weight"]} for held in saved)
+    swag = SwagMoments.of({"w": network_of(held)["1.weight"]} for held in saved)
     mask = saved[0].tensors["mask/1.weight"]
     drawn = swag.draw(torch.Generator().manual_seed(0))["w"]
     assert not drawn[~mask].any()
@@ -136,7 +136,7 @@ def test_weights_outside_masks_stay_zero_in_every_draw(tmp_path: Path) -> None:
 def test_a_network_without_norms_is_not_shown_training_rows() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     weights = dict(network.named_parameters())
-    swag = Swag.of([{n: w + s for n, w in weights.items()} for s in (0.0, 0.1)])
+    swag = SwagMoments.of([{n: w + s for n, w in weights.items()} for s in (0.0, 0.1)])
     images = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1))
 
     def passing() -> list[Tensor]:
@@ -146,7 +146,7 @@ def test_a_network_without_norms_is_not_shown_training_rows() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    one = Swag.of(samples_of([1.0]))
+    one = SwagMoments.of(samples_of([1.0]))
     with pytest.raises(ValueError, match=r"^there are 1 samples"):
         one.draw(torch.Generator())
     with pytest.raises(ValueError, match="other names or shapes"):
@@ -154,7 +154,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="other names or shapes"):
         one.with_sample({"w": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"^rank is 1"):
-        Swag(rank=1)
+        SwagMoments(rank=1)
     two = one.with_sample({"w": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"^scale is -1"):
         two.draw(torch.Generator(), scale=-1.0)

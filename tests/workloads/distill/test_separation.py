@@ -131,7 +131,7 @@ def test_a_job_asked_to_stop_in_the_middle_of_an_evaluation_goes_on_as_if_undist
         Evaluation(networks=2, epochs=3, batch_size=16), method=DM(ipc=1, iterations=4, real_batch=8), evaluate_every=2
     )
     whole = list(made.run(Context(checkpoints=CheckpointFolder(tmp_path / "whole"))))
-    monkeypatch.setattr("pruneyard.workloads.workload.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     questions = iter(range(1000))
     asked_at = {2: 2 + 3, 4: 2 + 6 + 2 + 3}[evaluation_at]  # one question an iteration, three a network
     context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(questions) == asked_at)

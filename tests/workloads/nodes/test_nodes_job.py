@@ -77,7 +77,7 @@ def test_a_job_resumed_after_any_step_equals_an_undisturbed_one(tmp_path: Path) 
 
 
 def test_a_stop_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pruneyard.workloads.workload.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     whole = run(TUNED, tmp_path / "whole")
     stops = iter([False] * 4 + [True] + [False] * 99)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(stops))
@@ -88,7 +88,7 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: p
 
 
 def test_a_stop_while_shifts_are_solved_for_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pruneyard.workloads.workload.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     iterated = replace(TUNED, jackknife=replace(JOB.jackknife, max_dense=0))
     stops = iter([False] * 13 + [True] + [False] * 999)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "cut"), should_stop=lambda: next(stops))

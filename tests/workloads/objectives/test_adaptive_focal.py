@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_ANSWERS, Answered, loss_of_logits, question
+from pruneyard.testing.asking import NO_SPLIT_LOGITS, Answered, loss_inputs, loss_of_logits
 from pruneyard.testing.trainings import SEED, Normed, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
@@ -27,7 +27,7 @@ def gammas_and_edges(gammas: list[float], edges: list[float]) -> dict[str, Tenso
 
 def loss(objective: AdaptiveFocal, rows: list[list[float]], labels: list[int], memory: Tensors) -> Tensor:
     logits = torch.tensor(rows, dtype=torch.float64).log()
-    asked = question(
+    asked = loss_inputs(
         lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=dict(memory)
     )
     return objective.loss(asked)[0]
@@ -67,7 +67,7 @@ def test_small_gammas_change_sides_and_large_ones_are_kept_within_bounds() -> No
 def test_a_look_cuts_val_into_bins_of_equal_numbers() -> None:
     """Confidences 0.6 0.7 | 0.8 0.9: the first two right and wrong, gap 0.65 - 0.5; the others right, gap 0.85 - 1."""
     answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
-    found = TWO_BINS.on_epoch_start(TWO_BINS.start(), epoch=1, num_epochs=3, answers=answers)
+    found = TWO_BINS.on_epoch_start(TWO_BINS.start(), epoch=1, num_epochs=3, split_logits=answers)
     assert found["edges"].tolist() == pytest.approx([0.8])
     assert found["gammas"].tolist() == pytest.approx([math.exp(0.15), math.exp(-0.15)])
 
@@ -76,7 +76,7 @@ def test_gammas_are_carried_on_from_epoch_to_epoch() -> None:
     answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
     memory: Tensors = TWO_BINS.start()
     for epoch in range(4):  # the first one does not look
-        memory = TWO_BINS.on_epoch_start(memory, epoch=epoch, num_epochs=4, answers=answers)
+        memory = TWO_BINS.on_epoch_start(memory, epoch=epoch, num_epochs=4, split_logits=answers)
     assert memory["gammas"].tolist() == pytest.approx([math.exp(0.45), math.exp(-0.45)], rel=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_saturated_confidences_leave_bins_that_no_row_meets() -> None:
 
 def test_gammas_that_may_not_move_make_it_focal_loss() -> None:
     still = AdaptiveFocal(initial=2.5, rate=0.0)
-    memory = still.on_epoch_start(still.start(), epoch=7, num_epochs=9, answers=NO_ANSWERS)
+    memory = still.on_epoch_start(still.start(), epoch=7, num_epochs=9, split_logits=NO_SPLIT_LOGITS)
     draws = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(40, 5, generator=draws, dtype=torch.float64), [i % 5 for i in range(40)]
     found = loss(still, logits.softmax(1).tolist(), labels, memory)
@@ -124,7 +124,7 @@ def test_the_gradient_is_that_of_the_value_with_gammas_on_both_sides() -> None:
     labels, memory = torch.arange(12) % 4, gammas_and_edges([0.5, 3.0, -1.5], [0.2, 0.4])
 
     def value(z: Tensor) -> Tensor:
-        asked = question(lambda _: z, torch.zeros(12, 1, 1, 1), labels, memory=memory)
+        asked = loss_inputs(lambda _: z, torch.zeros(12, 1, 1, 1), labels, memory=memory)
         return AdaptiveFocal(num_bins=3).loss(asked)[0]
 
     assert torch.autograd.gradcheck(value, (logits,))
@@ -145,7 +145,7 @@ def test_a_training_moves_its_gammas_by_the_network_that_an_epoch_finds(tmp_path
         network.load_state_dict(network_of(at[before]))
         with torch.no_grad():
             answers = Answered(network(images), labels)
-        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=3, answers=answers)
+        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=3, split_logits=answers)
         for name, tensor in memory.items():
             assert torch.equal(at[after].tensors[f"memory/{name}"], tensor), name
     assert len({*memory["gammas"].tolist()}) > 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import loss_of_logits
-from pruneyard.workloads.losses.logits import OfLogits
+from pruneyard.workloads.losses.logits import LogitsObjective
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.dual_focal import DualFocal
 from pruneyard.workloads.objectives.focal import Focal
@@ -19,7 +19,7 @@ from pruneyard.workloads.objectives.mdca import MDCA
 from pruneyard.workloads.objectives.mmce import MMCE
 from pruneyard.workloads.objectives.soft_ece import SoftECE
 
-LOSSES: list[OfLogits] = [
+LOSSES: list[LogitsObjective] = [
     LabelSmoothing(smoothing=0.2),
     LabelSmoothing(smoothing=0.2, convention="other_classes"),
     Focal(gamma=0.5),
@@ -40,7 +40,7 @@ def logits_of(probabilities: list[list[float]]) -> Tensor:
     return torch.tensor(probabilities, dtype=torch.float64).log()
 
 
-def loss(objective: OfLogits, probabilities: list[list[float]], labels: list[int]) -> float:
+def loss(objective: LogitsObjective, probabilities: list[list[float]], labels: list[int]) -> float:
     return loss_of_logits(objective, logits_of(probabilities), labels)
 
 
@@ -57,16 +57,16 @@ def parts(logits: Tensor, labels: Tensor) -> list[tuple[float, int]]:
 
 
 @pytest.mark.parametrize("objective", LOSSES, ids=repr)
-def test_the_gradient_is_that_of_the_value(objective: OfLogits) -> None:
+def test_the_gradient_is_that_of_the_value(objective: LogitsObjective) -> None:
     """By differences in float64, at rows whose right and wrong, gammas and order do not change within the steps."""
     logits, labels = drawn(rows=9)
-    assert torch.autograd.gradcheck(lambda z: objective.of_logits(z, labels), (logits.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda z: objective.loss_of_logits(z, labels), (logits.requires_grad_(),))
 
 
 @pytest.mark.parametrize("objective", LOSSES, ids=repr)
-def test_certain_rows_right_and_wrong_have_finite_losses_and_gradients(objective: OfLogits) -> None:
+def test_certain_rows_right_and_wrong_have_finite_losses_and_gradients(objective: LogitsObjective) -> None:
     logits = torch.tensor([[200.0, 0.0, 0.0], [0.0, 200.0, 0.0], [1.0, 1.0, 1.0]], requires_grad=True)
-    value = objective.of_logits(logits, torch.tensor([0, 0, 0]))
+    value = objective.loss_of_logits(logits, torch.tensor([0, 0, 0]))
     value.backward()
     assert torch.isfinite(value)
     assert logits.grad is not None
@@ -75,9 +75,9 @@ def test_certain_rows_right_and_wrong_have_finite_losses_and_gradients(objective
 
 @pytest.mark.parametrize("num_right", [0, 4], ids=["all wrong", "all right"])
 @pytest.mark.parametrize("objective", LOSSES, ids=repr)
-def test_rows_of_one_kind_have_finite_losses_and_gradients(objective: OfLogits, num_right: int) -> None:
+def test_rows_of_one_kind_have_finite_losses_and_gradients(objective: LogitsObjective, num_right: int) -> None:
     logits = torch.tensor([[90.0, 0.0, 0.0]] * 4, requires_grad=True)
-    value = objective.of_logits(logits, torch.tensor([0] * num_right + [1] * (4 - num_right)))
+    value = objective.loss_of_logits(logits, torch.tensor([0] * num_right + [1] * (4 - num_right)))
     value.backward()
     assert torch.isfinite(value)
     assert logits.grad is not None
@@ -86,7 +86,7 @@ def test_rows_of_one_kind_have_finite_losses_and_gradients(objective: OfLogits, 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("objective", LOSSES, ids=repr)
-def test_narrow_logits_are_computed_with_in_float32(objective: OfLogits, dtype: torch.dtype) -> None:
+def test_narrow_logits_are_computed_with_in_float32(objective: LogitsObjective, dtype: torch.dtype) -> None:
     wide, labels = drawn()
     narrow = wide.to(dtype)
     with torch.autocast("cpu", dtype=dtype):

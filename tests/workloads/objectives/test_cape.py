@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_ANSWERS, Answered, loss_of_logits, question
+from pruneyard.testing.asking import NO_SPLIT_LOGITS, Answered, loss_inputs, loss_of_logits
 from pruneyard.testing.trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
@@ -106,14 +106,14 @@ def test_targets_come_after_the_warm_epochs_and_again_after_the_plain_ones() -> 
     probabilities, labels = drawn(8, 2)
     memory, found = objective.start(), []
     for epoch in range(9):
-        answers = Answered(probabilities.log(), labels) if epoch in (2, 5, 8) else NO_ANSWERS
-        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=9, answers=answers)
+        answers = Answered(probabilities.log(), labels) if epoch in (2, 5, 8) else NO_SPLIT_LOGITS
+        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=9, split_logits=answers)
         found.append(len(memory["targets"]))
     assert found == [0, 0, 8, 0, 0, 8, 0, 0, 8]
 
 
 def loss(logits: Tensor, labels: list[int], memory: Tensors, rows: list[int]) -> float:
-    asked = question(
+    asked = loss_inputs(
         lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=dict(memory)
     )
     asked.rows = lambda: torch.tensor(rows)
@@ -140,11 +140,11 @@ def test_targets_that_are_labels_give_cross_entropy() -> None:
 class Checking(StatelessObjective):
     """Cross-entropy that looks whether a batch has the rows that it is said to have."""
 
-    def loss(self, question: LossInputs) -> tuple[Tensor, Tensors]:
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Raises where labels are others."""
-        said = torch.from_numpy(digits().train.labels)[question.rows()]
-        assert torch.equal(said, question.labels)
-        return CrossEntropy().loss(question)
+        said = torch.from_numpy(digits().train.labels)[inputs.rows()]
+        assert torch.equal(said, inputs.labels)
+        return CrossEntropy().loss(inputs)
 
 
 def test_a_training_names_the_rows_of_its_batches_resumed_or_not(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import question
-from pruneyard.workloads.losses.mixing import Mixing, drawn_places
+from pruneyard.testing.asking import loss_inputs
+from pruneyard.workloads.losses.mixing import MixingObjective, sample_offset
 from pruneyard.workloads.objectives.cutmix import CutMix
 from pruneyard.workloads.objectives.mixup import Mixup
 from pruneyard.workloads.seeding import stream
@@ -20,7 +20,7 @@ def images_of(rows: int = 6, height: int = 8, width: int = 10) -> Tensor:
     return torch.rand(rows, 2, height, width, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def asked(objective: Mixing, images: Tensor, labels: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def asked(objective: MixingObjective, images: Tensor, labels: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """The loss, the images that the network saw, and its logits of them."""
     weight = (
         torch.randn(4, images[0].numel(), generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 8
@@ -31,13 +31,13 @@ def asked(objective: Mixing, images: Tensor, labels: Tensor, seed: int = 0) -> t
         seen.append(given)
         return given.flatten(1) @ weight.T
 
-    value, _ = objective.loss(question(network, images, labels, seed=seed))
+    value, _ = objective.loss(loss_inputs(network, images, labels, seed=seed))
     (given,) = seen
     return value, given, network(given)
 
 
 def distance(rows: int, seed: int) -> int:
-    return drawn_places(rows, torch.Generator().manual_seed(seed))
+    return sample_offset(rows, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -45,7 +45,7 @@ def test_mixup_adds_the_partners_pixels_and_the_loss_of_its_label(seed: int) -> 
     images, labels = images_of(), torch.tensor([0, 1, 2, 3, 0, 1])
     objective = Mixup(alpha=1.0)
     value, given, logits = asked(objective, images, labels, seed)
-    lam = objective.drawn_share(torch.Generator().manual_seed(seed))
+    lam = objective.sample_mixing_weight(torch.Generator().manual_seed(seed))
     places = distance(6, seed)
     log_p, expected = logits.log_softmax(1), 0.0
     for i in range(6):
@@ -80,7 +80,7 @@ def test_a_box_is_of_the_drawn_share_where_no_border_cuts_it_off() -> None:
     objective, sizes = CutMix(), set()
     blank, full = torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
     for seed in range(60):
-        mixed, share = objective.mixed(blank, full, 0.75, torch.Generator().manual_seed(seed))
+        mixed, share = objective.mix(blank, full, 0.75, torch.Generator().manual_seed(seed))
         area = int(mixed.sum())
         assert share == 1 - area / 1600
         assert area <= 400
@@ -92,7 +92,7 @@ def test_a_box_is_of_the_drawn_share_where_no_border_cuts_it_off() -> None:
 def test_shares_are_of_the_beta_distribution() -> None:
     """Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)); 4,000 draws are within five standard errors."""
     for alpha in (0.2, 1.0, 4.0):
-        drawn = [Mixup(alpha=alpha).drawn_share(stream(0, "objective", step)) for step in range(4000)]
+        drawn = [Mixup(alpha=alpha).sample_mixing_weight(stream(0, "objective", step)) for step in range(4000)]
         shares = torch.tensor(drawn, dtype=torch.float64)
         variance = 1 / (4 * (2 * alpha + 1))
         assert shares.mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(variance / 4000))
@@ -101,16 +101,16 @@ def test_shares_are_of_the_beta_distribution() -> None:
 
 
 def test_a_partner_is_another_row_and_each_other_row_comes_alike() -> None:
-    drawn = [drawn_places(5, stream(0, "objective", step)) for step in range(4000)]
+    drawn = [sample_offset(5, stream(0, "objective", step)) for step in range(4000)]
     counts = torch.tensor(drawn).bincount(minlength=5)
     assert counts[0] == 0
     assert len(counts) == 5
     assert (counts[1:] - 1000).abs().max() < 5 * math.sqrt(4000 * 0.25 * 0.75)
-    assert drawn_places(1, torch.Generator()) == 0
+    assert sample_offset(1, torch.Generator()) == 0
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=repr)
-def test_a_step_draws_the_same_whenever_it_is_asked_and_another_step_other_things(objective: Mixing) -> None:
+def test_a_step_draws_the_same_whenever_it_is_asked_and_another_step_other_things(objective: MixingObjective) -> None:
     images, labels = images_of(), torch.tensor([0, 1, 2, 3, 0, 1])
     before = images.clone()
     first, again, other = (asked(objective, images, labels, seed) for seed in (5, 5, 6))
@@ -121,14 +121,14 @@ def test_a_step_draws_the_same_whenever_it_is_asked_and_another_step_other_thing
 
 
 @pytest.mark.parametrize("objective", [Mixup(alpha=0.0), CutMix(alpha=0.0)], ids=repr)
-def test_without_alpha_images_are_seen_as_they_are(objective: Mixing) -> None:
+def test_without_alpha_images_are_seen_as_they_are(objective: MixingObjective) -> None:
     images = images_of()
     for seed in range(5):
         assert torch.equal(asked(objective, images, torch.zeros(6, dtype=torch.int64), seed)[1], images)
 
 
 @pytest.mark.parametrize("objective", BOTH, ids=repr)
-def test_a_batch_of_one_row_is_mixed_with_itself(objective: Mixing) -> None:
+def test_a_batch_of_one_row_is_mixed_with_itself(objective: MixingObjective) -> None:
     images = images_of(rows=1)
     value, given, logits = asked(objective, images, torch.tensor([2]))
     assert torch.allclose(given, images, rtol=1e-12)

@@ -63,7 +63,7 @@ def gradients_in_step(held: AppliedMasks, slopes: Mapping[str, Tensor], step: in
     """Of a loss that is linear in the weights a step computes with: its gradient there is `slopes`."""
     for weight in held.weights.values():
         weight.grad = None
-    with held.in_step(step):
+    with held.step_weights(step):
         torch.stack([(weight * slopes[name]).sum() for name, weight in held.weights.items()]).sum().backward()
     return {name: weight.grad.clone() for name, weight in held.weights.items() if weight.grad is not None}
 
@@ -71,19 +71,19 @@ def gradients_in_step(held: AppliedMasks, slopes: Mapping[str, Tensor], step: in
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_step_computes_with_some_of_the_active_weights_and_leaves_all_as_they_were(scaled: bool) -> None:
     held = applied(SparseState(masks()), drop=0.25, scaled=scaled)
-    before, in_step = standing(held), held.sample(0)
+    before, step_weights = standing(held), held.sample(0)
     for name, weight in before.items():
-        thinned = (in_step[name] == 0) & (weight != 0)
+        thinned = (step_weights[name] == 0) & (weight != 0)
         assert bool(thinned.any()) == (name != "head")  # spared
         scale = 1 / 0.75 if scaled and name != "head" else 1.0
-        assert torch.equal(in_step[name], torch.where(thinned, 0.0, weight * scale))
+        assert torch.equal(step_weights[name], torch.where(thinned, 0.0, weight * scale))
         assert torch.equal(held.weights[name], weight)
 
 
 def test_weights_are_put_back_where_a_step_fails() -> None:
     held = applied(SparseState(masks()), drop=0.25)
     before = standing(held)
-    with pytest.raises(RuntimeError, match="in the step"), held.in_step(0):
+    with pytest.raises(RuntimeError, match="in the step"), held.step_weights(0):
         raise RuntimeError("in the step")
     assert all(torch.equal(held.weights[name], weight) for name, weight in before.items())
 
@@ -94,9 +94,9 @@ def test_the_gradient_is_cut_by_the_mask_that_cut_the_weights(scaled: bool) -> N
     held = applied(SparseState(masks()), drop=0.25, scaled=scaled)
     slopes = tensors(5)
     for step in range(3):
-        in_step, found = held.sample(step), gradients_in_step(held, slopes, step)
+        step_weights, found = held.sample(step), gradients_in_step(held, slopes, step)
         for name, weight in standing(held).items():
-            thinned = (in_step[name] == 0) & (weight != 0)
+            thinned = (step_weights[name] == 0) & (weight != 0)
             scale = 1 / 0.75 if scaled and name != "head" else 1.0
             assert torch.equal(found[name], torch.where(thinned, 0.0, slopes[name] * scale))
 
@@ -114,8 +114,8 @@ def test_active_weights_are_left_out_as_often_as_said_and_others_never_chosen() 
     num_active = sum(int(masks()[name].sum()) for name in ("conv", "hidden"))
     num_left_out, before = 0, standing(held)
     for step in range(500):
-        in_step = held.sample(step)
-        num_left_out += sum(int(((in_step[n] == 0) & (before[n] != 0)).sum()) for n in before)
+        step_weights = held.sample(step)
+        num_left_out += sum(int(((step_weights[n] == 0) & (before[n] != 0)).sum()) for n in before)
     trials = 500 * num_active
     assert abs(num_left_out / trials - 0.1) < 4 * math.sqrt(0.1 * 0.9 / trials)
 
@@ -132,7 +132,7 @@ def test_scaling_keeps_the_mean_of_every_weight() -> None:
 
 def test_the_random_mask_is_no_part_of_the_density() -> None:
     held = applied(SparseState(masks()), drop=0.25)
-    with held.in_step(0):
+    with held.step_weights(0):
         assert all(torch.equal(mask, masks()[name]) for name, mask in held.state.used.items())
 
 
@@ -145,7 +145,7 @@ def test_an_update_sees_all_weights() -> None:
 def test_without_dropout_and_narrower_masks_a_step_touches_nothing() -> None:
     held = applied(SparseState(masks()))
     places = {name: weight.data_ptr() for name, weight in held.weights.items()}
-    with held.in_step(0):
+    with held.step_weights(0):
         assert {name: weight.data_ptr() for name, weight in held.weights.items()} == places
 
 
@@ -165,7 +165,7 @@ def test_narrower_masks_cut_the_weights_and_let_the_gradient_straight_through() 
     before, slopes = standing(held), tensors(5)
     assert torch.equal(held.sample(0)["hidden"], before["hidden"] * narrow["hidden"])
     assert torch.equal(gradients_in_step(held, slopes, 0)["hidden"], slopes["hidden"])
-    with held.finished():
+    with held.final_weights():
         assert torch.equal(held.weights["hidden"], before["hidden"] * narrow["hidden"])
     assert torch.equal(held.weights["hidden"], before["hidden"])
 
@@ -173,10 +173,10 @@ def test_narrower_masks_cut_the_weights_and_let_the_gradient_straight_through() 
 def test_dropout_chooses_among_the_weights_that_the_network_computes_with() -> None:
     narrow = {"hidden": masks()["hidden"] & masks(0.5, seed=3)["hidden"]}
     held = applied(SparseState(masks(), forward=narrow), drop=0.25)
-    before, in_step = standing(held)["hidden"], held.sample(0)["hidden"]
-    thinned = narrow["hidden"] & (in_step == 0)
+    before, step_weights = standing(held)["hidden"], held.sample(0)["hidden"]
+    thinned = narrow["hidden"] & (step_weights == 0)
     assert bool(thinned.any())
-    assert torch.equal(in_step, torch.where(thinned, 0.0, before * narrow["hidden"]))
+    assert torch.equal(step_weights, torch.where(thinned, 0.0, before * narrow["hidden"]))
     found = gradients_in_step(held, tensors(5), 0)["hidden"]
     assert torch.equal(found, torch.where(thinned, 0.0, tensors(5)["hidden"]))
 
@@ -214,6 +214,6 @@ def test_a_method_adds_a_weight_decay_of_its_own() -> None:
     for name, weight in held.weights.items():
         weight.grad = tensors(1)[name]
     before = standing(held)
-    held.decay_gradients()
+    held.add_extra_decay()
     assert torch.allclose(held.weights["head"].grad, tensors(1)["head"] + 0.5 * before["head"])
     assert torch.equal(held.weights["conv"].grad, tensors(1)["conv"])

@@ -82,7 +82,7 @@ def test_completing_twice_is_completing_once(method: MaskUpdater) -> None:
 )
 def test_what_the_method_brings_is_refused_beside_it(method: MaskUpdater, by_hand: dict[str, Any]) -> None:
     (name,) = by_hand
-    with pytest.raises(ValueError, match=rf"^{name} is .* but the method brings"):
+    with pytest.raises(ValueError, match=rf"^{name} is .* but the method sets it to"):
         method.complete(recipe_of(**by_hand))
 
 

@@ -65,15 +65,15 @@ class ACDC(DenseStart):
         before = self.is_sparse(step - 1, num_steps=num_steps)
         return self.density < 1 and self.is_sparse(step, num_steps=num_steps) != before
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes to the target density, or lets all weights go on."""
-        masks = full_masks(moment.weights, [name for name, _ in in_module_order(state.masks, moment)])
-        if self.is_sparse(moment.step, num_steps=moment.num_steps):
+        masks = full_masks(context.weights, [name for name, _ in in_module_order(state.masks, context)])
+        if self.is_sparse(context.step, num_steps=context.num_steps):
             masks = keep_largest_by_scope(
-                {name: moment.weights[name].abs() for name in masks},
+                {name: context.weights[name].abs() for name in masks},
                 masks,
                 scope=self.scope,
-                counts=self.counts(moment.weights),
-                generator=moment.generator,
+                counts=self.counts(context.weights),
+                generator=context.generator,
             )
         return SparseState(masks, state.tensors)

@@ -18,12 +18,12 @@ control for what the random mask is worth: `method: rigl` beside `average: {begi
 
 from dataclasses import dataclass
 
+from pruneyard.workloads.sparse.dropout_and_averaging import DropoutAndAveraging
 from pruneyard.workloads.sparse.methods.rigl import RigL
-from pruneyard.workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
 
 __all__ = ["CigL"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CigL(ThinnedAndAveraged, RigL):
+class CigL(DropoutAndAveraging, RigL):
     """RigL, thinned out at random in every step and averaged at the end."""

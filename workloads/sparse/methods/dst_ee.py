@@ -27,7 +27,7 @@ from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["DSTEE"]
 
-MOST_VISITS = torch.iinfo(torch.int16).max
+MAX_VISITS = torch.iinfo(torch.int16).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +54,19 @@ class DSTEE(RigL):
         masks = super().start(weights, generator=generator).masks
         return SparseState(masks, {f"visits/{name}": mask.to(torch.int16) for name, mask in masks.items()})
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Moves every mask, then counts a visit of what is active."""
-        masks = super().update(state, moment).masks
+        masks = super().update(state, context).masks
         visits = {name: state.tensors[f"visits/{name}"] for name in masks}
         return SparseState(
             masks,
-            {f"visits/{name}": seen + (masks[name] & (seen < MOST_VISITS)) for name, seen in visits.items()},
+            {f"visits/{name}": seen + (masks[name] & (seen < MAX_VISITS)) for name, seen in visits.items()},
         )
 
-    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Exploitation and exploration, of the layer's shape."""
-        gradient = super().grow_scores(name, state, moment)
+        gradient = super().grow_scores(name, state, context)
         if self.gradient_scale == "layer_mean":
             gradient = gradient / gradient.mean().clamp(min=torch.finfo(gradient.dtype).tiny)
-        bonus = self.exploration * math.log(max(1, moment.step))
+        bonus = self.exploration * math.log(max(1, context.step))
         return gradient + bonus / (state.tensors[f"visits/{name}"] + self.epsilon)

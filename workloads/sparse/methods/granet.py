@@ -72,27 +72,27 @@ class GraNet(StaticMask, LayerDensities):
         moves = self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
         return self.density < 1 and (moves or self.pruning.is_due(step, num_steps=num_steps))
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes over all layers, then moves within each."""
-        sparsity = self.pruning.reached(moment.step, num_steps=moment.num_steps)
-        initial, final = self.initial_counts(moment.weights), self.counts(moment.weights)
+        sparsity = self.pruning.reached(context.step, num_steps=context.num_steps)
+        initial, final = self.initial_counts(context.weights), self.counts(context.weights)
         pruned = keep_largest_overall(
-            {name: moment.weights[name].abs() for name in state.masks},
-            dict(in_module_order(state.masks, moment)),
+            {name: context.weights[name].abs() for name in state.masks},
+            dict(in_module_order(state.masks, context)),
             count=sum(
                 count - math.floor(sparsity * (count - final[name])) for name, count in initial.items()
             ),
-            generator=moment.generator,
+            generator=context.generator,
         )
-        fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
+        fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
         num_active = active_per_layer(pruned)
         masks = {
             name: drop_and_grow(
                 mask,
-                drop_scores=moment.weights[name].abs(),
-                grow_scores=moment.gradients[name].abs(),
+                drop_scores=context.weights[name].abs(),
+                grow_scores=context.gradients[name].abs(),
                 num_moved=math.floor(fraction * num_active[name]),
-                generator=moment.generator,
+                generator=context.generator,
                 layer=name,
             )
             for name, mask in pruned.items()

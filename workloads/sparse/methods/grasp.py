@@ -54,33 +54,33 @@ class GraSP(DenseStart):
         """At the first step; never at density 1."""
         return step == 0 and self.density < 1
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes to the target density."""
-        masks = dict(in_module_order(state.masks, moment))
+        masks = dict(in_module_order(state.masks, context))
         for name in masks:
-            check_finite(moment.weights[name], name)
-        kept_first = {name: -score for name, score in self.scores(masks, moment).items()}
+            check_finite(context.weights[name], name)
+        kept_first = {name: -score for name, score in self.scores(masks, context).items()}
         masks = keep_largest_by_scope(
             kept_first,
             masks,
             scope=self.scope,
-            counts=self.counts(moment.weights),
-            generator=moment.generator,
+            counts=self.counts(context.weights),
+            generator=context.generator,
         )
         return SparseState(masks, state.tensors)
 
-    def scores(self, masks: Mapping[str, Tensor], moment: UpdateContext) -> dict[str, Tensor]:
+    def scores(self, masks: Mapping[str, Tensor], context: UpdateContext) -> dict[str, Tensor]:
         """Of the masked weights on one balanced batch, float64, by name; what the network draws is the generator's."""
-        images, labels = moment.bench.rows(self.rows_per_class, moment.generator)
-        seed = int(torch.randint(2**62, (), generator=moment.generator))
+        images, labels = context.network.rows(self.rows_per_class, context.generator)
+        seed = int(torch.randint(2**62, (), generator=context.generator))
         tensors = {
             name: tensor.double() if tensor.is_floating_point() else tensor
-            for name, tensor in moment.bench.weights.items()
+            for name, tensor in context.network.weights.items()
         }
         weights = {name: tensors[name].clone().requires_grad_() for name in masks}
         with fork_rng(images.device, seed):
-            logits = moment.bench.logits({**tensors, **weights}, images.double(), training=True)
-        moment.bench.count(FORWARDS, rows=len(labels))
+            logits = context.network.logits({**tensors, **weights}, images.double(), training=True)
+        context.network.count(FORWARDS, rows=len(labels))
         return removal_effects(cross_entropy(logits / self.temperature, labels), weights)
 
 

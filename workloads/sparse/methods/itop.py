@@ -11,13 +11,13 @@ Here the update comes before that step, in published code after it.
 from dataclasses import dataclass, field
 
 from pruneyard.workloads.sparse.update_schedule import LastingSchedule
-from pruneyard.workloads.sparse.updater import ChosenGrowth
+from pruneyard.workloads.sparse.updater import SelectableGrowth
 
 __all__ = ["ITOP"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ITOP(ChosenGrowth):
+class ITOP(SelectableGrowth):
     """SET or RigL with exploration that lasts: `growth: random` is SET-ITOP, `gradient` RigL-ITOP."""
 
     drop_fraction: float = 0.5

@@ -37,16 +37,16 @@ class Magnitude(DenseStart):
         """By the schedule; never at density 1."""
         return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes to the schedule's density of this step."""
-        sparsity = self.schedule.reached(moment.step, num_steps=moment.num_steps)
-        masks = dict(in_module_order(state.masks, moment))
-        scores = {name: moment.weights[name].abs() for name in masks}
+        sparsity = self.schedule.reached(context.step, num_steps=context.num_steps)
+        masks = dict(in_module_order(state.masks, context))
+        scores = {name: context.weights[name].abs() for name in masks}
         counts = {
             name: scores[name].numel() - math.floor(sparsity * (scores[name].numel() - count))
-            for name, count in self.counts(moment.weights).items()
+            for name, count in self.counts(context.weights).items()
         }
         masks = keep_largest_by_scope(
-            scores, masks, scope=self.scope, counts=counts, generator=moment.generator
+            scores, masks, scope=self.scope, counts=counts, generator=context.generator
         )
         return SparseState(masks, state.tensors)

@@ -72,24 +72,24 @@ class MEST(RandomStart):
         """By the stages; never at density 1."""
         return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Mutates every layer."""
-        share = self.schedule.size(moment.step, num_steps=moment.num_steps) / self.density
+        share = self.schedule.size(context.step, num_steps=context.num_steps) / self.density
         num_active = active_per_layer(state.masks)
         masks = {
             name: drop_and_grow(
                 mask,
-                drop_scores=self.importance(name, moment),
-                grow_scores=torch.zeros_like(moment.weights[name]),
+                drop_scores=self.importance(name, context),
+                grow_scores=torch.zeros_like(context.weights[name]),
                 num_moved=math.floor(share * num_active[name]),
-                generator=moment.generator,
+                generator=context.generator,
                 layer=name,
             )
-            for name, mask in in_module_order(state.masks, moment)
+            for name, mask in in_module_order(state.masks, context)
         }
         return SparseState(masks, state.tensors)
 
-    def importance(self, name: str, moment: UpdateContext) -> Tensor:
+    def importance(self, name: str, context: UpdateContext) -> Tensor:
         """Of active weights; their gradients come with a sparse step, so nothing dense is paid for."""
-        size = moment.weights[name].abs()
-        return size + self.gradient_weight * moment.gradients[name].abs() if self.gradient_weight else size
+        size = context.weights[name].abs()
+        return size + self.gradient_weight * context.gradients[name].abs() if self.gradient_weight else size

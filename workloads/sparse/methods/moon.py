@@ -15,15 +15,15 @@ spaced, are averaged, where the code takes every step of each epoch's first tent
 from dataclasses import dataclass
 
 from pruneyard.workloads.objectives.unknown_aware import UnknownAware
-from pruneyard.workloads.sparse.thinned_and_averaged import ThinnedAndAveraged
-from pruneyard.workloads.sparse.updater import ChosenGrowth
-from pruneyard.workloads.training.recipe import Recipe, completed
+from pruneyard.workloads.sparse.dropout_and_averaging import DropoutAndAveraging
+from pruneyard.workloads.sparse.updater import SelectableGrowth
+from pruneyard.workloads.training.recipe import Recipe, fill_in
 
 __all__ = ["MOON"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MOON(ThinnedAndAveraged, ChosenGrowth):
+class MOON(DropoutAndAveraging, SelectableGrowth):
     """RigL or SET under the unknown-aware loss, thinned out and averaged."""
 
     averages_per_epoch: int = 10
@@ -36,4 +36,4 @@ class MOON(ThinnedAndAveraged, ChosenGrowth):
 
     def complete(self, recipe: Recipe) -> Recipe:
         """With objective, weight dropout and average as the method's fields have them."""
-        return completed(super().complete(recipe), objective=self.loss)
+        return fill_in(super().complete(recipe), objective=self.loss)

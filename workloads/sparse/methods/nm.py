@@ -59,7 +59,7 @@ class NM(StaticMask):
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """The choice among initial weights; raises `ValueError` where no layer comes in groups."""
-        return SparseState({}, forward={name: self.chosen(weights[name]) for name in self.counts(weights)})
+        return SparseState({}, forward={name: self.choose_masks(weights[name]) for name in self.counts(weights)})
 
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
         """Active weights of each layer that comes in groups, none where all are kept."""
@@ -80,13 +80,13 @@ class NM(StaticMask):
         """At regular intervals; never where all are kept."""
         return self.keep < self.group and step > 0 and step % self.every == 0
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Chooses anew."""
         for name in state.forward:
-            check_finite(moment.weights[name], name)
-        return SparseState({}, forward={name: self.chosen(moment.weights[name]) for name in state.forward})
+            check_finite(context.weights[name], name)
+        return SparseState({}, forward={name: self.choose_masks(context.weights[name]) for name in state.forward})
 
-    def chosen(self, weight: Tensor) -> Tensor:
+    def choose_masks(self, weight: Tensor) -> Tensor:
         """Mask (outputs, inputs, *kernel) of the largest of every group of inputs, by pairwise comparison."""
         by_input = weight.detach().abs().movedim(1, -1)
         groups = by_input.reshape(-1, self.group)

@@ -42,15 +42,15 @@ class OneShot(DenseStart):
         """Once; never at density 1."""
         return self.density < 1 and step == min(round(self.at * num_steps), num_steps - 1)
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes to the target density."""
         score = lamp_scores if self.ranking == "lamp" else torch.abs
         masks = keep_largest_by_scope(
-            {name: score(moment.weights[name]) for name in state.masks},
-            dict(in_module_order(state.masks, moment)),
+            {name: score(context.weights[name]) for name in state.masks},
+            dict(in_module_order(state.masks, context)),
             scope="layer" if self.ranking == "layer" else "global",
-            counts=self.counts(moment.weights),
-            generator=moment.generator,
+            counts=self.counts(context.weights),
+            generator=context.generator,
         )
         return SparseState(masks, state.tensors)
 

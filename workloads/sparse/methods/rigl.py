@@ -23,6 +23,6 @@ class RigL(SET):
     replaces_step: ClassVar[bool] = True
     grows_by_gradient: ClassVar[bool] = True
 
-    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Magnitude of the dense gradient."""
-        return moment.gradients[name].abs()
+        return context.gradients[name].abs()

@@ -22,6 +22,6 @@ __all__ = ["SET"]
 class SET(DropAndGrow):
     """Magnitude drop, random growth."""
 
-    def grow_scores(self, name: str, state: SparseState, moment: UpdateContext) -> Tensor:
+    def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Zeros: all candidates tie, and ties are broken at random."""
-        return torch.zeros_like(moment.weights[name])
+        return torch.zeros_like(context.weights[name])

@@ -65,10 +65,10 @@ class SNFS(RandomStart):
         """By the schedule; never where nothing can move."""
         return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Drops in every layer, shares out what was dropped, grows."""
-        fraction = self.drop_fraction * self.schedule.factor(moment.step, num_steps=moment.num_steps)
-        masks = dict(in_module_order(state.masks, moment))
+        fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
+        masks = dict(in_module_order(state.masks, context))
         sizes = {name: state.tensors[f"momentum/{name}"].abs() for name in masks}
         for name, size in sizes.items():
             check_finite(size, name)
@@ -76,25 +76,25 @@ class SNFS(RandomStart):
         dropped = {name: min(math.floor(fraction * count), count - 1) for name, count in num_active.items()}
         kept = {
             name: keep_largest(
-                moment.weights[name].abs(),
+                context.weights[name].abs(),
                 mask,
                 count=num_active[name] - dropped[name],
-                generator=moment.generator,
+                generator=context.generator,
                 layer=name,
             )
             for name, mask in masks.items()
         }
-        grown = self.shared_out(dropped, masks, sizes) if self.redistribute else dropped
+        grown = self.redistributed_counts(dropped, masks, sizes) if self.redistribute else dropped
         return SparseState(
             {
                 name: mask
-                | keep_largest(sizes[name], ~mask, count=grown[name], generator=moment.generator, layer=name)
+                | keep_largest(sizes[name], ~mask, count=grown[name], generator=context.generator, layer=name)
                 for name, mask in kept.items()
             },
             state.tensors,
         )
 
-    def shared_out(
+    def redistributed_counts(
         self, dropped: Mapping[str, int], masks: Mapping[str, Tensor], sizes: Mapping[str, Tensor]
     ) -> dict[str, int]:
         """How many weights each layer grows; in all as many as were dropped."""

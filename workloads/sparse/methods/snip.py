@@ -40,14 +40,14 @@ class SNIP(DenseStart):
         """At the first step; never at density 1."""
         return step == 0 and self.density < 1
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes to the target density."""
         masks = keep_largest_by_scope(
-            {name: (moment.weights[name] * moment.gradients[name]).abs() for name in state.masks},
-            dict(in_module_order(state.masks, moment)),
+            {name: (context.weights[name] * context.gradients[name]).abs() for name in state.masks},
+            dict(in_module_order(state.masks, context)),
             scope=self.scope,
-            counts=self.counts(moment.weights),
-            generator=moment.generator,
+            counts=self.counts(context.weights),
+            generator=context.generator,
         )
         collapsed = [name for name, count in active_per_layer(masks).items() if count == 1]
         if collapsed:

@@ -51,38 +51,38 @@ class SynFlow(DenseStart):
         """At the first step; never at density 1."""
         return step == 0 and self.density < 1
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Prunes to the target density."""
-        masks = dict(in_module_order(state.masks, moment))
+        masks = dict(in_module_order(state.masks, context))
         for name in masks:
-            check_finite(moment.weights[name], name)
+            check_finite(context.weights[name], name)
         sizes = {name: mask.numel() for name, mask in masks.items()}
-        final = self.counts(moment.weights)
+        final = self.counts(context.weights)
         if self.scope == "global":
             sizes, final = {"": sum(sizes.values())}, {"": sum(final.values())}
         for k in range(1, self.rounds + 1):
             masks = keep_largest_by_scope(
-                flow_scores(moment.bench, masks),
+                flow_scores(context.network, masks),
                 masks,
                 scope=self.scope,
                 counts={
                     name: max(final[name], round(size * (final[name] / size) ** (k / self.rounds)))
                     for name, size in sizes.items()
                 },
-                generator=moment.generator,
+                generator=context.generator,
             )
         return SparseState(masks, state.tensors)
 
 
-def flow_scores(bench: FunctionalNetwork, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def flow_scores(network: FunctionalNetwork, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """|w dR/dw| of the masked weights, float64, by name, of their shape; 0 where the mask is."""
-    tensors = {name: _absolute(name, tensor) for name, tensor in bench.weights.items()}
+    tensors = {name: _absolute(name, tensor) for name, tensor in network.weights.items()}
     weights = {name: (tensors[name] * mask).requires_grad_() for name, mask in masks.items()}
     some = next(iter(weights.values()))
-    ones = torch.ones((1, *bench.image_shape), dtype=some.dtype, device=some.device)
-    flow = bench.logits({**tensors, **weights}, ones, training=False).sum()
+    ones = torch.ones((1, *network.image_shape), dtype=some.dtype, device=some.device)
+    flow = network.logits({**tensors, **weights}, ones, training=False).sum()
     gradients = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
-    bench.count(1 + BACKWARD, rows=1)
+    network.count(1 + BACKWARD, rows=1)
     return {
         name: (weight.detach() * gradient).abs()
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True)

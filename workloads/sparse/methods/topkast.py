@@ -53,7 +53,7 @@ class TopKAST(StaticMask, LayerDensities):
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """Both sets by the initial weights."""
-        return self.chosen(weights, generator)
+        return self.choose_masks(weights, generator)
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
         """The penalty's share of each weight's gradient."""
@@ -68,17 +68,17 @@ class TopKAST(StaticMask, LayerDensities):
         """At regular intervals; never at density 1."""
         return self.density < 1 and step > 0 and step % self.every == 0
 
-    def update(self, state: SparseState, moment: UpdateContext) -> SparseState:
+    def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Chooses both sets anew, by the values in the network and those that wait."""
         values = {
-            name: torch.where(mask, moment.weights[name], state.tensors[f"stored/{name}"])
+            name: torch.where(mask, context.weights[name], state.tensors[f"stored/{name}"])
             for name, mask in state.masks.items()
         }
-        after = self.chosen({**moment.weights, **values}, moment.generator)
+        after = self.choose_masks({**context.weights, **values}, context.generator)
         entered = {name: mask & ~state.masks[name] for name, mask in after.masks.items()}
         return replace(after, revived={name: values[name] * mask for name, mask in entered.items()})
 
-    def chosen(self, full: Mapping[str, Tensor], generator: torch.Generator) -> SparseState:
+    def choose_masks(self, full: Mapping[str, Tensor], generator: torch.Generator) -> SparseState:
         """The sets by the magnitudes of all weights, in module order; what is outside B is stored."""
         used_counts = self.counts(full)
         wider = replace(self, density=min(1.0, self.density + self.margin)).counts(full)

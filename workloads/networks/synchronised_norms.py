@@ -17,7 +17,7 @@ from pruneyard.workloads.ranks import Ranks, Share
 
 
 @contextmanager
-def shared_norms(network: nn.Module, *, ranks: Ranks, share: Share) -> Iterator[None]:
+def synchronised_norms(network: nn.Module, *, ranks: Ranks, share: Share) -> Iterator[None]:
     """In the block batch norms in training mode see all ranks' rows. Every rank must pass its share through the network, as
     often as the others; gradients are of its own rows' loss, to be averaged with the weight of its share.
     """
@@ -42,14 +42,14 @@ def _normalised(norm: _BatchNorm, inputs: Tensor, *, ranks: Ranks, weight: float
     over = [dim for dim in range(x.ndim) if dim != 1]
     shape = [-1 if dim == 1 else 1 for dim in range(x.ndim)]
 
-    def total(part: Tensor) -> Tensor:
+    def sum_over_ranks(part: Tensor) -> Tensor:
         found: Tensor = _Total.apply(part, ranks, weight)
         return found
 
-    count = ranks.total(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
-    mean = total(x.sum(over)) / count
+    count = ranks.all_reduce_sum(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
+    mean = sum_over_ranks(x.sum(over)) / count
     centred = x - mean.view(shape)
-    variance = total(centred.square().sum(over)) / count
+    variance = sum_over_ranks(centred.square().sum(over)) / count
     _follow(norm, mean.detach(), (variance * count / (count - 1)).detach())
     normal = centred * torch.rsqrt(variance + norm.eps).view(shape)
     if norm.affine:
@@ -76,7 +76,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, ranks: Ranks, weight: float) -> Tensor:
         ctx.ranks, ctx.weight = ranks, weight
-        return ranks.total(part)
+        return ranks.all_reduce_sum(part)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

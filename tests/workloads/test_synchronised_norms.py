@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.networks.shared_norms import shared_norms
-from pruneyard.workloads.ranks import ALONE, Alone, Ranks, Share
+from pruneyard.workloads.networks.synchronised_norms import synchronised_norms
+from pruneyard.workloads.ranks import SINGLE_RANK, Ranks, Share, SingleRank
 
 
 @dataclass(frozen=True)
-class Twins(Alone):
+class Twins(SingleRank):
     """One of two ranks whose other one has the same rows."""
 
     size: int = 2
 
-    def total(self, part: Tensor) -> Tensor:
+    def all_reduce_sum(self, part: Tensor) -> Tensor:
         """Twice its own."""
         return 2 * part.detach()
 
@@ -26,7 +26,7 @@ def passed(norm: nn.Module, rows: Tensor, ranks: Ranks) -> Sequence[Tensor]:
     """Outputs, and gradients of a mean over rows: of each input, and of the parameters. Alone, the rows pass twice at once."""
     times = 1 if ranks.size == 2 else 2
     inputs = torch.cat([rows] * times).requires_grad_()
-    with shared_norms(norm, ranks=ranks, share=Share(0, len(rows), 2 * len(rows))):
+    with synchronised_norms(norm, ranks=ranks, share=Share(0, len(rows), 2 * len(rows))):
         outputs = norm(inputs)
     weights = torch.linspace(-1, 1, rows.numel()).view_as(rows)
     (outputs.sin() * torch.cat([weights] * times)).mean().backward()
@@ -44,7 +44,7 @@ def test_outputs_gradients_and_running_statistics_are_those_of_the_whole_batch(
     whole, shared = kind(3, affine=affine), kind(3, affine=affine)
     for _ in range(2):  # running statistics move on from where they stood
         rows = 3 + 2 * torch.randn(shape)
-        theirs, ours = passed(whole, rows, ALONE), passed(shared, rows, Twins())
+        theirs, ours = passed(whole, rows, SINGLE_RANK), passed(shared, rows, Twins())
         assert len(ours) == len(theirs) == (4 if affine else 2)
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
@@ -57,10 +57,10 @@ def test_it_can_be_differentiated_twice() -> None:
     torch.manual_seed(0)
     rows = torch.randn(5, 3, dtype=torch.float64)
     curvatures = []
-    for batch, ranks in ((torch.cat([rows, rows]), ALONE), (rows, Twins())):
+    for batch, ranks in ((torch.cat([rows, rows]), SINGLE_RANK), (rows, Twins())):
         norm = nn.BatchNorm1d(3).double()
         weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
-        with shared_norms(norm, ranks=ranks, share=Share(0, 5, 10)):
+        with synchronised_norms(norm, ranks=ranks, share=Share(0, 5, 10)):
             loss = norm(batch * weight + batch.square()).pow(3).mean()
         (slope,) = torch.autograd.grad(loss, weight, create_graph=True)
         curvatures.append(torch.autograd.grad(slope.square().sum(), weight)[0])
@@ -71,8 +71,8 @@ def test_in_evaluation_mode_and_after_the_block_the_norm_is_as_ever() -> None:
     torch.manual_seed(0)
     norm, rows = nn.BatchNorm2d(3), torch.randn(4, 3, 2, 2)
     norm.eval()
-    with shared_norms(norm, ranks=Twins(), share=Share(0, 4, 8)):
+    with synchronised_norms(norm, ranks=Twins(), share=Share(0, 4, 8)):
         torch.testing.assert_close(norm(rows), rows / (1 + norm.eps) ** 0.5)
     assert "forward" not in vars(norm)
-    with shared_norms(norm, ranks=ALONE, share=Share.whole(4)):
+    with synchronised_norms(norm, ranks=SINGLE_RANK, share=Share.whole(4)):
         assert "forward" not in vars(norm)

@@ -4,13 +4,13 @@ from abc import ABC
 from dataclasses import dataclass
 
 from pruneyard.workloads.sparse.updater import DropAndGrow
-from pruneyard.workloads.training.recipe import Recipe, completed
+from pruneyard.workloads.training.recipe import Recipe, fill_in
 from pruneyard.workloads.training.weight_averaging import Averaging
 from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThinnedAndAveraged(DropAndGrow, ABC):
+class DropoutAndAveraging(DropAndGrow, ABC):
     """Fills in the recipe's `weight_dropout` and `average`; the masks must stand still before the average begins."""
 
     random_drop: float = 0.01  # share of the active weights left out of a step, in [0, 1)
@@ -33,7 +33,7 @@ class ThinnedAndAveraged(DropAndGrow, ABC):
 
     def complete(self, recipe: Recipe) -> Recipe:
         """With weight dropout and average as the method's fields have them; how many deviations are kept is the recipe's."""
-        return completed(
+        return fill_in(
             recipe,
             weight_dropout=WeightDropout(drop=self.random_drop, scaled=self.scaled, spare_last=self.spare_last),
             average=Averaging(
