@@ -139,7 +139,7 @@ def test_the_loss_is_a_finite_scalar_and_its_gradient_reaches_every_parameter(
     name: str, precision: str
 ) -> None:
     training, batch_of = started(objective_of(name), precision=precision)
-    loss, _ = training.loss_fn(*batch_of(0), 0)
+    loss, _ = training.compute_loss(*batch_of(0), 0)
     assert loss.ndim == 0
     assert torch.isfinite(loss)
     loss.backward()
@@ -165,8 +165,8 @@ def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
             memory=memory,
         )
         asked.rows = lambda: torch.arange(32).repeat(copies_of_each)
-        given, times = asked.draws, []
-        asked.draws = lambda: times.append(None) or given()  # type: ignore[func-returns-value]
+        given, times = asked.make_generator, []
+        asked.make_generator = lambda: times.append(None) or given()  # type: ignore[func-returns-value]
         value, _ = objective.loss(asked)
         return float(value), bool(times)
 
@@ -190,7 +190,7 @@ def test_asking_writes_into_nothing_and_leaves_no_gradient(name: str) -> None:
             }
         )
         training.memory = memory
-        training.loss_fn(images, labels, 0)
+        training.compute_loss(images, labels, 0)
         now = {
             "images": images,
             "labels": labels,
@@ -209,7 +209,7 @@ def test_what_is_remembered_keeps_its_names_and_is_numbers_without_gradient(name
     for memory in memories(objective):
         assert memory.keys() == objective.start().keys()
         training.memory = memory
-        _, after = training.loss_fn(*batch_of(0), 0)
+        _, after = training.compute_loss(*batch_of(0), 0)
         assert after.keys() <= memory.keys()  # those that are new
         assert not any(tensor.requires_grad for tensor in after.values())
 
@@ -220,7 +220,7 @@ def test_with_gradients_off_the_answer_is_the_same(name: str) -> None:
 
     def answer() -> tuple[float, dict[str, float]]:
         with fork_rng(training.device, 5), training.network_tensors.preserve_buffers():
-            loss, memory = training.loss_fn(*batch_of(0), 0)
+            loss, memory = training.compute_loss(*batch_of(0), 0)
         return float(loss.detach()), {key: float(tensor) for key, tensor in memory.items()}
 
     with torch.no_grad():

@@ -194,7 +194,7 @@ def test_a_loss_that_is_no_number_is_named_by_its_step_and_not_skipped_over(tmp_
 
 def scaled_gradient(scale: DynamicLossScale, weight: nn.Parameter, factor: float) -> bool:
     weight.grad = None
-    scale.scaled((weight * factor).sum()).backward()
+    scale.scale_loss((weight * factor).sum()).backward()
     scale.unscale([weight])
     return scale.finish_step()
 

@@ -18,10 +18,9 @@ EVALUATION_BATCH = 1000  # rows per forward pass; results do not depend on it be
 @contextmanager
 def final_network(training: Training) -> Iterator[None]:
     """Puts the final weights into the network and sets it to evaluation mode; restores both after the block."""
-    if training.mean.num:
-        final_weights = training.network_tensors.swap_weights(averaged_weights(training))
-    else:
-        final_weights = training.applied.final_weights()
+    averages = training.mean.num > 0
+    swap_weights = training.network_tensors.swap_weights
+    final_weights = swap_weights(averaged_weights(training)) if averages else training.applied.final_weights()
     with final_weights, training.eval_mode():
         yield
 
