@@ -72,12 +72,12 @@ class Progress:
 
 def no_open_run(artifact: str) -> FinishedRun:
     """Raises `ValueError`: files of earlier runs are read by whoever runs the job."""
-    raise ValueError(f"runs lie in {artifact}, which nobody here can read; give the context an open_run")
+    raise ValueError(f"the run in {artifact} cannot be read here; give the context an open_run")
 
 
 def no_open_checkpoints(artifact: str) -> Checkpoints:
     """Raises `ValueError`, as `no_open_run` does."""
-    raise ValueError(f"a run lies in {artifact}, which nobody here can go on from; give the context a checkpoints_of")
+    raise ValueError(f"a run lies in {artifact}, whose checkpoints cannot be read here; give the context an open_checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
