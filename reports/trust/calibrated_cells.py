@@ -109,9 +109,9 @@ def _parts(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _base(spec: Mapping[str, Any]) -> str:
-    """Returns an identifier of the calibrators' input. Jobs that make prediction sets fit calibrators on half of the rows."""
+    """Returns an identifier of the calibrators' input."""
     kept = {name: value for name, value in spec.items() if name not in _NOT_CALIBRATION}
-    return json.dumps(kept | {"sets": bool(spec.get("sets"))}, sort_keys=True)
+    return json.dumps(kept | {"halved": _is_halved(spec)}, sort_keys=True)
 
 
 def _parents(study: Study, firsts: pd.DataFrame, specs: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
@@ -145,7 +145,12 @@ def _in_words(study: Study, run: pd.Series[Any], keys: Sequence[str]) -> str:
 
 
 def _halved(spec: Mapping[str, Any], bases: set[str]) -> str:
-    return "fitted on half of the held-out samples" if len(bases) > 1 and spec.get("sets") else ""
+    return "fitted on half of the held-out samples" if len(bases) > 1 and _is_halved(spec) else ""
+
+
+def _is_halved(spec: Mapping[str, Any]) -> bool:
+    """Returns whether the calibrator had half of the rows: conformal rules before their second revision took the other half."""
+    return any(rule.get("revision", 1) < 2 for rule in _tables(spec, "sets"))
 
 
 def _num_rows(study: Study) -> dict[str, int]:

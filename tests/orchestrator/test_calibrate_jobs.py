@@ -112,16 +112,28 @@ def test_averaging_one_member_is_that_member() -> None:
 
 
 def test_sets_are_fitted_on_rows_that_the_calibrator_has_not_seen(trained: Path, tmp_path: Path) -> None:
-    """With half the rows the temperature is another one; the sets cover about what they promise."""
+    """The sets cover about what they promise, and change no number of the calibrator itself."""
     whole = values(run(calibrate(trained, method="temperature"), tmp_path / "whole", local=True))
     halved = run(calibrate(trained, method="temperature", sets=["split", "aps"]), tmp_path / "half", local=True)
     found = values(halved)
-    assert set(whole.xs("temperature", level=2)).isdisjoint(found.xs("temperature", level=2))
+    for split, name in (("fit", "temperature"), ("test", "nll"), ("test", "ece")):
+        with_sets, without = (part.xs(split, level=1).xs(name, level=1) for part in (found, whole))
+        assert sorted(with_sets) == sorted(without)
     for rule in ("split", "aps"):
         coverage = found.xs(f"sets@{rule}", level=1).xs("coverage", level=1)
         assert 0.8 < coverage.mean() <= 1.0
     sizes = halved.curves().query("name == 'set_size'")
     assert sizes.groupby(["run_key", "key"])["y"].sum().to_numpy() == pytest.approx(np.ones(6))
+
+
+def test_sets_take_all_rows_where_no_calibrator_was_fitted(trained: Path, tmp_path: Path) -> None:
+    """A threshold for each class needs 9 rows of it at alpha 0.1: of half the rows, 8 of 10 classes had none."""
+    table = calibrate(trained, method="none", sets=[{"name": "split", "by_class": True}])
+    found = values(run(table, tmp_path, local=True)).xs("sets@split", level=1)
+    halved = calibrate(trained, method="temperature", sets=[{"name": "split", "by_class": True}])
+    fewer = values(run(halved, tmp_path / "halved", local=True)).xs("sets@split", level=1)
+    assert (found.xs("infinite_thresholds", level=1) == 0).all()
+    assert found.xs("set_size", level=1).mean() < fewer.xs("set_size", level=1).mean()
 
 
 def test_unknown_sets_are_shown_to_the_network(trained: Path, tmp_path: Path) -> None:

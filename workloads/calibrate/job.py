@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
@@ -70,7 +71,7 @@ class CalibrateJob:
 
     input: the runs to calibrate; several runs are averaged as an ensemble before calibration.
     fit: the split that calibrators and prediction sets are fitted on; the other of the two is evaluated in addition to `test`.
-    sets: conformal rules; if any, the calibrator is fitted on one half of the split and the rules on the other half.
+    sets: conformal rules; fitted on rows that their calibrator has not seen; they change no number of the calibrator itself.
     scores: OOD scores, in addition to the calibrated confidence, which is always evaluated.
     near, far: near and far OOD sets to evaluate the network on, in addition to those of its training run.
     choose_on: OOD sets on whose validation rows the options of scores are chosen; empty: options are used as given.
@@ -203,6 +204,10 @@ class _Rerun:
         return member_logits(self.run, sampler, self.splits(stored), seed=seed, device=self.device)
 
 
+def _log_probabilities(calibrator: FittedCalibrator, logits: np.ndarray) -> np.ndarray:
+    return calibrator.log_probabilities(np.asarray(logits, dtype=np.float64))
+
+
 @dataclass(kw_only=True)
 class _Evaluation:
     """The outputs of one job and the calibrator fitted to them."""
@@ -214,22 +219,30 @@ class _Evaluation:
 
     def __post_init__(self) -> None:
         split = self._split(self.job.fit)
-        rows = self._halves(len(split))[0] if self.job.sets else np.arange(len(split))
-        self.fitted = self.job.method.fit(split.logits[rows], split.labels[rows], seed=self.job.seed)
+        self.fitted = self.job.method.fit(split.logits, split.labels, seed=self.job.seed)
 
     def _split(self, name: str) -> Outputs:
         if name not in self.outputs or not len(self.outputs[name]):
             raise ValueError(f"the input runs have no predictions of split {name}, only of {', '.join(self.outputs)}")
         return self.outputs[name]
 
-    def _halves(self, num_rows: int) -> list[np.ndarray]:
-        """Returns disjoint rows for the calibrator and for the prediction sets; shared rows would void the coverage guarantee."""
-        order = np.random.default_rng(stream_seed(self.job.seed, "calibrate/halves")).permutation(num_rows)
-        return np.array_split(order, 2)
+    @cached_property
+    def _for_sets(self) -> tuple[FittedCalibrator, np.ndarray]:
+        """Returns the calibrator whose probabilities the conformal rules are fitted on, and the rows that they are fitted to.
+
+        Rows that a calibrator was fitted to would void the guarantee of coverage. So where something was fitted, another
+        calibrator is fitted to half of the rows, for the sets alone, and the rules get the other half; else they get all rows.
+        """
+        split = self._split(self.job.fit)
+        if set(self.fitted.tensors) == {"num_classes"}:
+            return self.fitted, np.arange(len(split))
+        order = np.random.default_rng(stream_seed(self.job.seed, "calibrate/halves")).permutation(len(split))
+        own, rest = np.array_split(order, 2)
+        return self.job.method.fit(split.logits[own], split.labels[own], seed=self.job.seed), rest
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """Returns calibrated log-probabilities (N, C); -inf for a probability of 0."""
-        return self.fitted.log_probabilities(np.asarray(logits, dtype=np.float64))
+        return _log_probabilities(self.fitted, logits)
 
     def evaluate(self) -> tuple[Named, list[CurvePoint]]:
         """Returns metrics and curves of calibrated outputs on `test`, and metrics on the other held-out split."""
@@ -248,18 +261,18 @@ class _Evaluation:
             named |= {(other, name): value for name, value in of_other.items()}
         curves += reliability_points(found.diagram) + risk_points(found.risk)
         for rule in self.job.sets:
-            of_rule, points = self._sets(rule, log_probabilities)
+            of_rule, points = self._sets(rule)
             named |= of_rule
             curves += points
         return named, curves
 
-    def _sets(self, rule: ConformalRule, log_probabilities: np.ndarray) -> tuple[Named, list[CurvePoint]]:
-        """Fits a conformal rule on the half that the calibrator has not seen and evaluates it on `test`."""
+    def _sets(self, rule: ConformalRule) -> tuple[Named, list[CurvePoint]]:
+        """Fits a conformal rule on rows that its calibrator has not seen and evaluates it on `test`."""
         split, test = self._split(self.job.fit), self._split("test")
-        rows = self._halves(len(split))[1]
-        held = self._distributions(self.calibrated(split.logits[rows]))
+        calibrator, rows = self._for_sets
+        held = self._distributions(_log_probabilities(calibrator, split.logits[rows]))
         fitted = rule.fit(held, split.labels[rows], seed=self.job.seed)
-        sets = fitted.predict(self._distributions(log_probabilities))
+        sets = fitted.predict(self._distributions(_log_probabilities(calibrator, test.logits)))
         named = {(f"sets@{name_of(rule)}", n): v for n, v in set_metrics(sets, test.labels, alpha=rule.alpha).items()}
         named |= {(f"sets@{name_of(rule)}", n): v for n, v in fitted.numbers.items()}
         sizes = np.bincount(sets.sum(axis=1), minlength=sets.shape[1] + 1)

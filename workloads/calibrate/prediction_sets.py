@@ -89,6 +89,7 @@ class FittedSets:
 class ConformalRule(ABC):
     """Base class of the plug-ins of the family `calibrate.conformal`: a frozen dataclass of options."""
 
+    revision: ClassVar[int] = 2  # before, rules were fitted to half of the rows even where no calibrator was fitted
     is_nested: ClassVar[bool] = True  # True: a smaller alpha never removes a class from a set
 
     alpha: float = 0.1  # largest probability of missing the true class
