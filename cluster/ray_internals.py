@@ -101,9 +101,9 @@ class JobClient(JobSubmissionClient):
     _ssl_context: Any
 
     def __init__(self, address: str, *, timeout_s: float, **options: Any) -> None:
+        self._timeout_s = timeout_s  # first, since Ray's constructor already asks the server
         super().__init__(address, **options)
         self._ssl_context = True
-        self._timeout_s = timeout_s
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         return super()._do_request(method, endpoint, **{"timeout": self._timeout_s, **options})
