@@ -1,4 +1,4 @@
-"""Which runs repeat one another: the same but for the seed in whatever may change a number, on the same geometry."""
+"""Groups runs into cells: replicates that differ only in the seed, with equal spec, workers and device."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pyarrow as pa
 LABELS = ("data", "model", "method", "density", "ipc")
 GEOMETRY = ("kind", "stage", "num_workers", "device")
 _NO_IDENTITY = ("seed", "seeds", "name", "resources")
-_RUNS = "runs."  # in a dotted key: what follows describes the earlier run that a job rests on
-_SAID_BY_LABELS = frozenset(
+_RUNS = "runs."  # in a dotted key, the part after it describes the input run of the job
+_LABEL_KEYS = frozenset(
     {"kind", "data.name", "model.name", "method.name", "method.density", "method.ipc", "data.ipc"}
 )
 
 
 def label_cells(runs: pa.Table) -> pd.DataFrame:
-    """The runs with a column `cell` (0, 1, ...), equal for repetitions, and one per setting that differs.
+    """Returns the runs with a column `cell` (0, 1, ...), equal for replicates, and a column per setting that differs.
 
-    Runs without an `identity_json` are told apart by their whole spec. Settings are named by their dotted key
-    in it and listed in `frame.attrs["settings"]`. Of two runs of
-    one cell and seed on the same earlier run (made by different versions, say) the one that ended last is kept.
+    Runs without an `identity_json` are distinguished by their whole spec. Setting columns are named by dotted spec keys and
+    listed in `frame.attrs["settings"]`. Of two runs with equal cell, seed and input run (such as runs of different versions)
+    the one that finished last is kept.
 
-    A column `outer` names what repeats independently: of runs that rest on others, the first run of their lineage.
+    Column `outer` identifies independent replicates: for runs with input runs, the first run of their lineage.
     """
     frame = runs.to_pandas()
     frame["outer"] = _outer(frame)
@@ -44,7 +44,7 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
 
 
 def _outer(frame: pd.DataFrame) -> list[str]:
-    """Of every run the keys of the runs that its lineage starts from, those of other folders included."""
+    """Returns for every run the keys of the first runs of its lineage, which may be in other folders."""
     parents: dict[str, str] = {
         key: parent for key, parent in zip(frame["run_key"], frame["parent_key"], strict=True) if isinstance(parent, str)
     }
@@ -52,7 +52,7 @@ def _outer(frame: pd.DataFrame) -> list[str]:
 
     def roots(key: str) -> frozenset[str]:
         if key not in found:
-            found[key] = frozenset({key})  # a lineage that bites its tail ends here
+            found[key] = frozenset({key})  # ends the recursion in a cyclic lineage
             if key in parents:
                 found[key] = frozenset(root for parent in parents[key].split(",") for root in roots(parent))
         return found[key]
@@ -60,14 +60,14 @@ def _outer(frame: pd.DataFrame) -> list[str]:
     return [",".join(sorted(roots(key))) for key in frame["run_key"]]
 
 
-def _is_said_by_labels(key: str) -> bool:
-    """Also where it describes an earlier run, whose columns a job takes over; but the method is the job's own."""
+def _is_label(key: str) -> bool:
+    """Returns whether a label column shows this key. A job shares the labels of its input run, except for the method."""
     described = key.rpartition(_RUNS)[2]
-    return key in _SAID_BY_LABELS or (_RUNS in key and described != "method.name" and described in _SAID_BY_LABELS)
+    return key in _LABEL_KEYS or (_RUNS in key and described != "method.name" and described in _LABEL_KEYS)
 
 
 def flat_spec(text: str) -> dict[str, Any]:
-    """Every value of a spec by its dotted key, without what does not tell cells apart."""
+    """Returns every value of a spec by its dotted key, without keys that do not distinguish cells."""
     spec = json.loads(text)
     if not isinstance(spec, dict):
         raise ValueError(f"the spec of a run is {text[:80]!r}; it must be a JSON object")
@@ -83,12 +83,12 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _settings(cells: pd.DataFrame) -> list[str]:
-    """Keys that differ among the cells that have them, then whatever else is needed to tell all cells apart.
+    """Returns the keys that differ among the cells that have them, then further keys needed to distinguish all cells.
 
-    A key that only one method has, with one value, says nothing beyond the method's name and is left out.
+    A key that only one method has, with one value, adds nothing to the method's name and is left out.
     """
     specs: list[dict[str, Any]] = list(cells["_spec"])
-    keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if not _is_said_by_labels(key)]
+    keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if not _is_label(key)]
     tables = list(dict.fromkeys(key.partition(".")[0] for key in keys))
     # table by table, and in each its name first: `optimizer`, then its `lr`
     keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
@@ -106,7 +106,7 @@ def _settings(cells: pd.DataFrame) -> list[str]:
 
 
 def _codes(columns: Sequence[pd.Series[Any]]) -> pd.Series[int]:
-    """Numbers 0, 1, ... for equal rows, in order of appearance; nulls equal one another."""
+    """Returns group numbers 0, 1, ... of equal rows, in order of appearance; nulls are equal."""
     frame = pd.concat([column.rename(number) for number, column in enumerate(columns)], axis=1)
     return frame.groupby(list(frame.columns), sort=False, dropna=False).ngroup()
 
@@ -116,7 +116,7 @@ def _canonical(value: Any) -> str:
 
 
 def _shown(values: Sequence[Any]) -> list[str | float | int | bool | None]:
-    """Plain values as they are, tables as JSON; lists of plug-ins by their names where these tell them apart."""
+    """Returns display values: scalars unchanged, tables as JSON, lists of plug-ins by name if the names are distinctive."""
     named = [_names(value) for value in values]
     told_apart = len({_canonical(value) for value in named}) == len({_canonical(value) for value in values})
     shown = named if told_apart else values
@@ -124,7 +124,7 @@ def _shown(values: Sequence[Any]) -> list[str | float | int | bool | None]:
 
 
 def _names(value: Any) -> Any:
-    """`aps, raps` of a list of such plug-ins, `none` of an empty list; anything else as it is."""
+    """Returns `aps, raps` for a list of plug-in tables and `none` for an empty list; other values unchanged."""
     if not isinstance(value, list) or not all(isinstance(item, dict) and "name" in item for item in value):
         return value
     return ", ".join(str(item["name"]) for item in value) or "none"

@@ -1,4 +1,4 @@
-"""Writes files so that a reader sees all of each or nothing, also after a power cut."""
+"""Writes files atomically and durably: readers see a complete file or none, even after a power failure."""
 
 import errno
 import os
@@ -15,13 +15,13 @@ from pruneyard.reports.storage import in_words
 
 Content = bytes | memoryview
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
-_SYNCING = 8  # threads: a file system writes down for many at once what one at a time it writes down again and again
+_SYNCING = 8  # threads; a file system commits concurrent fsync calls together
 
 
 def write_durably(path: Location, content: Content) -> None:
-    """Write beside `path` under a hidden name, flush to disk, move into place. Replaces what was there.
+    """Writes a hidden file next to `path`, flushes it to disk and renames it. Replaces an existing file.
 
-    In an object store it is one put. Raises `StorageError` where it cannot be written; then what was there still is.
+    In an object store this is one put. Raises `StorageError` if writing fails; an existing file then stays unchanged.
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(content)
@@ -42,14 +42,14 @@ def _write(path: Path, content: Content) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync(path.parent)  # a rename is only in memory until its folder is written
+    _sync(path.parent)  # a rename is only durable after its folder is flushed
 
 
 def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, Content]]) -> None:
-    """Write whole folders of files, by folder and file name, each of which stands complete or not at all.
+    """Writes folders of files, by folder and file name; each folder appears complete or not at all.
 
-    They are written into one hidden folder beside them and flushed together. A folder that was there is replaced. In an object
-    store each folder's files are put in their order: where the last one stands, the others do.
+    They are written to one hidden folder next to them and flushed together. Existing folders are replaced. In an object store
+    the files of each folder are put in order: if the last one exists, all do.
     """
     if isinstance(parent, ObjectPath):
         with ThreadPoolExecutor(_SYNCING) as pool:
@@ -85,11 +85,11 @@ def _write_folders(parent: Path, folders: Mapping[str, Mapping[str, Content]]) -
 
 
 def clear_unfinished(parent: Location) -> None:
-    """Deletes what a killed `write_folders_durably` left beside the folders. Nobody may be writing there."""
+    """Deletes unfinished folders of a killed `write_folders_durably`. No other process may be writing there."""
     if isinstance(parent, ObjectPath) or not parent.is_dir():
         return
-    for left in parent.glob(".*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in parent.glob(".*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _sync_all(paths: Iterable[Path]) -> None:

@@ -1,4 +1,4 @@
-"""A table for a paper or another program: CSV with every digit, Markdown and LaTeX as people read."""
+"""Exports tables as CSV with all digits, or as Markdown and LaTeX with rounded values and intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pruneyard.reports.naming import RUNS, column_names
 
 FORMATS = ("csv", "markdown", "latex")
 _FOR_PROGRAMS = ("spec_json", "identity_json", "data_fingerprint", "artifact", "error")
-"""Columns of `runs` that are too long or of no use to people."""
+"""Columns of `runs` that are too long or not useful for readers."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,7 +24,7 @@ _MARKDOWN = re.compile(r"([\\|`*_<>])")
 
 
 def export(frame: pd.DataFrame, format: str) -> str:
-    """The table as text that ends with a newline. Raises `ValueError` for an unknown format.
+    """Returns the table as text that ends with a newline. Raises `ValueError` for an unknown format.
 
     In Markdown and LaTeX a column with `_low` and `_high` beside it is written as mean ± half width, and
     columns without any value or for programs only (specs, tracebacks) are left out.
@@ -39,9 +39,9 @@ def export(frame: pd.DataFrame, format: str) -> str:
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table as texts, with intervals beside their means and without columns that say nothing.
+    """Returns the table as texts, with intervals next to their means and without empty columns.
 
-    Settings of earlier runs are called as on the page, all other columns as in the table.
+    Settings of input runs have the same names as on the page; other columns keep their names.
     """
     columns = {}
     called = column_names([name for name in frame.columns if RUNS in name], taken=list(frame.columns))
@@ -79,7 +79,7 @@ def _markdown(texts: pd.DataFrame) -> str:
 
 
 def _latex(texts: pd.DataFrame) -> str:
-    """A booktabs tabular; text columns to the left, numbers to the right."""
+    """Returns a booktabs tabular with left-aligned text and right-aligned numbers."""
     rows = [" & ".join(_latex_text(cell) for cell in row) + r" \\" for row in texts.to_numpy().tolist()]
     sides = "".join("r" if all(_is_number(cell) for cell in texts[name]) else "l" for name in texts.columns)
     head = " & ".join(_latex_text(name) for name in texts.columns) + r" \\"

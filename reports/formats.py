@@ -1,4 +1,4 @@
-"""How numbers are written for people: as many digits as their interval supports."""
+"""Formats numbers for people, with as many digits as their interval supports."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ _SHORT = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 
 def number(value: float | None, *, digits: int = 4) -> str:
-    """A plain number with so many significant digits, without trailing zeros."""
+    """Returns a number with `digits` significant digits, without trailing zeros."""
     if value is None or math.isnan(value):
         return _MISSING
     return f"{value:.{digits}g}"
 
 
 def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
-    """A mean and its half width, the width with two significant digits and the mean cut at the same place.
+    """Returns a mean and its half width: the width with two significant digits, the mean with the same number of decimals.
 
-    The half width is empty where there is no interval (one seed).
+    The half width is empty without an interval (one seed).
     """
     if math.isnan(mean):
         return _MISSING, ""
@@ -32,7 +32,7 @@ def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
 
 
 def amount(value: float | None, unit: str = "") -> str:
-    """A large count with an SI prefix: `1.23 G`."""
+    """Returns a large count with an SI prefix: `1.23 G`."""
     if value is None or math.isnan(value):
         return _MISSING
     prefix, scale = next(((prefix, scale) for prefix, scale in _SI if abs(value) >= scale), ("", 1.0))
@@ -40,7 +40,7 @@ def amount(value: float | None, unit: str = "") -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds below two minutes, then minutes, then hours."""
+    """Returns a duration in seconds below two minutes, then in minutes, then in hours."""
     if seconds is None or math.isnan(seconds):
         return _MISSING
     if seconds < 120:
@@ -49,18 +49,18 @@ def duration(seconds: float | None) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
+    """Returns a count with its noun: `1 run`, `2 runs`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def listed(names: Sequence[str], *, limit: int = 8) -> str:
-    """`a, b, c and 4 more`."""
+    """Returns at most `limit` names: `a, b, c and 4 more`."""
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def brief(seconds: float | None) -> str:
-    """A short time with a prefix and three significant digits: `23.4 µs`, `1.68 ms`."""
+    """Returns a short time with a unit and three significant digits: `23.4 µs`, `1.68 ms`."""
     if seconds is None or math.isnan(seconds):
         return _MISSING
     unit, scale = next(((unit, scale) for unit, scale in _SHORT if seconds >= scale), _SHORT[-1])

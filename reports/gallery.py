@@ -1,6 +1,6 @@
-"""The pictures of synthetic or chosen images that runs left, small enough to travel inside the page.
+"""Images of synthetic or selected sets, small enough to embed in the page.
 
-One of each setting at its end, and for some settings a row of small ones, from start to end.
+One final image per setting, and for some settings a row of small images over the course of distillation.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pruneyard.reports.study import Study
 _LOG = logging.getLogger(__name__)
 
 MAX_PICTURES = 36
-MAX_BYTES = 1_200_000  # of all pictures as they stand in the page
-MAX_SIDE = 1400  # pixels of a picture file, before it is made smaller yet to fit its share
-SHOWN_SIDE = 180  # pixels on the screen that a small picture is enlarged to, by a whole factor
-MAX_ROWS = 6  # settings that are shown on their way
-MAX_ROWS_BYTES = 800_000  # of the pictures of all of them
+MAX_BYTES = 1_200_000  # all images as embedded in the page
+MAX_SIDE = 1400  # pixels; further downscaled if the file exceeds its share of MAX_BYTES
+SHOWN_SIDE = 180  # pixels on screen to which small images are enlarged, by a whole factor
+MAX_ROWS = 6  # settings with images during distillation
+MAX_ROWS_BYTES = 800_000  # images of all these settings
 _JPEG_QUALITY = 85
 _MEASURES = ("test/accuracy", "val/accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One setting's images; `uri` holds the file, `width` and `height` are how large it is shown.
+    """The images of one setting; `uri` is the embedded file, `width` and `height` the display size.
 
-    `caption` says when they were like this, where there is more than one picture of a run.
+    `caption` gives the iteration if there are several images of a run.
     """
 
     label: str
@@ -47,9 +47,9 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Pictures in the order of the summary table, and how many more there would have been.
+    """Images in the order of the summary table, and the number of omitted ones.
 
-    Each of `rows` is one run on its way, from its first picture to its last.
+    Each of `rows` is one run over the course of distillation, from its first image to its last.
     """
 
     pictures: list[Picture]
@@ -68,7 +68,7 @@ class _Run:
 
 
 def gallery(study: Study) -> Gallery:
-    """Of each setting the completed run of the smallest seed, where it left a picture that can be read."""
+    """Returns the images of the completed run with the smallest seed of each setting, if it has a readable image."""
     runs = list(_first_runs(study))
     files = [(run, content) for run in runs if (content := _content(study, run)) is not None]
     share = MAX_BYTES // max(1, min(len(files), MAX_PICTURES))
@@ -85,7 +85,7 @@ def gallery(study: Study) -> Gallery:
 
 
 def _first_runs(study: Study) -> Iterator[_Run]:
-    """In the order of the summary table."""
+    """Yields the first completed run of each setting, in the order of the summary table."""
     completed = study.labelled[study.labelled["status"] == Status.COMPLETED].sort_values("seed", kind="stable")
     first = completed.drop_duplicates("cell").set_index("cell")
     for cell, label in zip(study.cells["cell"], study.cells["label"], strict=True):
@@ -102,7 +102,7 @@ def _content(study: Study, run: _Run) -> bytes | None:
 
 
 def _taken(study: Study, run: _Run) -> dict[int, bytes]:
-    """Small pictures by iteration."""
+    """Returns small images by iteration."""
     for folder in study.folders:
         if paths := RunFolder(folder.path).pictures_on_the_way(run.key):
             return {step: path.read_bytes() for step, path in paths.items()}
@@ -110,7 +110,7 @@ def _taken(study: Study, run: _Run) -> dict[int, bytes]:
 
 
 def _row(study: Study, run: _Run, taken: Mapping[int, bytes], *, share: int) -> list[Picture]:
-    """One run from start to end, each picture with the accuracy of an evaluation at the same iteration; `share` for all."""
+    """Returns the images of one run, captioned with the accuracy at the same iteration; `share` is their total size limit."""
     own = study.history[study.history["run_key"] == run.key]
     measure = next((name for name in _MEASURES if name in set(own["measure"])), "")
     points = own[own["measure"] == measure]
@@ -127,18 +127,18 @@ def _row(study: Study, run: _Run, taken: Mapping[int, bytes], *, share: int) -> 
 def _readable(
     run: _Run, content: bytes, *, share: int, caption: str = "", lossy: bool = False
 ) -> Picture | None:
-    """None, and a warning, for a file that is no picture."""
+    """Returns the image; logs a warning and returns None if the file is not an image."""
     try:
         return _picture(run, content, share=share, caption=caption, lossy=lossy)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-        _LOG.warning("the picture of %s is left out: %s", run.label, problem)
+        _LOG.warning("skipping the image of %s: %s", run.label, problem)
         return None
 
 
 def _picture(run: _Run, content: bytes, *, share: int, caption: str, lossy: bool) -> Picture:
-    """Made smaller by whole factors until its text is at most `share` long.
+    """Downscales an image by whole factors until its URI has at most `share` characters.
 
-    `lossy`: compressed with loss before that, and shown as large as if it had not been made smaller.
+    `lossy`: compresses with loss before downscaling, and keeps the display size of the original.
     """
     with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
         whole = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
@@ -162,6 +162,6 @@ def _uri(image: Image.Image, kind: str, **options: object) -> str:
 
 
 def _shown(image: Image.Image) -> tuple[int, int]:
-    """Width and height on the screen."""
+    """Returns width and height on screen."""
     zoom = max(1, SHOWN_SIDE // max(image.size))
     return zoom * image.width, zoom * image.height

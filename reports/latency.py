@@ -1,4 +1,4 @@
-"""The table `latency` of one folder: one small file per row, so that measuring again replaces it."""
+"""Reads and writes the table `latency` of a folder: one small file per row, so a new measurement replaces the old one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = ("run_key", "format", "batch_size", "threads", "device")
 
 
 def write_latency(folder: RunFolder, row: LatencyRow) -> None:
-    """Add the row, or replace the one of the same run, format, batch size, threads and device."""
+    """Adds the row, or replaces that of the same run, format, batch size, threads and device."""
     identity = "\n".join(str(getattr(row, key)) for key in _KEYS)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     schema = records.schema(_TABLE)
@@ -30,7 +30,7 @@ def write_latency(folder: RunFolder, row: LatencyRow) -> None:
 
 
 def read_latency(folder: RunFolder) -> pd.DataFrame:
-    """All rows, by run, format, batch size and threads; empty where nothing was measured."""
+    """Returns all rows, sorted by run, format, batch size and threads; empty if nothing was measured."""
     tables = [records.schema(_TABLE).empty_table()]
     for path in folder.files_of_table(_TABLE):
         try:

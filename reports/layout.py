@@ -1,4 +1,4 @@
-"""Where things lie in the folder that a run leaves; the only place that knows file names."""
+"""Paths in a results folder; the only module that knows file names."""
 
 import hashlib
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.objects import ObjectPath
 
-_ON_THE_WAY = re.compile(r"images-(\d+)\.png")
+_PROGRESS_IMAGE = re.compile(r"images-(\d+)\.png")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One folder of results, here or in an object store. Nothing is created before something is written into it."""
+    """One results folder, local or in an object store. It is created when something is written into it."""
 
     path: Location
 
@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def plan(self) -> Location:
-        """What the newest spec planned: a JSON object, `{"run_keys": [...]}`."""
+        """The plan of the newest spec: a JSON object, `{"run_keys": [...]}`."""
         return self.path / "plan.json"
 
     @property
@@ -40,52 +40,52 @@ class RunFolder:
 
     @property
     def scratch(self) -> Path:
-        """Where a scheduler may write what nobody reads later: beside the results, or on this machine with an object store."""
+        """A local folder for the scheduler's temporary files: in the results folder, or a temporary one for object stores."""
         if isinstance(self.path, ObjectPath):
             digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:16]
             return Path(tempfile.gettempdir()) / f"pruneyard-{os.getuid()}" / digest
         return self.path.resolve() / ".scheduler"
 
     def table(self, name: str) -> Location:
-        """The folder of one table's Parquet files: `runs`, `metrics` or `curves`."""
+        """Returns the folder of one table's Parquet files: `runs`, `metrics` or `curves`."""
         return self.path / "results" / name
 
     def files_of_table(self, name: str) -> list[Location]:
-        """Its Parquet files, by name."""
+        """Returns the Parquet files of a table, sorted by name."""
         return sorted(self.table(name).glob("[!.]*.parquet"), key=str)
 
     @property
     def artifacts(self) -> Location:
-        """The folder of the folders of all runs; in hidden ones beside them lies what is being written."""
+        """The folder with one subfolder per run; hidden subfolders hold unfinished writes."""
         return self.path / "artifacts"
 
     def artifact(self, run_key: str) -> Location:
-        """The folder of what one run leaves besides its rows."""
+        """Returns the folder of one run's artifacts."""
         return self.artifacts / plain_name(run_key)
 
     def predictions(self, run_key: str) -> Location:
-        """The final network's logits."""
+        """Returns the file with the final network's logits."""
         return self.artifact(run_key) / "predictions.parquet"
 
     def picture(self, run_key: str) -> Location:
-        """The images of a synthetic set, where the run made one."""
+        """Returns the image file of the run's synthetic set."""
         return self.artifact(run_key) / "synthetic_set.png"
 
     def pictures_on_the_way(self, run_key: str) -> dict[int, Location]:
-        """Small pictures of a synthetic set, by the iterations that were done; none where the run left none."""
-        found = {path: _ON_THE_WAY.fullmatch(path.name) for path in self.artifact(run_key).glob("images-*.png")}
+        """Returns image files of the synthetic set during distillation, by iteration; empty if the run has none."""
+        found = {path: _PROGRESS_IMAGE.fullmatch(path.name) for path in self.artifact(run_key).glob("images-*.png")}
         steps = {int(match[1]): path for path, match in found.items() if match}
         return dict(sorted(steps.items()))
 
     def checkpoints(self, run_key: str) -> Location:
-        """The folder of one run's checkpoints."""
+        """Returns the folder of one run's checkpoints."""
         return self.artifact(run_key) / "checkpoints"
 
 
 def plain_name(name: str) -> str:
-    """The name itself if it can stand as one file name anywhere; raises `ValueError` otherwise."""
+    """Returns the name unchanged if it is a portable file name. Raises `ValueError` otherwise."""
     if not _PLAIN_NAME.fullmatch(name):
         raise ValueError(
-            f"run_key is {name!r}; it may hold letters, digits, '_', '-', '.' and starts with none of '-.'"
+            f"run_key is {name!r}; it may have letters, digits, '_', '-' and '.', and must not start with '-' or '.'"
         )
     return name

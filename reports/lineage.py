@@ -1,4 +1,4 @@
-"""Trainings that were done in parts, each going on from an earlier run with settings of its own: who came from whom."""
+"""Lineages of segmented trainings, in which each segment resumes from an earlier run with its own settings."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pruneyard.reports.planned import Population, read_populations
 from pruneyard.reports.records import Status
 from pruneyard.reports.study import Study
 
-_OF_PARTS = "segment."
-DEFAULT_AIM = ("val/accuracy", "max")
+_SEGMENT_KEYS = "segment."
+DEFAULT_OBJECTIVE = ("val/accuracy", "max")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part of a lineage, over its seeds.
+    """One segment of a lineage, over its seeds.
 
-    until: share of the whole training's steps at its end. settings: what differs among the parts of all lineages.
-    values: of each seed, at its end. changed: whether its settings are not those of the part before.
+    until: fraction of all training steps at its end. settings: those that differ among the segments of all lineages.
+    values: final value of each seed. changed: True if its settings differ from those of the previous segment.
     """
 
     cell: int
@@ -33,13 +33,13 @@ class Part:
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean of the final values over seeds."""
         return float(pd.Series(self.values, dtype="float64").mean())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lineages:
-    """All that came to the end in one stage, the best first, each from its first part to its last one."""
+    """All finished lineages of one stage, the best first, each from its first segment to its last."""
 
     stage: str
     measure: str
@@ -49,7 +49,7 @@ class Lineages:
 
 
 def lineages(study: Study) -> list[Lineages]:
-    """Of every stage that has some. The best one is chosen by what its search was told to choose by."""
+    """Returns the lineages of every stage that has some, ranked by the objective of the stage's search."""
     runs = study.labelled[study.labelled["status"] == Status.COMPLETED.value].copy()
     segments = [json.loads(text).get("segment") or {} for text in runs["spec_json"]]
     runs["until"] = [float(segment.get("until", 1.0)) for segment in segments]
@@ -74,7 +74,7 @@ def lineages(study: Study) -> list[Lineages]:
 
 
 def _populations(study: Study, runs: pd.DataFrame) -> dict[str, tuple[Population, pd.DataFrame]]:
-    """Those that a plan tells of, which may share runs, and then by stage what belongs to none of them."""
+    """Returns by stage the populations of the plan, which may share runs, and then the runs outside of any population."""
     told: dict[str, Population] = {}
     for folder in study.folders:
         told |= read_populations(folder)
@@ -82,18 +82,18 @@ def _populations(study: Study, runs: pd.DataFrame) -> dict[str, tuple[Population
     others = runs[~runs["run_key"].isin(frozenset().union(*(one.run_keys for one in told.values())))]
     for stage, group in others.groupby(others["stage"].fillna(""), sort=False):
         keys = frozenset(group["run_key"])
-        found.setdefault(str(stage), (Population(*DEFAULT_AIM, keys), group))
+        found.setdefault(str(stage), (Population(*DEFAULT_OBJECTIVE, keys), group))
     return found
 
 
 def _lines(study: Study, everything: pd.DataFrame, runs: pd.DataFrame, measure: str) -> list[list[Part]]:
-    """From those parts that come to the end of the training, and have what is chosen by, back to their first ones."""
+    """Returns lineages from their first segment to a final one, for final segments that have the measure."""
     if measure not in study.by_run:
         return []
     names = [
         name
         for name in study.labelled.attrs["settings"]
-        if not name.startswith(_OF_PARTS) and runs[name].nunique(dropna=False) > 1
+        if not name.startswith(_SEGMENT_KEYS) and runs[name].nunique(dropna=False) > 1
     ]
     cell_of = dict(zip(everything["run_key"], everything["cell"], strict=True))
     by_cell = {int(group["cell"].iloc[0]): group for _, group in everything.groupby("cell", sort=True)}
@@ -120,7 +120,7 @@ def _lines(study: Study, everything: pd.DataFrame, runs: pd.DataFrame, measure: 
 
 
 def schedule(study: Study) -> pd.DataFrame:
-    """The settings over time of the best lineage of each stage: one row per part, with the mean over seeds of the measure."""
+    """Returns the schedule of the best lineage of each stage: one row per segment, with the measure's mean over seeds."""
     rows = [
         {"stage": found.stage or None, "until": part.until, **part.settings, found.measure: part.mean}
         for found in lineages(study)

@@ -1,4 +1,4 @@
-"""What a text that names a file or folder stands for: a path of this machine, or a place in an object store."""
+"""Resolves the name of a file or folder to a local path or a place in an object store."""
 
 import os
 import re
@@ -16,7 +16,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
-    """`s3://BUCKET/FOLDER`, `file:///FOLDER` or a path. Raises `ValueError` for other schemes, and where an extra is missing."""
+    """Resolves `s3://BUCKET/FOLDER`, `file:///FOLDER` or a path. Raises `ValueError` for other schemes or a missing extra."""
     if isinstance(text, ObjectPath):
         return text
     if isinstance(text, Path):
@@ -40,7 +40,7 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
 
 
 def remove_tree(folder: Location) -> None:
-    """Deletes a folder with all in it, or as much of it as can be deleted."""
+    """Deletes a folder with its content, or as much of it as can be deleted."""
     if isinstance(folder, ObjectPath):
         folder.remove_tree()
     else:

@@ -1,7 +1,7 @@
-"""Files and folders of an object store that speaks S3, with those methods of `pathlib.Path` that results need.
+"""Files and folders of an S3-compatible object store, with the methods of `pathlib.Path` that results need.
 
-A folder is nothing but the beginning of names. A put is there as a whole or not at all and nothing can be moved, so a name is
-written once, with its final content. Credentials, region and endpoint are those that boto3 finds in the environment.
+A folder is only a prefix of names. A put is atomic and objects cannot be moved, so every object is written once, with its final
+content. Credentials, region and endpoint are those that boto3 finds in the environment.
 """
 
 import errno
@@ -21,8 +21,8 @@ from pruneyard.reports.storage import StorageError
 
 SCHEME = "s3"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
-_WHOLE_BYTES = 64 * 2**20  # what is larger goes up in parts, which nobody sees before the last one
-_ATTEMPTS = 3  # at reading an answer to its end; boto3 repeats requests, but not what follows them
+_WHOLE_BYTES = 64 * 2**20  # larger objects are uploaded in parts and become visible after the last one
+_ATTEMPTS = 3  # to read a response body; boto3 retries requests, but not the body that follows
 _CONNECT_S = 10
 _ABSENT = ("NoSuchKey", "404", "NotFound")
 _REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure")
@@ -30,14 +30,14 @@ _DENIED = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled")
 _UNMET = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 _clients: dict[tuple[Any, ...], Any] = {}
-_making = threading.Lock()
+_client_lock = threading.Lock()
 
 
 @dataclass(frozen=True, order=True)
 class ObjectPath:
-    """One name in a bucket; `key` has no slash at its ends and is empty for the bucket itself.
+    """A file or folder in a bucket; `key` has no slash at its ends and is empty for the bucket itself.
 
-    Methods raise `FileNotFoundError` for what is not there, and `StorageError` for a store that cannot be used.
+    Methods raise `FileNotFoundError` for missing objects, and `StorageError` for a store that cannot be used.
     """
 
     bucket: str
@@ -45,13 +45,9 @@ class ObjectPath:
 
     @classmethod
     def of(cls, uri: str) -> "ObjectPath":
-        """From `s3://BUCKET/KEY`. Raises `ValueError` for no such URI, and where boto3 is not installed."""
+        """Parses `s3://BUCKET/KEY`. Raises `ValueError` for an invalid URI, and if boto3 is not installed."""
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
-        if "@" in bucket:
-            raise ValueError(
-                f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment"
-            )
         if "@" in bucket:
             raise ValueError(
                 f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment"
@@ -73,7 +69,7 @@ class ObjectPath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the path."""
         return PurePosixPath(self.key).name
 
     @property
@@ -83,16 +79,16 @@ class ObjectPath:
 
     @property
     def suffix(self) -> str:
-        """From the last dot of the last part on."""
+        """The suffix of the last part, including its dot."""
         return PurePosixPath(self.key).suffix
 
     @property
     def parent(self) -> "ObjectPath":
-        """Without the last part."""
+        """The folder that contains this path."""
         return ObjectPath(self.bucket, self.key.rpartition("/")[0])
 
     def resolve(self) -> "ObjectPath":
-        """Itself: it does not depend on where a process is."""
+        """Returns the path itself, which does not depend on the working directory."""
         return self
 
     def absolute(self) -> "ObjectPath":
@@ -104,57 +100,57 @@ class ObjectPath:
         return self
 
     def mkdir(self, mode: int = 0, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: folders come with what is in them."""
+        """Does nothing: folders exist as soon as they have objects."""
 
     def is_file(self) -> bool:
-        """Whether there is an object of this name."""
+        """Returns whether an object of this name exists."""
         return self.key in self._first_keys()
 
     def is_dir(self) -> bool:
-        """Whether there is anything below this name."""
+        """Returns whether any object exists below this name."""
         return bool(self._first_keys(below=True))
 
     def exists(self) -> bool:
-        """Whether it is a file or a folder."""
+        """Returns whether it is a file or a folder."""
         return self.is_file() or self.is_dir()
 
     def read_bytes(self) -> bytes:
-        """All of the object."""
+        """Reads the object."""
         return self.read_tagged()[0]
 
     def read_tagged(self) -> tuple[bytes, str]:
-        """All of the object, and the tag of this content."""
+        """Reads the object and returns it with its ETag."""
         from botocore.exceptions import BotoCoreError
 
         for attempt in range(1, _ATTEMPTS + 1):
-            with _told(self):
+            with _converted_errors(self):
                 answer = _client().get_object(Bucket=self.bucket, Key=self.key)
                 try:
                     return answer["Body"].read(), answer["ETag"]
-                except BotoCoreError:  # the answer broke off
+                except BotoCoreError:  # the connection broke while reading
                     if attempt == _ATTEMPTS:
                         raise
         raise AssertionError("unreachable")
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """All of the object as text."""
+        """Reads the object as text."""
         return self.read_bytes().decode(encoding, errors)
 
     def write_bytes(self, content: bytes | memoryview) -> None:
-        """Puts the object, in the place of one of this name."""
-        with _told(self):
+        """Writes the object, replacing an existing one."""
+        with _converted_errors(self):
             if len(content) <= _WHOLE_BYTES:
                 _client().put_object(Bucket=self.bucket, Key=self.key, Body=bytes(content))
             else:
                 self._upload(io.BytesIO(content))
 
     def write_text(self, content: str, encoding: str = "utf-8") -> None:
-        """Puts the object as text."""
+        """Writes the object as text."""
         self.write_bytes(content.encode(encoding))
 
     def write_file(self, local: Path) -> None:
-        """Puts the content of a file here."""
-        with local.open("rb") as file, _told(self):
+        """Uploads the content of a local file."""
+        with local.open("rb") as file, _converted_errors(self):
             self._upload(file)
 
     def _upload(self, file: Any) -> None:
@@ -164,14 +160,14 @@ class ObjectPath:
         _client().upload_fileobj(file, self.bucket, self.key, Config=config)
 
     def put_if(self, content: bytes, *, tag: str | None) -> str | None:
-        """Puts the object if the one there has this tag, or if there is none where `tag` is None.
+        """Writes the object if the existing one has this ETag, or if none exists and `tag` is None.
 
-        Returns the new tag; None, with nothing changed, where it was otherwise.
+        Returns the new ETag, or None without any change if the condition does not hold.
         """
         from botocore.exceptions import ClientError
 
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        with _told(self):
+        with _converted_errors(self):
             try:
                 answer = _client().put_object(Bucket=self.bucket, Key=self.key, Body=content, **condition)
             except ClientError as error:
@@ -181,18 +177,18 @@ class ObjectPath:
         return str(answer["ETag"])
 
     def touch(self) -> None:
-        """Puts an empty object."""
+        """Writes an empty object."""
         self.write_bytes(b"")
 
     def unlink(self, missing_ok: bool = True) -> None:
         """Deletes the object; an object store does not say whether there was one."""
-        with _told(self):
+        with _converted_errors(self):
             _client().delete_object(Bucket=self.bucket, Key=self.key)
 
     def iterdir(self) -> Iterator["ObjectPath"]:
-        """Files and folders in this folder."""
+        """Yields the files and folders in this folder."""
         prefix = self._prefix
-        with _told(self):
+        with _converted_errors(self):
             pages = _client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
                 found = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
@@ -200,18 +196,18 @@ class ObjectPath:
                 yield from (ObjectPath(self.bucket, key.strip("/")) for key in found if key != prefix)
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
-        """Of those in this folder, the ones whose name is like the pattern, which has no slash."""
+        """Yields the entries of this folder whose name matches the pattern, which must not have a slash."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern.replace("[^", "[!")))
 
     def files(self) -> Iterator["ObjectPath"]:
-        """All objects below this name, at any depth."""
-        with _told(self):
+        """Yields all objects below this name, at any depth."""
+        with _converted_errors(self):
             pages = _client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix):
                 yield from (ObjectPath(self.bucket, entry["Key"]) for entry in page.get("Contents", ()))
 
     def remove_tree(self) -> None:
-        """Deletes all below this name."""
+        """Deletes all objects below this name."""
         for path in self.files():
             path.unlink()
 
@@ -220,18 +216,18 @@ class ObjectPath:
         return f"{self.key}/" if self.key else ""
 
     def _first_keys(self, *, below: bool = False) -> list[str]:
-        """The first name that begins so. A list, unlike a look at one object, tells a missing bucket from a missing object."""
+        """Returns the first key with this prefix. Unlike HEAD, listing distinguishes a missing bucket from a missing key."""
         prefix = self._prefix if below else self.key
-        with _told(self):
+        with _converted_errors(self):
             answer = _client().list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         return [entry["Key"] for entry in answer.get("Contents", ())]
 
 
 def _client() -> Any:
-    """One for each process and environment; making it takes about 0.1 s."""
+    """Returns the client of this process and environment; creating one takes about 0.1 s."""
     given = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     key = (os.getpid(), *given)
-    with _making:
+    with _client_lock:
         if key not in _clients:
             import boto3
             from botocore.config import Config
@@ -243,8 +239,8 @@ def _client() -> Any:
 
 
 @contextmanager
-def _told(path: ObjectPath) -> Iterator[None]:
-    """Errors of boto3 in words that name the place, and never a credential."""
+def _converted_errors(path: ObjectPath) -> Iterator[None]:
+    """Converts boto3 errors to messages that name the place, and never a credential."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -261,7 +257,7 @@ def _told(path: ObjectPath) -> Iterator[None]:
 
 def _refusal(path: ObjectPath, code: str, error: Any) -> str:
     if code == "NoSuchBucket":
-        return f"there is no bucket {path.bucket}; make it, or mend the URI"
+        return f"there is no bucket {path.bucket}; create it, or fix the URI"
     if code in _REFUSED:
         return f"the store refuses the credentials ({code}); set those of AWS_* or of AWS_PROFILE anew"
     if code in _DENIED:

@@ -1,4 +1,4 @@
-"""Writes the one HTML page about some folders of results. Nothing in it asks anything of the network."""
+"""Writes the HTML report on results folders. The page loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _MAX_SPEC = 50_000
 
 
 def write_page(folders: Sequence[Location], out: Location) -> Location:
-    """Write one self-contained page about `folders` to `out` and return `out`.
+    """Writes one self-contained page about `folders` to `out` and returns `out`.
 
-    Works on a folder without results too. Raises `ValueError` for no folder or for a path that is none.
+    A folder without results is allowed. Raises `ValueError` for no folders and for a path that is not a folder.
     """
     if not folders:
         raise ValueError("folders is empty; give at least one folder that a run has written")
@@ -40,7 +40,7 @@ def write_page(folders: Sequence[Location], out: Location) -> Location:
 
 
 def render(study: Study) -> str:
-    """The page as text."""
+    """Returns the page as text."""
     environment = Environment(
         loader=PackageLoader("pruneyard.reports"),
         autoescape=True,
@@ -79,7 +79,7 @@ def render(study: Study) -> str:
 
 
 def figures(study: Study) -> list[Figure]:
-    """Every figure that the study has data for, in the order of the page."""
+    """Returns every figure that the study has data for, in the order of the page."""
     if not study.measures:
         return [*learning(study), *layers(study), *reliability(study), *latency(study)]
     measure = study.measures[0]

@@ -1,4 +1,4 @@
-"""Colours and symbols that can be told apart in light and dark, in print and with colour-blind eyes."""
+"""Colours and symbols that are distinguishable in light and dark mode, in print, and with colour blindness."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ SYMBOLS = {
     "triangle-right": "M5 0L-4 5V-5Z",
     "triangle-left": "M-5 0L4 5V-5Z",
 }
-"""SVG paths, for legends, of Vega's symbols."""
+"""SVG paths of Vega's symbols, for legends."""
 REFERENCE = "#8b919a"
 _RAMP = ("#a134b8", "#c9407f", "#de6a5c", "#ec8d45", "#e9b13a")
 
 
 def methods(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and shape of every method, in order; after eight the colours repeat with other shapes."""
+    """Returns colour and symbol of every method, in order; after eight methods colours repeat with other symbols."""
     num, shapes = len(METHOD_COLORS), list(SYMBOLS)
     return {
         name: (METHOD_COLORS[place % num], shapes[(place + place // num) % len(shapes)])
@@ -28,7 +28,7 @@ def methods(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def ramp(num: int) -> list[str]:
-    """`num` colours of growing lightness, for values that have an order."""
+    """Returns `num` colours of increasing lightness, for ordered values."""
     if num == 1:
         return [_RAMP[0]]
     return [_at(place * (len(_RAMP) - 1) / (num - 1)) for place in range(num)]

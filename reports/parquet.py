@@ -1,4 +1,4 @@
-"""One Parquet file of one of our tables: written with the documented schema, read into it at any age."""
+"""Reads and writes single Parquet files of the result tables; upgrades files of older schemas on reading."""
 
 import json
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class NewerSchemaError(ValueError):
 
 
 class ForeignFileError(ValueError):
-    """The file is no whole Parquet file of ours."""
+    """The file is not a complete Parquet file written by pruneyard."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file's rows and the units it covers. A unit is one attempt of one run: `<run_key>-<attempt>`."""
+    """The rows of one file and the units it covers. A unit is one attempt of one run: `<run_key>-<attempt>`."""
 
     path: Location
     units: frozenset[str]
@@ -33,7 +33,7 @@ class Part:
 
 
 def write_part(path: Location, table: pa.Table, *, units: Sequence[str] | None = None) -> None:
-    """Write one file. A compacted one is given its `units`; without them it covers the unit of its name."""
+    """Writes one file. Files of several attempts need `units`; without them the file name is the unit."""
     if units is not None:
         covered = json.dumps(list(units)).encode()
         table = table.replace_schema_metadata({**table.schema.metadata, _UNITS_KEY: covered})
@@ -43,9 +43,10 @@ def write_part(path: Location, table: pa.Table, *, units: Sequence[str] | None =
 
 
 def read_part(path: Location, name: str, columns: Sequence[str] | None = None) -> Part:
-    """Read one file of table `name` as the present schema, or some of its columns.
+    """Reads one file of table `name` in the current schema, or some of its columns.
 
-    Raises `FileNotFoundError` if it is gone, `ForeignFileError` if not ours, `NewerSchemaError` if newer.
+    Raises `FileNotFoundError` if it was deleted, `ForeignFileError` if pruneyard did not write it, `NewerSchemaError` if a
+    newer version did.
     """
     try:
         content = path.read_bytes()
@@ -77,7 +78,7 @@ def _check_version(path: Location, metadata: dict[bytes, bytes]) -> None:
 
 
 def _upgraded(path: Location, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Columns that an older version did not have yet are null; columns added later are therefore nullable."""
+    """Fills columns that an older version lacks with nulls; columns added to a schema must therefore be nullable."""
     columns = []
     for field in schema:
         if field.name in table.column_names:

@@ -1,4 +1,4 @@
-"""The runs that a spec planned for a folder, kept beside it, so that a page can say how many of them there are."""
+"""Reads and writes the plan of a results folder: the run keys that its newest spec planned."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Population:
-    """Trainings in parts that belong together: what the best of them is chosen by, `max` or `min`, and their runs."""
+    """A population of segmented trainings: the measure of its objective, `max` or `min`, and its runs."""
 
     measure: str
     best_is: str
@@ -42,7 +42,7 @@ def write_plan(
 
 
 def read_plan(folder: RunFolder) -> frozenset[str] | None:
-    """The run keys that were planned; None where there is no plan, or none that can be read, which is logged."""
+    """Returns the planned run keys; None if there is no plan, or it is unreadable, which is logged."""
     plan = _read(folder)
     return None if plan is None else frozenset(plan["run_keys"])
 
@@ -57,7 +57,7 @@ def plan_is_complete(folder: RunFolder) -> bool | None:
 
 
 def read_populations(folder: RunFolder) -> dict[str, Population]:
-    """By stage; none where the plan tells of none."""
+    """Returns the populations of the plan by stage; empty if it has none."""
     told = (_read(folder) or {}).get("populations")
     return {
         stage: Population(one["measure"], one["best_is"], frozenset(one["run_keys"]))
@@ -75,6 +75,6 @@ def _read(folder: RunFolder) -> dict[str, Any] | None:
         plan = None
     keys = plan.get("run_keys") if isinstance(plan, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        logger.warning('%s is left out: it must be a JSON object {"run_keys": [...]}', folder.plan)
+        logger.warning('skipping %s: it must be a JSON object {"run_keys": [...]}', folder.plan)
         return None
     return dict(plan)

@@ -1,4 +1,4 @@
-"""The final network's logits, split by split: any calibration metric can be computed from them again."""
+"""Reads and writes the final network's logits by split, from which any calibration metric can be recomputed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,19 +16,18 @@ from pruneyard.reports.objects import ObjectPath
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
 
-
 NUM_EXTRA_KEY = b"num_extra"
 
 
 def write_predictions(path: Location, splits: Mapping[str, Prediction], *, num_extra: int = 0) -> None:
-    """Write what `predictions_file` makes of them."""
+    """Writes the content of `predictions_file` to `path`."""
     write_durably(path, predictions_file(splits, num_extra=num_extra))
 
 
 def predictions_file(splits: Mapping[str, Prediction], *, num_extra: int = 0) -> memoryview:
-    """The bytes of one file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 each).
+    """Returns the bytes of a file with the columns `split`, `row_id`, `label` and `logits` (a list of C float32 per row).
 
-    num_extra: how many of the last logits are no classes (but "unknown"); the file's metadata says it.
+    num_extra: number of last logits that are not classes (such as "unknown"); stored in the file's metadata.
     """
     widths = {split: logits.shape[1:] for split, (_, _, logits) in splits.items()}
     if len(set(widths.values())) != 1 or any(len(width) != 1 for width in widths.values()):
@@ -42,7 +41,7 @@ def predictions_file(splits: Mapping[str, Prediction], *, num_extra: int = 0) ->
 
 
 def read_predictions(path: Location) -> dict[str, Prediction]:
-    """What `write_predictions` was given, in its order. Raises `ValueError` for a file of a newer version."""
+    """Returns the predictions by split, in the order written. Raises `ValueError` for a file of a newer version."""
     table = pq.read_table(_readable(path))
     stated = int((table.schema.metadata or {}).get(records.VERSION_KEY, b"0"))
     if not 1 <= stated <= records.SCHEMA_VERSION:
@@ -58,7 +57,7 @@ def read_predictions(path: Location) -> dict[str, Prediction]:
 
 
 def read_num_extra(path: Location) -> int:
-    """How many of the last logits are no classes; none in files that do not say."""
+    """Returns the number of last logits that are not classes; 0 for files without this metadata."""
     return int((pq.read_schema(_readable(path)).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
 
 

@@ -1,4 +1,4 @@
-"""The documented, versioned Parquet schemas: what one run leaves, as rows of `runs`, `metrics` and `curves`, and `latency`.
+"""The documented, versioned Parquet schemas of the tables `runs`, `metrics`, `curves` and `latency`.
 
 A record class is the single source of its table: names, types, nullability and descriptions are read from it.
 """
@@ -24,7 +24,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 
 class Status(StrEnum):
-    """How a run ended."""
+    """The final status of a run."""
 
     COMPLETED = "COMPLETED"
     PRUNED = "PRUNED"
@@ -39,7 +39,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """Arrow type of a field and the sentence that documents it."""
+    """Arrow type of a field and its description."""
 
     type: pa.DataType
     description: str
@@ -58,7 +58,7 @@ class RunRecord:
     stage: Annotated[str | None, Column(_TEXT, "stage of a chain; null outside chains")]
     kind: Annotated[str, Column(_TEXT, "family of jobs: sparse, distill, calibrate")]
     trial_id: Annotated[str | None, Column(_TEXT, "the scheduler's name of the trial; null without one")]
-    attempt: Annotated[int, Column(_COUNT, "which start of this run; the newest counts")]
+    attempt: Annotated[int, Column(_COUNT, "number of this attempt; the newest counts")]
     parent_key: Annotated[
         str | None, Column(_TEXT, "run this one was copied from or took its input from; null if none")
     ]
@@ -96,7 +96,7 @@ class RunRecord:
     ]
     code_version: Annotated[str, Column(_TEXT, "version of pruneyard")]
     torch_version: Annotated[str, Column(_TEXT, "version of torch")]
-    artifact: Annotated[str | None, Column(_TEXT, "where the run's files lie; null if it left none")]
+    artifact: Annotated[str | None, Column(_TEXT, "location of the run's artifacts; null if it has none")]
     identity_json: Annotated[
         str | None,
         Column(
@@ -105,7 +105,7 @@ class RunRecord:
         ),
     ] = None
     data_fingerprint: Annotated[
-        str | None, Column(_TEXT, "hash of the arrays that the run saw; null if not known")
+        str | None, Column(_TEXT, "hash of the data arrays of the run; null if not known")
     ] = None
 
 
@@ -119,7 +119,7 @@ class MetricRow:
     step: Annotated[int, Column(_COUNT, "optimizer updates done")]
     epoch: Annotated[float, Column(_NUMBER, "passes over the training split, derived from step, for display")]
     split: Annotated[
-        str, Column(_REPEATED_TEXT, "train, val, calib, test, ood (mean over unknown sets) or `ood.<set>`")
+        str, Column(_REPEATED_TEXT, "train, val, calib, test, ood (mean over OOD sets) or `ood.<set>`")
     ]
     name: Annotated[str, Column(_REPEATED_TEXT, "name of the metric: accuracy, nll, ece, flops, ...")]
     value: Annotated[
@@ -141,39 +141,39 @@ class CurveRow:
     """
 
     name: Annotated[str, Column(_REPEATED_TEXT, "name of the curve: density, reliability, ...")]
-    step: Annotated[int, Column(_COUNT, "optimizer updates done when it was taken")]
+    step: Annotated[int, Column(_COUNT, "optimizer updates done at this point")]
     key: Annotated[str, Column(_REPEATED_TEXT, "which line of the curve: a layer, a split")]
     x: Annotated[float | None, Column(_NUMBER, "abscissa; null for a single value per key")] = None
     y: Annotated[float, Column(_NUMBER, "ordinate of the point, or the one value of its key")]
-    count: Annotated[int | None, Column(_COUNT, "samples the point rests on; null if not applicable")] = None
+    count: Annotated[int | None, Column(_COUNT, "number of samples of the point; null if not applicable")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRow:
-    """One row of `latency`: one network in one format, timed beside its dense twin in the same process.
+    """One row of `latency`: one network in one format, timed alternately with its dense version in the same process.
 
     Measuring the same run, format, batch size, threads and device again replaces the row.
     """
 
-    run_key: Annotated[str, Column(_TEXT, "run that left the network")]
-    format: Annotated[str, Column(_TEXT, "what the network was exported to: csr, gather, auto, onnx, ...")]
+    run_key: Annotated[str, Column(_TEXT, "run that trained the network")]
+    format: Annotated[str, Column(_TEXT, "export format: csr, gather, auto, onnx, ...")]
     batch_size: Annotated[int, Column(_COUNT, "images of one forward pass")]
     threads: Annotated[int, Column(_COUNT, "threads of torch, or of the format's own runtime")]
-    device: Annotated[str, Column(_TEXT, "model of the CPU or GPU that computed")]
+    device: Annotated[str, Column(_TEXT, "model name of the CPU or GPU")]
     median_s: Annotated[float, Column(_NUMBER, "seconds of one forward pass, median of the repeats")]
-    low_s: Annotated[float, Column(_NUMBER, "10th percentile of the same")]
-    high_s: Annotated[float, Column(_NUMBER, "90th percentile of the same")]
+    low_s: Annotated[float, Column(_NUMBER, "10th percentile of the seconds")]
+    high_s: Annotated[float, Column(_NUMBER, "90th percentile of the seconds")]
     dense_median_s: Annotated[float, Column(_NUMBER, "median seconds of the same network on dense kernels")]
     speedup: Annotated[
         float,
         Column(_NUMBER, "median of dense / exported seconds over the repeats; below 1 the format is slower"),
     ]
-    speedup_low: Annotated[float, Column(_NUMBER, "10th percentile of the same")]
-    speedup_high: Annotated[float, Column(_NUMBER, "90th percentile of the same")]
+    speedup_low: Annotated[float, Column(_NUMBER, "10th percentile of the speed-up")]
+    speedup_high: Annotated[float, Column(_NUMBER, "90th percentile of the speed-up")]
     size_bytes: Annotated[int, Column(_COUNT, "size of the exported file")]
     dense_size_bytes: Annotated[int, Column(_COUNT, "size of a file with all weights and no masks")]
-    num_repeats: Annotated[int, Column(_COUNT, "measurements of each of the two, which took turns")]
-    measured_at: Annotated[datetime, Column(_TIME, "when it was measured, UTC")]
+    num_repeats: Annotated[int, Column(_COUNT, "number of alternating measurements of each network")]
+    measured_at: Annotated[datetime, Column(_TIME, "time of the measurement, UTC")]
     torch_version: Annotated[str, Column(_TEXT, "version of torch")]
     density: Annotated[
         float, Column(_NUMBER, "active share of all prunable weights of this network, in (0, 1]")
@@ -181,22 +181,22 @@ class LatencyRow:
     forward_flops: Annotated[
         float, Column(_NUMBER, "counted FLOPs of one image with masks: theory, not measured")
     ]
-    dense_forward_flops: Annotated[float, Column(_NUMBER, "the same without masks")]
+    dense_forward_flops: Annotated[float, Column(_NUMBER, "counted FLOPs of one image without masks")]
     kernels: Annotated[
-        str, Column(_TEXT, "JSON object: what computed each weight; `dense` where a layer stayed so")
+        str, Column(_TEXT, "JSON object: kernel of each weight; `dense` for layers that stay dense")
     ]
     max_difference: Annotated[
         float,
-        Column(_NUMBER, "largest distance of a logit from the dense one, as a share of the largest logit"),
+        Column(_NUMBER, "largest difference to a logit of the dense network, relative to the largest logit"),
     ]
     load: Annotated[
-        float | None, Column(_NUMBER, "processes that wanted a CPU in the minute before; null if unknown")
+        float | None, Column(_NUMBER, "system load average of the previous minute; null if unknown")
     ]
 
 
 @dataclass(frozen=True)
 class _Owner:
-    """The columns that the store puts in front of metric and curve rows."""
+    """The columns that the store adds to metric and curve rows."""
 
     run_key: _RunKey
     attempt: _Attempt
@@ -208,12 +208,12 @@ TABLES: dict[str, tuple[type[Any], ...]] = {
     "curves": (_Owner, CurveRow),
     "latency": (LatencyRow,),
 }
-"""The record classes whose fields, in order, are the columns of a table."""
+"""Record classes by table; their fields, in order, are its columns."""
 
 
 @cache
 def schema(table: str) -> pa.Schema:
-    """The Arrow schema of a table; each field carries its description as metadata."""
+    """Returns the Arrow schema of a table; each field has its description as metadata."""
     columns = [column for record in TABLES[table] for column in _columns(record)]
     return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), b"table": table.encode()})
 
@@ -230,7 +230,7 @@ def _column(name: str, annotated: Any) -> pa.Field:
 
 
 def schema_markdown() -> str:
-    """The page that documents all tables, made from the schemas."""
+    """Returns the Markdown documentation of all tables, generated from the schemas."""
     parts = [f"Schema version {SCHEMA_VERSION}. Times are UTC; fractions lie in [0, 1].\n"]
     for table, records in TABLES.items():
         parts.append(f"## {table}\n\n{inspect.cleandoc(records[-1].__doc__ or '')}\n")

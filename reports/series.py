@@ -1,4 +1,4 @@
-"""What the charts draw, aggregated over seeds: learning curves, reliability bins, densities of layers."""
+"""Data of the charts, aggregated over seeds: learning curves, reliability bins, layer densities."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NUM_BINS = 15
 
 
 def completed(labelled: pd.DataFrame) -> pd.DataFrame:
-    """`run_key` and `cell` of the runs that count."""
+    """Returns `run_key` and `cell` of the completed runs."""
     return labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell"]]
 
 
 def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Mean and interval over seeds of one measure: columns `cell, step, epoch, mean, low, high, num`.
+    """Returns mean and interval over seeds of one measure: columns `cell, step, epoch, mean, low, high, num`.
 
-    Only steps that every completed seed of the cell evaluated; at most `MAX_POINTS` of them, evenly spread.
+    Includes only steps that every completed seed of the cell evaluated, and at most `MAX_POINTS` of them, evenly spaced.
     """
     frame = history[history["measure"] == measure].merge(completed(labelled), on="run_key")
     frame["lost"] = frame["value"].isna()
@@ -49,7 +49,7 @@ def _spread(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def reliability(curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM_BINS) -> pd.DataFrame:
-    """Bins of all seeds of a cell put together: columns `cell, split, x, y, count`.
+    """Returns reliability bins pooled over the seeds of a cell: columns `cell, split, x, y, count`.
 
     A point falls into one of `num_bins` equal bins of confidence, right-closed, by its own mean confidence;
     points of one bin are averaged, weighted by their samples.
@@ -65,14 +65,14 @@ def reliability(curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM
 
 
 def bins_of_runs(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
-    """Filled bins of each run as it wrote them: columns `cell, run_key, key` (the split)`, x, y, count`."""
+    """Returns the non-empty bins of each run as recorded: columns `cell, run_key, key` (the split)`, x, y, count`."""
     frame = last_points(curves, "reliability").merge(completed(labelled), on="run_key")
     filled: pd.DataFrame = frame[(frame["count"] > 0) & frame["x"].notna() & frame["y"].notna()].copy()
     return filled
 
 
 def calibration_errors(bins: pd.DataFrame) -> pd.DataFrame:
-    """Of each run and split in `bins_of_runs`: columns `cell, run_key, key, ece, floor, num` (rows), from its bins alone."""
+    """Returns ECE and noise floor of each run and split from its bins: columns `cell, run_key, key, ece, floor, num`."""
     rows = []
     for (cell, run_key, key), own in bins.groupby(["cell", "run_key", "key"], sort=False):
         num = float(own["count"].sum())
@@ -82,7 +82,7 @@ def calibration_errors(bins: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_densities(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
-    """Mean final density of each layer over seeds, in the model's order: columns `cell, layer, density`."""
+    """Returns the mean final density of each layer over seeds, in model order: columns `cell, layer, density`."""
     frame = last_points(curves, "density").merge(completed(labelled), on="run_key")
     means = frame.groupby(["cell", "key"], sort=False)["y"].mean().reset_index()
     named: pd.DataFrame = means.rename(columns={"key": "layer", "y": "density"})
@@ -90,7 +90,7 @@ def layer_densities(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_points(curves: pa.Table, name: str) -> pd.DataFrame:
-    """The points of one curve at each run's last step, as its newest attempt wrote them."""
+    """Returns the points of one curve at each run's last step, from its newest attempt."""
     frame = curves.filter(pc.equal(curves["name"].cast(pa.string()), name)).to_pandas()
     for column in ("run_key", "name", "key"):
         frame[column] = frame[column].astype("str")

@@ -1,8 +1,8 @@
-"""How much sooner one setting of distillation gets as far as another, seed by seed.
+"""Speed-up of distillation settings at equal accuracy, paired by seed.
 
-Of a seed the baseline's run and a rival's make a pair. What the baseline has at its end, or a share of it, is the level that
-both shall reach; each does so at its first evaluation there, since in between nothing is known. A pair whose rival never gets
-there has no ratio, and neither has a mean over pairs of which one has none.
+The runs of a baseline and of another setting with the same seed form a pair. The target is the final accuracy of the baseline, or
+a fraction of it. A run reaches the target at its first evaluation there, because accuracy between evaluations is unknown. A pair
+whose second run never reaches the target has no ratio, and neither has a mean over pairs that includes it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from pruneyard.reports.statistics import Floats, estimate
 from pruneyard.reports.study import Study
 
 SHARES = (1.0, 0.98, 0.95)
-"""Of the baseline's last value, for the levels."""
+"""Fractions of the baseline's final accuracy that define the targets."""
 BASELINE = "idc"
-"""What others are held against, where it is there once; else the setting that took longest."""
+"""The baseline method if exactly one setting uses it; otherwise the slowest setting is the baseline."""
 _FLOPS = "train/flops"
 
 Interval = tuple[float, float, float]
-"""Mean over seeds and the ends of its 95% interval; NaN where there is none."""
+"""Mean over seeds and the ends of its 95% interval; NaN if missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speedup:
-    """One rival on one level; `share` None: each to its own end, whatever it reaches there.
+    """The comparison of one setting (`rival`) with the baseline at one target; `share` None compares complete runs.
 
-    Times are in s of distillation, ratios baseline / rival as geometric means: above 1 the rival is faster. `rival_s`, `ratio`
-    and `flops_ratio` are NaN unless every pair reached the level. `level` is the mean of the pairs' levels, `difference` how
-    far the rival ends above the baseline. `num_at_once` counts pairs whose baseline was there at its first evaluation, so
-    that it may have been there before: then the ratio may be smaller than it is said to be.
+    Times are distillation times in s. Ratios are geometric means of baseline / rival: above 1 the rival is faster. `rival_s`,
+    `ratio` and `flops_ratio` are NaN unless every pair reached the target. `level` is the mean target, `difference` the final
+    accuracy of the rival minus that of the baseline. `num_at_once` counts pairs whose baseline reached the target at its first
+    evaluation; it may have reached it earlier, so the true ratio may be smaller.
     """
 
     place: str
@@ -54,20 +54,20 @@ class Speedup:
 
 
 def speedups(study: Study, measure: str) -> list[Speedup]:
-    """Of all rivals to the baselines of all data, models and images per class; `measure` is one that shall rise."""
+    """Compares all settings with the baseline, per data set, model and images per class; larger `measure` is better."""
     points = points_of_runs(study, measure)
     found: list[Speedup] = []
-    for place, group in _on_their_way(study, points).groupby("place", sort=False):
+    for place, group in _evaluated_cells(study, points).groupby("place", sort=False):
         series = dict(zip(group["cell"].tolist(), group["series"].tolist(), strict=True))
         baseline = _baseline(group)
-        firsts = _ways(points, baseline)
+        firsts = _evaluations_by_seed(points, baseline)
         for cell in (cell for cell in series if cell != baseline):
-            found += _of_rival((str(place), series[baseline], series[cell]), firsts, _ways(points, cell))
+            found += _compare((str(place), series[baseline], series[cell]), firsts, _evaluations_by_seed(points, cell))
     return found
 
 
 def points_of_runs(study: Study, measure: str) -> pd.DataFrame:
-    """Evaluations of completed distillation runs: columns `cell, seed, run_key, step, wall_s, value, flops`, by step."""
+    """Returns evaluations of completed distillation runs: columns `cell, seed, run_key, step, wall_s, value, flops`, by step."""
     runs = study.labelled
     runs = runs.loc[(runs["status"] == Status.COMPLETED) & (runs["kind"] == "distill"), ["run_key", "cell", "seed"]]
     history = study.history
@@ -79,7 +79,7 @@ def points_of_runs(study: Study, measure: str) -> pd.DataFrame:
 
 
 def places(study: Study) -> pd.Series[str]:
-    """Where each cell of `study.cells` is compared: data, model and images per class, as far as they differ."""
+    """Returns the group of each cell of `study.cells`: data, model and images per class, as far as they differ."""
     sizes = [f"ipc {ipc:g}" if ipc > 0 else "" for ipc in study.cells["ipc"].astype("float64")]
     if "ipc" not in study.varying:
         return study.cells["field"]
@@ -88,36 +88,36 @@ def places(study: Study) -> pd.Series[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Way:
-    """The evaluations of one run, in order: times in s, counted FLOPs (NaN where nobody counted), values."""
+class _Evaluations:
+    """The evaluations of one run, in order: times in s, counted FLOPs (NaN if not counted), values."""
 
     wall_s: Floats
     flops: Floats
     values: Floats
 
     def reaches(self, level: float) -> int | None:
-        """The place of the first evaluation at the level."""
+        """Returns the index of the first evaluation that reaches the level, or None."""
         there = np.flatnonzero(self.values >= level)
         return int(there[0]) if len(there) else None
 
 
-Arrival = tuple[_Way, int, _Way, int | None]
-"""The baseline's way and its place at the level, the rival's way and its place there."""
+Arrival = tuple[_Evaluations, int, _Evaluations, int | None]
+"""Evaluations of the baseline and the index where it reaches the target, then the same of the rival."""
 
 
-def _ways(points: pd.DataFrame, cell: int) -> dict[int, _Way]:
-    """Of a cell's runs, by seed."""
+def _evaluations_by_seed(points: pd.DataFrame, cell: int) -> dict[int, _Evaluations]:
+    """Returns the evaluations of a cell's runs by seed."""
     own = points[points["cell"] == cell]
-    return {seed: _way(own[own["seed"] == seed]) for seed in sorted(set(own["seed"].tolist()))}
+    return {seed: _evaluations(own[own["seed"] == seed]) for seed in sorted(set(own["seed"].tolist()))}
 
 
-def _way(points: pd.DataFrame) -> _Way:
+def _evaluations(points: pd.DataFrame) -> _Evaluations:
     wall_s, flops, values = (points[name].to_numpy(dtype="float64") for name in ("wall_s", "flops", "value"))
-    return _Way(wall_s=wall_s, flops=flops, values=values)
+    return _Evaluations(wall_s=wall_s, flops=flops, values=values)
 
 
-def _on_their_way(study: Study, points: pd.DataFrame) -> pd.DataFrame:
-    """Cells whose runs were evaluated more than once, with `place` and `took`, their mean time in s."""
+def _evaluated_cells(study: Study, points: pd.DataFrame) -> pd.DataFrame:
+    """Returns cells whose runs were evaluated more than once, with `place` and `took`, their mean time in s."""
     ends = points.groupby(["cell", "run_key"]).agg(num=("step", "size"), took=("wall_s", "max")).reset_index()
     took = ends[ends["num"] > 1].groupby("cell")["took"].mean()
     cells = study.cells.assign(place=places(study), took=study.cells["cell"].map(took))
@@ -126,16 +126,16 @@ def _on_their_way(study: Study, points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _baseline(group: pd.DataFrame) -> int:
-    """The cell that the others of the group are held against."""
+    """Returns the baseline cell of the group."""
     named = group[group["method"] == BASELINE]
     chosen = named if len(named) == 1 else group.sort_values("took", kind="stable").tail(1)
     return int(chosen["cell"].iloc[0])
 
 
-def _of_rival(
-    names: tuple[str, str, str], firsts: Mapping[int, _Way], seconds: Mapping[int, _Way]
+def _compare(
+    names: tuple[str, str, str], firsts: Mapping[int, _Evaluations], seconds: Mapping[int, _Evaluations]
 ) -> Iterator[Speedup]:
-    """names: place, baseline, rival."""
+    """Yields one comparison per target. names: place, baseline, rival."""
     pairs = [(firsts[seed], seconds[seed]) for seed in firsts if seed in seconds]
     if not pairs:
         return
@@ -158,24 +158,24 @@ def _of_rival(
         )
 
 
-def _arrival(first: _Way, second: _Way, share: float | None) -> Arrival:
-    """At the level, or at their ends."""
+def _arrival(first: _Evaluations, second: _Evaluations, share: float | None) -> Arrival:
+    """Returns where both runs reach the target, or their ends if `share` is None."""
     if share is None:
         return first, len(first.values) - 1, second, len(second.values) - 1
     level = share * float(first.values[-1])
     there = first.reaches(level)
-    assert there is not None, "the baseline is at a share of its own end"
+    assert there is not None, "the baseline reaches every fraction of its own final value"
     return first, there, second, second.reaches(level)
 
 
 def _mean(values: Sequence[float]) -> Interval:
-    """NaN where one of them is."""
+    """Returns the mean with its interval; NaN if any value is."""
     found = estimate(values)
     return float(found.mean), float(found.low), float(found.high)
 
 
 def _ratio(arrivals: Sequence[Arrival], cost: str) -> Interval:
-    """Geometric mean over pairs of baseline / rival, with its interval."""
+    """Returns the geometric mean of baseline / rival over pairs, with its interval."""
     logs = []
     for first, there, second, here in arrivals:
         paid = math.nan if here is None else float(getattr(second, cost)[here])

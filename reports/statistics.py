@@ -1,6 +1,6 @@
-"""Means over seeds and how far to trust them. Functions on arrays; they know neither files nor plots.
+"""Means over seeds with intervals, bootstrap bands and noise floors, as functions on arrays.
 
-Axis legend: S = seeds, the unit of replication; anything before it is kept.
+Axis legend: S = seeds, the unit of replication; leading axes are kept.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Estimate:
 
 
 def estimate(values: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Estimate the mean of `values: (..., S)` over its last axis. A NaN among the seeds gives NaN."""
+    """Estimates the mean of `values: (..., S)` over its last axis. A NaN among the seeds gives NaN."""
     values_S = np.asarray(values, dtype=np.float64)
     num = values_S.shape[-1]
     if num == 0:
@@ -36,7 +36,7 @@ def estimate(values: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
 
 
 def half_width(sd: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) -> Floats:
-    """Half the width of the t interval for a mean of `num` values with deviation `sd`; NaN if num < 2.
+    """Returns half the width of the t interval for a mean of `num` values with deviation `sd`; NaN if num < 2.
 
     Reference: Student, "The probable error of a mean", Biometrika 1908.
     """
@@ -50,10 +50,10 @@ def half_width(sd: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) ->
 
 
 def clearly_best(low: npt.ArrayLike, high: npt.ArrayLike, *, larger_is_better: bool) -> int | None:
-    """The position whose interval lies beyond all others, if there is one.
+    """Returns the index of the interval that lies beyond all others, or None.
 
-    None for fewer than two intervals or when one is missing: nothing is ranked on one seed. Two 95% intervals
-    that do not even touch ask for more than a test at 5%, and with more intervals the rule grows stricter.
+    Returns None for fewer than two intervals or a missing one: nothing is ranked on one seed. Requiring disjoint 95%
+    intervals is stricter than a test at 5%, and becomes stricter with more intervals.
     """
     lows, highs = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     if not larger_is_better:

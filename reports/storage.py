@@ -1,4 +1,4 @@
-"""What can go wrong with the storage of results, in words: what it is about, what is wrong, what to do."""
+"""Storage errors with a message for the user: the place, the problem and the remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ _REMEDIES = {
 
 
 class StorageError(OSError):
-    """Storage of results that cannot be used. Its text is for the user."""
+    """The results storage cannot be used. The message is for the user."""
 
 
 @contextmanager
 def in_words(place: object) -> Iterator[None]:
-    """Turns what the system says about a file or folder of results, `place`, into a `StorageError`."""
+    """Converts an `OSError` about the file or folder `place` to a `StorageError`."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = _REMEDIES.get(error.errno or 0, f"mend the storage, {_AGAIN}")
+        remedy = _REMEDIES.get(error.errno or 0, f"fix the storage, {_AGAIN}")
         raise StorageError(f"{place}: {reason[:1].lower()}{reason[1:]}; {remedy}") from error

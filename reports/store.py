@@ -1,9 +1,8 @@
-"""The three tables of one folder: one small file per finished attempt, or per many short ones that ended together, compacted
-later, read as one table.
+"""Reads and writes the tables `runs`, `metrics` and `curves` of one results folder.
 
-Files never change once they stand. A file of many attempts states which it covers. A compacted one is in place before
-the files it replaces are deleted; a reader lists the folder until it shows nothing new. So no reader loses or
-doubles a row.
+Each finished attempt writes one small file per table; short attempts that finish together share one. Compaction merges files
+later. Files are immutable, and a file of several attempts lists them. A compacted file is complete before the files that it
+replaces are deleted, and readers list the folder until nothing is new, so no reader misses or duplicates a row.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 _TABLES = ("runs", "metrics", "curves")
 _ATTEMPTS_PER_FILE = 100
 _READERS = 4
-_DISTANT_READERS = 16  # where a file is an answer to wait for
+_OBJECT_STORE_READERS = 16  # more threads, because each file is a network request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Attempt:
 
     @property
     def owner(self) -> tuple[str, int]:
-        """Run key and number."""
+        """Run key and attempt number."""
         return self.run.run_key, self.run.attempt
 
 
@@ -56,13 +55,13 @@ class Store:
         self.folder = folder
 
     def write(self, run: RunRecord, metrics: Sequence[MetricRow], curves: Sequence[CurveRow]) -> None:
-        """Add one attempt. The run's own row comes last: where it stands, its other rows stand too."""
+        """Adds one attempt. The row of `runs` is written last: if it exists, all other rows exist too."""
         attempt = Attempt(run=run, metrics=metrics, curves=curves)
         for name, rows in _rows([attempt]).items():
             write_part(self.folder.table(name) / f"{_unit(attempt)}.parquet", _table(name, rows))
 
     def write_together(self, attempts: Sequence[Attempt]) -> None:
-        """Add many, in one file a table. A killed writer has added all of them or none."""
+        """Adds several attempts with one file per table; if the writer is killed, either all or none are added."""
         units = sorted(_unit(attempt) for attempt in attempts)
         if len(set(units)) < len(units):
             raise ValueError(f"attempts are {units}; none may come twice")
@@ -74,21 +73,21 @@ class Store:
         return self.folder.table(name) / f"{what}-{digest}.parquet"
 
     def runs(self, *, latest: bool = True) -> pa.Table:
-        """One row per attempt, or per run with its newest attempt, in the order in which they started."""
+        """Returns one row per run (its newest attempt), or per attempt if `latest` is False, ordered by start time."""
         table = self._read("runs")
         order = [("started_at", "ascending"), ("run_key", "ascending"), ("attempt", "ascending")]
         return (_newest(table) if latest else table).sort_by(order)
 
     def metrics(self) -> pa.Table:
-        """All metric rows of all attempts."""
+        """Returns all metric rows of all attempts."""
         return self._read("metrics")
 
     def curves(self) -> pa.Table:
-        """All curve rows of all attempts."""
+        """Returns all curve rows of all attempts."""
         return self._read("curves")
 
     def statuses(self) -> dict[str, tuple[Status, int]]:
-        """Status and number of every run's newest attempt, by run key."""
+        """Returns status and number of every run's newest attempt, by run key."""
         table = _newest(self._read("runs", ["run_key", "attempt", "status"]))
         keys, attempts, statuses = (
             table.column(name).to_pylist() for name in ("run_key", "attempt", "status")
@@ -99,7 +98,7 @@ class Store:
         }
 
     def compact(self) -> None:
-        """Merge small files into files of about a hundred attempts. May be repeated, or killed halfway."""
+        """Merges small files into files of about a hundred attempts. It is safe to repeat or to kill."""
         for name in _TABLES:
             parts = self._parts(name)
             small = [part for part in parts if len(part.units) < _ATTEMPTS_PER_FILE // 2]
@@ -118,9 +117,9 @@ class Store:
         return _joined(name, self._parts(name, columns), columns)
 
     def _parts(self, name: str, columns: Sequence[str] | None = None) -> list[Part]:
-        """Every file of a table. Lists until nothing is new: a file that went left its rows in another."""
+        """Reads every file of a table. Lists until nothing is new, because rows of a deleted file are in a compacted one."""
         seen: dict[Location, Part | None] = {}
-        with ThreadPoolExecutor(_DISTANT_READERS if isinstance(self.folder.path, ObjectPath) else _READERS) as pool:
+        with ThreadPoolExecutor(_OBJECT_STORE_READERS if isinstance(self.folder.path, ObjectPath) else _READERS) as pool:
             while fresh := [path for path in self.folder.files_of_table(name) if path not in seen]:
                 found = pool.map(partial(_read_if_ours, name=name, columns=columns), fresh)
                 seen.update(zip(fresh, found, strict=True))
@@ -143,7 +142,7 @@ def _unit(attempt: Attempt) -> str:
 
 
 def _rows(attempts: Sequence[Attempt]) -> dict[str, list[tuple[Any, ...]]]:
-    """By table, in the order in which they are to be written; without tables that nothing is added to."""
+    """Returns rows by table, in the order in which tables must be written, without empty tables."""
     of_metric, of_curve, of_run = _values_of(MetricRow), _values_of(CurveRow), _values_of(RunRecord)
     rows = {
         "curves": [(*attempt.owner, *of_curve(row)) for attempt in attempts for row in attempt.curves],
@@ -175,7 +174,7 @@ def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
 
 
 def _joined(name: str, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of all parts, each attempt from one part only: its own file if there still is one."""
+    """Returns the rows of all parts, each attempt from one part only, preferably its own file."""
     taken: set[str] = set()
     tables = []
     for part in sorted(parts, key=lambda part: (part.compacted, str(part.path))):
@@ -203,7 +202,7 @@ def _newest(runs: pa.Table) -> pa.Table:
 
 
 def _groups(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts put together, in order, to about a hundred attempts; a part that would stay alone is left."""
+    """Groups parts, in order, to about a hundred attempts each; single parts are left out."""
     groups: list[list[Part]] = [[]]
     size = 0
     for part in sorted(parts, key=lambda part: str(part.path)):

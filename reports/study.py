@@ -1,4 +1,4 @@
-"""Everything that some folders hold on one study, with cells, labels and series as the page shows them."""
+"""The data of one study from several results folders, with cells, labels and series as shown on the page."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pruneyard.reports.store import Store
 
 DENSE = "dense"
 CALIBRATE = "calibrate"
-"""The kind of runs that judge earlier runs."""
+"""The kind of runs that calibrate earlier runs."""
 _SIZES = ("density", "ipc")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The tables of one or more folders. A run that several hold is read from the one where it ended last."""
+    """The tables of one or more folders. A run in several folders is read from the one where it finished last."""
 
     folders: Sequence[RunFolder]
     runs: pa.Table
@@ -38,7 +38,7 @@ class Study:
 
     @classmethod
     def read(cls, folders: Sequence[Location]) -> Study:
-        """Read the folders; raises `ValueError` for a path that is no folder."""
+        """Reads the folders. Raises `ValueError` for a path that is not a folder."""
         for folder in folders:
             if not folder.is_dir():
                 raise ValueError(f"{folder} is no folder; give one that a run has written")
@@ -59,9 +59,9 @@ class Study:
 
     @cached_property
     def planned(self) -> frozenset[str] | None:
-        """The run keys planned for the folders; None where no folder holds a plan.
+        """The run keys planned for the folders; None if no folder has a plan.
 
-        Of a folder without one the runs that it holds count as planned.
+        In a folder without a plan, the existing runs count as planned.
         """
         plans = [read_plan(folder) for folder in self.folders]
         if all(plan is None for plan in plans):
@@ -74,7 +74,7 @@ class Study:
 
     @cached_property
     def statuses(self) -> dict[str, str]:
-        """How every run ended, by its key."""
+        """The status of every run, by its key."""
         return dict(zip(self.runs["run_key"].to_pylist(), self.runs["status"].to_pylist(), strict=True))
 
     @cached_property
@@ -89,7 +89,7 @@ class Study:
 
     @cached_property
     def by_run(self) -> pd.DataFrame:
-        """`finals` with a row for each run, by its key, and a column for each measure; NaN where a run has none."""
+        """`finals` with a row per run key and a column per measure; NaN for missing values."""
         return self.finals.pivot(index="run_key", columns="measure", values="value")
 
     @cached_property
@@ -100,12 +100,11 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The summary table with the columns `cell, label, field, rivals, series, line` in addition.
+        """The summary table with the additional columns `cell, label, field, rivals, series, line`.
 
-        `field` is what is compared within (data and model), `rivals` that and, of calibrate runs, what they rest on: cells that
-        may be better or worse than one another. `series` says what a line of a chart follows (method
-        and its settings), `line` a point on it (density, images per class), `label` all of it; each says only
-        what differs.
+        `field` is data and model. `rivals` is the group within which cells are compared: `field`, and for calibrate runs also
+        their input. `series` describes a line of a chart (method and settings), `line` a point on it (density, images per
+        class), `label` all of it. Each describes only what differs.
         """
         table = summary.cell_table(self.labelled, self.finals, self.measures)
         rows = [row for _, row in table.iterrows()]
@@ -123,7 +122,7 @@ class Study:
         return table
 
     def measured(self, measure: str) -> pd.DataFrame:
-        """The cells that have a value of one measure, with the columns `mean, low, high, num` for it."""
+        """Returns the cells that have a measure, with the columns `mean, low, high, num` for it."""
         names = {measure: "mean", f"{measure}_low": "low", f"{measure}_high": "high", "num_seeds": "num"}
         return self.cells.rename(columns=names).dropna(subset=["mean"])
 
@@ -147,21 +146,21 @@ class Study:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """How people call the columns in `varying`."""
+        """The display names of the columns in `varying`."""
         absent = [name for name in (*LABELS, *GEOMETRY) if name not in self.varying]
         return column_names(self.varying, taken=absent)
 
     @cached_property
     def columns(self) -> list[str]:
-        """The columns of `varying` that a table of all cells needs: the stage in front, without what every stage says."""
+        """The columns of `varying` for a table of all cells: the stage first, without columns that the stage determines."""
         if "stage" not in self.varying:
             return self.varying
-        said = frozenset.intersection(*self._said_by_stage.values())
+        said = frozenset.intersection(*self._implied_by_stage.values())
         return ["stage", *(name for name in self.varying if name not in said and name != "stage")]
 
     @cached_property
-    def _said_by_stage(self) -> Mapping[str | None, frozenset[str]]:
-        """The columns of `varying` that do not differ within a stage, so that its name says all of them."""
+    def _implied_by_stage(self) -> Mapping[str | None, frozenset[str]]:
+        """The columns of `varying` that do not differ within a stage, so the stage name implies them."""
         if "stage" not in self.varying:
             return {}
         others = [key for key in self.varying if key not in ("method", "stage")]
@@ -173,15 +172,15 @@ class Study:
         }
 
     def words(self, row: pd.Series[Any], keys: Sequence[str]) -> str:
-        """What a row of the runs or of the cells has in these columns, without what the name of its stage says."""
+        """Returns the values of a row in these columns in words, without those that its stage implies."""
         stage = row["stage"] if isinstance(row["stage"], str) else None
-        said = self._said_by_stage.get(stage, frozenset())
+        said = self._implied_by_stage.get(stage, frozenset())
         texts = [in_words(key, row[key], self.names.get(key, key)) for key in keys if key not in said]
         return " · ".join(text for text in texts if text)
 
 
 def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:
-    """For each folder the keys of the runs that are taken from it: those of which no other has a later end."""
+    """Returns for each folder the keys of the runs to read from it: those that finished last there."""
     ends: dict[str, tuple[datetime, int]] = {}
     for place, table in enumerate(runs):
         for key, end in zip(table["run_key"].to_pylist(), table["ended_at"].to_pylist(), strict=True):
@@ -193,7 +192,7 @@ def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:
 
 
 def _rows_of(tables: Sequence[pa.Table], keys: Sequence[pa.Array]) -> pa.Table:
-    """One table of all folders; each gives the rows of its own keys."""
+    """Returns one table with the rows of each folder's own keys."""
     kept = [
         table.filter(pc.is_in(table["run_key"].cast(pa.string()), own))
         for table, own in zip(tables, keys, strict=True)
@@ -202,7 +201,7 @@ def _rows_of(tables: Sequence[pa.Table], keys: Sequence[pa.Array]) -> pa.Table:
 
 
 def _label_keys(row: pd.Series[Any], keys: Sequence[str]) -> list[str]:
-    """A dense network need not say that its density is 1."""
+    """Returns the keys for a label; a dense network does not need its density of 1."""
     return [key for key in keys if not (key == "density" and row["method"] == DENSE)]
 
 
@@ -211,12 +210,12 @@ def _is_field(key: str) -> bool:
 
 
 def is_of_parent(key: str) -> bool:
-    """Of calibrate runs: whether it tells what is calibrated, and on which rows, not how."""
+    """Returns whether a key of a calibrate run describes its input and fitting data, not its calibrator."""
     return key in ("data", "model", "density", "ipc", "fit", "num_bins") or key.startswith("input.")
 
 
 def in_words(key: str, value: Any, name: str) -> str:
-    """One label: names stand for themselves, settings carry theirs; nothing for what does not apply."""
+    """Returns one label: names without their key, settings with it; an empty text for missing values."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = f"{value:g}" if isinstance(value, float) else str(value)

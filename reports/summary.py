@@ -1,4 +1,4 @@
-"""The table at the end of a study: one row per cell, means over seeds with interval, what is missing."""
+"""The summary table of a study: one row per cell with means over seeds, intervals and counts by status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics import estimate
 
-_FAMILIAR = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_out")
+_COMMON = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_out")
 _COUNTS = {
     "num_seeds": Status.COMPLETED,
     "censored": Status.PRUNED,
@@ -23,7 +23,7 @@ _COSTS = ("num_parameters", "num_active", "train_flops", "train_s")
 
 
 def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per cell: labels, settings that differ, counts by status, and means over COMPLETED seeds.
+    """Returns one row per cell: labels, settings that differ, counts by status, and means over COMPLETED seeds.
 
     A measure is `split/name`; by default all of the test split, or of val if nothing was tested. For each
     there are the columns `test/accuracy` (mean over seeds of each run's last step), `test/accuracy_low` and
@@ -40,7 +40,7 @@ def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) ->
 
 
 def cell_table(labelled: pd.DataFrame, finals: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """The table of `cells` from what it rests on, with the column `cell` of `label_cells` in front."""
+    """Returns the table of `cells` from labelled runs and final values, with the column `cell` of `label_cells` first."""
     settings: list[str] = labelled.attrs["settings"]
     runs = pd.concat([labelled, _by_run(finals, measures, labelled["run_key"])], axis=1)
     shown = ["cell", *GEOMETRY[:2], *LABELS, *GEOMETRY[2:], *settings]
@@ -52,15 +52,15 @@ def cell_table(labelled: pd.DataFrame, finals: pd.DataFrame, measures: Sequence[
 
 
 def last_values(history: pd.DataFrame) -> pd.DataFrame:
-    """The value of every measure at each run's last step: columns `run_key`, `measure`, `value`."""
+    """Returns the value of every measure at each run's last step: columns `run_key`, `measure`, `value`."""
     last = history.groupby(["run_key", "measure"], sort=False)["step"].transform("max")
     return history.loc[history["step"] == last, ["run_key", "measure", "value"]].reset_index(drop=True)
 
 
 def history(metrics: pa.Table) -> pd.DataFrame:
-    """All metric rows with `measure` = `split/name`, one per run, step and measure.
+    """Returns all metric rows with `measure` = `split/name`, one per run, step and measure.
 
-    A resumed run has rows of several attempts; where two evaluated the same step the newer one is kept.
+    A resumed run has rows of several attempts; if two evaluated the same step, the newer one is kept.
     """
     frame = metrics.to_pandas()
     for name in ("run_key", "split", "name"):
@@ -71,7 +71,7 @@ def history(metrics: pa.Table) -> pd.DataFrame:
 
 
 def default_measures(finals: pd.DataFrame) -> list[str]:
-    """All measures of the test and ood splits, or of val if nothing was tested, the familiar ones first."""
+    """Returns all measures of the test and ood splits, or of val if nothing was tested, common ones first."""
     found = sorted(set(finals["measure"]), key=_rank)
     tested = [measure for measure in found if measure.partition("/")[0] in ("test", "ood")]
     return tested or [measure for measure in found if measure.startswith("val/")]
@@ -79,7 +79,7 @@ def default_measures(finals: pd.DataFrame) -> list[str]:
 
 def _rank(measure: str) -> tuple[bool, int, str]:
     split, _, name = measure.partition("/")
-    return split == "ood", _FAMILIAR.index(name) if name in _FAMILIAR else len(_FAMILIAR), measure
+    return split == "ood", _COMMON.index(name) if name in _COMMON else len(_COMMON), measure
 
 
 def _three(measure: str) -> tuple[str, str, str]:
@@ -87,7 +87,7 @@ def _three(measure: str) -> tuple[str, str, str]:
 
 
 def _by_run(finals: pd.DataFrame, measures: Sequence[str], keys: pd.Series[str]) -> pd.DataFrame:
-    """A column per measure, in the order of `keys`; NaN where a run lacks it."""
+    """Returns a column per measure, in the order of `keys`; NaN for missing values."""
     columns = {}
     for measure in measures:
         chosen = finals[finals["measure"] == measure]
@@ -97,7 +97,7 @@ def _by_run(finals: pd.DataFrame, measures: Sequence[str], keys: pd.Series[str])
 
 
 def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> dict[str, object]:
-    """One cell from its runs."""
+    """Returns the row of one cell from its runs."""
     row: dict[str, object] = {name: group[name].iloc[0] for name in shown}
     row.update({name: int((group["status"] == status).sum()) for name, status in _COUNTS.items()})
     completed = group[group["status"] == Status.COMPLETED]
@@ -115,13 +115,13 @@ def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
 
 
 def _stages(labelled: pd.DataFrame) -> list[str]:
-    """The stages in the order in which they began."""
+    """Returns the stages in the order of their start."""
     named = labelled[labelled["stage"].notna()]
     return list(named.groupby("stage", sort=False, observed=True)["started_at"].min().sort_values(kind="stable").index)
 
 
 def _sorted(table: pd.DataFrame, *, stages: Sequence[str]) -> pd.DataFrame:
-    """Stage after stage; in each, equal data and model together, each method from dense to sparse."""
+    """Sorts by stage, then data, model and method, from dense to sparse."""
     order = ["stage", "kind", "data", "model", "method", "density", "ipc"]
     ascending = [name != "density" for name in order]
     places = pd.Series([stages.index(stage) if stage in stages else None for stage in table["stage"]], dtype="float64")

@@ -1,4 +1,4 @@
-"""What it took every run to reach a value: epochs, steps, training time and FLOPs side by side."""
+"""The costs of reaching a target value per run: epochs, steps, training time and FLOPs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLOPS = "train/flops"
 def to_target(
     runs: pa.Table, metrics: pa.Table, *, target: float, measure: str = "val/accuracy", rises: bool = True
 ) -> pd.DataFrame:
-    """One row per completed run: `cell`, labels, settings that differ, `seed`, `best`, and the costs up to the target.
+    """Returns one row per completed run: `cell`, labels, settings that differ, `seed`, `best`, and the costs up to the target.
 
     A run reaches the target at its first evaluation whose value is at least it (at most, if the measure should
     fall). Between evaluations nothing is known, so evaluate often. A run that never reaches it has NaN costs,
@@ -42,7 +42,7 @@ def to_target(
 
 
 def _row(points: pd.DataFrame, *, target: float, measure: str, rises: bool) -> dict[str, float]:
-    """The costs of one run from all its metric rows."""
+    """Returns the costs of one run from all its metric rows."""
     measured = points[points["measure"] == measure].sort_values("step", kind="stable")
     if measured.empty:
         return {}

@@ -222,7 +222,7 @@ def test_a_second_driver_is_refused_while_the_first_lives_and_takes_over_when_it
 @pytest.mark.parametrize(
     ("change", "uri", "words"),
     [
-        ({}, "s3://no-such-bucket/a", "there is no bucket no-such-bucket; make it, or mend the URI"),
+        ({}, "s3://no-such-bucket/a", "there is no bucket no-such-bucket; create it, or fix the URI"),
         (
             {"AWS_PROFILE": "nobody"},
             f"{ROOT}/a",
@@ -273,7 +273,7 @@ def test_the_command_says_so_in_one_line_and_exits_with_2(store: ObjectStore, tm
     assert done.returncode == 2
     assert (
         done.stderr
-        == "pruneyard: s3://no-such-bucket/a: there is no bucket no-such-bucket; make it, or mend the URI\n"
+        == "pruneyard: s3://no-such-bucket/a: there is no bucket no-such-bucket; create it, or fix the URI\n"
     )
 
 

@@ -58,7 +58,7 @@ def test_what_cannot_be_a_place_is_refused(text: str | Path, words: str) -> None
         (errno.ENOSPC, "no space left on device; free some space there"),
         (errno.EROFS, "read-only file system; make it writable"),
         (errno.EACCES, "permission denied; make it writable"),
-        (errno.EIO, "input/output error; mend the storage"),
+        (errno.EIO, "input/output error; fix the storage"),
     ],
 )
 def test_the_words_for_a_fault_name_the_place_and_what_to_do(number: int, remedy: str) -> None:

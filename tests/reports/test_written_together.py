@@ -65,7 +65,7 @@ def test_folders_stand_whole_and_replace_what_was_there(tmp_path: Path) -> None:
         "a/x": b"4",
         "b/x": b"3",
     }
-    with pytest.raises(OSError, match="mend the storage"):
+    with pytest.raises(OSError, match="fix the storage"):
         write_folders_durably(parent, {"c": {"x": b"5", "no/such": b"6"}})
     assert sorted(folder.name for folder in parent.iterdir()) == ["a", "b"]
 
