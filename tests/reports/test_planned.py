@@ -30,7 +30,7 @@ def test_a_damaged_plan_is_left_out_with_a_warning(tmp_path, caplog, text):
     folder.plan.write_text(text, encoding="latin-1")
     with caplog.at_level(logging.WARNING):
         assert read_plan(folder) is None
-    assert "plan.json is left out" in caplog.text
+    assert "plan.json: it must be a JSON object" in caplog.text
 
 
 def test_the_page_says_how_many_of_the_planned_runs_are_completed(tmp_path):
