@@ -26,13 +26,13 @@ budget: {epochs: 2, batch_size: 64}
 
 
 def test_the_manual_has_a_file_for_each_thing_to_add() -> None:
-    rooms = ["sparse/methods", "objectives", "data/sources", "models", "nearest_mean"]
-    assert [str(Path(path).parent) for path in FILES] == [f"workloads/{room}" for room in rooms]
+    folders = ["sparse/methods", "objectives", "data/sources", "models", "nearest_mean"]
+    assert [str(Path(path).parent) for path in FILES] == [f"workloads/{folder}" for folder in folders]
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the manual's files in the rooms that it names; returns the folder to import it from."""
+    """A copy of the package with the manual's files in the folders that it names; returns the folder to import it from."""
     folder = tmp_path_factory.mktemp("copy")
     package = folder / "pruneyard"
     shutil.copytree(ROOT / "orchestrator" / "api", package)

@@ -300,10 +300,10 @@ def test_every_packaged_spec_and_profile_is_in_a_manual() -> None:
 
 
 @pytest.mark.parametrize("folder", ["orchestrator", "workloads", "cluster", "reports", "tests"])
-def test_every_room_is_in_the_manual_of_its_folder(folder: str) -> None:
-    rooms = [path.name for path in (ROOT / folder).iterdir() if path.is_dir() and any(path.rglob("*.py"))]
-    for room in rooms:
-        assert re.search(rf"\b{room}/", MANUALS[folder].read_text()), f"{folder}/{room}"
+def test_every_subfolder_is_in_the_manual_of_its_folder(folder: str) -> None:
+    subfolders = [path.name for path in (ROOT / folder).iterdir() if path.is_dir() and any(path.rglob("*.py"))]
+    for name in subfolders:
+        assert re.search(rf"\b{name}/", MANUALS[folder].read_text()), f"{folder}/{name}"
 
 
 def test_every_benchmark_is_in_the_manual() -> None:
