@@ -14,6 +14,7 @@ from pruneyard.cluster.bundle import write_bundle
 from pruneyard.cluster.jobs import JobView
 from pruneyard.cluster.notes import Note, read_note, write_note
 from pruneyard.cluster.pins import differences, extras, installed, requirements
+from pruneyard.testing.cases import each_case
 
 TOKEN = "f" * 64
 
@@ -55,7 +56,7 @@ def test_a_token_is_never_shown() -> None:
     assert "hidden" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "address", ["http://10.0.0.1:8265", "https://lab.example", "http://[2001:db8::1]:8265"]
 )
 def test_no_other_machine_is_spoken_to_without_a_token(address: str) -> None:
@@ -64,13 +65,13 @@ def test_no_other_machine_is_spoken_to_without_a_token(address: str) -> None:
     assert Access(address=address, token=TOKEN).sends_token_unencrypted == address.startswith("http:")
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "http://localhost:8265", "http://[::1]:8265"])
+@each_case("address", ["http://127.0.0.1:8265", "http://localhost:8265", "http://[::1]:8265"])
 def test_loopback_is_spoken_to_with_and_without(address: str) -> None:
     assert Access(address=address).mode == "without a token"
     assert not Access(address=address, token=TOKEN).sends_token_unencrypted
 
 
-@pytest.mark.parametrize("address", ["ray://a:10001", "auto://", "http://", "http://a/b", "ftp://a"])
+@each_case("address", ["ray://a:10001", "auto://", "http://", "http://a/b", "ftp://a"])
 def test_what_is_no_job_server_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="is no address to submit to; give the URL"):
         Access(address=address, token=TOKEN)
@@ -122,7 +123,7 @@ def test_builds_of_one_version_are_the_same_and_ray_is_the_clusters_own() -> Non
     assert wanted == ["torch==2.9.1", "numpy==2.4.0"]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("status", "exit_code", "never_ran", "code"),
     [
         ("SUCCEEDED", 0, False, 0),

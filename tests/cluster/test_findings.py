@@ -20,6 +20,7 @@ from pruneyard.cluster.findings import (
     unresponsive,
 )
 from pruneyard.cluster.preflight import connection_error
+from pruneyard.testing.cases import each_case
 
 CALLED = {"a": "node aaaaaaaa (10.0.0.1)", "b": "node bbbbbbbb (10.0.0.2)"}
 GIB = 1 << 30
@@ -141,7 +142,7 @@ def test_a_full_disk_is_named_with_its_folder() -> None:
     assert [finding.name for finding in found if finding.good] == ["shared memory"]
 
 
-@pytest.mark.parametrize(("offered", "shown"), [({"GPU": 1.0}, "1"), ({}, "0"), ({"GPU": 0.5}, "0.5")])
+@each_case(("offered", "shown"), [({"GPU": 1.0}, "1"), ({}, "0"), ({"GPU": 0.5}, "0.5")])
 def test_gpus_that_ray_does_not_offer_are_counted(offered: dict[str, float], shown: str) -> None:
     found = check_devices({"a": WELL, "b": WELL}, {"a": TWO_GPUS, "b": offered}, CALLED)
     assert wrong(found, "devices") == (

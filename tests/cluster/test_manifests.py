@@ -15,6 +15,7 @@ from pruneyard.cluster.manifests.rendering import CLUSTERS, JOBS
 from pruneyard.cluster.pins import installed, requirements
 from pruneyard.cluster.profile import Head, Machines, Profile, ProfileError, Slurm, Storage, Workers
 from pruneyard.orchestrator.remote.profiles import load_profile, packaged_profiles
+from pruneyard.testing.cases import each_case
 
 SPEC = "name: small\nkind: sparse\ngrid:\n  method.density: [0.1, 0.02]\n"
 STUDY = Study(name="small", spec=SPEC)
@@ -44,8 +45,8 @@ def profiles() -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("name", profiles())
-@pytest.mark.parametrize("scheme", ["kuberay-cluster", "kuberay-job"])
+@each_case("name", profiles())
+@each_case("scheme", ["kuberay-cluster", "kuberay-job"])
 def test_kuberay_resources_fit_the_strict_schema(name: str, scheme: str) -> None:
     profile = load_profile(name, overrides=CODE)
     text = CLUSTERS[scheme](profile) if scheme in CLUSTERS else JOBS[scheme](profile, STUDY)
@@ -67,8 +68,8 @@ def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (group["template"]["spec"] for group in spec["workerGroupSpecs"])
 
 
-@pytest.mark.parametrize("name", profiles())
-@pytest.mark.parametrize("scheme", ["kuberay-cluster", "kuberay-job"])
+@each_case("name", profiles())
+@each_case("scheme", ["kuberay-cluster", "kuberay-job"])
 def test_kubernetes_lets_nobody_in_without_a_token_and_mounts_results_everywhere(
     name: str, scheme: str
 ) -> None:
@@ -145,7 +146,7 @@ INSTALLING = {
 """Formats whose nodes install what they need, and how many kinds of nodes many-nodes has in each."""
 
 
-@pytest.mark.parametrize("form", INSTALLING)
+@each_case("form", INSTALLING)
 def test_nodes_install_what_pruneyard_asks_for_in_the_versions_that_a_submitted_study_is_held_to(
     form: str,
 ) -> None:
@@ -158,7 +159,7 @@ def test_nodes_install_what_pruneyard_asks_for_in_the_versions_that_a_submitted_
     assert installs(form, site("many-nodes", install=False)) == []
 
 
-@pytest.mark.parametrize("form", CLUSTERS)
+@each_case("form", CLUSTERS)
 def test_a_cluster_that_waits_needs_no_package_since_submit_brings_the_code(form: str) -> None:
     for words in installs(form, site("many-nodes")):
         assert not [word for word in words if "pruneyard" in word]
@@ -205,8 +206,8 @@ def test_the_autoscaler_is_there_only_where_a_group_can_grow() -> None:
     assert "enableInTreeAutoscaling" not in fixed
 
 
-@pytest.mark.parametrize("name", profiles())
-@pytest.mark.parametrize("scheme", ["ray-up-cloud", "ray-up-on-premise"])
+@each_case("name", profiles())
+@each_case("scheme", ["ray-up-cloud", "ray-up-on-premise"])
 def test_ray_up_takes_the_file(name: str, scheme: str) -> None:
     text = CLUSTERS[scheme](site(name))
     check_ray_up(text)
@@ -245,7 +246,7 @@ def test_systems_of_equal_nodes_refuse_two_groups(form: str) -> None:
         JOBS[form](profile, STUDY)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("make", "message"),
     [
         (lambda: Profile(name="Big"), "name is Big; it must consist of small letters"),

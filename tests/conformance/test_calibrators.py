@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.plug_in import build_with, examples
 from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, Labels
 from pruneyard.workloads.metrics.classification import (
@@ -61,7 +62,7 @@ def test_a_fitted_calibrator_is_of_another_type(name: str, settings: Settings) -
 
 
 @every_member
-@pytest.mark.parametrize("num_classes", [2, 3, 40])
+@each_case("num_classes", [2, 3, 40])
 def test_every_row_is_a_distribution_whatever_the_logits(
     name: str, settings: Settings, num_classes: int
 ) -> None:
@@ -76,7 +77,7 @@ def test_every_row_is_a_distribution_whatever_the_logits(
 
 
 @every_member
-@pytest.mark.parametrize("num_classes", [2, 5, 40])
+@each_case("num_classes", [2, 5, 40])
 def test_predictions_stay_to_the_last_row_where_that_is_promised(
     name: str, settings: Settings, num_classes: int
 ) -> None:
@@ -179,8 +180,8 @@ def test_planted_over_confidence_is_lowered_on_rows_that_were_not_fitted(
 
 
 @every_member
-@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
-@pytest.mark.parametrize("num_classes", [2, 6])
+@each_case("factor", [0.3, 1.0, 4.0])
+@each_case("num_classes", [2, 6])
 def test_on_its_own_rows_the_nll_is_never_above_the_network_s(
     name: str, settings: Settings, num_classes: int, factor: float
 ) -> None:
@@ -195,7 +196,7 @@ def test_on_its_own_rows_the_nll_is_never_above_the_network_s(
 
 
 @every_member
-@pytest.mark.parametrize("case", ["told apart", "useless", "constant", "without a class", "few rows"])
+@each_case("case", ["told apart", "useless", "constant", "without a class", "few rows"])
 def test_degenerate_rows_give_finite_numbers(name: str, settings: Settings, case: str) -> None:
     logits, labels = rows()
     if case == "told apart":
@@ -254,7 +255,7 @@ BAD_ROWS = {
 
 
 @every_member
-@pytest.mark.parametrize("case", BAD_ROWS)
+@each_case("case", BAD_ROWS)
 def test_what_cannot_be_fitted_to_is_refused(name: str, settings: Settings, case: str) -> None:
     logits, labels, message = BAD_ROWS[case]
     with pytest.raises(ValueError, match=message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
 from pruneyard.workloads.metrics.classification import softmax
@@ -27,7 +28,7 @@ def rows(num_rows: int, *, seed: int = 0) -> tuple[Any, Any]:
     return softmax(logits), (logits + draws.gumbel(size=logits.shape)).argmax(axis=1)
 
 
-@pytest.mark.parametrize("by_class", [False, True])
+@each_case("by_class", [False, True])
 def test_sets_are_booleans_of_every_row_and_class(name: str, by_class: bool) -> None:
     fitted = build(name, by_class=by_class, alpha=0.2).fit(*rows(200), seed=0)
     sets = fitted.predict(rows(30, seed=1)[0])
@@ -74,7 +75,7 @@ def test_permuted_classes_give_permuted_sets(name: str) -> None:
     assert (moved == sets[:, order]).mean() > 0.995  # sums of another order may round to the other side
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("probabilities", "labels", "message"),
     [
         ([[0.5, 0.6], [0.5, 0.5]], [0, 1], "row 0 is .* must sum to 1"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.four_layers import SHAPES, bench_at, channel_orders
 from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.masks.distributions import active_counts
@@ -316,7 +317,7 @@ def test_weights_that_are_not_finite_are_refused(name: str) -> None:
         method.update(state, moment(steps[0], state, weights=broken))
 
 
-@pytest.mark.parametrize("density", [0.0, -0.1, 1.1, float("nan")])
+@each_case("density", [0.0, -0.1, 1.1, float("nan")])
 def test_a_density_outside_its_range_is_refused(name: str, density: float) -> None:
     if "density" not in {field.name for field in dataclasses.fields(find(FAMILY, name))}:
         return

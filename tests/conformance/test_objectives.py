@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.testing.asking import Answered, loss_inputs
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.plug_in import build
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
@@ -133,7 +134,7 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
         assert torch.equal(tensor, second[name]), name
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@each_case("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_loss_is_a_finite_scalar_and_its_gradient_reaches_every_parameter(
     name: str, precision: str
@@ -316,7 +317,7 @@ def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(
     assert flops == pytest.approx(forwards * forward_flops(macs, {}), rel=1e-12)
 
 
-@pytest.mark.parametrize("rule", [SVRG(), AGENT(gamma=1.0, initial=1.0)], ids=["svrg", "agent"])
+@each_case("rule", [SVRG(), AGENT(gamma=1.0, initial=1.0)], ids=["svrg", "agent"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_control_variate_s_anchor_is_of_the_same_loss_so_that_it_moves_no_mean(
     name: str, rule: GradientRule

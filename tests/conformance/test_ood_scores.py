@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.evidences import drawn, rows_of, seen
 from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NETWORK, Evidence
@@ -40,7 +41,7 @@ def test_asks_for_nothing_that_evidence_cannot_hold(name: str) -> None:
     assert score.learns_from <= {LOGITS, FEATURES, LABELS}
 
 
-@pytest.mark.parametrize("num_extra", [0, 2])
+@each_case("num_extra", [0, 2])
 def test_scores_are_finite_float64_one_for_each_row(name: str, num_extra: int) -> None:
     train, rows = seen(30, num_extra=num_extra), seen(17, num_extra=num_extra, seed=1)
     scores = build(name).fit(train, seed=0).score(rows)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.data.selection import (
     CLASSIFIER_GRADIENTS,
@@ -52,8 +53,8 @@ def test_asks_for_nothing_that_a_pool_cannot_hold(name: str) -> None:
     assert build(name).asks <= {FEATURES, OUTPUTS, GRADIENTS, CLASSIFIER_GRADIENTS}
 
 
-@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 3, 5), (5, 3, 8), (0, 2, 0), (4, 1, 7)])
-@pytest.mark.parametrize("equal", [False, True])
+@each_case("counts", [(1, 1, 1), (2, 3, 5), (5, 3, 8), (0, 2, 0), (4, 1, 7)])
+@each_case("equal", [False, True])
 def test_counts_are_exact_rows_differ_and_come_class_after_class(
     name: str, counts: tuple[int, ...], equal: bool
 ) -> None:

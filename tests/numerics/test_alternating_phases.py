@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_NETWORK
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
@@ -69,7 +70,7 @@ def test_published_schedules_epoch_by_epoch() -> None:
     assert sparse_steps(ACDC(density=0.1, changes=IMAGENET), 100) == imagenet
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 14, 40, 1000])
+@each_case("num_steps", [1, 2, 3, 7, 14, 40, 1000])
 def test_it_ends_sparse_and_each_update_changes_the_phase_in_any_budget(num_steps: int) -> None:
     method = ACDC(density=0.1)
     phases = [method.is_sparse(step, num_steps=num_steps) for step in range(num_steps)]
@@ -144,7 +145,7 @@ def saved(folder: Path, step: int, scratch: Path) -> Checkpoint:
     return found
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("field", "value"),
     [
         ("changes", (0.1, 0.2)),

@@ -10,6 +10,7 @@ from scipy.special import gammaln, logit, logsumexp
 from sklearn.isotonic import IsotonicRegression
 from too_sure import drawn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate.calibrator import Floats
 from pruneyard.workloads.calibrate.methods.bbq import BBQ, log_marginals, prior_counts
 from pruneyard.workloads.calibrate.methods.histogram import FittedSteps, Histogram
@@ -161,7 +162,7 @@ def test_a_spline_calibrates_the_confidence_of_a_network_that_is_too_sure() -> N
         Spline().fit(logits[:5], labels[:5], seed=0)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("build", "message"),
     [
         (lambda: Histogram(num_bins=0), "num_bins is 0"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from twelve_samples import P, Y
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
@@ -133,7 +134,7 @@ def test_labels_of_extra_outputs_and_too_many_of_them_are_refused() -> None:
         expected_calibration_error(class_probabilities(logits, num_extra=1), [0])
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("probabilities", "labels", "message"),
     [
         ([[0.5, np.nan]], [0], "row 0 .* must be finite"),

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.metrics.classification import (
     accuracy,
     bootstrap_interval,
@@ -19,7 +20,7 @@ def calibrated(seed: int, rows: int) -> np.ndarray:
     return softmax(np.random.default_rng(seed).normal(size=(rows, 10)) * 2)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("rows", "num_bins", "binning", "published"),
     [
         (100, 15, "equal_width", 0.1194),

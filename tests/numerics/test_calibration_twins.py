@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
@@ -253,8 +254,8 @@ def test_all_metrics_are_those_of_the_probabilities_whatever_is_added_to_a_row(s
     )
 
 
-@pytest.mark.parametrize("num_extra", [0, 1])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@each_case("num_extra", [0, 1])
+@each_case("dtype", [np.float32, np.float64])
 def test_rows_in_many_chunks_are_those_of_one(dtype: type, num_extra: int) -> None:
     """20,000 rows of five outputs are worked on in four parts."""
     logits = np.random.default_rng(0).normal(size=(20_000, 5)).astype(dtype)
@@ -277,14 +278,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("probabilities", "labels", "message"), BAD)
-@pytest.mark.parametrize("measure", [*ORDER_FREE, adaptive_calibration_error, brier_decomposition])
+@each_case(("probabilities", "labels", "message"), BAD)
+@each_case("measure", [*ORDER_FREE, adaptive_calibration_error, brier_decomposition])
 def test_bad_input_is_never_a_number(measure, probabilities: object, labels: object, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         measure(probabilities, labels)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("logits", "labels", "message"),
     [
         ([[0.0, 1.0], [np.nan, 0.0]], [0, 0], "row 1 of the logits .* must be finite"),

@@ -10,6 +10,7 @@ from scipy.optimize import check_grad, minimize
 from scipy.special import expit, log_softmax
 from too_sure import drawn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, keeping_argmax
 from pruneyard.workloads.calibrate.common_scale import common_factor
 from pruneyard.workloads.calibrate.linear_fit import LinearScores, fit_linear
@@ -146,7 +147,7 @@ def test_matrix_is_vector_where_off_diagonal_weights_cost_much_and_biases_nothin
     np.testing.assert_allclose(matrix.log_probabilities(logits), vector.log_probabilities(logits), atol=1e-4)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "held",
     [
         Vector(ridge=1e9),
@@ -292,7 +293,7 @@ def test_a_blurred_prediction_is_put_right_and_others_are_left() -> None:
     assert np.array_equal(after[1:], before[1:])
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("build", "message"),
     [
         (lambda: Vector(ridge=-1), "ridge is -1"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads import plugins
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 from pruneyard.workloads.calibrate.common_scale import NUM_FOLDS, OnCommonScale, _folds, choose_penalty
@@ -36,7 +37,7 @@ def test_the_calibrators_that_had_a_scale_are_here() -> None:
     assert {"vector", "matrix", "dirichlet", "beta", "platt", "spline"} == set(ON_COMMON_SCALE)
 
 
-@pytest.mark.parametrize("name", ON_COMMON_SCALE)
+@each_case("name", ON_COMMON_SCALE)
 def test_logits_times_any_number_give_the_same_probabilities(name: str) -> None:
     """Powers of two, which no rounding sees: the fits are the same but for the last digits of the temperature."""
     logits, labels = rows(300, 4, signal=2.0, spread=1.0)
@@ -47,7 +48,7 @@ def test_logits_times_any_number_give_the_same_probabilities(name: str) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ON_COMMON_SCALE)
+@each_case("name", ON_COMMON_SCALE)
 def test_cosine_logits_are_calibrated_as_well_as_by_one_temperature(name: str) -> None:
     """Mean 0.2, deviation 0.03, 0.06 more on the label: under penalties in their own units vector scaling ended at 1.56 nats,
     beta at 2.06, where temperature scaling has 1.00."""

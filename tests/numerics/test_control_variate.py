@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.gradients._control_variate import ControlVariate
 from pruneyard.workloads.gradients._covariances import GradientCovariance, LossCovariance
 from pruneyard.workloads.gradients.agent import AGENT
@@ -197,7 +198,7 @@ def test_at_the_snapshot_every_batch_gives_the_full_gradient() -> None:
     assert torch.allclose(gradients, full.expand_as(gradients), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("rule", [AGENT(gamma=1.0), AGENT(coefficient="gradient"), SVRG(coefficient=0.3)])
+@each_case("rule", [AGENT(gamma=1.0), AGENT(coefficient="gradient"), SVRG(coefficient=0.3)])
 def test_the_mean_over_all_batches_is_that_of_the_plain_gradients(rule: ControlVariate) -> None:
     rows = regression(50, size=2)
     state = state_at(rule, rows, OLD)
@@ -254,7 +255,7 @@ def test_between_refreshes_nothing_is_looked_at() -> None:
     assert torch.equal(refreshed.tensors["snapshot/w"], NEW)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("rule", "field", "value"),
     [
         (AGENT, "gamma", 1.5),

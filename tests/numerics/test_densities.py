@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.masks.distributions import active_counts, erk
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.flops import layer_macs
@@ -33,7 +34,7 @@ def num_macs(layers: Layers, active: dict[str, int]) -> int:
     return sum(active.get(name, math.prod(shape)) * places for name, (shape, places) in layers.items())
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("network", "num_weights", "dense_macs"),
     [
         ("imagenet", 25_502_912, 4.089e9),
@@ -48,7 +49,7 @@ def test_networks_have_the_published_size(network: str, num_weights: int, dense_
     assert num_macs(layers, {}) == pytest.approx(dense_macs, rel=5e-4)  # four digits are given
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("network", "density", "erk_ratio", "num_full", "lowest", "uniform_ratio"),
     [
         ("imagenet", 0.20, 0.414, 8, 0.0435, 0.223),
@@ -83,7 +84,7 @@ def test_flop_ratios_are_the_published_ones(
     assert sum(by_kernel.values()) == round(density * sum(map(math.prod, shapes.values())))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("layer", "density"),
     [
         ("conv1", 0.420),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.metrics.classification import class_probabilities
 from pruneyard.workloads.metrics.detection import (
     DETECTION_METRICS,
@@ -130,7 +131,7 @@ def test_confidences_of_one_are_still_told_apart() -> None:
     assert confidence_scores([[0.0, -1.0, 2000.0]], num_extra=1) == pytest.approx([-2000.0])
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("known", "unknown", "message"),
     [
         ([], [1.0], "known scores have shape"),
@@ -140,13 +141,13 @@ def test_confidences_of_one_are_still_told_apart() -> None:
         ([np.inf], [0.0], "row 0 of the known scores is inf"),
     ],
 )
-@pytest.mark.parametrize("metric", [auroc, aupr_in, aupr_out, fpr95, fpr95_out])
+@each_case("metric", [auroc, aupr_in, aupr_out, fpr95, fpr95_out])
 def test_bad_scores_are_refused(metric, known: list[float], unknown: list[float], message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         metric(known, unknown)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("logits", "num_extra", "message"),
     [
         ([1.0, 2.0], 0, "shape"),

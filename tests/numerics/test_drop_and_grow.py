@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_NETWORK
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.masks.masks import drop_and_grow, keep_largest, keep_largest_overall
 from pruneyard.workloads.sparse.methods.magnitude import Magnitude
 from pruneyard.workloads.sparse.methods.rigl import RigL
@@ -240,8 +241,8 @@ def test_permuting_rows_and_columns_commutes(rows: int, columns: int, seed: int)
     assert torch.equal(move(mask, drop, grow)[order], move(mask[order], drop[order], grow[order]))
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("position", [0, 2])
+@each_case("bad", [torch.nan, torch.inf, -torch.inf])
+@each_case("position", [0, 2])
 def test_scores_that_are_not_finite_are_refused_by_the_layers_name(bad: float, position: int) -> None:
     scores = torch.ones(4)
     scores[position] = bad
@@ -260,7 +261,7 @@ def test_the_layout_in_memory_changes_nothing() -> None:
     assert other.is_contiguous()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@each_case("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_ranked_too(dtype: torch.dtype) -> None:
     scores = torch.tensor([1.0, 4.0, 2.0, 3.0], dtype=dtype)
     kept = keep_largest(scores, mask_of("1011"), count=2, generator=generator(), layer="w")

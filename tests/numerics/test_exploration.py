@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_NETWORK
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.masks.masks import hash_masks
 from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
 from pruneyard.workloads.sparse.methods.rigl import RigL
@@ -94,8 +95,8 @@ def test_at_step_one_the_bonus_is_zero() -> None:
     assert torch.equal(scores(visits, gradient, step=1, exploration=1e6), gradient.abs())
 
 
-@pytest.mark.parametrize("scale", ["raw", "layer_mean"])
-@pytest.mark.parametrize(("exploration", "zeros"), [(1e6, False), (1e-3, True)])
+@each_case("scale", ["raw", "layer_mean"])
+@each_case(("exploration", "zeros"), [(1e6, False), (1e-3, True)])
 def test_exploration_alone_visits_the_least_visited_first(
     exploration: float, zeros: bool, scale: Literal["raw", "layer_mean"]
 ) -> None:
@@ -169,7 +170,7 @@ def test_the_normalised_variant_does_not_care_for_the_gradients_scale() -> None:
     assert torch.allclose(small, large, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("field", "value"),
     [("exploration", -1.0), ("exploration", float("nan")), ("epsilon", 0.0), ("gradient_scale", "own")],
 )

@@ -8,6 +8,7 @@ from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
 from pruneyard.workloads.distill.kernel_ridge import half_squared_error, predictions
 from pruneyard.workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
@@ -19,7 +20,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("ridge", [1e-6, 0.1, 10.0])
+@each_case("ridge", [1e-6, 0.1, 10.0])
 def test_predictions_are_those_of_scikit_learn(ridge: float) -> None:
     query, support, targets = normal(7, 20), normal(5, 20, seed=1), normal(5, 3, seed=2)
     alpha = ridge * float(support.square().sum()) / 5  # the kernel's diagonal holds squared lengths

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks, prunable_weights
@@ -134,7 +135,7 @@ def test_within_layers_each_gets_what_the_distribution_gives_it() -> None:
     assert active_per_layer(masks_of(method, now)) == method.counts(now.weights)
 
 
-@pytest.mark.parametrize(("field", "value"), [("rows_per_class", 0), ("temperature", 0.0), ("scope", "own")])
+@each_case(("field", "value"), [("rows_per_class", 0), ("temperature", 0.0), ("scope", "own")])
 def test_a_field_out_of_range_is_refused_by_its_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{field} is"):
         GraSP(density=0.1, **{field: value})  # type: ignore[arg-type]

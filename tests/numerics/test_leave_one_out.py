@@ -7,6 +7,7 @@ import torch
 from small_graphs import Fitted, begun, convex, descended, hessian
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.nodes.curvature import CurvatureError, conjugate_gradients, solve_dense
 from pruneyard.workloads.nodes.flat import gradients_of_each, hessian_products
 from pruneyard.workloads.nodes.gauss_newton import curvature_in_logits, gauss_newton_products
@@ -47,8 +48,8 @@ def test_without_a_node_a_logistic_regression_stands_where_its_shift_says() -> N
     assert float((found - true).norm() / true.norm()) < 0.05
 
 
-@pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
-@pytest.mark.parametrize("damping", [1e-12, 1e-2])
+@each_case("curvature", ["hessian", "gauss_newton"])
+@each_case("damping", [1e-12, 1e-2])
 def test_leave_one_out_probabilities_of_a_logistic_regression_are_predicted(
     curvature: str, damping: float
 ) -> None:

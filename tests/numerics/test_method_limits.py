@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_NETWORK
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
 from pruneyard.workloads.sparse.methods.granet import GraNet
 from pruneyard.workloads.sparse.methods.itop import ITOP
@@ -158,7 +159,7 @@ def test_layer_adaptive_scores_rank_one_layer_as_magnitudes_do() -> None:
     assert torch.equal(lamp_scores(weight).flatten().argsort(), weight.abs().flatten().argsort())
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("method", "field", "value"),
     [
         (OneShot, "at", 1.5),
@@ -178,7 +179,7 @@ def test_a_field_out_of_range_is_refused_by_its_name(method: type, field: str, v
         method(density=0.1, **{field: value})
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "field"),
     [
         ({"every": 0}, "every"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.evidences import by_hand, drawn, logits_alone, rows_of, scored, seen
 from pruneyard.workloads.calibrate.evidence import Evidence, LastLayer
 from pruneyard.workloads.calibrate.score import Score
@@ -193,7 +194,7 @@ def test_features_that_teach_nothing_are_refused() -> None:
         ViM().fit(dull, seed=0)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("score", "options", "message"),
     [
         (Energy, {"temperature": 0.0}, r"temperature is 0\.0; it must be above 0"),

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from torch import nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.evidences import (
     by_hand,
     drawn,
@@ -59,7 +60,7 @@ def test_golden_gradient_length_for_uniform_targets_and_for_targets_of_one() -> 
     assert 4 * scored(GradNorm(), rows) == pytest.approx([18.9078845], abs=5e-8)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("score", "shaped"),
     [
         (ASH(variant="p", prune=0.5), [4, 3, 0, 0]),
@@ -129,7 +130,7 @@ def test_gaussian_is_the_log_density_that_scipy_gives() -> None:
     assert scored(Gaussian(shrinkage=0.0), rows, train=train) == pytest.approx(twin.logpdf(rows.features))
 
 
-@pytest.mark.parametrize("distances_at_once", [1, 100, 10**6])
+@each_case("distances_at_once", [1, 100, 10**6])
 def test_the_kth_neighbour_by_sorting_all_distances(distances_at_once: int) -> None:
     train, rows = drawn(40), drawn(11, seed=1)
     bank, queries = unit_length(train.features), unit_length(rows.features)
@@ -166,7 +167,7 @@ def test_the_gradient_length_is_that_of_autograd() -> None:
     assert scored(GradNorm(), rows) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("top", [1, 2, 4, 100])
+@each_case("top", [1, 2, 4, 100])
 def test_generalised_entropy_by_loops(top: int) -> None:
     logits = np.random.default_rng(0).normal(size=(6, 4)) * 3
     for row, found in zip(logits, scored(GEN(gamma=0.3, top=top), logits_alone(logits)), strict=True):

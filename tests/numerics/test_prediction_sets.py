@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, kstest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate.adaptive_sets import cumulative_scores, ranks_of
 from pruneyard.workloads.calibrate.conformal.aps import APS
 from pruneyard.workloads.calibrate.conformal.raps import RAPS
@@ -109,7 +110,7 @@ def test_scores_by_loops_over_rows_and_classes(seed: int, ties: bool) -> None:
             assert scores[i, k] == pytest.approx(p[i, before].sum() + (1 - u[i]) * p[i, k] + price)
 
 
-@pytest.mark.parametrize("name", RULES)
+@each_case("name", RULES)
 def test_sets_hold_the_classes_whose_score_is_at_most_the_threshold(name: str) -> None:
     rule, draws = RULES[name], np.random.default_rng(0)
     fitted = rule.fit(*world(50, draws), seed=3)
@@ -119,7 +120,7 @@ def test_sets_hold_the_classes_whose_score_is_at_most_the_threshold(name: str) -
     assert (rule.draws(3, "predict", 30) != rule.draws(3, "calibrate", 30)).any() == rule.uses_draws
 
 
-@pytest.mark.parametrize("num_rows", [20, 50, 200])
+@each_case("num_rows", [20, 50, 200])
 def test_of_the_calibration_rows_themselves_k_are_covered(num_rows: int) -> None:
     """A score equal to the threshold is in the set; no two rows tie."""
     rows, labels = world(num_rows, np.random.default_rng(num_rows))
@@ -189,8 +190,8 @@ def test_the_tuned_rule_chooses_by_size_and_calibrates_on_the_other_rows() -> No
 # Coverage
 
 
-@pytest.mark.parametrize("num_rows", [20, 50, 500])
-@pytest.mark.parametrize("name", RULES)
+@each_case("num_rows", [20, 50, 500])
+@each_case("name", RULES)
 def test_coverage_of_simulated_populations_is_k_of_n_plus_1(name: str, num_rows: int) -> None:
     """800 calibration sets of n rows, each threshold tried on 40 rows of its own. Scores have no ties but at a sum of 1.
 
@@ -219,8 +220,8 @@ def test_coverage_given_the_calibration_rows_follows_a_beta_law() -> None:
     assert kstest(thresholds, beta(46, 5).cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("rule", [SplitConformal(), APS(), TunedRAPS()], ids=["split", "aps", "raps_tuned"])
-@pytest.mark.parametrize("num_rows", [20, 50])
+@each_case("rule", [SplitConformal(), APS(), TunedRAPS()], ids=["split", "aps", "raps_tuned"])
+@each_case("num_rows", [20, 50])
 def test_sets_of_fitted_rules_cover_what_is_asked_for(rule: ConformalRule, num_rows: int) -> None:
     """From fit to predict, 300 times with 100 new rows each; at least 1 - alpha within three standard errors."""
     draws, covered = np.random.default_rng(11), []
@@ -310,7 +311,7 @@ def test_coverage_by_group_says_how_many_rows_it_is_of() -> None:
     assert coverage_by_size(SETS, LABELS).count.tolist() == [3, 3, 0, 0, 0]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("sets", "labels", "message"),
     [
         (SETS.astype(int), LABELS, "sets are int64"),

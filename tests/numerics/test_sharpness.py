@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.testing.asking import backward_alone
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.gradients.sam import SAM
 from pruneyard.workloads.interfaces import RuleState, Tensors
 from pruneyard.workloads.training.backward import NetworkTensors, StepBatch
@@ -98,7 +99,7 @@ def test_at_a_minimum_nothing_is_divided_by_zero() -> None:
     assert corrected["weight"].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("rho", [-0.1, float("inf"), float("nan")])
+@each_case("rho", [-0.1, float("inf"), float("nan")])
 def test_a_radius_that_is_none_is_refused(rho: float) -> None:
     with pytest.raises(ValueError, match=r"^rho is"):
         SAM(rho=rho)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pruneyard.testing.asking import NO_NETWORK
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
@@ -334,7 +335,7 @@ def test_a_finished_network_has_two_of_every_four_neighbours_and_is_taken_by_the
     assert all(torch.equal(back[name], tensor) for name, tensor in finished.weights.items())
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("method", "field", "value"),
     [
         (NM, "keep", 0),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate import temperature_fit
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 from pruneyard.workloads.calibrate.methods.masked_temperature import MaskedTemperature
@@ -64,7 +65,7 @@ def test_equals_a_search_that_knows_no_derivative(
     assert negative_log_likelihood(logits / found.temperature, labels) <= slow.fun + 1e-12 or found.at_bound
 
 
-@pytest.mark.parametrize("factor", [1e-60, 0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1e60])
+@each_case("factor", [1e-60, 0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1e60])
 def test_logits_times_s_have_s_times_the_temperature(factor: float) -> None:
     logits, labels = drawn(2_000, 10, 0)
     base = fit_temperature(logits, labels).temperature
@@ -199,7 +200,7 @@ def fit_temperature_over(method: MaskedTemperature, logits: Floats, labels: Labe
     return temperature_fit.fit_temperature_of(lambda: method._masked(logits, labels, 9)).temperature
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"ratio": -0.1}, "ratio is -0.1"),

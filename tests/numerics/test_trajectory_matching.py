@@ -6,6 +6,7 @@ from distilling import context, generator, states
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.methods.mtt import LEAST_RATE_SHARE, MTT
 from pruneyard.workloads.distill.trajectories import flatten_parameters, remaining_distance, train_student
 
@@ -128,7 +129,7 @@ def test_every_pass_of_the_student_sees_every_image_once() -> None:
         assert torch.equal(torch.cat([labels for _, labels in part]), seen.long())
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("ipc", "setting"),
     [(1, (50, 2, 100, 1e-7, 0.01)), (9, (50, 2, 100, 1e-7, 0.01)), (10, (30, 20, 100, 1e-5, 0.001))],
 )
@@ -137,7 +138,7 @@ def test_what_is_not_given_is_as_published_for_the_nearest_lower_ipc(ipc: int, s
     assert MTT(ipc=ipc, rate=0.5).settings == (*setting[:4], 0.5)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "wrong", [{"steps": 0}, {"rate": 0.0}, {"rate_lr": -1.0}, {"momentum": 1.0}, {"augment": "tilt"}]
 )
 def test_impossible_fields_are_refused_by_name(wrong: dict[str, object]) -> None:

@@ -18,6 +18,7 @@ from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
+from pruneyard.testing.cases import each_case
 
 RULE: dict[str, Any] = {"name": "hyperband", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2.0}
 BASE: dict[str, Any] = {
@@ -46,7 +47,7 @@ def test_brackets_are_those_of_the_paper() -> None:
     assert all(bracket.shares[-1] == 1.0 for bracket in found)
 
 
-@pytest.mark.parametrize("sizes", [[81, 34, 15, 8, 5], [9, 5, 3], [4, 3, 3]])
+@each_case("sizes", [[81, 34, 15, 8, 5], [9, 5, 3], [4, 3, 3]])
 def test_configurations_are_dealt_in_proportion_and_stay_where_they_are(sizes: list[int]) -> None:
     all_of_them = assign_brackets(sum(sizes), sizes)
     assert [all_of_them.count(number) for number in range(len(sizes))] == sizes
@@ -147,7 +148,7 @@ def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
     assert (late[0] in again.due()[0]) == goes_on
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("change", "words"),
     [
         ({"grace": 0.6}, "at most 1 / reduction_factor, which is 0.5"),

@@ -22,6 +22,7 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.codec import hints_of, plugin_of, plugins_of
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports import records
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.plugins import find_job, kinds, names
 
 Pruneyard = Callable[..., Any]
@@ -67,7 +68,7 @@ def command(*words: str) -> str:
     return f"from pruneyard.orchestrator.cli import main\n{called}"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "statement",
     [
         "import orchestrator",
@@ -107,7 +108,7 @@ def test_the_package_offers_its_three_names_and_no_other() -> None:
         pruneyard.rum  # noqa: B018
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@each_case("verb", VERBS)
 def test_every_verb_has_help(pruneyard: Pruneyard, verb: str) -> None:
     answer = pruneyard(verb, "--help")
     assert answer.code == 0
@@ -119,7 +120,7 @@ def test_help_and_version_are_on_stdout(pruneyard: Pruneyard) -> None:
     assert pruneyard("--version").out.startswith("pruneyard, version ")
 
 
-@pytest.mark.parametrize(
+@each_case(
     "words",
     [
         (),
@@ -187,7 +188,7 @@ def test_whatever_a_spec_may_name_is_listed(pruneyard: Pruneyard) -> None:
         assert set(names(family)) <= listed, family
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("topic", "some"),
     [
         ("data", "digits"),
@@ -284,8 +285,8 @@ def test_explain_tells_what_is_known_of_a_run(pruneyard: Pruneyard, finished: Pa
         assert ("NonFiniteError" in out) == (row["status"] == "FAILED")
 
 
-@pytest.mark.parametrize("table", ["summary", "runs", "metrics", "curves"])
-@pytest.mark.parametrize("form", ["csv", "markdown", "latex"])
+@each_case("table", ["summary", "runs", "metrics", "curves"])
+@each_case("form", ["csv", "markdown", "latex"])
 def test_every_table_is_exported_in_every_format(
     pruneyard: Pruneyard, finished: Path, table: str, form: str
 ) -> None:

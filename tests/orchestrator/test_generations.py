@@ -20,6 +20,7 @@ from pruneyard.orchestrator.spec.json_schema import spec_schema
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.yaml_document import parse_value
 from pruneyard.reports.layout import RunFolder
+from pruneyard.testing.cases import each_case
 
 SPACE: dict[str, Any] = {
     "optimizer.lr": {"low": 1.0e-4, "high": 1.0, "log": True},
@@ -204,7 +205,7 @@ def test_cells_are_those_of_the_members_with_all_their_seeds(bred: Path) -> None
     assert set(summary["num_seeds"]) == {2}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("change", "words"),
     [
         (

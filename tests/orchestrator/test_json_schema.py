@@ -4,12 +4,12 @@ from importlib.resources import files
 from typing import Any
 
 import jsonschema
-import pytest
 from packaged import COMPLETE, packaged
 
 from pruneyard.orchestrator.spec.json_schema import spec_schema
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.yaml_document import packaged_specs, parse_value
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.plugins import kinds, names
 
 BASE: dict[str, Any] = {
@@ -29,13 +29,13 @@ def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(spec_schema())
 
 
-@pytest.mark.parametrize("name", packaged_specs())
+@each_case("name", packaged_specs())
 def test_packaged_specs_fit(name: str) -> None:
     text = files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     VALIDATOR.validate(parse_value(text))
 
 
-@pytest.mark.parametrize("name", COMPLETE)
+@each_case("name", COMPLETE)
 def test_resolved_jobs_fit(name: str) -> None:
     for job in packaged(name).jobs[:5]:
         table = {key: value for key, value in job.resolved.items() if key != "seed"}
@@ -53,7 +53,7 @@ def test_tables_that_an_axis_gives_may_be_missing() -> None:
     assert not VALIDATOR.is_valid(without)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "change",
     [
         {"sedes": 3},

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import pytest
 from packaged import COMPLETE, packaged
 
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.testing.cases import each_case
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -27,7 +27,7 @@ def test_a_job_is_called_by_model_method_density_and_seed() -> None:
     assert names({"method.density": [1e-7, 0.25]}) == ["mlp set density=1e-07 seed=0", "mlp set density=0.25 seed=0"]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("grid", "words"),
     [
         ({"optimizer.lr": [0.1, 0.03]}, ["lr=0.1", "lr=0.03"]),
@@ -67,7 +67,7 @@ def test_two_settings_that_end_alike_are_called_in_full() -> None:
     assert all("optimizer.momentum=" in name and "method.momentum=" in name for name in found)
 
 
-@pytest.mark.parametrize("name", COMPLETE)
+@each_case("name", COMPLETE)
 def test_no_two_jobs_of_a_packaged_spec_share_a_name(name: str) -> None:
     spec = packaged(name)
     assert len({job.label for job in spec.jobs}) == len(spec.jobs)

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from pruneyard.cluster.manifests.rendering import FORMATS
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.testing.cases import each_case
 
 Pruneyard = Callable[..., Any]
 
@@ -37,7 +38,7 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@each_case("form", FORMATS)
 def test_one_profile_gives_every_format(pruneyard: Pruneyard, profile: Path, form: str) -> None:
     spec = ["--spec", "quickstart"] if form in ("kuberay-job", "skypilot", "slurm") else []
     answer = pruneyard("manifest", profile, "--format", form, *spec, "--set", "head.instance_type=m6i.large")
@@ -65,7 +66,7 @@ def test_set_changes_any_key(pruneyard: Pruneyard, profile: Path) -> None:
     assert cluster["metadata"]["namespace"] == "team"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("old", "new", "words"),
     [
         ("cpus: 2,", "cpu: 2,", ":2: head.cpu: is unknown; known are cpus, gpus"),
@@ -89,7 +90,7 @@ def test_a_bad_profile_is_said_with_file_line_key_and_what_is_allowed(
     assert f"{profile}{words}" in answer.err
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("words", "said"),
     [
         (("lab.yaml", "--format", "slurm"), "--spec: is missing; slurm runs one study"),

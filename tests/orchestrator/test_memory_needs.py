@@ -18,6 +18,7 @@ from pruneyard.orchestrator.ray_backend.memory_requests import (
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
+from pruneyard.testing.cases import each_case
 
 SPEC: dict[str, Any] = {
     "name": "memory",
@@ -35,7 +36,7 @@ def shape_with(**changes: Any) -> str:
     return memory_key(job.kind, job.identity)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "change",
     [{"seeds": [5]}, {"method.density": 0.1}, {"optimizer.lr": 0.3}, {"budget.steps": 9}],
 )
@@ -43,7 +44,7 @@ def test_jobs_of_one_shape(change: dict[str, Any]) -> None:
     assert shape_with(**change) == shape_with()
 
 
-@pytest.mark.parametrize(
+@each_case(
     "change",
     [
         {"model.width": 16},
@@ -73,7 +74,7 @@ def test_once_one_takes_more_than_its_share_every_known_shape_gets_what_it_took_
     assert given == [1.25 * GIB, 6 * GIB, 3.5 * GIB]
 
 
-@pytest.mark.parametrize("peak", [REQUEST_UNIT + 1, 2 * REQUEST_UNIT, 123_456_789 * 3, 7 * GIB])
+@each_case("peak", [REQUEST_UNIT + 1, 2 * REQUEST_UNIT, 123_456_789 * 3, 7 * GIB])
 def test_requests_are_few_and_never_below_what_was_seen(peak: int) -> None:
     needs = MemoryHistory()
     needs.record("a", peak)
@@ -99,7 +100,7 @@ def test_no_request_is_more_than_a_node_has_with_some_to_spare() -> None:
     assert needs.request("a", share=NODE // 2, node=NODE) == 14.25 * GIB
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("workers", "nodes", "most"),
     [
         (2, [(16, 4)], 8),

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import jsonschema
-import pytest
 
 from pruneyard.orchestrator.spec.codec import decode, encode
 from pruneyard.orchestrator.spec.json_schema import table_schema
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.interfaces import RateSchedule
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.schedules.constant import Constant
@@ -57,7 +57,7 @@ def test_what_is_encoded_decodes_to_the_same_with_every_default_and_name() -> No
     assert encode(chain, identity_only=True)["schedules"][0]["gamma"] == 0.5
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("value", "key", "words"),
     [
         (

@@ -10,6 +10,7 @@ from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.testing.cases import each_case
 
 TABLES = {
     "name": "small",
@@ -56,7 +57,7 @@ def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.
     ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("ood", "message"),
     [
         (

@@ -15,6 +15,7 @@ from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
 from pruneyard.orchestrator.spec.yaml_document import packaged_specs
+from pruneyard.testing.cases import each_case
 
 
 def forms(name: str) -> Mapping[str, list[str]]:
@@ -81,7 +82,7 @@ def test_specs_name_the_forms_of_the_papers() -> None:
         assert named[name] >= {"CIFAR-100", "ResNet-50"}
 
 
-@pytest.mark.parametrize(("name", "called"), ALL)
+@each_case(("name", "called"), ALL)
 def test_every_value_of_a_form_is_that_of_some_job(name: str, called: str) -> None:
     jobs = formed(name, called).jobs
 

@@ -5,13 +5,13 @@ import inspect
 import tomllib
 from pathlib import Path
 
-import pytest
 import ray
 from packaging.requirements import Requirement
 
 from pruneyard.cluster import ray_internals
 from pruneyard.cluster.ray_internals import PrivateName
 from pruneyard.orchestrator.ray_backend import train_patches, tune_patches
+from pruneyard.testing.cases import each_case
 
 TABLES = {
     "cluster/ray_internals.py": ray_internals.PRIVATE_NAMES,
@@ -31,12 +31,12 @@ def is_unchanged(private: PrivateName) -> bool:
     return private.parameters is None or tuple(inspect.signature(found).parameters) == private.parameters
 
 
-@pytest.mark.parametrize(("table", "private"), NAMES, ids=[f"{one.module}.{one.name}" for _, one in NAMES])
+@each_case(("table", "private"), NAMES, ids=[f"{one.module}.{one.name}" for _, one in NAMES])
 def test_every_private_name_is_where_it_was(table: str, private: PrivateName) -> None:
     assert is_unchanged(private), f"Ray {ray.__version__} moved {private.module}.{private.name}; see {table}"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "private",
     [
         PrivateName("ray._private.no_such_module", "name"),

@@ -13,6 +13,7 @@ import pytest
 from pruneyard.orchestrator.spec.codec import encode, hints_of
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.run_key import NOT_SET, canonical, differences, run_key
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.sources.noise import Noise
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 from pruneyard.workloads.sparse.methods.set import SET
@@ -81,7 +82,7 @@ def test_defaults_written_out_do_not_enter() -> None:
     assert key({**BASE, "optimizer": job.resolved["optimizer"], "gradient": "plain"}) == key(BASE)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("one", "other"),
     [
         ("lr: 1", "lr: 1.0"),
@@ -139,7 +140,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("tables", "dotted", "identity", "hint"),
     [case[1:] for case in CASES],
     ids=[f"{c[0]}-{c[2]}" for c in CASES],
@@ -212,7 +213,7 @@ def test_the_canonical_form_is_one_text_per_value() -> None:
     assert json.loads(canonical({"ü": 0.1 + 0.2})) == {"ü": 0.1 + 0.2}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, b"x", object()])
+@each_case("value", [math.nan, math.inf, {1, 2}, b"x", object()])
 def test_what_has_no_stable_form_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="has no stable form"):
         canonical({"x": [value]})

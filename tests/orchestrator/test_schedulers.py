@@ -16,6 +16,7 @@ from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.yaml_document import parse_value
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
+from pruneyard.testing.cases import each_case
 
 ASHA = {"name": "asha", "metric": "val/accuracy", "mode": "max", "grace": 0.25, "reduction_factor": 2.0}
 BASE: dict[str, Any] = {
@@ -156,7 +157,7 @@ def test_the_median_rule_needs_others_and_then_stops_what_lies_below_their_means
     assert not judge.on_result(keys[5], share=0.4, value=0.41)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("table", "words"),
     [
         ({"name": "asha"}, "metric: is missing"),

@@ -20,6 +20,7 @@ from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.orchestrator.spec.search import Choices, Range, Search
 from pruneyard.orchestrator.spec.yaml_document import parse_value
 from pruneyard.reports.layout import RunFolder
+from pruneyard.testing.cases import each_case
 
 SPACE: dict[str, Any] = {
     "method": {"choices": ["dense", {"name": "rigl"}]},
@@ -116,7 +117,7 @@ def test_the_spec_as_run_lists_what_was_drawn(name: str) -> None:
     assert "search" not in parse_value(text)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("change", "words"),
     [
         ({"space": {"method.densty": {"low": 0.1, "high": 0.2}}}, "did you mean method.density"),

@@ -24,6 +24,7 @@ from pruneyard.orchestrator.ray_backend.channel import Channel
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.storage import StorageError
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder, CheckpointWriteError
 from pruneyard.workloads.ranks import SINGLE_RANK
 from pruneyard.workloads.workload import Progress, Workload
@@ -44,7 +45,7 @@ def test_a_sparse_job_may_have_several_workers_and_keeps_its_key() -> None:
     assert [job.key for job in one.jobs] == [job.key for job in two.jobs]
 
 
-@pytest.mark.parametrize(
+@each_case(
     "tables",
     [
         {"objective": {"name": "mixup"}},  # partners are of the same worker
@@ -68,7 +69,7 @@ def test_the_number_of_workers_is_no_key_of_a_job() -> None:
         load_spec({**TABLES, "workers": 2})
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("workers", "message"),
     [(0, "workers: is 0; it must be 1 or more"), (-1, "workers: is -1"), (1.5, "whole number")],
 )

@@ -5,9 +5,10 @@ import pytest
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
 from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.testing.cases import each_case
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("resources", "node", "slots"),
     [
         (Resources(), (2, 0), 2),
@@ -24,7 +25,7 @@ def test_slots_are_what_the_scarcer_of_cpus_and_gpus_allows(
     assert max_concurrent_trials(resources, [node]) == slots
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("resources", "nodes", "slots"),
     [
         (Resources(workers=2), [(2, 0)], 1),
@@ -43,7 +44,7 @@ def test_a_worker_is_on_one_node_and_a_trial_may_be_on_several(
     assert max_concurrent_trials(resources, nodes) == slots
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("resources", "nodes", "message"),
     [
         (

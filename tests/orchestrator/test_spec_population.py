@@ -10,6 +10,7 @@ from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
 from pruneyard.orchestrator.spec.yaml_document import parse_value
+from pruneyard.testing.cases import each_case
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -92,7 +93,7 @@ def test_an_axis_that_no_table_has_is_an_error_and_one_that_some_have_is_not() -
     assert chosen(spec, "method.name", "method.scope") == [("dense", None), ("magnitude", "global")]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("options", "key", "values"),
     [
         (["model.width=32"], "model.width", [32]),
@@ -132,7 +133,7 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
     assert chosen(load_spec(swept, overrides={"method": "dense"}), "method.name") == [("dense",)]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("option", "words"),
     [
         (
@@ -191,7 +192,7 @@ def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str
         from_command_line(option)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "options",
     [
         [],
@@ -219,7 +220,7 @@ def test_a_resolved_job_is_a_spec_of_itself() -> None:
         assert again.key == job.key
 
 
-@pytest.mark.parametrize("name", COMPLETE)
+@each_case("name", COMPLETE)
 def test_every_packaged_spec_names_itself_and_trains_nothing_twice(name: str) -> None:
     spec = packaged(name)
     assert spec.name == spec.stages[0].header.name == name
@@ -294,7 +295,7 @@ def test_the_command_line_wins_over_variants_and_replaces_them() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("variants", "words"),
     [
         (5, r"spec: variants: is 5; it must be a list"),

@@ -10,6 +10,7 @@ from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.spec.job import MAX_JOBS
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.yaml_document import dump_document, parse_document, parse_value
+from pruneyard.testing.cases import each_case
 
 GOOD = """\
 name: small
@@ -55,7 +56,7 @@ def test_yaml_is_1_2() -> None:
     assert values == {"a": "no", "b": 0.001, "c": "on", "d": 10, "e": 16, "f": 1000}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "line", "words"),
     [
         ("", 1, "is empty"),
@@ -117,7 +118,7 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
     assert load_spec("quickstart").name == "quickstart"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("old", "new", "line", "key", "words"),
     [
         ("density: 0.1", "density: many", 5, "method.density", 'is "many"; it must be a number'),

@@ -15,6 +15,7 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.orchestrator.spec.yaml_document import parse_document, parse_value
 from pruneyard.reports.layout import RunFolder
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.sources.synthetic import Synthetic
 
 DIGITS = {"name": "digits", "max_train": 200, "max_test": 60}
@@ -117,7 +118,7 @@ def test_where_keeps_the_runs_that_have_these_values() -> None:
     assert "none of the 4 runs has these values" in said
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("tables", "words"),
     [
         (chain(train={"data": {"from": "distill"}}), "did you mean distil?"),
@@ -156,7 +157,7 @@ def test_the_command_line_names_the_stage() -> None:
     assert wider.jobs[0].resolved["data"]["max_train"] == 150
 
 
-@pytest.mark.parametrize(
+@each_case(
     "tables",
     [
         CHAIN,

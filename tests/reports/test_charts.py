@@ -14,13 +14,14 @@ from pruneyard.reports.charts.learning import learning
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
+from pruneyard.testing.cases import each_case
 
 
 def table(*triples):
     return pd.DataFrame(triples, columns=["mean", "low", "high"])
 
 
-@pytest.mark.parametrize(("measure", "most"), [("test/accuracy", 1.0), ("val/ece", 1.0), ("test/brier", 2.0)])
+@each_case(("measure", "most"), [("test/accuracy", 1.0), ("val/ece", 1.0), ("test/brier", 2.0)])
 def test_an_axis_of_a_bounded_measure_stays_within_its_bounds(measure, most):
     assert marks.domain(measure, table((0.5, -1.0, 3.0))) == (0.0, most)
 
@@ -30,7 +31,7 @@ def test_an_axis_holds_the_intervals_with_a_margin():
     assert (low, high) == pytest.approx((0.4 - 0.015, 0.7 + 0.015))
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@each_case("value", [0.0, 0.5, 1.0])
 def test_an_axis_of_one_value_has_a_length(value):
     low, high = marks.domain("test/accuracy", table((value, math.nan, math.nan)))
     assert 0 <= low <= value <= high <= 1

@@ -4,12 +4,11 @@ import dataclasses
 import json
 import math
 
-import pytest
-
 from pruneyard.reports.cells import flat_spec
 from pruneyard.reports.claims.claim import PLAIN, Claim, Source
 from pruneyard.reports.claims.comparison import agree, differences, train_rows
 from pruneyard.reports.claims.verdict import Ours, verdict
+from pruneyard.testing.cases import each_case
 
 SOURCE = Source(authors="A et al.", year=2020, title="T", arxiv="1234.56789")
 CLAIM = Claim(
@@ -82,7 +81,7 @@ def test_the_same_recipe_has_no_differences():
     assert differ(SPEC) == []
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("spec", "reason"),
     [
         (changed("budget", epochs=10), "epochs: 10 (this study), 250 (published)"),

@@ -10,6 +10,7 @@ import pytest
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.claims.claim import KEYS_OF_KIND, TAGS
 from pruneyard.reports.claims.reading import ClaimError, joined, packaged_claims, read_claims
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads import plugins
 
 FILE = {
@@ -76,7 +77,7 @@ def test_a_row_becomes_a_claim_per_density_with_what_it_inherits(tmp_path):
     assert first.source.cite == "A et al. 2020, arXiv 1234.56789"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("where", "changes", "message"),
     [
         (ROW, {"method": "rigel"}, "row 0: method is 'rigel'; it must be one of rigl, moon"),

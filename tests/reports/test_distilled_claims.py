@@ -3,7 +3,6 @@
 import copy
 import json
 
-import pytest
 from made_up_study import metric, record
 from test_claims_page import section
 
@@ -12,6 +11,7 @@ from pruneyard.reports.claims.comparison import differences
 from pruneyard.reports.claims.reading import packaged_claims
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
+from pruneyard.testing.cases import each_case
 
 DSA = {  # as in the released code
     "data": {"name": "fashion_mnist", "val_fraction": 0.0, "calib_fraction": 0.0, "max_train": None},
@@ -75,7 +75,7 @@ def test_the_published_settings_have_no_differences():
     assert differ(DSA) == []
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("spec", "reason"),
     [
         (changed("evaluation", epochs=100), "epochs of evaluation networks: 100 (this study), 1,000 (published)"),
@@ -95,7 +95,7 @@ def test_each_difference_is_said_plainly(spec, reason):
     assert differ(spec) == [reason]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("ipc", "factor", "max_steps", "reasons"),
     [
         (10, 1, 1000, []),  # 100 images are one batch

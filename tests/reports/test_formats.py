@@ -2,12 +2,11 @@
 
 import math
 
-import pytest
-
 from pruneyard.reports import formats
+from pruneyard.testing.cases import each_case
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("triple", "expected"),
     [
         ((0.91234, 0.90822, 0.91646), ("0.9123", "0.0041")),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pruneyard.reports.layout import RunFolder, plain_name
+from pruneyard.testing.cases import each_case
 
 
 def test_paths_follow_the_documented_layout():
@@ -17,7 +18,7 @@ def test_paths_follow_the_documented_layout():
     assert folder.report == Path("out/report.html")
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a b", "-x", "a\n", "a\0"])
+@each_case("name", ["", "..", ".hidden", "a/b", "a\\b", "a b", "-x", "a\n", "a\0"])
 def test_a_run_key_cannot_leave_its_folder(name):
     with pytest.raises(ValueError, match="run_key is"):
         plain_name(name)

@@ -12,9 +12,10 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located, remove_tree
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import StorageError, in_words
+from pruneyard.testing.cases import each_case
 
 
-@pytest.mark.parametrize("text", ["out", "/a/b", "a:b", "C:/x", "s3:/a", "1://a"])
+@each_case("text", ["out", "/a/b", "a:b", "C:/x", "s3:/a", "1://a"])
 def test_a_path_stays_one(text: str) -> None:
     assert located(text) == Path(text)
     assert located(Path("out")) == Path("out")
@@ -34,7 +35,7 @@ def test_a_uri_of_this_machine_is_its_path() -> None:
     assert located("file://localhost/a") == Path("/a")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "words"),
     [
         ("gs://bucket/a", "gs:// is no storage that pruneyard knows; give a path, file:// or s3://"),
@@ -52,7 +53,7 @@ def test_what_cannot_be_a_place_is_refused(text: str | Path, words: str) -> None
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("number", "remedy"),
     [
         (errno.ENOSPC, "no space left on device; free some space there"),

@@ -1,13 +1,13 @@
 """The schemas: what is documented is what is written."""
 
 import pyarrow as pa
-import pytest
 
 from pruneyard.reports import records
 from pruneyard.reports.records import TABLES, schema, schema_markdown
+from pruneyard.testing.cases import each_case
 
 
-@pytest.mark.parametrize("table", TABLES)
+@each_case("table", TABLES)
 def test_every_column_says_what_it_means(table):
     for field in schema(table):
         assert len(field.metadata[b"description"]) > 10

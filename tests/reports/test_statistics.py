@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pruneyard.reports.statistics import clearly_best, estimate, half_width
+from pruneyard.testing.cases import each_case
 
 
 def test_interval_of_three_seeds_by_hand():
@@ -67,8 +68,8 @@ def test_nothing_is_best_alone_or_beside_a_single_seed():
     assert clearly_best([0.5, math.nan], [0.6, math.nan], larger_is_better=True) is None
 
 
-@pytest.mark.parametrize("num_methods", [2, 5, 20])
-@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+@each_case("num_methods", [2, 5, 20])
+@each_case("num_seeds", [2, 3, 5])
 def test_equal_methods_are_seldom_called_different(num_methods, num_seeds):
     rng = np.random.default_rng(num_methods)
     found = estimate(rng.standard_normal((1000, num_methods, num_seeds)))

@@ -19,6 +19,7 @@ from pruneyard.reports.summary import cells
 from pruneyard.reports.trust.calibrated_cells import calibrated_cells
 from pruneyard.reports.trust.calibrators import comparisons, ranking_table
 from pruneyard.reports.trust.detection import coverage_table, detection_table
+from pruneyard.testing.cases import each_case
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -202,7 +203,7 @@ def test_a_bin_without_errors_has_a_band_none_the_less():
     assert np.array_equal(again, (low, high))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("share", "num"), [([0.5], [0]), ([1.5], [3]), ([0.5, 0.5], [3]), ([], []), ([np.nan], [3])]
 )
 def test_what_is_no_bin_is_refused(share, num):

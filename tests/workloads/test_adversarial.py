@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.testing.asking import loss_inputs
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.interfaces import PixelRange
@@ -234,8 +235,8 @@ def started(objective: PGD | TRADES, **budget: Any) -> tuple[Training, Tensor, T
 OBJECTIVES: list[tuple[Callable[..., Any], int]] = [(PGD, 1), (TRADES, 2)]
 
 
-@pytest.mark.parametrize("mode", ["evaluation", "training"])
-@pytest.mark.parametrize(("objective", "passes"), OBJECTIVES)
+@each_case("mode", ["evaluation", "training"])
+@each_case(("objective", "passes"), OBJECTIVES)
 def test_an_attack_leaves_gradients_and_running_statistics_alone(
     objective: Callable[..., Any], passes: int, mode: str
 ) -> None:
@@ -249,8 +250,8 @@ def test_an_attack_leaves_gradients_and_running_statistics_alone(
     assert training.network.training
 
 
-@pytest.mark.parametrize("mode", ["evaluation", "training"])
-@pytest.mark.parametrize("budget", [{}, {"precision": "bfloat16"}])
+@each_case("mode", ["evaluation", "training"])
+@each_case("budget", [{}, {"precision": "bfloat16"}])
 def test_the_gradient_is_cross_entropy_s_at_the_moved_images(budget: dict[str, Any], mode: Any) -> None:
     """The attack is made beforehand and by itself; under autocast it must not have left the weights without gradients."""
     objective = PGD(attack_mode=mode)
@@ -277,7 +278,7 @@ def test_the_gradient_is_cross_entropy_s_at_the_moved_images(budget: dict[str, A
     assert not torch.equal(moved, images)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "rule"),
     [
         ({"eps": -0.1}, r"^eps is -0.1"),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.trainings import (
     SEED,
     Normed,
@@ -46,7 +47,7 @@ def due(average: Averaging, num_steps: int = 18, per_epoch: int = PER_EPOCH) -> 
     return [done for done in range(1, num_steps + 1) if average.is_due(done, **told)]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("average", "steps"),
     [
         (Averaging(), []),
@@ -74,7 +75,7 @@ def test_the_last_step_is_a_sample_also_within_an_epoch() -> None:
     assert due(Averaging(begin=0.9), num_steps=16) == [16]
 
 
-@pytest.mark.parametrize("per_epoch", [1, 3, 10, 50])
+@each_case("per_epoch", [1, 3, 10, 50])
 def test_every_epoch_gives_as_many_samples_as_said(per_epoch: int) -> None:
     found = due(Averaging(begin=0.8, per_epoch=per_epoch), num_steps=100 * 390, per_epoch=390)
     assert len(found) == 20 * per_epoch
@@ -82,7 +83,7 @@ def test_every_epoch_gives_as_many_samples_as_said(per_epoch: int) -> None:
     assert max(gaps) - min(gaps) <= 1
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "words"),
     [
         ({"begin": 1.1}, r"^begin is"),

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import loss_of_logits
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 
 
@@ -27,7 +28,7 @@ def test_label_smoothing_shares_its_mass_over_all_classes_the_labels_included() 
     assert loss(CrossEntropy(label_smoothing=0.3), [[0.5, 0.25, 0.25]], [0]) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+@each_case("smoothing", [-0.1, 1.0, float("nan")])
 def test_smoothing_outside_its_range_is_refused(smoothing: float) -> None:
     with pytest.raises(ValueError, match=r"^label_smoothing is"):
         CrossEntropy(label_smoothing=smoothing)

@@ -1,46 +1,23 @@
 import dataclasses
-import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pruneyard.testing.selection import FAMILIES
 from pruneyard.workloads import plugins
 from pruneyard.workloads.plugins import UnknownPluginError, describe, find, find_job, kinds, name_of, names
 
 WORKLOADS = Path(plugins.__file__).parent
-FAMILIES = sorted(
-    ".".join(path.parent.relative_to(WORKLOADS).parts)
-    for path in WORKLOADS.rglob("__init__.py")
-    if path.parent.name
-    in {"methods", "sources", "models", "objectives", "gradients", "optimizers", "schedules"}
-)
-MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
 
 
-def test_the_families_are_found() -> None:
-    assert {"sparse.methods", "data.sources", "models", "optimizers"} <= set(FAMILIES)
+def test_every_family_that_specs_choose_from_has_conformance_suites() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in WORKLOADS.rglob("*.py")]
+    chosen_from = {family for text in texts for family in re.findall(r'Plugin\("([\w.]+)"\)', text)}
+    assert set(FAMILIES) == chosen_from | {"deploy.formats"}  # which a command's option chooses
     assert {"dense", "static", "set", "rigl"} <= set(names("sparse.methods"))
-
-
-@pytest.mark.parametrize(("family", "name"), MEMBERS)
-def test_a_plugin_is_one_frozen_keyword_only_dataclass_found_by_its_file(family: str, name: str) -> None:
-    plugin = find(family, name)
-    module = importlib.import_module(f"pruneyard.workloads.{family}.{name}")
-    assert module.__all__ == [plugin.__name__]
-    assert plugin.__module__ == module.__name__
-    options = plugin.__dataclass_params__
-    assert options.frozen
-    assert all(field.kw_only for field in dataclasses.fields(plugin))
-
-
-@pytest.mark.parametrize(("family", "name"), MEMBERS)
-def test_a_plugin_says_in_one_line_what_it_is(family: str, name: str) -> None:
-    (described,) = [found for found in describe(family) if found.name == name]
-    assert described.family == family
-    assert 10 < len(described.summary) <= 110
-    assert described.summary.endswith(".")
 
 
 def test_the_reference_is_read_from_its_line() -> None:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.plugins import find, names
 from pruneyard.workloads.schedules.constant import Constant
 from pruneyard.workloads.schedules.cosine import Cosine
@@ -40,15 +41,15 @@ def test_warm_up_rises_linearly_from_the_first_step_and_the_decay_has_the_rest()
     assert factors(Step(milestones=(0.5,), warmup=0.5), 8)[4:] == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
-@pytest.mark.parametrize("name", names("schedules"))
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 100])
+@each_case("name", names("schedules"))
+@each_case("num_steps", [1, 2, 3, 7, 100])
 def test_every_schedule_gives_a_usable_factor_for_every_step_of_any_budget(name: str, num_steps: int) -> None:
     for warmup in (0.0, 0.1, 0.5, 0.99):
         given = factors(find("schedules", name)(warmup=warmup), num_steps)
         assert all(0 < factor <= 1 for factor in given)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("make", "rule"),
     [
         (lambda: Cosine(warmup=1.0), r"^warmup is 1.0; it must lie in \[0, 1\)"),

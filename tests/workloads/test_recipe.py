@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.training.recipe import Budget
 
 
@@ -28,7 +29,7 @@ def test_evaluation_comes_at_the_end_where_no_other_falls_into_the_budget(evalua
     assert budget.evaluation_interval(1000) == 7
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "rule"),
     [
         ({}, r"^epochs is missing, and so is steps"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
@@ -169,7 +170,7 @@ def test_a_training_measures_its_finished_network_and_counts_no_work(tmp_path: P
     )
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "rule"),
     [
         ({"restarts": -1}, r"^restarts is -1"),

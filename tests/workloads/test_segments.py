@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation
 from pruneyard.workloads.data.dataset import Dataset
@@ -197,7 +198,7 @@ def test_what_cannot_be_gone_on_from_is_said(
         run(tmp_path / "mine", segment=Segment(**told), **changed)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "words"),
     [
         ({"until": 0.0}, r"until is 0.0; it must lie in \(0, 1\]"),

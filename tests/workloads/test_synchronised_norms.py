@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor, nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.networks.synchronised_norms import synchronised_norms
 from pruneyard.workloads.ranks import SINGLE_RANK, Ranks, Share, SingleRank
 
@@ -35,8 +35,8 @@ def passed(norm: nn.Module, rows: Tensor, ranks: Ranks) -> Sequence[Tensor]:
     return outputs[: len(rows)], times * inputs.grad[: len(rows)], *gradients
 
 
-@pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (6, 3)), (nn.BatchNorm2d, (6, 3, 4, 5))])
+@each_case("affine", [True, False])
+@each_case(("kind", "shape"), [(nn.BatchNorm1d, (6, 3)), (nn.BatchNorm2d, (6, 3, 4, 5))])
 def test_outputs_gradients_and_running_statistics_are_those_of_the_whole_batch(
     kind: type[nn.Module], shape: tuple[int, ...], affine: bool
 ) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_SPLIT_LOGITS, loss_inputs
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.unknown_aware import UnknownAware
 
@@ -73,7 +74,7 @@ def test_an_unknown_logit_of_minus_infinity_gives_cross_entropy_over_the_classes
     assert torch.allclose(logits.grad, twin.grad, rtol=1e-12, atol=1e-15)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("a", [0.0, 0.3, 1.0, 5.0])
+@each_case("a", [0.0, 0.3, 1.0, 5.0])
 def test_right_samples_get_plain_cross_entropy(a: float) -> None:
     logits = drawn()
     labels = logits[:, :5].argmax(dim=1)
@@ -82,7 +83,7 @@ def test_right_samples_get_plain_cross_entropy(a: float) -> None:
     assert loss(kept, of_kept, a=a).item() == pytest.approx(cross_entropy(kept, of_kept).item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("a", [0.1, 1.0, 4.0])
+@each_case("a", [0.1, 1.0, 4.0])
 def test_wrong_samples_weigh_between_their_bounds(a: float) -> None:
     """1 + a / (1 + a) where all is unknown, 1 + a where nothing is."""
     logits, labels = drawn(), labels_of()
@@ -101,14 +102,14 @@ def gradient_of_unknown(h: float, a: float, u: float = 1e-5) -> float:
     return float(logits.grad[0, -1])
 
 
-@pytest.mark.parametrize(("a", "threshold"), [(1.0, 2.0), (0.5, 6.0), (0.3, 14.44)])
+@each_case(("a", "threshold"), [(1.0, 2.0), (0.5, 6.0), (0.3, 14.44)])
 def test_it_pays_to_say_unknown_where_the_label_is_unlikely_enough(a: float, threshold: float) -> None:
     assert gradient_of_unknown(0.95 * threshold, a) > 0
     assert gradient_of_unknown(1.05 * threshold, a) < 0
 
 
-@pytest.mark.parametrize("u", [0.01, 0.2, 0.6])
-@pytest.mark.parametrize("a", [0.3, 1.0, 3.0])
+@each_case("u", [0.01, 0.2, 0.6])
+@each_case("a", [0.3, 1.0, 3.0])
 def test_the_gradient_of_the_unknown_logit_is_the_derived_one(a: float, u: float) -> None:
     """u (1 + a / (1 + a u) - h a^2 (1 - u) / (1 + a u)^2): nothing is detached."""
     h = 3.0
@@ -153,7 +154,7 @@ def test_a_rises_by_equal_amounts_from_the_moving_average_to_its_weight() -> Non
     assert found[-1] == 1.0
 
 
-@pytest.mark.parametrize("num_epochs", [7, 50, 100, 333])
+@each_case("num_epochs", [7, 50, 100, 333])
 def test_a_is_exactly_its_weight_in_the_last_epoch_and_rises_in_a_line(num_epochs: int) -> None:
     found = ramp(UnknownAware(weight=0.7, warm_epochs=5), num_epochs=num_epochs, seen=2.0)
     assert found[:5] == [0.0] * 5
@@ -187,7 +188,7 @@ def test_low_precision_logits_are_no_worse_than_their_rounding() -> None:
     assert found.item() == pytest.approx(float(loss(logits, labels_of(64), a=1.0)), rel=1e-5)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("field", "value"), [("weight", -1.0), ("warm_epochs", 0), ("divisor", 0.0), ("rate", 0.0), ("rate", 1.5)]
 )
 def test_values_outside_their_range_are_refused(field: str, value: float) -> None:

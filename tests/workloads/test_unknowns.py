@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.dataset import Dataset, Split
 from pruneyard.workloads.data.sources.digits import Digits
@@ -61,7 +62,7 @@ def test_grey_becomes_colour_by_repetition_and_colour_grey_by_luminance() -> Non
     assert fit_images(pure, (1, 1, 1)).ravel().tolist() == [76, 150, 29, 255]  # 76.2, 149.7, 29.1
 
 
-@pytest.mark.parametrize("size", [(8, 8), (3, 5), (11, 2), (1, 1), (16, 48)])
+@each_case("size", [(8, 8), (3, 5), (11, 2), (1, 1), (16, 48)])
 def test_other_sizes_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
     """Pillow rounds after each of its two passes and works with integers, hence up to 2 of 255 apart."""
     given = images(3, 1, 8, 12)
@@ -121,7 +122,7 @@ def test_without_sets_nothing_is_measured() -> None:
     assert evaluate_ood({}, lambda _: np.zeros((0, 2), np.float32), known=logits_with_odds(1)) == ({}, {})
 
 
-@pytest.mark.parametrize(("channels", "allowed"), [(1, True), (3, True), (4, False)])
+@each_case(("channels", "allowed"), [(1, True), (3, True), (4, False)])
 def test_sets_whose_channels_do_not_fit_are_refused(channels: int, allowed: bool) -> None:
     unknown = noise(shape=(channels, 4, 4))
     if allowed:

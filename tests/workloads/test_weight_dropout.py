@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.training.weight_dropout import WeightDropout
 
@@ -74,7 +75,7 @@ def test_what_stays_is_scaled_so_that_the_mean_of_a_weight_is_kept() -> None:
     assert WeightDropout(drop=0.2, scaled=True).scale * (1 - 0.2) == pytest.approx(1.0, rel=1e-15)
 
 
-@pytest.mark.parametrize("drop", [-0.1, 1.0, float("nan")])
+@each_case("drop", [-0.1, 1.0, float("nan")])
 def test_a_share_outside_its_range_is_refused(drop: float) -> None:
     with pytest.raises(ValueError, match=r"^drop is"):
         WeightDropout(drop=drop)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.evidences import SHAPE, by_hand, drawn, images, network, seen
 from pruneyard.workloads.calibrate.evidence import (
     FEATURES,
@@ -24,7 +25,7 @@ from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.plugins import find, names
 
 
-@pytest.mark.parametrize("model", names("models"))
+@each_case("model", names("models"))
 def test_every_model_ends_with_the_layer_that_is_looked_at(model: str) -> None:
     shape, table = (3, 32, 32), {"name": model}
     with torch.random.fork_rng():
@@ -40,7 +41,7 @@ def test_every_model_ends_with_the_layer_that_is_looked_at(model: str) -> None:
     assert found.holds == {LOGITS, FEATURES, LABELS, NETWORK}
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
+@each_case("batch_size", [1, 7, 100])
 def test_logits_and_features_are_those_of_the_network_in_the_order_of_the_rows(batch_size: int) -> None:
     finished, split = network(), images(20)
     found = evidence_of(finished, split, batch_size=batch_size)
@@ -94,7 +95,7 @@ def test_labels_that_are_no_classes_may_be_held_but_not_learned_from() -> None:
         _ = extra.class_labels
 
 
-@pytest.mark.parametrize("num_rows", [1, 4, 9])
+@each_case("num_rows", [1, 4, 9])
 def test_blocks_hold_every_row_once_in_order(num_rows: int) -> None:
     assert [row for rows in blocks(num_rows, 4) for row in range(rows.start, rows.stop)] == list(
         range(num_rows)
@@ -113,7 +114,7 @@ def layer(**fields: object) -> LastLayer:
     return dataclasses.replace(GOOD.last_layer, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"logits": np.zeros((0, 3))}, r"logits have shape \(0, 3\); it must be \(N, C\) with N >= 1"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate.mc_dropout import mc_dropout_logits
 from pruneyard.workloads.calibrate.members import pooled, pooled_logits
 from pruneyard.workloads.models.convnet import ConvNet
@@ -43,7 +44,7 @@ def test_parts_add_up_and_are_within_their_bounds() -> None:
     np.testing.assert_allclose(alone.epistemic, 0, atol=1e-15)
 
 
-@pytest.mark.parametrize("given", [np.zeros((0, 3, 2)), np.full((3, 2), 0.5), np.full((2, 3, 2), np.nan)])
+@each_case("given", [np.zeros((0, 3, 2)), np.full((3, 2), 0.5), np.full((2, 3, 2), np.nan)])
 def test_what_is_no_distribution_is_refused(given: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"probabilities have shape|must be finite"):
         pooled(given)

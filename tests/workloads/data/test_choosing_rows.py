@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.selection import Pool, area_under_margin, forgetting_events
 from pruneyard.workloads.data.selectors.ccs import CCS, allocate_evenly, stratum_index
 from pruneyard.workloads.data.selectors.el2n import EL2N
@@ -83,7 +84,7 @@ def test_k_center_by_hand() -> None:
     assert choose(KCenter(first="central"), pool, 4) == [2, 4, 0, 1]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@each_case("seed", range(5))
 def test_k_center_radius_shrinks_and_is_at_most_twice_the_best(seed: int) -> None:
     points = random_points(12, 2, seed)
     between = torch.cdist(points, points)
@@ -169,7 +170,7 @@ def test_shares_by_hand() -> None:
     assert allocate_evenly([0, 4, 0, 4], 1) == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_case("seed", range(20))
 def test_shares_add_up_and_no_stratum_gives_more_than_it_has(seed: int) -> None:
     draws = stream(seed, "sizes")
     sizes = torch.randint(0, 9, (7,), generator=draws).tolist()
@@ -205,7 +206,7 @@ def test_ccs_with_one_stratum_and_nothing_dropped_is_random() -> None:
     assert (counts - 2000 / 3).abs().max() < 5 * (2000 * 2 / 9) ** 0.5
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("rule", "fields", "message"),
     [
         (EL2N, {"keep": "all"}, "keep is 'all'"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.dataset import (
     Dataset,
     PublishedDataset,
@@ -37,7 +38,7 @@ def parts(data: Dataset) -> list[Split]:
     return [data.train, data.val, data.calib]
 
 
-@pytest.mark.parametrize("max_train", [None, 15, 16, 100, 239, 240, 10_000])
+@each_case("max_train", [None, 15, 16, 100, 239, 240, 10_000])
 def test_train_val_and_calib_are_disjoint_and_cover_the_rows_used(max_train: int | None) -> None:
     data = InMemory(max_train=max_train).load()
     row_ids = np.concatenate([split.row_ids for split in parts(data)])
@@ -99,7 +100,7 @@ def test_the_smallest_classes_give_one_row_to_every_split() -> None:
         assert [int((part.labels == 1).sum()) for part in parts(data)] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"val_fraction": 1.0}, r"val_fraction is 1.0; it must lie in \[0, 1\)"),
@@ -181,7 +182,7 @@ def test_a_data_set_survives_pickling_without_copies_of_its_arrays() -> None:
     assert restored.fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("images", "labels", "message"),
     [
         (np.zeros((2, 1, 3, 3)), np.zeros(2, dtype=np.int64), r"images are float64 .* uint8 or float32 \(N, C, H, W\)"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit, crop, cut_out, epoch_order, flip, pad
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.ranks import Share
@@ -55,8 +56,8 @@ def augmented_twin(images: np.ndarray, augmentation: Augmentation, generator: to
     return result
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
+@each_case("shape", SHAPES)
+@each_case(
     "augmentation",
     [
         Augmentation(flip=True),
@@ -155,8 +156,8 @@ def test_the_neutral_augmentation_returns_its_input_and_draws_nothing() -> None:
     assert torch.equal(generator.get_state(), before)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("channels", [1, 3])
+@each_case("channels_last", [False, True])
+@each_case("channels", [1, 3])
 def test_batches_are_normalised_per_channel(channels: int, channels_last: bool) -> None:
     split = random_split(channels=channels)
     resident = device_split(split, channels_last=channels_last)
@@ -219,8 +220,8 @@ def test_epoch_orders_are_permutations_that_depend_on_seed_and_epoch() -> None:
     assert torch.equal(orders[1], epoch_order(100, 0, 1))
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize(
+@each_case("channels_last", [False, True])
+@each_case(
     "augmentation",
     [NEUTRAL, Augmentation(pad=2, flip=True, cutout=3), Augmentation(pad=2, pad_mode="reflect", flip=True)],
     ids=str,

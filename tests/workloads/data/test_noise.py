@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.sources.noise import Noise
 
 
@@ -12,13 +13,13 @@ def test_the_same_seed_draws_the_same_images_and_another_others() -> None:
     assert Noise().load().test.images[0].tolist() != Noise().load().train.images[0].tolist()
 
 
-@pytest.mark.parametrize("distribution", ["uniform", "gaussian", "binary"])
+@each_case("distribution", ["uniform", "gaussian", "binary"])
 def test_a_larger_set_begins_with_the_smaller_one(distribution: str) -> None:
     small, large = (Noise(distribution=distribution, num_test=num).load().test for num in (50, 80))  # type: ignore[arg-type]
     assert (large.images[:50] == small.images).all()
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("distribution", "std", "values"),
     [("uniform", np.sqrt((256**2 - 1) / 12), 256), ("gaussian", None, 256), ("binary", 127.5, 2)],
 )
@@ -45,7 +46,7 @@ def test_shape_and_numbers_are_those_asked_for() -> None:
     assert data.num_classes == 10
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"shape": (0, 4, 4)}, r"^shape is \[0, 4, 4\]"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.sources.oracle import BACKGROUND_STD, GREY, PIXEL_STD, Oracle
 from pruneyard.workloads.metrics.classification import (
     classwise_calibration_errors,
@@ -98,7 +99,7 @@ def test_a_model_of_the_right_family_comes_nearer_to_the_truth_with_more_rows() 
     assert errors[1] < 0.05
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"shape": (0, 4, 4)}, r"^shape is \[0, 4, 4\]"),

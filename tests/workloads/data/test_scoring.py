@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.data.scoring import (
@@ -153,7 +154,7 @@ def test_rows_with_wrong_labels_come_out_hardest_and_ccs_drops_them() -> None:
     assert not noisy[kept].any()
 
 
-@pytest.mark.parametrize("name", ["networks", "epochs", "batch_size"])
+@each_case("name", ["networks", "epochs", "batch_size"])
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is 0"):
         Scoring(**{name: 0})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.artifact_file import content_digest
 from pruneyard.workloads.data.dataset import Dataset, Split
 from pruneyard.workloads.data.multi_formation import decode
@@ -41,7 +42,7 @@ def selected(**fields: object) -> Selected:
     return Selected(**(tables | fields))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("rule", [Random(), Herding(), EL2N()])
+@each_case("rule", [Random(), Herding(), EL2N()])
 def test_some_training_rows_of_each_class_are_kept_and_all_else_is(rule: object) -> None:
     whole, data = DIGITS.load(), selected(select=rule, per_class=4).load()
     assert_only_training_rows_differ(data, whole)
@@ -97,7 +98,7 @@ def test_a_part_of_a_part_is_one() -> None:
     assert set(part.train.row_ids) < set(selected(per_class=9).load().train.row_ids)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({}, "per_class is missing; give per_class or share"),

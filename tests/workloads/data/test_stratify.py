@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.stratify import apportion, sample_rows
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("available", "total", "leave", "expected"),
     [
         ([10, 10], 4, 0, [2, 2]),

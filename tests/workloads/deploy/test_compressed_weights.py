@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.deploy.compressed import (
     block_size,
     bsr_tensor,
@@ -38,7 +39,7 @@ def test_the_largest_block_that_fits_is_found() -> None:
     assert block_size(torch.zeros(8, 8, dtype=torch.bool)) is None
 
 
-@pytest.mark.parametrize("size", [2, 4, 16])
+@each_case("size", [2, 4, 16])
 def test_bsr_stores_nothing_but_active_blocks(size: int) -> None:
     mask = blocks(size, 5, 7)
     weight = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * mask
@@ -47,8 +48,8 @@ def test_bsr_stores_nothing_but_active_blocks(size: int) -> None:
     assert torch.equal(matrix.to_dense(), weight)
 
 
-@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (5, 13), (2, 40_000)])
-@pytest.mark.parametrize("pack", [pack_csr, pack_bits])
+@each_case("shape", [(6, 4, 3, 3), (5, 13), (2, 40_000)])
+@each_case("pack", [pack_csr, pack_bits])
 def test_what_is_packed_comes_back_bit_for_bit(shape: tuple[int, ...], pack: object) -> None:
     generator = torch.Generator().manual_seed(3)
     mask = torch.rand(shape, generator=generator) < 0.2

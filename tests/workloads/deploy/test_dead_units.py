@@ -2,10 +2,10 @@
 
 import copy
 
-import pytest
 import torch
 from torch import nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.finished_networks import finished_of, stir
 from pruneyard.workloads.deploy.dead_units import dead_units, without_units
 
@@ -58,8 +58,8 @@ def convolutions(norm: nn.Module, padding: int) -> nn.Sequential:
     return network
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(5), nn.GroupNorm(5, 5), nn.Identity()])
-@pytest.mark.parametrize("positive", [True, False])
+@each_case("norm", [nn.BatchNorm2d(5), nn.GroupNorm(5, 5), nn.Identity()])
+@each_case("positive", [True, False])
 def test_a_constant_map_is_cut_unless_padding_gives_it_a_border(norm: nn.Module, positive: bool) -> None:
     for padding in (0, 1):
         network = convolutions(norm, padding)
@@ -90,7 +90,7 @@ def test_a_layer_that_runs_twice_keeps_its_units() -> None:
     assert dead_units(nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(4, 2))) == {}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("model", "shape"),
     [
         ({"name": "mlp", "width": 24, "depth": 3}, (1, 6, 6)),

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.finished_networks import MakeMask, finished, random_mask
 from pruneyard.testing.test_network_formats import blocks, two_of_four, whole_rows
 from pruneyard.workloads.deploy.files import load, read_header, read_network
@@ -58,7 +59,7 @@ def test_a_file_alone_gives_the_network_back(form: str, tmp_path: Path) -> None:
         assert all(torch.equal(weights[name], t) for name, t in back.network.state_dict().items())
 
 
-@pytest.mark.parametrize("form", ["csr", "gather", "auto", "bsr", "compact"])
+@each_case("form", ["csr", "gather", "auto", "bsr", "compact"])
 def test_zeros_are_gone_from_the_file(form: str) -> None:
     network = network_for(form, "resnet20")
     small, full = (len(find("deploy.formats", name)().encode(network)) for name in (form, "dense"))
@@ -73,7 +74,7 @@ def test_csr_holds_exactly_the_active_weights() -> None:
         assert torch.equal(tensors[f"{name}.values"], network.network.get_parameter(name)[mask])
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form not in ("dense", "onnx")])
+@each_case("form", [form for form in FORMATS if form not in ("dense", "onnx")])
 def test_a_network_without_zeros_is_refused_with_the_reason(form: str) -> None:
     chosen: Format = find("deploy.formats", form)()
     network = finished("mlp")

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.finished_networks import finished, random_mask
 from pruneyard.workloads.deploy.files import load, pack, read_header, read_network
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
@@ -49,7 +50,7 @@ def test_other_files_are_refused_in_words(content: bytes, words: str, tmp_path: 
         load(path)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("changes", "words"),
     [
         ({"version": 99}, "version 99"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.deploy import kernels
 from pruneyard.workloads.deploy.kernels import Kernel, csr_kernel, gather_kernel, why_dense
 
@@ -22,9 +23,9 @@ def _same_numbers() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("shape", [(1, 20), (7, 20), (20,), (2, 3, 20)])
-@pytest.mark.parametrize("bias", [True, False])
+@each_case("kernel", KERNELS)
+@each_case("shape", [(1, 20), (7, 20), (20,), (2, 3, 20)])
+@each_case("bias", [True, False])
 def test_a_linear_layer_gives_what_its_dense_twin_gives(
     kernel: Kernel, shape: tuple[int, ...], bias: bool
 ) -> None:
@@ -68,7 +69,7 @@ def test_outputs_without_any_weight_are_their_bias(kernel: Kernel) -> None:
     torch.testing.assert_close(outputs[:, [0, 2]], layer.bias[[0, 2]].detach().expand(4, 2))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("layer", "words"),
     [
         (nn.Conv2d(4, 4, 3, groups=2), "2 groups"),

@@ -7,6 +7,7 @@ import pytest
 from distilling import context, digits, states
 from torch import nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.distill import flop_counting
@@ -81,7 +82,7 @@ METHODS: dict[str, Distiller] = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@each_case("name", METHODS)
 def test_it_is_what_torch_does_while_the_method_runs(name: str) -> None:
     method, at = METHODS[name], context()
     problem = ProblemSize.for_data(at.model, digits())

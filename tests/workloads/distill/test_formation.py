@@ -6,6 +6,7 @@ from distilling import context, generator
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.multi_formation import GREY, decode, decode_labels
 from pruneyard.workloads.distill.initial_images import tiled_images
 
@@ -14,8 +15,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=generator(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("factor", [2, 3, 4])
-@pytest.mark.parametrize("side", [8, 12, 7])
+@each_case("factor", [2, 3, 4])
+@each_case("side", [8, 12, 7])
 def test_each_image_becomes_factor_squared_ones_of_its_size(factor: int, side: int) -> None:
     assert decode(draw(5, 3, side, side), factor).shape == (5 * factor**2, 3, side, side)
 
@@ -56,7 +57,7 @@ def test_enlargement_by_hand() -> None:
     )
 
 
-@pytest.mark.parametrize(("factor", "side"), [(2, 8), (4, 8), (3, 8)])
+@each_case(("factor", "side"), [(2, 8), (4, 8), (3, 8)])
 def test_the_gradient_is_the_adjoint(factor: int, side: int) -> None:
     """<D x, y> = <x, D^T y> for the linear part D; what is padded adds a constant."""
     images = draw(2, 3, side, side).requires_grad_()

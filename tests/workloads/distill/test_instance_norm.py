@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill import matching
 from pruneyard.workloads.distill.instance_norm import TwiceDifferentiable, instance_norm
 from pruneyard.workloads.models.convnet import ConvNet
@@ -21,7 +22,7 @@ def second_order(normed: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     return first.detach(), second
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 2, 2), (3, 2, 1, 7)])
+@each_case("shape", [(2, 3, 4, 5), (1, 1, 2, 2), (3, 2, 1, 7)])
 def test_gradients_are_those_of_group_norm(shape: tuple[int, ...]) -> None:
     images, weight, bias = draws(*shape).requires_grad_(), draws(shape[1], seed=1), draws(shape[1], seed=2)
     for eps in (1e-5, 0.5):
@@ -49,7 +50,7 @@ def test_images_in_another_memory_order_are_the_same() -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("norm", "is_ours"),
     [
         (nn.GroupNorm(4, 4), True),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from distilling import generator
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.masking import Masking
 
 ONES = torch.ones(40, 3, 16, 16)
@@ -19,7 +20,7 @@ def test_no_ratio_draws_nothing_and_hands_the_images_through() -> None:
     assert torch.equal(draws.get_state(), before)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("site", "units"), [("pixels", 40 * 256), ("patches", 40 * 16), ("channels", 40 * 3)]
 )
 def test_about_the_ratio_is_masked(site: Any, units: int) -> None:
@@ -64,7 +65,7 @@ def test_masked_pixels_get_no_gradient() -> None:
     assert (gradient[made != 0] != 0).any()
 
 
-@pytest.mark.parametrize("fields", [{"ratio": 1.0}, {"ratio": -0.1}, {"patch": 0}])
+@each_case("fields", [{"ratio": 1.0}, {"ratio": -0.1}, {"patch": 0}])
 def test_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
     (name,) = fields
     with pytest.raises(ValueError, match=f"^{name} is"):

@@ -8,6 +8,7 @@ import torch
 from distilling import generator
 from torch import Tensor, nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.initial_images import momentum_step
 from pruneyard.workloads.distill.matching import (
     DISTANCES,
@@ -49,7 +50,7 @@ def batch(num: int, *, seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn((num, 2, 8, 8), generator=draws, dtype=torch.float64), torch.full((num,), seed % 4)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("distance", "loss", "slope"),
     # At w = 0 both probabilities are 1/2: gradients of class 0 are (-x/2, x/2); real 2, synthetic x = 1.
     [("squared", 0.5, -1.0), ("absolute", 1.0, -1.0), ("cosine", 2 * (1 - 0.5 / (0.5 + 1e-6)), None)],
@@ -89,7 +90,7 @@ def test_differences_are_summed_over_layers_and_entries() -> None:
     assert float(absolute_distance(synthetic, real)) == 1 + 2 + 0.5
 
 
-@pytest.mark.parametrize("distance", BY_NAME)
+@each_case("distance", BY_NAME)
 def test_gradients_agree_with_finite_differences(distance: str) -> None:
     network, parameters = small()
     (images, labels), (real, of_real) = batch(3, seed=0), batch(5, seed=4)
@@ -106,7 +107,7 @@ def test_gradients_agree_with_finite_differences(distance: str) -> None:
         assert float(gradient.view(-1)[place]) == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
 
-@pytest.mark.parametrize("distance", BY_NAME)
+@each_case("distance", BY_NAME)
 def test_the_same_images_on_both_sides_are_at_no_distance(distance: str) -> None:
     network, parameters = small()
     images, labels = batch(4, seed=1)
@@ -120,7 +121,7 @@ def test_the_same_images_on_both_sides_are_at_no_distance(distance: str) -> None
         assert float(gradient.abs().max()) < 1e-13
 
 
-@pytest.mark.parametrize(("distance", "power"), [("squared", 2), ("absolute", 1), ("cosine", 0)])
+@each_case(("distance", "power"), [("squared", 2), ("absolute", 1), ("cosine", 0)])
 def test_scale_of_both_gradients(distance: str, power: int) -> None:
     draws = generator(3)
     first, second = ([torch.randn(4, 6, generator=draws, dtype=torch.float64)] for _ in range(2))
@@ -147,8 +148,8 @@ def test_biases_and_norms_and_perhaps_the_classifier_are_left_out() -> None:
     assert shapes == [[(3, 2, 3, 3), (3, 3, 3, 3)], [(3, 2, 3, 3), (3, 3, 3, 3), (4, 12)]]
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 8, 99])
-@pytest.mark.parametrize("soft", [False, True])
+@each_case("chunk", [1, 3, 8, 99])
+@each_case("soft", [False, True])
 def test_pieces_of_a_batch_add_up_to_the_whole(chunk: int, soft: bool) -> None:
     network, parameters = small()
     images, labels = batch(8, seed=2)

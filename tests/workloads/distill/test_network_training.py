@@ -8,6 +8,7 @@ from distilling import context, generator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.methods.idc import IDC
 from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
@@ -97,7 +98,7 @@ def test_a_position_is_not_written_to() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in start.tensors.items())
 
 
-@pytest.mark.parametrize(
+@each_case(
     "fields",
     [
         {"rows": -1},
@@ -115,7 +116,7 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
         NetworkTraining(**fields)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "fields",
     [{"factor": 0}, {"steps": 0}, {"lr": 0}, {"chunk": 0}, {"share_mb": -1}, {"distance": "far"}, {"augment": "sparkle"},
      {"class_step": "any"}, {"space": "normalised"}, {"precision": "int8"}],

@@ -6,6 +6,7 @@ from distilling import generator
 from scipy import stats
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.perturbation import Perturbation, direction
 
 
@@ -96,7 +97,7 @@ def test_magnitudes_are_uniform_and_signs_fair_and_independent() -> None:
     assert stats.chisquare(quadrants.numpy()).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "name"),
     [({"directions": -1}, "directions"), ({"least": 0.1, "most": 0.05}, "least"), ({"least": -1}, "least")],
 )

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
@@ -46,7 +46,7 @@ def files(job: DistillJob, folder: Path, context: Context | None = None) -> dict
     return dict(last.files)
 
 
-@pytest.mark.parametrize("num_iterations", [1, 2, 3, 7, 100, 20_000])
+@each_case("num_iterations", [1, 2, 3, 7, 100, 20_000])
 def test_pictures_are_few_and_show_the_start_and_the_end(num_iterations: int) -> None:
     found = previews.preview_iterations(num_iterations)
     assert {0, num_iterations} <= found

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.scoring import Scoring
@@ -45,7 +45,7 @@ def test_every_rule_for_rows_is_a_way_to_make_a_set() -> None:
     assert set(names("data.selectors")) <= set(names("distill.methods"))
 
 
-@pytest.mark.parametrize("name", RULES)
+@each_case("name", RULES)
 def test_a_set_holds_the_rows_that_the_rule_chooses_by_itself(name: str) -> None:
     method: SelectionDistiller = find("distill.methods", name)(ipc=3, scoring=SCORING)
     rule: Selector = find("data.selectors", name)()

@@ -11,6 +11,7 @@ import torch
 from distilling import context, states
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.flop_counting import ProblemSize
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
@@ -146,7 +147,7 @@ def test_work_of_earlier_runs_is_not_counted_again() -> None:
     assert OWN.flops(3, problem) > 0
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("table", "fields", "message"),
     [
         (
@@ -178,7 +179,7 @@ def test_networks_of_another_kind_are_refused_with_both_named(
         method.start(at)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"pool": 3}, "pool is 3, but networks gives the pool; leave pool out"),

@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
@@ -212,7 +213,7 @@ def test_what_the_teacher_gives_is_told_from_what_the_images_give() -> None:
     assert (found["test", "hlr"], found["test", "ior"]) == (pytest.approx(0.4), pytest.approx(0.1))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [
         ({"labels": "seen"}, "labels is 'seen'; it must be stored or views"),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pruneyard.orchestrator.spec.codec import encode
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.models.wrn22_2 import Wrn22x2
@@ -24,7 +25,7 @@ def built(make: Any, **fields: Any) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("make", MODELS)
+@each_case("make", MODELS)
 def test_weights_have_the_names_and_first_values_that_they_have_without_dropout(make: Any) -> None:
     plain, dropping = built(make), built(make, dropout=0.3)
     assert not [module for module in plain.modules() if isinstance(module, nn.Dropout)]
@@ -35,7 +36,7 @@ def test_weights_have_the_names_and_first_values_that_they_have_without_dropout(
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-@pytest.mark.parametrize("make", MODELS)
+@each_case("make", MODELS)
 def test_in_evaluation_mode_it_is_the_same_network_and_in_training_mode_it_draws(make: Any) -> None:
     images = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(1))
     plain, dropping = built(make).eval(), built(make, dropout=0.5)
@@ -45,14 +46,14 @@ def test_in_evaluation_mode_it_is_the_same_network_and_in_training_mode_it_draws
         assert torch.equal(dropping.eval()(images), plain(images))
 
 
-@pytest.mark.parametrize("make", MODELS)
+@each_case("make", MODELS)
 def test_without_dropout_the_identity_of_a_job_is_what_it_was(make: Any) -> None:
     assert "dropout" not in encode(make(), identity_only=True)
     assert encode(make(dropout=0.1), identity_only=True)["dropout"] == 0.1
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, math.nan])
-@pytest.mark.parametrize("make", MODELS)
+@each_case("share", [-0.1, 1.0, math.nan])
+@each_case("make", MODELS)
 def test_shares_outside_their_range_are_refused(make: Any, share: float) -> None:
     with pytest.raises(ValueError, match=r"^dropout is"):
         make(dropout=share)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.models.resnet_ap_10 import ResNetAP10
 from pruneyard.workloads.networks.flops import layer_macs
 from pruneyard.workloads.networks.residual import Block
@@ -20,7 +21,7 @@ def network(image_shape: tuple[int, int, int], norm: str = "instance") -> nn.Mod
         return ResNetAP10(norm=norm).build(image_shape=image_shape, num_classes=10)
 
 
-@pytest.mark.parametrize(("side", "stem"), [(224, 7), (112, 3), (64, 3)])
+@each_case(("side", "stem"), [(224, 7), (112, 3), (64, 3)])
 def test_the_number_of_parameters_by_hand(side: int, stem: int) -> None:
     first = 3 * 64 * stem**2 + 2 * 64 + 2 * 9 * 64**2 + 2 * 2 * 64
     halving = sum(9 * (a * b + b * b) + a * b + 3 * 2 * b for a, b in HALVING)  # with the shortcuts' norms
@@ -41,7 +42,7 @@ def test_multiply_adds_by_hand() -> None:
     assert macs == [3 * 64 * 49 * 224**2, *[9 * 64**2 * 56**2] * 2, *halving, 5120]
 
 
-@pytest.mark.parametrize(("side", "last"), [(224, 7), (129, 4), (128, 8), (96, 6), (64, 8), (32, 4), (16, 2)])
+@each_case(("side", "last"), [(224, 7), (129, 4), (128, 8), (96, 6), (64, 8), (32, 4), (16, 2)])
 def test_images_shrink_by_pooling_alone(side: int, last: int) -> None:
     built = network((3, side, side))
     seen = built[:-3](torch.zeros(2, 3, side, side, device="meta"))

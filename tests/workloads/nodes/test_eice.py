@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.nodes.eice import individual_errors, individual_errors_as_released
 from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife, quantile
 from pruneyard.workloads.nodes.methods.calirare import Calirare
@@ -112,7 +113,7 @@ def test_without_weight_the_objective_alone_is_minimised() -> None:
     assert torch.equal(found, plain)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("make", "message"),
     [
         (lambda: Calirare(weight=1.1), r"weight is 1\.1"),

@@ -6,6 +6,7 @@ import torch
 from scipy import sparse
 from small_graphs import CPU, tiny
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.nodes.graph import Graph, GraphTensors, rows_summing_to_one, undirected
 from pruneyard.workloads.nodes.models.gcn import GCN
 from pruneyard.workloads.nodes.models.mlp import NodeMlp
@@ -93,11 +94,11 @@ def test_rows_of_features_sum_to_one_and_empty_ones_stay() -> None:
     assert found.toarray().tolist() == [[0.25, 0.75], [0, 0]]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "message"),
     [({"width": 0}, "width is 0"), ({"depth": 0}, "depth is 0"), ({"dropout": 1.0}, r"dropout is 1\.0")],
 )
-@pytest.mark.parametrize("model", [GCN, NodeMlp])
+@each_case("model", [GCN, NodeMlp])
 def test_sizes_that_no_network_has_are_refused(
     model: type[GCN], fields: dict[str, float], message: str
 ) -> None:

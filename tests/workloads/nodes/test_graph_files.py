@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.dataset import DataNotFoundError
 from pruneyard.workloads.nodes.sources.citeseer import CiteSeer
 from pruneyard.workloads.nodes.sources.cora import Cora
@@ -72,7 +73,7 @@ def test_equal_graphs_have_equal_fingerprints_and_others_have_not(folder: Path) 
     assert a == b != c
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("changes", "message"),
     [
         ({"adj_indptr": None}, "has no adj_indptr; it must be an npz file with the arrays"),

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.nodes.graph import Graph
 from pruneyard.workloads.nodes.sources.block_model import BlockModel
 from pruneyard.workloads.nodes.splits.drawn import Drawn
@@ -48,7 +49,7 @@ def test_more_nodes_of_the_rare_class_leave_the_others_in_train() -> None:
     assert set(GRAPH.labels[sorted(set(more) - set(few))]) == {0}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("split", "message"),
     [
         (replace(DRAWN, per_class=61), "per_class is 61; class 'rare' has 60 nodes"),
@@ -80,7 +81,7 @@ def test_missing_or_overlapping_masks_are_an_error() -> None:
         Published().split(masked(train=[0], val=[1], test=[1]), minority=0, seed=0)
 
 
-@pytest.mark.parametrize("field", ["per_class", "num_val", "num_test", "extra_minority", "num_calib"])
+@each_case("field", ["per_class", "num_val", "num_test", "extra_minority", "num_calib"])
 def test_negative_sizes_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is -1"):
         Drawn(**{field: -1})

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.metrics.classification import standard_metrics
 from pruneyard.workloads.nodes.job import NodesBudget, NodesJob, NodesOptimizer
@@ -219,7 +220,7 @@ def test_a_rate_that_makes_the_loss_overflow_is_an_error(tmp_path: Path) -> None
         run(replace(JOB, optimizer=NodesOptimizer(lr=1e30)), tmp_path)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("make", "message"),
     [
         (lambda: NodesBudget(steps=0), "steps is 0"),

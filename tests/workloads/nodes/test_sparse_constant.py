@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.nodes.sparse_constant import SparseConstant
 
 
@@ -34,7 +35,7 @@ def test_a_batch_of_products_is_the_products_one_by_one() -> None:
         assert torch.allclose(found, torch.stack([matrix @ x for x in batch]), atol=1e-14)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("starts", "columns", "message"),
     [
         ([0, 1, 2, 3], [0, 9, 2], "indices must be < 3"),

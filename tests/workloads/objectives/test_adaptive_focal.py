@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_SPLIT_LOGITS, Answered, loss_inputs, loss_of_logits
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.trainings import SEED, Normed, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
@@ -80,8 +81,8 @@ def test_gammas_are_carried_on_from_epoch_to_epoch() -> None:
     assert memory["gammas"].tolist() == pytest.approx([math.exp(0.45), math.exp(-0.45)], rel=1e-6)
 
 
-@pytest.mark.parametrize("num_bins", [1, 3, 7, 15])
-@pytest.mark.parametrize("num_rows", [1, 7, 100])
+@each_case("num_bins", [1, 3, 7, 15])
+@each_case("num_rows", [1, 7, 100])
 def test_bins_are_those_of_sorting_by_hand(num_bins: int, num_rows: int) -> None:
     draws = torch.Generator().manual_seed(num_rows)
     confidence = torch.rand(num_rows, generator=draws, dtype=torch.float64)
@@ -165,7 +166,7 @@ def test_data_without_val_are_refused(tmp_path: Path) -> None:
         run(Dense(), tmp_path, recipe_of(objective=AdaptiveFocal()), data=replace(data, val=none))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("field", "given"),
     [
         ("initial", {"initial": 21.0}),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import loss_of_logits
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.losses.logits import LogitsObjective
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.dual_focal import DualFocal
@@ -56,14 +57,14 @@ def parts(logits: Tensor, labels: Tensor) -> list[tuple[float, int]]:
     return [(max(row), int(row.index(max(row)) == y)) for row, y in zip(rows, labels.tolist(), strict=True)]
 
 
-@pytest.mark.parametrize("objective", LOSSES, ids=repr)
+@each_case("objective", LOSSES, ids=repr)
 def test_the_gradient_is_that_of_the_value(objective: LogitsObjective) -> None:
     """By differences in float64, at rows whose right and wrong, gammas and order do not change within the steps."""
     logits, labels = drawn(rows=9)
     assert torch.autograd.gradcheck(lambda z: objective.loss_of_logits(z, labels), (logits.requires_grad_(),))
 
 
-@pytest.mark.parametrize("objective", LOSSES, ids=repr)
+@each_case("objective", LOSSES, ids=repr)
 def test_certain_rows_right_and_wrong_have_finite_losses_and_gradients(objective: LogitsObjective) -> None:
     logits = torch.tensor([[200.0, 0.0, 0.0], [0.0, 200.0, 0.0], [1.0, 1.0, 1.0]], requires_grad=True)
     value = objective.loss_of_logits(logits, torch.tensor([0, 0, 0]))
@@ -73,8 +74,8 @@ def test_certain_rows_right_and_wrong_have_finite_losses_and_gradients(objective
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("num_right", [0, 4], ids=["all wrong", "all right"])
-@pytest.mark.parametrize("objective", LOSSES, ids=repr)
+@each_case("num_right", [0, 4], ids=["all wrong", "all right"])
+@each_case("objective", LOSSES, ids=repr)
 def test_rows_of_one_kind_have_finite_losses_and_gradients(objective: LogitsObjective, num_right: int) -> None:
     logits = torch.tensor([[90.0, 0.0, 0.0]] * 4, requires_grad=True)
     value = objective.loss_of_logits(logits, torch.tensor([0] * num_right + [1] * (4 - num_right)))
@@ -84,8 +85,8 @@ def test_rows_of_one_kind_have_finite_losses_and_gradients(objective: LogitsObje
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("objective", LOSSES, ids=repr)
+@each_case("dtype", [torch.bfloat16, torch.float16])
+@each_case("objective", LOSSES, ids=repr)
 def test_narrow_logits_are_computed_with_in_float32(objective: LogitsObjective, dtype: torch.dtype) -> None:
     wide, labels = drawn()
     narrow = wide.to(dtype)
@@ -278,7 +279,7 @@ def test_mdca_without_weight_is_focal_loss_bit_for_bit() -> None:
     assert found == loss_of_logits(Focal(gamma=2.0), logits, labels.tolist())
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("make", "field", "value"),
     [
         (LabelSmoothing, "smoothing", 1.0),

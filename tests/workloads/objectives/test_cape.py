@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import NO_SPLIT_LOGITS, Answered, loss_inputs, loss_of_logits
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
@@ -49,7 +50,7 @@ def test_the_kernel_weighs_three_neighbours() -> None:
     assert found[:, 1].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("window", [1, 4, 100])
+@each_case("window", [1, 4, 100])
 def test_the_kernel_is_that_of_loops_over_neighbours_in_rank(window: int) -> None:
     probabilities, labels = drawn(50, 2)
     objective = CaPE(estimate="kernel", bandwidth=0.07, window=window)
@@ -72,8 +73,8 @@ def test_a_narrow_kernel_does_not_underflow() -> None:
     assert found[:, 1].tolist() == [1.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("estimate", ["bins", "kernel"])
-@pytest.mark.parametrize("classes", [2, 5])
+@each_case("estimate", ["bins", "kernel"])
+@each_case("classes", [2, 5])
 def test_targets_are_distributions_whose_mean_is_that_of_the_labels_for_two_classes(
     estimate: Any, classes: int
 ) -> None:
@@ -170,7 +171,7 @@ def test_a_training_has_the_targets_of_the_network_that_an_epoch_finds(tmp_path:
     assert torch.equal(held[12], expected)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("field", "value"),
     [
         ("warm_epochs", -1),

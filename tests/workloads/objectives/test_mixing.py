@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.asking import loss_inputs
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.losses.mixing import MixingObjective, sample_offset
 from pruneyard.workloads.objectives.cutmix import CutMix
 from pruneyard.workloads.objectives.mixup import Mixup
@@ -40,7 +41,7 @@ def distance(rows: int, seed: int) -> int:
     return sample_offset(rows, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@each_case("seed", range(5))
 def test_mixup_adds_the_partners_pixels_and_the_loss_of_its_label(seed: int) -> None:
     images, labels = images_of(), torch.tensor([0, 1, 2, 3, 0, 1])
     objective = Mixup(alpha=1.0)
@@ -56,7 +57,7 @@ def test_mixup_adds_the_partners_pixels_and_the_loss_of_its_label(seed: int) -> 
     assert value.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_case("seed", range(20))
 def test_cutmix_pastes_one_box_and_counts_the_pixels_that_it_left(seed: int) -> None:
     images, labels = images_of(), torch.tensor([0, 1, 2, 3, 0, 1])
     value, given, logits = asked(CutMix(alpha=1.0), images, labels, seed)
@@ -135,8 +136,8 @@ def test_a_batch_of_one_row_is_mixed_with_itself(objective: MixingObjective) -> 
     assert value.item() == pytest.approx(-logits.log_softmax(1)[0, 2].item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("make", [Mixup, CutMix])
-@pytest.mark.parametrize("alpha", [-0.1, math.inf, math.nan])
+@each_case("make", [Mixup, CutMix])
+@each_case("alpha", [-0.1, math.inf, math.nan])
 def test_an_alpha_outside_its_range_is_refused(make: Any, alpha: float) -> None:
     with pytest.raises(ValueError, match=r"^alpha is"):
         make(alpha=alpha)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruneyard.testing.cases import each_case
 from pruneyard.testing.trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.metrics.classification import class_probabilities
@@ -70,7 +71,7 @@ def test_completing_twice_is_completing_once(method: MaskUpdater) -> None:
     assert method.complete(once) == once
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("method", "by_hand"),
     [
         (cigl(), {"weight_dropout": WeightDropout(drop=0.2)}),
@@ -86,7 +87,7 @@ def test_what_the_method_brings_is_refused_beside_it(method: MaskUpdater, by_han
         method.complete(recipe_of(**by_hand))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "words"),
     [
         ({"random_drop": 1.0}, r"^random_drop is"),
@@ -95,7 +96,7 @@ def test_what_the_method_brings_is_refused_beside_it(method: MaskUpdater, by_han
         ({"average_from": 1.1}, r"^average_from is"),
     ],
 )
-@pytest.mark.parametrize("build", [cigl, moon])
+@each_case("build", [cigl, moon])
 def test_values_outside_their_range_are_refused(build: Any, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build(**fields)

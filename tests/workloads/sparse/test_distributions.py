@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.masks.distributions import (
     active_counts,
     dense_layers,
@@ -94,7 +95,7 @@ def test_layers_kept_dense_are_left_out_of_both_sums() -> None:
     assert counts == {"blocks.0.weight": round(0.1 * 16 * 8 * 9)}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("patterns", "expected"),
     [
         ([], set()),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule, LastingSchedule, UpdateSchedule
 
 
@@ -32,7 +33,7 @@ def test_no_update_without_time_for_one(schedule: UpdateSchedule) -> None:
     assert due_steps(schedule, 100) == []
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "expected"),
     [
         ({"decay": "cosine"}, [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0, 0.0]),
@@ -78,7 +79,7 @@ def test_whatever_the_budget_the_last_update_is_the_target(
     assert all(0 <= earlier <= later for earlier, later in pairwise(reached))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("field", "value"), [("every", 0), ("until", 1.5), ("until", -0.1), ("decay", "linear"), ("power", 0.0)]
 )
 def test_update_schedule_refuses_what_makes_no_sense(field: str, value: Any) -> None:
@@ -86,7 +87,7 @@ def test_update_schedule_refuses_what_makes_no_sense(field: str, value: Any) -> 
         UpdateSchedule(**{field: value})
 
 
-@pytest.mark.parametrize(("field", "value"), [("every", 0), ("begin", -0.1), ("end", 0.1), ("end", 1.1)])
+@each_case(("field", "value"), [("every", 0), ("begin", -0.1), ("end", 0.1), ("end", 1.1)])
 def test_cubic_schedule_refuses_what_makes_no_sense(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field} is .*; it must"):
         CubicSchedule(**{field: value})

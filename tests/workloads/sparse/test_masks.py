@@ -1,8 +1,8 @@
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
+from pruneyard.testing.cases import each_case
 from pruneyard.workloads.masks.masks import (
     active_per_layer,
     hash_masks,
@@ -65,7 +65,7 @@ def test_random_masks_have_exact_counts_and_the_generators_draw() -> None:
     assert hash_masks(masks) == hash_masks(again) != hash_masks(other)
 
 
-@pytest.mark.parametrize("count", [1, 5, 9])
+@each_case("count", [1, 5, 9])
 def test_every_index_is_drawn_equally_often(count: int) -> None:
     draws = torch.Generator().manual_seed(0)
     seen = torch.zeros(10)
@@ -92,8 +92,8 @@ def test_the_hash_knows_names_shapes_and_entries_and_no_order() -> None:
     assert hash_masks(masks) != hash_masks({"a": ~first, "b": second})
 
 
-@pytest.mark.parametrize("size", [1, 100, 8_191, 8_192, 50_000])
-@pytest.mark.parametrize("kind", ["plain", "tied", "equal", "mostly masked", "sorted", "periodic"])
+@each_case("size", [1, 100, 8_191, 8_192, 50_000])
+@each_case("kind", ["plain", "tied", "equal", "mostly masked", "sorted", "periodic"])
 def test_selection_finds_what_sorting_finds_whatever_the_sample_says(size: int, kind: str) -> None:
     draws = np.random.default_rng(size)
     values = draws.standard_normal(size).astype(np.float32)
