@@ -288,6 +288,8 @@ def measure_title(measure: str) -> str:
     """Returns the display name of `split/name`: `test adaptive ECE` for `test/ece_adaptive`, `OOD AUROC` for `ood/auroc`."""
     split, _, name = measure.partition("/")
     split = "OOD" + split.removeprefix("ood").replace(".", " ", 1) if split.partition(".")[0] == "ood" else split
+    if measure == "train/explored":
+        return "fraction of weights explored"
     return f"{split} {title(name)}" if name else split
 
 

@@ -33,7 +33,7 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the run is finished, so that it does not run again unless the user asks for it."""
+        """True if the run is finished and does not run again unless the user asks for it."""
         return self in (Status.COMPLETED, Status.PRUNED)
 
 

@@ -13,6 +13,7 @@ from pruneyard.reports.study import Study
 
 _COST_UNITS = {"num_active": "", "train_flops": "", "train_s": " (s)"}
 """Units of the costs, for axis titles."""
+_FLUSH = 16  # pixels; a label this close to the end of the axis would be cut off by the edge of a narrow panel
 _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 
 
@@ -42,10 +43,10 @@ def _chart(points: pd.DataFrame, *, x: str, x_title: str, measure: str, styles: 
     lowest, largest = float(points[x].min()), float(points[x].max())
     if largest > 5 * lowest:
         scale = alt.Scale(type="log", nice=False, padding=14)
-        axis = alt.Axis(format="~s", values=marks.log_ticks(lowest, largest))
+        axis = alt.Axis(format="~s", values=marks.log_ticks(lowest, largest), labelFlush=_FLUSH)
     else:
         scale = alt.Scale(zero=False, padding=14)
-        axis = alt.Axis(format="~s", tickCount=4)
+        axis = alt.Axis(format="~s", tickCount=4, labelFlush=_FLUSH)
     base = alt.Chart(marks.rows(points, [x, *_COLUMNS])).encode(
         x=alt.X(f"{x}:Q", title=x_title, scale=scale, axis=axis),
         color=marks.color(styles, "series"),
