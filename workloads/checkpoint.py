@@ -1,7 +1,7 @@
-"""Checkpoints of one job: a folder per step, whole or absent, verified before it is trusted.
+"""Checkpoints of one job: one folder per step, written atomically and verified before it is read.
 
 A checkpoint holds `model.safetensors` (weights, buffers, masks), `state.pt` (optimizer, rules, random state; read with
-`weights_only=True`) and `meta.json` (plain numbers, and the digests of the other two). Nothing in it is executed.
+`weights_only=True`) and `meta.json` (plain numbers, and the digests of the other two). Reading it executes no code.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ META = "meta.json"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the folder and what is wrong with it."""
+    """A checkpoint cannot be used; the message names the folder and the problem."""
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint, `filename`, that cannot be written: the storage is at fault and not the job."""
+    """A checkpoint, `filename`, cannot be written; the cause is the storage, not the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that is needed to go on bit-equal."""
+    """The state from which a job resumes with bit-equal results."""
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -49,62 +49,63 @@ class Checkpoint:
 
 
 class Checkpoints(Protocol):
-    """The checkpoints of one run key, wherever they are kept."""
+    """The checkpoints of one run key, in any storage."""
 
     @property
     def path(self) -> object:
-        """Where that is, for messages."""
+        """Location of the checkpoints, for messages."""
         ...
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Readers see all of it or nothing. Raises `CheckpointWriteError`, with the earlier ones left as they were."""
+        """Writes a checkpoint atomically. Raises `CheckpointWriteError`, after which earlier checkpoints are unchanged."""
         ...
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """The newest one that is whole, or None. Damaged ones are reported and passed over."""
+        """Returns the newest intact checkpoint, or None; logs a warning for each damaged one."""
         ...
 
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Those in a folder. The newest `keep` are kept, so that a damaged one has a predecessor."""
+    """Checkpoints in a local folder. It keeps the newest `keep`, so that a damaged one has a predecessor."""
 
     path: Path
     keep: int = 2
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Written aside, then renamed."""
+        """Writes into a temporary folder, then renames it."""
         final = self.path / f"{PREFIX}{checkpoint.step:09d}"
-        aside = self.path / f".{final.name}-{os.getpid()}"
+        temporary = self.path / f".{final.name}-{os.getpid()}"
         try:
             self._clear()
-            aside.mkdir(parents=True)
-            write_checkpoint(aside, checkpoint)
+            temporary.mkdir(parents=True)
+            write_checkpoint(temporary, checkpoint)
             if final.exists():
                 final.rename(self.path / f".{final.name}-replaced")
-            aside.rename(final)
+            temporary.rename(final)
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointWriteError(error.errno, error.strerror or str(error), str(final)) from error
         self._clear()
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """The newest one that is whole, or None. Damaged ones are reported and passed over."""
+        """Returns the newest intact checkpoint, or None; logs a warning for each damaged one."""
         newest_first = reversed(self._folders())
-        return first_whole([partial(read_checkpoint, path, device, called=str(path)) for path in newest_first])
+        return first_intact([partial(read_checkpoint, path, device, name=str(path)) for path in newest_first])
 
     def _folders(self) -> list[Path]:
         return sorted(self.path.glob(f"{PREFIX}*"))
 
     def _clear(self) -> None:
-        """What is older, what was replaced and what a kill left; a run key has one writer."""
+        """Deletes older and replaced checkpoints and remains of killed writers; a run key has only one writer at a time."""
         for path in [*self._folders()[: -self.keep], *self.path.glob(f".{PREFIX}*")]:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """The three files, `meta.json` last, into an empty folder."""
-    state = io.BytesIO()  # torch says nothing of a disk that is full
+    """Writes the three files into an empty folder, `meta.json` last. Raises `OSError`."""
+    # torch.save does not report a full disk as an OSError, so it writes into memory first
+    state = io.BytesIO()
     torch.save(dict(checkpoint.state), state)
     try:
         save_file({k: t.contiguous() for k, t in checkpoint.tensors.items()}, folder / "model.safetensors")
@@ -123,30 +124,30 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / META).write_text(json.dumps(meta), encoding="utf-8")
 
 
-def read_checkpoint(folder: Path, device: torch.device, *, called: str) -> Checkpoint:
-    """What `write_checkpoint` wrote; `called` names it in errors. Raises `CheckpointError`."""
+def read_checkpoint(folder: Path, device: torch.device, *, name: str) -> Checkpoint:
+    """Reads and verifies a checkpoint; `name` is used in messages. Raises `CheckpointError`."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         if meta["format"] != FORMAT_VERSION:
             raise CheckpointError(
-                f"checkpoint {called} has format {meta['format']}, this version reads {FORMAT_VERSION}"
+                f"checkpoint {name} has format {meta['format']}, this version reads {FORMAT_VERSION}"
             )
-        for name in FILES:
-            if _digest(folder / name) != meta["sha256"][name]:
+        for file in FILES:
+            if _digest(folder / file) != meta["sha256"][file]:
                 raise CheckpointError(
-                    f"checkpoint {called} is damaged: {name} does not have the digest it was written with"
+                    f"checkpoint {name} is damaged: {file} does not have the digest it was written with"
                 )
         tensors = load_file(folder / "model.safetensors", device=str(device))
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever the readers of three formats raise on a damaged file
-        raise CheckpointError(f"checkpoint {called} cannot be read: {error!r}") from error
+    except Exception as error:  # the readers of the three formats raise many types on a damaged file
+        raise CheckpointError(f"checkpoint {name} cannot be read: {error!r}") from error
     return Checkpoint(step=meta["step"], tensors=tensors, state=state, meta=meta)
 
 
-def first_whole(newest_first: Sequence[Callable[[], Checkpoint]]) -> Checkpoint | None:
-    """The first one that can be read, or None. Says what is passed over, and what comes instead."""
+def first_intact(newest_first: Sequence[Callable[[], Checkpoint]]) -> Checkpoint | None:
+    """Returns the first checkpoint that can be read, or None; logs a warning for each that cannot, and what is used instead."""
     for place, read in enumerate(newest_first, start=1):
         try:
             return read()

@@ -1,31 +1,27 @@
-"""Metadata of spec fields: what enters the identity of a job, and under which name."""
+"""Metadata of spec fields: which of them belong to the identity of a job, and under which name."""
 
 from collections.abc import Mapping
 from typing import Any
 
-NEUTRAL_BY_DEFAULT = {"identity": "unless_default"}  # as NEUTRAL_BY_DEFAULT of the recipe, which rests on this file
+NOT_IDENTITY = {"identity": False}
+"""Metadata of a field that changes no number of the finished network."""
 
+NEUTRAL_BY_DEFAULT = {"identity": "unless_default"}
+"""Metadata of a field added later, whose default keeps the earlier behaviour; run keys of older specs stay valid."""
 
-FILLED_IN = {"identity": False, "given": False}  # fields that say where things lie, known only when a job is run
+SET_BY_RESOURCES = {**NEUTRAL_BY_DEFAULT, "given": False}
+"""Metadata of a field that is set from a spec's `resources` and is not a key of its job."""
+
+FILLED_IN = {"identity": False, "given": False}
+"""Metadata of a field with locations of files, which are known only when the job runs."""
 
 
 def check_runs(runs: tuple[str, ...], *, num: int | None = None) -> None:
-    """Raises `ValueError` where runs are missing or named twice, or are not as many as `num`."""
+    """Raises `ValueError` if `runs` is empty, contains a run twice, or does not contain exactly `num` runs."""
     if not runs or len(set(runs)) < len(runs):
         raise ValueError(f"runs is {list(runs)}; it must name at least one run, none of them twice")
     if num is not None and len(runs) != num:
         raise ValueError(f"runs is {list(runs)}; it must name {num}")
-
-
-NOT_IDENTITY = {"identity": False}  # fields that change no number of the finished network
-
-
-NEUTRAL_BY_DEFAULT = {
-    "identity": "unless_default"
-}  # later fields whose default means what was done before them
-
-
-SET_BY_RESOURCES = {**NEUTRAL_BY_DEFAULT, "given": False}  # known from a spec's `resources`, not a key of its job
 
 
 def renamed(was: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The slots of a training step and what may stand in them; each has a neutral member, so the loop has no `if`."""
+"""The protocols of a training step's plug-ins. Each family has a neutral member, so the loop needs no special cases."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -13,212 +13,207 @@ from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.ranks import Share
 
 Network = Callable[[Tensor], Tensor]
-
-
-"""Images `(B, C, H, W)` to logits `(B, K)`."""
-
+"""Maps images `(B, C, H, W)` to logits `(B, K)`."""
 
 Tensors = Mapping[str, Tensor]
-
-
-"""Weights or gradients by parameter name; of a network's weights, its buffers too. What is handed out is not written to."""
-
+"""Weights or gradients by parameter name; the weights of a network include its buffers. Receivers do not write into them."""
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelRange:
-    """What black and white are after normalisation, each (1, C, 1, 1); a pixel in [0, 1] lies between them."""
+    """The normalised values of black and white, each (1, C, 1, 1); a pixel in [0, 1] lies between them."""
 
     black: Tensor
     white: Tensor
 
 
-@dataclass(kw_only=True, slots=True)  # not frozen, which costs some microseconds: one is made every step
+@dataclass(kw_only=True, slots=True)  # not frozen: that would cost some microseconds in every step
 class LossInputs:
-    """What an objective is asked: the loss of this batch, of this network, in training mode."""
+    """The inputs of an objective: a batch and the network, which is in training mode."""
 
     network: Network
-    images: Tensor  # (B, C, H, W), normalised: of this rank's rows
+    images: Tensor  # (B, C, H, W), normalised: the rows of this rank
     labels: Tensor  # (B,) int64
-    share: Share  # which rows of the whole batch these are: what is drawn is drawn for all, then `share.of` is taken
-    rows: Callable[[], Tensor]  # (B,) int64: which rows of the train split these are
-    memory: Tensors  # what the objective remembers
+    share: Share  # which rows of the whole batch these are; random numbers are sampled for all rows, then `share.of` selects
+    rows: Callable[[], Tensor]  # returns the indices of the rows in the train split, (B,) int64
+    memory: Tensors  # the state of the objective
     pixels: PixelRange
-    eval_mode: Callable[[], AbstractContextManager[object]]  # in its block the network is in evaluation mode
-    preserve_buffers: Callable[[], AbstractContextManager[object]]  # after its block running statistics are as before it
-    make_generator: Callable[[], torch.Generator]  # on the CPU; whenever asked in this step, it starts the same
+    eval_mode: Callable[[], AbstractContextManager[object]]  # a context in which the network is in evaluation mode
+    preserve_buffers: Callable[[], AbstractContextManager[object]]  # a context after which running statistics are restored
+    make_generator: Callable[[], torch.Generator]  # on the CPU; every call within a step returns the same state
 
 
 class SplitLogits(Protocol):
-    """What the network, as an epoch finds it, makes of whole splits in evaluation mode. The work is counted as training's."""
+    """The logits of the network on whole splits, in evaluation mode at the start of an epoch; counted as training work."""
 
     def logits(self, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
-        """(N, K) float32 and the labels (N,) int64, of all rows in their order, not augmented: the same on every rank.
+        """Returns logits (N, K) float32 and labels (N,) int64 of all rows in order, not augmented; equal on every rank.
 
-        Raises `ValueError` where the data have no such rows.
+        Raises `ValueError` if the split has no rows.
         """
         ...
 
 
 class Objective(Protocol):
-    """What is minimised. The neutral member is `cross_entropy`.
+    """The training loss. The neutral member is `cross_entropy`.
 
-    An objective keeps nothing: all it remembers is the tensors it takes and returns, which checkpoints hold. Over several
-    ranks those that a step made anew are averaged after it. What is one number is reported as a metric of train.
+    An objective is stateless: its memory is the tensors that it receives and returns, which checkpoints store. With several
+    ranks, the tensors that a step replaced are averaged after it. A memory tensor with one element is reported as a metric of
+    the split `train`.
     """
 
-    num_extra: ClassVar[int]  # outputs of the network beyond the classes, the last ones
-    is_batch_level: ClassVar[bool]  # whether it sees rows of a batch together; each of several ranks sees its own alone
+    num_extra: ClassVar[int]  # outputs of the network beyond the classes; they come last
+    is_batch_level: ClassVar[bool]  # whether the loss combines rows of a batch; each rank combines only its own
     neutral_settings: ClassVar[tuple[Settings, ...]]  # with which it trains bit for bit as `cross_entropy`; () if none
 
     @property
     def extra_forwards(self) -> float:
-        """Work beyond a forward and a backward pass of the batch, in forward passes."""
+        """Work in addition to one forward and one backward pass of the batch, in forward passes."""
         ...
 
     def start(self) -> Tensors:
-        """What it remembers before the first step."""
+        """Returns the memory before the first step."""
         ...
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
-        """At the start of every epoch, counted from 0; a budget that ends within an epoch counts it."""
+        """Returns the memory for an epoch that starts, counted from 0; num_epochs includes a last partial epoch."""
         ...
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """A scalar, mean over the batch, and what it remembers from now on. Writes into nothing.
+        """Returns the loss, a scalar mean over the batch, and the new memory. Must not write into any tensor.
 
-        Over several ranks each has its own rows and the losses are averaged: one of pairs of rows then sees pairs in a rank.
+        With several ranks each computes the loss of its own rows and the losses are averaged: a loss of pairs of rows sees only
+        pairs within a rank.
         """
         ...
 
 
 class StatelessObjective:
-    """The neutral answers of an objective."""
+    """Base class of an objective without memory, extra outputs and extra work."""
 
     num_extra: ClassVar[int] = 0
     is_batch_level: ClassVar[bool] = False
-    fits_val: ClassVar[bool] = False  # whether it learns from val what training itself then rests on
+    fits_val: ClassVar[bool] = False  # whether it fits parameters of the loss to the val split
     neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
     @property
     def extra_forwards(self) -> float:
-        """None."""
+        """No extra work."""
         return 0.0
 
     def start(self) -> Tensors:
-        """Nothing."""
+        """Returns an empty memory."""
         return {}
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
-        """The same."""
+        """Returns the memory unchanged."""
         return memory
 
 
 @dataclass(frozen=True)
 class RuleState:
-    """All that a gradient rule remembers; saved in checkpoints. `numbers` are reported as metrics of train."""
+    """The state of a gradient rule, stored in checkpoints. `numbers` are reported as metrics of the split `train`."""
 
     tensors: Tensors = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 class Gradient(NamedTuple):
-    """What a rule makes of a batch: its loss and, by parameter, what the optimizer sees in place of its own gradient."""
+    """The result of a rule for a batch: the loss and, by parameter, the gradients that replace those of the batch."""
 
     loss: Tensor
-    corrected: Tensors = MappingProxyType({})  # who is not named keeps the gradient it has
+    corrected: Tensors = MappingProxyType({})  # other parameters keep the gradient of the batch
 
 
 class Probe(Protocol):
-    """Asks for the objective on one batch at any weights, in training mode.
+    """Evaluates the objective on one batch at any weights, in training mode.
 
-    Weights, running statistics, gradients and random streams are left as they were. The work is counted as training's.
+    Weights, running statistics, gradients and random states do not change. The work is counted as training work.
     """
 
     def loss_at(self, weights: Tensors) -> Tensor:
-        """A scalar, by a forward pass."""
+        """Returns the loss, a scalar, by one forward pass."""
         ...
 
     def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
-        """The loss and its dense gradient, of every parameter that the loss depends on."""
+        """Returns the loss and its dense gradients, for every parameter on which it depends."""
         ...
 
 
 class Batch(Probe, Protocol):
-    """The batch of this step. Before and after `differentiate` a probe draws (dropout, say) what `differentiate` draws."""
+    """The batch of this step. Probes use the same random numbers, such as dropout masks, as `differentiate`."""
 
     @property
     def weights(self) -> Tensors:
-        """The network's own tensors, parameters and buffers."""
+        """The current parameters and buffers of the network: the tensors themselves, not copies."""
         ...
 
     @property
     def masks(self) -> Tensors:
-        """As they stand, bool; a weight without one is dense."""
+        """The current masks, bool; a weight without one is dense."""
         ...
 
     def differentiate(self) -> Tensor:
-        """The loss at the network's weights; fills `.grad` and moves running statistics."""
+        """Returns the loss at the current weights; fills `.grad` and updates running statistics."""
         ...
 
     def own_gradient(self) -> Tensors:
-        """The dense gradient that `differentiate` found."""
+        """Returns the dense gradients that `differentiate` computed."""
         ...
 
 
 class Epoch(Protocol):
-    """The epoch that begins."""
+    """The epoch that is about to start."""
 
     @property
     def number(self) -> int:
-        """From 0."""
+        """Index of the epoch, from 0."""
         ...
 
     @property
     def weights(self) -> Tensors:
-        """The network's own tensors, parameters and buffers: what is kept is copied."""
+        """The current parameters and buffers of the network; a rule that keeps them must copy them."""
         ...
 
     @property
     def masks(self) -> Tensors:
-        """As they stand, bool; a weight without one is dense."""
+        """The current masks, bool; a weight without one is dense."""
         ...
 
     def batches(self, fraction: float) -> Iterator[Probe]:
-        """That share of the epoch's batches, at least one, drawn at random, each augmented as in its own step.
+        """Yields a random share of the epoch's batches, at least one, each augmented as in its own step.
 
-        Gradients are counted as dense: masks may move before the epoch is over.
+        Gradients are counted as dense, because masks may change during the epoch.
         """
         ...
 
 
 class GradientRule(Protocol):
-    """What becomes of the gradient before masks and optimizer see it. The neutral member is `plain`.
+    """A transformation of the gradient before masking and optimizer step. The neutral member is `plain`.
 
-    A rule keeps nothing and writes into nothing: all it remembers is in the state it takes and returns. A mask update reads
-    the batch's own gradient; where an update replaces the optimizer's step, the rule is not asked.
+    A rule is stateless and writes into no tensor: its state is what it receives and returns. Mask updates read the
+    uncorrected gradient of the batch; in a step that a mask update replaces, the rule is not called.
     """
 
     neutral_settings: ClassVar[tuple[Settings, ...]]  # with which it trains bit for bit as `plain`; () if none
 
-
     def start(self, weights: Tensors) -> RuleState:
-        """Before the first step; `weights` are the network's own tensors: what is kept is copied."""
+        """Returns the state before the first step; `weights` are the network's own tensors, so the rule copies what it keeps."""
         ...
 
     def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
-        """At the start of every epoch, before its first step."""
+        """Returns the state for an epoch; called before its first step."""
         ...
 
     def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
-        """Calls `batch.differentiate` exactly once."""
+        """Returns the corrected gradient of a batch and the new state; must call `batch.differentiate` exactly once."""
         ...
 
 
 class OptimizerBuilder(Protocol):
-    """An optimizer's table in the spec."""
+    """The spec table of an optimizer."""
 
     @property
     def lr(self) -> float:
@@ -226,13 +221,13 @@ class OptimizerBuilder(Protocol):
         ...
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
-        """Must leave a weight at zero whose value, gradient and state are zero: masks rely on it."""
+        """Returns the optimizer. It must keep a weight at zero whose value, gradient and state are zero: masks rely on it."""
         ...
 
 
 class RateSchedule(Protocol):
-    """The learning rate over the budget, as a factor of the optimizer's `lr`."""
+    """A learning-rate schedule over the budget, as a factor of the optimizer's `lr`."""
 
     def factor(self, step: int, num_steps: int) -> float:
-        """Factor for the 0-based `step` of `num_steps`."""
+        """Returns the factor at the 0-based `step` of `num_steps`."""
         ...

@@ -1,34 +1,26 @@
-"""How a job names finished runs that it rests on, and what it may ask of one of them."""
+"""References of a job to finished runs, and what it can read of one of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.workloads.fields import NOT_IDENTITY
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pruneyard.workloads.data.dataset import Source
-    from pruneyard.workloads.networks.finished import FinishedNetwork
-    pass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pruneyard.workloads.data.dataset import Source
+from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these load torch, which readers of results do without
     from torch import Tensor
-from pruneyard.workloads.fields import FILLED_IN, check_runs
+
+    from pruneyard.workloads.networks.finished import FinishedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Earlier runs by their run keys, which are all of them that is identity. A spec writes `from: STAGE` or `from: FOLDER`.
+    """Earlier runs by their run keys; only the keys belong to the identity. A spec writes `from: STAGE` or `from: FOLDER`.
 
-    folder: of the results in which the runs lie; empty for the one that this study writes.
-    artifacts: the folder of what each run left; no spec gives it, whoever runs the job fills it in.
+    folder: results folder that contains the runs; empty for the one that this study writes.
+    artifacts: artifact folder of each run; not a key of the spec, the runner of the job fills it in.
     """
 
     runs: tuple[str, ...]
@@ -41,11 +33,11 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """What one finished run left, read when it is asked for.
+    """The artifacts of a finished run; each is read when its function is called.
 
-    kind, spec: of its job; the tables are complete.
+    kind, spec: of its job, with all defaults filled in.
     num_extra: outputs beyond the classes, the last columns of its logits.
-    tensors: of the safetensors files of its artifact, by file name.
+    tensors: readers of the safetensors files of its artifact, by file name.
     """
 
     run_key: str
@@ -54,13 +46,13 @@ class FinishedRun:
     num_extra: int
     predictions: Callable[[], "Mapping[str, Predictions]"]
     network: Callable[[], "FinishedNetwork"]
-    source: Callable[[], "Source"]
+    source: Callable[[], Source]
     tensors: Mapping[str, Callable[[], Mapping[str, "Tensor"]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Outputs on one split: `row_ids: (N,)`, `labels: (N,)`, -1 for unknown inputs, `logits: (N, C)` float32."""
+    """Logits on one split: `row_ids: (N,)`, `labels: (N,)`, -1 for OOD inputs, `logits: (N, C)` float32."""
 
     row_ids: np.ndarray
     labels: np.ndarray

@@ -1,6 +1,6 @@
-"""Finds plug-ins by family and name: a family is a folder, a plug-in is one file of it.
+"""Finds plug-ins by family and name: a family is a folder, a plug-in is one file in it.
 
-The file name is the name used in specs and the one class in its `__all__` is the plug-in. Third parties add theirs
+The file name is the name used in specs and the one class in its `__all__` is the plug-in. Third parties add plug-ins
 through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`.
 
 The conformance suites (`pruneyard.testing`) build a plug-in with its defaults and with short budgets. A class whose fields have
@@ -36,7 +36,7 @@ class Plugin:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a plug-in's file says of itself, read without importing it."""
+    """The docstring of a plug-in's file in parts, read without importing it."""
 
     name: str
     family: str
@@ -45,7 +45,7 @@ class Description:
 
 
 class UnknownPluginError(ValueError):
-    """No plug-in of that name; `nearest` is the closest known name or empty."""
+    """There is no plug-in of that name; `nearest` is the closest known name, or empty."""
 
     def __init__(self, family: str, name: str) -> None:
         known = names(family)
@@ -57,7 +57,7 @@ class UnknownPluginError(ValueError):
 
 @cache
 def _modules(family: str) -> dict[str, str]:
-    """Module path of every plug-in of a family, by name."""
+    """Returns the module path of every plug-in of a family, by name."""
     package = importlib.import_module(f"pruneyard.workloads.{family}")
     own = {
         info.name: f"pruneyard.workloads.{family}.{info.name}"
@@ -74,13 +74,13 @@ def _modules(family: str) -> dict[str, str]:
 
 
 def names(family: str) -> list[str]:
-    """Sorted names of a family's plug-ins."""
+    """Returns the names of a family's plug-ins, sorted."""
     return list(_modules(family))
 
 
 @cache
 def find(family: str, name: str) -> type[Any]:
-    """The plug-in class. Raises `UnknownPluginError`, or `ImportError` for a file without exactly one public name."""
+    """Returns a plug-in's class. Raises `UnknownPluginError`, or `ImportError` for a file without exactly one public name."""
     modules = _modules(family)
     if name not in modules:
         raise UnknownPluginError(family, name)
@@ -96,7 +96,7 @@ def find(family: str, name: str) -> type[Any]:
 
 
 def name_of(plugin: object) -> str:
-    """The name in specs of a plug-in instance: the name of the file that defines its class."""
+    """Returns the name of a plug-in instance in specs: the name of the file that defines its class."""
     return type(plugin).__module__.rpartition(".")[2]
 
 
@@ -107,13 +107,13 @@ def table_of(plugin: Any) -> dict[str, Any]:
 
 
 def kinds() -> list[str]:
-    """Families of jobs: the folders of `workloads` that have a `job.py`."""
+    """Returns the kinds of jobs: the folders of `workloads` that contain a `job.py`."""
     root = Path(__file__).parent
     return sorted(path.parent.name for path in root.glob("*/job.py"))
 
 
 def find_job(kind: str) -> type[Any]:
-    """The job class of a kind; raises `ValueError` when there is none."""
+    """Returns the job class of a kind; raises `ValueError` if there is none."""
     if kind not in kinds():
         raise ValueError(f"{kind!r} is none of {', '.join(kinds())}")
     module = importlib.import_module(f"pruneyard.workloads.{kind}.job")
@@ -121,7 +121,7 @@ def find_job(kind: str) -> type[Any]:
 
 
 def describe(family: str) -> list[Description]:
-    """Summary (first line) and reference (the line that starts with `Reference:`) of every plug-in's docstring."""
+    """Returns summary (first line) and reference (line that starts with `Reference:`) of every plug-in's docstring."""
     return [_describe(family, name, module) for name, module in _modules(family).items()]
 
 

@@ -1,6 +1,6 @@
-"""Named random streams: every draw is a function of the job's seed, the stream's name and an index.
+"""Named random streams: every random number is a function of the job's seed, the stream's name and an index.
 
-Nothing of them needs saving: a resumed run asks for the stream of the step it stands at.
+Streams need no place in a checkpoint: a resumed run recreates the stream of its current step.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def stream_seed(seed: int, name: str, index: int = 0) -> int:
-    """A 63-bit seed; different names, indices and job seeds give unrelated ones."""
+    """Returns a 63-bit seed; different names, indices and job seeds give unrelated ones."""
     digest = hashlib.blake2b(f"{seed}/{name}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def stream(seed: int, name: str, index: int = 0, *, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator of one stream. The same numbers come on every CPU; a GPU's generator draws its own."""
+    """Returns a new generator of one stream. All CPUs give the same numbers; a GPU gives others."""
     generator = torch.Generator(device=device)
     generator.manual_seed(stream_seed(seed, name, index))
     return generator
@@ -46,18 +46,16 @@ def seed_globally(seed: int, *, device: torch.device | str = "cpu") -> None:
 
 
 RandomState = tuple[Tensor, Tensor | None]
-
-
-"""Where torch's global generators stand: the CPU's, and the GPU's if there is one."""
+"""The states of torch's global generators: that of the CPU, and that of the GPU if there is one."""
 
 
 def random_state(device: torch.device) -> RandomState:
-    """Of the CPU and of `device`."""
+    """Returns the states of the global generators of the CPU and of `device`."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Puts the generators back where they stood."""
+    """Restores the states of the global generators."""
     cpu, cuda = state
     torch.set_rng_state(cpu)
     if cuda is not None:
@@ -66,8 +64,8 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
 
 @contextmanager
 def fork_rng(device: torch.device, start: int | RandomState | None) -> Iterator[None]:
-    """After the block the generators stand where they stood; inside they start there, at a state or from a seed."""
-    held = random_state(device)
+    """Restores the global generators after the block; `start` is a seed or state for the block, None for the current state."""
+    saved = random_state(device)
     try:
         if isinstance(start, int):
             seed_globally(start, device=device)
@@ -75,4 +73,4 @@ def fork_rng(device: torch.device, start: int | RandomState | None) -> Iterator[
             set_random_state(start, device)
         yield
     finally:
-        set_random_state(held, device)
+        set_random_state(saved, device)

@@ -1,26 +1,22 @@
-"""What a job of any kind is to those who run it: it is given a context and yields its progress."""
+"""The interface between a job of any kind and its runner: the job gets a context and yields its progress."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.checkpoint import Checkpoints
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.parents import FinishedRun, Predictions
 from pruneyard.workloads.ranks import SINGLE_RANK, Ranks
-
-if TYPE_CHECKING:
-    from torch import Tensor
-from pruneyard.workloads.parents import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number at one step. `wall_s` counts training time of all attempts, evaluation excluded."""
+    """A metric value at one step. `wall_s` is the training time of all attempts, without evaluation."""
 
     step: int
     epoch: float
@@ -32,7 +28,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One point of a curve (`density` per layer, `reliability` per split); `count` is what it averages over."""
+    """One point of a curve (`density` per layer, `reliability` per split); `count` is the number of items averaged."""
 
     name: str
     step: int
@@ -44,24 +40,24 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a finished job leaves. What cannot be counted is None, never small."""
+    """The results of a finished job. A quantity that cannot be counted is None, not an underestimate."""
 
     predictions: Mapping[str, Predictions]
-    weights: Mapping[str, "Tensor"]
-    masks: Mapping[str, "Tensor"]
-    num_parameters: int | None  # None for a job that leaves no network
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    num_parameters: int | None  # None for a job without a network
     num_active: int | None
     train_flops: float | None
     train_s: float
     peak_memory_bytes: int | None
     num_extra: int = 0  # outputs beyond the classes: the last columns of the predictions' logits
     blueprint: Mapping[str, Any] | None = None  # plain data from which the network of `weights` is rebuilt
-    files: Mapping[str, bytes] = field(default_factory=dict)  # of the artifact, by name, beside those above
+    files: Mapping[str, bytes] = field(default_factory=dict)  # further files of the artifact, by name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A job's report after an evaluation; the last one carries the outcome."""
+    """The report of a job after an evaluation; the last one contains the outcome."""
 
     step: int
     num_steps: int
@@ -71,23 +67,24 @@ class Progress:
 
 
 def no_open_run(artifact: str) -> FinishedRun:
-    """Raises `ValueError`: files of earlier runs are read by whoever runs the job."""
+    """Raises `ValueError`: the default of `Context.open_run`, for a runner that cannot read earlier runs."""
     raise ValueError(f"the run in {artifact} cannot be read here; give the context an open_run")
 
 
 def no_open_checkpoints(artifact: str) -> Checkpoints:
-    """Raises `ValueError`, as `no_open_run` does."""
+    """Raises `ValueError`: the default of `Context.open_checkpoints`, for a runner that cannot read earlier runs."""
     raise ValueError(f"a run lies in {artifact}, whose checkpoints cannot be read here; give the context an open_checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a job runs. `should_stop` is asked about twice a second, between two steps; one rank is enough to stop all.
-    `open_run` reads what lies in the artifact folder of an earlier run, `open_checkpoints` says where its checkpoints lie.
-    `should_pause` is asked after each evaluation that was yielded but the last: where it says so, the job stops there as it
-    would on request.
+    """The environment of a running job: device, data, checkpoints, earlier runs, and requests to stop.
 
-    Every rank runs the job and yields the same progress, but for times; rank 0 writes the checkpoints.
+    open_run: reads the artifact folder of an earlier run; open_checkpoints: returns the checkpoints of that run.
+    should_stop: called about twice a second, between two steps; the job stops if one rank gets True.
+    should_pause: called after each yielded evaluation except the last; if it returns True, the job stops as on request.
+
+    Every rank runs the job and yields the same progress, except for times; rank 0 writes the checkpoints.
     """
 
     checkpoints: Checkpoints
@@ -101,7 +98,7 @@ class Context:
 
 
 class InterruptedJobError(Exception):
-    """The job was asked to stop, or to pause; its checkpoint at `step` is on disk."""
+    """The job stopped because it was asked to stop or to pause; its checkpoint at `step` is stored."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped on request after step {step}")
@@ -109,42 +106,42 @@ class InterruptedJobError(Exception):
 
 
 class NonFiniteError(ArithmeticError):
-    """A number that training cannot go on from."""
+    """A loss or gradient that is not finite, so that training cannot continue."""
 
 
 class Workload(Protocol):
-    """A resolved job: a frozen dataclass whose fields are the spec's tables; `data`, a source, is one of most."""
+    """A resolved job: a frozen dataclass whose fields are the tables of the spec; most have a source named `data`."""
 
     seed: int
 
     def run(self, context: Context) -> Iterator[Progress]:
-        """Goes on from the newest good checkpoint of the context, or starts."""
+        """Runs the job and yields its progress, resuming from the newest intact checkpoint of the context if there is one."""
         ...
 
     def check(self, data: Dataset | None) -> list[str]:
-        """Warnings about what the job would do on its data; raises `ValueError` where it cannot be run."""
+        """Returns warnings about the job on its data; raises `ValueError` if it cannot be run."""
         ...
 
     def expected_work(self, data: Dataset) -> tuple[float, int]:
         """Returns the FLOPs that dense kernels would execute and the optimizer steps of the whole job, for cost estimates.
 
-        (0.0, 0) where nothing can be counted in advance.
+        Returns (0.0, 0) if nothing can be counted in advance.
         """
         ...
 
 
-STOP_CHECK_EVERY_S = 0.5  # how often a running job asks whether it should stop
+STOP_CHECK_EVERY_S = 0.5  # shortest time between two calls of `should_stop`
 
 
 class RateLimitedCheck:
-    """Asks a question at most every `STOP_CHECK_EVERY_S` seconds; in between the answer is no."""
+    """Calls a function at most every `STOP_CHECK_EVERY_S` seconds and returns False in between."""
 
-    def __init__(self, question: Callable[[], bool]) -> None:
-        self._question, self._asked_at = question, time.monotonic()
+    def __init__(self, check: Callable[[], bool]) -> None:
+        self._check, self._checked_at = check, time.monotonic()
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if now - self._asked_at < STOP_CHECK_EVERY_S:
+        if now - self._checked_at < STOP_CHECK_EVERY_S:
             return False
-        self._asked_at = now
-        return self._question()
+        self._checked_at = now
+        return self._check()

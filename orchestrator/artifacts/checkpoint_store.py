@@ -19,7 +19,7 @@ from pruneyard.workloads.checkpoint import (
     CheckpointFolder,
     Checkpoints,
     CheckpointWriteError,
-    first_whole,
+    first_intact,
     read_checkpoint,
     write_checkpoint,
 )
@@ -56,7 +56,7 @@ class ObjectCheckpoints:
     def load(self, device: torch.device) -> Checkpoint | None:
         """Returns the newest complete checkpoint, or None. Damaged ones are logged and skipped."""
         whole = sorted(name for name, files in self._stored_files().items() if META in files)
-        return first_whole([partial(_download, self.path / name, device) for name in reversed(whole)])
+        return first_intact([partial(_download, self.path / name, device) for name in reversed(whole)])
 
     def _stored_files(self) -> dict[str, set[str]]:
         """Returns the file names of each checkpoint, by the name of the checkpoint."""
@@ -89,4 +89,4 @@ def _download(place: ObjectPath, device: torch.device) -> Checkpoint:
             except FileNotFoundError as error:
                 raise CheckpointError(f"checkpoint {place} lacks {name}") from error
             (Path(scratch) / name).write_bytes(content)
-        return read_checkpoint(Path(scratch), device, called=str(place))
+        return read_checkpoint(Path(scratch), device, name=str(place))
