@@ -123,7 +123,7 @@ def test_a_layer_that_sensitivity_would_empty_keeps_one_weight_and_is_named(
         method.start(draw(0), generator=generator()), moment(0, SparseState({}), gradients=gradients)
     ).masks
     assert int(masks["b.weight"].sum()) == 1
-    assert "left one weight in b.weight" in caplog.text
+    assert "left only one weight in b.weight" in caplog.text
 
 
 @pytest.mark.parametrize(("ranking", "scope"), [("global", "global"), ("layer", "layer")])

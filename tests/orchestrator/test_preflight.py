@@ -33,7 +33,7 @@ def checked(spec: Spec) -> None:
         ("method.keep_dense", ["nowhere"], "keep_dense"),
         ("method", {"name": "nm", "group": 7}, "group is 7; it must divide the inputs of a layer"),
         ("augment", {"pad": 8, "pad_mode": "reflect"}, "pad is 8"),
-        ("average", {"begin": 0.1}, "masks move at step 2, but average begins after step 1"),
+        ("average", {"begin": 0.1}, "masks move at step 2, but averaging begins after step 1"),
         (
             "variants",
             [{"method": {"name": "cigl", "density": 0.5}, "average": {"begin": 0.9}}],
@@ -68,7 +68,7 @@ def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.
             ["noise", {"name": "digits", "split_seed": 4}],
             r"ood\[1\]: is known: 50 of its \d+ test images",
         ),
-        (["noise", "noise"], r"ood\[1\]: is in the list before"),
+        (["noise", "noise"], r"ood\[1\]: is already in the list"),
         ([{"name": "noise", "shape": [2, 8, 8]}], r"ood\[0\]: has images of 2 channels"),
         (["noise", "nois"], r"ood\[1\].name: is unknown: 'nois' is none of .* did you mean noise"),
     ],

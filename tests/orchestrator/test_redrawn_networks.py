@@ -229,7 +229,7 @@ def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any]
 def test_moments_of_fewer_than_two_samples_are_refused_before_training(average: dict[str, Any]) -> None:
     (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
     with pytest.raises(
-        ValueError, match=r"average.deviations is 3, but this budget samples weights [01] times"
+        ValueError, match=r"average.deviations is 3, but this budget takes [01] weight samples"
     ):
         job.workload.check(job.workload.data.load())  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Drop and grow with what CigL and MOON have around it: a random mask in every step, and an average at the end."""
+"""Drop and grow with weight dropout in every step and weight averaging at the end, as CigL and MOON share them."""
 
 from abc import ABC
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutAndAveraging(DropAndGrow, ABC):
-    """Fills in the recipe's `weight_dropout` and `average`; the masks must stand still before the average begins."""
+    """A drop-and-grow method that sets the recipe's `weight_dropout` and `average`; masks must stop before averaging begins."""
 
-    random_drop: float = 0.01  # share of the active weights left out of a step, in [0, 1)
-    scaled: bool = False  # what stays is divided by 1 - random_drop
-    spare_last: bool = True  # the last layer keeps all its weights
-    average_from: float = 0.8  # share of the budget from which samples are averaged; 1: none
+    random_drop: float = 0.01  # share of the active weights dropped in a step, in [0, 1)
+    scaled: bool = False  # divide the other weights by 1 - random_drop
+    spare_last: bool = True  # drop nothing in the last layer
+    average_from: float = 0.8  # share of the budget after which weights are averaged; 1: never
     averages_per_epoch: int = 1
 
     def __post_init__(self) -> None:
@@ -28,11 +28,11 @@ class DropoutAndAveraging(DropAndGrow, ABC):
         if not self.schedule.until <= self.average_from <= 1:
             raise ValueError(
                 f"average_from is {self.average_from}; it must lie in [{self.schedule.until}, 1], "
-                "from schedule.until, where masks stand still, to the whole budget"
+                "from schedule.until, where masks stop moving, to the whole budget"
             )
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """With weight dropout and average as the method's fields have them; how many deviations are kept is the recipe's."""
+        """Returns the recipe with weight dropout and averaging from the fields of the method; `average.deviations` stays."""
         return fill_in(
             recipe,
             weight_dropout=WeightDropout(drop=self.random_drop, scaled=self.scaled, spare_last=self.spare_last),

@@ -9,7 +9,7 @@ import torch
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES, renamed
 from pruneyard.workloads.masks.masks import prunable_weights
-from pruneyard.workloads.networks.builder import ModelBuilder, draws
+from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.seeding import stream
@@ -26,12 +26,12 @@ __all__ = ["SparseJob"]
 
 @dataclass(frozen=True, kw_only=True)
 class SparseJob(Recipe):
-    """Everything that may change a number of the trained network.
+    """A sparse training: all settings that can change a number of the trained network.
 
-    ood: data sets whose test rows are shown to the finished network, to see how well its confidence tells them apart.
-    robust: how the finished network is attacked on the test rows.
-    segment: the stretch of the training that this job is, by default all of it.
-    workers: how many train the network, where that changes its numbers by more than rounding; else 1 for any number.
+    ood: data sets on whose test rows the out-of-distribution detection of the finished network is measured.
+    robust: the attacks on the finished network, on test rows.
+    segment: the part of the training that this job runs, by default all of it.
+    workers: the number of workers if it changes results by more than rounding; else 1 for any number.
     """
 
     data: Annotated[Source, Plugin("data.sources")]
@@ -47,11 +47,11 @@ class SparseJob(Recipe):
     runs_on_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for place, source in enumerate(self.ood):
+        for index, source in enumerate(self.ood):
             if source == self.data:
-                raise ValueError(f"ood[{place}] is the data trained on; it must be another set")
-            if source in self.ood[:place]:
-                raise ValueError(f"ood[{place}] is in the list before; every set must be there once")
+                raise ValueError(f"ood[{index}] is the data trained on; it must be another set")
+            if source in self.ood[:index]:
+                raise ValueError(f"ood[{index}] is already in the list; each set may be there only once")
 
     @property
     def density(self) -> float:
@@ -60,12 +60,12 @@ class SparseJob(Recipe):
 
     @property
     def depends_on_num_workers(self) -> bool:
-        """Whether several workers make other numbers of it than one: each draws, or sees rows together, for its own rows."""
+        """Whether several workers give other results than one: through random layers, or a loss or norm over each rank's rows."""
         recipe = self.method.complete(self)
-        return recipe.objective.is_batch_level or self.budget.batch_norm == "local" or draws(self.model)
+        return recipe.objective.is_batch_level or self.budget.batch_norm == "local" or has_random_layers(self.model)
 
     def run(self, context: Context) -> Iterator[Progress]:
-        """Goes on from the newest good checkpoint of the context, or starts."""
+        """Trains the network and yields progress, resuming from the newest intact checkpoint of the context if there is one."""
         data = context.load_data(self.data)
         ood = ood_splits(self.ood, [context.load_data(source) for source in self.ood], known=data)
         yield from train(
@@ -81,10 +81,10 @@ class SparseJob(Recipe):
         )
 
     def check(self, data: Dataset) -> list[str]:
-        """Builds the network without storage and counts its layers' weights; draws nothing and starts no method.
+        """Returns warnings; builds the network on the meta device, without sampling numbers or starting the method.
 
-        Refuses an average over moving masks, and moments of fewer than two samples. Warns of a method that would never move a
-        mask in this budget.
+        Warns of a method that would never update a mask in this budget. Raises `ValueError` for weight averaging while masks
+        move, and for moments of fewer than two weight samples.
         """
         recipe = self.method.complete(self)
         with torch.device("meta"):
@@ -98,15 +98,15 @@ class SparseJob(Recipe):
         num_samples = recipe.average.num_samples(num_steps=num_steps, steps_per_epoch=per_epoch)
         if recipe.average.deviations and num_samples < 2:
             raise ValueError(
-                f"average.deviations is {recipe.average.deviations}, but this budget samples weights {num_samples} times; "
-                "it must do so twice: lower average.begin or raise average.per_epoch"
+                f"average.deviations is {recipe.average.deviations}, but this budget takes {num_samples} weight samples; "
+                "it must take at least 2: lower average.begin or raise average.per_epoch"
             )
         averaged = range(recipe.average.first(num_steps) + 1, num_steps)
         moved = [step for step in averaged if self.method.is_due(step, num_steps=num_steps)]
         if moved:
             raise ValueError(
-                f"masks move at step {moved[-1]}, but average begins after step {averaged.start - 1}; "
-                "they must stand still while weights are averaged: raise average.begin or end the method's schedule earlier"
+                f"masks move at step {moved[-1]}, but averaging begins after step {averaged.start - 1}; "
+                "masks must not move while weights are averaged: raise average.begin or end the method's schedule earlier"
             )
         every = getattr(getattr(self.method, "schedule", None), "every", None)
         if every is None or any(self.method.is_due(step, num_steps=num_steps) for step in range(num_steps)):

@@ -1,4 +1,4 @@
-"""When masks change and by how much: steps and fractions of the budget meet here and nowhere else.
+"""Schedules of mask updates: when masks change and by how much. Only this file converts shares of the budget to steps.
 
 Steps are counted from 0; `num_steps` is the length of the whole training, fractions are shares of it.
 """
@@ -10,16 +10,16 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSchedule:
-    """Regular mask updates whose size decays to the end.
+    """Regular mask updates whose size decays towards the end.
 
-    An update is due at the steps `every`, 2 `every`, ... below `until * num_steps`. So the first comes when
-    `every` steps have trained the first masks (published code differs: step 0 or `every` - 1), and none comes
-    at the end itself, where cosine and inverse power reach zero anyway.
+    An update is due at the steps `every`, 2 `every`, ... below `until * num_steps`. So the first one comes after
+    `every` steps under the initial masks (published code differs: step 0 or `every` - 1), and there is none at the end
+    itself, where cosine and inverse power reach zero anyway.
     Reference: Evci et al. 2020, Rigging the Lottery, section 3 and appendix G (arXiv:1911.11134).
     """
 
     every: int = 100  # steps between updates
-    until: float = 0.75  # share of the budget after which masks stay; 0: they never move
+    until: float = 0.75  # share of the budget after which masks do not change; 0: they never do
     decay: Literal["cosine", "constant", "inverse_power"] = "cosine"
     power: float = 1.0  # of inverse_power, (1 - t / end) ** power; 1 is linear
 
@@ -34,15 +34,15 @@ class UpdateSchedule:
             raise ValueError(f"power is {self.power}; it must be above 0")
 
     def end(self, num_steps: int) -> int:
-        """First step from which no update is due."""
+        """Returns the first step from which no update is due."""
         return round(self.until * num_steps)
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Whether masks are updated at this step."""
+        """Returns whether masks are updated at this step."""
         return 0 < step < self.end(num_steps) and step % self.every == 0
 
     def factor(self, step: int, *, num_steps: int) -> float:
-        """Share of the first update's size that is left at this step, in [0, 1]; 0 from the end on."""
+        """Returns the size of an update at this step relative to the first one, in [0, 1]; 0 from the end on."""
         end = self.end(num_steps)
         if step >= end:
             return 0.0
@@ -55,7 +55,7 @@ class UpdateSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class LastingSchedule(UpdateSchedule):
-    """Updates to the end of the training that never shrink to nothing.
+    """Regular mask updates up to the end of the training, whose size does not decay below a floor.
 
     Reference: the code of Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887),
     where a drop fraction of 0.5 decays to 0.005.
@@ -70,7 +70,7 @@ class LastingSchedule(UpdateSchedule):
             raise ValueError(f"floor is {self.floor}; it must lie in [0, 1], a share of the first update")
 
     def factor(self, step: int, *, num_steps: int) -> float:
-        """Share of the first update's size that is left at this step, in [floor, 1]; 0 from the end on."""
+        """Returns the size of an update at this step relative to the first one, in [floor, 1]; 0 from the end on."""
         if step >= self.end(num_steps):
             return 0.0
         return self.floor + (1 - self.floor) * super().factor(step, num_steps=num_steps)
@@ -78,9 +78,9 @@ class LastingSchedule(UpdateSchedule):
 
 @dataclass(frozen=True, kw_only=True)
 class CubicSchedule:
-    """Gradual pruning: fast at first, slower as less is left, and exactly at the target with the last update.
+    """Gradual pruning: fast at first, then slower; the last update reaches the target exactly.
 
-    With t from 0 at `begin` to 1 at `end`, 1 - (1 - t)^3 of the final sparsity is reached; half-way that is
+    With t from 0 at `begin` to 1 at `end`, the sparsity is 1 - (1 - t)^3 of the final one; half-way that is
     7/8. Updates are due at `every`, 2 `every`, ... steps after `begin`, and at the end itself.
     Reference: Zhu and Gupta 2017, To prune, or not to prune (arXiv:1710.01878).
     """
@@ -100,17 +100,17 @@ class CubicSchedule:
             raise ValueError(f"every is {self.every}; it must be at least 1 step")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Whether weights are pruned at this step."""
+        """Returns whether weights are pruned at this step."""
         first, last = self._span(num_steps)
         return step == last or (first < step < last and (step - first) % self.every == 0)
 
     def reached(self, step: int, *, num_steps: int) -> float:
-        """Share of the final sparsity at this step, in [0, 1]; 1 from the end on."""
+        """Returns the share of the final sparsity at this step, in [0, 1]; 1 from the end on."""
         first, last = self._span(num_steps)
         if step >= last:
             return 1.0
         return 1 - (1 - max(0.0, (step - first) / (last - first))) ** 3
 
     def _span(self, num_steps: int) -> tuple[int, int]:
-        """Steps of `begin` and `end`."""
+        """Returns the steps of `begin` and `end`."""
         return round(self.begin * num_steps), min(round(self.end * num_steps), num_steps - 1)

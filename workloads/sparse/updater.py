@@ -1,7 +1,7 @@
-"""The protocol of a sparse-training method, and the parts that most methods share.
+"""Base classes of sparse-training methods.
 
-An updater is handed tensors and returns new ones; it keeps nothing and writes into nothing. The training loop
-applies the masks: to weights, gradients and optimizer state.
+A method is stateless: it receives tensors and returns new ones, without writing into any. The training loop applies the masks
+to weights, gradients and optimizer state.
 """
 
 import math
@@ -22,12 +22,12 @@ from pruneyard.workloads.training.recipe import Recipe
 
 
 def in_module_order(masks: Mapping[str, Tensor], context: UpdateContext) -> Iterator[tuple[str, Tensor]]:
-    """Names and masks in the order of the moment's weights: draws must not depend on a checkpoint's order."""
+    """Returns names and masks in module order: random choices must not depend on the order in a checkpoint."""
     return ((name, masks[name]) for name in context.weights if name in masks)
 
 
 class StaticMask:
-    """The neutral answers of a method: masks that never move, gradients that nobody reads."""
+    """Base class of a method whose masks never move and that reads no gradients."""
 
     replaces_step: ClassVar[bool] = False
     grows_by_gradient: ClassVar[bool] = False
@@ -35,29 +35,29 @@ class StaticMask:
     dense_settings: ClassVar[Settings] = {"density": 1.0}
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """As it is."""
+        """Returns the recipe unchanged."""
         return recipe
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
-        """None."""
+        """Returns no extra weight decay."""
         return {}
 
     def observe_gradients(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
-        """The same state."""
+        """Returns the state unchanged."""
         return state
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Never."""
+        """Returns False: masks never move."""
         return False
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """The same state."""
+        """Returns the state unchanged."""
         return state
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDensities:
-    """The fields of every method that aims at a density, and how many weights each layer then keeps."""
+    """Fields of every method with a target density, and the number of weights that each layer then keeps."""
 
     density: float  # active / all prunable weights that are not kept dense, in (0, 1]
     distribution: Literal["uniform", "er", "erk"] = "erk"
@@ -71,40 +71,39 @@ class LayerDensities:
 
     @property
     def target_density(self) -> float:
-        """Active share of the prunable weights that are not kept dense."""
+        """Target active share of the prunable weights that are not kept dense."""
         return self.density
 
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """Active weights of each sparse layer at the target density."""
+        """Returns the number of active weights of each sparse layer at the target density."""
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         return active_counts(shapes, density=self.density, rule=self.distribution, keep_dense=self.keep_dense)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomStart(StaticMask, LayerDensities):
-    """Random masks at the target density that never move."""
+    """A method that starts with random masks at the target density; unless overridden, they never move."""
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """Masks drawn uniformly, with exact counts."""
+        """Returns random masks with exact counts; all masks of this size are equally likely."""
         return SparseState(random_masks(weights, self.counts(weights), generator=generator))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseStart(StaticMask, LayerDensities):
-    """Masks of ones, for methods that prune later."""
+    """A method that starts with masks of ones and prunes later."""
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """All ones; nothing is drawn."""
+        """Returns masks of ones, without sampling."""
         return SparseState(full_masks(weights, self.counts(weights)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DropAndGrow(RandomStart, ABC):
-    """Random masks that move: each layer drops and grows the same number; a method says by which scores.
+    """Random initial masks that move: each layer drops and grows the same number of weights, by the scores of a subclass.
 
-    The number is floor(drop fraction now * active weights). A weight that is dropped and grown in one update
-    stays as it is; any other grown weight starts at zero, because the loop keeps inactive weights and their
-    optimizer state at zero.
+    The number is floor(current drop fraction * active weights). A weight that is dropped and grown in one update does not
+    change; any other grown weight starts at zero, because the loop keeps inactive weights and their optimizer state at zero.
     """
 
     drop_fraction: float = 0.3  # share of a layer's active weights moved by the first update, in [0, 1]
@@ -116,11 +115,11 @@ class DropAndGrow(RandomStart, ABC):
             raise ValueError(f"drop_fraction is {self.drop_fraction}; it must lie in [0, 1]")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """By the schedule; never where nothing can move: density 1 is dense, drop fraction 0 is static."""
+        """Returns whether the schedule has an update here; False if nothing can move (density 1 or drop fraction 0)."""
         return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Moves every mask; the other tensors stay."""
+        """Returns the state with every mask moved and the other tensors unchanged."""
         fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
         num_active = active_per_layer(state.masks)
         masks = {
@@ -137,17 +136,17 @@ class DropAndGrow(RandomStart, ABC):
         return SparseState(masks, state.tensors)
 
     def drop_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
-        """Scores of one layer's weights, of its shape: the active ones with the smallest are dropped."""
+        """Returns scores of the shape of one layer's weight; the active weights with the smallest scores are dropped."""
         return context.weights[name].abs()
 
     @abstractmethod
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
-        """Scores of one layer's weights, of its shape: the inactive ones with the largest are grown."""
+        """Returns scores of the shape of one layer's weight; the inactive weights with the largest scores are grown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectableGrowth(DropAndGrow):
-    """Grows as SET or as RigL does, whichever the spec says."""
+    """Drop and grow at random as SET does, or by gradient as RigL does, as the field `growth` says."""
 
     growth: Literal["random", "gradient"] = "gradient"
 
@@ -157,12 +156,12 @@ class SelectableGrowth(DropAndGrow):
             raise ValueError(f"growth is {self.growth!r}; it must be random or gradient")
 
     @property
-    def grows_by_gradient(self) -> bool:  # type: ignore[override]  # of the class elsewhere, of a field here
-        """Only where growth says so."""
+    def grows_by_gradient(self) -> bool:  # type: ignore[override]  # a class attribute elsewhere; here it depends on a field
+        """Whether an update reads the dense gradient."""
         return self.growth == "gradient"
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
-        """Magnitude of the dense gradient, or zeros: then all candidates tie, and ties are broken at random."""
+        """Returns the magnitude of the dense gradient, or zeros, with which all candidates tie and ties are broken at random."""
         if self.growth == "gradient":
             return context.gradients[name].abs()
         return torch.zeros_like(context.weights[name])

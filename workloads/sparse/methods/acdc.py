@@ -1,4 +1,4 @@
-"""Train dense and sparse in turns, pruning by magnitude at each compression; the last turn is sparse (AC/DC).
+"""Alternate dense and sparse phases, pruning by magnitude at each compression; the last phase is sparse (AC/DC).
 
 Reference: Peste et al. 2021, AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks (arXiv:2106.12379)
 
@@ -6,9 +6,9 @@ Phases change at the shares of the budget in `changes`: first from dense to spar
 authors' CIFAR-100 schedule (compressed at epochs 10, 50, 90, ..., decompressed at 30, 70, ...), taken to be of 200 epochs
 with the last change at 170 [U]. Their ImageNet schedule of 100 epochs is
 `changes: [0.1, 0.15, 0.2, 0.25, ..., 0.7, 0.75, 0.85]`: 10 epochs dense, then 5 and 5 up to 75, 10 dense, 15 sparse. A mask
-does not move in its phase; weights that it drops start again from zero, and so does their optimizer state, when all are
-trained again. Changes that a short budget rounds to one step cancel each other; the last step is always sparse. The
-optimizer steps at a change as well. The dense network of the last dense phase is not kept.
+does not change within its phase; when all weights are trained again, the dropped ones restart from zero, with zero optimizer
+state. Changes that a short budget rounds to the same step cancel each other; the last step is always sparse. The optimizer
+also steps at a change. The dense network of the last dense phase is not kept.
 """
 
 from dataclasses import dataclass
@@ -56,17 +56,17 @@ class ACDC(DenseStart):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
 
     def is_sparse(self, step: int, *, num_steps: int) -> bool:
-        """Whether this step leaves masks at the target density."""
+        """Returns whether masks are at the target density after this step."""
         steps = [min(round(share * num_steps), num_steps - 1) for share in self.changes]
         return sum(change <= step for change in steps) % 2 == 1
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Where the phase changes; never at density 1."""
+        """Returns whether the phase changes at this step; False at density 1."""
         before = self.is_sparse(step - 1, num_steps=num_steps)
         return self.density < 1 and self.is_sparse(step, num_steps=num_steps) != before
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Prunes to the target density, or lets all weights go on."""
+        """Returns masks at the target density for a sparse phase, masks of ones for a dense one."""
         masks = full_masks(context.weights, [name for name, _ in in_module_order(state.masks, context)])
         if self.is_sparse(context.step, num_steps=context.num_steps):
             masks = keep_largest_by_scope(

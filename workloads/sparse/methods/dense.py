@@ -1,4 +1,4 @@
-"""Train all weights: no masks, the neutral member of the family.
+"""Train all weights without masks: the neutral member of the family.
 
 Reference: the network as it is trained; nothing is masked
 """
@@ -19,15 +19,15 @@ __all__ = ["Dense"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(StaticMask):
-    """Nothing to choose, nothing to mask."""
+    """Dense training."""
 
     dense_settings: ClassVar[Settings] = {}
 
     @property
     def target_density(self) -> float:
-        """All of it."""
+        """Always 1."""
         return 1.0
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """No masks."""
+        """Returns a state without masks."""
         return SparseState({})

@@ -1,15 +1,15 @@
-"""Grow where the gradient is large or the weight was seldom active (DST-EE).
+"""Grow where the gradient is large or the weight was rarely active (DST-EE).
 
 Reference: Huang et al. 2022, Dynamic Sparse Training via Balancing the Exploration-Exploitation Trade-off (arXiv:2211.16667)
 
-The grow score of an inactive weight is |g| + c ln(t) / (N + eps): g its gradient, N how often it was active, c
-`exploration`. Its form is quoted from secondary sources; the authors' text and code were not at hand. Unverified, and so
-decided here:
+The grow score of an inactive weight is |g| + c ln(t) / (N + eps): g is its gradient, N how often it was active, c
+`exploration`. Its form is quoted from secondary sources, without access to the authors' text and code. Unverified decisions
+made here:
 - t is the training step of the update, so the bonus is zero at step 1; the logarithm is natural.
-- N counts updates, not steps. The first masks count as one, and every update adds one to what it leaves active.
-- What was just dropped may grow again; ties are broken at random.
-- All else is RigL: magnitude drop, its schedule, ERK, and updates that take the place of the optimizer's step.
-- The values of c and eps: the best c was not found, 1e-3 is the middle of the range 1e-5 to 1e-1 worth sweeping.
+- N counts updates, not steps. The initial masks count as one, and every update adds one for each weight that is then active.
+- Weights that were just dropped may grow again; ties are broken at random.
+- All else is RigL: magnitude drop, its schedule, ERK, and updates that replace the optimizer's step.
+- The values of c and eps: no published best c was found; 1e-3 is the middle of the range 1e-5 to 1e-1 worth sweeping.
 `gradient_scale: layer_mean` is ours, not the paper's: it divides |g| by its mean over the layer, so that one c means
 the same in every layer and at any time. Counters are 16 bits per prunable weight and stop at 32,767.
 """
@@ -32,7 +32,7 @@ MAX_VISITS = torch.iinfo(torch.int16).max
 
 @dataclass(frozen=True, kw_only=True)
 class DSTEE(RigL):
-    """RigL with a bonus for weights that were seldom active."""
+    """RigL with an exploration bonus for weights that were rarely active."""
 
     exploration: float = 1e-3  # c, weight of the bonus, at least 0; 0 is RigL
     epsilon: float = 1.0  # added to the number of visits, above 0
@@ -50,12 +50,12 @@ class DSTEE(RigL):
             raise ValueError(f"gradient_scale is {self.gradient_scale!r}; it must be raw or layer_mean")
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """RigL's first masks, each its weights' first visit."""
+        """Returns RigL's initial masks and visit counters that count them once."""
         masks = super().start(weights, generator=generator).masks
         return SparseState(masks, {f"visits/{name}": mask.to(torch.int16) for name, mask in masks.items()})
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Moves every mask, then counts a visit of what is active."""
+        """Returns moved masks and counters with one more visit for each weight that is then active."""
         masks = super().update(state, context).masks
         visits = {name: state.tensors[f"visits/{name}"] for name in masks}
         return SparseState(
@@ -64,7 +64,7 @@ class DSTEE(RigL):
         )
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
-        """Exploitation and exploration, of the layer's shape."""
+        """Returns gradient magnitude plus exploration bonus, in the shape of the weight."""
         gradient = super().grow_scores(name, state, context)
         if self.gradient_scale == "layer_mean":
             gradient = gradient / gradient.mean().clamp(min=torch.finfo(gradient.dtype).tiny)

@@ -1,12 +1,12 @@
-"""Prune gradually over all layers, and after each pruning drop and grow by gradient within them (GraNet).
+"""Prune gradually over all layers, and after each pruning drop and grow by gradient within layers (GraNet).
 
 Reference: Liu et al. 2021, Sparse Training via Boosting Pruning Plasticity with Neuroregeneration (arXiv:2106.10404)
 
-Training starts under random masks at `initial_density` (sparse to sparse; 1 is dense to sparse). Every update first
+Training starts with random masks at `initial_density` (sparse to sparse; 1 is dense to sparse). Every update first
 prunes by one magnitude threshold to the cubic schedule's density, then moves a share of each layer, as RigL does.
-After `prune_until` the density stays and the moves go on. `distribution` shares the initial density only. There is an
-update at the very end of pruning, so that the target is met exactly; published code stops one step short of it. Each
-layer keeps a weight. The optimizer steps at an update as well; here after it, in published code before.
+After `prune_until` the density is constant and drop and grow continues. `distribution` applies to the initial density only.
+There is an update at the very end of pruning, so that the target is met exactly; published code stops one step short of it.
+Each layer keeps at least one weight. The optimizer also steps at an update; here after it, in published code before.
 """
 
 import math
@@ -56,24 +56,24 @@ class GraNet(StaticMask, LayerDensities):
 
     @property
     def pruning(self) -> CubicSchedule:
-        """When it prunes and how far: at the intervals of `schedule`."""
+        """The pruning schedule, with updates at the intervals of `schedule`."""
         return CubicSchedule(begin=0.0, end=self.prune_until, every=self.schedule.every)
 
     def initial_counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """Active weights of each sparse layer in the first masks."""
+        """Returns the number of active weights of each sparse layer in the initial masks."""
         return replace(self, density=max(self.density, self.initial_density)).counts(weights)
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """Random masks at the initial density."""
+        """Returns random masks at the initial density."""
         return SparseState(random_masks(weights, self.initial_counts(weights), generator=generator))
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Where it prunes, and after that by `schedule`; never at density 1."""
+        """Returns whether pruning or `schedule` has an update here; False at density 1."""
         moves = self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
         return self.density < 1 and (moves or self.pruning.is_due(step, num_steps=num_steps))
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Prunes over all layers, then moves within each."""
+        """Returns masks pruned over all layers, then moved within each layer."""
         sparsity = self.pruning.reached(context.step, num_steps=context.num_steps)
         initial, final = self.initial_counts(context.weights), self.counts(context.weights)
         pruned = keep_largest_overall(

@@ -1,16 +1,18 @@
-"""Prune once before training, where that costs least of the gradient's norm (GraSP).
+"""Prune once before training, where that reduces the norm of the gradient least (GraSP).
 
 Reference: Wang et al. 2020, Picking Winning Tickets Before Training by Preserving Gradient Flow (arXiv:2002.07376)
 
 The score is -w (H g), with gradient g and Hessian H of the loss: to first order removing w changes |g|^2 by twice that. The
-highest scores go, so that gradient flow falls least or even rises. The loss is cross-entropy of logits over a temperature
-on a batch with equally many rows of each class; g and H are of the weights that have masks. Decided here:
-- It happens at the first step, whose batch trains nothing, as with SNIP. Scored are the weights that are then trained; the
-  authors draw the classifier's anew for scoring.
-- Norms use the statistics of the scored batch (training mode): running ones mean nothing yet. These are left as they are.
-- float64, so that every device ranks alike. All rows are one batch: with many classes lower `rows_per_class`.
-- Each layer keeps its best weight. With `scope: layer` each layer keeps the density that `distribution` gives it.
-Counted are nine forward passes of the batch: a forward pass, a backward pass (two), and a backward pass through both (six).
+weights with the highest scores are removed, so that gradient flow falls least or even rises. The loss is cross-entropy of
+logits over a temperature on a batch with equally many rows of each class; g and H are those of the weights that have masks.
+Decisions made here:
+- Pruning happens at the first step, whose batch trains nothing, as with SNIP. The scored weights are those that are then
+  trained; the authors initialise the classifier anew for scoring.
+- Norms use the statistics of the scored batch (training mode): running statistics are meaningless yet, and do not change.
+- Scores are computed in float64, so that every device gives the same ranking. All rows are one batch: with many classes lower
+  `rows_per_class`.
+- Each layer keeps its best weight. With `scope: layer` each layer keeps the density that `distribution` gives it. The work is
+  counted as nine forward passes of the batch: a forward pass, a backward pass (two), and a backward pass through both (six).
 """
 
 from collections.abc import Mapping
@@ -28,12 +30,12 @@ from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["GraSP"]
 
-FORWARDS = 9.0  # of which the double backward pass consists
+FORWARDS = 9.0  # work of scoring, in forward passes
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraSP(DenseStart):
-    """Gradient signal preservation."""
+    """Pruning at initialisation that preserves the gradient signal."""
 
     replaces_step: ClassVar[bool] = True
 
@@ -51,17 +53,17 @@ class GraSP(DenseStart):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """At the first step; never at density 1."""
+        """Returns True at the first step only, and never at density 1."""
         return step == 0 and self.density < 1
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Prunes to the target density."""
+        """Returns the state pruned to the target density."""
         masks = dict(in_module_order(state.masks, context))
         for name in masks:
             check_finite(context.weights[name], name)
-        kept_first = {name: -score for name, score in self.scores(masks, context).items()}
+        keep_scores = {name: -score for name, score in self.scores(masks, context).items()}
         masks = keep_largest_by_scope(
-            kept_first,
+            keep_scores,
             masks,
             scope=self.scope,
             counts=self.counts(context.weights),
@@ -70,7 +72,7 @@ class GraSP(DenseStart):
         return SparseState(masks, state.tensors)
 
     def scores(self, masks: Mapping[str, Tensor], context: UpdateContext) -> dict[str, Tensor]:
-        """Of the masked weights on one balanced batch, float64, by name; what the network draws is the generator's."""
+        """Returns scores of the masked weights on one balanced batch, float64, by name; random layers use `context.generator`."""
         images, labels = context.network.rows(self.rows_per_class, context.generator)
         seed = int(torch.randint(2**62, (), generator=context.generator))
         tensors = {
@@ -85,7 +87,7 @@ class GraSP(DenseStart):
 
 
 def removal_effects(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """-w (H g) of a scalar loss: half of what removing each weight adds to |g|^2, to first order; of the weights' shapes."""
+    """Returns -w (H g) of a scalar loss: half the first-order change of |g|^2 on removing each weight, in its shape."""
     own = list(weights.values())
     gradients = torch.autograd.grad(loss, own, create_graph=True, materialize_grads=True)
     flow = torch.stack([(g.detach() * g).sum() for g in gradients]).sum()

@@ -1,10 +1,9 @@
-"""Start dense and prune the smallest weights step by step to the target.
+"""Start dense and gradually prune the smallest weights to the target density.
 
 Reference: Zhu and Gupta 2017, To prune, or not to prune: exploring the efficacy of pruning (arXiv:1710.01878)
 
-What is pruned stays pruned. The optimizer steps at an update as well, as in published code. `distribution`
-shares the target over layers as for the other methods (the paper prunes uniformly); with a global scope one
-threshold does.
+Pruned weights stay pruned. The optimizer also steps at an update, as in published code. `distribution` shares the target
+over layers as for the other methods (the paper prunes uniformly); with `scope: global` there is one threshold for all layers.
 """
 
 import math
@@ -34,11 +33,11 @@ class Magnitude(DenseStart):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """By the schedule; never at density 1."""
+        """Returns whether the schedule prunes here; False at density 1."""
         return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Prunes to the schedule's density of this step."""
+        """Returns masks pruned to the schedule's density at this step."""
         sparsity = self.schedule.reached(context.step, num_steps=context.num_steps)
         masks = dict(in_module_order(state.masks, context))
         scores = {name: context.weights[name].abs() for name in masks}

@@ -1,12 +1,12 @@
-"""Drop a share of the network that shrinks in stages, by weight and gradient, and grow as much at random (MEST).
+"""Drop weights by magnitude and gradient and grow as many at random, fewer in each stage (MEST).
 
 Reference: Yuan et al. 2021, MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge (arXiv:2110.14032)
 
 This is elastic mutation (EM): prune to density - m, grow back to the density, with m of 0.02, then 0.01, then
 nothing, from shares 90/160 and 120/160 of the budget on. Importance is |w| + `gradient_weight` |g| (0 in the released
-code). That growth is random was read from the released code with low confidence. EM&S, which trains above the
-density and prunes back, its patterns and its dropping of easy samples are not here. Here each layer moves the same
-share m / density of its active weights. The optimizer steps at an update as well.
+code). Random growth is how we read the released code, with low confidence. EM&S, which trains above the
+density and prunes back, its patterns and its dropping of easy samples are not implemented. Here each layer moves the same
+share m / density of its active weights. The optimizer also steps at an update.
 """
 
 import math
@@ -24,7 +24,7 @@ __all__ = ["MEST"]
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """Mutations at `every`, 2 `every`, ... steps, of a size that changes at shares of the budget."""
+    """A schedule of mutations at `every`, 2 `every`, ... steps, whose size changes at shares of the budget."""
 
     every: int = 1750  # steps between mutations; five epochs of 45,000 images at batch size 128
     sizes: tuple[float, ...] = (0.02, 0.01, 0.0)  # shares of all prunable weights, one per stage
@@ -41,17 +41,17 @@ class Stages:
             raise ValueError(f"sizes is {list(self.sizes)}; it must have one more entry than changes")
 
     def size(self, step: int, *, num_steps: int) -> float:
-        """Share of all prunable weights that a mutation moves at this step."""
+        """Returns the share of all prunable weights that a mutation moves at this step."""
         return self.sizes[sum(step >= round(change * num_steps) for change in self.changes)]
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Whether this step mutates."""
+        """Returns whether masks mutate at this step."""
         return step > 0 and step % self.every == 0 and self.size(step, num_steps=num_steps) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MEST(RandomStart):
-    """Elastic mutation."""
+    """Random masks with elastic mutation."""
 
     gradient_weight: float = 0.0  # of |g| beside |w| in a weight's importance, at least 0
     schedule: Stages = field(default_factory=Stages)
@@ -69,11 +69,11 @@ class MEST(RandomStart):
             )
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """By the stages; never at density 1."""
+        """Returns whether the schedule has a mutation here; False at density 1."""
         return self.density < 1 and self.schedule.is_due(step, num_steps=num_steps)
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Mutates every layer."""
+        """Returns the state after a mutation of every layer."""
         share = self.schedule.size(context.step, num_steps=context.num_steps) / self.density
         num_active = active_per_layer(state.masks)
         masks = {
@@ -90,6 +90,6 @@ class MEST(RandomStart):
         return SparseState(masks, state.tensors)
 
     def importance(self, name: str, context: UpdateContext) -> Tensor:
-        """Of active weights; their gradients come with a sparse step, so nothing dense is paid for."""
+        """Returns the importance of a layer's weights; only active ones matter, so no dense gradient is needed."""
         size = context.weights[name].abs()
         return size + self.gradient_weight * context.gradients[name].abs() if self.gradient_weight else size

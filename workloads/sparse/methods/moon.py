@@ -1,13 +1,13 @@
-"""Sparse training with an "unknown" output, a loss that uses it, and the mean of the last fifth as the result.
+"""Sparse training with an "unknown" output, a loss that uses it, and weight averaging over the last fifth (MOON).
 
 Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 
-Rebuilt from the released code; the paper's text was not at hand. The loss is `objectives.unknown_aware`, whose table is
-`loss` here. Confidence is the largest probability over the known classes, not scaled up: what goes to "unknown" is missing
+Rebuilt from the released code, without access to the text of the paper. The loss is `objectives.unknown_aware`, whose table is
+`loss` here. Confidence is the largest probability over the known classes, not renormalised: probability of "unknown" is missing
 from it. Masks move as RigL's (`growth: gradient`) or SET's (`random`).
 
-As in the released code a random 0.01 of the active weights is left out of every step (CigL's mask; `random_drop: 0`
-is without) and the average begins at 0.8 of the budget. Two things are as meant there, not as released: the drop fraction
+As in the released code, every step drops a random 0.01 of the active weights (the mask of CigL; `random_drop: 0` disables
+it) and averaging begins at 0.8 of the budget. Two details follow the intention, not the released code: the drop fraction
 decays over the steps of the schedule, where the code mistakes 70 epochs for 70 steps; and ten samples an epoch, evenly
 spaced, are averaged, where the code takes every step of each epoch's first tenth.
 """
@@ -24,16 +24,16 @@ __all__ = ["MOON"]
 
 @dataclass(frozen=True, kw_only=True)
 class MOON(DropoutAndAveraging, SelectableGrowth):
-    """RigL or SET under the unknown-aware loss, thinned out and averaged."""
+    """RigL or SET with the unknown-aware loss, weight dropout and weight averaging."""
 
     averages_per_epoch: int = 10
     loss: UnknownAware = UnknownAware()
 
     @property
-    def replaces_step(self) -> bool:  # type: ignore[override]  # of the class elsewhere, of a field here
-        """As the host does: RigL's update takes the step's place, SET's does not."""
+    def replaces_step(self) -> bool:  # type: ignore[override]  # a class attribute elsewhere; here it depends on a field
+        """Whether an update replaces the optimizer's step: as in RigL yes, as in SET no."""
         return self.growth == "gradient"
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """With objective, weight dropout and average as the method's fields have them."""
+        """Returns the recipe with objective, weight dropout and averaging from the fields of the method."""
         return fill_in(super().complete(recipe), objective=self.loss)

@@ -1,13 +1,13 @@
-"""Compute with the N largest of every M neighbouring weights, and train all of them straight through (SR-STE).
+"""Compute with the N largest of every M adjacent weights, and train all by straight-through gradients (SR-STE).
 
 Reference: Zhou et al. 2021, Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch (arXiv:2102.04010)
 
-Neighbours lie along the dimension that is summed over, as kernels for 2:4 want them: input channels of a convolution, inputs
-of a linear layer. The authors group the flattened weight, so that kernels of 3x3 are cut across. The gradient at the pruned
-weights is taken for all weights, plus `decay` times the weight where it is pruned, which keeps the choice from flickering.
-Decided here:
-- Layers whose inputs (per group of a grouped convolution) do not come in Ms stay dense and are outside the density: mostly the
-  first and depthwise ones. So do those of `keep_dense`. Transposed convolutions are not recognised as such.
+Groups lie along the dimension that is summed over, as kernels for 2:4 sparsity require: input channels of a convolution, inputs
+of a linear layer. The authors group the flattened weight, so that groups cross 3x3 kernels. The gradient at the pruned
+weights is taken for all weights, plus `decay` times the weight where it is pruned, which stabilises the choice.
+Decisions made here:
+- Layers whose number of inputs (per group of a grouped convolution) is not a multiple of M stay dense and do not count for the
+  density: mostly the first and depthwise ones. So do those of `keep_dense`. Transposed convolutions are not treated specially.
 - The choice is made before the optimizer's step, so it is used one step later; published code chooses in the forward pass.
 - Of equal weights the first is kept.
 With keep = group it is dense training.
@@ -32,14 +32,14 @@ __all__ = ["NM"]
 
 @dataclass(frozen=True, kw_only=True)
 class NM(StaticMask):
-    """N:M sparsity by a refined straight-through gradient."""
+    """N:M sparsity with a sparse-refined straight-through estimator."""
 
     dense_settings: ClassVar[Settings] = {"keep": 4}
 
-    keep: int = 2  # N, of every group
-    group: int = 4  # M, neighbours
-    decay: float = 2e-4  # of pruned weights: what it adds to their gradient, over the weight; 0: none
-    every: int = 1  # steps between choices; each reads all weights
+    keep: int = 2  # N: active weights of every group
+    group: int = 4  # M: size of a group
+    decay: float = 2e-4  # extra weight decay of pruned weights; 0: none
+    every: int = 1  # steps between two choices; each reads all weights
     keep_dense: tuple[str, ...] = ()  # layer names, shell patterns, or `first`; outside the density
 
     def __post_init__(self) -> None:
@@ -54,15 +54,15 @@ class NM(StaticMask):
 
     @property
     def target_density(self) -> float:
-        """Active share of the weights that come in groups."""
+        """Active share of the weights in groups."""
         return self.keep / self.group
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """The choice among initial weights; raises `ValueError` where no layer comes in groups."""
+        """Returns the masks for the initial weights; raises `ValueError` if no layer can be divided into groups."""
         return SparseState({}, forward={name: self.choose_masks(weights[name]) for name in self.counts(weights)})
 
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """Active weights of each layer that comes in groups, none where all are kept."""
+        """Returns the number of active weights of each layer with groups; empty if `keep` equals `group`."""
         if self.keep == self.group:
             return {}
         dense = dense_layers(list(weights), self.keep_dense)
@@ -73,21 +73,21 @@ class NM(StaticMask):
         return {name: weights[name].numel() // self.group * self.keep for name in sparse}
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
-        """`decay` where weights are pruned."""
+        """Returns `decay` for pruned weights, 0 for active ones."""
         return {name: self.decay * ~mask for name, mask in state.forward.items()} if self.decay else {}
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """At regular intervals; never where all are kept."""
+        """Returns True every `every` steps, and never if `keep` equals `group`."""
         return self.keep < self.group and step > 0 and step % self.every == 0
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Chooses anew."""
+        """Returns masks chosen anew by the current weights."""
         for name in state.forward:
             check_finite(context.weights[name], name)
         return SparseState({}, forward={name: self.choose_masks(context.weights[name]) for name in state.forward})
 
     def choose_masks(self, weight: Tensor) -> Tensor:
-        """Mask (outputs, inputs, *kernel) of the largest of every group of inputs, by pairwise comparison."""
+        """Returns the mask (outputs, inputs, *kernel) of the largest weights of every group, by pairwise comparison."""
         by_input = weight.detach().abs().movedim(1, -1)
         groups = by_input.reshape(-1, self.group)
         beaten_by = torch.zeros(groups.shape, dtype=torch.int16, device=weight.device)

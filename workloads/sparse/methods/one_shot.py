@@ -1,12 +1,12 @@
-"""Train dense, prune once to the target, and train on.
+"""Train dense, prune once to the target density, and continue training.
 
 Reference: Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Pruning (LAMP, arXiv:2010.07611)
 
 `ranking` says what is compared: magnitudes over all layers (`global`), magnitudes within each layer at the density
 that `distribution` gives it (`layer`), or LAMP's scores over all layers (`lamp`): w^2 over the sum of squares of the
-layer's weights that are at least as large. By these the largest weight of each layer scores 1, so that no
-layer vanishes; with `global` each layer keeps its best weight as well, which published code does not promise.
-LAMP's authors prune in twenty rounds; here it is one. The optimizer steps at the update as well.
+layer's weights that are at least as large. The largest weight of each layer scores 1, so no layer
+vanishes; with `global` each layer also keeps its best weight, which published code does not guarantee.
+LAMP's authors prune in twenty rounds; here it is one. The optimizer also steps at the update.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ __all__ = ["OneShot"]
 
 @dataclass(frozen=True, kw_only=True)
 class OneShot(DenseStart):
-    """Magnitude pruning, once."""
+    """One-shot magnitude pruning."""
 
     at: float = (
         0.5  # share of the budget that is trained dense, at most until the last step; 0 prunes at the start
@@ -39,11 +39,11 @@ class OneShot(DenseStart):
             raise ValueError(f"ranking is {self.ranking!r}; it must be global, layer or lamp")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Once; never at density 1."""
+        """Returns True at one step, and never at density 1."""
         return self.density < 1 and step == min(round(self.at * num_steps), num_steps - 1)
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Prunes to the target density."""
+        """Returns the state pruned to the target density."""
         score = lamp_scores if self.ranking == "lamp" else torch.abs
         masks = keep_largest_by_scope(
             {name: score(context.weights[name]) for name in state.masks},
@@ -56,14 +56,14 @@ class OneShot(DenseStart):
 
 
 def lamp_scores(weight: Tensor) -> Tensor:
-    """Squares over the sum of all squares at least as large, float64 in [0, 1]; ties score the same.
+    """Returns each square over the sum of all squares at least as large, float64 in [0, 1]; ties score the same.
 
     Reference: Lee et al. 2021 (arXiv:2010.07611).
     """
     squares = weight.double().square()
-    rising = squares.flatten().sort().values
-    from_here_up = rising.flip(0).cumsum(0).flip(0)
-    first_equal = torch.searchsorted(rising, squares.contiguous())
-    return squares / from_here_up[first_equal.clamp(max=len(rising) - 1)].clamp(
+    ascending = squares.flatten().sort().values
+    sums_from_here = ascending.flip(0).cumsum(0).flip(0)
+    first_equal = torch.searchsorted(ascending, squares.contiguous())
+    return squares / sums_from_here[first_equal.clamp(max=len(ascending) - 1)].clamp(
         min=torch.finfo(torch.float64).tiny
     )

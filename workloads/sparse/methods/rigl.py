@@ -1,8 +1,8 @@
-"""Drop the smallest weights, grow as many where the gradient is largest.
+"""Drop the smallest weights and grow as many where the gradient is largest (RigL).
 
 Reference: Evci et al. 2020, Rigging the Lottery: Making All Tickets Winners (arXiv:1911.11134)
 
-An update takes the place of the optimizer's step, as in the paper: that batch only chooses the topology.
+An update replaces the optimizer's step, as in the paper: that batch only chooses the topology.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ __all__ = ["RigL"]
 
 @dataclass(frozen=True, kw_only=True)
 class RigL(SET):
-    """SET that grows by gradient instead of at random."""
+    """SET with growth by gradient instead of random growth."""
 
     replaces_step: ClassVar[bool] = True
     grows_by_gradient: ClassVar[bool] = True
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
-        """Magnitude of the dense gradient."""
+        """Returns the magnitude of the dense gradient."""
         return context.gradients[name].abs()

@@ -1,10 +1,10 @@
-"""Drop the smallest weights, grow as many at random.
+"""Drop the smallest weights and grow as many at random (SET).
 
 Reference: Mocanu et al. 2018, Scalable training with adaptive sparse connectivity (arXiv:1707.04780)
 
-The optimizer steps at an update as well, as in the RigL authors' SET and in ITOP; jaxpruner skips that step.
-Dropping goes by magnitude, as in all later code; the first paper cuts the smallest positive and the largest
-negative weights apart.
+The optimizer also steps at an update, as in the RigL authors' SET and in ITOP; jaxpruner skips that step.
+Weights are dropped by magnitude, as in all later code; the first paper drops the smallest positive and the largest
+negative weights separately.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ __all__ = ["SET"]
 
 @dataclass(frozen=True, kw_only=True)
 class SET(DropAndGrow):
-    """Magnitude drop, random growth."""
+    """Drop by magnitude, grow at random."""
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
-        """Zeros: all candidates tie, and ties are broken at random."""
+        """Returns zeros: all candidates tie, and ties are broken at random."""
         return torch.zeros_like(context.weights[name])

@@ -1,13 +1,13 @@
-"""Drop the smallest weights, grow by momentum, and move weights to layers of large momentum (SNFS).
+"""Drop the smallest weights, grow by momentum, and move weights to layers with large momentum (SNFS).
 
 Reference: Dettmers and Zettlemoyer 2019, Sparse Networks from Scratch (arXiv:1907.04840)
 
-Each layer drops its share; what all layers dropped is given out in proportion to the mean |momentum| of their active
-weights, to no layer more than 99% of what is then free in it, the rest to the others. Momentum is an exponential mean
-of the dense gradients, kept here: masks keep the optimizer's own at zero outside. It needs the dense gradient at
-every step and 32 bits per prunable weight. With `redistribute: false` each layer grows what it dropped, as in the
-RigL authors' SNFS. Published is an update per epoch: `every` is one of 50,000 images at batch size 128. The
-optimizer steps at an update as well; here after it, in published code before.
+Each layer drops its share; the dropped number is redistributed over layers in proportion to the mean |momentum| of their
+active weights, at most 99% of a layer's free places, the rest to the other layers. Momentum is an exponential mean of the
+dense gradients, stored by the method, because masks keep that of the optimizer at zero outside. It needs the dense gradient
+at every step and 32 bits per prunable weight. With `redistribute: false` each layer grows what it dropped, as in the RigL
+authors' SNFS. The published interval is one epoch: the default of `every` is one of 50,000 images at batch size 128. The
+optimizer also steps at an update; here after it, in published code before.
 """
 
 import math
@@ -35,9 +35,9 @@ class SNFS(RandomStart):
 
     follows_gradient: ClassVar[bool] = True
 
-    distribution: Literal["uniform", "er", "erk"] = "uniform"  # of the first masks
+    distribution: Literal["uniform", "er", "erk"] = "uniform"  # of the initial masks
     drop_fraction: float = 0.5  # share of a layer's active weights dropped by the first update, in [0, 1]
-    momentum: float = 0.9  # what the mean keeps of itself in a step, in [0, 1)
+    momentum: float = 0.9  # decay of the exponential mean in a step, in [0, 1)
     redistribute: bool = True
     schedule: UpdateSchedule = field(default_factory=lambda: UpdateSchedule(every=390, until=1.0))
 
@@ -49,12 +49,12 @@ class SNFS(RandomStart):
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """Random masks, no momentum yet."""
+        """Returns random masks and zero momentum."""
         masks = super().start(weights, generator=generator).masks
         return SparseState(masks, {f"momentum/{name}": torch.zeros_like(weights[name]) for name in masks})
 
     def observe_gradients(self, state: SparseState, gradients: Mapping[str, Tensor]) -> SparseState:
-        """Takes the gradients into the mean, of inactive weights too."""
+        """Returns the state with the gradients added to the mean, those of inactive weights included."""
         means = {name: state.tensors[f"momentum/{name}"] for name in state.masks}
         return SparseState(
             state.masks,
@@ -62,11 +62,11 @@ class SNFS(RandomStart):
         )
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """By the schedule; never where nothing can move."""
+        """Returns whether the schedule has an update here; False if nothing can move."""
         return self.density < 1 and self.drop_fraction > 0 and self.schedule.is_due(step, num_steps=num_steps)
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Drops in every layer, shares out what was dropped, grows."""
+        """Returns masks after dropping in every layer, redistributing the dropped number, and growing."""
         fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
         masks = dict(in_module_order(state.masks, context))
         sizes = {name: state.tensors[f"momentum/{name}"].abs() for name in masks}
@@ -97,7 +97,7 @@ class SNFS(RandomStart):
     def redistributed_counts(
         self, dropped: Mapping[str, int], masks: Mapping[str, Tensor], sizes: Mapping[str, Tensor]
     ) -> dict[str, int]:
-        """How many weights each layer grows; in all as many as were dropped."""
+        """Returns the number of weights that each layer grows; their sum is the number of dropped ones."""
         shares = {name: float(sizes[name][mask].double().mean()) for name, mask in masks.items()}
         free = {n: int(torch.count_nonzero(~mask)) + dropped[n] for n, mask in masks.items()}
         capacities = {name: math.floor(FILLED * count) for name, count in free.items()}

@@ -1,4 +1,4 @@
-"""Train under random masks that never move: the lower bound for methods that move them.
+"""Train with random masks that never change: the lower bound for methods that move them.
 
 Reference: Liu et al. 2022, The Unreasonable Effectiveness of Random Pruning (arXiv:2202.02643)
 """
@@ -12,4 +12,4 @@ __all__ = ["Static"]
 
 @dataclass(frozen=True, kw_only=True)
 class Static(RandomStart):
-    """Random masks, fixed."""
+    """Fixed random masks."""

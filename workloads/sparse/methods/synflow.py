@@ -1,16 +1,16 @@
-"""Prune before training and without data, by the flow through each weight, in many rounds (SynFlow).
+"""Prune before training and without data, by the synaptic flow through each weight, in many rounds (SynFlow).
 
 Reference: Tanaka et al. 2020, Pruning neural networks without any data by iteratively conserving synaptic flow (arXiv:2006.05467)
 
 All tensors of the network are taken in absolute value, in float64 (products over deep networks are large), and an image of
-ones is shown to it in evaluation mode. With R the sum of its outputs the score is |w dR/dw|. Without norms and biases the
-scores of a unit's inputs and outputs have the same sum, so that pruning in small rounds cuts no layer off. After round k of n
-a share density^(k/n) is left of all weights, by one ranking. Decided here:
-- It happens at the first step, whose batch trains nothing, as with SNIP. Running statistics, which that batch has moved, are
-  taken as they were before: mean 0 and variance 1.
+ones is passed through it in evaluation mode. With R the sum of its outputs the score is |w dR/dw|. Without norms and biases the
+scores of a unit's inputs and outputs have the same sum, so that pruning in small rounds disconnects no layer. After round k of n
+a share density^(k/n) of all weights is left, by one ranking. Decisions made here:
+- Pruning happens at the first step, whose batch trains nothing, as with SNIP. That batch has changed running
+  statistics, so their initial values are used: mean 0 and variance 1.
 - Each layer keeps its best weight; published code may prune the 1x1 shortcuts of residual networks entirely.
-- With `scope: layer` each layer is ranked by itself and shrinks to the density that `distribution` gives it.
-- A norm without running statistics (layer, group) undoes the scale that scores rest on: choose batch norm or none.
+- With `scope: layer` each layer is ranked separately and shrinks to the density that `distribution` gives it.
+- A norm without running statistics (layer, group) removes the scale on which scores depend: choose batch norm or none.
 Each round counts as a forward and a backward pass of one image.
 """
 
@@ -27,13 +27,13 @@ from pruneyard.workloads.training.mask_updater import FunctionalNetwork, SparseS
 
 __all__ = ["SynFlow"]
 
-FRESH = {"running_mean": 0.0, "running_var": 1.0}  # of batch norm, before its first batch
+INITIAL_STATISTICS = {"running_mean": 0.0, "running_var": 1.0}  # initial running statistics of batch norm
 BACKWARD = 2  # forward passes that a backward pass counts as
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynFlow(DenseStart):
-    """Synaptic flow, before training."""
+    """Pruning at initialisation by synaptic flow."""
 
     replaces_step: ClassVar[bool] = True
 
@@ -48,11 +48,11 @@ class SynFlow(DenseStart):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """At the first step; never at density 1."""
+        """Returns True at the first step only, and never at density 1."""
         return step == 0 and self.density < 1
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Prunes to the target density."""
+        """Returns the state pruned to the target density."""
         masks = dict(in_module_order(state.masks, context))
         for name in masks:
             check_finite(context.weights[name], name)
@@ -75,11 +75,11 @@ class SynFlow(DenseStart):
 
 
 def flow_scores(network: FunctionalNetwork, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """|w dR/dw| of the masked weights, float64, by name, of their shape; 0 where the mask is."""
+    """Returns |w dR/dw| of the masked weights, float64, by name and in their shape; 0 where the mask is False."""
     tensors = {name: _absolute(name, tensor) for name, tensor in network.weights.items()}
     weights = {name: (tensors[name] * mask).requires_grad_() for name, mask in masks.items()}
-    some = next(iter(weights.values()))
-    ones = torch.ones((1, *network.image_shape), dtype=some.dtype, device=some.device)
+    any_weight = next(iter(weights.values()))
+    ones = torch.ones((1, *network.image_shape), dtype=any_weight.dtype, device=any_weight.device)
     flow = network.logits({**tensors, **weights}, ones, training=False).sum()
     gradients = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
     network.count(1 + BACKWARD, rows=1)
@@ -90,8 +90,8 @@ def flow_scores(network: FunctionalNetwork, masks: Mapping[str, Tensor]) -> dict
 
 
 def _absolute(name: str, tensor: Tensor) -> Tensor:
-    """In float64; counters stay as they are."""
+    """Returns absolute values in float64, or initial values for running statistics; integer tensors do not change."""
     if not tensor.is_floating_point():
         return tensor
-    fresh = FRESH.get(name.rpartition(".")[2])
-    return tensor.double().abs() if fresh is None else torch.full_like(tensor, fresh, dtype=torch.float64)
+    initial = INITIAL_STATISTICS.get(name.rpartition(".")[2])
+    return tensor.double().abs() if initial is None else torch.full_like(tensor, initial, dtype=torch.float64)

@@ -1,17 +1,17 @@
-"""Compute with the largest weights, train some more, and let the rest wait with their values (Top-KAST).
+"""Compute with the largest weights, train a larger set, and store the values of the others (Top-KAST).
 
 Reference: Jayakumar et al. 2021, Top-KAST: Top-K Always Sparse Training (arXiv:2106.03517)
 
 The network computes with set A, the largest weights in magnitude; gradients are taken there and kept for a larger set B, the
-next largest up to density + margin. Weights outside B keep their values, aside from the network, and are ranked with the
-others every `every` steps. A penalty draws weights to zero so that others can pass them: L2 of `strength` on A, of
+next largest up to density + margin. The values of weights outside B are stored outside the network, and ranked with the others
+every `every` steps. A penalty pulls weights to zero so that others can overtake them: L2 of `strength` on A, of
 strength / density on the rest of B, in addition to the optimizer's weight decay.
-The paper's text was not at hand. Unverified, and so decided here:
+Written without access to the text of the paper. Unverified decisions made here:
 - The scale of the penalty and its division by the density [U], and the values of margin, strength and every [U].
 - Sets are taken within layers, by the densities that `distribution` gives them for A and for B, or over all (`scope: global`).
-- Sets are chosen before the optimizer's step, which is taken as well. What leaves B loses its optimizer state.
+- Sets are chosen before the optimizer's step, which is also taken. Weights that leave B lose their optimizer state.
 - At density 1 it is dense training, without the penalty.
-Masks kept with the finished network are A, at the target density exactly.
+The masks of the finished network are A, at the target density exactly.
 """
 
 import math
@@ -33,9 +33,9 @@ __all__ = ["TopKAST"]
 class TopKAST(StaticMask, LayerDensities):
     """Top-k always sparse training."""
 
-    margin: float = 0.3  # share of the weights that is trained beside `density`; from 1 - density on all are
-    every: int = 100  # steps between choices of the sets
-    strength: float = 1e-4  # of the penalty: what it adds to a weight's gradient, over the weight; 0: none
+    margin: float = 0.3  # share of the weights that is trained in addition to `density`
+    every: int = 100  # steps between two choices of the sets
+    strength: float = 1e-4  # factor of the penalty: it adds this times the weight to the gradient; 0: none
     scope: Literal["layer", "global"] = (
         "layer"  # where magnitudes are compared; global ignores `distribution`
     )
@@ -52,11 +52,11 @@ class TopKAST(StaticMask, LayerDensities):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
-        """Both sets by the initial weights."""
+        """Returns both sets, chosen by the initial weights."""
         return self.choose_masks(weights, generator)
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
-        """The penalty's share of each weight's gradient."""
+        """Returns the factor of the penalty for each weight."""
         if self.density == 1 or self.strength == 0:
             return {}
         return {
@@ -65,11 +65,11 @@ class TopKAST(StaticMask, LayerDensities):
         }
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """At regular intervals; never at density 1."""
+        """Returns True every `every` steps, and never at density 1."""
         return self.density < 1 and step > 0 and step % self.every == 0
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        """Chooses both sets anew, by the values in the network and those that wait."""
+        """Returns both sets, chosen anew by the values in the network and the stored ones."""
         values = {
             name: torch.where(mask, context.weights[name], state.tensors[f"stored/{name}"])
             for name, mask in state.masks.items()
@@ -79,15 +79,15 @@ class TopKAST(StaticMask, LayerDensities):
         return replace(after, revived={name: values[name] * mask for name, mask in entered.items()})
 
     def choose_masks(self, full: Mapping[str, Tensor], generator: torch.Generator) -> SparseState:
-        """The sets by the magnitudes of all weights, in module order; what is outside B is stored."""
+        """Returns the sets by the magnitudes of all weights in module order, and stores the values outside B."""
         used_counts = self.counts(full)
-        wider = replace(self, density=min(1.0, self.density + self.margin)).counts(full)
+        trained_counts = replace(self, density=min(1.0, self.density + self.margin)).counts(full)
         magnitudes = {name: full[name].abs() for name in used_counts}
         trained = keep_largest_by_scope(
             magnitudes,
             full_masks(full, used_counts),
             scope=self.scope,
-            counts={name: max(count, used_counts[name]) for name, count in wider.items()},
+            counts={name: max(count, used_counts[name]) for name, count in trained_counts.items()},
             generator=generator,
         )
         used = keep_largest_by_scope(
