@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruneyard.testing.plug_in import build
 from pruneyard.workloads.masks.masks import prunable_weights
-from pruneyard.workloads.networks.builder import ModelBuilder, draws
+from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.nodes.graph import GraphTensors
 from pruneyard.workloads.nodes.sources.block_model import BlockModel
 from pruneyard.workloads.plugins import names
@@ -83,7 +83,7 @@ def test_the_global_generator_decides_initial_weights(name: str) -> None:
 @every_model
 def test_only_a_network_with_dropout_draws_and_only_in_training(name: str) -> None:
     network, images = network_of(name), torch.rand(2, *SHAPES[0], generator=torch.Generator().manual_seed(0))
-    with assert_draws(draws(build(FAMILY, name))):
+    with assert_draws(has_random_layers(build(FAMILY, name))):
         network.train()(images)
     with torch.inference_mode(), assert_draws(False):
         first = network.eval()(images)

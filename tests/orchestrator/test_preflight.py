@@ -37,7 +37,7 @@ def checked(spec: Spec) -> None:
         (
             "variants",
             [{"method": {"name": "cigl", "density": 0.5}, "average": {"begin": 0.9}}],
-            "average is .* method brings",
+            "average is .* method sets it to",
         ),
     ],
 )
