@@ -1,1 +1,1 @@
-"""What calibrate jobs found: calibrators beside one another, detection of unknown inputs, sets of classes."""
+"""Sections on calibrate jobs: comparison of calibrators, OOD detection, prediction sets."""
