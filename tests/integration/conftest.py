@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml_spec
-from driving import driving
+from driving import Driver, driving
+from installs import build_wheel, install, write_hostile
 from object_store import BUCKET, ObjectStore, environment, object_store
+from preloaded import ForkServer
+from shared_head import SharedHead, shared_head
 
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.workloads.plugins import names
@@ -50,15 +53,62 @@ def env(plugin_site: Path) -> Iterator[dict[str, str]]:
     scratch = tempfile.mkdtemp(prefix="yard")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PRUNEYARD_", "PYTEST_"))}
     path = os.pathsep.join([str(plugin_site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    yield {**kept, "PYTHONPATH": path, "RAY_TMPDIR": scratch, "TERM": "dumb"}
+    env = {**kept, "PYTHONPATH": path, "RAY_TMPDIR": scratch, "TERM": "dumb"}
+    Driver.fork_server = ForkServer(env)
+    yield env
+    Driver.fork_server.end()
+    Driver.fork_server = None
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    """An object store, which this process knows."""
-    with object_store() as started, environment(started.env):
+@pytest.fixture(scope="session")
+def head(env: dict[str, str]) -> Iterator[SharedHead]:
+    """The Ray head of all tests that leave it as it is."""
+    with shared_head(env) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def wheel_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which that wheel is installed."""
+    target = tmp_path_factory.mktemp("installed") / "site"
+    install(wheel, target)
+    return target
+
+
+@pytest.fixture(params=["as the tests import it", "wheel"])
+def installed(request: pytest.FixtureRequest, env: dict[str, str]) -> dict[str, str]:
+    """An environment with the package as it is installed here, which is editable, or from the wheel, in the folder `$WHEEL`."""
+    if request.param != "wheel":
+        return env
+    site = str(request.getfixturevalue("wheel_site"))
+    return {**env, "PYTHONPATH": site, "WHEEL": site}
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder of a user whose modules have the names of our folders and raise when they are imported."""
+    return write_hostile(tmp_path / "hostile")
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectStore]:
+    """An object store, which only those know who are told of it."""
+    with object_store() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def store(object_server: ObjectStore) -> Iterator[ObjectStore]:
+    """The same, and this process knows it."""
+    with environment(object_server.env):
+        yield object_server
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
+from preloaded import Forked, ForkServer
 
 LOOK_EVERY_S = 0.05
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
@@ -41,9 +43,19 @@ class Patience:
 class Driver:
     """One `pruneyard` command in a session and process group of its own, with its output in files."""
 
+    fork_server: ClassVar[ForkServer | None] = None  # starts what needs neither a terminal nor another interpreter
+
     def __init__(
-        self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], terminal: bool = False
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        env: Mapping[str, str],
+        terminal: bool = False,
+        fresh: bool = False,
     ) -> None:
+        server = None if fresh else self.fork_server
+        self._popen: subprocess.Popen[bytes] | Forked
         self.started = time.monotonic()
         self._stdout, self._stderr = folder / f"{time.time_ns()}.out", folder / f"{time.time_ns()}.err"
         command = [sys.executable, "-c", "from pruneyard.orchestrator.cli import main; main()", *arguments]
@@ -63,6 +75,10 @@ class Driver:
                 )
                 os.close(screen)
                 threading.Thread(target=self._read_screen, daemon=True).start()
+            elif server is not None and server.can_start(env):
+                self._popen = server.start(
+                    arguments, folder=folder, env=env, stdout=self._stdout, stderr=self._stderr
+                )
             else:
                 self._popen = subprocess.Popen(
                     command, cwd=folder, env=dict(env), stdout=stdout, stderr=stderr, start_new_session=True
@@ -215,10 +231,17 @@ def is_actor(process: psutil.Process) -> bool:
 
 @contextlib.contextmanager
 def driving(
-    *arguments: str | Path, folder: Path, env: Mapping[str, str], terminal: bool = False
+    *arguments: str | Path,
+    folder: Path,
+    env: Mapping[str, str],
+    terminal: bool = False,
+    fresh: bool = False,
 ) -> Iterator[Driver]:
-    """A driver for the length of the block, and nothing of it afterwards."""
-    driver = Driver([str(argument) for argument in arguments], folder=folder, env=env, terminal=terminal)
+    """A driver for the length of the block, and nothing of it afterwards.
+
+    terminal: on a terminal of its own; fresh: in a new interpreter, which a terminal implies, instead of a fork of one.
+    """
+    driver = Driver([str(argument) for argument in arguments], folder=folder, env=env, terminal=terminal, fresh=fresh)
     try:
         yield driver
     finally:

@@ -6,13 +6,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from driving import driving
+from shared_head import SharedHead
 from yaml_spec import write
 
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 CHAIN: dict[str, Any] = {
     "name": "chain",
@@ -42,13 +43,12 @@ def values(folder: Path) -> pd.Series:
     return rows.astype(dict.fromkeys(names, str)).set_index([*names, "step"])["value"].sort_index()
 
 
-def test_a_bundle_whose_process_dies_loses_nothing_and_repeats_nothing(env: dict[str, str], tmp_path: Path) -> None:
+def test_a_bundle_whose_process_dies_loses_nothing_and_repeats_nothing(
+    env: dict[str, str], head: SharedHead, tmp_path: Path
+) -> None:
     spec = write(tmp_path / "chain.yaml", CHAIN)
     mark = tmp_path / "mark"
-    deadly = env | {"FATAL": str(mark)}
-    with driving("run", spec, "--out", "out", folder=tmp_path, env=deadly) as driver:
-        assert driver.wait(within_s=240) == 0, driver.said()
-        driver.seconds_until_gone()
+    head.run("run", spec, "--out", "out", folder=tmp_path, FATAL=str(mark))
     assert mark.exists()
     attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
     assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED"}
@@ -58,8 +58,8 @@ def test_a_bundle_whose_process_dies_loses_nothing_and_repeats_nothing(env: dict
     assert counts.drop(died["run_key"].item()).eq(1).all()
     stages = attempts.sort_values("started_at")["stage"].tolist()
     assert stages == ["train"] * 5 + ["calibrate"] * 21
-    with driving("run", spec, "--out", "alone", "--local", folder=tmp_path, env=deadly) as driver:
-        assert driver.wait(within_s=240) == 0, driver.said()
+    with driving("run", spec, "--out", "alone", "--local", folder=tmp_path, env=env | {"FATAL": str(mark)}) as driver:
+        assert driver.wait(within_s=300) == 0, driver.said()
     ours, theirs = values(tmp_path / "out"), values(tmp_path / "alone")
     assert len(ours) > 500
     pd.testing.assert_series_equal(ours, theirs, check_exact=True)

@@ -1,32 +1,30 @@
 """Trials of two workers on Ray: what one worker makes up to rounding, and nothing lost when a process dies or all are to stop."""
 
-import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import yaml_spec
 from comparing import assert_same_numbers
 from driving import Driver, Patience, beyond_loopback, driving, is_rank, listening
 from safetensors.numpy import load_file
+from shared_head import NUM_CPUS, SharedHead
 from watching import checkpoints, completed, in_the_middle
 
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-pytestmark = [pytest.mark.ray, pytest.mark.distributed]
+pytestmark = [pytest.mark.ray, pytest.mark.distributed, pytest.mark.nodes]
 
 METHODS = [
     {"name": "rigl", "density": 0.2, "schedule": {"every": 5}},
     {"name": "set", "density": 0.2, "schedule": {"every": 5}},
 ]
-NUM_CPUS = os.cpu_count() or 1
-WORKERS = {"workers": 2, "cpus": max(1, NUM_CPUS // 2)}  # the whole machine, so that one trial fits at a time
+WORKERS = {"workers": 2, "cpus": NUM_CPUS // 2}  # all of the shared head, so that one trial fits at a time
 WITHIN_S = 280
 
 
@@ -48,18 +46,23 @@ def sockets() -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    quick_env: dict[str, str], sockets: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory
+    quick_env: dict[str, str],
+    sockets: dict[str, set[str]],
+    head: SharedHead,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Two jobs that complete and one whose rank 1 raises, one after the other in the same places."""
+    """Two jobs that complete and one whose rank 1 raises, on a cluster of the study's own beside another one."""
     home = tmp_path_factory.mktemp("undisturbed")
     variants = [{"method": method} for method in METHODS]
     lopsided = {"method": METHODS[0], "schedule": {"name": "lopsided"}}
     tables = {key: value for key, value in spec_of().items() if key != "grid"}
     spec = yaml_spec.write(home / "spec.yaml", {**tables, "variants": [lopsided, *variants]})
-    with driving("run", spec, "--out", "out", folder=home, env=quick_env) as driver:
+    env = quick_env | {"RAY_ADDRESS": head.address}
+    with driving("run", spec, "--out", "out", folder=home, env=env) as driver:
         until = time.monotonic() + WITHIN_S
         while driver.running() and time.monotonic() < until:
             look_at_sockets(driver, sockets)
+            assert not head.ranks()
             time.sleep(0.2)
         assert driver.wait(within_s=1) == 1, driver.said()
         driver.seconds_until_gone()
@@ -137,27 +140,20 @@ def test_a_rank_that_raises_fails_its_trial_with_its_own_traceback(undisturbed: 
     assert "Connection closed" not in failed["error"]
 
 
-def ranks(driver: Driver) -> list[psutil.Process]:
-    """Those that live."""
-    return [process for process in driver.offspring() if is_rank(process)]
-
-
 def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
-    undisturbed: Path, quick_env: dict[str, str], tmp_path: Path
+    undisturbed: Path, head: SharedHead, tmp_path: Path
 ) -> None:
     """A rank is killed, then all are to stop; then the process is killed that listens to the ranks, which hold the machine."""
     patience = Patience(tmp_path, 0.15)
-    slow = quick_env | patience.env
     spec, folder = yaml_spec.write(tmp_path / "spec.yaml", spec_of()), tmp_path / "out"
 
-    with driving("run", spec, "--out", "out", folder=tmp_path, env=slow) as driver:
-        driver.wait_until(lambda: bool(in_the_middle(folder)) and len(ranks(driver)) == 2, within_s=WITHIN_S)
+    with head.driving("run", spec, "--out", "out", folder=tmp_path, **patience.env) as driver:
+        driver.wait_until(lambda: bool(in_the_middle(folder)) and len(head.ranks()) == 2, within_s=WITHIN_S)
         (first,) = in_the_middle(folder)
-        ranks(driver)[-1].kill()
+        head.ranks()[-1].kill()
         driver.wait_until(lambda: bool(in_the_middle(folder) - {first}), within_s=WITHIN_S)
         driver.send(signal.SIGINT)
-        assert driver.wait(within_s=60) == 130, driver.said()
-        driver.seconds_until_gone()
+        assert driver.wait(within_s=WITHIN_S) == 130, driver.said()
     stopped = Results(folder).runs().set_index("run_key")
     (second,) = set(stopped.index) - {first}
     assert set(stopped["status"]) == {"INTERRUPTED"}
@@ -168,14 +164,13 @@ def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
         assert list(RunFolder(folder).checkpoints(key).glob("step-*"))
 
     before = checkpoints(folder)
-    with driving("resume", "out", folder=tmp_path, env=slow) as driver:
+    with head.driving("resume", "out", folder=tmp_path, **patience.env) as driver:
         driver.wait_until(lambda: bool(checkpoints(folder) - before), within_s=WITHIN_S)
-        (actor,) = driver.actors()
+        (actor,) = head.trials()
         actor.kill()
         patience.set(0)
         assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
         assert "died; it resumes from its checkpoint" in driver.stderr
-        driver.seconds_until_gone()
     assert set(completed(folder)) == {first, second}
     assert_same_numbers(folder, undisturbed)
     attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas().sort_values("attempt")
@@ -184,14 +179,34 @@ def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
     assert set(attempts["num_workers"]) == {2}
 
 
-def test_more_workers_than_the_machine_has_are_refused_before_any_starts(
-    quick_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_pruned_trials_end_their_ranks_and_make_room_for_others(head: SharedHead, tmp_path: Path) -> None:
+    """Successive halving over trials of two workers."""
+    tables = yaml_spec.spec_of(
+        [{"name": "static", "density": 0.5}],
+        name="halved",
+        budget={"epochs": 4, "batch_size": 64},
+        grid={"optimizer.lr": [0.2, 1e-6, 0.1]},
+        scheduler={"name": "asha", "metric": "val/accuracy", "grace": 0.25, "reduction_factor": 2},
+        resources=WORKERS,
+    )
+    head.run("run", yaml_spec.write(tmp_path / "spec.yaml", tables), "--out", "out", folder=tmp_path)
+    results = Results(tmp_path / "out")
+    runs = results.runs()
+    assert len(runs) == 3
+    assert set(runs["attempt"]) == {1}
+    assert set(runs["num_workers"]) == {2}
+    rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
+    assert set(runs["status"][rates < 1e-3]) == {"PRUNED"}
+    assert "COMPLETED" in set(runs["status"][rates > 1e-3])
+    steps = results.metrics().groupby("run_key")["step"].max()
+    assert set(steps[runs["run_key"][rates < 1e-3]]) == {17}, (
+        "of four evaluations the first is their rung, and none goes on beyond it"
+    )
+
+
+def test_more_workers_than_the_cluster_has_are_refused_before_any_starts(head: SharedHead, tmp_path: Path) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", spec_of(resources={"workers": NUM_CPUS + 1}))
-    with driving("run", spec, "--out", "out", folder=tmp_path, env=quick_env) as driver:
-        assert driver.wait(within_s=WITHIN_S) == 2, driver.said()
-        assert (
-            f"needs {NUM_CPUS + 1} workers, each with 1 CPUs and 0 GPUs; available are {NUM_CPUS} CPUs"
-            in driver.stderr
-        )
+    driver = head.run("run", spec, "--out", "out", folder=tmp_path, code=2)
+    wanted = f"wants {NUM_CPUS + 1} workers, each with 1 CPUs and 0 GPUs; there are {NUM_CPUS} CPUs"
+    assert wanted in driver.stderr
     assert not len(Results(tmp_path / "out").runs())

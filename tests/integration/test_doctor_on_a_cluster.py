@@ -1,5 +1,6 @@
 """`pruneyard doctor --address` on a real cluster of two nodes: what is alike is said so, what is not is named with its node."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ from ray_head import end_node, free_ports, tell_node
 
 from pruneyard.cluster.bundle import source_files
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nodes]
 
 OTHER_NUMPY = "0.1.0"
 
@@ -54,7 +55,7 @@ def two_nodes(own_env: dict[str, str]) -> Iterator[Cluster]:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         nodes.add_node(num_cpus=2)
-        nodes.wait_for_nodes(timeout=180)
+        nodes.wait_for_nodes(timeout=300)
         yield nodes
     finally:
         nodes.shutdown()
@@ -90,16 +91,55 @@ def test_two_equal_nodes_are_well(two_nodes: Cluster, own_env: dict[str, str], t
     assert not list(out.iterdir()), "the probe is gone"
 
 
-def test_a_node_that_differs_is_named_with_what_to_do(
+def _joined(nodes: Cluster, count: int) -> bool:
+    client = GcsClient(address=nodes.address)
+    return sum(node.state == GcsNodeInfo.ALIVE for node in client.get_all_node_info().values()) == count
+
+
+@contextlib.contextmanager
+def node_with_a_mount(nodes: Cluster, out: Path, env: dict[str, str], said: Path) -> Iterator[None]:
+    """A third node, to which `out` is another folder than to everybody else; skips where this user may not mount."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount of its own for one node needs root")
+    ray = Path(sys.executable).parent / "ray"
+    node_id, (port,) = secrets.token_hex(28), free_ports(1)
+    tell_node(Path(nodes.head_node.get_session_dir_path()), node_id, port)
+    start = (
+        f"mount -t tmpfs none {out} && exec {ray} start --address={nodes.address} --block --num-cpus=1 "
+        f"--dashboard-agent-listen-port={port}"
+    )
+    with said.open("w") as file:
+        apart = subprocess.Popen(
+            ["unshare", "--mount", "bash", "-c", start],
+            env={**env, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while not _joined(nodes, 3):
+            assert apart.poll() is None, said.read_text()
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.5)
+        yield
+    finally:
+        end_node(apart)
+
+
+def test_nodes_that_differ_are_named_with_what_to_do(
     two_nodes: Cluster, own_env: dict[str, str], odd_site: Path, tmp_path: Path
 ) -> None:
+    """One has another folder under the name of the results'; another one other versions, other code, and GPUs that are none."""
     path = os.pathsep.join([str(odd_site), own_env["PYTHONPATH"]])
-    odd = two_nodes.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": path})
-    try:
-        two_nodes.wait_for_nodes(timeout=180)
-        found = doctor(two_nodes, env=own_env, folder=tmp_path, code=1)
-    finally:
-        two_nodes.remove_node(odd)
+    (out := tmp_path / "out").mkdir()
+    with node_with_a_mount(two_nodes, out, own_env, tmp_path / "said"):
+        odd = two_nodes.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": path})
+        try:
+            two_nodes.wait_for_nodes(timeout=300)
+            found = doctor(two_nodes, "--out", out, env=own_env, folder=tmp_path, code=1)
+        finally:
+            two_nodes.remove_node(odd)
     name = rf"node {odd.node_id[:8]} \([\d.]+\)"
     (versions,) = found["versions"]
     assert re.match(rf"WRONG {name} has numpy {OTHER_NUMPY} \(here ", versions)
@@ -108,46 +148,5 @@ def test_a_node_that_differs_is_named_with_what_to_do(
     assert re.match(
         rf"WRONG {name} has 0 GPUs and Ray offers 2; start it with --num-gpus=0", found["devices"][0]
     )
-    assert found["storage"] == ["ok not checked on the nodes; give --out, or set PRUNEYARD_OUT"]
-
-
-def _joined(nodes: Cluster, count: int) -> bool:
-    client = GcsClient(address=nodes.address)
-    return sum(node.state == GcsNodeInfo.ALIVE for node in client.get_all_node_info().values()) == count
-
-
-def test_a_folder_that_is_another_one_on_some_node_is_found(
-    two_nodes: Cluster, own_env: dict[str, str], tmp_path: Path
-) -> None:
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a mount of its own for one node needs root")
-    out = tmp_path / "out"
-    out.mkdir()
-    ray = Path(sys.executable).parent / "ray"
-    node_id, (port,) = secrets.token_hex(28), free_ports(1)
-    tell_node(Path(two_nodes.head_node.get_session_dir_path()), node_id, port)
-    start = (
-        f"mount -t tmpfs none {out} && exec {ray} start --address={two_nodes.address} --block --num-cpus=1 "
-        f"--dashboard-agent-listen-port={port}"
-    )
-    with (tmp_path / "said").open("w") as said:
-        apart = subprocess.Popen(
-            ["unshare", "--mount", "bash", "-c", start],
-            env={**own_env, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while not _joined(two_nodes, 3):
-            assert apart.poll() is None, (tmp_path / "said").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "said").read_text()
-            time.sleep(0.5)
-        found = doctor(two_nodes, "--out", out, env=own_env, folder=tmp_path, code=1)
-    finally:
-        end_node(apart)
-    assert any(re.match(r"WRONG node \w+ \([\d.]+\) cannot write to", line) for line in found["storage"]), (
-        found
-    )
+    assert any(re.match(r"WRONG node \w+ \([\d.]+\) cannot write to", line) for line in found["storage"]), found
     assert all("mount the same folder under the same path" in line for line in found["storage"])

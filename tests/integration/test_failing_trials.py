@@ -1,7 +1,6 @@
 """A trial that fails takes no other one with it, whatever it leaves behind in a process that is used again."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,18 @@ import pytest
 import yaml_spec
 from comparing import assert_same_numbers
 from driving import Patience, driving
+from shared_head import NUM_CPUS, SharedHead
 
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 
-NUM_CPUS = os.cpu_count() or 1
+WITHIN_S = 300
 WITNESSES = [{"name": "witness", "density": 0.3}, {"name": "witness", "density": 0.1}]
 ERROR = "RuntimeError: soiled <script>everything</script> [bold]here[/bold]"
 
 
 def hard_spec(methods: list[dict[str, Any]], rates: list[float]) -> dict[str, Any]:
-    """Two seeds; a trial takes the whole machine, so that one process runs them all, in order."""
+    """Two seeds; a trial takes all of the shared head, so that one process runs them all, in order."""
     return yaml_spec.spec_of(
         methods, name="hard", grid={"optimizer.lr": rates}, seeds=2, resources={"cpus": NUM_CPUS}
     )
@@ -32,7 +32,7 @@ def clean(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
     spec = yaml_spec.write(home / "spec.yaml", hard_spec(WITNESSES, [0.1]))
     told = env | {"WITNESSES": str(home / "witnesses.jsonl")}
     with driving("run", spec, "--out", "out", "--local", folder=home, env=told) as driver:
-        assert driver.wait(within_s=180) == 0, driver.said()
+        assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
     return home
 
 
@@ -43,11 +43,14 @@ def soiled(
     """Witnesses before and after trials that raise, soil their process, or diverge."""
     home = tmp_path_factory.mktemp("soiled")
     methods = [WITNESSES[0], {"name": "soiling", "density": 0.5}, WITNESSES[1]]
-    spec = yaml_spec.write(home / "spec.yaml", hard_spec(methods, [0.1, 1e30]))
-    told = env | {"WITNESSES": str(home / "witnesses.jsonl")}
-    local = ["--local"] if request.param == "in one process" else []
-    with driving("run", spec, "--out", "out", *local, folder=home, env=told) as driver:
-        code = driver.wait(within_s=180)
+    command = ("run", yaml_spec.write(home / "spec.yaml", hard_spec(methods, [0.1, 1e30])), "--out", "out")
+    told = {"WITNESSES": str(home / "witnesses.jsonl")}
+    if request.param == "on Ray":
+        driven = request.getfixturevalue("head").driving(*command, folder=home, **told)
+    else:
+        driven = driving(*command, "--local", folder=home, env=env | told)
+    with driven as driver:
+        code = driver.wait(within_s=WITHIN_S)
         home.joinpath("said").write_text(driver.said())
         home.joinpath("code").write_text(str(code))
         driver.seconds_until_gone()
@@ -105,14 +108,13 @@ def test_a_trial_after_a_dirty_one_has_the_numbers_of_a_fresh_process(soiled: Pa
 
 
 @pytest.mark.ray
-def test_fail_fast_stops_the_others(env: dict[str, str], tmp_path: Path) -> None:
-    methods = [{"name": "static", "density": 0.5}, {"name": "soiling", "density": 0.5}]
+@pytest.mark.slow
+def test_fail_fast_stops_the_others(head: SharedHead, tmp_path: Path) -> None:
+    methods = [{"name": "soiling", "density": 0.5}, {"name": "static", "density": 0.5}]
     tables = yaml_spec.spec_of(methods, name="fast", seeds=4, resources={"cpus": NUM_CPUS})
-    spec = yaml_spec.write(tmp_path / "spec.yaml", tables | {"grid": {"method": methods[::-1]}})
-    told = env | {"WITNESSES": str(tmp_path / "witnesses.jsonl")} | Patience(tmp_path, 0.2).env
-    with driving("run", spec, "--out", "out", "--fail-fast", folder=tmp_path, env=told) as driver:
-        assert driver.wait(within_s=180) == 1, driver.said()
-        driver.seconds_until_gone()
+    spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
+    told = {"WITNESSES": str(tmp_path / "witnesses.jsonl"), **Patience(tmp_path, 0.2).env}
+    head.run("run", spec, "--out", "out", "--fail-fast", folder=tmp_path, code=1, **told)
     runs = Results(tmp_path / "out").runs()
     assert list(runs["status"]).count("FAILED") == 1
     assert set(runs["status"]) <= {"FAILED", "INTERRUPTED"}

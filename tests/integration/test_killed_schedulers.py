@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml_spec
 from comparing import assert_same_numbers
-from driving import AGENTS, Patience, driving
+from driving import Patience, driving
+from shared_head import SharedHead
 from watching import checkpoints
 
 from pruneyard.orchestrator.coordination.journal import Journal
@@ -18,7 +19,9 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nodes]
+
+WITHIN_S = 480
 
 METHOD = [{"name": "set", "density": 0.5, "schedule": {"every": 5}}]
 BUDGET = {"epochs": 4, "batch_size": 64, "checkpoint_every_s": 0.2}
@@ -59,35 +62,33 @@ def statuses(folder: Path) -> dict[str, Status]:
     return {key: status for key, (status, _) in Store(RunFolder(folder)).statuses().items()}
 
 
-def run_to_end(*arguments: str | Path, folder: Path, env: dict[str, str]) -> None:
-    with driving(*arguments, folder=folder, env=env) as driver:
-        assert driver.wait(within_s=480) == 0, driver.said()
-        driver.seconds_until_gone()
+def run_locally(spec: Path, out: str, *, folder: Path, env: dict[str, str]) -> None:
+    with driving("run", spec, "--out", out, "--local", folder=folder, env=env) as driver:
+        assert driver.wait(within_s=WITHIN_S) == 0, driver.said()
 
 
-def kill_in_the_middle(spec: Path, folder: Path, env: dict[str, str], *, decided: Callable[[], bool]) -> None:
+def kill_in_the_middle(spec: Path, folder: Path, head: SharedHead, *, decided: Callable[[], bool]) -> None:
     """After a decision, when trainings that go on from it have left checkpoints."""
     patience = Patience(folder.parent, 0.03)
-    with driving("run", spec, "--out", folder.name, folder=folder.parent, env=env | patience.env) as driver:
-        driver.wait_until(decided, within_s=480)
+    with head.driving("run", spec, "--out", folder.name, folder=folder.parent, **patience.env) as driver:
+        driver.wait_until(decided, within_s=WITHIN_S)
         known = checkpoints(folder)
-        driver.wait_until(lambda: bool(checkpoints(folder) - known), within_s=240)
+        driver.wait_until(lambda: bool(checkpoints(folder) - known), within_s=WITHIN_S)
         driver.send(signal.SIGKILL)
-        driver.wait(within_s=10)
-        driver.seconds_until_gone(besides=AGENTS)
+        driver.wait(within_s=60)
 
 
 @pytest.mark.parametrize(("name", "number"), [("hyperband", 1), ("pbt", 2)])
 def test_a_killed_driver_decides_as_an_undisturbed_one(
-    name: str, number: int, env: dict[str, str], tmp_path: Path
+    name: str, number: int, env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
     """Two configurations, or generations, in the middle of their way; two trials at once against one after the other."""
     spec, folder, quiet = spec_of(name, tmp_path, **TABLES[name]), tmp_path / "out", tmp_path / "quiet"
-    run_to_end("run", spec, "--out", "quiet", "--local", folder=tmp_path, env=env)
-    kill_in_the_middle(spec, folder, env, decided=lambda: len(decisions(folder)) >= number)
+    run_locally(spec, "quiet", folder=tmp_path, env=env)
+    kill_in_the_middle(spec, folder, head, decided=lambda: len(decisions(folder)) >= number)
     before = decisions(folder)
     assert len(before) < len(decisions(quiet)), "there was nothing left to decide"
-    run_to_end("resume", "out", folder=tmp_path, env=env)
+    head.run("resume", "out", folder=tmp_path, within_s=WITHIN_S)
     assert decisions(folder) == decisions(quiet)
     assert decisions(folder)[: len(before)] == before
     assert statuses(folder) == statuses(quiet)
@@ -127,16 +128,18 @@ def stopped_by_asha(heard: Sequence[Mapping[str, Any]], configuration: Mapping[s
     return stopped
 
 
-def test_asha_with_its_driver_killed_stands_by_all_that_it_decided(env: dict[str, str], tmp_path: Path) -> None:
+def test_asha_with_its_driver_killed_stands_by_all_that_it_decided(
+    env: dict[str, str], head: SharedHead, tmp_path: Path
+) -> None:
     """Who is compared with whom depends on who comes first, so only what had been heard settles what is decided."""
     spec, folder = spec_of("asha", tmp_path, grid={"optimizer.lr": RATES}, scheduler=ASHA), tmp_path / "out"
     (plain := tmp_path / "plain").mkdir()
     whole = spec_of("whole", plain, grid={"optimizer.lr": RATES})
-    run_to_end("run", whole, "--out", "whole", "--local", folder=tmp_path, env=env)
-    kill_in_the_middle(spec, folder, env, decided=lambda: Status.PRUNED in statuses(folder).values())
+    run_locally(whole, "whole", folder=tmp_path, env=env)
+    kill_in_the_middle(spec, folder, head, decided=lambda: Status.PRUNED in statuses(folder).values())
     (journal,) = (folder / "decisions").iterdir()
     heard, runs = Journal(journal).lines(), Results(folder).runs().set_index("run_key")
-    run_to_end("resume", "out", folder=tmp_path, env=env)
+    head.run("resume", "out", folder=tmp_path, within_s=WITHIN_S)
     lines, after = Journal(journal).lines(), Results(folder).runs().set_index("run_key")
     assert lines[: len(heard)] == heard
     assert len({(entry["key"], entry["share"]) for entry in lines}) == len(lines), "a rung was judged anew"
@@ -166,12 +169,14 @@ def test_asha_with_its_driver_killed_stands_by_all_that_it_decided(env: dict[str
     assert rows.items() <= expected.items()
 
 
-def test_tpe_proposes_on_ray_what_it_proposes_without(env: dict[str, str], tmp_path: Path) -> None:
+def test_tpe_proposes_on_ray_what_it_proposes_without(
+    env: dict[str, str], head: SharedHead, tmp_path: Path
+) -> None:
     pytest.importorskip("optuna")
     search = {"name": "tpe", "max_trials": 6, "batch": 3, "metric": "val/accuracy", "space": SPACE}
     spec = spec_of("tpe", tmp_path, search=search, budget={**BUDGET, "epochs": 2})
-    run_to_end("run", spec, "--out", "quiet", "--local", folder=tmp_path, env=env)
-    run_to_end("run", spec, "--out", "out", folder=tmp_path, env=env)
+    run_locally(spec, "quiet", folder=tmp_path, env=env)
+    head.run("run", spec, "--out", "out", folder=tmp_path)
     found, expected = (
         [entry["proposals"] for entry in decisions(tmp_path / f) if "proposals" in entry]
         for f in ("out", "quiet")

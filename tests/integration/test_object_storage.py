@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from comparing import assert_same_numbers
 from driving import Patience, driving
 from object_store import BUCKET, ObjectStore, environment, wire_to
+from shared_head import NUM_CPUS, SharedHead
 
 from pruneyard.orchestrator.cli import cli
 from pruneyard.orchestrator.coordination.journal import Journal
@@ -158,6 +159,7 @@ def test_data_distilled_by_a_run_in_an_object_store_are_read(
     assert list(Results(uri).runs()["status"]) == ["COMPLETED", "COMPLETED"]
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
     store: ObjectStore, here: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -294,6 +296,7 @@ def test_a_store_that_goes_away_stops_the_study_and_a_second_call_repairs_it(
     assert attempts(uri) == BOTH
 
 
+@pytest.mark.slow
 def test_a_slow_store_costs_time_and_nothing_else(store: ObjectStore, here: Path) -> None:
     seconds = {}
     with wire_to(store) as wire, environment(store.env_at(wire.port)):
@@ -320,14 +323,16 @@ def test_without_boto3_the_extra_to_install_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_study_on_ray_writes_to_an_object_store(
-    store: ObjectStore, here: Path, env: dict[str, str], tmp_path: Path
+@pytest.mark.slow
+def test_a_study_on_ray_writes_to_an_object_store_however_slow(
+    store: ObjectStore, here: Path, head: SharedHead, tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/ray"
-    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
-    with driving("run", spec, "--out", uri, folder=tmp_path, env=env | store.env) as driver:
-        assert driver.wait(within_s=280) == 0, driver.said()
-        driver.seconds_until_gone()
+    spec = yaml_spec.write(tmp_path / "spec.yaml", {**SPEC, "resources": {"cpus": NUM_CPUS}})
+    with wire_to(store) as wire:
+        wire.delay_s = 0.1
+        head.run("run", spec, "--out", uri, folder=tmp_path, **store.env_at(wire.port))
+    assert wire.delayed >= 10 * len(BOTH), "the trials did not write by the slow wire"
     assert_same_numbers(uri, here)
     assert attempts(uri) == BOTH
     assert Results(uri).exit_code == 0
@@ -335,27 +340,26 @@ def test_a_study_on_ray_writes_to_an_object_store(
 
 
 @pytest.mark.ray
-def test_the_doctor_tries_the_store_from_every_node(
-    store: ObjectStore, env: dict[str, str], tmp_path: Path
-) -> None:
-    with driving("doctor", "--out", f"{ROOT}/tried", folder=tmp_path, env=env | store.env) as driver:
-        driver.wait(within_s=200)
-        driver.seconds_until_gone()
+@pytest.mark.slow
+def test_the_doctor_tries_the_store_from_every_node(store: ObjectStore, head: SharedHead, tmp_path: Path) -> None:
+    with head.driving("doctor", "--out", f"{ROOT}/tried", folder=tmp_path, **store.env) as driver:
+        driver.wait(within_s=300)
     assert f"ok    storage here: {ROOT}/tried is writable and heeds conditions" in driver.stdout
     assert f"ok    storage: {ROOT}/tried is written and read from 1 nodes and from here" in driver.stdout
     assert not ObjectPath.of(f"{ROOT}/tried").exists()
+    with head.driving("doctor", folder=tmp_path) as driver:
+        driver.wait(within_s=300)
+    assert "ok    storage: not checked on the nodes; give --out, or set PRUNEYARD_OUT" in driver.stdout
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_trials_on_ray_are_pruned_by_marks_and_a_journal_in_an_object_store(
-    store: ObjectStore, env: dict[str, str], tmp_path: Path
+    store: ObjectStore, head: SharedHead, env: dict[str, str], tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/halved"
     spec = yaml_spec.write(tmp_path / "spec.yaml", yaml_spec.halved())
-    told = env | store.env | Patience(tmp_path, 0.1).env
-    with driving("run", spec, "--out", uri, folder=tmp_path, env=told) as driver:
-        assert driver.wait(within_s=280) == 0, driver.said()
-        driver.seconds_until_gone()
+    head.run("run", spec, "--out", uri, folder=tmp_path, **store.env, **Patience(tmp_path, 0.1).env)
     runs, metrics = Results(uri).runs(), Results(uri).metrics()
     pruned = runs.loc[runs["status"] == "PRUNED", "run_key"]
     assert len(pruned), runs[["run_key", "status"]]
@@ -363,21 +367,18 @@ def test_trials_on_ray_are_pruned_by_marks_and_a_journal_in_an_object_store(
     assert (steps[pruned] < steps.max()).all()
     (journal,) = (ObjectPath.of(uri) / "decisions").iterdir()
     assert {line["key"] for line in Journal(journal).lines()} == set(runs["run_key"])
-    with driving("resume", uri, "--local", folder=tmp_path, env=told) as driver:
-        assert driver.wait(within_s=120) == 0, driver.said()
+    with driving("resume", uri, "--local", folder=tmp_path, env=env | store.env) as driver:
+        assert driver.wait(within_s=300) == 0, driver.said()
     assert set(Results(uri).runs()["attempt"]) == {1}, "what was pruned ran again"
 
 
 @pytest.mark.ray
-def test_a_trial_of_two_workers_writes_to_an_object_store(
-    store: ObjectStore, env: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_a_trial_of_two_workers_writes_to_an_object_store(store: ObjectStore, head: SharedHead, tmp_path: Path) -> None:
     uri = f"{ROOT}/two-workers"
     tables = {**SPEC, "grid": {"method": [{"name": "dense"}]}, "resources": {"workers": 2, "cpus": 1}}
     spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
-    with driving("run", spec, "--out", uri, folder=tmp_path, env=env | store.env) as driver:
-        assert driver.wait(within_s=280) == 0, driver.said()
-        driver.seconds_until_gone()
+    head.run("run", spec, "--out", uri, folder=tmp_path, **store.env)
     (row,) = Store(RunFolder(uri)).runs().to_pylist()
     assert (row["status"], row["num_workers"]) == ("COMPLETED", 2)
     assert [path.name for path in RunFolder(uri).checkpoints(row["run_key"]).glob("step-*")]

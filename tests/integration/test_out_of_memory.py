@@ -14,12 +14,9 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nodes]
 
-ROOM, GREED = (
-    2 * 2**30,
-    4 * 2**30,
-)  # bytes that may be taken beside what is taken now, and that the trial takes
+ROOM, GREED = 2 * 2**30, 4 * 2**30  # bytes that may be taken beside what is taken now, and that the trial takes
 
 
 def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
@@ -42,7 +39,7 @@ def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
             "run", spec, "--out", "out", "--address", nodes.address, folder=tmp_path, env=nodes.env
         ) as driver,
     ):
-        assert driver.wait(within_s=180) == 1, driver.said()
+        assert driver.wait(within_s=300) == 1, driver.said()
     attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
     greedy = attempts["spec_json"].str.contains('"greedy"')
     assert list(attempts[~greedy]["status"]) == ["COMPLETED"]

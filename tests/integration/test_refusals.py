@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml_spec
 from driving import Patience, driving
+from shared_head import SharedHead
 
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
@@ -30,13 +31,13 @@ def test_a_second_driver_in_a_folder_is_refused_and_the_first_unharmed(
     arguments = ("run", spec, "--out", "out", "--local")
     patience = Patience(tmp_path, 1)
     with driving(*arguments, folder=tmp_path, env=env | patience.env) as first:
-        first.wait_until(lambda: (tmp_path / "out" / "artifacts").exists(), within_s=180)
+        first.wait_until(lambda: (tmp_path / "out" / "artifacts").exists(), within_s=300)
         with driving(*arguments, folder=tmp_path, env=env) as second:
-            assert second.wait(within_s=180) == 2, second.said()
+            assert second.wait(within_s=300) == 2, second.said()
             assert "pruneyard: out: another pruneyard is running in this folder" in second.stderr
             assert "Traceback" not in second.stderr
         patience.set(0)
-        assert first.wait(within_s=180) == 0, first.said()
+        assert first.wait(within_s=300) == 0, first.said()
     assert list(Results(tmp_path / "out").runs()["attempt"]) == [1]
 
 
@@ -46,25 +47,24 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_the_numbers(
 ) -> None:
     spec = small_spec(tmp_path, resources={"cpus": 4096})
     with driving("run", spec, "--out", "out", folder=tmp_path, env=env) as driver:
-        assert driver.wait(within_s=180) == 2, driver.said()
+        assert driver.wait(within_s=300) == 2, driver.said()
         assert "one trial needs 4096 CPUs and 0 GPUs; available are" in driver.stderr
         assert "Traceback" not in driver.stderr
         driver.seconds_until_gone()
     assert started_nothing(tmp_path / "out")
 
 
-@pytest.mark.parametrize("where", [pytest.param([], marks=pytest.mark.ray), ["--local"]])
-def test_missing_data_is_refused_with_the_folders_searched(
-    where: list[str], env: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.mark.ray
+def test_missing_data_is_refused_with_the_folders_searched(head: SharedHead, tmp_path: Path) -> None:
+    """On a cluster as without one."""
     spec = small_spec(tmp_path, data={"name": "mnist", "root": str(tmp_path / "nowhere")})
-    told = env | {"PRUNEYARD_DATA": str(tmp_path / "here-neither"), "HOME": str(tmp_path)}
-    with driving("run", spec, "--out", "out", *where, folder=tmp_path, env=told) as driver:
-        assert driver.wait(within_s=180) == 2, driver.said()
+    told = {"PRUNEYARD_DATA": str(tmp_path / "here-neither"), "HOME": str(tmp_path)}
+    for where in (["--local"], ["--address", head.address]):
+        with driving("run", spec, "--out", "out", *where, folder=tmp_path, env=head.env({}) | told) as driver:
+            assert driver.wait(within_s=300) == 2, driver.said()
         assert str(tmp_path / "nowhere") in driver.stderr
         assert str(tmp_path / "here-neither") in driver.stderr
         assert "Traceback" not in driver.stderr
-        driver.seconds_until_gone()
     assert started_nothing(tmp_path / "out")
     assert not RunFolder(tmp_path / "out").report.exists()
 
@@ -93,9 +93,9 @@ def test_a_cluster_that_does_not_answer_is_said_in_seconds(
     told = env if ray_address is None else env | {"RAY_ADDRESS": ray_address}
     started = time.monotonic()
     with driving("run", spec, "--out", "out", "--address", address, folder=tmp_path, env=told) as driver:
-        assert driver.wait(within_s=180) == 4, driver.said()
+        assert driver.wait(within_s=300) == 4, driver.said()
         assert re.search(f"^pruneyard: ({words})", driver.stderr, re.MULTILINE), driver.stderr
         # beside a line of Ray's own where `auto` finds another cluster of this machine, and has no token for it
         assert len([line for line in driver.stderr.splitlines() if "gcs_client.cc" not in line]) == 2, driver.stderr
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60, "Ray itself asks for minutes"
     assert started_nothing(tmp_path / "out")

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pandas as pd
 import pytest
 import yaml_spec
 from driving import driving
+from shared_head import NUM_CPUS, SharedHead
 
 from pruneyard.orchestrator.results import Results
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 NODES: dict[str, Any] = {
     "name": "graph",
@@ -24,7 +24,7 @@ NODES: dict[str, Any] = {
     "split": {"name": "drawn", "per_class": 8, "num_val": 50, "num_calib": 20, "num_test": 50},
     "budget": {"steps": 20},
     "grid": {"method": ["recalibrated", {"name": "calirare", "steps": 5}]},
-    "resources": {"cpus": 1},
+    "resources": {"cpus": NUM_CPUS},
 }
 WHERE = """
 import json, os, time, ray
@@ -47,7 +47,7 @@ def where(data, together):
             place = [device, inode, int(offset, 16) + address - start]
             return {"pid": os.getpid(), "place": place, "shared": rights[3], "writable": writable}
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(ADDRESS, log_to_driver=False)
 data = {Digits(): ray.put(Digits().load())}
 print(json.dumps(ray.get([where.remote(data, TOGETHER) for _ in range(2)])))
 ray.shutdown()
@@ -62,7 +62,7 @@ def counted(value, *args, **kwargs):
     found.append(isinstance(value, Dataset))
     return put(value, *args, **kwargs)
 ray.put = counted
-results = run(json.loads(SPEC), "out")
+results = run(json.loads(SPEC), "out", address=ADDRESS)
 print(json.dumps([results.exit_code, len(results.runs()), sum(found)]))
 """
 SEARCHED: dict[str, Any] = {
@@ -79,41 +79,32 @@ SEARCHED: dict[str, Any] = {
         "metric": "val/accuracy",
         "space": {"optimizer.lr": {"low": 0.01, "high": 1.0}},
     },
-    "resources": {"cpus": 1},
+    "resources": {"cpus": NUM_CPUS},
 }
 
 
-def test_a_study_of_many_rounds_shares_its_data_once(env: Mapping[str, str], tmp_path: Path) -> None:
-    """Every round of a search, generation and rung is a study of Tune's own, which would keep a copy until the end."""
-    program = COUNTED.replace("SPEC", repr(json.dumps(SEARCHED)))
+def run_program(program: str, head: SharedHead, folder: Path, **names: str) -> Any:
+    """Runs a program in which these names stand for texts; returns the JSON of its last line."""
+    for name, text in {"ADDRESS": head.address, **names}.items():
+        program = program.replace(name, repr(text))
+    command = [sys.executable, "-c", program]
     told = subprocess.run(
-        [sys.executable, "-c", program],
-        env=dict(env),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+        command, env=head.env({}), cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
     assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout.splitlines()[-1]) == [0, 3, 1]
+    return json.loads(told.stdout.splitlines()[-1])
 
 
-def test_trials_of_one_node_read_the_same_memory(env: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_study_of_many_rounds_shares_its_data_once(head: SharedHead, tmp_path: Path) -> None:
+    """Every round of a search, generation and rung is a study of Tune's own, which would keep a copy until the end."""
+    assert run_program(COUNTED, head, tmp_path, SPEC=json.dumps(SEARCHED)) == [0, 3, 1]
+
+
+def test_trials_of_one_node_read_the_same_memory(head: SharedHead, tmp_path: Path) -> None:
     """Both at once, each in its process: the same bytes of the same mapped file, which neither may write."""
     together = tmp_path / "together"
     together.mkdir()
-    program = WHERE.replace("TOGETHER", repr(str(together)))
-    told = subprocess.run(
-        [sys.executable, "-c", program],
-        env=dict(env),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert told.returncode == 0, told.stderr
-    one, other = json.loads(told.stdout.splitlines()[-1])
+    one, other = run_program(WHERE, head, tmp_path, TOGETHER=str(together))
     assert one["pid"] != other["pid"]
     assert one["place"] == other["place"]
     assert {found["shared"] for found in (one, other)} == {"s"}
@@ -122,14 +113,14 @@ def test_trials_of_one_node_read_the_same_memory(env: Mapping[str, str], tmp_pat
 
 
 def test_jobs_on_a_graph_give_the_numbers_they_give_without_ray(
-    env: Mapping[str, str], tmp_path: Path
+    env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", NODES)
+    head.run("run", spec, "--out", "ray", folder=tmp_path)
+    with driving("run", spec, "--out", "local", "--local", folder=tmp_path, env=env) as driver:
+        assert driver.wait(within_s=300) == 0, driver.said()
     found = []
-    for out, how in (("ray", []), ("local", ["--local"])):
-        with driving("run", spec, "--out", out, *how, folder=tmp_path, env=env) as driver:
-            assert driver.wait(within_s=240) == 0, driver.said()
-            driver.seconds_until_gone()
+    for out in ("ray", "local"):
         rows = Results(tmp_path / out).metrics()
         names = ["run_key", "split", "name"]
         found.append(rows.astype(dict.fromkeys(names, str)).set_index([*names, "step"])["value"].sort_index())

@@ -1,4 +1,4 @@
-"""300 short trials on nodes and in processes that keep being killed: all results are there, once, and right."""
+"""120 short trials on nodes and in processes that keep being killed: all results are there, once, and right."""
 
 import random
 import time
@@ -15,10 +15,10 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-NUM_TRIALS = 300
+NUM_TRIALS = 120
 KILL_EVERY_S = 4.0
 MOST_NODES_KILLED = 8
-WITHIN_S = 900.0  # some two minutes on two idle cores
+WITHIN_S = 900.0  # some minute on two idle cores
 
 
 def kill_something(nodes: Nodes, draws: random.Random, count: dict[str, int]) -> None:
@@ -37,8 +37,8 @@ def kill_something(nodes: Nodes, draws: random.Random, count: dict[str, int]) ->
 
 
 @pytest.mark.ray
-@pytest.mark.slow
-def test_no_result_of_300_trials_is_lost_or_wrong_whatever_is_killed(
+@pytest.mark.soak
+def test_no_result_of_120_trials_is_lost_or_wrong_whatever_is_killed(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     tables = yaml_spec.methods(yaml_spec.FEW, name="soak")
@@ -72,7 +72,7 @@ def test_no_result_of_300_trials_is_lost_or_wrong_whatever_is_killed(
     attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
     print(f"{time.monotonic() - started:.0f} s, {count}, {len(attempts)} attempts")
     assert count["node"] >= 2
-    assert count["trial"] >= 5
+    assert count["trial"] >= 3
     assert not attempts.duplicated(["run_key", "attempt"]).any()
     assert (attempts["status"] == "COMPLETED").sum() == NUM_TRIALS
     assert len(attempts) > NUM_TRIALS

@@ -76,7 +76,7 @@ def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFa
     handler = _Collect(seen.warnings)
     logging.getLogger("pruneyard.reports").addHandler(handler)
     patience = Patience(home, 0.05)
-    with driving("run", spec, "--out", "out", "--json", folder=home, env=env | patience.env) as driver:
+    with driving("run", spec, "--out", "out", "--json", folder=home, env=env | patience.env, fresh=True) as driver:
         driver.wait_until(lambda: bool(driver.actors()), within_s=180)
         seen.seconds["first actor"] = time.monotonic() - driver.started
         _look_at_sockets(driver, seen)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml_spec
 from comparing import assert_same_numbers
 from driving import Patience, driving
-from object_store import BUCKET, ObjectStore, environment, object_store
+from object_store import BUCKET, ObjectStore, environment
 from ray_head import Head, ray_head
 from watching import checkpoints, completed, count, in_the_middle
 from yaml_spec import FEW
@@ -29,7 +30,7 @@ from pruneyard.reports.store import Store
 WITHIN_S = 600.0  # of what takes seconds on an idle machine
 PYTHON = ("--python", sys.executable)  # that of the cluster is not on its path
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -38,33 +39,29 @@ def patience(tmp_path_factory: pytest.TempPathFactory) -> Patience:
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with object_store() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def head(env: dict[str, str], patience: Patience, store: ObjectStore) -> Iterator[Head]:
+def job_head(env: dict[str, str], patience: Patience, object_server: ObjectStore) -> Iterator[Head]:
     """The cluster knows an object store, which who submits to it does not."""
-    with ray_head(env | patience.env | store.env) as started:
+    with ray_head(env | patience.env | object_server.env) as started:
         yield started
 
 
 @pytest.fixture
-def told(env: dict[str, str], head: Head, tmp_path: Path) -> dict[str, str]:
+def told(env: dict[str, str], job_head: Head, tmp_path: Path) -> dict[str, str]:
     """The user's environment: the token, and addresses of other clusters, which must not matter."""
     return {
         **env,
-        "RAY_AUTH_TOKEN": head.token,
+        "RAY_AUTH_TOKEN": job_head.token,
         "RAY_ADDRESS": "127.0.0.1:1",
         "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
         "XDG_STATE_HOME": str(tmp_path / "state"),
     }
 
 
-def pruneyard(*words: str | Path, env: dict[str, str], folder: Path, code: int = 0) -> tuple[str, str]:
+def pruneyard(
+    *words: str | Path, env: dict[str, str], folder: Path, code: int = 0, fresh: bool = False
+) -> tuple[str, str]:
     """stdout and stderr of a call that must exit with `code`."""
-    with driving(*words, folder=folder, env=env) as driver:
+    with driving(*words, folder=folder, env=env, fresh=fresh) as driver:
         assert driver.wait(within_s=WITHIN_S) == code, driver.said()
         assert "Traceback" not in driver.stderr, driver.stderr
         assert env.get("RAY_AUTH_TOKEN", "none was given") not in driver.stdout + driver.stderr
@@ -73,19 +70,19 @@ def pruneyard(*words: str | Path, env: dict[str, str], folder: Path, code: int =
 
 def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_lost(
     short_spec: Path,
-    reference: Path,
-    head: Head,
+    short_reference: Path,
+    job_head: Head,
     told: dict[str, str],
     patience: Patience,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "shared" / "out"
     patience.set(2)  # so that it is still under way when a busy machine has made two more calls
-    words = ("submit", short_spec, "--address", head.url, "--out", out, *PYTHON)
+    words = ("submit", short_spec, "--address", job_head.url, "--out", out, *PYTHON)
     job, said = pruneyard(*words, env=told, folder=tmp_path)
     job = job.strip()
     assert job.endswith("-1")
-    assert f"5 jobs, submitted to {head.url} with a token" in said
+    assert f"5 jobs, submitted to {job_head.url} with a token" in said
 
     again, said = pruneyard(*words, env=told, folder=tmp_path)
     assert again.strip() == job, "the same study twice at a time"
@@ -118,7 +115,7 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     while not in_the_middle(out, besides=before):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    with job_server(Access(address=head.url, token=head.token)) as server:
+    with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         driver = psutil.Process(server.view(second).driver_pid)
     started = time.monotonic()
     pruneyard("kill", second, env=told, folder=tmp_path, code=3)
@@ -129,13 +126,13 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
     shown, said = pruneyard(*words, "--follow", env=told, folder=tmp_path)
     assert "-3 finished" in said
     assert f"report: {out}/report.html" in shown
-    assert_same_numbers(out, reference)
+    assert_same_numbers(out, short_reference)
     attempts = Store(RunFolder(out)).runs(latest=False).to_pandas()
     for key, attempt in finished.items():
         assert list(attempts[attempts["run_key"] == key]["attempt"]) == [attempt], "a finished job ran again"
     assert count(out, Status.COMPLETED) == len(FEW)
 
-    listed, _ = pruneyard("status", "--address", head.url, env=told, folder=tmp_path)
+    listed, _ = pruneyard("status", "--address", job_head.url, env=told, folder=tmp_path)
     states = {line.split()[0]: line.split()[1] for line in listed.splitlines()[1:]}
     stem = job.removesuffix("-1")
     assert states == {job: "stopped", second: "stopped", f"{stem}-3": "finished"}, "helpers are not listed"
@@ -146,30 +143,43 @@ def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_los
 
     kept = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
     assert len(kept) == 3
-    assert all(head.token not in path.read_text() for path in kept)
+    assert all(job_head.token not in path.read_text() for path in kept)
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
-    with job_server(Access(address=head.url, token=head.token)) as server:
-        assert all(head.token not in repr(view) for view in server.views())
+    with job_server(Access(address=job_head.url, token=job_head.token)) as server:
+        assert all(job_head.token not in repr(view) for view in server.views())
 
 
 def test_a_submitted_study_keeps_its_results_in_an_object_store(
     short_spec: Path,
-    reference: Path,
-    head: Head,
-    store: ObjectStore,
+    short_reference: Path,
+    job_head: Head,
+    object_server: ObjectStore,
     told: dict[str, str],
     patience: Patience,
     tmp_path: Path,
 ) -> None:
     patience.set(0)
     out = f"s3://{BUCKET}/submitted"
-    words = ("submit", short_spec, "--address", head.url, "--out", out, *PYTHON, "--follow")
+    words = ("submit", short_spec, "--address", job_head.url, "--out", out, *PYTHON, "--follow")
     shown, said = pruneyard(*words, env=told, folder=tmp_path)
     assert "-1 finished" in said
     assert f"report: {out}/report.html" in shown
-    with environment(store.env):
-        assert_same_numbers(out, reference)
+    with environment(object_server.env):
+        assert_same_numbers(out, short_reference)
         assert Store(RunFolder(out)).runs(latest=False).num_rows == len(FEW)
+
+
+def test_a_study_submitted_beside_modules_of_the_user_imports_none_of_them(
+    installed: dict[str, str], job_head: Head, told: dict[str, str], patience: Patience, hostile: Path
+) -> None:
+    patience.set(0)
+    tables = yaml_spec.spec_of([{"name": "dense"}], name="beside", schedule={"name": "cosine"})
+    spec = yaml_spec.write(hostile / "spec.yaml", {**tables, "budget": {"steps": 3, "batch_size": 32}})
+    words = ("submit", spec, "--address", job_head.url, "--out", hostile / "out", *PYTHON, "--follow")
+    env = {**told, "PYTHONPATH": installed["PYTHONPATH"]}
+    _, said = pruneyard(*words, env=env, folder=hostile, fresh=True)
+    assert "-1 finished" in said
+    assert list(Results(hostile / "out").runs()["status"]) == ["COMPLETED"]
 
 
 @contextlib.contextmanager
@@ -209,19 +219,19 @@ def cutting_proxy(url: str, *, after_s: float) -> Iterator[str]:
                 thread.join()
 
 
-def test_following_goes_on_where_a_broken_connection_left_it(head: Head) -> None:
+def test_following_goes_on_where_a_broken_connection_left_it(job_head: Head) -> None:
     lines = [f"line {number}" for number in range(40)]
     command = f"for i in $(seq 0 {len(lines) - 1}); do echo line $i; sleep 0.25; done; exit 3"
     pieces: list[str] = []
     folder = Path(__file__).parent / "foreign_plugins"
-    with job_server(Access(address=head.url, token=head.token)) as server:
+    with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         view = server.submit(command, prefix="lines", folder=folder, metadata={})
     with (
-        cutting_proxy(head.url, after_s=5) as url,
-        job_server(Access(address=url, token=head.token)) as server,
+        cutting_proxy(job_head.url, after_s=5) as url,
+        job_server(Access(address=url, token=job_head.token)) as server,
     ):
         ended = server.follow(view.job_id, pieces.append)
-    with job_server(Access(address=head.url, token=head.token)) as server:
+    with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         whole = server.logs(view.job_id)
     assert "".join(pieces) == whole
     shown = "".join(pieces).splitlines()
@@ -229,21 +239,21 @@ def test_following_goes_on_where_a_broken_connection_left_it(head: Head) -> None
     assert (ended.status, ended.exit_code, ended.code) == ("FAILED", 3, 3)
 
 
-def exits(head: Head, command: str) -> tuple[str, int]:
-    with job_server(Access(address=head.url, token=head.token)) as server:
+def exits(job_head: Head, command: str) -> tuple[str, int]:
+    with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         folder = Path(__file__).parent / "foreign_plugins"
         view = server.wait(server.submit(command, prefix="exits", folder=folder, metadata={}).job_id)
         return view.status, view.code
 
 
-def test_the_exit_code_of_the_command_is_passed_on(head: Head) -> None:
-    assert exits(head, "exit 0") == ("SUCCEEDED", 0)
-    assert exits(head, "exit 2") == ("FAILED", 2)
-    assert exits(head, "kill -9 $$") == ("FAILED", 1)
-    assert exits(head, "no-such-python run") == ("FAILED", 4)
+def test_the_exit_code_of_the_command_is_passed_on(job_head: Head) -> None:
+    assert exits(job_head, "exit 0") == ("SUCCEEDED", 0)
+    assert exits(job_head, "exit 2") == ("FAILED", 2)
+    assert exits(job_head, "kill -9 $$") == ("FAILED", 1)
+    assert exits(job_head, "no-such-python run") == ("FAILED", 4)
 
 
-def test_other_versions_on_the_cluster_are_refused_before_anything_runs(head: Head, tmp_path: Path) -> None:
+def test_other_versions_on_the_cluster_are_refused_before_anything_runs(job_head: Head, tmp_path: Path) -> None:
     (tmp_path / "pins.json").write_text('{"python": "3.11.99", "numpy": "0.1"}')
     checked = subprocess.run(
         [sys.executable, "-m", "pruneyard.cluster.pins", "pins.json"],
@@ -269,14 +279,14 @@ def test_other_versions_on_the_cluster_are_refused_before_anything_runs(head: He
     ],
 )
 def test_what_cannot_be_reached_or_must_not_be_is_said_at_once(
-    head: Head, told: dict[str, str], tmp_path: Path, address: str, token: str | None, code: int, words: str
+    job_head: Head, told: dict[str, str], tmp_path: Path, address: str, token: str | None, code: int, words: str
 ) -> None:
     given = {**told, "HOME": str(tmp_path)}
     del given["RAY_AUTH_TOKEN"]
     if token is not None:
         given["RAY_AUTH_TOKEN"] = token
     started = time.monotonic()
-    out, said = pruneyard("status", "--address", address or head.url, env=given, folder=tmp_path, code=code)
+    out, said = pruneyard("status", "--address", address or job_head.url, env=given, folder=tmp_path, code=code)
     assert (out, words in said, "secret@" in said) == ("", True, False), said
     assert len(said.splitlines()) == 1
     assert time.monotonic() - started < 90, "a busy machine may need long to import Ray, but not minutes"
@@ -292,7 +302,7 @@ def test_what_cannot_be_reached_or_must_not_be_is_said_at_once(
     ],
 )
 def test_bad_usage_is_said_with_what_there_is(
-    head: Head, told: dict[str, str], tmp_path: Path, words: Sequence[str], said: str
+    job_head: Head, told: dict[str, str], tmp_path: Path, words: Sequence[str], said: str
 ) -> None:
-    _, found = pruneyard(*words, "--address", head.url, env=told, folder=tmp_path, code=2)
+    _, found = pruneyard(*words, "--address", job_head.url, env=told, folder=tmp_path, code=2)
     assert said in found
