@@ -1,4 +1,4 @@
-"""Control variates of the gradient: a snapshot of the weights, its mean gradient, and how much of them to use.
+"""Control variates for gradients: a snapshot of the weights, its mean gradient, and the coefficient of the correction.
 
 With g the gradient of a batch, gs that of the snapshot on the same batch, and mu the mean of gs over batches (the anchor),
 the optimizer sees g + c (mu - gs). Its expectation is that of g for any c that does not depend on the batch, if mu is the
@@ -20,33 +20,33 @@ SNAPSHOT, ANCHOR = "snapshot/", "anchor/"
 
 
 class Comparison(Protocol):
-    """Sees every batch of a look: what it says of the new weights, and what it likes to know of the old ones."""
+    """Collects statistics over the batches at the start of an epoch, to estimate the coefficient."""
 
     def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
-        """loss, gradient: of the batch at the weights that become the snapshot."""
+        """Adds a batch; loss, gradient: at the weights that become the snapshot."""
         ...
 
     def coefficient(self) -> float | None:
-        """What the batches said, in [0, 1]; None where they said nothing."""
+        """Returns the estimate in [0, 1], or None if the batches determine none."""
         ...
 
 
 class NoComparison:
-    """Compares nothing: for a coefficient that is given."""
+    """No statistics, for a rule with a fixed coefficient."""
 
     def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
-        """Costs nothing."""
+        """Does nothing."""
 
     def coefficient(self) -> None:
-        """None."""
+        """Returns None: there is no estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlVariate(ABC):
-    """A snapshot and an anchor; what c is, a rule says.
+    """A gradient rule with a snapshot and an anchor; subclasses define the coefficient c.
 
-    Before an optimizer's step masks are applied as to any gradient. Growth by gradient sees g. A snapshot taken under older
-    masks stays as it is: it is zero where weights were grown since.
+    Masks apply to the corrected gradient as to any other. Growth by gradient uses g. A snapshot taken under older masks does not
+    change: it is zero where weights were grown since.
     """
 
     anchor_fraction: float = 1.0  # share of the epoch's batches in the anchor, in (0, 1]; below 1 it is noisy
@@ -60,26 +60,26 @@ class ControlVariate(ABC):
 
     @abstractmethod
     def initial_numbers(self) -> Mapping[str, float]:
-        """What the rule remembers beside snapshot and anchor, before the first look."""
+        """Returns the numbers of the state before the first epoch."""
 
     @abstractmethod
     def comparison(self, snapshot: Tensors, masks: Tensors) -> Comparison:
-        """For one look; `snapshot` is the one that is about to be replaced."""
+        """Returns the statistics for the start of one epoch; `snapshot` is the one about to be replaced."""
 
     @abstractmethod
     def numbers(self, before: Mapping[str, float], newest: float | None) -> Mapping[str, float]:
-        """What it remembers after a look, by the coefficient that the comparison gave."""
+        """Returns the numbers of the state after the start of an epoch; `newest` is the estimated coefficient."""
 
     @abstractmethod
     def effective_coefficient(self, numbers: Mapping[str, float]) -> float:
-        """The coefficient c of the steps until the next look."""
+        """Returns the coefficient c for the steps of the epoch."""
 
     def start(self, weights: Tensors) -> RuleState:
-        """The snapshot is the initialisation; there is no anchor before the first look, which comes before any step."""
+        """Returns the initial weights as snapshot; the first epoch start, before any step, computes the anchor."""
         return RuleState(add_prefix(SNAPSHOT, clone_tensors(weights)), self.initial_numbers())
 
     def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
-        """Gradients of the batches at the weights as they stand give the anchor; these weights are the next snapshot."""
+        """Returns the current weights as the next snapshot, and the mean of the batches' gradients at them as anchor."""
         if epoch.number % self.refresh_every:
             return state
         weights = clone_tensors(epoch.weights)
@@ -100,7 +100,10 @@ class ControlVariate(ABC):
         )
 
     def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
-        """The snapshot is asked first, so that a network that draws in its forward pass draws the same twice."""
+        """Returns g + c (mu - gs).
+
+        The snapshot comes first, so that random layers sample the same numbers in both passes.
+        """
         _, of_snapshot = batch.gradient_at(select_prefix(state, SNAPSHOT))
         loss = batch.differentiate()
         own, anchor = batch.own_gradient(), select_prefix(state, ANCHOR)
@@ -112,15 +115,15 @@ class ControlVariate(ABC):
 
 
 def select_prefix(state: RuleState, prefix: str) -> dict[str, Tensor]:
-    """The tensors of one prefix, by their names without it."""
+    """Returns the tensors of one prefix, by their names without it."""
     return {n.removeprefix(prefix): t for n, t in state.tensors.items() if n.startswith(prefix)}
 
 
 def add_prefix(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
-    """Tensors by their names with a prefix."""
+    """Returns tensors by their names with a prefix."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def clone_tensors(weights: Tensors) -> dict[str, Tensor]:
-    """In the memory layout they have."""
+    """Returns copies in the same memory layout."""
     return {name: tensor.clone() for name, tensor in weights.items()}

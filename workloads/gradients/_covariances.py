@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pruneyard.workloads.interfaces import Probe, Tensors
 
-RESOLUTION = 1e-6  # a spread below this share of the mean is rounding of float32, not spread
+RESOLUTION = 1e-6  # a smaller spread relative to the mean is float32 rounding
 
 
 class LossCovariance:
@@ -19,12 +19,12 @@ class LossCovariance:
         self.of_snapshot: list[Tensor] = []
 
     def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
-        """One more forward pass, at the snapshot."""
+        """Adds a batch, by one more forward pass, at the snapshot."""
         self.losses.append(loss)
         self.of_snapshot.append(batch.loss_at(self.snapshot))
 
     def coefficient(self) -> float | None:
-        """None where the losses of the snapshot do not vary."""
+        """Returns the coefficient in [0, 1], or None if the losses of the snapshot do not vary."""
         if len(self.losses) < 2:
             return None
         new, old = (torch.stack(losses).double().cpu() for losses in (self.losses, self.of_snapshot))
@@ -48,7 +48,7 @@ class GradientCovariance:
         self.products: list[Tensor] = []  # of each batch: <g, gs>, <gs, gs>, <g, g>
 
     def observe(self, batch: Probe, *, loss: Tensor, gradient: Tensors) -> None:
-        """One more forward and backward pass, at the snapshot."""
+        """Adds a batch, by one more forward and backward pass, at the snapshot."""
         _, of_snapshot = batch.gradient_at(self.snapshot)
         names = [name for name in gradient if name in of_snapshot]
         new, old = (self._active(tensors, names) for tensors in (gradient, of_snapshot))
@@ -60,7 +60,7 @@ class GradientCovariance:
         self.num += 1
 
     def coefficient(self) -> float | None:
-        """None where the gradients of the snapshot do not vary."""
+        """Returns the coefficient in [0, 1], or None if the gradients of the snapshot do not vary."""
         if self.num < 2:
             return None
         covariance, variance, _ = self.traces()
@@ -70,7 +70,7 @@ class GradientCovariance:
         return clip_to_unit(covariance / variance)
 
     def traces(self) -> tuple[float, float, float]:
-        """tr Cov(g, gs), tr Var(gs), tr Var(g): sample covariances, over batches."""
+        """Returns tr Cov(g, gs), tr Var(gs) and tr Var(g): sample covariances over batches."""
         new, old = self.sums
         of_means = torch.stack([inner(new, old), inner(old, old), inner(new, new)]) / self.num
         traces = (torch.stack(self.products).sum(0) - of_means) / (self.num - 1)
@@ -82,10 +82,10 @@ class GradientCovariance:
 
 
 def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Sum of the products of all entries, summed in double: a variance is a small difference of large sums."""
+    """Returns the inner product, summed in float64 because a variance is a small difference of large sums."""
     return torch.stack([(a * b).sum(dtype=torch.float64) for a, b in zip(first, second, strict=True)]).sum()
 
 
 def clip_to_unit(coefficient: float) -> float | None:
-    """Within [0, 1], from no correction to all of it; None where it is no number."""
+    """Returns the coefficient clipped to [0, 1], or None if it is NaN."""
     return min(max(coefficient, 0.0), 1.0) if coefficient == coefficient else None

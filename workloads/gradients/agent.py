@@ -1,12 +1,12 @@
-"""Correct every gradient by that of a snapshot, as far as batch losses say the two vary together.
+"""Correct every gradient by that of a snapshot, with a coefficient from the covariance of batch losses (AGENT).
 
 Reference: Lei et al. 2023, Balance is Essence: Accelerating Sparse Training via Adaptive Gradient Correction (arXiv:2301.03573)
 
 g + c (mu - gs), as `svrg`, with c = gamma * c_hat. At the start of an epoch, over its batches,
 c* = Cov(l, ls) / Var(ls) of the losses at the weights as they stand and at the old snapshot, and
-c_hat <- (1 - a) c_hat + a c*. Written after the authors' code and the abstract; their tables were not at hand.
+c_hat <- (1 - a) c_hat + a c*. Written after the authors' code and the abstract; without access to the tables of the paper.
 Published and kept: growth by gradient sees the uncorrected g, and an update that replaces the step corrects nothing.
-Mended: running statistics are not moved by the extra passes and the snapshot has its own; nothing of an old gradient is in
+Fixed here: the extra passes do not change running statistics and the snapshot has its own; nothing of an old gradient is in
 mu; the snapshot is refreshed after c*; mu sees the augmentations that the steps will see; c* is kept within [0, 1], and
 c_hat as it was where the old losses do not vary.
 An epoch costs 10/3 of a plain one in passes (dense network, loss coefficient; 4 times with the gradient coefficient).
@@ -45,21 +45,21 @@ class AGENT(ControlVariate):
             raise ValueError(f"coefficient is {self.coefficient!r}; it must be loss or gradient")
 
     def initial_numbers(self) -> Mapping[str, float]:
-        """c_hat as given."""
+        """Returns the initial c_hat."""
         return {C_HAT: self.initial}
 
     def comparison(self, snapshot: Tensors, masks: Tensors) -> Comparison:
-        """Of losses or gradients."""
+        """Returns the covariance of losses or of gradients."""
         if self.coefficient == "loss":
             return LossCovariance(snapshot)
         return GradientCovariance(snapshot, masks)
 
     def numbers(self, before: Mapping[str, float], newest: float | None) -> Mapping[str, float]:
-        """c_hat after this look."""
+        """Returns c_hat updated by the newest c*."""
         if newest is None:
             return before
         return {C_HAT: (1 - self.smoothing) * before[C_HAT] + self.smoothing * newest}
 
     def effective_coefficient(self, numbers: Mapping[str, float]) -> float:
-        """gamma * c_hat."""
+        """Returns gamma * c_hat."""
         return self.gamma * numbers[C_HAT]

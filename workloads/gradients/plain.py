@@ -14,18 +14,18 @@ __all__ = ["Plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """One forward and one backward pass; nothing is looked at and nothing remembered."""
+    """The uncorrected gradient, without a state."""
 
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({},)
 
     def start(self, weights: Tensors) -> RuleState:
-        """Empty."""
+        """Returns an empty state."""
         return RuleState()
 
     def on_epoch_start(self, state: RuleState, epoch: Epoch) -> RuleState:
-        """The same state."""
+        """Returns the state unchanged."""
         return state
 
     def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
-        """The loss of the batch; its gradient stays as it came."""
+        """Returns the loss of the batch and no corrections."""
         return Gradient(loss=batch.differentiate()), state

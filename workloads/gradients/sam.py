@@ -1,11 +1,11 @@
-"""Take the gradient where the loss is worst nearby, so that flat minima are preferred to sharp ones (SAM).
+"""Take the gradient at the worst nearby weights, which favours flat minima over sharp ones (SAM).
 
 Reference: Foret et al. 2021, Sharpness-Aware Minimization for Efficiently Improving Generalization (arXiv:2010.01412)
 
-With g the gradient at w, the optimizer sees the gradient at w + rho g / ||g||, of the same batch with the same draws; the
-norm is over all parameters. Under masks g counts where weights are active, so that the network asked is as sparse as the
-one trained. The step costs two gradients. Running statistics are moved by the pass at w alone, and the loss reported is
-that at w. Growth by gradient sees g.
+With g the gradient at w, the optimizer sees the gradient at w + rho g / ||g||, of the same batch with the same random
+numbers; the norm is over all parameters. Under masks g counts where weights are active, so that the perturbed network is as
+sparse as the trained one. A step costs two gradients. Only the pass at w updates running statistics, and the reported loss is
+that at w. Growth by gradient uses g.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from pruneyard.workloads.plugins import Settings
 
 __all__ = ["SAM"]
 
-SMALLEST_NORM = 1e-12  # a gradient below it has no direction to speak of: weights are moved by less than rho
+SMALLEST_NORM = 1e-12  # below it a gradient has no reliable direction, and weights move by less than rho
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class SAM(Plain):
             raise ValueError(f"rho is {self.rho}; it must be 0 or more")
 
     def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
-        """The batch is asked twice: as it stands, and at the worst weights of the ball."""
+        """Returns the loss at w and the gradient at the worst weights of the ball."""
         loss = batch.differentiate()
         own, weights = batch.own_gradient(), batch.weights
         moved = self._worst({name: weights[name] for name in own}, own, batch.masks)
@@ -42,7 +42,7 @@ class SAM(Plain):
         return Gradient(loss=loss, corrected={name: there[name] for name in own if name in there}), state
 
     def _worst(self, weights: Tensors, gradient: Tensors, masks: Tensors) -> Mapping[str, Tensor]:
-        """w + rho g / ||g|| of the parameters that have a gradient; g is zero where a weight is not active."""
+        """Returns w + rho g / ||g|| for the parameters with a gradient; g is zero for inactive weights."""
         uphill = [g * masks[name] if name in masks else g for name, g in gradient.items()]
         norm = torch.stack(torch._foreach_norm(uphill)).norm()
         moves = torch._foreach_mul(uphill, self.rho / norm.clamp_min(SMALLEST_NORM))

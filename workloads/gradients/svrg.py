@@ -1,9 +1,9 @@
-"""Correct every gradient by that of a snapshot of the weights, with a coefficient that is given.
+"""Correct every gradient by that of a snapshot of the weights, with a fixed coefficient (SVRG).
 
 Reference: Johnson and Zhang 2013, Accelerating stochastic gradient descent using predictive variance reduction (NeurIPS 26)
 
 g + c (mu - gs), where mu is the mean gradient at the snapshot and gs its gradient on the same batch, with the same
-augmentation and the same draws. c = 1 is the paper's. An epoch costs three times a plain one: one pass for mu, and two
+augmentation and the same random numbers. The paper uses c = 1. An epoch costs three times a plain one: one pass for mu, and two
 gradients a step.
 """
 
@@ -29,17 +29,17 @@ class SVRG(ControlVariate):
             raise ValueError(f"coefficient is {self.coefficient}; it must lie in [0, 1]")
 
     def initial_numbers(self) -> Mapping[str, float]:
-        """None."""
+        """Returns no numbers."""
         return {}
 
     def comparison(self, snapshot: Tensors, masks: Tensors) -> Comparison:
-        """None."""
+        """Returns a comparison that collects nothing."""
         return NoComparison()
 
     def numbers(self, before: Mapping[str, float], newest: float | None) -> Mapping[str, float]:
-        """None."""
+        """Returns the numbers unchanged."""
         return before
 
     def effective_coefficient(self, numbers: Mapping[str, float]) -> float:
-        """The given one."""
+        """Returns the coefficient of the spec."""
         return self.coefficient

@@ -1,7 +1,7 @@
-"""Images moved within a few grey values so that a loss grows: projected gradient ascent in the maximum norm (PGD).
+"""Adversarial examples by projected gradient ascent in the maximum norm (PGD).
 
 Distances are of pixels in [0, 1], whatever the normalisation: eps and steps are scaled per channel, and no pixel leaves
-the range between black and white. Parameters, their gradients and running statistics are left alone.
+the range between black and white. Parameters, their gradients and running statistics do not change.
 Reference: Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks (arXiv:1706.06083)
 
 Dimensions: B batch, C channels, H height, W width, K classes.
@@ -19,22 +19,19 @@ from pruneyard.workloads.interfaces import LossInputs, Network, PixelRange, Stat
 from pruneyard.workloads.ranks import Share
 
 LossFn = Callable[[Tensor], Tensor]
+"""Maps normalised images `(B, C, H, W)` to a scalar sum over the batch, so that a row's gradient is that of its own loss."""
 
-
-"""Images `(B, C, H, W)`, normalised, to a scalar; a sum over the batch, so that a row's gradient is of its loss alone."""
-
-
-NEARBY = 1e-3  # standard deviation in pixels of a start that is just not the image itself
+NEARBY = 1e-3  # standard deviation, in pixel values, of a start close to the image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """So many steps by the sign of the gradient, each projected back; eps 0 or no steps leave images as they are."""
+    """An attack of `num_steps` signed gradient steps, each projected into the eps ball; eps 0 or no steps: no attack."""
 
     eps: float
     step_size: float
     num_steps: int
-    start: Literal["uniform", "nearby"] = "uniform"  # in the whole ball, or normal with deviation `NEARBY`
+    start: Literal["uniform", "nearby"] = "uniform"  # uniform in the eps ball, or normal with deviation `NEARBY`
 
     def __post_init__(self) -> None:
         for name in ("eps", "step_size"):
@@ -45,7 +42,7 @@ class Attack:
 
     @property
     def forwards(self) -> float:
-        """Work in forward passes: a step is one and the half of a backward pass that leads to the images."""
+        """Work in forward passes: a step is a forward pass and the half of a backward pass that computes the images' gradient."""
         return 2.0 * self.num_steps if self.eps else 0.0
 
     def __call__(
@@ -57,19 +54,19 @@ class Attack:
         generator: torch.Generator,
         share: Share | None = None,
     ) -> Tensor:
-        """Images as near as eps to those given. Works where gradients are off, too.
+        """Returns adversarial images within eps of `images`. Works also under `torch.no_grad`.
 
-        generator: on the CPU; share: which rows of a whole batch these are, starts being drawn for all of it.
-        Every pass keeps a graph: under autocast a pass without one leaves copies of the weights that have no gradient, and
-        the pass after it would use them.
+        generator: on the CPU; share: which rows of a whole batch these are, because starts are sampled for the whole batch.
         """
         if not self.forwards:
             return images
         span = pixels.white - pixels.black
-        # an image a rounding error beyond white stays where it is
+        # an image that exceeds white by a rounding error is not clipped
         low = torch.minimum(images, torch.maximum(images - self.eps * span, pixels.black))
         high = torch.maximum(images, torch.minimum(images + self.eps * span, pixels.white))
-        moved = images + self._first(images, generator, share or Share.whole(len(images))) * span
+        moved = images + self._start_offset(images, generator, share or Share.whole(len(images))) * span
+        # Every pass keeps a graph: under autocast, a pass without one caches copies of the weights that have no gradient, and
+        # the next pass would use them.
         with torch.enable_grad():
             for _ in range(self.num_steps):
                 moved = moved.clamp(low, high).detach().requires_grad_()
@@ -77,22 +74,22 @@ class Attack:
                 moved = moved + self.step_size * span * gradient.sign()
         return moved.clamp(low, high).detach()
 
-    def _first(self, images: Tensor, generator: torch.Generator, share: Share) -> Tensor:
-        """In pixels; drawn on the CPU, so that every device sees the same."""
+    def _start_offset(self, images: Tensor, generator: torch.Generator, share: Share) -> Tensor:
+        """Returns the random start in pixel values, sampled on the CPU so that every device gets the same."""
         shape = (share.total, *images.shape[1:])
         if self.start == "uniform":
-            drawn = self.eps * (2 * torch.rand(shape, generator=generator) - 1)
+            offset = self.eps * (2 * torch.rand(shape, generator=generator) - 1)
         else:
-            drawn = NEARBY * torch.randn(shape, generator=generator)
-        return share.of(drawn).to(images)
+            offset = NEARBY * torch.randn(shape, generator=generator)
+        return share.of(offset).to(images)
 
 
 def margin_loss(network: Network, labels: Tensor, *, num_extra: int = 0) -> LossFn:
-    """By how much the other classes outweigh the label: their logsumexp less the label's logit, summed over the batch.
+    """Returns a loss for attacks: logsumexp of the other classes' logits minus the label's logit, summed over the batch.
 
-    Cross-entropy over the K classes is log(1 + exp(m)) of this m, so a row's steps are the same, and they do not vanish where
-    the label's probability rounds to 1. (Rows that meet in batch norm, when attacked in training mode, weigh alike here.)
-    The last `num_extra` outputs are no classes.
+    Cross-entropy over the K classes is log(1 + exp(m)) of this margin m, so the signs of a row's gradient are the same, but
+    they do not vanish where the label's probability rounds to 1. (In training mode, batch norm couples rows; with this loss all
+    rows have equal weight.) The last `num_extra` outputs are not classes.
     """
 
     def loss_fn(images: Tensor) -> Tensor:
@@ -106,13 +103,13 @@ def margin_loss(network: Network, labels: Tensor, *, num_extra: int = 0) -> Loss
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialObjective(StatelessObjective):
-    """An objective that moves its images first.
+    """An objective that perturbs its images before it computes the loss.
 
-    attack_mode: evaluation is what the codes of TRADES and of Özdenizci and Legenstein 2021 (ICML) do; that of Madry et
-    al. for CIFAR-10 attacks in training mode, with the statistics of the batch.
+    attack_mode: evaluation mode is used by the code of TRADES and of Özdenizci and Legenstein 2021 (ICML); that of Madry
+    et al. for CIFAR-10 attacks in training mode, with the statistics of the batch.
     """
 
-    eps: float = 8 / 255  # largest change of a pixel; pixels lie in [0, 1]
+    eps: float = 8 / 255  # largest change of a pixel, for pixels in [0, 1]
     step_size: float = 2 / 255
     num_steps: int = 10
     attack_mode: Literal["evaluation", "training"] = "evaluation"
@@ -124,15 +121,15 @@ class AdversarialObjective(StatelessObjective):
 
     @property
     def attack(self) -> Attack:
-        """With a start anywhere in the ball."""
+        """The attack, with a uniform start in the eps ball."""
         return Attack(eps=self.eps, step_size=self.step_size, num_steps=self.num_steps)
 
     def attacked_mode(self, inputs: LossInputs) -> AbstractContextManager[object]:
-        """In the block the network is in the mode that is attacked; running statistics are not moved."""
+        """Returns a context in which the network is in the mode that is attacked, and which preserves running statistics."""
         return inputs.eval_mode() if self.attack_mode == "evaluation" else inputs.preserve_buffers()
 
     def perturb(self, inputs: LossInputs, loss_fn: LossFn) -> Tensor:
-        """The question's images, moved so that this loss grows."""
+        """Returns the images of the batch, perturbed so that the loss grows."""
         return self.attack(
             inputs.images,
             loss_fn=loss_fn,

@@ -1,6 +1,6 @@
-"""Objectives that are a function of a batch's logits, and what several of them are made of.
+"""Base class and building blocks of objectives that depend only on the logits of a batch.
 
-Logits below float32 are taken to float32 first, whatever the precision of the network. Nothing waits for the device.
+Logits below float32 are converted to float32 first, whatever the precision of the network. No function waits for the device.
 Dimensions: B batch, K classes.
 """
 
@@ -12,53 +12,51 @@ from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 
-SMALLEST = 1e-12  # of a base that is raised to a power: below 1, its derivative at 0 is infinite
-
-
-ROOT_FLOOR = 1e-10  # added under a square root, for its derivative at 0
+SMALLEST = 1e-12  # minimum of the base of a power: for exponents below 1 the derivative at 0 is infinite
+ROOT_FLOOR = 1e-10  # added under a square root, whose derivative at 0 is infinite
 
 
 class LogitsObjective(StatelessObjective, ABC):
-    """An objective that asks the network once and remembers nothing."""
+    """A stateless objective that depends only on the logits of the batch."""
 
     @abstractmethod
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar, of logits (B, K), float32 or float64, and labels (B,)."""
+        """Returns the scalar loss of logits (B, K), float32 or float64, and labels (B,)."""
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         logits = to_float32_or_wider(inputs.network(inputs.images))
         return self.loss_of_logits(logits, inputs.labels), inputs.memory
 
 
 def to_float32_or_wider(logits: Tensor) -> Tensor:
-    """As float32, or as they are where they are wider."""
+    """Returns logits in float32, or unchanged if they are wider."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def weighted_nll(log_p: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
-    """-factor log p[label], mean over the batch; log_p: (B, K), factors: (B,). With factors of 1 it is cross-entropy."""
+    """Returns the mean of -factor log p[label] over the batch; log_p: (B, K), factors: (B,). Factors of 1: cross-entropy."""
     return functional.nll_loss(factors[:, None] * log_p, labels)
 
 
 def select_labels(log_p: Tensor, labels: Tensor) -> Tensor:
-    """(B, K) to (B,)."""
+    """Returns the log probability of each label, (B,), from log_p (B, K)."""
     return log_p.gather(1, labels[:, None])[:, 0]
 
 
 def one_minus_p(log_p: Tensor) -> Tensor:
-    """1 - p, to be raised to a power; (B,), at least `SMALLEST`."""
+    """Returns 1 - p of log p (B,), at least `SMALLEST`, so that it can be raised to a power."""
     return (-log_p.expm1()).clamp(min=SMALLEST)
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """-(1 - p[label])^gamma log p[label], mean over the batch; with gamma 0 it is cross-entropy."""
+    """Returns the mean of -(1 - p[label])^gamma log p[label] over the batch; with gamma 0 it is cross-entropy."""
     log_p = functional.log_softmax(logits, dim=1)
     return weighted_nll(log_p, labels, one_minus_p(select_labels(log_p, labels)) ** gamma)
 
 
 def confidences(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest probability of every row, and 1 where it is the label's, else 0, without gradient; (B,) each."""
+    """Returns the largest probability of every row, and 1 if it is that of the label, else 0, without gradient; (B,) each."""
     largest, guess = functional.softmax(logits, dim=1).max(dim=1)
     return largest, (guess == labels).to(largest.dtype)
 

@@ -1,8 +1,8 @@
-"""Objectives of images that are mixed in pairs: which ones, by how much, and the loss of both labels.
+"""Base class of objectives on images that are mixed in pairs.
 
-Row i is mixed with the row a drawn number of places further on in the batch, cyclically, and all by one drawn share: batches
-are shuffled, so partners are random without a permutation that would have to be sent to the device. Over several ranks
-partners are of one rank.
+Row i is mixed with the row a random number of places later in the batch, cyclically, and all rows by one random weight. Batches
+are shuffled, so partners are random without a permutation that would have to be copied to the device. With several ranks,
+partners belong to the same rank.
 
 Dimensions: B batch, C channels, H height, W width.
 """
@@ -22,7 +22,7 @@ from pruneyard.workloads.losses.logits import check_not_negative, to_float32_or_
 
 @dataclass(frozen=True, kw_only=True)
 class MixingObjective(StatelessObjective, ABC):
-    """lam CE(own label) + (1 - lam) CE(partner's), lam the own share, drawn from Beta(alpha, alpha); alpha 0 mixes nothing."""
+    """lam CE(own label) + (1 - lam) CE(partner's label), with lam from Beta(alpha, alpha); alpha 0: no mixing."""
 
     is_batch_level: ClassVar[bool] = True
     alpha: float
@@ -34,27 +34,27 @@ class MixingObjective(StatelessObjective, ABC):
     def mix(
         self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
     ) -> tuple[Tensor, float]:
-        """Images (B, C, H, W) that are about that share their own, and the share exactly. Writes into nothing."""
+        """Returns images (B, C, H, W) mixed with weight about `share`, and the exact weight. Must not write into its inputs."""
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         generator, labels = inputs.make_generator(), inputs.labels
-        drawn = self.sample_mixing_weight(generator)
-        places = sample_offset(len(labels), generator)
-        images, share = self.mix(inputs.images, inputs.images.roll(places, 0), drawn, generator)
+        weight = self.sample_mixing_weight(generator)
+        offset = sample_offset(len(labels), generator)
+        images, share = self.mix(inputs.images, inputs.images.roll(offset, 0), weight, generator)
         logits = to_float32_or_wider(inputs.network(images))
         own = functional.cross_entropy(logits, labels)
-        partners = functional.cross_entropy(logits, labels.roll(places))
+        partners = functional.cross_entropy(logits, labels.roll(offset))
         return share * own + (1 - share) * partners, inputs.memory
 
     def sample_mixing_weight(self, generator: torch.Generator) -> float:
-        """lam, in [0, 1]; the generator stays where it stands."""
+        """Returns lam in [0, 1], from the seed of the generator; its state does not change."""
         if not self.alpha:
             return 1.0
         return float(np.random.default_rng(generator.initial_seed()).beta(self.alpha, self.alpha))
 
 
 def sample_offset(num_rows: int, generator: torch.Generator) -> int:
-    """How many places on the partner stands: from 1 to num_rows - 1; 0 for one row, which is its own partner."""
-    drawn = float(torch.rand((), generator=generator, dtype=torch.float64))
-    return 1 + int(drawn * (num_rows - 1)) if num_rows > 1 else 0
+    """Returns the offset of the partner, from 1 to num_rows - 1; 0 for a single row, which is its own partner."""
+    uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+    return 1 + int(uniform * (num_rows - 1)) if num_rows > 1 else 0

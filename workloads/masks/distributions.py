@@ -1,4 +1,4 @@
-"""How a global density is shared over layers: uniform, ER, ERK, in exact whole numbers of weights."""
+"""Distributions of a global density over layers (uniform, ER, ERK), in exact whole numbers of weights."""
 
 import fnmatch
 import math
@@ -8,12 +8,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def uniform(shapes: Shapes, density: float) -> dict[str, float]:
-    """The same density for every layer."""
+    """Returns the same density for every layer."""
     return dict.fromkeys(shapes, density)
 
 
 def er(shapes: Shapes, density: float) -> dict[str, float]:
-    """Erdos-Renyi: density in proportion to (n_in + n_out) / (n_in * n_out).
+    """Returns Erdos-Renyi densities, in proportion to (n_in + n_out) / (n_in * n_out).
 
     Reference: Mocanu et al. 2018, Nature Communications 9, 2383.
     """
@@ -22,7 +22,7 @@ def er(shapes: Shapes, density: float) -> dict[str, float]:
 
 
 def erk(shapes: Shapes, density: float) -> dict[str, float]:
-    """Erdos-Renyi-Kernel: density in proportion to the sum over the product of all dimensions of the weight.
+    """Returns Erdos-Renyi-Kernel densities, in proportion to the sum over the product of all dimensions of the weight.
 
     Reference: Evci et al. 2020, Rigging the Lottery, section 3 (arXiv:1911.11134).
     """
@@ -34,7 +34,7 @@ RULES: Mapping[str, Callable[[Shapes, float], dict[str, float]]] = {"uniform": u
 
 
 def dense_layers(names: Sequence[str], patterns: Collection[str]) -> set[str]:
-    """Layers that `patterns` keep dense: shell patterns over layer or parameter names, or the word `first`.
+    """Returns the layers that `patterns` keep dense: shell patterns over layer or parameter names, or the word `first`.
 
     `names` are parameter names in module order. Raises `ValueError` for a pattern that matches nothing.
     """
@@ -50,10 +50,10 @@ def dense_layers(names: Sequence[str], patterns: Collection[str]) -> set[str]:
 def active_counts(
     shapes: Shapes, *, density: float, rule: str, keep_dense: Collection[str] = ()
 ) -> dict[str, int]:
-    """Active weights of every sparse layer; their sum is exactly round(density * weights of these layers).
+    """Returns the number of active weights of every sparse layer; their sum is exactly round(density * weights of these layers).
 
-    Layers of `keep_dense` are left out, of the result and of both sums. Every other layer keeps at least one
-    weight. Raises `ValueError` for a density that leaves fewer weights than layers.
+    Layers of `keep_dense` do not count for the result and both sums. Every other layer keeps at least one
+    weight. Raises `ValueError` for a density with fewer weights than layers.
     """
     dense = dense_layers(list(shapes), keep_dense)
     sparse = {name: shape for name, shape in shapes.items() if name not in dense}
@@ -65,9 +65,9 @@ def active_counts(
 def proportional_counts(
     total: int, *, shares: Mapping[str, float], capacities: Mapping[str, int]
 ) -> dict[str, int]:
-    """Whole numbers whose sum is `total`, in proportion to `shares`; what passes a capacity goes to the others.
+    """Returns whole numbers with the sum `total`, in proportion to `shares`; the excess over a capacity goes to the others.
 
-    Where all shares that are left are zero, capacities take their place.
+    If all remaining shares are zero, capacities are used as shares.
     """
     assert 0 <= total <= sum(capacities.values())
     full: set[str] = set()
@@ -92,7 +92,7 @@ def proportional_counts(
 
 
 def _share(shapes: Shapes, density: float, raw: Mapping[str, float]) -> dict[str, float]:
-    """Densities in proportion to `raw`; a layer that would pass 1 is dense, the others share what is left."""
+    """Returns densities in proportion to `raw`; a layer that would exceed 1 is dense and the others share the rest."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     budget = density * sum(sizes.values())
     full: set[str] = set()
@@ -108,7 +108,7 @@ def _share(shapes: Shapes, density: float, raw: Mapping[str, float]) -> dict[str
 
 
 def _round_to_total(shapes: Shapes, densities: Mapping[str, float], density: float) -> dict[str, int]:
-    """Largest remainders: round down, then give the layers that lost most one weight each."""
+    """Returns whole numbers by the largest-remainder method, with at least one weight per layer."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     num_weights = sum(sizes.values())
     total = round(density * num_weights)

@@ -1,4 +1,4 @@
-"""Masks: which weights they cover, how they are drawn, and how a drop-and-grow moves them.
+"""Masks: the prunable weights, random masks, selection by score, and drop-and-grow.
 
 A mask is a boolean tensor of its weight's shape, True = active, one per weight, by parameter name. All counts
 are exact. Random choices come from one CPU generator, so a GPU holds the same masks as a CPU.
@@ -15,29 +15,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-SAMPLE = 4096  # values looked at before a selection, at least
+SAMPLE = 4096  # least size of the sample that bounds a selection
 
 
 class NonFiniteScoresError(ValueError):
-    """A score is NaN or infinite, so that no ranking of the weights means anything."""
+    """A score is NaN or infinite, so that the weights cannot be ranked."""
 
 
 def prunable_layers(model: nn.Module) -> list[_ConvNd | nn.Linear]:
-    """Convolutions and linear layers in module order, by type: norms and embeddings are never among them."""
+    """Returns the convolutions and linear layers in module order, by type; norms and embeddings are not prunable."""
     return [module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))]
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights, not the biases, of `prunable_layers`, by parameter name; one that layers share comes once.
+    """Returns the weights, not the biases, of `prunable_layers`, by parameter name; a shared weight occurs once.
 
-    What no such layer owns is left out and so stays dense, like `MultiheadAttention.in_proj_weight`.
+    Weights that no such layer owns stay dense, like `MultiheadAttention.in_proj_weight`.
     """
     owned = {id(layer.weight) for layer in prunable_layers(model)}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in owned}
 
 
 def random_subset(population: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` distinct indices below `population`, (count,) int64; every subset is equally likely."""
+    """Returns `count` distinct indices below `population`, (count,) int64; every subset is equally likely."""
     seed = int(torch.randint(torch.iinfo(torch.int64).max, (), generator=generator))
     chosen = np.random.default_rng(seed).choice(population, count, replace=False, shuffle=False)
     return torch.from_numpy(chosen)
@@ -46,7 +46,7 @@ def random_subset(population: int, count: int, generator: torch.Generator) -> Te
 def random_masks(
     weights: Mapping[str, Tensor], counts: Mapping[str, int], *, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Masks with exactly `counts[name]` active entries, drawn uniformly, on each weight's device."""
+    """Returns uniformly random masks with exactly `counts[name]` active entries, on each weight's device."""
     masks = {}
     for name, count in counts.items():
         mask = torch.zeros(weights[name].numel(), dtype=torch.bool)
@@ -56,17 +56,17 @@ def random_masks(
 
 
 def full_masks(weights: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Masks of ones for the named weights, on each weight's device."""
+    """Returns masks of ones for the named weights, on each weight's device."""
     return {n: torch.ones(weights[n].shape, dtype=torch.bool, device=weights[n].device) for n in names}
 
 
 def keep_largest(
     scores: Tensor, among: Tensor, *, count: int, generator: torch.Generator, layer: str
 ) -> Tensor:
-    """Mask of the `count` entries with the largest scores among the True entries of `among`.
+    """Returns the mask of the `count` entries with the largest scores among the True entries of `among`.
 
     Entries that tie at the threshold are chosen at random, so that no index is favoured; without a tie
-    nothing is drawn. Raises `NonFiniteScoresError`, which names `layer`.
+    the generator is not used. Raises `NonFiniteScoresError`, which names `layer`.
     """
     scores = scores.detach()
     if scores.dtype in (torch.float16, torch.bfloat16):
@@ -77,21 +77,21 @@ def keep_largest(
     scores = torch.where(among, scores, -torch.inf)
     threshold = _kth_largest(scores, count)
     assert threshold > -torch.inf, f"{layer} has fewer than {count} entries to keep"
-    reached = scores >= threshold
-    if int(torch.count_nonzero(reached)) == count:
-        return reached
+    selected = scores >= threshold
+    if int(torch.count_nonzero(selected)) == count:
+        return selected
     tied = (scores == threshold).flatten().nonzero().squeeze(1)
     above = (scores > threshold).flatten()
-    drawn = random_subset(len(tied), count - int(torch.count_nonzero(above)), generator)
-    return above.index_fill_(0, tied[drawn.to(tied.device)], True).reshape(among.shape)
+    chosen = random_subset(len(tied), count - int(torch.count_nonzero(above)), generator)
+    return above.index_fill_(0, tied[chosen.to(tied.device)], True).reshape(among.shape)
 
 
 def keep_largest_overall(
     scores: Mapping[str, Tensor], among: Mapping[str, Tensor], *, count: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Masks of the `count` entries with the largest scores over all layers, at least one in each layer.
+    """Returns masks of the `count` entries with the largest scores over all layers, at least one in each layer.
 
-    Published code has no such floor: there a layer may lose its last weight, and the network its output.
+    Published code has no such minimum: there a layer may lose its last weight, which makes the output constant.
     """
     best = {n: keep_largest(scores[n], m, count=1, generator=generator, layer=n) for n, m in among.items()}
     rest = keep_largest(
@@ -115,7 +115,7 @@ def keep_largest_by_scope(
     counts: Mapping[str, int],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """`keep_largest` with each layer's count, or `keep_largest_overall` with their sum."""
+    """Applies `keep_largest` with each layer's count, or `keep_largest_overall` with their sum."""
     if scope == "global":
         return keep_largest_overall(scores, among, count=sum(counts.values()), generator=generator)
     return {
@@ -135,8 +135,8 @@ def drop_and_grow(
 ) -> Tensor:
     """Drops the `num_moved` active entries of smallest drop score, then grows as many of largest grow score.
 
-    What was just dropped may grow again: it then never left, and keeps its value and optimizer state. The
-    number of active entries stays what it was. Raises `NonFiniteScoresError`, which names `layer`.
+    A dropped entry may grow again in the same update and then keeps its value and optimizer state. The
+    number of active entries does not change. Raises `NonFiniteScoresError`, which names `layer`.
     Reference: Evci et al. 2020, Rigging the Lottery, section 3 (arXiv:1911.11134).
     """
     num_active = int(torch.count_nonzero(mask))
@@ -147,7 +147,7 @@ def drop_and_grow(
 
 
 def active_per_layer(masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Number of active entries of every mask, read from the device at once."""
+    """Returns the number of active entries of every mask, with one transfer from the device."""
     if not masks:
         return {}
     counts = torch.stack([torch.count_nonzero(mask) for mask in masks.values()]).tolist()
@@ -155,12 +155,12 @@ def active_per_layer(masks: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def layer_densities(masks: Mapping[str, Tensor]) -> dict[str, float]:
-    """Active share of every mask, in [0, 1]."""
+    """Returns the active share of every mask, in [0, 1]."""
     return {name: count / masks[name].numel() for name, count in active_per_layer(masks).items()}
 
 
 def hash_masks(masks: Mapping[str, Tensor]) -> str:
-    """32 hexadecimal digits that are equal exactly for equal masks under equal names, on any device."""
+    """Returns 32 hexadecimal digits that are equal for equal masks with equal names only, on any device."""
     digest = hashlib.blake2b(digest_size=16)
     for name, mask in sorted(masks.items()):
         digest.update(f"{name}{tuple(mask.shape)}".encode())
@@ -172,11 +172,11 @@ def check_finite(scores: Tensor, layer: str) -> None:
     """Raises `NonFiniteScoresError`, which names `layer`, unless every score is finite."""
     low, high = torch.stack(torch.aminmax(scores)).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise NonFiniteScoresError(f"scores of {layer} reach from {low} to {high}; they must be finite")
+        raise NonFiniteScoresError(f"scores of {layer} lie between {low} and {high}; they must be finite")
 
 
 def _kth_largest(scores: Tensor, count: int) -> Tensor:
-    """The `count`-th largest score, (): a value, so that it is the same by whatever way it is found."""
+    """Returns the `count`-th largest score, (): a value, so that every algorithm gives the same result."""
     flat = scores.flatten()
     if flat.device.type != "cpu":
         return torch.topk(flat, count, sorted=False).values.min()
@@ -184,9 +184,10 @@ def _kth_largest(scores: Tensor, count: int) -> Tensor:
 
 
 def select_largest(values: NDArray[np.floating[Any]], count: int) -> np.floating[Any]:
-    """The `count`-th largest of `values: (N,)`, none of them NaN, without sorting them all.
+    """Returns the `count`-th largest of `values: (N,)`, none of them NaN, usually without sorting all of them.
 
-    A sample bounds it from both sides; only what lies between the bounds is sorted. Where the sample misleads, everything is.
+    A sample gives a lower and an upper bound, and only the values between them are sorted. If the bounds are wrong, all values
+    are sorted.
     """
     stride = len(values) // SAMPLE
     if stride > 1:

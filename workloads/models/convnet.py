@@ -2,8 +2,8 @@
 
 With the defaults and CIFAR-10 it has 320,010 parameters. The first convolution pads grey images of 28x28 to
 32x32, so that they have as many features. Instance norm has affine parameters and no running statistics, so
-train and evaluation agree. Initialised as PyTorch does by default: synthetic images are fitted to, and
-evaluated with, networks drawn that way.
+train and evaluation agree. It has PyTorch's default initialisation: synthetic images are fitted to, and
+evaluated with, networks of this distribution.
 
 Reference: Zhao, Mopuri and Bilen, Dataset condensation with gradient matching, arXiv 2006.05929
 """
@@ -64,7 +64,7 @@ class ConvNet:
         return network
 
     def _norm(self, height: int, width: int) -> nn.Module:
-        """The norm of one block, for maps of height x width."""
+        """Returns the norm of one block, for maps of height x width."""
         match self.norm:
             case "none":
                 return nn.Identity()

@@ -29,7 +29,7 @@ class ResNet20:
 
 
 def block(in_channels: int, out_channels: int, stride: int) -> Block:
-    """A basic block whose shortcut has no weights."""
+    """Returns a basic block whose shortcut has no weights."""
     same = stride == 1 and in_channels == out_channels
     shortcut = nn.Identity() if same else PadShortcut(in_channels, out_channels, stride)
     return basic_block(in_channels, out_channels, stride, shortcut=shortcut)

@@ -20,7 +20,7 @@ __all__ = ["ResNetAP10"]
 
 STEM = 64
 STAGES = (64, 128, 256, 512)  # channels; all stages but the first halve the image
-SMALLEST_SIDE = {"instance": 16, "batch": 8}  # a single pixel is nothing after instance norm
+SMALLEST_SIDE = {"instance": 16, "batch": 8}  # instance norm of a single pixel is always 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,13 @@ class ResNetAP10:
         return network
 
     def _stem(self, in_channels: int, side: int) -> nn.Sequential:
-        """For images of so many pixels along their longer side."""
+        """Returns the stem for images with `side` pixels along their longer side."""
         size, pool = (7, 4) if side > 128 else (3, 2) if side > 64 else (3, 1)
         convolution = nn.Conv2d(in_channels, STEM, kernel_size=size, padding=size // 2, bias=False)
         return nn.Sequential(convolution, self._norm(STEM), nn.ReLU(inplace=True), pooling(pool))
 
     def _block(self, in_channels: int, out_channels: int, *, pool: int) -> Block:
-        """Pooled by `pool` along each side."""
+        """Returns a block that pools by `pool` along each side."""
         branch = nn.Sequential(
             conv3x3(in_channels, out_channels),
             self._norm(out_channels),
@@ -68,10 +68,10 @@ class ResNetAP10:
         return Block(branch, shortcut)
 
     def _norm(self, channels: int) -> nn.Module:
-        """With scale and shift per channel; instance norm has no running statistics."""
+        """Returns a norm with scale and shift per channel; instance norm has no running statistics."""
         return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.GroupNorm(channels, channels)
 
 
 def pooling(size: int) -> nn.Module:
-    """Means of size x size pixels; what is left over at the right and below is dropped."""
+    """Returns average pooling over size x size pixels, which drops remaining pixels at the right and bottom."""
     return nn.AvgPool2d(size) if size > 1 else nn.Identity()

@@ -1,7 +1,7 @@
 """VGG-11 for small images: 8 convolutions with instance or batch norm and one linear layer.
 
 Each of the five stages ends in a pooling; the last one averages whatever is left. Grey images of 28x28 are padded to 32x32 by the
-first convolution. Convolutions have biases and all starts as PyTorch does by default.
+first convolution. Convolutions have biases, and all layers have PyTorch's default initialisation.
 
 Reference: Simonyan and Zisserman 2015 (arXiv:1409.1556), as Zhao, Mopuri and Bilen 2021 evaluate with it (arXiv:2006.05929)
 """
@@ -16,7 +16,7 @@ from pruneyard.workloads.networks.residual import add_classifier
 __all__ = ["Vgg11"]
 
 STAGES = ((64, 1), (128, 1), (256, 2), (512, 2), (512, 2))  # channels, convolutions
-SMALLEST_SIDE = {"instance": 32, "batch": 16}  # instance norm makes nothing of the single pixel that would be left
+SMALLEST_SIDE = {"instance": 32, "batch": 16}  # instance norm of a single pixel is always 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +46,5 @@ class Vgg11:
         return network
 
     def _norm(self, channels: int) -> nn.Module:
-        """With scale and shift per channel; instance norm has no running statistics."""
+        """Returns a norm with scale and shift per channel; instance norm has no running statistics."""
         return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.GroupNorm(channels, channels)

@@ -1,4 +1,4 @@
-"""A finished network as it is deployed: its model rebuilt, its weights zero outside their masks, ready to be run."""
+"""A finished network for inference: the rebuilt model with its trained weights, zero outside their masks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -16,19 +16,19 @@ from pruneyard.workloads.plugins import find
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """What a network is without its weights, and what it wants to see: (pixels / 255 - mean) / std, per channel."""
+    """The architecture of a network and its input format: (pixels / 255 - mean) / std, per channel."""
 
     model: Mapping[str, Any]  # the spec's table: `name` and the fields of that plug-in
     image_shape: tuple[int, int, int]  # (C, H, W)
-    num_outputs: int  # logits; more than the classes where the objective has outputs of its own
+    num_outputs: int  # logits; more than the classes if the objective has extra outputs
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any]) -> "Blueprint":
-        """From plain data, such as JSON. Raises `KeyError` for what is missing and `ValueError` for what cannot be."""
+        """Restores a blueprint from plain data. Raises `KeyError` for a missing and `ValueError` for an invalid entry."""
         if table.get("family", "models") != "models":
-            raise ValueError(f"it is one of {table['family']}; only networks on images can be rebuilt")
+            raise ValueError(f"its family is {table['family']}; only networks on images can be rebuilt")
         channels, height, width = (int(size) for size in table["image_shape"])
         mean, std = (tuple(float(value) for value in table[name]) for name in ("mean", "std"))
         if (
@@ -48,25 +48,25 @@ class Blueprint:
 
     @property
     def table(self) -> dict[str, Any]:
-        """Plain data that `of_table` reads back, for a manifest."""
+        """Plain data for a manifest, from which `of_table` restores the blueprint."""
         return {"family": "models", **{field.name: getattr(self, field.name) for field in fields(self)}}
 
     @property
     def builder(self) -> ModelBuilder:
-        """What the table describes. Raises `ValueError` for a table that is no model's."""
+        """The model plug-in of the table. Raises `ValueError` if the table does not describe a model."""
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"}
         try:
             found: ModelBuilder = find("models", str(self.model.get("name")))(**values)
         except TypeError as error:
             raise ValueError(
-                f"model is {dict(self.model)}, which is no table of that model: {error}"
+                f"model is {dict(self.model)}, which does not fit that model: {error}"
             ) from error
         return found
 
     def empty_network(self) -> nn.Module:
-        """The network in evaluation mode on the meta device: nothing is drawn or stored.
+        """Returns the network in evaluation mode on the meta device, without sampling or storing weights.
 
-        Raises `ValueError` for a table that is no model's.
+        Raises `ValueError` if the table does not describe a model.
         """
         builder = self.builder
         with torch.device("meta"):
@@ -75,7 +75,7 @@ class Blueprint:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedNetwork:
-    """A network in evaluation mode on the CPU and its masks by parameter name.
+    """A network in evaluation mode on the CPU, with its masks by parameter name.
 
     A prunable weight without a mask was kept dense.
     """
@@ -93,15 +93,15 @@ class FinishedNetwork:
         masks: Mapping[str, Tensor],
         network: nn.Module | None = None,
     ) -> "FinishedNetwork":
-        """The blueprint's network with `weights`, set to zero outside `masks`; no number is drawn.
+        """Returns the blueprint's network with `weights`, set to zero outside `masks`, without sampling.
 
-        `network` is taken instead where one is given; its values do not matter. Raises `ValueError` where weights or
-        masks do not fit, or hold a number that is not finite.
+        network: receives the weights instead, if given; its own values do not matter. Raises `ValueError` if weights or
+        masks do not fit, or a weight is not finite.
         """
         applied = dict(weights)
         for name, mask in masks.items():
             if name not in weights or weights[name].shape != mask.shape or mask.dtype != torch.bool:
-                raise ValueError(f"masks has {name}, which is no boolean tensor of that weight's shape")
+                raise ValueError(f"masks has {name}, which is not a boolean tensor of that weight's shape")
             applied[name] = torch.where(mask, weights[name], 0.0)
         bad = [n for n, t in applied.items() if t.is_floating_point() and not torch.isfinite(t).all()]
         if bad:
@@ -112,7 +112,7 @@ class FinishedNetwork:
 
     @cached_property
     def layers(self) -> Mapping[str, nn.Module]:
-        """The prunable layers by the names of their weights, in module order; a shared weight comes once."""
+        """The prunable layers by the names of their weights, in module order; a shared weight occurs once."""
         owners = {id(layer.weight): layer for layer in reversed(prunable_layers(self.network))}
         return {name: owners[id(weight)] for name, weight in prunable_weights(self.network).items()}
 
@@ -122,12 +122,12 @@ class FinishedNetwork:
 
     @property
     def forward_flops(self) -> float:
-        """Counted FLOPs of one image, each layer weighted by its density: what sparse kernels would do."""
+        """Counted FLOPs of one image, each layer weighted by its density: what sparse kernels would execute."""
         return forward_flops(self._macs, self.masks)
 
     @property
     def dense_forward_flops(self) -> float:
-        """Counted FLOPs of one image through the dense twin."""
+        """Counted FLOPs of one image through the dense network."""
         return forward_flops(self._macs, {})
 
     @property
@@ -138,13 +138,13 @@ class FinishedNetwork:
         return active / sum(sizes.values())
 
     def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
-        """Standard normal images (batch_size, C, H, W), the same for the same seed."""
+        """Returns standard normal images (batch_size, C, H, W), the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn((batch_size, *self.blueprint.image_shape), generator=generator)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Gives every parameter and buffer its tensor of `weights`. Raises `ValueError` where names or shapes differ."""
+    """Assigns `weights` to all parameters and buffers. Raises `ValueError` if names or shapes differ."""
     try:
         network.load_state_dict(dict(weights), strict=True, assign=True)
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""Counted work of sparse training: multiply-adds per layer, FLOPs per sample of a forward pass and of a step.
+"""The FLOPs of sparse training: multiply-adds per layer, and FLOPs per sample of a forward pass and of a step.
 
-Two FLOPs to a multiply-add. Counted are convolutions and linear layers, weighted by their masks' density;
-norms, activations, biases, the loss and the optimizer are not. Masks only simulate sparsity: this is the work
-that sparse kernels would do.
+A multiply-add counts as two FLOPs. Convolutions and linear layers count, weighted by the density of their masks;
+norms, activations, biases, the loss and the optimizer do not. Masks only simulate sparsity: these are the FLOPs
+that sparse kernels would execute.
 Reference: Evci et al. 2020, Rigging the Lottery, appendix H (arXiv:1911.11134).
 """
 
@@ -21,11 +21,10 @@ from pruneyard.workloads.networks.builder import ModelBuilder
 
 
 def layer_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Multiply-adds per sample of every prunable weight, by parameter name; 0 where the forward skips it.
+    """Returns the multiply-adds per sample of every prunable weight, by parameter name; 0 if the forward pass skips it.
 
-    `image_shape` is (C, H, W). Runs a copy without storage on one image: `model`, its mode and its statistics
-    stay as they are, and no random number is drawn. A layer that is called twice, or shares its weight,
-    counts every call.
+    `image_shape` is (C, H, W). Runs a copy on the meta device with one image: `model`, its mode and its statistics
+    do not change, and no random number is sampled. Every call of a layer counts, also if layers share a weight.
     """
     twin = _without_storage(model).eval()
     weights = prunable_weights(twin)
@@ -46,14 +45,14 @@ def layer_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str,
 
 @cache
 def macs_of(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, int]:
-    """`layer_macs` of the network that a model table describes, counted once per process."""
+    """Returns `layer_macs` of the network that a model table describes, cached per process."""
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=num_classes)
     return MappingProxyType(layer_macs(network, image_shape))
 
 
 def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:
-    """FLOPs per sample of a forward pass; a weight without a mask counts as dense."""
+    """Returns the FLOPs per sample of a forward pass; a weight without a mask counts as dense."""
     densities = layer_densities(masks)
     return sum(2 * count * densities.get(name, 1.0) for name, count in macs.items())
 
@@ -61,17 +60,16 @@ def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Tensor]) -> float
 def training_flops(
     macs: Mapping[str, int], *, used: Mapping[str, Tensor], trained: Mapping[str, Tensor]
 ) -> float:
-    """FLOPs per sample of a forward and a backward pass.
+    """Returns the FLOPs per sample of a forward and a backward pass.
 
-    Backward is twice forward: half for the activations' gradient, half for the weights'. The forward pass and the first
-    half are paid for the weights `used`, the other half for those `trained`: without masks, as when growing by gradient,
-    for all.
+    A backward pass costs two forward passes: one for the gradient of activations, one for that of weights. The forward pass and
+    the former count the weights `used`, the latter those `trained`; without masks, as for growth by gradient, all weights.
     """
     return 2 * forward_flops(macs, used) + forward_flops(macs, trained)
 
 
 def _without_storage(model: nn.Module) -> nn.Module:
-    """A deep copy on the meta device that never copies a value: the copier is told its tensors beforehand."""
+    """Returns a deep copy on the meta device; a memo of meta tensors keeps `deepcopy` from copying any value."""
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()
@@ -81,7 +79,7 @@ def _without_storage(model: nn.Module) -> nn.Module:
 
 
 def _uses_per_weight(layer: _ConvNd | nn.Linear, images: Tensor, output: Tensor) -> int:
-    """How often one image meets an entry of the weight: positions of the output, or input if transposed."""
+    """Returns how often one image uses an entry of the weight: positions of the output, or of the input if transposed."""
     if isinstance(layer, nn.Linear):
         return output.numel() // layer.out_features
     if layer.transposed:

@@ -4,7 +4,7 @@ from torch import nn
 
 
 def he_normal(network: nn.Module) -> None:
-    """Convolutions: normal, variance 2 / fan-out; batch norm: weight 1, bias 0; linear: PyTorch's default.
+    """Initialises convolutions: normal, variance 2 / fan-out; batch norm: weight 1, bias 0; linear: PyTorch's default.
 
     Fan-out keeps the size of gradients from layer to layer, as the published residual recipes do. The linear
     layers' default (uniform, bound 1 / sqrt(fan-in)) is what torchvision's own networks keep.

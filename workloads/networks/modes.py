@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def preserve_modes(network: nn.Module) -> Iterator[None]:
-    """In the block modes may change; after it every module has the one that it had."""
+    """Restores the mode of every module after the block."""
     modes = {module: module.training for module in network.modules()}
     try:
         yield

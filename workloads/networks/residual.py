@@ -19,7 +19,7 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Identity where the shapes agree, otherwise a 1x1 convolution with batch norm."""
+    """Returns the identity if shapes agree, else a 1x1 convolution with batch norm."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
@@ -42,7 +42,7 @@ class Block(nn.Module):
 def basic_block(
     in_channels: int, out_channels: int, stride: int, *, shortcut: nn.Module | None = None
 ) -> Block:
-    """Two 3x3 convolutions, the first with the stride; the shortcut is a projection unless one is given."""
+    """Returns a block of two 3x3 convolutions, the first with the stride; the shortcut is a projection unless one is given."""
     branch = nn.Sequential(
         conv3x3(in_channels, out_channels, stride),
         nn.BatchNorm2d(out_channels),
@@ -56,7 +56,7 @@ def basic_block(
 
 
 def bottleneck(in_channels: int, out_channels: int, stride: int) -> Block:
-    """1x1, 3x3 (with the stride, as later code has it) and 1x1; the inner width is a quarter of the outer."""
+    """Returns a block of 1x1, 3x3 (with the stride, as later code has it) and 1x1; the inner width is a quarter."""
     width = out_channels // 4
     branch = nn.Sequential(
         conv1x1(in_channels, width),
@@ -79,7 +79,7 @@ def residual_network(
     in_channels: int,
     num_classes: int,
 ) -> nn.Sequential:
-    """A network of `stages`: (output channels, blocks) each; every stage but the first halves the image.
+    """Returns a network of `stages`: (output channels, blocks) each; every stage but the first halves the image.
 
     stem: channels of the first convolution; in_channels: of the images, of any size, since halving rounds up.
     """

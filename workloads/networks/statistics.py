@@ -9,9 +9,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 @contextmanager
 def cumulative_statistics(network: nn.Module) -> Iterator[None]:
-    """In the block every norm's running statistics start anew and become the mean over the batches that pass in training mode.
+    """Resets the running statistics of every norm and makes them plain means over the batches of the block.
 
-    Momenta are put back after it; statistics stay what they became.
+    Only batches in training mode count. After the block the momenta are restored; the statistics keep their new values.
     """
     norms = [
         module for module in network.modules() if isinstance(module, _NormBase) and module.track_running_stats

@@ -1,7 +1,7 @@
-"""Batch norm by the statistics of the whole batch, whose rows are spread over several ranks.
+"""Batch norm with the statistics of the whole batch, whose rows are distributed over several ranks.
 
-Written with sums over ranks that can be differentiated as often as one likes, for any device that the ranks' group serves;
-torch's `SyncBatchNorm` wants a GPU and is differentiated once.
+It uses sums over ranks that can be differentiated any number of times, on every device that the process group supports;
+torch's `SyncBatchNorm` needs a GPU and can be differentiated only once.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,10 @@ from pruneyard.workloads.ranks import Ranks, Share
 
 @contextmanager
 def synchronised_norms(network: nn.Module, *, ranks: Ranks, share: Share) -> Iterator[None]:
-    """In the block batch norms in training mode see all ranks' rows. Every rank must pass its share through the network, as
-    often as the others; gradients are of its own rows' loss, to be averaged with the weight of its share.
+    """Makes batch norms in training mode use the rows of all ranks in the block.
+
+    Every rank must pass its share through the network equally often. Gradients are those of the loss on its own rows, to be
+    averaged with the weight of its share.
     """
     norms = (
         [module for module in network.modules() if isinstance(module, _BatchNorm)] if ranks.size > 1 else []
@@ -34,7 +36,7 @@ def synchronised_norms(network: nn.Module, *, ranks: Ranks, share: Share) -> Ite
 
 
 def _normalised(norm: _BatchNorm, inputs: Tensor, *, ranks: Ranks, weight: float) -> Tensor:
-    """As the norm's own forward pass does; inputs: (N, C, ...) of this rank."""
+    """Computes the norm's forward pass with sums over ranks; inputs: (N, C, ...), the rows of this rank."""
     if not norm.training:
         return type(norm).forward(norm, inputs)
     norm._check_input_dim(inputs)
@@ -43,22 +45,22 @@ def _normalised(norm: _BatchNorm, inputs: Tensor, *, ranks: Ranks, weight: float
     shape = [-1 if dim == 1 else 1 for dim in range(x.ndim)]
 
     def sum_over_ranks(part: Tensor) -> Tensor:
-        found: Tensor = _Total.apply(part, ranks, weight)
-        return found
+        summed: Tensor = _SumOverRanks.apply(part, ranks, weight)
+        return summed
 
     count = ranks.all_reduce_sum(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
     mean = sum_over_ranks(x.sum(over)) / count
     centred = x - mean.view(shape)
     variance = sum_over_ranks(centred.square().sum(over)) / count
-    _follow(norm, mean.detach(), (variance * count / (count - 1)).detach())
+    _update_running_statistics(norm, mean.detach(), (variance * count / (count - 1)).detach())
     normal = centred * torch.rsqrt(variance + norm.eps).view(shape)
     if norm.affine:
         normal = normal * norm.weight.view(shape) + norm.bias.view(shape)
     return normal.to(inputs.dtype)
 
 
-def _follow(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Moves the running statistics, as torch does; mean, variance: (C,)."""
+def _update_running_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Updates the running statistics as torch does; mean, variance: (C,)."""
     if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
     assert norm.num_batches_tracked is not None
@@ -68,9 +70,10 @@ def _follow(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     norm.running_var.lerp_(variance, factor)
 
 
-class _Total(torch.autograd.Function):
-    """The sum over ranks of a tensor each. What flows back is summed too: each rank's is of its own loss, which counts by its
-    weight in the loss of all.
+class _SumOverRanks(torch.autograd.Function):
+    """The differentiable sum of a tensor over ranks.
+
+    Backward also sums over ranks: each rank's gradient is that of its own loss, which has the weight of its share in the total.
     """
 
     @staticmethod
@@ -80,5 +83,5 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        found = _Total.apply(gradient * ctx.weight, ctx.ranks, ctx.weight)
+        found = _SumOverRanks.apply(gradient * ctx.weight, ctx.ranks, ctx.weight)
         return found / ctx.weight, None, None

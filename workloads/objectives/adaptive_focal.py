@@ -1,15 +1,15 @@
-"""Focal loss whose gammas follow, bin by bin, gaps between confidence and accuracy on val (AdaFocal).
+"""Focal loss with one gamma per confidence bin, adapted to the calibration gaps on val (AdaFocal).
 
 Reference: Ghosh, Schaaf and Gormley 2022, AdaFocal: Calibration-aware Adaptive Focal Loss (arXiv:2211.11838)
 
-Rebuilt from the released code; the paper's text was not at hand. At the start of every epoch but the first the val rows, by
-confidence, are cut into bins of equal numbers. With G the mean confidence of a bin less its accuracy, its gamma is multiplied
-by exp(rate G) where it is above 0 and by exp(-rate G) elsewhere, changes sides (to the other sign of `switch`) where its size
-is then below `switch`, and is kept in [smallest, largest]. A sample takes the gamma of the bin that its label's probability p
-lies in, and its loss is -(1 - p)^gamma log p, or -(1 + p)^|gamma| log p where gamma is not above 0.
+Rebuilt from the released code, without access to the text of the paper. At the start of every epoch but the first, the val
+rows are sorted by confidence and divided into bins of equal numbers. With G the mean confidence of a bin minus its accuracy,
+its gamma is multiplied by exp(rate G) where it is above 0 and by exp(-rate G) elsewhere, switches to the other sign of
+`switch` where its size is then below `switch`, and is kept in [smallest, largest]. A sample takes the gamma of the bin that
+its label's probability p lies in, and its loss is -(1 - p)^gamma log p, or -(1 + p)^|gamma| log p where gamma is not above 0.
 
-Val has then been used for fitting. Where val confidences saturate, edges coincide and the bins between them are never met.
-With rate 0 gammas stay, val is not looked at and the loss is `focal`, and with initial 0 `cross_entropy`.
+Val is thereby used for fitting. Where val confidences saturate, edges coincide and the bins between them are never used.
+With rate 0 gammas are constant, val is not read and the loss is `focal`, and with initial 0 `cross_entropy`.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ __all__ = ["AdaptiveFocal"]
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveFocal(StatelessObjective):
-    """Defaults as in the released code."""
+    """AdaFocal, with the defaults of the released code."""
 
     fits_val: ClassVar[bool] = True
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"initial": 0.0, "rate": 0.0},)
@@ -59,12 +59,12 @@ class AdaptiveFocal(StatelessObjective):
             raise ValueError(f"num_bins is {self.num_bins}; it must be 1 or more")
 
     def start(self) -> Tensors:
-        """Gammas (bins,), and the edges between bins (bins - 1,), which matter once gammas differ."""
+        """Returns gammas (bins,) and the edges between bins (bins - 1,), which matter once gammas differ."""
         edges = torch.linspace(0, 1, self.num_bins + 1)[1:-1]
         return {"gammas": torch.full((self.num_bins,), self.initial), "edges": edges}
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
-        """Moves gammas by the gaps on val. Raises `ValueError` where there are no val rows."""
+        """Returns gammas adapted to the gaps on val, and new edges. Raises `ValueError` if there are no val rows."""
         if epoch == 0 or not self.rate:
             return memory
         logits, labels = split_logits.logits("val")
@@ -73,13 +73,13 @@ class AdaptiveFocal(StatelessObjective):
         return {"gammas": moved.float(), "edges": edges.float()}
 
     def moved(self, gammas: Tensor, gaps: Tensor) -> Tensor:
-        """Gammas of the next epoch, (bins,)."""
+        """Returns the gammas of the next epoch, (bins,)."""
         raised = gammas * torch.exp(self.rate * torch.where(gammas > 0, gaps, -gaps))
         turned = torch.where(raised.abs() < self.switch, -self.switch * raised.sign(), raised)
         return turned.clamp(self.smallest, self.largest)
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         log_p = functional.log_softmax(to_float32_or_wider(inputs.network(inputs.images)), dim=1)
         of_label = select_labels(log_p, inputs.labels)
         p = of_label.exp()
@@ -90,7 +90,7 @@ class AdaptiveFocal(StatelessObjective):
 
 
 def equal_mass_gaps(confidence: Tensor, right: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
-    """Edges (num_bins - 1,), and mean confidence less accuracy of every bin (num_bins,), 0 where it is empty.
+    """Returns edges (num_bins - 1,), and mean confidence minus accuracy of every bin (num_bins,), 0 for an empty one.
 
     The row of rank r among n rows, by confidence, is in bin r num_bins // n; an edge is the least confidence above it.
     """

@@ -1,13 +1,13 @@
-"""Cross-entropy, in every few epochs against how often labels really came at such a prediction (CaPE).
+"""Cross-entropy, every few epochs against empirical label frequencies at similar predictions (CaPE).
 
 Reference: Liu et al. 2022, Deep Probability Estimation (arXiv:2111.10734)
 
 Rebuilt from the released code, which is for two classes and starts from a cross-entropy model of the best val NLL; here
 `warm_epochs` of cross-entropy come first, and no best checkpoint is kept at the end. Of the epochs after them, every
-(plain_epochs + 1)-th, the first included, begins with a look at the training rows: sorted by the predicted probability, they
-get as target the mean label of their group of equal numbers (`bins`), or of their neighbours, `window` on either side,
-weighted by a normal density of standard deviation `bandwidth` around their own probability (`kernel`). The epoch minimises
-cross-entropy against these targets; the others' targets are labels. Only train rows are looked at.
+(plain_epochs + 1)-th, the first included, begins with an evaluation of the training rows: sorted by the predicted
+probability, they get as target the mean label of their group of equal numbers (`bins`), or of their neighbours, `window` on
+either side, weighted by a normal density of standard deviation `bandwidth` around their own probability (`kernel`). The epoch
+minimises cross-entropy against these targets; the others' targets are labels. Only train rows are used.
 
 With more than two classes each is estimated against the rest and targets are normalised: an extension of ours
 (unverified). The defaults are those of the script for bins; for the kernel it has plain_epochs 3. A budget no longer than
@@ -51,11 +51,11 @@ class CaPE(StatelessObjective):
             raise ValueError(f"bandwidth is {self.bandwidth}; it must be above 0")
 
     def start(self) -> Tensors:
-        """No targets."""
+        """Returns empty targets."""
         return {"targets": torch.zeros(0, 0)}
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
-        """Targets (N, K) of the training rows for an epoch that has some, else (0, 0)."""
+        """Returns targets (N, K) of the training rows for an epoch that uses them, else (0, 0)."""
         since = epoch - self.warm_epochs
         if since < 0 or since % (self.plain_epochs + 1):
             return {"targets": memory["targets"].new_zeros(0, 0)}
@@ -63,7 +63,7 @@ class CaPE(StatelessObjective):
         return {"targets": self.targets(functional.softmax(logits.double(), dim=1), labels).float()}
 
     def targets(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """(N, K) that sum to 1 over classes, of predictions (N, K) and labels (N,)."""
+        """Returns targets (N, K) that sum to 1 over classes, from predictions (N, K) and labels (N,)."""
         num_classes = probabilities.shape[1]
         if num_classes == 2:
             second = self.frequencies(probabilities[:, 1], labels == 1)
@@ -72,22 +72,22 @@ class CaPE(StatelessObjective):
         found = torch.stack(each, dim=1)
         return found / found.sum(dim=1, keepdim=True)
 
-    def frequencies(self, predicted: Tensor, came: Tensor) -> Tensor:
-        """How often the class came at such a prediction: (N,), of predicted probabilities (N,) and booleans (N,)."""
+    def frequencies(self, predicted: Tensor, occurred: Tensor) -> Tensor:
+        """Returns how often the class occurs at similar predictions, (N,), from probabilities (N,) and booleans (N,)."""
         ordered, order = predicted.sort(stable=True)
-        outcomes = came[order].to(ordered.dtype)
+        outcomes = occurred[order].to(ordered.dtype)
         found = self._by_bins(outcomes) if self.estimate == "bins" else self._by_kernel(ordered, outcomes)
         return torch.empty_like(found).scatter(0, order, found)
 
     def _by_bins(self, outcomes: Tensor) -> Tensor:
-        """Means of neighbours in rank: that of rank r among N is in bin r num_bins // N."""
+        """Returns the mean of each row's bin; the row of rank r among N is in bin r num_bins // N."""
         places = torch.arange(len(outcomes), device=outcomes.device) * self.num_bins // len(outcomes)
         empty = outcomes.new_zeros(self.num_bins)
         counts = empty.index_add(0, places, torch.ones_like(outcomes))
         return (empty.index_add(0, places, outcomes) / counts.clamp(min=1))[places]
 
     def _by_kernel(self, ordered: Tensor, outcomes: Tensor) -> Tensor:
-        """A row's own weight is 1, so that the sum of weights is never small."""
+        """Returns kernel-weighted means; a row's own weight is 1, so the sum of weights is never small."""
         width = 2 * self.window + 1
         near = functional.pad(ordered, (self.window, self.window), value=float("inf")).unfold(0, width, 1)
         labels = functional.pad(outcomes, (self.window, self.window)).unfold(0, width, 1)
@@ -99,9 +99,9 @@ class CaPE(StatelessObjective):
         return torch.cat(found)
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         logits, targets = to_float32_or_wider(inputs.network(inputs.images)), inputs.memory["targets"]
         if not len(targets):
             return functional.cross_entropy(logits, inputs.labels), inputs.memory
-        wanted = targets.index_select(0, inputs.rows()).to(logits.dtype)
-        return functional.cross_entropy(logits, wanted), inputs.memory
+        row_targets = targets.index_select(0, inputs.rows()).to(logits.dtype)
+        return functional.cross_entropy(logits, row_targets), inputs.memory

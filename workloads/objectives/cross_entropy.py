@@ -17,7 +17,7 @@ __all__ = ["CrossEntropy"]
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(StatelessObjective):
-    """With smoothing s the target is 1 - s + s / K for the label and s / K elsewhere, K classes."""
+    """Cross-entropy; with smoothing s the target is 1 - s + s / K for the label and s / K elsewhere, K classes."""
 
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({},)
 
@@ -28,7 +28,7 @@ class CrossEntropy(StatelessObjective):
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         logits = inputs.network(inputs.images)
         value = functional.cross_entropy(logits, inputs.labels, label_smoothing=self.label_smoothing)
         return value, inputs.memory

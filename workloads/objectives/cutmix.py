@@ -2,8 +2,8 @@
 
 Reference: Yun et al. 2019, CutMix: Regularization Strategy to Train Strong Classifiers (arXiv:1905.04899)
 
-A box of share 1 - lam of the area, lam from Beta(alpha, alpha) and drawn once a step, around a pixel drawn uniformly, is cut
-off at the border; then lam becomes the share that is really left, and the loss is lam CE(y_i) + (1 - lam) CE(y_j). Images
+A box of share 1 - lam of the area, lam from Beta(alpha, alpha) and drawn once a step, around a pixel drawn uniformly, is clipped
+at the border; then lam becomes the share of the area that is left, and the loss is lam CE(y_i) + (1 - lam) CE(y_j). Images
 are mixed after augmentation, all in the same box. With alpha 0 it is `cross_entropy`.
 """
 
@@ -27,7 +27,7 @@ class CutMix(MixingObjective):
     def mix(
         self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
     ) -> tuple[Tensor, float]:
-        """The partner's pixels inside the box."""
+        """Returns images with the partner's pixels inside the box, and the share of the area outside."""
         height, width = images.shape[2:]
         rows, columns = (sample_span(length, (1 - share) ** 0.5, generator) for length in (height, width))
         pasted = images.clone()
@@ -37,7 +37,7 @@ class CutMix(MixingObjective):
 
 
 def sample_span(length: int, share: float, generator: torch.Generator) -> slice:
-    """About that share of `length` pixels, around a drawn one, cut off at both ends."""
+    """Returns about that share of `length` pixels around a random one, clipped at both ends."""
     half = int(length * share) // 2
     centre = int(torch.randint(length, (), generator=generator))
     return slice(max(centre - half, 0), min(centre + half, length))

@@ -1,4 +1,4 @@
-"""Focal loss that also looks at the strongest rival below the label: it counts more where that one is close.
+"""Focal loss that also depends on the largest probability below the label's: a close rival raises the loss (dual focal).
 
 Reference: Tao, Dong and Xu 2023, Dual Focal Loss for Calibration (arXiv:2305.13665)
 
@@ -35,7 +35,7 @@ class DualFocal(LogitsObjective):
         check_not_negative("gamma", self.gamma)
 
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats."""
         log_p = functional.log_softmax(logits, dim=1)
         of_label = select_labels(log_p, labels)
         below = log_p < of_label[:, None]

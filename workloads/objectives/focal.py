@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that counts less for what is likely already; by sample it is FLSD-53.
+"""Focal loss: cross-entropy with less weight for likely labels; with `by_sample` it is FLSD-53.
 
 Reference: Mukhoti et al. 2020, Calibrating Deep Neural Networks using Focal Loss (arXiv:2002.09437)
 
@@ -40,7 +40,7 @@ class Focal(LogitsObjective):
         check_not_negative("gamma", self.gamma)
 
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats."""
         if not self.by_sample:
             return focal_loss(logits, labels, self.gamma)
         log_p = functional.log_softmax(logits, dim=1)

@@ -1,4 +1,4 @@
-"""Cross-entropy against labels that are softened: part of their weight is shared by the classes.
+"""Cross-entropy with label smoothing: part of the label's weight is shared by the classes.
 
 Reference: Müller et al. 2019, When Does Label Smoothing Help? (arXiv:1906.02629); Szegedy et al. 2016 (arXiv:1512.00567)
 
@@ -27,7 +27,7 @@ class LabelSmoothing(LogitsObjective):
         {"smoothing": 0.0, "convention": "other_classes"},
     )
     smoothing: float = 0.05  # s
-    convention: Literal["all_classes", "other_classes"] = "all_classes"  # who shares s
+    convention: Literal["all_classes", "other_classes"] = "all_classes"  # the classes that share s
 
     def __post_init__(self) -> None:
         check_smoothing("smoothing", self.smoothing)
@@ -35,7 +35,7 @@ class LabelSmoothing(LogitsObjective):
             raise ValueError(f"convention is {self.convention!r}; it must be all_classes or other_classes")
 
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, in nats. Raises `ValueError` for one class that has no others."""
+        """Returns the mean over the batch, in nats. Raises `ValueError` if there is only one class."""
         if self.convention == "all_classes":
             return functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         num_classes = logits.shape[1]

@@ -1,9 +1,9 @@
-"""Focal loss or cross-entropy plus how far each class's mean probability in the batch is from its share (MDCA).
+"""Focal loss or cross-entropy plus the gap of each class's mean probability to its share in the batch (MDCA).
 
 Reference: Hebbalaguppe et al. 2022, A Stitch in Time Saves Nine (MDCA) (arXiv:2203.13834)
 
-The term is the mean over classes of |mean probability of the class - share of rows that have it|. It needs batches that are
-large beside the number of classes. gamma 0 makes the first part cross-entropy, and weight 0 with it `cross_entropy`.
+The term is the mean over classes of |mean probability of the class - share of rows that have it|. Batches must be large
+compared with the number of classes. gamma 0 makes the first part cross-entropy, and weight 0 with it `cross_entropy`.
 
 Over several ranks the means are of rows of one rank.
 """
@@ -33,11 +33,11 @@ class MDCA(LogitsObjective):
         check_not_negative("gamma", self.gamma)
 
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats."""
         return focal_loss(logits, labels, self.gamma) + self.weight * self.term(logits, labels)
 
     def term(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The classes' mean absolute gap, a scalar, of logits (B, K) and labels (B,)."""
+        """Returns the mean absolute gap over classes, a scalar, of logits (B, K) and labels (B,)."""
         probabilities = functional.softmax(logits, dim=1)
         labelled = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
         return (probabilities.mean(dim=0) - labelled.to(logits.dtype).mean(dim=0)).abs().mean()

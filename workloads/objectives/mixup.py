@@ -2,10 +2,10 @@
 
 Reference: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization (arXiv:1710.09412)
 
-x = lam x_i + (1 - lam) x_j and loss = lam CE(y_i) + (1 - lam) CE(y_j), lam from Beta(alpha, alpha), drawn once a step;
+x = lam x_i + (1 - lam) x_j and loss = lam CE(y_i) + (1 - lam) CE(y_j), lam from Beta(alpha, alpha), sampled once a step;
 images are mixed after augmentation. With alpha 0 it is `cross_entropy`. Thulasidasan et al. 2019 (arXiv:1905.11001)
-examine it for calibration. Beside other softening (label smoothing, ensembles) predictions may end up too soft
-(unverified: from general knowledge): look at the sign of accuracy - confidence.
+examine it for calibration. With other softening (label smoothing, ensembles), predictions may become too soft
+(unverified: from general knowledge): check the sign of accuracy - confidence.
 """
 
 from dataclasses import dataclass
@@ -28,5 +28,5 @@ class Mixup(MixingObjective):
     def mix(
         self, images: Tensor, partners: Tensor, share: float, generator: torch.Generator
     ) -> tuple[Tensor, float]:
-        """Pixel by pixel."""
+        """Returns images mixed pixel by pixel, and their weight."""
         return share * images + (1 - share) * partners, share

@@ -1,4 +1,4 @@
-"""Cross-entropy plus a kernel measure of the gap between confidence and correctness in the batch (MMCE).
+"""Cross-entropy plus a kernel-based calibration error of the batch (MMCE).
 
 Reference: Kumar, Sarawagi and Jain 2018, Trainable Calibration Measures for Neural Networks from Kernel Mean Embeddings (ICML)
 
@@ -35,7 +35,7 @@ class MMCE(LogitsObjective):
     is_batch_level: ClassVar[bool] = True
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0}, {"weight": 0.0, "weighted": True})
     weight: float = 2.0
-    weighted: bool = False  # right and wrong rows count alike, however many they are
+    weighted: bool = False  # correct and wrong rows have equal total weight
     squared: bool = False  # without the root
     width: float = 0.4  # of the kernel
     label_smoothing: float = 0.0  # of the cross-entropy
@@ -47,12 +47,12 @@ class MMCE(LogitsObjective):
         check_smoothing("label_smoothing", self.label_smoothing)
 
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats."""
         cross_entropy = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return cross_entropy + self.weight * self.term(*confidences(logits, labels))
 
     def term(self, confidence: Tensor, right: Tensor) -> Tensor:
-        """The measure, a scalar, of confidences (B,) and 1 or 0 for right or wrong (B,)."""
+        """Returns the calibration error, a scalar, of confidences (B,) and 1 or 0 for right or wrong (B,)."""
         num_right = right.sum()
         counts = torch.where(right > 0, num_right, len(right) - num_right) if self.weighted else len(right)
         gaps = (right - confidence) / counts

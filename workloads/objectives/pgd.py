@@ -1,4 +1,4 @@
-"""Cross-entropy of images that were moved against their labels: adversarial training.
+"""Cross-entropy on adversarial images (PGD adversarial training).
 
 Reference: Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks (arXiv:1706.06083)
 
@@ -25,11 +25,11 @@ class PGD(AdversarialObjective):
 
     @property
     def extra_forwards(self) -> float:
-        """The attack's."""
+        """Work of the attack."""
         return self.attack.forwards
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         with self.attacked_mode(inputs):
             images = self.perturb(inputs, margin_loss(inputs.network, inputs.labels))
         return functional.cross_entropy(inputs.network(images), inputs.labels), inputs.memory

@@ -1,4 +1,4 @@
-"""Cross-entropy plus an ECE whose bins have soft edges, so that its gradient moves confidences (SB-ECE).
+"""Cross-entropy plus an expected calibration error with soft, differentiable bins (SB-ECE).
 
 Reference: Karandikar et al. 2021, Soft Calibration Objectives for Neural Networks (arXiv:2108.00106)
 
@@ -30,7 +30,7 @@ from pruneyard.workloads.plugins import Settings
 
 __all__ = ["SoftECE"]
 
-LEAST_HELD = 1e-5  # by a bin that is divided by
+LEAST_HELD = 1e-5  # minimum weight of a bin, which is a divisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,12 @@ class SoftECE(LogitsObjective):
         check_smoothing("label_smoothing", self.label_smoothing)
 
     def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats."""
         cross_entropy = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return cross_entropy + self.weight * self.term(*confidences(logits, labels))
 
     def term(self, confidence: Tensor, right: Tensor) -> Tensor:
-        """The soft ECE, a scalar, of confidences (B,) and 1 or 0 for right or wrong (B,)."""
+        """Returns the soft ECE, a scalar, of confidences (B,) and 1 or 0 for right or wrong (B,)."""
         places = torch.arange(self.num_bins, device=confidence.device, dtype=confidence.dtype)
         anchors = (places + 0.5) / self.num_bins
         distances_BM = (confidence[:, None] - anchors) ** 2

@@ -1,10 +1,10 @@
-"""Cross-entropy, plus how far predictions can be moved by moving the images (TRADES).
+"""Cross-entropy plus the divergence between predictions on clean and adversarial images (TRADES).
 
 Reference: Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy (arXiv:1901.08573)
 
-CE(f(x), y) + beta KL(f(x) || f(x')), where x' is sought by raising the same divergence. At x itself its gradient is zero,
-so the attack starts a thousandth beside it, as the authors' code does; the gradient of the loss goes through both f(x)
-and f(x'). Running statistics are moved by both passes. With beta 0 it is `cross_entropy`.
+CE(f(x), y) + beta KL(f(x) || f(x')), where x' is found by maximising the same divergence. At x itself its gradient is zero,
+so the attack starts at a distance of about a thousandth, as the authors' code does; the gradient of the loss goes through
+both f(x) and f(x'). Both passes update running statistics. With beta 0 it is `cross_entropy`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ __all__ = ["TRADES"]
 @dataclass(frozen=True, kw_only=True)
 class TRADES(AdversarialObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"beta": 0.0},)
-    beta: float = 6.0  # what the divergence weighs; the paper's 1 / lambda
+    beta: float = 6.0  # weight of the divergence; 1 / lambda in the paper
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,16 +33,16 @@ class TRADES(AdversarialObjective):
 
     @property
     def attack(self) -> Attack:
-        """With a start beside the image."""
+        """The attack, with a start close to the image."""
         return dataclasses.replace(super().attack, start="nearby")
 
     @property
     def extra_forwards(self) -> float:
-        """The attack's and its target's, and a forward and a backward pass of the moved images."""
+        """Work of the attack and its target, and of a forward and a backward pass of the adversarial images."""
         return 1 + self.attack.forwards + 3 if self.beta else 0.0
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         natural = inputs.network(inputs.images)
         value = functional.cross_entropy(natural, inputs.labels)
         if not self.beta:
@@ -57,7 +57,7 @@ class TRADES(AdversarialObjective):
 
 
 def divergence(natural: Tensor, moved: Tensor) -> Tensor:
-    """KL(natural || moved) of two logits (B, K), summed over the batch."""
+    """Returns KL(natural || moved) of two logits (B, K), summed over the batch."""
     return functional.kl_div(
         functional.log_softmax(moved, dim=1),
         functional.log_softmax(natural, dim=1),

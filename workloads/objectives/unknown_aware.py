@@ -1,11 +1,11 @@
-"""Cross-entropy with one more output, "unknown", to which wrong samples may move probability (MOON's loss).
+"""Cross-entropy with an additional output "unknown" that can take probability of misclassified samples (loss of MOON).
 
 Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 
-Rebuilt from the released code; the paper's text was not at hand. "Unknown" is never a label. With p the softmax over
+Rebuilt from the released code, without access to the text of the paper. "Unknown" is never a label. With p the softmax over
 all K + 1 outputs, h = -log p[label] and u = p[unknown], a sample weighs 1 where the largest of all outputs is its label's,
-and 1 + a / (1 + a u) elsewhere; nothing is detached, so a wrong sample lowers its weight by raising u. That pays where h is
-large: above 2 for a = 1 and above 14 for a = 0.3, at small u.
+and 1 + a / (1 + a u) elsewhere; nothing is detached, so a wrong sample lowers its weight by raising u. This lowers the loss
+where h is large: above 2 for a = 1 and above 14 for a = 0.3, at small u.
 
 a is 0 in the first epochs. Then it begins at 1/64 of the mean of (1 - u) h seen so far, an exponential moving average over
 steps, and rises by equal amounts, once an epoch, to `weight` in the last one. It begins no higher than `weight`, so that
@@ -29,7 +29,7 @@ UNSEEN = -1.0  # the moving average before its first value, which is never negat
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownAware:
-    """`weight` and `rate` as in the released code's README and defaults, `warm_epochs` too."""
+    """Unknown-aware loss, with `weight`, `rate` and `warm_epochs` as in the README and the defaults of the released code."""
 
     num_extra: ClassVar[int] = 1
     is_batch_level: ClassVar[bool] = False
@@ -52,15 +52,15 @@ class UnknownAware:
 
     @property
     def extra_forwards(self) -> float:
-        """None."""
+        """No extra work."""
         return 0.0
 
     def start(self) -> Tensors:
-        """a and the moving average."""
+        """Returns a and the moving average."""
         return {"unknown_weight": torch.zeros(()), "known_loss": torch.tensor(UNSEEN)}
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
-        """Raises a where this epoch is to."""
+        """Returns the memory, with a raised if this epoch does so."""
         if epoch < self.warm_epochs:
             return memory
         a, last = memory["unknown_weight"], torch.full_like(memory["unknown_weight"], self.weight)
@@ -73,7 +73,7 @@ class UnknownAware:
         return {**memory, "unknown_weight": raised}
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Mean over the batch, in nats."""
+        """Returns the mean over the batch, in nats, and the memory."""
         log_p = functional.log_softmax(inputs.network(inputs.images), dim=1)  # (B, K + 1)
         h = functional.nll_loss(log_p, inputs.labels, reduction="none")
         u = log_p[:, -1].exp()

@@ -22,7 +22,7 @@ class AdamW:
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.01
-    decay_vectors: bool = True  # False spares biases and norm parameters
+    decay_vectors: bool = True  # False: no weight decay on biases and norm parameters
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -36,7 +36,7 @@ class AdamW:
             raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
-        """One fused optimizer over one or two groups."""
+        """Returns a fused optimizer with one or two parameter groups."""
         groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
         return torch.optim.AdamW(
             groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True

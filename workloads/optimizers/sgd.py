@@ -21,7 +21,7 @@ class SGD:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
-    decay_vectors: bool = True  # False spares biases and norm parameters, as the RigL family of recipes does
+    decay_vectors: bool = True  # False: no weight decay on biases and norm parameters, as the RigL family of recipes does
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -34,6 +34,6 @@ class SGD:
             raise ValueError("nesterov is true; it must be false when momentum is 0")
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
-        """One fused optimizer over one or two groups."""
+        """Returns a fused optimizer with one or two parameter groups."""
         groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)

@@ -1,4 +1,4 @@
-"""What learning-rate schedules share: a linear warm-up in front of the decay."""
+"""Base class of learning-rate schedules: a linear warm-up before the decay."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup(ABC):
-    """Rises linearly over the first `warmup` share of all steps, then follows `decay` over the rest."""
+    """A schedule that rises linearly over the first `warmup` share of all steps, then follows `decay` over the rest."""
 
     warmup: float = 0.0  # share of all steps, in [0, 1)
 
@@ -15,7 +15,7 @@ class Warmup(ABC):
             raise ValueError(f"warmup is {self.warmup}; it must lie in [0, 1)")
 
     def factor(self, step: int, num_steps: int) -> float:
-        """Factor of the base rate at the 0-based `step`; step 0 of a warm-up of w steps has 1 / w."""
+        """Returns the factor of the base rate at the 0-based `step`; step 0 of a warm-up of w steps has 1 / w."""
         num_warmup = round(self.warmup * num_steps)
         if step < num_warmup:
             return (step + 1) / num_warmup
@@ -23,4 +23,4 @@ class Warmup(ABC):
 
     @abstractmethod
     def decay(self, progress: float) -> float:
-        """Factor at `progress` in [0, 1) of the steps after the warm-up."""
+        """Returns the factor at `progress` in [0, 1) of the steps after the warm-up."""

@@ -15,5 +15,5 @@ class Constant(Warmup):
     """The base rate throughout."""
 
     def decay(self, progress: float) -> float:
-        """Always 1."""
+        """Returns 1."""
         return 1.0

@@ -23,5 +23,5 @@ class Cosine(Warmup):
             raise ValueError(f"floor is {self.floor}; it must lie in [0, 1]")
 
     def decay(self, progress: float) -> float:
-        """1 at progress 0, `floor` at progress 1."""
+        """Returns 1 at progress 0 and `floor` at progress 1."""
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -12,7 +12,7 @@ __all__ = ["Step"]
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Warmup):
-    """Milestones are shares of the steps after the warm-up."""
+    """Step decay; milestones are shares of the steps after the warm-up."""
 
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
@@ -27,5 +27,5 @@ class Step(Warmup):
             raise ValueError(f"gamma is {self.gamma}; it must lie in (0, 1]")
 
     def decay(self, progress: float) -> float:
-        """`gamma` to the number of milestones passed."""
+        """Returns `gamma` to the power of the number of passed milestones."""
         return self.gamma ** sum(progress >= milestone for milestone in self.milestones)

@@ -59,7 +59,7 @@ def test_other_files_are_refused_in_words(content: bytes, words: str, tmp_path: 
         ({"mean": []}, "mean"),
         ({"model": {"name": "os.system"}}, "none of"),
         ({"model": {"name": "mlp", "width": 31}}, "damaged|do not fit"),
-        ({"model": {"name": "mlp", "colour": 3}}, "no table of that model"),
+        ({"model": {"name": "mlp", "colour": 3}}, "does not fit that model"),
         ({"model": {}}, "none of"),
     ],
     ids=str,
