@@ -132,7 +132,7 @@ def measured(training: Training, split: DeviceSplit, snapshot: Mapping[str, Tens
     for batch in epoch.batches(1.0):
         loss, gradient = batch.gradient_at(weights)
         for comparison in (by_loss, by_gradient):
-            comparison.see(batch, loss=loss, gradient=gradient)
+            comparison.observe(batch, loss=loss, gradient=gradient)
         _, old = batch.gradient_at(snapshot)
         of_snapshot.append(torch.cat([(old[n] * epoch.masks.get(n, 1)).flatten() for n in old]))
     covariance, variance, own = by_gradient.traces()

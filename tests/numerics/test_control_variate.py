@@ -98,7 +98,7 @@ NEW, OLD = double(0.6, -0.2, 0.4, 0.1, 0.3), double(1.0, -0.5, 0.2, 0.4, 0.1)
 def seen(comparison: Any, rows: list[Rows], weights: Tensor) -> Any:
     for batch in rows:
         loss, gradient = batch.gradient_at({"w": weights})
-        comparison.see(batch, loss=loss, gradient=gradient)
+        comparison.observe(batch, loss=loss, gradient=gradient)
     return comparison
 
 

@@ -60,7 +60,7 @@ class SparseJob(Recipe):
 
     @property
     def depends_on_num_workers(self) -> bool:
-        """Whether several workers give other results than one: through random layers, or a loss or norm over each rank's rows."""
+        """True if several workers give other results than one: through random layers, or a loss or norm over each rank's rows."""
         recipe = self.method.complete(self)
         return recipe.objective.is_batch_level or self.budget.batch_norm == "local" or has_random_layers(self.model)
 

@@ -157,7 +157,7 @@ class SelectableGrowth(DropAndGrow):
 
     @property
     def grows_by_gradient(self) -> bool:  # type: ignore[override]  # a class attribute elsewhere; here it depends on a field
-        """Whether an update reads the dense gradient."""
+        """True if an update reads the dense gradient."""
         return self.growth == "gradient"
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:

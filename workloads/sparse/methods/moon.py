@@ -31,7 +31,7 @@ class MOON(DropoutAndAveraging, SelectableGrowth):
 
     @property
     def replaces_step(self) -> bool:  # type: ignore[override]  # a class attribute elsewhere; here it depends on a field
-        """Whether an update replaces the optimizer's step: as in RigL yes, as in SET no."""
+        """True if an update replaces the optimizer's step: as in RigL yes, as in SET no."""
         return self.growth == "gradient"
 
     def complete(self, recipe: Recipe) -> Recipe:
