@@ -43,6 +43,7 @@ class ObjectCheckpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Saves a checkpoint. Raises `StorageError`, or `CheckpointWriteError` if the temporary folder cannot be written."""
+        # Zero-padded, so that names sort by step.
         new = self.path / f"{PREFIX}{checkpoint.step:09d}-{uuid4().hex[:8]}"
         with TemporaryDirectory(prefix="pruneyard-") as scratch:
             try:
@@ -51,6 +52,7 @@ class ObjectCheckpoints:
                 raise CheckpointWriteError(error.errno, error.strerror or str(error), scratch) from error
             for name in (*FILES, META):
                 (new / name).write_file(Path(scratch) / name)
+        # Only once the new one is complete: a crash in between leaves one checkpoint too many, never one too few.
         self._clear(new)
 
     def load(self, device: torch.device) -> Checkpoint | None:
@@ -77,6 +79,7 @@ class ObjectCheckpoints:
         ]
         kept = sorted(whole, reverse=True)[: self.keep]
         for name in stored.keys() - set(kept):
+            # `meta.json` first, as False sorts before True: a crash then leaves an incomplete checkpoint, which is ignored.
             for file in sorted(stored[name], key=lambda file: file != META):
                 (self.path / name / file).unlink()
 

@@ -102,10 +102,12 @@ def measure_latency(folder: RunFolder, run_key: str, request: LatencyRequest) ->
 def _row(
     chosen: Format, finished: FinishedNetwork, facts: Mapping[str, object], *, batch_size: int, threads: int
 ) -> LatencyRow:
+    # Read before the measurement itself loads the machine.
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     exported = chosen.build(finished, batch_size=batch_size)
     difference = _difference(chosen, exported, finished, num_images=batch_size)
     images = finished.random_images(batch_size, seed=1).to(chosen.device, chosen.dtype)
+    # A copy, because `Module.to` changes the module in place.
     found = compare(exported.run, copy.deepcopy(finished.network).to(chosen.device, chosen.dtype), images)
     return LatencyRow(
         **facts,  # type: ignore[arg-type]
@@ -129,6 +131,7 @@ def _difference(chosen: Format, exported: Exported, finished: FinishedNetwork, *
     images = finished.random_images(num_images)
     with torch.inference_mode():
         difference = relative_difference(exported.run(images), finished.network(images))
+    # Not `difference > tolerance`, which is False for NaN.
     if not difference <= chosen.tolerance:
         raise WrongExportError(
             f"logits are off the dense ones by {difference:.2g} of the largest; {chosen.tolerance:g} is allowed"

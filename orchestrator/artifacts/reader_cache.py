@@ -36,10 +36,12 @@ class CachedRunReader:
                 for array in (split.row_ids, split.labels, split.logits):
                     array.setflags(write=False)
             self._predictions[artifact] = found
+            # The newest entry stays even if it exceeds the limit alone: the caller is about to use it.
             while len(self._predictions) > 1 and self._num_bytes() > self._most_bytes:
                 self._predictions.popitem(last=False)
         self._predictions.move_to_end(artifact)
         return self._predictions[artifact]
 
     def _num_bytes(self) -> int:
+        # Labels and row ids, one number per row each, are not counted.
         return sum(split.logits.nbytes for splits in self._predictions.values() for split in splits.values())

@@ -34,6 +34,7 @@ def artifact_files(
     tensors = {WEIGHTS: outcome.weights, MASKS: outcome.masks} if outcome.weights else {}
     for name, content in tensors.items():
         names.append(name)
+        # safetensors refuses tensors that are not contiguous, such as channels-last weights.
         yield name, safetensors.torch.save({key: tensor.contiguous() for key, tensor in content.items()})
     yield from outcome.files.items()
     if outcome.predictions:

@@ -22,6 +22,7 @@ class ControlFiles:
     def __init__(self, folder: Location) -> None:
         self._folder = folder
         self._names: frozenset[str] = frozenset()
+        # Not 0: a monotonic clock may start there.
         self._listed_at = float("-inf")
 
     def has(self, name: str) -> bool:
@@ -33,6 +34,7 @@ class ControlFiles:
                 self._names = frozenset(path.name for path in self._folder.iterdir())
             except StorageError as error:  # the next write decides whether the storage has failed for good
                 logger.warning("stop requests cannot be read for now: %s", error)
+            # Also after an error, so that a store that cannot be reached is not asked at every step.
             self._listed_at = time.monotonic()
         return name in self._names
 

@@ -33,6 +33,7 @@ class Journal:
             ]
         if not self.path.exists():
             return []
+        # A kill may have cut off what follows the last newline.
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")
         return [json.loads(line) for line in whole.splitlines()]
 
@@ -47,22 +48,27 @@ class Journal:
 
     def _append(self, path: Path, line: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In mode "a" every write goes to the end of the file, wherever `seek` and `read` have left the position.
         with path.open("a+b") as file:
             file.seek(0)
             whole, newline, _ = file.read().rpartition(b"\n")
             file.truncate(len(whole) + len(newline))
             file.write(line.encode() + b"\n")
             file.flush()
+            # Decisions take effect once `append` returns, so the entry must survive a crash of the machine by then.
             os.fsync(file.fileno())
 
     def _put(self, path: ObjectPath, line: str) -> None:
+        # Read only once: the journal has one writer.
         if self._last is None:
             objects = self._objects(path)
             self._last = (len(objects) - 1, objects[-1].read_text().splitlines()) if objects else (0, [])
         number, lines = self._last
+        # A full object is not written again, which bounds what one entry costs.
         if len(lines) == ENTRIES_PER_OBJECT:
             number, lines = number + 1, []
         lines = [*lines, line]
+        # Zero-padded, so that names sort as their numbers do.
         (path / f"{number:06d}").write_bytes("\n".join(lines).encode())
         self._last = number, lines
 

@@ -53,6 +53,8 @@ def _processes() -> str:
 def _begun(pid: int) -> str:
     """Returns the start time of a process of this machine in clock ticks; empty if there is no such process."""
     with suppress(OSError):
+        # The command in parentheses may contain spaces and parentheses, so fields are counted after the last one.
+        # Index 19 there is field 22 of proc(5), the start time.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return ""
 
@@ -93,8 +95,10 @@ class LeaseHolder:
             return None
         if locked:
             return False
+        # This process may have failed to delete its own earlier lease, which must not lock it out.
         if (self.pid, self.begun) == (os.getpid(), _begun(os.getpid())):
             return self.token in _held
+        # A pid means the same process only within one PID namespace.
         return _begun(self.pid) == self.begun if self.processes == _processes() != "" else None
 
     def __str__(self) -> str:
@@ -137,9 +141,11 @@ class _FileLease:
             return self._make(self.path, holder)
         if (seen := self.read()) is not None and seen[1] != instead_of:
             return False
+        # The token makes the name unique: two drivers may replace a dead lease at the same time.
         aside = self.path.with_name(f"{self.path.name}.{holder.token}")
         self._make(aside, holder)
         os.replace(aside, self.path)
+        # The last replacement wins; after the pause, both drivers read the same winner.
         time.sleep(_SETTLE_S)
         return self.renew(holder)
 
@@ -152,6 +158,7 @@ class _FileLease:
         except FileExistsError:
             return False
         except OSError:
+            # An incomplete lease names no holder, and every later driver would wait for `STALE_S`.
             path.unlink(missing_ok=True)
             raise
         return True
@@ -189,6 +196,7 @@ class _ObjectLease:
 
     def _try_condition(self, holder: LeaseHolder) -> None:
         """Warns if the object store ignores the condition of a conditional put."""
+        # The object exists by now, so the store should refuse this put.
         if (tag := self.path.put_if(holder.content(), tag=None)) is not None:
             self.tag = tag
             logger.warning(
@@ -232,6 +240,7 @@ class Lease:
             try:
                 held = self._kept.renew(self._holder) or self._take_again()
             except OSError as error:
+                # Storage may come back before the lease is stale, so this is not the end of the study.
                 if not said:
                     logger.warning("the lease on the folder of results cannot be renewed: %s", error)
                 said = True
@@ -249,6 +258,7 @@ class Lease:
     def end(self) -> None:
         """Stops renewing, and deletes the lease if this driver still holds it."""
         self._over.set()
+        # Joined before the lease is deleted: the thread would create it again.
         self._thread.join()
         _held.discard(self._holder.token)
         if self.lost is None:
@@ -284,6 +294,7 @@ def _acquire(folder: Location, *, locked: bool) -> Lease:
     )
     holder = LeaseHolder()
     while not kept.acquire(holder, instead_of=(dead := _dead(kept, folder, locked=locked))):
+        # Without a lease before: somebody has created one in between, which is judged by the next iteration.
         if dead is not None:
             raise UsageError(_refusal(folder, kept))
     return Lease(kept, holder)
@@ -330,6 +341,7 @@ def _locked(folder: Location) -> Iterator[bool]:
         return
     with in_words(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        # The lock lasts while the file is open; the kernel releases it if the process crashes.
         file = (folder / _LOCK).open("w")
     with file:
         try:

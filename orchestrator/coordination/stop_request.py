@@ -44,6 +44,7 @@ class StopRequest:
     def request(self, signal_number: int | None = None) -> None:
         """Requests a stop: running trials write a checkpoint and end as INTERRUPTED."""
         if not self.requested:
+            # Set before the file is written, so that a second signal during the write interrupts.
             self.requested, self.signal_number = True, signal_number
             try:
                 self.file.touch()
@@ -91,6 +92,7 @@ def stop_request(folder: Location) -> Iterator[StopRequest]:
     """
     file = folder / f"{_PREFIX}{uuid4().hex[:8]}"
     with in_words(folder):
+        # No other driver can be at work here: the caller holds the lease.
         for path in folder.iterdir():
             if path.name.startswith(_PREFIX):  # left by a driver that was killed
                 path.unlink(missing_ok=True)

@@ -50,12 +50,14 @@ def attempts_to_retry(
             if not stopping:
                 num_crashes[key] = num_crashes.get(key, 0) + 1
                 if num_crashes[key] < MAX_CRASHES:
+                    # With the same attempt number, since nothing of the attempt was recorded.
                     retries.append(planned)
                 else:
                     logger.warning("%s (%s) ended without a record; run again to repair", key, planned.job.label)
             continue
         now = datetime.now(UTC)
         error = f"{crashes[key].rstrip()}\n{crash_cause(crashes[key])}"
+        # The crashed process took its start time and device with it.
         store.write(
             make_record(
                 planned,

@@ -119,16 +119,20 @@ def run_plan(
     spec, folder = plan.spec, plan.folder
     attempts = plan.orders(only=only)
     results = Results(folder.path, spec=spec)
+    # Nothing to run: neither the lease nor the data nor a cluster is needed.
     if not attempts and (only is not None or is_search_finished(spec, folder)):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
         lease.when_lost = stop.hand_over
+        # Only under the lease: another driver might be writing these files.
         clear_unfinished(folder.artifacts)
         if not add:
+            # Before spec.yaml is overwritten: the check reads the spec that the folder was last run with.
             check_same_study(plan)
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)
+        # Before a cluster is joined, so that wrong data costs no start of Ray.
         data = check_ready_jobs(attempts, plan, origin=spec.name)
         monitor.expect(attempts)
         study_run = StudyRun(
@@ -143,7 +147,9 @@ def run_plan(
         try:
             Store(folder).compact()
         except StorageError as error:
+            # Compaction only merges files; the results are complete without it.
             logger.warning("the small files of results stay as they are: %s", error)
+    # After SIGTERM, the exit code of the results tells that the study was stopped.
     if stop.signal_number == signal.SIGINT:
         raise GracefulInterrupt(results)
     return results
@@ -160,6 +166,7 @@ def _open_backend(*, local: bool, address: str, stop: StopRequest) -> Iterator[R
 
     try:
         with session(address, abandon=partial(_exit_process, stop.file.parent)) as joined:
+            # Again, because `ray.init` has replaced the handler of SIGTERM.
             stop.install_signal_handlers()
             yield partial(run_study, session=joined, shared={})
     except ConnectionError as error:

@@ -39,6 +39,7 @@ def run_search(
     """Runs a search round after round until it is finished; with `only`, it proposes no new round."""
     rounds = load_search(learning, study_run.folder)
     while True:
+        # Before the first proposal, too: an earlier call may have left proposals that have not run.
         run_jobs(stage, rounds.jobs(), study_run, only=only, run_attempts=run_attempts)
         if study_run.stop.requested or only is not None:
             return
@@ -74,11 +75,13 @@ def run_jobs(
     if waiting := len(attempts) - len(ready):
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
     ready_jobs = [planned.job for planned in ready]
+    # In each stage again: its data may be a synthetic set that the stage before has just made.
     load_data(ready_jobs, into=study_run.data)
     check_jobs(ready_jobs, study_run.data, origin=plan.spec.name)
     resumes_pruned = only is not None and Status.PRUNED in only  # then nothing may be stopped early again
     scheduler = Scheduler() if resumes_pruned else stage.header.scheduler
     early_stopper = load_early_stopper(scheduler, jobs, study_run.folder)
+    # Jobs that failed before run again now, so they count again.
     early_stopper.include(job.key for job in ready_jobs)
     run_with_stopper = partial(run_attempts, early_stopper=early_stopper)
     run_to_end = partial(_run_to_end, stage=stage, study_run=study_run, run_attempts=run_with_stopper)
@@ -103,6 +106,7 @@ def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, study_run: Stu
         study_run.monitor.expect(list(ready))
         crashes = run_attempts(ready, **study_run.backend_arguments(stage.header.resources))
         ready = attempts_to_retry(ready, crashes, num_crashes, study_run, num_workers=stage.header.resources.workers)
+        # Which jobs of later stages are ready depends on the runs that have completed by now.
         study_run.plan = study_run.plan.reread()
 
 
@@ -114,7 +118,7 @@ def _with_upstream(planned: PlannedAttempt, folder: RunFolder) -> PlannedAttempt
 def check_ready_jobs(attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
     """Checks every job whose upstream runs are finished, and loads the data of the others if it depends on no run.
 
-    Returns the loaded data sets. Raises `UsageError` for jobs that cannot study_run.
+    Returns the loaded data sets. Raises `UsageError` for jobs that cannot run.
     """
     ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     data = load_data(ready)

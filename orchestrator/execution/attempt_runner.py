@@ -121,6 +121,7 @@ class AttemptRunner:
             return self._end(Status.PRUNED)
         try:
             progress = next(self._progress)
+            # The artifact comes before the record, so that every COMPLETED run has its artifact.
             if progress.outcome is not None:
                 self._write_artifact(progress.outcome)
         except InterruptedJobError as interruption:
@@ -128,12 +129,14 @@ class AttemptRunner:
         except RankDiedError:  # the driver writes this record: whether to retry is its decision
             raise
         except StorageError:
+            # No record can be written, so `_end` is not called; the processes of the job must end all the same.
             self._progress.close()  # type: ignore[attr-defined]
             raise
         except CheckpointWriteError as error:
             with in_words(error.filename):
                 raise
         except torch.AcceleratorError:  # every later call on the device of this process would fail as well
+            # The record is written while this process lives; the driver would know only that it crashed.
             self._end(Status.FAILED, error=traceback.format_exc())
             raise
         except Exception:
@@ -148,6 +151,7 @@ class AttemptRunner:
     def _reached_pause(self) -> bool:
         """Returns whether the newest evaluation has reached the share of all steps at which this attempt pauses."""
         until, report = self.planned.until, self.report
+        # The tolerance is in steps: the product is rounded.
         return until < 1 and report.num_steps > 0 and report.step >= until * report.num_steps - 1e-6
 
     def _update_report(self, progress: Progress) -> None:
@@ -165,6 +169,7 @@ class AttemptRunner:
         step: int | None = None,
         paused: bool = False,
     ) -> Report:
+        # Ends the processes of the job first, so that nothing of this attempt runs when its record is written.
         self._progress.close()  # type: ignore[attr-defined]
         record = self._record(status, error=error, outcome=outcome)
         metrics = [MetricRow(**vars(metric)) for metric in self._metrics]

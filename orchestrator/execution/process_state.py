@@ -91,6 +91,7 @@ def reset_numerics(*, threads: int) -> None:
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # else a step that another trial compiled may be recompiled for dynamic shapes
     if torch.cuda.is_initialized():
+        # Reference cycles keep tensors of the trial before alive, and only free blocks leave the cache.
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -117,6 +118,7 @@ class PeakMemory:
         if trim is not None:
             trim(0)
         try:
+            # 5 resets VmHWM, the peak of resident memory.
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:  # a sandbox may forbid it; then the peak of an earlier trial would count as this one's
             return cls(is_counted=False)
@@ -127,5 +129,6 @@ class PeakMemory:
         if not self.is_counted:
             return None
         lines = [line.split() for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()]
+        # VmHWM includes RssShmem, the pages of Ray's object store, which all processes of a node share.
         kibibytes = {line[0]: int(line[1]) for line in lines if line and line[0] in ("VmHWM:", "RssShmem:")}
         return 1024 * (kibibytes["VmHWM:"] - kibibytes.get("RssShmem:", 0)) if "VmHWM:" in kibibytes else None

@@ -39,6 +39,7 @@ def train_as_rank(
 
     Raises what the job raises, after sending it over the channel.
     """
+    # Read by `should_pause` below, which the job calls after each barrier.
     pausing: bool | None = False
     try:
         if not task.shared_file.exists():
@@ -61,6 +62,7 @@ def train_as_rank(
         _send_from_rank_0(channel, ranks, Started(device_name=device_name(device)))
         with closing(task.workload.run(context)) as job:  # type: ignore[type-var]
             for barrier, progress in enumerate(job):
+                # Sent before the progress: at a progress, the trial stops reading until the next barrier.
                 if (peak_bytes := gpu_bytes(device)) is not None:
                     _send_from_rank_0(channel, ranks, GpuMemory(gpu_bytes=peak_bytes))
                 _send_from_rank_0(channel, ranks, _with_memory(progress, memory, device))
@@ -69,6 +71,7 @@ def train_as_rank(
     except InterruptedJobError as interruption:
         _send_from_rank_0(channel, ranks, Stopped(step=interruption.step))
     except (CheckpointWriteError, StorageError) as error:
+        # From any rank: storage may fail on one node only.
         channel.send(StorageFailed(reason=_storage_reason(error)))
         raise
     except Exception:

@@ -109,6 +109,7 @@ class MultiWorkerGroup:
         """Stores the device name or the GPU memory of rank 0, if the message carries one."""
         match message:
             case Started():
+                # A new attempt: the peak of the attempt before is not its own.
                 self._device_name, self._gpu_bytes = message.device_name, None
             case GpuMemory():
                 self._gpu_bytes = message.gpu_bytes

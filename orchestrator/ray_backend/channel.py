@@ -15,6 +15,7 @@ class Channel:
         self._messages: asyncio.Queue[list[Any]] = asyncio.Queue()
         self._changed = asyncio.Condition()
         self._num_sent = self._num_acknowledged = 0
+        # Every answer is kept: ranks reach a barrier at different times, and all of them must get the same one.
         self._answers: list[bool] = []
         self._closed = False
         self._ranks: dict[int, Any] = {}
@@ -38,6 +39,7 @@ class Channel:
         message: a list of one object reference. The rank keeps the object alive by waiting.
         """
         self._num_sent += 1
+        # Taken before the first `await`, where calls of other ranks may come in between.
         number = self._num_sent
         await self._messages.put(message)
         async with self._changed:
@@ -60,6 +62,7 @@ class Channel:
         """Waits at barrier 0, 1, ...; returns whether to pause there, or None to end. The answer is the same for all ranks."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or barrier < len(self._answers))
+            # A barrier that was released before the close still gives its answer: another rank may already train on.
             return self._answers[barrier] if barrier < len(self._answers) else None
 
     async def release_barrier(self, *, pausing: bool) -> None:

@@ -45,6 +45,7 @@ def largest_request_per_worker(workers: int, nodes: Sequence[tuple[int, int]]) -
 
     nodes: the bytes of each node, and how many workers fit there by their CPUs and GPUs.
     """
+    # How many workers fit on a node changes only at these sizes, so the largest size that works is one of them.
     candidates = (memory // count for memory, places in nodes for count in range(1, min(places, workers) + 1))
     return max((size for size in candidates if _num_fitting(size, nodes) >= workers), default=0)
 
@@ -66,6 +67,7 @@ class MemoryHistory:
         history = cls()
         columns = ["kind", "identity_json", "device", "peak_memory_bytes", "error", "ended_at"]
         rows = Store(folder).runs(latest=False).select(columns).sort_by("ended_at").to_pylist()
+        # The order matters: a completed trial erases the OOM kills before it.
         for row in rows:
             if row["identity_json"] is not None:
                 key = memory_key(row["kind"], json.loads(row["identity_json"]))
@@ -79,6 +81,7 @@ class MemoryHistory:
         """Adds the peak in bytes of a completed trial; does nothing for None, a peak that was not measured."""
         if peak is not None:
             self._peaks[key] = max(peak, self._peaks.get(key, 0))
+            # A completed trial was measured, so its peak takes the place of guessing by doubling.
             self._kills.pop(key, None)
 
     def record_oom_kill(self, key: str) -> None:
@@ -95,6 +98,7 @@ class MemoryHistory:
             node: the memory of the largest node; a trial that needs more runs there alone.
         """
         fair, most = (int(USABLE_SHARE * size) // REQUEST_UNIT * REQUEST_UNIT for size in (share, node))
+        # Judged over all keys: Ray counts only requested memory, so if one trial must request some, all must.
         if max(self._peaks.values(), default=0) * SAFETY_FACTOR <= share and not self._kills:
             return 0
         peak = self._peaks.get(key)

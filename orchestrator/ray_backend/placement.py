@@ -37,6 +37,7 @@ class Placement:
         self._resources, self._history = resources, MemoryHistory.from_folder(folder)
         self._memory_keys = {planned.job.key: memory_key(planned.job.kind, planned.job.identity) for planned in attempts}
         places = [workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
+        # A node on which no worker fits has no share.
         usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
         self._share = min(memory // count for memory, count in usable)
         self._largest = max(memory for memory, _ in usable)
@@ -69,6 +70,7 @@ class Placement:
     def _gpus(self, keys: Collection[str]) -> float:
         """Returns the GPUs of the spec, or a larger share of a GPU if similar trials took more of its memory."""
         requested = self._resources.gpus
+        # Whole GPUs are shared with no other trial, however little of their memory is used.
         if not 0 < requested < 1:
             return requested
         parts = max(math.ceil(self._gpu_shares.get(key, 0.0) * GPU_SHARE_STEPS) for key in keys)

@@ -73,6 +73,7 @@ def run_study(
         TrialActor,
         bundles=bundles,
         study=study,
+        # Absolute, because the working directory of an actor need not be that of the driver.
         folder=folder.path.resolve(),
         stop_file=stop.file.resolve(),
         resources=resources,
@@ -90,6 +91,7 @@ def run_study(
     )
     scratch = folder.scratch
     control_files = pruned_file(folder, "").resolve()
+    # Control files of an earlier call would stop trials that are to run to their end now.
     remove_tree(control_files)
     control_files.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports crashed trials itself
@@ -101,6 +103,7 @@ def run_study(
                 tune_config=tune.TuneConfig(
                     num_samples=len(bundles),
                     scheduler=FIFOByIndex(),  # type: ignore[no-untyped-call]
+                    # A new process for each trial would import torch again.
                     reuse_actors=True,
                     max_concurrent_trials=min(placement.num_slots, len(bundles)),
                     trial_dirname_creator=_trial_folder_name,
@@ -115,6 +118,7 @@ def run_study(
                     ],
                     stop=_StopOnRequest(stop, monitor),
                     verbose=0,
+                    # The trials write their own checkpoints, and the driver retries crashed ones as new attempts.
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
@@ -124,8 +128,10 @@ def run_study(
     except ClusterLost as lost:
         raise ClusterLostError(str(lost), Results(folder.path)) from lost
     finally:
+        # A call to a head that does not answer would block.
         if not session.head.silent_s:
             remove_orphaned_groups()
+        # Otherwise the driver that has taken over the folder may use these files by now.
         if not stop.handed_over:
             shutil.rmtree(scratch, ignore_errors=True)
             remove_tree(control_files)
@@ -173,6 +179,7 @@ class _StopOnRequest(_NotPickled, tune.Stopper):
         self._awaited: frozenset[str] | None = None  # the run keys that ran when the stop was requested
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        # Ends no single trial: control files do that, so that the trial writes its record first.
         return False
 
     def stop_all(self) -> bool:
@@ -216,6 +223,7 @@ class _StudyCallback(_NotPickled, tune.Callback):
     ) -> None:
         if result.get(STORAGE_ERROR):
             self._stop.stop_on_fault(result[STORAGE_ERROR])
+        # Storage failed, or a stop was requested before the attempt began.
         if not result[REPORTS]:
             self._remove_from_running(trial)
             return

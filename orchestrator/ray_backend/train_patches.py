@@ -94,9 +94,11 @@ class RendezvousBackend(_TorchBackend):
         """Initializes the process group on all ranks, which learn the address over Ray's authenticated calls."""
         worker_group.execute(_set_torch_distributed_env_vars)
         timeout = timedelta(seconds=backend_config.timeout_s)
+        # Rank 0 opens the store before any rank joins: the others must know its port.
         host, port = worker_group.execute_single(0, _open_store, timeout)
         size = len(worker_group)
         group = {"backend": backend_config.backend, "world_size": size, "timeout": timeout}
+        # All at once: no rank returns from joining before the last one has joined.
         joined = [
             worker_group.execute_single_async(rank, _join_process_group, rank, host, port, **group) for rank in range(size)
         ]
@@ -106,8 +108,10 @@ class RendezvousBackend(_TorchBackend):
 def _open_store(timeout: timedelta) -> tuple[str, int]:
     """Opens the store on rank 0; returns the address by which the cluster knows this node, and the port."""
     host = ray.util.get_node_ip_address()
+    # Port 0: the system chooses a free one, so trials on the same node do not collide.
     listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listening.getsockname()[1]
+    # `detach` gives the socket to the store; otherwise Python would close it together with its own object.
     _open_stores.append(_make_store(host, port, timeout, is_master=True, master_listen_fd=listening.detach()))
     return host, port
 
@@ -156,6 +160,7 @@ class _ExitWithTrial(ControllerCallback):
             try:
                 ray.get(self.channel.until_closed.remote())
             except Exception:  # Ray raises different errors if an actor, a node or the cluster is gone
+                # `sys.exit` would end this thread only.
                 os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()

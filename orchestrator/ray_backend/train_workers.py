@@ -99,6 +99,7 @@ class TrainWorkers(MultiWorkerGroup):
         if memory := self._memory_request(job):
             self._rank_resources["memory"] = memory
         while True:
+            # Asked before and after the attempt: trials that ended in between held the resources, too.
             others_placed = any_ranks_placed()
             try:
                 yield from self._run(job, context)
@@ -117,6 +118,7 @@ class TrainWorkers(MultiWorkerGroup):
                 yield progress
                 if progress.outcome is not None:
                     return
+                # Asked only after the yield: by now the caller has recorded the progress on which the pause depends.
                 _get(channel.release_barrier.remote(pausing=context.should_pause()))
         finally:
             train_run.end(channel)
@@ -185,6 +187,7 @@ class TrainWorkers(MultiWorkerGroup):
                     return progress
             elif ended:
                 self._raise_train_error(train_run.error)
+            # No rank has joined, so the run may still wait to be placed, for up to `place_within_s`.
             elif not _get(channel.ranks.remote()) and context.should_stop():
                 train_run.abandoned = True
                 raise InterruptedJobError(0)
@@ -198,6 +201,7 @@ class TrainWorkers(MultiWorkerGroup):
             head = f"no room for {self.num_workers} workers, each with {requested}, within {timeout}"
             raise _NoRoomError("\n".join([*(f"  {line}" for line in describe_usage()), head]))
         if isinstance(failure, WorkerGroupError):
+            # A crashed rank is the cause, even where other ranks raised because of it.
             dead = [
                 rank
                 for rank, why in failure.worker_failures.items()
@@ -218,6 +222,7 @@ class _NoRoomError(Exception):
 
 def _raise_cause(failed: Failed, channel: Any) -> None:
     """Raises the error of a rank, or `RankDiedError` if the crash of another rank caused it."""
+    # All ranks are asked before the first answer is awaited, so that they answer at the same time.
     answers = {rank: actor.__ray_ready__.remote() for rank, actor in _get(channel.ranks.remote()).items()}
     for rank, answer in answers.items():
         try:
@@ -279,6 +284,7 @@ class _ActorChannel:
     actor: Any
 
     def send(self, message: Any) -> None:
+        # In a list, because Ray replaces a reference that is an argument itself by its object.
         ray.get(self.actor.send.remote([ray.put(message)]))
 
     def wait_barrier(self, barrier: int) -> bool | None:

@@ -62,7 +62,9 @@ class TrialActor(tune.Trainable):
             folder=RunFolder(folder),
             resources=resources,
             load_data=shared_data_loader(data),
+            # One `ControlFiles` for all calls, since it caches the listing of an object store.
             should_stop=partial(ControlFiles(stop_file.parent).has, stop_file.name),
+            # Any run key serves here: only the folder is used.
             is_pruned=ControlFiles(pruned_file(RunFolder(folder), "x").parent).has,
             make_worker_group=partial(_train_workers, resources, RunFolder(folder), data),
         )
@@ -110,6 +112,7 @@ class TrialActor(tune.Trainable):
             self._start_attempt()
             if time.monotonic() >= until:
                 break
+        # Written before it is reported, since the driver never asks again for what was reported.
         self._study_context.write_buffer.write()
         return {REPORTS: reports, WARNINGS: self._warnings.take(), PLACE: self._place(), "done": done}
 

@@ -40,6 +40,7 @@ class StragglerMonitor:
         self._last_reports = {key: last for key, last in self._last_reports.items() if key in running}
         for key, report in running.items():
             before, since = self._last_reports.get(key, (report, now))
+            # By identity: two evaluations may report equal values.
             if before is not report:
                 self._longest = max(self._longest, now - since)
                 self._warned.discard(key)
@@ -101,6 +102,7 @@ class StallDetector(tune.Callback):
             self._head.check()
         except ConnectionError as error:
             raise ClusterLost(str(error)) from error
+        # While the head is silent, these states are old; `HeadMonitor` decides how long it may be silent.
         if running or not waiting or self._head.silent_s:
             self._since, self._warned = None, False
             return
