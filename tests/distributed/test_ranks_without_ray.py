@@ -99,7 +99,7 @@ def came_to(folder: Path, step: int) -> bool:
 
 def ranks() -> list[psutil.Process]:
     """Those below this process, which may have other children."""
-    return [child for child in psutil.Process().children() if "ranks_here" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "local_backend.worker_processes" in " ".join(child.cmdline())]
 
 
 def kill_a_rank() -> None:
@@ -132,6 +132,7 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one
     assert values(tmp_path) == values(together)
 
 
+@pytest.mark.slow
 def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> None:
     """Members go on from weights, masks and optimizers that several ranks wrote, and take the same parents."""
     search = {

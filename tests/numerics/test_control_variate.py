@@ -102,7 +102,7 @@ def seen(comparison: Any, rows: list[Rows], weights: Tensor) -> Any:
     return comparison
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_gradient_coefficient_converges_to_the_closed_form(size: int) -> None:
     """40,000 batches: the ratio's relative standard error is below 1% (products of eighth moments, some hundreds / B)."""
     covariance = float((DIM + 1) * NEW @ OLD) + DIM * NOISE**2
@@ -114,6 +114,7 @@ def test_the_gradient_coefficient_converges_to_the_closed_form(size: int) -> Non
     assert traces[1] == pytest.approx(variance / size, rel=0.06)
 
 
+@pytest.mark.slow
 def test_the_loss_coefficient_converges_to_the_closed_form() -> None:
     """Half squares of two normal variables: Cov = r^2 / 2 with r their covariance, Var = v^2 / 2."""
     expected = (float(NEW @ OLD + NOISE**2) / float(OLD @ OLD + NOISE**2)) ** 2

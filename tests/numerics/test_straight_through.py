@@ -53,6 +53,7 @@ def draw(seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=draws) for name, shape in SHAPES.items()}
 
 
+@dataclass(frozen=True)
 class SmallNetwork:
     """Builds one without norms and dropout: its gradient is a function of weights and rows alone."""
 
@@ -70,7 +71,7 @@ def run(
     folder: Path,
     *,
     optimizer: SGD = PLAIN,
-    model: ModelBuilder = SmallNetwork(),  # noqa: B008  # it has no state
+    model: ModelBuilder = SmallNetwork(),  # it has no state
 ) -> Outcome:
     """Every step is of all rows, at a checkpoint each."""
     budget = Budget(steps=NUM_STEPS, batch_size=len(digits().train), checkpoint_every_s=0)

@@ -137,6 +137,7 @@ def share_of(member: Member) -> float:
     return float(np.log(member.at["optimizer.lr"] / 1e-3) / np.log(1e3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gain",
     [lambda x, t: 1 - 4 * (x - 0.7) ** 2, lambda x, t: 1 - 4 * (x - 0.8 + 0.06 * t) ** 2],

@@ -71,6 +71,7 @@ def test_a_shrunk_picture_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
     assert (shown == 100).all()
 
 
+@pytest.mark.slow
 def test_many_large_pictures_leave_the_page_below_three_megabytes_and_their_labels_cannot_break_it(tmp_path: Path) -> None:
     content = png(1600, 320)
     write_run(tmp_path, HOSTILE, 0, content)

@@ -9,7 +9,7 @@ from made_up_study import metric, record
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-NUM_RUNS = 60
+NUM_RUNS = 30
 ROWS_EACH = 3
 
 

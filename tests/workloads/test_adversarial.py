@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
@@ -206,6 +207,7 @@ def test_divergence_is_of_the_first_from_the_second_summed_over_rows() -> None:
     assert float(divergence(first, second)) == pytest.approx(float((p * (p / q).log()).sum()))
 
 
+@dataclass(frozen=True)
 class Drawing:
     """Builds a network whose passes draw and move running statistics."""
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,7 @@ def test_with_full_coefficient_every_first_step_is_the_full_gradient(tmp_path: P
             assert torch.allclose(first, later, rtol=0, atol=1e-6 * float(first.abs().max()))
 
 
+@dataclass(frozen=True)
 class Dropping:
     """A network whose gradient depends on what its forward pass draws."""
 

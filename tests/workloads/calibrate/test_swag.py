@@ -61,6 +61,7 @@ def test_one_draw_is_the_mean_and_both_kinds_of_noise() -> None:
     assert torch.allclose(drawn.double(), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_have_the_mean_and_covariance_of_the_samples() -> None:
     """A correlated normal in two dimensions, drifting nowhere: half the variance is each part's, so covariances off the
     diagonal are halved. 3,000 draws; tolerances of about five standard errors, and the deviations are from running means."""

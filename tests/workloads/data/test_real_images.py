@@ -41,6 +41,7 @@ def test_mnist_has_its_published_statistics() -> None:
     assert data.std == pytest.approx([0.3081], abs=5e-5)
 
 
+@pytest.mark.slow
 def test_cifar10_in_parquet_has_1000_test_pictures_of_each_class(tmp_path: Path) -> None:
     """The 10,000 test rows alone, in the place of training rows, because decoding all takes long."""
     (tmp_path / "train.parquet").symlink_to(next(real("cifar10").glob("test*.parquet")))

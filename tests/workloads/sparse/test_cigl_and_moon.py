@@ -1,6 +1,7 @@
 """Methods that bring parts of the recipe: what they fill in, what they refuse, and what they are at their limits."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,7 @@ def test_moon_moves_its_masks_as_its_host_does(growth: Any, host: type[SET], tmp
 
 
 def test_moon_without_weight_mask_and_average_is_cross_entropy_with_one_output_more(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
     class OneMore(Normed):
         def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Any:
             return super().build(image_shape=image_shape, num_classes=num_classes + 1)
