@@ -66,7 +66,7 @@ class Scoring:
 
     @property
     def reads_saved_scores(self) -> bool:
-        """Whether scores are read from a file, so that no network is trained."""
+        """True if scores are read from a file, so that no network is trained."""
         return bool(self.path or self.runs)
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Largest first, because `block_size` returns the first size that fits, and larger blocks need fewer indices.
 BLOCK_SIZES = (32, 16, 8, 4, 2)
 _CSR = (".crow", ".col", ".values")
 _BSR = (".block_crow", ".block_col", ".blocks")
@@ -20,6 +21,7 @@ def csr(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     active = mask.reshape(len(mask), -1)
     starts = torch.zeros(len(active) + 1, dtype=torch.int32)
     starts[1:] = active.sum(1).cumsum(0)
+    # `nonzero` lists entries row by row, which is the order in which `[active]` picks the values.
     columns = active.nonzero()[:, 1].int()
     return starts, columns, weight.reshape(len(mask), -1)[active].contiguous()
 
@@ -40,6 +42,7 @@ def block_size(mask: Tensor) -> int | None:
     for size in BLOCK_SIZES:
         if matrix.shape[0] % size or matrix.shape[1] % size:
             continue
+        # (O / size, I / size): number of active weights in each block.
         counts = _blocks(matrix, size).sum((2, 3))
         if counts.any() and bool(((counts == 0) | (counts == size * size)).all()):
             return size
@@ -50,6 +53,7 @@ def bsr_tensor(weight: Tensor, mask: Tensor, size: int) -> Tensor:
     """Returns the weight as torch's sparse BSR matrix (O, I) with blocks of size x size."""
     matrix = mask.reshape(len(mask), -1)
     active = _blocks(matrix, size).any(3).any(2)
+    # Only the indices are needed, so the mask of blocks takes the place of the weight.
     starts, columns, _ = csr(active, active)
     values = _blocks(weight.reshape(matrix.shape), size)[active].contiguous()
     return _sparse(torch.sparse_bsr_tensor, [starts, columns, values], matrix.shape)
@@ -92,6 +96,7 @@ def unpack(
     """
     weights, masks, used = {}, {}, set()
     for name, shape in shapes.items():
+        # Buffers and dense weights are stored under their own names: the empty ending.
         parts = {end for end in (*_CSR, *_BSR, ".bits", ".mask", "") if name + end in tensors}
         used |= {name + end for end in parts}
         if "" in parts:
@@ -111,12 +116,14 @@ def unpack(
 
 def _from_csr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     matrix = _sparse(torch.sparse_csr_tensor, parts, (shape[0], shape[1:].numel()))
+    # A stored weight may be exactly 0, so the mask comes from the indices and not from `values != 0`.
     active = _sparse(torch.sparse_csr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
     return matrix.to_dense().reshape(shape), active.to_dense().bool().reshape(shape)
 
 
 def _from_bsr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     matrix = _sparse(torch.sparse_bsr_tensor, parts, (shape[0], shape[1:].numel()))
+    # See `_from_csr`.
     active = _sparse(torch.sparse_bsr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
     return matrix.to_dense().reshape(shape), active.to_dense().bool().reshape(shape)
 
@@ -135,6 +142,7 @@ def _sparse(make: Callable[..., Tensor], parts: list[Tensor], size: tuple[int, .
 def _from_bits(bits: Tensor, values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     if bits.dtype != torch.uint8 or bits.numel() != (shape.numel() + 7) // 8:
         raise ValueError("the number of mask bits of a weight differs from its size")
+    # `packbits` fills the last byte with zeros; `count` drops them.
     flat = np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)
     mask = torch.from_numpy(flat).reshape(shape)
     if int(mask.sum()) != values.numel():
@@ -145,4 +153,5 @@ def _from_bits(bits: Tensor, values: Tensor, shape: torch.Size) -> tuple[Tensor,
 
 
 def _narrow(columns: Tensor, num_columns: int) -> Tensor:
+    # Only in files: `_sparse` widens the indices again, as torch's sparse tensors need int32 or int64.
     return columns.short() if num_columns <= torch.iinfo(torch.int16).max else columns

@@ -16,6 +16,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+# All of them treat channels separately. `MaxPool2d` pads with -inf, so a constant stays constant at the border.
 _PASSING = (
     nn.ReLU,
     nn.Identity,
@@ -54,6 +55,7 @@ def without_units(network: nn.Module) -> nn.Module:
     """Returns a copy without dead units. A removal may leave other units dead, so it is repeated until there are none."""
     smaller = copy.deepcopy(network)
     with torch.no_grad():
+        # `sum` visits all pairs in each round; `any` would stop at the first one that changes.
         while sum(_remove_dead_units(pair) for pair in _pairs(smaller)):
             pass
     return smaller.requires_grad_(False)
@@ -64,8 +66,10 @@ def resize(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for path, module in network.named_modules():
         for name in ("weight", "bias", "running_mean", "running_var"):
             tensor = weights.get(f"{path}.{name}")
+            # `hasattr` is also true for a bias of None, which `_remove_dead_units` may have replaced by a tensor.
             if tensor is not None and hasattr(module, name):
                 empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+                # Assigning an `nn.Parameter` to the name of a buffer would turn the buffer into a parameter.
                 is_buffer = name.startswith("running")
                 setattr(module, name, empty if is_buffer else nn.Parameter(empty, requires_grad=False))
         _state_sizes(module)
@@ -87,18 +91,23 @@ def _state_sizes(module: nn.Module) -> None:
 
 
 def _is_instance_norm(module: nn.Module) -> TypeGuard[nn.GroupNorm]:
+    # One channel per group; larger groups mix the statistics of channels.
     return isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels and module.affine
 
 
 def _pairs(network: nn.Module) -> Iterator[Pair]:
+    # A module or tensor that the network uses twice cannot shrink for one of its uses only.
     uses = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
     tensors = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
+    # Nested sequences are unrolled by `_steps`, so only the outermost ones are starting points.
     inner = {id(child) for m in network.modules() if isinstance(m, nn.Sequential) for child in m.children()}
     for module in network.modules():
         if isinstance(module, nn.Sequential) and id(module) not in inner:
             first: nn.Module | None = None
             between: list[nn.Module] = []
             for step in _steps(module):
+                # The caller changes a pair while this generator waits in `yield`. The new parameters are not counted in
+                # `tensors`, but no later step belongs to an earlier pair.
                 alone = uses[id(step)] == 1 and all(tensors[id(p)] == 1 for p in step.parameters())
                 if alone and _is_layer(step):
                     if first is not None and _joins(first, between, step):
@@ -107,6 +116,7 @@ def _pairs(network: nn.Module) -> Iterator[Pair]:
                 elif alone and _passes(step):
                     between.append(step)
                 else:
+                    # An unknown or shared module may mix channels, so nothing before it can be paired with a layer after it.
                     first, between = None, []
 
 
@@ -118,6 +128,7 @@ def _steps(sequence: nn.Sequential) -> Iterator[nn.Module]:
 
 def _is_layer(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
+        # With groups, an output reads only some of the channels.
         return module.groups == 1 and module.padding_mode == "zeros"
     return isinstance(module, nn.Linear)
 
@@ -125,8 +136,10 @@ def _is_layer(module: nn.Module) -> bool:
 def _passes(module: nn.Module) -> bool:
     """Returns whether a module treats channels separately and maps constants to constants."""
     if isinstance(module, _BATCH_NORMS):
+        # Without running statistics the norm uses those of the batch, in eval mode as well.
         return module.running_mean is not None and module.affine
     if isinstance(module, nn.AvgPool2d):
+        # Zeros of the padding would enter the means at the border, and another divisor would change a constant.
         return module.padding in (0, (0, 0)) and not module.ceil_mode and module.divisor_override is None
     if isinstance(module, nn.Flatten):
         return module.start_dim == 1 and module.end_dim == -1
@@ -137,6 +150,7 @@ def _joins(first: nn.Module, between: list[nn.Module], second: nn.Module) -> boo
     """Returns whether the inputs of the second layer are the units of the first one in order."""
     flat = any(isinstance(step, nn.Flatten) for step in between)
     if isinstance(first, nn.Conv2d):
+        # Without `Flatten`, a linear layer after a convolution reads the last image axis, not the channels.
         return flat == isinstance(second, nn.Linear)
     return isinstance(second, nn.Linear) and not any(_is_instance_norm(step) for step in between)
 
@@ -150,16 +164,20 @@ def _remove_dead_units(pair: Pair) -> bool:
     is_unread = (read == 0).all(2).all(0)
     is_constant = (pair.first.weight == 0).flatten(1).all(1)
     if isinstance(pair.second, nn.Conv2d) and pair.second.padding not in (0, (0, 0), "valid"):
+        # A convolution with padding reads zeros at the border, so only the constant 0 is the same everywhere.
         is_constant &= constants == 0
     kept = ~(is_unread | is_constant)
     if not kept.any():
         kept[0] = True
     if kept.all():
         return False
+    # A constant meets every weight that reads it: all kernel positions, or all flattened pixels. Units that are removed
+    # because nothing reads them add 0, as these weights are 0.
     shift = (read.sum(2) * torch.where(kept, 0.0, constants)).sum(1)
     _keep(pair.first, kept)
     for step in pair.between:
         _keep(step, kept)
+    # `Flatten` puts the pixels of one channel next to each other.
     columns = kept.repeat_interleave(per_unit)
     pair.second.weight = nn.Parameter(pair.second.weight[:, columns].contiguous(), requires_grad=False)
     if pair.second.bias is not None or bool(shift.any()):

@@ -33,6 +33,7 @@ class Header:
 def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: str) -> bytes:
     """Returns the content of a file with these tensors and a header."""
     header = {"version": VERSION, "format": format, **asdict(finished.blueprint)}
+    # safetensors refuses tensors that are not contiguous.
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content: bytes = safetensors.torch.save(contiguous, metadata={_KEY: json.dumps(header)})
     return content
@@ -56,7 +57,7 @@ def pack_csr_layers(finished: FinishedNetwork, dense: Container[str], *, format:
 
 
 def read_header(path: Path) -> Header:
-    """Reads the header of a file. Raises `ValueError` for a file that `pack`, or a later version of it, wrote."""
+    """Reads the header of a file. Raises `ValueError` for a file that `pack` did not write, or that a later version wrote."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -66,6 +67,7 @@ def read_header(path: Path) -> Header:
         raise ValueError(f"{path} was not exported by pruneyard: it has no pruneyard header")
     try:
         table = json.loads(text)
+        # Raised inside the `try`, so that the message gets the path in front.
         if table["version"] > VERSION:
             raise ValueError(
                 f"it has version {table['version']}; this pruneyard reads up to {VERSION}, so update pruneyard"
@@ -82,6 +84,8 @@ def read_network(path: Path) -> FinishedNetwork:
     """
     header = read_header(path)
     network = header.blueprint.empty_network()
+    # The shapes of the complete network. `unpack` does not compare them for dense tensors, and a compact file has dense
+    # tensors only, so its smaller shapes pass.
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     weights, masks = unpack(safetensors.torch.load_file(path), shapes)
     if header.format == "compact":
@@ -95,6 +99,7 @@ def load(path: str | Path, *, batch_size: int = 1) -> Exported:
     Raises `ValueError` for other files, ONNX files included, which are meant for other programs.
     """
     finished = read_network(Path(path))
+    # Compact networks have no masks, and sparse formats would refuse a network without masks.
     if not finished.masks:
         return Exported(run=finished.network, kernels=dict.fromkeys(finished.layers, "dense"))
     chosen: Format = find("deploy.formats", read_header(Path(path)).format)()

@@ -44,6 +44,7 @@ class SparseProduct:
         self.matrix = matrix
         self.bias = torch.zeros(matrix.shape[0]) if bias is None else bias.detach()
         self.bias_column = self.bias[:, None]
+        # Without MKL, torch has no product of a CSR matrix with a vector.
         self.has_row_kernel = torch.backends.mkl.is_available()
 
     def __call__(self, columns: Tensor) -> Tensor:
@@ -63,10 +64,12 @@ class GatherProduct:
     def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None) -> None:
         values = torch.zeros(len(mask)) if bias is None else bias.detach()
         matrix = torch.cat([weight.detach().reshape(len(mask), -1), values[:, None]], dim=1)
+        # Every bias is stored, even a zero, so no row of the matrix is empty.
         kept = torch.cat([mask.reshape(len(mask), -1), torch.ones(len(mask), 1, dtype=torch.bool)], dim=1)
         self.starts, self.rows, self.factors = csr(matrix, kept)
 
     def __call__(self, columns: Tensor) -> Tensor:
+        # Written in place: the caller reserves this row (`spare_rows`) to avoid a copy of all columns.
         columns[-1] = 1.0
         return nn.functional.embedding_bag(
             self.rows,
@@ -91,11 +94,13 @@ class SparseLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps (..., I) to (..., O). The result of a batch is a transposed view, which the next sparse layer transposes back."""
         size = inputs.shape[-1]
+        # A single row needs no transposition and no spare row.
         if inputs.numel() == size:
             return self.product.row(inputs.reshape(size)).view(*inputs.shape[:-1], -1)
         flat = inputs if inputs.ndim == 2 else inputs.reshape(-1, size)
         columns = flat.t()
         if self.product.spare_rows:
+            # The transposed view has no room for spare rows, so it is copied into a larger matrix.
             columns = flat.new_empty((size + self.product.spare_rows, len(flat)))
             columns[:size] = flat.t()
         outputs = self.product(columns).t()
@@ -110,6 +115,7 @@ class SparseConv2d(nn.Module):
         assert not isinstance(layer.padding, str)
         self.product, self.num_outputs = product, layer.out_channels
         self.kernel, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        # `functional.pad` counts from the last dimension: left, right, top, bottom.
         self.padding = (layer.padding[1],) * 2 + (layer.padding[0],) * 2
 
     def forward(self, images: Tensor) -> Tensor:
@@ -118,6 +124,7 @@ class SparseConv2d(nn.Module):
         channels, kernel_height, kernel_width, num_images, height, width = windows.shape
         num_rows = channels * kernel_height * kernel_width
         outputs = images.new_empty((num_images, self.num_outputs, height, width))
+        # Of one line of output pixels in float32.
         row_bytes = 4 * num_rows * width
         per_piece = max(1, PIECE_BYTES // (row_bytes * height))  # images per piece; a large image is split into lines
         lines = height if row_bytes * height <= PIECE_BYTES else max(1, PIECE_BYTES // row_bytes)
@@ -126,6 +133,7 @@ class SparseConv2d(nn.Module):
             for top in range(0, height, lines):
                 piece = windows[:, :, :, first:last, top : top + lines]
                 columns = images.new_empty((num_rows + self.product.spare_rows, piece[0, 0, 0].numel()))
+                # One copy from the strided view straight into place; the spare rows below stay for the product.
                 columns[:num_rows].view(piece.shape).copy_(piece)
                 result = self.product(columns).view(self.num_outputs, last - first, -1, width)
                 outputs[first:last, :, top : top + lines] = result.transpose(0, 1)
@@ -135,7 +143,9 @@ class SparseConv2d(nn.Module):
         """Returns the inputs of output pixels, (C, kernel height, kernel width, B, H', W'), as a view of the padded images."""
         padded = nn.functional.pad(images, self.padding) if any(self.padding) else images
         spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
+        # Number of windows along each axis, as torch computes the output size of a convolution.
         sizes = [(n - e - 1) // s + 1 for n, e, s in zip(padded.shape[2:], spans, self.stride, strict=True)]
+        # Strides are read from the tensor, so the view is also right for `channels_last` images.
         image, channel, line, pixel = padded.stride()
         size = (padded.shape[1], *self.kernel, len(padded), *sizes)
         strides = (channel, self.dilation[0] * line, self.dilation[1] * pixel)

@@ -33,6 +33,7 @@ def with_kernels(finished: FinishedNetwork, kernels: Mapping[str, tuple[str, Ker
         for name, (_, make) in kernels.items()
     }
     network = copy.deepcopy(finished.network)
+    # Walks the original network, because the weights of the copy are other objects with other ids.
     for path, layer in finished.network.named_modules():
         if isinstance(getattr(layer, "weight", None), nn.Parameter) and id(layer.weight) in replacements:
             network.set_submodule(path, replacements[id(layer.weight)])

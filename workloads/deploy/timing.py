@@ -109,6 +109,7 @@ def _calls_per_measurement(
         run(inputs)
     while time.perf_counter() - started < warm_up_s:
         run(inputs)
+    # A clock may measure 0 s for a very fast call, and the next line divides by it.
     once_s = max(min(_mean_seconds(run, inputs, 1) for _ in range(3)), 1e-7)
     return max(1, round(span_s / once_s)), once_s
 
@@ -126,6 +127,7 @@ def _mean_seconds(
 
 
 def _synchronize() -> None:
+    # `synchronize` would otherwise create a CUDA context in a process that uses the CPU only.
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -134,6 +136,7 @@ def device_name(device: torch.device) -> str:
     """Returns the model name of the GPU, or of the CPU as the operating system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    # Linux only, and not every CPU has a model name there; hence the two fallbacks below.
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

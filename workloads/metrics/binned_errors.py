@@ -71,6 +71,7 @@ def largest_gap(bins: Reliability, *, min_count: int = 1) -> float:
     """Returns the maximum calibration error of a diagram."""
     if min_count < 1:
         raise ValueError(f"min_count is {min_count}; it must be 1 or more")
+    # Without this mask, the gap 0 of empty bins would hide an error of the caller: a `min_count` that no bin reaches.
     counted = bins.count >= min_count
     if not counted.any():
         raise ValueError(f"min_count is {min_count}; no bin has more than {bins.count.max()} rows")
@@ -106,6 +107,7 @@ def debiased_squared_calibration_error(
 
 def debiased_squared_gap(bins: Reliability) -> float:
     """Returns the debiased squared calibration error of a diagram."""
+    # The variance of a single outcome cannot be estimated: n_b - 1 is 0.
     counted = bins.count >= 2
     accuracy = bins.accuracy[counted]
     noise = accuracy * (1 - accuracy) / (bins.count[counted] - 1)

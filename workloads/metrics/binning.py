@@ -25,6 +25,7 @@ Binning = Literal["equal_width", "equal_mass"]
 def bin_index(values: Floats, num_bins: int) -> NDArray[np.int64]:
     """Returns the bin of each value in [0, 1] among `num_bins` right-closed bins of equal width; 0 is in the first bin."""
     _check_num_bins(num_bins)
+    # ceil(...) - 1 closes bins on the right. It is -1 for the value 0, which the clip moves to the first bin.
     return np.clip(np.ceil(values * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
 
@@ -91,6 +92,7 @@ class Reliability:
         if not 0 < level < 1:
             raise ValueError(f"level is {level}; it must lie in (0, 1)")
         squared = float(ndtri((1 + level) / 2)) ** 2
+        # NaN counts make the interval of an empty bin NaN without a warning about a division by zero.
         count = np.where(self.count > 0, self.count, np.nan)
         middle = (self.accuracy + squared / (2 * count)) / (1 + squared / count)
         spread = self.accuracy * (1 - self.accuracy) * squared / count + (squared / (2 * count)) ** 2
@@ -101,8 +103,10 @@ class Reliability:
 def bin_by_confidence(top: TopLabel, *, num_bins: int, binning: Binning = "equal_width") -> Reliability:
     """Returns the reliability diagram of confidences and correctness."""
     index_N = index_of(top.confidence, num_bins, binning)
+    # Only bins of equal mass can split rows of equal confidence; bins of equal width contain all of them.
     correct_N = _pooled(top) if binning == "equal_mass" else top.correct
     count = np.bincount(index_N, minlength=num_bins)
+    # 0 / 0 in empty bins is the NaN that `Reliability` documents.
     with np.errstate(invalid="ignore"):
         confidence = np.bincount(index_N, weights=top.confidence, minlength=num_bins) / count
         accuracy = np.bincount(index_N, weights=correct_N, minlength=num_bins) / count
@@ -112,6 +116,7 @@ def bin_by_confidence(top: TopLabel, *, num_bins: int, binning: Binning = "equal
 def _pooled(top: TopLabel) -> Floats:
     """Returns the mean outcome of all rows of the same confidence, for every row."""
     distinct, which_N, counts = np.unique(top.confidence, return_inverse=True, return_counts=True)
+    # All confidences differ, so every row is its own group.
     if len(distinct) == len(top):
         return np.asarray(top.correct, dtype=np.float64)
     return np.asarray((np.bincount(which_N, weights=top.correct) / counts)[which_N])

@@ -28,6 +28,7 @@ class ClassBins:
     def from_probabilities(cls, probabilities_NK: Floats, labels_N: Labels, *, num_bins: int) -> "ClassBins":
         """Creates bins of equal width from valid arrays."""
         builder = ClassBinsBuilder(num_bins=num_bins)
+        # Bounds the memory of the product and of the mask in `add`, and keeps both in the cache.
         step = max(1, CHUNK // probabilities_NK.shape[1])
         for start in range(0, len(labels_N), step):
             builder.add(probabilities_NK[start : start + step])
@@ -69,6 +70,7 @@ class ClassBinsBuilder:
         self.indices.append(label * self.num_bins + bin_index(values, self.num_bins))
         self.values.append(values)
         sums = np.ones(len(probabilities_nK)) @ probabilities_nK
+        # The number of classes is known from the first chunk on, so before it there is nothing to add to.
         self.class_sums = self.class_sums + sums if self.num_rows else sums
         self.num_rows += len(probabilities_nK)
 
@@ -80,8 +82,10 @@ class ClassBinsBuilder:
         count = np.bincount(indices, minlength=size).reshape(shape)
         values = np.concatenate(self.values)
         probability = np.bincount(indices, weights=values, minlength=size).astype(np.float64).reshape(shape)
+        # Every row has one bin per class, so the first bin has all rows that `add` assigned to no other.
         count[:, 0] += self.num_rows - count.sum(axis=1)
         probability[:, 0] += self.class_sums - probability.sum(axis=1)
+        # Row of the label's class, in the same flat order of class and bin as `indices`.
         label_indices = labels_N * self.num_bins + bin_index(at_label_N, self.num_bins)
         positive = np.bincount(label_indices, minlength=size).reshape(shape).astype(np.float64)
         return ClassBins(count=count, probability=probability, positive=positive)

@@ -176,6 +176,7 @@ class _Assessment:
     brier: float  # mean squared distance to the one-hot label
 
     def standard(self, bins: Reliability) -> dict[str, float]:
+        # From the sorted rows: bins of equal mass need the order.
         adaptive = bin_by_confidence(self.top, num_bins=len(bins.count), binning="equal_mass")
         return {
             "accuracy": float(self.top.correct.mean()),
@@ -240,6 +241,7 @@ def assess_calibration(
         "e_aurc": risk.excess_area,
         "augrc": risk.joint_area,
     }
+    # The diagram uses the rows in their given order, like `reliability_of_logits`, so both round in the same way.
     return CalibrationReport(metrics=metrics, diagram=bin_by_confidence(assessed.given, num_bins=num_bins), risk=risk)
 
 
@@ -255,12 +257,14 @@ def _assess(
     labels_N: Labels = np.zeros(0, dtype=np.int64)
     parts: list[tuple[Floats, ...]] = []
     for chunk in softmax_chunks(logits_NC, num_extra=num_extra):
+        # Checked here and not before the loop, because `softmax_chunks` has now validated the shape and K is known.
         if chunk.rows.start == 0:
             check_not_probabilities(logits_NC)
             labels_N = check_labels(labels, (len(logits_NC), chunk.probabilities.shape[1]))
         chunk_labels = labels_N[chunk.rows]
         row = np.arange(len(chunk_labels))
         at_label = chunk.probabilities[row, chunk_labels]
+        # From the logits: the probability of the label may round to 0, whose logarithm is infinite.
         log_loss = chunk.log_total - logits_NC[chunk.rows][row, chunk_labels]
         distance = squared_distances(chunk.probabilities, chunk_labels)
         parts.append((chunk.confidence, chunk.predicted == chunk_labels, log_loss, distance, at_label))

@@ -27,6 +27,7 @@ def confidence_scores(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
     rows = np.arange(len(logits_NC))
     largest_N = logits_NC[:, : logits_NC.shape[1] - num_extra].argmax(axis=1)
     others_NC = logits_NC - logits_NC[rows, largest_N][:, None]
+    # Leaves the largest class out of the sum over all others, extra outputs included.
     others_NC[rows, largest_N] = -np.inf
     return np.asarray(-np.logaddexp(0.0, logsumexp(others_NC, axis=1)))
 
@@ -38,6 +39,7 @@ def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
     """
     known_N, unknown_M = _checked(known, unknown)
     ordered = np.sort(unknown_M)
+    # Unknown scores below a known one, and those below or equal; the mean of both counts a tie as one half.
     below, up_to = (np.searchsorted(ordered, known_N, side=side) for side in ("left", "right"))
     return float((below.sum() + up_to.sum()) / (2 * len(known_N) * len(unknown_M)))
 
@@ -54,6 +56,7 @@ def aupr_in(known: ArrayLike, unknown: ArrayLike) -> float:
 def aupr_out(known: ArrayLike, unknown: ArrayLike) -> float:
     """Returns average precision with OOD inputs as positives and negated scores; see `aupr_in`."""
     known_N, unknown_M = _checked(known, unknown)
+    # Negated, because the positives must have the larger scores.
     return _average_precision(-unknown_M, -known_N)
 
 
@@ -65,6 +68,7 @@ def fpr95(known: ArrayLike, unknown: ArrayLike) -> float:
     """
     known_N, unknown_M = _checked(known, unknown)
     num_accepted = -(-19 * len(known_N) // 20)  # 95%, rounded up, without rounding errors
+    # `num_accepted` scores are at or above this one; with ties there are more.
     threshold = np.sort(known_N)[len(known_N) - num_accepted]
     return float((unknown_M >= threshold).mean())
 
@@ -92,6 +96,7 @@ def correct_rate_at(known: ArrayLike, correct: ArrayLike, unknown: ArrayLike, *,
     if not 0 < accepted < 1:
         raise ValueError(f"accepted is {accepted}; it must lie in (0, 1)")
     num_accepted = int(accepted * len(unknown_M) + 1e-9)  # against rounding: a tenth of 30 must be 3
+    # At most `num_accepted` scores lie strictly above this one, however many are equal to it.
     threshold = np.sort(unknown_M)[len(unknown_M) - 1 - num_accepted]
     return float((correct_N & (known_N > threshold)).mean())
 
@@ -133,5 +138,6 @@ def _average_precision(positive_N: Floats, negative_M: Floats) -> float:
     """Returns average precision, with one threshold per distinct score of a positive, as recall rises only there."""
     thresholds, rises = np.unique(positive_N, return_counts=True)
     num_true = np.cumsum(rises[::-1])[::-1]  # positives at or above each threshold
+    # `left`: a negative that equals the threshold is accepted, like the positives.
     num_false = len(negative_M) - np.searchsorted(np.sort(negative_M), thresholds, side="left")
     return float(np.sum(rises * (num_true / (num_true + num_false))) / len(positive_N))

@@ -26,6 +26,7 @@ def as_array(values: ArrayLike) -> NDArray[np.generic]:
     """Returns an array of anything array-like; a torch tensor of any precision, device or part of a graph is one."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
+        # NumPy has no bfloat16; float32 represents both half-precision types exactly.
         return np.asarray(values.float() if values.dtype in (torch.bfloat16, torch.float16) else values)
     return np.asarray(values)
 
@@ -51,6 +52,7 @@ def check_probabilities(probabilities: ArrayLike) -> Floats:
         raise ValueError(
             f"probabilities have shape {probabilities_NC.shape}; it must be (N, C) with N >= 1 and C >= 2"
         )
+    # NaN and infinity raise errors below that name the row, so a warning here would only repeat them.
     with np.errstate(invalid="ignore", over="ignore"):
         off_one_N = np.abs(probabilities_NC @ np.ones(probabilities_NC.shape[1]) - 1)
     if not (probabilities_NC.min() >= 0 and off_one_N.max() <= SUM_TOLERANCE):  # also false for NaN
@@ -109,18 +111,22 @@ def softmax_chunks(logits: ArrayLike, *, num_extra: int = 0) -> Iterator[Chunk]:
         raise ValueError(
             f"num_extra is {num_extra}; it must leave at least 2 of {num_outputs} outputs to classes"
         )
+    # The product with `ones` sums rows.
     step, ones = max(1, CHUNK // num_outputs), np.ones(num_outputs)
     for start in range(0, len(logits_NC), step):
         rows = slice(start, min(start + step, len(logits_NC)))
+        # A copy in any case: the lines below work in place, and the caller's logits may be float64 already.
         outputs = np.array(logits_NC[rows], dtype=np.float64, order="C")
         predicted = outputs[:, :num_classes].argmax(axis=1)
         row_index = np.arange(len(outputs))
         peak = outputs[row_index, predicted]  # NaN if the row contains NaN, as argmax treats NaN as the largest
         if num_extra:
+            # An extra output may be larger than all classes, and exp would then overflow.
             peak = np.maximum(peak, outputs[:, num_classes:].max(axis=1))
         if not np.isfinite(peak).all():
             row = int((~np.isfinite(peak)).argmax())
             raise ValueError(f"row {start + row} of the logits is {outputs[row]}; it must be finite")
+        # Every exponent is now 0 or less, so exp cannot overflow and the sum is at least 1.
         outputs -= peak[:, None]
         np.exp(outputs, out=outputs)
         total = outputs @ ones
@@ -161,6 +167,7 @@ class TopLabel:
         probabilities_NC, labels_N = check_inputs(probabilities, labels)
         predicted_N = probabilities_NC.argmax(axis=1)
         confidence_N = probabilities_NC[np.arange(len(labels_N)), predicted_N]
+        # Rows may exceed 1 by `SUM_TOLERANCE`, but bins cover [0, 1] only.
         return cls(confidence=np.minimum(confidence_N, 1.0), correct=predicted_N == labels_N)
 
     @classmethod

@@ -43,6 +43,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 def squared_distances(probabilities_NC: Floats, labels_N: Labels) -> Floats:
     """Returns the squared distance of every row to its one-hot label `(N,)`."""
+    # |p - e|^2 = |p|^2 - 2 p_label + 1 needs no one-hot matrix (N, C), and `einsum` no matrix of squares.
     at_label_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
     squares_N: Floats = np.einsum("ij,ij->i", probabilities_NC, probabilities_NC)
     return squares_N - 2 * at_label_N + 1
@@ -82,6 +83,7 @@ def brier_decomposition(probabilities: ArrayLike, labels: ArrayLike, *, num_bins
 
 def brier_parts(bins: ClassBins, score: float) -> BrierParts:
     """Returns the parts of the Brier score from bins of classes; `score` is the Brier score of the same rows."""
+    # The sums of an empty bin are 0; a count of 1 makes 0 / 0 a 0.
     count = np.maximum(bins.count, 1)
     base = bins.positive.sum(axis=1) / bins.num_rows
     observed = bins.positive / count
@@ -92,6 +94,7 @@ def brier_parts(bins: ClassBins, score: float) -> BrierParts:
         reliability=reliability,
         resolution=resolution,
         uncertainty=uncertainty,
+        # The remainder, because `ClassBins` holds sums only, not the rows that its definition needs.
         within_bins=score - reliability + resolution - uncertainty,
     )
 

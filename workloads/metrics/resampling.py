@@ -66,7 +66,9 @@ def noise_floor_of_confidences(
     index_N = index_of(confidence_N, num_bins, binning)
     by_bin = np.sort(index_N, kind="stable")
     grouped_N = confidence_N[np.argsort(index_N, kind="stable")]
+    # Starts of the bins that have rows: `reduceat` does not return 0 for an empty segment.
     first = np.flatnonzero(np.append(True, by_bin[1:] != by_bin[:-1]))
+    # Sums, not means: n_b * |accuracy_b - confidence_b| is the difference of two sums, and n_b cancels in the ECE.
     expected = np.add.reduceat(grouped_N, first)
     limits_N = grouped_N.astype(np.float32)  # 24 bits are far finer than the statistical error of so many rows
     is_cached = num_draws * len(limits_N) <= MAX_CACHED
@@ -79,11 +81,13 @@ def noise_floor_of_confidences(
 
 def _sample_uniforms(num_draws: int, num_rows: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """Yields uniform numbers in [0, 1), `(some of num_draws, num_rows)` at a time."""
+    # The generator fills rows one after the other, so the numbers do not depend on `at_once`.
     generator, at_once = np.random.default_rng(seed), max(1, SAMPLED_AT_ONCE // num_rows)
     for start in range(0, num_draws, at_once):
         yield generator.random((min(at_once, num_draws - start), num_rows), dtype=np.float32)
 
 
+# A list, because a generator would be exhausted after the first call.
 @lru_cache(maxsize=2)
 def _cached_uniforms(num_draws: int, num_rows: int, seed: int) -> list[NDArray[np.float32]]:
     """Returns cached uniform numbers: sampling them takes longer than the rest of the noise floor."""
@@ -126,6 +130,7 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     resampled = np.empty(num_draws)
     for index in range(num_draws):
+        # The same rows of every array, which makes a difference of two predictions a paired comparison.
         rows = generator.integers(len(columns[0]), size=len(columns[0]))
         resampled[index] = metric(*(column[rows] for column in columns))
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])

@@ -31,6 +31,7 @@ class RiskCoverage:
     @property
     def excess_area(self) -> float:
         """E-AURC."""
+        # The last value is the total number of errors; the fractions of ties add up to it only up to rounding.
         return self.area - optimal_aurc(round(float(self.errors[-1])), len(self.errors))
 
     @property
@@ -89,7 +90,9 @@ def _expected_errors(top: TopLabel) -> Floats:
     rising = top.ascending()
     wrong = 1.0 - rising.correct[::-1]
     confidence = rising.confidence[::-1]
+    # First row of every group of equal confidences.
     first = np.flatnonzero(np.append(True, confidence[1:] != confidence[:-1]))
+    # On average over the orders of a group, each of its places has the group's mean error.
     if len(first) < len(top):
         size = np.diff(np.append(first, len(top)))
         wrong = np.repeat(np.add.reduceat(wrong, first) / size, size)

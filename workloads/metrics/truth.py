@@ -43,6 +43,8 @@ def true_calibration_error(
 def true_top_label(predicted_NC: ArrayLike, true_NC: ArrayLike) -> TopLabel:
     """Returns the confidence of every prediction and the probability that it is correct."""
     predicted, truth = np.asarray(predicted_NC, dtype=np.float64), np.asarray(true_NC, dtype=np.float64)
+    # The prediction is that of the network; the true probability is read at the same class, not at its own maximum.
     top_N = predicted.argmax(axis=1)
     rows = np.arange(len(top_N))
+    # Both may exceed 1 by the tolerance of `check_probabilities`.
     return TopLabel(confidence=np.minimum(predicted[rows, top_N], 1.0), correct=np.minimum(truth[rows, top_N], 1.0))

@@ -53,10 +53,12 @@ def smooth_gap(top: TopLabel, *, bandwidth: float | None = None) -> float:
         raise ValueError(f"bandwidth is {bandwidth}; it must be above 0")
     residual = (top.confidence - top.correct) / len(top)
     position = top.confidence * GRID
+    # A confidence of exactly 1 belongs to the last interval, with all of its mass on the right end.
     left = np.minimum(position.astype(np.int64), GRID - 1)
     to_right = (position - left) * residual
     mass = np.bincount(left, residual - to_right, GRID + 1) + np.bincount(left + 1, to_right, GRID + 1)
     mass[[0, -1]] *= 2  # the type-I transform weights both ends by one half
+    # scipy's transform counts inner points twice.
     series = dct(mass, type=1) / 2
     if bandwidth is not None:
         return _smoothed_error(series, bandwidth)
@@ -70,17 +72,21 @@ def _fixed_point(falling: Callable[[float], float], *, low: float) -> float:
     over-confident everywhere the error equals this bound.
     Reference: Dowell and Jarratt, A modified regula falsi method for computing the root of an equation (BIT 11, 1971).
     """
+    # The function decreases, so its value at a lower bound of the fixed point is an upper bound.
     high = falling(low)
     below = high - low
     if below <= TOLERANCE:
         return low
+    # `below` and `above` are the distances from the diagonal at both ends of the bracket.
     above = high - falling(high)  # both 0 or more
     moved_low = moved_high = False
     while high - low > TOLERANCE and above > 0:
+        # Where the line between both ends crosses zero.
         middle = (low * above + high * below) / (above + below)
         gap = falling(middle) - middle
         if abs(gap) < TOLERANCE:
             return middle
+        # Illinois: if the same end moves twice, the value at the other one is halved, or that end would never move.
         if gap > 0:
             low, below, above = middle, gap, above / 2 if moved_low else above
         else:
@@ -91,11 +97,13 @@ def _fixed_point(falling: Callable[[float], float], *, low: float) -> float:
 
 def _smoothed_error(series: Floats, bandwidth: float) -> float:
     """Returns the integral of the absolute value of the smoothed residuals, given their cosine series."""
+    # The Gaussian of all later frequencies underflows to 0, so they are skipped.
     num = GRID + 1 if bandwidth == 0 else min(GRID + 1, int((2 * UNDERFLOW) ** 0.5 / (np.pi * bandwidth)) + 2)
     damped = np.zeros(GRID + 1)
     np.multiply(series[:num], np.exp(-((np.pi * bandwidth * FREQUENCIES[:num]) ** 2) / 2), out=damped[:num])
     smooth = dct(damped, type=1)
     size = np.abs(smooth)
+    # Trapezoid rule: both ends count one half.
     return float((size.sum() - (size[0] + size[-1]) / 2) / GRID)
 
 

@@ -34,6 +34,7 @@ class Auto(CsrFileFormat):
         """Returns the fastest network on random images: with the best kernel per layer, or with one kernel everywhere."""
         images = finished.random_images(batch_size)
         mixed = _choose_by_layer(finished, names, images)
+        # Timing layers alone does not show the cost of different output layouts, so the mixed choice has to compete as well.
         plans = {"mixed": mixed, DENSE: {}}
         plans |= {kernel: dict.fromkeys(names, (kernel, make)) for kernel, make in _EVERYWHERE.items()}
         networks = {name: with_kernels(finished, plan) for name, plan in plans.items()}
@@ -47,8 +48,10 @@ def _choose_by_layer(
 ) -> dict[str, tuple[str, Kernel]]:
     inputs = _layer_inputs(finished, images)
     chosen = {}
+    # A layer that the forward pass does not run has no inputs to be timed on.
     for name in [name for name in names if name in inputs]:
         mask = finished.masks[name]
+        # Torch's BSR product needs MKL, see the format `bsr`.
         has_blocks = torch.backends.mkl.is_available() and block_size(mask) is not None
         blocks = {"bsr": bsr_kernel} if has_blocks else {}
         kernels = {**_EVERYWHERE, **blocks}

@@ -43,6 +43,7 @@ class Onnx:
         content = self.encode(finished)
         runtime: Any = importlib.import_module("onnxruntime")
         options = runtime.SessionOptions()
+        # onnxruntime has its own thread pool, which does not follow `torch.set_num_threads`.
         options.intra_op_num_threads = torch.get_num_threads()
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
@@ -59,6 +60,7 @@ class Onnx:
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
             program = torch.onnx.export(
                 finished.network,
+                # Two images: `torch.export` treats a dimension of size 1 as a constant, so the batch would not be dynamic.
                 (finished.random_images(2),),
                 dynamo=True,
                 dynamic_shapes=({0: "batch"},),

@@ -53,6 +53,7 @@ class SemiStructured:
         check_fit(fit)
         network = copy.deepcopy(finished.network).to(self.device, self.dtype)
         kernels = dict.fromkeys(finished.layers, DENSE)
+        # The layers of `finished` belong to the original network; their paths find them in the copy.
         paths = {id(layer): path for path, layer in finished.network.named_modules()}
         for name in [name for name in finished.layers if name not in fit.dense]:
             layer = network.get_submodule(paths[id(finished.layers[name])])
@@ -68,6 +69,7 @@ class SemiStructured:
 
     def encode(self, finished: FinishedNetwork) -> bytes:
         """See `pruneyard.workloads.deploy.format.Format`; needs 2:4 masks, but no GPU."""
+        # Not `self.fit`, which also refuses machines without a suitable GPU.
         fit = fit_with_dense_layers(_dense_layers(finished), finished)
         check_fit(fit)
         weights = finished.network.state_dict()
@@ -89,6 +91,7 @@ def _obstacle(layer: nn.Module, mask: Tensor) -> str:
         return "2:4 kernels support linear layers only"
     if mask.shape[0] % _MULTIPLE_ROWS or mask.shape[1] % _MULTIPLE_COLUMNS:
         return f"its size {tuple(mask.shape)} is not a multiple of ({_MULTIPLE_ROWS}, {_MULTIPLE_COLUMNS})"
+    # The columns are a multiple of 64 here, so no group of four crosses a row.
     if int(mask.reshape(-1, _GROUP).sum(1).max()) > _ACTIVE:
         return f"its mask is not 2:4: a group of four neighbours has more than {_ACTIVE} active weights"
     return ""
