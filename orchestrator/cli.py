@@ -1,6 +1,7 @@
 """The command `pruneyard`: dispatches to the verbs and turns errors into messages and exit codes."""
 
 import importlib
+import io
 import logging
 import sys
 import warnings
@@ -72,6 +73,10 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="pruneyard: %(message)s", handlers=[_Stderr()])
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        # Under LANG=C the ± of the final table would end a finished study with a UnicodeEncodeError.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(_run())
 
 

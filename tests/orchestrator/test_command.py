@@ -370,3 +370,16 @@ def test_results_of_a_newer_version_are_refused_in_words(
     assert answer.code == 2
     assert "has schema_version 99" in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_text_that_the_terminal_cannot_show_ends_nothing() -> None:
+    """The final table has a ± in it; under LANG=C it ended a finished study with a traceback."""
+    program = (
+        "from rich.console import Console\n"
+        "from pruneyard.orchestrator import cli\n"
+        "cli.cli.main = lambda **options: Console().print('0.97 \\u00b1 0.01')\n"
+        "cli.main()"
+    )
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0.97 ? 0.01\n"), done.stderr
