@@ -40,6 +40,7 @@ class Access:
     def shown(self) -> str:
         """Returns the address without anything that may be secret."""
         parts = urlsplit(self.address)
+        # User and password stand before the last `@`; the password may contain one itself.
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else self.address
 
@@ -50,6 +51,7 @@ class Access:
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
+            # A name: of no other one is it known without DNS that it is this machine.
             return host == "localhost"
 
     @property
@@ -74,11 +76,13 @@ class Access:
 
 def access_to(address: str) -> Access:
     """Returns the access with the user's token, found as Ray does: the environment, a file named there, Ray's own file."""
+    # urlsplit would take the host of `localhost:8265` for a scheme.
     whole = address if "://" in address else f"http://{address}"
     return Access(address=whole.rstrip("/"), token=_token())
 
 
 def _token() -> str:
+    # The user switched tokens off: none is sent, even if a file holds one.
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         return ""
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
@@ -86,6 +90,7 @@ def _token() -> str:
     named = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
     path = Path(named or TOKEN_FILE).expanduser()
     if not path.is_file():
+        # A file that the user names must exist; Ray's default file is absent where no cluster needs a token.
         if named:
             raise ValueError(f"RAY_AUTH_TOKEN_PATH names {named}, which is no file")
         return ""

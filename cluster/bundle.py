@@ -41,6 +41,7 @@ def _root(package: str) -> Path:
     found = find_spec(package)
     assert found is not None
     assert found.submodule_search_locations, f"{package} is no package"
+    # Exactly one folder: a namespace package spread over several has no single root to copy.
     (source,) = found.submodule_search_locations
     return Path(source)
 
@@ -48,8 +49,10 @@ def _root(package: str) -> Path:
 def _write_metadata(folder: Path) -> None:
     """Writes the metadata from which the package reads its own version."""
     here = distribution(PACKAGE)
+    # importlib.metadata finds the version of a package by a folder of this name beside it.
     info = folder / f"{PACKAGE}-{here.version}.dist-info"
     info.mkdir()
+    # An egg-info folder, as some editable installs have, calls the same file PKG-INFO.
     text = here.read_text("METADATA") or here.read_text("PKG-INFO")
     assert text is not None
     (info / "METADATA").write_text(text, encoding="utf-8")

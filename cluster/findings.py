@@ -74,6 +74,7 @@ def compare_versions(facts: Mapping[str, Facts], called: NodeNames, *, own: Fact
     for node, found in facts.items():
         other = [
             f"{name} {found.versions.get(name, 'missing')} (here {pin})"
+            # A package may be absent on a node, so its name comes from our list, not from the node's.
             for name, pin in own.versions.items()
             if found.versions.get(name, "missing") != pin
         ]

@@ -37,4 +37,5 @@ def any_ranks_placed() -> bool:
 
 def _groups_of_this_job() -> list[Any]:
     job = own_job_id()
+    # The table holds the groups of every job of the cluster; those of other studies are not ours to remove.
     return [group for group in placement_group_table() if group.creator_job_id.hex() == job]

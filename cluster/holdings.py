@@ -33,6 +33,7 @@ def describe_usage() -> list[str]:
             [
                 _actor(actor, own)
                 for actor in actor_table()
+                # The resources of an actor inside a placement group are already listed with the group.
                 if actor.state not in _GONE and not actor.placement_group_id and _amounts(actor.required_resources)
             ],
             "actors",
@@ -60,8 +61,10 @@ def _node(node: Mapping[str, Any]) -> str:
     name = f"node {short_id(node['NodeID'])} ({node['NodeManagerAddress']})"
     if not node["Alive"]:
         return f"{name} is dead: {node['DeathReasonMessage'] or 'no cause was left'}"
+    # A second table, read later than the list of nodes: a node may be missing from it.
     free = available_resources_per_node().get(node["NodeID"], {})
     has = {kind: amount for kind in COUNTED if (amount := node["Resources"].get(kind, 0.0))}
+    # A head that runs no trials is started with no CPUs, and still offers memory.
     if not has.keys() & {"CPU", "GPU"}:
         return f"{name} has neither CPUs nor GPUs for trials"
     listed = ", ".join(

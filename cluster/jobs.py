@@ -76,6 +76,7 @@ class JobView:
             return STOPPED
         if self.never_ran or self.exit_code == 127:  # no such Python there
             return UNREACHABLE
+        # A failed job never passes on 0, nor a code that means nothing here, such as that of a signal.
         return self.exit_code if self.exit_code in CODES and self.exit_code else 1
 
 
@@ -101,8 +102,10 @@ def _clear_errors(access: Access) -> Iterator[None]:
             f"no token, or a wrong one, for the job server at {access.shown}: {advice}"
         ) from error
     except (requests.RequestException, ConnectionError) as error:
+        # From check_reachable, in our own words already.
         if isinstance(error, ConnectionError) and str(error).startswith("no job server"):
             raise
+        # The text of requests' errors is a chain of urllib3 objects; the name of the class says what happened.
         reason = type(error).__name__ if isinstance(error, requests.RequestException) else str(error)
         raise ConnectionError(f"no job server answers at {access.shown}: {reason}") from error
     except RuntimeError as error:  # the client raises it for every answer other than 200
@@ -137,6 +140,7 @@ class JobServer:
 
         Jobs with the same `prefix` are attempts at the same study, of which only one runs at a time.
         """
+        # Ids are PREFIX-NUMBER, and a prefix may contain `-` itself.
         attempts = [view for view in self.views() if view.job_id.rpartition("-")[0] == prefix]
         running = [view for view in attempts if not view.ended]
         if running:
@@ -162,8 +166,10 @@ class JobServer:
                 return self._client.submit_job(**job)
             except (RuntimeError, requests.ConnectionError) as error:
                 lost = isinstance(error, requests.ConnectionError)
+                # The request may have arrived although its answer was lost.
                 if lost and self._has(job["submission_id"]):
                     return str(job["submission_id"])
+                # "No available agent" is the answer of a head that has just started; all other refusals are final.
                 if not (lost or "No available agent" in str(error)) or time.monotonic() > deadline:
                     raise
                 time.sleep(LOOK_EVERY_S)
@@ -176,6 +182,7 @@ class JobServer:
 
     def views(self) -> list[JobView]:
         """Returns the jobs of all studies, the oldest first."""
+        # Ray also lists drivers that nobody submitted; they have no submission id.
         found = [_view(details) for details in self._client.list_jobs() if details.submission_id]
         return sorted((v for v in found if v.metadata.get(MARK) == STUDY), key=lambda v: v.submitted_at)
 
@@ -184,6 +191,7 @@ class JobServer:
         try:
             return _view(self._client.get_job_info(job_id))
         except RuntimeError as error:
+            # The client has no class for an unknown job; it raises RuntimeError for every answer other than 200.
             if "status code 404" not in str(error):
                 raise
             known = ", ".join(view.job_id for view in self.views()) or "none"
@@ -219,6 +227,7 @@ class JobServer:
             asyncio.run(self._stream(job_id, count, skip=shown))
             view = self.wait(job_id, timeout_s=LOOK_EVERY_S)
             if view.ended:
+                # The stream may have broken off before the last lines.
                 count(_retry(lambda: self.logs(job_id))[shown:])
                 return view
 
@@ -229,6 +238,7 @@ class JobServer:
             while True:
                 text = await asyncio.wait_for(anext(stream), timeout=SILENT_S)
                 new = text[skip:]
+                # The skipped characters may span several messages.
                 skip = max(0, skip - len(text))
                 if new:
                     write(new)
@@ -254,11 +264,14 @@ class JobServer:
         pid = view.driver_pid
         helper = self._submit(
             entrypoint=f"grep -q {known} /proc/{pid}/environ && kill -TERM {pid}",  # the pid may belong to another process by now
+            # A new id for every signal: Ray takes an id only once, and a study may be told to stop twice.
             submission_id=f"{view.job_id}-signal-{time.time_ns()}",
             metadata={MARK: SIGNAL},
+            # A pid means something on the driver's node only.
             entrypoint_label_selector={"ray.io/node-id": view.driver_node},
         )
         sent = self.wait(helper)
+        # The signal also fails if the driver ended in the meantime, which is what was asked for.
         if sent.status != "SUCCEEDED" and not self.view(view.job_id).ended:
             raise ConnectionError(f"{view.job_id}: the driver could not be told to stop: {sent.message}")
         self._client.delete_job(helper)
@@ -290,9 +303,11 @@ def _view(details: JobDetails) -> JobView:
         status=JobStatus(details.status).value,
         message=(details.message or "").strip(),
         metadata=details.metadata or {},
+        # Ray counts milliseconds.
         submitted_at=(details.start_time or 0) / 1e3,
         ended_at=(details.end_time or 0) / 1e3,
         exit_code=details.driver_exit_code,
+        # Every error but the command's own failure comes from the cluster: no node, no environment, a lost driver.
         never_ran=bool(error) and "ENTRYPOINT_COMMAND_ERROR" not in error,
         driver_pid=int(driver.pid) if driver is not None else 0,
         driver_node=details.driver_node_id or "",

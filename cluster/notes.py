@@ -27,6 +27,7 @@ def write_note(note: Note) -> None:
     folder = notes_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = folder / f".{note.job_id}.{os.getpid()}"
+    # Private before anything is written: write_text alone would create the file by the umask.
     aside.touch(mode=0o600)
     aside.write_text(json.dumps(asdict(note), indent=1), encoding="utf-8")
     aside.replace(folder / f"{note.job_id}.json")
@@ -34,5 +35,6 @@ def write_note(note: Note) -> None:
 
 def read_note(job_id: str) -> Note | None:
     """Returns the note of a job; None for a job that was not submitted from this machine."""
+    # The user types the id, so it must not lead out of the folder.
     path = notes_folder() / f"{Path(job_id).name}.json"
     return Note(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

@@ -19,6 +19,7 @@ DIFFERENT = 2  # exit code: bad usage, as everywhere
 
 def installed() -> dict[str, str]:
     """Returns the installed versions of Python, of the package and of its dependencies."""
+    # Requirements of extras are listed too, and need not be installed.
     names = [re.match(r"[\w.-]+", line) for line in requires(PACKAGE) or () if "extra ==" not in line]
     found = {"python": platform.python_version(), PACKAGE: version(PACKAGE)}
     return found | {match[0]: version(match[0]) for match in names if match is not None}

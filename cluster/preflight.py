@@ -59,6 +59,7 @@ def code_hash() -> str:
     digest = hashlib.sha256()
     for name, path in sorted(source_files().items()):
         if path.suffix == ".py":
+            # The zero byte ends the path, so that no other split of path and content has the same hash.
             digest.update(f"{name}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -81,6 +82,7 @@ def _gpus() -> tuple[str, ...]:
     return tuple(said.stdout.strip().splitlines()) if said.returncode == 0 else ()
 
 
+# No CPU is requested, so that a node whose CPUs are all in use answers too.
 @ray.remote(num_cpus=0)
 class NodeProbe:
     """An actor that checks one node from inside."""
@@ -171,6 +173,7 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | 
     """Returns the answers by node, and the errors of the other nodes: None if no answer came in time."""
     answers: dict[str, Any] = {}
     broken: dict[str, str | None] = {}
+    # One wait for all: with a timed get for each, the timeouts of silent nodes would add up.
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
     for node, reference in asked.items():
         if reference not in ready:
@@ -179,6 +182,7 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | 
         try:
             answers[node] = ray.get(reference)
         except ray.exceptions.RayError as error:
+            # The lines above the last are the traceback of the remote process.
             broken[node] = str(error).strip().splitlines()[-1]
     return answers, broken
 
@@ -186,12 +190,14 @@ def _answers(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | 
 def _clocks(examiners: Mapping[str, Any], called: NodeNames) -> Iterator[Finding]:
     """Checks the clocks one node after the other, so that no answer is delayed by those of others."""
     gaps: dict[str, ClockGap] = {}
+    # These actors have answered before, so the round trip contains no start of a process.
     for node, examiner in examiners.items():
         asked = time.time()
         theirs, broken = _answers({node: examiner.now.remote()})
         answered = time.time()
         yield from unresponsive(broken, called, asked="its clock")
         for now in theirs.values():
+            # The answer is taken to be from the middle of the round trip, so half of it is the uncertainty.
             gaps[node] = ClockGap(ahead_s=now - (asked + answered) / 2, within_s=(answered - asked) / 2)
     yield from check_clocks(gaps, called)
 
@@ -237,6 +243,7 @@ def _round_trip(probe: Path, folder: Path, examiners: Mapping[str, Any], called:
     yield from unresponsive(broken, called, asked="a file it writes")
     refused = {called[node]: reason for node, reason in written.items() if reason}
     names = [node for node, reason in written.items() if not reason]
+    # A node that could not write is already reported; what it sees would be the same fault again.
     asked = {node: examiners[node].missing.remote(str(probe), names) for node in names}
     lost, broken = _answers(asked)
     yield from unresponsive(broken, called, asked="the files it sees")

@@ -8,6 +8,7 @@ NAME_PATTERN = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 ADDRESS_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")
 TIME_PATTERN = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
+# The path of a wheel, a URL with or without `name @`, or an exact version: anything looser would differ between nodes.
 PACKAGE_PATTERN = re.compile(r"/\S+\.whl|(\S+ @ )?[a-z+]+://\S+|pruneyard(\[[a-z0-9,]+\])?==\S+")
 TOKEN_FILE = "~/.ray/auth_token"  # where Ray looks by itself
 LEAST_RAY = (2, 55)
@@ -142,6 +143,7 @@ class Machines:
             for address in addresses:
                 if not ADDRESS_PATTERN.fullmatch(address):
                     raise ValueError(f"{name} is {address}; it must be an address or a host name")
+        # All different: the set then has one member more than `workers`. A missing head counts as one, too.
         if len({self.head, *self.workers}) <= len(self.workers):
             raise ValueError("workers names a machine twice, or the head; each may stand there once")
 
@@ -158,6 +160,7 @@ class Slurm:
     def __post_init__(self) -> None:
         if not TIME_PATTERN.fullmatch(self.time):
             raise ValueError(f"time is {self.time}; it must have the form HH:MM:SS or D-HH:MM:SS")
+        # They are written into #SBATCH lines, where nothing is quoted.
         for name in ("partition", "account"):
             if not re.fullmatch(r"[\w.,-]*", getattr(self, name)):
                 raise ValueError(
@@ -248,6 +251,7 @@ class Profile:
         for key in keys:
             value: object = self
             for part in key.split("."):
+                # `workers.NAME.key` passes through a mapping, every other key through dataclasses.
                 value = value[part] if isinstance(value, Mapping) else getattr(value, part)
             if not value:
                 raise ProfileError(key, f"is missing; {format_name} needs it")

@@ -23,8 +23,10 @@ def check_grpc(connection: socket.socket) -> None:
 
     gRPC runs over HTTP/2, where a server answers the connection preface with a SETTINGS frame (RFC 9113, 3.4).
     """
+    # The preface, then an empty SETTINGS frame: length 0, type 4, no flags, stream 0.
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
     answer = b""
+    # The header of a frame has 9 bytes, of which the fourth is the type; TCP may deliver fewer at a time.
     while len(answer) < 4 and (more := connection.recv(9)):
         answer += more
     if answer[3:4] != b"\x04":
@@ -62,6 +64,7 @@ class HeadMonitor:
     @property
     def silent_s(self) -> float:
         """Returns the seconds since the first unanswered request; 0 if the last request was answered."""
+        # Read once, since the thread may reset it between the test and its use.
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -87,6 +90,7 @@ class HeadMonitor:
                     logger.warning("the head of the Ray cluster at %s answers again", self.address)
                 self._silent_since, self._said = None, False
             elif self._silent_since is None:
+                # Silent since the request, not since it timed out seconds later.
                 self._silent_since = asked
             elif self.silent_s > WARN_AFTER_S and not self._said:
                 self._said = True
@@ -98,6 +102,7 @@ class HeadMonitor:
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")
         try:
+            # An IPv6 address stands in brackets before its port, which a socket does not take.
             with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
                 if not uses_tls():
                     check_grpc(connection)

@@ -78,6 +78,7 @@ def placement_group_table() -> list[Any]:
 def actor_table() -> list[Any]:
     """Returns all actors of the cluster that the control service (GCS) knows, dead ones included."""
     accessor: Any = state._connect_and_get_accessor()
+    # No filter: actors of every job, in every state.
     return [ActorTableData.FromString(entry) for entry in accessor.get_actor_table(None, None)]
 
 

@@ -96,6 +96,7 @@ def session(
                 f"no token, or a wrong one, for the Ray cluster at {address}: set RAY_AUTH_TOKEN to the one it "
                 "was started with, or RAY_AUTH_TOKEN_PATH to a file of it, or RAY_AUTH_MODE=disabled if it asks for none"
             ) from error
+        # OverflowError: a port above 65535.
         except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
             raise ConnectionError(f"no Ray cluster answers at {_named(asked_for, address)}: {error}") from error
         except Exception as error:  # Ray has no class for it
@@ -106,6 +107,7 @@ def session(
                 "machine with much other work; try again, or go without Ray: --local"
             ) from error
         try:
+            # The address that was joined: `local` has none before Ray has started.
             own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
             offered = capacity.node_resources()
             nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
@@ -128,6 +130,7 @@ def _check_reachable(address: str) -> None:
     with socket.create_connection((match[2], int(match[3])), timeout=CONNECT_TIMEOUT_S) as connection:
         if not uses_tls():
             check_grpc(connection)
+    # A client of the GCS raises at once for a wrong token. `ray://` names another server, which has no GCS to ask.
     if not match[1] and (os.environ["RAY_AUTH_MODE"] != "token" or AuthenticationTokenLoader.instance().has_token()):
         GcsClient(address=address)
 
@@ -140,6 +143,7 @@ def _found() -> str:
     named = os.environ.get(ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE, "")
     if named not in ("", AUTO, LOCAL):
         return named
+    # Ray caches the answer for the life of the process, and clusters come and go.
     services.find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
     running = services.find_gcs_addresses()
     latest = services.find_bootstrap_address(None)

@@ -114,6 +114,7 @@ def _cluster_spec(profile: Profile, *, spec_map: str = "") -> dict[str, Any]:
         **(scaling if profile.scales else {}),
         "headGroupSpec": {
             "serviceType": "ClusterIP",  # never a load balancer: whoever reaches the dashboard may run code
+            # 0 keeps trials off a head that has workers.
             "rayStartParams": {"num-cpus": str(profile.head_cpus)},
             "template": _pod(profile, profile.head, "ray-head", image=profile.image, spec_map=spec_map),
         },
@@ -211,6 +212,7 @@ def _submitter(profile: Profile) -> dict[str, Any]:
 def _network_policy(profile: Profile) -> Mapping[str, Any]:
     """Returns a policy that lets only the cluster's pods reach each other, and the operator reach the dashboard."""
     own = {"matchLabels": {INSTANCE: profile.name}}
+    # The empty selector admits the operator from whatever namespace it was installed in.
     operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": OPERATOR}}
     return {
         "apiVersion": "networking.k8s.io/v1",

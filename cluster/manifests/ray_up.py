@@ -45,11 +45,14 @@ def cloud(profile: Profile) -> str:
         "available_node_types": types,
         "head_node_type": "head",
         "file_mounts": {TOKEN_FILE: TOKEN_FILE},
+        # These run on the machine itself, which passes the mount on to the container by --volume.
         "initialization_commands": [
             "sudo apt-get -qq update && sudo apt-get -qq install -y nfs-common",
             f"sudo mkdir -p {mount} && (mountpoint -q {mount} || sudo mount -t nfs4 {shlex.quote(profile.storage.nfs)} {mount})",
         ],
+        # These run inside the container.
         "setup_commands": [f"chmod 600 {TOKEN_FILE}", *pip_install(profile)],
+        # The machines are ours alone, so a second `ray up` may end the Ray that still runs there.
         **_start_commands(profile, fresh="ray stop; "),
     }
     return yaml_documents([config], head=[*USAGE, "  ray down FILE"])
@@ -109,6 +112,7 @@ def _node_type(profile: Profile, node: Head | Workers) -> dict[str, Any]:
         market = {"InstanceMarketOptions": {"MarketType": "spot"}}
     made: dict[str, Any] = {"node_config": {"InstanceType": node.instance_type, **image, **market}}
     if isinstance(node, Head):
+        # Zero further nodes of the head's type: only groups of workers scale.
         return made | {"resources": {"CPU": profile.head_cpus}, "min_workers": 0, "max_workers": 0}
     container = {"docker": {"worker_image": node.image}} if node.image else {}
     amounts = {"CPU": node.cpus} | ({"GPU": node.gpus} if node.gpus else {})

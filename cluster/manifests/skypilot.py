@@ -25,6 +25,7 @@ STOP = "~/sky_templates/ray/stop_cluster"
 def task(profile: Profile, study: Study) -> str:
     """Returns a task on equal nodes; the first node runs the driver and trials as well."""
     name, group = profile.the_group("skypilot")
+    # `max_count` does not help: a task has a fixed number of nodes.
     profile.need(f"workers.{name}.count", format_name="skypilot")
     if not profile.skypilot.bucket and not profile.storage.nfs:
         raise ProfileError(
@@ -78,10 +79,13 @@ def _run(profile: Profile, study: Study) -> list[str]:
         START,
         'if [ "$SKYPILOT_NODE_RANK" = 0 ]; then',
         "  spec=$(mktemp --suffix=.yaml)",
+        # The quotes around the mark keep the shell from expanding `$` in the spec.
         "  cat > \"$spec\" <<'END-OF-SPEC'",
         *study.spec.splitlines(),
         "END-OF-SPEC",
+        # One address a line, that of rank 0 first.
         "  head=${SKYPILOT_NODE_IPS%%$'\\n'*}",
+        # `set -e` would otherwise leave at a failure, before Ray is stopped and the code is passed on.
         "  code=0",
         f"  {run_command(study, '$spec', address=f'$head:{GCS_PORT}')} || code=$?",
         f"  {STOP}",

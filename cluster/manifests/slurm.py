@@ -29,13 +29,16 @@ def script(profile: Profile, study: Study) -> str:
         "ntasks-per-node": "1",
         "cpus-per-task": str(group.cpus),
         "mem": f"{group.memory_gib}G",
+        # Slurm takes `N` as well as `MODEL:N`.
         "gpus-per-node": f"{group.accelerator}:{group.gpus}".removeprefix(":") if group.gpus else "",
         "time": profile.slurm.time,
         "partition": profile.slurm.partition,
         "account": profile.slurm.account,
+        # `B:` signals the batch shell alone, and leaves it twice the driver's time before the limit to pass the signal on.
         "signal": f"B:TERM@{2 * STOP_WAIT_S}",
         "output": f"{study.name}-%j.log",
     }
+    # A variable that the template misses must fail here, not as an empty word on a cluster.
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
         files("pruneyard.cluster.manifests").joinpath("slurm.sh.j2").read_text(encoding="utf-8")
     )
