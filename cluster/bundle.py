@@ -23,7 +23,7 @@ def write_bundle(folder: Path, *, spec: str) -> None:
 
 
 def source_files() -> dict[str, Path]:
-    """Every file of the installed package by its path below `site-packages`, however it is installed.
+    """Returns every file of the installed package by its path below `site-packages`, however it is installed.
 
     In a wheel the subpackages lie below the package; in an editable install each has a folder of its own.
     """

@@ -33,6 +33,7 @@ def lamb_step(value: Tensor, gradient: Tensor, moments: Moments, *, step: int, l
     """
     direction, moments = _direction(gradient, moments, step=step, betas=(0.9, 0.999), epsilon=1e-6)
     norms = value.norm(), direction.norm()
+    # Where a norm is zero the quotient is computed all the same; `where` discards it.
     trust = torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1], 1.0)
     return value - lr * trust * direction, moments
 
@@ -42,6 +43,7 @@ def _direction(
 ) -> tuple[Tensor, Moments]:
     """Returns the bias-corrected mean divided by the root of the mean square, and the new moments."""
     beta1, beta2 = betas
+    # Not in place: the state before this step may still be saved.
     first = beta1 * moments.first + (1 - beta1) * gradient
     second = beta2 * moments.second + (1 - beta2) * gradient.square()
     mean, square = first / (1 - beta1 ** (step + 1)), second / (1 - beta2 ** (step + 1))

@@ -59,6 +59,7 @@ class Strategy:
         chosen = list(self.always)
         if optional:
             chosen.append(optional[int(torch.randint(len(optional), (), generator=generator))])
+        # Three numbers for every transform, used or not: the generator advances equally whichever was chosen.
         steps = [(name, torch.rand((num, 3), generator=generator)) for name in chosen]
         return SampledTransforms(steps=tuple(steps))
 
@@ -70,6 +71,7 @@ def flip(images: Tensor, uniforms: Uniforms) -> Tensor:
 
 def color(images: Tensor, uniforms: Uniforms) -> Tensor:
     """Changes brightness, saturation and contrast, in this order."""
+    # Factors: saturation in [0, 2), contrast in [0.5, 1.5); brightness is an offset in [-0.5, 0.5).
     brightness, saturation, contrast = (uniforms[:, i].view(-1, 1, 1, 1) for i in range(3))
     images = images + (brightness - 0.5) * BRIGHTNESS
     grey = images.mean(1, keepdim=True)
@@ -82,12 +84,15 @@ def crop(images: Tensor, uniforms: Uniforms) -> Tensor:
     """Shifts images by a whole number of pixels, up to an eighth of each side."""
     height, width = images.shape[2:]
     down, right = (_whole_numbers(uniforms[:, i], round(side * CROP_SHARE)) for i, side in enumerate((height, width)))
+    # Gathered by index, since images may differ in their shifts. Positions outside are clamped for the look-up
+    # and set to zero at the end.
     rows = torch.arange(height, device=images.device) - down[:, None]
     columns = torch.arange(width, device=images.device) - right[:, None]
     inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
     num = len(images)
     image = torch.arange(num, device=images.device)[:, None, None]
     rows, columns = rows.clamp(0, height - 1).expand(num, -1), columns.clamp(0, width - 1).expand(num, -1)
+    # Channels go last for the look-up: (B, H, W, C) indexed by image, row and column.
     moved = images.movedim(1, -1)[image, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
     return moved.contiguous() * inside  # contiguous, as convolutions on a CPU are slower on channels-last tensors
 
@@ -106,6 +111,7 @@ def cutout(images: Tensor, uniforms: Uniforms) -> Tensor:
 
 def scale(images: Tensor, uniforms: Uniforms) -> Tensor:
     """Scales each side by a factor in [1/1.2, 1.2]."""
+    # The matrix maps output to input positions, so the image grows by 1 / size, which lies in the same interval.
     sizes = uniforms[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
     zero = torch.zeros_like(sizes[:, 0])
     return _apply_affine(images, [[sizes[:, 0], zero], [zero, sizes[:, 1]]])
@@ -119,6 +125,7 @@ def rotate(images: Tensor, uniforms: Uniforms) -> Tensor:
 
 def _apply_affine(images: Tensor, matrix: list[list[Tensor]]) -> Tensor:
     """Samples images at the positions that a matrix (2, 2) per image maps each pixel to; bilinear, zero outside."""
+    # The third column of theta is the shift; affine_grid names x (columns) before y (rows).
     rows = [torch.stack([*row, torch.zeros_like(row[0])], dim=1) for row in matrix]
     theta = torch.stack(rows, dim=1).expand(len(images), -1, -1)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)

@@ -24,6 +24,7 @@ def compile_gradients(model: ModelBuilder, image_shape: tuple[int, int, int], nu
 
     Raises `ValueError` for a network with running statistics.
     """
+    # Only the architecture is used: every call passes the weights.
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=num_classes)
     if any(True for _ in network.buffers()):
@@ -64,6 +65,7 @@ class CompiledGradients:
         chosen, rest = _split_weights(network, parameters)
         whole = len(images) // chunk * chunk
         if whole < len(images):
+            # The function returns a mean over the remaining images, the compiled one a sum.
             share = (len(images) - whole) / len(images)
             remainder = matching.chunked_gradient(network, parameters, images[whole:], labels[whole:], chunk=chunk)
             total = list(torch._foreach_mul(remainder, share))
@@ -85,10 +87,12 @@ class CompiledGradients:
     def _match(
         self, chosen: Weights, rest: Weights, images: Tensor, labels: Tensor, targets: list[Tensor], distance: str
     ) -> tuple[Tensor, Tensor]:
+        # torch.func instead of torch.autograd: see the module docstring.
         def distance_of(inputs: Tensor) -> Tensor:
             gradient = grad(self._loss)(chosen, rest, inputs, labels, "mean")
             return matching.DISTANCES[distance](list(gradient.values()), targets)
 
+        # torch.func returns the gradient first, contrary to the order of its name.
         gradient_and_distance: tuple[Tensor, Tensor] = grad_and_value(distance_of)(images)
         return gradient_and_distance
 

@@ -35,6 +35,7 @@ class DirectedAdjustment:
         if not self.strength:
             return
         parameters = list(network.parameters())
+        # Teachers are built without gradients by their parameters.
         for parameter in parameters:
             parameter.requires_grad_()
         for _ in range(self.steps):

@@ -72,8 +72,10 @@ class DistillContext:
 
     def network(self, name: str, index: int = 0) -> nn.Module:
         """Returns a new network in training mode; equal names and indices give equal weights."""
+        # Layers initialise themselves from torch's global generator.
         with global_stream(self.seed, f"distill/network/{name}/{index}"):
             network = self.model.build(image_shape=self.real.split.image_shape, num_classes=self.real.num_classes)
+        # Built on the CPU and then moved, so that initial weights are the same on every device.
         return network.to(self.device)
 
 

@@ -126,6 +126,7 @@ def train_network(
     label: returns target probabilities (B, K) of an augmented batch, softened by the temperature; None: the targets of the set.
     """
     assert (label is not None) == (evaluation.labels == "views"), "label must be given if labels is views, and only then"
+    # The stream does not depend on the set, so all sets are evaluated with the same initial weights and orders.
     name = f"evaluate/{name_of(model)}/{index}"
     images, targets = synthetic.training_images(), synthetic.targets(num_classes)
     evaluation = evaluation.for_images(len(images))
@@ -155,10 +156,12 @@ def train_network(
             if evaluation.cutmix and float(torch.rand((), generator=generator)) < evaluation.cutmix:
                 batch, batch_targets = cutmix(batch, batch_targets, generator)
             if label is not None:
+                # The teacher sees the augmented and mixed batch. Targets that sum to T^2 multiply the cross-entropy by it.
                 batch_targets = label(batch) * evaluation.temperature**2
             chunk = choose_chunk_size(network, batch)
             gradients = chunked_gradient(scaled, parameters, batch, batch_targets, chunk=chunk)
             for parameter, gradient in zip(parameters, gradients, strict=True):
+                # Set by hand: `chunked_gradient` adds up chunks without touching `.grad`.
                 parameter.grad = gradient
             optimizer.step()
     return network.eval()
@@ -185,12 +188,14 @@ def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple
     height, width = images.shape[2:]
     kept_share, across, down = torch.rand(3, generator=generator).tolist()
     box_height, box_width = (round(side * (1 - kept_share) ** 0.5) for side in (height, width))
+    # The centre is uniform, so the box may reach beyond the image and is clipped below.
     top, left = round(down * height) - box_height // 2, round(across * width) - box_width // 2
     rows = slice(max(top, 0), max(min(top + box_height, height), 0))
     columns = slice(max(left, 0), max(min(left + box_width, width), 0))
     others = torch.randperm(len(images), generator=generator).to(images.device)
     mixed = images.clone()
     mixed[:, :, rows, columns] = images[others][:, :, rows, columns]
+    # Counted from the clipped box, not taken from `kept_share`.
     share = 1 - mixed[0, 0, rows, columns].numel() / (height * width)
     return mixed, share * targets + (1 - share) * targets[others]
 

@@ -36,6 +36,7 @@ class ProblemSize:
     @classmethod
     def for_data(cls, model: ModelBuilder, data: Dataset) -> "ProblemSize":
         """Creates the problem size of a job on these data."""
+        # `minlength`, so that a class without rows at the end still has a size.
         sizes = np.bincount(data.train.labels, minlength=data.num_classes)
         return cls(model=model, image_shape=data.image_shape, class_sizes=tuple(sizes.tolist()))
 
@@ -151,6 +152,7 @@ class _Counter(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = function(*args, **(kwargs or {}))
+        # Formulas belong to an operator, not to its overloads, and count a multiply-add as two.
         formula = flop_registry.get(function._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)

@@ -37,6 +37,7 @@ class ImageDistiller:
         return SyntheticSet(
             images=to_pixels(state.tensors["images"], context),
             labels=class_labels(context.real.num_classes, self.ipc).to(context.device),
+            # No rows: the set has hard labels only.
             soft_labels=torch.zeros(0, context.real.num_classes, device=context.device),
             mean=context.real.mean,
             std=context.real.std,
@@ -53,6 +54,7 @@ def initial_images(init: str, *, ipc: int, context: DistillContext) -> Tensor:
     generator = context.stream("start")
     if init == "noise":
         shape = (context.real.num_classes * ipc, *context.real.split.image_shape)
+        # Sampled on the CPU, so that the noise is the same on every device.
         return torch.randn(shape, generator=generator).to(context.device)
     rows = [context.real.sample_rows(label, ipc, generator) for label in range(context.real.num_classes)]
     return context.real.images(torch.cat(rows))
@@ -84,7 +86,9 @@ def tiled_images(*, ipc: int, factor: int, context: DistillContext) -> Tensor:
     height, width = real.shape[2:]
     cell_size = (-(-height // factor), -(-width // factor))
     cells: Tensor = functional.interpolate(real, size=cell_size, mode="nearest").unflatten(0, (-1, factor, factor))
+    # (N, row, column, C, h, w) to (N, C, row, h, column, w).
     grid = cells.permute(0, 3, 1, 4, 2, 5).reshape(-1, real.shape[1], factor * cell_size[0], factor * cell_size[1])
+    # Without a copy the cut images have gaps in memory, on which convolutions are slower.
     return grid[..., :height, :width].contiguous()
 
 

@@ -88,11 +88,13 @@ class _InstanceNormGradient(torch.autograd.Function):
             channels,
             height * width,
             channels,
+            # By the images only: scale and shift are constants here.
             [True, False, False],
         )[0]
         return gradient
 
     @staticmethod
+    # A third derivative would be wrong, since these formulas are not recorded; this raises instead.
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         """Computes the formulas of the module's docstring, with the same names; `scale` is 1 / s, and x^ is never stored."""
@@ -100,10 +102,12 @@ class _InstanceNormGradient(torch.autograd.Function):
         mean, scale = (statistic.view(x.shape[:2]) for statistic in (mean, scale))
         num_pixels = x.shape[2] * x.shape[3]
         mean_v, mean_g = v.mean((2, 3)), g.mean((2, 3))
+        # mean(v x^) = (mean(v x) - mean(v) mean(x)) / s, and likewise for g: x^ itself would be one more tensor as large as x.
         a = (_plane_dots(v, x) / num_pixels - mean_v * mean) * scale
         c = (_plane_dots(g, x) / num_pixels - mean_g * mean) * scale
         k = _plane_dots(v, g) / num_pixels - mean_v * mean_g - a * c
         first = weight * scale
+        # New tensors, so they are changed in place: the aim is few passes over the images.
         by_g = _weighted_sum(first, v, -first * a * scale, x).add_(_expand(first * (a * scale * mean - mean_v)))
         second, x_factor = -first * scale, -first * scale * (k - 2 * a * c) * scale
         by_x = _weighted_sum(second * c, v, second * a, g).addcmul_(x, _expand(x_factor))

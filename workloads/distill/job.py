@@ -85,6 +85,7 @@ class DistillJob:
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
         should_stop = RateLimitedCheck(context.should_stop)
 
+        # `distillation` is assigned below; neither function is called before that.
         def save() -> None:
             context.checkpoints.save(distillation.checkpoint(data=data.fingerprint))
 
@@ -111,6 +112,7 @@ class DistillJob:
                 distillation.history += new
                 yield distillation.progress([*unreported, *new])
                 unreported = []
+                # The checkpoint of a pause contains this evaluation, so that the resumed job does not repeat it.
                 if context.should_pause():
                     save()
                     raise InterruptedJobError(distillation.num_done)
@@ -122,6 +124,7 @@ class DistillJob:
                 saved_at = time.monotonic()
         distillation.capture_preview()
         save()
+        # The checkpoint above has all iterations: a stop during the last evaluation repeats nothing but the evaluation.
         outputs = distillation.evaluate(splits, "val", "calib", "test")
         new = [*distillation.metrics(outputs, splits), *distillation.separation_metrics(outputs, splits)]
         yield distillation.progress([*unreported, *new], distillation.outcome(outputs, data))
@@ -194,6 +197,7 @@ class _Distillation:
                 raise NonFiniteError(f"train/{name} is {value} at iteration {self.num_done}")
         self.num_done += 1
         if self.context.device.type == "cuda":
+            # Kernels run asynchronously: without this, the time would be that of queueing them.
             torch.cuda.synchronize(self.context.device)
         self.train_s += time.monotonic() - started
 

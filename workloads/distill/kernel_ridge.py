@@ -12,6 +12,7 @@ def predictions(query: Tensor, support: Tensor, targets: Tensor, *, ridge: float
     query, support, targets = query.double(), support.double(), targets.double()
     kernel = support @ support.T
     share = ridge * kernel.trace() / len(kernel)
+    # The identity takes the kernel's dtype before it is scaled: a float32 identity had rounded the ridge.
     weights = torch.linalg.solve(kernel + share * torch.eye(len(kernel)).to(kernel), targets)
     fitted: Tensor = query @ support.T @ weights
     return fitted

@@ -44,6 +44,7 @@ class Masking:
         if self.site == "channels":
             return (torch.rand((num, channels, 1, 1), generator=generator) >= self.ratio).float()
         side = self.patch if self.site == "patches" else 1
+        # Patches at the lower and right border are cut if the side does not divide the image.
         grid = (num, 1, -(-height // side), -(-width // side))
         kept = (torch.rand(grid, generator=generator) >= self.ratio).float()
         return functional.interpolate(kept, scale_factor=side, mode="nearest")[..., :height, :width]

@@ -94,6 +94,7 @@ def batched_step_rate(lr: float, momentum: float, num_classes: int) -> tuple[flo
     series. So gradients are computed at the same images. Results differ only by the moves after the last gradient of a class
     that a clamp, or the end of the distillation, cuts off.
     """
+    # Momentum acts once per class.
     total_momentum = momentum**num_classes
     return lr * (1 - total_momentum) / (1 - momentum), total_momentum
 
@@ -126,6 +127,7 @@ class _Step:
         m = self.matcher
         if not m.share_bytes or not self.context.data or m.training.on == "synthetic":
             return None
+        # What only the images depend on (ipc, factor, lr, momentum, distance, mask ...) is left out: such jobs share a path.
         settings = (
             m.steps,
             m.real_batch,
@@ -146,6 +148,7 @@ class _Step:
         number, step = divmod(self.iteration, m.steps)
         images, velocity = state.tensors["images"], state.tensors["velocity"]
         if step == 0 and m.pixels:
+            # Only when a network begins: in between, pixels may leave [0, 1].
             images = images.clamp(0, 1)
         if step:
             network_state = NetworkState.from_tensors(state.tensors)
@@ -157,6 +160,7 @@ class _Step:
         # Sampled even if the gradients are cached: the synthetic images are augmented with the same transforms.
         transforms, real_rows = self._sample_transforms_and_rows()
         if cached is None:
+            # All classes before any image moves: these gradients do not depend on the images, which is why they can be cached.
             targets = self._real_gradients(network, parameters, transforms, real_rows)
         else:
             targets = _unpack_gradients(cached)
@@ -164,6 +168,7 @@ class _Step:
         if cached is not None:
             network_tensors = NetworkState.from_tensors(cached).tensors
         else:
+            # After its last step the network is replaced, so its training would be lost.
             network_tensors = {} if is_last_step else self._train_network(network, network_state, images).tensors
             if self.path_cache:
                 self.path_cache.put(self.iteration, {**_pack_gradients(targets), **network_tensors})
@@ -191,6 +196,7 @@ class _Step:
             loss, input_gradient = self.gradient_functions.match_gradients(
                 network, parameters, inputs, labels, targets[label], distance=m.distance
             )
+            # `match_gradients` detaches its images, so the chain rule through decoding, masks and transforms follows here.
             (gradient[rows],) = torch.autograd.grad(inputs, leaf, input_gradient)
             total += loss
             if m.class_step == "sequential":
@@ -272,6 +278,7 @@ def _pack_gradients(gradients: Sequence[Gradients]) -> dict[str, Tensor]:
 
 
 def _unpack_gradients(tensors: Mapping[str, Tensor]) -> list[Gradients]:
+    # Sorted as numbers: as text, layer 10 would precede layer 2.
     indices = sorted(
         tuple(map(int, name.removeprefix(REAL_PREFIX).split("/"))) for name in tensors if name.startswith(REAL_PREFIX)
     )

@@ -40,12 +40,14 @@ class GradientFunctions(Protocol):
 CACHE_BYTES = 4 * 2**20
 """Size of the largest layer's outputs on one chunk. Measured as fastest: 8 images of ConvNet-3 at width 128."""
 
+# Weak keys, so that the table keeps no network alive.
 _ROWS_IN_CACHE: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 EPSILON = 1e-6  # in the cosine's denominator, as published
 
 
 def matched_parameters(network: nn.Module, *, classifier: bool) -> list[nn.Parameter]:
     """Returns the weights with at least two dimensions, in module order; without linear layers unless `classifier`."""
+    # Weights of convolutions have four dimensions, those of linear layers two.
     least = 2 if classifier else 3
     return [parameter for parameter in network.parameters() if parameter.ndim >= least]
 
@@ -83,6 +85,7 @@ def _rows_in_cache(network: nn.Module, image: Tensor) -> int:
         training = network.training
         try:
             with torch.no_grad():
+                # In eval mode, so that the pass updates no buffer.
                 network.eval()(image)
         finally:
             network.train(training)
@@ -101,6 +104,7 @@ def chunked_gradient(
     """
     total: list[Tensor] = []
     for part, targets in zip(images.split(chunk), labels.split(chunk), strict=True):
+        # Divided by the whole batch, not by the chunk, whose size may differ: the parts then add up to the mean.
         loss = functional.cross_entropy(network(part), targets, reduction="sum") / len(labels)
         gradient = torch.autograd.grad(loss, parameters)
         total = list(torch._foreach_add(total, gradient)) if total else list(gradient)
@@ -131,6 +135,7 @@ def match_gradients(
             loss = functional.cross_entropy(network(leaf), chunk_labels, reduction="sum") / len(labels)
             chunk_gradients.append(torch.autograd.grad(loss, parameters, create_graph=True))
     total = [torch.stack([part.detach() for part in parts]).sum(0) for parts in zip(*chunk_gradients, strict=True)]
+    # The graph ends here: the distance is differentiated by the sum, and the result is passed on to one chunk after another.
     total = [gradient.requires_grad_() for gradient in total]
     value = DISTANCES[distance](total, targets)
     upstream = torch.autograd.grad(value, total)

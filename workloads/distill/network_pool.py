@@ -58,6 +58,7 @@ class NetworkPool:
         """Returns the tensors of a member after an Adam step on half the squared error, or of the network that replaces it."""
         steps_left = int(tensors[_name(member, "left")]) - 1
         if steps_left == 0:
+            # The last step is not computed, as its result would not be used. Index 0 belongs to the members of the start.
             return self._new_member(member, self.lifetime, context.network(f"pool/{member}", iteration + 1))
         network = self.network(member, tensors, context)
         loss = half_squared_error(network(images), targets)
@@ -77,6 +78,7 @@ class NetworkPool:
     def _tensors(
         self, member: int, network: nn.Module, moments: Moments, *, steps_left: int, steps: int
     ) -> dict[str, Tensor]:
+        # As tensors, since the numbers of a state are reported as metrics.
         counts = {"left": torch.tensor(steps_left), "steps": torch.tensor(steps)}
         optimizer_state = {_name(member, name): tensor for name, tensor in (moments._asdict() | counts).items()}
         weights = {name: tensor.clone() for name, tensor in prefixed_tensors(_name(member, "weights/"), network).items()}

@@ -18,5 +18,6 @@ def rebuild_network(prefix: str, tensors: Mapping[str, Tensor], context: Distill
     with torch.device("meta"):
         network = context.model.build(image_shape=context.real.split.image_shape, num_classes=context.real.num_classes)
     own = {name.removeprefix(prefix): tensor.clone() for name, tensor in tensors.items() if name.startswith(prefix)}
+    # A network on the meta device has no memory to copy into; it takes the tensors themselves.
     network.load_state_dict(own, assign=True)
     return network.requires_grad_()

@@ -54,6 +54,7 @@ class NetworkState:
             network = context.model.build(
                 image_shape=context.real.split.image_shape, num_classes=context.real.num_classes
             )
+        # A network on the meta device has no memory to copy into; it takes the tensors themselves.
         network.load_state_dict({name: tensor.clone() for name, tensor in self.weights.items()}, assign=True)
         return network
 
@@ -104,6 +105,7 @@ class NetworkTraining:
                 images, labels = training_images.batch(rows)
                 images = strategy.sample(generator, num=len(images))(images)
                 if self.cutmix and float(torch.rand((), generator=generator)) < self.cutmix:
+                    # Mixed batches need probabilities; the others keep class indices.
                     targets = functional.one_hot(labels, training_images.num_classes).to(images.dtype)
                     yield cutmix(images, targets, generator)
                 else:

@@ -25,6 +25,7 @@ def outputs_and_gaps(network: nn.Module, images: Tensor) -> tuple[Tensor, Statis
     variances: list[Tensor] = []
 
     def record(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
+        # In eval mode the norm uses its running statistics, so those of the batch are measured here: (B, C, ...) to (C, -1).
         variance, mean = torch.var_mean(inputs[0].transpose(0, 1).flatten(1), dim=1, correction=0)
         assert norm.running_mean is not None
         assert norm.running_var is not None

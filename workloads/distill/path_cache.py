@@ -48,6 +48,7 @@ class PathCache:
         file = self._file(step)
         try:
             tensors = load_file(file, device=str(device))
+            # Marks the file as used, for `_make_room` of any job.
             os.utime(file)
         except FileNotFoundError:
             return None
@@ -67,6 +68,7 @@ class PathCache:
                 return
             file = self._file(step)
             file.parent.mkdir(parents=True, exist_ok=True)
+            # Inside the cache, since a move is atomic within one file system only.
             temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix="writing-"))
             try:
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file.name)
@@ -87,6 +89,7 @@ class PathCache:
         for file in sorted(others, key=lambda other: files[other].st_mtime):
             if room >= 0:
                 break
+            # Another job may have deleted it in the meantime.
             file.unlink(missing_ok=True)
             room += files[file].st_size
         return room >= 0
@@ -99,5 +102,6 @@ def path_key(description: str, *, device: torch.device) -> str:
         if device.type == "cuda"
         else torch.backends.cpu.get_cpu_capability()
     )
+    # The number of threads, too, changes the order of sums and so the last bit.
     machine = f"{FORMAT_VERSION}/{torch.__version__}/{device.type}/{hardware}/{torch.get_num_threads()}"
     return hashlib.sha256(f"{machine}/{description}".encode()).hexdigest()[:32]

@@ -40,6 +40,7 @@ class Perturbation:
             return dict(parameters)
         moved = {name: tensor for name, tensor in parameters.items() if tensor.ndim >= 2}
         for magnitude in self.magnitudes(generator):
+            # Every direction is scaled by the original weight, not by the one that was already moved.
             moved = {name: moved[name] + magnitude * direction(parameters[name], generator) for name in moved}
         return {**parameters, **moved}
 

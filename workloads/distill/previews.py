@@ -31,6 +31,7 @@ def render_preview(synthetic: SyntheticSet) -> Tensor:
     images = selected.flatten(0, 1).clamp(0, 1)  # clamped before pixels are averaged
     factor = -(-max(images.shape[2:]) // MAX_SIDE)
     if factor > 1:
+        # Cells at the border average the pixels they have, instead of darkening with zeros.
         images = functional.avg_pool2d(images, factor, ceil_mode=True, count_include_pad=False)
     return _grid(images, num_rows=len(selected))
 
@@ -68,6 +69,7 @@ def _num_classes(synthetic: SyntheticSet) -> int:
 def _grid(images: Tensor, *, num_rows: int) -> Tensor:
     """Arranges (N, C, H, W) pixels, clamped to black and white, in one image (H, W, C) with `num_rows` rows of images."""
     levels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    # (row, column, C, H, W) to (row, H, column, W, C).
     rows = levels.unflatten(0, (num_rows, -1)).permute(0, 3, 1, 4, 2)
     grid: Tensor = rows.flatten(2, 3).flatten(0, 1).contiguous()
     return grid

@@ -18,6 +18,7 @@ def train_epoch(
     generator: torch.Generator,
 ) -> float:
     """Trains `network` in place on all rows in a random order, each augmented separately; returns the mean cross-entropy."""
+    # Summed on the device: reading every loss would wait for it.
     total = torch.zeros((), device=real.split.device)
     order = torch.randperm(len(real.split), generator=generator)
     for rows in order.split(batch_size):

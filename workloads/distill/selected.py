@@ -51,6 +51,7 @@ class SelectionDistiller(ClasswiseSelector, ABC):
         scorer, scores = self._scorer(context), {name: t for name, t in state.tensors.items() if name != "rows"}
         after = scorer.run_epoch(scores, iteration)
         index, epoch = divmod(iteration, self.scoring.epochs)
+        # A prediction is right if its margin is positive.
         numbers = {"scorer_accuracy": float((after["margins"][index, epoch] > 0).float().mean())}
         if iteration == self.num_iterations - 1:
             final = {name: tensor for name, tensor in after.items() if not name.startswith(MOMENTUM_PREFIX)}

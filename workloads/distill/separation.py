@@ -42,6 +42,7 @@ def measure_separation(
     """
     by_views = evaluation.labels == "views"
     hard_labels = replace(evaluation, labels="stored", temperature=1.0)
+    # A set without rows of soft labels has hard labels.
     hard = replace(synthetic, soft_labels=synthetic.soft_labels[:0])
     results: dict[str, Mapping[str, float]] = {
         "no_augment": measure(synthetic, _without_augmentation(evaluation)),
@@ -65,4 +66,5 @@ def measure_separation(
 
 def _without_augmentation(evaluation: Evaluation) -> Evaluation:
     """Returns the same recipe without augmentation."""
+    # `always` may stay: it only concerns transforms that `augment` names.
     return replace(evaluation, augment="", cutmix=0.0)

@@ -72,6 +72,7 @@ class Teacher:
             optimizer,
             context.real,
             batch_size=self.batch_size,
+            # All transforms at once, not one sampled per batch as in evaluations.
             strategy=replace(strategy, always=strategy.names),
             generator=context.stream("teacher", epoch),
         )

@@ -29,6 +29,7 @@ def train_student(network: nn.Module, start: Tensor, batches: Iterable[tuple[Ten
     for images, labels in batches:
         loss = functional.cross_entropy(functional_call(network, unflatten_parameters(network, weights), (images,)), labels)
         (gradient,) = torch.autograd.grad(loss, weights, create_graph=True)
+        # Not in place: the images' gradient passes back through the weights of every step.
         weights = weights - rate * gradient
     return weights
 

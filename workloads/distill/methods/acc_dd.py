@@ -46,6 +46,7 @@ class AccDD(IDC):
         for name in ("pool", "pretrain_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+            # The class attribute is the field's default: a value that was left out cannot be told from the default.
             if self.networks.runs and getattr(self, name) != getattr(AccDD, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but networks gives the pool; leave {name} out")
         if self.num_members and self.early_epochs:
@@ -67,7 +68,7 @@ class AccDD(IDC):
         return 0 if self.networks.runs else self.pool * self.pretrain_epochs
 
     def start(self, context: DistillContext) -> DistillState:
-        """The pool is fresh, or what earlier runs left. Raises `ValueError` for networks that are not of the context's model."""
+        """Returns initial images and a pool, new or from earlier runs. Raises `ValueError` for networks of another model."""
         state, path = super().start(context), self._path(context)
         if self.networks.runs:
             members = list(self.networks.weights(context))
@@ -84,6 +85,7 @@ class AccDD(IDC):
         key = repr((self.networks.runs or self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
         matcher = self.matcher(partial(self.first_network, pool), first_network_key=key)
         next_state = matcher.iterate(state, iteration - self._pool_iterations, context)
+        # The matcher returns its own tensors only.
         return DistillState({**next_state.tensors, **pool}, next_state.numbers)
 
     def flops(self, iterations: int, problem: ProblemSize) -> float:
@@ -99,6 +101,7 @@ class AccDD(IDC):
             member = self.member(context, number)
             network.load_state_dict({name: pool[_name(member, name)] for name in network.state_dict()})
         named = {name: parameter.detach() for name, parameter in network.named_parameters()}
+        # Not strict: buffers are not perturbed.
         network.load_state_dict(self.perturbation(named, context.stream("perturb", number)), strict=False)
         return network
 
@@ -114,6 +117,7 @@ class AccDD(IDC):
         network_state = NetworkState.from_tensors(state.tensors)
         network_state = replace(network_state, weights={name: state.tensors[_name(member, name)] for name in names})
         network = network_state.network(context)
+        # Momentum is kept between the epochs of a member, not between members.
         if not epoch:
             network_state = NetworkState.initial(network)
         training = replace(self.network, on="real", rows=len(context.real.split))
@@ -125,6 +129,7 @@ class AccDD(IDC):
             strategy=Strategy.of(training.augment, always=ALWAYS),
             chunk=self.chunk,
         )
+        # One member is trained at a time, so there is one momentum, and it is dropped after the last.
         kept = {name: tensor for name, tensor in state.tensors.items() if not name.startswith("momentum/")}
         members = {_name(member, name): tensor for name, tensor in after.weights.items()}
         is_last_epoch = iteration == self._pool_iterations - 1

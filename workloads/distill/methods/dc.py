@@ -94,6 +94,7 @@ class DC(ImageDistiller):
         strategy = Strategy.of(self.augment)
         training = NetworkTraining(
             on="synthetic",
+            # An epoch has ipc x classes rows.
             rows=inner * self.ipc * num_classes,
             batch_size=self.network_batch,
             lr=self.network_lr,

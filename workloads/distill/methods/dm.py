@@ -56,6 +56,7 @@ class DM(ImageDistiller):
     def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
         """Makes one step of the images with a new network."""
         network, generator = context.network("match", iteration), context.stream("iterate", iteration)
+        # Masks have a stream of their own, so that they do not change which real images are sampled.
         strategy, masks = Strategy.of(self.augment), context.stream("mask", iteration)
         total, gradients = torch.zeros((), device=context.device), []
         for label, synthetic in enumerate(state.tensors["images"].split(self.ipc)):

@@ -75,6 +75,7 @@ class FRePo(ImageDistiller):
         leaves = {name: tensors[name].detach().requires_grad_() for name in ("images", "labels")}
         network = self.network_pool.network(member, tensors, context)
         with torch.no_grad():
+            # Only the synthetic features need a graph.
             query = features(network, context.real.images(rows))
         loss = label_error(query, features(network, leaves["images"]), leaves["labels"], targets, ridge=self.ridge)
         gradients = torch.autograd.grad(loss, list(leaves.values()))
@@ -84,6 +85,7 @@ class FRePo(ImageDistiller):
                 moments = Moments(*(tensors[f"{name}/{moment}"] for moment in Moments._fields))
                 updated = lamb_step(tensors[name], gradient, moments, step=iteration, lr=self.rate(iteration))
                 new |= _state_tensors(name, *updated)
+        # The member is trained on the images and labels that were just moved.
         new |= self.network_pool.advance(member, tensors, new["images"], new["labels"], context, iteration=iteration)
         return DistillState(new, {"regression_loss": float(loss.detach())})
 

@@ -120,7 +120,9 @@ class MTT(ImageDistiller):
         network, tensors = context.network("expert", expert), dict(state.tensors)
         if epoch == 0:
             tensors[_point(expert, 0)] = flatten_parameters(network)
+        # The parameters become views of the vector, so training would change the stored point.
         vector_to_parameters(tensors[_point(expert, epoch)].clone(), network.parameters())
+        # Without momentum SGD has no state, so a new optimizer for each epoch changes nothing.
         optimizer = torch.optim.SGD(network.parameters(), lr=self.expert_lr)
         strategy, generator = Strategy.of(self.augment), context.stream("expert", iteration)
         loss = train_epoch(network, optimizer, context.real, batch_size=self.expert_batch, strategy=strategy, generator=generator)
@@ -133,6 +135,7 @@ class MTT(ImageDistiller):
         expert, epoch = (int(torch.randint(bound, (), generator=generator)) for bound in (self.experts, settings.starts))
         start, target = tensors[_point(expert, epoch)], tensors[_point(expert, epoch + self.expert_epochs)]
         images, rate = (tensors[name].detach().requires_grad_() for name in ("images", "rate"))
+        # Only the architecture of this network is used; the weights come from the expert.
         end = train_student(context.network("student"), start, self._batches(images, context, generator), rate)
         loss = remaining_distance(end, start=start, target=target)
         image_gradient, rate_gradient = torch.autograd.grad(loss, (images, rate))

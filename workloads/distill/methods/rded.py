@@ -1,6 +1,6 @@
 """Keeps the crops of real images that are easiest for a teacher, labelled with its probabilities (RDED).
 
-Reference: Sun et al. 2024, On the Diversity and Realism of ImageDistiller Dataset (arXiv:2312.03526)
+Reference: Sun et al. 2024, On the Diversity and Realism of Distilled Dataset (arXiv:2312.03526)
 
 The first iterations train the teacher, one epoch each. Then each of `crops` rounds samples a random crop of every candidate
 image of every class. The crops with the lowest cross-entropy are kept, at most one per image (U), and factor x factor of them
@@ -77,6 +77,7 @@ class RDED:
         if smallest < self.per_class:
             raise ValueError(f"a class has {smallest} training rows; {self.per_class} crops are needed")
         rows = torch.cat(rows_of_class)
+        # Infinite, so that the first round replaces the whole image of every candidate.
         loss = torch.full((len(rows),), torch.inf, device=context.device)
         crops = {"rows": rows.to(context.device), "boxes": loss.new_tensor(WHOLE).repeat(len(rows), 1), "loss": loss}
         return DistillState(crops | self.teacher.start(context))
@@ -102,6 +103,7 @@ class RDED:
         tensors = state.tensors
         chosen = self._select_easiest(tensors["loss"], tensors["rows"], context)
         cells = self._downscale(crop_and_resize(context.real.images(tensors["rows"][chosen]), tensors["boxes"][chosen]))
+        # (N, row, column, C, h, w) to (N, C, row, h, column, w).
         grid = cells.unflatten(0, (-1, self.factor, self.factor)).permute(0, 3, 1, 4, 2, 5)
         images = grid.reshape(-1, *context.real.split.image_shape)
         teacher = self.teacher.network(tensors, context)
@@ -109,6 +111,7 @@ class RDED:
         return SyntheticSet(
             images=to_pixels(images, context),
             labels=class_labels(context.real.num_classes, self.ipc).to(context.device),
+            # `decode` lists the same cell of all images before the next cell, so the first axis is the cell.
             soft_labels=crop_labels.unflatten(0, (self.factor**2, -1)).mean(0),
             mean=context.real.mean,
             std=context.real.std,
@@ -132,6 +135,7 @@ class RDED:
 
     def _select_easiest(self, loss: Tensor, rows: Tensor, context: DistillContext) -> Tensor:
         """Returns the indices of the candidates that are kept, class after class, the easiest first."""
+        # Stable: before the first round all losses are equal, and the choice must be the same at every call.
         order = loss.argsort(stable=True)
         labels = context.real.split.labels[rows[order]]
         return torch.cat([order[labels == label][: self.per_class] for label in range(context.real.num_classes)])

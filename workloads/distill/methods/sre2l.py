@@ -82,6 +82,7 @@ class SRe2L(ImageDistiller):
             return DistillState(image_tensors | after, {"teacher_loss": loss})
         batch, step = divmod(iteration - epochs, self.iterations)
         rows = torch.arange(context.real.num_classes, device=context.device) * self.ipc + batch
+        # Adjusted once per batch, for its first images, and kept in the state: at a later step the images have moved.
         new = {**tensors, **self._adjusted_weights(tensors, rows, context)} if step == 0 else dict(tensors)
         network, generator = self._network(new, context), context.stream("iterate", iteration)
         leaf = tensors["images"][rows].detach().requires_grad_()
@@ -91,6 +92,7 @@ class SRe2L(ImageDistiller):
         updated, moments = adam_step(leaf.detach(), gradient, moments, step=step, lr=self.rate(step), betas=BETAS)
         black, white = context.real.split.pixels.black, context.real.split.pixels.white
         for name, part in {"images": updated.clamp(black, white), **moments._asdict()}.items():
+            # Not in place: the earlier state must stay as it was.
             new[name] = tensors[name].index_copy(0, rows, part)
         return DistillState(new, {"teacher_error": float(error.detach()), "statistics_gap": float(gap.detach())})
 
@@ -99,6 +101,7 @@ class SRe2L(ImageDistiller):
         outputs, gaps = outputs_and_gaps(network, images)
         each = gaps.mean + self.variance_weight * gaps.variance
         labels = torch.arange(len(images), device=images.device)
+        # The sum contains the first norm once already.
         return functional.cross_entropy(outputs, labels), each.sum() + (FIRST_NORM_WEIGHT - 1) * each[0]
 
     def rate(self, step: int) -> float:
