@@ -40,6 +40,7 @@ def _load_or_make(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[
     if path.exists():
         try:
             return _memory_map(path)
+        # A damaged cache must not stop a run: the file is replaced.
         except (EOFError, OSError, ValueError) as error:
             logger.warning("The cached array %s cannot be read and is computed again: %s", path, error)
     array = make()
@@ -55,6 +56,7 @@ def _key(files: Iterable[Path], options: str) -> str:
     digest = hashlib.sha256(options.encode())
     for file in files:
         status = file.stat()
+        # Size and modification time stand for the content, which would have to be read in full to be hashed.
         digest.update(f"\0{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return digest.hexdigest()[:32]
 
@@ -67,6 +69,7 @@ def _memory_map(path: Path) -> npt.NDArray[Any]:
 def _write(path: Path, array: npt.NDArray[Any]) -> None:
     """Writes to a temporary folder and moves the file, so that no reader and no second writer sees an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, because `os.replace` cannot move a file to another file system.
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix="writing-"))
     try:
         np.save(temporary / path.name, array, allow_pickle=False)

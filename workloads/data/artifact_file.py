@@ -29,6 +29,7 @@ def resolve_digest(*, path: str, digest: str, runs: tuple[str, ...], mismatch: s
             raise ValueError(f"digest is {digest} beside runs; it belongs to a path, so it must be left out")
         return ""
     found = content_digest(path)
+    # An empty digest is filled in by the caller, so that the run key contains the content.
     if digest not in ("", found):
         raise ValueError(f"digest is {digest}; {path} has {found}, so it {mismatch}")
     return found
@@ -48,6 +49,7 @@ def locate_artifact_file(
     found = content_digest(path)
     if not runs and found != digest:
         raise ValueError(f"{path} has changed: its digest was {digest} and is {found}")
+    # The artifacts of a run need no digest: the key of the run is part of the identity.
     return fetch_file(path)
 
 
@@ -68,6 +70,7 @@ def _download_object(uri: str) -> Path:
     """Returns the cached copy of an object; the ETag is part of its folder's name, so a changed object is downloaded again."""
     if find_spec("boto3") is None:
         raise ValueError(f"{uri}: object stores need boto3; install it with: pip install 'pruneyard[s3]'")
+    # An optional dependency: only specs with such a URI need it.
     import boto3
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError

@@ -51,6 +51,7 @@ class Augmentation:
         height, width = images.shape[2:]
 
         def sample(bound: int, *shape: int) -> Tensor:
+            # Sampled for the whole batch on every rank, which then takes its part.
             return share.of(_random_integers(bound, (*shape, share.total), generator, images.device), dim=-1)
 
         if self.flip:
@@ -66,6 +67,7 @@ class Augmentation:
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirrors the images whose entry in `mirrored: (B,)` is 1; images whose entry is 0 stay unchanged."""
+    # A gather from both versions instead of boolean indexing, whose result size depends on the data and would synchronize.
     both = torch.cat((images, images.flip(3)))
     return both.index_select(0, torch.arange(len(images), device=images.device) + mirrored * len(images))
 
@@ -92,6 +94,7 @@ def crop(images: Tensor, corners: Tensor, *, height: int, width: int) -> Tensor:
     """
     num, channels, full_height, full_width = images.shape
     flat = images.contiguous().view(-1)
+    # Overlapping rows, one for each start position: nothing is copied until `index_select`.
     runs = flat.as_strided((flat.numel() - width + 1, width), (1, 1))
     planes_BC1 = torch.arange(num * channels, device=images.device).view(num, channels, 1) * full_height
     rows_B1H = (corners[0][:, None] + torch.arange(height, device=images.device))[:, None, :]
@@ -103,6 +106,7 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, *, side: int) -> Tens
     """Blanks the square of `side` pixels around each centre in `rows, columns: (B,)`."""
 
     def outside(centres: Tensor, length: int) -> Tensor:
+        # (B, length): distance of each line from the upper edge of the square, which may lie outside the image.
         offset = torch.arange(length, device=images.device) - (centres - side // 2)[:, None]
         return (offset < 0) | (offset >= side)
 
@@ -127,6 +131,7 @@ class DeviceSplit:
         self.images = _shared_tensor(split.images).to(self.device)
         self.labels = _shared_tensor(split.labels).to(self.device)
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        # In float64, and rounded to float32 once.
         scale = 1 / (255 * np.asarray(std, dtype=np.float64))
         self._scale = self._per_pixel(scale)
         self._shift = self._per_pixel(-np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64))
@@ -143,6 +148,7 @@ class DeviceSplit:
     @property
     def pixels(self) -> PixelRange:
         """The values of black and white after normalisation."""
+        # One value per channel: `_scale` and `_shift` repeat it for every pixel.
         black = self._shift[..., :1, :1]
         return PixelRange(black=black, white=black + 255 * self._scale[..., :1, :1])
 
@@ -166,6 +172,7 @@ class DeviceSplit:
         """Returns the row indices (B,) int64 of this share of a training step's batch."""
         size = min(batch_size, len(self))
         epoch, position = divmod(step, len(self) // size)
+        # A function of the step alone, so a resumed run gets the same batches without replaying earlier ones.
         rows = _cached_epoch_order(len(self), seed, epoch)[position * size : (position + 1) * size]
         return _copy_async(share.of(rows), self.device)
 
@@ -177,6 +184,7 @@ class DeviceSplit:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Returns (images / 255 - mean) / std as float32; images: (B, C, H, W) uint8 or float32; they are not modified."""
+        # `copy=True`, because the next line works in place and float32 images would otherwise be those of the split.
         converted = images.to(torch.float32, memory_format=self._memory_format, copy=True)
         return converted.mul_(self._scale).add_(self._shift)
 

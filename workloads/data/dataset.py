@@ -94,6 +94,7 @@ class Dataset:
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split in (self.train, self.val, self.calib, self.test):
             for array in (split.images, split.labels, split.row_ids):
+                # The bytes alone do not tell (2, 8) from (4, 4).
                 digest.update(str(array.shape).encode())
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
@@ -105,6 +106,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     For uint8 images both are computed from counts of the 256 values, so they are the same on every machine. A constant
     channel gets a standard deviation of 1.
     """
+    # Float images have too many values to be counted.
     if images.dtype != np.uint8:
         scaled = images.astype(np.float64) / 255
         mean, std = scaled.mean(axis=(0, 2, 3)), scaled.std(axis=(0, 2, 3))
@@ -113,6 +115,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     for start in range(0, len(images), ROWS_PER_CHUNK):
         for channel, channel_counts in enumerate(counts):
             channel_counts += np.bincount(images[start : start + ROWS_PER_CHUNK, channel].ravel(), minlength=256)
+    # Integer counts do not depend on the order of summation, unlike sums of pixels.
     values = np.arange(256) / 255
     mean = counts @ values / counts.sum(axis=1)
     variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
@@ -180,10 +183,12 @@ class PublishedSource(Source, ABC):
             raise ValueError(
                 f"test images are {came} (C, H, W); they must be {allowed} like the training images"
             )
+        # Limited before the splits are cut, so that val and calib shrink in proportion.
         usable = _subsample(published.train, self.max_train, seed=self.split_seed, field="max_train")
         test = _subsample(published.test, self.max_test, seed=self.split_seed, field="max_test")
         self._check_class_sizes(usable, published.classes)
         num_val, num_calib = (round(part * len(usable)) for part in (self.val_fraction, self.calib_fraction))
+        # val leaves two rows of each class if calib is cut next, so that train still gets one.
         train, val = hold_out(usable, num_val, seed=self.split_seed, part="val", leave=2 if num_calib else 1)
         train, calib = hold_out(train, num_calib, seed=self.split_seed, part="calib", leave=1)
         mean, std = channel_statistics(train.images)
@@ -219,6 +224,7 @@ class PublishedSource(Source, ABC):
         )
 
     def _check_class_sizes(self, rows: Split, classes: Sequence[str]) -> None:
+        # Checked on the rows left by `max_train`, since `hold_out` takes at least one row per class for each part.
         parts = ["train"] + ["val"] * (self.val_fraction > 0) + ["calib"] * (self.calib_fraction > 0)
         counts = np.bincount(rows.labels, minlength=len(classes))
         smallest = int(np.argmin(counts))
@@ -238,6 +244,7 @@ def hold_out(rows: Split, num_held_out: int, *, seed: int, part: str, leave: int
         return rows, rows.take(np.zeros(0, dtype=np.int64))
     available = np.bincount(rows.labels)
     num_present = int((available > 0).sum())
+    # At least one row of each class, and no more than what leaves `leave` rows of each.
     total = min(max(num_held_out, num_present), len(rows) - leave * num_present)
     generator = np.random.default_rng(stream_seed(seed, f"split/{part}"))
     held_out = sample_rows(rows.labels, apportion(available, total, leave=leave), generator)

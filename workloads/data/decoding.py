@@ -28,6 +28,7 @@ def decode(
     """
     if len(encoded) == 0:
         return np.zeros((0, 1, 1, 1), dtype=np.uint8)
+    # All headers first, which needs no pixels: one colour image makes the whole array RGB.
     headers = _map_in_threads(lambda i: _read_header(encoded[i], where(i)), len(encoded))
     mode = "L" if all(mode in GREY_MODES for mode, _ in headers) else "RGB"
     size = (resize, resize) if resize else headers[0][1]
@@ -37,6 +38,7 @@ def decode(
             raise ValueError(
                 f"{where(i)} is {came} pixels and {where(0)} is {allowed}; give all images one size, or set resize"
             )
+    # Filled in place by the threads, without a list of single images.
     pixels = np.empty((len(encoded), size[1], size[0], len(mode)), dtype=np.uint8)
 
     def fill(i: int) -> None:
@@ -66,10 +68,12 @@ def _decode_one(encoded: bytes | Path, where: str, *, mode: str, size: tuple[int
     """Returns the pixels of one image, (H, W, C) uint8."""
     try:
         with _open(encoded) as image:
+            # `convert` decodes the pixels; `open` alone reads the header.
             converted = image.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} is damaged: {error}") from error
     if converted.size != size:
+        # Converted first, because palette indices (mode P) cannot be interpolated.
         converted = converted.resize(size, Image.Resampling.BILINEAR)
     return cast(npt.NDArray[np.uint8], np.asarray(converted).reshape(size[1], size[0], len(mode)))
 

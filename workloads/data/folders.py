@@ -19,6 +19,7 @@ def cache_folder() -> Path:
 class FileSource(PublishedSource, ABC):
     """A source that reads files from the first of several folders that contains them."""
 
+    # Not part of the identity, because the place of published files does not change their content.
     root: str | None = field(default=None, metadata={"identity": False})  # searched before the other folders
 
     def folders(self) -> list[Path]:
@@ -46,5 +47,6 @@ class FileSource(PublishedSource, ABC):
 
 def not_found(what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFoundError:
     """Returns the error for data that are in none of the folders `searched`; `remedy` says how to get them."""
+    # `dict.fromkeys` drops repetitions and keeps the order, as `root` may equal another folder.
     folders = ", ".join(dict.fromkeys(map(str, searched)))
     return DataNotFoundError(f"{what} not found in any of the folders {folders}; {remedy}")

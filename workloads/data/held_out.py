@@ -29,5 +29,6 @@ class HeldOutTestSource(PublishedSource, ABC):
                 f"class {classes[smallest]!r} has {counts[smallest]} rows and there is no test part; "
                 "it must have at least 2, so that one can be held out"
             )
+        # Seed 0 and not `split_seed`: every split of the set has the same test rows.
         train, test = hold_out(rows, round(self.test_fraction * len(rows)), seed=0, part="test")
         return PublishedDataset(classes=classes, train=train, test=test)

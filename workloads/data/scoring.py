@@ -87,6 +87,7 @@ class Scoring:
         if self.path and self.runs:
             raise ValueError(f"path is {self.path!r} and runs is {list(self.runs)}; one of the two must be left out")
         digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="holds other scores")
+        # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
 
 
@@ -133,9 +134,11 @@ class Scorer:
         optimizer = torch.optim.SGD(
             network.parameters(), lr=self.table.lr, momentum=self.table.momentum, weight_decay=self.table.weight_decay
         )
+        # The first epoch of a network starts from its initial weights; the state still holds those of the network before it.
         if epoch:
             restore_state(network, optimizer, state)
         self._train(network, optimizer, self.epoch_generator(number))
+        # Cloned, because the caller keeps the state that it passed in.
         after = {name: state[name].clone() for name in ("errors", "margins", "gradient_norms")}
         after["errors"][index, epoch], after["margins"][index, epoch] = self._outputs(network.eval())
         if self._layers and epoch == self.table.epochs - 1:
@@ -151,6 +154,7 @@ class Scorer:
         """Returns the rows with their statistics after the last epoch; features are those of the last network."""
         statistics = {name: state[name] for name in ("errors", "margins", "gradient_norms")}
         if FEATURES in self.asks:
+            # Not `table.networks`: a file of scores may come from another number of networks.
             network = self.network(len(state["errors"]) - 1)
             try:
                 network.load_state_dict(select_by_prefix(state, WEIGHT_PREFIX))
@@ -181,6 +185,7 @@ class Scorer:
 
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
         size = min(self.table.batch_size, len(self.rows))
+        # An incomplete last batch is dropped.
         order = torch.randperm(len(self.rows), generator=generator)[: len(self.rows) // size * size]
         for rows in order.split(size):
             images, labels = self.rows.batch(rows, self.table.augment, generator)
@@ -209,6 +214,7 @@ def compute_errors_and_margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, 
     """
     probabilities = logits.float().softmax(1)
     is_label = functional.one_hot(labels, probabilities.shape[1]).bool()
+    # -1 is below every probability, so the label never wins the maximum.
     margins = probabilities[is_label] - probabilities.masked_fill(is_label, -1.0).amax(1)
     return (probabilities - is_label.float()).norm(dim=1), margins
 
@@ -225,9 +231,11 @@ def compute_gradient_norms(network: nn.Module, images: Tensor, labels: Tensor, *
             errors, _ = compute_errors_and_margins(network.get_submodule("classifier")(inputs), labels)
             return errors * (inputs.square().sum(1) + 1).sqrt()
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    # The caller has put the network in evaluation mode: batch statistics would mix the rows of `vmap`.
     buffers = dict(network.named_buffers())
 
     def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        # `vmap` removes the batch axis, which the network needs.
         outputs = functional_call(network, (weights, buffers), (image[None],))
         return functional.cross_entropy(outputs, label[None])
 

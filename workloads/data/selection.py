@@ -34,6 +34,7 @@ class Pool:
         """Returns the pool of some rows, (n,) int64, in their order."""
 
         def select(tensor: Tensor) -> Tensor:
+            # A statistic that was not asked for is empty and has no row axis.
             return tensor[..., rows] if tensor.numel() else tensor
 
         features = self.features[rows] if len(self.features) else self.features
@@ -79,6 +80,7 @@ class ClasswiseSelector(ABC):
 
     def select(self, pool: Pool, counts: Sequence[int], generator: torch.Generator) -> Tensor:
         """See `Selector`."""
+        # `cat` of no tensors fails, which would happen if all counts are 0.
         chosen = [torch.zeros(0, dtype=torch.int64, device=pool.labels.device)]
         for label, count in enumerate(counts):
             rows = (pool.labels == label).nonzero().squeeze(1)
@@ -122,6 +124,7 @@ class HardnessSelector(ClasswiseSelector):
 
     def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
         order = self.hardness(pool).sort(descending=self.keep == "hardest", stable=True).indices
+        # Skips fewer rows if `count` of them would not remain.
         first = min(int(self.skip * len(order)), len(order) - count)
         return order[first : first + count]
 
@@ -144,4 +147,5 @@ def forgetting_events(pool: Pool) -> Tensor:
     correct = pool.margins > 0
     forgotten = (correct[:, :-1] & ~correct[:, 1:]).sum(1)
     never_learned = ~correct.any(1)
+    # E epochs allow at most E / 2 changes from right to wrong, so E ranks above all of them.
     return torch.where(never_learned, correct.shape[1], forgotten).sum(0)

@@ -16,6 +16,7 @@ def apportion(available: IntArray, total: int, *, leave: int = 0) -> IntArray:
     limit = np.where(present, available - leave, 0)
     assert present.sum() <= total <= limit.sum()
     assert (limit[present] > 0).all()
+    # The quotas add up to `total`, but rounding down and the limits do not; the two loops below correct that.
     quota = available * (total / available.sum())
     counts = np.where(present, np.clip(np.floor(quota).astype(np.int64), 1, limit), 0)
     while counts.sum() < total:
@@ -27,6 +28,7 @@ def apportion(available: IntArray, total: int, *, leave: int = 0) -> IntArray:
 
 def sample_rows(labels: IntArray, counts: IntArray, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
     """Samples `counts[k]` random rows of each class k without replacement; returns their mask over `labels: (N,)`."""
+    # One permutation, then a stable sort by class: random rows of each class without a loop over classes.
     shuffled = generator.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     class_sizes = np.bincount(labels, minlength=len(counts))

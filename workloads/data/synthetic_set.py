@@ -62,6 +62,7 @@ class SyntheticSet:
         """Returns the content of a safetensors file whose metadata describe how to decode the images."""
         tensors = {"images": self.images, "labels": self.labels, "soft_labels": self.soft_labels}
         description = {"format": FORMAT_VERSION, "mean": self.mean, "std": self.std, "factor": self.factor}
+        # safetensors saves no views with gaps.
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         return safetensors.torch.save(contiguous, metadata={"synthetic_set": json.dumps(description)})
 

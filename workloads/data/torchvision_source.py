@@ -34,6 +34,7 @@ class TorchvisionSource(FileSource, ABC):
         folder, download = self._choose_folder()
         try:
             train, test = (self.open(folder, train=part, download=download) for part in (True, False))
+        # torchvision and its readers raise all of these for damaged files.
         except (AssertionError, EOFError, OSError, RuntimeError, TypeError, ValueError) as error:
             problem = "could not be downloaded to" if download else "are damaged or incomplete in"
             reason = str(error) or type(error).__name__
@@ -43,6 +44,7 @@ class TorchvisionSource(FileSource, ABC):
     def _choose_folder(self) -> tuple[Path, bool]:
         """Returns the folder to open and whether to download into it first."""
         for folder in self.folders():
+            # A folder with some of the files only is passed over: another one may have all of them.
             if all((folder / name).exists() for name in self.files):
                 return folder, False
         if not self.download:
@@ -66,9 +68,11 @@ class IdxFileSource(TorchvisionSource, ABC):
     """A source in the idx-ubyte format of MNIST and its drop-in replacements: grey images of 28x28 pixels."""
 
     def rows(self, opened: Any) -> Split:
+        # (N, H, W) to (N, 1, H, W).
         return Split.from_arrays(opened.data.numpy()[:, None], opened.targets.numpy())
 
     def class_names(self, opened: Any) -> Sequence[str]:
+        # MNIST's names are "0 - zero" and so on.
         return [name.partition(" - ")[0] for name in opened.classes]
 
 
@@ -77,6 +81,7 @@ class PickledBatchSource(TorchvisionSource, ABC):
     """A source in CIFAR's Python format: pickled batches, which torchvision opens only after checking their MD5 sums."""
 
     def rows(self, opened: Any) -> Split:
+        # (N, H, W, C) to (N, C, H, W).
         return Split.from_arrays(opened.data.transpose(0, 3, 1, 2), opened.targets)
 
     def class_names(self, opened: Any) -> Sequence[str]:

@@ -20,6 +20,7 @@ def solve_dense(product: Product, right: Tensor) -> Tensor:
     """
     size = right.shape[1]
     matrix = product(torch.eye(size, dtype=right.dtype, device=right.device))
+    # Rounding makes the product slightly asymmetric. `cholesky_ex` returns an error code, where `cholesky` would raise.
     factor, failed = torch.linalg.cholesky_ex((matrix + matrix.T) / 2)
     if int(failed):
         raise _indefinite()
@@ -49,6 +50,7 @@ def conjugate_gradients(
     for _ in range(max_iterations):
         if not bool(active.any()):
             return found
+        # Converged rows must not continue: at a residual of 0 the curvature is 0 as well, which would count as indefinite.
         rows = active.nonzero()[:, 0]
         along = direction[rows]
         image = product(along)
@@ -59,12 +61,14 @@ def conjugate_gradients(
         found[rows] += step * along
         residual[rows] -= step * image
         left = (residual[rows] ** 2).sum(dim=1)
+        # The new direction uses the old squares, so they are replaced after it.
         direction[rows] = residual[rows] + (left / squares[rows])[:, None] * along
         squares[rows] = left
         active[rows] = left > goal[rows]
         between()
     if not bool(active.any()):
         return found
+    # Rows of zeros have the goal 0; the clamp keeps 0 / 0 out of the maximum.
     worst = float((squares / goal.clamp(min=torch.finfo(goal.dtype).tiny)).max().sqrt() * tolerance)
     raise CurvatureError(
         f"after {max_iterations} iterations a residual is {worst:.1e} of its right-hand side; it must be at most {tolerance:g}: "

@@ -14,6 +14,7 @@ def individual_errors(probabilities: Tensor, intervals: Intervals) -> Tensor:
 
     The interval is clipped to [0, 1] first. For nodes predicted as class 0, the centre is that of class 0: 1 - (L + U) / 2.
     """
+    # A probability of exactly 0.5 predicts class 0, as argmax does.
     middle, is_one = intervals.clipped.middle, probabilities > 0.5
     confidence = torch.where(is_one, probabilities, 1 - probabilities)
     return (confidence - torch.where(is_one, middle, 1 - middle)).abs()

@@ -65,6 +65,7 @@ class Fitting:
     ) -> "Fitting":
         """Returns the state with a newly initialised network, on the device of `labels`."""
         device = labels.device
+        # Built on the CPU and moved afterwards, so that all devices start from the same weights.
         with global_stream(parts.seed, "init"):
             network = model.build(num_features=graph.num_features, num_classes=2)
         network = network.to(device=device, dtype=dtype)
@@ -96,6 +97,7 @@ class Fitting:
     def end_training(self, *, between: Callable[[], None]) -> None:
         """Computes the leave-one-out shifts and creates a new optimizer. If `between` raises, the state is unchanged."""
         started = time.monotonic()
+        # Before the solve, so that a diverged training is reported as such and not as a problem of the curvature.
         self.check()
 
         def logits(vector: Tensor) -> Tensor:
@@ -107,7 +109,9 @@ class Fitting:
         self.network.eval()
         with torch.no_grad():
             at = self.flat.vector()
+        # `between` may raise during the solve, so nothing is assigned before it.
         self.shifts = self.parts.jackknife.shifts(logits, parts, at, l2=self.parts.l2, between=between)
+        # Tuning starts without Adam's moments, which belong to the training loss.
         self.optimizer = _adam(self.network, self.parts.lr)
         self._count(started)
 
@@ -116,9 +120,11 @@ class Fitting:
         started = time.monotonic()
         self.optimizer.zero_grad()
         loss, error = self._tuning_loss() if self.is_tuning else (self._objective(self.train), None)
+        # Added for the backward pass only: the reported loss is that of the objective.
         penalty = sum(((p**2).sum() for p in self.network.parameters()), start=torch.zeros_like(loss))
         (loss + self.parts.l2 / 2 * penalty).backward()
         self.optimizer.step()
+        # Summed on the device, because reading the value in every step would wait for a GPU.
         self.loss_sum += loss.detach()
         if error is not None:
             self.error_sum += error.detach()
@@ -134,6 +140,7 @@ class Fitting:
         return self.parts.objective.contributions(logits[nodes], self.labels[nodes]).sum()
 
     def _tuning_loss(self) -> tuple[Tensor, Tensor | None]:
+        # Two forward passes: the objective is in training mode, while EICE and its intervals are in evaluation mode.
         loss = self._objective(self.val)
         self.network.eval()
         return self.parts.method.tuning_loss(
@@ -153,6 +160,7 @@ class Fitting:
     def intervals(self, nodes: Tensor) -> Intervals:
         """Returns jackknife intervals of `nodes: (M,)` at the current parameters; differentiable. Needs evaluation mode."""
         both = torch.cat([self.train, nodes])
+        # (n, n + M): row k is the network without training node k, and its entry k is that node itself.
         without, num = self.logits_without(both).softmax(dim=2)[..., 1], len(self.train)
         return self.parts.jackknife.intervals(
             without[:, num:], own=without[:, :num].diagonal(), labels=self.labels[self.train]
@@ -184,6 +192,7 @@ class Fitting:
 
     def _count(self, started: float) -> None:
         if self.labels.device.type == "cuda":
+            # Kernels run asynchronously, so without this the clock would miss their time.
             torch.cuda.synchronize(self.labels.device)
         self.train_s += time.monotonic() - started
 
@@ -226,6 +235,7 @@ class Fitting:
         )
         self.optimizer.load_state_dict(checkpoint.state["optimizer"])
         self.loss_sum, self.error_sum = checkpoint.state["sums"].to(self.labels.device).unbind()
+        # `unbind` returns views of one tensor; each sum gets memory of its own.
         self.loss_sum, self.error_sum = self.loss_sum.clone(), self.error_sum.clone()
         self.num_losses, self.num_errors = meta["num_losses"], meta["num_errors"]
         self.step, self.train_s = checkpoint.step, meta["train_s"]

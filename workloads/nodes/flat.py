@@ -38,6 +38,7 @@ class FlatNetwork:
 
 def hessian_products(loss: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Tensor:
     """Returns the products (K, P) of the Hessian of `loss` at `at: (P,)` with `directions: (K, P)`, without the matrix."""
+    # Reverse mode twice, because the product of `SparseConstant` has no rule for forward mode.
     gradient = torch.func.grad(loss)
 
     def product(direction: Tensor) -> Tensor:
@@ -51,6 +52,7 @@ def hessian_products(loss: Callable[[Tensor], Tensor], at: Tensor, directions: T
 def gradients_of_each(parts: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """Returns the gradients (n, P) at `at: (P,)` of each of the n numbers that `parts` returns."""
     values, backward = torch.func.vjp(parts, at)[:2]
+    # Each row of the identity picks one of the n numbers; the forward pass is shared.
     picks = torch.eye(len(values), dtype=values.dtype, device=values.device)
     (found,) = torch.func.vmap(backward, chunk_size=BATCH)(picks)
     return found  # type: ignore[no-any-return]

@@ -17,12 +17,15 @@ Parts = Callable[[Tensor], Tensor]
 
 def curvature_in_logits(parts: Parts, at: Tensor) -> Tensor:
     """Returns the Hessians (n, C, C) of the loss for each row of logits `at: (n, C)`; negative eigenvalues become 0."""
+    # A part depends on its own row only, so the gradient of the sum contains the gradients of all parts.
     gradient = torch.func.grad(lambda logits: parts(logits).sum())
     columns = [
         torch.func.grad(lambda logits, column=column: gradient(logits)[:, column].sum())(at)
         for column in range(at.shape[1])
     ]
     blocks = torch.stack(columns, dim=2)
+    # Objectives such as `focal` and `double_softmax` are not convex in the logits; negative eigenvalues would cost the matrix
+    # its definiteness, on which the solvers rely.
     values, vectors = torch.linalg.eigh((blocks + blocks.mT) / 2)
     squared: Tensor = vectors @ (values.clamp(min=0)[..., None] * vectors.mT)
     return squared
@@ -33,6 +36,7 @@ def gauss_newton_products(logits: Logits, parts: Parts, at: Tensor, directions: 
     found, backward = torch.func.vjp(logits, at)[:2]
     blocks = curvature_in_logits(parts, found)
 
+    # `jvp` would need a forward-mode rule, which the product of `SparseConstant` lacks.
     forward = torch.func.vjp(lambda slopes: backward(slopes)[0], torch.zeros_like(found))[
         1
     ]  # J^T, transposed again
@@ -53,9 +57,11 @@ def solve_by_rows(logits: Logits, parts: Parts, at: Tensor, *, diagonal: float) 
     num, classes = found.shape
     jacobian = gradients_of_each(lambda vector: logits(vector).reshape(-1), at)
     blocks = curvature_in_logits(parts, found)
+    # (n, C, n C), so that the blocks of B multiply the rows of their own node.
     gram = (jacobian @ jacobian.T).view(num, classes, -1)
     system = (blocks @ gram).view(num * classes, -1)
     system.diagonal().add_(diagonal)
     slopes = gradients_of_each(lambda flat: parts(flat.view_as(found)), found.reshape(-1))
+    # B J J^T is not symmetric, so no Cholesky factorisation here.
     solved: Tensor = torch.linalg.solve(system, slopes.T).T @ jacobian
     return solved

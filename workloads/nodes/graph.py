@@ -49,6 +49,7 @@ class Graph:
         """16 hexadecimal digits of a hash of all arrays and class names; the same on every machine."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for matrix in (self.adjacency, self.features):
+            # scipy chooses int32 or int64 for indices; the hash must not depend on that choice.
             for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
                 digest.update(np.ascontiguousarray(part).data)
         for name, part in (("labels", self.labels), *sorted(self.published.items())):
@@ -79,6 +80,7 @@ class GraphTensors:
 
     @classmethod
     def of(cls, graph: Graph, *, device: torch.device, dtype: torch.dtype) -> "GraphTensors":
+        # In float64, and rounded once at the end. The self-loops make every row sum at least 1, so nothing is divided by 0.
         with_self = graph.adjacency.astype(np.float64) + sparse.eye_array(len(graph), format="csr")
         scale = sparse.diags_array(1 / np.sqrt(with_self.sum(axis=1)))
         return cls(
@@ -91,11 +93,13 @@ class GraphTensors:
 
 def undirected(adjacency: sparse.csr_array) -> sparse.csr_array:
     """Returns the symmetric adjacency with a 1 for an edge in either direction, without self-loops and stored zeros."""
+    # `!= 0` also drops stored zeros, which are no edges.
     pattern = sparse.csr_array(adjacency != 0)
     both = sparse.coo_array(pattern + pattern.T)
     kept = both.row != both.col
     ones = np.ones(int(kept.sum()), dtype=np.float32)
     found = sparse.csr_array((ones, (both.row[kept], both.col[kept])), shape=both.shape)
+    # Also sorts the indices, so that equal graphs have equal fingerprints.
     found.sum_duplicates()
     found.data[:] = 1
     return found
@@ -103,6 +107,7 @@ def undirected(adjacency: sparse.csr_array) -> sparse.csr_array:
 
 def rows_summing_to_one(features: sparse.csr_array) -> sparse.csr_array:
     """Divides every row by the sum of its absolute values, in float32; rows of zeros stay zero."""
+    # Absolute values: features of both signs could add up to 0.
     sums = np.abs(features).sum(axis=1)
     scaled = sparse.csr_array(sparse.diags_array(1 / np.where(sums > 0, sums, 1)) @ features)
     return scaled.astype(np.float32)

@@ -25,6 +25,7 @@ MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
 class GraphFile(GraphSource, ABC):
     """Base class of sources that read one npz file from the first of several folders that contains it."""
 
+    # Not part of the identity, because the place of a file does not change its content.
     root: str | None = field(default=None, metadata={"identity": False})  # searched before the other folders
     normalize: bool = True  # divide every node's features by their sum
 
@@ -80,6 +81,7 @@ def read_graph(path: Path, *, name: str, normalize: bool) -> Graph:
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
+        # npz members are read when they are accessed, so errors of a damaged member arise inside this `try`.
         with np.load(path, allow_pickle=False) as opened:
             return {key: opened[key] for key in opened.files}
     except (ValueError, OSError, BadZipFile) as error:
@@ -95,6 +97,7 @@ def _matrix(arrays: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> spar
     data, indices, indptr, shape = (arrays[f"{prefix}_{part}"] for part in PARTS)
     try:
         matrix = sparse.csr_array((data, indices, indptr), shape=tuple(int(size) for size in shape))
+        # The constructor does not check every index, and scipy's products do not check them either.
         matrix.check_format(full_check=True)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{prefix}_* of {path} are not a CSR matrix: {error}") from error
@@ -119,6 +122,7 @@ def _classes(arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64], path
     if "class_names" not in arrays:
         return tuple(str(label) for label in range(num))
     names = tuple(str(name) for name in arrays["class_names"].tolist())
+    # More names than labels are allowed: a class may have no nodes.
     if len(names) < num or len(set(names)) < len(names):
         raise ValueError(f"class_names of {path} are {', '.join(names)}; there must be at least {num}, all different")
     return names

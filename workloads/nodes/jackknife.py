@@ -83,7 +83,9 @@ class Jackknife:
             return gauss_newton_products(logits, parts, at, directions) + diagonal * directions
 
         if self.curvature == "gauss_newton":
+            # Two logits per training node.
             small = 2 * len(parts(logits(at))) <= self.max_dense
+            # The matrix of the small system grows with the labelled nodes, not with the parameters.
             return solve_by_rows(logits, parts, at, diagonal=diagonal) if small else solved(of_gauss_newton)
         if len(at) <= self.max_dense:
             return solve_dense(of_hessian, gradients_of_each(lambda vector: parts(logits(vector)), at))
@@ -95,6 +97,7 @@ class Jackknife:
         own, labels: (K,), the P(class 1) that the network without a training node gives that node itself, and its label.
         Quantiles are interpolated linearly.
         """
+        # (K, 1): the residual of node k moves the probabilities of all M nodes by the network without k.
         residuals = (labels.to(own.dtype) - own).abs()[:, None]
         tail = (1 - self.coverage) / 2
         return Intervals(
@@ -132,5 +135,6 @@ def quantile(values: Tensor, share: float) -> Tensor:
     ordered = values.sort(dim=0).values
     place = share * (len(values) - 1)
     below = int(place)
+    # At a share of 1 there is no next value.
     above = min(below + 1, len(values) - 1)
     return torch.lerp(ordered[below], ordered[above], place - below)

@@ -117,10 +117,14 @@ class NodesJob:
                 save()
                 raise InterruptedJobError(fitting.step)
 
+        # After a resume, the metrics of the checkpoint are sent again with the next report.
         unreported, saved_at = list(fitting.history), time.monotonic()
         while True:
+            # At the top of the loop, so that a run resumed right after its last training step gets here. Methods without
+            # tuning steps need the shifts as well: every job reports intervals.
             if fitting.is_tuning and fitting.shifts is None:
                 fitting.end_training(between=stop_if_asked)
+            # Not the condition of the loop, because the shifts are needed even if no step is left.
             if fitting.step == fitting.num_steps:
                 break
             fitting.take_step()
@@ -128,6 +132,7 @@ class NodesJob:
                 new = self._metrics(
                     fitting, fitting.logits().cpu().numpy(), labels, self._reported(nodes, fitting)
                 )
+                # Before the yield: if the job is stopped there, the checkpoint contains these metrics.
                 fitting.history += new
                 yield Progress(step=fitting.step, num_steps=fitting.num_steps, metrics=(*unreported, *new))
                 unreported = []
@@ -147,6 +152,7 @@ class NodesJob:
         """Samples the splits and builds the network without storage. Raises `ValueError` if train or val lacks the rare class."""
         minority = class_number(self.minority, data)
         nodes = self.split.split(data, minority=minority, seed=self.seed)
+        # Builds without storage, only to raise the errors of unsuitable options.
         with torch.device("meta"):
             self.model.build(num_features=data.num_features, num_classes=2)
         for name in ("train", "val"):
@@ -194,6 +200,7 @@ class NodesJob:
         return [
             Metric(
                 step=fitting.step,
+                # Full batches: one step is one epoch.
                 epoch=float(fitting.step),
                 split=split,
                 name=name,
@@ -207,6 +214,7 @@ class NodesJob:
         self, fitting: Fitting, labels: Nodes, nodes: Mapping[str, Nodes], unreported: list[Metric]
     ) -> Progress:
         """Returns the last report: metrics of every split that was not fitted to, with the method's readout."""
+        # In float64, in which calibrators compute.
         raw = fitting.logits().double().cpu().numpy()
         readout = self.method.readout(raw[nodes["val"]], labels[nodes["val"]], seed=self.seed)
         logits = readout.log_probabilities(raw)
@@ -238,6 +246,7 @@ class NodesJob:
         everyone, train = torch.arange(len(fitting.labels), device=fitting.labels.device), fitting.train.cpu()
         with torch.no_grad():
             without = fitting.logits_without(everyone).double().cpu().numpy()
+        # (n, N, 2) is flattened for the readout and becomes (n, N), P(class 1) of every node by every left-out network.
         read = np.exp(readout.log_probabilities(without.reshape(-1, 2))[:, 1]).reshape(without.shape[:2])
         probabilities = torch.from_numpy(read)
         own = probabilities.gather(1, train[:, None])[:, 0]

@@ -100,5 +100,6 @@ class Tuned:
 
 def log_softmax(logits: Floats) -> Floats:
     """Returns the log-probabilities of logits by softmax, along the last axis."""
+    # No exponent is above 0, so exp cannot overflow.
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -38,6 +38,7 @@ class NodeNetwork(nn.Module):
 
     def forward(self, graph: GraphTensors) -> Tensor:
         """Returns logits (N, C)."""
+        # A (X W) and not (A X) W: the narrow product first, and the features stay sparse.
         hidden: Tensor = self.mix(graph, graph.features @ self.weights[0]) + self.biases[0]
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             hidden = functional.dropout(hidden.relu(), self.dropout, self.training)

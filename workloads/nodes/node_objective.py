@@ -17,6 +17,7 @@ class NodeObjective(Protocol):
 
 def weighted_entropies(logits: Tensor, labels: Tensor, *, ratio: float) -> Tensor:
     """Returns each node's part of the weighted mean cross-entropy; a minority node has `ratio` times the weight of others."""
+    # `torch.where` of two Python numbers returns torch's default float32, whatever the type of the logits.
     weights = torch.where(labels == 1, 1.0, 1 / ratio).to(logits.dtype)
     return weights * functional.cross_entropy(logits, labels, reduction="none") / weights.sum()
 

@@ -24,6 +24,7 @@ class PlanetoidGraph(GraphFile, ABC):
 
     def missing(self) -> Exception:
         name = plugins.name_of(self)
+        # Searched only to explain the missing npz file; nothing is read from them.
         places = (".", "graphs", "*", "*/raw", "*/*/raw", "raw")
         for folder in self.folders():
             for place in places:

@@ -65,8 +65,10 @@ def _detection(predicted: Labels, y: Labels) -> dict[str, float]:
     right = [int(((predicted == group) & (y == group)).sum()) for group in range(2)]
     named = [int((predicted == group).sum()) for group in range(2)]
     there = [int((y == group).sum()) for group in range(2)]
+    # F1 without precision, which is undefined for a class that is never predicted; F1 is 0 there.
     scores = [2 * r / (n + t) if n + t else 0.0 for r, n, t in zip(right, named, there, strict=True)]
     found = {"macro_f1": sum(scores) / 2}
+    # A recall or precision of nothing is left out instead of being reported as 0.
     if there[1]:
         found["recall_minority"] = right[1] / there[1]
     if named[1]:

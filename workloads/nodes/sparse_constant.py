@@ -24,6 +24,7 @@ class SparseConstant:
             matrix.check_format(full_check=True)  # scipy transposes without validation
         except ValueError as error:
             raise ValueError(f"the indices of a sparse matrix are damaged: {error}") from error
+        # The transpose is converted once here, because each gradient needs it.
         parts = (sparse.csr_array(matrix), sparse.csr_array(matrix.T))
         return cls(*(_tensor(part, device=device, dtype=dtype) for part in parts))
 
@@ -50,13 +51,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        # Through `@` again, so that the gradient can itself be differentiated.
         return None, ctx.constant.transposed @ gradient
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[None, int], constant: SparseConstant, dense: Tensor
     ) -> tuple[Tensor, int]:
+        # (M, B, K): the batch becomes B K columns of a single product.
         columns = dense.movedim(in_dims[1], 1)
+        # Through `@` and not `matrix @`, so that an outer transform of torch.func applies too.
         product = constant @ columns.reshape(len(columns), -1)
         return product.reshape(-1, *columns.shape[1:]), 1
 
@@ -66,6 +70,7 @@ def _tensor(matrix: sparse.csr_array, *, device: torch.device, dtype: torch.dtyp
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()
     starts, columns = (torch.from_numpy(part.astype("int32")) for part in (matrix.indptr, matrix.indices))
+    # Only a read-only array is copied; `from_numpy` would warn about it.
     values = torch.from_numpy(np.require(matrix.data, requirements="W")).to(dtype)
     with warnings.catch_warnings():
         beta = "Sparse .* tensor support is in beta"  # torch warns once per process

@@ -33,6 +33,7 @@ def cut(nodes: Nodes, sizes: Mapping[str, int], *, seed: int) -> dict[str, Nodes
         raise ValueError(f"{named} add up to {wanted} nodes, but only {len(nodes)} are left after those for training")
     # Sorted and shuffled again: training nodes were taken class by class from the start of the order of `nodes`.
     order = shuffled(np.sort(nodes), seed=seed, part="rest")
+    # The last boundary is the end of `order[:wanted]`, which `split` would turn into an additional empty part.
     parts = np.split(order[:wanted], np.cumsum(list(sizes.values()))[:-1])
     return {name: np.sort(part) for name, part in zip(sizes, parts, strict=True)}
 

@@ -56,7 +56,9 @@ class CCS(ClasswiseSelector):
         return frozenset({OUTPUTS})
 
     def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
+        # On the CPU, like the random order below.
         hardness = HARDNESS_SCORES[self.score](pool).double().cpu()
+        # Drops fewer rows if `count` of them would not remain.
         num_kept = max(len(hardness) - int(self.drop * len(hardness)), count)
         kept = hardness.sort(stable=True).indices[:num_kept]
         strata = stratum_index(hardness[kept], self.strata)
@@ -70,6 +72,7 @@ def stratum_index(values: Tensor, num: int) -> Tensor:
     """Returns the index of each value's stratum (N,) int64, where the range of the values is cut into `num` equal widths."""
     low, high = values.min(), values.max()
     width = (high - low) / num
+    # The largest value itself would fall into a stratum of its own.
     return ((values - low) / width).long().clamp(max=num - 1) if width > 0 else torch.zeros_like(values, dtype=torch.int64)
 
 
@@ -79,6 +82,7 @@ def allocate_evenly(sizes: list[int], total: int) -> list[int]:
     From the smallest stratum to the largest, each gives an equal share of the rows still needed, or all that it has.
     """
     counts, remaining = [0] * len(sizes), total
+    # Small strata first: what they cannot give is shared by the larger ones.
     for position, stratum in enumerate(sorted(range(len(sizes)), key=lambda stratum: sizes[stratum])):
         counts[stratum] = min(sizes[stratum], remaining // (len(sizes) - position))
         remaining -= counts[stratum]

@@ -28,6 +28,7 @@ class Herding(ClasswiseSelector):
         for _ in range(count):
             row = (squares + 2 * (offsets @ total)).argmin()  # |total + offset|^2 without |total|^2, which is constant
             total = total + offsets[row]
+            # Never selected again.
             squares[row] = torch.inf
             chosen.append(row)
         return torch.stack(chosen)

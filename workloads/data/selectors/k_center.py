@@ -40,6 +40,7 @@ class KCenter(ClasswiseSelector):
         for _ in range(count):
             chosen.append(row)
             nearest = torch.minimum(nearest, (squares + squares[row] - 2 * (points @ points[row])).clamp(min=0))
+            # Below every distance, so that a selected row is not selected again where other rows equal it and have distance 0.
             nearest[row] = -1.0
             row = nearest.argmax()
         return torch.stack([row.to(points.device) for row in chosen])

@@ -30,6 +30,7 @@ class KMeans(ClasswiseSelector):
         return frozenset({FEATURES})
 
     def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
+        # Centred, because the differences of squares in `squared_distances` lose digits far from the origin.
         points = pool.features - pool.features.mean(0)
         centres = k_means_plus_plus(points, count, generator)
         for _ in range(self.iterations):
@@ -54,10 +55,13 @@ def k_means_plus_plus(points: Tensor, count: int, generator: torch.Generator) ->
     """Samples initial centres (count, F) from the points, in proportion to the squared distance to the nearest earlier one."""
     weights, rows = torch.ones(len(points), device=points.device), []
     for uniform in torch.rand(count, generator=generator).tolist():
+        # All weights are 0 if all rows equal a chosen one; any row is then as good as another.
         sums = (weights if weights.any() else torch.ones_like(weights)).double().cumsum(0)
+        # `right=True` skips rows of weight 0, whose sums equal their predecessor's; the clamp is against rounding at the end.
         rows.append(int(torch.searchsorted(sums, uniform * sums[-1:], right=True).clamp(max=len(points) - 1)))
         distances = squared_distances(points, points[rows[-1:]])[:, 0]
         weights = distances if len(rows) == 1 else torch.minimum(weights, distances)
+        # Rounding could leave chosen rows a small distance to themselves.
         weights[rows] = 0.0
     return points[rows]
 

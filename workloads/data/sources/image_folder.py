@@ -55,6 +55,7 @@ class ImageFolder(UserImageSource):
             raise ValueError(f"{part / unknown[0]} is not a class of the train folder; its classes are {', '.join(classes)}")
         by_class = [_image_files(part / name) for name in classes]
         files = [file for class_files in by_class for file in class_files]
+        # Options that change the decoded pixels are part of the key.
         images = cached_array(
             lambda: decode(files, where=lambda row: str(files[row]), resize=self.resize),
             files=files,
@@ -66,6 +67,7 @@ class ImageFolder(UserImageSource):
 
 def _image_files(folder: Path) -> list[Path]:
     """Returns the image files under a folder, sorted; other files are skipped with a warning."""
+    # `rglob` returns no defined order, and row ids are positions in this list.
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if len(images) < len(files):

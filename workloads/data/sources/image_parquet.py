@@ -73,6 +73,7 @@ class ImageParquet(UserImageSource):
         def make() -> npt.NDArray[np.uint8]:
             encoded, names = [], []
             for file in files:
+                # One column at a time, so that the other columns are not read into memory.
                 for row, value in enumerate(_read_column(file, self.image_column)):
                     names.append(f"{file}, row {row}, column {self.image_column}")
                     encoded.append(_encoded_image(value, names[-1]))
@@ -86,6 +87,7 @@ def _read_labels(files: Sequence[Path], column: str, *, num_classes: int | None)
     parts = []
     for file in files:
         values = _read_column(file, column)
+        # A column with missing labels is read as floats, which are refused here too.
         if not pd.api.types.is_integer_dtype(values):
             raise ValueError(
                 f"{file} has column {column} of type {values.dtype}; it must contain an integer in every row"
@@ -109,6 +111,7 @@ def _read_column(file: Path, name: str) -> "pd.Series[Any]":
 
 def _encoded_image(value: Any, where: str) -> bytes:
     """Returns the encoded image of one cell."""
+    # The Image feature is a struct of `bytes` and `path`.
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
         raise ValueError(

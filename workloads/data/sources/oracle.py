@@ -82,6 +82,7 @@ class Oracle(PublishedSource):
         coordinates = centred @ _cosine_patterns(self.shape, self.dimensions).T
         means = self._means().reshape(-1, self.dimensions)
         log_odds = coordinates @ means.T - (means**2).sum(axis=1) / 2
+        # Modes of one class are neighbours and share its prior equally.
         log_odds += np.repeat(np.log(self._prior() / self.modes), self.modes)
         mode_posterior = softmax(log_odds, axis=1)
         clean = mode_posterior.reshape(len(images), self.num_classes, self.modes).sum(axis=2)
@@ -92,6 +93,7 @@ class Oracle(PublishedSource):
             return np.random.default_rng(stream_seed(self.seed, f"oracle/{name}/{purpose}"))
 
         weights = np.repeat(self._prior() / self.modes, self.modes)
+        # The sum of weights may round below 1, so a number close to 1 could point behind the last mode.
         mode = np.minimum(np.searchsorted(weights.cumsum(), stream("mode").random(num)), len(weights) - 1)
         coordinates = self._means().reshape(-1, self.dimensions)[mode]
         coordinates += stream("place").standard_normal((num, self.dimensions))
@@ -99,6 +101,7 @@ class Oracle(PublishedSource):
         pixels += BACKGROUND_STD * stream("background").standard_normal(pixels.shape)
         images = np.rint(pixels.clip(0, 255)).astype(np.uint8).reshape(num, *self.shape)
         upper = self.probabilities(images).cumsum(axis=1)
+        # Scaled by the last sum, which is 1 only up to rounding. Labels are sampled from the stored pixels, after rounding.
         labels = (stream("label").random(num)[:, None] * upper[:, -1:] >= upper).sum(axis=1)
         return Split.from_arrays(images, labels)
 

@@ -80,6 +80,7 @@ class Selected(Source):
 
     def _pool(self, split: DeviceSplit, data: Dataset) -> Pool:
         def network(index: int) -> nn.Module:
+            # Initialised on the CPU and moved, so that weights do not depend on the device.
             with global_stream(self.seed, f"select/network/{index}"):
                 built = self.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
             return built.to(split.device)

@@ -23,6 +23,7 @@ class Svhn(TorchvisionSource):
     files: ClassVar[tuple[str, ...]] = ("train_32x32.mat", "test_32x32.mat")
 
     def open(self, folder: Path, *, train: bool, download: bool) -> Any:
+        # SVHN has no argument `train`, unlike the other sets.
         return datasets.SVHN(folder, split="train" if train else "test", download=download)
 
     def rows(self, opened: Any) -> Split:

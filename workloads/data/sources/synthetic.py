@@ -48,6 +48,7 @@ class Synthetic(Source):
             found = f"{self.path!r} and runs is {list(self.runs)}; one of them must be left out"
             raise ValueError(f"path is {found if self.path else 'missing; give path or from'}")
         digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="is another set")
+        # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
 
     def load(self) -> Dataset:
@@ -70,6 +71,7 @@ class Synthetic(Source):
 
 def decode_training_rows(synthetic: SyntheticSet) -> Split:
     """Returns all training images of the set, float32 with black 0 and white 255."""
+    # A set has black 0 and white 1, a split of float images has white 255.
     images = 255 * decode(synthetic.images, synthetic.factor)
     labels = decode_labels(synthetic.labels, synthetic.factor)
     return Split.from_arrays(images.numpy(), labels.numpy().astype(np.int64))

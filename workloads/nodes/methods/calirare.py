@@ -35,6 +35,7 @@ class Calirare(Tuned):
         """See `pruneyard.workloads.nodes.node_method.NodeMethod`. Intervals are not computed if `weight` is 0."""
         if self.weight == 0:
             return inputs.loss, None
+        # Without gradients the intervals are constants, and their n networks need no graph.
         with torch.set_grad_enabled(self.target == "followed"):
             intervals = inputs.intervals()
         error = individual_errors(inputs.logits.softmax(dim=1)[:, 1], intervals).mean()

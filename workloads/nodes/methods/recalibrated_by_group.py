@@ -43,12 +43,14 @@ class RecalibratedByGroup(Untuned):
         fitted: dict[int, FittedCalibrator] = {}
         for group in range(len(GROUPS)):
             rows = predicted == group
+            # Calibrators refuse rows of one label only.
             if rows.sum() >= self.fewest and len(np.unique(labels[rows])) > 1:
                 fitted[group] = self.calibrator.fit(logits[rows], labels[rows], seed=seed)
 
         def log_probabilities(given: Floats) -> Floats:
             found = shared.log_probabilities(given)
             for group, calibrator in fitted.items():
+                # Groups are those of the uncalibrated prediction, as in the fit.
                 rows = given.argmax(axis=1) == group
                 if rows.any():
                     found[rows] = calibrator.log_probabilities(given[rows])

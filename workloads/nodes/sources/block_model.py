@@ -46,9 +46,12 @@ class BlockModel(GraphSource):
     def load(self) -> Graph:  # type: ignore[override]
         """Samples the order of labels, edges and words, each from its own random stream."""
         labels, num = self._labels(), self.num_nodes
+        # (N, N): memory grows with the square of the number of nodes.
         own = labels[:, None] == labels
         sizes = np.bincount(labels, minlength=self.num_classes)
+        # Where `own` is true both nodes have the same class, so the size of the row's class is that of both.
         chance = np.where(own, self.degree_within / sizes[labels][:, None], self.degree_between / num)
+        # Every pair is sampled once, above the diagonal; `undirected` adds the other direction.
         edges = np.triu(self._stream("edges").random((num, num)) < chance, k=1)
         of_class = np.arange(self.num_classes * self.words_per_class) // self.words_per_class
         likely = np.where(labels[:, None] == of_class, OWN_WORD, OTHER_WORD)
@@ -62,6 +65,7 @@ class BlockModel(GraphSource):
         )
 
     def _labels(self) -> np.ndarray:
+        # At least one node, or the graph would lack its class 0.
         num_rare = max(1, round(self.rare_share * self.num_nodes))
         rest = 1 + np.arange(self.num_nodes - num_rare) % (self.num_classes - 1)
         return self._stream("labels").permutation(np.concatenate([np.zeros(num_rare, dtype=np.int64), rest]))

@@ -45,9 +45,11 @@ class Drawn:
             )
         order = shuffled(np.arange(len(graph)), seed=seed, part="train")
         labels = graph.labels[order]
+        # From the start of one order for all classes, so a larger `per_class` keeps the nodes of a smaller one.
         first = [order[labels == label][: self.per_class] for label in range(graph.num_classes)]
         rest = order[~np.isin(order, np.concatenate(first))]
         extra = extra_of(rest, graph, minority=minority, num=self.extra_minority)
         train = np.sort(np.concatenate([*first, extra]))
+        # `calib` is last, so `num_calib` changes neither val nor test.
         sizes = {"val": self.num_val, "test": self.num_test, "calib": self.num_calib}
         return {"train": train, **cut(rest[~np.isin(rest, extra)], sizes, seed=seed)}

@@ -34,6 +34,7 @@ class Published:
                 raise ValueError(
                     f"the file of {graph.name} has no {name}_mask, or an empty one; use the split `drawn`"
                 )
+        # These masks come from a file that anyone may have written, so overlaps are possible.
         held = np.concatenate([named["train"], named["val"], named["test"]])
         if len(np.unique(held)) < len(held):
             raise ValueError(f"train_mask, val_mask and test_mask of {graph.name} share nodes; they must not")
