@@ -109,7 +109,9 @@ def _run() -> int:
             raise
         click.echo(f"pruneyard: {error}", err=True)
         return ExitCode.USAGE
+    # The order matters from here on: all of these are subclasses of OSError.
     except BrokenPipeError:
+        # Python would report the broken pipe again on stderr when it flushes stdout at exit.
         sys.stderr.close()
         return ExitCode.FINISHED
     except StudyStoppedError as error:

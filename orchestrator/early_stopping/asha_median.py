@@ -89,6 +89,7 @@ class EarlyStopper:
         cost = value if self.scheduler.mode == "min" else -value
         cost = cost if math.isfinite(cost) else WORST
         known = self._costs.get(key, {})
+        # A training that resumes after a crash reports some evaluations again; the first report counts.
         if self.scheduler.name != "fifo" and share not in known:
             self._journal.append({"key": key, "share": share, "cost": cost})
             self._add_cost(key, share, cost)
@@ -107,6 +108,7 @@ class EarlyStopper:
 
     def has_reached(self, key: str, share: float) -> bool:
         """Returns whether a job reported an evaluation at or after this share."""
+        # The keys are shares: a job without a report stands at 0.
         return max(self._costs.get(key, {0.0: 0.0})) >= share - TOLERANCE
 
     def cost_at(self, keys: Iterable[str], share: float) -> float | None:
@@ -131,6 +133,7 @@ class EarlyStopper:
             self._set_counts(key, counts=True)
 
     def _set_counts(self, key: str, *, counts: bool) -> None:
+        # A job of the journal that this spec does not have is a configuration of its own.
         group = self._group_of.setdefault(key, f"earlier {key}")
         (self._excluded.discard if counts else self._excluded.add)(key)
         members = self._members.setdefault(group, set())
@@ -142,6 +145,7 @@ class EarlyStopper:
         group = self._group_of.setdefault(key, f"earlier {key}")
         self._members.setdefault(group, {key})
         self._costs.setdefault(key, {})[share] = cost
+        # Without this job, all others of the configuration may have reached a rung.
         self._decide(group)
 
     def _decide(self, group: str) -> None:
@@ -159,13 +163,16 @@ class EarlyStopper:
             self._decided.add((group, number))
             costs = self._rung_costs.setdefault(number, [])
             insort(costs, mean)
+            # At least one: the first configuration at a rung continues, since asynchronous halving waits for nobody.
             num_kept = max(1, math.floor(len(costs) / self.scheduler.factor))
+            # A tie with the last one kept continues.
             if mean > costs[num_kept - 1]:
                 return True
         return False
 
     def _median(self, group: str) -> bool:
         share = min(max(self._costs.get(key, {0.0: 0.0})) for key in self._members[group])
+        # At the end there is nothing left to stop.
         if share < self.scheduler.first - TOLERANCE or share >= 1:
             return False
         others = [self._running_mean(other, share) for other in self._members if other != group]
@@ -186,6 +193,7 @@ class EarlyStopper:
         costs = [
             self._costs[key][min(shares)] for key, shares in zip(self._members[group], reached, strict=True)
         ]
+        # The members are a set, whose order differs between processes; `fsum` is exact, so the mean does not.
         return math.fsum(costs) / len(costs)
 
     def _curve(self, group: str, until: float) -> list[float]:

@@ -45,6 +45,7 @@ def brackets_of(scheduler: Scheduler) -> list[Bracket]:
     With s_max = floor(log_factor(1 / grace)), bracket s has n = ceil((s_max + 1) / (s + 1) * factor**s) configurations.
     """
     factor = scheduler.factor
+    # Logarithms of powers may fall below the whole number: math.log(1000, 10) is 2.9999999999999996.
     s_max = math.floor(math.log(1 / scheduler.first, factor) + 1e-9)
     return [
         Bracket(
@@ -64,6 +65,7 @@ def assign_brackets(number: int, sizes: Sequence[int]) -> list[int]:
     counts = [0] * len(sizes)
     for position in range(number):
         missing = [size * (position + 1) / sum(sizes) - count for size, count in zip(sizes, counts, strict=True)]
+        # Rounded, so that equal shortages tie and the first of these brackets is chosen.
         chosen = max(range(len(sizes)), key=lambda index: (round(missing[index], 9), -index))
         counts[chosen] += 1
         assigned.append(chosen)
@@ -100,6 +102,7 @@ class Brackets:
                 runs = [key for group in self._remaining(number, rung) for key in self._members[group]]
                 due = [key for key in runs if self._is_due(key, share, statuses)]
                 found |= {key: share for key in due if key not in found}
+                # No run goes beyond a rung that is not decided.
                 if due or (number, rung) not in self._decided:
                     break
         lowest = min(found.values(), default=1.0)
@@ -184,6 +187,7 @@ class Brackets:
         """Returns whether a run has yet to reach a share and can do so."""
         if key in self._lost or _is_final(statuses.get(key)):
             return False
+        # At the end only the status counts: a run may report its last evaluation and crash before its record.
         return share == 1.0 or not self._judge.has_reached(key, share)
 
     def check_reported(self, keys: Sequence[str], share: float) -> None:
@@ -231,6 +235,7 @@ def run_hyperband(
         orders = [
             replace(
                 order,
+                # `ready` was planned before the first rung, and each rung adds an attempt.
                 attempt=found[order.job.key][1] + 1 if order.job.key in found else 1,
                 until=due[order.job.key],
             )
@@ -246,6 +251,7 @@ def run_hyperband(
         ran = {order.job.key: order.until for order in orders}
         paused = [key for key in ran if after.get(key) is Status.INTERRUPTED]
         brackets.check_reported(paused, min(ran.values()))
+        # Otherwise these runs would stay due, and the loop would run them again and again.
         brackets.mark_lost([key for key in ran if key not in paused and not _is_final(after.get(key))])
 
 

@@ -37,6 +37,7 @@ def run_local(
     Returns, by run key, the error of each trial of several workers of which one crashed. Raises `UsageError` if a trial needs
     more than this machine has. The caller's threads, default dtype and global generators are restored at the end.
     """
+    # Called for its error only: jobs run one after the other here.
     max_concurrent_trials(resources, [(joblib.cpu_count(), torch.cuda.device_count())])
     absolute = RunFolder(folder.path.resolve())  # a trial may change the working directory
     study_context = make_study_context(
@@ -46,6 +47,7 @@ def run_local(
         load_data=lambda source: data[source] if source in data else source.load(),
         should_stop=lambda: stop.requested,
         is_pruned=early_stopper.is_stopped,
+        # The ranks are other processes, which do not see `stop.requested`; they look for the control file.
         make_worker_group=lambda: LocalWorkers(
             resources=resources, data=data, should_stop=stop.file.resolve().exists, shared_file=absolute.spec
         ),
@@ -75,7 +77,9 @@ def run_local(
             if fail_fast and monitor.failures:
                 stop.request()
     finally:
+        # Also after an interrupt: finished short jobs may still be in the buffer.
         study_context.write_buffer.write()
         process.restore(threads=resources.cpus)
+        # Last, because restoring the process resets the numeric settings to defaults.
         numerics.restore()
     return crashes

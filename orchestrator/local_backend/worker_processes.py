@@ -73,6 +73,7 @@ class LocalWorkers(MultiWorkerGroup):
 
     def _worker_init(self, job: Job, context: Context, rank: int, rendezvous_file: Path) -> "WorkerInit":
         task = self.task(job, context, self.should_stop)
+        # Only the data sets of this job, since they are copied through the pipe.
         data = {source: self.data[source] for source in sources_of(job).values() if source in self.data}
         return WorkerInit(
             task=task, data=data, rendezvous_file=rendezvous_file, rank=rank, resources=self.resources
@@ -96,6 +97,7 @@ class LocalWorkers(MultiWorkerGroup):
         """Raises the error of a rank, or `RankDiedError` if the crash of another rank caused it."""
         for rank, process in enumerate(ranks):
             # A negative status means that a signal ended the process; a rank that raises exits with 1.
+            # A rank that loses its partner raises and reports first; the crash itself shows in the exit status.
             if rank != failed.rank and (status := process.exit_status()) < 0:
                 words = f"rank {rank} died, with status {status}\nbecause of it rank {failed.rank} raised\n{failed.error}"
                 raise RankDiedError(words)
@@ -146,6 +148,7 @@ class _Process:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **loopback_environment()},
             start_new_session=True,
         )
+        # Otherwise this process holds the other end open and never sees that the rank closed it.
         theirs.close()
         return cls(popen, Connection(ours.detach()))
 
@@ -220,6 +223,7 @@ def main(handle: int) -> None:
     pipe = Connection(handle)
     init: WorkerInit = deserialize(pipe.recv_bytes())
     gpus, rank = init.resources.gpus, init.rank
+    # With a fraction, consecutive ranks share a GPU: 0.5 puts ranks 0 and 1 on GPU 0.
     device = torch.device("cuda", int(rank * gpus)) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)

@@ -48,6 +48,7 @@ def estimate(
         share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
         flops += share * job_flops
         seconds += share * (steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage])
+    # Fewer jobs than slots leave slots empty.
     return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
 
 

@@ -38,6 +38,7 @@ class Plan:
         return [
             PlannedAttempt(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
             for job in (self.spec.jobs if jobs is None else jobs)
+            # A completed job never runs again, whatever `only` names.
             if (not self.is_finished(job) if only is None else self.status(job) in only - {Status.COMPLETED})
         ]
 

@@ -69,6 +69,7 @@ class _Reading:
 
     def profile(self) -> Profile:
         """Returns the profile. Raises `SpecError` if any problem was found."""
+        # Decoded apart from the profile, because the names of worker groups are free.
         groups = self._groups(self._tables.get("workers", {}))
         others = {key: value for key, value in self._tables.items() if key != "workers"}
         profile: Profile | None = decode(Profile, others, "", self.log)

@@ -23,6 +23,7 @@ def check_store(place: ObjectPath) -> str:
         if probe.read_bytes() != b"probe":
             raise StorageError(f"{place}: what was written is not what is read; use another store")
         took_ms = (time.perf_counter() - started) * 1e3
+        # The object exists by now, so a store that heeds conditions refuses this put.
         if probe.put_if(b"again", tag=None) is not None:
             raise StorageError(f"{place}: {CONDITIONS}; use another store, or start one driver only")
     finally:

@@ -76,6 +76,7 @@ def folder_on_cluster(out: str | None, spec: "Spec") -> str:
     Raises `UsageError` for a relative path, and for a URI with an unknown scheme.
     """
     if out is None:
+        # The shell on the cluster expands this; with `:?` it fails with the text where the variable is not set.
         return f'"${{PRUNEYARD_OUT:?{NO_FOLDER}}}/{spec.name}"'
     if not out.startswith("/") and "://" not in out:
         words = (
@@ -97,6 +98,7 @@ def submit(
     python = shlex.quote(python)
     check = f"{python} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
     entrypoint = f"{check}exec {python} -m pruneyard {run}"
+    # The same jobs in the same folder give the same prefix, by which the server finds a study that already runs.
     identity = "\n".join([folder, *sorted(job.key for job in spec.jobs)])
     prefix = f"{spec.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     known = {view.job_id for view in server.views()}
@@ -126,6 +128,7 @@ def write_log(text: str) -> None:
 def print_outcome(view: JobView) -> int:
     """Prints how a job ended; returns the exit code to pass on."""
     print_message(f"{view.job_id} {describe_outcome(view)}")
+    # 127 is the shell's code for a command that it cannot find.
     if view.never_ran or view.exit_code == 127:
         print_message(view.message.splitlines()[-1] if view.message else "the cluster gave no reason")
     return view.code

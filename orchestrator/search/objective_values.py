@@ -31,6 +31,7 @@ class ObjectiveValues:
         """Returns the mean over the jobs of each metric; None where a job is not COMPLETED or a mean is not finite."""
         if any(self.statuses.get(job.key) != Status.COMPLETED for job in jobs):
             return None
+        # `fsum` is exact, so the order of the jobs cannot change the mean, nor a proposal that depends on it.
         means = [math.fsum(self._value(job.key, name) for job in jobs) / len(jobs) for name in metrics]
         return means if all(math.isfinite(mean) for mean in means) else None
 

@@ -71,6 +71,7 @@ class OptunaSearch:
         runs = ObjectiveValues(self._folder)
         if not all(runs.statuses.get(job.key) in EVALUATED for jobs in jobs_by_proposal for job in jobs):
             return False
+        # Only once per round: an earlier call may have written the time before it stopped.
         if self._entries and "proposals" in self._entries[-1]:
             self._write({"seconds": time.monotonic() - self._round_start})
         if not self.can_propose:
@@ -82,6 +83,7 @@ class OptunaSearch:
         for _ in range(number):
             trial = study.ask()
             at = self._sample(trial)
+            # NSGA-II later finds its generations by these attributes.
             proposals.append({"at": at, "marks": study.trials[trial.number].system_attrs})
         self._write({"proposals": proposals})
         self._round_start = time.monotonic()
@@ -99,6 +101,7 @@ class OptunaSearch:
         optuna_directions = {"max": "maximize", "min": "minimize"}
         number = sum("proposals" in entry for entry in self._entries)
         digest = hashlib.sha256(f"round/{self._search.seed}/{number}".encode()).digest()
+        # Four bytes: the samplers seed NumPy's `RandomState`, which takes 32 bits.
         seed = int.from_bytes(digest[:4])
         if self._search.name == "nsga2":
             sampler = optuna.samplers.NSGAIISampler(population_size=self._search.num_at_once, seed=seed)
@@ -133,14 +136,17 @@ class OptunaSearch:
             found, key=lambda key: (key.removesuffix(".name").count("."), not isinstance(found[key], Choices))
         ):
             values = found[key]
+            # Any value of the key serves here: whether the key applies depends on the tables chosen so far.
             here = {**self._values(at), key: _value(values, 0) if isinstance(values, Choices) else values.low}
             if self._search.name == "tpe" and key not in self._learning.applies(here):
                 continue
             if isinstance(values, Choices):
+                # By index, because a choice may be a table and Optuna's categories are plain values.
                 at[key] = trial.suggest_categorical(key, range(len(values.choices)))
             elif values.int:
                 at[key] = trial.suggest_int(key, int(values.low), int(values.high), log=values.log)
             else:
+                # Later rounds give Optuna the rounded number of the journal, which is the one that was trained.
                 at[key] = values.rounded(trial.suggest_float(key, values.low, values.high, log=values.log))
         return at
 

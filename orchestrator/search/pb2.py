@@ -24,7 +24,7 @@ from pruneyard.orchestrator.spec.search import Range, Search
 LENGTHS = (0.1, 0.2, 0.4, 0.8)  # candidates for l, the length scale
 FORGETTING = (0.0, 0.1, 0.3)  # candidates for e, the rate at which older generations count less
 NOISES = (0.01, 0.1, 0.5)  # candidates for the noise variance; gains are scaled to variance 1
-CANDIDATES = 512  # Sobol points at which the bound is evaluated first
+CANDIDATES = 512  # Sobol points at which the bound is evaluated first; a power of 2, without which SciPy warns
 GENERATION_VARIANCE = 100.0  # prior variance of a generation's constant: so large that nothing is assumed
 NARROWING = (0.1, 0.03, 0.01)  # standard deviations of the samples around the best candidate, in later rounds
 AROUND = 64  # samples in each of these rounds
@@ -65,10 +65,12 @@ class Bandit:
         if not self._ranges:
             return {}
         points = qmc.Sobol(len(self._ranges), scramble=False).random(CANDIDATES)
+        # The sequence is the same in every call; the random shift makes the candidates of each member differ.
         points = (points + draws.random(len(self._ranges))) % 1.0
         for deviation in (0.0, *NARROWING):
             best = points[int(np.argmax(self.bound(points, generation)))]
             around = best + deviation * draws.standard_normal((AROUND, len(best)))
+            # The best point stays a candidate, so no round makes the bound smaller.
             points = np.vstack([best, np.clip(around, 0.0, 1.0)])
         best = points[int(np.argmax(self.bound(points, generation)))]
         found = {
@@ -105,7 +107,9 @@ class Bandit:
             if len(inputs) == len(self._gains)
             else np.zeros(len(points))
         )
+        # Only the diagonal of the product: the covariance between points is not needed.
         reduced = np.einsum("ij,ji->i", across, cho_solve((lower, True), across.T))
+        # Rounding can make a variance near 0 negative.
         return mean, np.sqrt(np.clip(1.0 - reduced, 0.0, None))
 
     def _fit_hyperparameters(self) -> tuple[float, float, float]:
@@ -119,6 +123,7 @@ class Bandit:
         """Returns the log-likelihood of the gains, up to a constant."""
         lower = _covariance_cholesky(self._inputs, self._times, length, forgetting, noise)
         return float(
+            # The logarithms of the diagonal sum to half the log-determinant.
             -0.5 * self._gains @ cho_solve((lower, True), self._gains) - np.log(np.diag(lower)).sum()
         )
 
@@ -131,6 +136,7 @@ class Bandit:
 def _covariance_cholesky(inputs: Array, when: Array, length: float, forgetting: float, noise: float) -> Array:
     """Returns the lower Cholesky factor of the covariance of the gains, (N, N)."""
     covariance = _kernel(inputs, when, inputs, when, length, forgetting)
+    # The noise also keeps the matrix positive definite where two members have equal settings.
     covariance += GENERATION_VARIANCE * (when[:, None] == when[None, :]) + noise * np.eye(len(inputs))
     lower: Array = cholesky(covariance, lower=True)
     return lower

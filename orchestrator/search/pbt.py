@@ -58,6 +58,7 @@ class PBTSearch:
         generations: list[list[list[Job]]] = []
         for number, members in enumerate(self._generations):
             proposed = self._learning.propose([self._values(member.at) for member in members])
+            # Part of the run key of every job, so it must be computed the same way in each call.
             until = (number + 1) / self._search.num_generations
             parts = []
             for index, (member, jobs) in enumerate(zip(members, proposed, strict=True)):
@@ -94,6 +95,7 @@ class PBTSearch:
                 return False
             past = [
                 [
+                    # The journal holds no costs: they follow from the recorded runs.
                     replace(member, cost=self._cost(results, one))
                     for member, one in zip(members, of_members, strict=True)
                 ]

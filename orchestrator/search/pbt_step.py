@@ -49,9 +49,11 @@ def next_members(search: Search, past: Sequence[Sequence[Member]]) -> list[Membe
     Raises `ValueError` where every member of the last generation failed.
     """
     last, generation = past[-1], len(past)
+    # Equal costs are ranked by index, so that every call replaces the same members.
     ranked = sorted((i for i, m in enumerate(last) if m.cost is not None), key=lambda i: (last[i].cost, i))
     if not ranked:
         raise ValueError(f"no member of generation {generation} finished, so there is none to resume from")
+    # The product may be rounded up beyond a whole number: 0.07 * 100 is 7.000000000000001.
     cut = min(math.ceil(search.share_replaced * len(last) - 1e-9), len(last) // 2)
     top = ranked[:cut]
     failed = [i for i, member in enumerate(last) if member.cost is None]
@@ -81,6 +83,7 @@ def _explore(search: Search, at: Mapping[str, Any], draw: str) -> dict[str, Any]
     settings = {}
     for key, values in search.distributions.items():
         draws = stream(search.seed, f"explore/{draw}/{key}")
+        # All three are sampled in any case, so that none depends on whether another one is used.
         resample, share, upwards = draws.random(), draws.random(), bool(draws.random() < 0.5)
         settings[key] = (
             position_at(values, share)
@@ -94,6 +97,7 @@ def _perturb(values: Range | Choices, place: Any, *, upwards: bool) -> Any:
     if isinstance(values, Choices):
         return min(max(place + STEPS[upwards], 0), len(values.choices) - 1)
     new = values.rounded(place * (LARGER if upwards else SMALLER))
+    # 0.8 or 1.2 times a small whole number is rounded back to the number itself.
     if values.int and new == place:
         new = values.rounded(place + STEPS[upwards])
     return new

@@ -101,6 +101,7 @@ def _class_named(marker: Plugin, table: Any, *, default: str | None) -> type[Any
 
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
+    # YAML can spell infinity and NaN, which have no stable form in a run key.
     return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
@@ -143,6 +144,7 @@ def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, lo
         assert isinstance(hint, type)
         return decode(hint, value, key, log)
     try:
+        # As JSON, because pydantic's strict mode takes a list for a tuple there, and refuses it as a Python value.
         return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
@@ -216,6 +218,7 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         is_named = field.name in hints or (identity_only and field.metadata.get("identity") == "unless_default")
         if not is_named or (identity_only and not _is_identity(type(value), field, content)):
             continue
+        # An identity keeps the old name of a renamed field, so that run keys stay the same.
         key = field.metadata.get("was", field.name) if identity_only else field.name
         table[key] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
     if identity_only and (revision := getattr(type(value), "revision", FIRST_REVISION)) != FIRST_REVISION:

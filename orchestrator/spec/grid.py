@@ -52,6 +52,7 @@ def expand(
     """
     ordered = sorted(axes, key=_depth)
     choices = [range(len(axis.values)) for axis in ordered]
+    # Without variants there is one pass, in which none applies.
     for number, *choice in itertools.product(range(len(variants) or 1), *choices):
         variant = variants[number] if variants else {}
         point_tables: dict[str, Any] = {**tables, **variant}

@@ -35,6 +35,7 @@ def _label(leaves: Mapping[str, Any], added: Sequence[str], short: Mapping[str, 
 
 
 def _word(value: Any, name: str) -> str:
+    # `:g` keeps six digits, so it is used only where it loses none.
     text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value).replace(" ", "")
     return f"{name}={text}" if name else text
 

@@ -40,6 +40,7 @@ class Spec:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Returns the jobs of all stages. A job that several stages ask for comes once, so run keys are unique."""
+        # Reversed, because the last entry wins in a dict: the first stage that asks for a job gives it.
         return tuple({job.key: job for stage in reversed(self.stages) for job in reversed(stage.jobs)}.values())[::-1]
 
     def to_yaml(self) -> str:

@@ -170,6 +170,7 @@ def _has_value(parent: Parent, dotted: str, value: Any) -> bool:
     return bool(table == value)
 
 
+# Not None, which a spec may give as a value.
 _MISSING = object()
 
 

@@ -96,6 +96,7 @@ class Scheduler:
     def rungs(self) -> list[float]:
         """Returns the shares at which `asha` decides, all below 1."""
         shares, share = [], self.first
+        # The products are rounded, and a share just below 1 would mean the end of the training.
         while share < 1 - 1e-9:
             shares.append(share)
             share *= self.factor

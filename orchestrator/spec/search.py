@@ -58,6 +58,7 @@ class Range:
 
     def quantile(self, share: float) -> Any:
         """Returns the quantile at `share` in [0, 1): the value below which this share of samples lies."""
+        # Half a step wider at both ends, so that every whole number has an interval of the same length.
         low, high = (self.low - 0.5, self.high + 0.5) if self.int else (self.low, self.high)
         if self.log:
             return self.rounded(low * (high / low) ** share)
@@ -66,6 +67,7 @@ class Range:
     def rounded(self, value: float) -> Any:
         """Returns a value clipped to the range and rounded to few digits, so that people can read and repeat it."""
         if self.int:
+            # Not `round`, which rounds halves to even numbers.
             return int(min(max(math.floor(value + 0.5), self.low), self.high))
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
@@ -236,6 +238,7 @@ class Search:
     def _sobol(self) -> list[dict[str, float]]:
         """Reference: I. M. Sobol', 1967; the shift modulo 1 is that of Cranley and Patterson, 1976."""
         keys = list(self.distributions)
+        # A power of 2, because SciPy warns of any other number of points.
         points = qmc.Sobol(len(keys), scramble=False).random_base2(math.ceil(math.log2(self.max_trials)))
         shifts = {key: stream(self.seed, key).random() for key in keys}
         return [
@@ -257,6 +260,7 @@ class Search:
             for end in ("low", "high")
         ]
         found = list(itertools.islice(itertools.product(*chosen.values()), MAX_CORNERS))
+        # Without a range, both ends are the same proposal.
         ends = ends[: 1 + bool(ranges)]
         corners: list[Proposal] = [
             {**dict(zip(chosen, values, strict=True)), **end} for values in found for end in ends
@@ -267,6 +271,7 @@ class Search:
 def stream(seed: int, key: str) -> np.random.Generator:
     """Returns the random generator of one key."""
     digest = hashlib.sha256(f"search/{seed}/{key}".encode()).digest()
+    # A hash of the key and not its position, so that other keys may come and go.
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32).tolist())
 
 

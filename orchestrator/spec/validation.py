@@ -260,6 +260,7 @@ class StageValidator:
         proposals, all_known = ([{}], True) if search is None else search.corners()
         if search is not None and not search.learns:
             proposals = search.planned()
+        # Counted before anything is expanded: a few long axes can stand for billions of jobs.
         size = len(header.seed_list if header else [0]) * max(1, len(variants)) * len(proposals)
         for axis in axes:
             size *= len(axis.values)
@@ -272,10 +273,12 @@ class StageValidator:
         for proposal in proposals:
             for job in self._expanded(header, job_class, proposal, applied, points):
                 jobs.setdefault(job.key, job)
+                # A reference can make several jobs of one point, so the product above is not a bound.
                 if len(jobs) > MAX_JOBS:
                     self.log.add("grid", f"makes more than {MAX_JOBS} jobs; that many are allowed in one study")
                     return []
         searched = [Axis(key=key, values=(), origin=f"search.space.{key}") for key in (search.space if search else ())]
+        # If only some combinations were tried, a key of the space may still apply to another one.
         for axis in (*searched, *axes) if all_known else axes:
             if axis.key not in applied and self._replaced(axis.key):
                 self.useless_axes.append(axis.key)

@@ -74,6 +74,7 @@ def parse_document(text: str, *, origin: str) -> Document:
     """Parses one document of safe YAML. Raises `SpecError`, also for a duplicate key or a second document."""
     try:
         node = _loader().compose(text)
+        # Before the document is loaded, since this checks its depth and its size.
         lines = dict(_key_lines(node, "")) if node is not None else {}
         tables = parse_value(text)
     except (_TooLargeError, RecursionError) as error:
@@ -110,6 +111,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
+    # bool comes before int, of which it is a subclass.
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
@@ -123,6 +125,7 @@ def dump_document(tables: Mapping[str, Any]) -> str:
     dumper = YAML(typ="safe", pure=True)
     dumper.default_flow_style = None
     dumper.width = LINE_WIDTH
+    # Before `representer` is used: ruamel.yaml builds it with the settings that it finds then.
     dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     dumper.representer.ignore_aliases = lambda data: True
     stream = StringIO()
