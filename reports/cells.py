@@ -33,10 +33,12 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     frame["_spec"] = pd.Series([flat_spec(text) for text in texts], dtype=object)
     identity = pd.Series([_canonical(spec) for spec in frame["_spec"]], dtype=object)
     frame["cell"] = _codes([frame[name] for name in GEOMETRY] + [identity])
+    # Sorted by end only to choose among duplicates; `sort_index` restores the order of the runs.
     by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
     frame = by_end.drop_duplicates(["cell", "seed", "parent_key"], keep="last").sort_index().reset_index(drop=True)
     settings = _settings(frame.drop_duplicates("cell").reset_index(drop=True))
     for key in settings:
+        # dtype object: with a missing value pandas would turn integers and booleans into floats.
         frame[key] = pd.Series(_shown([spec.get(key) for spec in frame["_spec"]]), dtype=object)
     frame = frame.drop(columns="_spec")
     frame.attrs["settings"] = settings
@@ -62,6 +64,7 @@ def _outer(frame: pd.DataFrame) -> list[str]:
 
 def _is_label(key: str) -> bool:
     """Returns whether a label column shows this key. A job shares the labels of its input run, except for the method."""
+    # The whole key if no input run is in it.
     described = key.rpartition(_RUNS)[2]
     return key in _LABEL_KEYS or (_RUNS in key and described != "method.name" and described in _LABEL_KEYS)
 
@@ -97,6 +100,7 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     told = _codes(
         [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
     )
+    # Keys with one value, or that only some cells have, are added as far as cells would look alike without them.
     for key in keys:
         finer = _codes([told, pd.Series(values[key], dtype=object)])
         if finer.nunique() > told.nunique():
@@ -107,6 +111,7 @@ def _settings(cells: pd.DataFrame) -> list[str]:
 
 def _codes(columns: Sequence[pd.Series[Any]]) -> pd.Series[int]:
     """Returns group numbers 0, 1, ... of equal rows, in order of appearance; nulls are equal."""
+    # Numbered, since columns may share a name.
     frame = pd.concat([column.rename(number) for number, column in enumerate(columns)], axis=1)
     return frame.groupby(list(frame.columns), sort=False, dropna=False).ngroup()
 

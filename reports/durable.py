@@ -32,6 +32,7 @@ def write_durably(path: Location, content: Content) -> None:
 
 def _write(path: Path, content: Content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since a rename is atomic within one file system only; unique, since several processes may write it.
     aside = path.parent / f".{path.name}.{uuid4().hex}"
     try:
         with aside.open("wb") as file:
@@ -39,6 +40,7 @@ def _write(path: Path, content: Content) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    # Also for KeyboardInterrupt: no hidden file may stay behind.
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -53,6 +55,7 @@ def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, C
     """
     if isinstance(parent, ObjectPath):
         with ThreadPoolExecutor(_SYNCING) as pool:
+            # Consumed, because errors of the threads are raised only here.
             for _ in pool.map(partial(_put_folder, parent), folders.items()):
                 pass
         return
@@ -74,8 +77,10 @@ def _write_folders(parent: Path, folders: Mapping[str, Mapping[str, Content]]) -
             (aside / name).mkdir()
             for file, content in files.items():
                 (aside / name / file).write_bytes(content)
+        # The files first, then the folders with their names.
         _sync_all([*aside.glob("*/*"), *aside.glob("*")])
         for name in folders:
+            # A folder cannot be renamed onto one that has files; the old one is deleted with `aside`.
             if (parent / name).exists():
                 os.rename(parent / name, aside / f".{name}")
             os.rename(aside / name, parent / name)

@@ -67,6 +67,7 @@ def _plain(value: Any) -> str:
     if value is None or value is pd.NA or value is pd.NaT:
         return ""
     if isinstance(value, float):
+        # pandas turns a column of counts into floats if one is missing.
         is_count = value.is_integer() and abs(value) < 1e7
         return "" if pd.isna(value) else f"{value:.0f}" if is_count else formats.number(value)
     return str(value)
@@ -74,6 +75,7 @@ def _plain(value: Any) -> str:
 
 def _markdown(texts: pd.DataFrame) -> str:
     lines = [list(texts.columns), ["---"] * len(texts.columns), *texts.to_numpy().tolist()]
+    # A line break inside a cell would end the row.
     escaped = [[_MARKDOWN.sub(r"\\\1", " ".join(cell.split())) for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
@@ -96,6 +98,7 @@ def _latex(texts: pd.DataFrame) -> str:
 
 
 def _latex_text(text: str) -> str:
+    # Character by character: replacing one after another would escape the backslashes of earlier replacements.
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 

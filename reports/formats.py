@@ -27,6 +27,7 @@ def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
         return f"{mean:.4f}" if abs(mean) < 100 else number(mean), ""
     if half == 0:
         return f"{mean:.4f}", "0"
+    # Two significant digits of the half width, at most six decimals.
     decimals = min(max(1 - math.floor(math.log10(half)), 0), 6)
     return f"{mean:.{decimals}f}", f"{half:.{decimals}f}"
 

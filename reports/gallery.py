@@ -130,6 +130,7 @@ def _readable(
     """Returns the image; logs a warning and returns None if the file is not an image."""
     try:
         return _picture(run, content, share=share, caption=caption, lossy=lossy)
+    # Pillow raises SyntaxError for some broken PNG files.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
         _LOG.warning("skipping the image of %s: %s", run.label, problem)
         return None
@@ -140,6 +141,7 @@ def _picture(run: _Run, content: bytes, *, share: int, caption: str, lossy: bool
 
     `lossy`: compresses with loss before downscaling, and keeps the display size of the original.
     """
+    # PNG only: no other decoder of Pillow gets to see the file.
     with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
         whole = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
     factor = max(1, -(-max(whole.size) // MAX_SIDE))
@@ -148,6 +150,7 @@ def _picture(run: _Run, content: bytes, *, share: int, caption: str, lossy: bool
         uri = _uri(image, "png", optimize=True)
         if lossy and len(uri) > share:
             uri = _uri(image, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
+        # A single pixel cannot become smaller, whatever its share.
         if len(uri) <= share or max(image.size) <= 1:
             break
         factor += 1

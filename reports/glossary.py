@@ -307,6 +307,7 @@ def term_of(name: str) -> str:
     """Returns the key of `METRICS` that explains a metric: `ece_20` for `ece_20_true_minority`; unknown names unchanged."""
     if name in METRICS:
         return name
+    # Metrics of a group of nodes are named after their metric and the group.
     groups = ("_predicted_", "_true_")
     return next((name.partition(group)[0] for group in groups if group in name), name)
 

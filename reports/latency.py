@@ -24,6 +24,7 @@ def write_latency(folder: RunFolder, row: LatencyRow) -> None:
     identity = "\n".join(str(getattr(row, key)) for key in _KEYS)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     schema = records.schema(_TABLE)
+    # The schema's columns are the record's fields in their order.
     columns = [pa.array([value], field.type) for value, field in zip(astuple(row), schema, strict=True)]
     path = folder.table(_TABLE) / f"{plain_name(row.run_key)}-{digest}.parquet"
     write_part(path, pa.table(columns, schema=schema))

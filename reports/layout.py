@@ -52,6 +52,7 @@ class RunFolder:
 
     def files_of_table(self, name: str) -> list[Location]:
         """Returns the Parquet files of a table, sorted by name."""
+        # Hidden files are unfinished writes. Sorted as text, since paths in an object store have no other order.
         return sorted(self.table(name).glob("[!.]*.parquet"), key=str)
 
     @property

@@ -100,9 +100,11 @@ def _lines(study: Study, everything: pd.DataFrame, runs: pd.DataFrame, measure: 
     lines = []
     for cell in dict.fromkeys(runs["cell"]):
         group = by_cell[cell]
+        # Neither a segment that others may resume from, nor a training without segments.
         if group["until"].iloc[0] < 1 or not group["begun"].iloc[0]:
             continue
         cells = [cell]
+        # `not in cells` ends a cycle, which damaged records could contain.
         while (before := cell_of.get(by_cell[cells[0]]["begun"].iloc[0])) is not None and before not in cells:
             cells.insert(0, before)
         parts: list[Part] = []

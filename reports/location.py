@@ -20,6 +20,7 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
     if isinstance(text, ObjectPath):
         return text
     if isinstance(text, Path):
+        # pathlib merges the two slashes of a URI.
         if text.parts and text.parts[0] in (f"{SCHEME}:", "file:"):
             raise ValueError(f"{text}: a path has lost a slash of its URI; give the URI as text")
         return text.expanduser()

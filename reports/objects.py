@@ -48,6 +48,7 @@ class ObjectPath:
         """Parses `s3://BUCKET/KEY`. Raises `ValueError` for an invalid URI, and if boto3 is not installed."""
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
+        # First of all, because the other messages repeat the URI.
         if "@" in bucket:
             raise ValueError(
                 f"{SCHEME}://...@...: holds credentials; leave them out, they come from the environment"
@@ -104,6 +105,7 @@ class ObjectPath:
 
     def is_file(self) -> bool:
         """Returns whether an object of this name exists."""
+        # Keys are listed in order, so an object comes before all longer keys that begin with its own.
         return self.key in self._first_keys()
 
     def is_dir(self) -> bool:
@@ -140,6 +142,7 @@ class ObjectPath:
         """Writes the object, replacing an existing one."""
         with _converted_errors(self):
             if len(content) <= _WHOLE_BYTES:
+                # boto3 does not take a memoryview.
                 _client().put_object(Bucket=self.bucket, Key=self.key, Body=bytes(content))
             else:
                 self._upload(io.BytesIO(content))
@@ -171,6 +174,7 @@ class ObjectPath:
             try:
                 answer = _client().put_object(Bucket=self.bucket, Key=self.key, Body=content, **condition)
             except ClientError as error:
+                # With IfMatch, a missing object is an unmet condition too.
                 if error.response["Error"]["Code"] in (*_UNMET, *_ABSENT):
                     return None
                 raise
@@ -193,10 +197,12 @@ class ObjectPath:
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
                 found = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
                 found += [entry["Key"] for entry in page.get("Contents", ())]
+                # Some tools put an empty object in place of the folder itself.
                 yield from (ObjectPath(self.bucket, key.strip("/")) for key in found if key != prefix)
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
         """Yields the entries of this folder whose name matches the pattern, which must not have a slash."""
+        # fnmatch negates a set of characters by `!` only.
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern.replace("[^", "[!")))
 
     def files(self) -> Iterator["ObjectPath"]:
@@ -226,9 +232,11 @@ class ObjectPath:
 def _client() -> Any:
     """Returns the client of this process and environment; creating one takes about 0.1 s."""
     given = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    # A client reads these variables once, and is not used across a fork.
     key = (os.getpid(), *given)
     with _client_lock:
         if key not in _clients:
+            # Imported here, because boto3 is optional.
             import boto3
             from botocore.config import Config
 

@@ -22,6 +22,7 @@ def methods(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Returns colour and symbol of every method, in order; after eight methods colours repeat with other symbols."""
     num, shapes = len(METHOD_COLORS), list(SYMBOLS)
     return {
+        # As many symbols as colours: the shift by `place // num` pairs them differently in every round.
         name: (METHOD_COLORS[place % num], shapes[(place + place // num) % len(shapes)])
         for place, name in enumerate(dict.fromkeys(names))
     }

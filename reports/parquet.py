@@ -49,10 +49,12 @@ def read_part(path: Location, name: str, columns: Sequence[str] | None = None) -
     newer version did.
     """
     try:
+        # Read at once: compaction may delete the file at any time, and an object store has no file to map.
         content = path.read_bytes()
     except IsADirectoryError as problem:
         raise ForeignFileError(f"{path} is a folder") from problem
     try:
+        # One thread per file, since `Store` reads several files at once.
         table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as problem:
         raise ForeignFileError(f"{path} is not a whole Parquet file: {problem}") from problem

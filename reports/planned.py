@@ -34,6 +34,7 @@ def write_plan(
     is_complete: whether the searches of the spec have proposed all their runs, so that `run_keys` will not grow.
     """
     told = {
+        # Sorted, since a set has no order: equal plans give equal files.
         name: {"measure": one.measure, "best_is": one.best_is, "run_keys": sorted(one.run_keys)}
         for name, one in (populations or {}).items()
     }

@@ -34,6 +34,7 @@ def predictions_file(splits: Mapping[str, Prediction], *, num_extra: int = 0) ->
         raise ValueError(f"logits have shapes (N, *) {widths}; every split must have (N, C) with the same C")
     tables = [_table(split, *prediction) for split, prediction in splits.items()]
     sink = pa.BufferOutputStream()
+    # Each split comes with a dictionary of its own name only.
     table = pa.concat_tables(tables).unify_dictionaries()
     stated = {**table.schema.metadata, NUM_EXTRA_KEY: str(num_extra).encode()}
     pq.write_table(table.replace_schema_metadata(stated), sink, compression="zstd")
@@ -51,6 +52,7 @@ def read_predictions(path: Location) -> dict[str, Prediction]:
     names = table.column("split").to_numpy()
     row_ids, labels = (table.column(name).to_numpy() for name in ("row_id", "label"))
     logits = table.column("logits").combine_chunks()
+    # A list column of fixed size is one flat buffer, so this copies nothing row by row.
     logits_NC = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
     picked = {split: names == split for split in dict.fromkeys(names.tolist())}
     return {split: (row_ids[rows], labels[rows], logits_NC[rows]) for split, rows in picked.items()}

@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 VERSION_KEY = b"schema_version"
 
 _TEXT = pa.string()
+# Texts that many rows repeat, such as run keys, are stored once and referred to by number.
 _REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())
 _COUNT = pa.int64()
 _NUMBER = pa.float64()
@@ -225,6 +226,7 @@ def _columns(record: type[Any]) -> list[pa.Field]:
 
 def _column(name: str, annotated: Any) -> pa.Field:
     kind, column = get_args(annotated)
+    # Optional[X] and X | None have different origins.
     nullable = get_origin(kind) in (Union, types.UnionType)
     return pa.field(name, column.type, nullable, metadata={b"description": column.description.encode()})
 

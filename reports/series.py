@@ -36,6 +36,7 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str)
     ).reset_index()
     points = points[points["num"] == points.groupby("cell")["num"].transform("max")]
     half = half_width(points["sd"], points["num"])
+    # pandas' mean skips NaN, so a seed that diverged would silently drop out of it.
     points["mean"] = points["mean"].mask(points["lost"])
     points["low"] = points["mean"] - half
     points["high"] = points["mean"] + half
@@ -44,6 +45,7 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str)
 
 
 def _spread(points: pd.DataFrame) -> pd.DataFrame:
+    # Short curves give some rows several times.
     rows = np.unique(np.linspace(0, len(points) - 1, MAX_POINTS).round().astype(int))
     return points.iloc[rows]
 
@@ -55,7 +57,9 @@ def reliability(curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM
     points of one bin are averaged, weighted by their samples.
     """
     frame = bins_of_runs(curves, labelled)
+    # Right-closed: 0.2 belongs to the bin that ends there. The clip puts 0 into the first bin.
     frame["bin"] = (np.ceil(frame["x"] * num_bins) - 1).clip(0, num_bins - 1)
+    # Sums of confidences and of correct samples, so that pooled bins are weighted by samples.
     frame["x"] *= frame["count"]
     frame["y"] *= frame["count"]
     pooled = frame.groupby(["cell", "key", "bin"])[["x", "y", "count"]].sum().reset_index()
@@ -77,6 +81,7 @@ def calibration_errors(bins: pd.DataFrame) -> pd.DataFrame:
     for (cell, run_key, key), own in bins.groupby(["cell", "run_key", "key"], sort=False):
         num = float(own["count"].sum())
         error = float((own["count"] * (own["y"] - own["x"]).abs()).sum() / num)
+        # A mean confidence may lie beyond 1 by rounding.
         rows.append((cell, run_key, key, error, floor_of_bins(own["x"].clip(0, 1), own["count"]), num))
     return pd.DataFrame(rows, columns=["cell", "run_key", "key", "ece", "floor", "num"])
 
@@ -94,6 +99,7 @@ def last_points(curves: pa.Table, name: str) -> pd.DataFrame:
     frame = curves.filter(pc.equal(curves["name"].cast(pa.string()), name)).to_pandas()
     for column in ("run_key", "name", "key"):
         frame[column] = frame[column].astype("str")
+    # A resumed run may have recorded its last step in several attempts.
     for order in ("step", "attempt"):
         frame = frame[frame[order] == frame.groupby(["run_key", "key"])[order].transform("max")]
     last: pd.DataFrame = frame.copy()

@@ -180,6 +180,7 @@ def _ratio(arrivals: Sequence[Arrival], cost: str) -> Interval:
     for first, there, second, here in arrivals:
         paid = math.nan if here is None else float(getattr(second, cost)[here])
         ratio = float(getattr(first, cost)[there]) / paid if paid > 0 else math.nan
+        # The mean of logarithms: a ratio of 2 and one of 1/2 cancel, whichever setting is the baseline.
         logs.append(math.log(ratio) if ratio > 0 else math.nan)
     mean, low, high = _mean(logs)
     return math.exp(mean), math.exp(low), math.exp(high)

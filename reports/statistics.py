@@ -43,6 +43,7 @@ def half_width(sd: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) ->
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must lie in (0, 1)")
     counts = np.asarray(num, dtype=np.float64)
+    # NaN instead of 1, so that one seed gives no interval instead of a division by zero.
     several = np.where(counts > 1, counts, np.nan)
     return np.asarray(
         stats.t.ppf((1 + level) / 2, several - 1) * np.asarray(sd) / np.sqrt(several), dtype=np.float64
@@ -57,6 +58,7 @@ def clearly_best(low: npt.ArrayLike, high: npt.ArrayLike, *, larger_is_better: b
     """
     lows, highs = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     if not larger_is_better:
+        # Mirrored at 0, which also swaps the ends of each interval.
         lows, highs = -highs, -lows
     if len(lows) < 2 or np.isnan(lows).any() or np.isnan(highs).any():
         return None
@@ -67,13 +69,13 @@ def clearly_best(low: npt.ArrayLike, high: npt.ArrayLike, *, larger_is_better: b
 def bootstrap_band(
     share: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95, num_draws: int = 1000, seed: int = 0
 ) -> tuple[Floats, Floats]:
-    """Ends, each `(B,)`, of the percentile interval of the share of right rows in every bin, were all rows drawn again.
+    """Returns the ends, each `(B,)`, of a percentile bootstrap interval of the share of correct samples in every bin.
 
-    share, num: `(B,)`, of right rows and of rows in each bin; the latter need not be whole. As many rows as there are in all are
-    drawn with replacement, so that bins' sizes vary, too. All that bins show of such a draw is how many rows fall right and
-    wrong into each, which is multinomial: it is drawn itself. Draws that leave a bin empty say nothing of it. Where all rows of a
-    bin are right, or all wrong, draws do not differ: the interval then ends at the probability at which so many rows would all
-    be so in (1 - level) / 2 of all cases.
+    share, num: `(B,)`, the share of correct samples and the number of samples of each bin; the latter need not be whole.
+    A draw has as many samples as all bins together, with replacement, so the sizes of bins vary too. Only the numbers of
+    correct and wrong samples per bin matter, and these are multinomial, so they are sampled directly. Draws that leave a bin
+    empty do not count for it. If all samples of a bin are correct, or all are wrong, draws do not differ: the interval then
+    ends at the probability at which so many samples would all agree in (1 - level) / 2 of all cases.
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Clopper and Pearson, Biometrika 1934.
     """
     if not 0 < level < 1:
@@ -85,22 +87,27 @@ def bootstrap_band(
         raise ValueError("share must lie in [0, 1] and num be above 0")
     of_cells = np.concatenate([share_B * num_B, (1 - share_B) * num_B]) / num_B.sum()
     num_rows = max(1, round(num_B.sum()))
+    # Divided by the sum once more, because numpy refuses probabilities whose sum exceeds 1 by rounding.
     drawn = np.random.default_rng(seed).multinomial(num_rows, of_cells / of_cells.sum(), size=num_draws)
     right, wrong = drawn[:, : len(num_B)], drawn[:, len(num_B) :]
     with np.errstate(invalid="ignore"):
+        # 0 / 0 for a bin that a draw leaves empty; such draws do not count.
         shares = right / (right + wrong)
+    # A bin that no draw reached has only its own share; `nanquantile` would warn.
     shares = np.where(np.isnan(shares).all(axis=0), share_B, shares)
     tail = (1 - level) / 2
     low, high = np.nanquantile(shares, [tail, 1 - tail], axis=0)
+    # The probability p at which all of n samples agree in a share `tail` of cases: p^n = tail.
     end = tail ** (1 / num_B)
     return np.where(share_B == 1, end, low), np.where(share_B == 0, 1 - end, high)
 
 
 def floor_of_bins(confidence: npt.ArrayLike, count: npt.ArrayLike) -> float:
-    """The expected calibration error that perfect calibration would show: bins of `count` rows, mean confidences `confidence`.
+    """Returns the expected calibration error of a perfectly calibrated network with these bins.
 
-    The mean distance of a binomial share from its probability, weighted by rows. Rows of a bin count as if all had its mean
-    confidence, which makes it slightly too large. Reference: de Moivre's mean deviation, as in Diaconis and Zabell,
+    confidence, count: `(B,)`, mean confidence and number of samples of each bin. The result is the mean distance of a binomial
+    share from its probability, weighted by samples. All samples of a bin count as if they had its mean confidence, which makes
+    the result slightly too large. Reference: de Moivre's mean deviation, as in Diaconis and Zabell,
     "Closed form summation for classical distributions", Statistical Science 1991.
     """
     p, n = np.asarray(confidence, dtype=np.float64), np.asarray(count, dtype=np.float64)

@@ -28,6 +28,7 @@ def in_words(place: object) -> Iterator[None]:
     """Converts an `OSError` about the file or folder `place` to a `StorageError`."""
     try:
         yield
+    # Already worded by a deeper block; it is an OSError, too.
     except StorageError:
         raise
     except OSError as error:

@@ -110,6 +110,7 @@ class Store:
         target = self._path_of(name, "compacted", units)
         write_part(target, _joined(name, parts), units=units)
         for part in parts:
+            # A repeated merge of the same attempts writes to the same name.
             if part.path != target:
                 part.path.unlink(missing_ok=True)
 
@@ -188,6 +189,7 @@ def _joined(name: str, parts: Sequence[Part], columns: Sequence[str] | None = No
 
 def _rows_of(table: pa.Table, units: frozenset[str]) -> pa.Table:
     keys = table.column("run_key").cast(pa.string())
+    # Spells units as `_unit` does.
     names = pc.binary_join_element_wise(keys, table.column("attempt").cast(pa.string()), "-")
     return table.filter(pc.is_in(names, pa.array(sorted(units), pa.string())))
 
@@ -205,6 +207,7 @@ def _groups(parts: Sequence[Part]) -> list[list[Part]]:
     """Groups parts, in order, to about a hundred attempts each; single parts are left out."""
     groups: list[list[Part]] = [[]]
     size = 0
+    # By name, so that a compaction that was killed makes the same groups, and so the same files, again.
     for part in sorted(parts, key=lambda part: str(part.path)):
         if size + len(part.units) > _ATTEMPTS_PER_FILE:
             groups.append([])

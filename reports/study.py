@@ -147,6 +147,7 @@ class Study:
     @cached_property
     def names(self) -> dict[str, str]:
         """The display names of the columns in `varying`."""
+        # These columns exist even if they are not shown, so no setting may take their names.
         absent = [name for name in (*LABELS, *GEOMETRY) if name not in self.varying]
         return column_names(self.varying, taken=absent)
 
@@ -163,6 +164,7 @@ class Study:
         """The columns of `varying` that do not differ within a stage, so the stage name implies them."""
         if "stage" not in self.varying:
             return {}
+        # The method is always said, even where the stage implies it.
         others = [key for key in self.varying if key not in ("method", "stage")]
         return {
             stage if isinstance(stage, str) else None: frozenset(
@@ -184,6 +186,7 @@ def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:
     ends: dict[str, tuple[datetime, int]] = {}
     for place, table in enumerate(runs):
         for key, end in zip(table["run_key"].to_pylist(), table["ended_at"].to_pylist(), strict=True):
+            # At equal ends the later folder counts, so that every run is read from exactly one.
             ends[key] = max((end, place), ends.get(key, (end, place)))
     return [
         pa.array([key for key, (_, holder) in ends.items() if holder == place], pa.string())

@@ -64,6 +64,7 @@ def history(metrics: pa.Table) -> pd.DataFrame:
     """
     frame = metrics.to_pandas()
     for name in ("run_key", "split", "name"):
+        # Dictionary columns arrive as categoricals, which cannot be joined by `+` and do not sort by name.
         frame[name] = frame[name].astype("str")
     frame["measure"] = frame["split"] + "/" + frame["name"]
     ordered: pd.DataFrame = frame.sort_values(["run_key", "measure", "step", "attempt"], kind="stable")
@@ -107,6 +108,7 @@ def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
     for measure in measures:
         mean, low, high = _three(measure)
         values = completed[measure].astype("float64")
+        # This mean skips NaN; the mask below makes a replicate missing if any of its runs is.
         means = values.groupby(outer, sort=False).mean()
         found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
         row.update({mean: float(found.mean), low: float(found.low), high: float(found.high)})
@@ -124,8 +126,10 @@ def _sorted(table: pd.DataFrame, *, stages: Sequence[str]) -> pd.DataFrame:
     """Sorts by stage, then data, model and method, from dense to sparse."""
     order = ["stage", "kind", "data", "model", "method", "density", "ipc"]
     ascending = [name != "density" for name in order]
+    # Stages sort by their start, not by name.
     places = pd.Series([stages.index(stage) if stage in stages else None for stage in table["stage"]], dtype="float64")
     ordered: pd.DataFrame = table.assign(stage=places).sort_values(
         order, ascending=ascending, kind="stable", na_position="first"
     )
+    # `assign` aligns by index, so each row gets its own stage back.
     return ordered.assign(stage=table["stage"]).reset_index(drop=True)

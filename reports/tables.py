@@ -141,6 +141,7 @@ def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
     if larger is None:
         return set()
     best = set()
+    # A cell without a completed run has no interval, and would keep the others from being ranked.
     for _, group in table[table["num_seeds"] > 0].groupby("rivals"):
         place = clearly_best(group[f"{measure}_low"], group[f"{measure}_high"], larger_is_better=larger)
         if place is not None:
@@ -173,6 +174,7 @@ def failures(study: Study) -> list[Failure]:
     found = []
     for message, group in failed.groupby(errors.str.rsplit("\n", n=1).str[-1], sort=False):
         runs = [f"{labels[run.cell]}, seed {run.seed} ({run.run_key})" for run in group.itertuples()]
+        # The end of a traceback names the error.
         traceback = errors[group.index[0]][-_MAX_TRACEBACK:]
         found.append(Failure(message=str(message), traceback=traceback, runs=runs))
     return sorted(found, key=lambda failure: -len(failure.runs))

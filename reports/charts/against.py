@@ -32,6 +32,7 @@ def against_ipc(study: Study, measure: str) -> list[Figure]:
 def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     table = study.measured(measure)
     is_dense = (table["method"] == DENSE) & (x == "density")
+    # A logarithmic axis has no 0.
     points = table[(table[x] > 0) & ~is_dense]
     styles = {name: style for name, style in study.styles.items() if name in set(points["series"])}
     plots = []
@@ -92,6 +93,7 @@ def _chart(
     rule = reference.mark_rule(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.5).encode(
         y=up, tooltip=marks.tooltip("label", measure)
     )
+    # Later layers are drawn on top.
     layers = [band, rule, lines, bars, symbols] if len(dense) else [lines, bars, symbols]
     return alt.layer(*layers).properties(height=340)
 

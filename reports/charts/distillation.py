@@ -186,12 +186,14 @@ def _chart(points: pd.DataFrame, *, measure: str, styles: marks.Styles, x: str) 
         scale, axis = alt.Scale(domain=list(domain), nice=False), alt.Axis(format="~g", tickCount=5)
     up = alt.Y("value:Q", title=measure_title(measure), scale=scale, axis=axis)
     seeds = alt.Chart(marks.rows(points, _COLUMNS)).encode(x=across, y=up, color=marks.color(styles, "series"))
+    # Joined in the order of steps; Vega-Lite would sort by x.
     thin = seeds.mark_line(strokeWidth=1, opacity=0.3).encode(detail="run_key:N", order="step:Q")
     average = alt.Chart(marks.rows(means, ["x", "value", "series", "label", "num", "step"])).encode(
         x=across, y=up, color=marks.color(styles, "series"), detail="label:N"
     )
     lines = average.mark_line(strokeWidth=2.2).encode(order="step:Q")
     symbols = average.mark_point(filled=True, size=45, opacity=1).encode(shape=marks.shape(styles, "series"))
+    # Invisible and larger than the symbols, so that the pointer finds them; the static SVG goes without.
     hover = average.mark_point(size=90, opacity=0, filled=True).encode(
         tooltip=[
             alt.Tooltip("label:N", title="setting"),

@@ -112,6 +112,7 @@ def script_bundle() -> str:
     """Returns Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
     expose = "window.vegaEmbed = vegaEmbed;"
     bundle: str = vl_convert.javascript_bundle(expose, vl_version=vega_lite_version())
+    # HTML would end the script element at a closing tag inside a string.
     return bundle.replace("</script", "<\\/script")
 
 
@@ -148,6 +149,7 @@ def draw(
 def _panel(plot: Plot, *, width: str, name: str) -> Panel:
     spec = _specification(plot.chart)
     still = vl_convert.vegalite_to_svg(
+        # No base URL is allowed, so that rendering loads nothing from the network.
         {**spec, "width": STILL_WIDTHS[width]}, vl_version=vega_lite_version(), allowed_base_urls=[]
     )
     interactive = spec if plot.hover is None else _specification(alt.layer(plot.chart, plot.hover))
@@ -168,6 +170,7 @@ def _specification(chart: Chart) -> dict[str, Any]:
 def embeddable_json(value: Mapping[str, Any]) -> str:
     """Returns JSON that is safe inside a script element for any text. Raises `ValueError` for NaN, which JSON lacks."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    # `<` could end the script element; the last two end a line in older JavaScript, though not in JSON.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -176,6 +179,7 @@ def embeddable_json(value: Mapping[str, Any]) -> str:
 def _embeddable(svg: str, name: str) -> str:
     """Returns the SVG with shorter numbers and with identifiers that are unique on the page."""
     svg = svg[svg.index("<svg") :]
+    # Every SVG has clip paths of the same names, and the page embeds them all.
     for identifier in set(_IDENTIFIER.findall(svg)):
         svg = svg.replace(f'id="{identifier}"', f'id="{name}-{identifier}"')
         svg = svg.replace(f"url(#{identifier})", f"url(#{name}-{identifier})")

@@ -53,6 +53,7 @@ def measured(study: Study) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame()
     keys = ["run_key", "format", "batch_size", "threads", "device"]
+    # Several folders may have measured the same network; the newest measurement counts.
     rows = pd.concat(frames).sort_values("measured_at", kind="stable").drop_duplicates(keys, keep="last")
     runs = study.labelled[["run_key", "seed", "cell"]].merge(
         study.cells[["cell", "label", "field"]], on="cell"

@@ -14,6 +14,7 @@ from pruneyard.reports.study import DENSE, Study
 def layers(study: Study) -> list[Figure]:
     """Returns the figure of final densities; an empty list if no run recorded any."""
     points = series.layer_densities(study.curves, study.labelled)
+    # A logarithmic axis has no 0.
     points = points[points["density"] > 0].merge(study.cells[["cell", "line"]], on="cell")
     table = study.cells[study.cells["cell"].isin(points["cell"]) & (study.cells["method"] != DENSE)]
     styles = marks.ramp(table)

@@ -105,6 +105,7 @@ def _chart(
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(
         x=alt.X("epoch:Q", title=unit, axis=ticks), color=marks.color(styles, "line")
     )
+    # Below the axis, a logarithm may not exist: the band is cut at the lower edge of the domain.
     above = f"isValid(datum.low) ? max(datum.low, {domain[0]}) : null"
     band = (
         base.transform_calculate(bottom=above)

@@ -58,7 +58,9 @@ def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
             "value": float(part.settings[name]),
         }
         for number, line in reversed(list(enumerate(found.lines)))  # the best one is drawn on top
+        # Not strict: the end of the last segment begins no further one.
         for begin, part in zip((0.0, *(before.until for before in line)), line, strict=False)
+        # A bool is an int, too.
         if isinstance(part.settings[name], int | float) and not isinstance(part.settings[name], bool)
         for share in (begin, part.until)
     ]

@@ -90,6 +90,7 @@ def domain(measure: str, table: pd.DataFrame) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
+    # The axis needs a height even for a single value, and for 0.
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.01
     return max(lowest, low - margin), min(highest, high + margin)
 

@@ -108,4 +108,5 @@ def _chart(bins: pd.DataFrame, *, color: str) -> Chart:
     )
     low = alt.Y("low:Q", title="accuracy", scale=unit, axis=axis)
     drawn = band(base, x=across, low=low, color=color)
+    # Later layers are drawn on top, so the bars of shares come first.
     return alt.layer(shares, diagonal.encode(x=across, y=up), drawn, lines, symbols).properties(height=240)

@@ -21,6 +21,7 @@ _IN_DISTRIBUTION = "in-distribution (test split)"
 def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[Figure]:
     """Returns the figure with one panel per detection, from its run with the smallest seed; an empty list without scores."""
     points = series.last_points(study.curves, "score")
+    # An empty list has no two columns to assign.
     points[["split", "score"]] = [split_and_score(key) for key in points["key"]] or np.zeros((0, 2))
     found = []
     for detection in detections(study, cells):
@@ -58,11 +59,13 @@ def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[F
 def _steps(points: pd.DataFrame, set_names: Mapping[str, str]) -> pd.DataFrame:
     """Returns every set's histogram over all bins: columns `x` (left edge), `middle, y, set`; a final row has y = 0."""
     middles = np.unique(points["x"])
+    # Bins without inputs are not recorded, so neighbours may be several widths apart.
     width = float(np.diff(middles).min()) if len(middles) > 1 else 1.0
     num = round((middles[-1] - middles[0]) / width) + 1
     edges = middles[0] + width * (np.arange(num + 1) - 0.5)
     frames = []
     for split, own in points.groupby("split", sort=False):
+        # One more than the bins: the step of the last one needs an end.
         shares = np.zeros(num + 1)
         shares[((own["x"] - middles[0]) / width).round().astype(int)] = own["y"]
         frames.append(pd.DataFrame({"x": edges, "middle": edges + width / 2, "y": shares, "set": set_names[str(split)]}))
@@ -80,6 +83,7 @@ def _words(title: str, steps: pd.DataFrame) -> str:
 def _chart(steps: pd.DataFrame, styles: marks.Styles) -> Chart:
     """Returns in-distribution inputs as an area behind the lines of the OOD sets, so that overlapping sets stay readable."""
     x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format=".3~r", tickCount=5))
+    # Vega-Lite stacks areas unless told otherwise.
     y = alt.Y("y:Q", title="fraction of inputs", stack=None, axis=alt.Axis(format="~g", tickCount=4))
     in_distribution, ood = (alt.Chart(marks.rows(steps[part], ["x", "y", "set"])) for part in _parts(steps))
     area = in_distribution.mark_area(interpolate="step-after", color=palette.REFERENCE, opacity=0.35, line=False)

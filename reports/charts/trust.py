@@ -80,6 +80,7 @@ def _bins(study: Study, cell: CalibratedCell) -> pd.DataFrame:
 def _diagram(bins: pd.DataFrame, *, color: str) -> Chart:
     base = alt.Chart(marks.rows(bins, ["x", "y", "low", "high", "count", "left", "right", "bottom", "top"]))
     across = alt.Scale(domain=[0, 1])
+    # The accuracy axis is extended below 0 for the histogram; its ticks begin at 0.
     upwards = alt.Scale(domain=[-_HISTOGRAM_HEIGHT, 1], nice=False)
     x = alt.X("x:Q", title="confidence", scale=across, axis=_UNIT)
 
@@ -156,6 +157,7 @@ def _risks(calibrators: Sequence[ComparedCalibrator], points: pd.DataFrame) -> p
         cell = entry.cell
         curves = [
             np.interp(_GRID, own["x"], own["y"])
+            # np.interp needs increasing x.
             for _, own in points[points["run_key"].isin(cell.runs.index)].sort_values("x").groupby("run_key")
         ]
         if curves:

@@ -242,6 +242,7 @@ class Claim:
     def is_of(self, *, density: float | None, ipc: float | None) -> bool:
         """Returns whether the number belongs to this density or number of images per class; None means not applicable."""
         if self.ipc is not None:
+            # 0 is the whole set, whose cells have no images per class.
             return self.ipc == (ipc or 0)
         return self.density is not None and density is not None and math.isclose(density, self.density, rel_tol=NEARLY)
 

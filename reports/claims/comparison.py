@@ -85,6 +85,7 @@ def _differs(name: str, here: Any, there: Any) -> list[str]:
 
 def agree(here: Any, there: Any) -> bool:
     """Returns whether two values of a recipe are equal, numbers within the relative tolerance `NEARLY`."""
+    # Before numbers, since a bool is an int: True would agree with 1.
     if isinstance(here, bool) or isinstance(there, bool):
         return here is there
     if isinstance(here, int | float) and isinstance(there, int | float):

@@ -65,6 +65,7 @@ def joined(parts: Sequence[Claims]) -> Claims:
         found: dict[str, T] = {}
         for part in parts:
             for name, value in of(part).items():
+                # `setdefault` returns the value of an earlier file.
                 if found.setdefault(name, value) != value:
                     raise ClaimError(f"{name} is {value} in one file and {found[name]} in another; they must agree")
         return found
@@ -130,6 +131,7 @@ class _Reader:
         for key in recipe:
             self._known(key, KEYS_OF_KIND[self.kind], at, "a key of the recipe")
         if "budget.epochs" in recipe:
+            # `recipe` is a new dict, so the protocol keeps its own epochs for its other rows.
             recipe["budget.epochs"] *= row.length
         for place, value in row.values.items():
             density, ipc = self._place(place, at)
@@ -203,6 +205,7 @@ class _Reader:
                 raise ClaimError(f"{self.name}: {at}: {key} is unknown; allowed are {', '.join(allowed)}")
 
     def _decode(self, cls: type[T], table: Mapping[str, Any], at: str) -> T:
+        # Before pydantic, whose message would not list the allowed keys.
         self._one_of(table, at, tuple(f.name for f in dataclasses.fields(cls)))  # type: ignore[arg-type]
         try:
             decoded: T = _ADAPTERS[cls].validate_python(table)

@@ -120,6 +120,7 @@ def _applying(number: Any) -> float | None:
 def _split(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
     """Splits the pairs into the claims with the fewest differences, per measure and cell, and the rest."""
     nearest, others = [], []
+    # itertools.groupby joins neighbours only; `_pairs` yields cell after cell.
     for _, group in groupby(pairs, key=lambda pair: pair.cell["cell"]):
         own = sorted(group, key=lambda pair: (pair.claim.metric, len(pair.verdict.reasons)))
         for _, same in groupby(own, key=lambda pair: pair.claim.metric):
@@ -188,6 +189,7 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
     def distance(line: Sequence[Claim]) -> tuple[bool | int, ...]:
         first = line[0]
         return (
+            # False sorts before True: the same metric first, then the same data, then the same model.
             first.metric != "accuracy",
             first.data not in data,
             first.model not in models,

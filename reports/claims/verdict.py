@@ -52,6 +52,7 @@ def verdict(claim: Claim, ours: Ours, differences: Sequence[str]) -> Verdict:
     if reasons:
         return Verdict(word=Word.NOT_COMPARABLE, reasons=reasons)
     ahead = ours.mean - claim.value if LARGER_IS_BETTER[claim.metric] else claim.value - ours.mean
+    # The half widths of independent means add up in squares.
     half = math.hypot((ours.high - ours.low) / 2, _their_half(claim))
     if ahead + half < 0:
         return Verdict(word=Word.MISSED)

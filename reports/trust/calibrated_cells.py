@@ -172,6 +172,7 @@ def mean_of(study: Study, cell: CalibratedCell, measure: str) -> Interval:
 
 def over_outer(values: pd.Series[float], outer: pd.Series[str]) -> Interval:
     """Returns the mean over independent replicates: runs that share the first run of a lineage count as one, by their mean."""
+    # This mean skips NaN; the mask below makes a replicate missing if any of its runs is.
     means = values.groupby(outer, sort=False).mean()
     found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
     return float(found.mean), float(found.low), float(found.high)

@@ -91,6 +91,7 @@ def _comparison(study: Study, cells: Sequence[CalibratedCell]) -> Comparison:
     calibrators = [_compared(study, cell, neutral) for cell in cells]
     chosen_by = _selection_measure(study, calibrators)
     if chosen_by is None:
+        # No ranking: the uncalibrated network first, the others as they came.
         calibrators.sort(key=lambda each: each.cell.calibrator != NEUTRAL)
     else:
         calibrators.sort(key=lambda each: _value(study, each.cell, chosen_by)[0])
@@ -134,6 +135,7 @@ def _difference(study: Study, cell: CalibratedCell, neutral: CalibratedCell, mea
         each.runs.assign(value=values_of(study, each, measure))[[*keys, "outer", "value"]]
         for each in (cell, neutral)
     ]
+    # Paired runs have the same parents, and so the same first run: one `outer` is enough.
     pairs = sides[0].merge(sides[1].drop(columns="outer"), on=keys, suffixes=("", "_before"))
     if pairs.empty:
         return math.nan, math.nan, math.nan

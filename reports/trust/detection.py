@@ -72,6 +72,7 @@ def _fingerprint(study: Study, cell: CalibratedCell, score: str) -> tuple[object
     runs = cell.runs.sort_values(["parent_key", "seed"], kind="stable")
     values = study.by_run.reindex(runs.index)[measures].to_numpy(dtype="float64")
     named = zip(runs["parent_key"], runs["seed"], strict=True)
+    # As bytes, because NaN is unequal to itself and missing values must count as equal.
     return (cell.calibrator if score == CONFIDENCE else "", tuple(measures), tuple(named), values.tobytes())
 
 
@@ -96,6 +97,7 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
         row = _labels(found.cells[0], names, part=found.score, calibrator=found.calibrator)
         for column in columns:
             interval = mean_of(study, found.cells[0], _measure(found.score, *column))
+            # An entry may stand for several calibrators, each with its own competing confidence.
             is_best = all(best[cell.cell, *column] == found.score for cell in found.cells)
             row.append(_value(interval, is_best=is_best))
         rows.append(row)
