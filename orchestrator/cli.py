@@ -71,6 +71,7 @@ def cli() -> None:
 def main() -> None:
     """Runs the command and exits with one of the codes in `ExitCode`."""
     logging.basicConfig(level=logging.WARNING, format="pruneyard: %(message)s", handlers=[_Stderr()])
+    # Warnings of libraries are no output of a command, but `python -W` still shows them.
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):

@@ -53,6 +53,7 @@ def check_results(folder: RunFolder) -> None:
     """Raises `UsageError` for a folder in which no study ever started. An empty folder is accepted: a study may be starting."""
     if not folder.path.is_dir():
         raise UsageError(f"{folder.path}: there is no such folder")
+    # A driver creates hidden files, such as the lease, before it writes spec.yaml.
     has_started = folder.spec.exists() or any(folder.table(name).exists() for name in TABLES)
     if not has_started and any(not entry.name.startswith(".") for entry in folder.path.iterdir()):
         raise UsageError(f"{folder.path}: holds neither {folder.spec.name} nor results, so it is no folder of results")
@@ -116,6 +117,7 @@ class Results:
         costs = table[list(directions)].to_numpy(dtype=float) * signs
         known = np.isfinite(costs).all(axis=1)
         dominated = [bool((known & (costs <= row).all(axis=1) & (costs < row).any(axis=1)).any()) for row in costs]
+        # Comparisons with NaN are False, so without `known` every row that lacks a value would be on the front.
         front: pd.DataFrame = table[known & ~np.array(dominated, dtype=bool)]
         return front
 

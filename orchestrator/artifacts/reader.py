@@ -37,6 +37,7 @@ def open_run(artifact: str) -> FinishedRun:
         kind=manifest["kind"],
         spec=manifest["spec"],
         num_extra=read_num_extra(path) if path.is_file() else 0,
+        # Read on demand, since a job uses only some of these.
         predictions=partial(_predictions, path),
         network=partial(_network, folder, manifest),
         source=partial(_located_source, folder, manifest),

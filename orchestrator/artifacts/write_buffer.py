@@ -32,6 +32,7 @@ class WriteBuffer:
         if files:
             self._files[attempt.run.run_key] = files
         self._size += sum(len(content) for content in files.values())
+        # There is no timer: what is still in the buffer after the last job is written by the caller of `write`.
         if self._size > MAX_BUFFERED_BYTES or time.monotonic() - self._since > MAX_BUFFERED_S:
             self.write()
 

@@ -54,11 +54,13 @@ def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence
 def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
     cores = joblib.cpu_count()
     wanted = [stage.header.resources for stage in plan.spec.stages]
+    # By the stage with the largest trials, so the estimate is rather too long than too short.
     slots = max(1, cores // max(resources.cpus * resources.workers for resources in wanted))
     orders = plan.orders()
     try:
         data = check_ready_jobs(orders, plan, origin=plan.spec.name)
     except UsageError as error:
+        # A plan can be listed before its data is there; only the estimate needs it.
         if isinstance(error.__cause__, DataNotFoundError):
             return None, str(error)
         raise

@@ -89,6 +89,7 @@ def run_and_report(
             plan, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )
     page = _page(results)
+    # The counts and labels must include what has run and what searches have proposed meanwhile.
     plan = plan.reread()
     if as_json:
         click.echo(json.dumps(_summary(results, plan, code, page), indent=1))

@@ -79,6 +79,7 @@ class LeaseHolder:
         """Parses the content of a lease; returns None if a kill left it incomplete."""
         try:
             return cls(**{name: value for name, value in json.loads(content).items() if name != "beat"})
+        # TypeError if the fields are those of another version, AttributeError if the content is not a table.
         except (ValueError, TypeError, AttributeError):
             return None
 
@@ -91,6 +92,7 @@ class LeaseHolder:
 
         locked: whether this process holds the file lock that a living holder on this machine would hold.
         """
+        # The boot id differs on another machine, and on this one after a restart.
         if not self.kernel or self.kernel != _kernel():
             return None
         if locked:

@@ -47,6 +47,7 @@ def attempts_to_retry(
                 study_run.mark_failed(key, crashes[key].strip().splitlines()[-1])
             continue
         if key not in crashes:
+            # During a stop, a job without a record was not started; nothing is wrong with it.
             if not stopping:
                 num_crashes[key] = num_crashes.get(key, 0) + 1
                 if num_crashes[key] < MAX_CRASHES:

@@ -264,6 +264,7 @@ def _prune(store: Store, keys: Sequence[str]) -> Sequence[str]:
     rows = {row["run_key"]: row for row in store.runs().to_pylist()}
     now = datetime.now(UTC)
     for key in keys:
+        # The attempt that paused keeps its row; the decision to end the run is an attempt of its own.
         values = {**rows[key], "attempt": rows[key]["attempt"] + 1, "status": Status.PRUNED}
         store.write(RunRecord(**{**values, "started_at": now, "ended_at": now, "wall_s": 0.0}), [], [])
     return keys

@@ -125,6 +125,7 @@ class AttemptRunner:
             if progress.outcome is not None:
                 self._write_artifact(progress.outcome)
         except InterruptedJobError as interruption:
+            # A stop and a pause raise the same error; the newest evaluation tells which of them it was.
             return self._end(Status.INTERRUPTED, step=interruption.step, paused=self._reached_pause())
         except RankDiedError:  # the driver writes this record: whether to retry is its decision
             raise

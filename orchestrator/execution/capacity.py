@@ -28,6 +28,7 @@ def workers_per_node(resources: Resources, *, cpus: float, gpus: float) -> int:
     by_cpus = math.floor(cpus / resources.cpus)
     if not resources.gpus:
         return by_cpus
+    # Shares are rounded down per GPU, not over all GPUs: what is left of two GPUs serves no worker.
     per_gpu = math.floor(1 / resources.gpus) if resources.gpus < 1 else 1 / resources.gpus
     return min(by_cpus, math.floor(gpus * per_gpu))
 

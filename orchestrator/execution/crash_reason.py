@@ -1,5 +1,6 @@
 """Derives from Ray's error text why the process of a trial crashed, and describes it to the user."""
 
+# Parts of Ray's messages: Tune keeps only the text of an error.
 _NODE_FAILURE = ("its node has died", "node was terminated")
 _OUT_OF_MEMORY = ("running low on memory", "memory usage threshold")  # Ray's words; torch's for a full GPU differ
 

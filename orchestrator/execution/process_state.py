@@ -70,6 +70,7 @@ def reset_numerics(*, threads: int) -> None:
     """Resets the generators, defaults and flags of Python, NumPy and torch to those of a fresh process with `threads` threads."""
     random.seed(0)
     np.random.seed(0)
+    # These are NumPy's defaults.
     np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
     seed_globally(0, device="cuda" if torch.cuda.is_initialized() else "cpu")
     torch.set_num_threads(threads)

@@ -145,6 +145,7 @@ class _Process:
         popen = subprocess.Popen(
             [sys.executable, "-c", _RUN_WORKER, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
+            # `sys.path` may have changed since this process started; the ranks must import the same code.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **loopback_environment()},
             start_new_session=True,
         )
@@ -226,6 +227,7 @@ def main(handle: int) -> None:
     # With a fraction, consecutive ranks share a GPU: 0.5 puts ranks 0 and 1 on GPU 0.
     device = torch.device("cuda", int(rank * gpus)) if gpus else torch.device("cpu")
     if gpus:
+        # Before the process group is initialized: NCCL uses the current device.
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if gpus >= 1 else "gloo",

@@ -49,6 +49,7 @@ class LineDisplay:
     def show(self, monitor: Monitor) -> None:
         """Prints the counts if they have changed or a minute has passed."""
         now = time.monotonic()
+        # The last line of a study is printed however soon it follows the line before.
         if now - self._last_at < CHANGE_EVERY_S and monitor.done < monitor.total:
             return
         line = summary_line(monitor) + _describe_places(monitor)

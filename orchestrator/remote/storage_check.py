@@ -43,6 +43,7 @@ def _store_error(place: ObjectPath) -> str:
 def check_store_on_nodes(place: ObjectPath) -> Iterator[Finding]:
     """Checks the store from every node, each with a probe of its own, and yields the findings."""
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    # Without CPUs, so that the check does not wait for trials that hold all of them.
     task = ray.remote(num_cpus=0, max_retries=0)(_store_error)
     asked = {node: task.options(label_selector={"ray.io/node-id": node}).remote(place) for node in nodes}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)

@@ -171,5 +171,6 @@ def _optuna(name: str) -> Any:
         raise UsageError(
             f"search.name: is {name}, which needs Optuna; pip install 'pruneyard[search]'"
         ) from error
+    # Otherwise Optuna logs a line for each study, and every round creates one.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -220,6 +220,7 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
             continue
         # An identity keeps the old name of a renamed field, so that run keys stay the same.
         key = field.metadata.get("was", field.name) if identity_only else field.name
+        # A field that specs cannot give holds a plain value, for which any plain type serves.
         table[key] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
     if identity_only and (revision := getattr(type(value), "revision", FIRST_REVISION)) != FIRST_REVISION:
         table["revision"] = revision

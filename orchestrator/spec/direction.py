@@ -1,4 +1,4 @@
-"""Whether a metric is better when larger or when smaller: known from what the metric is, never assumed."""
+"""Knows whether a metric is better when larger or when smaller. A direction that is not known is never assumed."""
 
 import logging
 from functools import cache

@@ -80,6 +80,7 @@ def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> lis
 
 def _depth(axis: Axis) -> tuple[int, bool]:
     table = axis.key.removesuffix(".name")
+    # An axis over `x.name` comes right after one over the table `x`, and before those over its other keys.
     return table.count("."), table != axis.key
 
 

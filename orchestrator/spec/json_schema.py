@@ -49,6 +49,7 @@ def _stages_schema() -> dict[str, Any]:
 
 def _kind_schema(kind: str) -> dict[str, Any]:
     header, job = table_schema(Header), table_schema(find_job(kind))
+    # A spec gives `seeds`; the seed of one job is not a key.
     job["properties"].pop("seed")
     grid = {
         "type": "object",

@@ -46,6 +46,7 @@ class Spec:
     def to_yaml(self) -> str:
         """Returns the spec as run, with every default written out: it gives the same jobs after a default has changed."""
         if self.stages[0].name is None:
+            # None is replaced by the tables; it only puts the name first.
             return dump_document({"name": None, **stage_tables(self.stages[0])})
         stages = {str(stage.name): stage_tables(stage) for stage in self.stages}
         for table in stages.values():

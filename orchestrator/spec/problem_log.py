@@ -38,6 +38,7 @@ class ProblemLog:
             self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
             return
         at, line = join_keys(self._prefix, key), 0
+        # Removes the last part until a line is known: `a.b[0]`, `a.b`, `a`.
         while at and not line:
             line = self._lines.get(at, 0)
             at = at[: max(at.rfind("."), at.rfind("["), 0)]

@@ -153,6 +153,7 @@ def stage_tables(stage: Stage) -> dict[str, Any]:
     names = [name for name in ("name", "kind", "seeds", *_scheduler_key(header), "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
     encoded = {name: encode(getattr(header, name)) for name in names}
+    # None is replaced by `encoded`; it only puts these keys first.
     return {"name": None, "kind": None, **written.tables, **encoded, **varied, "grid": written.grid}
 
 

@@ -284,6 +284,7 @@ def decode_search(table: Any, log: ProblemLog) -> Search | None:
         if isinstance(space, Mapping)
         else None
     )
+    # `Search` takes the space as plain values, so that a problem of a distribution is reported at its own key.
     search: Search | None = decode(Search, table, "search", log)
     if log.num_problems > num_before or search is None:
         return None

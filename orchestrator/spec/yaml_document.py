@@ -123,6 +123,7 @@ def plain(value: Any) -> Any:
 def dump_document(tables: Mapping[str, Any]) -> str:
     """Returns plain tables as YAML text without anchors and aliases."""
     dumper = YAML(typ="safe", pure=True)
+    # None writes only the innermost lists and tables in one line.
     dumper.default_flow_style = None
     dumper.width = LINE_WIDTH
     # Before `representer` is used: ruamel.yaml builds it with the settings that it finds then.
