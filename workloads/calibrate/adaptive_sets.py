@@ -26,9 +26,11 @@ def cumulative_scores(probabilities_NK: Floats, draws_N: Floats, penalties_K: Fl
         order = _descending_order(probabilities_NK[rows])
         descending = np.take_along_axis(probabilities_NK[rows], order, axis=1)
         summed = np.cumsum(descending, axis=1) - draws_N[rows, None] * descending + penalties_K
+        # Back from descending order to the order of classes.
         np.put_along_axis(scores[rows], order, summed, axis=1)
     return scores
 
 
 def _descending_order(probabilities_NK: Floats) -> Labels:
+    # A stable sort, so that ties have the same order at calibration and at prediction.
     return np.argsort(-probabilities_NK, axis=1, kind="stable")

@@ -99,6 +99,7 @@ class PostHoc:
 class Fitted:
     """Base class of fitted calibrators whose fields are all arrays."""
 
+    # An array, like all fields, so that every field can be stored as a named tensor.
     num_classes: NDArray[np.int64]  # ()
 
     @property
@@ -129,6 +130,7 @@ def checked_logits(logits: ArrayLike) -> Floats:
     logits_NC = np.ascontiguousarray(as_array(logits), dtype=np.float64)
     if np.ndim(logits) != 2 or logits_NC.shape[0] == 0 or logits_NC.shape[1] < 2:
         raise ValueError(f"logits have shape {np.shape(logits)}; it must be (N, C) with N >= 1 and C >= 2")
+    # Negated, because NaN compares as false and must be found as well.
     wrong_N = ~(np.abs(logits_NC) <= LARGEST_LOGIT).all(axis=1)
     if wrong_N.any():
         row = int(wrong_N.argmax())
@@ -160,6 +162,7 @@ def checked_rows(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Labels]:
 
 def in_one_order(logits_NC: Floats, labels_N: Labels) -> tuple[Floats, Labels]:
     """Returns the rows in a canonical order, which makes fits independent of the input order to the last digit."""
+    # Sorted by label first: the second sort is stable, so rows with equal logits stay in the order of their labels.
     by_label = np.argsort(labels_N, kind="stable")
     # Big-endian bytes compare from the most significant one; adding 0.0 turns -0.0 into 0.0.
     bytes_NC = (logits_NC[by_label] + 0.0).astype(">f8")
@@ -183,6 +186,7 @@ def keeping_argmax(log_probabilities_MC: Floats, logits_MC: Floats) -> Floats:
     larger. In such rows the larger one is raised by `NUDGE`, which is enough to survive the exponential.
     """
     rows_M, winners_M = np.arange(len(logits_MC)), logits_MC.argmax(axis=1)
+    # Two values closer than `NUDGE` may become equal in the exponential, where the first class would then win.
     near_MC = log_probabilities_MC >= (log_probabilities_MC[rows_M, winners_M] - NUDGE)[:, None]
     behind_M = log_probabilities_MC.argmax(axis=1) != winners_M
     blurred = np.flatnonzero(behind_M | (near_MC.argmax(axis=1) != winners_M))

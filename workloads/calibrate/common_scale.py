@@ -59,6 +59,7 @@ class OnCommonScale(PostHoc):
         factor = common_factor(logits_NC, labels_N)
         fitted = self._fit(logits_NC * factor, labels_N, seed=seed)
         assert isinstance(fitted, FittedOnCommonScale)
+        # Set afterwards: the fits of the folds get logits on the common scale already, so their own factor stays 1.
         return replace(fitted, factor=np.array(factor))
 
     def restore(self, tensors: Arrays) -> Fitted:
@@ -84,6 +85,7 @@ def choose_penalty(candidates: Sequence[float], fit: FittedTo, logits_NC: Floats
     fold_N = _folds(logits_NC, labels_N)
     usable = [
         fold
+        # A fold is skipped if the rows outside it have one label only, which no calibrator accepts.
         for fold in range(1 if logits_NC.size >= MANY_VALUES else NUM_FOLDS)
         if (fold_N == fold).any() and len(np.unique(labels_N[fold_N != fold])) > 1
     ]
@@ -99,6 +101,8 @@ def choose_penalty(candidates: Sequence[float], fit: FittedTo, logits_NC: Floats
 def _folds(logits_NC: Floats, labels_N: Labels) -> Labels:
     """Returns the fold of every row: rows are dealt out by how well they are told apart, so each fold has easy and hard ones."""
     sorted_NC, ranks_N = ranked(logits_NC, labels_N)
+    # The last key of `lexsort` counts most: the rank of the label, then the largest, second and third logit. None of them
+    # depends on the order of rows or on the numbers of classes.
     order = np.lexsort((*sorted_NC[:, 2::-1].T, ranks_N))
     fold_N = np.empty(len(labels_N), dtype=np.int64)
     fold_N[order] = np.arange(len(labels_N)) % NUM_FOLDS

@@ -64,6 +64,7 @@ class Evidence:
             raise ValueError(
                 f"num_extra is {self.num_extra}; it must leave at least 2 of {self.logits.shape[1]} outputs as classes"
             )
+        # First, because NaN would pass the comparison of `_check_layer`.
         _refuse_not_finite(self.logits, LOGITS)
         if self.labels is not None and (
             self.labels.shape != (len(self),) or not np.issubdtype(self.labels.dtype, np.integer)
@@ -178,6 +179,7 @@ def _outputs(network: nn.Module, rows: DeviceSplit, batch_size: int) -> tuple[As
     features: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
     layer = network.get_submodule(CLASSIFIER)
+    # Features are the inputs of the last layer in the same pass, so they belong to these logits exactly.
     handle = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu()))
     try:
         for images, _ in rows.batches(batch_size):
@@ -205,6 +207,7 @@ def _check_layer(layer: LastLayer, logits: AsGiven) -> None:
         raise ValueError("the last layer has numbers that are not finite")
     for rows in blocks(num_rows):
         features = layer.features[rows].astype(np.float64)
+        # The rounding error of a sum grows with its absolute terms, not with its value, which may be near 0.
         error = np.abs(features @ weight.T + bias - logits[rows])
         wrong = (error > ROUNDING * (np.abs(features) @ np.abs(weight).T + np.abs(bias))).any(axis=1)
         if wrong.any():

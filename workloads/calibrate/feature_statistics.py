@@ -22,6 +22,7 @@ def class_means(features: AsGiven, labels: NDArray[np.int64], num_classes: int) 
         raise ValueError(f"class {smallest} has {counts[smallest]} training samples; it needs at least 2")
     sums = np.zeros((num_classes, features.shape[1]))
     for rows in blocks(len(features)):
+        # `sums[labels] += ...` would add only one row of each class.
         np.add.at(sums, labels[rows], features[rows].astype(np.float64))
     return sums / counts[:, None]
 
@@ -61,7 +62,9 @@ class Ellipsoid:
         try:
             factor: Floats = np.asarray(np.linalg.cholesky(shrunk), dtype=np.float64)
         except np.linalg.LinAlgError:
+            # Zeros fail the next check, so both cases raise the same error.
             factor = np.zeros((width, width))
+        # Rounding may let Cholesky succeed for a singular matrix.
         if np.diag(factor).min() ** 2 <= width * EPSILON * mean_variance:
             raise ValueError(
                 f"shrinkage is {shrinkage}, for which the covariance of {width} features is singular; choose a larger value"
@@ -81,6 +84,7 @@ class Ellipsoid:
             shifted = features[rows].astype(np.float64) - origin
             white = solve_triangular(self.factor, shifted.T, lower=True).T
             squares = (white**2).sum(axis=1)[:, None] + (centred**2).sum(axis=1)
+            # |a|^2 + |b|^2 - 2 ab may round below 0.
             found[rows] = np.maximum(squares - 2 * white @ centred.T, 0)
         return found
 

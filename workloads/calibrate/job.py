@@ -197,6 +197,7 @@ class _Rerun:
 
     def members(self, job: CalibrateJob, stored: Mapping[str, Outputs], number: int) -> dict[str, NDArray[np.floating]]:
         """Returns logits (M, N, C) by split of members sampled from this run, the `number`-th input of the job."""
+        # The first run keeps the job's seed, so its members equal those of a job with this run alone.
         seed = stream_seed(job.seed, f"calibrate/run {number}") if number else job.seed
         sampler: MemberSampler = DropoutPasses(num=job.passes)
         if job.samples:
@@ -234,6 +235,7 @@ class _Evaluation:
         calibrator is fitted to half of the rows, for the sets alone, and the rules get the other half; else they get all rows.
         """
         split = self._split(self.job.fit)
+        # Nothing was fitted: there is only the number of classes.
         if set(self.fitted.tensors) == {"num_classes"}:
             return self.fitted, np.arange(len(split))
         order = np.random.default_rng(stream_seed(self.job.seed, "calibrate/halves")).permutation(len(split))
@@ -285,6 +287,7 @@ class _Evaluation:
 
     def _distributions(self, log_probabilities: np.ndarray) -> np.ndarray:
         """Returns class probabilities (N, K) without extra outputs, scaled to sum to 1."""
+        # Log-probabilities are valid logits: their softmax gives back the probabilities.
         known = class_probabilities(log_probabilities, num_extra=self.num_extra)
         return np.asarray(known / known.sum(axis=1, keepdims=True))
 
@@ -312,6 +315,7 @@ class _Evaluation:
         known, unknown = witness.of(rerun.data.test), {name: witness.of(rows) for name, rows in sets.rows.items()}
         logits = {name: evidence.logits for name, evidence in {"test": known, **unknown}.items()}
         if self.job.samples_members:
+            # Only the confidence is that of the members; scores below use the network itself.
             logits = {name: self.outputs[name].logits for name in logits}
         test = logits.pop("test")
         named, curves = self._confidence(test, logits, near=sets.near, far=sets.far)
@@ -378,6 +382,7 @@ def risk_points(curve: RiskCoverage) -> list[CurvePoint]:
 def score_points(scores: Mapping[str, np.ndarray], suffix: str) -> list[CurvePoint]:
     """Returns score histograms over common bins, one per split: x bin centre, y fraction of the split, count samples."""
     every: Sequence[np.ndarray] = list(scores.values())
+    # Not the extremes, because a few outliers would stretch all bins; they are counted in the outer bins.
     low, high = np.quantile(np.concatenate(every), [0.001, 0.999])
     edges = np.linspace(low, high if high > low else low + 1.0, CURVE_POINTS + 1)
     points = []

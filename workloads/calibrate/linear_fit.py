@@ -52,6 +52,7 @@ def fit_linear(
         return softmaxes[key]
 
     def gradient(point_P: Floats) -> Floats:
+        # Copied, because the next line would change the cache.
         errors_NC = softmax_at(point_P).copy()
         errors_NC[rows_N, labels_N] -= 1
         return model.adjoint(errors_NC / num_rows) + 2 * penalty_P * (point_P - start_P)
@@ -69,6 +70,7 @@ def fit_linear(
         method="trust-ncg",
         options={"gtol": tolerance, "maxiter": MAX_STEPS, "max_trust_radius": 1e6},
     )
+    # Guards the promise that the result is never worse than the start.
     best_P = found.x if value(found.x) <= value(start_P) else start_P
     converged = bool(np.linalg.norm(gradient(best_P)) < 1e3 * tolerance)
     if not converged:
@@ -104,6 +106,7 @@ def fit_matrix(
     def adjoint(errors_NC: Floats) -> Floats:
         return np.concatenate([(errors_NC.T @ scaled_NC).ravel(), errors_NC.sum(axis=0)])
 
+    # The weights of scaled features are `size` times larger, so the penalty is divided by its square to mean the same.
     weight_penalty = np.where(diagonal, ridge, off_diagonal / (num_classes * (num_classes - 1))) / size**2
     found_P, converged = fit_linear(
         LinearScores(scores=scores, adjoint=adjoint),

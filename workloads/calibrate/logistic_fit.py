@@ -26,12 +26,14 @@ def fit_logistic(features_NF: Floats, targets_N: Floats, *, start_F: Floats, rid
             break
         weighted_NF = features_NF * (p_N * (1 - p_N) / len(targets_N))[:, None]
         hessian_FF = features_NF.T @ weighted_NF + 2 * ridge * np.eye(len(start_F))
+        # The smallest step that solves the system: it is 0 in directions in which a singular Hessian leaves it open.
         step_F = np.linalg.lstsq(hessian_FF, gradient_F, rcond=None)[0]
         for halvings in range(60):
             tried_F = coefficients_F - step_F / 2**halvings
             tried = _objective(features_NF, targets_N, tried_F, start_F, ridge)
             if tried < value:
                 break
+        # No step decreases the objective in float64.
         else:
             break
         coefficients_F, value = tried_F, tried

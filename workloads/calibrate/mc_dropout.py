@@ -24,12 +24,14 @@ def mc_dropout_logits(network: nn.Module, images: Iterable[Tensor], passes: int,
     """
     if passes < 1:
         raise ValueError(f"passes is {passes}; it must be 1 or more")
+    # Every pass reads the batches again, which an iterator would allow once.
     batches = list(images)
     if not batches:
         raise ValueError("there are no images; there must be at least one batch")
     found = []
     with dropout_only_training(network):
         for number in range(passes):
+            # Dropout layers use torch's global generators.
             with fork_rng(batches[0].device, stream_seed(seed, "mc-dropout", number)):
                 found.append(torch.cat([network(batch).float() for batch in batches]).cpu())
     return torch.stack(found)

@@ -63,4 +63,5 @@ def pooled_logits(logits: ArrayLike) -> Pooled:
 
 def entropies(probabilities: Floats) -> Floats:
     """Returns entropies (...) in nats of probabilities (..., C)."""
+    # `xlogy` returns 0 for 0 log 0.
     return np.asarray(-xlogy(probabilities, probabilities).sum(axis=-1))

@@ -14,6 +14,7 @@ def log_odds(logits_NC: Floats) -> Floats:
     others_NC[rows_N, largest_N] = -np.inf
     # All but the largest probability are at most 1/2; the minimum removes rounding above it.
     odds_NC = log_NC - np.log1p(-np.exp(np.minimum(others_NC, np.log(0.5))))
+    # The probability of all others is summed in logarithms, because 1 - p is 0 where p rounds to 1.
     odds_NC[rows_N, largest_N] = log_NC[rows_N, largest_N] - logsumexp(others_NC, axis=1)
     return np.asarray(odds_NC)
 

@@ -77,10 +77,12 @@ class Witness:
 
 def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *, seed: int) -> FittedScore:
     """Fits a score to training rows, with the best options on the validation rows of `choose_on` if there are any."""
+    # Running the network on all training rows is slow, and many scores learn nothing from them.
     train = witness.train if score.learns_from else None
     if not choose_on:
         return score.fit(train, seed=seed)
     unknown = Split(
+        # All sets together, so that one choice of options holds for all of them.
         images=np.concatenate([unknown_rows(data.val, witness.data).images for data in choose_on]),
         labels=np.full(sum(len(data.val) for data in choose_on), NO_LABEL, dtype=np.int64),
         row_ids=np.concatenate([data.val.row_ids for data in choose_on]),
@@ -111,6 +113,7 @@ def detection_rows(
     found = {name: detection_metrics(scores["test"], values) for name, values in scores.items() if name != "test"}
     rows = {(f"{split}{suffix}", name): value for split, named in found.items() for name, value in named.items()}
     for mean, members in ((OOD, found.keys()), (NEAR, near), (FAR, far)):
+        # In the order of `found`: sets have no order, and a sum of floats depends on it.
         of_part = [found[name] for name in found if name in members]
         if of_part:
             rows |= {(f"{mean}{suffix}", name): float(np.mean([m[name] for m in of_part])) for name in of_part[0]}

@@ -84,6 +84,7 @@ def saw_val(run: FinishedRun) -> bool:
 
 def averaged(logits: Sequence[Floats] | Floats) -> Floats:
     """Returns the logarithm (N, C) of the mean probabilities of members' logits, each (N, C)."""
+    # The mean is computed in logarithms, in which tiny probabilities do not become 0.
     stacked = np.stack([log_softmax(member, axis=1) for member in logits])
     return np.asarray(logsumexp(stacked, axis=0) - np.log(len(logits)))
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 def rank_of_threshold(num_rows: int, alpha: float) -> int:
     """Returns k = ceil((n + 1)(1 - alpha)), computed exactly with alpha as the decimal number that it prints as."""
+    # In floats, (n + 1)(1 - alpha) may round above a whole number, and `ceil` would then skip a rank.
     return math.ceil((num_rows + 1) * (1 - Fraction(repr(float(alpha)))))
 
 
@@ -137,6 +138,7 @@ class ScoredRule(ConformalRule):
         rows = np.arange(len(labels_N))
         of_true = self.scores(probabilities_NK, self.draws(seed, "calibrate", len(rows)))[rows, labels_N]
         num_classes = probabilities_NK.shape[1]
+        # Without `by_class` all classes share the rows, and so the threshold.
         parts = [of_true[labels_N == k] if self.by_class else of_true for k in range(num_classes)]
         thresholds = np.array([threshold(part, self.alpha) for part in parts])
         counts = np.array([len(part) for part in parts], dtype=np.int64)
@@ -165,4 +167,5 @@ class ScoredRule(ConformalRule):
 def checked_rows(probabilities: ArrayLike) -> Floats:
     """Returns probabilities (N, K) as float64. Raises `ValueError` for rows that are not distributions."""
     rows = np.asarray(probabilities, dtype=np.float64)
+    # Labels of 0 are always valid, so only the rows are checked.
     return check_inputs(rows, np.zeros(len(rows) if rows.ndim else 0, dtype=np.int64))[0]

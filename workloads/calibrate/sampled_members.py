@@ -82,6 +82,7 @@ class WeightSamples:
         """Returns the logits of all sampled networks. Raises `ValueError` for moments of fewer than two weight vectors."""
 
         def training_batches() -> Iterator[Tensor]:
+            # The stream with which the training run computed its own statistics, so the batches are the same.
             generator = stream(self.seed, "refresh", self.moments.num)
             order = torch.randperm(len(self.rows), generator=generator)
             for rows in order[: len(order) // self.batch_size * self.batch_size].split(self.batch_size):
@@ -98,8 +99,10 @@ def member_logits(
     Raises `ValueError` for images of another shape than the network's.
     """
     finished = run.network()
+    # `to` moves a module in place, so a copy is moved.
     network = deepcopy(finished.network).to(device)
     batches = {name: _batches(split, finished.blueprint, device) for name, split in splits.items()}
+    # One call for all splits: each call would sample new members.
     every = [batch for of_split in batches.values() for batch in of_split]
     logits = sampler.logits(network, every, seed=seed).numpy()
     ends = np.cumsum([len(split) for split in splits.values()])

@@ -103,6 +103,7 @@ class Learned(Score):
 
     def fit(self, train: Evidence | None, *, seed: int) -> FittedScore:
         """See `Score.fit`."""
+        # Without training rows nothing is available, which gives the same error as incomplete ones.
         held = train.holds if train is not None else frozenset[str]()
         refuse_missing(name_of(self), self.learns_from, held, of="the training rows")
         assert train is not None

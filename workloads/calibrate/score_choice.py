@@ -62,9 +62,11 @@ def choose(
             fitted = score.fit(train, seed=seed)
             tried.append((auroc(fitted.score(val_known), fitted.score(val_unknown)), score, fitted))
         except ValueError as error:
+            # The first candidate has the options of the spec, so its failure is an error of the user.
             if not tried:
                 raise
             logger.warning("skipping candidate %s: %s", table_of(score), error)
+    # `max` returns the first of equals.
     best = max(tried, key=lambda each: each[0])
     return Choice(
         score=best[1],

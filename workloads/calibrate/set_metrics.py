@@ -48,6 +48,7 @@ def coverage_by_size(sets: ArrayLike, labels: ArrayLike, *, starts: Sequence[int
     if not starts or starts[0] != 0 or list(starts) != sorted(set(starts)):
         raise ValueError(f"starts are {tuple(starts)}; they must increase from 0")
     sets_NK, labels_N = _checked(sets, labels)
+    # `right`, because a size that equals a start belongs to the stratum that begins there.
     strata = np.searchsorted(np.asarray(starts), sets_NK.sum(axis=1), side="right") - 1
     return _coverage(_covered(sets_NK, labels_N), strata, len(starts))
 
@@ -74,6 +75,7 @@ def set_metrics(sets: ArrayLike, labels: ArrayLike, *, alpha: float) -> dict[str
 def _coverage(covered_N: NDArray[np.bool_], groups_N: Labels, num_groups: int) -> Coverage:
     count = np.bincount(groups_N, minlength=num_groups)
     hits = np.bincount(groups_N, weights=covered_N, minlength=num_groups)
+    # NaN for empty groups, which the `nan` functions above leave out.
     coverage = np.divide(hits, count, out=np.full(num_groups, np.nan), where=count > 0)
     return Coverage(coverage=coverage, count=count)
 

@@ -46,6 +46,7 @@ def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:
     num_rows, width = rows_ND.shape
     num_kept = max(width - round(prune * width), 1)
     kept = np.zeros((num_rows, width), dtype=bool)
+    # A stable sort and no partition, because a partition would keep any of several equal activations.
     order = np.argsort(-rows_ND, axis=1, kind="stable")[:, :num_kept]
     np.put_along_axis(kept, order, True, axis=1)
     return kept
@@ -54,6 +55,7 @@ def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:
 def growth(rows_ND: Floats, kept: NDArray[np.bool_]) -> Floats:
     """Returns scaling factors (N, 1): exp(sum of a row / sum of its kept values); 1 for rows of zeros."""
     whole, part = rows_ND.sum(axis=1, keepdims=True), np.where(kept, rows_ND, 0).sum(axis=1, keepdims=True)
+    # Rows of zeros keep the ratio 0.
     ratio = np.divide(whole, part, out=np.zeros_like(whole), where=part > 0)
     return np.asarray(np.exp(ratio))
 

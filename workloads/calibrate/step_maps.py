@@ -33,6 +33,7 @@ def equal_mass_edges(sorted_N: Floats, num_bins: int) -> Floats:
     Sorted values are split by position; equal values across a split all go below it, so no bin is empty.
     """
     cuts = np.arange(1, num_bins) * len(sorted_N) // num_bins
+    # With fewer rows than bins, some cuts are 0 and have no row before them.
     after_ties = np.searchsorted(sorted_N, sorted_N[cuts[cuts > 0] - 1], side="right")
     return edges_before(sorted_N, np.unique(after_ties[after_ties < len(sorted_N)]))
 
@@ -46,6 +47,7 @@ def edges_before(sorted_N: Floats, places: NDArray[np.int64]) -> Floats:
 
 def counts_in(sorted_N: Floats, outcomes_N: Floats, edges: Floats) -> tuple[Floats, Floats]:
     """Returns the numbers of rows and positives in each bin, `(B,)`, for sorted values with outcomes 0 or 1."""
+    # `right`, because bins are closed on the right.
     ends = np.concatenate([[0], np.searchsorted(sorted_N, edges, side="right"), [len(sorted_N)]])
     positives_to = np.concatenate([[0.0], np.cumsum(outcomes_N)])
     return np.diff(ends).astype(np.float64), np.diff(positives_to[ends])

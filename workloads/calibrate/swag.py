@@ -48,8 +48,10 @@ def swag_logits(
     for number in range(num_draws):
         drawn = swag.draw(stream(seed, "swag", number), scale=scale)
         there = {name: tensor.to(device) for name, tensor in drawn.items()}
+        # Buffers are swapped in too, so the statistics of one sample do not reach the next.
         with preserve_modes(network), network_tensors.swap_weights({**network_tensors.weights(), **there}):
             if network_tensors.norms:
+                # The pass is in training mode, in which dropout samples.
                 with fork_rng(device, stream_seed(seed, "swag-statistics", number)):
                     pass_through(network, passing())
             network.eval()

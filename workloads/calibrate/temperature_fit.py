@@ -87,6 +87,7 @@ def fit_temperature_of(blocks: Blocks, *, warn: bool = True) -> TemperatureFit:
     if mean_at_label == 0:
         report("every label has the largest logit: the NLL has no minimum, so T stays 1; use more rows for fitting")
         return TemperatureFit(temperature=1.0, at_bound=-1)
+    # At b = 0 the slope is mean(z) - mean(z_y) = -scale - mean_at_label. If it is not negative, the convex NLL only rises.
     if -scale >= mean_at_label:
         report("logits carry no information about the labels: the NLL is lowest for equal logits, so T is its upper bound")
         return TemperatureFit(temperature=scale * LIMIT, at_bound=1)
@@ -102,6 +103,7 @@ def fit_temperature_of(blocks: Blocks, *, warn: bool = True) -> TemperatureFit:
 def _root(slope_and_curvature: Callable[[float], tuple[float, float]]) -> tuple[float, int]:
     """Returns the root of a non-decreasing slope over u in [-log LIMIT, log LIMIT], or a bound and its side in T."""
     end = float(np.log(LIMIT))
+    # u = 0 is the temperature `scale`, the middle of the bracket. The ends are evaluated only if the search reaches them.
     low, high, u = -np.inf, np.inf, 0.0
     for step in range(MAX_STEPS):
         slope, curvature = slope_and_curvature(u)
@@ -112,6 +114,7 @@ def _root(slope_and_curvature: Callable[[float], tuple[float, float]]) -> tuple[
         if slope > 0 and u == -end:
             return u, 1
         low, high = (u, high) if slope < 0 else (low, u)
+        # The curvature is 0 where every row is one-hot; a NaN fails both comparisons below and leads to bisection.
         newton = u - slope / curvature if curvature > 0 else np.nan
         if abs(newton - u) < CLOSE:
             return min(max(newton, -end), end), 0
@@ -126,6 +129,7 @@ def _slope_and_curvature(blocks: Blocks, inverse: float) -> tuple[float, float]:
     """Returns the slope of the mean NLL in the inverse temperature, and the derivative of the slope in its logarithm."""
     slope, curvature, num_rows = 0.0, 0.0, 0
     for block in blocks():
+        # Gaps are 0 or less and 0 at the maximum, so exp cannot overflow and every sum is at least 1.
         weights_CR = np.exp(inverse * block.gaps)
         total_R = weights_CR.sum(axis=0)
         weights_CR *= block.gaps

@@ -50,6 +50,7 @@ class TunedRAPS(ConformalRule):
         rows, labels_N = check_inputs(probabilities, labels)
         if len(rows) < 2:
             raise ValueError("there is 1 calibration row; raps_tuned needs at least 2")
+        # Both parts get at least one row.
         num_tuning = min(max(round(self.share * len(rows)), 1), len(rows) - 1)
         order = np.random.default_rng(stream_seed(seed, "calibrate/conformal/tune")).permutation(len(rows))
         tuning, rest = np.sort(order[:num_tuning]), np.sort(order[num_tuning:])
@@ -61,6 +62,7 @@ class TunedRAPS(ConformalRule):
         """Returns the first candidate with the smallest mean set size."""
         num_rows = len(labels_N)
         of_true = np.sort(ranks_of(probabilities_NK)[np.arange(num_rows), labels_N])
+        # With too few rows the quantile lies behind the last rank; the largest rank takes its place.
         kreg = int(of_true[min(rank_of_threshold(num_rows, self.alpha), num_rows) - 1])
         candidates = [
             RAPS(
@@ -72,6 +74,7 @@ class TunedRAPS(ConformalRule):
             )
             for penalty in self.penalties
         ]
+        # All candidates use the same random numbers, so only the penalty makes a difference.
         sizes = [mean_size(rule, probabilities_NK, labels_N, seed=seed) for rule in candidates]
         return candidates[int(np.argmin(sizes))]
 

@@ -67,23 +67,31 @@ class BBQ(PostHoc):
         sorted_N, num_rows = p_N[order], len(p_N)
         positives_to = np.concatenate([[0], np.cumsum(outcomes_N[order])])
         after_ties = np.searchsorted(sorted_N, sorted_N, side="right")
+        # A start inside equal probabilities moves behind them, so that they share a bin.
         starts = np.where(first, 0, after_ties[np.maximum(cuts, 1) - 1])
+        # Of several bins with one start a single one is kept; a bin that starts at N is empty.
         kept = first | ((starts != np.roll(starts, 1)) & (starts < num_rows))
         starts, first = starts[kept], first[kept]
+        # A bin ends where the next one of its binning starts, and the last one at N.
         ends = np.where(np.roll(first, -1), num_rows, np.roll(starts, -1))
         counts, positives = (ends - starts).astype(np.float64), positives_to[ends] - positives_to[starts]
         places = np.unique(starts)
+        # Edges of all binnings together; `which` is the place of a bin's lower edge among them.
         edges = np.concatenate([[0.0], edges_before(sorted_N, places[1:])])
         which = np.searchsorted(places, starts)
         lower = edges[which]
         upper = np.where(ends == num_rows, 1.0, edges[np.roll(which, -1)])
+        # Number of the binning that each bin belongs to.
         binning = np.cumsum(first) - 1
         strength = self.prior / np.bincount(binning)[binning]
         a, d = prior_counts((lower + upper) / 2, strength)
+        # The sum over the bins of each binning. Marginal likelihoods underflow, but softmax needs only their logarithms.
         weights = softmax(np.bincount(binning, weights=log_marginals(counts, positives, a, d)))
         values = weights[binning] * (positives + a) / (counts + strength)
+        # The average of step functions, as the running sum of the rises of all of them at the common edges.
         rises = np.where(first, values, values - np.roll(values, 1))
         rises_at = np.bincount(which, weights=rises)
+        # The running sum may round to 0 or above 1, and no uniform share keeps the logarithm finite here.
         averages = np.clip(np.cumsum(rises_at), np.finfo(np.float64).tiny, 1.0)
         return Steps(edges=edges[1:], values=averages.astype(np.float64))
 

@@ -48,6 +48,7 @@ class FittedBeta(FittedOnCommonScale):
 
     def _map(self, logits_MC: Floats) -> Floats:
         odds_MC = log_odds(logits_MC)
+        # log_expit(odds) is ln p and log_expit(-odds) is ln(1 - p), without the rounding of 1 - p.
         log_MC = log_expit(self.a * log_expit(odds_MC) - self.b * log_expit(-odds_MC) + self.c)
         return np.asarray(log_MC - logsumexp(log_MC, axis=1, keepdims=True))
 
@@ -100,6 +101,7 @@ def _curve(odds_N: Floats, positive_N: np.ndarray, ridge: float) -> Floats:
         if (curve_3[:2] >= 0).all():
             loss = cross_entropy(features_N3 @ curve_3, targets_N)
             found.append((loss + ridge * ((curve_3 - identity_3) ** 2).sum(), curve_3))
+        # The problem is convex, so an unconstrained minimum with a, b >= 0 is the best of all cases.
         if not any(held) and found:
             break
     return min(found, key=lambda pair: pair[0])[1]

@@ -93,12 +93,14 @@ def log_parts(logits_NC: Floats, temperature: float) -> Floats:
 
 def best_weights(log_parts_3N: Floats) -> Floats:
     """Returns simplex weights `(3,)` that minimise mean -log(sum of weight * part), from log-probabilities of the labels."""
+    # A factor per row adds a constant to the NLL, and with it at least one part of each row does not underflow.
     relative_3N = np.exp(log_parts_3N - log_parts_3N.max(axis=0))
 
     def nll(weights_3: Floats) -> float:
         with np.errstate(divide="ignore"):
             return float(-np.log(weights_3 @ relative_3N).mean())
 
+    # At weights on the border the mixture of a row may be 0; the floor keeps its logarithm and the gradient finite.
     inner = minimize(
         lambda weights_3: float(-np.log(np.maximum(weights_3 @ relative_3N, np.finfo(float).tiny)).mean()),
         np.full(3, 1 / 3),
@@ -111,4 +113,5 @@ def best_weights(log_parts_3N: Floats) -> Floats:
         options={"ftol": 1e-15, "maxiter": 500},
     )
     found_3 = np.clip(inner.x, 0, 1)
+    # The corners as well: the first one is temperature scaling, which the result must not be worse than.
     return np.asarray(min([*np.eye(3), found_3 / found_3.sum()], key=nll))

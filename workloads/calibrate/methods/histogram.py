@@ -92,5 +92,6 @@ class Histogram(PostHoc):
         equal_width = np.arange(1, self.num_bins) / self.num_bins
         edges = equal_mass_edges(p_N[order], self.num_bins) if self.equal_mass else equal_width
         counts, positives = counts_in(p_N[order], outcomes_N[order], edges)
+        # `where` evaluates both sides, so empty bins are divided by 1.
         values = np.where(counts > 0, positives / np.maximum(counts, 1), midpoints(edges))
         return Steps(edges=edges, values=values)

@@ -41,6 +41,7 @@ class FittedIsotonic(Fitted):
         curves = [slice(*ends) for ends in zip(self.starts[:-1], self.starts[1:], strict=True)]
         if len(curves) == 1:
             q_MC = np.interp(p_MC, self.p, self.q) + TIE_BREAKER * p_MC
+            # Softmax may round different logits to equal probabilities, so the winner is taken from the logits.
             q_MC[np.arange(len(q_MC)), logits_MC.argmax(axis=1)] = q_MC.max(axis=1)
             return keeping_argmax(distribution(q_MC, float(self.uniform_share)), logits_MC)
         columns = [
@@ -93,5 +94,6 @@ def fit_monotone_curve(p_N: Floats, outcomes_N: NDArray[np.bool_]) -> tuple[Floa
     means = np.bincount(which_N, weights=outcomes_N) / counts
     q = isotonic_regression(means, weights=counts.astype(np.float64)).x
     ends = np.ones(len(q), dtype=bool)
+    # Points inside a step are not needed, because the curve is interpolated between its ends.
     ends[1:-1] = (q[1:-1] != q[:-2]) | (q[1:-1] != q[2:])
     return distinct[ends], q[ends]

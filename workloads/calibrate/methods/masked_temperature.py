@@ -65,12 +65,14 @@ class MaskedTemperature(PostHoc):
         ranked_NC, ranks_N = ranked(logits_NC, labels_N)
         if self.centred:
             ranked_NC = ranked_NC - ranked_NC.mean(axis=1, keepdims=True)
+        # After ranking, because the masks are sampled for ranked logits of rows in this order.
         ranked_NC, ranks_N = in_one_order(ranked_NC, ranks_N)
         fit = fit_temperature_of(lambda: self._masked(ranked_NC, ranks_N, seed))
         return FittedTemperature.of(fit, num_classes)
 
     def _masked(self, logits_NC: Floats, labels_N: Labels, seed: int) -> Iterator[Block]:
         """Yields all rows under all masks, equal at every call; masks of a larger ratio include those of a smaller one."""
+        # Created anew in every call, because the root search must see the same masks each time.
         generator = np.random.default_rng(stream_seed(seed, "logit masks"))
         size = max(1, BLOCK // logits_NC.shape[1])
         for start in range(0, len(labels_N), size):

@@ -89,10 +89,12 @@ class ParameterisedTemperature(PostHoc):
         return True
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedParameterisedTemperature:
+        # The network sees sorted logits only, so the fit depends neither on the order of rows nor on that of classes.
         logits_NC, labels_N = in_one_order(*ranked(logits_NC, labels_N))
         temperature = fit_temperature(logits_NC, labels_N).temperature
         features_NF = top_logits(logits_NC, self.num_top)
         centre_F, scale_F = features_NF.mean(axis=0), features_NF.std(axis=0)
+        # A feature that is the same in all rows becomes 0 instead of 0 / 0.
         scale_F[scale_F == 0] = 1.0
         features_NF = (features_NF - centre_F) / scale_F
         sizes = np.array([len(centre_F), *[self.width] * self.num_layers, 1])
@@ -129,11 +131,14 @@ class ParameterisedTemperature(PostHoc):
         loss = float((errors_NC**2).sum(axis=1).mean())
         centred_NC = p_NC * (scaled_NC - (p_NC * scaled_NC).sum(axis=1, keepdims=True))  # dp / d(1 / factor)
         by_factor_N = 2 * (errors_NC * centred_NC).sum(axis=1) * -(factor_N**-2) / len(labels_N)
+        # (N, 1): gradient in the network's output; expit is the derivative of softplus.
         upward = (by_factor_N * (1 - FLOOR) / np.log(2) * expit(out_N))[:, None]
         pieces: list[Floats] = []
         for (weights, _), below, above in zip(layers[::-1], units[-2::-1], units[:0:-1], strict=True):
+            # 1 - tanh^2; the last layer is linear.
             if above is not units[-1]:
                 upward = upward * (1 - above**2)
+            # In front, because layers are visited from the last to the first.
             pieces[:0] = [(below.T @ upward + 2 * self.l2 * weights).ravel(), upward.sum(axis=0)]
             upward = upward @ weights.T
         return loss + self.l2 * sum(float((weights**2).sum()) for weights, _ in layers), np.concatenate(

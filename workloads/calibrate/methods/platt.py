@@ -58,6 +58,7 @@ class Platt(OnCommonScale):
 def _fit_curve(odds_N: Floats, positive_N: np.ndarray) -> Floats:
     """Returns slope and intercept of one class, `(2,)`."""
     size = typical_size(odds_N)
+    # Log-odds of any size are scaled to about 1; a start of `size` is then a slope of 1.
     features_N2 = np.column_stack([odds_N / size, np.ones(len(odds_N))])
     found_2 = fit_logistic(features_N2, smoothed_targets(positive_N), start_F=np.array([size, 0.0]))
     return found_2 / [size, 1]

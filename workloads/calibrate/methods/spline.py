@@ -42,6 +42,7 @@ class FittedSpline(FittedOnCommonScale):
         others_MC = log_softmax(others_MC, axis=1)
         second_M = np.exp(others_MC.max(axis=1))  # relative to the probability of all other classes
         top_M = np.maximum(top_M, second_M / (1 + second_M))
+        # The others share 1 - top in their former proportions.
         log_MC = others_MC + np.log1p(-top_M)[:, None]
         log_MC[rows_M, winners_M] = np.log(top_M)
         return keeping_argmax(log_MC, logits_MC)
@@ -73,6 +74,7 @@ class Spline(OnCommonScale):
         confidence_N = probabilities_of(logits_NC)[np.arange(len(labels_N)), winners_N]
         distinct, which_N, counts = np.unique(confidence_N, return_inverse=True, return_counts=True)
         gaps = np.bincount(which_N, weights=winners_N == labels_N) / counts - distinct
+        # Rows of equal confidence have equal gaps, so the sums do not depend on their order.
         heights_N = np.cumsum(np.repeat(gaps, counts)) / len(labels_N)
         slopes_N = slopes_of_natural_spline(heights_N, num_knots=self.num_knots)
         slopes = np.bincount(np.repeat(np.arange(len(counts)), counts), weights=slopes_N) / counts
@@ -90,6 +92,7 @@ def slopes_of_natural_spline(heights_N: Floats, *, num_knots: int) -> Floats:
     Knots are equally spaced over [0, 1].
     """
     t = np.arange(len(heights_N) + 1) / len(heights_N)
+    # Column j is the spline that is 1 at knot j and 0 at all others, so every spline is a product with its knot values.
     cardinal = CubicSpline(np.linspace(0, 1, num_knots), np.eye(num_knots), bc_type="natural")
     at_knots = np.linalg.lstsq(cardinal(t), np.concatenate([[0.0], heights_N]), rcond=None)[0]
     return np.asarray(cardinal(t[1:], 1) @ at_knots)

@@ -85,6 +85,7 @@ def _fitted(logits_NC: Floats, labels_N: Labels, ridge: float) -> FittedVector:
     found_P, converged = fit_linear(
         model,
         labels_N,
+        # The factors of scaled logits are `size` times larger; the penalty is divided by its square to mean the same.
         start_P=np.repeat([size, 0.0], num_classes),
         penalty_P=np.repeat([ridge / size**2, ridge], num_classes),
     )

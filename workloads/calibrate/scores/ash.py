@@ -47,6 +47,7 @@ class ASH(Immediate):
             case "p":
                 return np.where(kept, rows_ND, 0)
             case "b":
+                # `largest` keeps at least one activation, so nothing is divided by 0.
                 return np.where(kept, rows_ND.sum(axis=1, keepdims=True) / kept.sum(axis=1, keepdims=True), 0)
             case "s":
                 return np.where(kept, rows_ND, 0) * growth(rows_ND, kept)

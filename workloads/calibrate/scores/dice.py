@@ -36,6 +36,7 @@ class DICE(Learned):
         weight, bias = train.class_layer
         contribution = weight * overall_mean(train.features)
         num_kept = max(weight.size - round(self.drop * weight.size), 1)
+        # Flattened: one ranking over the weights of all classes.
         order = np.argsort(-contribution, axis=None, kind="stable")
         thinned = np.zeros_like(weight)
         thinned.flat[order[:num_kept]] = weight.flat[order[:num_kept]]

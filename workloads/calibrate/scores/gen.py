@@ -50,11 +50,13 @@ def log_probabilities(outputs: Floats, num_classes: int) -> tuple[Floats, Floats
     largest = outputs[:, :num_classes].argmax(axis=1)
     apart = outputs - outputs[rows, largest][:, None]
     apart[rows, largest] = -np.inf
+    # The logarithm of sum over all others / largest: it has all its digits where 1 - p is 0.
     others = logsumexp(apart, axis=1)
     apart[rows, largest] = 0
     total = np.logaddexp(0, others)
     logs = apart[:, :num_classes] - total[:, None]
     complements = np.zeros_like(logs)
+    # log(1 - p) of the largest, without computing 1 - p.
     complements[rows, largest] = others - total
     below = np.ones_like(logs, dtype=bool)
     below[rows, largest] = False

@@ -44,6 +44,7 @@ class KNN(Learned):
         if self.k > num_kept:
             raise ValueError(f"k is {self.k}; it must be at most {num_kept}, the number of training rows in the bank")
         generator = np.random.default_rng(stream_seed(seed, "calibrate/knn"))
+        # From the start of one permutation, so a larger share contains the bank of a smaller one.
         kept = np.sort(generator.permutation(len(train))[:num_kept])
         bank = unit_length(train.features[kept])
 
@@ -67,7 +68,9 @@ def kth_squared_distance(
     of_bank = (bank**2).sum(axis=1)
     found = np.empty(len(rows))
     for block in blocks(len(rows), max(distances_at_once // len(bank), 1)):
+        # Without |row|^2, which does not change the order of a row's distances; it is added to the k-th only.
         squares = of_bank - 2 * rows[block] @ bank.T
         nearest = np.partition(squares, k - 1, axis=1)[:, k - 1]
+        # The difference of squares may round below 0.
         found[block] = np.maximum(nearest + (rows[block] ** 2).sum(axis=1), 0)
     return found

@@ -45,6 +45,7 @@ class ODIN(Immediate):
     def of(self, evidence: Evidence) -> Floats:
         run, num_extra = evidence.run_again, evidence.num_extra
         pixels = run.rows.pixels
+        # (1, C, 1, 1): white and black are those of each channel after normalisation.
         step = self.eps * (pixels.white - pixels.black)
         found = []
         with torch.inference_mode(False):  # the caller may be in inference mode, which forbids gradients
@@ -61,5 +62,6 @@ class ODIN(Immediate):
             moving = images.detach().requires_grad_()
             outputs = network(moving).float() / self.temperature
             predicted = outputs[:, : outputs.shape[1] - num_extra].argmax(1)
+            # The sum, so that the gradient of an image does not depend on the size of its batch.
             loss = functional.cross_entropy(outputs, predicted, reduction="sum")
             return torch.autograd.grad(loss, moving)[0]

@@ -32,6 +32,7 @@ class ReAct(Learned):
             raise ValueError(f"quantile is {self.quantile}; it must lie in (0, 1]")
 
     def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
+        # One ceiling for all features.
         ceiling = float(np.quantile(train.features, self.quantile))
 
         def rule(evidence: Evidence) -> Floats:

@@ -44,8 +44,10 @@ class ViM(Learned):
         origin = -np.linalg.pinv(weight) @ bias
         second_moment = scatter(train.features, origin[None])
         _, directions = np.linalg.eigh(second_moment)  # in ascending order of eigenvalues
+        # The directions of least variance: all that are not principal.
         outside = directions[:, : width - dimension]
         residual = float(residual_lengths(train.features, origin, outside).mean())
+        # Otherwise alpha would be the quotient of a logit and a rounding error.
         if not residual > SMALLEST * np.sqrt(np.trace(second_moment)):
             raise ValueError(
                 f"principal is {self.principal}, for which the training features have no residual"
