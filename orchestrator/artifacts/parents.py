@@ -27,6 +27,7 @@ def locate_upstream(workload: Any, folder: RunFolder) -> Any:
     if runs and hasattr(workload, "artifacts"):
         elsewhere = str(getattr(workload, "folder", ""))
         home = RunFolder(located(elsewhere).expanduser()) if elsewhere else folder
+        # Absolute, because the workload may be read by a process with another working directory.
         changed["artifacts"] = tuple(str(home.artifact(run).resolve()) for run in runs)
     return dataclasses.replace(workload, **changed) if changed else workload
 

@@ -140,6 +140,7 @@ def _table(rows: Sequence[LatencyRow]) -> Table:
         "file",
     )
     for place, header in enumerate((*headers, "dense file", "dense layers")):
+        # Columns 0, 2 and 11, that is run, format and dense layers, hold text.
         table.add_column(header, justify="right" if place not in (0, 2, 11) else "left")
     for row in rows:
         kernels = json.loads(row.kernels)

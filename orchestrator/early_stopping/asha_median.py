@@ -138,6 +138,7 @@ class EarlyStopper:
         (self._excluded.discard if counts else self._excluded.add)(key)
         members = self._members.setdefault(group, set())
         (members.add if counts else members.discard)(key)
+        # The cached means were those of other members.
         self._running_means = {at: mean for at, mean in self._running_means.items() if at[0] != group}
         self._decide(group)
 

@@ -105,6 +105,7 @@ class Brackets:
                 # No run goes beyond a rung that is not decided.
                 if due or (number, rung) not in self._decided:
                     break
+        # Rungs of all brackets at the same share run together, the lowest first.
         lowest = min(found.values(), default=1.0)
         return {key: share for key, share in found.items() if share == lowest}
 

@@ -151,6 +151,7 @@ class _Process:
         )
         # Otherwise this process holds the other end open and never sees that the rank closed it.
         theirs.close()
+        # `detach`, because the connection closes the descriptor itself.
         return cls(popen, Connection(ours.detach()))
 
     def receive(self, rank: int) -> Any:

@@ -51,6 +51,7 @@ def nearest_run(known: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> 
 def recorded_identities(folder: RunFolder) -> dict[str, Mapping[str, Any]]:
     """Returns the identity of every run in the folder's run table, by run key."""
     rows = Store(folder).runs().select(["run_key", "spec_json", "identity_json"]).to_pylist()
+    # Null in rows that were written before this column existed.
     return {row["run_key"]: json.loads(row["identity_json"] or row["spec_json"]) for row in rows}
 
 

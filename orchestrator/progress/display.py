@@ -36,6 +36,7 @@ def open_display(console: Console) -> Iterator[Display]:
     if not console.is_terminal:
         yield LineDisplay(console)
         return
+    # Transient, because the summary of the results takes the place of the table at the end.
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield LiveDisplay(live)
 

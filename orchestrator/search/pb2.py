@@ -55,6 +55,7 @@ class Bandit:
         gains = np.array([gain for *_, gain in data], dtype=float)
         for time in set(self._times):
             gains[self._times == time] -= gains[self._times == time].mean()
+        # The grid of noises assumes variance 1. Equal gains have none, and stay 0.
         self._gains = gains / (gains.std() or 1.0)
         self._pending = list(pending)
 

@@ -79,6 +79,7 @@ def finished_runs(folder: Location) -> list[Parent]:
             seed=row["seed"],
             kind=row["kind"],
             resolved=json.loads(row["spec_json"]),
+            # Null in rows that were written before this column existed.
             identity=json.loads(row["identity_json"] or row["spec_json"]),
             described={name: row[name] for name in ("data", "model", "method", "density", "ipc")},
         )
@@ -203,6 +204,7 @@ def resolve_references(tables: Mapping[str, Any], earlier: UpstreamRuns) -> Iter
         return
     reference_ids = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
     groups = {reference_ids[key]: earlier.groups(table, key) for key, table in references.items()}
+    # Over the ids of references and not over their places, so that equal references mean the same run.
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))
         yield ResolvedTables(
@@ -231,6 +233,7 @@ def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Pare
         if folder := earlier.folder(value):
             table["folder"] = folder
         if value.get("name") == SYNTHETIC and "data" in parents[0].resolved:
+            # The other splits of a synthetic set are those of the data that it was distilled from.
             table.setdefault("of", parents[0].resolved["data"])
         return table
     if isinstance(value, Mapping):
@@ -258,6 +261,7 @@ def _describe_runs(runs: Sequence[str], parents: Mapping[str, Parent]) -> Any:
     if len(tables) > 1:
         return list(tables.values())
     (table,) = tables.values()
+    # The number of members stays in the identity: an ensemble of three is not one of five.
     return table if len(runs) == 1 else {**table, "members": len(runs)}
 
 

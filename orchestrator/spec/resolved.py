@@ -62,6 +62,7 @@ def write_out(
             complete[name] = choices[0]
         else:
             kept[name] = choices
+    # The order of axes decides the order of jobs, so the axes of the spec come first and in their own order.
     in_order = {key: kept[key] for key in (*grid, *kept) if key in kept}
     return WrittenOut(tables=complete, variants=varied.variants, grid=in_order)
 
@@ -144,11 +145,13 @@ def stage_tables(stage: Stage) -> dict[str, Any]:
     header, tables = stage.header, stage.tables
     resolved = [job.resolved for job in stage.jobs]
     if header.search and stage.learning is None:
+        # A search that is planned as a whole is written as the jobs that it proposed.
         tables = {name: value for name, value in tables.items() if name in hints_of(Header) and name != "grid"}
         tables["variants"] = as_variants(resolved)
     if stage.learning is not None:
         return _search_tables(stage, stage.learning)
     written = write_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
+    # A job with parents takes their seeds unless the spec gives `seeds`; a default written out would change that.
     inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in stage.jobs) else set()
     names = [name for name in ("name", "kind", "seeds", *_scheduler_key(header), "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
@@ -183,6 +186,7 @@ def _population_tables(stage: Stage, learning: AdaptiveSearch) -> dict[str, Any]
     searched = {
         key: list(values.choices) if isinstance(values, Choices) else [values.low] for key, values in search.space.items()
     }
+    # Any proposal serves: the values that the search chooses are removed again below.
     (corner, *_), _ = search.corners()
     resolved = [job.resolved for jobs in learning.propose([corner]) for job in jobs]
     axes = {**(tables.get("grid") or {}), **searched}

@@ -347,6 +347,7 @@ class StageValidator:
         if workload is None or header is None:
             return None
         if header.resources.workers > 1 and getattr(workload, "depends_on_num_workers", False):
+            # The numbers of such a job depend on how many workers share a batch, so the number enters its run key.
             workload = replace(workload, workers=header.resources.workers)
         resolved, identity = encode(workload), encode(workload, identity_only=True)
         key = key_of(header.kind, identity)
