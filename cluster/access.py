@@ -51,7 +51,7 @@ class Access:
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
-            # A name: of no other one is it known without DNS that it is this machine.
+            # Of all names, only this one is known without DNS to be this machine.
             return host == "localhost"
 
     @property

@@ -96,7 +96,7 @@ def session(
                 f"no token, or a wrong one, for the Ray cluster at {address}: set RAY_AUTH_TOKEN to the one it "
                 "was started with, or RAY_AUTH_TOKEN_PATH to a file of it, or RAY_AUTH_MODE=disabled if it asks for none"
             ) from error
-        # OverflowError: a port above 65535.
+        # OverflowError: a port with more digits than the system takes.
         except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
             raise ConnectionError(f"no Ray cluster answers at {_named(asked_for, address)}: {error}") from error
         except Exception as error:  # Ray has no class for it
@@ -130,7 +130,7 @@ def _check_reachable(address: str) -> None:
     with socket.create_connection((match[2], int(match[3])), timeout=CONNECT_TIMEOUT_S) as connection:
         if not uses_tls():
             check_grpc(connection)
-    # A client of the GCS raises at once for a wrong token. `ray://` names another server, which has no GCS to ask.
+    # A client of the GCS raises at once for a wrong token. `ray://` names the server of Ray Client instead.
     if not match[1] and (os.environ["RAY_AUTH_MODE"] != "token" or AuthenticationTokenLoader.instance().has_token()):
         GcsClient(address=address)
 

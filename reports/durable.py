@@ -105,6 +105,7 @@ def _sync_all(paths: Iterable[Path]) -> None:
 
 def _sync(path: Path) -> None:
     """Flushes a file, or the names in a folder, to disk."""
+    # fsync works on any open descriptor of the file, also on a read-only one, and a folder can be opened in no other way.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

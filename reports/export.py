@@ -103,4 +103,5 @@ def _latex_text(text: str) -> str:
 
 
 def _is_number(text: str) -> bool:
+    # An empty cell does not decide the alignment of its column.
     return not text or text[0].isdigit() or text[0] == "-" or text == "n/a"

@@ -41,6 +41,7 @@ LARGER_IS_BETTER = {
     "eice": False,
 }
 
+# Fractions, except those listed below.
 _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
     "loss": (0.0, math.inf),
     "nll": (0.0, math.inf),

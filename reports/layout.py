@@ -42,6 +42,7 @@ class RunFolder:
     def scratch(self) -> Path:
         """A local folder for the scheduler's temporary files: in the results folder, or a temporary one for object stores."""
         if isinstance(self.path, ObjectPath):
+            # A URI is no file name. Several users share the temporary folder, hence the user id.
             digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:16]
             return Path(tempfile.gettempdir()) / f"pruneyard-{os.getuid()}" / digest
         return self.path.resolve() / ".scheduler"
@@ -52,7 +53,7 @@ class RunFolder:
 
     def files_of_table(self, name: str) -> list[Location]:
         """Returns the Parquet files of a table, sorted by name."""
-        # Hidden files are unfinished writes. Sorted as text, since paths in an object store have no other order.
+        # Hidden files are unfinished writes. Sorted as text, so that the order is the same in an object store.
         return sorted(self.table(name).glob("[!.]*.parquet"), key=str)
 
     @property

@@ -82,6 +82,7 @@ def _populations(study: Study, runs: pd.DataFrame) -> dict[str, tuple[Population
     others = runs[~runs["run_key"].isin(frozenset().union(*(one.run_keys for one in told.values())))]
     for stage, group in others.groupby(others["stage"].fillna(""), sort=False):
         keys = frozenset(group["run_key"])
+        # A stage that has a population keeps it, without its runs outside of that population.
         found.setdefault(str(stage), (Population(*DEFAULT_OBJECTIVE, keys), group))
     return found
 

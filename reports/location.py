@@ -32,6 +32,7 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
         return ObjectPath.of(name)
     if scheme == "file":
         split = urlsplit(name)
+        # file://localhost/FOLDER is another way to write a folder of this machine.
         if split.netloc not in ("", "localhost") or not split.path:
             raise ValueError(f"{name}: names no folder of this machine; it must be file:///FOLDER")
         return Path(unquote(split.path))

@@ -72,6 +72,7 @@ def _read(folder: RunFolder) -> dict[str, Any] | None:
         return None
     try:
         plan = json.loads(folder.plan.read_bytes())
+    # Of invalid JSON and of invalid UTF-8 alike.
     except ValueError:
         plan = None
     keys = plan.get("run_keys") if isinstance(plan, dict) else None

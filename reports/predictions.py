@@ -90,6 +90,7 @@ def _table(
         metadata={records.VERSION_KEY: str(records.SCHEMA_VERSION).encode(), b"table": b"predictions"},
     )
     columns = [
+        # All rows refer to entry 0, the only one.
         pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(row_ids), np.int32)), pa.array([split])),
         pa.array(np.asarray(row_ids, np.int64)),
         pa.array(np.asarray(labels, np.int64)),

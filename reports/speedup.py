@@ -73,6 +73,7 @@ def points_of_runs(study: Study, measure: str) -> pd.DataFrame:
     history = study.history
     counted = history.loc[history["measure"] == _FLOPS, ["run_key", "step", "value"]]
     points = history.loc[history["measure"] == measure, ["run_key", "step", "wall_s", "value"]].merge(runs, on="run_key")
+    # A left join keeps runs whose FLOPs are not counted.
     joined = points.merge(counted.rename(columns={"value": "flops"}), on=["run_key", "step"], how="left")
     ordered: pd.DataFrame = joined.dropna(subset=["value"]).sort_values(["cell", "seed", "step"], kind="stable")
     return ordered.reset_index(drop=True)

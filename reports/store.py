@@ -69,6 +69,7 @@ class Store:
             write_part(self._path_of(name, "together", units), _table(name, rows), units=units)
 
     def _path_of(self, name: str, what: str, units: Sequence[str]) -> Location:
+        # The name follows from the attempts, so writing the same ones again replaces the file.
         digest = hashlib.sha256("\n".join(units).encode()).hexdigest()[:16]
         return self.folder.table(name) / f"{what}-{digest}.parquet"
 
@@ -155,6 +156,7 @@ def _rows(attempts: Sequence[Attempt]) -> dict[str, list[tuple[Any, ...]]]:
 
 @cache
 def _values_of(record: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    # `dataclasses.astuple` would copy every value, and metrics have many rows.
     return attrgetter(*(field.name for field in fields(record)))
 
 

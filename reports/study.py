@@ -109,6 +109,7 @@ class Study:
         table = summary.cell_table(self.labelled, self.finals, self.measures)
         rows = [row for _, row in table.iterrows()]
         field = [key for key in self.varying if _is_field(key)]
+        # A local list, which hides the module `series` in this method only.
         series = [key for key in self.varying if not _is_field(key) and key not in _SIZES]
         table["label"] = [self.words(row, _label_keys(row, self.varying)) or row["method"] for row in rows]
         table["field"] = [self.words(row, field) for row in rows]
@@ -200,6 +201,7 @@ def _rows_of(tables: Sequence[pa.Table], keys: Sequence[pa.Array]) -> pa.Table:
         table.filter(pc.is_in(table["run_key"].cast(pa.string()), own))
         for table, own in zip(tables, keys, strict=True)
     ]
+    # Every folder's tables have dictionaries of their own.
     return pa.concat_tables(kept).unify_dictionaries()
 
 

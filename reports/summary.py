@@ -112,6 +112,7 @@ def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
         means = values.groupby(outer, sort=False).mean()
         found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
         row.update({mean: float(found.mean), low: float(found.low), high: float(found.high)})
+    # skipna=False: a mean over the runs that happen to have a cost would mislead.
     row.update({name: float(completed[name].astype("float64").mean(skipna=False)) for name in _COSTS})
     return row
 

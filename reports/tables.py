@@ -66,6 +66,7 @@ class Table:
                 _CHARACTER * min(longest, _MAX_CHARACTERS), _BOLD_CHARACTER * min(word, _MAX_CHARACTERS)
             )
             width = round(_PADDING + inner, 2)
+            # Only leading columns can stay, so a later, narrower one is not tried.
             if found and left + width > _MAX_FROZEN:
                 break
             found.append((round(left, 2), width))

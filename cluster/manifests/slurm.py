@@ -34,7 +34,7 @@ def script(profile: Profile, study: Study) -> str:
         "time": profile.slurm.time,
         "partition": profile.slurm.partition,
         "account": profile.slurm.account,
-        # `B:` signals the batch shell alone, and leaves it twice the driver's time before the limit to pass the signal on.
+        # `B:` signals the batch shell alone, twice the driver's time before the limit; the shell passes the signal on.
         "signal": f"B:TERM@{2 * STOP_WAIT_S}",
         "output": f"{study.name}-%j.log",
     }

@@ -31,6 +31,7 @@ def against_ipc(study: Study, measure: str) -> list[Figure]:
 
 def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     table = study.measured(measure)
+    # Over images per class there is no dense reference.
     is_dense = (table["method"] == DENSE) & (x == "density")
     # A logarithmic axis has no 0.
     points = table[(table[x] > 0) & ~is_dense]

@@ -178,9 +178,11 @@ def _chart(points: pd.DataFrame, *, measure: str, styles: marks.Styles, x: str) 
     means = _means(points)
     scale, axis = _axis(points["x"])
     if x == _ITERATIONS:
+        # Iterations are whole numbers.
         axis.tickMinStep = 1
     across = alt.X("x:Q", title=x, scale=scale, axis=axis)
     scale, axis = _axis(points["value"])
+    # A minimised loss may span decades; an accuracy keeps to its possible values on a linear axis.
     if not measure.startswith("train/"):
         domain = marks.domain(measure, points.assign(mean=points["value"], low=points["value"], high=points["value"]))
         scale, axis = alt.Scale(domain=list(domain), nice=False), alt.Axis(format="~g", tickCount=5)

@@ -18,15 +18,18 @@ MAX_PANELS = 12
 STILL_WIDTHS = {"wide": 880, "half": 430, "third": 290}
 _COORDINATES = re.compile(r' (d|transform|x|y|x2|y2)="([^"]*)"')
 _KEPT = r"\1"
+# Two decimals of a pixel are enough.
 _LONG_NUMBER = re.compile(r"(\d+\.\d{2})\d+")
 _IDENTIFIER = re.compile(r'\bid="([A-Za-z_]\w*)"')
 
 _CONFIG: dict[str, Any] = {
+    # The page states the text alternative itself, see `Panel.words`.
     "aria": False,
     "background": None,
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
     "view": {"stroke": None},
     "axis": {
+        # The colour of the page's text, which differs between light and dark mode.
         "labelColor": "currentColor",
         "labelOpacity": 0.75,
         "labelFontSize": 11,

@@ -110,6 +110,7 @@ def _chart(rows: pd.DataFrame, *, styles: marks.Styles) -> Chart:
         x=alt.X("density:Q", title="density", scale=scale, axis=axis)
     )
     title = "speed-up over dense"
+    # The line at 1 needs a tick, however far the values are from it.
     ticks = marks.log_ticks(min(0.5, float(rows["low"].min())), max(2.0, float(rows["predicted"].max())))
     up = alt.Y(
         "speedup:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~g", values=ticks)
@@ -127,6 +128,7 @@ def _chart(rows: pd.DataFrame, *, styles: marks.Styles) -> Chart:
         .mark_rule(strokeWidth=1.5, opacity=0.7)
         .encode(y=up)
     )
+    # Means over the networks of one density, so that a line has one point there.
     theory = base.mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES).encode(
         y=alt.Y("mean(predicted):Q", title=title)
     )

@@ -29,6 +29,7 @@ def learning(study: Study) -> list[Figure]:
         for name in _NAMES
     ]
     explored = _points(study, _EXPLORED)
+    # Explored weights that never grow mean fixed masks, which need no figure.
     if (explored.groupby("cell")["mean"].transform("max") > explored["mean"]).any():
         points[_EXPLORED] = explored
         chosen.append(_EXPLORED)
@@ -47,10 +48,12 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
     shown = table if is_dense.all() else table[~is_dense]
     styles = marks.ramp(shown)
     is_log = _is_log(measure, points)
+    # One domain for all panels, so that they can be compared.
     domain = _log_domain(points) if is_log else marks.domain(measure, points)
     plots = []
     for (field, name), group in shown.groupby(["field", "series"], sort=False):
         own = points[points["cell"].isin(group["cell"])]
+        # A dense cell is not its own reference.
         behind = table[is_dense & (table["field"] == field) & ~table["cell"].isin(group["cell"])]
         dense = points[points["cell"].isin(behind["cell"])]
         names = ", ".join(dict.fromkeys(own["line"]))

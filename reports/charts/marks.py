@@ -39,6 +39,7 @@ def _plain(value: Any) -> Any:
 
 def color(styles: Styles, name: str) -> alt.Color:
     """Returns a colour encoding for the names in column `name`. It has no legend because the page draws one."""
+    # The domain is that of all panels, so that a name has the same colour in each.
     scale = alt.Scale(domain=list(styles), range=[color for color, _ in styles.values()])
     return alt.Color(f"{name}:N", scale=scale, legend=None)
 

@@ -73,6 +73,7 @@ def _bins(study: Study, cell: CalibratedCell) -> pd.DataFrame:
         left=bins["bin"] / cell.num_bins,
         right=(bins["bin"] + 1) / cell.num_bins,
         bottom=-_HISTOGRAM_HEIGHT,
+        # The highest bar ends a little below 0, where the diagram begins.
         top=-_HISTOGRAM_HEIGHT + 0.85 * _HISTOGRAM_HEIGHT * bins["count"] / bins["count"].max(),
     )
 
@@ -183,6 +184,7 @@ def _risk_chart(lines: pd.DataFrame, styles: marks.Styles) -> Chart:
         alt.Tooltip("y:Q", title="risk", format=".4f"),
     ]
     drawn = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=marks.color(styles, "calibrator"))
+    # Invisible points show the tooltips.
     spots = base.mark_point(filled=True, size=60, opacity=0).encode(x=x, y=y, tooltip=tooltip)
     return alt.layer(drawn, spots).properties(height=240)
 

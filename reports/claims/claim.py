@@ -75,6 +75,7 @@ Scalar = bool | int | float | str
 class _Strict:
     """Base class whose validation rejects unknown keys and infinite numbers."""
 
+    # Dataclasses of the standard library give pydantic its settings by this attribute.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 

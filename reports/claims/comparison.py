@@ -65,6 +65,7 @@ def _evaluation_epochs(spec: Spec, num_classes: int | None) -> float | None:
     ipc = spec.get("method.ipc")
     if not epochs or not most or not batch or not ipc or num_classes is None:
         return epochs
+    # As `Evaluation.for_images` of workloads computes it, which reports cannot import.
     images = ipc * num_classes * (spec.get("method.factor") or 1) ** 2
     return float(max(1, min(epochs, most // -(-images // batch))))
 
@@ -72,6 +73,7 @@ def _evaluation_epochs(spec: Spec, num_classes: int | None) -> float | None:
 def _augmentation(claim: Claim, spec: Spec) -> list[str]:
     if not claim.augment:
         return []
+    # Keys that the spec lacks have the defaults of `Augment`: none of it.
     table = {key: spec[f"augment.{key}"] for key in Augment.__dataclass_fields__ if f"augment.{key}" in spec}
     here, there = str(Augment(**table)), str(claim.augment)
     return [] if here == there else [f"augmentation: {here} (this study), {there} (published)"]

@@ -118,6 +118,7 @@ class _Reader:
             entry = f"tables[{place}]"
             self._one_of(_a_table(table, self.name, entry), entry, ("where", "common", "rows"))
             for number, row in enumerate(table["rows"]):
+                # Counted over all tables, since the page groups numbers by it.
                 line += 1
                 at = f"{entry} ({table['where']}), row {number}"
                 merged = {**table["common"], **_a_table(row, self.name, at)}

@@ -193,6 +193,7 @@ def _elsewhere(study: Study, claims: Claims, matched: set[str]) -> dict[str, lis
             first.metric != "accuracy",
             first.data not in data,
             first.model not in models,
+            # Then the usual length of training, small data sets, and rows that state more of their recipe.
             first.length != 1,
             claims.data[first.data].train_rows,
             -len(first.recipe),

@@ -118,6 +118,7 @@ def _parents(study: Study, firsts: pd.DataFrame, specs: Mapping[int, Mapping[str
     """Returns the input of each cell in words, limited to the settings in which the cells differ."""
     keys = [key for key in study.varying if is_of_parent(key) and firsts[key].nunique(dropna=False) > 1]
     descriptions = {cell: _in_words(study, firsts.loc[cell], keys) for cell in firsts.index}
+    # Inputs that read alike may still differ in the rows that calibrators were fitted on; `_halved` says so.
     by_words: dict[str, set[str]] = {}
     for cell, words in descriptions.items():
         by_words.setdefault(words, set()).add(_base(specs[cell]))

@@ -75,6 +75,7 @@ def comparisons(study: Study, cells: Sequence[CalibratedCell]) -> list[Compariso
     """Returns one comparison per input with several calibrators; if there is none, one per input."""
     by_base: dict[str, dict[str, CalibratedCell]] = {}
     for cell in cells:
+        # Of several cells with the same calibrator and input, the first one counts.
         by_base.setdefault(cell.base, {}).setdefault(_method_key(study, cell), cell)
     several = [named for named in by_base.values() if len(named) > 1] or list(by_base.values())
     return [_comparison(study, list(named.values())) for named in several]

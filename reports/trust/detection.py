@@ -150,6 +150,7 @@ def _splits(study: Study, cells: Sequence[CalibratedCell], *, each_set: bool) ->
     if each_set:
         return sorted(found - PARTS.keys(), key=lambda split: (set_name(cells, split).startswith("far: "), split))
     means = [split for split in PARTS if split in found]
+    # The mean over all sets only where none is known to be near or far.
     return [split for split in means if split != "ood"] or means
 
 
