@@ -51,7 +51,6 @@ class Augmentation:
         height, width = images.shape[2:]
 
         def sample(bound: int, *shape: int) -> Tensor:
-            # Sampled for the whole batch on every rank, which then takes its part.
             return share.of(_random_integers(bound, (*shape, share.total), generator, images.device), dim=-1)
 
         if self.flip:

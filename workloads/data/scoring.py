@@ -185,7 +185,6 @@ class Scorer:
 
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
         size = min(self.table.batch_size, len(self.rows))
-        # An incomplete last batch is dropped.
         order = torch.randperm(len(self.rows), generator=generator)[: len(self.rows) // size * size]
         for rows in order.split(size):
             images, labels = self.rows.batch(rows, self.table.augment, generator)
