@@ -307,7 +307,7 @@ def _view(details: JobDetails) -> JobView:
         submitted_at=(details.start_time or 0) / 1e3,
         ended_at=(details.end_time or 0) / 1e3,
         exit_code=details.driver_exit_code,
-        # Every error but the command's own failure comes from the cluster: no node, no environment, a lost driver.
+        # Every error but the command's own failure is the cluster's.
         never_ran=bool(error) and "ENTRYPOINT_COMMAND_ERROR" not in error,
         driver_pid=int(driver.pid) if driver is not None else 0,
         driver_node=details.driver_node_id or "",
