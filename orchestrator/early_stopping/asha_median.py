@@ -140,13 +140,13 @@ class EarlyStopper:
         (members.add if counts else members.discard)(key)
         # The cached means were those of other members.
         self._running_means = {at: mean for at, mean in self._running_means.items() if at[0] != group}
+        # Without this job, all others of the configuration may have reached a rung.
         self._decide(group)
 
     def _add_cost(self, key: str, share: float, cost: float) -> None:
         group = self._group_of.setdefault(key, f"earlier {key}")
         self._members.setdefault(group, {key})
         self._costs.setdefault(key, {})[share] = cost
-        # Without this job, all others of the configuration may have reached a rung.
         self._decide(group)
 
     def _decide(self, group: str) -> None:
