@@ -92,7 +92,7 @@ class Driver:
     def _watch(self) -> None:
         while not self._ended.is_set():
             self.look()
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(4 * LOOK_EVERY_S)  # a look takes 5 ms
 
     def look(self) -> None:
         """Remembers the processes below the driver as they stand."""

@@ -22,13 +22,14 @@ MESSAGE = "the user's module was imported"
 
 
 def source_files() -> dict[str, Path]:
-    """Returns every file of the checkout that is to be installed, by its path below `site-packages`."""
+    """Returns every file of the checkout that is to be installed, by its path below `site-packages`; manuals are not."""
     api = CHECKOUT / SOURCES["pruneyard"]
     return {
         f"{package}/{path.relative_to(CHECKOUT / folder).as_posix()}": path
         for package, folder in SOURCES.items()
         for path in (CHECKOUT / folder).rglob("*")
         if path.is_file()
+        and path.suffix != ".md"
         and "__pycache__" not in path.parts
         and (package == "pruneyard" or not path.is_relative_to(api))
     }

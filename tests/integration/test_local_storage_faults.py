@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from comparing import assert_nothing_lost, assert_same_numbers
 from disks import mounted, turned_read_only, unmounted_after
 from driving import Patience, driving
-from shared_head import NUM_CPUS, SharedHead
+from shared_head import SharedHead
 from watching import completed, meet
 from yaml_spec import few
 
@@ -105,6 +105,7 @@ def test_a_full_disk_stops_the_study_and_room_repairs_it(free_kib: int, disk: Pa
     assert hidden == [], "what could not be written to its end stays behind"
 
 
+@pytest.mark.slow
 def test_a_report_that_has_no_room_takes_no_result_away(disk: Path, tmp_path: Path) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
     run(SPEC, disk / "out", local=True)
@@ -144,7 +145,7 @@ def test_storage_that_becomes_read_only_stops_the_study_on_ray_and_one_that_is_m
 ) -> None:
     """Trials write to `artifacts` and the driver to `results`."""
     folder, patience = tmp_path / "out", Patience(tmp_path, 0.05)
-    spec = few(tmp_path, cpus=NUM_CPUS)
+    spec = few(tmp_path)
     with head.driving("run", spec, "--out", "out", folder=tmp_path, **patience.env) as driver:
         driver.wait_until(lambda: bool(completed(folder)), within_s=WITHIN_S)
         meet(driver, folder)

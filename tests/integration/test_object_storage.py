@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from comparing import assert_same_numbers
 from driving import Patience, driving
 from object_store import BUCKET, ObjectStore, environment, wire_to
-from shared_head import NUM_CPUS, SharedHead
+from shared_head import SharedHead
 
 from pruneyard.orchestrator.cli import cli
 from pruneyard.orchestrator.coordination.journal import Journal
@@ -328,7 +328,7 @@ def test_a_study_on_ray_writes_to_an_object_store_however_slow(
     store: ObjectStore, here: Path, head: SharedHead, tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/ray"
-    spec = yaml_spec.write(tmp_path / "spec.yaml", {**SPEC, "resources": {"cpus": NUM_CPUS}})
+    spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
     with wire_to(store) as wire:
         wire.delay_s = 0.1
         head.run("run", spec, "--out", uri, folder=tmp_path, **store.env_at(wire.port))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml_spec
 from driving import driving
-from shared_head import NUM_CPUS, SharedHead
+from shared_head import SharedHead
 
 from pruneyard.orchestrator.results import Results
 
@@ -24,7 +24,7 @@ NODES: dict[str, Any] = {
     "split": {"name": "drawn", "per_class": 8, "num_val": 50, "num_calib": 20, "num_test": 50},
     "budget": {"steps": 20},
     "grid": {"method": ["recalibrated", {"name": "calirare", "steps": 5}]},
-    "resources": {"cpus": NUM_CPUS},
+    "resources": {"cpus": 1},
 }
 WHERE = """
 import json, os, time, ray
@@ -79,7 +79,7 @@ SEARCHED: dict[str, Any] = {
         "metric": "val/accuracy",
         "space": {"optimizer.lr": {"low": 0.01, "high": 1.0}},
     },
-    "resources": {"cpus": NUM_CPUS},
+    "resources": {"cpus": 1},
 }
 
 
