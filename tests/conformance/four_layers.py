@@ -43,7 +43,7 @@ def rows(device: torch.device) -> DeviceSplit:
     return DeviceSplit(split, mean=(0.5,) * 4, std=(0.3,) * 4, device=device)
 
 
-def bench_at(weights: dict[str, Tensor]) -> FunctionalModule:
+def functional_network_at(weights: dict[str, Tensor]) -> FunctionalModule:
     """Of a network with these weights, on their device."""
     device = next(iter(weights.values())).device
     with torch.random.fork_rng(devices=[]):

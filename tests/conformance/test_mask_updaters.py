@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.four_layers import SHAPES, bench_at, channel_orders
+from pruneyard.testing.four_layers import SHAPES, channel_orders, functional_network_at
 from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.masks.distributions import active_counts
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
@@ -54,7 +54,7 @@ def masked(weights: dict[str, Tensor], state: SparseState) -> dict[str, Tensor]:
 def moment(step: int, state: SparseState, **fields: Any) -> UpdateContext:
     """What a training could be at a step: other weights and gradients at each, weights zero outside masks."""
     weights = fields.get("weights", masked(tensors(step), state))
-    given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "bench": bench_at(weights)}
+    given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "network": functional_network_at(weights)}
     return UpdateContext(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
 
 
@@ -279,7 +279,7 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
             now,
             weights=permuted(dict(now.weights)),
             gradients=permuted(dict(now.gradients)),
-            network=bench_at(permuted(dict(now.weights))),
+            network=functional_network_at(permuted(dict(now.weights))),
         )
         before = SparseState(permuted(state.masks), permuted(state.tensors), permuted(state.forward))
         moved = method.update(before, there)
@@ -345,7 +345,7 @@ def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
             weights=there(dict(now.weights)),
             gradients=there(dict(now.gradients)),
             generator=generator(step),
-            network=bench_at(there(dict(now.weights))),
+            network=functional_network_at(there(dict(now.weights))),
         )
         here, gpu = method.update(here, now), method.update(gpu, away)
         assert all(mask.is_cuda for mask in gpu.used.values())

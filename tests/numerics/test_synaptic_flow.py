@@ -46,7 +46,7 @@ def with_batch_norm() -> nn.Sequential:
         )
 
 
-def bench_of(network: nn.Module, num_inputs: int, counted: list[float] | None = None) -> FunctionalModule:
+def functional_network_of(network: nn.Module, num_inputs: int, counted: list[float] | None = None) -> FunctionalModule:
     """Of images of one row of pixels."""
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 1, num_inputs), dtype=np.uint8)
     split = Split(images=images, labels=np.arange(20) % 2, row_ids=np.arange(20))
@@ -71,14 +71,14 @@ def pruned(method: MaskUpdater, network: nn.Module, num_inputs: int) -> dict[str
         weights={name: weight.detach() for name, weight in weights.items()},
         gradients=gradients,
         generator=generator(),
-        network=bench_of(network, num_inputs),
+        network=functional_network_of(network, num_inputs),
     )
     return method.update(method.start(now.weights, generator=generator()), now).masks
 
 
 def flow(network: nn.Module, masks: dict[str, Tensor], num_inputs: int) -> float:
     """Sum of the outputs for ones under masked absolute weights: 0 exactly where nothing connects input and output."""
-    bench = bench_of(network, num_inputs)
+    bench = functional_network_of(network, num_inputs)
     weights = {n: t.double().abs() * masks.get(n, torch.tensor(1.0)) for n, t in bench.weights.items()}
     ones = torch.ones((1, *bench.image_shape), dtype=torch.float64)
     return float(bench.logits(weights, ones, training=False).sum())
@@ -92,7 +92,7 @@ def test_scores_and_one_round_by_hand() -> None:
         network.get_parameter(name).data = torch.tensor(rows)
     counted: list[float] = []
     ones = full_masks(prunable_weights(network), ["1.weight", "3.weight"])
-    scores = flow_scores(bench_of(network, 2, counted), ones)
+    scores = flow_scores(functional_network_of(network, 2, counted), ones)
     assert scores["1.weight"].tolist() == [[5.0, 10.0], [18.0, 24.0]]
     assert scores["3.weight"].tolist() == [[15.0, 42.0]]
     assert counted == [3.0]  # a forward and a backward pass of one row
@@ -103,7 +103,7 @@ def test_scores_and_one_round_by_hand() -> None:
 
 def test_every_layer_and_every_unit_passes_on_what_it_gets() -> None:
     network = chain(12, 40, 9, 25, 3)
-    scores = flow_scores(bench_of(network, 12), full_masks(w := prunable_weights(network), w))
+    scores = flow_scores(functional_network_of(network, 12), full_masks(w := prunable_weights(network), w))
     of_layers = torch.stack([layer.sum() for layer in scores.values()])
     assert torch.allclose(of_layers, of_layers[0], rtol=1e-12)
     for before, after in itertools.pairwise(scores.values()):

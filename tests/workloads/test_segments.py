@@ -182,10 +182,10 @@ def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Pa
         (
             {},
             {"recipe": dataclasses.replace(RECIPE, budget=dataclasses.replace(BUDGET, steps=31))},
-            "of a run of 30 steps",
+            "belongs to a run of 30 steps",
         ),
         ({}, {"data": digits(110)}, "made on data"),
-        ({"artifacts": ("nowhere",)}, {}, "left no checkpoint"),
+        ({"artifacts": ("nowhere",)}, {}, "has no checkpoint in"),
         ({"artifacts": ()}, {}, "only a study that contains it"),
     ],
 )

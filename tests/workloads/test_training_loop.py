@@ -196,7 +196,7 @@ def test_a_run_goes_on_under_another_evaluation_interval(
 
 def test_a_checkpoint_of_another_budget_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ValueError, match="10 steps, this run has 20"):
+    with pytest.raises(ValueError, match="10 steps, but this run has 20"):
         run(tmp_path, with_budget(steps=20))
 
 
