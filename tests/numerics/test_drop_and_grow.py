@@ -246,7 +246,7 @@ def test_permuting_rows_and_columns_commutes(rows: int, columns: int, seed: int)
 def test_scores_that_are_not_finite_are_refused_by_the_layers_name(bad: float, position: int) -> None:
     scores = torch.ones(4)
     scores[position] = bad
-    with pytest.raises(ValueError, match=r"scores of blocks\.3\.weight reach .* must be finite"):
+    with pytest.raises(ValueError, match=r"scores of blocks\.3\.weight lie between .* must be finite"):
         keep_largest(scores, mask_of("1101"), count=2, generator=generator(), layer="blocks.3.weight")
 
 
