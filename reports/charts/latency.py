@@ -32,7 +32,7 @@ def latency(study: Study) -> list[Figure]:
     for (field, device, threads, batch_size), group in rows.groupby(
         ["field", "device", "threads", "batch_size"], sort=False
     ):
-        title = marks.joined(field, f"batch size {batch_size}", formats.plural(threads, "thread"), device)
+        title = marks.joined(field, f"batch size {batch_size}", formats.plural(int(str(threads)), "thread"), device)
         plots.append(Plot(title=title, words=_words(title, group), chart=_chart(group, styles=styles)))
     return draw(
         plots,

@@ -31,7 +31,8 @@ class Shaped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.alpha(self.zeta(self.stem(images).relu()).relu()).relu()
-        return self.head(hidden.mean((2, 3)))
+        logits: Tensor = self.head(hidden.mean((2, 3)))
+        return logits
 
 
 @cache

@@ -1,6 +1,7 @@
 """What every post-hoc calibrator must keep, whoever wrote it. Members are found by their files."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,8 @@ def test_the_seed_decides_and_nothing_else_does(name: str, settings: Settings) -
 @every_member
 def test_input_is_only_read_and_its_number_format_does_not_matter(name: str, settings: Settings) -> None:
     logits, labels = rows()  # cannot be written to
-    narrow, calibrator = logits.astype(np.float32), build(name, settings)
+    narrow: Any = logits.astype(np.float32)
+    calibrator = build(name, settings)
     of_narrow = calibrator.fit(narrow, labels.astype(np.int32), seed=0)
     of_wide = calibrator.fit(np.asfortranarray(narrow.astype(np.float64)), labels, seed=0)
     expected = of_wide.log_probabilities(narrow.astype(np.float64))

@@ -99,7 +99,7 @@ def test_the_order_of_training_rows_changes_nothing_but_rounding(name: str) -> N
 
 def test_equal_seeds_give_equal_scores_and_nothing_given_is_written_to(name: str) -> None:
     train, rows = seen(30), seen(17, seed=1)
-    before = [array.copy() for part in (train, rows) for array in (part.logits, part.features, part.labels)]
+    before = [np.array(array) for part in (train, rows) for array in (part.logits, part.features, part.labels)]
     first, again = (build(name).fit(train, seed=4).score(rows) for _ in range(2))
     assert (first == again).all()
     after = [array for part in (train, rows) for array in (part.logits, part.features, part.labels)]

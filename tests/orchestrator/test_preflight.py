@@ -105,7 +105,7 @@ def test_nothing_is_said_of_a_sound_spec(caplog: pytest.LogCaptureFixture) -> No
 def test_running_without_ray_refuses_what_the_machine_does_not_have(
     tmp_path: Path, resources: dict[str, int]
 ) -> None:
-    with pytest.raises(UsageError, match="one trial wants"):
+    with pytest.raises(UsageError, match="one trial needs"):
         run(load_spec(TABLES, overrides={"resources": resources}), tmp_path / "out", local=True)
 
 

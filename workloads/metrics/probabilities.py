@@ -10,6 +10,7 @@ probabilities are not rescaled to sum to 1: the probability of "unknown" is miss
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def as_array(values: ArrayLike) -> NDArray[np.generic]:
+def as_array(values: ArrayLike) -> NDArray[Any]:
     """Returns an array of anything array-like; a torch tensor of any precision, device or part of a graph is one."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
@@ -31,7 +32,7 @@ def as_array(values: ArrayLike) -> NDArray[np.generic]:
     return np.asarray(values)
 
 
-def check_not_probabilities(logits_NC: NDArray[np.generic]) -> None:
+def check_not_probabilities(logits_NC: NDArray[Any]) -> None:
     """Raises `ValueError` where every row of what should be logits is a distribution: their softmax would be nearly uniform."""
     if logits_NC.min() >= 0 and np.abs(logits_NC.sum(axis=1, dtype=np.float64) - 1).max() < SUM_TOLERANCE:
         raise ValueError(

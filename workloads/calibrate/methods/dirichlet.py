@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_softmax
 
-from pruneyard.workloads.calibrate.calibrator import Fitted, Floats
+from pruneyard.workloads.calibrate.calibrator import Floats
 from pruneyard.workloads.calibrate.methods.matrix import FittedMatrix, Matrix
 
 __all__ = ["Dirichlet"]
@@ -32,7 +32,7 @@ class FittedDirichlet(FittedMatrix):
 class Dirichlet(Matrix):
     """Dirichlet calibration with the ODIR penalty."""
 
-    becomes: ClassVar[type[Fitted]] = FittedDirichlet
+    becomes: ClassVar[type[FittedMatrix]] = FittedDirichlet
 
     def features(self, logits_NC: Floats) -> Floats:
         """Returns log-probabilities `(N, C)`."""

@@ -58,7 +58,7 @@ class Matrix(OnCommonScale):
     bias: float | None = None  # in nats, for biases of root mean square 1; None: as off_diagonal
     ridge: float | None = None  # in nats per squared distance of the diagonal from the identity; None: off_diagonal / C
 
-    becomes: ClassVar[type[Fitted]] = FittedMatrix
+    becomes: ClassVar[type[FittedMatrix]] = FittedMatrix
 
     def __post_init__(self) -> None:
         for name in ("off_diagonal", "bias", "ridge"):
