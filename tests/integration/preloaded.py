@@ -106,6 +106,8 @@ class ForkServer:
         self._process.stdin.close()
         self._process.wait()
         self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def _import_everything() -> None:

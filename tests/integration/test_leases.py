@@ -21,7 +21,7 @@ import sys, time
 from pruneyard.orchestrator.coordination import lease
 from pruneyard.reports.location import located
 lease.RENEW_S = 0.3
-with lease.exclusive(located(sys.argv[1])) as held:
+with lease.hold_lease(located(sys.argv[1])) as held:
     held.when_lost = lambda text: print(text, flush=True)
     print("held", flush=True)
     time.sleep(600)

@@ -195,9 +195,9 @@ def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
 
 HOLDER = """
 import sys, time
-from pruneyard.orchestrator.coordination.lease import exclusive
+from pruneyard.orchestrator.coordination.lease import hold_lease
 from pruneyard.reports.location import located
-with exclusive(located(sys.argv[1])):
+with hold_lease(located(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

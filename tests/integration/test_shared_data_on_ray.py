@@ -28,12 +28,12 @@ NODES: dict[str, Any] = {
 }
 WHERE = """
 import json, os, time, ray
-from pruneyard.orchestrator.ray_backend.shared_data import loader
+from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
 from pruneyard.workloads.data.sources.digits import Digits
 
 @ray.remote(num_cpus=1)
 def where(data, together):
-    images = loader(data)(Digits()).train.images
+    images = shared_data_loader(data)(Digits()).train.images
     together_at = time.monotonic() + 60
     os.close(os.open(os.path.join(together, str(os.getpid())), os.O_CREAT))
     while len(os.listdir(together)) < 2:
