@@ -157,7 +157,7 @@ def test_measuring_again_replaces_the_row(pruneyard: Pruneyard, folder: RunFolde
         assert "gather" in answer.out
     kept = Results(folder.path).latency()
     assert len(kept[(kept["format"] == "gather") & (kept["batch_size"] == 2)]) == 1
-    assert "Latency, measured" in Results(folder.path).report(folder.report).read_text()
+    assert "Measured latency" in Results(folder.path).report(folder.report).read_text()
 
 
 @pytest.mark.usefixtures("quick")
