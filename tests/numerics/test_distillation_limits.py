@@ -77,7 +77,7 @@ def plain_idc(method: IDC, at: DistillContext, start: Tensor) -> Tensor:
                 real = at.real.images(at.real.sample_rows(label, method.real_batch, draws))
                 mine = stored[label * method.ipc : (label + 1) * method.ipc]
                 decoded = mine if method.factor == 1 else crop_and_resize(mine, method.factor)
-                both = shared.draw(draws)(torch.cat([real, (decoded - mean) / std]))
+                both = shared.sample(draws)(torch.cat([real, (decoded - mean) / std]))
                 wanted = gradients(network, convolutions, both[: len(real)].detach(), label)
                 found = gradients(network, convolutions, both[len(real) :], label, create_graph=True)
                 loss = torch.stack([((f - w) ** 2).sum() for f, w in zip(found, wanted, strict=True)]).sum()
@@ -87,7 +87,7 @@ def plain_idc(method: IDC, at: DistillContext, start: Tensor) -> Tensor:
             draws = at.stream("train", iteration)
             for rows in torch.randperm(len(at.real.split), generator=draws)[: method.network.rows].split(16):
                 seen, targets = (
-                    own.draw(draws, num=len(rows))(at.real.images(rows)),
+                    own.sample(draws, num=len(rows))(at.real.images(rows)),
                     at.real.split.labels[rows],
                 )
                 if float(torch.rand((), generator=draws)) < method.network.cutmix:

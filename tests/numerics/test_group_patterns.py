@@ -23,7 +23,7 @@ def test_every_group_keeps_its_largest_exactly(
     method = NM(keep=keep, group=group)
     values = torch.randn(outputs, groups * group, 2, 3, generator=generator(seed))
     weight = (values * 4).round() / 4  # with ties
-    mask = method.chosen(weight)
+    mask = method.choose_masks(weight)
     assert mask.is_contiguous()
     for output in range(outputs):
         for place in ((row, column) for row in range(2) for column in range(3)):
@@ -39,7 +39,7 @@ def test_every_group_keeps_its_largest_exactly(
 def test_groups_of_a_convolution_lie_along_its_input_channels_by_hand() -> None:
     # One output, four channels of a 1x2 kernel: column 0 holds 1, 4, 3, 2 and column 1 holds 8, 5, 6, 7.
     weight = torch.tensor([[1.0, 8], [-4, 5], [3, -6], [2, 7]]).reshape(1, 4, 1, 2)
-    mask = NM().chosen(weight)
+    mask = NM().choose_masks(weight)
     assert mask.reshape(4, 2).tolist() == [[False, True], [True, False], [True, False], [False, True]]
 
 

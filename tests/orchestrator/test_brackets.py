@@ -179,7 +179,7 @@ def test_a_search_that_proposes_in_rounds_is_refused() -> None:
 
 def test_a_metric_that_pausing_runs_do_not_report_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"val/acuracy, which run \w+ does not report"):
-        run({**BASE, "scheduler": {**RULE, "metric": "val/acuracy"}}, tmp_path / "out", local=True)
+        run({**BASE, "scheduler": {**RULE, "metric": "val/acuracy", "mode": "max"}}, tmp_path / "out", local=True)
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_what_answers_at_once_loads_neither_ray_nor_torch(statement: str) -> Non
 def test_completing_a_verb_loads_no_verb() -> None:
     environment = {"COMP_WORDS": "pruneyard re", "COMP_CWORD": "1", "_PRUNEYARD_COMPLETE": "bash_complete"}
     program = (
-        "import sys\nfrom orchestrator.cli import cli\n"
+        "import sys\nfrom pruneyard.orchestrator.cli import cli\n"
         "try:\n    cli.main(prog_name='pruneyard')\nexcept SystemExit:\n    pass\n"
         "print([n for n in sys.modules if n.startswith('pruneyard.orchestrator.commands.')])"
     )

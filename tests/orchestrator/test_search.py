@@ -232,7 +232,7 @@ def test_the_front_holds_what_no_other_cell_beats(searched: tuple[str, Path]) ->
 
 def test_a_metric_that_no_run_reports_is_named(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    spec = {**planned("tpe", max_trials=2, batch=1, metric="val/acuracy"), "seeds": 1}
+    spec = {**planned("tpe", max_trials=2, batch=1, metric="val/acuracy", mode="max"), "seeds": 1}
     with pytest.raises(UsageError, match=r"val/acuracy.*reports.*val/accuracy"):
         run(spec, tmp_path / "out", local=True)
 

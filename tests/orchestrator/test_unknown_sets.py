@@ -35,7 +35,7 @@ def test_unknown_sets_are_identity_and_their_absence_is_not() -> None:
 
 def test_the_metrics_of_unknown_sets_are_listed_and_explained(pruneyard: Callable[..., Any]) -> None:
     listed = {entry["name"]: entry for entry in json.loads(pruneyard("list", "metrics", "--json").out)}
-    assert "known inputs as positives" in listed["aupr_in"]["summary"]
+    assert "in-distribution inputs as positives" in listed["aupr_in"]["summary"]
     assert {"auroc", "aupr_out", "fpr95"} <= listed.keys()
     assert {glossary.term_of(name) for name in listed} <= glossary.METRICS.keys()
 
@@ -56,5 +56,5 @@ def test_their_numbers_and_outputs_are_in_the_results_and_on_the_page(tmp_path: 
     assert {"ood/auroc", "ood/fpr95", "test/accuracy"} <= set(summary.attrs["measures"])
     assert not [measure for measure in summary.attrs["measures"] if measure.startswith("ood.")]
     page = results.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "ood auroc" in page
-    assert "Average precision of confidence with known inputs as positives" in page
+    assert "OOD AUROC" in page
+    assert "with in-distribution inputs as positives" in page

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 SUM_TOLERANCE = 1e-4  # rows of a float32 or bfloat16 softmax differ from 1 by less than this for up to some thousand classes
@@ -25,11 +24,11 @@ Labels = NDArray[np.int64]
 
 def as_array(values: ArrayLike) -> NDArray[Any]:
     """Returns an array of anything array-like; a torch tensor of any precision, device or part of a graph is one."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        # NumPy has no bfloat16; float32 represents both half-precision types exactly.
-        return np.asarray(values.float() if values.dtype in (torch.bfloat16, torch.float16) else values)
-    return np.asarray(values)
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    # A tensor, known by its method: this file does not import torch, so that `list` answers without it. NumPy has no bfloat16.
+    tensor: Any = values.detach().cpu()
+    return np.asarray(tensor.float() if tensor.is_floating_point() and tensor.element_size() == 2 else tensor)
 
 
 def check_not_probabilities(logits_NC: NDArray[Any]) -> None:

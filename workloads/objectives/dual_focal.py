@@ -1,4 +1,4 @@
-"""Focal loss that also depends on the largest probability below the label's: a close rival raises the loss (dual focal).
+"""Focal loss that also depends on the largest probability below the label's (dual focal); a rival raises it.
 
 Reference: Tao, Dong and Xu 2023, Dual Focal Loss for Calibration (arXiv:2305.13665)
 

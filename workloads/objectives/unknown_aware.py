@@ -1,4 +1,4 @@
-"""Cross-entropy with an additional output "unknown" that can take probability of misclassified samples (loss of MOON).
+"""Cross-entropy with an output "unknown" that can take probability of misclassified samples (MOON).
 
 Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 

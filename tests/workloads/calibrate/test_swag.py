@@ -148,7 +148,7 @@ def test_a_network_without_norms_is_not_shown_training_rows() -> None:
 
 def test_what_cannot_be_drawn_is_refused() -> None:
     one = SwagMoments.of(samples_of([1.0]))
-    with pytest.raises(ValueError, match=r"^there are 1 samples"):
+    with pytest.raises(ValueError, match=r"^there are 1 weight samples"):
         one.draw(torch.Generator())
     with pytest.raises(ValueError, match="other names or shapes"):
         one.with_sample({"v": torch.zeros(1)})

@@ -30,5 +30,5 @@ def test_compiled_gradients_are_the_same() -> None:
 
 
 def test_running_statistics_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^compile is true; .* running statistics"):
+    with pytest.raises(ValueError, match=r"^compile is true, but .* running statistics"):
         compile_gradients(ConvNet(width=4, depth=1, norm="batch"), (1, 8, 8), 3)

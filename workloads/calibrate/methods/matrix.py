@@ -7,7 +7,7 @@ of the logits does not matter. It has C^2 + C parameters and overfits with fewer
 is off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2) + ridge * (sum of (W_ii - 1)^2); the last term is our
 addition. By default `off_diagonal` is chosen by five-fold cross-validation on the calibration rows, with bias = off_diagonal and
 ridge = off_diagonal / C. With a very large `off_diagonal` only, it becomes vector scaling; with all three large, temperature
-scaling.
+scaling. Beyond 316 classes nothing is chosen: off_diagonal is 100, since rows are few for so many weights.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,7 @@ from pruneyard.workloads.calibrate.linear_fit import fit_matrix
 __all__ = ["Matrix"]
 
 STRENGTHS = (1e-2, 1e-1, 1.0, 10.0, 100.0)
+MANY_WEIGHTS = 100_000  # from here on each fit takes a minute, and rows are few for so many weights: no choice is made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +84,9 @@ class Matrix(OnCommonScale):
         num_classes = logits_NC.shape[1]
         warn_of_few_rows("a matrix", num_classes * (num_classes + 1), len(labels_N))
         strength = self.off_diagonal
-        if strength is None:
+        if strength is None and num_classes**2 > MANY_WEIGHTS:
+            strength = STRENGTHS[-1]
+        elif strength is None:
             strength = choose_penalty(STRENGTHS, self._fitted, logits_NC, labels_N)
         return self._fitted(logits_NC, labels_N, strength)
 

@@ -1,4 +1,4 @@
-"""Sparse training with an "unknown" output, a loss that uses it, and weight averaging over the last fifth (MOON).
+"""Sparse training with an "unknown" output, a loss that uses it, and averaged weights of the last fifth (MOON).
 
 Reference: Lei et al. 2024, Embracing Unknown Step by Step: Towards Reliable Sparse Training in Real World (arXiv:2403.20047)
 
