@@ -37,7 +37,6 @@ from pruneyard.orchestrator.spec.codec import hints_of
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.stage import Header
 from pruneyard.reports.records import schema_markdown
-from pruneyard.testing.cases import each_case
 from pruneyard.workloads.plugins import find_job, kinds, names
 
 MAX_WORDS = 2200
@@ -315,6 +314,3 @@ def test_every_benchmark_is_in_the_manual() -> None:
 def test_the_page_of_the_schema_is_what_the_code_generates() -> None:
     page = ROOT / "reports" / "schema.md"
     assert page.read_text() == schema_markdown() + "\n", "run: pruneyard schema --tables > reports/schema.md"
-@each_case("verb", VERBS)
-def test_every_verb_stands_in_readme(verb: str) -> None:
-    assert re.search(rf"pruneyard {verb}\b|`{verb}`", README.read_text())
