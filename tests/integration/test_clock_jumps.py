@@ -56,7 +56,7 @@ def test_clock_jumps_cost_neither_a_number_nor_an_attempt(
 def test_clocks_of_a_node_and_of_the_driver_that_jump_cost_neither_a_number_nor_an_attempt(
     env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
-    """Of two nodes with trials one has the clock of the head, and the other one that of the driver."""
+    """Two nodes run trials: one has the clock of the head, the other one that of the driver."""
     folder, clock, patience = tmp_path / "out", Clock(tmp_path), Patience(tmp_path, 0.1)
     clock.set(10)
     with several_nodes(env | patience.env, head=1) as nodes:

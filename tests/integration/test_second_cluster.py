@@ -18,7 +18,7 @@ WITHIN_S = 300  # of what takes seconds on an idle machine
 def test_successive_halving_on_a_cluster_of_its_own_leaves_the_other_alone(
     head: SharedHead, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """What falls behind is PRUNED in its middle, keeps its numbers, and is not run again."""
+    """A trial that falls behind is PRUNED during its training, keeps its numbers, and does not run again."""
     spec = yaml_spec.write(tmp_path / "spec.yaml", yaml_spec.halved())
     told = env | Patience(tmp_path, 0.02).env | {"RAY_ADDRESS": head.address}
     with driving("run", spec, "--out", "out", folder=tmp_path, env=told) as driver:
