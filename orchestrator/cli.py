@@ -1,6 +1,6 @@
 """The command `pruneyard`: dispatches to the verbs and turns errors into messages and exit codes."""
 
-import importlib
+import difflib
 import io
 import logging
 import sys
@@ -39,7 +39,7 @@ VERBS = {
 
 
 class Verbs(click.Group):
-    """A click group that imports a verb's module on first use, so that help and completion answer at once."""
+    """A click group that declares a verb on first use, so that help and completion answer at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -47,8 +47,19 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"pruneyard.orchestrator.commands.{cmd_name}").command
-        return command
+        # Imported here: a message about an unknown verb, and the completion of verbs, need no declaration.
+        from pruneyard.orchestrator.commands.declarations import declared
+
+        return declared(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(VERBS)}"
+            ctx.fail(f"No such verb '{args[0]}'; {hint}")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]

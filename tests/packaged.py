@@ -3,7 +3,7 @@
 from functools import cache
 
 from pruneyard.orchestrator.spec.load import Spec, load_spec
-from pruneyard.orchestrator.spec.yaml_document import packaged_specs
+from pruneyard.orchestrator.spec.packaged import packaged_specs
 
 ASKING = ("calibrate-anything",)  # for a folder of results, which a user names
 COMPLETE = [name for name in packaged_specs() if name not in ASKING]

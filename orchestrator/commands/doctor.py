@@ -17,7 +17,6 @@ import torch
 from pruneyard.cluster.findings import MIN_DISK_BYTES, MIN_SHARED_BYTES, Finding
 from pruneyard.cluster.preflight import check_nodes
 from pruneyard.cluster.session import LOCAL, session
-from pruneyard.orchestrator.commands.options import LOCATION, address_option
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.storage_check import check_store, check_store_on_nodes
 from pruneyard.reports.durable import write_durably
@@ -29,14 +28,7 @@ class CheckFailedError(Exception):
     """A failed check, with advice on how to fix it."""
 
 
-@click.command("doctor")
-@address_option
-@click.option(
-    "--out",
-    type=LOCATION,
-    help="Folder of results that every node must see [default: $PRUNEYARD_OUT; here: this folder].",
-)
-def command(address: str, out: Location | None) -> int:
+def execute(address: str, out: Location | None) -> int:
     """Check Python, torch, devices, storage and Ray; with --address a cluster, on every node."""
     given = os.environ.get("PRUNEYARD_OUT")
     folder = out or (located(given) if given else Path() if address == LOCAL else None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pruneyard.orchestrator.commands.options import axis_option, out_option, set_option, spec_changes
+from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.compatibility import nearest_run, recorded_identities
@@ -21,12 +21,7 @@ from pruneyard.reports.store import Store
 SHORTEST_KEY = 8  # as the live table shows them
 
 
-@click.command("explain")
-@click.argument("subject", metavar="RUN_KEY|SPEC")
-@out_option
-@set_option
-@axis_option
-def command(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
+def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
     """Show what is known about RUN_KEY (in --out DIR), or why each job of SPEC would run or not, field by field."""
     if out is not None and (row := _row(out, subject)) is not None:
         for line in _describe_run(row):

@@ -2,7 +2,6 @@
 
 import click
 
-from pruneyard.orchestrator.commands.options import LOCATION
 from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.orchestrator.results import Results
@@ -16,20 +15,7 @@ TABLES = ("summary", "runs", "metrics", "curves", "latency")
 NETWORK_FORMATS = names("deploy.formats")
 
 
-@click.command("export")
-@click.argument("folder", metavar="DIR", type=LOCATION)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice([*FORMATS, *NETWORK_FORMATS]),
-    help="Of a table: csv [default], markdown, latex. With --network: dense [default] or one of the others.",
-)
-@click.option("--table", type=click.Choice(TABLES), help="A table [default: summary].")
-@click.option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table.")
-@click.option(
-    "--out", type=LOCATION, help="A file instead of stdout; needed with --network."
-)
-def command(folder: Location, form: str | None, table: str | None, network: str | None, out: Location | None) -> int:
+def execute(folder: Location, form: str | None, table: str | None, network: str | None, out: Location | None) -> int:
     """Print one table of DIR, or write the network of one of its runs to a file.
 
     A network is written only after the exported one gave the outputs of the dense one.

@@ -8,9 +8,7 @@ import click
 from pruneyard.orchestrator.errors import UsageError
 
 
-@click.command("init")
-@click.argument("path", type=click.Path(path_type=Path), default="sweep.yaml")
-def command(path: Path) -> int:
+def execute(path: Path) -> int:
     """Write an example spec to PATH [default: sweep.yaml]; an existing file is left alone."""
     text = files("pruneyard.orchestrator.specs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     try:

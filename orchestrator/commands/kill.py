@@ -1,21 +1,15 @@
 """`pruneyard kill`: ends a submitted job at once."""
 
-import click
 
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
-    address_option,
     connect,
-    job_argument,
     print_message,
     print_outcome,
 )
 
 
-@click.command("kill")
-@job_argument
-@address_option
-def command(job_id: str, address: str | None) -> int:
+def execute(job_id: str, address: str | None) -> int:
     """End JOB at once. Finished trials and checkpoints already written are kept; submit again to resume."""
     with connect(address, job_id) as (_, server):
         view = server.kill(job_id)

@@ -17,7 +17,6 @@ from pruneyard.orchestrator.artifacts.network_export import (
     select_networks,
 )
 from pruneyard.orchestrator.commands.console import stdout_console
-from pruneyard.orchestrator.commands.options import LOCATION
 from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.reports import formats
@@ -29,46 +28,7 @@ from pruneyard.workloads.plugins import names
 BUSY_LOAD = 0.5
 
 
-class BatchSizes(click.ParamType[tuple[int, ...]]):
-    """A comma-separated list of positive whole numbers."""
-
-    name = "N,N"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        try:
-            sizes = tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
-        except ValueError:
-            sizes = ()
-        if not sizes or min(sizes) < 1:
-            self.fail(f"{value} must be whole numbers of at least 1, as in 1,128", param, ctx)
-        return sizes
-
-
-@click.command("latency")
-@click.argument("folder", metavar="DIR", type=LOCATION)
-@click.option(
-    "--run-key",
-    "run_keys",
-    metavar="K",
-    multiple=True,
-    help="A run; repeat for more [default: see --all-seeds].",
-)
-@click.option(
-    "--all-seeds", is_flag=True, help="Every finished run, not only the first seed of each setting."
-)
-@click.option(
-    "--format",
-    "chosen",
-    multiple=True,
-    type=click.Choice(names("deploy.formats")),
-    help="A format; repeat for more [default: all].",
-)
-@click.option("--batch-size", "batch_sizes", type=BatchSizes(), default="1,128", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
-def command(
+def execute(
     folder: Location,
     run_keys: Sequence[str],
     all_seeds: bool,

@@ -1,23 +1,15 @@
-"""`pruneyard list`: lists plug-ins, metrics, specs and claims, one line each; imports neither ray nor torch."""
+"""`pruneyard list`: lists plug-ins, metrics, specs and claims; imports neither ray nor torch."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from pruneyard.orchestrator.commands.console import stdout_console
-from pruneyard.orchestrator.spec.yaml_document import packaged_specs
-from pruneyard.reports.claims.reading import packaged_claims
-from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
-from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
-from pruneyard.workloads.distill.separation import SEPARATION_METRICS
-from pruneyard.workloads.metrics.classification import CALIBRATION_METRICS, ROBUST_METRICS, STANDARD_METRICS
-from pruneyard.workloads.metrics.detection import DETECTION_METRICS
-from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
+from pruneyard.orchestrator.spec.packaged import packaged_specs, packaged_text
 from pruneyard.workloads.plugins import describe, kinds
 
 
@@ -49,6 +41,18 @@ def _families(kind_of: Mapping[str, str]) -> Iterator[Entry]:
 
 
 def _metrics() -> Iterator[Entry]:
+    # Imported here, because the declaration of this verb needs the names of the topics only.
+    from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
+    from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
+    from pruneyard.workloads.distill.separation import SEPARATION_METRICS
+    from pruneyard.workloads.metrics.classification import (
+        CALIBRATION_METRICS,
+        ROBUST_METRICS,
+        STANDARD_METRICS,
+    )
+    from pruneyard.workloads.metrics.detection import DETECTION_METRICS
+    from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
+
     for name, summary in STANDARD_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
     for name, summary in CALIBRATION_METRICS.items():
@@ -69,12 +73,13 @@ def _metrics() -> Iterator[Entry]:
 
 def _specs() -> Iterator[Entry]:
     for name in packaged_specs():
-        text = files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        comment = text.splitlines()[0].removeprefix("#").strip()
+        comment = packaged_text(name).splitlines()[0].removeprefix("#").strip()
         yield Entry(name=name, kind="spec", summary=comment, reference=f"pruneyard run {name}")
 
 
 def _claims() -> Iterator[Entry]:
+    from pruneyard.reports.claims.reading import packaged_claims
+
     claims = packaged_claims()
     for name, source in claims.sources.items():
         numbers = [claim for claim in claims.values if claim.source == source]
@@ -101,22 +106,42 @@ TOPICS = {
 }
 
 
-@click.command("list")
-@click.argument("topic", type=click.Choice(list(TOPICS)), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
-def command(topic: str | None, as_json: bool) -> int:
-    """List one TOPIC, or all."""
+def execute(topic: str | None, as_json: bool) -> int:
+    """Prints one topic with summaries and references, or the names of all topics."""
     topics = [topic] if topic else list(TOPICS)
     if as_json:
         click.echo(json.dumps([asdict(entry) for name in topics for entry in TOPICS[name]()], indent=1))
         return 0
     console = stdout_console()
-    for name in topics:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for column in (name, "", ""):
-            table.add_column(column)
-        for entry in TOPICS[name]():
-            table.add_row(Text(entry.name), Text(entry.summary), Text(entry.reference, style="dim"))
-        console.print(table)
-        console.print()
+    if topic is not None:
+        console.print(_details(topic, list(TOPICS[topic]())))
+        return 0
+    console.print(_overview())
+    console.print("\nsummaries and references: pruneyard list TOPIC", highlight=False)
     return 0
+
+
+def _details(topic: str, entries: Sequence[Entry]) -> Table:
+    """Returns one row per entry; the kind has a column where entries differ in it."""
+    has_kinds = len({entry.kind for entry in entries}) > 1
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in (topic, *["kind"] * has_kinds, "summary", "reference"):
+        table.add_column(column)
+    for entry in entries:
+        cells = (entry.name, *[entry.kind] * has_kinds, entry.summary)
+        table.add_row(*map(Text, cells), Text(entry.reference, style="dim"))
+    return table
+
+
+def _overview() -> Table:
+    """Returns the names of every topic, with a row for each of its kinds."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("topic", "kind", "names"):
+        table.add_column(column)
+    for topic, entries_of in TOPICS.items():
+        by_kind: dict[str, list[str]] = {}
+        for entry in entries_of():
+            by_kind.setdefault(entry.kind, []).append(entry.name)
+        for place, (kind, names) in enumerate(by_kind.items()):
+            table.add_row(topic if place == 0 else "", kind if len(by_kind) > 1 else "", Text(", ".join(names)))
+    return table

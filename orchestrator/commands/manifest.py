@@ -7,27 +7,16 @@ from pathlib import Path
 import click
 
 from pruneyard.cluster.manifests.nodes import Study
-from pruneyard.cluster.manifests.rendering import CLUSTERS, FORMATS, JOBS
+from pruneyard.cluster.manifests.rendering import CLUSTERS, JOBS
 from pruneyard.cluster.profile import Profile
 from pruneyard.orchestrator.errors import ExitCode, UsageError
-from pruneyard.orchestrator.remote.profiles import packaged_profiles, render
+from pruneyard.orchestrator.remote.profiles import render
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.overrides import parse_assignment
 from pruneyard.reports.durable import write_durably
 
 
-@click.command(
-    "manifest",
-    epilog=f"PROFILE is a YAML file, or one of the packaged profiles {', '.join(packaged_profiles())}.",
-)
-@click.argument("profile", metavar="PROFILE")
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), required=True, help="What is to start the cluster."
-)
-@click.option("--spec", metavar="SPEC", help=f"The study to run; needed by {', '.join(JOBS)}.")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the profile.")
-@click.option("--out", type=click.Path(path_type=Path), help="A file instead of stdout.")
-def command(profile: str, form: str, spec: str | None, sets: Sequence[str], out: Path | None) -> int:
+def execute(profile: str, form: str, spec: str | None, sets: Sequence[str], out: Path | None) -> int:
     """Render PROFILE in one format; nothing is contacted."""
     overrides = dict(parse_assignment(text, option="--set") for text in sets)
     text = render(profile, overrides=overrides, renderer=_renderer(form, spec))

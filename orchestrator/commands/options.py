@@ -1,11 +1,11 @@
-"""Options that several commands share, and the type of paths and URIs on the command line."""
+"""Types of values on the command line, and options that several verbs share; imports nothing that is slow to load."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
+from pruneyard.orchestrator.spec.packaged import packaged_specs
 from pruneyard.reports.location import Location, located
 
 
@@ -14,28 +14,107 @@ class LocationType(click.ParamType[Location]):
 
     name = "path"
 
+    def __init__(self, *, completes: str) -> None:
+        self._completes = completes  # `dir` or `file`: what the shell offers
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         try:
             return located(value if isinstance(value, str) else str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
-
-LOCATION = LocationType()
-
-
-def spec_changes(sets: Sequence[str], axes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """Returns the keyword arguments of `load_spec` for the options `--set` and `--axis`."""
-    return {
-        "overrides": dict(parse_assignment(text, option="--set") for text in sets),
-        "axes": dict(parse_axis(text) for text in axes),
-    }
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type=self._completes)]
 
 
-set_option = click.option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec.")
-axis_option = click.option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid.")
-out_option = click.option("--out", type=LOCATION, help="Folder of results [default: out/NAME].")
-address_option = click.option("--address", default="local", show_default=True, help="Ray cluster to join.")
-local_option = click.option("--local", is_flag=True, help="Without Ray, in this process; same numbers.")
-fail_fast_option = click.option("--fail-fast", is_flag=True, help="Stop all when the first job fails.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+FOLDER, FILE = LocationType(completes="dir"), LocationType(completes="file")
+
+
+class SpecType(click.ParamType[str]):
+    """A YAML file or the name of a packaged spec; the shell completes both."""
+
+    name = "spec"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        named = [CompletionItem(name) for name in packaged_specs() if name.startswith(incomplete)]
+        return [*named, CompletionItem(incomplete, type="file")]
+
+
+class BatchSizes(click.ParamType[tuple[int, ...]]):
+    """A comma-separated list of positive whole numbers."""
+
+    name = "N,N"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            sizes = tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
+        except ValueError:
+            sizes = ()
+        if not sizes or min(sizes) < 1:
+            self.fail(f"{value} must be whole numbers of at least 1, as in 1,128", param, ctx)
+        return sizes
+
+
+def option(*names: str, **settings: Any) -> click.Option:
+    """Returns an option, as the decorator `click.option` would add it."""
+    return click.Option(names, **settings)
+
+
+def argument(name: str, **settings: Any) -> click.Argument:
+    """Returns an argument, as the decorator `click.argument` would add it."""
+    return click.Argument([name], **settings)
+
+
+def spec_argument(name: str = "spec", **settings: Any) -> click.Argument:
+    return argument(name, type=SpecType(), **settings)
+
+
+def folder_argument() -> click.Argument:
+    return argument("folder", metavar="DIR", type=FOLDER)
+
+
+def job_argument() -> click.Argument:
+    return argument("job_id", metavar="JOB")
+
+
+def spec_options() -> list[click.Option]:
+    """Returns the options that change a spec."""
+    return [
+        option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec."),
+        option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid."),
+    ]
+
+
+def study_options() -> list[click.Option]:
+    """Returns the options of the verbs that run a study."""
+    return [
+        cluster_option(),
+        option("--local", is_flag=True, help="Without Ray, in this process; same numbers."),
+        option("--fail-fast", is_flag=True, help="Stop all when the first job fails."),
+    ]
+
+
+def out_option() -> click.Option:
+    return option("--out", type=FOLDER, help="Folder of results [default: out/NAME].")
+
+
+def cluster_option() -> click.Option:
+    return option("--address", default="local", show_default=True, help="Ray cluster to join.")
+
+
+def server_option() -> click.Option:
+    return option(
+        "--address",
+        envvar="PRUNEYARD_ADDRESS",
+        metavar="URL",
+        help="Job server of the cluster [default: $PRUNEYARD_ADDRESS, where JOB was submitted to, or the last one].",
+    )
+
+
+def json_option() -> click.Option:
+    return option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")

@@ -10,13 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pruneyard.orchestrator.commands.console import stdout_console
-from pruneyard.orchestrator.commands.options import (
-    axis_option,
-    json_option,
-    out_option,
-    set_option,
-    spec_changes,
-)
+from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.driver.stages import check_ready_jobs
 from pruneyard.orchestrator.errors import UsageError
@@ -33,13 +27,7 @@ from pruneyard.workloads.data.dataset import DataNotFoundError
 MAX_ROWS = 40
 
 
-@click.command("plan")
-@click.argument("spec")
-@out_option
-@set_option
-@axis_option
-@json_option
-def command(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
+def execute(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
     """Validate SPEC, list its jobs as finished, failed or missing, and estimate the cost of what is left."""
     resolved = load_spec(spec, **spec_changes(sets, axes))
     plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))

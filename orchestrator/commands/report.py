@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import click
 
-from pruneyard.orchestrator.commands.options import LOCATION
 from pruneyard.orchestrator.results import check_results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -18,10 +17,7 @@ def check_folders(folders: Sequence[Location]) -> list[Location]:
     return list(folders)
 
 
-@click.command("report")
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=LOCATION)
-@click.option("--out", type=LOCATION, help="The page [default: report.html in the first DIR].")
-def command(folders: Sequence[Location], out: Location | None) -> int:
+def execute(folders: Sequence[Location], out: Location | None) -> int:
     """Render the results of one or more folders as one self-contained HTML page."""
     page = write_page(check_folders(folders), out or RunFolder(folders[0]).report)
     click.echo(page)

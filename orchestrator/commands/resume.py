@@ -1,14 +1,6 @@
 """`pruneyard resume`: resumes the study of a results folder."""
 
-import click
 
-from pruneyard.orchestrator.commands.options import (
-    LOCATION,
-    address_option,
-    fail_fast_option,
-    json_option,
-    local_option,
-)
 from pruneyard.orchestrator.commands.run import run_and_report
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.load import Spec, load_spec
@@ -24,13 +16,7 @@ def spec_of(folder: Location) -> Spec:
     return load_spec(path)
 
 
-@click.command("resume")
-@click.argument("folder", metavar="DIR", type=LOCATION)
-@address_option
-@local_option
-@fail_fast_option
-@json_option
-def command(folder: Location, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
+def execute(folder: Location, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
     """Resume DIR: run what is missing, interrupted or failed, from the newest checkpoints."""
     return run_and_report(
         spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json

@@ -9,16 +9,7 @@ import click
 from rich.console import Console
 
 from pruneyard.orchestrator.commands.console import stdout_console
-from pruneyard.orchestrator.commands.options import (
-    address_option,
-    axis_option,
-    fail_fast_option,
-    json_option,
-    local_option,
-    out_option,
-    set_option,
-    spec_changes,
-)
+from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.commands.summary_table import summary_table
 from pruneyard.orchestrator.driver.run import default_folder, run_plan
 from pruneyard.orchestrator.errors import ExitCode
@@ -33,17 +24,7 @@ from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
 
 
-@click.command("run")
-@click.argument("spec")
-@out_option
-@set_option
-@axis_option
-@address_option
-@local_option
-@fail_fast_option
-@click.option("--add", is_flag=True, help="Also into a folder with the unfinished study of another spec.")
-@json_option
-def command(
+def execute(
     spec: str,
     out: Location | None,
     sets: Sequence[str],

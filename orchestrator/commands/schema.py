@@ -8,9 +8,7 @@ from pruneyard.orchestrator.spec.json_schema import spec_schema
 from pruneyard.reports.records import schema_markdown
 
 
-@click.command("schema")
-@click.option("--tables", is_flag=True, help="The Parquet tables' columns instead, as Markdown.")
-def command(tables: bool) -> int:
+def execute(tables: bool) -> int:
     """Print the JSON Schema; in an editor: `# yaml-language-server: $schema=FILE` on a spec's first line."""
     click.echo(schema_markdown() if tables else json.dumps(spec_schema(), indent=1))
     return 0

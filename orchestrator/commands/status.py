@@ -12,14 +12,10 @@ from rich.text import Text
 from pruneyard.cluster.jobs import JobView
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.remote.submission import address_option, connect, describe_outcome
+from pruneyard.orchestrator.remote.submission import connect, describe_outcome
 
 
-@click.command("status")
-@click.argument("job_id", metavar="[JOB]", required=False, default="")
-@address_option
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
-def command(job_id: str, address: str | None, as_json: bool) -> int:
+def execute(job_id: str, address: str | None, as_json: bool) -> int:
     """List the jobs of a cluster, or show JOB with the last line of its log."""
     with connect(address, job_id) as (_, server):
         views = [server.view(job_id)] if job_id else server.views()

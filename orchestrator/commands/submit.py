@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import click
 
-from pruneyard.orchestrator.commands.options import axis_option, set_option, spec_changes
+from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
-    address_option,
     connect,
     folder_on_cluster,
     print_message,
@@ -18,24 +17,7 @@ from pruneyard.orchestrator.remote.submission import (
 from pruneyard.orchestrator.spec.load import load_spec
 
 
-@click.command("submit")
-@click.argument("spec")
-@address_option
-@click.option(
-    "--out", metavar="DIR", help="As the cluster sees it [default: NAME in the cluster's $PRUNEYARD_OUT]."
-)
-@set_option
-@axis_option
-@click.option("--follow", is_flag=True, help="Show the log, and exit as the job does.")
-@click.option(
-    "--pin",
-    type=click.Choice(["check", "none"]),
-    default="check",
-    show_default=True,
-    help="Versions of this machine: refuse others there, or take what is there.",
-)
-@click.option("--python", default="python", show_default=True, help="Interpreter on the cluster.")
-def command(
+def execute(
     spec: str,
     address: str | None,
     out: str | None,

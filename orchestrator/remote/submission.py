@@ -27,15 +27,6 @@ NO_FOLDER = (
 )
 
 
-address_option = click.option(
-    "--address",
-    envvar="PRUNEYARD_ADDRESS",
-    metavar="URL",
-    help="Job server of the cluster [default: $PRUNEYARD_ADDRESS, or where JOB was submitted to from here].",
-)
-
-
-job_argument = click.argument("job_id", metavar="JOB")
 OUTCOMES = {
     0: "finished",
     1: "failed: some job did, or the command itself",

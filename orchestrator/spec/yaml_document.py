@@ -1,8 +1,8 @@
 """Reads YAML 1.2 to plain data and records the line of every key."""
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from io import StringIO
 from os import PathLike
 from typing import Any
@@ -12,6 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.spec.packaged import packaged_specs, packaged_text
 from pruneyard.reports.location import Location, located
 
 _DESCRIPTIONS = {
@@ -44,12 +45,6 @@ class Document:
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
-def packaged_specs() -> list[str]:
-    """Returns the names of the specs that ship with the package."""
-    folder = files("pruneyard.orchestrator.specs")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
 def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) -> Document:
     """Reads a file, a packaged spec by its name, or tables made in Python. Raises `SpecError` or `UsageError`."""
     if isinstance(source, Mapping):
@@ -64,10 +59,11 @@ def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) ->
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{source}: cannot be read: {error}") from error
     if str(source) in packaged_specs():
-        text = files("pruneyard.orchestrator.specs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
-        return parse_document(text, origin=f"{source} (packaged)")
+        return parse_document(packaged_text(str(source)), origin=f"{source} (packaged)")
+    close = difflib.get_close_matches(str(source), packaged_specs(), n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
     shipped = ", ".join(packaged_specs())
-    raise UsageError(f"{source}: there is no such file, and the packaged specs are {shipped}")
+    raise UsageError(f"{source}: there is no such file, and the packaged specs are {shipped}{hint}")
 
 
 def parse_document(text: str, *, origin: str) -> Document:

@@ -8,7 +8,8 @@ from packaged import COMPLETE, packaged
 
 from pruneyard.orchestrator.spec.json_schema import spec_schema
 from pruneyard.orchestrator.spec.load import load_spec
-from pruneyard.orchestrator.spec.yaml_document import packaged_specs, parse_value
+from pruneyard.orchestrator.spec.packaged import packaged_specs
+from pruneyard.orchestrator.spec.yaml_document import parse_value
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.plugins import kinds, names
 

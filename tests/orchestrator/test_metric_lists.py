@@ -4,7 +4,7 @@ import json
 
 from click.testing import CliRunner
 
-from pruneyard.orchestrator.commands.list import command
+from pruneyard.orchestrator.cli import cli
 from pruneyard.reports.glossary import METRICS, bounds, term_of
 from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
 from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
@@ -19,7 +19,7 @@ LISTED = (
 
 
 def test_list_names_every_metric_of_calibration_and_detection_once() -> None:
-    shown = json.loads(CliRunner().invoke(command, ["metrics", "--json"]).output)
+    shown = json.loads(CliRunner().invoke(cli, ["list", "metrics", "--json"]).output)
     names = [entry["name"] for entry in shown]
     assert len(names) == len(set(names))
     assert set(names) >= LISTED.keys()
@@ -38,6 +38,6 @@ def test_metrics_of_one_group_of_nodes_are_explained_with_those_of_all() -> None
 
 def test_scores_and_conformal_rules_are_listed_with_their_references() -> None:
     for topic, family in (("scores", "calibrate.scores"), ("conformal", "calibrate.conformal")):
-        shown = json.loads(CliRunner().invoke(command, [topic, "--json"]).output)
+        shown = json.loads(CliRunner().invoke(cli, ["list", topic, "--json"]).output)
         assert [entry["name"] for entry in shown] == [found.name for found in describe(family)]
         assert all(entry["summary"] and entry["reference"] for entry in shown)

@@ -14,7 +14,7 @@ from PIL import Image
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.orchestrator.spec.overrides import parse_assignment, parse_axis
-from pruneyard.orchestrator.spec.yaml_document import packaged_specs
+from pruneyard.orchestrator.spec.packaged import packaged_specs
 from pruneyard.testing.cases import each_case
 
 
