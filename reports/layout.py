@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "plan.json"
 
     @property
+    def finished(self) -> Location:
+        """What a finished study printed, for calls with nothing to do; hidden, since it is derived from the results."""
+        return self.path / ".finished.json"
+
+    @property
     def report(self) -> Location:
         """The HTML page."""
         return self.path / "report.html"

@@ -38,10 +38,22 @@ def _command(verb: str, parameters: Sequence[click.Parameter], help: str, *, epi
     """Returns a command that calls `execute` of the verb's module with the values of its parameters."""
 
     def call(**values: Any) -> int:
+        if verb in ("run", "resume") and (code := _of_finished_study(verb, values)) is not None:
+            return code
         module = importlib.import_module(f"pruneyard.orchestrator.commands.{verb}")
         return int(module.execute(**values))
 
     return click.Command(verb, params=list(parameters), callback=call, help=help, epilog=epilog)
+
+
+def _of_finished_study(verb: str, values: dict[str, Any]) -> int | None:
+    """Answers `run` or `resume` if the study is finished; returns None after saying that it has to be planned."""
+    from pruneyard.orchestrator.commands.again import resume_again, run_again
+
+    code = run_again(**values) if verb == "run" else resume_again(**values)
+    if code is None:
+        click.echo(f"pruneyard: reading {values['spec' if verb == 'run' else 'folder']}", err=True)
+    return code
 
 
 def _init() -> click.Command:

@@ -1,8 +1,8 @@
 """`pruneyard resume`: resumes the study of a results folder."""
 
-
 from pruneyard.orchestrator.commands.run import run_and_report
 from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.planning.finished import request_of
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -19,5 +19,11 @@ def spec_of(folder: Location) -> Spec:
 def execute(folder: Location, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
     """Resume DIR: run what is missing, interrupted or failed, from the newest checkpoints."""
     return run_and_report(
-        spec_of(folder), folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json
+        spec_of(folder),
+        folder,
+        address=address,
+        local=local,
+        fail_fast=fail_fast,
+        as_json=as_json,
+        request=request_of(RunFolder(folder).spec),
     )

@@ -1,18 +1,22 @@
 """`pruneyard run`: runs a study and prints its summary; `resume` and `retry` share this."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from pruneyard.orchestrator.commands.console import stdout_console
+from pruneyard.orchestrator.commands.closing import print_answer
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
-from pruneyard.orchestrator.commands.summary_table import summary_table
-from pruneyard.orchestrator.driver.run import default_folder, run_plan
+from pruneyard.orchestrator.commands.summary_table import columns_of
+from pruneyard.orchestrator.driver.run import default_folder, has_work, run_plan
 from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.planning.finished import Answer, paths_stamp, remember, request_of, results_stamp
+from pruneyard.orchestrator.planning.inputs import input_paths
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import open_display
 from pruneyard.orchestrator.progress.ray_output import RayOutputFilter
@@ -22,6 +26,8 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
+
+logger = logging.getLogger(__name__)
 
 
 def execute(
@@ -39,9 +45,12 @@ def execute(
 
     A second call repairs and never repeats: finished jobs are kept, failed and interrupted ones run again.
     """
+    request = request_of(spec, sets=sets, axes=axes)
     resolved = load_spec(spec, **spec_changes(sets, axes))
     folder = out or default_folder(resolved)
-    return run_and_report(resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, add=add)
+    return run_and_report(
+        resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, add=add, request=request
+    )
 
 
 def run_and_report(
@@ -54,30 +63,59 @@ def run_and_report(
     as_json: bool,
     only: frozenset[Status | None] | None = None,
     add: bool = False,
+    request: str | None = None,
 ) -> int:
-    """Runs with live progress, writes the report, prints the summary; returns the exit code."""
+    """Runs with live progress, writes the report, prints the summary; returns the exit code.
+
+    request: what was asked for; if the study is finished at the end, the same request is answered at once later.
+    """
     console = Console(stderr=True)
     plan = make_plan(spec, RunFolder(folder))
-    before = plan.counts()
-    finished = f", {before['completed']} already finished" if before["completed"] else ""
-    where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
-    num_jobs = len(plan.spec.jobs)
-    searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
-    head = f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {folder}"
-    console.print(head, markup=False, highlight=False, soft_wrap=True)
+    inputs = input_paths(plan.spec.jobs)
+    # Before anything runs, so that a change meanwhile is noticed by the next call.
+    inputs_stamp = paths_stamp(inputs or [])
+    console.print(_head(plan, address=address, local=local, only=only), markup=False, highlight=False, soft_wrap=True)
     with open_display(console) as shown, redirect_stdout(RayOutputFilter()):
         results, code = _run(
             plan, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
         )
-    page = _page(results)
     # The counts and labels must include what has run and what searches have proposed meanwhile.
     plan = plan.reread()
-    if as_json:
-        click.echo(json.dumps(_summary(results, plan, code, page), indent=1))
-    else:
-        _print_results(results, page, {job.key: job.label for job in plan.spec.jobs})
-        _print_fronts(results, plan.spec)
+    state = results_stamp(plan.folder) if isinstance(plan.folder.path, Path) else None
+    page = _page(results)
+    answer = _answer(results, plan)
+    print_answer(answer, folder=results.folder.path, page=page, code=code, as_json=as_json)
+    if code is ExitCode.FINISHED and page is not None and state is not None and inputs is not None and request is not None:
+        _remember(answer, plan, request, inputs=inputs, inputs_stamp=inputs_stamp, results=state)
     return code
+
+
+def _head(plan: Plan, *, address: str, local: bool, only: frozenset[Status | None] | None) -> str:
+    """Returns the line that says what is about to run, and where."""
+    spec, before = plan.spec, plan.counts()
+    num_jobs = len(spec.jobs)
+    if not has_work(plan, only=only):
+        what = f"all {num_jobs} jobs are finished" if before["completed"] == num_jobs else "no job is to be run"
+        return f"{spec.name}: {what}, in {plan.folder.path}; nothing to run"
+    finished = f", {before['completed']} already finished" if before["completed"] else ""
+    where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
+    searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
+    return f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {plan.folder.path}"
+
+
+def _remember(
+    answer: Answer, plan: Plan, request: str, *, inputs: Sequence[str], inputs_stamp: str, results: str
+) -> None:
+    """Stores the answer for later calls. A folder that cannot be written costs them time only."""
+    folder = plan.folder
+    requests = [request]
+    # `resume` asks for the spec as written in the folder, which may be that of another study.
+    if folder.spec.is_file() and folder.spec.read_text(encoding="utf-8") == plan.spec.to_yaml():
+        requests.append(request_of(folder.spec))
+    try:
+        remember(folder, answer, requests=requests, inputs=inputs, inputs_stamp=inputs_stamp, results=results)
+    except StorageError as error:
+        logger.warning("the next call will plan the study again: %s", error)
 
 
 def _page(results: Results) -> Location | None:
@@ -101,47 +139,46 @@ def _run(plan: Plan, **options: Any) -> tuple[Results, ExitCode]:
     return results, results.exit_code
 
 
-def _summary(results: Results, plan: Plan, code: ExitCode, page: Location | None) -> dict[str, Any]:
+def _answer(results: Results, plan: Plan) -> Answer:
     frame = results.summary()
-    return {
-        "study": plan.spec.name,
-        "folder": str(results.folder.path),
-        "exit_code": int(code),
-        "jobs": plan.counts(),
-        "report": None if page is None else str(page),
-        "summary": json.loads(frame.to_json(orient="records")),
-    }
+    return Answer(
+        study=plan.spec.name,
+        num_jobs=len(plan.spec.jobs),
+        columns=columns_of(frame) if len(frame) else [],
+        num_rows=len(frame),
+        notes=_notes(results, {job.key: job.label for job in plan.spec.jobs}),
+        fronts=_fronts(results, plan.spec),
+        counts=plan.counts(),
+        summary=json.loads(frame.to_json(orient="records")),
+    )
 
 
-def _print_fronts(results: Results, spec: Spec) -> None:
-    """Prints the Pareto front of each search: the cells that no other cell beats in all objectives."""
-    out = stdout_console()
+def _fronts(results: Results, spec: Spec) -> list[str]:
+    """Returns the Pareto front of each search: the cells that no other cell beats in all objectives."""
+    lines = []
     for stage in spec.stages:
         if stage.learning is not None and len(results.runs()):
             directions = stage.learning.search.directions
             front = results.pareto(directions)
             words = " and ".join(f"{way} {name}" for name, way in directions.items())
-            out.print(f"{len(front)} not beaten in {words}:", highlight=False)
             shown = [name for name in (*front.attrs["settings"], "model", "method", "density", *directions) if name in front]
-            out.print(front[list(dict.fromkeys(shown))].to_string(index=False), markup=False, highlight=False)
+            lines += [f"{len(front)} not beaten in {words}:", front[list(dict.fromkeys(shown))].to_string(index=False)]
+    return lines
 
 
-def _print_results(results: Results, page: Location | None, labels: Mapping[str, str]) -> None:
+def _notes(results: Results, labels: Mapping[str, str]) -> list[str]:
+    """Returns what failed and what is left."""
     runs = results.runs()
-    out = stdout_console()
-    if len(runs):
-        elsewhere = f"pruneyard export {results.folder.path}, or the report"
-        out.print(summary_table(results.summary(), width=out.width, elsewhere=elsewhere))
+    lines = []
     failed = runs[runs["status"] == Status.FAILED.value]
     for _, row in failed.head(5).iterrows():
         last = str(row["error"]).strip().splitlines()[-1]
         label = labels.get(row["run_key"], f"{row['model']} {row['method']} seed={row['seed']}")
-        out.print(f"FAILED {row['run_key']} ({label}): {last}", markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"FAILED {row['run_key']} ({label}): {last}")
     if len(failed) > 5:
-        out.print(f"and {len(failed) - 5} more failed; their tracebacks are in the report", highlight=False)
+        lines.append(f"and {len(failed) - 5} more failed; their tracebacks are in the report")
     interrupted = int((runs["status"] == Status.INTERRUPTED.value).sum())
     if waiting := len(labels.keys() - set(runs["run_key"])) + interrupted:
         left = f"{interrupted} interrupted, {waiting - interrupted} not started"
-        out.print(f"{left}; resume with: pruneyard resume {results.folder.path}", highlight=False, soft_wrap=True)
-    if page is not None:
-        out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"{left}; resume with: pruneyard resume {results.folder.path}")
+    return lines

@@ -1,15 +1,19 @@
 """Prints the summary of a results folder as a table for a terminal, with the columns that fit its width."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pruneyard.orchestrator.planning.finished import Column
 from pruneyard.reports.formats import amount, duration, estimate
 from pruneyard.reports.naming import column_names
+
+if TYPE_CHECKING:  # a summary that is printed again needs no pandas
+    import pandas as pd
 
 SHOWN = {
     "test/accuracy": "accuracy",
@@ -29,37 +33,28 @@ LONGEST_CELL = 30
 GAP = 2  # spaces after each column
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column as text; all columns have the same number of cells."""
+def table_of(columns: Sequence[Column], *, num_rows: int, width: int, elsewhere: str) -> RenderableType:
+    """Returns the table of those columns that fit into `width` characters.
 
-    name: str
-    cells: Sequence[str]
-    left: bool = False
-
-    @property
-    def width(self) -> int:
-        """Returns the width of the column and the gap after it, in characters."""
-        return max(len(text) for text in (self.name, *self.cells)) + GAP
-
-
-def summary_table(summary: pd.DataFrame, *, width: int, elsewhere: str) -> RenderableType:
-    """Returns a table with one row per cell: its settings, seeds, and `mean ± half of the 95% interval` on test.
-
-    Columns that do not fit into `width` characters are left out and named below, together with `elsewhere`, where all are.
+    The others are named below it, together with `elsewhere`, where all are; so are rows beyond the cells, of `num_rows`.
     """
-    columns, left_out = fitting(_columns(summary.head(MAX_ROWS), summary), width=width)
+    shown, left_out = fitting(columns, width=width)
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
-    for column in columns:
+    for column in shown:
         table.add_column(column.name, justify="left" if column.left else "right", no_wrap=True)
-    for row in zip(*(column.cells for column in columns), strict=True):
+    for row in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(Text(cell) for cell in row))
-    notes = [f"and {len(summary) - MAX_ROWS} more rows"] if len(summary) > MAX_ROWS else []
+    notes = [f"and {num_rows - MAX_ROWS} more rows"] if num_rows > MAX_ROWS else []
     if left_out:
         notes.append(f"left out for the width of this terminal: {', '.join(left_out)}")
     if notes:
         notes.append(f"all of it: {elsewhere}")
     return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def width_of(column: Column) -> int:
+    """Returns the width of a column and the gap after it, in characters."""
+    return max(len(text) for text in (column.name, *column.cells)) + GAP
 
 
 def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], list[str]]:
@@ -68,13 +63,15 @@ def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], lis
     others = [name for name in reversed(names) if name not in (*DROPPED_FIRST, *KEPT)]
     droppable = [*(name for name in DROPPED_FIRST if name in names), *others]
     kept, left_out = list(columns), []
-    while droppable and sum(column.width for column in kept) > width:
+    while droppable and sum(map(width_of, kept)) > width:
         left_out.append(droppable.pop(0))
         kept = [column for column in kept if column.name != left_out[-1]]
     return kept, left_out
 
 
-def _columns(shown: pd.DataFrame, summary: pd.DataFrame) -> list[Column]:
+def columns_of(summary: "pd.DataFrame") -> list[Column]:
+    """Returns the columns of a summary, its first rows only: settings, seeds, and `mean ± half of the 95% interval` on test."""
+    shown = summary.head(MAX_ROWS)
     settings = [name for name in summary.attrs.get("settings", []) if _differs_within_a_stage(summary, name)]
     labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(summary, name)]
     short = column_names(settings, taken=(*DROPPED_FIRST, *KEPT, *labels))
@@ -89,11 +86,11 @@ def _columns(shown: pd.DataFrame, summary: pd.DataFrame) -> list[Column]:
     return [*columns, Column(name="training", cells=[duration(row["train_s"]) for row in rows])]
 
 
-def _tells(summary: pd.DataFrame, name: str) -> bool:
+def _tells(summary: "pd.DataFrame", name: str) -> bool:
     return name in {"method", "density"} or summary[name].nunique(dropna=False) > 1
 
 
-def _differs_within_a_stage(summary: pd.DataFrame, name: str) -> bool:
+def _differs_within_a_stage(summary: "pd.DataFrame", name: str) -> bool:
     """Returns whether a setting needs a column; one that differs only between stages is implied by the stage's name."""
     stages = summary.groupby("stage", dropna=False)
     return len(stages) < 2 or bool((stages[name].nunique(dropna=False) > 1).any())
@@ -105,16 +102,16 @@ def _cells(values: Iterable[object]) -> list[str]:
 
 
 def _plain(value: object) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _seeds(row: pd.Series) -> str:
+def _seeds(row: "pd.Series") -> str:
     notes = [f"{row[name]} {name}" for name in ("failed", "interrupted", "censored") if row[name]]
     return ", ".join([str(row["num_seeds"]), *notes])
 
 
-def _interval(row: pd.Series, measure: str) -> str:
+def _interval(row: "pd.Series", measure: str) -> str:
     mean, half = estimate(row[measure], row[f"{measure}_low"], row[f"{measure}_high"])
     return f"{mean} ± {half}" if half else mean

@@ -119,8 +119,8 @@ def run_plan(
     spec, folder = plan.spec, plan.folder
     attempts = plan.orders(only=only)
     results = Results(folder.path, spec=spec)
-    # Nothing to run: neither the lease nor the data nor a cluster is needed.
-    if not attempts and (only is not None or is_search_finished(spec, folder)):
+    # Neither the lease nor the data nor a cluster is needed.
+    if not has_work(plan, only=only):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
@@ -153,6 +153,11 @@ def run_plan(
     if stop.signal_number == signal.SIGINT:
         raise GracefulInterrupt(results)
     return results
+
+
+def has_work(plan: Plan, *, only: frozenset[Status | None] | None) -> bool:
+    """Returns whether `run_plan` would run a job, or let a search propose one."""
+    return bool(plan.orders(only=only)) or (only is None and not is_search_finished(plan.spec, plan.folder))
 
 
 @contextmanager

@@ -49,17 +49,23 @@ def read_document(source: str | PathLike[str] | Location | Mapping[str, Any]) ->
     """Reads a file, a packaged spec by its name, or tables made in Python. Raises `SpecError` or `UsageError`."""
     if isinstance(source, Mapping):
         return Document(origin="spec", tables=plain(source))
+    text, origin = read_text(source)
+    return parse_document(text, origin=origin)
+
+
+def read_text(source: str | PathLike[str] | Location) -> tuple[str, str]:
+    """Returns the text of a file or of a packaged spec, and its name in messages. Raises `UsageError`."""
     try:
         path = located(source)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if path.suffix in SUFFIXES or path.is_file():
         try:
-            return parse_document(path.read_text(encoding="utf-8"), origin=str(source))
+            return path.read_text(encoding="utf-8"), str(source)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{source}: cannot be read: {error}") from error
     if str(source) in packaged_specs():
-        return parse_document(packaged_text(str(source)), origin=f"{source} (packaged)")
+        return packaged_text(str(source)), f"{source} (packaged)"
     close = difflib.get_close_matches(str(source), packaged_specs(), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     shipped = ", ".join(packaged_specs())

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pruneyard.orchestrator.commands.summary_table import summary_table
+from pruneyard.orchestrator.commands.summary_table import columns_of, table_of
 from pruneyard.orchestrator.driver.run import run
 
 SPEC: dict[str, Any] = {
@@ -42,7 +42,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def printed(summary: pd.DataFrame) -> Printed:
     def lines(width: int) -> list[str]:
         console = Console(file=io.StringIO(), width=width)
-        console.print(summary_table(summary, width=width, elsewhere="pruneyard export out"))
+        console.print(table_of(columns_of(summary), num_rows=len(summary), width=width, elsewhere="pruneyard export out"))
         return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
     return lines
@@ -74,5 +74,5 @@ def test_a_long_cell_is_cut(summary: pd.DataFrame) -> None:
     long = summary.assign(method="a" * 50)
     long.attrs = summary.attrs
     console = Console(file=io.StringIO(), width=80)
-    console.print(summary_table(long, width=80, elsewhere="there"))
+    console.print(table_of(columns_of(long), num_rows=len(long), width=80, elsewhere="there"))
     assert "a" * 29 + "…" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -143,6 +144,13 @@ class Source(ABC):
 
         Raises `DataNotFoundError`, or `ValueError` that names the damaged file or the field that does not fit the data.
         """
+
+    def inputs(self) -> tuple[Path, ...] | None:
+        """Returns the files and folders that `load` may read, besides those of other tables in its fields; `()` for none.
+
+        As long as they are unchanged, so are the data. None, the default, says nothing: the data may have changed at any time.
+        """
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

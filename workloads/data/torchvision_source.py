@@ -22,6 +22,9 @@ class TorchvisionSource(FileSource, ABC):
         """Returns torchvision's data set of the training or the test part."""
         return type(self).opener(folder, train=train, download=download)
 
+    def inputs(self) -> tuple[Path, ...]:
+        return tuple(folder / name for folder in self.folders() for name in self.files)
+
     @abstractmethod
     def rows(self, opened: Any) -> Split:
         """Returns all rows of an opened part."""

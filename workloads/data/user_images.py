@@ -2,6 +2,7 @@
 
 from abc import ABC
 from dataclasses import dataclass
+from pathlib import Path
 
 from pruneyard.workloads.data.folders import FileSource
 from pruneyard.workloads.data.held_out import HeldOutTestSource
@@ -19,3 +20,6 @@ class UserImageSource(FileSource, HeldOutTestSource, ABC):
         super().__post_init__()
         if self.resize is not None and self.resize < 1:
             raise ValueError(f"resize is {self.resize}; it must be at least 1 pixel")
+
+    def inputs(self) -> tuple[Path, ...]:
+        return tuple(folder / Path(self.path).expanduser() for folder in self.folders())

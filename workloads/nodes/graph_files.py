@@ -39,6 +39,9 @@ class GraphFile(GraphSource, ABC):
         named = [self.root, os.environ.get("PRUNEYARD_DATA")]
         return [*(Path(name).expanduser() for name in named if name), cache_folder() / "data"]
 
+    def inputs(self) -> tuple[Path, ...]:
+        return tuple(folder / name for folder in self.folders() for name in self.candidates)
+
     def missing(self) -> Exception:
         """Returns the error to raise if no folder has the file."""
         remedy = f"put {WANTED} under one of these, or set root"

@@ -6,6 +6,7 @@ Reference: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI r
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -18,6 +19,9 @@ __all__ = ["Digits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(HeldOutTestSource):
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
+
     def read(self) -> PublishedDataset:
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]

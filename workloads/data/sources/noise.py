@@ -6,6 +6,7 @@ Reference: Hendrycks and Gimpel, A baseline for detecting misclassified and out-
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -40,6 +41,9 @@ class Noise(PublishedSource):
         for name in ("num_train", "num_test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
 
     def read(self) -> PublishedDataset:
         """Samples both parts. More rows with the same seed begin with the same images."""

@@ -7,6 +7,7 @@ Reference: Vaicenavicius et al. 2019, Evaluating model calibration in classifica
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,9 @@ class Oracle(PublishedSource):
             raise ValueError(f"label_noise is {self.label_noise}; it must lie in [0, 1]")
         if not 0 < self.rare <= 1:
             raise ValueError(f"rare is {self.rare}; it must lie in (0, 1]")
+
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
 
     def read(self) -> PublishedDataset:
         """Samples both parts. More rows with the same seed begin with the same images."""

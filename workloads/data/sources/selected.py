@@ -8,6 +8,7 @@ Reference: Guo, Zhao and Bai 2022, DeepCore: A Comprehensive Library for Coreset
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -57,6 +58,9 @@ class Selected(Source):
             raise ValueError(f"per_class is {self.per_class}; it must be 1 or more")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; it must lie in (0, 1]")
+
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
 
     def load(self) -> Dataset:
         """Returns the other set with the selected training rows, in their order. Raises `ValueError` if a class has too few."""

@@ -7,6 +7,7 @@ Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -50,6 +51,9 @@ class Synthetic(Source):
         digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="is another set")
         # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
+
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
 
     def load(self) -> Dataset:
         """Returns the other set with the synthetic images as training rows.

@@ -8,6 +8,7 @@ Reference: Holland, Laskey and Leinhardt, Stochastic blockmodels: first steps, S
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
@@ -42,6 +43,9 @@ class BlockModel(GraphSource):
         for name in ("degree_within", "degree_between"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
 
     def load(self) -> Graph:  # type: ignore[override]
         """Samples the order of labels, edges and words, each from its own random stream."""

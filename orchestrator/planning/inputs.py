@@ -1,0 +1,67 @@
+"""Lists the files that the jobs of a spec read, apart from those that their own study writes."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from pruneyard.orchestrator.spec.job import Job
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import located
+from pruneyard.reports.objects import ObjectPath
+from pruneyard.workloads.data.dataset import Source
+from pruneyard.workloads.parents import Runs
+
+
+def input_paths(jobs: Iterable[Job]) -> list[str] | None:
+    """Returns absolute paths of files and folders; None where a job reads what has no path here, or a source does not tell."""
+    found: dict[str, None] = {}
+    seen: set[Any] = set()
+    try:
+        for job in jobs:
+            for field in dataclasses.fields(job.workload):  # type: ignore[arg-type]
+                table = getattr(job.workload, field.name)
+                # Most jobs share their tables, which are frozen.
+                if isinstance(table, Source) and table in seen:
+                    continue
+                seen.update([table] if isinstance(table, Source) else [])
+                found |= dict.fromkeys(_paths_of(table))
+    except _UnknownInputError:
+        return None
+    return sorted(found)
+
+
+class _UnknownInputError(Exception):
+    """A job reads something that is not known, or that is no local file."""
+
+
+def _paths_of(table: Any) -> list[str]:
+    if isinstance(table, tuple):
+        return [path for item in table for path in _paths_of(item)]
+    if not dataclasses.is_dataclass(table) or isinstance(table, type):
+        return []
+    found: list[str] = []
+    if isinstance(table, Source):
+        inputs = table.inputs()
+        if inputs is None:
+            raise _UnknownInputError
+        found += [str(path.absolute()) for path in inputs]
+    if isinstance(table, Runs) or hasattr(table, "runs"):
+        # Which runs a job refers to depends on what the other folder holds.
+        found += _results_of(getattr(table, "folder", ""))
+    for field in dataclasses.fields(table):
+        content = getattr(table, field.name)
+        if field.name == "path" and content and hasattr(table, "digest"):
+            found += _local(content)
+        found += _paths_of(content)
+    return found
+
+
+def _results_of(folder: str) -> list[str]:
+    return _local(str(RunFolder(located(folder)).table("runs"))) if folder else []
+
+
+def _local(path: str) -> list[str]:
+    place = located(path)
+    if isinstance(place, ObjectPath):
+        raise _UnknownInputError
+    return [str(place.absolute())]
