@@ -1,14 +1,17 @@
 """What every way to make or choose a synthetic set must do, whoever wrote it. Members are found by their files."""
 
 import dataclasses
+import io
 import itertools
 import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pruneyard.testing.plug_in import build as build_plugin
@@ -18,7 +21,7 @@ from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.distiller import DistillContext, Distiller, DistillState, RealSet
-from pruneyard.workloads.distill.evaluate import Evaluation
+from pruneyard.workloads.distill.evaluate import Evaluation, predict_logits, train_network
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.network_pool import NetworkPool
 from pruneyard.workloads.distill.network_training import NetworkTraining
@@ -92,9 +95,9 @@ def states_of(name: str) -> list[DistillState]:
     return found
 
 
-def run(name: str, folder: Path, *, keep: int = 2, every_s: float = 1e9) -> list[Progress]:
+def run(name: str, folder: Path, *, keep: int = 2, every_s: float = 1e9, **fields: Any) -> list[Progress]:
     job = DistillJob(
-        data=Digits(), method=build(name), model=MODEL, evaluation=EVALUATION, seed=3, checkpoint_every_s=every_s
+        data=Digits(), method=build(name, **fields), model=MODEL, evaluation=EVALUATION, seed=3, checkpoint_every_s=every_s
     )
     context = Context(checkpoints=CheckpointFolder(folder, keep=keep), load_data=lambda source: digits())
     return list(job.run(context))
@@ -181,6 +184,22 @@ def test_a_set_can_be_written_and_read(name: str, tmp_path: Path) -> None:
     assert same(made, read)
     assert (read.mean, read.std, read.factor) == (made.mean, made.std, made.factor)
     assert made.size_bytes <= path.stat().st_size
+
+
+def test_what_is_stored_is_what_was_evaluated_and_what_the_picture_shows(name: str, tmp_path: Path) -> None:
+    """With steps so large that pixels stray: in [0, 1] to the bit, and the networks of the job are those of the stored file."""
+    skip_if_it_keeps_everything(name)
+    found = outcome(run(name, tmp_path / "run", lr=1000.0))
+    path = tmp_path / "set.safetensors"
+    path.write_bytes(found.files["synthetic_set.safetensors"])
+    read = SyntheticSet.from_file(str(path))
+    assert 0 <= float(read.images.min()) < float(read.images.max()) <= 1
+    network = train_network(read, model=MODEL, evaluation=EVALUATION, num_classes=NUM_CLASSES, seed=3, index=0)
+    test = DeviceSplit(digits().test, mean=digits().mean, std=digits().std)
+    assert (predict_logits(network, test) == found.predictions["test"].logits).all()
+    picture = np.asarray(Image.open(io.BytesIO(found.files["synthetic_set.png"])))
+    shown = picture.reshape(NUM_CLASSES, 8, 2, 8).swapaxes(1, 2).reshape(read.images.shape)
+    assert (shown == np.rint(255 * read.images.numpy())).all()
 
 
 def test_less_than_one_image_per_class_is_refused(name: str) -> None:

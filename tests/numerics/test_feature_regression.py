@@ -11,7 +11,13 @@ from torch.nn.utils import parameters_to_vector
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step, lamb_step
 from pruneyard.workloads.distill.kernel_ridge import half_squared_error, predictions
-from pruneyard.workloads.distill.methods.frepo import FRePo, label_error, probabilities, regression_targets
+from pruneyard.workloads.distill.methods.frepo import (
+    FRePo,
+    initial_labels,
+    label_error,
+    probabilities,
+    regression_targets,
+)
 from pruneyard.workloads.distill.network_pool import NetworkPool
 from pruneyard.workloads.networks.features import features
 
@@ -53,7 +59,8 @@ def test_the_gradient_by_images_features_and_labels_is_that_of_finite_difference
 
 def test_an_iteration_moves_images_and_labels_by_the_gradient_of_the_loss_alone() -> None:
     """In float64 beside the same written out; the member's own training has no part in the gradient."""
-    method, at = FRePo(ipc=2, iterations=1, real_batch=30, lr=0.1, network_pool=NetworkPool(members=1)), context(double=True)
+    pool = NetworkPool(members=1)
+    method, at = FRePo(ipc=2, iterations=1, real_batch=30, lr=0.1, flip=False, network_pool=pool), context(double=True)
     before, after = states(method, at)
     draws = at.stream("iterate", 0)
     torch.randint(1, (), generator=draws)
@@ -71,6 +78,47 @@ def test_an_iteration_moves_images_and_labels_by_the_gradient_of_the_loss_alone(
         assert torch.allclose(after.tensors[name], moved, atol=1e-6)
 
 
+@each_case("num_classes", [4, 10, 100])
+def test_labels_of_synthetic_images_are_scaled_by_the_number_of_classes_and_those_of_real_rows_are_not(num_classes: int) -> None:
+    """By hand, on orthogonal features: predicted is the label of the own class, 1/sqrt(C/10) times the target.
+
+    Squares of a target sum to 1 - 1/C. The labels lead by 1/sqrt(C/10), more than 1/C.
+    """
+    classes = torch.arange(num_classes)
+    labels, targets = initial_labels(classes, num_classes), regression_targets(classes, num_classes)
+    scale = (num_classes / 10) ** 0.5
+    assert torch.allclose(labels * scale, targets)
+    assert float(targets.square().sum(1).mean()) == pytest.approx(1 - 1 / num_classes, rel=1e-5)
+    loss = label_error(torch.eye(num_classes), torch.eye(num_classes), labels, targets, ridge=1e-9)
+    wanted = (1 - 1 / scale) ** 2 * (1 - 1 / num_classes) / 2 - 1 / num_classes
+    assert float(loss) == pytest.approx(wanted, abs=1e-6)
+    if num_classes == 100:
+        assert float(loss) == pytest.approx(0.22147, abs=1e-4)
+        # Targets that were scaled too would leave nothing but the margin.
+        assert float(label_error(torch.eye(100), torch.eye(100), labels, labels, ridge=1e-9)) == pytest.approx(-0.01, abs=1e-4)
+
+
+def test_mirrored_images_join_the_support_with_the_labels_of_their_originals() -> None:
+    """Beside least squares on all features written out; a ridge as small as this one changes nothing."""
+    at, pool = context(double=True), NetworkPool(members=1)
+    losses = {}
+    for flip in (True, False):
+        method = FRePo(ipc=2, iterations=1, real_batch=30, flip=flip, ridge=1e-3, network_pool=pool)
+        before, after = states(method, at)
+        losses[flip] = after.numbers["regression_loss"]
+    draws, network, images = at.stream("iterate", 0), at.network("pool/0"), before.tensors["images"]
+    torch.randint(1, (), generator=draws)
+    rows = torch.randperm(len(at.real.split), generator=draws)[:30]
+    with torch.no_grad():
+        query, support = (features(network, seen) for seen in (at.real.images(rows), torch.cat([images, images.flip(3)])))
+    labels = torch.cat([before.tensors["labels"]] * 2).double()
+    alpha = 1e-3 * float(support.square().sum()) / 40
+    fitted = KernelRidge(alpha=alpha, kernel="linear").fit(support.numpy(), labels.numpy()).predict(query.numpy())
+    off = fitted - regression_targets(at.real.split.labels[rows], 10).numpy()
+    assert losses[True] == pytest.approx((off**2).sum(1).mean() / 2 - 0.1, rel=1e-6)
+    assert losses[True] != losses[False]
+
+
 def test_labels_that_are_not_learned_stay_and_are_hard() -> None:
     method, at = FRePo(ipc=1, iterations=2, learn_labels=False, network_pool=NetworkPool(members=1)), context()
     found = states(method, at)
@@ -78,11 +126,11 @@ def test_labels_that_are_not_learned_stay_and_are_hard() -> None:
     assert len(method.synthetic_set(found[-1], at).soft_labels) == 0
 
 
-def test_targets_stand_for_the_labels_that_they_are_made_of() -> None:
-    labels = torch.tensor([2, 0, 1])
-    targets = regression_targets(labels, 3)
-    assert torch.allclose(targets.sum(1), torch.zeros(3), atol=1e-6)
-    assert torch.allclose(probabilities(targets), torch.eye(3)[labels], atol=1e-5)
+def test_initial_labels_stand_for_the_classes_that_they_are_made_of() -> None:
+    classes = torch.tensor([2, 0, 1])
+    labels = initial_labels(classes, 3)
+    assert torch.allclose(labels.sum(1), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(probabilities(labels), torch.eye(3)[classes], atol=1e-5)
     anything = probabilities(normal(20, 5))
     assert torch.allclose(anything.sum(1), torch.ones(20, dtype=torch.float64))
     assert (anything > 0).all()

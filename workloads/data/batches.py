@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.data.dataset import Dataset, Split
 from pruneyard.workloads.interfaces import PixelRange
 from pruneyard.workloads.ranks import Share
 from pruneyard.workloads.seeding import stream
@@ -220,3 +220,11 @@ def _shared_tensor(array: npt.NDArray[np.generic]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def device_splits(data: Dataset, device: torch.device) -> dict[str, DeviceSplit]:
+    """Returns the splits that have rows, by name."""
+    splits = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
+    return {
+        name: DeviceSplit(split, mean=data.mean, std=data.std, device=device) for name, split in splits.items() if len(split)
+    }

@@ -18,7 +18,8 @@ FORMAT_VERSION = 1
 class SyntheticSet:
     """A set of IPC x classes images, class after class, with hard labels and optionally soft labels.
 
-    images: (N, C, H, W) float32 pixels, black is 0 and white is 1. They are not clamped: optimised pixels may lie outside.
+    images: (N, C, H, W) float32 pixels, black is 0 and white is 1. Others are refused, so that networks are trained on what the
+        file contains and its picture shows; a method whose pixels leave [0, 1] clamps them before they become a set.
     labels: (N,) int64. soft_labels: (N, K) float32 probabilities, or no rows at all.
     factor: each stored image is decoded to factor^2 training images (multi-formation); with 1 it is used as it is.
     mean, std: per channel, the statistics that images are normalised with.
@@ -35,6 +36,9 @@ class SyntheticSet:
         if self.images.dtype != torch.float32 or self.images.ndim != 4:
             came = f"{self.images.dtype} {tuple(self.images.shape)}"
             raise ValueError(f"images are {came}; they must be float32 (N, C, H, W)")
+        lowest, highest = (float(value) for value in torch.aminmax(self.images))
+        if not (lowest >= 0 and highest <= 1):  # also refuses NaN
+            raise ValueError(f"images have pixels from {lowest:g} to {highest:g}; they must lie in [0, 1]")
         if self.labels.dtype != torch.int64 or self.labels.shape != (len(self.images),):
             came = f"{self.labels.dtype} {tuple(self.labels.shape)}"
             raise ValueError(f"labels are {came}; they must be int64 ({len(self.images)},)")
@@ -78,4 +82,7 @@ class SyntheticSet:
         if description.get("format") != FORMAT_VERSION:
             raise ValueError(f"{path} has format {description.get('format')}; this version reads {FORMAT_VERSION}")
         mean, std = tuple(description["mean"]), tuple(description["std"])
-        return cls(**tensors, mean=mean, std=std, factor=int(description["factor"]))
+        try:
+            return cls(**tensors, mean=mean, std=std, factor=int(description["factor"]))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; if an earlier version wrote it, run its distill job again") from error

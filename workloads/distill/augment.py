@@ -37,8 +37,8 @@ class SampledTransforms:
 class Strategy:
     """A set of transforms, written as names joined by underscores as in the literature; without names, images are not changed.
 
-    always: transforms that are applied to every batch, in addition to a sampled one of the others. DSA has none; IDC has flip,
-        color and cutout.
+    always: transforms that are applied to every batch, in addition to a sampled one of the others: first these in their order,
+        then the sampled one, and cutout last. DSA has none; IDC has flip, color and cutout.
     """
 
     names: tuple[str, ...] = ()
@@ -56,9 +56,11 @@ class Strategy:
     def sample(self, generator: torch.Generator, *, num: int = 1) -> SampledTransforms:
         """Samples transforms with parameters for `num` images; with 1, all images share the parameters."""
         optional = [name for name in self.names if name not in self.always]
-        chosen = list(self.always)
+        chosen = [name for name in self.always if name != "cutout"]
         if optional:
             chosen.append(optional[int(torch.randint(len(optional), (), generator=generator))])
+        if "cutout" in self.always:
+            chosen.append("cutout")
         # Three numbers for every transform, used or not: the generator advances equally whichever was chosen.
         steps = [(name, torch.rand((num, 3), generator=generator)) for name in chosen]
         return SampledTransforms(steps=tuple(steps))
@@ -83,7 +85,7 @@ def color(images: Tensor, uniforms: Uniforms) -> Tensor:
 def crop(images: Tensor, uniforms: Uniforms) -> Tensor:
     """Shifts images by a whole number of pixels, up to an eighth of each side."""
     height, width = images.shape[2:]
-    down, right = (_whole_numbers(uniforms[:, i], round(side * CROP_SHARE)) for i, side in enumerate((height, width)))
+    down, right = (_whole_numbers(uniforms[:, i], _pixels(side, CROP_SHARE)) for i, side in enumerate((height, width)))
     # Gathered by index, since images may differ in their shifts. Positions outside are clamped for the look-up
     # and set to zero at the end.
     rows = torch.arange(height, device=images.device) - down[:, None]
@@ -98,13 +100,17 @@ def crop(images: Tensor, uniforms: Uniforms) -> Tensor:
 
 
 def cutout(images: Tensor, uniforms: Uniforms) -> Tensor:
-    """Sets a square of half the image's side around a random pixel to zero; the square is clipped at the border."""
+    """Sets a square of half the image's side to zero; the square is clipped at the border.
+
+    Its centre is a random pixel or, if it is an even number of pixels wide, a random place between pixels, borders included.
+    """
     masks = []
     for i, side in enumerate(images.shape[2:]):
-        half = round(side * CUTOUT_SHARE) // 2
-        centre = (uniforms[:, i] * side).floor()
-        offset = torch.arange(side, device=images.device) - centre[:, None]
-        masks.append((offset >= -half) & (offset < half))
+        size = _pixels(side, CUTOUT_SHARE)
+        num_places = side + 1 - size % 2
+        first = (uniforms[:, i] * num_places).floor() - size // 2
+        offset = torch.arange(side, device=images.device) - first[:, None]
+        masks.append((offset >= 0) & (offset < size))
     cut = masks[0][:, None, :, None] & masks[1][:, None, None, :]
     return images * ~cut
 
@@ -130,6 +136,11 @@ def _apply_affine(images: Tensor, matrix: list[list[Tensor]]) -> Tensor:
     theta = torch.stack(rows, dim=1).expand(len(images), -1, -1)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+def _pixels(side: int, share: float) -> int:
+    """Returns a share of a side in pixels; halves are rounded up, as in the released code."""
+    return int(side * share + 0.5)
 
 
 def _whole_numbers(uniforms: Tensor, most: int) -> Tensor:

@@ -114,6 +114,24 @@ class Distiller(Protocol):
 
 
 @runtime_checkable
+class UsesNetworks(Protocol):
+    """A distiller that evaluates its images only when it has finished with a network, as they may stray in between."""
+
+    def ends_network(self, iteration: int) -> bool:
+        """Returns whether no network is in use after the first `iteration` iterations."""
+        ...
+
+
+@runtime_checkable
+class LearnsRate(Protocol):
+    """A distiller that also learns the learning rate of networks that are trained on its images."""
+
+    def learned_rate(self, state: DistillState) -> float:
+        """Returns the learning rate that belongs to the images of a state."""
+        ...
+
+
+@runtime_checkable
 class WritesFiles(Protocol):
     """A distiller that writes more artifacts than the set."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,10 +39,14 @@ class Evaluation:
         whole set.
     labels: stored: the labels of the set; views: the distiller's teacher predicts every augmented and mixed batch, and its
         probabilities are the targets, as published for RDED; SRe2L stores one such label per view.
+    learned_rate: whether networks are trained with the learning rate that the distiller learned instead of `lr`, as published for
+        MTT; it has the same milestones.
     temperature: divides the logits of teacher and network if labels is views; the cross-entropy, which equals the divergence
         up to a constant, is multiplied by its square. Published: 20, or 30 for SRe2L on CIFAR; whether the papers multiply
         by the square is unverified.
     """
+
+    revision: ClassVar[int] = 2
 
     networks: int = 3
     architectures: tuple[Annotated[ModelBuilder, Plugin("models")], ...] = ()
@@ -60,6 +64,7 @@ class Evaluation:
     separate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
     labels: Literal["stored", "views"] = field(default="stored", metadata=NEUTRAL_BY_DEFAULT)
     temperature: float = field(default=1.0, metadata=NEUTRAL_BY_DEFAULT)
+    learned_rate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("networks", "epochs", "batch_size"):
@@ -183,20 +188,21 @@ class _TemperatureScaled(nn.Module):
 def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Replaces a rectangle of each image by that of another image, and the same share of its target; one box for all images.
 
-    Reference: Yun et al. 2019, CutMix (arXiv:1905.04899), with its share drawn from Beta(1, 1), which is uniform.
+    Reference: Yun et al. 2019, CutMix (arXiv:1905.04899), with its share drawn from Beta(1, 1), which is uniform. As in the
+    released code, boxes are rounded down to an even number of pixels; 0.299 of an image of 32 x 32 is replaced on average.
     """
-    height, width = images.shape[2:]
-    kept_share, across, down = torch.rand(3, generator=generator).tolist()
-    box_height, box_width = (round(side * (1 - kept_share) ** 0.5) for side in (height, width))
-    # The centre is uniform, so the box may reach beyond the image and is clipped below.
-    top, left = round(down * height) - box_height // 2, round(across * width) - box_width // 2
-    rows = slice(max(top, 0), max(min(top + box_height, height), 0))
-    columns = slice(max(left, 0), max(min(left + box_width, width), 0))
+    kept_share, *places = torch.rand(3, generator=generator).tolist()
+    spans = []
+    for place, side in zip(places, images.shape[2:], strict=True):
+        half, centre = int(side * (1 - kept_share) ** 0.5) // 2, int(place * side)
+        # The centre is any pixel, so the box may reach beyond the image and is clipped.
+        spans.append(slice(max(centre - half, 0), min(centre + half, side)))
+    rows, columns = spans
     others = torch.randperm(len(images), generator=generator).to(images.device)
     mixed = images.clone()
     mixed[:, :, rows, columns] = images[others][:, :, rows, columns]
     # Counted from the clipped box, not taken from `kept_share`.
-    share = 1 - mixed[0, 0, rows, columns].numel() / (height * width)
+    share = 1 - mixed[0, 0, rows, columns].numel() / images[0, 0].numel()
     return mixed, share * targets + (1 - share) * targets[others]
 
 
@@ -207,8 +213,8 @@ def predict_logits(network: nn.Module, split: DeviceSplit) -> np.ndarray:
 
 
 def mean_metrics(logits: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Returns the mean of each standard metric over networks, and `accuracy_sd`, their standard deviation (0 for one network)."""
+    """Returns the mean of each standard metric over networks and, if there are several, the SD of their accuracies."""
     each = [standard_metrics(outputs, labels) for outputs in logits]
     means = {name: float(np.mean([metrics[name] for metrics in each])) for name in each[0]}
     accuracies = [metrics["accuracy"] for metrics in each]
-    return {**means, "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(each) > 1 else 0.0}
+    return {**means, "accuracy_sd": float(np.std(accuracies, ddof=1))} if len(each) > 1 else means

@@ -1,7 +1,7 @@
 """Initial synthetic images, and the base class of distillers that optimise images."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 class ImageDistiller:
     """The base class of distillers that optimise images with hard labels.
 
-    The images are the tensor `images` of the state, normalised, class after class.
+    The images are the tensor `images` of the state, normalised, class after class. They may leave the range of pixels while
+    they are optimised, as published; the set of a state is clamped to it, and networks are evaluated on the clamped set.
     """
+
+    revision: ClassVar[int] = 2
 
     ipc: int  # images per class
     init: Literal["real", "noise"] = "real"  # random real images of the class, or normal noise in every pixel
@@ -61,9 +64,9 @@ def initial_images(init: str, *, ipc: int, context: DistillContext) -> Tensor:
 
 
 def to_pixels(normalised: Tensor, context: DistillContext) -> Tensor:
-    """Converts normalised images to pixels with black 0 and white 1."""
+    """Converts normalised images to pixels with black 0 and white 1; values beyond black and white are clamped."""
     mean, std = (normalised.new_tensor(values).view(1, -1, 1, 1) for values in (context.real.mean, context.real.std))
-    return normalised * std + mean
+    return (normalised * std + mean).clamp(0, 1)
 
 
 def normalise(images: Tensor, context: DistillContext) -> Tensor:

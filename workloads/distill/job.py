@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.checkpoint import Checkpoint
-from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.batches import DeviceSplit, device_splits
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill import previews
@@ -20,7 +20,9 @@ from pruneyard.workloads.distill.distiller import (
     DistillContext,
     Distiller,
     DistillState,
+    LearnsRate,
     RealSet,
+    UsesNetworks,
     extra_files,
 )
 from pruneyard.workloads.distill.evaluate import Evaluation, mean_metrics, predict_logits, train_network
@@ -54,7 +56,7 @@ class DistillJob:
 
     model: the architecture used for distillation, and the first that is evaluated.
     evaluate_every: iterations between two evaluations; 0: evaluate at the end only. Every evaluation trains
-        `evaluation.networks` networks.
+        `evaluation.networks` networks. IDC and Acc-DD are evaluated when they have finished with a network, which may be later.
     """
 
     data: Annotated[Source, Plugin("data.sources")]
@@ -72,6 +74,9 @@ class DistillJob:
         if self.evaluation.labels == "views" and not isinstance(self.method, HasTeacher):
             found = f"needs a teacher for labels: views, and method {name_of(self.method)} has none"
             raise ValueError(f"evaluation {found}; leave labels out, or choose a method with a teacher, such as rded")
+        if self.evaluation.learned_rate and not isinstance(self.method, LearnsRate):
+            found = f"has learned_rate: true, and method {name_of(self.method)} learns none"
+            raise ValueError(f"evaluation {found}; leave learned_rate out and give lr, or choose mtt")
 
     @property
     def ipc(self) -> int | None:
@@ -81,7 +86,7 @@ class DistillJob:
     def run(self, context: Context) -> Iterator[Progress]:
         """Resumes from the newest intact checkpoint of the context, or starts from scratch."""
         data = context.load_data(self.data)
-        splits = _splits(data, context.device)
+        splits = device_splits(data, context.device)
         real = RealSet.of(splits["train"], mean=data.mean, std=data.std, num_classes=data.num_classes)
         should_stop = RateLimitedCheck(context.should_stop)
 
@@ -155,15 +160,10 @@ class DistillJob:
         smallest = int(np.bincount(data.train.labels, minlength=data.num_classes).min())
         if self.ipc is not None and self.ipc > smallest:
             raise ValueError(f"method.ipc is {self.ipc}; the smallest class has {smallest} training rows")
+        lowest, highest = data.train.images.min(), data.train.images.max()
+        if lowest < 0 or highest > 255:
+            raise ValueError(f"data has training pixels from {lowest:g} to {highest:g}; they must lie in [0, 255]")
         return []
-
-
-def _splits(data: Dataset, device: torch.device) -> dict[str, DeviceSplit]:
-    """Returns the splits that have rows, by name."""
-    splits = {"train": data.train, "val": data.val, "calib": data.calib, "test": data.test}
-    return {
-        name: DeviceSplit(split, mean=data.mean, std=data.std, device=device) for name, split in splits.items() if len(split)
-    }
 
 
 Outputs = Mapping[tuple[str, str], list[np.ndarray]]
@@ -211,7 +211,9 @@ class _Distillation:
     def should_evaluate(self, every: int) -> bool:
         """Returns whether to evaluate now; False if the evaluation was already made before the job was interrupted."""
         newest = self.history[-1].step if self.history else 0
-        return every > 0 and self.num_done % every == 0 and self.num_done > newest
+        if every == 0 or self.num_done // every == newest // every:
+            return False
+        return not isinstance(self.job.method, UsesNetworks) or self.job.method.ends_network(self.num_done)
 
     def synthetic_set(self) -> SyntheticSet:
         """Returns the current set; without soft labels if a teacher labels views instead."""
@@ -251,6 +253,8 @@ class _Distillation:
             assert isinstance(self.job.method, HasTeacher), "refused on construction"
             teacher = self.job.method.teacher.network(self.state.tensors, self.context)
             label = partial(soft_labels, teacher, temperature=evaluation.temperature)
+        if evaluation.learned_rate and isinstance(self.job.method, LearnsRate):
+            evaluation = replace(evaluation, lr=self.job.method.learned_rate(self.state))
         for index in range(evaluation.networks):
             yield train_network(
                 synthetic,
@@ -363,7 +367,7 @@ class _Distillation:
         own = extra_files(self.job.method, self.state, self.context)
         weights = self.teacher_weights
         teacher = {} if weights is None else {"teacher.safetensors": serialize_weights(weights)}
-        return {**set_files(synthetic), **previews.encode_previews(self.previews), **own, **teacher}
+        return {**previews.set_files(synthetic), **previews.encode_previews(self.previews), **own, **teacher}
 
     def checkpoint(self, *, data: str) -> Checkpoint:
         """Returns all that a bit-equal continuation needs; `data` is the fingerprint of the data set."""
@@ -392,9 +396,3 @@ class _Distillation:
         self.state = DistillState(tensors, checkpoint.meta["numbers"])
         self.num_done, self.train_s = checkpoint.step, checkpoint.meta["train_s"]
         self.history = [Metric(**row) for row in checkpoint.meta["metrics"]]
-
-
-def set_files(synthetic: SyntheticSet) -> dict[str, bytes]:
-    """Returns the files of the set: the set itself and an image of all its images."""
-    picture = previews.encode_png(previews.render_all(synthetic))
-    return {"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": picture}

@@ -37,7 +37,7 @@ class GradientMatcher:
     The state contains the images, class after class, as tensor `images`, and their momentum as `velocity`.
     steps: steps of the images per network. lr: learning rate of the images.
     pixels: if true, images are pixels, clamped to [0, 1] when a network begins, and normalised before they are masked and
-        augmented; otherwise they are normalised images without bounds.
+        augmented; otherwise they are normalised images without bounds. The set that is made of them is clamped in any case.
     class_step: `sum`: one step with the gradients of all classes; `sequential`: a step of all images after each class, so that
         momentum moves the images of the other classes too; `batched`: the same in one step (see `batched_step_rate`).
     first_network: returns the network that a path begins with, by its number; first_network_key: describes all that it depends

@@ -18,7 +18,7 @@ class NetworkPool:
     """A pool of networks; the defaults are those of FRePo.
 
     lifetime: Adam steps until a member is replaced by a new network. The first members are replaced at staggered ages, the last
-        of them at full age; published pools train them to staggered ages beforehand (U, unverified).
+        of them at full age; as in the released code of FRePo they begin untrained all the same.
     Memory: three times the parameters per member, in the state and in each checkpoint.
     """
 

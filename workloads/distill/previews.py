@@ -28,7 +28,7 @@ def preview_iterations(num_iterations: int) -> frozenset[int]:
 def render_preview(synthetic: SyntheticSet) -> Tensor:
     """Renders the first images of the first classes, a row per class: (H, W, C) uint8 on the CPU."""
     selected = synthetic.images.unflatten(0, (_num_classes(synthetic), -1))[:MAX_CLASSES, :MAX_PER_CLASS]
-    images = selected.flatten(0, 1).clamp(0, 1)  # clamped before pixels are averaged
+    images = selected.flatten(0, 1)
     factor = -(-max(images.shape[2:]) // MAX_SIDE)
     if factor > 1:
         # Cells at the border average the pixels they have, instead of darkening with zeros.
@@ -39,6 +39,11 @@ def render_preview(synthetic: SyntheticSet) -> Tensor:
 def render_all(synthetic: SyntheticSet) -> Tensor:
     """Renders all stored images, a row per class: (H, W, C) uint8 on the CPU."""
     return _grid(synthetic.images, num_rows=_num_classes(synthetic))
+
+
+def set_files(synthetic: SyntheticSet) -> dict[str, bytes]:
+    """Returns the files of the set: the set itself and an image of all its images."""
+    return {"synthetic_set.safetensors": synthetic.to_bytes(), "synthetic_set.png": encode_png(render_all(synthetic))}
 
 
 def encode_png(pixels: Tensor) -> bytes:
@@ -67,8 +72,8 @@ def _num_classes(synthetic: SyntheticSet) -> int:
 
 
 def _grid(images: Tensor, *, num_rows: int) -> Tensor:
-    """Arranges (N, C, H, W) pixels, clamped to black and white, in one image (H, W, C) with `num_rows` rows of images."""
-    levels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    """Arranges (N, C, H, W) pixels in one image (H, W, C) with `num_rows` rows of images."""
+    levels = (images.detach() * 255).round().to(torch.uint8).cpu()
     # (row, column, C, H, W) to (row, H, column, W, C).
     rows = levels.unflatten(0, (num_rows, -1)).permute(0, 3, 1, 4, 2)
     grid: Tensor = rows.flatten(2, 3).flatten(0, 1).contiguous()

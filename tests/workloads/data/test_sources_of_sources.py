@@ -118,7 +118,7 @@ def test_more_rows_than_there_are_cannot_be_kept() -> None:
 
 
 def synthetic_set(*, factor: int = 1, side: int = 8, num_classes: int = 10) -> SyntheticSet:
-    images = torch.rand((num_classes * 2, 1, side, side), generator=torch.Generator().manual_seed(0)) * 1.4 - 0.2
+    images = torch.rand((num_classes * 2, 1, side, side), generator=torch.Generator().manual_seed(0))
     return SyntheticSet(
         images=images,
         labels=torch.arange(num_classes).repeat_interleave(2),
@@ -134,15 +134,21 @@ def written(path: Path, made: SyntheticSet) -> str:
     return str(path)
 
 
-def test_a_synthetic_set_is_trained_on_as_it_is_beyond_black_and_white(tmp_path: Path) -> None:
+def test_a_synthetic_set_is_trained_on_as_it_is(tmp_path: Path) -> None:
     made = synthetic_set()
     data = Synthetic(path=written(tmp_path / "set", made), of=DIGITS).load()
     assert_only_training_rows_differ(data, DIGITS.load())
     assert data.train.images.dtype == np.float32
-    assert data.train.images.min() < 0 < 255 < data.train.images.max()
     np.testing.assert_allclose(data.train.images, 255 * made.images.numpy(), rtol=1e-6)
     assert data.train.labels.tolist() == made.labels.tolist()
     assert (data.mean, data.std) == ((0.25,), (0.5,))
+
+
+def test_soft_labels_of_a_set_are_not_those_of_training_rows(tmp_path: Path) -> None:
+    """A row has one class: that of its image, whatever class the soft labels favour."""
+    made = replace(synthetic_set(), soft_labels=torch.eye(10)[torch.arange(20) % 10])
+    data = Synthetic(path=written(tmp_path / "set", made), of=DIGITS).load()
+    assert data.train.labels.tolist() == made.labels.tolist() != made.soft_labels.argmax(1).tolist()
 
 
 def test_images_that_share_one_are_decoded(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from distilling import context, generator, states
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.data.multi_formation import decode
 from pruneyard.workloads.distill.crops import WHOLE, crop_and_resize, random_boxes
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.methods.rded import RDED
@@ -23,10 +22,12 @@ def finished(method: RDED, at: DistillContext) -> DistillState:
     return states(method, at)[-1]
 
 
-def views(images: Tensor, boxes: Tensor, factor: int) -> Tensor:
-    """Crops as a student sees them: shrunk to a cell, and brought back."""
-    small = functional.avg_pool2d(crop_and_resize(images, boxes), factor)
-    return functional.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False)
+def judged(images: Tensor, boxes: Tensor, factor: int) -> Tensor:
+    """Crops as the teacher sees them: shrunk to a cell, in the middle of the mean colour."""
+    seen, side = torch.zeros_like(images), 8 // factor
+    first = (8 - side) // 2
+    seen[:, :, first : first + side, first : first + side] = functional.avg_pool2d(crop_and_resize(images, boxes), factor)
+    return seen
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -38,8 +39,8 @@ def test_the_kept_crops_are_those_with_the_lowest_loss_one_of_an_image(factor: i
     labels, images = at.real.split.labels[rows], at.real.images(rows)
     found = []
     for round_ in range(3):
-        boxes = random_boxes(80, smallest=0.5, stretch=4 / 3, generator=at.stream("crops", round_))
-        seen = views(images, boxes, factor)
+        boxes = random_boxes(80, smallest=0.08, stretch=1.0, generator=at.stream("crops", round_))
+        seen = judged(images, boxes, factor)
         losses = functional.cross_entropy(network(seen), labels, reduction="none")
         cells = functional.avg_pool2d(crop_and_resize(images, boxes), factor)
         found += list(zip(labels.tolist(), losses.tolist(), rows.tolist(), cells, strict=True))
@@ -118,11 +119,13 @@ def test_random_boxes_lie_inside_and_keep_to_their_sizes_and_shapes() -> None:
 
 
 def test_decoding_a_stitched_set_gives_crops_of_the_right_class() -> None:
-    """The student's pictures, cut out of the stored ones, are again those the teacher was sure of."""
+    """The cells, cut out of the stored images and put in the middle of zeros, are again those the teacher was sure of."""
     method, at = RDED(**FIELDS, factor=2), context()
     state = finished(method, at)
     made = method.synthetic_set(state, at)
-    seen = (decode(made.images, 2) - at.real.mean[0]) / at.real.std[0]
+    stored = (made.images - at.real.mean[0]) / at.real.std[0]
+    cells = [stored[:, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
+    seen = functional.pad(torch.cat(cells), (2, 2, 2, 2))
     with torch.no_grad():
         losses = functional.cross_entropy(TEACHER.network(state.tensors, at)(seen), made.labels.repeat(4))
     assert float(losses) == pytest.approx(state.numbers["crop_loss"], rel=1e-4)

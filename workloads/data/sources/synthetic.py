@@ -1,7 +1,9 @@
 """A synthetic set that a distill job wrote, as training rows; the other splits are those of another set.
 
-A spec names the job's run (`data: {from: STAGE}`), or the file that it wrote. Labels are hard. Stored images that stand for
-several training images are decoded, and all are normalised as during distillation.
+A spec names the job's run (`data: {from: STAGE}`), or the file that it wrote. Labels are hard, as training rows have one class
+each: soft labels of the set are used by evaluations of its own job only, so a set that relies on them (FRePo, RDED, SRe2L) trains
+networks here to a lower accuracy than there. Stored images that stand for several training images are decoded, and all are
+normalised as during distillation.
 
 Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """

@@ -88,6 +88,10 @@ class AccDD(IDC):
         # The matcher returns its own tensors only.
         return DistillState({**next_state.tensors, **pool}, next_state.numbers)
 
+    def ends_network(self, iteration: int) -> bool:
+        """Returns whether no network is in use after the first `iteration` iterations; the pool is trained before the first."""
+        return iteration >= self._pool_iterations and super().ends_network(iteration - self._pool_iterations)
+
     def flops(self, iterations: int, problem: ProblemSize) -> float:
         """Returns the FLOPs of the pool's epochs and of IDC's sweeps among the first `iterations` iterations."""
         epochs = min(iterations, self._pool_iterations)

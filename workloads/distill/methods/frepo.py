@@ -6,11 +6,12 @@ An iteration samples a member of the pool and real rows, predicts their labels f
 the member's features, moves images and labels by LAMB, and trains the member for one step on the set. The gradient passes
 through the regression only, not through the member's training.
 
-Labels are regression targets, initially (one-hot - 1/C) / sqrt(C / 10). The soft labels of the set are these targets converted
-to probabilities: scaled back, clamped at zero and normalised to sum 1. The conversion is our choice, since evaluation networks
-are trained with cross-entropy. Published images are ZCA-whitened and published networks double their width from block to
-block; here neither is done. Whether the squared error is a mean over rows, and the loss that members are trained with, are
-unverified (U).
+Real rows are to be predicted as one-hot - 1/C. The labels of the synthetic images are learned and begin at the same divided by
+sqrt(C / 10), as in the released code. The soft labels of the set are these labels converted to probabilities: scaled back,
+clamped at zero and normalised to sum 1. The conversion is our choice, since evaluation networks are trained with cross-entropy;
+the release trains them on the labels as they are, by squared error and Adam at 3e-4, and tests a moving average of their
+weights. So their probabilities are less calibrated than those of networks that are trained on hard labels. Published images are
+ZCA-whitened and published networks double their width from block to block; here neither is done.
 Memory: that of the pool, and the features of real_batch + IPC x classes images with their graph.
 """
 
@@ -18,7 +19,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
@@ -43,6 +44,9 @@ class FRePo(ImageDistiller):
     lr: float = 3e-4  # learning rate of images and labels, relative to their norm
     learn_labels: bool = True
     ridge: float = 1e-6  # share of the mean of the kernel's diagonal
+    # Whether the support also contains the mirrored images. Published: true for CIFAR-10 and, at one image per class, for
+    # CIFAR-100 and Tiny ImageNet; false for MNIST and Fashion-MNIST.
+    flip: bool = True
     network_pool: NetworkPool = NetworkPool()
 
     def __post_init__(self) -> None:
@@ -61,7 +65,7 @@ class FRePo(ImageDistiller):
     def start(self, context: DistillContext) -> DistillState:
         """Returns initial images, their labels, and a pool of untrained networks."""
         images = super().start(context).tensors["images"]
-        labels = regression_targets(class_labels(context.real.num_classes, self.ipc), context.real.num_classes).to(context.device)
+        labels = initial_labels(class_labels(context.real.num_classes, self.ipc), context.real.num_classes).to(context.device)
         tensors = _state_tensors("images", images, Moments.zero(images))
         tensors |= _state_tensors("labels", labels, Moments.zero(labels))
         return DistillState(tensors | self.network_pool.start(context))
@@ -77,7 +81,7 @@ class FRePo(ImageDistiller):
         with torch.no_grad():
             # Only the synthetic features need a graph.
             query = features(network, context.real.images(rows))
-        loss = label_error(query, features(network, leaves["images"]), leaves["labels"], targets, ridge=self.ridge)
+        loss = label_error(query, self._support(network, leaves["images"]), leaves["labels"], targets, ridge=self.ridge)
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         new = dict(tensors)
         for name, gradient in zip(leaves, gradients, strict=True):
@@ -88,6 +92,10 @@ class FRePo(ImageDistiller):
         # The member is trained on the images and labels that were just moved.
         new |= self.network_pool.advance(member, tensors, new["images"], new["labels"], context, iteration=iteration)
         return DistillState(new, {"regression_loss": float(loss.detach())})
+
+    def _support(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Returns the features (N, F) of the images or, with `flip`, (2N, F), those of the mirrored images last."""
+        return features(network, torch.cat([images, images.flip(3)]) if self.flip else images)
 
     def rate(self, iteration: int) -> float:
         """Returns the learning rate of an iteration, counted from 0."""
@@ -100,14 +108,19 @@ class FRePo(ImageDistiller):
 
 
 def regression_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Returns regression targets (N, K) float32 for labels (N,); each row sums to zero."""
-    return (functional.one_hot(labels, num_classes).float() - 1 / num_classes) / math.sqrt(num_classes / 10)
+    """Returns what is to be predicted for real rows with labels (N,): (N, K) float32, each row sums to zero."""
+    return functional.one_hot(labels, num_classes).float() - 1 / num_classes
 
 
-def probabilities(targets: Tensor) -> Tensor:
-    """Converts regression targets (N, K) to probabilities; the result of `regression_targets` becomes one-hot again."""
-    num_classes = targets.shape[1]
-    shares = (targets * math.sqrt(num_classes / 10) + 1 / num_classes).clamp(min=LEAST_LABEL)
+def initial_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Returns the labels (N, K) float32 that synthetic images of classes (N,) begin with; the targets for 10 classes."""
+    return regression_targets(labels, num_classes) / math.sqrt(num_classes / 10)
+
+
+def probabilities(labels: Tensor) -> Tensor:
+    """Converts labels (N, K) of synthetic images to probabilities; the result of `initial_labels` becomes one-hot again."""
+    num_classes = labels.shape[1]
+    shares = (labels * math.sqrt(num_classes / 10) + 1 / num_classes).clamp(min=LEAST_LABEL)
     return shares / shares.sum(1, keepdim=True)
 
 
@@ -115,10 +128,12 @@ def label_error(query: Tensor, support: Tensor, labels: Tensor, targets: Tensor,
     """Returns half the squared error of the regression minus the margin of the labels.
 
     The margin is the difference of the two largest labels, at most 1/K.
-    query: features (Q, F) of real images, with targets (Q, K); support: features (N, F) of synthetic images, with labels (N, K).
+    query: features (Q, F) of real images, with targets (Q, K); labels: (N, K) of the synthetic images; support: (N, F), their
+    features, or (2N, F), followed by those of the mirrored images, which have the same labels.
     """
     first, second = labels.topk(2, dim=1).values.unbind(1)
     margin = (first - second).clamp(max=1 / labels.shape[1]).mean()
+    labels = labels.repeat(len(support) // len(labels), 1)
     return half_squared_error(predictions(query, support, labels, ridge=ridge), targets.double()) - margin
 
 

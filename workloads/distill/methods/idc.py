@@ -2,8 +2,9 @@
 
 Reference: Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC, arXiv:2205.14959)
 
-Images are pixels, clamped to [0, 1] when a network begins. The gradients of convolutions are matched by their differences, which
-are not normalised. The images move after each class, and the network is trained on real images between two sweeps over the
+Images are pixels, clamped to [0, 1] when a network begins and when they become a set; in between they may leave it, so
+evaluations with `evaluate_every` wait for the end of a network. The gradients of convolutions are matched by their differences,
+which are not normalised. The images move after each class, and the network is trained on real images between two sweeps over the
 classes. With factor 1 the method is IDC-I. The default distance is that for CIFAR and SVHN; for MNIST, Fashion-MNIST and ImageNet
 IDC uses `absolute`, with learning rates 1e-4, 1e-4 and 3e-3.
 
@@ -108,6 +109,10 @@ class IDC(ImageDistiller):
         """Number of sweeps over the classes."""
         return self.iterations * self.steps
 
+    def ends_network(self, iteration: int) -> bool:
+        """Returns whether no network is in use after the first `iteration` iterations."""
+        return iteration % self.steps == 0
+
     def start(self, context: DistillContext) -> DistillState:
         """Returns initial images with zero velocity."""
         images = self._initial_images(context)
@@ -127,10 +132,10 @@ class IDC(ImageDistiller):
         return self.matcher(self.fresh_network).flops(iterations, problem) + num_paths * early_flops
 
     def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:
-        """Returns the current images, whose pixels may lie outside [0, 1]."""
+        """Returns the current images; pixels that left [0, 1] since their network began are clamped."""
         images = state.tensors["images"]
         return SyntheticSet(
-            images=images if self.space == "pixels" else to_pixels(images, context),
+            images=images.clamp(0, 1) if self.space == "pixels" else to_pixels(images, context),
             labels=class_labels(context.real.num_classes, self.ipc).to(context.device),
             soft_labels=torch.zeros(0, context.real.num_classes, device=context.device),
             mean=context.real.mean,

@@ -3,21 +3,23 @@
 Reference: Sun et al. 2024, On the Diversity and Realism of Distilled Dataset (arXiv:2312.03526)
 
 The first iterations train the teacher, one epoch each. Then each of `crops` rounds samples a random crop of every candidate
-image of every class. The crops with the lowest cross-entropy are kept, at most one per image (U), and factor x factor of them
-are stitched to one stored image. The scale and the shape of crops are unverified (U).
+image of every class. The crops with the lowest cross-entropy are kept, at most one per image, and factor x factor of them are
+stitched to one stored image. As in the released code, crops are squares of 0.08 to 1 of the area, and a crop that fills only a
+part of a stored image is evaluated by the teacher in a frame of zeros, the mean colour. Small crops of small images may show
+none of the object (see `smallest_crop`): most of a digit is missing in a twelfth of its image.
 
 Published students are trained on the teacher's labels of every augmented view at temperature 20: `evaluation: {labels: views,
 temperature: 20.0}`. By default each stored image has one soft label at `temperature`, the mean over its crops.
 Memory: the state contains the teacher, and five numbers per candidate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.data.multi_formation import decode
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.crops import WHOLE, crop_and_resize, random_boxes
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
@@ -31,11 +33,13 @@ __all__ = ["RDED"]
 class RDED:
     """Selection of crops; only the teacher is trained. Before the first round the set consists of random whole images."""
 
+    revision: ClassVar[int] = 2
+
     ipc: int  # images per class
     candidates: int = 300  # real images per class, or all if there are fewer
     crops: int = 5  # number of random crops per candidate
-    smallest_crop: float = 0.5  # share of an image's area
-    stretch: float = 4 / 3  # largest ratio of a crop's sides
+    smallest_crop: float = 0.08  # share of an image's area
+    stretch: float = 1.0  # largest ratio of a crop's sides; 1: squares
     factor: int = 1  # crops along each side of a stored image
     temperature: float = 1.0  # of soft labels
     teacher: Teacher = Teacher()
@@ -106,26 +110,26 @@ class RDED:
         # (N, row, column, C, h, w) to (N, C, row, h, column, w).
         grid = cells.unflatten(0, (-1, self.factor, self.factor)).permute(0, 3, 1, 4, 2, 5)
         images = grid.reshape(-1, *context.real.split.image_shape)
-        teacher = self.teacher.network(tensors, context)
-        crop_labels = soft_labels(teacher, decode(images, self.factor), temperature=self.temperature)
-        return SyntheticSet(
+        hard = SyntheticSet(
             images=to_pixels(images, context),
             labels=class_labels(context.real.num_classes, self.ipc).to(context.device),
-            # `decode` lists the same cell of all images before the next cell, so the first axis is the cell.
-            soft_labels=crop_labels.unflatten(0, (self.factor**2, -1)).mean(0),
+            soft_labels=torch.zeros(0, context.real.num_classes, device=context.device),
             mean=context.real.mean,
             std=context.real.std,
             factor=self.factor,
         )
+        teacher = self.teacher.network(tensors, context)
+        crop_labels = soft_labels(teacher, hard.training_images(), temperature=self.temperature)
+        # Training images list the same cell of all images before the next cell, so the first axis is the cell.
+        return replace(hard, soft_labels=crop_labels.unflatten(0, (self.factor**2, -1)).mean(0))
 
     @torch.no_grad()
     def _losses(self, state: DistillState, boxes: Tensor, context: DistillContext) -> Tensor:
-        """Returns the teacher's cross-entropy (R,) on a crop of each candidate at the resolution that students train on."""
+        """Returns the teacher's cross-entropy (R,) on a crop of each candidate, as large as a cell, in the middle of zeros."""
         network, losses = self.teacher.network(state.tensors, context), []
-        size = context.real.split.image_shape[1:]
         for rows, part in zip(state.tensors["rows"].split(EVAL_BATCH_SIZE), boxes.split(EVAL_BATCH_SIZE), strict=True):
             cells = self._downscale(crop_and_resize(context.real.images(rows), part))
-            inputs = functional.interpolate(cells, size=size, mode="bilinear", align_corners=False)
+            inputs = _in_the_middle_of_zeros(cells, context.real.split.image_shape[1:])
             losses.append(functional.cross_entropy(network(inputs), context.real.split.labels[rows], reduction="none"))
         return torch.cat(losses)
 
@@ -139,3 +143,10 @@ class RDED:
         order = loss.argsort(stable=True)
         labels = context.real.split.labels[rows[order]]
         return torch.cat([order[labels == label][: self.per_class] for label in range(context.real.num_classes)])
+
+
+def _in_the_middle_of_zeros(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pads images (N, C, h, w) to a height and width; an odd pixel goes below and to the right."""
+    (tall, wide), (height, width) = size, images.shape[2:]
+    top, left = (tall - height) // 2, (wide - width) // 2
+    return functional.pad(images, (left, wide - width - left, top, tall - height - top))

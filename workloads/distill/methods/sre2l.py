@@ -110,9 +110,8 @@ class SRe2L(ImageDistiller):
 
     def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:
         """Returns the images as pixels, with soft labels of the unadjusted teacher."""
-        network = self.teacher.network(state.tensors, context)
-        soft = soft_labels(network, state.tensors["images"], temperature=self.temperature)
-        return replace(super().synthetic_set(state, context), soft_labels=soft)
+        made, network = super().synthetic_set(state, context), self.teacher.network(state.tensors, context)
+        return replace(made, soft_labels=soft_labels(network, made.training_images(), temperature=self.temperature))
 
     def _adjusted_weights(self, tensors: Mapping[str, Tensor], rows: Tensor, context: DistillContext) -> dict[str, Tensor]:
         """Returns the teacher's weights adjusted for one batch; empty without adjustment."""
@@ -133,6 +132,6 @@ class SRe2L(ImageDistiller):
 
 
 def roll_jointly(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Rolls all images by the same number of pixels, at most `most` in either direction along each side."""
-    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+    """Rolls all images by the same number of pixels, at most `most` down and right; the rest enters on the other side."""
+    down, right = torch.randint(most + 1, (2,), generator=generator).tolist()
     return images.roll((down, right), dims=(2, 3))
