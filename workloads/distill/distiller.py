@@ -143,3 +143,22 @@ class WritesFiles(Protocol):
 def extra_files(method: Distiller, state: DistillState, context: DistillContext) -> Mapping[str, bytes]:
     """Returns the files that the method writes in addition to the set; most methods write none."""
     return method.files(state, context) if isinstance(method, WritesFiles) else {}
+
+
+def should_evaluate(method: Distiller, iteration: int, *, every: int, newest: int) -> bool:
+    """Returns whether to evaluate after the first `iteration` iterations, the newest evaluation being that after `newest`.
+
+    Due are the multiples of `every`; a method that uses networks is evaluated as soon as it has finished with one.
+    """
+    if every == 0 or iteration // every == newest // every:
+        return False
+    return not isinstance(method, UsesNetworks) or method.ends_network(iteration)
+
+
+def count_evaluations(method: Distiller, *, every: int) -> int:
+    """Returns the number of evaluations of a job, the last one included."""
+    newest, num = 0, 1
+    for iteration in range(every or method.num_iterations, method.num_iterations):
+        if should_evaluate(method, iteration, every=every, newest=newest):
+            newest, num = iteration, num + 1
+    return num

@@ -22,8 +22,9 @@ from pruneyard.workloads.distill.distiller import (
     DistillState,
     LearnsRate,
     RealSet,
-    UsesNetworks,
+    count_evaluations,
     extra_files,
+    should_evaluate,
 )
 from pruneyard.workloads.distill.evaluate import Evaluation, mean_metrics, predict_logits, train_network
 from pruneyard.workloads.distill.flop_counting import ProblemSize, count_flops, forward_flops, training_flops
@@ -143,7 +144,7 @@ class DistillJob:
         distillation_flops = count_flops(self.method, num_iterations, ProblemSize.for_data(self.model, data)) or 0.0
         num_images = len(data.train) if self.ipc is None else self.ipc * data.num_classes * getattr(self.method, "factor", 1) ** 2
         recipe = self.evaluation.for_images(num_images)
-        num_networks = recipe.networks * (1 + max(0, num_iterations - 1) // self.evaluate_every if self.evaluate_every else 1)
+        num_networks = recipe.networks * count_evaluations(self.method, every=self.evaluate_every)
         models = (self.model, *recipe.architectures)
         flops_per_image = sum(training_flops(ProblemSize.for_data(model, data).network_spec) for model in models)
         if recipe.labels == "views" and isinstance(self.method, HasTeacher):
@@ -211,9 +212,7 @@ class _Distillation:
     def should_evaluate(self, every: int) -> bool:
         """Returns whether to evaluate now; False if the evaluation was already made before the job was interrupted."""
         newest = self.history[-1].step if self.history else 0
-        if every == 0 or self.num_done // every == newest // every:
-            return False
-        return not isinstance(self.job.method, UsesNetworks) or self.job.method.ends_network(self.num_done)
+        return should_evaluate(self.job.method, self.num_done, every=every, newest=newest)
 
     def synthetic_set(self) -> SyntheticSet:
         """Returns the current set; without soft labels if a teacher labels views instead."""

@@ -13,7 +13,7 @@ from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill.distiller import Distiller
+from pruneyard.workloads.distill.distiller import Distiller, count_evaluations
 from pruneyard.workloads.distill.evaluate import Evaluation, mean_metrics
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
@@ -93,6 +93,8 @@ def test_a_set_is_evaluated_when_its_method_has_finished_with_a_network(
         evaluate_every=every,
     )
     assert [progress.step for progress in job.run(Context(checkpoints=CheckpointFolder(tmp_path)))] == wanted
+    assert count_evaluations(method, every=every) == len(wanted)
+    assert count_evaluations(method, every=0) == 1
 
 
 def test_the_spread_over_networks_is_absent_with_one() -> None:

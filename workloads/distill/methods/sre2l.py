@@ -48,7 +48,7 @@ class SRe2L(ImageDistiller):
     lr: float = 0.25  # initial learning rate; it follows a cosine schedule to zero
     scale: float = 0.01  # weight of the statistics in the loss
     variance_weight: float = 1.0  # weight of variances relative to means
-    jitter: int = 4  # largest number of pixels that the images of a batch are rolled by at every step
+    jitter: int = 4  # largest number of pixels that the images of a batch are rolled down and right by at every step
     temperature: float = 1.0  # of soft labels
     adjustment: DirectedAdjustment = DirectedAdjustment()
     teacher: Teacher = Teacher()
