@@ -10,7 +10,9 @@ clamped to black and white after each step, are unverified (U).
 
 Published students train on one stored soft label per augmented view at temperature 20 or 30. With `evaluation: {labels: views,
 temperature: 20.0}` the teacher is stored instead and labels newly sampled views; by default each image has one soft label at
-`temperature`. Published results are for a ResNet-18; inverting teachers that were trained longer gives worse images.
+`temperature`, which costs much accuracy. Published results are for a ResNet-18; inverting teachers that were trained longer gives
+worse images. The defaults are the published ones; with a small teacher and few steps, noise with variance_weight 1 stays close to
+noise, and init real with variance_weight 11 is far better (see reports/results/distillation.md).
 Memory: the state contains the teacher (twice with DWA) and the images three times.
 """
 
