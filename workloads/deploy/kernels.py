@@ -177,11 +177,16 @@ def bsr_kernel(layer: nn.Module, mask: Tensor) -> nn.Module:
 
 
 def why_dense(layer: nn.Module, mask: Tensor | None) -> str:
-    """Returns why a layer has no sparse kernel; empty if it has one."""
+    """Returns why a layer with this mask stays dense; empty if a sparse kernel can replace it."""
     if mask is None:
         return "it has no mask"
     if bool(mask.all()):
         return "its mask has no zeros"
+    return why_no_kernel(layer)
+
+
+def why_no_kernel(layer: nn.Module) -> str:
+    """Returns why no sparse kernel computes a layer; empty if there is one."""
     if isinstance(layer, nn.Linear):
         return ""
     if not isinstance(layer, nn.Conv2d):

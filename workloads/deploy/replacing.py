@@ -10,11 +10,13 @@ from pruneyard.workloads.deploy.kernels import Kernel, why_dense
 from pruneyard.workloads.networks.finished import FinishedNetwork
 
 DENSE = "dense"
+READ_DIRECTLY = "the network reads its weight without calling the layer, as attention does"
 
 
 def sparse_fit(finished: FinishedNetwork) -> Fit:
     """Returns a fit that supports every layer with a mask and a sparse kernel; refuses a network without such a layer."""
     reasons = {name: why_dense(layer, finished.masks.get(name)) for name, layer in finished.layers.items()}
+    reasons |= {name: READ_DIRECTLY for name in finished.read_weights if not reasons[name]}
     return fit_with_dense_layers({name: reason for name, reason in reasons.items() if reason}, finished)
 
 
@@ -29,7 +31,7 @@ def fit_with_dense_layers(dense: Mapping[str, str], finished: FinishedNetwork) -
 def with_kernels(finished: FinishedNetwork, kernels: Mapping[str, tuple[str, Kernel]]) -> Exported:
     """Returns the network with layers replaced by named kernels, by weight; all other layers stay unchanged."""
     replacements = {
-        id(finished.layers[name].weight): make(finished.layers[name], finished.masks[name])
+        id(finished.network.get_parameter(name)): make(finished.layers[name], finished.masks[name])
         for name, (_, make) in kernels.items()
     }
     network = copy.deepcopy(finished.network)

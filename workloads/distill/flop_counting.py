@@ -5,21 +5,20 @@ gradients of gradients included. It excludes augmentation, norms, activations, b
 optimizers. Results read from the cache of shared paths count as if they were computed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.distill.matching import loss_gradient, match_gradients, matched_parameters
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.features import features
+from pruneyard.workloads.networks.flops import ProductCounter
 
 META = torch.device("meta")
 BATCH = 2  # images passed at once: batch norm refuses a single image
@@ -132,28 +131,6 @@ def count_flops(method: object, iterations: int, problem: ProblemSize) -> float 
 
 def measure_flops(compute: Callable[[], object]) -> float:
     """Returns the FLOPs of the operations that `compute` runs."""
-    with _Counter() as counter:
+    with ProductCounter() as counter:
         compute()
-    return float(counter.total)
-
-
-class _Counter(TorchDispatchMode):
-    """Adds up the FLOPs of every operation that torch has a formula for."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(
-        self,
-        function: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        # Formulas belong to an operator, not to its overloads, and count a multiply-add as two.
-        formula = flop_registry.get(function._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
-        return result
+    return float(counter.by_factors.total())

@@ -22,18 +22,30 @@ class NonFiniteScoresError(ValueError):
     """A score is NaN or infinite, so that the weights cannot be ranked."""
 
 
-def prunable_layers(model: nn.Module) -> list[_ConvNd | nn.Linear]:
-    """Returns the convolutions and linear layers in module order, by type; norms and embeddings are not prunable."""
-    return [module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))]
+def prunable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the module that owns each prunable weight, by parameter name in module order; a shared weight occurs once.
+
+    Prunable are the weights, not the biases, of convolutions and linear layers, and the input projections of
+    `nn.MultiheadAttention`. Norms, embeddings and recurrent layers stay dense, and so do weights that a parametrisation computes.
+    """
+    owners: dict[int, nn.Module] = {}
+    for module in model.modules():
+        for weight in map(module._parameters.get, _prunable_parameters(module)):
+            if weight is not None:
+                owners.setdefault(id(weight), module)
+    return {name: owners[id(weight)] for name, weight in model.named_parameters() if id(weight) in owners}
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the weights, not the biases, of `prunable_layers`, by parameter name; a shared weight occurs once.
+    """Returns the weights of `prunable_layers` by parameter name."""
+    return {name: model.get_parameter(name) for name in prunable_layers(model)}
 
-    Weights that no such layer owns stay dense, like `MultiheadAttention.in_proj_weight`.
-    """
-    owned = {id(layer.weight) for layer in prunable_layers(model)}
-    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in owned}
+
+def _prunable_parameters(module: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the parameters of a module that are prunable where it has them."""
+    if isinstance(module, nn.MultiheadAttention):  # one projection of queries, keys and values, or three of different widths
+        return "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"
+    return ("weight",) if isinstance(module, (_ConvNd, nn.Linear)) else ()
 
 
 def random_subset(population: int, count: int, generator: torch.Generator) -> Tensor:

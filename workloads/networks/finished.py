@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.masks.masks import prunable_layers, prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder
-from pruneyard.workloads.networks.flops import forward_flops, layer_macs
+from pruneyard.workloads.networks.flops import forward_flops, network_macs
+from pruneyard.workloads.networks.weight_reads import weights_read_directly
 from pruneyard.workloads.plugins import find
 
 
@@ -113,12 +114,16 @@ class FinishedNetwork:
     @cached_property
     def layers(self) -> Mapping[str, nn.Module]:
         """The prunable layers by the names of their weights, in module order; a shared weight occurs once."""
-        owners = {id(layer.weight): layer for layer in reversed(prunable_layers(self.network))}
-        return {name: owners[id(weight)] for name, weight in prunable_weights(self.network).items()}
+        return prunable_layers(self.network)
+
+    @cached_property
+    def read_weights(self) -> frozenset[str]:
+        """The prunable weights that the forward pass reads without calling their layers; no kernel can replace these layers."""
+        return weights_read_directly(self.network, self.blueprint.image_shape)
 
     @cached_property
     def _macs(self) -> Mapping[str, int]:
-        return layer_macs(self.network, self.blueprint.image_shape)
+        return network_macs(self.network, self.blueprint.image_shape)
 
     @property
     def forward_flops(self) -> float:

@@ -1,58 +1,125 @@
 """The FLOPs of sparse training: multiply-adds per layer, and FLOPs per sample of a forward pass and of a step.
 
-A multiply-add counts as two FLOPs. Convolutions and linear layers count, weighted by the density of their masks;
-norms, activations, biases, the loss and the optimizer do not. Masks only simulate sparsity: these are the FLOPs
-that sparse kernels would execute.
+A multiply-add counts as two FLOPs. Convolutions and matrix products count, those with a masked weight in proportion to its
+density; norms, activations, biases, the loss and the optimizer do not. Products of two activations, as in attention, are
+always dense. Masks only simulate sparsity: these are the FLOPs that sparse kernels would execute.
 Reference: Evci et al. 2020, Rigging the Lottery, appendix H (arXiv:1911.11134).
 """
 
 import copy
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-from pruneyard.workloads.masks.masks import layer_densities, prunable_layers, prunable_weights
+from pruneyard.workloads.masks.masks import layer_densities, prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder
+
+_ADDING = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}  # whose first argument is added to the product
+
+OTHER_PRODUCTS = "products without a prunable weight"  # key of their multiply-adds, which no mask reduces
+
+
+class ProductCounter(TorchDispatchMode):
+    """Counts the FLOPs of every operation that torch has a formula for: convolutions and matrix products.
+
+    by_factors: by the identities of the factors' storages, which views of a weight share.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by_factors: Counter[frozenset[int]] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        # Formulas belong to an operator, not to its overloads, and count a multiply-add as two.
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            factors = args[1:] if function._overloadpacket in _ADDING else args  # a bias is no factor
+            tensors = [leaf for leaf in tree_leaves(factors) if isinstance(leaf, Tensor) and leaf.ndim > 1]
+            flops = formula(*args, **(kwargs or {}), out_val=result)
+            self.by_factors[frozenset(storage_of(tensor) for tensor in tensors)] += flops
+        return result
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Returns the identity of a tensor's storage; unlike its address, it also differs between tensors on the meta device."""
+    return tensor.untyped_storage()._cdata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macs:
+    """Multiply-adds per sample of a forward pass.
+
+    by_weight: of the products with each prunable weight, by parameter name; 0 if the forward pass does not multiply by it.
+    other: of all other products, which no mask reduces: of two activations, of parameters that are not prunable, of values
+        computed from weights.
+    dense_factors: the parameters that are not prunable and that the forward pass multiplies by.
+    """
+
+    by_weight: dict[str, int]
+    other: int
+    dense_factors: tuple[str, ...]
+
+
+def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
+    """Counts the multiply-adds of a forward pass in eval mode. Every use of a weight counts, by whatever function.
+
+    `image_shape` is (C, H, W). Runs a copy on the meta device with one image: `model`, its mode and its statistics do not change,
+    and no random number is sampled.
+    """
+    twin = without_storage(model).eval()
+    dtype = next((parameter.dtype for parameter in twin.parameters()), torch.float32)
+    with torch.no_grad(), ProductCounter() as counter:
+        twin(torch.empty((1, *image_shape), dtype=dtype, device="meta"))
+    names = {storage_of(weight): name for name, weight in prunable_weights(twin).items()}
+    by_weight, other = dict.fromkeys(names.values(), 0), 0
+    for factors, flops in counter.by_factors.items():
+        match [names[factor] for factor in factors if factor in names]:
+            case [name]:
+                by_weight[name] += flops // 2
+            case _:
+                other += flops // 2
+    factors = frozenset[int]().union(*counter.by_factors)
+    dense = [n for n, p in twin.named_parameters() if n not in by_weight and storage_of(p) in factors]
+    return Macs(by_weight=by_weight, other=other, dense_factors=tuple(dense))
 
 
 def layer_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Returns the multiply-adds per sample of every prunable weight, by parameter name; 0 if the forward pass skips it.
+    """Returns the multiply-adds per sample of every prunable weight, by parameter name, as `count_macs` does."""
+    return count_macs(model, image_shape).by_weight
 
-    `image_shape` is (C, H, W). Runs a copy on the meta device with one image: `model`, its mode and its statistics
-    do not change, and no random number is sampled. Every call of a layer counts, also if layers share a weight.
-    """
-    twin = _without_storage(model).eval()
-    weights = prunable_weights(twin)
-    names = {id(weight): name for name, weight in weights.items()}
-    macs = dict.fromkeys(weights, 0)
 
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(layer, (_ConvNd, nn.Linear))
-        macs[names[id(layer.weight)]] += _uses_per_weight(layer, inputs[0], output) * layer.weight.numel()
-
-    for layer in prunable_layers(twin):
-        layer.register_forward_hook(count)
-    dtype = next(iter(weights.values())).dtype if weights else torch.float32
-    with torch.no_grad():
-        twin(torch.empty((1, *image_shape), dtype=dtype, device="meta"))
-    return macs
+def network_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Returns `layer_macs`, and under the name `OTHER_PRODUCTS` the multiply-adds of all other products if there are any."""
+    macs = count_macs(model, image_shape)
+    return macs.by_weight | ({OTHER_PRODUCTS: macs.other} if macs.other else {})
 
 
 @cache
 def macs_of(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, int]:
-    """Returns `layer_macs` of the network that a model table describes, cached per process."""
+    """Returns `network_macs` of the network that a model table describes, cached per process."""
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=num_classes)
-    return MappingProxyType(layer_macs(network, image_shape))
+    return MappingProxyType(network_macs(network, image_shape))
 
 
 def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:
-    """Returns the FLOPs per sample of a forward pass; a weight without a mask counts as dense."""
+    """Returns the FLOPs per sample of a forward pass; what has no mask counts as dense."""
     densities = layer_densities(masks)
     return sum(2 * count * densities.get(name, 1.0) for name, count in macs.items())
 
@@ -68,7 +135,7 @@ def training_flops(
     return 2 * forward_flops(macs, used) + forward_flops(macs, trained)
 
 
-def _without_storage(model: nn.Module) -> nn.Module:
+def without_storage(model: nn.Module) -> nn.Module:
     """Returns a deep copy on the meta device; a memo of meta tensors keeps `deepcopy` from copying any value."""
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
@@ -76,12 +143,3 @@ def _without_storage(model: nn.Module) -> nn.Module:
     }
     memo |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
     return copy.deepcopy(model, memo)
-
-
-def _uses_per_weight(layer: _ConvNd | nn.Linear, images: Tensor, output: Tensor) -> int:
-    """Returns how often one image uses an entry of the weight: positions of the output, or of the input if transposed."""
-    if isinstance(layer, nn.Linear):
-        return output.numel() // layer.out_features
-    if layer.transposed:
-        return images.numel() // layer.in_channels
-    return output.numel() // layer.out_channels

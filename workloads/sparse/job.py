@@ -13,6 +13,7 @@ from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.sparse.uncovered import uncovered_parts
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import CountsWeights, MaskUpdater
 from pruneyard.workloads.training.ood_evaluation import ood_splits
@@ -83,8 +84,8 @@ class SparseJob(Recipe):
     def check(self, data: Dataset) -> list[str]:
         """Returns warnings; builds the network on the meta device, without sampling numbers or starting the method.
 
-        Warns of a method that would never update a mask in this budget. Raises `ValueError` for weight averaging while masks
-        move, and for moments of fewer than two weight samples.
+        Warns of layers that cannot be pruned, counted or run by sparse kernels, and of a method that would never update a mask in
+        this budget. Raises `ValueError` for weight averaging while masks move, and for moments of fewer than two weight samples.
         """
         recipe = self.method.complete(self)
         with torch.device("meta"):
@@ -108,11 +109,13 @@ class SparseJob(Recipe):
                 f"masks move at step {moved[-1]}, but averaging begins after step {averaged.start - 1}; "
                 "masks must not move while weights are averaged: raise average.begin or end the method's schedule earlier"
             )
+        warnings = uncovered_parts(network, data.image_shape, prunes=self.method.target_density < 1)
         every = getattr(getattr(self.method, "schedule", None), "every", None)
         if every is None or any(self.method.is_due(step, num_steps=num_steps) for step in range(num_steps)):
-            return []
+            return warnings
         return [
-            f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated"
+            *warnings,
+            f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated",
         ]
 
     def expected_work(self, data: Dataset) -> tuple[float, int]:

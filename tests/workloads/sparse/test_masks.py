@@ -31,10 +31,11 @@ class Mixed(nn.Module):
         self.head = nn.Linear(4, 3)
 
 
-def test_prunable_are_the_weights_of_convolutions_and_linear_layers_in_module_order() -> None:
+def test_prunable_are_the_weights_of_convolutions_linear_layers_and_attention_in_module_order() -> None:
     assert list(prunable_weights(Mixed())) == [
         "stem.weight",
         "up.weight",
+        "attention.in_proj_weight",
         "attention.out_proj.weight",
         "blocks.0.weight",
         "blocks.3.weight",
