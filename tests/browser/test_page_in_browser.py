@@ -70,19 +70,25 @@ def page(tmp_path_factory):
     return write_page([folder], folder / "report.html")
 
 
-@pytest.fixture
-def browser(tmp_path):
-    with open_browser(tmp_path / "profile") as browser:
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("browser") / "profile") as browser:
         yield browser
+
+
+@pytest.fixture
+def browser(started):
+    """The browser of all tests, with an empty page, console and list of requests."""
+    started.get("about:blank")
+    started.get_log("browser")
+    started.get_log("performance")
+    return started
 
 
 def show(browser, page, *, width, scheme="light"):
     """Open the page in a window of that width, tall enough for all of it, and wait for every chart."""
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    emulate(browser, scheme=scheme)
     resize(browser, width, 1200)
-    browser.get("about:blank")
-    browser.get_log("performance")  # forget what the browser's own first page asked for
     browser.get(page.as_uri())
     for _ in range(2):  # charts change the height
         resize(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
@@ -91,6 +97,11 @@ def show(browser, page, *, width, scheme="light"):
                 "return [...document.querySelectorAll('figure')].every(f => f.matches('.interactive'))"
             )
         )
+
+
+def emulate(browser, *, scheme="light", media="screen"):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [feature]})
 
 
 def resize(browser, width, height):
@@ -104,10 +115,10 @@ def requests(browser):
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_charts_come_alive_without_errors_requests_or_overflow(browser, page, tmp_path, width, scheme):
-    show(browser, page, width=width, scheme=scheme)
-    assert browser.save_screenshot(str(tmp_path / f"page-{width}-{scheme}.png"))
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
+def test_charts_come_alive_without_errors_requests_or_overflow(browser, page, tmp_path, width):
+    show(browser, page, width=width)
+    assert browser.save_screenshot(str(tmp_path / f"page-{width}.png"))
     figures = browser.execute_script("return document.querySelectorAll('figure').length")
     drawn = browser.execute_script("return document.querySelectorAll('.live svg.marks path').length")
     assert figures == 25
@@ -120,34 +131,7 @@ def test_charts_come_alive_without_errors_requests_or_overflow(browser, page, tm
     assert browser.execute_script(wide) == 0
 
 
-def test_dark_pages_are_dark(browser, page):
-    colours = []
-    for scheme in ("light", "dark"):
-        show(browser, page, width=1280, scheme=scheme)
-        colours.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
-    light, dark = (sum(int(part) for part in colour[4:-1].split(",")) for colour in colours)
-    assert light > 700
-    assert dark < 100
-
-
-def test_stills_replace_the_charts_in_print(browser, page):
-    show(browser, page, width=1280)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    count = "return [...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).length"
-    assert browser.execute_script(count.format(".still svg")) == 25
-    assert browser.execute_script(count.format(".live svg")) == 0
-
-
-def test_without_scripts_the_stills_and_the_table_stand(page, tmp_path):
-    with open_browser(tmp_path / "profile", scripts=False) as browser:
-        browser.get(page.as_uri())
-        stills = browser.find_elements("css selector", ".still svg.marks")
-        assert len(stills) == 25
-        assert all(still.is_displayed() for still in stills)
-        assert browser.find_element("css selector", "#summary table").is_displayed()
-
-
-def test_the_pointer_gets_an_answer(browser, page):
+def test_the_pointer_gets_an_answer_and_print_gets_stills_and_open_tables(browser, page):
     show(browser, page, width=1280)
     mark = browser.find_element("css selector", "#against-density .live .mark-symbol path")
     webdriver.ActionChains(browser).move_to_element(mark).perform()
@@ -157,6 +141,41 @@ def test_the_pointer_gets_an_answer(browser, page):
     text = browser.find_element("css selector", "#vg-tooltip-element").text
     assert "test accuracy" in text
     assert "seeds" in text
+    papers = "const t = document.querySelector('#claims details table'); return t.checkVisibility()"
+    papers += " && t.getBoundingClientRect().height > 100"
+    assert not browser.execute_script(papers)
+    emulate(browser, media="print")
+    count = "return [...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).length"
+    assert browser.execute_script(count.format(".still svg")) == 25
+    assert browser.execute_script(count.format(".live svg")) == 0
+    assert browser.execute_script(papers)
+
+
+@pytest.mark.slow
+def test_dark_pages_are_dark_and_draw_every_chart(browser, page):
+    colours = []
+    for scheme in ("light", "dark"):
+        show(browser, page, width=1280, scheme=scheme)
+        colours.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    light, dark = (sum(int(part) for part in colour[4:-1].split(",")) for colour in colours)
+    assert light > 700
+    assert dark < 100
+    assert browser.execute_script("return document.querySelectorAll('.live svg.marks path').length") > 250
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.slow
+def test_without_scripts_stills_and_tables_are_shown_and_papers_numbers_open(page, tmp_path):
+    with open_browser(tmp_path / "profile", scripts=False) as browser:
+        browser.get(page.as_uri())
+        stills = browser.find_elements("css selector", ".still svg.marks")
+        assert len(stills) == 25
+        assert all(still.is_displayed() for still in stills)
+        assert browser.find_element("css selector", "#summary table").is_displayed()
+        table = browser.find_element("css selector", "#claims details table")
+        assert not table.is_displayed()
+        browser.find_element("css selector", "#claims summary").send_keys(Keys.ENTER)
+        assert table.is_displayed()
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +190,7 @@ def wide_page(tmp_path_factory):
     return write_page([folder], folder / "report.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_wide_summary_scrolls_in_its_box_with_its_first_columns_in_sight(browser, wide_page, width):
     show(browser, wide_page, width=width)
@@ -191,24 +211,6 @@ def test_a_wide_summary_scrolls_in_its_box_with_its_first_columns_in_sight(brows
     assert on_top == num_kept - 1
 
 
-def test_papers_numbers_are_folded_on_screen_and_open_in_print(browser, page):
-    show(browser, page, width=1280)
-    shown = "const t = document.querySelector('#claims details table'); return t.checkVisibility()"
-    shown += " && t.getBoundingClientRect().height > 100"
-    assert not browser.execute_script(shown)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert browser.execute_script(shown)
-
-
-def test_papers_numbers_open_without_scripts(page, tmp_path):
-    with open_browser(tmp_path / "profile", scripts=False) as browser:
-        browser.get(page.as_uri())
-        table = browser.find_element("css selector", "#claims details table")
-        assert not table.is_displayed()
-        browser.find_element("css selector", "#claims summary").send_keys(Keys.ENTER)
-        assert table.is_displayed()
-
-
 @pytest.fixture(scope="module")
 def trust_page(tmp_path_factory):
     """Calibrate runs with all that they can leave."""
@@ -217,7 +219,7 @@ def trust_page(tmp_path_factory):
     return write_page([folder], folder / "report.html")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
 def test_charts_of_calibrate_runs_come_alive_without_errors_requests_or_overflow(browser, trust_page, width):
     show(browser, trust_page, width=width)
     for name in ("trust-reliability", "trust-risk", "trust-scores", "trust-sizes"):

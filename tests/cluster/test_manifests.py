@@ -45,6 +45,7 @@ def profiles() -> list[str]:
     return names
 
 
+@pytest.mark.slow
 @each_case("name", profiles())
 @each_case("scheme", ["kuberay-cluster", "kuberay-job"])
 def test_kuberay_resources_fit_the_strict_schema(name: str, scheme: str) -> None:

@@ -52,18 +52,17 @@ CHOSEN = pytest.StashKey[frozenset[Member]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("pruneyard", "conformance of pruneyard's plug-ins")
-    group.addoption("--plugin", metavar="FILE_OR_NAME", help="test this plug-in alone, a file or an installed plug-in's name")
+    plugin_help = "test this plug-in alone, a file or an installed plug-in's name; may be given several times"
+    group.addoption("--plugin", metavar="FILE_OR_NAME", action="append", help=plugin_help)
     group.addoption("--family", choices=sorted(FAMILIES), help="the plug-in's family; alone: test all members of this family")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
     config.addinivalue_line("markers", "gpu: needs a GPU")
-    plugin, family = config.getoption("--plugin"), config.getoption("--family")
-    if plugin is not None:
-        is_file = plugin.endswith(".py") or os.sep in plugin
-        chosen = [_member_in_file(config, plugin, family)] if is_file else _installed_members(plugin, family)
-        config.stash[CHOSEN] = frozenset(chosen)
+    given, family = config.getoption("--plugin"), config.getoption("--family")
+    if given is not None:
+        config.stash[CHOSEN] = frozenset(member for plugin in given for member in _members(config, plugin, family))
     elif family is not None:
         config.stash[CHOSEN] = frozenset((family, name) for name in plugins.names(family))
 
@@ -93,6 +92,12 @@ def _member_of(item: pytest.Item) -> Member | None:
     parameters: Mapping[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
     family = parameters.get("family", getattr(getattr(item, "module", None), "FAMILY", None))
     return (family, parameters["name"]) if family is not None and "name" in parameters else None
+
+
+def _members(config: pytest.Config, plugin: str, family: str | None) -> list[Member]:
+    """Returns what `--plugin` names: the class of a file, or every installed member of that name."""
+    is_file = plugin.endswith(".py") or os.sep in plugin
+    return [_member_in_file(config, plugin, family)] if is_file else _installed_members(plugin, family)
 
 
 def _installed_members(name: str, family: str | None) -> list[Member]:

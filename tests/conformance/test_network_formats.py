@@ -14,7 +14,10 @@ from pruneyard.workloads.plugins import names
 
 FAMILY = "deploy.formats"
 
-pytestmark = pytest.mark.parametrize("name", names(FAMILY))
+SLOW = {"onnx": pytest.mark.slow}  # its exporter takes 10 s to import
+pytestmark = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in names(FAMILY)]
+)
 
 
 def whole_rows(weight: Tensor, generator: torch.Generator) -> Tensor:

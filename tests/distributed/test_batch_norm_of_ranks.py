@@ -22,10 +22,17 @@ pytestmark = pytest.mark.distributed
 NORMED = ConvNet(width=4, depth=2, norm="batch")
 
 
-@pytest.mark.parametrize("rule", ["plain", "sam", "svrg"])
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("rule", "channels_last"),
+    [
+        ("svrg", True),
+        pytest.param("plain", False, marks=pytest.mark.slow),
+        pytest.param("sam", False, marks=pytest.mark.slow),
+        pytest.param("svrg", False, marks=pytest.mark.slow),
+    ],
+)
 def test_synchronised_it_trains_as_one_process_does(
-    channels_last: bool, rule: str, pairs: Pairs, tmp_path: Path
+    rule: str, channels_last: bool, pairs: Pairs, tmp_path: Path
 ) -> None:
     case = Case(folder=tmp_path / "pair", model=NORMED, rule=rule, budget={"channels_last": channels_last})
     assert_trains_as_one_process_does(pairs, case)

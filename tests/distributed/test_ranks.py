@@ -43,6 +43,8 @@ from pruneyard.workloads.workload import InterruptedJobError
 CLOSE = 5e-6
 WITHIN_RANKS = {name for name in names("objectives") if find("objectives", name).is_batch_level}
 """Objectives of several rows at once, which see those of a rank: not what one process makes of the batch."""
+QUICK = ("magnitude", "rigl", "snfs", "topkast")
+"""Methods that the default tests take: masks by magnitude, by gradients, by momenta, and two masks at once."""
 
 pytestmark = pytest.mark.distributed
 
@@ -147,7 +149,10 @@ def assert_every_step_is_close_to_that_of_one_process(case: Case) -> None:
         assert_close(by_step[step + 1], one_step_alone(case, step, case.folder.parent / "alone"))
 
 
-@pytest.mark.parametrize("method", names("sparse.methods"))
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names("sparse.methods")],
+)
 def test_two_ranks_train_every_method_as_one_process_does(method: str, pairs: Pairs, tmp_path: Path) -> None:
     case = Case(folder=tmp_path / "pair", method=method)
     first, _ = assert_trains_as_one_process_does(pairs, case)

@@ -107,6 +107,7 @@ def kill_a_rank() -> None:
     max(ranks(), key=psutil.Process.create_time).kill()
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one(
     together: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""One study of every method, its undisturbed reference, and third-party plug-ins as an installer leaves them."""
+"""Short studies, their undisturbed references, and third-party plug-ins as an installer leaves them."""
 
 import os
 import shutil
@@ -15,7 +15,6 @@ from preloaded import ForkServer
 from shared_head import SharedHead, shared_head
 
 from pruneyard.reports.objects import ObjectPath
-from pruneyard.workloads.plugins import names
 
 PLUGINS = {
     "calibrate.methods.fatal": "foreign_plugins.fatal",
@@ -82,7 +81,7 @@ def wheel_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(params=["as the tests import it", "wheel"])
+@pytest.fixture(params=["as the tests import it", pytest.param("wheel", marks=pytest.mark.slow)])
 def installed(request: pytest.FixtureRequest, env: dict[str, str]) -> dict[str, str]:
     """An environment with the package as it is installed here, which is editable, or from the wheel, in the folder `$WHEEL`."""
     if request.param != "wheel":
@@ -118,31 +117,15 @@ def folder(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
 
 
 @pytest.fixture(scope="session")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every sparse-training method there is, each for three short epochs."""
-    tables = yaml_spec.methods(names(yaml_spec.METHODS), name="every-method")
-    return yaml_spec.write(tmp_path_factory.mktemp("spec") / "spec.yaml", tables)
-
-
-@pytest.fixture(scope="session")
 def short_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few of its jobs, with the same run keys."""
+    """A few sparse-training methods, each for three short epochs."""
     tables = yaml_spec.methods(yaml_spec.FEW, name="a-few")
     return yaml_spec.write(tmp_path_factory.mktemp("short") / "spec.yaml", tables)
 
 
 @pytest.fixture(scope="session")
-def reference(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of that spec without Ray and without a disturbance."""
-    folder = tmp_path_factory.mktemp("reference")
-    with driving("run", spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
-        assert driver.wait(within_s=600) == 0, driver.said()
-    return folder / "out"
-
-
-@pytest.fixture(scope="session")
 def short_reference(short_spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of the few."""
+    """The results of that spec without Ray and without a disturbance."""
     folder = tmp_path_factory.mktemp("short-reference")
     with driving("run", short_spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
         assert driver.wait(within_s=600) == 0, driver.said()

@@ -36,7 +36,13 @@ def clean(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
     return home
 
 
-@pytest.fixture(scope="module", params=[pytest.param("on Ray", marks=pytest.mark.ray), "in one process"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("on Ray", marks=pytest.mark.ray),
+        pytest.param("in one process", marks=pytest.mark.slow),
+    ],
+)
 def soiled(
     request: pytest.FixtureRequest, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

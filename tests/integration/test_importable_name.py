@@ -42,6 +42,7 @@ def run_python(*words: str | Path, folder: Path, env: dict[str, str]) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_exactly_the_files_of_the_source_tree(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -116,6 +116,7 @@ def test_a_holder_that_was_replaced_learns_of_it(
     )
 
 
+@pytest.mark.slow
 def test_two_that_take_over_at_once_do_not_both_get_it(
     store: ObjectStore, brisk: None, folder: ObjectPath
 ) -> None:

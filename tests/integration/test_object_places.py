@@ -59,6 +59,7 @@ def test_names_behave_as_paths_do(folder: ObjectPath) -> None:
         (folder / "c").read_bytes()
 
 
+@pytest.mark.slow
 def test_more_names_than_one_answer_holds_are_all_seen(folder: ObjectPath, store: ObjectStore) -> None:
     client: Any = store.client()
     for number in range(1005):

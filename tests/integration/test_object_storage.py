@@ -85,6 +85,7 @@ def test_a_study_in_an_object_store_has_the_numbers_of_a_local_one(finished: str
     )
 
 
+@pytest.mark.slow
 def test_every_verb_about_a_folder_takes_the_uri(finished: str, tmp_path: Path) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
     said = {}

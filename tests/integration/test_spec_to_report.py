@@ -17,14 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_numbers
 from driving import Driver, Patience, beyond_loopback, driving, listening
-from yaml_spec import METHODS
+from yaml_spec import FEW
 
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.predictions import read_predictions
 from pruneyard.reports.store import Store
 from pruneyard.workloads.metrics.classification import expected_calibration_error, softmax
-from pruneyard.workloads.plugins import names
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +37,7 @@ except AuthenticationError:
     sys.exit(33)
 """
 LINES = (
-    r"every-method: \d+ jobs, on a Ray cluster of this machine, into \S+",
+    r"a-few: \d+ jobs, on a Ray cluster of this machine, into \S+",
     r"\d+/\d+ done, \d+ running(, \d+ waiting)?(, best val/accuracy \d\.\d{4} \([^)]*\))?(, [^,]* left)?",
 )
 
@@ -70,17 +69,17 @@ class _Collect(logging.Handler):
 
 
 @pytest.fixture(scope="module")
-def watched(spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Watched:
+def watched(short_spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Watched:
     home = tmp_path_factory.mktemp("watched")
     seen = Watched(folder=home / "out")
     handler = _Collect(seen.warnings)
     logging.getLogger("pruneyard.reports").addHandler(handler)
     patience = Patience(home, 0.05)
-    with driving("run", spec, "--out", "out", "--json", folder=home, env=env | patience.env, fresh=True) as driver:
+    with driving("run", short_spec, "--out", "out", "--json", folder=home, env=env | patience.env, fresh=True) as driver:
         driver.wait_until(lambda: bool(driver.actors()), within_s=180)
         seen.seconds["first actor"] = time.monotonic() - driver.started
         _look_at_sockets(driver, seen)
-        _try_to_join(seen, env, spec)
+        _try_to_join(seen, env, short_spec)
         while driver.running():
             _read(seen)
             if seen.polls > 20 and seen.growing[-1]:
@@ -101,7 +100,7 @@ def _look_at_sockets(driver: Driver, seen: Watched) -> None:
             seen.listening[f"{process.name()} {process.pid}"] = listening(process)
 
 
-def _try_to_join(seen: Watched, env: dict[str, str], spec: Path) -> None:
+def _try_to_join(seen: Watched, env: dict[str, str], short_spec: Path) -> None:
     (name,) = [name for name in seen.listening if name.startswith("gcs_server")]
     address = "127.0.0.1:" + seen.listening[name][0].rpartition(":")[2]
     tokens = {
@@ -114,7 +113,7 @@ def _try_to_join(seen: Watched, env: dict[str, str], spec: Path) -> None:
         )
         seen.joined[name] = asked.returncode
     home, wrong = seen.folder.parent, env | tokens["another"] | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    with driving("run", spec, "--out", "other", "--address", address, folder=home, env=wrong) as driver:
+    with driving("run", short_spec, "--out", "other", "--address", address, folder=home, env=wrong) as driver:
         seen.joined["another, as a study"] = driver.wait(within_s=60)
         assert "a wrong one, for the Ray cluster at" in driver.stderr
 
@@ -131,7 +130,7 @@ def _read(seen: Watched) -> None:
 def test_a_run_ends_well_and_says_so_in_json_alone(watched: Watched) -> None:
     assert watched.code == 0, watched.stderr
     said = json.loads(watched.stdout)
-    total = len(names(METHODS))
+    total = len(FEW)
     assert said["exit_code"] == 0
     assert said["jobs"] == {"completed": total, "failed": 0, "interrupted": 0, "pruned": 0, "missing": 0}
     assert len(said["summary"]) == total
@@ -143,7 +142,7 @@ def test_progress_on_a_pipe_is_plain_lines_without_ray_noise(watched: Watched) -
     strange = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in LINES)]
     assert not strange
     assert "\x1b" not in watched.stderr
-    assert lines[-1].startswith(f"{len(names(METHODS))}/{len(names(METHODS))} done, 0 running")
+    assert lines[-1].startswith(f"{len(FEW)}/{len(FEW)} done, 0 running")
 
 
 def test_the_tables_are_complete(watched: Watched) -> None:
@@ -151,7 +150,7 @@ def test_the_tables_are_complete(watched: Watched) -> None:
         getattr(Results(watched.folder), name)() for name in ("runs", "metrics", "curves")
     )
     assert set(runs["status"]) == {"COMPLETED"}
-    assert sorted(runs["method"]) == names(METHODS)
+    assert sorted(runs["method"]) == sorted(FEW)
     assert set(runs["attempt"]) == {1}
     assert runs["error"].isna().all()
     assert (runs["ended_at"] > runs["started_at"]).all()
@@ -191,14 +190,14 @@ def test_artifacts_are_whole_and_their_predictions_give_the_metrics_again(watche
 
 def test_the_report_names_every_method(watched: Watched) -> None:
     page = RunFolder(watched.folder).report.read_text()
-    assert all(name in page for name in names(METHODS))
+    assert all(name in page for name in FEW)
 
 
 def test_readers_never_fail_and_never_see_half_a_run(watched: Watched) -> None:
     assert watched.polls >= 5
     assert watched.growing == sorted(watched.growing)
     assert watched.growing[-1] > 0
-    assert min(watched.growing) < len(names(METHODS))
+    assert min(watched.growing) < len(FEW)
     final = Store(RunFolder(watched.folder)).metrics().column("run_key").to_pylist()
     assert {(key, final.count(key)) for key in set(final)} >= set(watched.half)
     assert not watched.warnings
@@ -211,14 +210,14 @@ def test_the_cluster_listens_on_loopback_only_and_wants_a_token(watched: Watched
     assert watched.joined == {"none": 33, "another": 33, "another, as a study": 4}
 
 
-def test_without_ray_the_numbers_are_the_same(watched: Watched, reference: Path) -> None:
-    assert_same_numbers(watched.folder, reference)
+def test_without_ray_the_numbers_are_the_same(watched: Watched, short_reference: Path) -> None:
+    assert_same_numbers(watched.folder, short_reference)
 
 
 @pytest.fixture(scope="module")
-def again(watched: Watched, spec: Path, env: dict[str, str]) -> Iterator[tuple[Driver, dict[Path, int]]]:
+def again(watched: Watched, short_spec: Path, env: dict[str, str]) -> Iterator[tuple[Driver, dict[Path, int]]]:
     before = {path: path.stat().st_mtime_ns for path in watched.folder.rglob("*")}
-    with driving("run", spec, "--out", "out", folder=watched.folder.parent, env=env) as driver:
+    with driving("run", short_spec, "--out", "out", folder=watched.folder.parent, env=env) as driver:
         driver.wait(within_s=180)
         yield driver, before
 
@@ -238,4 +237,4 @@ def test_without_json_stdout_is_the_summary_and_the_page(again: tuple[Driver, di
     driver, _ = again
     *table, last = driver.stdout.splitlines()
     assert last == "report: out/report.html"
-    assert {line.split()[0] for line in table if line.strip()} >= {"method", *names(METHODS)}
+    assert {line.split()[0] for line in table if line.strip()} >= {"method", *FEW}

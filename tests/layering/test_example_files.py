@@ -54,6 +54,7 @@ def run(spec: str, folder: Path, tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
+@pytest.mark.slow
 def test_a_study_runs_with_all_copied_plugins(copy: Path, tmp_path: Path) -> None:
     run(STUDY, copy, tmp_path)
     (record,) = Results(tmp_path / "out").runs().to_dict("records")
@@ -71,12 +72,13 @@ def test_a_kind_of_job_is_added_by_its_folder_alone(copy: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PLUGINS)
-def test_a_copied_plugin_passes_its_conformance_suite(path: str, tmp_path: Path) -> None:
-    file = tmp_path / Path(path).name
-    file.write_text(FILES[path])
+def test_copied_plugins_pass_their_conformance_suites(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "pruneyard.testing.selection", "-p", "no:cacheprovider"]
-    command += ["-p", "no:xdist", "--pyargs", "pruneyard.testing", "--plugin", file.name]
+    command += ["-p", "no:xdist", "--pyargs", "pruneyard.testing"]
+    for path in PLUGINS:
+        file = tmp_path / Path(path).name
+        file.write_text(FILES[path])
+        command += ["--plugin", file.name]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout
     assert " passed" in finished.stdout

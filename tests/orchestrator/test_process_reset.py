@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TRAINING = '''
 import hashlib, os, random, sys, warnings
 import numpy as np
@@ -87,6 +89,7 @@ print(fresh, after_dirt)
 '''
 
 
+@pytest.mark.slow
 def test_a_training_after_a_dirty_one_equals_that_of_a_fresh_process(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -115,9 +115,8 @@ run(spec, out, local=True)
 """
 
 
-@pytest.mark.parametrize(
-    "when", ["before", *(pytest.param(later, marks=pytest.mark.slow) for later in ("files", "runs"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "files", "runs"])
 def test_a_process_killed_at_any_point_leaves_whole_jobs_and_the_rest_is_run_again(
     trained: Path, undisturbed: Path, tmp_path: Path, when: str
 ) -> None:
