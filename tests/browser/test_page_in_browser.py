@@ -131,7 +131,7 @@ def test_charts_come_alive_without_errors_requests_or_overflow(browser, page, tm
     assert browser.execute_script(wide) == 0
 
 
-def test_the_pointer_gets_an_answer_and_print_gets_stills_and_open_tables(browser, page):
+def test_hovering_shows_a_tooltip_and_print_gets_static_charts_and_open_tables(browser, page):
     show(browser, page, width=1280)
     mark = browser.find_element("css selector", "#against-density .live .mark-symbol path")
     webdriver.ActionChains(browser).move_to_element(mark).perform()

@@ -27,7 +27,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def test_the_token_is_looked_for_where_ray_looks_in_its_order(
+def test_the_token_is_searched_where_ray_searches_in_the_same_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert access_to("127.0.0.1:8265").token == ""
@@ -59,14 +59,14 @@ def test_a_token_is_never_shown() -> None:
 @each_case(
     "address", ["http://10.0.0.1:8265", "https://lab.example", "http://[2001:db8::1]:8265"]
 )
-def test_no_other_machine_is_spoken_to_without_a_token(address: str) -> None:
+def test_no_other_machine_is_contacted_without_a_token(address: str) -> None:
     with pytest.raises(ValueError, match="not without a token"):
         Access(address=address)
     assert Access(address=address, token=TOKEN).sends_token_unencrypted == address.startswith("http:")
 
 
 @each_case("address", ["http://127.0.0.1:8265", "http://localhost:8265", "http://[::1]:8265"])
-def test_loopback_is_spoken_to_with_and_without(address: str) -> None:
+def test_loopback_is_contacted_with_and_without_a_token(address: str) -> None:
     assert Access(address=address).mode == "without a token"
     assert not Access(address=address, token=TOKEN).sends_token_unencrypted
 
@@ -99,7 +99,7 @@ def test_a_bundle_runs_without_an_installation_and_knows_its_version(tmp_path: P
     assert same.returncode == 0
 
 
-def test_extras_that_are_here_are_told_to_an_installer_and_tools_of_tests_are_not() -> None:
+def test_installed_extras_are_passed_to_the_installer_and_test_tools_are_not() -> None:
     found = extras()
     assert ("onnx" in found) == (find_spec("onnx") is not None)
     assert not found.keys() & {"pruneyard", "pytest", "mypy", *installed()}

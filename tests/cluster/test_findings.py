@@ -99,14 +99,14 @@ def test_other_versions_and_code_are_named_with_their_node() -> None:
         (-90.0, "node bbbbbbbb (10.0.0.2) is 90.0 s behind; let its clock be set by NTP"),
     ],
 )
-def test_a_clock_that_is_off_is_named_with_its_seconds(ahead_s: float, words: str) -> None:
+def test_a_wrong_clock_is_reported_with_its_offset_in_seconds(ahead_s: float, words: str) -> None:
     gaps = {"a": ClockGap(ahead_s=0.0, within_s=0.01), "b": ClockGap(ahead_s=ahead_s, within_s=0.2)}
     found = list(check_clocks(gaps, CALLED))
     assert wrong(found, "clock") == words
     assert len(found) == 1
 
 
-def test_a_slow_answer_is_no_wrong_clock() -> None:
+def test_a_slow_response_is_not_a_wrong_clock() -> None:
     """Half of the 8 s that the question took explain the 4.5 s, up to half a second."""
     ((name, text),) = well(check_clocks({"a": ClockGap(ahead_s=4.5, within_s=4.0)}, CALLED))
     assert (name, text) == ("clock", "within 4500 ms of this one")
@@ -123,7 +123,7 @@ def test_small_shared_memory_is_named_in_mebibytes() -> None:
     assert [finding.name for finding in found if finding.good] == ["disk"]
 
 
-def test_a_node_without_shared_memory_is_told_and_is_no_fault() -> None:
+def test_a_node_without_shared_memory_is_reported_but_is_not_an_error() -> None:
     without = replace(WELL, shared_bytes=-1)
     found = well(check_capacity({"a": WELL, "b": without}, CALLED))
     assert found[0][1] == "8.0 GiB free at least; Ray uses files instead on node bbbbbbbb (10.0.0.2)"
@@ -158,7 +158,7 @@ def test_a_torch_that_cannot_use_the_gpus_is_named() -> None:
     )
 
 
-def test_unlike_gpus_are_told_with_their_nodes() -> None:
+def test_different_gpus_are_reported_with_their_nodes() -> None:
     other = replace(WELL, gpus=("NVIDIA T4", "NVIDIA T4"))
     found = check_devices({"a": WELL, "b": other}, {"a": TWO_GPUS, "b": TWO_GPUS}, CALLED)
     assert wrong(found, "devices") == (
@@ -167,7 +167,7 @@ def test_unlike_gpus_are_told_with_their_nodes() -> None:
     )
 
 
-def test_a_port_that_cannot_be_reached_is_told_from_where_to_where() -> None:
+def test_an_unreachable_port_is_reported_with_both_nodes() -> None:
     way = UnreachablePort(node="a", owner="b", port=41234, reason="timed out")
     assert wrong(check_ports([way], CALLED, num_ports=4, num_nodes=2), "ports") == (
         "node aaaaaaaa (10.0.0.1) cannot reach node bbbbbbbb (10.0.0.2) on port 41234: timed out; "
@@ -193,7 +193,7 @@ def test_a_node_that_says_nothing_is_named_with_how_long_and_one_that_fails_with
     ]
 
 
-def test_storage_that_a_node_cannot_write_or_that_is_another_one_is_told() -> None:
+def test_storage_that_a_node_cannot_write_or_that_is_not_shared_is_reported() -> None:
     found = list(
         check_storage("/out", refused={CALLED["a"]: "Read-only"}, unseen=[("this process", CALLED["b"])], fine="")
     )

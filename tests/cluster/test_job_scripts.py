@@ -111,7 +111,7 @@ def test_the_batch_script_starts_ray_once_per_node_and_runs_the_spec(
 
 
 @pytest.mark.parametrize("pause_s", [0, 0.5])
-def test_the_batch_script_stops_the_driver_in_order_and_gives_its_exit_code(
+def test_the_batch_script_stops_the_driver_gracefully_and_returns_its_exit_code(
     batch: Callable[..., subprocess.Popen[str]], tmp_path: Path, pause_s: float
 ) -> None:
     """Also where the driver has ended before the script is done with telling it to."""

@@ -71,7 +71,7 @@ def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @each_case("name", profiles())
 @each_case("scheme", ["kuberay-cluster", "kuberay-job"])
-def test_kubernetes_lets_nobody_in_without_a_token_and_mounts_results_everywhere(
+def test_kubernetes_requires_a_token_and_mounts_results_on_every_node(
     name: str, scheme: str
 ) -> None:
     profile = load_profile(name, overrides=CODE)
@@ -148,7 +148,7 @@ INSTALLING = {
 
 
 @each_case("form", INSTALLING)
-def test_nodes_install_what_pruneyard_asks_for_in_the_versions_that_a_submitted_study_is_held_to(
+def test_nodes_install_the_requirements_of_pruneyard_in_the_versions_of_a_submitted_study(
     form: str,
 ) -> None:
     profile = site("many-nodes", **CODE)

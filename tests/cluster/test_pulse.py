@@ -51,7 +51,7 @@ def wait_until_silent(pulse: HeadMonitor, seconds: float) -> None:
         time.sleep(0.01)
 
 
-def test_a_head_that_answers_is_never_lost() -> None:
+def test_a_head_that_responds_is_never_lost() -> None:
     with head() as port, HeadMonitor(f"127.0.0.1:{port}") as pulse:
         time.sleep(1.0)
         pulse.check()

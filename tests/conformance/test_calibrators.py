@@ -64,7 +64,7 @@ def test_a_fitted_calibrator_is_of_another_type(name: str, settings: Settings) -
 
 @every_member
 @each_case("num_classes", [2, 3, 12])
-def test_every_row_is_a_distribution_whatever_the_logits(
+def test_every_row_is_a_distribution_for_any_logits(
     name: str, settings: Settings, num_classes: int
 ) -> None:
     fitted = build(name, settings).fit(*rows(300, num_classes), seed=0)

@@ -164,7 +164,7 @@ def test_every_iteration_can_be_resumed_from_and_writes_into_nothing_it_is_given
     assert all(torch.equal(tensor, kept[key]) for key, tensor in last.tensors.items())
 
 
-def test_a_job_resumed_from_a_checkpoint_equals_an_undisturbed_one(name: str, tmp_path: Path) -> None:
+def test_a_job_resumed_from_a_checkpoint_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     """From one in the middle: the test above resumes from every state."""
     whole = run(name, tmp_path / "whole", keep=9, every_s=0)
     checkpoints = sorted((tmp_path / "whole").glob("step-*"))

@@ -130,7 +130,7 @@ def test_neutral_settings_train_as_plain_does_bit_for_bit(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", RULES)
-def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
+def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(
     name: str, method: str, whole: Runs, every: Runs, tmp_path: Path
 ) -> None:
     (undisturbed, _), (_, saving) = whole(name, method), every(name, method)
@@ -220,7 +220,7 @@ def copies(tensors: Tensors) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_look_changes_nothing_but_the_rule_s_state_and_the_cost(name: str) -> None:
+def test_on_epoch_start_changes_only_the_state_of_the_rule_and_the_cost(name: str) -> None:
     training, batch_of = started(rule_of(name))
     training.step = 4
     before, random = copies(training.network.state_dict()), torch.get_rng_state()

@@ -184,7 +184,7 @@ def test_moving_masks_keeps_the_active_weights_of_every_layer(name: str) -> None
         state = after
 
 
-def test_growing_alone_leaves_the_effective_weights_bit_equal(name: str) -> None:
+def test_growing_alone_keeps_the_effective_weights_bit_equal(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
     for step in due_steps(method):
@@ -216,7 +216,7 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
         state = after
 
 
-def test_the_same_generator_gives_the_same_masks_whatever_torch_draws_elsewhere(name: str) -> None:
+def test_the_same_generator_gives_the_same_masks_for_any_state_of_torchs_generator(name: str) -> None:
     method = build(name)
     runs = []
     for elsewhere in (1, 2):
@@ -229,7 +229,7 @@ def test_the_same_generator_gives_the_same_masks_whatever_torch_draws_elsewhere(
     assert_same(*runs)
 
 
-def test_a_state_saved_and_restored_goes_on_the_same(name: str) -> None:
+def test_a_restored_state_continues_as_the_saved_one(name: str) -> None:
     method = build(name)
     steps = due_steps(method)
     half = advance(method, method.start(tensors(0), generator=generator()), steps[: len(steps) // 2])

@@ -183,7 +183,7 @@ def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_asking_writes_into_nothing_and_leaves_no_gradient(name: str) -> None:
+def test_computing_the_loss_modifies_no_input_and_sets_no_gradient(name: str) -> None:
     objective = objective_of(name)
     training, batch_of = started(objective)
     images, labels = batch_of(0)
@@ -222,7 +222,7 @@ def test_what_is_remembered_keeps_its_names_and_is_numbers_without_gradient(name
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_with_gradients_off_the_answer_is_the_same(name: str) -> None:
+def test_without_gradients_the_loss_is_the_same(name: str) -> None:
     training, batch_of = started(objective_of(name))
 
     def answer() -> tuple[float, dict[str, float]]:
@@ -236,7 +236,7 @@ def test_with_gradients_off_the_answer_is_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(name: str, tmp_path: Path) -> None:
     whole = run(objective_of(name), tmp_path / "whole")
     every = tmp_path / "every"
     run(objective_of(name), every, checkpoint_every_s=0)

@@ -77,7 +77,7 @@ def test_all_that_it_needs_is_asked_for_before_anything_is_computed(name: str) -
             score.fit(bare(train, held), seed=0)
 
 
-def test_a_row_s_score_does_not_depend_on_the_rows_beside_it(name: str) -> None:
+def test_the_score_of_a_row_does_not_depend_on_other_rows(name: str) -> None:
     train = drawn(60)
     fitted = build(name).fit(train, seed=0)
     if NETWORK in fitted.needs:

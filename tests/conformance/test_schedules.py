@@ -27,7 +27,7 @@ def test_every_step_of_any_budget_has_a_finite_factor_that_is_not_negative(name:
             assert any(factors), "a rate of zero at every step trains nothing"
 
 
-def test_a_factor_depends_on_the_step_alone_whatever_was_asked_before(name: str) -> None:
+def test_a_factor_depends_only_on_the_step(name: str) -> None:
     """A resumed training asks for the later steps only."""
     for schedule in schedules(name):
         forwards = [schedule.factor(step, 20) for step in range(20)]

@@ -76,7 +76,7 @@ def test_the_generator_decides_and_nothing_else_does(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_class_is_chosen_from_whatever_the_other_classes_hold(name: str) -> None:
+def test_the_selection_in_a_class_does_not_depend_on_other_classes(name: str) -> None:
     """Rules see one class at a time, so the first class's rows do not change with those of later classes."""
     known = pool()
     kept = (LABELS != 2).nonzero().squeeze(1)
@@ -91,7 +91,7 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
     assert all(torch.equal(getattr(known, key), tensor) for key, tensor in before.items())
 
 
-def test_only_what_is_asked_for_is_looked_at(name: str) -> None:
+def test_a_selector_reads_only_what_it_declares(name: str) -> None:
     asked, known = build(name).asks, pool()
     of_gradients = {GRADIENTS, CLASSIFIER_GRADIENTS}
     held = {"features": {FEATURES}, "errors": {OUTPUTS}, "margins": {OUTPUTS}, "gradient_norms": of_gradients}

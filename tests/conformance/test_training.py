@@ -141,7 +141,7 @@ def test_the_steps_of_this_suite_are_enough_to_move_the_masks(name: str) -> None
     ],
 )
 @pytest.mark.parametrize("name", METHODS)
-def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
+def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(
     name: str, optimizer: str, steps: Sequence[int], every: Runs, tmp_path: Path
 ) -> None:
     chosen = OPTIMIZERS[optimizer]
@@ -157,7 +157,7 @@ def test_resumed_after_any_step_equals_undisturbed_bit_for_bit(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_training_dropped_at_an_evaluation_goes_on_from_its_checkpoint(
+def test_a_training_closed_at_an_evaluation_resumes_from_its_checkpoint(
     name: str, every: Runs, tmp_path: Path
 ) -> None:
     whole, _ = every(name, "momentum")

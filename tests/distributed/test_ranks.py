@@ -229,7 +229,7 @@ def test_a_network_with_batch_norm_and_dropout_is_the_same_on_both_ranks(
     assert not torch.equal(random[0]["cpu"], random[1]["cpu"])
 
 
-def test_killed_and_resumed_ranks_end_as_undisturbed_ones_bit_for_bit(pairs: Pairs, tmp_path: Path) -> None:
+def test_killed_and_resumed_ranks_end_as_uninterrupted_ones_bit_for_bit(pairs: Pairs, tmp_path: Path) -> None:
     case = Case(folder=tmp_path / "whole", method="dst_ee", rule="agent", model=Drawing())
     whole = pairs.train(case)
     disturbed = dataclasses.replace(case, folder=tmp_path / "killed")

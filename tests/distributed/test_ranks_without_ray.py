@@ -108,7 +108,7 @@ def kill_a_rank() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_undisturbed_one(
+def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_one(
     together: Path, tmp_path: Path
 ) -> None:
     stopped = []

@@ -43,7 +43,7 @@ def values(folder: Path) -> pd.Series:
     return rows.astype(dict.fromkeys(names, str)).set_index([*names, "step"])["value"].sort_index()
 
 
-def test_a_bundle_whose_process_dies_loses_nothing_and_repeats_nothing(
+def test_a_bundle_whose_process_crashes_loses_nothing_and_repeats_nothing(
     env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
     spec = write(tmp_path / "chain.yaml", CHAIN)

@@ -22,7 +22,7 @@ WITHIN_S = 300  # of what takes seconds on an idle machine
 
 
 @pytest.mark.slow
-def test_clock_jumps_cost_neither_a_number_nor_an_attempt(
+def test_clock_jumps_change_no_number_and_cost_no_attempt(
     short_spec: Path, short_reference: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
     folder, clock, patience = tmp_path / "out", Clock(tmp_path), Patience(tmp_path, 0.1)
@@ -53,7 +53,7 @@ def test_clock_jumps_cost_neither_a_number_nor_an_attempt(
 
 @pytest.mark.ray
 @pytest.mark.nodes
-def test_clocks_of_a_node_and_of_the_driver_that_jump_cost_neither_a_number_nor_an_attempt(
+def test_clock_jumps_of_a_node_and_of_the_driver_change_no_number_and_cost_no_attempt(
     env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
     """Two nodes run trials: one has the clock of the head, the other one that of the driver."""

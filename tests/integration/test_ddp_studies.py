@@ -140,7 +140,7 @@ def test_a_rank_that_raises_fails_its_trial_with_its_own_traceback(undisturbed: 
     assert "Connection closed" not in failed["error"]
 
 
-def test_killed_and_stopped_trials_end_with_the_numbers_of_undisturbed_ones(
+def test_killed_and_stopped_trials_end_with_the_numbers_of_uninterrupted_ones(
     undisturbed: Path, head: SharedHead, tmp_path: Path
 ) -> None:
     """A rank is killed, then all are to stop; then the process is killed that listens to the ranks, which hold the machine."""

@@ -36,7 +36,7 @@ def after_a_crash(
 
 
 @pytest.mark.nodes
-def test_a_killed_trial_goes_on_from_its_checkpoint_in_the_same_call(after_a_crash: tuple[Path, Driver]) -> None:
+def test_a_killed_trial_resumes_from_its_checkpoint_in_the_same_call(after_a_crash: tuple[Path, Driver]) -> None:
     folder, driver = after_a_crash
     attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas().sort_values("attempt")
     counts = attempts["run_key"].value_counts()
@@ -50,7 +50,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_in_the_same_call(after_a_cra
 
 
 @pytest.mark.nodes
-def test_a_killed_trial_ends_with_the_numbers_of_an_undisturbed_one(
+def test_a_killed_trial_ends_with_the_numbers_of_an_uninterrupted_one(
     after_a_crash: tuple[Path, Driver], short_reference: Path
 ) -> None:
     assert_same_numbers(after_a_crash[0], short_reference)
@@ -91,7 +91,7 @@ def test_a_killed_driver_is_resumed_bit_equal_even_from_a_damaged_checkpoint(
 
 
 @pytest.mark.nodes
-def test_trials_of_a_killed_driver_end_by_themselves_and_a_second_call_goes_on(
+def test_trials_of_a_killed_driver_end_by_themselves_and_a_second_call_resumes(
     short_spec: Path, head: SharedHead, short_reference: Path, tmp_path: Path
 ) -> None:
     """The cluster lives on."""

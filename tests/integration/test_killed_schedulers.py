@@ -79,7 +79,7 @@ def kill_in_the_middle(spec: Path, folder: Path, head: SharedHead, *, decided: C
 
 
 @pytest.mark.parametrize(("name", "number"), [("hyperband", 1), ("pbt", 2)])
-def test_a_killed_driver_decides_as_an_undisturbed_one(
+def test_a_killed_driver_decides_as_an_uninterrupted_one(
     name: str, number: int, env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
     """Two configurations, or generations, in the middle of their way; two trials at once against one after the other."""
@@ -128,7 +128,7 @@ def stopped_by_asha(heard: Sequence[Mapping[str, Any]], configuration: Mapping[s
     return stopped
 
 
-def test_asha_with_its_driver_killed_stands_by_all_that_it_decided(
+def test_asha_keeps_its_decisions_when_its_driver_is_killed(
     env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
     """Who is compared with whom depends on who comes first, so only what had been heard settles what is decided."""

@@ -75,7 +75,7 @@ def test_a_holder_on_another_machine_is_seen_to_live(
     assert time.monotonic() - started < lease.STALE_S
 
 
-def test_a_holder_on_another_machine_that_died_is_replaced_in_a_while_and_what_is_done_is_said(
+def test_a_crashed_holder_on_another_machine_is_replaced_after_a_while_and_this_is_reported(
     place: Any, holder: "subprocess.Popen[str]", elsewhere: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     holder.kill()
@@ -90,7 +90,7 @@ def test_a_holder_on_another_machine_that_died_is_replaced_in_a_while_and_what_i
         assert caplog.text.count("was at work here") == 1, "a lease that was let go is waited for"
 
 
-def test_a_holder_on_this_machine_that_died_is_replaced_at_once(
+def test_a_crashed_holder_on_this_machine_is_replaced_at_once(
     place: Any, holder: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
 ) -> None:
     holder.kill()

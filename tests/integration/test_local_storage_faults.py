@@ -121,7 +121,7 @@ def test_a_report_that_has_no_room_takes_no_result_away(disk: Path, tmp_path: Pa
 
 @pytest.mark.ray
 @pytest.mark.nodes
-def test_a_full_disk_stops_the_study_on_ray_in_order(
+def test_a_full_disk_stops_the_study_on_ray_gracefully(
     disk: Path, here: Path, head: SharedHead, tmp_path: Path
 ) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
@@ -140,7 +140,7 @@ def test_a_full_disk_stops_the_study_on_ray_in_order(
 @pytest.mark.ray
 @pytest.mark.nodes
 @pytest.mark.parametrize("part", ["artifacts", "results"])
-def test_storage_that_becomes_read_only_stops_the_study_on_ray_and_one_that_is_mended_goes_on(
+def test_a_study_on_ray_stops_when_storage_becomes_read_only_and_resumes_when_it_is_writable(
     part: str, env: dict[str, str], head: SharedHead, short_reference: Path, tmp_path: Path
 ) -> None:
     """Trials write to `artifacts` and the driver to `results`."""

@@ -44,7 +44,7 @@ def room(nodes: Nodes, patience: Patience, **cpus: int) -> Iterator[None]:
             nodes[name].kill()
 
 
-def test_what_ran_on_a_killed_node_goes_on_elsewhere_and_waits_for_a_node_where_there_is_none(
+def test_trials_of_a_killed_node_resume_on_another_node_or_wait_for_one(
     bare_head: Nodes, short_reference: Path, tmp_path: Path
 ) -> None:
     """One of two nodes is killed, then the other one, and a third one comes."""
@@ -103,7 +103,7 @@ def test_no_room_for_too_long_is_an_end_that_names_who_holds_what(
     assert_same_numbers(folder, short_reference)
 
 
-def test_a_study_whose_head_was_killed_says_so_and_goes_on_with_another_head(
+def test_a_study_reports_that_its_head_was_killed_and_resumes_on_another_head(
     env: dict[str, str], head: SharedHead, short_reference: Path, tmp_path: Path
 ) -> None:
     folder, patience = tmp_path / "out", Patience(tmp_path, STEP_S)

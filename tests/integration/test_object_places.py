@@ -60,14 +60,14 @@ def test_names_behave_as_paths_do(folder: ObjectPath) -> None:
 
 
 @pytest.mark.slow
-def test_more_names_than_one_answer_holds_are_all_seen(folder: ObjectPath, store: ObjectStore) -> None:
+def test_a_listing_of_more_than_one_page_is_complete(folder: ObjectPath, store: ObjectStore) -> None:
     client: Any = store.client()
     for number in range(1005):
         client.put_object(Bucket=BUCKET, Key=f"{folder.key}/{number:04d}", Body=b"")
     assert len(list(folder.iterdir())) == len(list(folder.files())) == 1005
 
 
-def test_a_large_object_goes_up_in_parts_and_comes_back_whole(folder: ObjectPath) -> None:
+def test_a_large_object_is_uploaded_in_parts_and_read_back_whole(folder: ObjectPath) -> None:
     content = bytes(range(256)) * (70 * 2**20 // 256)
     (folder / "large").write_bytes(content)
     assert (folder / "large").read_bytes() == content
@@ -182,7 +182,7 @@ def test_a_local_place_keeps_checkpoints_in_a_folder(tmp_path: Path) -> None:
     assert checkpoints_in(tmp_path) == CheckpointFolder(tmp_path)
 
 
-def test_a_journal_goes_on_where_it_ended(folder: ObjectPath) -> None:
+def test_a_journal_continues_after_its_last_entry(folder: ObjectPath) -> None:
     entries = [{"n": n} for n in range(ENTRIES_PER_OBJECT + 3)]
     first = Journal(folder / "x.jsonl")
     for entry in entries[:-2]:
@@ -194,7 +194,7 @@ def test_a_journal_goes_on_where_it_ended(folder: ObjectPath) -> None:
     assert Journal(folder / "none.jsonl").lines() == []
 
 
-def test_marks_are_seen_after_a_while_and_asked_for_seldom(
+def test_control_files_are_seen_after_a_while_and_polled_rarely(
     folder: ObjectPath, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "LIST_EVERY_S", 0.5)

@@ -118,7 +118,7 @@ def test_a_uri_of_no_storage_is_refused_with_what_there_is() -> None:
         CliRunner().invoke(cli, ["report", "gs://bucket/a"], standalone_mode=False, catch_exceptions=False)
 
 
-def test_a_chain_rests_on_runs_in_an_object_store(finished: str, store: ObjectStore, tmp_path: Path) -> None:
+def test_a_chain_consumes_runs_in_an_object_store(finished: str, store: ObjectStore, tmp_path: Path) -> None:
     spec = {
         "name": "judged",
         "kind": "calibrate",
@@ -264,7 +264,7 @@ def test_a_store_that_cannot_be_used_is_said_before_anything_starts(
     assert list(ObjectPath.of(f"{ROOT}/a").files()) == []
 
 
-def test_the_command_says_so_in_one_line_and_exits_with_2(store: ObjectStore, tmp_path: Path) -> None:
+def test_the_command_reports_it_in_one_line_and_exits_with_2(store: ObjectStore, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
@@ -280,7 +280,7 @@ def test_the_command_says_so_in_one_line_and_exits_with_2(store: ObjectStore, tm
     )
 
 
-def test_a_store_that_goes_away_stops_the_study_and_a_second_call_repairs_it(
+def test_a_lost_store_stops_the_study_and_a_second_call_completes_it(
     store: ObjectStore, here: Path
 ) -> None:
     uri = f"{ROOT}/cut"
@@ -355,7 +355,7 @@ def test_the_doctor_tries_the_store_from_every_node(store: ObjectStore, head: Sh
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_trials_on_ray_are_pruned_by_marks_and_a_journal_in_an_object_store(
+def test_trials_on_ray_are_pruned_by_control_files_and_a_journal_in_an_object_store(
     store: ObjectStore, head: SharedHead, env: dict[str, str], tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/halved"

@@ -86,7 +86,7 @@ ABOUT_AUTO = (  # what it says depends on the other clusters of this machine, of
         ("auto", None, ABOUT_AUTO),
     ],
 )
-def test_a_cluster_that_does_not_answer_is_said_in_seconds(
+def test_a_cluster_that_does_not_respond_is_reported_within_seconds(
     address: str, ray_address: str | None, words: str, env: dict[str, str], tmp_path: Path
 ) -> None:
     spec = small_spec(tmp_path)

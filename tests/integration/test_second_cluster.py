@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WITHIN_S = 300  # of what takes seconds on an idle machine
 
 
-def test_successive_halving_on_a_cluster_of_its_own_leaves_the_other_alone(
+def test_successive_halving_on_a_second_cluster_does_not_use_the_first(
     head: SharedHead, env: dict[str, str], tmp_path: Path
 ) -> None:
     """A trial that falls behind is PRUNED during its training, keeps its numbers, and does not run again."""

@@ -38,7 +38,7 @@ def kill_something(nodes: Nodes, draws: random.Random, count: dict[str, int]) ->
 
 @pytest.mark.ray
 @pytest.mark.soak
-def test_no_result_of_120_trials_is_lost_or_wrong_whatever_is_killed(
+def test_no_result_of_120_trials_is_lost_or_wrong_when_processes_are_killed(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     tables = yaml_spec.methods(yaml_spec.FEW, name="soak")

@@ -68,7 +68,7 @@ def pruneyard(
         return driver.stdout, driver.stderr
 
 
-def test_a_study_is_submitted_stopped_gone_on_with_and_killed_and_nothing_is_lost(
+def test_a_submitted_study_that_is_stopped_resumed_and_killed_loses_nothing(
     short_spec: Path,
     short_reference: Path,
     job_head: Head,
@@ -169,7 +169,7 @@ def test_a_submitted_study_keeps_its_results_in_an_object_store(
         assert Store(RunFolder(out)).runs(latest=False).num_rows == len(FEW)
 
 
-def test_a_study_submitted_beside_modules_of_the_user_imports_none_of_them(
+def test_a_study_submitted_next_to_modules_of_the_user_imports_none_of_them(
     installed: dict[str, str], job_head: Head, told: dict[str, str], patience: Patience, hostile: Path
 ) -> None:
     patience.set(0)
@@ -219,7 +219,7 @@ def cutting_proxy(url: str, *, after_s: float) -> Iterator[str]:
                 thread.join()
 
 
-def test_following_goes_on_where_a_broken_connection_left_it(job_head: Head) -> None:
+def test_following_a_log_resumes_after_a_broken_connection(job_head: Head) -> None:
     lines = [f"line {number}" for number in range(40)]
     command = f"for i in $(seq 0 {len(lines) - 1}); do echo line $i; sleep 0.25; done; exit 3"
     pieces: list[str] = []

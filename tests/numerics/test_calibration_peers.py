@@ -116,7 +116,7 @@ def test_netcal_cuts_equal_mass_groups_at_quantiles_where_ours_are_cut_by_positi
     assert netcal_error("ACE", p, y, num_bins=4) == pytest.approx(0.1571, abs=5e-5)
 
 
-def test_a_binary_score_is_another_question_than_the_largest_probability() -> None:
+def test_a_binary_score_differs_from_that_of_the_largest_probability() -> None:
     """torchmetrics asks of two classes how often class 1 comes; the largest probability, how often it is right."""
     functional = pytest.importorskip("torchmetrics.functional.classification")
     p1, y = np.array([0.1, 0.2, 0.3, 0.9]), np.array([0, 1, 0, 1])

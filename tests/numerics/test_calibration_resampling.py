@@ -30,7 +30,7 @@ def calibrated(seed: int, rows: int) -> np.ndarray:
         (5000, 10, "equal_mass", 0.0167),
     ],
 )
-def test_floors_are_those_of_a_simulation_done_apart(rows: int, num_bins: int, binning: str, published: float) -> None:
+def test_floors_are_those_of_an_independent_simulation(rows: int, num_bins: int, binning: str, published: float) -> None:
     """Means of 100 models with labels of all classes, measured before this code was: within 10%."""
     floors = [
         noise_floor(calibrated(seed, rows), num_bins=num_bins, binning=binning, num_draws=20, seed=seed).mean  # type: ignore[arg-type]

@@ -256,7 +256,7 @@ def test_a_parameterised_temperature_whose_weights_cost_much_is_the_common_one()
     assert temperatures.mean() == pytest.approx(fitted.numbers["temperature"], rel=0.05)
 
 
-def test_rows_too_sure_by_factors_of_their_own_are_told_apart_by_their_spread() -> None:
+def test_rows_overconfident_by_individual_factors_are_distinguished_by_their_spread() -> None:
     """Half of the rows are too large by 1, half by 5, as their spread shows: one temperature is not enough."""
     generator = np.random.default_rng(0)
     true = 2 * generator.normal(size=(6_000, 5))

@@ -247,7 +247,7 @@ def test_a_sampled_anchor_costs_its_share_and_is_off_by_its_sampling() -> None:
     assert 0.3 * spread < float((anchors[1.0] - anchors[0.1]).norm()) < 3 * spread
 
 
-def test_between_refreshes_nothing_is_looked_at() -> None:
+def test_between_refreshes_no_anchor_is_computed() -> None:
     rule, rows = AGENT(refresh_every=3), regression(5)
     state = state_at(rule, rows, OLD)
     assert rule.on_epoch_start(state, Look([], {"w": NEW}, number=1)) is state

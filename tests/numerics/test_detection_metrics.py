@@ -26,7 +26,7 @@ KNOWN, UNKNOWN = [0.9, 0.8, 0.8, 0.4], [0.8, 0.5, 0.1]
 scores = st.lists(st.integers(-5, 5), min_size=1, max_size=45)  # few values, hence many ties
 
 
-def test_golden_values_of_four_known_and_three_unknown_inputs() -> None:
+def test_golden_values_of_four_in_distribution_and_three_ood_inputs() -> None:
     """Pairs won: 3, 2.5, 2.5 and 1 of 3. Precisions where recall rises: 1, 3/4 (twice), 4/6; the other way 1, 2/3, 3/6."""
     assert auroc(KNOWN, UNKNOWN) == pytest.approx(9 / 12, abs=1e-15)
     assert aupr_in(KNOWN, UNKNOWN) == pytest.approx((1 + 2 * 3 / 4 + 4 / 6) / 4, abs=1e-15)
@@ -86,7 +86,7 @@ def test_ccr_tries_every_threshold(known: list[int], unknown: list[int], seed: i
     assert correct_rate_at(known, correct, unknown, accepted=accepted) == pytest.approx(best, abs=1e-15)
 
 
-def test_ccr_refuses_what_is_no_answer() -> None:
+def test_ccr_refuses_invalid_predictions() -> None:
     with pytest.raises(ValueError, match="correct is int64"):
         correct_rate_at([1.0], [1], [0.0], accepted=0.1)
     with pytest.raises(ValueError, match="accepted is 1"):
@@ -124,7 +124,7 @@ def test_confidence_is_that_of_the_probabilities(seed: int, num_extra: int) -> N
     assert np.exp(confidence_scores(logits, num_extra=num_extra)) == pytest.approx(largest, rel=1e-12)
 
 
-def test_confidences_of_one_are_still_told_apart() -> None:
+def test_confidences_of_one_are_still_distinguished() -> None:
     saturated = np.array([[50.0, 0.0], [60.0, 0.0], [2000.0, 0.0]], dtype=np.float32)
     assert (class_probabilities(saturated).max(axis=1) == 1).all()
     assert (np.diff(confidence_scores(saturated)) > 0).all()

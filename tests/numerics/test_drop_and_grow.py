@@ -120,7 +120,7 @@ def test_gradual_pruning_reaches_seven_eighths_of_the_sparsity_half_way() -> Non
         assert state.masks["w"].tolist() == [index >= 100 - num_left for index in range(100)]
 
 
-def test_what_is_pruned_stays_pruned_even_beside_an_active_zero() -> None:
+def test_pruned_weights_stay_pruned_even_next_to_an_active_zero() -> None:
     method = Magnitude(density=0.25, scope="layer", schedule=CubicSchedule(begin=0.0, end=0.5, every=1))
     weights = {"w": torch.tensor([[0.0, 0.0], [0.0, 0.0]])}
     for active in range(4):
@@ -147,7 +147,7 @@ def test_the_scope_says_where_magnitudes_are_compared(
     assert [weight for name, mask in masks.items() for weight in weights[name][mask].tolist()] == left
 
 
-def test_a_global_threshold_compares_layers_and_leaves_each_its_best_weight() -> None:
+def test_a_global_threshold_compares_layers_and_keeps_the_best_weight_of_each() -> None:
     scores = {"a": torch.tensor([5.0, 4.0, 3.0]), "b": torch.tensor([[0.1, 0.2]])}
     ones = {name: torch.ones_like(values, dtype=torch.bool) for name, values in scores.items()}
     masks = keep_largest_overall(scores, ones, count=3, generator=generator())

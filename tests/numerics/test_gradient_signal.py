@@ -114,7 +114,7 @@ def test_the_temperature_changes_which_weights_stay() -> None:
     assert hashes[0.1] != hashes[200.0]
 
 
-def test_running_statistics_and_torchs_generator_are_left_alone_and_not_looked_at() -> None:
+def test_running_statistics_and_torchs_generator_are_neither_used_nor_changed() -> None:
     plain = network(dropout=0.5)
     moved = network(dropout=0.5)
     moved[2].running_mean += 3.0  # type: ignore[operator]

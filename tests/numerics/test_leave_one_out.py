@@ -41,7 +41,7 @@ def test_shifts_are_the_derivative_of_the_minimum_by_a_nodes_weight() -> None:
         assert float((found[k] - moved).norm() / moved.norm()) < 10 * part
 
 
-def test_without_a_node_a_logistic_regression_stands_where_its_shift_says() -> None:
+def test_a_logistic_regression_refitted_without_a_node_is_where_its_shift_predicts() -> None:
     at = convex(Weighted(ratio=3), num_train=50, l2=0.3)
     true = torch.stack([at.without(k) - at.at for k in range(0, 50, 7)])
     found = shifts(UNDAMPED, at)[::7]
@@ -148,7 +148,7 @@ def test_both_solvers_solve_a_system_of_known_solution() -> None:
     assert torch.allclose(iterated, solution, atol=1e-9)
 
 
-def test_conjugate_gradients_end_after_as_many_iterations_as_unknowns() -> None:
+def test_conjugate_gradients_converge_after_as_many_iterations_as_variables() -> None:
     matrix, right = random_system(size=6)
     calls: list[int] = []
     conjugate_gradients(

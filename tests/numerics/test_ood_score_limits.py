@@ -41,7 +41,7 @@ def test_odin_without_step_and_temperature_is_msp_bit_for_bit(num_extra: int) ->
     assert (scored(ODIN(temperature=1.0, eps=0.0), rows) == scored(MSP(), rows)).all()
 
 
-def test_nothing_cut_dropped_pruned_or_taken_off_leaves_energy() -> None:
+def test_without_clipping_dropping_or_pruning_the_score_is_energy() -> None:
     train, rows = drawn(30, num_extra=1), drawn(20, num_extra=1, seed=1)
     energy = pytest.approx(scored(Energy(), rows), rel=1e-12)
     assert cut_energy(rows, math.inf) == energy
@@ -88,7 +88,7 @@ def test_with_classes_that_share_a_mean_nothing_is_left_of_the_relative_distance
     assert scored(RelativeMahalanobis(), train, train=train) == pytest.approx(np.zeros(90), abs=1e-9)
 
 
-def test_generalised_entropy_of_two_classes_ranks_as_msp_does_and_tells_saturated_rows_apart() -> None:
+def test_generalised_entropy_of_two_classes_ranks_as_msp_and_distinguishes_saturated_rows() -> None:
     logits = np.array([[gap, 0.0] for gap in (0.1, 0.5, 3, 20, 36, 37, 38, 60, 200)])
     found = scored(GEN(), logits_alone(logits))
     assert (np.diff(found) > 0).all()
@@ -162,7 +162,7 @@ def test_a_class_of_one_row_and_rows_of_no_class_are_refused(score: Score) -> No
         score.fit(relabelled([0, -1, 1, 1, 2]), seed=0)
 
 
-def test_dead_units_make_the_covariance_singular_and_shrinkage_mends_it() -> None:
+def test_dead_units_make_the_covariance_singular_and_shrinkage_fixes_it() -> None:
     train = drawn(30)
     weight, bias = train.class_layer
     dead = np.c_[train.features, np.zeros(30)]

@@ -87,7 +87,7 @@ def test_react_cuts_at_a_quantile_of_all_activations() -> None:
     assert fitted.score(train) == pytest.approx(logsumexp([[0, 1], [2, 3], [4, 4]], axis=1))
 
 
-def test_vim_takes_off_what_lies_outside_the_principal_direction() -> None:
+def test_vim_subtracts_the_residual_outside_the_principal_direction() -> None:
     """Two features, no bias: the origin is 0 and the principal direction the first axis, along which the rows spread most."""
     train = by_hand([[3.0, 1.0], [-3.0, 1.0], [3.0, -1.0], [-3.0, -1.0]], np.eye(2), np.zeros(2))
     fitted = ViM(principal=0.5).fit(train, seed=0)
@@ -191,7 +191,7 @@ def test_odin_of_a_linear_network_moves_the_image_by_its_known_gradient(temperat
     assert (found > scored(ODIN(temperature=temperature, eps=0.0), rows)).all()
 
 
-def test_odin_works_where_nothing_may_be_differentiated_and_leaves_no_trace() -> None:
+def test_odin_works_under_no_grad_and_changes_no_state() -> None:
     rows, score = seen(9), ODIN(eps=0.01)
     usual = scored(score, rows)
     with torch.inference_mode():
@@ -201,7 +201,7 @@ def test_odin_works_where_nothing_may_be_differentiated_and_leaves_no_trace() ->
     assert all(parameter.grad is None for parameter in rows.run_again.network.parameters())
 
 
-def test_odin_scores_a_row_whatever_rows_share_its_batch() -> None:
+def test_odin_scores_a_row_independently_of_its_batch() -> None:
     finished, split = network(), images(12)
     together = scored(ODIN(eps=0.01), evidence_of(finished, split, batch_size=12))
     alone = scored(ODIN(eps=0.01), evidence_of(finished, split, batch_size=1))

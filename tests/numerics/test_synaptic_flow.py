@@ -134,7 +134,7 @@ def test_many_rounds_leave_more_flow_than_one() -> None:
     assert flows[-1] > 2 * flows[0]
 
 
-def test_neither_data_nor_running_statistics_nor_signs_are_looked_at() -> None:
+def test_neither_data_nor_running_statistics_nor_signs_are_used() -> None:
     network = with_batch_norm()
     weights, hashes = {n: w.detach().clone() for n, w in prunable_weights(network).items()}, set()
     for seed in range(3):

@@ -59,7 +59,7 @@ def test_gaps_worked_by_hand() -> None:
     assert (float(gaps.mean), float(gaps.variance)) == pytest.approx((5.0, 2**0.5))
 
 
-def test_the_first_norm_counts_ten_times_and_variances_as_they_are_told() -> None:
+def test_the_first_norm_counts_ten_times_and_variances_by_their_weight() -> None:
     network, images = remembering(some_images()), some_images(10) * 2 + 1
     method = SRe2L(**FIELDS, variance_weight=11.0)
     error, gap = method.losses(network, images)

@@ -113,7 +113,7 @@ def test_equal_logits_leave_the_temperature_at_one() -> None:
     assert (found.temperature, found.at_bound) == (1.0, 0)
 
 
-def test_few_looks_at_the_rows_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_passes_over_the_rows_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newton's method where it can: six or seven for a usual network, and never more than the bracket allows."""
     looks = []
     look = temperature_fit._slope_and_curvature

@@ -101,7 +101,7 @@ def test_a_path_reaches_as_far_as_the_latest_start_asks() -> None:
     assert names == {f"expert0/epoch{epoch}" for epoch in range(5)}
 
 
-def test_the_students_rate_stays_above_zero_whatever_pulls_at_it() -> None:
+def test_the_learning_rate_of_the_student_stays_above_zero() -> None:
     method = MTT(**FIELDS | {"iterations": 6, "rate_lr": 1e4})
     found = [float(state.tensors["rate"]) for state in states(method, context())]
     floor = float(torch.tensor(LEAST_RATE_SHARE * 0.05))

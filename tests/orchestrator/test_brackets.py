@@ -48,7 +48,7 @@ def test_brackets_are_those_of_the_paper() -> None:
 
 
 @each_case("sizes", [[81, 34, 15, 8, 5], [9, 5, 3], [4, 3, 3]])
-def test_configurations_are_dealt_in_proportion_and_stay_where_they_are(sizes: list[int]) -> None:
+def test_configurations_are_assigned_to_brackets_in_proportion_and_keep_their_bracket(sizes: list[int]) -> None:
     all_of_them = assign_brackets(sum(sizes), sizes)
     assert [all_of_them.count(number) for number in range(len(sizes))] == sizes
     for number in range(sum(sizes)):
@@ -113,7 +113,7 @@ def test_worked_by_hand(tmp_path: Path) -> None:
     assert not told.brackets.next_budgets(told.statuses)
 
 
-def test_what_failed_is_left_out_and_holds_nobody_up(tmp_path: Path) -> None:
+def test_failed_runs_are_excluded_and_delay_no_other_run(tmp_path: Path) -> None:
     told = Told(tmp_path)
     due, _ = told.due()
     first = sorted({number // 2 for number in due})
@@ -161,7 +161,7 @@ def test_what_is_wrong_with_it_is_said(change: dict[str, Any], words: str) -> No
         load_spec({**BASE, "scheduler": {**RULE, **change}})
 
 
-def test_a_misspelt_name_is_answered_with_all_there_are() -> None:
+def test_a_misspelt_name_is_refused_with_all_known_names() -> None:
     with pytest.raises(SpecError, match=r"scheduler\.name: is \"hyperbands\".*hyperband"):
         load_spec({**BASE, "scheduler": {**RULE, "name": "hyperbands"}})
 
@@ -205,7 +205,7 @@ def numbers(folder: Path) -> dict[tuple[str, int, str, str], float]:
     return {(r.run_key, r.step, r.split, r.name): r.value for r in rows.itertuples()}
 
 
-def test_paused_runs_go_on_bit_equal_and_pruned_ones_keep_their_metrics(banded: Path, whole: Path) -> None:
+def test_paused_runs_resume_bit_equal_and_pruned_ones_keep_their_metrics(banded: Path, whole: Path) -> None:
     found, expected = numbers(banded), numbers(whole)
     assert found.items() <= expected.items()
     ended = statuses(banded)
@@ -222,7 +222,7 @@ def test_paused_runs_go_on_bit_equal_and_pruned_ones_keep_their_metrics(banded: 
         assert rows["device"].nunique() == 1
 
 
-def test_the_best_go_on_and_seeds_stay_together(banded: Path) -> None:
+def test_the_best_are_promoted_with_all_their_seeds(banded: Path) -> None:
     runs = Results(banded).runs()
     rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
     assert set(runs.groupby(rates)["status"].nunique()) == {1}
@@ -231,7 +231,7 @@ def test_the_best_go_on_and_seeds_stay_together(banded: Path) -> None:
     assert (runs["status"] == "PRUNED").sum() == 2 * (2 + 1), "two of three and one of two, with two seeds"
 
 
-def test_a_second_call_repeats_nothing_and_pruned_runs_go_on_when_asked(
+def test_a_second_call_repeats_nothing_and_pruned_runs_resume_on_request(
     banded: Path, whole: Path, tmp_path: Path
 ) -> None:
     before = Results(banded).runs()
@@ -277,7 +277,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_jobs_of_other_kinds_pause_and_go_on_bit_equal(kind: str, tmp_path: Path) -> None:
+def test_jobs_of_other_kinds_pause_and_resume_bit_equal(kind: str, tmp_path: Path) -> None:
     rule = {**RULE, "metric": "val/nll", "mode": "min", "grace": 0.5}
     spec = {"name": kind, "kind": kind, "seeds": 2, **OTHERS[kind]}
     assert run({**spec, "scheduler": rule}, tmp_path / "banded", local=True).exit_code == 0

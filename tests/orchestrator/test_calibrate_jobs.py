@@ -136,7 +136,7 @@ def test_sets_take_all_rows_where_no_calibrator_was_fitted(trained: Path, tmp_pa
     assert found.xs("set_size", level=1).mean() < fewer.xs("set_size", level=1).mean()
 
 
-def test_unknown_sets_are_shown_to_the_network(trained: Path, tmp_path: Path) -> None:
+def test_ood_sets_are_evaluated_by_the_network(trained: Path, tmp_path: Path) -> None:
     table = calibrate(trained, far=["noise"], scores=["energy", {"name": "knn", "k": 5}, "mahalanobis"])
     results = run(table, tmp_path, local=True)
     assert results.exit_code == ExitCode.FINISHED, list(results.runs()["error"])

@@ -59,7 +59,7 @@ def test_a_spec_of_the_folder_that_was_changed_by_hand_is_compared_with_what_ran
     assert len(Results(folder).runs()) == 1
 
 
-def test_it_is_run_beside_the_other_where_that_is_asked_for(folder: Path, pruneyard: Pruneyard) -> None:
+def test_another_spec_runs_in_the_same_folder_on_request(folder: Path, pruneyard: Pruneyard) -> None:
     spec = folder / "spec.yaml"
     other = folder.parent / "other.yaml"
     other.write_text(spec.read_text().replace("width: 8", "width: 9"))
@@ -78,7 +78,7 @@ def test_more_jobs_are_welcome_and_fewer_are_warned_of(
     assert "unfinished" not in caplog.text
 
 
-def test_where_all_has_ended_another_spec_may_follow(folder: Path) -> None:
+def test_after_a_finished_study_another_spec_may_follow(folder: Path) -> None:
     run(SPEC, folder, local=True)
     assert run(OTHER, folder, local=True).exit_code == 0
     assert len(Results(folder).runs()) == 6

@@ -79,7 +79,7 @@ def command(*words: str) -> str:
     ],
     ids=["import", "help", "list as json", "list", "completion"],
 )
-def test_what_answers_at_once_loads_neither_ray_nor_torch(statement: str) -> None:
+def test_quick_verbs_import_neither_ray_nor_torch(statement: str) -> None:
     assert not modules_after(statement) & {"ray", "torch", "pandas"}
 
 
@@ -180,7 +180,7 @@ def families_of(cls: type[Any]) -> set[str]:
     return found
 
 
-def test_whatever_a_spec_may_name_is_listed(pruneyard: Pruneyard) -> None:
+def test_every_name_that_a_spec_may_use_is_listed(pruneyard: Pruneyard) -> None:
     listed = {entry["name"] for entry in json.loads(pruneyard("list", "--json").out)}
     families = set().union(*(families_of(find_job(kind)) for kind in kinds()))
     assert {"nodes.splits", "gradients", "models", "calibrate.scores"} <= families
@@ -238,7 +238,7 @@ def test_plan_writes_nothing(pruneyard: Pruneyard, spec: Path, tmp_path: Path) -
     assert "4 missing" in answer.out
 
 
-def test_plan_as_json_tells_status_and_spec_of_every_job(
+def test_plan_as_json_has_status_and_spec_of_every_job(
     pruneyard: Pruneyard, spec: Path, finished: Path
 ) -> None:
     plan = json.loads(pruneyard("plan", spec, "--out", finished, "--json").out)
@@ -251,7 +251,7 @@ def test_plan_as_json_tells_status_and_spec_of_every_job(
     assert plan["estimate"]["seconds"] > 0
 
 
-def test_plan_says_where_data_that_is_missing_was_looked_for(
+def test_plan_reports_where_missing_data_was_searched(
     pruneyard: Pruneyard, spec: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path / "nothing-here"))
@@ -278,7 +278,7 @@ def test_explain_names_the_field_in_which_a_new_job_differs(
     assert "method.density: 0.5 there, 0.25 here" in out
 
 
-def test_explain_tells_what_is_known_of_a_run(pruneyard: Pruneyard, finished: Path) -> None:
+def test_explain_describes_a_run(pruneyard: Pruneyard, finished: Path) -> None:
     for row in Results(finished).runs().to_dict("records"):
         out = pruneyard("explain", row["run_key"], "--out", finished).out
         assert out.startswith(f"{row['run_key']}: {row['status']}, attempt 1 of study small")
@@ -302,7 +302,7 @@ def test_exported_csv_holds_the_rows(pruneyard: Pruneyard, finished: Path, tmp_p
     assert len((tmp_path / "runs.csv").read_text().splitlines()) >= 5
 
 
-def test_report_writes_one_page_where_it_is_told_to(
+def test_report_writes_one_page_to_the_given_path(
     pruneyard: Pruneyard, finished: Path, tmp_path: Path
 ) -> None:
     answer = pruneyard("report", finished, "--out", "page.html")
@@ -331,7 +331,7 @@ def test_a_folder_in_which_a_run_just_began_has_empty_frames(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["nothing", "holiday"])
-def test_a_folder_that_holds_no_results_is_named_whatever_it_is_asked(
+def test_every_verb_refuses_a_folder_without_results(
     pruneyard: Pruneyard, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "holiday").mkdir()

@@ -28,7 +28,7 @@ def heard_of(error: Exception) -> list[Any]:
     return heard
 
 
-def test_a_process_ended_for_memory_is_an_actor_that_died_and_keeps_the_name() -> None:
+def test_a_process_killed_for_memory_is_a_crashed_actor_and_keeps_the_name() -> None:
     killed = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory")
     with pytest.raises(RuntimeError, match="unexpected exception"):
         heard_of(killed)
@@ -40,7 +40,7 @@ def test_a_process_ended_for_memory_is_an_actor_that_died_and_keeps_the_name() -
         heard_of(killed)
 
 
-def test_an_actor_that_died_is_told_as_it_is() -> None:
+def test_a_crashed_actor_is_reported_as_one() -> None:
     died = ActorDiedError()
     with isolate_oom_kills():
         assert heard_of(died) == [died]

@@ -49,7 +49,7 @@ def key(tables: dict[str, Any]) -> str:
     return job.key
 
 
-def test_what_is_in_a_file_is_identity_and_where_it_lies_is_not(tmp_path: Path) -> None:
+def test_the_content_of_a_file_is_identity_and_its_path_is_not(tmp_path: Path) -> None:
     one, copy, other = (write_set(tmp_path / name, shade) for name, shade in (("a", 0.1), ("b", 0.1), ("c", 0.2)))
     assert key(synthetic(one)) == key(synthetic(copy)) != key(synthetic(other))
     (job,) = load_spec(synthetic(one)).jobs

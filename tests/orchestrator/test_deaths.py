@@ -46,7 +46,7 @@ def test_a_full_gpu_is_no_node_that_ran_low() -> None:
     ],
     ids=["memory", "actor", "other"],
 )
-def test_ranks_that_the_memory_monitor_ended_have_died(
+def test_ranks_that_the_memory_monitor_killed_have_crashed(
     error: Exception, raised: type[Exception], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)

@@ -36,7 +36,7 @@ def test_a_scheduler_keeps_the_smallest_of_what_is_to_be_small(name: Any) -> Non
 
 
 @pytest.mark.parametrize("name", ["tpe", "pbt", "pb2"])
-def test_a_search_looks_for_the_smallest_of_what_is_to_be_small(name: Any) -> None:
+def test_a_search_minimises_metrics_that_are_better_when_small(name: Any) -> None:
     assert Search(name=name, max_trials=4, space=SPACE, metric="val/nll").directions == {"val/nll": "min"}
     assert Search(name=name, max_trials=4, space=SPACE, metric="val/accuracy").directions == {"val/accuracy": "max"}
 

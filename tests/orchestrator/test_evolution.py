@@ -42,7 +42,7 @@ def test_the_first_generation_is_what_random_search_would_try() -> None:
 
 
 @pytest.mark.parametrize("name", ["pbt", "pb2"])
-def test_the_worst_go_on_from_the_best_and_all_others_from_themselves(name: str) -> None:
+def test_the_worst_resume_from_the_best_and_all_others_from_themselves(name: str) -> None:
     """Of eight, a quarter is two: members 6 and 2 are worst, 1 and 4 best."""
     members = with_costs(first_members(search(name)), [4, 0, 9, 3, 1, 5, 8, 2])
     following = next_members(search(name), [members])
@@ -75,7 +75,7 @@ def test_a_perturbed_setting_is_a_fifth_smaller_or_larger_and_stays_in_its_range
     assert seen == {0.8, 1.2}
 
 
-def test_whether_a_setting_is_drawn_anew_is_as_likely_as_said() -> None:
+def test_a_setting_is_resampled_with_the_given_probability() -> None:
     members = with_costs(first_members(search(max_trials=400, quantile=0.5)), list(range(400)))
     following = next_members(search(max_trials=400, quantile=0.5), [members])[200:]
     ratios = [m.at["optimizer.lr"] / members[m.parent or 0].at["optimizer.lr"] for m in following]
@@ -169,7 +169,7 @@ def test_the_bandit_comes_nearer_to_the_best_rate_than_chance_does(
     assert np.mean(by_bandit) < np.mean(by_chance)
 
 
-def test_without_data_at_a_place_the_bound_is_wider_there_and_what_runs_beside_narrows_it() -> None:
+def test_the_bound_is_wider_far_from_observations_and_pending_trials_narrow_it() -> None:
     one = search("pb2", space={"optimizer.lr": SPACE["optimizer.lr"]})
     data = [(0, {"optimizer.lr": lr}, gain) for lr, gain in ((0.001, -1.0), (0.002, 0.5), (0.004, 0.5))]
     far = np.array([[1.0]])

@@ -87,7 +87,7 @@ def test_every_run_ends_with_its_generation_and_begins_where_its_parent_ended(br
                 assert steps.min() > (ends[generation - 1] if generation else 0)
 
 
-def test_lineages_stand_in_the_table_of_runs_and_exploits_name_another_members_run(bred: Path) -> None:
+def test_the_table_of_runs_has_lineages_and_exploits_name_the_run_of_another_member(bred: Path) -> None:
     runs = Results(bred).runs().set_index("run_key")
     planned, exploits = jobs(bred), 0
     for generation, of_generation in enumerate(members(bred)):
@@ -141,7 +141,7 @@ def test_an_exploited_member_has_its_parents_network_and_its_own_rate(bred: Path
             assert resolved["segment"]["runs"] == [parent.key]
 
 
-def test_a_member_that_only_goes_on_from_itself_ends_as_one_undisturbed_training(
+def test_a_member_that_only_resumes_from_itself_ends_as_one_uninterrupted_training(
     bred: Path, tmp_path: Path
 ) -> None:
     faithful = [
@@ -237,7 +237,7 @@ def test_what_is_wrong_is_said(change: dict[str, Any], words: str) -> None:
         load_spec({**BASE, **change, "search": table})
 
 
-def test_a_kind_whose_jobs_cannot_go_on_from_one_another_is_refused() -> None:
+def test_a_kind_whose_jobs_cannot_resume_from_one_another_is_refused() -> None:
     spec = {
         "name": "no",
         "kind": "distill",

@@ -75,7 +75,7 @@ def test_the_shell_completes_names_of_packaged_specs_and_files() -> None:
         (("plan", "quickstart", "--outt", "x"), "--out"),
     ],
 )
-def test_a_mistake_is_answered_with_the_nearest_name(pruneyard: Pruneyard, words: tuple[str, ...], meant: str) -> None:
+def test_a_misspelt_verb_is_refused_with_the_nearest_name(pruneyard: Pruneyard, words: tuple[str, ...], meant: str) -> None:
     answer = pruneyard(*words)
     assert answer.code == 2
     assert meant in answer.err

@@ -48,7 +48,7 @@ def test_a_job_is_called_by_model_method_density_and_seed() -> None:
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
 )
-def test_what_differs_beside_them_stands_before_the_seed(grid: dict[str, Any], words: list[str]) -> None:
+def test_other_settings_that_differ_come_before_the_seed(grid: dict[str, Any], words: list[str]) -> None:
     assert sorted(names(grid)) == sorted(f"mlp set density=0.1 {word} seed=0" for word in words)
 
 

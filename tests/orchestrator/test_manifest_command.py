@@ -80,7 +80,7 @@ def test_set_changes_any_key(pruneyard: Pruneyard, profile: Path) -> None:
         ("  gpu:", "- gpu:", ":3: workers: is ["),
     ],
 )
-def test_a_bad_profile_is_said_with_file_line_key_and_what_is_allowed(
+def test_an_invalid_profile_is_reported_with_file_line_key_and_allowed_values(
     pruneyard: Pruneyard, profile: Path, old: str, new: str, words: str
 ) -> None:
     assert old in PROFILE

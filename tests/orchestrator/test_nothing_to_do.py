@@ -173,7 +173,7 @@ def test_a_changed_plug_in_of_somebody_else_is_noticed(tmp_path: Path, monkeypat
     assert len({before, installed, finished.code_stamp()}) == 3
 
 
-def test_every_source_of_data_tells_what_it_reads() -> None:
+def test_every_data_source_lists_its_files() -> None:
     for family in ("data.sources", "nodes.sources"):
         for name in names(family):
             assert find(family, name).inputs is not Source.inputs, name

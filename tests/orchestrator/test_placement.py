@@ -92,7 +92,7 @@ def copied(placed: Placement, orders: list[PlannedAttempt]) -> Iterator[Any]:
         yield cloudpickle.loads(cloudpickle.dumps(ask))
 
 
-def test_tune_asks_a_copy_and_hears_what_was_learned_meanwhile(tmp_path: Path) -> None:
+def test_tune_queries_a_copy_and_gets_updated_requests(tmp_path: Path) -> None:
     orders = orders_of(SPEC)
     placed = placement(tmp_path, orders, Resources(), nodes=((4, 0),), memory=(8 * GIB,))
     with copied(placed, orders) as ask:

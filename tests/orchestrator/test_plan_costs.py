@@ -79,7 +79,7 @@ def test_what_a_search_has_not_proposed_yet_is_named(flops: Any, pruneyard: Prun
     assert plan["to_be_proposed"] == {"": 9}
 
 
-def test_of_a_training_that_goes_on_only_the_rest_counts(flops: Any, tmp_path: Path) -> None:
+def test_only_the_remaining_part_of_a_resumed_training_counts(flops: Any, tmp_path: Path) -> None:
     assert run(BASE | BRED, tmp_path / "bred", local=True).exit_code == 0
     (stage,) = load_spec(BASE | BRED).stages
     assert stage.learning is not None

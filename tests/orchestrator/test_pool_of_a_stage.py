@@ -127,6 +127,6 @@ def test_the_form_in_the_packaged_spec_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", [{"pool": 2}, {"early_epochs": 1}])
-def test_what_cannot_stand_beside_it_is_refused_before_anything_starts(table: dict[str, Any]) -> None:
+def test_settings_that_exclude_a_pool_of_a_stage_are_refused_before_anything_starts(table: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="|".join(table)):
         load_spec(with_stage("distil", method={**DISTIL["method"], **table}))

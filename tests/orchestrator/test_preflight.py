@@ -73,13 +73,13 @@ def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.
         (["noise", "nois"], r"ood\[1\].name: is unknown: 'nois' is none of .* did you mean noise"),
     ],
 )
-def test_unknown_sets_that_cannot_be_are_refused_by_their_place(ood: list[object], message: str) -> None:
+def test_invalid_ood_sets_are_refused_with_their_key(ood: list[object], message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         checked(load_spec(TABLES, overrides={"ood": ood, "seeds": 2}))
     assert len(caught.value.problems) == 1
 
 
-def test_an_unknown_set_that_is_not_there_is_named_by_its_place(
+def test_a_missing_ood_set_is_reported_with_its_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path))
@@ -109,7 +109,7 @@ def test_running_without_ray_refuses_what_the_machine_does_not_have(
         run(load_spec(TABLES, overrides={"resources": resources}), tmp_path / "out", local=True)
 
 
-def test_running_without_ray_leaves_the_callers_numerics_alone(tmp_path: Path) -> None:
+def test_running_without_ray_does_not_change_the_callers_torch_settings(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(3)

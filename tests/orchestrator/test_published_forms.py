@@ -98,7 +98,7 @@ def test_every_value_of_a_form_is_that_of_some_job(name: str, called: str) -> No
 
 
 @pytest.mark.parametrize(("name", "called"), [form for form in ALL if form[1].startswith("ImageNet-")])
-def test_forms_for_imagenet_read_folders_of_pictures(
+def test_specs_for_imagenet_read_folders_of_images(
     name: str, called: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 30 pictures a class, brought to 32 pixels instead of 224."""

@@ -97,7 +97,7 @@ def test_statistics_of_drawn_networks_are_of_the_batches_that_the_finished_netwo
         assert found["test", name] == pytest.approx(stored["test", name], abs=2e-5)
 
 
-def test_the_mean_of_passes_is_judged_and_so_is_that_on_unknown_sets(noisy: Path, tmp_path: Path) -> None:
+def test_the_mean_of_dropout_passes_is_evaluated_also_on_ood_sets(noisy: Path, tmp_path: Path) -> None:
     """By hand: 7 passes over val, calib, test and noise, one after the other."""
     table = calibrate(noisy, passes=7, far=["noise"], scores=["energy"], keep_predictions=True, seeds=[5])
     results, found = judged(table, tmp_path)
@@ -137,7 +137,7 @@ def test_drawn_networks_are_averaged_and_more_of_them_are_others(noisy: Path, tm
     assert again.equals(found[4])
 
 
-def test_moments_lie_beside_the_network_and_their_mean_is_it(noisy: Path) -> None:
+def test_moments_are_stored_with_the_network_which_is_their_mean(noisy: Path) -> None:
     (nets,) = Results(noisy).runs()["run_key"]
     finished = open_run(str(noisy / "artifacts" / nets))
     moments = finished.tensors["swag.safetensors"]()
@@ -234,7 +234,7 @@ def test_moments_of_fewer_than_two_samples_are_refused_before_training(average: 
         job.workload.check(job.workload.data.load())  # type: ignore[attr-defined]
 
 
-def test_keeping_moments_is_identity_and_not_keeping_them_is_what_there_was_before() -> None:
+def test_stored_moments_enter_the_run_key_and_their_absence_does_not() -> None:
     def key(**average: Any) -> str:
         (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
         return job.key

@@ -219,7 +219,7 @@ def test_what_has_no_stable_form_is_refused(value: object) -> None:
         canonical({"x": [value]})
 
 
-def test_differences_are_told_leaf_by_leaf() -> None:
+def test_differences_are_listed_value_by_value() -> None:
     (old,), (new,) = (
         load_spec(BASE).jobs,
         load_spec(BASE, overrides={"method.schedule.every": 7, "model": {"name": "mlp", "width": 3}}).jobs,

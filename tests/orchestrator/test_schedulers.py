@@ -143,7 +143,7 @@ def test_a_job_that_had_failed_and_is_run_again_counts_in_what_is_yet_to_be_deci
     assert judge.is_stopped(lucky)
 
 
-def test_the_median_rule_needs_others_and_then_stops_what_lies_below_their_means(tmp_path: Path) -> None:
+def test_the_median_rule_needs_other_trials_and_stops_those_below_their_means(tmp_path: Path) -> None:
     scheduler = Scheduler(name="median", metric="val/accuracy", grace=0.2)
     judge, groups = judging(tmp_path, scheduler=scheduler)
     keys = [key for (key,) in groups]
@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_scheduler_is_said(table: dict[str, Any], words: st
         load_spec({**BASE, "scheduler": table})
 
 
-def test_a_scheduler_changes_no_run_key_and_stands_in_the_spec_as_run() -> None:
+def test_a_scheduler_changes_no_run_key_and_is_written_to_the_spec_as_run() -> None:
     spec = load_spec(BASE)
     without = load_spec({name: table for name, table in BASE.items() if name != "scheduler"})
     assert [job.key for job in spec.jobs] == [job.key for job in without.jobs]
@@ -220,7 +220,7 @@ def test_pruned_jobs_are_run_again_only_when_asked(halved: Path) -> None:
     assert {key for key, attempt in runs["attempt"].items() if attempt == 2} == pruned
 
 
-def test_the_median_rule_stops_a_real_training_that_lies_below_the_others(tmp_path: Path) -> None:
+def test_the_median_rule_stops_a_real_training_below_the_others(tmp_path: Path) -> None:
     """Three rates that learn, then one that does not: its best is below the others' means from the first decision on."""
     rule = {"name": "median", "metric": "val/accuracy", "grace": 0.25}
     rates = [0.2, 0.1, 0.05, 1.0e-7]

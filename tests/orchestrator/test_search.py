@@ -202,7 +202,7 @@ def test_a_search_that_was_stopped_proposes_what_it_would_have(
     assert sorted(Results(tmp_path / "out").runs()["run_key"]) == sorted(Results(folder).runs()["run_key"])
 
 
-def test_a_finished_search_proposes_nothing_and_a_longer_one_goes_on(searched: tuple[str, Path]) -> None:
+def test_a_finished_search_proposes_nothing_and_a_longer_one_continues(searched: tuple[str, Path]) -> None:
     name, folder = searched
     before = proposals(folder)
     run(folder / "spec.yaml", folder, local=True)
@@ -244,7 +244,7 @@ def test_no_search_begins_when_its_time_is_up(tmp_path: Path) -> None:
     assert [len(batch) for batch in proposals(tmp_path / "out")] == [1]
 
 
-def test_a_line_that_a_kill_cut_off_never_was(tmp_path: Path) -> None:
+def test_a_truncated_last_line_of_a_journal_is_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "new" / "j.jsonl")
     journal.append({"a": 1})
     with journal.path.open("ab") as file:

@@ -56,7 +56,7 @@ def test_only_test_rows_are_there(pictures: dict[str, Any]) -> None:
     assert all(0 < std < 1 for std in data.std)
 
 
-def test_they_are_unknown_inputs(trained: Path, pictures: dict[str, Any], tmp_path: Path) -> None:
+def test_sets_of_test_rows_serve_as_ood_inputs(trained: Path, pictures: dict[str, Any], tmp_path: Path) -> None:
     table = calibrate(trained, near=[{"name": "noise", "num_test": 20}], far=[pictures], scores=["energy"])
     results = run(table, tmp_path, local=True)
     assert results.exit_code == ExitCode.FINISHED

@@ -54,7 +54,7 @@ def test_a_sparse_job_may_have_several_workers_and_keeps_its_key() -> None:
         {"model": "resnet20", "data": "cifar10", "budget": {"epochs": 1, "batch_norm": "local"}},
     ],
 )
-def test_a_job_whose_numbers_rest_on_the_workers_is_another_with_two(tables: dict[str, Any]) -> None:
+def test_the_number_of_workers_enters_the_run_key_where_numbers_depend_on_it(tables: dict[str, Any]) -> None:
     (one,), (two,), (three,) = (
         load_spec({**TABLES, **tables}, overrides={"resources.workers": workers}).jobs for workers in (1, 2, 3)
     )
@@ -104,7 +104,7 @@ def test_kinds_that_run_in_one_process_refuse_more(tables: dict[str, Any]) -> No
     assert found[0].message.endswith("several workers train jobs of kind sparse")
 
 
-def test_ranks_wait_at_a_gate_and_get_one_answer() -> None:
+def test_ranks_wait_at_a_barrier_and_get_the_same_value() -> None:
     async def play() -> None:
         line = Channel()
         waiting = [asyncio.create_task(line.wait_barrier(0)) for _ in range(3)]
@@ -121,7 +121,7 @@ def test_ranks_wait_at_a_gate_and_get_one_answer() -> None:
     asyncio.run(play())
 
 
-def test_the_end_of_a_line_is_told_to_who_waits_for_it() -> None:
+def test_closing_a_channel_wakes_the_receiver() -> None:
     async def play() -> None:
         line = Channel()
         waiting = asyncio.create_task(line.until_closed())
@@ -134,7 +134,7 @@ def test_the_end_of_a_line_is_told_to_who_waits_for_it() -> None:
     asyncio.run(play())
 
 
-def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
+def test_a_sent_message_is_kept_until_it_is_received_or_the_channel_is_closed() -> None:
     async def play() -> None:
         line = Channel()
         assert await line.receive(0.01) == []
@@ -152,7 +152,7 @@ def test_what_is_told_is_held_until_it_was_taken_or_nobody_will() -> None:
     asyncio.run(play())
 
 
-def test_a_line_names_each_node_once_and_that_of_rank_0_first() -> None:
+def test_a_channel_lists_each_node_once_and_that_of_rank_0_first() -> None:
     async def play() -> None:
         line = Channel()
         for rank, node in ((2, "a"), (1, "b"), (0, "b"), (3, "c")):
@@ -205,7 +205,7 @@ def memory_is_counted() -> bool:
     return True
 
 
-def test_a_rank_tells_that_it_begins_its_progress_and_the_outcome_with_its_memory(tmp_path: Path) -> None:
+def test_a_rank_reports_its_start_its_progress_and_its_outcome_with_its_memory(tmp_path: Path) -> None:
     line = Recorded(100)
     trained(line, tmp_path)
     begun, *progress = line.told
@@ -217,7 +217,7 @@ def test_a_rank_tells_that_it_begins_its_progress_and_the_outcome_with_its_memor
     assert peak is None or 1e7 < peak < 1e11
 
 
-def test_a_rank_on_a_gpu_tells_what_it_held_of_it_before_each_progress(
+def test_a_rank_on_a_gpu_reports_its_gpu_memory_before_each_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = iter([5, 7, 6])
@@ -250,7 +250,7 @@ def test_a_rank_pauses_where_the_gate_says_so(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-000000003"]
 
 
-def test_what_a_rank_raises_is_told_with_its_traceback_and_raised(tmp_path: Path) -> None:
+def test_an_exception_of_a_rank_is_reported_with_its_traceback_and_raised(tmp_path: Path) -> None:
     line = Recorded(100)
     with pytest.raises(ArithmeticError):
         trained(line, tmp_path, **{"optimizer": {"name": "sgd", "lr": 1e30}})
@@ -261,7 +261,7 @@ def test_what_a_rank_raises_is_told_with_its_traceback_and_raised(tmp_path: Path
     assert "NonFiniteError: train/loss is" in failed.error
 
 
-def test_storage_that_fails_is_told_in_words_and_is_the_same_error_in_the_trial(tmp_path: Path) -> None:
+def test_a_storage_error_of_a_rank_is_reported_and_raised_in_the_trial(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a folder must be")
     line = Recorded(100)
     with pytest.raises(CheckpointWriteError):

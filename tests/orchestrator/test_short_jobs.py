@@ -117,7 +117,7 @@ run(spec, out, local=True)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "files", "runs"])
-def test_a_process_killed_at_any_point_leaves_whole_jobs_and_the_rest_is_run_again(
+def test_a_process_killed_at_any_point_keeps_whole_jobs_and_the_rest_runs_again(
     trained: Path, undisturbed: Path, tmp_path: Path, when: str
 ) -> None:
     spec, out = tmp_path / "spec.yaml", tmp_path / "out"

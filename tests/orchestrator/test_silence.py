@@ -52,7 +52,7 @@ def test_long_epochs_are_no_surprise_once_one_has_passed(caplog: pytest.LogCaptu
     assert len(caplog.messages) == 1
 
 
-def test_before_any_report_ten_minutes_are_named_and_a_trial_that_ended_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_before_any_report_silence_is_reported_after_ten_minutes_for_running_trials(caplog: pytest.LogCaptureFixture) -> None:
     keys = [str(number) for number in range(MAX_NAMED + 2)]
     monitor = monitor_of(*keys, "gone")
     silence = StragglerMonitor(monitor)

@@ -75,7 +75,7 @@ def test_a_changed_default_is_noticed_where_it_is_not_written_out(monkeypatch: p
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_every_packaged_spec_as_run_gives_its_jobs_whatever_the_defaults(
+def test_every_packaged_spec_as_run_gives_its_jobs_for_any_defaults(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_written_out(load_spec(name), monkeypatch)
@@ -153,7 +153,7 @@ def test_changes_from_the_command_line_are_written_out(monkeypatch: pytest.Monke
     assert_written_out(spec, monkeypatch)
 
 
-def test_axes_over_plain_values_stay_axes_and_tables_stay_apart() -> None:
+def test_axes_over_plain_values_stay_axes_and_tables_stay_separate() -> None:
     written = parse_value(load_spec("quickstart").to_yaml())
     assert written["grid"]["method.density"] == [0.1, 0.02]
     assert [method["name"] for method in written["grid"]["method"]] == [

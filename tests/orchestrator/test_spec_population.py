@@ -187,7 +187,7 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
         ),
     ],
 )
-def test_what_the_command_line_gets_wrong_is_said_to_come_from_there(option: str, words: str) -> None:
+def test_mistakes_on_the_command_line_are_attributed_to_it(option: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         from_command_line(option)
 
@@ -233,7 +233,7 @@ def test_a_spec_loaded_again_is_the_same_also_where_an_axis_lost_its_table() -> 
     assert [job.key for job in load_spec(chosen.tables).jobs] == [job.key for job in chosen.jobs]
 
 
-def test_a_whole_grid_from_the_command_line_leaves_what_was_set_beside_it() -> None:
+def test_a_whole_grid_from_the_command_line_keeps_other_changes() -> None:
     before = load_spec("quickstart", overrides={"model": "convnet", "grid": {}, "method": "dense"})
     after = load_spec("quickstart", overrides={"grid": {}, "model": "convnet", "method": "dense"})
     assert [job.key for job in before.jobs] == [job.key for job in after.jobs]
@@ -269,7 +269,7 @@ def test_variants_set_several_tables_at_once_and_are_crossed_with_the_grid() -> 
     assert len(spec.jobs) == 14
 
 
-def test_a_variant_takes_the_place_of_the_specs_table_and_leaves_the_others() -> None:
+def test_a_variant_replaces_tables_of_the_spec_and_keeps_the_others() -> None:
     spec = load_spec(
         {**BASE, "average": {"begin": 0.9}, "variants": [{"average": {"per_epoch": 2}}, {"model": "convnet"}]}
     )

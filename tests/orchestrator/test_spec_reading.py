@@ -300,7 +300,7 @@ def test_several_values_out_of_range_in_one_table_are_all_reported(tmp_path: Pat
     assert (key, message) == ("budget.epochs", "is 0; it must be 1 or more")
 
 
-def test_a_value_of_an_axis_is_blamed_where_it_stands(tmp_path: Path) -> None:
+def test_a_wrong_value_of_an_axis_is_reported_with_its_line(tmp_path: Path) -> None:
     grid = "grid:\n  method:\n    - {name: dense}\n    - {name: rigl, density: 3}\n"
     ((line, key, message),) = problems(tmp_path, GOOD + grid)
     assert (line, key) == (10, "grid.method[1].density")
@@ -360,7 +360,7 @@ def test_tables_made_in_python_are_read_with_numpys_numbers_paths_and_tuples() -
         load_spec({**tables, "a.": 1, "b]": 2})
 
 
-def test_text_that_looks_like_something_else_survives_writing_and_reading() -> None:
+def test_text_that_looks_like_another_type_survives_writing_and_reading() -> None:
     words = {
         "a": "no",
         "b": "1e-3",

@@ -78,7 +78,7 @@ def test_a_grid_is_crossed_with_the_runs() -> None:
     assert len(of_stage(spec, "train")) == 4 * 3
 
 
-def test_the_run_is_identity_and_so_is_everything_that_it_rests_on() -> None:
+def test_the_consumed_run_and_its_parents_are_identity() -> None:
     def keys(**changes: Any) -> set[str]:
         return {job.key for job in of_stage(load_spec(chain(**changes)), "train")}
 
@@ -95,7 +95,7 @@ def test_repetitions_on_repeated_runs_share_a_described_lineage() -> None:
     assert trained[0].identity["data"]["runs"]["method"]["ipc"] == 1
 
 
-def test_what_a_job_lacks_is_described_by_the_run_it_rests_on() -> None:
+def test_columns_that_a_job_lacks_are_those_of_the_run_that_it_consumes() -> None:
     job = of_stage(load_spec(CHAIN), "train")[2]
     assert (job.described["ipc"], job.described["density"], job.described["method"]) == (2, 0.5, "static")
 
@@ -174,7 +174,7 @@ def test_the_spec_as_run_makes_the_same_jobs(tables: dict[str, Any]) -> None:
     assert [job.label for job in again.jobs] == [job.label for job in spec.jobs]
 
 
-def test_a_chain_runs_and_names_what_it_rests_on(tmp_path: Path) -> None:
+def test_a_chain_runs_and_records_the_runs_that_it_consumes(tmp_path: Path) -> None:
     results = run(CHAIN, tmp_path, local=True)
     assert results.exit_code == ExitCode.FINISHED
     runs = results.runs().set_index("run_key")
@@ -191,7 +191,7 @@ def test_a_chain_runs_and_names_what_it_rests_on(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "artifacts").rglob("manifest.json")} == before
 
 
-def test_another_study_goes_on_from_a_finished_folder(tmp_path: Path) -> None:
+def test_another_study_consumes_the_runs_of_a_finished_folder(tmp_path: Path) -> None:
     run({**DISTIL, "name": "sets", "data": DIGITS}, tmp_path / "sets", local=True)
     spec = {**TRAIN, "name": "on-sets", "data": {"from": str(tmp_path / "sets")}}
     alone, together = load_spec(spec), load_spec(CHAIN)
@@ -202,7 +202,7 @@ def test_another_study_goes_on_from_a_finished_folder(tmp_path: Path) -> None:
     assert [job.key for job in again.jobs] == [job.key for job in alone.jobs]
 
 
-def test_what_rests_on_a_failed_run_waits_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_jobs_that_consume_a_failed_run_wait_and_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With the second rate the evaluating network's numbers overflow, so that job fails."""
     tables = chain(distil={"seeds": 1, "grid": {"evaluation.lr": [0.01, 1e30]}, "method": {"name": "random", "ipc": 2}})
     with caplog.at_level(logging.WARNING):
@@ -217,7 +217,7 @@ def test_what_rests_on_a_failed_run_waits_and_is_said(tmp_path: Path, caplog: py
     ]
 
 
-def test_nobody_waits_at_a_rung_for_what_rests_on_a_failed_run(tmp_path: Path) -> None:
+def test_no_trial_waits_at_a_rung_for_jobs_that_consume_a_failed_run(tmp_path: Path) -> None:
     """Six of the twelve configurations can start: all of them are judged, and those that go on are trained to the end."""
     distil = {"seeds": 1, "grid": {"evaluation.lr": [0.01, 1e30]}, "method": {"name": "random", "ipc": 2}}
     train = {

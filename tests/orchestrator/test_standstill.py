@@ -17,7 +17,7 @@ def test_a_trial_that_runs_is_never_doubted_however_many_wait() -> None:
         time.sleep(0.1)
 
 
-def test_the_wait_is_counted_anew_after_each_trial_that_ran() -> None:
+def test_the_wait_restarts_after_each_trial_that_ran() -> None:
     watchdog = StallDetector(HeadMonitor("127.0.0.1:1"), Resources(place_within_s=0.3), MONITOR)
     for _ in range(4):
         watchdog.check(running=0, waiting=5)

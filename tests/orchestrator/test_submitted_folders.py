@@ -13,7 +13,7 @@ def spec() -> Spec:
 
 
 @pytest.mark.parametrize("out", ["/shared/study", "s3://bucket/study", "file:///shared/study"])
-def test_absolute_paths_and_uris_are_handed_on(out: str, spec: Spec) -> None:
+def test_absolute_paths_and_uris_are_passed_on(out: str, spec: Spec) -> None:
     assert folder_on_cluster(out, spec) == out
 
 

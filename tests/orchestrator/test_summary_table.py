@@ -60,7 +60,7 @@ def test_every_row_is_one_whole_line(printed: Printed, summary: pd.DataFrame, wi
         assert name in lines[0]
 
 
-def test_a_narrow_terminal_loses_the_least_important_columns_and_is_told_so(printed: Printed) -> None:
+def test_a_narrow_terminal_omits_the_least_important_columns_and_names_them(printed: Printed) -> None:
     wide, narrow = printed(200), printed(80)
     assert not any("left out" in line for line in wide)
     assert all(name in wide[0] for name in ("lr", "label_smoothing", " gradient ", "ece", "active", "training"))

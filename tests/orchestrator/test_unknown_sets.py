@@ -25,7 +25,7 @@ PLAIN = {
 TABLES = {**PLAIN, "seeds": 2, "ood": ["noise", {"name": "noise", "distribution": "binary", "num_test": 40}]}
 
 
-def test_unknown_sets_are_identity_and_their_absence_is_not() -> None:
+def test_ood_sets_are_identity_and_their_absence_is_not() -> None:
     keys = {load_spec({**PLAIN, "ood": sets}).jobs[0].key for sets in ([], ["noise"], [{"name": "noise", "seed": 1}])}
     assert len(keys) == 3
     assert load_spec(PLAIN).jobs[0].key in keys
@@ -33,7 +33,7 @@ def test_unknown_sets_are_identity_and_their_absence_is_not() -> None:
     assert load_spec(PLAIN).jobs[0].resolved["ood"] == []
 
 
-def test_the_metrics_of_unknown_sets_are_listed_and_explained(pruneyard: Callable[..., Any]) -> None:
+def test_the_metrics_of_ood_sets_are_listed_and_explained(pruneyard: Callable[..., Any]) -> None:
     listed = {entry["name"]: entry for entry in json.loads(pruneyard("list", "metrics", "--json").out)}
     assert "in-distribution inputs as positives" in listed["aupr_in"]["summary"]
     assert {"auroc", "aupr_out", "fpr95"} <= listed.keys()

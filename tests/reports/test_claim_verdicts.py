@@ -162,14 +162,14 @@ def test_missed_is_an_interval_wholly_on_the_worse_side():
     assert calibrated_cells(claim(metric="ece", value=0.02, bins=15), ours(0.03, 0.004)) == ("missed", ())
 
 
-def test_reached_is_beyond_the_number_or_not_told_from_it():
+def test_reached_means_better_than_the_number_or_not_distinguishable_from_it():
     assert calibrated_cells(CLAIM, ours(0.935, 0.004)) == ("reached", ())
     assert calibrated_cells(CLAIM, ours(0.927, 0.004)) == ("reached", ())
     assert calibrated_cells(CLAIM, ours(0.980, 0.03)) == ("reached", ())
     assert calibrated_cells(claim(metric="ece", value=0.02, bins=15), ours(0.01, 0.004)) == ("reached", ())
 
 
-def test_a_wide_interval_around_the_number_tells_nothing():
+def test_a_wide_interval_around_the_number_is_not_comparable():
     assert calibrated_cells(CLAIM, ours(0.930, 0.05)) == (
         "not comparable",
         ("the difference is only known to ± 0.05",),
@@ -193,7 +193,7 @@ def test_one_seed_or_none_is_never_compared():
     )
 
 
-def test_a_difference_of_set_up_forbids_the_verdict_whatever_the_numbers_are():
+def test_a_different_setup_is_not_comparable_for_any_numbers():
     assert calibrated_cells(CLAIM, ours(0.5, 0.001), ["epochs: 1 (this study), 250 (published)"]) == (
         "not comparable",
         ("epochs: 1 (this study), 250 (published)",),

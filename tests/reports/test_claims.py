@@ -155,7 +155,7 @@ def test_every_packaged_number_is_a_fraction_with_a_source_and_a_tag():
     assert all(math.isfinite(gain.gain) for gain, _ in claims.gains)
 
 
-def test_numbers_stand_as_they_were_read():
+def test_published_numbers_are_those_of_their_sources():
     """Spot checks against the tables: CigL's first and last row, RigL's author, ITOP at twice the length."""
     found = {
         (claim.source.authors, claim.model, claim.data, claim.method, claim.metric, claim.density): claim
@@ -171,7 +171,7 @@ def test_numbers_stand_as_they_were_read():
     assert [(claim.density, claim.value) for claim in long] == [(0.2, 0.769), (0.1, 0.755)]
 
 
-def test_no_number_stands_twice():
+def test_no_number_is_listed_twice():
     told = [
         dataclasses.replace(claim, line=0, source=claim.source.cite, recipe=str(claim.recipe))
         for claim in packaged_claims().values
@@ -232,7 +232,7 @@ def distilled(tmp_path, values):
     return written(tmp_path, {**dict(DISTILLED), "tables": [table]})
 
 
-def test_numbers_on_distillation_stand_at_images_per_class_or_at_all_of_them(tmp_path):
+def test_numbers_on_distillation_are_for_images_per_class_or_the_whole_set(tmp_path):
     found = read_claims(distilled(tmp_path, {"10": 0.4, "all": 0.9})).values
     assert [(claim.kind, claim.density, claim.ipc, claim.value) for claim in found] == [
         ("distill", None, 10, 0.4),
@@ -266,7 +266,7 @@ def test_files_that_mean_different_things_by_one_name_are_refused(tmp_path):
         joined([one, other])
 
 
-def test_distilled_numbers_stand_as_they_were_read():
+def test_published_numbers_on_distillation_are_those_of_their_sources():
     """Spot checks against the tables, and that nothing unverified has come in."""
     found = {}
     for claim in packaged_claims().values:

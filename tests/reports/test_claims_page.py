@@ -93,7 +93,7 @@ def test_methods_without_a_comparison_are_shown_folded_as_another_set_up(tmp_pat
     assert "MNIST, multilayer perceptron 0.9814 at 0.05; 0.9774 at 0.02; 0.958 at 0.01" in text
 
 
-def test_gains_stand_apart_from_numbers(tmp_path):
+def test_gains_are_listed_separately_from_numbers(tmp_path):
     corrected = {**AUTHORS, "gradient": {"name": "agent"}}
     text, _ = section(write_runs(tmp_path, [0.93, 0.94], spec=corrected))
     assert "Published improvements over a base method" in text

@@ -155,7 +155,7 @@ def test_the_whole_set_is_compared_with_networks_of_the_whole_set(tmp_path):
     assert "not comparable not stated in the publication: training samples" in text
 
 
-def test_gains_in_time_stand_apart(tmp_path):
+def test_gains_in_time_are_listed_separately(tmp_path):
     accelerated = {**DSA, "data": {**DSA["data"], "name": "cifar10"}, "method": {"name": "acc_dd", "ipc": 10}}
     text, _ = section(write_runs(tmp_path, [0.6, 0.61], spec=accelerated))
     assert "-80.9% in distillation time (relative) with a fifth of the networks" in text

@@ -24,7 +24,7 @@ def test_csv_keeps_every_digit_and_column():
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(export(FRAME, "csv"))), FRAME)
 
 
-def test_markdown_puts_the_interval_beside_the_mean_and_escapes():
+def test_markdown_puts_the_interval_next_to_the_mean_and_escapes():
     lines = export(FRAME, "markdown").splitlines()
     assert lines[0] == r"| method | test/accuracy | num\_seeds |"
     assert lines[2] == r"| a\|b\_c | 0.912 ± 0.012 | 3 |"

@@ -48,7 +48,7 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text, validate=True))))
 
 
-def test_each_setting_shows_the_picture_of_its_first_completed_seed(tmp_path: Path) -> None:
+def test_each_setting_shows_the_images_of_its_first_completed_seed(tmp_path: Path) -> None:
     for seed in (3, 1, 2):
         write_run(tmp_path, "dm", seed, png(20, 10, seed=seed), Status.FAILED if seed == 1 else Status.COMPLETED)
     write_run(tmp_path, "random", 0, png(8, 80, channels=1))
@@ -60,7 +60,7 @@ def test_each_setting_shows_the_picture_of_its_first_completed_seed(tmp_path: Pa
     assert pixels(found.pictures[1].uri).shape == (80, 8)
 
 
-def test_a_shrunk_picture_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
+def test_a_downscaled_image_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
     content = io.BytesIO()
     stripes = np.tile(np.array([[0, 200]], dtype=np.uint8), (10, 1000))
     Image.fromarray(stripes).save(content, format="PNG")
@@ -72,7 +72,7 @@ def test_a_shrunk_picture_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_large_pictures_leave_the_page_below_three_megabytes_and_their_labels_cannot_break_it(tmp_path: Path) -> None:
+def test_many_large_images_keep_the_page_below_three_megabytes_and_their_labels_cannot_break_it(tmp_path: Path) -> None:
     content = png(1600, 320)
     write_run(tmp_path, HOSTILE, 0, content)
     for number in range(MAX_PICTURES + 2):
@@ -100,7 +100,7 @@ def write_way(folder: Path, method: str, seed: int, pictures: dict[int, bytes], 
         RunFolder(folder).artifact(key).joinpath(f"images-{step:06d}.png").write_bytes(content)
 
 
-def test_a_run_is_shown_from_its_first_picture_to_its_last_with_what_was_evaluated(tmp_path: Path) -> None:
+def test_a_run_is_shown_from_its_first_preview_to_its_last_with_the_evaluated_images(tmp_path: Path) -> None:
     taken = {step: png(5, 10, seed=step) for step in (1000, 0, 40)}
     write_way(tmp_path, "dm", 1, taken, {40: 0.25, 500: 0.4, 1000: 0.75})
     write_way(tmp_path, "dm", 2, taken, {})
@@ -117,7 +117,7 @@ def test_a_run_is_shown_from_its_first_picture_to_its_last_with_what_was_evaluat
         np.testing.assert_array_equal(pixels(picture.uri), np.asarray(Image.open(io.BytesIO(taken[step]))))
 
 
-def test_many_heavy_pictures_on_the_way_are_bounded_and_cannot_break_the_page(tmp_path: Path) -> None:
+def test_many_large_previews_are_bounded_and_cannot_break_the_page(tmp_path: Path) -> None:
     taken = {step: png(160, 320, seed=step) for step in range(7)}
     for number in range(MAX_ROWS):
         write_way(tmp_path, f"method{number:02}", 0, taken, {})
@@ -135,7 +135,7 @@ def test_many_heavy_pictures_on_the_way_are_bounded_and_cannot_break_the_page(tm
     assert 'alt="Images of method00, seed 0, iteration 6"' in text
 
 
-def test_a_damaged_picture_on_the_way_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_preview_is_omitted_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_way(tmp_path, "dm", 0, {0: png(5, 5), 3: b"no picture", 6: png(5, 5, seed=1)}, {})
     with caplog.at_level(logging.WARNING):
         (row,) = gallery(Study.read([tmp_path])).rows
@@ -143,7 +143,7 @@ def test_a_damaged_picture_on_the_way_is_left_out_and_said(tmp_path: Path, caplo
     assert "skipping the image of dm" in caplog.text
 
 
-def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_image_is_omitted_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_run(tmp_path, "dm", 0, png(8, 8)[:40])
     write_run(tmp_path, "dc", 0, b"GIF89a no picture")
     write_run(tmp_path, "random", 0, png(8, 8))

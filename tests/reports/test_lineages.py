@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_best_line_is_told_from_its_first_part_on(folder: Path) -> None:
+def test_the_best_lineage_is_shown_from_its_first_segment(folder: Path) -> None:
     (found,) = lineages(Study.read([folder]))
     assert (found.stage, found.measure, found.names) == ("", "val/accuracy", ["optimizer.lr"])
     best, other = found.lines
@@ -69,7 +69,7 @@ def test_the_best_line_is_told_from_its_first_part_on(folder: Path) -> None:
     assert len(best[1].values) == 2
 
 
-def test_it_is_chosen_by_what_the_search_was_told(folder: Path) -> None:
+def test_the_best_lineage_is_chosen_by_the_objective_of_the_search(folder: Path) -> None:
     keys = frozenset(f"{name}{seed}" for name, *_ in RUNS for seed in (0, 1))
     write_plan(RunFolder(folder), ["a10"], {"": Population("val/nll", "min", keys)})
     assert read_populations(RunFolder(folder)) == {"": Population("val/nll", "min", keys)}
@@ -81,7 +81,7 @@ def test_it_is_chosen_by_what_the_search_was_told(folder: Path) -> None:
     assert list(told["val/nll"]) == pytest.approx([0.61, 0.41])
 
 
-def test_populations_that_share_runs_are_told_of_whole(folder: Path) -> None:
+def test_populations_that_share_runs_are_shown_completely(folder: Path) -> None:
     """A run is computed once and stands in the table with one stage, whoever else it belongs to."""
     first = frozenset({"a10", "a11", "b10", "b11", "a20", "a21"})
     second = frozenset({"a10", "a11", "b20", "b21"})

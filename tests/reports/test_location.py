@@ -69,12 +69,12 @@ def test_the_words_for_a_fault_name_the_place_and_what_to_do(number: int, remedy
     assert "give the same command again: what is finished is kept" in str(caught.value)
 
 
-def test_words_are_not_told_twice() -> None:
+def test_messages_are_not_repeated() -> None:
     with pytest.raises(StorageError, match=r"^once$"), in_words("out"), in_words("out/a"):
         raise StorageError("once")
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="a file stands where a folder must"):
         write_durably(tmp_path / "file" / "a", b"")

@@ -79,12 +79,12 @@ def test_calibrators_are_compared_on_the_same_earlier_runs_only(tmp_path: Path) 
     }
 
 
-def test_what_rests_on_the_same_runs_stands_together(tmp_path: Path) -> None:
+def test_scores_of_the_same_runs_are_shown_together(tmp_path: Path) -> None:
     cells = grouped_by_input(calibrated_cells(write_sweep(tmp_path)))
     assert [(cell.parent, cell.calibrator) for cell in cells] == list(NLL)
 
 
-def test_a_score_that_no_calibrator_changes_stands_once(tmp_path: Path) -> None:
+def test_a_score_that_no_calibrator_changes_is_shown_once(tmp_path: Path) -> None:
     study = write_sweep(tmp_path)
     table = detection_table(study, calibrated_cells(study), each_set=False)
     assert table is not None

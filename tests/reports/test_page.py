@@ -193,7 +193,7 @@ def test_metrics_that_are_all_nan_draw_nothing_and_break_nothing(tmp_path):
     assert "1 of 1 run completed" in reader.text
 
 
-def test_several_folders_stand_on_one_page_and_a_shared_run_counts_once(tmp_path):
+def test_several_folders_share_one_page_and_a_shared_run_counts_once(tmp_path):
     first = write_study(tmp_path / "a", methods=("dense", "rigl"), densities=(0.1,), seeds=2)
     second = write_study(tmp_path / "b", methods=("dense", "rigl"), densities=(0.1,), seeds=3)
     _, reader = read(write_page([first, second], tmp_path / "report.html"))

@@ -53,7 +53,7 @@ def test_without_a_plan_the_page_counts_what_is_there(tmp_path):
     assert "not started" not in text
 
 
-def test_runs_of_a_folder_without_a_plan_count_as_planned_beside_one_with(tmp_path):
+def test_runs_of_a_folder_without_a_plan_count_as_planned_next_to_a_folder_with_one(tmp_path):
     for name, keys in (("first", ("a", "b")), ("second", ("c",))):
         for key in keys:
             Store(RunFolder(tmp_path / name)).write(record(key, seed=ord(key)), [metric(0.9)], [])

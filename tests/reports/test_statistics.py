@@ -63,7 +63,7 @@ def test_clearly_best_asks_for_an_interval_beyond_all_others(larger):
     assert clearly_best(low, high, larger_is_better=larger) is None
 
 
-def test_nothing_is_best_alone_or_beside_a_single_seed():
+def test_nothing_is_best_alone_or_against_a_single_seed():
     assert clearly_best([0.5], [0.6], larger_is_better=True) is None
     assert clearly_best([0.5, math.nan], [0.6, math.nan], larger_is_better=True) is None
 

@@ -56,7 +56,7 @@ def test_rows_come_back_as_they_were_written(store):
     }
 
 
-def test_times_are_kept_as_moments_whatever_zone_they_came_in(store):
+def test_times_are_stored_in_utc_for_any_time_zone(store):
     noon = datetime(2025, 6, 1, 12, tzinfo=UTC)
     store.write(record(started_at=noon.astimezone(timezone(timedelta(hours=9)))), [], [])
     assert store.runs().column("started_at").to_pylist() == [noon]
@@ -194,7 +194,7 @@ def test_a_file_without_a_needed_column_is_not_ours(store, caplog):
     assert "lacks column status" in caplog.text
 
 
-def test_a_writer_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_files(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError("disk full")
 

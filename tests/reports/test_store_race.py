@@ -33,7 +33,7 @@ def check_whole(store: Store) -> int:
     return len(runs)
 
 
-def test_readers_neither_lose_nor_double_rows_beside_compactions(tmp_path):
+def test_readers_neither_lose_nor_repeat_rows_during_compactions(tmp_path):
     writers = [
         multiprocessing.get_context("spawn").Process(target=write_runs, args=(tmp_path, first, NUM_RUNS))
         for first in (0, 1000)

@@ -67,6 +67,6 @@ def test_a_label_says_gradient_rule_and_optimizer_before_their_settings(tmp_path
     ]
 
 
-def test_a_setting_that_only_some_runs_record_is_said_where_it_tells_them_apart(tmp_path):
+def test_a_setting_that_only_some_runs_record_is_shown_where_it_distinguishes_them(tmp_path):
     specs = [{"optimizer": {"name": "sgd"}}, {"optimizer": {"name": "sgd", "nesterov": True}}]
     assert labels(tmp_path, *specs) == ["rigl", "nesterov True"]

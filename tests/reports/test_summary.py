@@ -77,7 +77,7 @@ def test_settings_come_from_the_identity_only(store):
     assert summarise(store).attrs["settings"] == ["optimizer.lr"]
 
 
-def test_runs_with_and_without_an_identity_may_stand_together(store):
+def test_runs_with_and_without_an_identity_can_be_summarised_together(store):
     add(store, "a", seed=0, spec={"x": 1})
     add(store, "b", seed=1, spec={"y": 2}, identity_json=json.dumps({"seed": 1, "x": 1}))
     assert len(summarise(store)) == 1
@@ -97,7 +97,7 @@ def test_a_setting_is_shown_where_cells_would_look_alike_without_it(store):
     assert table.attrs["settings"] == ["data.augmentation.pad"]
 
 
-def test_study_name_and_resources_do_not_tell_cells_apart(store):
+def test_study_name_and_resources_do_not_distinguish_cells(store):
     add(store, "a", seed=0, spec={"resources": {"cpus": 1}})
     add(store, "b", seed=1, spec={"resources": {"cpus": 2}})
     assert list(summarise(store)["num_seeds"]) == [2]
@@ -120,7 +120,7 @@ def test_pruned_and_failed_runs_are_counted_and_never_averaged(store):
     assert row["test/accuracy"] == 0.9
 
 
-def test_a_cell_nobody_completed_has_a_row_without_numbers(store):
+def test_a_cell_without_completed_runs_has_a_row_without_numbers(store):
     add(store, "a", 0.9, status=Status.PRUNED)
     (row,) = summarise(store).to_dict("records")
     assert math.isnan(row["test/accuracy"])

@@ -33,7 +33,7 @@ def test_the_first_evaluation_at_the_target_counts(store):
     assert row["train_s"] == pytest.approx(2.0)
 
 
-def test_flops_are_those_counted_up_to_the_target_whatever_the_total(store):
+def test_flops_are_those_counted_up_to_the_target_for_any_total(store):
     add(store, "a", [0.5, 0.8, 0.9], flops=[3e6, 5e6, 5.5e6], train_flops=5.5e6)
     assert to_target(store.runs(), store.metrics(), target=0.75)["train_flops"].tolist() == [5e6]
 
@@ -54,7 +54,7 @@ def test_a_target_met_exactly_is_reached_and_one_never_met_costs_nothing_known(s
     assert missed["best"].tolist() == [0.75]
 
 
-def test_rows_tell_cells_and_seeds_apart_and_only_completed_runs_count(store):
+def test_rows_distinguish_cells_and_seeds_and_only_completed_runs_count(store):
     add(store, "a", [0.9], seed=1)
     add(store, "b", [0.9], seed=0)
     add(store, "c", [0.1, 0.9], seed=0, rule="agent")

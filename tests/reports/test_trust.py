@@ -35,7 +35,7 @@ def test_differences_are_paired_by_seed_so_that_what_seeds_differ_in_cancels(tmp
     assert by_name["none"].differences == {}
 
 
-def test_calibrators_stand_by_nll_with_bins_samples_and_floor_beside_the_error(tmp_path):
+def test_calibrators_are_sorted_by_nll_with_bins_samples_and_noise_floor(tmp_path):
     study = write_chain(tmp_path)
     found = comparisons(study, calibrated_cells(study))
     table = ranking_table(study, found)
@@ -46,7 +46,7 @@ def test_calibrators_stand_by_nll_with_bins_samples_and_floor_beside_the_error(t
     assert found[0].after.calibrator == "temperature"
 
 
-def test_a_calibrator_is_chosen_on_held_out_rows_and_judged_on_test(tmp_path):
+def test_a_calibrator_is_chosen_on_held_out_rows_and_evaluated_on_test(tmp_path):
     study = write_chain(tmp_path, val_nll={"none": 0.5, "temperature": 0.4, "isotonic": 0.3})
     (comparison,) = comparisons(study, calibrated_cells(study))
     assert comparison.chosen_by == "val/nll"
@@ -100,7 +100,7 @@ def test_a_judged_run_without_nll_gave_a_label_no_probability_at_all(tmp_path):
     assert ranking_table(study, [comparison]).rows[-1][3].text == "infinite"
 
 
-def test_scores_stand_beside_one_another_and_every_set_in_a_table_of_its_own(tmp_path):
+def test_scores_are_shown_side_by_side_and_every_set_has_its_own_table(tmp_path):
     study = write_chain(tmp_path)
     table = detection_table(study, calibrated_cells(study), each_set=False)
     assert table is not None
@@ -113,7 +113,7 @@ def test_scores_stand_beside_one_another_and_every_set_in_a_table_of_its_own(tmp
     assert of_sets.headers[-2:] == ["noise AUROC", "noise FPR95"]
 
 
-def test_coverage_stands_beside_the_promise_and_is_red_where_it_is_broken(tmp_path):
+def test_coverage_is_shown_next_to_its_target_and_is_red_where_it_is_missed(tmp_path):
     study = write_chain(tmp_path)
     table = coverage_table(study, calibrated_cells(study))
     assert table is not None
@@ -137,7 +137,7 @@ def test_the_section_is_on_the_page_escaped_and_only_where_calibrate_runs_are(tm
     )
 
 
-def test_stages_stand_in_the_order_in_which_they_began_and_say_what_they_rest_on(tmp_path):
+def test_stages_are_shown_in_the_order_of_their_start_with_the_stages_that_they_consume(tmp_path):
     write_chain(tmp_path, seeds=2)
     store = Store(RunFolder(tmp_path))
     table = cells(store.runs(), store.metrics())

@@ -55,7 +55,7 @@ def test_an_attempt_cannot_be_written_twice_in_one_file(tmp_path: Path) -> None:
         Store(RunFolder(tmp_path)).write_together([attempt("a", 0.1), attempt("a", 0.2)])
 
 
-def test_folders_stand_whole_and_replace_what_was_there(tmp_path: Path) -> None:
+def test_folders_are_written_completely_and_replace_the_old_ones(tmp_path: Path) -> None:
     parent = tmp_path / "artifacts"
     write_folders_durably(parent, {"a": {"x": b"1", "old": b"2"}, "b": {"x": b"3"}})
     write_folders_durably(parent, {"a": {"x": memoryview(b"4")}})

@@ -45,7 +45,7 @@ def normalised(pixels: Tensor, mean: list[float], std: list[float]) -> tuple[Ten
     return (pixels - centre) / scale, PixelRange(black=-centre / scale, white=(1 - centre) / scale)
 
 
-def test_against_a_linear_classifier_every_pixel_goes_as_far_as_it_may_to_the_other_class() -> None:
+def test_against_a_linear_classifier_every_pixel_moves_by_eps_towards_the_other_class() -> None:
     """Two classes: the margin is (w_y - w_o) x, least at x - eps sign(w_y - w_o), as far as that is a pixel."""
     mean, std, eps = [0.3, 0.7], [0.2, 0.4], 0.1
     pixels, weight, labels = drawn(6, 2, 3, 3), normal(2, 18), torch.tensor([0, 1, 0, 1, 1, 0])
@@ -113,7 +113,7 @@ def test_no_pixel_moves_by_more_than_eps_or_leaves_its_range(
 
 
 @pytest.mark.parametrize("neutral", [{"eps": 0.0}, {"num_steps": 0}])
-def test_an_attack_of_no_reach_leaves_the_very_images(neutral: dict[str, Any]) -> None:
+def test_an_attack_that_cannot_move_a_pixel_returns_the_same_images(neutral: dict[str, Any]) -> None:
     attack = dataclasses.replace(Attack(eps=0.1, step_size=0.1, num_steps=2), **neutral)
     images = normal(2, 1, 3, 3)  # beyond black and white, even
     generator = torch.Generator().manual_seed(3)
@@ -184,7 +184,7 @@ def test_extra_outputs_are_no_class_to_be_moved_to() -> None:
     assert float(moved) == pytest.approx(0.4)
 
 
-def test_trades_weighs_the_divergence_between_the_image_and_the_worst_one_beside_it() -> None:
+def test_trades_weights_the_divergence_between_the_image_and_its_adversarial_example() -> None:
     """Logits (x, 0): from x = 0.5 either end of the ball may be the worst; both divergences are written out."""
     images, labels = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
     objective = TRADES(eps=0.25, step_size=0.1, num_steps=10, beta=2.0)
@@ -239,7 +239,7 @@ OBJECTIVES: list[tuple[Callable[..., Any], int]] = [(PGD, 1), (TRADES, 2)]
 
 @each_case("mode", ["evaluation", "training"])
 @each_case(("objective", "passes"), OBJECTIVES)
-def test_an_attack_leaves_gradients_and_running_statistics_alone(
+def test_an_attack_changes_neither_gradients_nor_running_statistics(
     objective: Callable[..., Any], passes: int, mode: str
 ) -> None:
     """Only the passes of the loss itself move the statistics."""

@@ -205,7 +205,7 @@ def test_both_gradients_of_a_step_drop_the_same_units(tmp_path: Path) -> None:
         assert torch.allclose(bias, each[0][1], rtol=0, atol=1e-6)
 
 
-def test_a_sampled_look_draws_whole_batches_of_the_epoch_by_seed_and_epoch_alone() -> None:
+def test_a_sampled_anchor_uses_whole_batches_chosen_by_seed_and_epoch_alone() -> None:
     asked: list[int] = []
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:

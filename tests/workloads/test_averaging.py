@@ -199,7 +199,7 @@ def test_evaluations_are_of_the_mean_from_the_first_sample_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("step", [9, 10, 13, 18])
-def test_resumed_within_the_average_equals_undisturbed_bit_for_bit(step: int, tmp_path: Path) -> None:
+def test_resumed_within_the_average_equals_uninterrupted_bit_for_bit(step: int, tmp_path: Path) -> None:
     whole = run(RIGL, tmp_path / "whole", every_step(LATE))
     folder = only(step, tmp_path / "whole", tmp_path / "resumed")
     assert_same_numbers(run(RIGL, folder, every_step(LATE)), whole)
@@ -264,7 +264,7 @@ def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path
 
 
 @pytest.mark.parametrize("step", [9, 13])
-def test_moments_of_a_resumed_training_are_those_of_an_undisturbed_one(step: int, tmp_path: Path) -> None:
+def test_moments_of_a_resumed_training_are_those_of_an_uninterrupted_one(step: int, tmp_path: Path) -> None:
     recipe = every_step(replace(LATE, deviations=3))
     whole = run(RIGL, tmp_path / "whole", recipe)
     resumed = run(RIGL, only(step, tmp_path / "whole", tmp_path / "resumed"), recipe)
@@ -272,7 +272,7 @@ def test_moments_of_a_resumed_training_are_those_of_an_undisturbed_one(step: int
     assert outcome(resumed).files == outcome(whole).files
 
 
-def test_stored_moments_go_on_where_they_stood() -> None:
+def test_stored_moments_continue_with_new_samples() -> None:
     draws = torch.Generator().manual_seed(0)
     samples = [{"a/b": torch.randn(4, 3, generator=draws)} for _ in range(5)]
     stored = SwagMoments.of(samples[:3], rank=2).tensors()

@@ -129,7 +129,7 @@ def test_a_method_that_prunes_once_does_so_at_the_first_step_that_does_not_overf
 
 
 @pytest.mark.parametrize("rule", [AGENT(), SVRG()], ids=["agent", "svrg"])
-def test_resumed_after_any_step_equals_undisturbed_bit_for_bit_also_where_the_scale_moves(
+def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit_also_where_the_scale_changes(
     rule: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_scale, "FIRST", 2.0**22)

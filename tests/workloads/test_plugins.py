@@ -29,7 +29,7 @@ def test_an_instance_knows_its_name() -> None:
     assert name_of(find("optimizers", "adamw")()) == "adamw"
 
 
-def test_an_unknown_name_gets_the_known_ones_and_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(UnknownPluginError, match=r"'riggl' is none of .*rigl.*did you mean rigl\?") as caught:
         find("sparse.methods", "riggl")
     assert caught.value.nearest == "rigl"

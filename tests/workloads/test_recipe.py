@@ -19,7 +19,7 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
     assert budget.num_steps(100) == 5
 
 
-def test_steps_are_steps_whatever_the_data() -> None:
+def test_a_budget_in_steps_does_not_depend_on_the_data() -> None:
     assert Budget(steps=7, batch_size=32).num_steps(1000) == 7
 
 

@@ -21,7 +21,7 @@ def test_seeds_fit_what_torch_takes() -> None:
     assert all(0 <= stream_seed(seed, "x") < 2**63 for seed in (0, -1, 2**70))
 
 
-def test_a_stream_starts_anew_each_time() -> None:
+def test_a_stream_restarts_each_time() -> None:
     first = torch.rand(5, generator=stream(7, "masks", 3))
     assert torch.equal(first, torch.rand(5, generator=stream(7, "masks", 3)))
 

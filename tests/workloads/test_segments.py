@@ -117,7 +117,7 @@ def assert_same_end(first: list[Progress], second: list[Progress]) -> None:
     ],
     ids=["set", "rigl averaged", "pruned with adam"],
 )
-def test_parts_that_change_nothing_make_one_undisturbed_training(
+def test_segments_that_change_nothing_equal_one_uninterrupted_training(
     recipe: Recipe, method: Any, shares: list[float], tmp_path: Path
 ) -> None:
     """Ends of parts on evaluations and between them, on epochs and inside them."""
@@ -132,7 +132,7 @@ def test_parts_that_change_nothing_make_one_undisturbed_training(
     assert [one for one, _ in both] == [other for _, other in both]
 
 
-def test_a_part_trains_with_its_own_numbers_whatever_the_optimizer_remembers(tmp_path: Path) -> None:
+def test_a_segment_trains_with_its_own_settings_for_any_optimizer_state(tmp_path: Path) -> None:
     """Without a rate the second half changes nothing; its momentum and decay are its own as well."""
     still = dataclasses.replace(
         RECIPE, optimizer=SGD(lr=1e-30, momentum=0.5, weight_decay=0.0), schedule=Constant()
@@ -148,7 +148,7 @@ def test_a_part_trains_with_its_own_numbers_whatever_the_optimizer_remembers(tmp
         assert torch.equal(outcome(first).weights[name], outcome(second).weights[name])
 
 
-def test_a_part_that_is_killed_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_segment_resumes_from_its_own_checkpoint(tmp_path: Path) -> None:
     before = run(tmp_path / "before", segment=Segment(until=0.4))
     segment = Segment(runs=("before",), artifacts=(str(tmp_path / "before"),))
     with pytest.raises(InterruptedJobError):
@@ -189,7 +189,7 @@ def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Pa
         ({"artifacts": ()}, {}, "only a study that contains it"),
     ],
 )
-def test_what_cannot_be_gone_on_from_is_said(
+def test_a_parent_that_cannot_be_resumed_is_reported(
     segment: dict[str, Any], changed: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     run(tmp_path / "before", segment=Segment(until=0.4))

@@ -67,7 +67,7 @@ def largest_difference(first: Outcome, second: Outcome) -> float:
     return float(np.abs(first.predictions["test"].logits - second.predictions["test"].logits).max())
 
 
-def test_the_same_seed_gives_the_same_network_whatever_torch_drew_before(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_network_for_any_state_of_torchs_generator(tmp_path: Path) -> None:
     first = outcome(run(tmp_path / "a"))
     torch.rand(7)
     second = outcome(run(tmp_path / "b"))
@@ -151,7 +151,7 @@ def test_a_rate_that_diverges_is_reported_as_such(tmp_path: Path) -> None:
         run(tmp_path, recipe)
 
 
-def test_a_stop_leaves_a_checkpoint_from_which_the_run_ends_as_undisturbed(
+def test_a_stop_saves_a_checkpoint_from_which_the_run_ends_as_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
@@ -182,7 +182,7 @@ def test_a_finished_run_is_evaluated_again_without_training(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])
-def test_a_run_goes_on_under_another_evaluation_interval(
+def test_a_run_resumes_with_another_evaluation_interval(
     before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole", with_budget(steps=20))

@@ -49,7 +49,7 @@ def test_a_wrong_sample_weighs_more_by_a_worked_example() -> None:
     assert float(loss(logits, [0, 0], a=1.0)) == pytest.approx(expected, rel=1e-7)
 
 
-def test_saying_unknown_counts_as_wrong() -> None:
+def test_predicting_unknown_counts_as_wrong() -> None:
     """The label leads the classes but not all outputs: u = 0.5, a = 1 again."""
     logits = torch.tensor([[0.3, 0.2, 0.5]], dtype=torch.float64).log()
     assert float(loss(logits, [0], a=1.0)) == pytest.approx(-math.log(0.3) * (1 + 1 / 1.5), rel=1e-7)
@@ -103,7 +103,7 @@ def gradient_of_unknown(h: float, a: float, u: float = 1e-5) -> float:
 
 
 @each_case(("a", "threshold"), [(1.0, 2.0), (0.5, 6.0), (0.3, 14.44)])
-def test_it_pays_to_say_unknown_where_the_label_is_unlikely_enough(a: float, threshold: float) -> None:
+def test_the_unknown_output_lowers_the_loss_where_the_label_is_unlikely_enough(a: float, threshold: float) -> None:
     assert gradient_of_unknown(0.95 * threshold, a) > 0
     assert gradient_of_unknown(1.05 * threshold, a) < 0
 
@@ -128,7 +128,7 @@ def test_the_moving_average_begins_with_its_first_value() -> None:
     assert remembered(logits, [0, 0], memory_with(0.0, seen=2.0), rate=1.0) == pytest.approx(now, rel=1e-6)
 
 
-def test_a_loss_writes_into_nothing_and_leaves_a_to_the_epochs() -> None:
+def test_the_loss_modifies_no_memory_and_changes_its_weight_only_at_epochs() -> None:
     memory = memory_with(0.5, seen=2.0)
     asked = loss_inputs(lambda _: drawn(), torch.zeros(200, 1, 1, 1), torch.tensor(labels_of()), memory=memory)
     _, after = UnknownAware().loss(asked)

@@ -73,7 +73,7 @@ def test_other_sizes_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
     assert (fit_images(np.full((2, 1, 8, 12), 77, dtype=np.uint8), (3, *size)) == 77).all()
 
 
-def test_rows_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_do_not_depend_on_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     given = images(7, 3, 5, 4)
     whole = fit_images(given, (1, 3, 3))
     monkeypatch.setattr("pruneyard.workloads.training.ood_evaluation.ROWS_PER_CHUNK", 2)
@@ -105,7 +105,7 @@ def test_metrics_of_a_set_worked_by_hand_and_their_mean() -> None:
     assert predictions["ood.a"].logits is outputs[3]
 
 
-def test_what_the_network_puts_on_unknown_lowers_its_confidence() -> None:
+def test_probability_of_the_unknown_output_lowers_the_confidence() -> None:
     known = np.log(np.array([[9, 1, 1], [8, 1, 1]], dtype=np.float32))
     unknown = np.log(np.array([[90, 1, 1000]], dtype=np.float32))  # sure between the classes, but unknown
 
@@ -153,7 +153,7 @@ def trained(folder: Path, job: SparseJob) -> list[Progress]:
     return list(job.run(Context(checkpoints=CheckpointFolder(folder))))
 
 
-def test_a_trained_network_tells_noise_from_digits_and_is_itself_not_changed_by_it(tmp_path: Path) -> None:
+def test_a_trained_network_distinguishes_noise_from_digits_and_is_not_changed(tmp_path: Path) -> None:
     sets = (Noise(shape=(1, 8, 8), num_test=300), Noise(shape=(3, 24, 24), distribution="binary", num_test=100))
     plain, shown = trained(tmp_path / "plain", JOB), trained(tmp_path / "shown", replace(JOB, ood=sets))
     splits = ["ood.noise-1", "ood.noise-2"]
@@ -177,7 +177,7 @@ def test_a_trained_network_tells_noise_from_digits_and_is_itself_not_changed_by_
     assert values["ood.noise-1", "auroc"] == auroc(*scores)
 
 
-def test_unknown_inputs_are_shown_at_the_end_only(tmp_path: Path) -> None:
+def test_ood_inputs_are_evaluated_at_the_end_only(tmp_path: Path) -> None:
     *earlier, last = trained(tmp_path, replace(JOB, ood=(Noise(num_test=20),)))
     assert len(earlier) == 2
     assert {m.split for progress in earlier for m in progress.metrics} == {"train", "val", "test"}
@@ -186,7 +186,7 @@ def test_unknown_inputs_are_shown_at_the_end_only(tmp_path: Path) -> None:
     assert {point.key for point in last.curves if point.name == "reliability"} == {"val", "calib", "test"}
 
 
-def test_unknown_images_are_normalised_by_the_known_data(tmp_path: Path) -> None:
+def test_ood_images_are_normalised_by_the_in_distribution_data(tmp_path: Path) -> None:
     """The test digits of another cut, shown as unknown, get the outputs that they get as test digits."""
     again = Digits(max_train=400, max_test=200, split_seed=JOB.data.split_seed, val_fraction=0.2)
     outcome = trained(tmp_path, replace(JOB, ood=(again,)))[-1].outcome

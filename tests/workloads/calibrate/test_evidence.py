@@ -26,7 +26,7 @@ from pruneyard.workloads.plugins import find, names
 
 
 @each_case("model", names("models"))
-def test_every_model_ends_with_the_layer_that_is_looked_at(model: str) -> None:
+def test_every_model_ends_with_the_layer_whose_inputs_are_the_features(model: str) -> None:
     shape, table = (3, 32, 32), {"name": model}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -64,7 +64,7 @@ def test_a_split_on_a_device_gives_the_same() -> None:
     assert (first.features == second.features).all()
 
 
-def test_outputs_beyond_the_classes_are_kept_apart() -> None:
+def test_outputs_beyond_the_classes_are_separated() -> None:
     rows = drawn(5, num_extra=2)
     assert rows.num_classes == 3
     assert rows.class_logits.shape == (5, 3)
@@ -161,7 +161,7 @@ class Rescaled(nn.Module):
         return 1.1 * self.network(images)  # type: ignore[no-any-return]
 
 
-def test_a_network_that_goes_on_after_its_last_layer_is_refused() -> None:
+def test_a_network_with_operations_after_its_last_layer_is_refused() -> None:
     finished = network()
     longer = dataclasses.replace(finished, network=Rescaled(finished.network).eval())
     with pytest.raises(

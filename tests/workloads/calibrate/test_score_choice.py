@@ -15,7 +15,7 @@ from pruneyard.workloads.calibrate.scores.odin import ODIN
 from pruneyard.workloads.metrics.detection import auroc
 
 
-def test_the_setting_with_the_largest_area_is_chosen_and_all_areas_are_told() -> None:
+def test_the_setting_with_the_largest_area_is_chosen_and_all_areas_are_reported() -> None:
     """Unknown rows have the larger largest logit, all that a low temperature sees, and the smaller ones otherwise."""
     known = logits_alone(np.tile([4.0, 1.0, 1.0], (5, 1)))  # logsumexp 4.095
     unknown = logits_alone(np.tile([4.05, -9.0, -9.0], (5, 1)))

@@ -80,7 +80,7 @@ def areas(score: Score, folder: Path) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", names("calibrate.scores"))
-def test_a_score_tells_untaught_digits_from_taught_ones(name: str, folder: Path) -> None:
+def test_a_score_distinguishes_digits_outside_the_training_classes(name: str, folder: Path) -> None:
     others, noise = areas(find("calibrate.scores", name)(), folder)
     assert others > 0.85
     assert noise > 0.95

@@ -35,7 +35,7 @@ def test_the_last_deviations_are_kept() -> None:
     assert found.num == 4
 
 
-def test_a_sample_more_leaves_what_was_as_it_was() -> None:
+def test_adding_a_sample_does_not_change_the_old_moments() -> None:
     first = SwagMoments.of(samples_of([1.0], [3.0]))
     second = first.with_sample({"w": torch.tensor([8.0])})
     assert (first.num, first.mean["w"].tolist(), len(first.deviations)) == (2, [2.0], 2)

@@ -70,7 +70,7 @@ def test_a_folder_is_read_class_by_class_with_its_test_part(data_folder: Path, m
     assert source.load().image_shape == (3 if mode == "RGB" else 1, 5, 6)
 
 
-def test_a_val_folder_serves_as_test_and_is_left_alone_beside_a_test_folder(
+def test_a_val_folder_serves_as_test_unless_there_is_a_test_folder(
     data_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(data_folder, "train", per_class=10)
@@ -89,7 +89,7 @@ def test_test_rows_are_held_out_where_there_are_none(data_folder: Path) -> None:
     assert not set(data.test.row_ids) & {*data.train.row_ids, *data.val.row_ids, *data.calib.row_ids}
 
 
-def test_pictures_of_different_sizes_need_resize(data_folder: Path) -> None:
+def test_images_of_different_sizes_need_resize(data_folder: Path) -> None:
     write_folder(data_folder, "train", per_class=10)
     odd = data_folder / "train" / "bird" / "003.png"
     odd.write_bytes(png(picture(0, size=(9, 4))))
@@ -100,7 +100,7 @@ def test_pictures_of_different_sizes_need_resize(data_folder: Path) -> None:
     assert ImageFolder(path=str(data_folder), resize=7).load().image_shape == (3, 7, 7)
 
 
-def test_a_damaged_picture_is_named(data_folder: Path) -> None:
+def test_a_damaged_image_is_named(data_folder: Path) -> None:
     write_folder(data_folder, "train", per_class=10)
     file = data_folder / "train" / "bird" / "004.png"
     whole = png(np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8))
@@ -235,7 +235,7 @@ def test_a_missing_column_or_part_is_named(data_folder: Path) -> None:
         ImageParquet(path=str(data_folder)).load()
 
 
-def test_pictures_are_decoded_once_and_again_when_the_file_changes(
+def test_images_are_decoded_once_and_again_when_the_file_changes(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = data_folder / "train.parquet"
@@ -279,7 +279,7 @@ def test_data_load_without_a_writable_cache(
     assert "cannot be written" in caplog.text
 
 
-def test_the_cache_leaves_nothing_behind_when_writing_fails(
+def test_the_cache_leaves_no_files_when_writing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object, **options: object) -> None:
@@ -291,7 +291,7 @@ def test_the_cache_leaves_nothing_behind_when_writing_fails(
     assert list((tmp_path / "cache" / "arrays").iterdir()) == []
 
 
-def test_grey_and_colour_pictures_together_become_colour() -> None:
+def test_grey_and_colour_images_together_become_colour() -> None:
     grey, colour = picture(0, mode="L"), picture(1)
     images = decode([png(grey), png(colour)], where=str, resize=None)
     assert images.shape == (2, 3, 5, 6)
@@ -299,12 +299,12 @@ def test_grey_and_colour_pictures_together_become_colour() -> None:
     np.testing.assert_array_equal(images[1], colour.transpose(2, 0, 1))
 
 
-def test_pictures_of_sixteen_bits_are_refused() -> None:
+def test_images_with_sixteen_bits_are_refused() -> None:
     with pytest.raises(ValueError, match="0 has pixels of mode I;16; they must have 8 bits per channel"):
         decode([png(np.ones((4, 4), dtype=np.uint16))], where=str, resize=None)
 
 
-def test_many_pictures_keep_their_order_across_threads() -> None:
+def test_many_images_keep_their_order_across_threads() -> None:
     pixels = np.arange(1000, dtype=np.uint16).view(np.uint8).reshape(1000, 1, 2)
     images = decode([png(pair) for pair in pixels], where=str, resize=None)
     np.testing.assert_array_equal(images[:, 0], pixels)

@@ -77,7 +77,7 @@ def test_probabilities_are_bayes_rule_of_the_mixture() -> None:
         assert found == pytest.approx([0.9 * w / sum(weight) + 0.1 / 3 for w in weight], rel=1e-9)
 
 
-def test_pictures_have_the_contrast_and_shape_asked_for() -> None:
+def test_images_have_the_given_contrast_and_shape() -> None:
     data = Oracle(shape=(3, 16, 16), num_train=400, num_test=300).load()
     assert data.image_shape == (3, 16, 16)
     assert data.num_classes == 4
@@ -118,6 +118,6 @@ def test_what_cannot_be_drawn_is_refused(fields: dict[str, object], message: str
         Oracle(**fields)  # type: ignore[arg-type]
 
 
-def test_pictures_of_another_shape_have_no_probabilities() -> None:
+def test_images_of_another_shape_have_no_probabilities() -> None:
     with pytest.raises(ValueError, match="must be \\(1, 8, 8\\)"):
         Oracle().probabilities(np.zeros((2, 1, 9, 8), dtype=np.uint8))

@@ -42,7 +42,7 @@ def test_mnist_has_its_published_statistics() -> None:
 
 
 @pytest.mark.slow
-def test_cifar10_in_parquet_has_1000_test_pictures_of_each_class(tmp_path: Path) -> None:
+def test_cifar10_in_parquet_has_1000_test_images_of_each_class(tmp_path: Path) -> None:
     """The 10,000 test rows alone, in the place of training rows, because decoding all takes long."""
     (tmp_path / "train.parquet").symlink_to(next(real("cifar10").glob("test*.parquet")))
     data = ImageParquet(path=str(tmp_path), val_fraction=0.1, calib_fraction=0.1).load()

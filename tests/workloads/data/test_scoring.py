@@ -99,7 +99,7 @@ def test_everything_asked_for_is_there_and_in_range() -> None:
     assert pool.errors[:, -1].mean() < pool.errors[:, 0].mean()  # they learn
 
 
-def test_one_run_serves_all_whatever_they_ask_for() -> None:
+def test_one_scoring_run_serves_every_selector() -> None:
     whole = known(scorer(digits()))
     for asks in (frozenset({FEATURES}), frozenset({OUTPUTS}), frozenset({GRADIENTS})):
         part = known(scorer(digits(), asks=asks))
@@ -109,7 +109,7 @@ def test_one_run_serves_all_whatever_they_ask_for() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_it_goes_on_from_any_epoch_and_writes_into_nothing(momentum: float) -> None:
+def test_scoring_resumes_from_any_epoch_and_modifies_no_state(momentum: float) -> None:
     run = scorer(digits(), model=ConvNet(width=4, depth=1, norm="batch"), momentum=momentum, augment=Augmentation(pad=1))
     whole, state = finished(run), run.initial_state()
     for number in range(run.table.num_epochs):

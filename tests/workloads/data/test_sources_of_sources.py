@@ -67,7 +67,7 @@ def test_the_seed_decides_which_rows() -> None:
     assert first != other
 
 
-def test_rows_are_remembered_until_anything_that_they_rest_on_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selected_rows_are_cached_until_anything_that_they_depend_on_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Selected] = []
     compute = Selected.rows
 

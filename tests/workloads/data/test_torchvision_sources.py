@@ -201,7 +201,7 @@ def test_nothing_is_downloaded_where_the_files_are_there(
     assert len(Mnist(download=True).load().test) == NUM_TEST
 
 
-def test_a_download_goes_to_the_own_folder_and_its_failure_says_so(
+def test_a_download_goes_to_the_users_folder_and_a_failure_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: datasets.MNIST) -> None:

@@ -20,7 +20,7 @@ def same(network: nn.Module, inputs: torch.Tensor, *, atol: float = 1e-5) -> nn.
     return smaller
 
 
-def test_a_unit_without_inputs_leaves_its_constant_in_the_next_bias() -> None:
+def test_a_unit_without_inputs_adds_its_constant_to_the_next_bias() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     first, second = network[0], network[2]
     first.weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])

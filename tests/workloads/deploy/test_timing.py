@@ -40,7 +40,7 @@ def test_a_network_that_takes_a_third_of_the_time_is_three_times_as_fast() -> No
     assert found.speedup_low <= found.speedup <= found.speedup_high
 
 
-def test_both_take_turns_and_who_begins_changes() -> None:
+def test_both_networks_alternate_and_the_first_one_changes() -> None:
     order: list[str] = []
 
     def named(name: str) -> object:

@@ -102,7 +102,7 @@ def test_it_is_what_torch_does_while_the_method_runs(name: str) -> None:
         assert done == pytest.approx(expected - (count_flops(method, iteration, problem) or 0) + extra, rel=1e-12)
 
 
-def test_dm_looks_at_one_more_image_to_see_how_many_fit_into_caches() -> None:
+def test_dm_runs_one_more_image_to_measure_how_many_fit_into_caches() -> None:
     method, at = DM(ipc=2, real_batch=8, iterations=3, augment=""), context()
     problem = ProblemSize.for_data(at.model, digits())
     extra = method.iterations * flop_counting.forward_flops(problem.network_spec)
@@ -115,7 +115,7 @@ def test_small_classes_are_drawn_whole() -> None:
     assert problem.num_sampled(100) == problem.num_rows == 13
 
 
-def test_what_is_not_counted_is_unknown_and_what_does_nothing_costs_nothing() -> None:
+def test_uncounted_work_is_unknown_and_no_work_costs_nothing() -> None:
     problem = ProblemSize(model=ConvNet(width=4, depth=2), image_shape=(1, 8, 8), class_sizes=(3, 10))
     assert count_flops(Herding(ipc=2), 1, problem) is None
     assert count_flops(Random(ipc=2), 0, problem) == 0

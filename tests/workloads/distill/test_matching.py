@@ -174,7 +174,7 @@ def test_pieces_are_as_large_as_caches_by_default() -> None:
     assert narrow.training
 
 
-def test_asking_leaves_no_gradients_behind() -> None:
+def test_matching_sets_no_gradients() -> None:
     network, parameters = small()
     images, labels = batch(2, seed=0)
     wanted = chunked_gradient(network, parameters, images, labels, chunk=1)

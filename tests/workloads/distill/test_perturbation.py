@@ -78,7 +78,7 @@ def test_no_perturbation_hands_the_network_through(nothing: Perturbation) -> Non
     assert all(tensor is weights[name] for name, tensor in nothing(weights, generator()).items())
 
 
-def test_nothing_handed_in_is_written() -> None:
+def test_no_argument_is_modified() -> None:
     weights, before = network(), network()
     Perturbation()(weights, generator())
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights.items())

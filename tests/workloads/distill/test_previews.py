@@ -47,7 +47,7 @@ def files(job: DistillJob, folder: Path, context: Context | None = None) -> dict
 
 
 @each_case("num_iterations", [1, 2, 3, 7, 100, 20_000])
-def test_pictures_are_few_and_show_the_start_and_the_end(num_iterations: int) -> None:
+def test_previews_are_few_and_show_the_start_and_the_end(num_iterations: int) -> None:
     found = previews.preview_iterations(num_iterations)
     assert {0, num_iterations} <= found
     assert len(found) <= len(previews.SHARES) <= 10
@@ -62,7 +62,7 @@ def test_each_class_is_a_row() -> None:
     assert found[..., 0].tolist() == np.repeat(np.repeat(shades, 2, axis=0), 3, axis=1).tolist()
 
 
-def test_a_small_picture_is_bounded_whatever_the_set() -> None:
+def test_a_preview_is_bounded_for_any_set() -> None:
     most = previews.MAX_SIDE
     found = previews.render_preview(set_of(torch.rand(12 * 7, 3, 130, 70), 12))
     assert found.shape == (10 * -(-130 // 3), 5 * -(-70 // 3), 3)  # three times smaller, since 130 > 2 * 64
@@ -76,7 +76,7 @@ def test_shrinking_averages_what_can_be_seen() -> None:
     assert (previews.render_preview(set_of(image, 1)) == 128).all()
 
 
-def test_what_never_moves_leaves_no_pictures_along_the_way(tmp_path: Path) -> None:
+def test_a_set_that_never_changes_has_no_previews(tmp_path: Path) -> None:
     assert set(files(job(method=Random(ipc=2)), tmp_path)) == {
         "synthetic_set.safetensors",
         "synthetic_set.png",

@@ -94,7 +94,7 @@ def test_only_jobs_that_scored_leave_scores(scores: Path, tmp_path: Path) -> Non
         assert FILE not in outcome(method, tmp_path / str(number)).files
 
 
-def test_a_finished_job_that_is_resumed_leaves_the_same_scores(tmp_path: Path) -> None:
+def test_a_finished_job_that_is_resumed_writes_the_same_scores(tmp_path: Path) -> None:
     first, again = (outcome(EL2N(ipc=1, scoring=SCORING), tmp_path) for _ in range(2))
     assert first.files[FILE] == again.files[FILE]
 
@@ -109,7 +109,7 @@ def test_data_of_selected_rows_read_them_too(
     assert chosen.load().train.row_ids.tolist() == DATA.load().train.row_ids[wanted].tolist()
 
 
-def test_the_file_says_of_which_data_it_is_and_holds_no_momenta(scores: Path) -> None:
+def test_the_file_records_its_data_and_stores_no_momenta(scores: Path) -> None:
     kept = SavedScores.from_file(str(scores))
     assert (kept.data, kept.layers) == (DATA.load().fingerprint, "classifier")
     assert kept.tensors["errors"].shape == (2, 3, len(DATA.load().train))

@@ -123,7 +123,7 @@ def numbers(progress: list[Progress]) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("evaluation_at", [2, 4])
-def test_a_job_asked_to_stop_in_the_middle_of_an_evaluation_goes_on_as_if_undisturbed(
+def test_a_job_stopped_during_an_evaluation_resumes_as_if_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation_at: int
 ) -> None:
     """Evaluations come after iterations 2 and 4, the last one; the job stops between two epochs of one of them."""

@@ -115,7 +115,7 @@ def test_other_networks_give_other_images() -> None:
     assert not torch.equal(states(GIVEN, others)[-1].tensors["images"], own_states()[-1].tensors["images"])
 
 
-def test_every_sweep_can_be_gone_on_from() -> None:
+def test_every_sweep_can_be_resumed() -> None:
     """To the state that comes next, bit for bit, and so to the end."""
     for iteration, (state, after) in enumerate(itertools.pairwise(given_states())):
         flat = DistillState({name: tensor.clone() for name, tensor in state.tensors.items()})

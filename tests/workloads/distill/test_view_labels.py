@@ -156,7 +156,7 @@ def test_the_teacher_is_asked_about_the_very_batches_that_the_network_sees() -> 
     assert not any(torch.equal(asked[0], other) for other in asked[1:])
 
 
-def test_a_job_resumed_after_any_iteration_equals_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_job_resumed_after_any_iteration_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, every = run(METHODS["rded"], SEEN, tmp_path / "whole"), tmp_path / "every"
     run(METHODS["rded"], SEEN, every, keep=9, every_s=0)
     found = sorted(every.glob("step-*"))
@@ -198,7 +198,7 @@ def by_hand(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, flo
     return {"accuracy": {1: 0.3, 2: 0.2, 3: 0.7}[shade] + 0.2 * (evaluation.labels == "views")}
 
 
-def test_what_the_teacher_gives_is_told_from_what_the_images_give() -> None:
+def test_the_contribution_of_the_teacher_is_separated_from_that_of_the_images() -> None:
     one, random, whole = (
         replace(set_of(), images=torch.full((6, 1, 8, 8), shade / 10)) for shade in (1, 2, 3)
     )

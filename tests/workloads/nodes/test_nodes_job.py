@@ -61,7 +61,7 @@ def same(one: Outcome, other: Outcome) -> bool:
     return one.files == other.files and all(torch.equal(w, other.weights[n]) for n, w in one.weights.items())
 
 
-def test_a_job_resumed_after_any_step_equals_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_job_resumed_after_any_step_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """In training, between training and tuning, and in tuning."""
     often = replace(TUNED, budget=replace(JOB.budget, evaluate_every=5))
     whole = run(often, tmp_path / "whole")
@@ -77,7 +77,7 @@ def test_a_job_resumed_after_any_step_equals_an_undisturbed_one(tmp_path: Path) 
         assert same(outcome(resumed), outcome(whole))
 
 
-def test_a_stop_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_saves_a_checkpoint_to_resume_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     whole = run(TUNED, tmp_path / "whole")
     stops = iter([False] * 4 + [True] + [False] * 99)
@@ -88,7 +88,7 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: p
     assert same(outcome(run(TUNED, tmp_path / "cut")), outcome(whole))
 
 
-def test_a_stop_while_shifts_are_solved_for_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_request_is_honoured_while_shifts_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
     iterated = replace(TUNED, jackknife=replace(JOB.jackknife, max_dense=0))
     stops = iter([False] * 13 + [True] + [False] * 999)

@@ -65,7 +65,7 @@ def test_small_gammas_change_sides_and_large_ones_are_kept_within_bounds() -> No
     assert objective.moved(gammas, gaps).tolist() == [-0.2, 0.2, 20.0, -2.0]
 
 
-def test_a_look_cuts_val_into_bins_of_equal_numbers() -> None:
+def test_on_epoch_start_divides_val_into_bins_of_equal_numbers() -> None:
     """Confidences 0.6 0.7 | 0.8 0.9: the first two right and wrong, gap 0.65 - 0.5; the others right, gap 0.85 - 1."""
     answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
     found = TWO_BINS.on_epoch_start(TWO_BINS.start(), epoch=1, num_epochs=3, split_logits=answers)

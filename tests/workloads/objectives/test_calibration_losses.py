@@ -105,7 +105,7 @@ def test_smoothing_over_all_classes_is_that_of_cross_entropy_bit_for_bit() -> No
         assert found == loss_of_logits(CrossEntropy(label_smoothing=smoothing), logits, labels.tolist())
 
 
-def test_smoothing_over_other_classes_leaves_the_label_what_it_does_not_share() -> None:
+def test_smoothing_over_other_classes_keeps_the_rest_for_the_label() -> None:
     """s = 0.3 over three classes: 0.7 for the label and 0.15 for each other."""
     expected = -(0.7 * math.log(0.5) + 0.15 * math.log(0.4) + 0.15 * math.log(0.1))
     found = loss(LabelSmoothing(smoothing=0.3, convention="other_classes"), [[0.5, 0.4, 0.1]], [0])
@@ -147,7 +147,7 @@ def test_gammas_change_at_their_thresholds() -> None:
         assert found == pytest.approx(-((1 - p) ** gamma) * math.log(p), rel=1e-9)
 
 
-def test_dual_focal_loss_looks_at_the_largest_probability_below_the_labels() -> None:
+def test_dual_focal_loss_uses_the_largest_probability_below_that_of_the_label() -> None:
     row = [0.5, 0.3, 0.2]
     for label, rival in ((0, 0.3), (1, 0.2), (2, 0.0)):  # the last one has none
         expected = -((1 - row[label] + rival) ** 5) * math.log(row[label])

@@ -69,7 +69,7 @@ def gradients_in_step(held: AppliedMasks, slopes: Mapping[str, Tensor], step: in
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_step_computes_with_some_of_the_active_weights_and_leaves_all_as_they_were(scaled: bool) -> None:
+def test_a_step_computes_with_some_of_the_active_weights_and_restores_all(scaled: bool) -> None:
     held = applied(SparseState(masks()), drop=0.25, scaled=scaled)
     before, step_weights = standing(held), held.sample(0)
     for name, weight in before.items():
@@ -101,7 +101,7 @@ def test_the_gradient_is_cut_by_the_mask_that_cut_the_weights(scaled: bool) -> N
             assert torch.equal(found[name], torch.where(thinned, 0.0, slopes[name] * scale))
 
 
-def test_each_step_draws_anew_and_the_same_whenever_it_is_asked() -> None:
+def test_each_step_samples_its_own_mask_and_always_the_same() -> None:
     held = applied(SparseState(masks()), drop=0.25)
     first, second = held.sample(0), held.sample(1)
     assert torch.equal(held.sample(0)["hidden"], first["hidden"])
@@ -149,7 +149,7 @@ def test_without_dropout_and_narrower_masks_a_step_touches_nothing() -> None:
         assert {name: weight.data_ptr() for name, weight in held.weights.items()} == places
 
 
-def test_other_weights_that_stand_there_are_thinned_out_alike() -> None:
+def test_other_weights_of_the_layer_are_dropped_in_the_same_way() -> None:
     """As a gradient rule asks at an earlier snapshot, in the same step."""
     held = applied(SparseState(masks()), drop=0.25)
     own = held.sample(0)["hidden"] == 0

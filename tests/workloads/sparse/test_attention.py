@@ -158,7 +158,7 @@ def build(form: str) -> Format:
     return chosen
 
 
-def test_a_weight_that_is_read_beside_its_layer_is_found() -> None:
+def test_a_weight_that_is_used_outside_its_layer_is_found() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -82,7 +82,7 @@ def test_completing_twice_is_completing_once(method: MaskUpdater) -> None:
         (moon(), {"objective": UnknownAware(weight=9.0)}),
     ],
 )
-def test_what_the_method_brings_is_refused_beside_it(method: MaskUpdater, by_hand: dict[str, Any]) -> None:
+def test_recipe_settings_that_the_method_sets_are_refused(method: MaskUpdater, by_hand: dict[str, Any]) -> None:
     (name,) = by_hand
     with pytest.raises(ValueError, match=rf"^{name} is .* but the method sets it to"):
         method.complete(recipe_of(**by_hand))
@@ -103,7 +103,7 @@ def test_values_outside_their_range_are_refused(build: Any, fields: dict[str, An
         build(**fields)
 
 
-def test_masks_stand_still_when_averaging_begins_at_their_last_update() -> None:
+def test_masks_are_constant_when_averaging_begins_at_their_last_update() -> None:
     """`until` equal to `average_from`: every budget has its last update before the first sample."""
     for num_steps in range(1, 400):
         method, average = cigl(), cigl().complete(recipe_of()).average
@@ -222,7 +222,7 @@ def test_moon_without_weight_mask_and_average_is_cross_entropy_with_one_output_m
         assert torch.allclose(ours[name], tensor, rtol=1e-4, atol=1e-6), name
 
 
-def test_moon_is_judged_on_its_classes_with_what_went_to_unknown_missing(tmp_path: Path) -> None:
+def test_moon_is_evaluated_on_its_classes_without_the_unknown_output(tmp_path: Path) -> None:
     progress = run(moon(), tmp_path)
     test = outcome(progress).predictions["test"]
     assert test.logits.shape == (len(test.labels), 11)
@@ -245,7 +245,7 @@ def test_moon_reports_its_weight_and_moving_average_after_every_epoch(tmp_path: 
 
 
 @pytest.mark.slow
-def test_the_more_wrong_samples_weigh_the_more_goes_to_unknown(tmp_path: Path) -> None:
+def test_the_larger_the_weight_of_wrong_samples_the_larger_the_unknown_output(tmp_path: Path) -> None:
     """On digits of which three in ten have a label at random, shown Gaussian noise and the test digits."""
     draws, data, found = np.random.default_rng(0), digits(1400), {}
     labels = data.train.labels.copy()

@@ -121,7 +121,7 @@ def test_keeping_every_layer_dense_is_refused() -> None:
         active_counts(SHAPES, density=0.5, rule="erk", keep_dense=["*"])
 
 
-def test_a_density_that_leaves_a_layer_empty_is_refused_with_the_least_allowed() -> None:
+def test_a_density_that_empties_a_layer_is_refused_with_the_smallest_allowed() -> None:
     with pytest.raises(ValueError, match=r"density is 0\.001; .* 3 layers, so at least 0\.0019"):
         active_counts(SHAPES, density=0.001, rule="erk")
 

@@ -45,7 +45,7 @@ def test_the_sum_agrees_with_the_counter_of_torch() -> None:
     assert 2 * sum(layer_macs(model, (3, 10, 10)).values()) == counter.get_total_flops()
 
 
-def test_counting_leaves_the_model_and_the_random_state_as_they_were() -> None:
+def test_counting_changes_neither_the_model_nor_the_random_state() -> None:
     model = Everything().train()
     model.norm.eval()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -58,7 +58,7 @@ def test_a_lasting_schedule_decays_to_its_floor_and_not_below() -> None:
         LastingSchedule(floor=1.5)
 
 
-def test_gradual_pruning_goes_in_intervals_and_ends_on_the_target() -> None:
+def test_gradual_pruning_prunes_at_intervals_and_ends_at_the_target() -> None:
     schedule = CubicSchedule(begin=0.2, end=0.75, every=20)
     assert due_steps(schedule, 100) == [40, 60, 75]
     assert schedule.reached(75, num_steps=100) == 1.0
@@ -70,7 +70,7 @@ def test_half_way_seven_eighths_of_the_sparsity_are_reached() -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 50), st.integers(1, 300))
-def test_whatever_the_budget_the_last_update_is_the_target(
+def test_for_any_budget_the_last_update_reaches_the_target(
     begin: float, end: float, every: int, num_steps: int
 ) -> None:
     schedule = CubicSchedule(begin=min(begin, end), end=max(begin, end), every=every)

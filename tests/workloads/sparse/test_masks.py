@@ -95,7 +95,7 @@ def test_the_hash_knows_names_shapes_and_entries_and_no_order() -> None:
 
 @each_case("size", [1, 100, 8_191, 8_192, 50_000])
 @each_case("kind", ["plain", "tied", "equal", "mostly masked", "sorted", "periodic"])
-def test_selection_finds_what_sorting_finds_whatever_the_sample_says(size: int, kind: str) -> None:
+def test_selection_equals_sorting_for_any_sample(size: int, kind: str) -> None:
     draws = np.random.default_rng(size)
     values = draws.standard_normal(size).astype(np.float32)
     if kind == "tied":
