@@ -1,4 +1,4 @@
-"""One torch thread, and how processes share the suite.
+"""Sets one torch thread, and how processes share the suite.
 
 The networks of tests are too small for more than one thread, and threads that wait for each other are slow. Where processes
 share the suite, files stay whole, and one process alone starts Ray, before all else, which takes as long as the rest.

@@ -1,4 +1,4 @@
-"""Small laboratories for distillation: digits of 8x8 pixels, and networks of two narrow blocks."""
+"""Small problems for distillation: digits of 8x8 pixels, and networks of two narrow blocks."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""Ends a driver in the middle of its work, in the process of a test."""
+"""Kills a driver in the middle of its work, in the process of a test."""
 
 from pruneyard.orchestrator.progress.monitor import Monitor
 

@@ -1,4 +1,4 @@
-"""The specs that ship with the package, for tests of all of them."""
+"""Packaged specs, for tests of all of them."""
 
 from functools import cache
 

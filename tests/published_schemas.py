@@ -1,4 +1,4 @@
-"""Manifests held to the schemas that the systems publish, read strictly."""
+"""Validates manifests strictly against the schemas that the systems publish."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The rows that a network which is too sure of itself leaves to be calibrated."""
+"""Outputs of an overconfident network, to be calibrated."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Twelve forecasts of three classes whose measures were worked out by hand and with other packages."""
+"""Twelve forecasts of three classes whose measures were computed by hand and with other packages."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Every calibration error against the truth, over the number of rows it is estimated from.
+"""Calibration error estimators against the true error, by the number of rows of the estimate.
 
 Rows are those of the oracle (5 classes, one rare, label noise), whose class probabilities are known. Two predictors are judged:
 the known probabilities themselves, whose true error is 0, and an over-confident one, whose log-probabilities are 1.6 times as

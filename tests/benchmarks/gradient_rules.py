@@ -1,4 +1,4 @@
-"""What gradient rules cost and bring: seconds per step and epoch relative to plain, and the variance that is left.
+"""Cost and benefit of gradient rules: seconds per step and epoch relative to plain, and the remaining variance.
 
 Run: python tests/benchmarks/gradient_rules.py. One JSON line per case. Times are medians over rounds; a ratio compares two
 trainings of the same round, which alternate. `passes` is the ratio of counted FLOPs: what the times would be if only forward

@@ -1,4 +1,4 @@
-"""Wall time per trial of some seconds: ours, plain Ray Tune, and one process after the other, as a loop in a shell starts them.
+"""Wall time per trial of some seconds: Pruneyard, plain Ray Tune, and one process after the other, started by a shell loop.
 
 A trial waits at each of its 20 steps, so that its length is known and the cores are not what is measured: what is left is
 what it costs to start, feed and record trials. Run: python tests/benchmarks/longer_trials.py [TRIALS [SECONDS]], 50 of 20 s

@@ -1,4 +1,4 @@
-"""Wall time per trivial trial: ours, with durable records, against plain Ray Tune with and without actor reuse, and a shell loop.
+"""Wall time per trivial trial: Pruneyard with durable records, plain Ray Tune with and without actor reuse, and a shell loop.
 
 A trivial trial trains a tiny network for one step on digits and evaluates it. The first three schedule the same trials on the
 same session; only ours writes records, predictions, network and checkpoint. The loop starts a process for each, one after the

@@ -1,4 +1,4 @@
-"""What several workers cost and bring: a step of two against a step of one with the same global batch, and a Train run's start.
+"""Cost and benefit of several workers: a step of two against a step of one at equal global batch, and the start of a Train run.
 
 The loop: the same training by one process and by two ranks over gloo on loopback, one thread each, in rounds that alternate; the
 ratio is the median of the rounds' ratios of training time. The start: a study on Ray of one job of two workers, from its order to

@@ -1,4 +1,4 @@
-"""Temperature fits a minute on one core, of 10,000 x 10 logits, beside the usual ways to find the same temperature.
+"""Temperature fits per minute on one core, of 10,000 x 10 logits, against common ways to find the same temperature.
 
 Each way is first asked for T at several scales of the same logits, so that it is seen which of them find it. Times are
 processor time at scale 2.5, so that others on the machine matter little; ways alternate; a number is the median of the rounds'.

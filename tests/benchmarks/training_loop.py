@@ -1,4 +1,4 @@
-"""Images per second of our loop against a bare hand-written one, and against torchvision's DataLoader with PIL transforms.
+"""Images per second of the training loop against a hand-written one and against torchvision's DataLoader with PIL transforms.
 
 All train the same network from the same start on the same images with the same optimizer, one thread. The bare loop gathers from
 the same uint8 tensor and normalises as one would write it; the DataLoader does what tutorials do. Measurements alternate, and

@@ -1,4 +1,4 @@
-"""The page in headless Chromium without a network: charts come alive, nothing is fetched or overflows."""
+"""The page in headless Chromium without a network: charts are interactive, nothing is fetched, nothing overflows."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Where a token comes from and where it goes; what is known of jobs without asking a cluster."""
+"""Sources of the token, the machines that it is sent to, and facts about jobs that need no cluster."""
 
 import platform
 import stat

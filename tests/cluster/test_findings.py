@@ -1,4 +1,4 @@
-"""What the doctor says of facts: a fault names the node, the number and what to do; a node that is well is not named."""
+"""Findings of the doctor: a fault names the node, the value and the fix; a healthy node is not named."""
 
 import socket
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The scripts of batch jobs, run by a real shell between programs that stand for the batch system's."""
+"""The scripts of batch jobs, run by a real shell with programs that replace those of the batch system."""
 
 import os
 import re

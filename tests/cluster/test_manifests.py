@@ -1,4 +1,4 @@
-"""Every manifest that a profile renders to fits the schema of the system it is for, read strictly."""
+"""Every rendered manifest is valid under the strict schema of its system."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""A head that stops answering is said once, waited for a while, and then given up."""
+"""A head that stops responding is reported once, waited for, and then given up."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""What is said, and how soon, of an address where something listens that is no Ray cluster."""
+"""Errors, and how soon they come, for an address where a service listens that is not a Ray cluster."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Asks objectives and methods outside a training."""
+"""Evaluates objectives and methods outside a training."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

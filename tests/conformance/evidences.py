@@ -1,4 +1,4 @@
-"""Evidence made without a network, or by a small one: rows of classes that lie apart, and rows that belong to none."""
+"""Evidence from no network or a small one: rows of well separated classes, and OOD rows."""
 
 import math
 from collections.abc import Mapping

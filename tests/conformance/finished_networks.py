@@ -1,4 +1,4 @@
-"""Finished networks with random weights and masks, whose norms have seen something."""
+"""Finished networks with random weights and masks, whose norms have running statistics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

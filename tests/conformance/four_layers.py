@@ -1,4 +1,4 @@
-"""A small network by its weights, for scores that ask a network, and reorderings that leave it the same function."""
+"""A small network given by its weights, for scores that run a network, and permutations that keep its function."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""What every post-hoc calibrator must keep, whoever wrote it. Members are found by their files."""
+"""Rules that every post-hoc calibrator must keep. Members are found by their files."""
 
 from functools import cache
 from typing import Any

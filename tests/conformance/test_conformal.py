@@ -1,4 +1,4 @@
-"""What every rule for sets of classes must do, whoever wrote it. Members are found by their files."""
+"""Rules that every conformal rule must keep. Members are found by their files."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every way to make or choose a synthetic set must do, whoever wrote it. Members are found by their files."""
+"""Rules that every distillation and selection method must keep. Members are found by their files."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""What every plug-in of every family must do, whoever wrote it. Members are found by their files."""
+"""Rules that every plug-in of every family must keep. Members are found by their files."""
 
 import dataclasses
 import importlib

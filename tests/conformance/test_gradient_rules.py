@@ -1,4 +1,4 @@
-"""What every gradient rule must keep, beside every sparse-training method. Both families are found by their files."""
+"""Rules that every gradient rule must keep with every sparse-training method. Both families are found by their files."""
 
 import dataclasses
 import shutil

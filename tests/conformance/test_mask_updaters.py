@@ -1,4 +1,4 @@
-"""What every sparse-training method must do, whoever wrote it. Members are found by their files."""
+"""Rules that every sparse-training method must keep. Members are found by their files."""
 
 import dataclasses
 from typing import Any

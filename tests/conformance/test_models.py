@@ -1,4 +1,4 @@
-"""What every network must do, whoever wrote it: those for images and those for graphs. Members are found by their files."""
+"""Rules that every network for images or graphs must keep. Members are found by their files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What every format of finished networks must do, whoever wrote it. Members are found by their files."""
+"""Rules that every export format must keep. Members are found by their files."""
 
 from functools import cache
 

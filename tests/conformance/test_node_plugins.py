@@ -1,4 +1,4 @@
-"""What every plug-in of jobs on nodes must do, whoever wrote it. Members are found by their files."""
+"""Rules that every plug-in of jobs on nodes must keep. Members are found by their files."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every objective must keep. The family is found by its files."""
+"""Rules that every objective must keep. Members are found by their files."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""What every score of unknown inputs must do, whoever wrote it. Members are found by their files."""
+"""Rules that every OOD score must keep. Members are found by their files."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every optimizer must do, whoever wrote it. Members are found by their files."""
+"""Rules that every optimizer must keep. Members are found by their files."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What every learning-rate schedule must do, whoever wrote it. Members are found by their files."""
+"""Rules that every learning-rate schedule must keep. Members are found by their files."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What every rule that chooses rows must do, whoever wrote it. Members are found by their files."""
+"""Rules that every selector must keep. Members are found by their files."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What every kind of job must do with data that it shares with others: read it where it lies, and leave it alone."""
+"""Rules that every kind of job must keep with shared data: read it in place and do not change it."""
 
 import pickle
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What every source of images or of graphs must do, whoever wrote it. Members are found by their files."""
+"""Rules that every source of images or graphs must keep. Members are found by their files."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""What a training must keep, whatever the sparse-training method. Methods are found by their files."""
+"""Rules that a training must keep with every sparse-training method. Methods are found by their files."""
 
 import dataclasses
 import itertools

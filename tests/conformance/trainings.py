@@ -1,4 +1,4 @@
-"""Whole trainings on the embedded digits, of a network with all that a training must look after."""
+"""Whole trainings on the embedded digits, of a network with every kind of state that a training saves."""
 
 import math
 import shutil

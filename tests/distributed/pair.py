@@ -1,4 +1,4 @@
-"""Two processes that are ranks of one gloo group on loopback, and do what they are told until they are killed."""
+"""Two processes that are ranks of one gloo group on loopback and run given functions until they are killed."""
 
 import multiprocessing
 import os

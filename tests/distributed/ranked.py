@@ -1,4 +1,4 @@
-"""What the ranks of a pair are told to train, and what they say of it. Imported by the ranks: knows no test."""
+"""Trainings that a pair of ranks runs, and what they return. Imported by the ranks; imports no test."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Batch norm over two real ranks: synchronised, it is that of one process; local, it is each rank's own."""
+"""Batch norm over two real ranks: synchronised it equals that of one process; local it is that of each rank."""
 
 from pathlib import Path
 

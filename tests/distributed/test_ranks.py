@@ -1,4 +1,4 @@
-"""Two real processes train what one would: checked from equal states step by step, since a tie that rounding breaks parts them.
+"""Two real processes train as one: compared from equal states step by step, since a tie broken by rounding makes them diverge.
 
 How far apart one step may end: the gradient is a sum over 17 rows of products of activations, added up in another order and
 over other blocks of rows, so its entries are off by at most some tens of units of 2^-24 of the sum of the terms' sizes,

@@ -1,4 +1,4 @@
-"""Trials of two workers in processes of this machine: as one worker, up to rounding, and after a kill and a stop, to the bit."""
+"""Trials of two workers in processes of this machine: equal to one worker up to rounding; after a kill or stop, bit-equal."""
 
 import os
 import signal

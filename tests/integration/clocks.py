@@ -1,4 +1,4 @@
-"""A wall clock of its own for the processes of a test, to be set while they run."""
+"""A separate wall clock for the processes of a test, which can be set while they run."""
 
 import os
 from collections.abc import Mapping

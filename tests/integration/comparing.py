@@ -1,4 +1,4 @@
-"""Whether two folders of results hold the same numbers, to the last bit."""
+"""Compares the numbers of two folders of results bit for bit."""
 
 from pathlib import Path
 from typing import Any

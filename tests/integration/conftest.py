@@ -1,4 +1,4 @@
-"""Short studies, their undisturbed references, and third-party plug-ins as an installer leaves them."""
+"""Short studies, their uninterrupted references, and installed third-party plug-ins."""
 
 import os
 import shutil

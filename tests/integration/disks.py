@@ -1,4 +1,4 @@
-"""File systems that tests mount, where this user may."""
+"""File systems that tests mount, where this user is allowed to."""
 
 import contextlib
 import subprocess

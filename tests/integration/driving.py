@@ -1,4 +1,4 @@
-"""Starts `pruneyard` as a user does, meets it in the middle of its work, and sees every process of it off.
+"""Starts `pruneyard` as a user does, waits for a point in its work, and ends all of its processes.
 
 Processes are known by what the driver was seen to start, never by their names alone.
 """

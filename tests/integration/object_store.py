@@ -1,4 +1,4 @@
-"""A real S3 server, moto's, in a process of its own on loopback, and a wire to it that can be slow or cut."""
+"""A real S3 server (moto) in its own process on loopback, behind a proxy that can be slow or cut."""
 
 import contextlib
 import os

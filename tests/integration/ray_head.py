@@ -1,4 +1,4 @@
-"""A Ray head with its job server, started and ended by a test: token on, apart from every other cluster."""
+"""A Ray head with its job server and token, started and ended by a test, separate from every other cluster."""
 
 import contextlib
 import functools

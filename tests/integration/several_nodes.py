@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, each in a process group of its own, to be killed by their process ids."""
+"""A Ray cluster of several nodes on this machine, each in its own process group, to be killed by process id."""
 
 import contextlib
 import secrets

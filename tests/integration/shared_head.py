@@ -1,4 +1,4 @@
-"""One Ray head that all studies of a test session join which neither kill it nor need a cluster of their own.
+"""One Ray head for all studies of a test session that neither kill it nor need their own cluster.
 
 A study starts some ten seconds sooner there than on a cluster that its driver starts first.
 """

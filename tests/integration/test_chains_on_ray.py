@@ -1,4 +1,4 @@
-"""A chain on Ray: stages in order, many short jobs to a trial, and a process that dies in the middle of them."""
+"""A chain on Ray: stages in order, many short jobs per trial, and a process that crashes among them."""
 
 from pathlib import Path
 from typing import Any

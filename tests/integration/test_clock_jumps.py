@@ -1,4 +1,4 @@
-"""A wall clock that is set forth and back under a study changes stamps in its records and nothing else."""
+"""A wall clock that jumps during a study changes time stamps in its records and nothing else."""
 
 import signal
 from datetime import UTC, datetime, timedelta

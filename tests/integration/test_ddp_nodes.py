@@ -1,4 +1,4 @@
-"""Trials whose workers lie on several nodes: one is killed under them, there is no room for all, memory is short."""
+"""Trials whose workers run on several nodes: one node is killed, there is no room for all, memory is short."""
 
 import re
 from collections.abc import Iterator

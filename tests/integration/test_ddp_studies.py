@@ -1,4 +1,4 @@
-"""Trials of two workers on Ray: what one worker makes up to rounding, and nothing lost when a process dies or all are to stop."""
+"""Trials of two workers on Ray: equal to one worker up to rounding, and nothing is lost by crashes or stops."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""`pruneyard doctor --address` on a real cluster of two nodes: what is alike is said so, what is not is named with its node."""
+"""`pruneyard doctor --address` on a real cluster of two nodes: it reports what is alike, and names nodes that differ."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A trial that fails takes no other one with it, whatever it leaves behind in a process that is used again."""
+"""A failed trial affects no other one, whatever state it leaves in a process that is reused."""
 
 import json
 from pathlib import Path

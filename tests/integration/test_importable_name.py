@@ -1,4 +1,4 @@
-"""Everything is installed under one name: modules of a user with the names of our folders do no harm, wherever they lie."""
+"""Everything is installed under one name: modules of a user with the names of our folders do no harm anywhere."""
 
 import json
 import subprocess

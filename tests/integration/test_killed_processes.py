@@ -1,4 +1,4 @@
-"""SIGKILL to a trial's process or to the driver costs time, never a number."""
+"""SIGKILL to the process of a trial or to the driver costs time and changes no number."""
 
 import signal
 from pathlib import Path

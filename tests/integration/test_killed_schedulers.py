@@ -1,4 +1,4 @@
-"""Studies that decide, on Ray, with their driver killed in the middle: what was decided stands, and no number changes."""
+"""Studies with schedulers and searches on Ray whose driver is killed: decisions are kept, and no number changes."""
 
 import math
 import signal

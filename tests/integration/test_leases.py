@@ -1,4 +1,4 @@
-"""One driver per folder, on a shared folder and in an object store: who lives is refused, who is dead is replaced."""
+"""One driver per folder, on a shared folder and in an object store: a live holder blocks, a crashed one is replaced."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only and checkpoints that are no good: words for the user, no job blamed, nothing run twice."""
+"""Full or read-only disks and damaged checkpoints: a clear message, no job is blamed, nothing runs twice."""
 
 import json
 import os

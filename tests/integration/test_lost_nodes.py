@@ -1,4 +1,4 @@
-"""Nodes of a cluster that are killed under a study, its head among them: time is lost, never a number."""
+"""Nodes, including the head, that are killed during a study: time is lost, and no number changes."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""What the first trials of a shape took decides how many of the next ones a node is given at once."""
+"""The memory of the first trials of a shape decides how many of the next ones a node runs at once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Names, checkpoints, journals and marks in an object store, against a real server: what is not whole is not read."""
+"""Names, checkpoints, journals and control files in an object store, against a real server: incomplete objects are not read."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Studies whose folder lies in an object store: the numbers of a local folder, whatever dies, and words for what fails."""
+"""Studies in an object store: the numbers of a local folder after any crash, and clear messages for failures."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""A trial that takes more memory than its node may give is ended by Ray's own monitor: that is said, and the others finish."""
+"""A trial that takes more memory than its node has is killed by Ray's monitor: this is reported, and the others finish."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What cannot work is refused before any trial, with the exit code and the words that say why."""
+"""Impossible requests are refused before any trial, with an exit code and the reason."""
 
 import re
 import time

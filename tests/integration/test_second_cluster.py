@@ -1,4 +1,4 @@
-"""Another Ray cluster alive on the machine: joined by nobody who did not ask for it, and in nobody's way."""
+"""Another Ray cluster on the machine: no study joins it unasked, and none disturbs it."""
 
 import time
 from pathlib import Path

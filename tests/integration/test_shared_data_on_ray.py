@@ -1,4 +1,4 @@
-"""Data on Ray: one copy a node that all its trials read in place, and jobs whose data no plain array holds."""
+"""Data on Ray: one copy per node that all its trials read in place, and jobs whose data are not plain arrays."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""120 short trials on nodes and in processes that keep being killed: all results are there, once, and right."""
+"""120 short trials on nodes and in processes that are killed repeatedly: all results exist once and are right."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""A spec becomes Parquet and a page, on Ray as in this process; readers may look at any time."""
+"""A spec becomes Parquet and a page, on Ray as in this process; readers may read at any time."""
 
 import contextlib
 import json

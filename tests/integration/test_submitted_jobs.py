@@ -1,4 +1,4 @@
-"""Studies as jobs of a real Ray head with its token on: handed in, followed, waited for, stopped, killed, gone on with."""
+"""Studies as jobs of a real Ray head with a token: submitted, followed, waited for, stopped, killed and resumed."""
 
 import contextlib
 import select

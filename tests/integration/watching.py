@@ -1,4 +1,4 @@
-"""What a folder of results shows of a study from outside, while it runs or after it was stopped."""
+"""Observes a study through its folder of results, while it runs or after it was stopped."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The specs of the integration tests: small networks on digits, as slow as a test wants them."""
+"""The specs of the integration tests: small networks on digits, as slow as a test needs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

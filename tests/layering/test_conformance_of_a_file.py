@@ -1,4 +1,4 @@
-"""`pytest --pyargs pruneyard.testing --plugin FILE`, as a third party runs it: outside the checkout, on a file of their own."""
+"""`pytest --pyargs pruneyard.testing --plugin FILE` as a third party runs it: outside the checkout, on their own file."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The files that workloads/README.md gives to copy work: together in one study, and by the rules of their families."""
+"""The files that workloads/README.md offers to copy: they run in one study and pass the suites of their families."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What README and the manuals promise exists: commands, links, files, names; and CI runs what README says."""
+"""Commands, links, files and names in README and the manuals exist, and CI runs what README says."""
 
 import ast
 import importlib

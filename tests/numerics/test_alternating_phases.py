@@ -1,4 +1,4 @@
-"""AC/DC: its phases by hand, its limits, and what a dropped weight comes back with."""
+"""AC/DC: its phases worked by hand, its limits, and the state of a dropped weight that is trained again."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Calibrators that map one probability to another by steps or a spline: examples worked by hand, and twins."""
+"""Calibrators that map one probability to another by steps or a spline: examples worked by hand, and brute-force twins."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Every calibration measure on twelve samples whose values were worked out apart, and on cases small enough to see through."""
+"""Every calibration measure on twelve samples with independently computed values, and on very small cases."""
 
 import math
 

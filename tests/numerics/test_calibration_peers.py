@@ -1,4 +1,4 @@
-"""Calibration measures against other packages: equal where definitions coincide, and where and why they do not."""
+"""Calibration measures against other packages: equal where definitions coincide; elsewhere the reasons are tested."""
 
 import netcal.metrics
 import numpy as np

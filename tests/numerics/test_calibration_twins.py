@@ -1,4 +1,4 @@
-"""Calibration measures against plain loops, and what must not change them."""
+"""Calibration measures against plain loops, and changes of the input that must not change them."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Post-hoc calibrators: examples worked by hand, twins, and the limits in which one is another."""
+"""Post-hoc calibrators: examples worked by hand, brute-force twins, and settings at which one equals another."""
 
 import math
 

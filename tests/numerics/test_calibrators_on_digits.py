@@ -1,4 +1,4 @@
-"""A small real network that is too sure: what the calibrators do to it has the published direction."""
+"""A small real network that is overconfident: calibrators change it in the published direction."""
 
 import numpy as np
 import pytest

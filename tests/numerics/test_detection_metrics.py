@@ -1,4 +1,4 @@
-"""Detection of unknown inputs against values worked by hand, brute-force twins and scikit-learn."""
+"""OOD detection metrics against values worked by hand, brute-force twins and scikit-learn."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""DST-EE's limits, exactly, and its score by hand."""
+"""DST-EE: its limits, and its score worked by hand."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""FRePo: the regression, what its labels learn, the steps of Adam and LAMB, and the ages in its pool."""
+"""FRePo: the regression, the learned labels, the steps of Adam and LAMB, and the ages in its pool."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""GraSP: its sign on a quadratic worked by hand, its scores against differences, and what it does to gradient flow."""
+"""GraSP: its sign on a quadratic worked by hand, its scores against differences, and its effect on gradient flow."""
 
 import numpy as np
 import pytest

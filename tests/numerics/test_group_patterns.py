@@ -1,4 +1,4 @@
-"""Which weights N:M keeps: exactly the largest of every group, along the dimension that is summed over."""
+"""N:M keeps exactly the largest weights of every group, along the input dimension."""
 
 from dataclasses import replace
 

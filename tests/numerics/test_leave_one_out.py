@@ -1,4 +1,4 @@
-"""Influence vectors against networks trained anew without a node, and every way to solve for them against the others."""
+"""Influence vectors against networks retrained without a node, and all solvers against each other."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Methods that contain another one at some setting are that one there, bit for bit."""
+"""A method that contains another one at some setting equals it there bit for bit."""
 
 from typing import Any, Literal
 

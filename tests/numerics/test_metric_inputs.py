@@ -1,4 +1,4 @@
-"""What metrics and calibrators take: rows in any order, tensors of any kind, and no probabilities in the place of logits."""
+"""Inputs of metrics and calibrators: rows in any order, tensors of any kind, and no probabilities in place of logits."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Scores of unknown inputs at their limits: what each becomes there, and what it refuses."""
+"""OOD scores at their limits, and the inputs that they refuse."""
 
 import dataclasses
 import math

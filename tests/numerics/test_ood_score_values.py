@@ -1,4 +1,4 @@
-"""Scores of unknown inputs against published values, closed forms, and brute-force twins."""
+"""OOD scores against published values, closed forms, and brute-force twins."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sets of classes: published values, brute-force twins, coverage by simulation, and what sizes and coverages are."""
+"""Prediction sets: published values, brute-force twins, coverage by simulation, and the definitions of size and coverage."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Top-KAST and N:M against a plain twin that trains one dense vector straight through masks, and at their limits."""
+"""Top-KAST and N:M against a plain twin that trains a dense vector with straight-through masks, and at their limits."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""SynFlow: scores by hand, what flows in flows out, and no layer is cut off where other rankings cut one off."""
+"""SynFlow: scores worked by hand, conservation of flow, and no layer that is emptied where other rankings empty one."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""SRe2L and DWA: what batch norms remember beside what they see, and weights that are moved uphill; the teacher's training."""
+"""SRe2L and DWA: statistics of batch norms, adjusted weights, and the training of the teacher."""
 
 import math
 from dataclasses import replace

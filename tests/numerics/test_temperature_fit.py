@@ -1,4 +1,4 @@
-"""The search for a temperature: values worked by hand, a brute-force twin, its limits, and what masks do to it."""
+"""The search for a temperature: values worked by hand, a brute-force twin, its limits, and the effect of masks."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""MTT: where a student comes out, how far that is from the expert, and what images and rate learn from it."""
+"""MTT: the end of a student's trajectory, its distance to the expert, and the gradients of images and learning rate."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The command, run in this process as the shell would run it."""
+"""Runs the command in this process as a shell would."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command, called in the test's own process as a shell would call it."""
+"""Calls the command in the process of the test as a shell would."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

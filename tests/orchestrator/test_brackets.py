@@ -1,4 +1,4 @@
-"""HyperBand: the brackets of its paper, what is decided at their rungs, and that pauses and kills change no number."""
+"""HyperBand: the brackets of its paper, decisions at rungs, and pauses and kills that change no number."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Jobs of kind calibrate on the outputs of finished runs: what they fit on, what they report, and what they refuse."""
+"""Jobs of kind calibrate on the outputs of finished runs: fitting splits, reported metrics, and refused specs."""
 
 from pathlib import Path
 from typing import Any

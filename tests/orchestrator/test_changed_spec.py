@@ -1,4 +1,4 @@
-"""A spec that changed between two calls: what was left unfinished is not left behind without a word."""
+"""A spec that changed between two calls: an unfinished study is not dropped silently."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""What is printed while a study runs, and by whom."""
+"""Output while a study runs, and where it comes from."""
 
 import sys
 from contextlib import redirect_stdout

@@ -1,4 +1,4 @@
-"""What the verbs answer and how they exit; those that run trials are in tests/integration."""
+"""Output and exit codes of the verbs; those that run trials are in tests/integration."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What Tune makes of the end of a trial's process, by Tune's own bookkeeping of actors; no cluster is needed for that."""
+"""How Tune handles the end of a trial's process, tested with Tune's actor manager; no cluster is needed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Specs whose data are made from other data: identity, axes, complaints and whole runs."""
+"""Specs whose data derive from other data: identity, axes, messages and whole runs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Processes that died: what counts as a death, what as want of memory, and what the death of a job for good does to others."""
+"""Crashed processes: which ends count as crashes, which as out of memory, and the effect of a job that crashes for good."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

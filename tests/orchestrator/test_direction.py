@@ -1,4 +1,4 @@
-"""The direction of a metric: known from what it is, so that none that is to be small is maximised in silence."""
+"""The direction of a metric is known from its name, so that no error is maximised by mistake."""
 
 import logging
 from typing import Any

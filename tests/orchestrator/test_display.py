@@ -1,4 +1,4 @@
-"""What a user sees of a running study."""
+"""The display of a running study."""
 
 import io
 import os

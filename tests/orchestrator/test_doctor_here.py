@@ -1,4 +1,4 @@
-"""What `pruneyard doctor` says of the machine that it is typed on, before any cluster is asked."""
+"""`pruneyard doctor` on this machine, without a cluster."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Who goes on from whom in population based training and how, on numbers alone; and the bandit that chooses settings."""
+"""Exploit and explore of population-based training, on numbers only; and the bandit of PB2."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

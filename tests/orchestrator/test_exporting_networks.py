@@ -1,4 +1,4 @@
-"""`export --network` and `latency` on a folder that a study really left."""
+"""`export --network` and `latency` on the folder of a real study."""
 
 import json
 import pickle

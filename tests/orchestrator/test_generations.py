@@ -1,4 +1,4 @@
-"""Population based training of real networks: lineages, exploits, what a member that changes nothing ends with, and kills."""
+"""Population-based training of real networks: lineages, exploits, members that change nothing, and kills."""
 
 import json
 import math

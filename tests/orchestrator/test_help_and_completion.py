@@ -1,4 +1,4 @@
-"""Help, completion and messages about mistakes answer without the libraries that the verbs work with."""
+"""Help, completion and messages about misspelt verbs import no heavy library."""
 
 import importlib
 import inspect

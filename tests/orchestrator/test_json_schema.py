@@ -1,4 +1,4 @@
-"""The JSON Schema must accept what the reader accepts, and mark what an editor can mark."""
+"""The JSON Schema accepts what the reader accepts, and marks the errors that an editor can mark."""
 
 from importlib.resources import files
 from typing import Any

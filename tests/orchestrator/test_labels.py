@@ -1,4 +1,4 @@
-"""Jobs' short names: what differs is in them, what does not is not, and no two are the same."""
+"""Labels of jobs contain the settings that differ, no others, and are unique."""
 
 from typing import Any
 

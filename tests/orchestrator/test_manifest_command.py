@@ -1,4 +1,4 @@
-"""`pruneyard manifest`, and what is said about a profile that cannot be used."""
+"""`pruneyard manifest`, and its messages about invalid profiles."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What several members of one recipe are worth on real images: passes with dropout, networks drawn by SWAG, an ensemble."""
+"""Benefit of several members on real images: MC dropout, SWAG samples, an ensemble."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What trials were seen to take decides how many a node is given."""
+"""The measured memory of trials decides how many a node runs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every metric that is listed is explained on the page that shows it."""
+"""Every listed metric is explained on the page that shows it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A call with nothing to do answers at once, and only while nothing has changed that could give another answer."""
+"""A call with nothing to do returns at once, but only while nothing has changed that could change the result."""
 
 import json
 import os

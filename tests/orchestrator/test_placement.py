@@ -1,4 +1,4 @@
-"""What trials ask a cluster for: cores and GPUs as the spec says, and the memory that trials of their shape took."""
+"""Resources that trials request: cores and GPUs of the spec, and the measured memory of trials of the same shape."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

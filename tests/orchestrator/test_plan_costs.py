@@ -1,4 +1,4 @@
-"""What `plan` says of the cost of what is left: several workers, trainings in parts, and what is proposed later."""
+"""The cost that `plan` prints for remaining work: several workers, segments, and later proposals."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is refused, or warned of, once the data is at hand and before any job starts."""
+"""Errors and warnings after the data is loaded and before any job starts."""
 
 import logging
 from pathlib import Path

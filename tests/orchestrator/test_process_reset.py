@@ -1,4 +1,4 @@
-"""A process that was left dirty must train as a fresh one does, bit for bit."""
+"""A reused process trains as a new one does, bit for bit."""
 
 import subprocess
 import sys

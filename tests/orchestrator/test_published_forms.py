@@ -1,4 +1,4 @@
-"""The forms that comments of packaged specs name by their options: each is a spec, and says what it says."""
+"""The variants that comments of packaged specs give by their options are valid specs with the described settings."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Ray's private names that we rely on: whether the installed Ray still has them, and whether it is a version that we ask for."""
+"""Private names of Ray that we use exist in the installed Ray, and its version is one that we require."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Calibrate jobs on passes with dropout and on networks drawn from a training's moments, and on runs that learned from val."""
+"""Calibrate jobs with MC dropout, with SWAG samples, and on runs that learned from val."""
 
 from pathlib import Path
 from typing import Any

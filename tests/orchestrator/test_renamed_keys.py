@@ -1,4 +1,4 @@
-"""Spec keys that were renamed: the old key is read as the new one, and run keys stay what they were."""
+"""Renamed spec keys: the old key is read as the new one, and run keys do not change."""
 
 from typing import Any
 

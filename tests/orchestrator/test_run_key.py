@@ -1,4 +1,4 @@
-"""What a job's identity depends on, and what not."""
+"""Settings that are part of a job's identity, and those that are not."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Schedulers: which configurations they stop, on what they decide, and that a later call decides the same."""
+"""Schedulers: which configurations they stop, by which values, and equal decisions in a later call."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A chain whose second stage chooses rows by the scores of the first."""
+"""A chain whose second stage selects rows by the scores of the first."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Searches: which trials they make, that a seed settles them, and that a search goes on where it was stopped."""
+"""Searches: their trials, equal trials for equal seeds, and searches that resume."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Pictures without training rows: a set of unknown inputs, and nothing to train or to choose on."""
+"""Images without training rows serve as OOD inputs, but not to train or to choose options on."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a spec of several workers may ask for, the line between ranks and their trial, and what a rank tells over it."""
+"""Specs with several workers, the channel between ranks and their trial, and the reports of a rank."""
 
 import asyncio
 from collections.abc import Callable

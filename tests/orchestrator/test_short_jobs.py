@@ -1,4 +1,4 @@
-"""Short jobs are written together: what a killed process leaves, and that nothing but the files is other than one by one."""
+"""Short jobs are written together: after a kill all records are whole, and only the files differ from one by one."""
 
 import json
 import signal

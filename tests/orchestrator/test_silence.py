@@ -1,4 +1,4 @@
-"""Trials that run and say nothing are named, once, when they are silent for much longer than any was before."""
+"""Running trials that do not report are named once, when they are silent for much longer than any trial before."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How many trials fit at once, of one worker and of several, and what is said where not one does."""
+"""How many trials fit at once, with one worker and with several, and the message where none fits."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`spec.yaml` of a folder: the same jobs as the spec it was made of, whatever the defaults are by then."""
+"""`spec.yaml` of a folder gives the same jobs as its spec, also after defaults have changed."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Grids, seeds and changes from the command line: which jobs they make."""
+"""Jobs made by grids, seeds and changes from the command line."""
 
 from dataclasses import replace
 from typing import Any

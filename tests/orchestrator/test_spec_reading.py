@@ -1,4 +1,4 @@
-"""Specs as clumsy and as hostile users write them: what is read, and what is said of the rest."""
+"""Invalid and hostile specs: what is read, and the messages for the rest."""
 
 from collections.abc import Mapping
 from pathlib import Path

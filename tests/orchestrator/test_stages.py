@@ -1,4 +1,4 @@
-"""Specs with stages: what a reference stands for, what enters the key, what is refused, and whole runs of a chain."""
+"""Specs with stages: references, run keys, refused specs, and whole runs of a chain."""
 
 import json
 import logging

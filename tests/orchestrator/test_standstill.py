@@ -1,4 +1,4 @@
-"""A study is given up only while nothing of it runs: a long epoch is none of the watchdog's business."""
+"""A study is given up only while no trial runs; a long epoch does not trigger the watchdog."""
 
 import time
 

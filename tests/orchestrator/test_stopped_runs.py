@@ -1,4 +1,4 @@
-"""How a study that was stopped ends, in Python and for the command: saved, PARTIAL, and gone on with later."""
+"""The end of a stopped study, in Python and for the command: saved, PARTIAL, and resumable."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Where a submitted study may write: what every node can see."""
+"""Folders that a submitted study may write to: those that every node can access."""
 
 import pytest
 

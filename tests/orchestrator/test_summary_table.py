@@ -1,4 +1,4 @@
-"""The table at the end of a run: one line a row at every width, and a word on what was left out."""
+"""The table at the end of a run: one line per row at every width, with a note on omitted columns."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The order in which Tune is given trials, and the next one among those that wait."""
+"""The order in which Tune gets trials, and the next one of those that wait."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""Unknown sets from the spec to the results folder and its page."""
+"""OOD sets from the spec to the results folder and its page."""
 
 import json
 from collections.abc import Callable

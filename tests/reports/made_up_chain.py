@@ -1,4 +1,4 @@
-"""A folder that looks like a finished chain of networks and calibrate runs on them, with made-up numbers."""
+"""A folder that looks like a finished chain of networks and calibrate runs, with made-up numbers."""
 
 import json
 

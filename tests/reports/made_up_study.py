@@ -1,4 +1,4 @@
-"""A folder that looks like a finished study, with made-up numbers: for tests of what reads one."""
+"""A folder that looks like a finished study, with made-up numbers, for tests of its readers."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""How far the axes of charts reach, and what stands along them."""
+"""The ranges and titles of chart axes."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The papers' numbers: the packaged file loads and is well formed, and what does not fit is refused by name."""
+"""Published numbers: the packaged files are valid, and invalid entries are refused by name."""
 
 import copy
 import dataclasses

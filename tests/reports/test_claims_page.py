@@ -1,4 +1,4 @@
-"""Papers' numbers on the page: beside the cells that they speak of, folded otherwise, absent without a claim."""
+"""Published numbers on the page: next to matching cells, collapsed otherwise, absent without a claim."""
 
 import json
 

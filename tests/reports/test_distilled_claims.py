@@ -1,4 +1,4 @@
-"""A paper's number on distillation beside ours: matched by images per class, judged by the evaluation's recipe."""
+"""Published numbers on distillation: matched by images per class, compared by the recipe of the evaluation."""
 
 import copy
 import json

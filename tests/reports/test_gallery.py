@@ -1,4 +1,4 @@
-"""Pictures of synthetic sets on the page: which, how large, and that nothing of theirs or their labels breaks it."""
+"""Images of synthetic sets on the page: which are shown, how large, and that images or labels cannot break the page."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The table `latency` and its section of the page: replaced rows, what is drawn, and nothing where nothing was measured."""
+"""The table `latency` and its section of the page: replaced rows, charts, and no section without measurements."""
 
 import json
 from dataclasses import replace

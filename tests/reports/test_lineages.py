@@ -1,4 +1,4 @@
-"""Trainings in parts on the page: who came from whom, which one is best by what was chosen by, and its schedule."""
+"""Segmented trainings on the page: parents, the best lineage by the objective of the search, and its schedule."""
 
 import json
 from pathlib import Path

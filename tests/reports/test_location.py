@@ -1,4 +1,4 @@
-"""What texts that name folders stand for, and how the system's complaints about them are told."""
+"""Locations of folders, and messages for the errors of the system."""
 
 import errno
 import os

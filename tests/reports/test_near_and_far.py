@@ -1,4 +1,4 @@
-"""Near and far sets of unknown inputs beside one another, and calibrators compared on the same earlier runs only."""
+"""Near and far OOD sets side by side, and calibrators compared on the same input runs only."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The HTML page: complete, escaped, honest, and there whatever the folder holds."""
+"""The HTML page: complete, escaped, and rendered for any content of the folder."""
 
 import json
 import re

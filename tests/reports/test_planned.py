@@ -1,4 +1,4 @@
-"""What was planned for a folder, and how the page counts from it."""
+"""The planned runs of a folder, and the counts of the page."""
 
 import logging
 

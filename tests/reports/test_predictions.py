@@ -1,4 +1,4 @@
-"""Logits go to the file and come back bit for bit."""
+"""Logits are read back from the file bit for bit."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The schemas: what is documented is what is written."""
+"""The schemas: written columns are the documented ones."""
 
 import pyarrow as pa
 

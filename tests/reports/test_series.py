@@ -1,4 +1,4 @@
-"""What the charts draw, worked by hand."""
+"""The series of the charts, worked by hand."""
 
 import math
 

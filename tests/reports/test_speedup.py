@@ -1,4 +1,4 @@
-"""How much sooner a rival is as far as the baseline: worked by hand, over seeds that arrive and seeds that do not."""
+"""How much sooner a method reaches the accuracy of the baseline: worked by hand, with seeds that never reach it."""
 
 import hashlib
 import json

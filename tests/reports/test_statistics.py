@@ -1,4 +1,4 @@
-"""Intervals by hand, and how often they are right."""
+"""Intervals worked by hand, and their coverage."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Rows go in and come out; broken, foreign and newer files do what the documentation says."""
+"""Rows are written and read back; damaged, foreign and newer files are handled as documented."""
 
 import json
 import math

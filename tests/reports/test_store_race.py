@@ -1,4 +1,4 @@
-"""Readers beside writers and compactions, in other threads and processes, see every row exactly once."""
+"""Readers during writes and compactions, in other threads and processes, see every row exactly once."""
 
 import multiprocessing
 import threading

@@ -1,4 +1,4 @@
-"""What several folders hold together, and what their cells are called."""
+"""Several folders as one study, and the names of their cells."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which runs are one cell, and what its row says."""
+"""Which runs form one cell, and the values of its row."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Which columns of a table stay in sight when it scrolls."""
+"""Columns of a table that stay visible when it scrolls."""
 
 from pruneyard.reports.tables import Table, Value
 

@@ -1,4 +1,4 @@
-"""What a run took to reach a value."""
+"""The work of a run until it reaches a target value."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the page says of calibrate runs: paired by seed, never ranked on one, with floors, bins and samples beside errors."""
+"""Calibrate runs on the page: paired by seed, not ranked with one seed, with noise floors, bins and samples."""
 
 import html
 import json

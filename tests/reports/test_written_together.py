@@ -1,4 +1,4 @@
-"""Attempts written in one file a table, and whole folders of files: all of each or nothing, each once."""
+"""Attempts written in one file per table, and folders of files: all of each or none, each once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""PGD where the worst image is known, and what an attack must leave alone."""
+"""PGD where the worst image is known, and the state that an attack must not change."""
 
 import dataclasses
 import math

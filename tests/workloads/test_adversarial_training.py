@@ -1,4 +1,4 @@
-"""What training against moved images buys on real digits, and what it costs."""
+"""Benefit and cost of adversarial training on real digits."""
 
 import tempfile
 from functools import cache

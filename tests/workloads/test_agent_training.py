@@ -1,4 +1,4 @@
-"""Rules with a snapshot inside the training loop: what they cost, what they report, and that their passes match."""
+"""Gradient rules with a snapshot in the training loop: their cost, their metrics, and their anchors."""
 
 import dataclasses
 import math

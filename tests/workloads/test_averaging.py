@@ -1,4 +1,4 @@
-"""Averages of weights: which steps give a sample, what the mean is, and that a training ends as its mean."""
+"""Weight averaging: which steps give a sample, the mean, and the final network of a training."""
 
 from dataclasses import replace
 from itertools import pairwise

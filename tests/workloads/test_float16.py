@@ -1,4 +1,4 @@
-"""Training in float16: the loss is scaled so that gradients keep their small entries, and a step that overflows is no step."""
+"""Training in float16: the loss is scaled so that small gradients survive, and steps with an overflow are skipped."""
 
 import dataclasses
 from collections.abc import Mapping

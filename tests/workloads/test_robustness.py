@@ -1,4 +1,4 @@
-"""Robust accuracy where it is known, and what it may never do."""
+"""Robust accuracy where it is known, and its invariants."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A training cut into jobs that go on from one another, or that pauses: the numbers are those of one that was left alone."""
+"""A training in segments that resume from one another, or that pauses: numbers equal those of an uninterrupted one."""
 
 import dataclasses
 import itertools

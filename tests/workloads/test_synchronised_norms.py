@@ -1,4 +1,4 @@
-"""Batch norm with sums over ranks, against torch's own; here one process stands for all ranks."""
+"""Batch norm with sums over ranks against torch's own; here one process plays all ranks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

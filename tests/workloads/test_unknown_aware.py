@@ -1,4 +1,4 @@
-"""The loss with an output for "unknown": worked examples, its limits, where it pays to say unknown, and the ramp of a."""
+"""The unknown-aware loss: worked examples, its limits, where it favours the unknown output, and the ramp of a."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Unknown inputs: how they are brought to the known images' shape, what is measured of them, what is refused."""
+"""OOD inputs: resizing to the in-distribution shape, their metrics, and refused inputs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

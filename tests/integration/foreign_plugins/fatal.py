@@ -1,4 +1,4 @@
-"""Ends its process, once: the worst job that can stand among many in one trial of the scheduler."""
+"""Ends its process once: the worst job of the many in one trial of the scheduler."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A cosine that takes more memory than its node may give, in the middle of its training."""
+"""A cosine schedule that allocates more memory than its node has, in the middle of its training."""
 
 import os
 from dataclasses import dataclass

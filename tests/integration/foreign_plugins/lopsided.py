@@ -1,4 +1,4 @@
-"""Fails on one rank alone, while the other waits for it."""
+"""Fails on one rank only, while the other waits for it."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A cosine that takes its time at every step, so that a test can meet a training in its middle."""
+"""A cosine schedule that sleeps at every step, so that a test can interrupt a training."""
 
 import os
 from dataclasses import dataclass

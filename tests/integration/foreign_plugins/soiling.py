@@ -1,4 +1,4 @@
-"""Changes everything that a process keeps, and then fails."""
+"""Changes all global state of a process, and then fails."""
 
 import json
 import os

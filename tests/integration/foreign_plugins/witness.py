@@ -1,4 +1,4 @@
-"""Static masks; writes down what its process was like at its first step."""
+"""Static masks that record the state of their process at the first step."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a finished network says of rows: that it is the network's, and that what does not fit is refused by row."""
+"""Outputs and features of a finished network for given rows, and the rows that are refused."""
 
 import dataclasses
 

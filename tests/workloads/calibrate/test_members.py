@@ -1,4 +1,4 @@
-"""Pooled members and the parts of their uncertainty; passes with dropout that leave the network as it was."""
+"""Averaged members and the parts of their uncertainty; dropout passes that do not change the network."""
 
 import math
 

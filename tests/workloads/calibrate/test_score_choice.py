@@ -1,4 +1,4 @@
-"""Options of a score, chosen on validation rows."""
+"""Options of a score that are chosen on validation rows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Moments of weights by hand, draws that have them, and networks drawn from a training's own weights."""
+"""SWAG moments worked by hand, samples with these moments, and sampled networks of a real training."""
 
 from pathlib import Path
 

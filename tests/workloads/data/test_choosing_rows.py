@@ -1,4 +1,4 @@
-"""Rules that choose rows against examples worked by hand, twins that try everything, and what was planted."""
+"""Selectors against examples worked by hand, brute-force twins, and planted rows."""
 
 from itertools import combinations
 

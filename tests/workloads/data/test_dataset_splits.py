@@ -1,4 +1,4 @@
-"""What every source inherits: splits, statistics, fingerprint and the checks of its fields."""
+"""Features that every source inherits: splits, statistics, fingerprint and checks of its fields."""
 
 import pickle
 from dataclasses import dataclass, field, replace

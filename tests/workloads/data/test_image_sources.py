@@ -1,4 +1,4 @@
-"""Pictures in folders and in Parquet files, decoded and cached."""
+"""Images in folders and in Parquet files, decoded and cached."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""Data whose class probabilities are known: they must be those that labels are drawn from."""
+"""Generated data with known class probabilities, which are those that labels are sampled from."""
 
 import math
 

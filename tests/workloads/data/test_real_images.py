@@ -1,4 +1,4 @@
-"""The sources on real files, where `$PRUNEYARD_DATA` has them."""
+"""Data sources on real files, where `$PRUNEYARD_DATA` has them."""
 
 import os
 from pathlib import Path

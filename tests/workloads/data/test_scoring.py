@@ -1,4 +1,4 @@
-"""The scoring run: what it notes, that it goes on from any epoch, and that noisy labels come out hardest."""
+"""The scoring run: its statistics, resuming from any epoch, and noisy labels that get the hardest scores."""
 
 from dataclasses import replace
 from functools import cache

@@ -1,4 +1,4 @@
-"""A chosen part of a set and a synthetic set, as sources: what they train on, and that they leave all else alone."""
+"""A selected part of a set and a synthetic set as sources: their training rows, and that all else is unchanged."""
 
 from dataclasses import replace
 from pathlib import Path

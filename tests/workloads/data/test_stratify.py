@@ -1,4 +1,4 @@
-"""Shares of classes, and the rows drawn."""
+"""Class proportions of splits, and the sampled rows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""CSR, BSR and bit masks: what is kept, what is gone, and that all of it comes back."""
+"""CSR, BSR and bit masks: stored values, omitted values, and exact restoration."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is cut out of a network, and that it computes the same without."""
+"""Units that are removed from a network, which computes the same without them."""
 
 import copy
 

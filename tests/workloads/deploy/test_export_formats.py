@@ -1,4 +1,4 @@
-"""Every format, found by itself: outputs as the dense network's, a file that comes back, refusals in words."""
+"""Every export format: outputs equal those of the dense network, files are read back, refusals are clear."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is refused on reading an exported file, and that nothing in it is executed."""
+"""Exported files that are refused on reading; nothing in them is executed."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Sparse kernels against the dense layers whose place they take."""
+"""Sparse kernels against the dense layers that they replace."""
 
 import pytest
 import torch

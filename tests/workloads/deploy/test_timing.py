@@ -1,4 +1,4 @@
-"""Timing: who is faster is seen, turns are taken, and threads are put back."""
+"""Timing: the faster network is found, measurements alternate, and the number of threads is restored."""
 
 import time
 

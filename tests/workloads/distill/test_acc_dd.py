@@ -1,4 +1,4 @@
-"""The pool of Acc-DD: how it comes about, how members are drawn, and what a perturbation does to them."""
+"""The pool of Acc-DD: its training, the choice of members, and the effect of a perturbation."""
 
 from collections.abc import Mapping
 from functools import cache

@@ -1,4 +1,4 @@
-"""Transforms and CutMix beside the released code's draws, counted by brute force."""
+"""Transforms and CutMix against the released code, computed by brute force."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Compiled gradients against those that are not."""
+"""Compiled gradients against uncompiled ones."""
 
 import pytest
 import torch

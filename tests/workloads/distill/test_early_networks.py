@@ -1,4 +1,4 @@
-"""IDC on networks that were trained for some epochs before their path begins."""
+"""IDC with networks that are trained for some epochs before matching begins."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Counted work: by hand on small networks, and against what torch is seen to do while the methods run."""
+"""Counted FLOPs: by hand on small networks, and against the operations that torch runs."""
 
 from dataclasses import dataclass
 from pathlib import Path

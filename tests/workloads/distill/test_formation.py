@@ -1,4 +1,4 @@
-"""Stored images against the training images that are cut out of them."""
+"""Stored images and the training images that are decoded from them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Instance norm with formulas for its second derivative: equal to PyTorch's own, and used where it applies alone."""
+"""Instance norm with explicit second derivatives: equal to PyTorch's, and used only where it applies."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Evaluation at the learning rate that a method learned: whose rate it is, and for whom it is refused."""
+"""Evaluation at the learning rate that a method learned, and where it is refused."""
 
 from dataclasses import replace
 from pathlib import Path

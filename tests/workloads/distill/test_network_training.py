@@ -1,4 +1,4 @@
-"""The network between two steps of the images."""
+"""The training of a network between two steps of the images."""
 
 from typing import Any
 

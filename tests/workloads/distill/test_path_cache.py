@@ -1,4 +1,4 @@
-"""Steps of networks that jobs share: equal to those computed, bounded in size, and never trusted when damaged."""
+"""Cached steps of networks that jobs share: equal to computed ones, bounded in size, ignored when damaged."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Perturbed networks: what moves, how far, and with what chances."""
+"""Perturbed networks: which weights change, how far, and with what distribution."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Small pictures of a set on its way: when they are taken, what is on them, and that no interruption changes a byte."""
+"""Previews of a set during distillation: when they are made, what they show, and equal bytes after any interruption."""
 
 import io
 import shutil

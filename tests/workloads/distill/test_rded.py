@@ -1,4 +1,4 @@
-"""RDED: which crops are kept, how they are stored, and whose labels they carry; and the crops themselves."""
+"""RDED: which crops are kept, how they are stored, and their labels; and the crops themselves."""
 
 from typing import Any
 

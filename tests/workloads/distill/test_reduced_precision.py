@@ -1,4 +1,4 @@
-"""How far gradients in bfloat16 are from those in float32."""
+"""The difference of gradients in bfloat16 from those in float32."""
 
 import torch
 from distilling import generator

@@ -1,4 +1,4 @@
-"""Scores that a job leaves, and jobs that read them instead of training networks of their own."""
+"""Score files that a job writes, and jobs that read them instead of training their own networks."""
 
 from dataclasses import replace
 from pathlib import Path

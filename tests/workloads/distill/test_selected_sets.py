@@ -1,4 +1,4 @@
-"""Chosen rows as synthetic sets, and the whole set beside them."""
+"""Selected rows as synthetic sets, and the whole set as one."""
 
 from pathlib import Path
 

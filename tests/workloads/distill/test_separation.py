@@ -1,4 +1,4 @@
-"""What is the images', what the augmentation's and what the labels': by hand, and in whole jobs."""
+"""DD-Ranking: contributions of images, augmentation and labels, worked by hand and in whole jobs."""
 
 from collections.abc import Mapping
 from dataclasses import replace

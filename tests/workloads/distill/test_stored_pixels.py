@@ -1,4 +1,4 @@
-"""Pixels that stray while a network is in use: what becomes of them in a set, and when a set is looked at."""
+"""Pixels that leave [0, 1] during matching: how they are stored, and when a set is evaluated."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A pool of Acc-DD that earlier runs left: the same as its own where the weights are, and refused where networks differ."""
+"""A pool of Acc-DD from earlier runs: equal to its own pool at equal weights, and refused where networks differ."""
 
 import itertools
 from collections.abc import Callable, Mapping

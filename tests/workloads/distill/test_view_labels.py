@@ -1,4 +1,4 @@
-"""Labels of views: what the teacher is asked, what networks make of its answers, and what it costs to keep it."""
+"""Labels of views: requests to the teacher, training on its labels, and the memory for it."""
 
 import shutil
 from collections.abc import Mapping

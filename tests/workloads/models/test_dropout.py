@@ -1,4 +1,4 @@
-"""Models with dropout: where it stands, that without it nothing changed, and that it draws in training mode alone."""
+"""Models with dropout: its place, no change without it, and no effect outside training mode."""
 
 import math
 from typing import Any

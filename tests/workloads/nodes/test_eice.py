@@ -1,4 +1,4 @@
-"""The individual calibration error: by hand, as a metric of oracles, and as a term of the loss."""
+"""The expected individual calibration error: by hand, as a metric of oracles, and as a term of the loss."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Graphs on disk: what is read, and what is refused, above all everything pickled."""
+"""Graph files: what is read, and what is refused, in particular pickled content."""
 
 import os
 from pathlib import Path

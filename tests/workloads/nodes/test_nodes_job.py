@@ -1,4 +1,4 @@
-"""Jobs on nodes from start to end: what they leave, and that a stop anywhere changes nothing."""
+"""Jobs on nodes from start to end: their artifacts, and stops at any point that change nothing."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Gammas that follow the gaps on val: the rule worked by hand, bins, limits, and that a training does what the rule says."""
+"""AdaFocal: its rule worked by hand, bins, limits, and a training that follows the rule."""
 
 import math
 from dataclasses import replace

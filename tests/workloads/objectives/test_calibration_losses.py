@@ -1,4 +1,4 @@
-"""Losses of single batches that train for calibration: worked by hand, at their limits, by brute force and by differences."""
+"""Calibration losses of single batches: by hand, at their limits, by brute force and by finite differences."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Targets that are empirical probabilities: bins and kernel by hand, their limits, and that every row gets its own target."""
+"""CaPE: bins and kernel worked by hand, their limits, and the right target for every row."""
 
 import math
 from dataclasses import dataclass

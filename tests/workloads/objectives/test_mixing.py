@@ -1,4 +1,4 @@
-"""Images mixed in pairs: who with whom, in what shares, and that the loss is of both labels in the same shares."""
+"""Mixed images: pairs and shares, and a loss of both labels with the same shares."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Masks applied to a network's weights: what a step computes with, what its gradient is, and what stands there after it."""
+"""Masks applied to the weights of a network: computation and gradient of a step, and the weights after it."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Methods that bring parts of the recipe: what they fill in, what they refuse, and what they are at their limits."""
+"""Methods that set parts of the recipe: what they fill in, what they refuse, and their limits."""
 
 import dataclasses
 from dataclasses import dataclass

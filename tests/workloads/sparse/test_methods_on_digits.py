@@ -1,4 +1,4 @@
-"""Tiny real trainings: what moving masks and a bonus for seldom-active weights do, untuned, on digits."""
+"""Small real trainings on digits without tuning: effect of mask updates and of DST-EE's exploration bonus."""
 
 import tempfile
 from functools import cache
