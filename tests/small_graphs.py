@@ -46,7 +46,7 @@ class Fitted:
         return self.parts(self.logits(vector)).sum() + self.l2 / 2 * (vector**2).sum()
 
     def without(self, k: int, *, weight: float = 0.0) -> Tensor:
-        """(P,): trained anew from here with so much of node k's part; all others' weights are as before."""
+        """Returns (P,): retrained from here with this weight of node k; all other weights of nodes are as before."""
         kept = torch.ones(len(self.train), dtype=torch.float64)
         kept[k] = weight
         return minimum(

@@ -31,7 +31,7 @@ Values = dict[str, float]
 
 
 def random_rows(num_rows: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 logits of an over-confident network: labels are drawn from the softmax of half of them."""
+    """Float32 logits of an overconfident network: labels are sampled from the softmax of half of them."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(num_rows, num_classes)).astype(np.float32) * 3
     noise = generator.gumbel(size=(num_rows, num_classes)).astype(np.float32)

@@ -66,7 +66,7 @@ class Server:
         self.longest = 0
 
     def done_at(self, now: float, seconds: float) -> float:
-        """When something that comes now has been dealt with."""
+        """Returns when an event that arrives now has been handled."""
         while self.waiting and self.waiting[0] <= now:
             heapq.heappop(self.waiting)
         self.free_at = max(self.free_at, now) + seconds

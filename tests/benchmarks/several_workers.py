@@ -110,7 +110,7 @@ def timed_study(joined: Session, folder: RunFolder, workers: int) -> tuple[float
 
 @dataclass
 class _Timed(Monitor):
-    """Knows when it heard."""
+    """Records the time of a report."""
 
     heard_at: list[float] = field(default_factory=list)
 

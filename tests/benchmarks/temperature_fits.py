@@ -27,7 +27,7 @@ Way = Callable[[Floats, Labels], float]
 
 
 def drawn(num_rows: int, num_classes: int) -> tuple[Floats, Labels]:
-    """Logits, and labels drawn from their softmax."""
+    """Logits, and labels sampled from their softmax."""
     generator = np.random.default_rng(0)
     logits = 2 * generator.normal(size=(num_rows, num_classes))
     return logits, (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)

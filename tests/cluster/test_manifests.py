@@ -126,7 +126,7 @@ def test_a_rayjob_carries_its_spec() -> None:
 
 
 def installs(form: str, profile: Profile) -> list[list[str]]:
-    """What pip is told on each kind of node, the head first."""
+    """The pip command of each kind of node, the head first."""
     text = CLUSTERS[form](profile) if form in CLUSTERS else JOBS[form](profile, STUDY)
     (found,) = [document for document in documents(text) if document.get("apiVersion") in (None, "ray.io/v1")]
     if "spec" in found:

@@ -69,7 +69,7 @@ def images(num_rows: int = 20, *, num_classes: int = 3, seed: int = 0) -> Split:
 
 
 def seen(num_rows: int = 20, *, num_extra: int = 0, seed: int = 0) -> Evidence:
-    """All that a random network says of random images, itself included."""
+    """All evidence of a random network for random images, including the network."""
     return evidence_of(
         network(num_outputs=3 + num_extra), images(num_rows, seed=seed), num_extra=num_extra, batch_size=7
     )

@@ -34,7 +34,7 @@ def build(name: str, settings: Settings | None = None) -> Calibrator:
 
 @cache
 def rows(num_rows: int = 600, num_classes: int = 4, seed: int = 0) -> tuple[Floats, Labels]:
-    """Logits too large by one factor: divided by it, their softmax is what the labels were drawn from."""
+    """Logits too large by one factor: divided by it, their softmax is the distribution of the labels."""
     generator = np.random.default_rng(seed)
     true = 2 * generator.normal(size=(num_rows, num_classes))
     labels = (true + generator.gumbel(size=true.shape)).argmax(axis=1)

@@ -81,7 +81,7 @@ Runs = Callable[[str, str], tuple[Outcome, Path]]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Of a rule and a method, by name: an undisturbed training."""
+    """Returns an uninterrupted training of a rule and a method, by name."""
     return cache(lambda name, method: ran(name, method, tmp_path_factory.mktemp("whole")))
 
 

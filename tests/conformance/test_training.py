@@ -288,7 +288,7 @@ def num_active(masks: Tensors, sizes: Mapping[str, int]) -> int:
 
 
 def watch_the_bench(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[float]]:
-    """Rows that a method lets through the network beside the steps, and forward passes of a row that it counts for it."""
+    """Rows that a method runs through the network outside of steps, and the forward passes per row that it counts for them."""
     asked: list[int] = []
     counted: list[float] = []
     logits, count = FunctionalModule.logits, FunctionalModule.count

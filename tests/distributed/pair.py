@@ -21,7 +21,7 @@ class RankFailedError(Exception):
 
 
 class Pair:
-    """Both ranks are told the same; a pair that failed is of no more use."""
+    """Both ranks get the same request; a pair that failed cannot be used again."""
 
     def __init__(self, folder: Path) -> None:
         """folder: of this pair alone; the ranks meet in a file of it."""

@@ -35,7 +35,7 @@ AT_ONCE: Mapping[str, Mapping[str, Any]] = {"cape": {"warm_epochs": 0, "plain_ep
 
 @dataclasses.dataclass(frozen=True)
 class Wayward(SET):
-    """Moves its masks elsewhere than the generator says, where it is told to."""
+    """Moves its masks differently from the generator, where asked to."""
 
     strays: bool = False
 
@@ -130,7 +130,7 @@ def recipe_of(case: Case) -> Recipe:
 def training(
     case: Case, *, ranks: Ranks = SINGLE_RANK, should_stop: Callable[[], bool] = lambda: False
 ) -> list[Progress]:
-    """What it reports; goes on from the case's folder."""
+    """Returns its reports; resumes from the folder of the case."""
     workload.STOP_CHECK_EVERY_S = 0.0
     loss_scale.FIRST = case.first_scale
     context = Context(

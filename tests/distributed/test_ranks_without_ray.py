@@ -77,7 +77,7 @@ def test_two_workers_make_what_one_makes_and_run_nothing_twice(together: Path, t
 
 
 def when(fact: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
-    """Does it as soon as it is so, beside a study in the main thread."""
+    """Acts as soon as the condition holds, while a study runs in the main thread."""
 
     def watch() -> None:
         until = time.monotonic() + WITHIN_S
@@ -91,7 +91,7 @@ def when(fact: Callable[[], bool], act: Callable[[], object]) -> threading.Threa
 
 
 def came_to(folder: Path, step: int) -> bool:
-    """Whether a checkpoint of that step or a later one stands."""
+    """Returns whether a checkpoint of that step or a later one exists."""
     return any(
         int(path.name.removeprefix("step-")) >= step for path in folder.glob("artifacts/*/checkpoints/step-*")
     )
@@ -135,7 +135,7 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_o
 
 @pytest.mark.slow
 def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> None:
-    """Members go on from weights, masks and optimizers that several ranks wrote, and take the same parents."""
+    """Members resume from weights, masks and optimizers that several ranks wrote, and have the same parents."""
     search = {
         "name": "pbt",
         "max_trials": 3,

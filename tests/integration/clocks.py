@@ -20,7 +20,7 @@ time.sleep = sleep
 
 
 class Clock:
-    """As far from the machine's own as it was last set to, for processes told of it; durations stay right."""
+    """A clock at the last set offset from that of the machine, for processes that use it; durations stay right."""
 
     def __init__(self, folder: Path) -> None:
         self._file, self._site = folder / "clock", folder / "clock-site"

@@ -98,7 +98,7 @@ def hostile(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def object_server() -> Iterator[ObjectStore]:
-    """An object store, which only those know who are told of it."""
+    """An object store that is not in the default environment."""
     with object_store() as started:
         yield started
 

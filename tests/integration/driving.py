@@ -95,7 +95,7 @@ class Driver:
             time.sleep(4 * LOOK_EVERY_S)  # a look takes 5 ms
 
     def look(self) -> None:
-        """Remembers the processes below the driver as they stand."""
+        """Records the processes that the driver has at this moment."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.seen |= set(self.process.children(recursive=True))
 
@@ -188,7 +188,7 @@ def _take_terminal() -> None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """A process that nobody has waited for yet is dead all the same."""
+    """A zombie process counts as dead."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

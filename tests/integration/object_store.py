@@ -21,7 +21,7 @@ STARTS_WITHIN_S = 120
 
 
 def free_port() -> int:
-    """One that nobody listens on at this moment."""
+    """Returns a port that no process listens on at this moment."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -19,7 +19,7 @@ NUM_CPUS = 2
 
 @dataclass(frozen=True)
 class SharedHead:
-    """A node with `NUM_CPUS` CPUs, whatever the machine has."""
+    """A node with `NUM_CPUS` CPUs on any machine."""
 
     nodes: Nodes
 

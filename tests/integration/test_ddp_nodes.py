@@ -50,7 +50,7 @@ def nodes(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_a_node_killed_under_its_rank_costs_time_alone(
     nodes: tuple[Nodes, Patience], env: dict[str, str], tmp_path: Path
 ) -> None:
-    """Each of two nodes has a rank; the trial goes on when there is a second node again."""
+    """Each of two nodes has a rank; the trial resumes when there is a second node again."""
     cluster, patience = nodes
     spec, out = pair(tmp_path), tmp_path / "out"
     with driving("run", spec, "--out", "alone", "--local", folder=tmp_path, env=env) as driver:

@@ -40,7 +40,7 @@ def quick_env(env: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def sockets() -> dict[str, set[str]]:
-    """Where processes took connections at any time of the undisturbed study, by what they were."""
+    """Addresses on which processes accepted connections during the uninterrupted study, by kind of process."""
     return {}
 
 
@@ -51,7 +51,7 @@ def undisturbed(
     head: SharedHead,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Two jobs that complete and one whose rank 1 raises, on a cluster of the study's own beside another one."""
+    """Two jobs that complete and one whose rank 1 raises, on the study's own cluster while another one runs."""
     home = tmp_path_factory.mktemp("undisturbed")
     variants = [{"method": method} for method in METHODS]
     lopsided = {"method": METHODS[0], "schedule": {"name": "lopsided"}}

@@ -66,7 +66,7 @@ def two_nodes(own_env: dict[str, str]) -> Iterator[Cluster]:
 def doctor(
     nodes: Cluster, *words: str | Path, env: dict[str, str], folder: Path, code: int
 ) -> dict[str, list[str]]:
-    """Lines by what was looked at; each says whether it is well."""
+    """Lines by the checked item; each says whether it is OK."""
     with driving("doctor", "--address", nodes.address, *words, folder=folder, env=env) as driver:
         assert driver.wait(within_s=600) == code, driver.said()
         assert "Traceback" not in driver.stderr, driver.stderr

@@ -55,7 +55,7 @@ def test_the_wheel_holds_exactly_the_files_of_the_source_tree(wheel: Path) -> No
 def test_importing_loads_neither_torch_nor_ray_and_no_module_of_the_user(
     installed: dict[str, str], hostile: Path, tmp_path: Path
 ) -> None:
-    """From a script beside the user's modules, run in any folder, and as a command in the folder of those modules."""
+    """From a script next to the user's modules, run in any folder, and as a command in the folder of those modules."""
     (hostile / "script.py").write_text(IMPORTS)
     (elsewhere := tmp_path / "elsewhere").mkdir()
     told = json.loads(run_python(hostile / "script.py", folder=elsewhere, env=installed))

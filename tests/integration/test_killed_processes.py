@@ -60,7 +60,7 @@ def test_a_killed_trial_ends_with_the_numbers_of_an_uninterrupted_one(
 def test_a_killed_driver_is_resumed_bit_equal_even_from_a_damaged_checkpoint(
     short_spec: Path, env: dict[str, str], head: SharedHead, short_reference: Path, tmp_path: Path
 ) -> None:
-    """The cluster that the driver started ends with it; the study goes on on another one."""
+    """The cluster that the driver started ends with it; the study resumes on another one."""
     folder = tmp_path / "out"
     slow = env | Patience(tmp_path, STEP_S).env
     with driving("run", short_spec, "--out", "out", folder=tmp_path, env=slow) as driver:

@@ -53,7 +53,7 @@ def spec_of(name: str, folder: Path, **tables: Any) -> Path:
 
 
 def decisions(folder: Path) -> list[Any]:
-    """What was written down of who goes on, or who goes on from whom."""
+    """The recorded decisions: which trials continue, or resume from which parent."""
     found = [*folder.glob("decisions/*-rungs.jsonl"), *folder.glob("searches/*.jsonl")]
     return [line for path in found for line in Journal(path).lines()]
 
@@ -68,7 +68,7 @@ def run_locally(spec: Path, out: str, *, folder: Path, env: dict[str, str]) -> N
 
 
 def kill_in_the_middle(spec: Path, folder: Path, head: SharedHead, *, decided: Callable[[], bool]) -> None:
-    """After a decision, when trainings that go on from it have left checkpoints."""
+    """After a decision, when trainings that follow from it have saved checkpoints."""
     patience = Patience(folder.parent, 0.03)
     with head.driving("run", spec, "--out", folder.name, folder=folder.parent, **patience.env) as driver:
         driver.wait_until(decided, within_s=WITHIN_S)
@@ -106,7 +106,7 @@ def test_a_killed_driver_decides_as_an_uninterrupted_one(
 
 
 def stopped_by_asha(heard: Sequence[Mapping[str, Any]], configuration: Mapping[str, float]) -> dict[float, int]:
-    """What the rule says to costs in the order in which they were heard: the entry that stopped a learning rate.
+    """Applies the rule to costs in the order of their reports: the entry that stopped a learning rate.
 
     At a rung the mean over a configuration's seeds is compared with those that came there before, and stays if it is in the
     better half, or alone.
@@ -131,7 +131,7 @@ def stopped_by_asha(heard: Sequence[Mapping[str, Any]], configuration: Mapping[s
 def test_asha_keeps_its_decisions_when_its_driver_is_killed(
     env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
-    """Who is compared with whom depends on who comes first, so only what had been heard settles what is decided."""
+    """Comparisons depend on the order of reports, so decisions are checked against the recorded reports only."""
     spec, folder = spec_of("asha", tmp_path, grid={"optimizer.lr": RATES}, scheduler=ASHA), tmp_path / "out"
     (plain := tmp_path / "plain").mkdir()
     whole = spec_of("whole", plain, grid={"optimizer.lr": RATES})

@@ -84,7 +84,7 @@ SEARCHED: dict[str, Any] = {
 
 
 def run_program(program: str, head: SharedHead, folder: Path, **names: str) -> Any:
-    """Runs a program in which these names stand for texts; returns the JSON of its last line."""
+    """Runs a program in which these names are replaced by texts; returns the JSON of its last line."""
     for name, text in {"ADDRESS": head.address, **names}.items():
         program = program.replace(name, repr(text))
     command = [sys.executable, "-c", program]

@@ -44,7 +44,7 @@ LINES = (
 
 @dataclass
 class Watched:
-    """What was seen of one undisturbed study on Ray while it ran."""
+    """Observations of one uninterrupted study on Ray while it ran."""
 
     folder: Path
     code: int = -1

@@ -42,7 +42,7 @@ def methods(chosen: Sequence[str], *, name: str) -> dict[str, Any]:
 
 
 def few(folder: Path, **resources: float) -> Path:
-    """Those few, as a file, with the run keys that they have whatever the resources."""
+    """These jobs as a file, with their run keys, which do not depend on the resources."""
     return write(folder / "spec.yaml", methods(FEW, name="a-few") | {"resources": resources})
 
 

@@ -40,7 +40,7 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Yields every module that a file imports, wherever the import stands: at the top, in a function, for types only."""
+    """Yields every module that a file imports at the top, in a function, or for types only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -177,7 +177,7 @@ def test_dotted_names_in_code_spans_exist(page: Path) -> None:
 
 
 def _resolve(name: str) -> Any:
-    """Returns what a dotted name stands for: a module, or an attribute of one."""
+    """Returns the module, or attribute of one, with this dotted name."""
     found: Any = pruneyard
     for number, part in enumerate(name.split(".")[1:], start=2):
         module = ".".join(name.split(".")[:number])

@@ -181,7 +181,7 @@ def test_matrix_equals_a_general_minimiser_of_the_penalised_loss() -> None:
 
 
 def test_dirichlet_recovers_a_map_that_mixes_classes() -> None:
-    """Labels drawn from softmax(W log p + b): with rows enough and little penalty its probabilities are found."""
+    """Labels sampled from softmax(W log p + b): with enough rows and a small penalty its probabilities are recovered."""
     generator = np.random.default_rng(0)
     log_p = log_softmax(generator.normal(size=(20_000, 3)) * 2, axis=1)
     weight, bias = np.array([[0.6, 0.1, 0.0], [0.0, 0.5, 0.2], [-0.1, 0.0, 0.8]]), np.array([0.3, 0.0, -0.3])

@@ -43,7 +43,7 @@ def test_a_vanishing_ridge_gives_the_support_its_own_targets_in_any_order() -> N
 
 
 def test_the_loss_worked_by_hand() -> None:
-    """The kernel is I and the ridge 1, so the query (1, 0) is told (1/4, -1/4): off by 1/4 twice. The labels lead by 1 > 1/2."""
+    """With kernel I and ridge 1 the prediction for (1, 0) is (1/4, -1/4): off by 1/4 twice. The labels lead by 1 > 1/2."""
     support = torch.eye(2, dtype=torch.float64)
     labels = torch.tensor([[0.5, -0.5], [-0.5, 0.5]], dtype=torch.float64)
     query, wanted = support[:1], labels[:1]
@@ -58,7 +58,7 @@ def test_the_gradient_by_images_features_and_labels_is_that_of_finite_difference
 
 
 def test_an_iteration_moves_images_and_labels_by_the_gradient_of_the_loss_alone() -> None:
-    """In float64 beside the same written out; the member's own training has no part in the gradient."""
+    """In float64 against the same formula written out; the training of the member has no part in the gradient."""
     pool = NetworkPool(members=1)
     method, at = FRePo(ipc=2, iterations=1, real_batch=30, lr=0.1, flip=False, network_pool=pool), context(double=True)
     before, after = states(method, at)

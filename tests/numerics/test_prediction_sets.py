@@ -46,7 +46,7 @@ RULES: dict[str, ScoredRule] = {
 
 
 def world(num_rows: int, draws: np.random.Generator, *, num_classes: int = 5) -> tuple[Floats, Labels]:
-    """Rows of a network that is too sure of itself, and labels drawn from the truth; class 0 is rare."""
+    """Rows of an overconfident network, and labels sampled from the true probabilities; class 0 is rare."""
     logits = draws.normal(size=(num_rows, num_classes)) * 1.5 - 2.0 * (np.arange(num_classes) == 0)
     chosen = (logits + draws.gumbel(size=logits.shape)).argmax(axis=1)
     return softmax(2 * logits), chosen

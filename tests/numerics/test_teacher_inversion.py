@@ -82,7 +82,7 @@ def test_the_gradient_of_the_gaps_is_that_of_finite_differences() -> None:
 
 
 def test_each_batch_is_one_image_of_every_class_and_takes_adams_steps_by_itself() -> None:
-    """In float64 beside a plain loop over the second batch."""
+    """In float64 against a plain loop over the second batch."""
     teacher = replace(TEACHER, model=Double(model=BATCH_NORM))
     method, at = SRe2L(**FIELDS | {"teacher": teacher}, init="real"), context(double=True)
     path = states(method, at)

@@ -57,7 +57,7 @@ def test_configurations_are_assigned_to_brackets_in_proportion_and_keep_their_br
 
 
 class Told:
-    """Brackets over configurations of two seeds that are told what a test says, without a training."""
+    """Brackets over configurations of two seeds that get values from a test, without a training."""
 
     def __init__(self, folder: Path, *, number: int = 10) -> None:
         spec = load_spec(
@@ -70,7 +70,7 @@ class Told:
         self.statuses: dict[str, Status] = {}
 
     def due(self) -> tuple[list[int], float]:
-        """Numbers of the runs that are to go on, and until where."""
+        """Numbers of the runs that continue, and their next budgets."""
         due = self.brackets.next_budgets(self.statuses)
         (share,) = set(due.values())
         return sorted(self.keys.index(key) for key in due), share

@@ -19,7 +19,7 @@ class Places:
 
 
 def heard_of(error: Exception) -> list[Any]:
-    """What the owner of an actor is told when a task of it ends so."""
+    """The exception that the owner of an actor gets when a task of it ends in this way."""
     heard: list[Any] = []
     actor = TrackedActor(1, on_error=lambda _, told: heard.append(told))
     manager = RayActorManager(resource_manager=Places())

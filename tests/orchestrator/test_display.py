@@ -40,7 +40,7 @@ def monitor() -> Monitor:
 
 
 def drawn(monitor: Monitor) -> tuple[str, str]:
-    """The live picture and the plain line."""
+    """The live display and the plain line."""
     live, lines = (Console(file=io.StringIO(), width=200) for _ in range(2))
     live.print(render(monitor))
     LineDisplay(lines).show(monitor)

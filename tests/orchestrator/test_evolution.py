@@ -120,7 +120,7 @@ def test_a_seed_settles_everything(name: str) -> None:
 def bred(
     name: str, gain: Callable[[float, int], float], *, seed: int, generations: int = 6
 ) -> list[list[Member]]:
-    """A population of eight with one rate, whose members gain what the function says of where it stands in [0, 1]."""
+    """A population of eight with one setting in [0, 1]; members gain the value of the function there."""
     one = search(name, space={"optimizer.lr": SPACE["optimizer.lr"]}, seed=seed)
     past: list[list[Member]] = []
     for generation in range(generations):

@@ -47,7 +47,7 @@ def draw(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with spec, pictures, and the finished study in `out/small`."""
+    """A folder with a spec, images, and the finished study in `out/small`."""
     folder = tmp_path_factory.mktemp("study")
     draw(folder / "pictures")
     (folder / "small.yaml").write_text(SPEC)

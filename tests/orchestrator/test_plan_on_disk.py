@@ -24,7 +24,7 @@ SPEC: dict[str, Any] = {
 
 
 class Curious:
-    """A display that looks at the plan while runs are missing."""
+    """A display that reads the plan while runs are missing."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

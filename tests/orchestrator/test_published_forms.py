@@ -19,7 +19,7 @@ from pruneyard.testing.cases import each_case
 
 
 def forms(name: str) -> Mapping[str, list[str]]:
-    """Words of every form in the head of a packaged spec, by what it is called there; a form may go on over indented lines."""
+    """Words of every variant in the head of a packaged spec, by its name there; a variant may continue over indented lines."""
     found: dict[str, str] = {}
     going = ""
     for line in files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
@@ -101,7 +101,7 @@ def test_every_value_of_a_form_is_that_of_some_job(name: str, called: str) -> No
 def test_specs_for_imagenet_read_folders_of_images(
     name: str, called: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 30 pictures a class, brought to 32 pixels instead of 224."""
+    """30 images per class, resized to 32 pixels instead of 224."""
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path))
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path / "cache"))
     table = options(name, called)[0]["data"]

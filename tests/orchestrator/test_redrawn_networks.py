@@ -83,7 +83,7 @@ def test_members_that_do_not_differ_are_the_stored_network(
 def test_statistics_of_drawn_networks_are_of_the_batches_that_the_finished_network_has(
     tmp_path: Path,
 ) -> None:
-    """With weights that stand still, norms have the finished network's statistics, augmented rows and all."""
+    """With constant weights, norms have the statistics of the finished network, including augmented rows."""
     nets = trained(
         tmp_path / "nets",
         model={"name": "convnet", "depth": 1, "width": 4, "norm": "batch"},

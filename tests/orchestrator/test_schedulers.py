@@ -46,7 +46,7 @@ def judging(
 
 
 def test_asha_keeps_the_best_of_those_that_came_as_far(tmp_path: Path) -> None:
-    """Worked by hand: with a factor of 2, of n values heard at a rung the best max(1, n // 2) go on."""
+    """Worked by hand: with a factor of 2, the best max(1, n // 2) of n values reported at a rung continue."""
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
     values = [0.5, 0.4, 0.6, 0.55, 0.3, 0.7]
     stopped = [
@@ -110,7 +110,7 @@ def test_a_later_judge_decides_as_the_first_would_have(table: dict[str, Any], tm
 
 
 def test_a_later_judge_knows_who_had_failed_when_the_others_were_judged(tmp_path: Path) -> None:
-    """Of two that are worse than the first, which both stop, one is judged by its one seed that did not fail."""
+    """Two configurations are worse than the first and stop; one of them is compared by its only seed that did not fail."""
     judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
         judge.on_result(key, share=0.25, value=0.5)

@@ -92,7 +92,7 @@ def test_the_draws_of_a_key_do_not_depend_on_other_keys_nor_on_their_order() -> 
 
 
 def test_sobol_fills_a_square_more_evenly_than_chance() -> None:
-    """Of 64 points two lie in each of 32 equal strips along either axis, whatever the shift; of random ones e^-2 are empty."""
+    """Each of 32 equal strips along either axis has two of 64 points, for any shift; random points leave e^-2 of them empty."""
     space = {key: Range(low=0, high=1) for key in "ab"}
 
     def empty_strips(name: Any) -> int:

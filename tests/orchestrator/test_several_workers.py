@@ -197,7 +197,7 @@ def trained(
 
 
 def memory_is_counted() -> bool:
-    """Whether the system lets a process begin its peak anew."""
+    """Returns whether the system lets a process reset its peak memory."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -218,7 +218,7 @@ def test_jobs_that_consume_a_failed_run_wait_and_are_reported(tmp_path: Path, ca
 
 
 def test_no_trial_waits_at_a_rung_for_jobs_that_consume_a_failed_run(tmp_path: Path) -> None:
-    """Six of the twelve configurations can start: all of them are judged, and those that go on are trained to the end."""
+    """Six of the twelve configurations can start: all of them are compared, and those that continue are trained to the end."""
     distil = {"seeds": 1, "grid": {"evaluation.lr": [0.01, 1e30]}, "method": {"name": "random", "ipc": 2}}
     train = {
         "grid": {"optimizer.lr": [0.1, 0.05, 0.02, 1e-5, 1e-6, 1e-7]},

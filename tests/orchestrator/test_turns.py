@@ -32,7 +32,7 @@ class Live:
 
 
 def test_every_sample_is_the_next_place() -> None:
-    """A spec is copied for each, which must not begin the count anew."""
+    """Tune copies the spec for each trial, which must not restart the count."""
     space = {"index": sequential_index(), "other": 1}
     found: list[Any] = [config for _ in range(50) for _, config in generate_variants(space)]
     assert [config["index"] for config in found] == list(range(50))

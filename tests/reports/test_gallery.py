@@ -90,7 +90,7 @@ def test_many_large_images_keep_the_page_below_three_megabytes_and_their_labels_
 
 
 def write_way(folder: Path, method: str, seed: int, pictures: dict[int, bytes], evaluated: dict[int, float]) -> None:
-    """A run with small pictures, and accuracies at some iterations."""
+    """A run with small previews, and accuracies at some iterations."""
     write_run(folder, method, seed, png(8, 8))
     key = hashlib.sha256(f"{method} {seed}".encode()).hexdigest()[:12]
     spec = {"kind": "distill", "seed": seed, "data": {"name": "digits"}, "method": {"name": method}}

@@ -82,7 +82,7 @@ def test_the_best_lineage_is_chosen_by_the_objective_of_the_search(folder: Path)
 
 
 def test_populations_that_share_runs_are_shown_completely(folder: Path) -> None:
-    """A run is computed once and stands in the table with one stage, whoever else it belongs to."""
+    """A run is computed once and has one stage in the table, even if other populations contain it."""
     first = frozenset({"a10", "a11", "b10", "b11", "a20", "a21"})
     second = frozenset({"a10", "a11", "b20", "b21"})
     populations = {

@@ -23,7 +23,7 @@ def write_runs(path: Path, first: int, num: int) -> None:
 
 
 def check_whole(store: Store) -> int:
-    """Every run row stands for all of its metric rows, once; returns how many runs there are."""
+    """Checks that every run row has all of its metric rows once; returns the number of runs."""
     runs = store.runs(latest=False).column("run_key").to_pylist()
     metrics = store.metrics().column("run_key").to_pylist()
     assert len(runs) == len(set(runs))

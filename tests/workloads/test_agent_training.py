@@ -177,7 +177,7 @@ class Keeping:
 
 
 def test_with_full_coefficient_every_first_step_is_the_full_gradient(tmp_path: Path) -> None:
-    """Where the weights are the snapshot, mu - gs + g is mu whatever the batch; masked as any gradient is."""
+    """Where the weights are the snapshot, mu - gs + g is mu for any batch; it is masked as any gradient."""
     optimizer = Keeping()
     method = Static(density=0.5)
     run(tmp_path, SVRG(), method=method, optimizer=optimizer, steps=STEPS_PER_EPOCH)

@@ -31,7 +31,7 @@ def test_sgd_by_hand() -> None:
 
 
 def test_adamw_by_hand() -> None:
-    """The first step of Adam has length lr whatever the gradient; decay acts on the weight alone."""
+    """The first step of Adam has length lr for any gradient; decay acts on the weight alone."""
     plain = AdamW(lr=0.1, weight_decay=0.0, epsilon=1e-12)
     assert stepped(plain, [5.0]) == pytest.approx(0.9)
     decayed = AdamW(lr=0.1, weight_decay=0.5, epsilon=1e-12)

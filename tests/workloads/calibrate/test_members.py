@@ -72,7 +72,7 @@ def test_only_dropout_layers_draw_and_the_network_is_left_as_it_was() -> None:
 
 
 def test_rows_do_not_depend_on_the_others_in_their_batch() -> None:
-    """As they would by batch norm in training mode: the first row beside others has the logits it has beside twins."""
+    """With batch norm in training mode rows would affect each other; here the first row has equal logits next to any rows."""
     network, images = dropping(), images_of()
     other = torch.cat([images[:1], images[:1].expand(11, -1, -1, -1)])
     first, second = (mc_dropout_logits(network, [batch], 3, seed=3)[:, 0] for batch in (images, other))

@@ -46,7 +46,7 @@ def taught() -> tuple[Dataset, Split]:
 
 @cache
 def shown(seed: int, folder: Path) -> dict[str, Evidence]:
-    """What a network says of the rows it was trained on, of new ones, of other digits and of noise."""
+    """Evidence of a network for its training rows, new rows, other digits and noise."""
     data, others = taught()
     recipe = Recipe(budget=Budget(epochs=15, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9))
     context = Context(checkpoints=CheckpointFolder(folder / str(seed)))

@@ -32,7 +32,7 @@ def judged(images: Tensor, boxes: Tensor, factor: int) -> Tensor:
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_kept_crops_are_those_with_the_lowest_loss_one_of_an_image(factor: int) -> None:
-    """Every crop of every candidate, cut by itself, beside what the set holds."""
+    """Compares every crop of every candidate, cut one by one, with the content of the set."""
     method, at = RDED(**FIELDS, factor=factor), context()
     state = finished(method, at)
     network, rows = TEACHER.network(state.tensors, at), state.tensors["rows"]

@@ -71,7 +71,7 @@ def numbers(progress: list[Progress]) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_of_images_as_they_are_they_are_the_stored_ones(name: str, tmp_path: Path) -> None:
-    """Rounding differs with the images that stand beside one another when the teacher is asked."""
+    """Rounding of the teacher's outputs depends on the other images in the batch."""
     stored, views, seen = (
         logits(run(METHODS[name], evaluation, tmp_path / str(number)))
         for number, evaluation in enumerate((PLAIN, VIEWS, replace(VIEWS, augment="crop")))

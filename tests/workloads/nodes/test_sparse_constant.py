@@ -47,7 +47,7 @@ def test_a_batch_of_products_is_the_products_one_by_one() -> None:
 def test_damaged_indices_are_refused_before_anything_is_written_by_them(
     starts: list[int], columns: list[int], message: str
 ) -> None:
-    """Scipy transposes whatever it is given: by a column of 9 it writes outside of the memory for three."""
+    """Scipy transposes without checks: for a column of 9 it writes outside of the memory for three."""
     damaged = sparse.csr_array(np.eye(3))
     damaged.indptr[:], damaged.indices[:] = starts, columns
     with pytest.raises(ValueError, match=f"indices of a sparse matrix are damaged: .*{message}"):

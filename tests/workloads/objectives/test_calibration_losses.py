@@ -263,7 +263,7 @@ def test_one_bin_has_the_gap_between_mean_confidence_and_accuracy() -> None:
 
 
 def test_mdca_of_three_rows() -> None:
-    """Class 0: mean 0.7 beside a share of 2/3; class 1: 0.2 beside 1/3; class 2: 0.1 beside 0."""
+    """Class 0: mean 0.7 and frequency 2/3; class 1: 0.2 and 1/3; class 2: 0.1 and 0."""
     rows = [[0.9, 0.05, 0.05], [0.7, 0.2, 0.1], [0.5, 0.35, 0.15]]
     gaps = (0.7 - 2 / 3, 1 / 3 - 0.2, 0.1)
     focal = -sum((1 - p) * math.log(p) for p in (0.9, 0.7, 0.35)) / 3

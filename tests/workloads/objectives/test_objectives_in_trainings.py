@@ -51,7 +51,7 @@ def finished(
 
 @cache
 def noisy_digits() -> Dataset:
-    """Three labels in ten are drawn anew in every split: what is learnt by heart of train is wrong elsewhere."""
+    """Three labels in ten are resampled in every split: memorised training labels are wrong elsewhere."""
     data, draws = Digits().load(), np.random.default_rng(0)
 
     def noisy(split: Split) -> Split:

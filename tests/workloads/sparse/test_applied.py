@@ -90,7 +90,7 @@ def test_weights_are_put_back_where_a_step_fails() -> None:
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_gradient_is_cut_by_the_mask_that_cut_the_weights(scaled: bool) -> None:
-    """The chain rule through scale * Z * w; inactive entries keep their dense gradient, which growth looks at."""
+    """The chain rule through scale * Z * w; inactive entries keep their dense gradient, which growth uses."""
     held = applied(SparseState(masks()), drop=0.25, scaled=scaled)
     slopes = tensors(5)
     for step in range(3):
@@ -196,7 +196,7 @@ def test_weights_gradients_and_momentum_are_zero_outside_new_masks() -> None:
 
 
 def test_a_grown_weight_starts_at_zero_or_at_what_the_method_revives() -> None:
-    """Also where a step's random mask had hidden it, and whatever it was before it was dropped."""
+    """Also where the random mask of a step had hidden it, and for any value before it was dropped."""
     small, large = masks(0.3), masks(0.6)
     grown = large["hidden"] & ~small["hidden"]
     revived = {"hidden": torch.where(grown, 7.0, 0.0)}
