@@ -9,6 +9,7 @@ from pruneyard.orchestrator.artifacts.parents import has_upstream_runs
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.duplicates import shared_images
 from pruneyard.workloads.training.ood_evaluation import check_ood
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,14 @@ def load_data(
 
 
 def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
-    """Runs the check of every workload, once for all seeds. Logs its warnings; raises `SpecError` with all problems."""
+    """Runs the check of every workload, once for all seeds; raises `SpecError` with all problems.
+
+    Logs their warnings, and those of images that several splits of a data set share.
+    """
     problems, warnings = [*_missing_rows(jobs, data), *_ood_problems(jobs, data)], {}
+    for source in dict.fromkeys(source for job in jobs for source in sources_of(job).values()):
+        if isinstance(data[source], Dataset):
+            warnings.update(dict.fromkeys(shared_images(data[source])))
     for job in {_without_seed(job): job for job in jobs}.values():
         try:
             warnings.update(dict.fromkeys(job.workload.check(_job_data(job, data))))

@@ -239,7 +239,7 @@ class PublishedSource(Source, ABC):
         if counts[smallest] < len(parts):
             raise ValueError(
                 f"class {classes[smallest]!r} has {counts[smallest]} of the {len(rows)} training rows used; "
-                f"it must have at least {len(parts)}, one for each of {', '.join(parts)}"
+                f"it must have at least {len(parts)}, one for each of {', '.join(parts)}{base_hint(rows.labels)}"
             )
 
 
@@ -279,5 +279,11 @@ def check_labels(rows: Split, *, part: str, classes: Sequence[str]) -> None:
         row = wrong[0]
         raise ValueError(
             f"row {rows.row_ids[row]} of the {part} data has label {rows.labels[row]}; "
-            f"it must lie in 0 ... {len(classes) - 1}"
+            f"it must lie in 0 ... {len(classes) - 1}{base_hint(rows.labels)}"
         )
+
+
+def base_hint(labels: npt.NDArray[np.int64]) -> str:
+    """Returns a hint, to end an error message, if the labels run from 1 upwards without a gap; otherwise an empty text."""
+    counts = np.bincount(labels[labels >= 0], minlength=2)
+    return "; labels start at 0, and these seem to start at 1: subtract 1" if counts[0] == 0 and counts[1:].all() else ""

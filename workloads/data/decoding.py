@@ -1,4 +1,4 @@
-"""Decodes image files or encoded images into one uint8 array with several threads."""
+"""Decodes image files or encoded images into one uint8 array with several threads, upright as their EXIF orientation says."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -9,12 +9,22 @@ from typing import TypeVar, cast
 import joblib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 T = TypeVar("T")
 
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+UPRIGHT = {  # by EXIF orientation; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # width and height change places
 CHUNK = 256  # images per task of the thread pool
 
 
@@ -32,17 +42,25 @@ def decode(
     headers = _map_in_threads(lambda i: _read_header(encoded[i], where(i)), len(encoded))
     mode = "L" if all(mode in GREY_MODES for mode, _ in headers) else "RGB"
     size = (resize, resize) if resize else headers[0][1]
-    for i, (_, found) in enumerate(headers):
+
+    def check_size(i: int, found: tuple[int, int]) -> None:
         if resize is None and found != size:
             came, allowed = _format_size(found), _format_size(size)
             raise ValueError(
                 f"{where(i)} is {came} pixels and {where(0)} is {allowed}; give all images one size, or set resize"
             )
+
+    for i, (_, found) in enumerate(headers):
+        check_size(i, found)
     # Filled in place by the threads, without a list of single images.
     pixels = np.empty((len(encoded), size[1], size[0], len(mode)), dtype=np.uint8)
 
     def fill(i: int) -> None:
-        pixels[i] = _decode_one(encoded[i], where(i), mode=mode, size=size)
+        image = _decode_one(encoded[i], where(i), mode=mode)
+        check_size(i, image.size)  # a PNG may say only after its pixels that it lies on its side
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        pixels[i] = cast(npt.NDArray[np.uint8], np.asarray(image)).reshape(pixels[i].shape)
 
     _map_in_threads(fill, len(encoded))
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
@@ -53,10 +71,13 @@ def _open(encoded: bytes | Path) -> Image.Image:
 
 
 def _read_header(encoded: bytes | Path, where: str) -> tuple[str, tuple[int, int]]:
-    """Reads mode and (width, height) without decoding the pixels."""
+    """Reads mode and (width, height) of the upright image without decoding the pixels."""
     try:
         with _open(encoded) as image:
             mode, size = image.mode, image.size
+            # PIL has turned the size of a TIFF already, and would decode a PNG to search it for EXIF data.
+            if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info) and _orientation(image) in SIDEWAYS:
+                size = size[::-1]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} is not a readable image: {error}") from error
     if mode not in GREY_MODES + COLOUR_MODES:
@@ -64,18 +85,23 @@ def _read_header(encoded: bytes | Path, where: str) -> tuple[str, tuple[int, int
     return mode, size
 
 
-def _decode_one(encoded: bytes | Path, where: str, *, mode: str, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of one image, (H, W, C) uint8."""
+def _decode_one(encoded: bytes | Path, where: str, *, mode: str) -> Image.Image:
+    """Returns one upright image in this mode."""
     try:
         with _open(encoded) as image:
             # `convert` decodes the pixels; `open` alone reads the header.
             converted = image.convert(mode)
+            # Read after the pixels: decoding a TIFF turns it, and EXIF data of a PNG may follow them.
+            turn = UPRIGHT.get(_orientation(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} is damaged: {error}") from error
-    if converted.size != size:
-        # Converted first, because palette indices (mode P) cannot be interpolated.
-        converted = converted.resize(size, Image.Resampling.BILINEAR)
-    return cast(npt.NDArray[np.uint8], np.asarray(converted).reshape(size[1], size[0], len(mode)))
+    # Converted before it is resized, because palette indices (mode P) cannot be interpolated.
+    return converted if turn is None else converted.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 if there is none."""
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _map_in_threads(work: Callable[[int], T], num: int) -> list[T]:

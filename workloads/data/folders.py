@@ -50,3 +50,24 @@ def not_found(what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFou
     # `dict.fromkeys` drops repetitions and keeps the order, as `root` may equal another folder.
     folders = ", ".join(dict.fromkeys(map(str, searched)))
     return DataNotFoundError(f"{what} not found in any of the folders {folders}; {remedy}")
+
+
+POINTERS = (b"version https://git-lfs.github.com", b"/annex/objects/")  # beginnings of the files that stand for absent content
+MAX_POINTER_BYTES = 1024
+
+
+def check_fetched(files: Sequence[Path]) -> None:
+    """Raises `ValueError` if some of the files are links to absent files, or pointers of Git LFS or git-annex."""
+    absent = [file for file in files if not file.exists() or _is_pointer(file)]
+    if absent:
+        raise ValueError(
+            f"{len(absent)} of {len(files)} files have no content on this machine, the first is {absent[0]}: they are links or "
+            "pointers to files that were not fetched. Fetch them (dvc pull, git annex get, git lfs pull), or delete the links"
+        )
+
+
+def _is_pointer(file: Path) -> bool:
+    if not file.is_file() or file.stat().st_size > MAX_POINTER_BYTES:
+        return False
+    with file.open("rb") as opened:
+        return opened.read(MAX_POINTER_BYTES).startswith(POINTERS)

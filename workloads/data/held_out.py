@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruneyard.workloads.data.dataset import PublishedDataset, PublishedSource, Split, check_labels, hold_out
+from pruneyard.workloads.data.dataset import (
+    PublishedDataset,
+    PublishedSource,
+    Split,
+    base_hint,
+    check_labels,
+    hold_out,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,7 @@ class HeldOutTestSource(PublishedSource, ABC):
         if counts[smallest] < 2:
             raise ValueError(
                 f"class {classes[smallest]!r} has {counts[smallest]} rows and there is no test part; "
-                "it must have at least 2, so that one can be held out"
+                f"it must have at least 2, so that one can be held out{base_hint(rows.labels)}"
             )
         # Seed 0 and not `split_seed`: every split of the set has the same test rows.
         train, test = hold_out(rows, round(self.test_fraction * len(rows)), seed=0, part="test")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from pruneyard.workloads import plugins
+from pruneyard.workloads.data.dataset import base_hint
 from pruneyard.workloads.data.folders import cache_folder, not_found
 from pruneyard.workloads.nodes.graph import Graph, GraphSource, Nodes, rows_summing_to_one, undirected
 
@@ -123,6 +124,8 @@ def _labels(arrays: Mapping[str, NDArray[Any]], path: Path) -> NDArray[np.int64]
 def _classes(arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
     num = int(labels.max()) + 1
     if "class_names" not in arrays:
+        if hint := base_hint(labels):
+            raise ValueError(f"labels of {path} lie in 1 ... {num - 1}{hint}, or add class_names")
         return tuple(str(label) for label in range(num))
     names = tuple(str(name) for name in arrays["class_names"].tolist())
     # More names than labels are allowed: a class may have no nodes.

@@ -15,6 +15,7 @@ from PIL import Image
 from pruneyard.workloads.data import array_cache
 from pruneyard.workloads.data.dataset import DataNotFoundError
 from pruneyard.workloads.data.decoding import decode
+from pruneyard.workloads.data.duplicates import shared_images
 from pruneyard.workloads.data.sources.image_folder import ImageFolder
 from pruneyard.workloads.data.sources.image_parquet import ImageParquet
 
@@ -308,3 +309,138 @@ def test_many_images_keep_their_order_across_threads() -> None:
     pixels = np.arange(1000, dtype=np.uint16).view(np.uint8).reshape(1000, 1, 2)
     images = decode([png(pair) for pair in pixels], where=str, resize=None)
     np.testing.assert_array_equal(images[:, 0], pixels)
+
+
+def test_links_to_absent_files_are_refused_and_counted(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    for i in range(10):
+        (data_folder / "train" / "ant" / f"link{i}.png").symlink_to(data_folder / "store" / f"{i}")
+    message = r"10 of 20 files have no content on this machine, the first is .*ant/link0.png: .*dvc pull"
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(path=str(data_folder)).load()
+
+
+def test_a_class_folder_that_is_a_link_to_nothing_is_refused(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    (data_folder / "train" / "cow").symlink_to(data_folder / "absent")
+    with pytest.raises(ValueError, match=r"1 of 3 files have no content .* the first is .*train/cow"):
+        ImageFolder(path=str(data_folder)).load()
+
+
+@pytest.mark.parametrize(
+    "pointer", ["version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "/annex/objects/SHA256E-s9--0.png\n"]
+)
+def test_pointers_to_files_that_were_not_fetched_are_refused(data_folder: Path, pointer: str) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    (data_folder / "train" / "ant" / "004.png").write_text(pointer)
+    with pytest.raises(ValueError, match=r"1 of 10 files have no content .*ant/004.png.*git lfs pull"):
+        ImageFolder(path=str(data_folder)).load()
+    (data_folder / "train.parquet").write_text(pointer)
+    with pytest.raises(ValueError, match=r"1 of 1 files have no content .*train.parquet"):
+        ImageParquet(path=str(data_folder)).load()
+
+
+def test_linked_files_and_folders_are_read(data_folder: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "store", "train", per_class=10)
+    (data_folder / "train" / "ant").mkdir(parents=True)
+    (data_folder / "train" / "ant" / "more").symlink_to(tmp_path / "store" / "train" / "ant")
+    (data_folder / "train" / "bird").symlink_to(tmp_path / "store" / "train" / "bird")
+    (data_folder / "train" / "ant" / "one.png").symlink_to(tmp_path / "store" / "train" / "bird" / "000.png")
+    published = ImageFolder(path=str(data_folder), test_fraction=0.1).read()
+    rows = len(published.train) + len(published.test)
+    assert (published.classes, rows) == (("ant", "bird"), 21)
+
+
+def test_a_link_to_its_own_folder_is_refused(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    (data_folder / "train" / "ant" / "again").symlink_to(data_folder / "train")
+    with pytest.raises(ValueError, match=r"ant/again/ant is a link to a folder that contains it"):
+        ImageFolder(path=str(data_folder)).load()
+
+
+def test_what_other_programs_leave_is_no_class_and_no_image(
+    data_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    plain = ImageFolder(path=str(data_folder)).load()
+    ant = data_folder / "train" / "ant"
+    for folder in (ant / ".ipynb_checkpoints", ant / "__MACOSX", data_folder / "train" / "__MACOSX" / "ant"):
+        folder.mkdir(parents=True)
+        (folder / "000-checkpoint.png").write_bytes((ant / "000.png").read_bytes())
+    (data_folder / "train" / ".ipynb_checkpoints").mkdir()
+    (ant / "._000.png").write_bytes(b"\0\5\x16\7 not an image")
+    with caplog.at_level(logging.WARNING):
+        data = ImageFolder(path=str(data_folder)).load()
+    assert data.fingerprint == plain.fingerprint
+    assert f"3 hidden files and folders are skipped; the first is {ant / '._000.png'}" in caplog.text
+
+
+def test_images_beside_the_class_folders_are_said_to_be_skipped(
+    data_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(data_folder, "train", per_class=10)
+    (data_folder / "train" / "lost.png").write_bytes(png(picture(0)))
+    with caplog.at_level(logging.WARNING):
+        assert ImageFolder(path=str(data_folder)).load().classes == ("ant", "bird")
+    assert "1 images in no class folder are skipped; the first is" in caplog.text
+
+
+CORNER = np.zeros((2, 4), dtype=np.uint8)  # upright: black but for its upper left corner
+CORNER[0, 0] = 255
+STORED = {  # by EXIF orientation: where the first stored row and column lie in the upright image
+    1: CORNER,
+    2: CORNER[:, ::-1],  # top, right
+    3: CORNER[::-1, ::-1],  # bottom, right
+    4: CORNER[::-1],  # bottom, left
+    5: CORNER.T,  # left, top
+    6: CORNER.T[::-1],  # right, top
+    7: CORNER.T[::-1, ::-1],  # right, bottom
+    8: CORNER.T[:, ::-1],  # left, bottom
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_images_are_turned_upright_as_their_exif_orientation_says(form: str) -> None:
+    encoded = []
+    for orientation, stored in STORED.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(stored)).save(buffer, format=form, exif=exif, lossless=True)
+        encoded.append(buffer.getvalue())
+    images = decode(encoded, where=str, resize=None)
+    assert images.shape[2:] == (2, 4)
+    assert all(np.array_equal(image[0], CORNER) for image in images)
+    resized = decode(encoded, where=str, resize=8)
+    assert all(np.array_equal(image, resized[0]) for image in resized)
+
+
+def test_labels_that_start_at_one_get_a_hint(data_folder: Path) -> None:
+    write_parquet(data_folder / "train.parquet", cells(40), np.arange(40) % 2 + 1)
+    hint = "labels start at 0, and these seem to start at 1: subtract 1"
+    with pytest.raises(ValueError, match=f"class '0' has 0 rows and there is no test part; .*{hint}"):
+        ImageParquet(path=str(data_folder)).load()
+    with pytest.raises(ValueError, match=rf"row 1 has label 2; it must lie in 0 \.\.\. 1; {hint}"):
+        ImageParquet(path=str(data_folder), classes=("ant", "bird")).load()
+    write_parquet(data_folder / "test.parquet", cells(4, first=50), np.arange(4) % 2 + 1)
+    with pytest.raises(ValueError, match=f"class '0' has 0 of the 40 training rows used; .*{hint}"):
+        ImageParquet(path=str(data_folder)).load()
+
+
+def test_images_in_several_splits_are_counted(data_folder: Path) -> None:
+    write_folder(data_folder, "train", per_class=20)
+    write_folder(data_folder, "test", per_class=4, seed=100)
+    source = ImageFolder(path=str(data_folder), calib_fraction=0.0)
+    data = source.load()
+    assert shared_images(data) == []
+    ant, bird = (data_folder / "test" / name for name in ("ant", "bird"))
+    train, val = (next(iter(split.row_ids)) for split in (data.train, data.val))  # rows 0 to 19 are ants 1000 to 1019
+    assert max(train, val) < 20
+    (ant / "001.png").write_bytes(png(picture(1000 + train)))
+    (bird / "002.png").write_bytes(png(picture(1000 + train)))
+    (ant / "003.png").write_bytes(png(picture(1000 + val)))
+    assert shared_images(source.load()) == [
+        f"image_folder: 2 of 8 test rows have the same image as a train row, 1 of them with another label "
+        f"(test row 1 and train row {train})",
+        f"image_folder: 1 of 8 test rows have the same image as a val row (test row 3 and val row {val})",
+    ]

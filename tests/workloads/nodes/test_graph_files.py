@@ -80,6 +80,7 @@ def test_equal_graphs_have_equal_fingerprints_and_others_have_not(folder: Path) 
         ({"labels": None}, "labels of .* are missing"),
         ({"labels": np.array([0.5, 1, 1, 0])}, "labels of .* are float64"),
         ({"labels": np.array([0, -1, 1, 0])}, "label of node 1 .* is -1"),
+        ({"labels": np.array([1, 2, 2, 1])}, r"labels of .* lie in 1 \.\.\. 2; labels start at 0"),
         ({"labels": np.array([0, 1, 1])}, r"adj of .* is \(4, 4\); it must be \(3, 3\)"),
         ({"attr_shape": np.array([3, 3]), "attr_indptr": np.array([0, 2, 3, 3])}, r"attr of .* is \(3, 3\)"),
         ({"attr_data": np.array([1.0, np.nan, 2.0])}, "attr of .* not finite"),

@@ -3,7 +3,8 @@
 The image column contains encoded images (PNG, JPEG), as bytes or as a struct with a field `bytes`; the label column contains
 integers. Test rows come from test*.parquet, otherwise from validation*.parquet, otherwise they are held out. A folder without
 train*.parquet cannot be trained on, but it can be a set of out-of-distribution inputs.
-Rows are numbered through the files in the order of their names. Images are decoded once and then cached.
+Rows are numbered through the files in the order of their names. Images are turned upright as their EXIF orientation says,
+decoded once and then cached.
 
 Reference: the Image feature of the Hugging Face datasets library
 """
@@ -19,8 +20,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from pruneyard.workloads.data.array_cache import cached_array
-from pruneyard.workloads.data.dataset import Dataset, PublishedDataset, Split
+from pruneyard.workloads.data.dataset import Dataset, PublishedDataset, Split, base_hint
 from pruneyard.workloads.data.decoding import decode
+from pruneyard.workloads.data.folders import check_fetched
 from pruneyard.workloads.data.user_images import UserImageSource
 from pruneyard.workloads.plugins import Settings
 
@@ -29,6 +31,7 @@ __all__ = ["ImageParquet"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageParquet(UserImageSource):
+    revision: ClassVar[int] = 2  # before, EXIF orientations were ignored
     examples: ClassVar[tuple[Settings, ...]] = ({"path": "pictures"},)
     image_column: str = "img"
     label_column: str = "label"
@@ -59,6 +62,7 @@ class ImageParquet(UserImageSource):
             raise ValueError(
                 f"{folder} has no train*.parquet, test*.parquet or validation*.parquet; there must be at least one"
             )
+        check_fetched([*train, *(test or validation)])
         return train, test or validation
 
     def _rows_and_classes(self, files: Sequence[Path]) -> tuple[Split, tuple[str, ...]]:
@@ -79,7 +83,7 @@ class ImageParquet(UserImageSource):
                     encoded.append(_encoded_image(value, names[-1]))
             return decode(encoded, where=names.__getitem__, resize=self.resize)
 
-        return cached_array(make, files=files, options=f"parquet {self.image_column} resize={self.resize}")
+        return cached_array(make, files=files, options=f"parquet upright {self.image_column} resize={self.resize}")
 
 
 def _read_labels(files: Sequence[Path], column: str, *, num_classes: int | None) -> npt.NDArray[np.int64]:
@@ -96,7 +100,7 @@ def _read_labels(files: Sequence[Path], column: str, *, num_classes: int | None)
         wrong = np.flatnonzero((labels < 0) | (labels >= (num_classes or np.inf)))
         if len(wrong):
             allowed = f"0 ... {num_classes - 1}" if num_classes else "0 and above"
-            raise ValueError(f"{file}, row {wrong[0]} has label {labels[wrong[0]]}; it must lie in {allowed}")
+            raise ValueError(f"{file}, row {wrong[0]} has label {labels[wrong[0]]}; it must lie in {allowed}{base_hint(labels)}")
         parts.append(labels)
     return np.concatenate(parts)
 
