@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from pruneyard.workloads.masks.masks import layer_densities, prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder
 
+_COPYING = {torch.ops.aten.clone, torch.ops.aten._to_copy}  # as einsum and a cast do with a weight
 _ADDING = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}  # whose first argument is added to the product
 
 OTHER_PRODUCTS = "products without a prunable weight"  # key of their multiply-adds, which no mask reduces
@@ -31,12 +32,15 @@ OTHER_PRODUCTS = "products without a prunable weight"  # key of their multiply-a
 class ProductCounter(TorchDispatchMode):
     """Counts the FLOPs of every operation that torch has a formula for: convolutions and matrix products.
 
-    by_factors: by the identities of the factors' storages, which views of a weight share.
+    by_factors: by the identities of the factors' storages, which views of a weight share; a copy counts as its original. For
+    tensors on the meta device, whose copies cost nothing: all of them are kept as long as the counter.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.by_factors: Counter[frozenset[int]] = Counter()
+        self._originals: dict[int, int] = {}  # by copy
+        self._copies: list[Tensor] = []  # kept, so that no other tensor gets the identity of one
 
     def __torch_dispatch__(
         self,
@@ -52,8 +56,15 @@ class ProductCounter(TorchDispatchMode):
             factors = args[1:] if function._overloadpacket in _ADDING else args  # a bias is no factor
             tensors = [leaf for leaf in tree_leaves(factors) if isinstance(leaf, Tensor) and leaf.ndim > 1]
             flops = formula(*args, **(kwargs or {}), out_val=result)
-            self.by_factors[frozenset(storage_of(tensor) for tensor in tensors)] += flops
+            self.by_factors[frozenset(map(self._original, tensors))] += flops
+        elif function._overloadpacket in _COPYING:
+            self._originals[storage_of(result)] = self._original(args[0])
+            self._copies.append(result)
         return result
+
+    def _original(self, tensor: Tensor) -> int:
+        """Returns the identity of a tensor's storage, or of the one that it was copied from."""
+        return self._originals.get(storage_of(tensor), storage_of(tensor))
 
 
 def storage_of(tensor: Tensor) -> int:

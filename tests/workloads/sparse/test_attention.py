@@ -176,6 +176,23 @@ def test_a_weight_that_is_used_outside_its_layer_is_found() -> None:
     }
 
 
+def test_a_weight_that_is_copied_before_its_product_is_counted() -> None:
+    class Copied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = nn.Parameter(torch.randn(2, 64, 5))
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, images: Tensor) -> Tensor:
+            weight = self.linear.weight.to(torch.float64).float()
+            hidden = nn.functional.linear(images.flatten(1), weight)
+            return torch.einsum("bd,hdk->bhk", hidden, self.heads).flatten(1)
+
+    macs = count_macs(Copied(), SHAPE)
+    assert macs.by_weight == {"linear.weight": 64 * 64}
+    assert (macs.other, macs.dense_factors) == (2 * 64 * 5, ("heads",))
+
+
 class Odd(nn.Module):
     """Layers that cannot be pruned, counted or run by a sparse kernel."""
 
