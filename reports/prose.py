@@ -8,10 +8,11 @@ import pandas as pd
 
 from pruneyard.reports import formats, records
 from pruneyard.reports.glossary import measure_title
+from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.records import Status
 from pruneyard.reports.series import NUM_BINS, calibration_errors
 from pruneyard.reports.study import CALIBRATE, DENSE, Study
-from pruneyard.reports.tables import best_cells
+from pruneyard.reports.tables import MAX_ROWS, best_cells
 
 
 def headline(study: Study) -> str:
@@ -93,6 +94,10 @@ def summary_note(study: Study) -> str:
         parts.append(note)
     if study.cells["censored"].any():
         parts.append("Runs stopped early (pruned) are counted but never averaged.")
+    if (num := len(study.cells)) > MAX_ROWS:
+        measure = selection_measure(study.finals)
+        first, by = ("best", f" by {measure_title(measure)}") if measure else ("first", "")
+        parts.append(f"Rows: the {first} {MAX_ROWS:,} of {num:,} settings{by}; `pruneyard export` writes all.")
     return " ".join(parts)
 
 

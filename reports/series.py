@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import floor_of_bins, half_width
+from pruneyard.reports.statistics import chance_gaps, half_width
 
 MAX_POINTS = 60
 NUM_BINS = 15
@@ -77,13 +77,15 @@ def bins_of_runs(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
 
 def calibration_errors(bins: pd.DataFrame) -> pd.DataFrame:
     """Returns ECE and noise floor of each run and split from its bins: columns `cell, run_key, key, ece, floor, num`."""
-    rows = []
-    for (cell, run_key, key), own in bins.groupby(["cell", "run_key", "key"], sort=False):
-        num = float(own["count"].sum())
-        error = float((own["count"] * (own["y"] - own["x"]).abs()).sum() / num)
-        # A mean confidence may lie beyond 1 by rounding.
-        rows.append((cell, run_key, key, error, floor_of_bins(own["x"].clip(0, 1), own["count"]), num))
-    return pd.DataFrame(rows, columns=["cell", "run_key", "key", "ece", "floor", "num"])
+    if bins.empty:
+        return pd.DataFrame(columns=["cell", "run_key", "key", "ece", "floor", "num"])
+    # All bins at once: a study may have tens of thousands of runs. A mean confidence may lie beyond 1 by rounding.
+    floors = chance_gaps(bins["x"].clip(0, 1), bins["count"])
+    gaps = bins.assign(ece=bins["count"] * (bins["y"] - bins["x"]).abs(), floor=floors, num=bins["count"].astype("float64"))
+    sums = gaps.groupby(["cell", "run_key", "key"], sort=False)[["ece", "floor", "num"]].sum().reset_index()
+    sums["ece"] /= sums["num"]
+    sums["floor"] /= sums["num"]
+    return sums
 
 
 def layer_densities(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:

@@ -103,16 +103,22 @@ def bootstrap_band(
 
 
 def floor_of_bins(confidence: npt.ArrayLike, count: npt.ArrayLike) -> float:
-    """Returns the expected calibration error of a perfectly calibrated network with these bins.
+    """Returns the expected calibration error of a perfectly calibrated network with these bins; see `chance_gaps`."""
+    counts = np.asarray(count, dtype=np.float64)
+    return float(chance_gaps(confidence, count).sum() / counts.sum())
 
-    confidence, count: `(B,)`, mean confidence and number of samples of each bin. The result is the mean distance of a binomial
-    share from its probability, weighted by samples. All samples of a bin count as if they had its mean confidence, which makes
-    the result slightly too large. Reference: de Moivre's mean deviation, as in Diaconis and Zabell,
-    "Closed form summation for classical distributions", Statistical Science 1991.
+
+def chance_gaps(confidence: npt.ArrayLike, count: npt.ArrayLike) -> Floats:
+    """Returns the expected gap of a perfectly calibrated network in each bin, in samples: `(B,)`.
+
+    confidence, count: `(B,)`, mean confidence and number of samples of each bin. A gap is the mean distance of a binomial count
+    from its expectation. All samples of a bin count as if they had its mean confidence, which makes the result slightly too
+    large. Reference: de Moivre's mean deviation, as in Diaconis and Zabell, "Closed form summation for classical
+    distributions", Statistical Science 1991.
     """
     p, n = np.asarray(confidence, dtype=np.float64), np.asarray(count, dtype=np.float64)
     if p.shape != n.shape or p.ndim != 1 or not len(p) or (n <= 0).any() or ((p < 0) | (p > 1)).any():
         raise ValueError("bins must have confidences in [0, 1] and counts above 0, as many of these as of those")
     above = np.floor(n * p) + 1  # the least count above the mean
-    deviation = np.where(above <= n, 2 * above * (1 - p) * stats.binom.pmf(above, n, p), 0.0)  # of the count, in rows
-    return float(deviation.sum() / n.sum())
+    gaps: Floats = np.where(above <= n, 2 * above * (1 - p) * stats.binom.pmf(above, n, p), 0.0)
+    return gaps

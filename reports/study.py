@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pruneyard.reports import palette, series, summary
+from pruneyard.reports import leading, palette, series, summary
 from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -128,11 +128,31 @@ class Study:
         return self.cells.rename(columns=names).dropna(subset=["mean"])
 
     @cached_property
+    def ranks(self) -> pd.Series[float]:
+        """The place of every cell among those of its field, never by the test split; see `leading.ranks`."""
+        return leading.ranks(self.cells, self.labelled, self.finals)
+
+    @cached_property
+    def drawn(self) -> pd.DataFrame:
+        """The cells that charts draw: all of them unless there are very many; see `leading.drawn`."""
+        return leading.drawn(self.cells, self.ranks)
+
+    @cached_property
+    def drawn_note(self) -> str:
+        """Which cells charts draw, as a sentence that follows a caption; an empty text if all are."""
+        return leading.note(self.cells, self.drawn, measure=leading.selection_measure(self.finals))
+
+    @cached_property
+    def drawn_runs(self) -> pd.DataFrame:
+        """The runs of `labelled` whose cells are drawn."""
+        return self.labelled[self.labelled["cell"].isin(self.drawn["cell"])]
+
+    @cached_property
     def styles(self) -> dict[str, tuple[str, str]]:
-        """Colour and symbol of every series, the same in all figures; dense networks are grey."""
-        is_dense = self.cells["method"] == DENSE
-        styles = palette.methods(list(self.cells.loc[~is_dense, "series"]))
-        return styles | dict.fromkeys(self.cells.loc[is_dense, "series"], (palette.REFERENCE, "circle"))
+        """Colour and symbol of every drawn series, the same in all figures; dense networks are grey."""
+        is_dense = self.drawn["method"] == DENSE
+        styles = palette.methods(list(self.drawn.loc[~is_dense, "series"]))
+        return styles | dict.fromkeys(self.drawn.loc[is_dense, "series"], (palette.REFERENCE, "circle"))
 
     @property
     def measures(self) -> list[str]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import estimate
+from pruneyard.reports.statistics import half_width
 
 _COMMON = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_out")
 _COUNTS = {
@@ -44,9 +44,8 @@ def cell_table(labelled: pd.DataFrame, finals: pd.DataFrame, measures: Sequence[
     settings: list[str] = labelled.attrs["settings"]
     runs = pd.concat([labelled, _by_run(finals, measures, labelled["run_key"])], axis=1)
     shown = ["cell", *GEOMETRY[:2], *LABELS, *GEOMETRY[2:], *settings]
-    rows = [_row(group, shown, measures) for _, group in runs.groupby("cell", sort=True)]
     columns = [*shown, *_COUNTS, *(name for measure in measures for name in _three(measure)), *_COSTS]
-    table = _sorted(pd.DataFrame(rows, columns=columns), stages=_stages(labelled))
+    table = _sorted(_rows(runs, shown, measures)[columns].reset_index(drop=True), stages=_stages(labelled))
     table.attrs = {"measures": list(measures), "settings": settings}
     return table
 
@@ -97,24 +96,35 @@ def _by_run(finals: pd.DataFrame, measures: Sequence[str], keys: pd.Series[str])
     return pd.DataFrame(columns, index=keys.index, dtype="float64")
 
 
-def _row(group: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> dict[str, object]:
-    """Returns the row of one cell from its runs."""
-    row: dict[str, object] = {name: group[name].iloc[0] for name in shown}
-    row.update({name: int((group["status"] == status).sum()) for name, status in _COUNTS.items()})
-    completed = group[group["status"] == Status.COMPLETED]
-    if completed.empty:
-        return row
-    outer = completed["outer"]
+def _rows(runs: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
+    """Returns one row per cell, in their order; all cells at once, because a study may have thousands."""
+    first = runs.drop_duplicates("cell").sort_values("cell")
+    # By way of records, so that pandas infers types without the settings that only some cells have as None.
+    rows = pd.DataFrame(first[list(shown)].to_dict("records"), index=first["cell"].to_numpy(), columns=list(shown))
+    for name, status in _COUNTS.items():
+        rows[name] = (runs["status"] == status).groupby(runs["cell"]).sum().astype(int)
+    completed = runs[runs["status"] == Status.COMPLETED]
     for measure in measures:
-        mean, low, high = _three(measure)
-        values = completed[measure].astype("float64")
-        # This mean skips NaN; the mask below makes a replicate missing if any of its runs is.
-        means = values.groupby(outer, sort=False).mean()
-        found = estimate(means.mask(values.isna().groupby(outer, sort=False).any()))
-        row.update({mean: float(found.mean), low: float(found.low), high: float(found.high)})
-    # skipna=False: a mean over the runs that happen to have a cost would mislead.
-    row.update({name: float(completed[name].astype("float64").mean(skipna=False)) for name in _COSTS})
-    return row
+        for name, values in zip(_three(measure), _estimates(completed, measure), strict=True):
+            rows[name] = values.reindex(rows.index)
+    for name in _COSTS:
+        costs = completed[name].astype("float64")
+        # NaN where any run lacks it: a mean over the runs that happen to have a cost would mislead.
+        lost = costs.isna().groupby(completed["cell"]).any()
+        rows[name] = costs.groupby(completed["cell"]).mean().mask(lost).reindex(rows.index)
+    return rows
+
+
+def _estimates(completed: pd.DataFrame, measure: str) -> tuple[pd.Series[float], pd.Series[float], pd.Series[float]]:
+    """Returns mean and interval of every cell over its independent replicates; NaN if any of its runs lacks the measure."""
+    values = completed[measure].astype("float64")
+    # Runs that rest on the same first run count as one, by their mean.
+    means = values.groupby([completed["cell"], completed["outer"]], sort=False).mean()
+    grouped = means.groupby(level=0)
+    lost = values.isna().groupby(completed["cell"]).any()
+    mean = grouped.mean().mask(lost)
+    half = pd.Series(half_width(grouped.std(), grouped.size()), index=mean.index)
+    return mean, mean - half, mean + half
 
 
 def _stages(labelled: pd.DataFrame) -> list[str]:

@@ -13,6 +13,8 @@ from pruneyard.reports.records import Status
 from pruneyard.reports.statistics import clearly_best
 from pruneyard.reports.study import CALIBRATE, Study, in_words
 
+MAX_ROWS = 1000
+"""Rows of one table on the page; a browser needs seconds for more, and `pruneyard export` writes all."""
 MAX_RUNS = 500
 MAX_FAILURES = 20
 _MAX_TRACEBACK = 20_000
@@ -52,6 +54,11 @@ class Table:
     texts: Collection[int] = ()
 
     @property
+    def shown(self) -> Sequence[Sequence[Value]]:
+        """The rows that the page shows."""
+        return self.rows[:MAX_ROWS]
+
+    @property
     def frozen(self) -> list[tuple[float, float]]:
         """Returns left edge and width, in rem, of the leading label columns that stay visible while the table scrolls.
 
@@ -60,7 +67,7 @@ class Table:
         found: list[tuple[float, float]] = []
         left = 0.0
         for place in range(self.num_labels):
-            longest = max((len(row[place].text) for row in self.rows), default=0)
+            longest = max((len(row[place].text) for row in self.shown), default=0)
             word = max((len(word) for word in self.headers[place].split()), default=0)
             inner = max(
                 _CHARACTER * min(longest, _MAX_CHARACTERS), _BOLD_CHARACTER * min(word, _MAX_CHARACTERS)
@@ -84,8 +91,11 @@ class Failure:
 
 
 def summary_table(study: Study) -> Table:
-    """Returns one row per cell: its distinguishing settings, seeds, measures and costs."""
-    table = study.cells
+    """Returns one row per cell: its distinguishing settings, seeds, measures and costs.
+
+    Of more than `MAX_ROWS` cells these have the best ranks of `Study.ranks`.
+    """
+    table = study.cells[study.ranks.rank(method="first") <= MAX_ROWS]
     labels = study.columns or ["method"]
     measures = _measures(study)
     costs = [name for name in _COSTS if table[name].notna().any()]
@@ -96,7 +106,7 @@ def summary_table(study: Study) -> Table:
         for key, name in zip(labels, names, strict=True)
     ]
     columns.append([_seeds(row) for _, row in table.iterrows()])
-    columns += [_measure(table, measure) for measure in measures]
+    columns += [_measure(table, measure, best=best_cells(study.cells, measure)) for measure in measures]
     columns += [[Value(text=_COSTS[name](value)) for value in table[name]] for name in costs]
     headers = [
         *names,
@@ -126,8 +136,7 @@ def _seeds(row: pd.Series[int]) -> Value:
     return Value(text=str(row["num_seeds"]), remark=remark)
 
 
-def _measure(table: pd.DataFrame, measure: str) -> list[Value]:
-    best = best_cells(table, measure)
+def _measure(table: pd.DataFrame, measure: str, *, best: Collection[int]) -> list[Value]:
     rows = zip(table["cell"], table[measure], table[f"{measure}_low"], table[f"{measure}_high"], strict=True)
     values = []
     for cell, mean, low, high in rows:

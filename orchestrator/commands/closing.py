@@ -1,6 +1,7 @@
 """Prints what a call of `run` ends with: the summary, what failed or is left, the page and the fronts."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,18 +13,27 @@ from pruneyard.orchestrator.planning.finished import Answer
 from pruneyard.reports.location import Location
 
 
-def print_answer(answer: Answer, *, folder: Location, page: Location | None, code: ExitCode, as_json: bool) -> None:
-    """Prints the answer on stdout, as tables or as JSON."""
+def print_answer(
+    answer: Answer, *, folder: Location, page: Callable[[], Location | None], code: ExitCode, as_json: bool
+) -> Location | None:
+    """Prints the answer on stdout, as tables or as JSON; returns the page.
+
+    page: writes the page and returns its path, None without one. It is called after the tables are printed: these do not
+        depend on it, and it takes longer.
+    """
     if as_json:
-        click.echo(json.dumps(_machine_readable(answer, folder=folder, page=page, code=code), indent=1))
-        return
+        written = page()
+        click.echo(json.dumps(_machine_readable(answer, folder=folder, page=written, code=code), indent=1))
+        return written
     out = stdout_console()
     if answer.num_rows:
         elsewhere = f"pruneyard export {folder}, or the report"
         out.print(table_of(answer.columns, num_rows=answer.num_rows, width=out.width, elsewhere=elsewhere))
-    where = [] if page is None else [f"report: {page}"]
-    for line in (*answer.notes, *where, *answer.fronts):
+    for line in (*answer.notes, *answer.fronts):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if (written := page()) is not None:
+        out.print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
+    return written
 
 
 def _machine_readable(answer: Answer, *, folder: Location, page: Location | None, code: ExitCode) -> dict[str, Any]:

@@ -82,9 +82,8 @@ def run_and_report(
     # The counts and labels must include what has run and what searches have proposed meanwhile.
     plan = plan.reread()
     state = results_stamp(plan.folder) if isinstance(plan.folder.path, Path) else None
-    page = _page(results)
     answer = _answer(results, plan)
-    print_answer(answer, folder=results.folder.path, page=page, code=code, as_json=as_json)
+    page = print_answer(answer, folder=results.folder.path, page=lambda: _page(results), code=code, as_json=as_json)
     if code is ExitCode.FINISHED and page is not None and state is not None and inputs is not None and request is not None:
         _remember(answer, plan, request, inputs=inputs, inputs_stamp=inputs_stamp, results=state)
     return code
@@ -123,8 +122,13 @@ def _page(results: Results) -> Location | None:
     try:
         return results.report()
     except StorageError as error:
-        click.echo(f"pruneyard: there is no report, because of {error}", err=True)
-        return None
+        problem = str(error)
+    # The exit code says how the jobs ended, so no fault of the page may end the command.
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    click.echo(f"pruneyard: there is no report, because of {problem}", err=True)
+    click.echo(f"pruneyard: the results are kept; try again with: pruneyard report {results.folder.path}", err=True)
+    return None
 
 
 def _run(plan: Plan, **options: Any) -> tuple[Results, ExitCode]:

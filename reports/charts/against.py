@@ -5,6 +5,8 @@ If all methods have the same density (or images per class), a dot plot with one 
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import pandas as pd
 
@@ -31,25 +33,27 @@ def against_ipc(study: Study, measure: str) -> list[Figure]:
 
 def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     table = study.measured(measure)
+    table = table[table["cell"].isin(study.drawn["cell"])]
     # Over images per class there is no dense reference.
     is_dense = (table["method"] == DENSE) & (x == "density")
     # A logarithmic axis has no 0.
     points = table[(table[x] > 0) & ~is_dense]
     styles = {name: style for name, style in study.styles.items() if name in set(points["series"])}
-    plots = []
-    for field, group in points.groupby("field", sort=False):
+
+    def plot(field: str, group: pd.DataFrame) -> Plot:
         dense = table[is_dense & (table["field"] == field)]
         if group[x].nunique() == 1:
             chart = _rows(group, dense, location=_location(x, group[x]), measure=measure, styles=styles)
         else:
             chart = _chart(group, dense, x=x, x_title=title, measure=measure, styles=styles)
-        plots.append(Plot(title=str(field), words=_words(measure, x, pd.concat([dense, group])), chart=chart))
+        return Plot(title=field, words=_words(measure, x, pd.concat([dense, group])), chart=chart)
+
     legend = marks.entries(styles, points["series"])
     return draw(
-        plots,
+        [partial(plot, str(field), group) for field, group in points.groupby("field", sort=False)],
         name=f"against-{x}",
         title=_title(measure, x, points[x]),
-        caption=f"Mean over completed seeds at the last step of each run. {marks.INTERVAL}",
+        caption=f"Mean over completed seeds at the last step of each run. {marks.INTERVAL}{study.drawn_note}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() else legend,
     )
 

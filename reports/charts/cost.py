@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import pandas as pd
 
@@ -20,21 +22,22 @@ _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 def cost(study: Study, measure: str) -> list[Figure]:
     """Returns the figure with one panel per cost in which cells differ; an empty list if there is none."""
     table = study.measured(measure)
-    plots = []
+    table = table[table["cell"].isin(study.drawn["cell"])]
     names = cost_names(study.cells["kind"])
-    for column, unit in _COST_UNITS.items():
-        title = names[column] + unit
+
+    def plot(column: str) -> Plot:
+        title = names[column] + _COST_UNITS[column]
         points = table[table[column] > 0]
-        if points[column].nunique() > 1:
-            text = f"{measure_title(measure)} versus {title} of {len(points)} settings"
-            chart = _chart(points, x=column, x_title=title, measure=measure, styles=study.styles)
-            plots.append(Plot(title=title, words=text, chart=chart))
+        text = f"{measure_title(measure)} versus {title} of {len(points)} settings"
+        chart = _chart(points, x=column, x_title=title, measure=measure, styles=study.styles)
+        return Plot(title=title, words=text, chart=chart)
+
     return draw(
-        plots,
+        [partial(plot, column) for column in _COST_UNITS if table.loc[table[column] > 0, column].nunique() > 1],
         name="cost",
         title=f"{formats.sentence_case(measure_title(measure))} versus cost",
         caption="One point per setting, mean over completed seeds. FLOPs count two per multiply-add and exclude masked weights; "
-        f"times depend on the machine and its load. {marks.INTERVAL}",
+        f"times depend on the machine and its load. {marks.INTERVAL}{study.drawn_note}",
         legend=marks.entries(study.styles, table["series"]),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import altair as alt
 import numpy as np
@@ -52,7 +53,8 @@ def minimised(study: Study) -> list[Figure]:
             _plots(study, measure, points, x=_ITERATIONS),
             name=f"distillation-{name.replace(' ', '-')}",
             title=f"{name.capitalize()} over iterations",
-            caption=f"Recorded at evaluations from a single random draw per iteration, so values are noisy. {_THIN}",
+            caption=f"Recorded at evaluations from a single random draw per iteration, so values are noisy. {_THIN}"
+            f"{study.drawn_note}",
             legend=marks.entries(study.styles, _named(study, points)["series"], lines=True),
         )
     return figures
@@ -67,7 +69,7 @@ def _over_time(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]
         _plots(study, measure, points, x="distillation time (s)"),
         name="over-time",
         title=f"{formats.sentence_case(measure_title(measure))} over distillation time",
-        caption=f"Distillation time excludes evaluations and depends on the machine and its load. {_THIN}",
+        caption=f"Distillation time excludes evaluations and depends on the machine and its load. {_THIN}{study.drawn_note}",
         legend=marks.entries(study.styles, _named(study, points)["series"], lines=True),
         table=speedup_table(found, measure) if found else None,
     )
@@ -133,23 +135,23 @@ def _times(ratio: Interval, row: Speedup) -> Value:
 
 
 def _named(study: Study, points: pd.DataFrame) -> pd.DataFrame:
-    """Returns the points with the columns `place, series, label` of their cells."""
+    """Returns the points of drawn cells with the columns `place, series, label` of their cells."""
     cells = study.cells[["cell", "series", "label"]].assign(place=places(study))
-    return points.merge(cells, on="cell")
+    return points.merge(cells[cells["cell"].isin(study.drawn["cell"])], on="cell")
 
 
-def _plots(study: Study, measure: str, points: pd.DataFrame, *, x: str) -> list[Plot]:
-    """Returns one panel per place. `points` have the columns `cell, seed, run_key, step, x, value`."""
+def _plots(study: Study, measure: str, points: pd.DataFrame, *, x: str) -> list[Callable[[], Plot]]:
+    """Returns one panel per place, as functions for `draw`. `points` have the columns `cell, seed, run_key, step, x, value`."""
     named = _named(study, points)
-    plots = []
-    for place in dict.fromkeys(places(study)):
+
+    def plot(place: str) -> Plot:
         group = named[named["place"] == place]
-        if group.empty:
-            continue
         own = group[group.groupby(["cell", "run_key"])["step"].transform(_is_kept)]
         chart, hover = _chart(own, measure=measure, styles=study.styles, x=x)
-        plots.append(Plot(title=place, words=_words(own, measure, x, place), chart=chart, hover=hover))
-    return plots
+        return Plot(title=place, words=_words(own, measure, x, place), chart=chart, hover=hover)
+
+    drawn = set(named["place"])
+    return [partial(plot, place) for place in dict.fromkeys(places(study)) if place in drawn]
 
 
 def _is_kept(steps: pd.Series[int]) -> pd.Series[bool]:

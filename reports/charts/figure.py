@@ -1,8 +1,9 @@
 """Figures of the page: Vega-Lite charts, each also rendered as a static SVG for print, mail and browsers without scripts."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,6 +12,8 @@ import altair as alt
 import vl_convert
 
 from pruneyard.reports.tables import Table
+
+_LOG = logging.getLogger(__name__)
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -120,7 +123,7 @@ def script_bundle() -> str:
 
 
 def draw(
-    plots: Sequence[Plot],
+    plots: Sequence[Callable[[], Plot]],
     *,
     name: str,
     title: str,
@@ -129,24 +132,45 @@ def draw(
     table: Table | None = None,
     width: str = "",
 ) -> list[Figure]:
-    """Renders plots as a list with one figure, or an empty list without plots.
+    """Renders plots as a list with one figure, or an empty list without plots. A figure that fails becomes `undrawn`.
 
-    Renders at most `MAX_PANELS` panels; the caption then says how many plots there are. The default `width` follows the
-    number of plots.
+    Renders at most `MAX_PANELS` panels; the caption then says how many plots there are. Plots are functions, so that no more
+    than these are made. The default `width` follows the number of plots.
     """
     if not plots:
         return []
+    try:
+        return [_figure(plots, name=name, title=title, caption=caption, legend=legend, table=table, width=width)]
+    # The renderer is a JavaScript engine that fails in its own ways; whatever it is, the page can do without one figure.
+    except Exception as error:
+        return [undrawn(title, error, name=name, table=table)]
+
+
+def undrawn(title: str, error: Exception, *, name: str, table: Table | None = None) -> Figure:
+    """Returns what the page shows in place of a figure that could not be drawn: its title, the error, and its table."""
+    _LOG.warning("the figure %r could not be drawn: %s: %s", title, type(error).__name__, error)
+    _LOG.debug("traceback", exc_info=error)
+    caption = f"This figure could not be drawn: {type(error).__name__}: {error}. The other parts of the page are not affected."
+    return Figure(name=name, title=title, caption=caption, width="wide", panels=(), table=table)
+
+
+def _figure(
+    plots: Sequence[Callable[[], Plot]],
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    legend: Sequence[Entry],
+    table: Table | None,
+    width: str,
+) -> Figure:
     width = width or ("wide" if len(plots) == 1 else "half" if len(plots) in (2, 4) else "third")
     panels = [
-        _panel(plot, width=width, name=f"{name}-{place}") for place, plot in enumerate(plots[:MAX_PANELS])
+        _panel(plot(), width=width, name=f"{name}-{place}") for place, plot in enumerate(plots[:MAX_PANELS])
     ]
     if len(plots) > MAX_PANELS:
         caption += f" Only the first {MAX_PANELS} of {len(plots)} panels are shown; the tables have all settings."
-    return [
-        Figure(
-            name=name, title=title, caption=caption, width=width, panels=panels, legend=legend, table=table
-        )
-    ]
+    return Figure(name=name, title=title, caption=caption, width=width, panels=panels, legend=legend, table=table)
 
 
 def _panel(plot: Plot, *, width: str, name: str) -> Panel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
+from functools import partial
 
 import altair as alt
 import pandas as pd
@@ -28,12 +29,17 @@ def latency(study: Study) -> list[Figure]:
     if rows.empty:
         return []
     styles = palette.methods(sorted(set(rows["format"])))
+
+    def plot(title: str, group: pd.DataFrame) -> Plot:
+        return Plot(title=title, words=_words(title, group), chart=_chart(group, styles=styles))
+
     plots = []
-    for (field, device, threads, batch_size), group in rows.groupby(
+    drawn = rows[rows["cell"].isin(study.drawn["cell"])]
+    for (field, device, threads, batch_size), group in drawn.groupby(
         ["field", "device", "threads", "batch_size"], sort=False
     ):
         title = marks.joined(field, f"batch size {batch_size}", formats.plural(int(str(threads)), "thread"), device)
-        plots.append(Plot(title=title, words=_words(title, group), chart=_chart(group, styles=styles)))
+        plots.append(partial(plot, title, group))
     return draw(
         plots,
         name="latency",
@@ -41,7 +47,8 @@ def latency(study: Study) -> list[Figure]:
         caption="Forward-pass time of the same network on dense kernels divided by that of the exported network, measured "
         "alternately in one process; bars span the 10th to 90th percentile. Below the line at 1 the exported network is slower. "
         "The dashed line is the ratio of counted FLOPs (theoretical, not measured). Format onnx runs dense kernels of another "
-        "runtime; format dense is the control, which shows the measurement error.",
+        "runtime; format dense is the control, which shows the measurement error."
+        f"{study.drawn_note}",
         legend=[*marks.entries(styles, rows["format"]), _THEORY],
         table=latency_table(rows),
     )

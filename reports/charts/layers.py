@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import pandas as pd
 
@@ -13,23 +15,27 @@ from pruneyard.reports.study import DENSE, Study
 
 def layers(study: Study) -> list[Figure]:
     """Returns the figure of final densities; an empty list if no run recorded any."""
-    points = series.layer_densities(study.curves, study.labelled)
+    points = series.layer_densities(study.curves, study.drawn_runs)
     # A logarithmic axis has no 0.
-    points = points[points["density"] > 0].merge(study.cells[["cell", "line"]], on="cell")
-    table = study.cells[study.cells["cell"].isin(points["cell"]) & (study.cells["method"] != DENSE)]
+    points = points[points["density"] > 0].merge(study.drawn[["cell", "line"]], on="cell")
+    table = study.drawn[study.drawn["cell"].isin(points["cell"]) & (study.drawn["method"] != DENSE)]
     styles = marks.ramp(table)
     lowest = points["density"].min()
-    plots = []
-    for (field, name), group in table.groupby(["field", "series"], sort=False):
+
+    def plot(title: str, group: pd.DataFrame) -> Plot:
         own = points[points["cell"].isin(group["cell"])]
-        title = marks.joined(field, name)
         text = f"Density of each layer for {title}, lines: {', '.join(dict.fromkeys(own['line']))}"
-        plots.append(Plot(title=title, words=text, chart=_chart(own, styles=styles, lowest=lowest)))
+        return Plot(title=title, words=text, chart=_chart(own, styles=styles, lowest=lowest))
+
     return draw(
-        plots,
+        [
+            partial(plot, marks.joined(field, name), group)
+            for (field, name), group in table.groupby(["field", "series"], sort=False)
+        ],
         name="layers",
         title="Density per layer",
-        caption="Fraction of active weights in each layer at the end of training, mean over seeds; first layer at the top.",
+        caption="Fraction of active weights in each layer at the end of training, mean over seeds; first layer at the top."
+        f"{study.drawn_note}",
         legend=marks.entries(styles, table["line"]),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -37,21 +39,21 @@ def learning(study: Study) -> list[Figure]:
 
 
 def _points(study: Study, measure: str) -> pd.DataFrame:
-    points = series.learning_curves(study.history, study.labelled, measure)
+    points = series.learning_curves(study.history, study.drawn_runs, measure)
     points = points[points.groupby("cell")["step"].transform("size") > 1].dropna(subset=["mean"])
-    return points.merge(study.cells[["cell", "line"]], on="cell")
+    return points.merge(study.drawn[["cell", "line"]], on="cell")
 
 
 def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
-    table = study.cells[study.cells["cell"].isin(points["cell"])]
+    table = study.drawn[study.drawn["cell"].isin(points["cell"])]
     is_dense = table["method"] == DENSE
     shown = table if is_dense.all() else table[~is_dense]
     styles = marks.ramp(shown)
     is_log = _is_log(measure, points)
     # One domain for all panels, so that they can be compared.
     domain = _log_domain(points) if is_log else marks.domain(measure, points)
-    plots = []
-    for (field, name), group in shown.groupby(["field", "series"], sort=False):
+
+    def plot(field: str, name: str, group: pd.DataFrame) -> Plot:
         own = points[points["cell"].isin(group["cell"])]
         # A dense cell is not its own reference.
         behind = table[is_dense & (table["field"] == field) & ~table["cell"].isin(group["cell"])]
@@ -62,13 +64,17 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
         chart, hover = _chart(
             own, dense, measure=measure, styles=styles, domain=domain, is_log=is_log, unit=unit
         )
-        plots.append(Plot(title=marks.joined(field, name), words=text, chart=chart, hover=hover))
+        return Plot(title=marks.joined(field, name), words=text, chart=chart, hover=hover)
+
     legend = marks.entries(styles, shown["line"], lines=True)
     return draw(
-        plots,
+        [
+            partial(plot, str(field), str(name), group)
+            for (field, name), group in shown.groupby(["field", "series"], sort=False)
+        ],
         name=f"learning-{measure.replace('/', '-')}",
         title="Explored weights during training" if measure == _EXPLORED else f"Learning curves: {measure_title(measure)}",
-        caption=f"Mean over completed seeds, at most {series.MAX_POINTS} points per line. {marks.INTERVAL}",
+        caption=f"Mean over completed seeds, at most {series.MAX_POINTS} points per line. {marks.INTERVAL}{study.drawn_note}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() and not is_dense.all() else legend,
     )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -18,6 +21,7 @@ from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table, Value
 
 _LOG_RATIO = 20  # an axis is logarithmic if its largest value is more than this many times its smallest
+MAX_LINES = 60
 BEST, OTHERS = "best", "other finished trainings"
 _STYLES = {BEST: (palette.methods([BEST])[BEST][0], "circle"), OTHERS: (palette.REFERENCE, "circle")}
 
@@ -28,13 +32,16 @@ def settings_over_time(study: Study) -> list[Figure]:
     for found in lineages(study):
         where = f" of stage {found.stage}" if found.stage else ""
         by = f"{measure_title(found.measure)} ({'highest' if found.best_is == 'max' else 'lowest'} is best)"
+        lines = found.lines[:MAX_LINES]
+        more = f" Only the best {MAX_LINES} of {len(found.lines):,} are drawn." if len(found.lines) > MAX_LINES else ""
+        points = {name: found_points for name in found.names if (found_points := _points(lines, name))}
         drawn = draw(
-            [plot for name in found.names if (plot := _plot(study, found, name)) is not None],
+            [partial(_plot, study, found, name, own) for name, own in points.items()],
             name=f"settings-{found.stage or 'over-time'}",
             title=f"Hyperparameter schedules{where}",
             caption=(
                 f"Each line is a finished training with the hyperparameters of its segments. The best one is chosen by "
-                f"mean {by} over seeds. Lines that coincide at the start share their first segments."
+                f"mean {by} over seeds. Lines that coincide at the start share their first segments.{more}"
             ),
             legend=[Entry(label=name, color=color) for name, (color, _) in _STYLES.items()],
             table=_table(study, found),
@@ -48,24 +55,26 @@ def settings_over_time(study: Study) -> list[Figure]:
     return figures
 
 
-def _plot(study: Study, found: Lineages, name: str) -> Plot | None:
-    """Returns the plot of one hyperparameter; None if it is not numeric."""
-    points = [
+def _points(lines: Sequence[Sequence[Part]], name: str) -> list[dict[str, Any]]:
+    """Returns the ends of every segment's line of one hyperparameter; none if it is not numeric."""
+    return [
         {
             "line": number,
             "who": OTHERS if number else BEST,
             "share": share,
             "value": float(part.settings[name]),
         }
-        for number, line in reversed(list(enumerate(found.lines)))  # the best one is drawn on top
+        for number, line in reversed(list(enumerate(lines)))  # the best one is drawn on top
         # Not strict: the end of the last segment begins no further one.
         for begin, part in zip((0.0, *(before.until for before in line)), line, strict=False)
         # A bool is an int, too.
         if isinstance(part.settings[name], int | float) and not isinstance(part.settings[name], bool)
         for share in (begin, part.until)
     ]
-    if not points:
-        return None
+
+
+def _plot(study: Study, found: Lineages, name: str, points: Sequence[dict[str, Any]]) -> Plot:
+    """Returns the plot of one hyperparameter from `_points`."""
     table = pd.DataFrame(points)
     least, most = table["value"].min(), table["value"].max()
     is_log = least > 0 and most > _LOG_RATIO * least

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import pandas as pd
 
@@ -18,7 +20,7 @@ BANDS = "Bands: 95% bootstrap intervals for the sample size of one run (see 'con
 
 def reliability(study: Study) -> list[Figure]:
     """Returns the figure for the test split, or for the first other split with bins; an empty list if there are none."""
-    runs = study.labelled[study.labelled["kind"] != CALIBRATE]
+    runs = study.drawn_runs[study.drawn_runs["kind"] != CALIBRATE]
     bins = series.reliability(study.curves, runs)
     present = set(bins["split"])
     split = next((name for name in (*_SPLITS, *sorted(present)) if name in present), None)
@@ -27,26 +29,28 @@ def reliability(study: Study) -> list[Figure]:
         right=lambda frame: (frame["bin"] + 1) / series.NUM_BINS,
         share=lambda frame: frame["count"] / frame.groupby("cell")["count"].transform("sum"),
     )
-    table = study.cells[study.cells["cell"].isin(bins["cell"])]
-    errors = series.calibration_errors(series.bins_of_runs(study.curves, runs))
-    errors = errors[errors["key"] == split]
-    plots = []
-    for cell, label, name in zip(table["cell"], table["label"], table["series"], strict=True):
+    table = study.drawn[study.drawn["cell"].isin(bins["cell"])]
+    of_runs = series.bins_of_runs(study.curves, runs)
+    errors = series.calibration_errors(of_runs[of_runs["key"] == split])
+
+    def plot(cell: int, label: str, name: str) -> Plot:
         own = with_band(bins[bins["cell"] == cell], num_runs=len(errors[errors["cell"] == cell]))
         points = [f"{x:.2f} to {y:.2f}" for x, y in zip(own["x"], own["y"], strict=True)]
         text = (
             f"Accuracy by mean confidence for {label}: {', '.join(points)}; {own['count'].sum():.0f} samples"
         )
         note = error_note(errors[errors["cell"] == cell], num_bins=series.NUM_BINS)
-        plots.append(Plot(title=label, words=text, chart=_chart(own, color=study.styles[name][0]), note=note))
+        return Plot(title=label, words=text, chart=_chart(own, color=study.styles[name][0]), note=note)
+
     return draw(
-        plots,
+        [partial(plot, *row) for row in table[["cell", "label", "series"]].itertuples(index=False)],
         name="reliability",
         title=f"Reliability diagrams ({split} split)",
         caption="Points on the dashed diagonal are perfectly calibrated; points below it are over-confident. Seeds are pooled, "
         f"weighted by samples, in {series.NUM_BINS} equal-width bins of confidence; grey bars show the fraction of samples "
         f"in each bin. {BANDS} The noise floor is the ECE that a perfectly calibrated network with these confidences would show "
-        "on the same number of samples; an ECE close to it is no evidence of miscalibration.",
+        "on the same number of samples; an ECE close to it is no evidence of miscalibration."
+        f"{study.drawn_note}",
     )
 
 

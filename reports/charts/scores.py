@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import altair as alt
 import numpy as np
@@ -13,7 +14,14 @@ from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
 from pruneyard.reports.study import Study
 from pruneyard.reports.trust.calibrated_cells import NEUTRAL, CalibratedCell
-from pruneyard.reports.trust.detection import ANY, CONFIDENCE, detections, set_name, split_and_score
+from pruneyard.reports.trust.detection import (
+    ANY,
+    CONFIDENCE,
+    Detection,
+    detections,
+    set_name,
+    split_and_score,
+)
 
 _IN_DISTRIBUTION = "in-distribution (test split)"
 
@@ -23,26 +31,28 @@ def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[F
     points = series.last_points(study.curves, "score")
     # An empty list has no two columns to assign.
     points[["split", "score"]] = [split_and_score(key) for key in points["key"]] or np.zeros((0, 2))
-    found = []
-    for detection in detections(study, cells):
-        cell = detection.cells[0]
-        run = cell.runs.sort_values("seed", kind="stable").index[0]
-        own = points[(points["run_key"] == run) & (points["score"] == detection.score)]
-        if own.empty:
-            continue
-        set_names = {split: _IN_DISTRIBUTION if split == "test" else set_name(cells, split) for split in own["split"].unique()}
-        calibrator = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
-        title = marks.joined(cell.parent, calibrator, detection.score)
-        found.append((title, int(cell.runs.loc[run, "seed"]), _steps(own, set_names)))
-    names = list(dict.fromkeys(name for *_, steps in found for name in steps["set"].unique() if name != _IN_DISTRIBUTION))
+    of_runs = dict(iter(points.groupby(["run_key", "score"], sort=False)))
+    found = [
+        (detection, run)
+        for detection in detections(study, cells)
+        if (run := _first_run(detection), detection.score) in of_runs
+    ]
+    splits = dict.fromkeys(split for detection, run in found for split in of_runs[run, detection.score]["split"].unique())
+    set_names = {split: _IN_DISTRIBUTION if split == "test" else set_name(cells, split) for split in splits}
+    names = [name for name in dict.fromkeys(set_names.values()) if name != _IN_DISTRIBUTION]
     names.sort(key=lambda name: not name.startswith("near: "))
     styles = {name: (color, "line") for name, (color, _) in palette.methods(names).items()}
-    plots = [
-        Plot(title=title, words=_words(title, steps), chart=_chart(steps, styles), note=f"seed {seed}")
-        for title, seed, steps in found
-    ]
+
+    def plot(detection: Detection, run: str) -> Plot:
+        cell = detection.cells[0]
+        calibrator = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
+        title = marks.joined(cell.parent, calibrator, detection.score)
+        steps = _steps(of_runs[run, detection.score], set_names)
+        seed = int(cell.runs.loc[run, "seed"])
+        return Plot(title=title, words=_words(title, steps), chart=_chart(steps, styles), note=f"seed {seed}")
+
     return draw(
-        plots,
+        [partial(plot, detection, run) for detection, run in found],
         name="trust-scores",
         title="Score distributions of in-distribution and OOD inputs",
         caption="Fraction of each set's inputs per score bin, for the run with the smallest seed; a higher score means "
@@ -54,6 +64,11 @@ def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[F
         ],
         width="third",
     )
+
+
+def _first_run(detection: Detection) -> str:
+    """Returns the run with the smallest seed."""
+    return str(detection.cells[0].runs.sort_values("seed", kind="stable").index[0])
 
 
 def _steps(points: pd.DataFrame, set_names: Mapping[str, str]) -> pd.DataFrame:

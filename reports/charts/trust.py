@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import altair as alt
 import numpy as np
@@ -26,7 +27,8 @@ _UNIT = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format="~g")
 def before_and_after(study: Study, comparisons: Sequence[Comparison]) -> list[Figure]:
     """Returns reliability on test before calibration and after one calibrator, side by side, for at most `MAX_PARENTS` inputs."""
     pairs = [(each, (each.before, each.after)) for each in comparisons if each.before and each.after]
-    errors = series.calibration_errors(study.test_bins)
+    shown = {cell.cell for _, cells in pairs[:MAX_PARENTS] for cell in cells if cell is not None}
+    errors = series.calibration_errors(study.test_bins[study.test_bins["cell"].isin(shown)])
     plots = []
     for comparison, cells in pairs[:MAX_PARENTS]:
         for cell in cells:
@@ -41,7 +43,7 @@ def before_and_after(study: Study, comparisons: Sequence[Comparison]) -> list[Fi
             points = [f"{x:.2f} to {y:.2f}" for x, y in zip(own["x"], own["y"], strict=True)]
             words = f"Accuracy by mean confidence, {title}: {', '.join(points)}; {note}"
             color = palette.REFERENCE if cell.calibrator == NEUTRAL else palette.METHOD_COLORS[0]
-            plots.append(Plot(title=title, words=words, chart=_diagram(own, color=color), note=note))
+            plots.append(partial(Plot, title=title, words=words, chart=_diagram(own, color=color), note=note))
     chosen = (
         "the calibrator with the lowest mean NLL on held-out samples that are not the test split"
         if all(each.is_ranked for each, _ in pairs)
@@ -120,21 +122,18 @@ def risk_coverage(study: Study, comparisons: Sequence[Comparison]) -> list[Figur
     styles = palette.methods([name for name in names if name != NEUTRAL]) | {
         NEUTRAL: (palette.REFERENCE, "circle")
     }
-    plots, drawn = [], set()
+    recorded = set(points["run_key"])
     with_curves = [
-        (comparison, lines)
+        comparison
         for comparison in comparisons
-        if not (lines := _risks(comparison.calibrators[:MAX_LINES], points)).empty
+        if any(not recorded.isdisjoint(entry.cell.runs.index) for entry in comparison.calibrators[:MAX_LINES])
     ]
-    for comparison, lines in with_curves[:MAX_PARENTS]:
+    plots, drawn = [], set()
+    for comparison in with_curves[:MAX_PARENTS]:
+        lines = _risks(comparison.calibrators[:MAX_LINES], points)
         drawn |= set(lines["calibrator"])
-        plots.append(
-            Plot(
-                title=comparison.parent,
-                words=_risk_words(comparison.parent, lines),
-                chart=_risk_chart(lines, styles),
-            )
-        )
+        words = _risk_words(comparison.parent, lines)
+        plots.append(partial(Plot, title=comparison.parent, words=words, chart=_risk_chart(lines, styles)))
     more = (
         f" Only the first {MAX_PARENTS} of {len(with_curves)} inputs are shown."
         if len(with_curves) > MAX_PARENTS
@@ -195,11 +194,10 @@ def set_sizes(study: Study, cells: Sequence[CalibratedCell]) -> list[Figure]:
     rules = list(dict.fromkeys(rule for cell in cells for rule in cell.alphas))
     styles = {rule: (color, "square") for rule, (color, _) in palette.methods(rules).items()}
     calibrators = len({cell.calibrator for cell in cells if cell.alphas}) > 1
-    plots = []
-    for cell in cells:
+    recorded = set(points["run_key"])
+
+    def plot(cell: CalibratedCell) -> Plot:
         own = points[points["run_key"].isin(cell.runs.index)]
-        if own.empty:
-            continue
         sizes = own.groupby(["key", "x"])["count"].sum().rename("count").reset_index()
         sizes["share"] = sizes["count"] / sizes.groupby("key")["count"].transform("sum")
         sizes["size"] = sizes["x"].astype(int)
@@ -208,15 +206,11 @@ def set_sizes(study: Study, cells: Sequence[CalibratedCell]) -> list[Figure]:
             f"{rule} {float((own_['size'] * own_['share']).sum()):.2f} classes on average"
             for rule, own_ in sizes.groupby("key")
         ]
-        plots.append(
-            Plot(
-                title=title,
-                words=f"Prediction set sizes, {title}: {', '.join(texts)}",
-                chart=_size_chart(sizes, styles),
-            )
-        )
+        words = f"Prediction set sizes, {title}: {', '.join(texts)}"
+        return Plot(title=title, words=words, chart=_size_chart(sizes, styles))
+
     return draw(
-        plots,
+        [partial(plot, cell) for cell in cells if not recorded.isdisjoint(cell.runs.index)],
         name="trust-sizes",
         title="Prediction set sizes",
         caption="Fraction of the test samples by the number of classes in their prediction set, all seeds pooled.",
