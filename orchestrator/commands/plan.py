@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -16,10 +17,9 @@ from pruneyard.orchestrator.driver.stages import check_ready_jobs
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.cost import Estimate, estimate
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
-from pruneyard.orchestrator.progress.display import duration
 from pruneyard.orchestrator.search.proposals import num_proposals_left
 from pruneyard.orchestrator.spec.load import load_spec
-from pruneyard.reports.formats import amount
+from pruneyard.reports.formats import amount, time_span
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.workloads.data.dataset import DataNotFoundError
@@ -72,7 +72,7 @@ def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dic
         "folder": str(plan.folder.path),
         "counts": plan.counts(),
         "to_be_proposed": {name or "": count for name, count in num_proposals_left(plan.spec, plan.folder).items()},
-        "estimate": {"dense_flops": cost.dense_flops, "seconds": cost.seconds, "slots": cost.slots} if cost else None,
+        "estimate": asdict(cost) if cost else None,
         "missing_data": missing_data,
         "jobs": jobs,
     }
@@ -99,6 +99,6 @@ def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
     elif cost is not None and cost.dense_flops:
         most = "at most " if any(stage.header.scheduler.name != "fifo" for stage in plan.spec.stages) else ""
         console.print(
-            f"left: {most}{amount(cost.dense_flops, 'FLOP')} of training, roughly {duration(cost.seconds)} "
-            f"with {cost.slots} trials at once on this machine's CPU"
+            f"left: {most}{amount(cost.dense_flops, 'FLOP')} of training, roughly "
+            f"{time_span(cost.start_up_s + cost.seconds)} with {cost.slots} trials at once on this machine's CPU"
         )

@@ -27,7 +27,9 @@ from pruneyard.orchestrator.driver.stages import (
 )
 from pruneyard.orchestrator.errors import ClusterError, ExitCode
 from pruneyard.orchestrator.local_backend.study import run_local
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.compatibility import check_same_study
+from pruneyard.orchestrator.planning.cost import job_costs
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
@@ -40,6 +42,7 @@ from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
 from pruneyard.reports.store import Store
+from pruneyard.workloads.data.dataset import Dataset, Source
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +126,9 @@ def run_plan(
     if not has_work(plan, only=only):
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
+    display = display or NoDisplay()
+    monitor.phase = "loading data"
+    display.show(monitor)
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
         lease.when_lost = stop.hand_over
         # Only under the lease: another driver might be writing these files.
@@ -135,10 +141,13 @@ def run_plan(
         # Before a cluster is joined, so that wrong data costs no start of Ray.
         data = check_ready_jobs(attempts, plan, origin=spec.name)
         monitor.expect(attempts)
-        study_run = StudyRun(
-            plan=plan, monitor=monitor, stop=stop, display=display or NoDisplay(), fail_fast=fail_fast, data=data
-        )
+        monitor.time_left.weigh(_expected_seconds(attempts, plan, data))
+        study_run = StudyRun(plan=plan, monitor=monitor, stop=stop, display=display, fail_fast=fail_fast, data=data)
+        monitor.phase = "starting" if local else "starting Ray" if address == "local" else f"joining {address}"
+        study_run.show()
         with stop_on_storage_failure(stop), _open_backend(local=local, address=address, stop=stop) as run_attempts:
+            monitor.phase = "starting the first trials"
+            study_run.show()
             for stage in spec.stages:
                 if stage.learning is None:
                     run_jobs(stage, stage.jobs, study_run, only=only, run_attempts=run_attempts)
@@ -153,6 +162,13 @@ def run_plan(
     if stop.signal_number == signal.SIGINT:
         raise GracefulInterrupt(results)
     return results
+
+
+def _expected_seconds(attempts: Sequence[PlannedAttempt], plan: Plan, data: Mapping[Source, Dataset]) -> dict[str, float]:
+    """Returns the expected seconds of the jobs whose data is there, by run key."""
+    workers = {stage.name: stage.header.resources.workers for stage in plan.spec.stages}
+    costs = job_costs([planned.job for planned in attempts], data, workers=workers, known=plan.spec.jobs)
+    return {key: cost.seconds for key, cost in costs.items()}
 
 
 def has_work(plan: Plan, *, only: frozenset[Status | None] | None) -> bool:

@@ -49,6 +49,7 @@ def run_search(
         if not is_proposed:
             return
         study_run.monitor.total = len(study_run.plan.spec.jobs)
+        study_run.monitor.time_left.num_unproposed = rounds.num_left * len(stage.header.seed_list)
 
 
 def write_study_plan(plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -14,13 +14,61 @@ from pruneyard.workloads.training.segment import WHOLE, Segment
 STEP_OVERHEAD_S = 4e-4  # overhead of one step without its arithmetic, measured on a small network
 
 
+START_UP_S = 10.0  # to start Ray on this machine and to import torch in the first trials, measured on two cores
+TRAIN_START_UP_S = 11.0  # for each trial of several workers, to its first step
+PROBES = 5
+PROBE_S = 0.02
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of the jobs still to run. `dense_flops` counts what masked dense kernels execute, at any density."""
+    """The cost of the jobs still to run. `dense_flops` counts what masked dense kernels execute, at any density.
+
+    seconds: of training, with `slots` trials at once. start_up_s: until the first step.
+    """
 
     dense_flops: float
-    seconds: float  # with `slots` trials at once
+    seconds: float
     slots: int
+    start_up_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCost:
+    """The expected cost of one job alone."""
+
+    dense_flops: float
+    seconds: float
+
+
+def job_costs(
+    jobs: Sequence[Job],
+    data: Mapping[Source, Dataset],
+    *,
+    workers: Mapping[str | None, int],
+    known: Sequence[Job],
+) -> dict[str, JobCost]:
+    """Returns the cost of every job whose data set is in `data`, by run key. Jobs whose data is still to be made have none.
+
+    workers: workers per trial, by stage; they share the arithmetic of a job evenly.
+    known: jobs of the spec; for a training that resumes from one of them only the rest counts.
+    """
+    until = {job.key: _segment(job).until for job in known}
+    costs: dict[str, JobCost] = {}
+    work: dict[object, tuple[float, float]] = {}  # equal for all seeds of a configuration
+    for job in jobs:
+        source: Source | None = getattr(job.workload, "data", None)
+        if source is None or source not in data:
+            continue
+        configuration = replace(job.workload, seed=0)  # type: ignore[type-var]
+        if configuration not in work:
+            work[configuration] = job.workload.expected_work(data[source])
+        job_flops, steps = work[configuration]
+        segment = _segment(job)
+        share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
+        seconds = share * (steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage])
+        costs[job.key] = JobCost(dense_flops=share * job_flops, seconds=seconds)
+    return costs
 
 
 def estimate(
@@ -31,25 +79,20 @@ def estimate(
     workers: Mapping[str | None, int],
     known: Sequence[Job],
 ) -> Estimate:
-    """Returns the cost of all jobs whose data set is in `data`. Jobs whose data is still to be made are not counted.
+    """Returns the cost of all jobs whose data set is in `data`, as `job_costs` does.
 
     slots: number of trials that run at once.
-    workers: workers per trial, by stage; they share the arithmetic of a job evenly.
-    known: jobs of the spec; for a training that resumes from one of them only the rest counts.
     """
-    until = {job.key: _segment(job).until for job in known}
-    flops = seconds = 0.0
-    for job in jobs:
-        source: Source | None = getattr(job.workload, "data", None)
-        if source is None or source not in data:
-            continue
-        job_flops, steps = job.workload.expected_work(data[source])
-        segment = _segment(job)
-        share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
-        flops += share * job_flops
-        seconds += share * (steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage])
+    costs = job_costs(jobs, data, workers=workers, known=known).values()
+    num_trains = sum(workers[job.stage] > 1 for job in jobs)
     # Fewer jobs than slots leave slots empty.
-    return Estimate(dense_flops=flops, seconds=seconds / max(1, min(slots, len(jobs))), slots=slots)
+    at_once = max(1, min(slots, len(jobs)))
+    return Estimate(
+        dense_flops=sum((cost.dense_flops for cost in costs), start=0.0),
+        seconds=sum((cost.seconds for cost in costs), start=0.0) / at_once,
+        slots=slots,
+        start_up_s=(START_UP_S if jobs else 0.0) + TRAIN_START_UP_S * num_trains / at_once,
+    )
 
 
 def _segment(job: Job) -> Segment:
@@ -60,14 +103,22 @@ def _segment(job: Job) -> Segment:
 
 @cache
 def _flops_per_s() -> float:
-    """Returns the FLOPs per second of one thread in a matrix product of a small network's size, measured for 0.1 s."""
+    """Returns the FLOPs per second of one thread in a matrix product of a small network's size.
+
+    The best of several short probes after a warm-up: the first products load kernels, and other processes disturb some probes.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a, b = torch.rand(128, 512), torch.rand(512, 512)
+    _products_per_s(a, b)
+    best = max(_products_per_s(a, b) for _ in range(PROBES))
+    torch.set_num_threads(threads)
+    return best * 2 * 128 * 512 * 512
+
+
+def _products_per_s(a: torch.Tensor, b: torch.Tensor) -> float:
     count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < 0.1:
+    while time.perf_counter() - started < PROBE_S:
         torch.mm(a, b)
         count += 1
-    elapsed = time.perf_counter() - started
-    torch.set_num_threads(threads)
-    return count * 2 * 128 * 512 * 512 / elapsed
+    return count / (time.perf_counter() - started)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pruneyard.orchestrator.progress.monitor import BEST_METRIC, Monitor, TrialPlace
+from pruneyard.reports.formats import time_span
 from pruneyard.reports.records import Status
 
 MAX_ROWS = 20
@@ -77,7 +78,7 @@ def render(monitor: Monitor) -> RenderableType:
     head.add_row(
         ProgressBar(total=max(1, monitor.total), completed=monitor.done, width=30),
         Text(summary_line(monitor)),
-        Text(f"{duration(monitor.elapsed_s())} elapsed{_time_left(monitor)}", style="dim"),
+        Text(f"{time_span(monitor.elapsed_s())} elapsed{_time_left(monitor)}", style="dim"),
     )
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     places = monitor.places
@@ -100,7 +101,13 @@ def render(monitor: Monitor) -> RenderableType:
 
 def _time_left(monitor: Monitor) -> str:
     """Returns the estimated time left, or nothing while the study stops."""
-    return "" if monitor.stopping else f", {duration(monitor.seconds_left())} left"
+    if monitor.stopping:
+        return ""
+    seconds = monitor.time_left.seconds()
+    if seconds is None:
+        return ", estimating the time left"
+    about = "more than" if monitor.time_left.is_lower_bound else "about"
+    return f", {about} {time_span(seconds)} left"
 
 
 def _nodes(place: TrialPlace) -> str:
@@ -136,19 +143,9 @@ def summary_line(monitor: Monitor) -> str:
     for status in (Status.PRUNED, Status.FAILED, Status.INTERRUPTED):
         if count := monitor.count(status):
             parts.append(f"{count} {status.value.lower()}")
+    if monitor.phase:
+        parts.append(monitor.phase)
     if monitor.best is not None:
         value, label = monitor.best
         parts.append(f"best {BEST_METRIC} {value:.4f} ({label})")
     return ", ".join(parts)
-
-
-def duration(seconds: float | None) -> str:
-    """Returns `45 s`, `3:20 min`, `2:05 h`, or `?` for None."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

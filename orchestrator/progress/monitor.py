@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.progress.time_left import TimeLeft
 from pruneyard.reports.records import Status
 
 BEST_METRIC = "val/accuracy"  # the metric that displays show; larger is better
@@ -45,6 +46,8 @@ class Monitor:
         labels: the labels of the jobs of this call, by run key.
         nodes: the nodes on which a trial of this call ran.
         stopping: whether the study was asked to stop.
+        phase: what is done while no trial runs yet, such as `starting Ray`.
+        time_left: the estimate of the remaining time.
     """
 
     total: int
@@ -58,6 +61,8 @@ class Monitor:
     failures: list[Failure] = field(default_factory=list)
     best: tuple[float, str] | None = None
     stopping: bool = False
+    phase: str = ""
+    time_left: TimeLeft = field(default_factory=TimeLeft)
     started: float = field(default_factory=time.monotonic)
 
     def expect(self, attempts: list[PlannedAttempt]) -> None:
@@ -65,11 +70,14 @@ class Monitor:
         for planned in attempts:
             self.labels[planned.job.key] = planned.job.label
             self.ended.pop(planned.job.key, None)
+            self.time_left.expect(planned.job.key, planned.job.stage)
 
     def start(self, key: str) -> None:
         """Marks a trial as running."""
         self.paused.discard(key)
         self.running[key] = Report(run_key=key)
+        self.time_left.start(key)
+        self.phase = ""
 
     def set_place(self, key: str, place: TrialPlace) -> None:
         """Stores where a trial runs."""
@@ -82,6 +90,8 @@ class Monitor:
         value = report.metrics.get(BEST_METRIC)
         if value is not None and (self.best is None or value > self.best[0]):
             self.best = (value, self.labels[key])
+        if report.num_steps:
+            self.time_left.report(key, min(1.0, report.step / report.num_steps))
         if report.status is None:
             self.running[key] = report
         elif report.paused:
@@ -96,6 +106,7 @@ class Monitor:
         self._places.pop(key, None)
         self.paused.discard(key)
         self.ended[key] = status
+        self.time_left.end(key)
         if status is Status.FAILED:
             self.failures.append(Failure(run_key=key, label=self.labels[key], error=error or "unknown"))
 
@@ -120,9 +131,3 @@ class Monitor:
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
-
-    def seconds_left(self) -> float | None:
-        """Estimates the remaining time from the pace so far; returns None before the first evaluation."""
-        shares = [r.step / r.num_steps for r in list(self.running.values()) if r.num_steps]
-        num_done = len(self.ended) + sum(shares)  # a running trial counts by its share of steps
-        return None if num_done <= 0 else self.elapsed_s() * (len(self.labels) - num_done) / num_done
