@@ -30,8 +30,9 @@ LOOK_EVERY_S = 1.0
 SILENT_S = 20.0  # a log stream without output for so long may be broken without an error
 LOST_S = 30.0  # a server that is unreachable for longer is considered lost
 READY_S = 60.0
+CHECK_S = 120.0  # for a command that takes a second, on a cluster that may have to unpack the code first
 MARK = "pruneyard"  # the metadata key of our jobs
-STUDY, SIGNAL = "study", "signal"  # its values
+STUDY, SIGNAL, CHECK = "study", "signal", "check"  # its values
 HIDDEN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray's client prefers these variables to the address it is given
 
 CHATTY = (
@@ -45,6 +46,10 @@ CODES = (0, 1, 2, STOPPED, UNREACHABLE, 5, 130)
 
 class UnknownJobError(ValueError):
     """The cluster has no such job."""
+
+
+class RefusedError(ConnectionError):
+    """The cluster answers and cannot do what it is asked; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,8 @@ def _clear_errors(access: Access) -> Iterator[None]:
     """Turns the errors of Ray's client into a `ConnectionError` that says what to do."""
     try:
         yield
+    except RefusedError:
+        raise
     except AuthenticationError as error:
         advice = "set RAY_AUTH_TOKEN to the one that the cluster was started with, or RAY_AUTH_TOKEN_PATH to a file of it"
         raise ConnectionError(
@@ -120,6 +127,15 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
+
+
+def asks_for_token(access: Access) -> bool:
+    """Returns whether the cluster refuses requests without a token. Raises `ConnectionError` if it does not answer."""
+    try:
+        answer = requests.get(f"{access.address}/api/version", timeout=REQUEST_S)
+    except requests.RequestException as error:
+        raise ConnectionError(f"no job server answers at {access.shown}: {type(error).__name__}") from error
+    return answer.status_code in (401, 403)
 
 
 class JobServer:
@@ -153,6 +169,28 @@ class JobServer:
             metadata={MARK: STUDY, **metadata},
         )
         return self.view(job_id)
+
+    def running(self, prefix: str) -> JobView | None:
+        """Returns the attempt with this prefix that has not ended; None if there is none."""
+        found = [view for view in self.views() if view.job_id.rpartition("-")[0] == prefix and not view.ended]
+        return found[-1] if found else None
+
+    def check(self, command: str, *, folder: Path) -> tuple[JobView, str]:
+        """Runs a short shell command in a copy of `folder` to its end; returns its state and its log. The job is deleted."""
+        # A new id for every check: Ray takes an id only once.
+        job_id = self._submit(
+            entrypoint=command,
+            submission_id=f"pruneyard-check-{time.time_ns()}",
+            runtime_env={"working_dir": str(folder)},
+            metadata={MARK: CHECK},
+        )
+        view = self.wait(job_id, timeout_s=CHECK_S)
+        if not view.ended:
+            self._client.stop_job(job_id)
+            raise RefusedError(f"the cluster has not run a command within {CHECK_S:.0f} s: {view.message or view.status}")
+        log = self.logs(job_id)
+        self._client.delete_job(job_id)
+        return view, log
 
     def _submit(self, **job: Any) -> str:
         """Submits a job, and retries while the head is not ready; returns the job id.
@@ -273,7 +311,7 @@ class JobServer:
         sent = self.wait(helper)
         # The signal also fails if the driver ended in the meantime, which is what was asked for.
         if sent.status != "SUCCEEDED" and not self.view(view.job_id).ended:
-            raise ConnectionError(f"{view.job_id}: the driver could not be told to stop: {sent.message}")
+            raise RefusedError(f"{view.job_id}: the driver could not be told to stop: {sent.message}")
         self._client.delete_job(helper)
 
     def kill(self, job_id: str) -> JobView:

@@ -33,6 +33,13 @@ def write_note(note: Note) -> None:
     aside.replace(folder / f"{note.job_id}.json")
 
 
+def last_note() -> Note | None:
+    """Returns the note of the newest submission from this machine; None if there was none."""
+    notes = [path for path in notes_folder().glob("*.json") if not path.name.startswith(".")]
+    newest = max(notes, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return None if newest is None else read_note(newest.stem)
+
+
 def read_note(job_id: str) -> Note | None:
     """Returns the note of a job; None for a job that was not submitted from this machine."""
     # The user types the id, so it must not lead out of the folder.

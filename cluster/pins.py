@@ -1,6 +1,7 @@
 """Compares the versions that a study was submitted with to those installed where it runs.
 
-Run as `python -m pruneyard.cluster.pins FILE` on a cluster: exits with 2 and says what differs.
+Run as `python -m pruneyard.cluster.pins FILE` on a cluster: exits with 2 and says what differs; with `--present` only what is
+missing counts.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 PACKAGE = "pruneyard"
 SUBPACKAGES = ("cluster", "orchestrator", "reports", "workloads")
+PRESENT = "--present"
 DIFFERENT = 2  # exit code: bad usage, as everywhere
 
 
@@ -43,20 +45,23 @@ def requirements(pins: Mapping[str, str]) -> list[str]:
     return [f"{name}=={_public(pin)}" for name, pin in ours.items()]
 
 
-def differences(pins: Mapping[str, str]) -> list[str]:
-    """Returns one line for each version that differs here.
+def differences(pins: Mapping[str, str], *, versions: bool = True) -> list[str]:
+    """Returns one line for each version that differs here, and one for all packages that are missing.
 
     Device builds of one version count as equal, and so do patch versions of Python, which differ between images.
+
+    versions: whether other versions count; otherwise only missing packages do.
     """
-    lines = []
+    lines, missing = [], []
     for name, pin in pins.items():
         try:
             here = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
-            here = "missing"
-        if _compared(name, here) != _compared(name, pin):
+            missing.append(name)
+            continue
+        if versions and _compared(name, here) != _compared(name, pin):
             lines.append(f"{name} is {here} here; the study was submitted with {pin}")
-    return lines
+    return [*lines, *([f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing here"] if missing else [])]
 
 
 def _compared(name: str, pin: str) -> str:
@@ -68,16 +73,16 @@ def _public(pin: str) -> str:
     return pin.partition("+")[0]
 
 
-def main(path: str) -> int:
+def main(path: str, *, versions: bool) -> int:
     """Prints all differences; returns the exit code, 0 if there are none."""
-    lines = differences(json.loads(Path(path).read_text(encoding="utf-8")))
+    lines = differences(json.loads(Path(path).read_text(encoding="utf-8")), versions=versions)
     for line in lines:
         print(f"pruneyard: {line}", file=sys.stderr)
     if lines:
-        advice = "install the same versions on the cluster, or submit with --pin none"
-        print(f"pruneyard: {advice}", file=sys.stderr)
+        way = "install the same versions on the cluster, or submit with --pin none" if versions else "install them on the cluster"
+        print(f"pruneyard: {sys.executable}: {way}", file=sys.stderr)
     return DIFFERENT if lines else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], versions=PRESENT not in sys.argv[2:]))

@@ -185,7 +185,11 @@ def _submit() -> click.Command:
             show_default=True,
             help="Versions of this machine: refuse others there, or take what is there.",
         ),
-        option("--python", default="python", show_default=True, help="Interpreter on the cluster."),
+        option(
+            "--python",
+            metavar="PATH",
+            help="Interpreter on the cluster [default: the first of python, this machine's, python3 with the packages].",
+        ),
     ]
     text = "Submit SPEC and print the job's name. Submitting again resumes what is missing, and never runs a study twice at once."
     return _command("submit", parameters, text)

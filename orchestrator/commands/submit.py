@@ -25,7 +25,7 @@ def execute(
     axes: Sequence[str],
     follow: bool,
     pin: str,
-    python: str,
+    python: str | None,
 ) -> int:
     """Submit SPEC and print the job's name. Submitting again resumes what is missing, and never runs a study twice at once."""
     resolved = load_spec(spec, **spec_changes(sets, axes))
@@ -33,7 +33,7 @@ def execute(
     with connect(address) as (found, server):
         if found.sends_token_unencrypted:
             print_message(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
-        view, is_new = submit(server, resolved, address=found.address, out=out, pin=pin, python=python)
+        view, is_new = submit(found, server, resolved, out=out, pin=pin, python=python)
         how = f"submitted to {found.shown} {found.mode}" if is_new else "is under way already"
         print_message(f"{resolved.name}: {len(resolved.jobs)} jobs, {how}; see: pruneyard logs -f {view.job_id}")
         click.echo(view.job_id)

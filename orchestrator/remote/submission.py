@@ -13,8 +13,16 @@ import click
 
 from pruneyard.cluster.access import Access, access_to
 from pruneyard.cluster.bundle import PINS, SPEC, write_bundle
-from pruneyard.cluster.jobs import JobServer, JobView, UnknownJobError, job_server
-from pruneyard.cluster.notes import Note, read_note, write_note
+from pruneyard.cluster.jobs import (
+    JobServer,
+    JobView,
+    RefusedError,
+    UnknownJobError,
+    asks_for_token,
+    job_server,
+)
+from pruneyard.cluster.notes import Note, last_note, read_note, write_note
+from pruneyard.cluster.pins import PRESENT
 from pruneyard.orchestrator.errors import ClusterError, UsageError
 from pruneyard.reports.location import SCHEMES
 
@@ -26,6 +34,8 @@ NO_FOLDER = (
     "give pruneyard submit an --out, or set PRUNEYARD_OUT on the cluster to a folder that every node sees"
 )
 
+
+MAX_LINES = 20  # of a failed check that are shown
 
 OUTCOMES = {
     0: "finished",
@@ -44,6 +54,9 @@ def connect(address: str | None, job_id: str = "") -> Iterator[tuple[Access, Job
     """Yields the job server. Raises `UsageError` or `ClusterError`, also for errors inside the block."""
     note = read_note(job_id)
     where = address or (note.address if note is not None else None)
+    if where is None and (last := last_note()) is not None:
+        where = last.address
+        print_message(f"{where}, as {last.job_id} was submitted there last")
     if where is None:
         raise UsageError(
             "--address: is missing; give the URL of the cluster's job server, or set PRUNEYARD_ADDRESS"
@@ -81,28 +94,66 @@ def folder_on_cluster(out: str | None, spec: "Spec") -> str:
 
 
 def submit(
-    server: JobServer, spec: "Spec", *, address: str, out: str | None, pin: str, python: str
+    access: Access, server: JobServer, spec: "Spec", *, out: str | None, pin: str, python: str | None
 ) -> tuple[JobView, bool]:
-    """Submits a spec; returns its job and whether the job is new. A study that already runs is not submitted again."""
+    """Submits a spec; returns its job and whether the job is new. A study that already runs is not submitted again.
+
+    A short job first checks the interpreter, the packages and the folder of the cluster. Raises `UsageError` with what is wrong,
+    before anything is accepted.
+
+    python: interpreter on the cluster; None to choose the first one that has the packages.
+    """
     folder = folder_on_cluster(out, spec)
-    run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
-    python = shlex.quote(python)
-    check = f"{python} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
-    entrypoint = f"{check}exec {python} -m pruneyard {run}"
     # The same jobs in the same folder give the same prefix, by which the server finds a study that already runs.
     identity = "\n".join([folder, *sorted(job.key for job in spec.jobs)])
     prefix = f"{spec.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    if (running := server.running(prefix)) is not None:
+        return running, False
+    # A driver of ours expects a cluster with tokens, unless it is told otherwise.
+    mode = "" if asks_for_token(access) else "export RAY_AUTH_MODE=disabled; "
     known = {view.job_id for view in server.views()}
     with tempfile.TemporaryDirectory(prefix="pruneyard-") as scratch:
         write_bundle(Path(scratch), spec=spec.to_yaml())
+        chosen = shlex.quote(_checked_interpreter(server, Path(scratch), folder=folder, pin=pin, python=python))
+        check = f"{chosen} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
+        run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
         view = server.submit(
-            entrypoint,
+            f"{mode}{check}exec {chosen} -m pruneyard {run}",
             prefix=prefix,
             folder=Path(scratch),
             metadata={"study": spec.name, "out": out or f"$PRUNEYARD_OUT/{spec.name}"},
         )
-    write_note(Note(job_id=view.job_id, address=address, study=spec.name, out=view.metadata.get("out", "")))
+    note = Note(job_id=view.job_id, address=access.address, study=spec.name, out=view.metadata.get("out", ""))
+    write_note(note)
     return view, view.job_id not in known
+
+
+CHOSEN = "pruneyard-interpreter: "
+
+
+def _checked_interpreter(server: JobServer, bundle: Path, *, folder: str, pin: str, python: str | None) -> str:
+    """Returns the interpreter of the cluster that will run the study. Raises `UsageError` if none of the candidates can."""
+    # On a cluster on this machine, or with the same image, our own interpreter is there too.
+    candidates = [python] if python is not None else ["python", sys.executable, "python3"]
+    flag = PRESENT if pin == "none" else ""
+    command = f"""\
+: {folder}
+for python in {" ".join(map(shlex.quote, candidates))}; do
+    found=$(command -v "$python") || {{ echo "$python: is not there"; continue; }}
+    said=$("$found" -m pruneyard.cluster.pins {PINS} {flag} 2>&1) && {{ echo "{CHOSEN}$found"; exit 0; }}
+    echo "$said" | sed "s|^|$found: |"
+done
+exit 2
+"""
+    view, log = server.check(command, folder=bundle)
+    if view.never_ran:
+        raise RefusedError(f"the cluster could not run a command: {view.message}")
+    chosen = [line.removeprefix(CHOSEN) for line in log.splitlines() if line.startswith(CHOSEN)]
+    if view.status == "SUCCEEDED" and chosen:
+        return chosen[0]
+    lines = [line.replace("pruneyard: ", "") for line in log.strip().splitlines()] or [view.message]
+    advice = "give --python PATH, the interpreter that runs Ray there"
+    raise UsageError("\n".join(["the cluster cannot run the study, so it was not submitted:", *lines[-MAX_LINES:], advice]))
 
 
 def print_message(text: str) -> None:

@@ -43,14 +43,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def ray_head(env: Mapping[str, str], *, num_cpus: int = 2) -> Iterator[Head]:
-    """Ends with every process that belongs to it, known by its session and by being below it."""
+def ray_head(env: Mapping[str, str], *, num_cpus: int = 2, with_token: bool = True) -> Iterator[Head]:
+    """A stock head asks for no token. Ends with every process that belongs to it, known by its session and by being below it."""
     scratch = Path(tempfile.mkdtemp(prefix="hd"))  # a short path: sockets lie in it
     node_id = secrets.token_hex(28)
     environment = {
         **{key: value for key, value in env.items() if not key.startswith("RAY_")},
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if with_token else {}),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
         "RAY_worker_niceness": "0",  # of 15, which leaves trainings nothing where a test shares a busy machine
@@ -76,7 +75,7 @@ def ray_head(env: Mapping[str, str], *, num_cpus: int = 2) -> Iterator[Head]:
             stderr=said,
             start_new_session=True,
         )
-    head = Head(f"http://127.0.0.1:{dashboard}", environment["RAY_AUTH_TOKEN"], environment)
+    head = Head(f"http://127.0.0.1:{dashboard}", environment.get("RAY_AUTH_TOKEN", ""), environment)
     try:
         _wait_until((scratch / "session_latest").exists, popen, scratch / "said")
         tell_node(scratch / "session_latest", node_id, agent)
@@ -111,7 +110,8 @@ def _wait_until(fact: Callable[[], bool], popen: "subprocess.Popen[bytes]", said
 
 def _answers(url: str, head: Head) -> bool:
     with contextlib.suppress(requests.RequestException):
-        return requests.get(url, headers={"Authorization": f"Bearer {head.token}"}, timeout=5).ok
+        headers = {"Authorization": f"Bearer {head.token}"} if head.token else {}
+        return requests.get(url, headers=headers, timeout=5).ok
     return False
 
 
