@@ -1,11 +1,12 @@
 """`pruneyard explain`: explains why a job runs again."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
+from pruneyard.orchestrator.artifacts.run_keys import full_run_key, looks_like_key
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.errors import UsageError
@@ -18,35 +19,31 @@ from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
-SHORTEST_KEY = 8  # as the live table shows them
-
 
 def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
-    """Show what is known about RUN_KEY (in --out DIR), or why each job of SPEC would run or not, field by field."""
-    if out is not None and (row := _row(out, subject)) is not None:
-        for line in _describe_run(row):
+    """Prints what is known about a run, or why each job of a spec would run or not, field by field."""
+    if looks_like_key(subject):
+        if out is None:
+            raise UsageError(f"{subject}: no run of that key is known without --out DIR")
+        folder = RunFolder(out)
+        for line in _describe_run(_row(folder, full_run_key(folder, subject, option="explain"))):
             click.echo(line)
         return 0
-    if _looks_like_key(subject):
-        where = f"in {out}" if out is not None else "without --out DIR"
-        raise UsageError(f"{subject}: no run of that key is known {where}")
     spec = load_spec(subject, **spec_changes(sets, axes))
     plan = make_plan(spec, RunFolder(out or default_folder(spec)))
+    new = [job for job in plan.spec.jobs if plan.status(job) is None]
     for job in plan.spec.jobs:
-        for line in _describe_job(job, plan):
-            click.echo(line)
+        if plan.status(job) is not None:
+            click.echo(_describe_job(job, plan))
+    for line in _describe_new(new, plan.folder):
+        click.echo(line)
     return 0
 
 
-def _looks_like_key(text: str) -> bool:
-    return len(text) == 16 and all(letter in "0123456789abcdef" for letter in text)
-
-
-def _row(folder: Location, key: str) -> dict[str, Any] | None:
-    """Returns the run with this key, or the only one whose key starts with it; None if there is none."""
-    rows = Store(RunFolder(folder)).runs().to_pylist()
-    found = [row for row in rows if row["run_key"].startswith(key)] if len(key) >= SHORTEST_KEY else []
-    return found[0] if len(found) == 1 else None
+def _row(folder: RunFolder, key: str) -> dict[str, Any]:
+    """Returns the row of a run that is in the folder."""
+    (row,) = (row for row in Store(folder).runs().to_pylist() if row["run_key"] == key)
+    return dict(row)
 
 
 def _describe_run(row: Mapping[str, Any]) -> Iterator[str]:
@@ -58,22 +55,31 @@ def _describe_run(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in row["error"].rstrip().splitlines())
 
 
-def _describe_job(job: Job, plan: Plan) -> Iterator[str]:
+def _describe_job(job: Job, plan: Plan) -> str:
+    """Returns a line about a job that has run."""
     status = plan.status(job)
     head = f"{job.key} {job.label}:"
     if status is Status.COMPLETED:
-        yield f"{head} finished; it will not run again"
-    elif status is not None:
-        row = _row(plan.folder.path, job.key)
-        last = str(row["error"]).strip().splitlines()[-1] if row and row["error"] else "its checkpoint is kept"
-        yield f"{head} runs again because attempt {plan.statuses[job.key][1]} ended {status.value}: {last}"
-    else:
-        yield f"{head} runs because no run of this key is in {plan.folder.path}"
-        yield from (f"  {line}" for line in _nearest(job, plan))
+        return f"{head} finished; it will not run again"
+    row = _row(plan.folder, job.key)
+    last = str(row["error"]).strip().splitlines()[-1] if row["error"] else "its checkpoint is kept"
+    return f"{head} runs again because attempt {plan.statuses[job.key][1]} ended {status and status.value}: {last}"
 
 
-def _nearest(job: Job, plan: Plan) -> Iterator[str]:
-    """Yields the fields in which the most similar recorded run differs from the job."""
-    if nearest := nearest_run(recorded_identities(plan.folder), [job]):
-        yield f"the most similar run there, {nearest.run_key}, differs in:"
-        yield from nearest.lines()
+def _describe_new(jobs: Sequence[Job], folder: RunFolder) -> Iterator[str]:
+    """Yields the jobs that never ran; below each group, once, the fields in which the most similar recorded runs differ."""
+    known = recorded_identities(folder)
+    groups: dict[tuple[str, ...], list[tuple[Job, str]]] = {}
+    for job in jobs:
+        nearest = nearest_run(known, [job])
+        lines = tuple(nearest.lines()) if nearest else ()
+        groups.setdefault(lines, []).append((job, nearest.run_key if nearest else ""))
+    for lines, group in groups.items():
+        for job, _ in group:
+            yield f"{job.key} {job.label}: runs because no run of this key is in {folder.path}"
+        if lines:
+            (first, *others) = dict.fromkeys(key for _, key in group)
+            more = f" and {len(others)} more" if others else ""
+            are = f"runs there, {first}{more}, differ" if others else f"run there, {first}, differs"
+            yield f"  the most similar {are} in:"
+            yield from (f"  {line}" for line in lines)

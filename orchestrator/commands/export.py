@@ -2,6 +2,7 @@
 
 import click
 
+from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.orchestrator.results import Results
@@ -36,9 +37,10 @@ def execute(folder: Location, form: str | None, table: str | None, network: str 
     return 0
 
 
-def _write_network(folder: RunFolder, run_key: str, form: str, out: Location) -> int:
+def _write_network(folder: RunFolder, key: str, form: str, out: Location) -> int:
     from pruneyard.orchestrator.artifacts.network_export import WrongExportError, export_network
 
+    run_key = full_run_key(folder, key, option="--network")
     try:
         write_durably(out, export_network(folder, run_key, format=form))
     except WrongExportError as error:

@@ -16,6 +16,7 @@ from pruneyard.orchestrator.artifacts.network_export import (
     measure_latency,
     select_networks,
 )
+from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode, UsageError
@@ -47,7 +48,8 @@ def execute(
         batch_sizes=batch_sizes,
         threads=threads,
     )
-    keys = select_networks(RunFolder(checked), run_keys=run_keys, every_seed=all_seeds)
+    chosen_runs = [full_run_key(RunFolder(checked), key, option="--run-key") for key in run_keys]
+    keys = select_networks(RunFolder(checked), run_keys=chosen_runs, every_seed=all_seeds)
     _warn_if_busy()
     rows: list[LatencyRow] = []
     wrong = False
@@ -80,9 +82,10 @@ def _line(found: LatencyRow | Skipped) -> str:
     if isinstance(found, Skipped):
         return f"{found.run_key} {found.format}: skipped, {found.reason}"
     times = f"{formats.brief(found.median_s)}, dense {formats.brief(found.dense_median_s)}"
-    return (
-        f"{found.run_key} {found.format} batch {found.batch_size}: {times}, {found.speedup:.2f} times as fast"
-    )
+    # Both run in turns, and the speedup is that of a turn: on a busy machine it need not be the quotient of the medians.
+    turns = f"in turns {found.speedup:.2f} times as fast ({found.speedup_low:.2f} to {found.speedup_high:.2f})"
+    noise = ", no difference beyond the noise" if found.speedup_low <= 1 <= found.speedup_high else ""
+    return f"{found.run_key} {found.format} batch {found.batch_size}: {times}; {turns}{noise}"
 
 
 def _table(rows: Sequence[LatencyRow]) -> Table:

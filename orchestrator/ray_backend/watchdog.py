@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from pruneyard.cluster.groups import any_ranks_placed
 from pruneyard.cluster.holdings import describe_usage
 from pruneyard.cluster.pulse import HeadMonitor
 from pruneyard.orchestrator.execution.report import Report
@@ -19,7 +20,7 @@ MIN_SILENCE_S = 600.0  # a shorter silence is never reported
 SILENCE_FACTOR = 5.0  # a silence is reported beyond this factor times the longest one that ended with a report
 MAX_NAMED = 3
 CHECK_EVERY_S = 1.0
-WARN_AFTER_S = 30.0  # without a running trial; starting one takes less
+WARN_AFTER_S = 30.0  # without a running trial and without one that starts
 
 
 class StragglerMonitor:
@@ -111,7 +112,8 @@ class StallDetector(tune.Callback):
         left = self._resources.place_within_s - (now - self._since)
         if left <= 0:
             raise ClusterLost(self._message(now - self._since))
-        if now - self._since >= WARN_AFTER_S and not self._warned:
+        # A trial that holds its resources starts, however slowly; only trials without them wait for something.
+        if now - self._since >= WARN_AFTER_S and not self._warned and not any_ranks_placed():
             self._warned = True
             logger.warning(
                 "%s\n  waiting %.0f s more (resources.place_within_s)", self._message(now - self._since), left

@@ -56,6 +56,12 @@ def old_keys_of(cls: type[Any]) -> dict[str, str]:
     return {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
 
 
+@_cached_by_class
+def choices_of(cls: type[Any]) -> dict[str, Callable[[], list[str]]]:
+    """Returns, for every field of text with a fixed choice, the function that lists what may be given."""
+    return {f.name: f.metadata["choices"] for f in dataclasses.fields(cls) if "choices" in f.metadata}
+
+
 def with_present_keys(cls: type[Any], table: Any) -> Any:
     """Returns the table with renamed keys under their present names; an old key beside the present one stays, to be refused."""
     if not isinstance(table, Mapping):
@@ -128,7 +134,7 @@ def decode(cls: type[Any], table: Any, key: str, log: ProblemLog) -> Any:
         if name in table:
             values[name] = _decode_field(cls, name, hint, table[name], at, log)
         elif name not in defaults:
-            log.add(at, f"is missing; it must be {describe_hint(hint)}")
+            log.add(at, f"is missing; it must be {_allowed(cls, name, hint)}")
         if log.num_problems > num_before_field:
             wrong.add(name)
     instance = None if wrong - set(defaults) else _construct(cls, values, key, log, wrong=wrong)
@@ -148,7 +154,8 @@ def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, lo
         return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
-        allowed = " or ".join(dict.fromkeys(_YAML_TERMS.get(rule, rule) for rule in rules))
+        types = " or ".join(dict.fromkeys(_YAML_TERMS.get(rule, rule) for rule in rules))
+        allowed = _allowed(cls, name, hint) if name in choices_of(cls) else types
         log.add(key, f"is {short_json(value)}; it must be {allowed}")
         return None
 
@@ -242,6 +249,11 @@ def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) ->
         return bool(content != defaults_of(cls).get(field.name, field.default))
     assert mark in (True, False), f"{cls.__name__}.{field.name} is marked {mark!r}"
     return bool(mark)
+
+
+def _allowed(cls: type[Any], name: str, hint: Any) -> str:
+    choices = choices_of(cls).get(name)
+    return f"one of {', '.join(choices())}" if choices else describe_hint(hint)
 
 
 def describe_hint(hint: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.orchestrator.spec.codec import short_json
+from pruneyard.orchestrator.spec.codec import nearest, short_json
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.workloads.plugins import kinds
@@ -22,7 +22,7 @@ class Header:
     """The keys of a spec that are not those of a job."""
 
     name: str
-    kind: str
+    kind: str = field(metadata={"choices": kinds})
     seeds: int | tuple[int, ...] = 1
     variants: tuple[Mapping[str, Any], ...] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +39,8 @@ class Header:
         elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
             raise ValueError(f"seeds is {short_json(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
         if self.kind not in kinds():
-            raise ValueError(f"kind is {short_json(self.kind)}; it must be one of {', '.join(kinds())}")
+            hint = nearest(self.kind, dict.fromkeys(kinds()))
+            raise ValueError(f"kind is {short_json(self.kind)}; it must be one of {', '.join(kinds())}{hint}")
         if not NAME_PATTERN.fullmatch(self.name):
             rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"
             raise ValueError(f"name is {short_json(self.name)}; it must consist of {rule}")

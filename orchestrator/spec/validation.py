@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pruneyard.orchestrator.spec.advice import advice
 from pruneyard.orchestrator.spec.codec import (
     decode,
     encode,
@@ -204,7 +205,8 @@ class StageValidator:
                 self.log.add(name, given_twice(self.job_class, name))
             elif name not in allowed:
                 listed = ", ".join(sorted(allowed))
-                self.log.add(str(name), f"is unknown; known are {listed}{nearest(name, allowed)}")
+                hint = advice(self.job_class, self.tables, str(name)) or nearest(name, allowed)
+                self.log.add(str(name), f"is unknown; known are {listed}{hint}")
         return header
 
     def _check_workers(self, header: Header | None) -> None:
@@ -284,7 +286,8 @@ class StageValidator:
                 self.useless_axes.append(axis.key)
             elif axis.key not in applied:
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}
-                hint = nearest(axis.key, dict.fromkeys(sorted(beside)))
+                hint = advice(job_class, self.tables, axis.key.partition(".")[0])
+                hint = hint or nearest(axis.key, dict.fromkeys(sorted(beside)))
                 self.log.add(axis.origin, f"applies to no job: none of the tables chosen has that key{hint}")
         return self._labelled(list(jobs.values()))
 

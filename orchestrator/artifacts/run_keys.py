@@ -1,0 +1,26 @@
+"""Finds a run by its key or by the first digits of it, as displays show them."""
+
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.store import Store
+
+SHORTEST_KEY = 8  # digits, as the live table shows
+
+
+def looks_like_key(text: str) -> bool:
+    """Returns whether a text can be a run key or the beginning of one."""
+    return SHORTEST_KEY <= len(text) <= 16 and all(letter in "0123456789abcdef" for letter in text)
+
+
+def full_run_key(folder: RunFolder, key: str, *, option: str) -> str:
+    """Returns the only run key in the folder that starts with `key`. Raises `UsageError` for none or several.
+
+    option: names the place of the key on the command line.
+    """
+    found = [known for known in Store(folder).statuses() if known.startswith(key)] if len(key) >= SHORTEST_KEY else []
+    if len(found) > 1:
+        raise UsageError(f"{option} {key}: is the beginning of several run keys: {', '.join(sorted(found))}")
+    if not found:
+        rule = f"; give at least {SHORTEST_KEY} digits" if len(key) < SHORTEST_KEY else ""
+        raise UsageError(f"{option} {key}: is no run in {folder.path}{rule}")
+    return found[0]

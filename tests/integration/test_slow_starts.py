@@ -1,0 +1,33 @@
+"""A trial that holds its resources and starts slowly is no standstill."""
+
+import logging
+
+import pytest
+import ray
+from ray.util import placement_group, remove_placement_group
+
+from pruneyard.cluster.session import session
+from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.ray_backend import watchdog
+from pruneyard.orchestrator.spec.job import Resources
+
+pytestmark = [pytest.mark.ray]
+
+
+def test_only_trials_without_resources_are_said_to_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watchdog, "WARN_AFTER_S", 0.0)
+    with session(num_cpus=2) as joined:
+        detector = watchdog.StallDetector(joined.head, Resources(), Monitor(total=3, num_already_done=0))
+        held = placement_group([{"CPU": 2.0}])
+        ray.get(held.ready(), timeout=60)
+        with caplog.at_level(logging.WARNING):
+            detector.check(running=0, waiting=3)
+            detector.check(running=0, waiting=3)
+            assert not caplog.records
+            remove_placement_group(held)
+            detector.check(running=0, waiting=3)
+            detector.check(running=0, waiting=3)
+        (record,) = caplog.records
+        assert "nothing runs, and no trial has started for" in record.getMessage()
