@@ -127,10 +127,10 @@ def run_plan(
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     display = display or NoDisplay()
-    monitor.phase = "loading data"
-    display.show(monitor)
     with hold_lease(folder.path) as lease, stop_request(folder.path) as stop:
         lease.when_lost = stop.hand_over
+        monitor.phase = "loading data"
+        display.show(monitor)
         # Only under the lease: another driver might be writing these files.
         clear_unfinished(folder.artifacts)
         if not add:
