@@ -143,7 +143,7 @@ def summary_line(monitor: Monitor) -> str:
     for status in (Status.PRUNED, Status.FAILED, Status.INTERRUPTED):
         if count := monitor.count(status):
             parts.append(f"{count} {status.value.lower()}")
-    if monitor.phase:
+    if monitor.phase and not monitor.stopping:
         parts.append(monitor.phase)
     if monitor.best is not None:
         value, label = monitor.best
