@@ -36,9 +36,11 @@ try:
 except AuthenticationError:
     sys.exit(33)
 """
+START = r"(, loading data|, starting Ray|, starting the first trials)?"
 LINES = (
+    r"pruneyard: reading \S+",
     r"a-few: \d+ jobs, on a Ray cluster of this machine, into \S+",
-    r"\d+/\d+ done, \d+ running(, \d+ waiting)?(, best val/accuracy \d\.\d{4} \([^)]*\))?(, [^,]* left)?",
+    rf"\d+/\d+ done, \d+ running(, \d+ waiting)?{START}(, best val/accuracy \d\.\d{{4}} \([^)]*\))?(, [^,]* left)?",
 )
 
 
