@@ -5,6 +5,7 @@ load.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,7 +29,8 @@ def run_again(**values: Any) -> int | None:
 def resume_again(**values: Any) -> int | None:
     """Answers `resume`; returns None if there may be something to do."""
     folder = values["folder"]
-    request = _request(lambda: request_of(RunFolder(folder).spec))
+    # Answers are stored in local folders only, and reading a spec from an object store takes a request.
+    request = _request(lambda: request_of(RunFolder(folder).spec)) if isinstance(folder, Path) else None
     return None if request is None else _answer(folder, request, as_json=values["as_json"])
 
 
