@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from pruneyard.cluster.ray_internals import (
 )
 
 LOCAL, AUTO = "local", "auto"
+TOO_LONG = "AF_UNIX path length"
 TOO_SLOW = "The current node timed out during startup"
 
 _ENVIRONMENT = {
@@ -85,12 +87,13 @@ def session(
             if address == AUTO:
                 address = _found()
             _check_reachable(address)
-            context = ray.init(
-                address=address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **(started_here if address == LOCAL else {}),
-            )
+            with _hangups_blocked():
+                context = ray.init(
+                    address=address,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    **(started_here if address == LOCAL else {}),
+                )
         except ray.exceptions.AuthenticationError as error:
             raise ConnectionError(
                 f"no token, or a wrong one, for the Ray cluster at {address}: set RAY_AUTH_TOKEN to the one it "
@@ -98,6 +101,11 @@ def session(
             ) from error
         # OverflowError: a port with more digits than the system takes.
         except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
+            if TOO_LONG in str(error):
+                raise ConnectionError(
+                    f"Ray cannot start: the path of its sockets is too long for the system ({error}); set RAY_TMPDIR to a short "
+                    "folder, such as /tmp, or go without Ray: --local"
+                ) from error
             raise ConnectionError(f"no Ray cluster answers at {_named(asked_for, address)}: {error}") from error
         except Exception as error:  # Ray has no class for it
             if TOO_SLOW not in str(error):
@@ -116,6 +124,19 @@ def session(
                 yield Session(address=str(own), nodes=nodes, memory=memory, head=head)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _hangups_blocked() -> Iterator[None]:
+    """Blocks SIGHUP inside the block, and for ever in processes that it starts.
+
+    A closed terminal sends it to all processes of a command, but only the driver is to act on it: it stops its trials itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _named(asked_for: str, address: str) -> str:

@@ -9,6 +9,9 @@ Importing this module loads neither torch nor Ray; each name is resolved on firs
 """
 
 import importlib
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +26,20 @@ _MODULES = {
     "load_spec": "pruneyard.orchestrator.spec.load",
     "run": "pruneyard.orchestrator.driver.run",
 }
+
+
+def _ensure_home() -> None:
+    """Sets $HOME to a temporary folder for a user who has none, as in a container under an arbitrary user id.
+
+    Libraries ask for the home folder when they are imported, and raise without one. This runs before any of our modules.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(Path(tempfile.gettempdir()) / f"pruneyard-{os.getuid()}" / "home")
+
+
+_ensure_home()
 
 
 def __getattr__(name: str) -> Any:

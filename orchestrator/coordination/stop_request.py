@@ -1,6 +1,11 @@
-"""Stops a study gracefully: the first Ctrl-C or SIGTERM requests a stop, the second one interrupts at once."""
+"""Stops a study gracefully: the first Ctrl-C or SIGTERM requests a stop, the second one interrupts at once.
 
+SIGHUP, of a closed terminal or a lost connection, only requests a stop: it often comes twice.
+"""
+
+import errno
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = ".stop-"
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StudyStoppedError(StorageError):
@@ -33,6 +38,7 @@ class StopRequest:
         signal_number: the signal that requested it, if any.
         fault: the message of the storage error that requested it, if any.
         handed_over: whether another driver has taken over the results folder, so that its files must not be touched.
+        signals: the signals to handle.
     """
 
     file: Location
@@ -40,6 +46,7 @@ class StopRequest:
     signal_number: int | None = None
     fault: str | None = None
     handed_over: bool = False
+    signals: tuple[signal.Signals, ...] = SIGNALS
 
     def request(self, signal_number: int | None = None) -> None:
         """Requests a stop: running trials write a checkpoint and end as INTERRUPTED."""
@@ -62,15 +69,30 @@ class StopRequest:
         self.stop_on_fault(fault)
 
     def install_signal_handlers(self) -> None:
-        """Handles SIGINT and SIGTERM. Call it again after `ray.init`, which replaces the handler of SIGTERM."""
+        """Handles the signals. Call it again after `ray.init`, which replaces the handler of SIGTERM."""
         if threading.current_thread() is threading.main_thread():  # Python allows it in no other thread
-            for number in SIGNALS:
+            for number in self.signals:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        elif self.requested:
             raise KeyboardInterrupt
         self.request(number)
+
+
+def _leave_terminal() -> None:
+    """Redirects output to a terminal to nowhere: writing to one that was closed raises an error."""
+    with open(os.devnull, "r+b") as nowhere:
+        for descriptor in (0, 1, 2):
+            try:
+                os.ttyname(descriptor)
+            except OSError as error:
+                # A closed terminal answers EIO, anything else ENOTTY.
+                if error.errno != errno.EIO:
+                    continue
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 @contextmanager
@@ -86,7 +108,7 @@ def stop_on_storage_failure(stop: StopRequest) -> Iterator[None]:
 
 @contextmanager
 def stop_request(folder: Location) -> Iterator[StopRequest]:
-    """Handles SIGINT and SIGTERM inside the block (in the main thread), and removes the control file afterwards.
+    """Handles SIGINT, SIGTERM and SIGHUP inside the block (in the main thread), and removes the control file afterwards.
 
     The file has a unique name: a driver that has lost the folder stops its own trials, not those of the new driver.
     """
@@ -96,8 +118,10 @@ def stop_request(folder: Location) -> Iterator[StopRequest]:
         for path in folder.iterdir():
             if path.name.startswith(_PREFIX):  # left by a driver that was killed
                 path.unlink(missing_ok=True)
-    request = StopRequest(file)
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    # Under nohup, SIGHUP is ignored and stays so.
+    handled = tuple(n for n in SIGNALS if n != signal.SIGHUP or before[n] is not signal.SIG_IGN)
+    request = StopRequest(file, signals=handled)
     request.install_signal_handlers()
     try:
         yield request

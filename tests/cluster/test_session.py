@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +68,9 @@ def test_a_port_where_nothing_listens_is_said_at_once() -> None:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionError, match=f"no Ray cluster answers at 127.0.0.1:{port}: .*refused"):
         session(f"127.0.0.1:{port}").__enter__()
+
+
+def test_a_folder_too_long_for_sockets_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 25)))
+    with pytest.raises(ConnectionError, match="set RAY_TMPDIR to a short folder, such as /tmp"), session():
+        pass
