@@ -1,7 +1,8 @@
 """Finds plug-ins by family and name: a family is a folder, a plug-in is one file in it.
 
 The file name is the name used in specs and the one class in its `__all__` is the plug-in. Third parties add plug-ins
-through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`.
+through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`. A further kind
+of job is `kinds.merge = "their_package.merge"`, with its methods in `merge.methods.NAME`.
 
 The conformance suites (`pruneyard.testing`) build a plug-in with its defaults and with short budgets. A class whose fields have
 no defaults, or that has more than one way of working, names the settings to test in a class attribute `examples`, a tuple of
@@ -58,19 +59,26 @@ class UnknownPluginError(ValueError):
 @cache
 def _modules(family: str) -> dict[str, str]:
     """Returns the module path of every plug-in of a family, by name."""
-    package = importlib.import_module(f"pruneyard.workloads.{family}")
+    folder = Path(__file__).parent.joinpath(*family.split("."))
+    foreign = _foreign_modules(family)
+    if not folder.is_dir() and not foreign:
+        raise ModuleNotFoundError(f"{family} is no family of plug-ins")
     own = {
         info.name: f"pruneyard.workloads.{family}.{info.name}"
-        for info in pkgutil.iter_modules(package.__path__)
+        for info in pkgutil.iter_modules([str(folder)])
         if not info.name.startswith("_")
     }
+    return dict(sorted((foreign | own).items()))
+
+
+def _foreign_modules(family: str) -> dict[str, str]:
+    """Returns the module paths that other distributions offer for a family, by name."""
     prefix = f"{family}."
-    foreign = {
+    return {
         point.name.removeprefix(prefix): point.value
         for point in entry_points(group=ENTRY_POINT_GROUP)
         if point.name.startswith(prefix)
     }
-    return dict(sorted((foreign | own).items()))
 
 
 def names(family: str) -> list[str]:
@@ -106,17 +114,22 @@ def table_of(plugin: Any) -> dict[str, Any]:
     return {"name": name_of(plugin)} | {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
 
 
+@cache
+def _jobs() -> dict[str, str]:
+    own = {path.parent.name: f"pruneyard.workloads.{path.parent.name}.job" for path in Path(__file__).parent.glob("*/job.py")}
+    return dict(sorted((_foreign_modules("kinds") | own).items()))
+
+
 def kinds() -> list[str]:
-    """Returns the kinds of jobs: the folders of `workloads` that contain a `job.py`."""
-    root = Path(__file__).parent
-    return sorted(path.parent.name for path in root.glob("*/job.py"))
+    """Returns the kinds of jobs: the folders of `workloads` that contain a `job.py`, and those of other distributions."""
+    return list(_jobs())
 
 
 def find_job(kind: str) -> type[Any]:
     """Returns the job class of a kind; raises `ValueError` if there is none."""
     if kind not in kinds():
         raise ValueError(f"{kind!r} is none of {', '.join(kinds())}")
-    module = importlib.import_module(f"pruneyard.workloads.{kind}.job")
+    module = importlib.import_module(_jobs()[kind])
     return getattr(module, module.__all__[0])  # type: ignore[no-any-return]
 
 

@@ -1,13 +1,10 @@
 """Locates the artifacts of the finished runs that a job depends on."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located
-
-if TYPE_CHECKING:
-    pass
 
 
 def locate_upstream(workload: Any, folder: RunFolder) -> Any:

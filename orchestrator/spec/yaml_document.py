@@ -1,6 +1,8 @@
 """Reads YAML 1.2 to plain data and records the line of every key."""
 
+
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -29,6 +31,8 @@ _DESCRIPTIONS = {
 }
 """Parts of the parser's messages, and what they usually mean for the author of a spec."""
 
+_DUPLICATE_KEY = re.compile(r'found duplicate key "(.*)" with value "', re.DOTALL)
+"""The parser's message goes on with the values, of which it prints tables as `{}`."""
 
 SUFFIXES = (".yaml", ".yml")
 LINE_WIDTH = 120  # of the YAML that is written
@@ -103,6 +107,9 @@ def parse_value(text: str) -> Any:
 def describe_yaml_error(error: YAMLError) -> str:
     """Returns one line that says what is wrong, in plain words for the parser's most frequent messages."""
     context, problem = getattr(error, "context", None), getattr(error, "problem", None)
+    duplicate = _DUPLICATE_KEY.match(problem or "")
+    if duplicate is not None:
+        return f"the key {duplicate[1]} is given twice in one table"
     raw = f"{context or ''} {problem or ''}".strip() or str(error)
     return next((words for sign, words in _DESCRIPTIONS.items() if sign in raw), problem or raw.splitlines()[0])
 

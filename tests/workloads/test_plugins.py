@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pruneyard.orchestrator.driver.run import run
 from pruneyard.testing.selection import FAMILIES
 from pruneyard.workloads import plugins
 from pruneyard.workloads.plugins import UnknownPluginError, describe, find, find_job, kinds, name_of, names
@@ -76,6 +77,81 @@ def foreign_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield tmp_path
     for cached in (plugins._modules, plugins.find):
         cached.cache_clear()
+
+
+@pytest.fixture
+def foreign_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed distribution with a kind of job of its own, and a method of it."""
+    info = tmp_path / "counters-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counters\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[pruneyard.plugins]\nkinds.counting = counters.job\nkinds.sparse = counters.job\n"
+        "counting.methods.up = counters.up\n"
+    )
+    package = tmp_path / "counters"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "up.py").write_text(
+        '"""Counts up."""\n\nfrom dataclasses import dataclass\n\n__all__ = ["Up"]\n\n\n'
+        "@dataclass(frozen=True, kw_only=True)\nclass Up:\n    by: int = 1\n"
+    )
+    (package / "job.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    caches = (plugins._modules, plugins._jobs, plugins.find)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for name in ("counters", "counters.up", "counters.job"):
+        sys.modules.pop(name, None)
+    for cached in caches:
+        cached.cache_clear()
+
+
+COUNTING = """
+from dataclasses import dataclass
+from typing import Annotated, Any
+from pruneyard.workloads.data.dataset import Source
+from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.workload import Metric, Outcome, Progress
+
+__all__ = ["CountingJob"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountingJob:
+    data: Annotated[Source, Plugin("data.sources")]
+    method: Annotated[Any, Plugin("counting.methods")]
+    seed: int = 0
+
+    def run(self, context):
+        rows = len(context.load_data(self.data).train.labels)
+        metric = Metric(step=1, epoch=0.0, split="train", name="rows", value=float(rows * self.method.by), wall_s=0.0)
+        outcome = Outcome(predictions={}, weights={}, masks={}, num_parameters=None, num_active=None, train_flops=None,
+                          train_s=0.0, peak_memory_bytes=None)
+        yield Progress(step=1, num_steps=1, metrics=(metric,), outcome=outcome)
+
+    def check(self, data):
+        return []
+
+    def expected_work(self, data):
+        return 0.0, 0
+"""
+
+
+def test_third_parties_add_a_kind_of_job_and_cannot_replace_ours(foreign_kind: None, tmp_path: Path) -> None:
+    assert "counting" in kinds()
+    assert find_job("sparse").__name__ == "SparseJob"
+    assert names("counting.methods") == ["up"]
+    spec = {"name": "c", "kind": "counting", "data": "digits", "method": {"name": "up", "by": 2}, "seeds": 2}
+    results = run(spec, tmp_path / "out", local=True)
+    assert results.exit_code == 0, results.runs()["error"].tolist()
+    assert list(results.metrics()["value"]) == [2 * len(find("data.sources", "digits")().load().train.labels)] * 2
+
+
+def test_an_unknown_family_is_no_family() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"counting\.methods is no family"):
+        names("counting.methods")
 
 
 def test_third_parties_add_plugins_and_cannot_replace_ours(foreign_package: Path) -> None:

@@ -10,7 +10,9 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from pruneyard.workloads.data.folders import cache_folder
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+WRITING = "writing-"  # prefix of the folder in which a file is written
+ABANDONED_AFTER_S = 3600.0  # a file that was last written to so long ago has no writer any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class PathCache:
             file = self._file(step)
             file.parent.mkdir(parents=True, exist_ok=True)
             # Inside the cache, since a move is atomic within one file system only.
-            temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix="writing-"))
+            temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=WRITING))
             try:
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / file.name)
                 os.replace(temporary / file.name, file)
@@ -82,10 +86,21 @@ class PathCache:
         return self.folder / self.path / f"{step:09d}.safetensors"
 
     def _make_room(self, needed: int) -> bool:
-        """Deletes files of other paths as needed; returns whether `needed` bytes now fit."""
-        files = {file: file.stat() for file in self.folder.glob("*/*.safetensors")}
+        """Deletes files of other paths as needed; returns whether `needed` bytes now fit.
+
+        A file that another job is writing counts, but is not deleted unless its writer was killed long ago.
+        """
+        files = {}
+        for file in self.folder.glob("*/*.safetensors"):
+            with suppress(FileNotFoundError):  # another job may have moved or deleted it in the meantime
+                files[file] = file.stat()
+        oldest = time.time() - ABANDONED_AFTER_S
         room = self.limit_bytes - needed - sum(status.st_size for status in files.values())
-        others = [file for file in files if file.parent.name != self.path]
+        others = [
+            file
+            for file, status in files.items()
+            if file.parent.name != self.path and (status.st_mtime < oldest or not file.parent.name.startswith(WRITING))
+        ]
         for file in sorted(others, key=lambda other: files[other].st_mtime):
             if room >= 0:
                 break

@@ -1,6 +1,7 @@
 """Cached steps of networks that jobs share: equal to computed ones, bounded in size, ignored when damaged."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pruneyard.workloads.distill.distiller import DistillContext
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 from pruneyard.workloads.distill.methods.idc import IDC
 from pruneyard.workloads.distill.network_training import NetworkTraining
-from pruneyard.workloads.distill.path_cache import PathCache
+from pruneyard.workloads.distill.path_cache import ABANDONED_AFTER_S, WRITING, PathCache
 
 FIELDS: dict[str, Any] = {
     "ipc": 1,
@@ -160,3 +161,16 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "paths").write_text("a file, where a folder should be")
     cache(tmp_path / "paths", "a", 4000).put(0, KILOBYTE)
     assert "cannot be written" in caplog.text
+
+
+def test_room_is_made_without_the_file_that_another_job_is_writing(folder: Path) -> None:
+    """Of three foreign files of 1,000 bytes that are equally old, only the finished and the abandoned one may go."""
+    for name in ("other", f"{WRITING}now", f"{WRITING}abandoned"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "000000001.safetensors").write_bytes(bytes(1000))
+    long_ago = time.time() - 2 * ABANDONED_AFTER_S
+    os.utime(folder / f"{WRITING}abandoned" / "000000001.safetensors", (long_ago, long_ago))
+    assert PathCache(folder=folder, path="mine", limit_bytes=3000)._make_room(2000)
+    assert [path.parent.name for path in folder.glob("*/*.safetensors")] == [f"{WRITING}now"]
+    assert not PathCache(folder=folder, path="mine", limit_bytes=3000)._make_room(2001)
+    assert (folder / f"{WRITING}now" / "000000001.safetensors").exists()
