@@ -33,7 +33,7 @@ VERBS = {
     "stop": "Stop a submitted job gracefully; checkpoints and finished work are kept.",
     "kill": "Kill a submitted job at once.",
     "manifest": "Print the file that starts a cluster: Kubernetes, ray up, Slurm, SkyPilot.",
-    "doctor": "Check this machine, or a cluster.",
+    "doctor": "Check this machine, a cluster, or a folder of results.",
     "completion": "Print the shell completion script.",
 }
 

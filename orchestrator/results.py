@@ -75,8 +75,12 @@ class Results:
         return Store(self.folder)
 
     def runs(self) -> pd.DataFrame:
-        """Returns one row per run: its newest attempt."""
-        return pd.DataFrame(self._store.runs().to_pandas())
+        """Returns one row per run: its newest attempt. `artifact` is the location of its artifacts in this folder."""
+        runs = pd.DataFrame(self._store.runs().to_pandas())
+        # Earlier versions stored the place where the folder was then.
+        places = [str(self.folder.artifact(key)) for key in runs["run_key"]]
+        runs["artifact"] = pd.Series(places, index=runs.index, dtype=object).where(runs["artifact"].notna(), None)
+        return runs
 
     def metrics(self) -> pd.DataFrame:
         """Returns the metrics in long form: one row per run, step, split and metric."""

@@ -11,6 +11,7 @@ from pruneyard.reports.location import Location, located
 from pruneyard.reports.objects import ObjectPath
 
 _PROGRESS_IMAGE = re.compile(r"images-(\d+)\.png")
+_RECORD = re.compile(r"record-(\d+)\.json")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -70,6 +71,25 @@ class RunFolder:
         """Returns the folder of one run's artifacts."""
         return self.artifacts / plain_name(run_key)
 
+    def manifest(self, run_key: str) -> Location:
+        """Returns the file that describes the artifacts of a completed run; it is written after all others."""
+        return self.artifact(run_key) / "manifest.json"
+
+    def attempt_record(self, run_key: str, attempt: int) -> Location:
+        """Returns the file with all rows of one attempt, from which the tables can be rebuilt."""
+        return self.artifact(run_key) / f"record-{attempt}.json"
+
+    def attempt_records(self, run_key: str) -> dict[str, Location]:
+        """Returns the existing record files of one run, by unit: `<run_key>-<attempt>`."""
+        found = {path: _RECORD.fullmatch(path.name) for path in self.artifact(run_key).glob("record-*.json")}
+        return {f"{run_key}-{match[1]}": path for path, match in found.items() if match}
+
+    def runs_with_artifacts(self) -> list[str]:
+        """Returns the names of the artifact folders, which are run keys, sorted."""
+        if not self.artifacts.is_dir():
+            return []
+        return sorted(path.name for path in self.artifacts.iterdir() if _PLAIN_NAME.fullmatch(path.name))
+
     def predictions(self, run_key: str) -> Location:
         """Returns the file with the final network's logits."""
         return self.artifact(run_key) / "predictions.parquet"
@@ -87,6 +107,11 @@ class RunFolder:
     def checkpoints(self, run_key: str) -> Location:
         """Returns the folder of one run's checkpoints."""
         return self.artifact(run_key) / "checkpoints"
+
+
+def relative_artifact(run_key: str) -> str:
+    """Returns the folder of one run's artifacts relative to the results folder, which may be moved."""
+    return f"artifacts/{plain_name(run_key)}"
 
 
 def plain_name(name: str) -> str:

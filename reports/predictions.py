@@ -1,7 +1,6 @@
 """Reads and writes the final network's logits by split, from which any calibration metric can be recomputed."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from pruneyard.reports import records
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.parquet import decode_table, encode_table
 
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
@@ -33,17 +33,18 @@ def predictions_file(splits: Mapping[str, Prediction], *, num_extra: int = 0) ->
     if len(set(widths.values())) != 1 or any(len(width) != 1 for width in widths.values()):
         raise ValueError(f"logits have shapes (N, *) {widths}; every split must have (N, C) with the same C")
     tables = [_table(split, *prediction) for split, prediction in splits.items()]
-    sink = pa.BufferOutputStream()
     # Each split comes with a dictionary of its own name only.
     table = pa.concat_tables(tables).unify_dictionaries()
     stated = {**table.schema.metadata, NUM_EXTRA_KEY: str(num_extra).encode()}
-    pq.write_table(table.replace_schema_metadata(stated), sink, compression="zstd")
-    return memoryview(sink.getvalue())
+    return encode_table(table.replace_schema_metadata(stated), compression="zstd")
 
 
 def read_predictions(path: Location) -> dict[str, Prediction]:
-    """Returns the predictions by split, in the order written. Raises `ValueError` for a file of a newer version."""
-    table = pq.read_table(_readable(path))
+    """Returns the predictions by split, in the order written.
+
+    Raises `DamagedFileError`, or `ValueError` for a file of a newer version.
+    """
+    table = decode_table(path, path.read_bytes())
     stated = int((table.schema.metadata or {}).get(records.VERSION_KEY, b"0"))
     if not 1 <= stated <= records.SCHEMA_VERSION:
         raise ValueError(
@@ -60,11 +61,9 @@ def read_predictions(path: Location) -> dict[str, Prediction]:
 
 def read_num_extra(path: Location) -> int:
     """Returns the number of last logits that are not classes; 0 for files without this metadata."""
-    return int((pq.read_schema(_readable(path)).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
-
-
-def _readable(path: Location) -> Any:
-    return pa.BufferReader(path.read_bytes()) if isinstance(path, ObjectPath) else path
+    # Only the footer is read: `read_predictions` verifies the file before anything is computed from it.
+    readable = pa.BufferReader(path.read_bytes()) if isinstance(path, ObjectPath) else path
+    return int((pq.read_schema(readable).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
 
 
 def _table(

@@ -97,7 +97,9 @@ class RunRecord:
     ]
     code_version: Annotated[str, Column(_TEXT, "version of pruneyard")]
     torch_version: Annotated[str, Column(_TEXT, "version of torch")]
-    artifact: Annotated[str | None, Column(_TEXT, "location of the run's artifacts; null if it has none")]
+    artifact: Annotated[
+        str | None, Column(_TEXT, "folder of the run's artifacts, relative to the results folder; null if it has none")
+    ]
     identity_json: Annotated[
         str | None,
         Column(

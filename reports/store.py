@@ -2,26 +2,27 @@
 
 Each finished attempt writes one small file per table; short attempts that finish together share one. Compaction merges files
 later. Files are immutable, and a file of several attempts lists them. A compacted file is complete before the files that it
-replaces are deleted, and readers list the folder until nothing is new, so no reader misses or duplicates a row.
+replaces are deleted, and readers list the folder until nothing is new, so no reader misses or duplicates a row. If a file is
+damaged, its rows are read from the records that lie with the artifacts.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from functools import cache, partial
-from operator import attrgetter
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports import records
-from pruneyard.reports.layout import RunFolder, plain_name
+from pruneyard.reports.attempt import Attempt, decode_record, encode_record, tables_of
+from pruneyard.reports.durable import write_durably
+from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
-from pruneyard.reports.parquet import ForeignFileError, Part, read_part, write_part
+from pruneyard.reports.parquet import DamagedFileError, ForeignFileError, Part, read_part, write_part
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 
 _LOG = logging.getLogger(__name__)
@@ -32,17 +33,16 @@ _OBJECT_STORE_READERS = 16  # more threads, because each file is a network reque
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """All rows of one attempt of one job."""
+class Restored:
+    """What `Store.restore` has done.
 
-    run: RunRecord
-    metrics: Sequence[MetricRow]
-    curves: Sequence[CurveRow]
+    Args:
+        notes: a sentence for each file that was damaged or written again.
+        lost: the finished runs whose rows cannot be restored, because an earlier version wrote no record of them.
+    """
 
-    @property
-    def owner(self) -> tuple[str, int]:
-        """Run key and attempt number."""
-        return self.run.run_key, self.run.attempt
+    notes: Sequence[str] = ()
+    lost: Sequence[str] = ()
 
 
 class Store:
@@ -55,18 +55,23 @@ class Store:
         self.folder = folder
 
     def write(self, run: RunRecord, metrics: Sequence[MetricRow], curves: Sequence[CurveRow]) -> None:
-        """Adds one attempt. The row of `runs` is written last: if it exists, all other rows exist too."""
+        """Adds one attempt. Its record is written first and its row of `runs` last: if that exists, all else exists too."""
         attempt = Attempt(run=run, metrics=metrics, curves=curves)
-        for name, rows in _rows([attempt]).items():
-            write_part(self.folder.table(name) / f"{_unit(attempt)}.parquet", _table(name, rows))
+        tables = tables_of([attempt])
+        write_durably(self.folder.attempt_record(*attempt.owner), encode_record(tables))
+        for name, table in tables.items():
+            write_part(self.folder.table(name) / f"{attempt.unit}.parquet", table)
 
     def write_together(self, attempts: Sequence[Attempt]) -> None:
-        """Adds several attempts with one file per table; if the writer is killed, either all or none are added."""
-        units = sorted(_unit(attempt) for attempt in attempts)
+        """Adds several attempts with one file per table; if the writer is killed, either all or none are added.
+
+        The caller writes their records, together with the other files of their runs.
+        """
+        units = sorted(attempt.unit for attempt in attempts)
         if len(set(units)) < len(units):
             raise ValueError(f"attempts are {units}; none may come twice")
-        for name, rows in _rows(attempts).items():
-            write_part(self._path_of(name, "together", units), _table(name, rows), units=units)
+        for name, table in tables_of(attempts).items():
+            write_part(self._path_of(name, "together", units), table, units=units)
 
     def _path_of(self, name: str, what: str, units: Sequence[str]) -> Location:
         # The name follows from the attempts, so writing the same ones again replaces the file.
@@ -101,13 +106,13 @@ class Store:
     def compact(self) -> None:
         """Merges small files into files of about a hundred attempts. It is safe to repeat or to kill."""
         for name in _TABLES:
-            parts = self._parts(name)
+            parts, _ = self._parts(name)
             small = [part for part in parts if len(part.units) < _ATTEMPTS_PER_FILE // 2]
             for group in _groups(small):
                 self._merge(name, group)
 
     def _merge(self, name: str, parts: Sequence[Part]) -> None:
-        units = sorted(frozenset[str]().union(*(part.units for part in parts)))
+        units = sorted(_covered(parts))
         target = self._path_of(name, "compacted", units)
         write_part(target, _joined(name, parts), units=units)
         for part in parts:
@@ -115,65 +120,138 @@ class Store:
             if part.path != target:
                 part.path.unlink(missing_ok=True)
 
-    def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        return _joined(name, self._parts(name, columns), columns)
+    def restore(self, run_keys: Iterable[str] = ()) -> Restored:
+        """Writes the rows that damaged files held again, from the records of the attempts. No other process may be writing.
 
-    def _parts(self, name: str, columns: Sequence[str] | None = None) -> list[Part]:
+        Damaged files are kept under another name. `run_keys` are runs without a row: those that have a record get it back. If
+        rows of finished runs would be lost, nothing is changed.
+        """
+        found = {name: self._parts(name) for name in _TABLES}
+        damaged = [problem for _, problems in found.values() for problem in problems]
+        wanted = set(run_keys)
+        keys = [key for key in self.folder.runs_with_artifacts() if damaged or key in wanted] if damaged or wanted else []
+        if damaged and (lost := self._lost(keys)):
+            return Restored(lost=lost)
+        notes = []
+        # `runs` comes last, as in `write`.
+        for name in reversed(_TABLES):
+            parts, problems = found[name]
+            tables = self._recorded(name, keys, _covered(parts))
+            units = sorted(tables)
+            target = self._path_of(name, "together", units)
+            for problem in problems:
+                write_durably(problem.path.parent / f"{problem.path.name}.damaged", problem.path.read_bytes())
+                notes.append(f"{problem}; it is kept as {problem.path.name}.damaged")
+            if tables:
+                write_part(target, pa.concat_tables(tables.values()).unify_dictionaries(), units=units)
+                notes.append(f"{target} has the rows of {len(units)} attempts, from their records in {self.folder.artifacts}")
+            for problem in problems:
+                if problem.path != target:
+                    problem.path.unlink(missing_ok=True)
+        return Restored(notes=notes)
+
+    def problems(self) -> list[str]:
+        """Verifies every file of the tables and every record; returns a sentence for each problem."""
+        found, keys = [], self.folder.runs_with_artifacts()
+        for name in _TABLES:
+            parts, damaged = self._parts(name)
+            found += [str(problem) for problem in damaged]
+            if lacking := sorted(self._recorded(name, keys, _covered(parts))):
+                found.append(
+                    f"{self.folder.table(name)} lacks the rows of {len(lacking)} attempts that have a record, {lacking[0]} first"
+                )
+        for path in [path for key in keys for path in self.folder.attempt_records(key).values()]:
+            try:
+                decode_record(path, path.read_bytes())
+            except DamagedFileError as problem:
+                found.append(str(problem))
+        return found
+
+    def _lost(self, keys: Sequence[str]) -> list[str]:
+        """Returns the finished runs with artifacts that have no row in `runs`, or none in `metrics`."""
+        statuses = self.statuses()
+        finished = {f"{key}-{attempt}": key for key, (status, attempt) in statuses.items() if status.is_final}
+        measured = _covered(self._parts("metrics")[0])
+        recorded = {unit for key in keys for unit in self.folder.attempt_records(key)}
+        without_metrics = {key for unit, key in finished.items() if unit not in measured | recorded}
+        return [key for key in keys if key in without_metrics or (key not in statuses and self.folder.manifest(key).is_file())]
+
+    def _recorded(self, name: str, keys: Sequence[str], known: frozenset[str]) -> dict[str, pa.Table]:
+        """Returns the rows of table `name` in the records of these runs, by unit, without the `known` units."""
+        paths = {
+            unit: path for key in keys for unit, path in self.folder.attempt_records(key).items() if unit not in known
+        }
+        with ThreadPoolExecutor(self._num_readers) as pool:
+            tables = dict(zip(paths, pool.map(partial(_read_record, name=name), paths.values()), strict=True))
+        return {unit: table for unit, table in tables.items() if table is not None}
+
+    @property
+    def _num_readers(self) -> int:
+        return _OBJECT_STORE_READERS if isinstance(self.folder.path, ObjectPath) else _READERS
+
+    def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        parts, damaged = self._parts(name, columns)
+        if damaged:
+            parts += self._rebuilt(name, columns, damaged=damaged, known=_covered(parts))
+        return _joined(name, parts, columns)
+
+    def _rebuilt(
+        self, name: str, columns: Sequence[str] | None, *, damaged: Sequence[DamagedFileError], known: frozenset[str]
+    ) -> list[Part]:
+        """Returns the rows of damaged files from the records, which tell nothing about which file held them."""
+        tables = self._recorded(name, self.folder.runs_with_artifacts(), known)
+        for problem in damaged:
+            _LOG.warning("%s", problem)
+        _LOG.warning(
+            "rows of %d attempts that are in no intact file of %s are read from their records; to write them again: "
+            "pruneyard doctor %s --repair",
+            len(tables),
+            self.folder.table(name),
+            self.folder.path,
+        )
+        return [
+            Part(
+                path=self.folder.artifacts / unit,
+                units=frozenset([unit]),
+                table=table if columns is None else table.select(list(columns)),
+                compacted=True,
+            )
+            for unit, table in tables.items()
+        ]
+
+    def _parts(self, name: str, columns: Sequence[str] | None = None) -> tuple[list[Part], list[DamagedFileError]]:
         """Reads every file of a table. Lists until nothing is new, because rows of a deleted file are in a compacted one."""
-        seen: dict[Location, Part | None] = {}
-        with ThreadPoolExecutor(_OBJECT_STORE_READERS if isinstance(self.folder.path, ObjectPath) else _READERS) as pool:
+        seen: dict[Location, Part | DamagedFileError | None] = {}
+        with ThreadPoolExecutor(self._num_readers) as pool:
             while fresh := [path for path in self.folder.files_of_table(name) if path not in seen]:
                 found = pool.map(partial(_read_if_ours, name=name, columns=columns), fresh)
                 seen.update(zip(fresh, found, strict=True))
-        return [part for part in seen.values() if part is not None]
+        parts = [part for part in seen.values() if isinstance(part, Part)]
+        return parts, [problem for problem in seen.values() if isinstance(problem, DamagedFileError)]
 
 
-def _read_if_ours(path: Location, *, name: str, columns: Sequence[str] | None) -> Part | None:
+def _covered(parts: Sequence[Part]) -> frozenset[str]:
+    return frozenset[str]().union(*(part.units for part in parts))
+
+
+def _read_record(path: Location, *, name: str) -> pa.Table | None:
     try:
-        return read_part(path, name, columns)
-    except FileNotFoundError:
-        return None  # compacted since it was listed
-    except ForeignFileError as problem:
+        return decode_record(path, path.read_bytes()).get(name)
+    except DamagedFileError as problem:
         _LOG.warning("skipped: %s", problem)
         return None
 
 
-def _unit(attempt: Attempt) -> str:
-    key, number = attempt.owner
-    return f"{plain_name(key)}-{number}"
-
-
-def _rows(attempts: Sequence[Attempt]) -> dict[str, list[tuple[Any, ...]]]:
-    """Returns rows by table, in the order in which tables must be written, without empty tables."""
-    of_metric, of_curve, of_run = _values_of(MetricRow), _values_of(CurveRow), _values_of(RunRecord)
-    rows = {
-        "curves": [(*attempt.owner, *of_curve(row)) for attempt in attempts for row in attempt.curves],
-        "metrics": [(*attempt.owner, *of_metric(row)) for attempt in attempts for row in attempt.metrics],
-        "runs": [of_run(attempt.run) for attempt in attempts],
-    }
-    return {name: found for name, found in rows.items() if found}
-
-
-@cache
-def _values_of(record: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    # `dataclasses.astuple` would copy every value, and metrics have many rows.
-    return attrgetter(*(field.name for field in fields(record)))
-
-
-def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    schema = records.schema(name)
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    missing = [
-        field.name
-        for field, array in zip(schema, arrays, strict=True)
-        if array.null_count and not field.nullable
-    ]
-    if missing:
-        raise ValueError(
-            f"{', '.join(missing)} of {name} is None; only columns documented as nullable may be"
-        )
-    return pa.table(arrays, schema=schema)
+def _read_if_ours(path: Location, *, name: str, columns: Sequence[str] | None) -> Part | DamagedFileError | None:
+    try:
+        return read_part(path, name, columns)
+    except FileNotFoundError:
+        return None  # compacted since it was listed
+    except DamagedFileError as problem:
+        return problem
+    except ForeignFileError as problem:
+        _LOG.warning("skipped: %s", problem)
+        return None
 
 
 def _joined(name: str, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
@@ -191,7 +269,7 @@ def _joined(name: str, parts: Sequence[Part], columns: Sequence[str] | None = No
 
 def _rows_of(table: pa.Table, units: frozenset[str]) -> pa.Table:
     keys = table.column("run_key").cast(pa.string())
-    # Spells units as `_unit` does.
+    # Spells units as `Attempt.unit` does.
     names = pc.binary_join_element_wise(keys, table.column("attempt").cast(pa.string()), "-")
     return table.filter(pc.is_in(names, pa.array(sorted(units), pa.string())))
 

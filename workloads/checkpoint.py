@@ -64,6 +64,10 @@ class Checkpoints(Protocol):
         """Returns the newest intact checkpoint, or None; logs a warning for each damaged one."""
         ...
 
+    def damaged(self, device: torch.device) -> list[CheckpointError]:
+        """Returns the problems of the damaged checkpoints, or of those of another version."""
+        ...
+
 
 @dataclass(frozen=True)
 class CheckpointFolder:
@@ -92,6 +96,10 @@ class CheckpointFolder:
         """Returns the newest intact checkpoint, or None; logs a warning for each damaged one."""
         newest_first = reversed(self._folders())
         return first_intact([partial(read_checkpoint, path, device, name=str(path)) for path in newest_first])
+
+    def damaged(self, device: torch.device) -> list[CheckpointError]:
+        """Returns the problems of the damaged checkpoints, or of those of another version."""
+        return damaged([partial(read_checkpoint, path, device, name=str(path)) for path in self._folders()])
 
     def _folders(self) -> list[Path]:
         return sorted(self.path.glob(f"{PREFIX}*"))
@@ -144,6 +152,17 @@ def read_checkpoint(folder: Path, device: torch.device, *, name: str) -> Checkpo
     except Exception as error:  # the readers of the three formats raise many types on a damaged file
         raise CheckpointError(f"checkpoint {name} cannot be read: {error!r}") from error
     return Checkpoint(step=meta["step"], tensors=tensors, state=state, meta=meta)
+
+
+def damaged(readers: Sequence[Callable[[], Checkpoint]]) -> list[CheckpointError]:
+    """Returns the errors of the checkpoints that cannot be read."""
+    errors = []
+    for read in readers:
+        try:
+            read()
+        except CheckpointError as error:
+            errors.append(error)
+    return errors
 
 
 def first_intact(newest_first: Sequence[Callable[[], Checkpoint]]) -> Checkpoint | None:

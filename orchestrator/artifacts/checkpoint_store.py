@@ -19,6 +19,7 @@ from pruneyard.workloads.checkpoint import (
     CheckpointFolder,
     Checkpoints,
     CheckpointWriteError,
+    damaged,
     first_intact,
     read_checkpoint,
     write_checkpoint,
@@ -59,6 +60,11 @@ class ObjectCheckpoints:
         """Returns the newest complete checkpoint, or None. Damaged ones are logged and skipped."""
         whole = sorted(name for name, files in self._stored_files().items() if META in files)
         return first_intact([partial(_download, self.path / name, device) for name in reversed(whole)])
+
+    def damaged(self, device: torch.device) -> list[CheckpointError]:
+        """Returns the problems of the complete checkpoints that cannot be read."""
+        whole = sorted(name for name, files in self._stored_files().items() if META in files)
+        return damaged([partial(_download, self.path / name, device) for name in whole])
 
     def _stored_files(self) -> dict[str, set[str]]:
         """Returns the file names of each checkpoint, by the name of the checkpoint."""

@@ -1,6 +1,8 @@
 """Reads the artifacts of a finished run: its manifest, network, masks and predictions; it never unpickles."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,13 +12,12 @@ from torch import Tensor
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
-from pruneyard.orchestrator.artifacts.writer import MANIFEST, MASKS, PREDICTIONS, WEIGHTS
+from pruneyard.orchestrator.artifacts.writer import MANIFEST, MASKS, PREDICTIONS, WEIGHTS, manifest_digest
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.codec import decode
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
-from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.predictions import read_num_extra, read_predictions
 from pruneyard.workloads.checkpoint import Checkpoints
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -30,7 +31,7 @@ _OUTPUTS = "classifier.weight"  # every model calls its last layer so
 def open_run(artifact: str) -> FinishedRun:
     """Opens the finished run of an artifact folder. Raises `UsageError` if the folder holds none."""
     folder = located(artifact)
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     path = folder / PREDICTIONS
     return FinishedRun(
         run_key=manifest["run_key"],
@@ -42,18 +43,25 @@ def open_run(artifact: str) -> FinishedRun:
         network=partial(_network, folder, manifest),
         source=partial(_located_source, folder, manifest),
         tensors={
-            name: partial(_tensors, folder / name)
+            name: partial(_tensors, folder / name, manifest)
             for name in manifest.get("files", ())
             if name.endswith(".safetensors")
         },
     )
 
 
-def _tensors(path: Location) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file. Raises `safetensors.SafetensorError` if the file is invalid."""
-    if isinstance(path, ObjectPath):
-        return safetensors.torch.load(path.read_bytes())
-    return safetensors.torch.load_file(path)
+def _tensors(path: Location, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file. Raises `UsageError` for a damaged file, `SafetensorError` for an invalid one."""
+    return safetensors.torch.load(verified(path, manifest))
+
+
+def verified(path: Location, manifest: Mapping[str, Any]) -> bytes:
+    """Returns the content of an artifact file. Raises `UsageError` if it does not have the digest in the manifest, if any."""
+    content = path.read_bytes()
+    stated = manifest.get("sha256", {}).get(path.name)
+    if stated is not None and hashlib.sha256(content).hexdigest() != stated:
+        raise UsageError(f"{path} is damaged: it does not have the digest it was written with")
+    return content
 
 
 def open_checkpoints(artifact: str) -> Checkpoints:
@@ -68,10 +76,11 @@ def finished_network(folder: RunFolder, run_key: str) -> FinishedNetwork:
         artifact = folder.artifact(run_key)
     except ValueError as error:
         raise UsageError(f"{run_key}: cannot be a run key: {error}") from error
-    return _network(artifact, _manifest(artifact))
+    return _network(artifact, read_manifest(artifact))
 
 
-def _manifest(artifact: Location) -> dict[str, Any]:
+def read_manifest(artifact: Location) -> dict[str, Any]:
+    """Returns the manifest in an artifact folder. Raises `UsageError` if it is missing or damaged."""
     run_key = artifact.name
     try:
         manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
@@ -81,6 +90,8 @@ def _manifest(artifact: Location) -> dict[str, Any]:
         raise UsageError(f"{run_key}: the manifest cannot be read: {error}") from error
     if not isinstance(manifest, dict) or not {"run_key", "kind", "spec"} <= manifest.keys():
         raise UsageError(f"{run_key}: the manifest cannot be read: it must have run_key, kind and spec")
+    if manifest.get("digest", manifest_digest(manifest)) != manifest_digest(manifest):
+        raise UsageError(f"{artifact / MANIFEST} is damaged: it does not have the digest it was written with")
     return manifest
 
 
@@ -98,7 +109,7 @@ def _network(artifact: Location, manifest: dict[str, Any]) -> FinishedNetwork:
     if WEIGHTS not in manifest.get("files", ()):
         raise UsageError(f"{run_key}: is a run of kind {manifest['kind']}, which has no network")
     try:
-        weights, masks = _tensors(artifact / WEIGHTS), _tensors(artifact / MASKS)
+        weights, masks = _tensors(artifact / WEIGHTS, manifest), _tensors(artifact / MASKS, manifest)
         blueprint = manifest["network"] if "network" in manifest else _blueprint_before(manifest, weights)
         return FinishedNetwork.of(Blueprint.of_table(blueprint), weights=weights, masks=masks)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, FileNotFoundError) as error:

@@ -246,11 +246,21 @@ def _manifest() -> click.Command:
 
 
 def _doctor() -> click.Command:
-    text = "Folder of results that every node must see [default: $PRUNEYARD_OUT; here: this folder]."
-    parameters = [cluster_option(), option("--out", type=FOLDER, help=text)]
-    return _command(
-        "doctor", parameters, "Check Python, torch, devices, storage and Ray; with --address a cluster, on every node."
-    )
+    parameters = [
+        argument("folder", metavar="[DIR]", required=False, type=FOLDER),
+        option("--repair", is_flag=True, help="Restore the rows of damaged and deleted tables of DIR from its records."),
+        cluster_option(),
+        option(
+            "--out",
+            type=FOLDER,
+            help="Folder of results that every node must see [default: $PRUNEYARD_OUT; here: this folder].",
+        ),
+    ]
+    text = """Check Python, torch, devices, storage and Ray; with --address a cluster, on every node.
+
+    With DIR, verify that folder of results instead: every table, record, artifact and checkpoint against its checksum.
+    """
+    return _command("doctor", parameters, text)
 
 
 def _completion() -> click.Command:

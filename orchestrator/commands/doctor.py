@@ -1,4 +1,4 @@
-"""`pruneyard doctor`: checks what a study needs, and advises how to fix what is wrong."""
+"""`pruneyard doctor`: checks what a study needs, or verifies a folder of results; advises how to fix what is wrong."""
 
 import os
 import platform
@@ -17,26 +17,59 @@ import torch
 from pruneyard.cluster.findings import MIN_DISK_BYTES, MIN_SHARED_BYTES, Finding
 from pruneyard.cluster.preflight import check_nodes
 from pruneyard.cluster.session import LOCAL, session
+from pruneyard.orchestrator.artifacts.verification import verify_folder
+from pruneyard.orchestrator.coordination.lease import hold_lease
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.storage_check import check_store, check_store_on_nodes
+from pruneyard.orchestrator.results import check_results
 from pruneyard.reports.durable import write_durably
+from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.store import Store
 
 
 class CheckFailedError(Exception):
     """A failed check, with advice on how to fix it."""
 
 
-def execute(address: str, out: Location | None) -> int:
-    """Check Python, torch, devices, storage and Ray; with --address a cluster, on every node."""
+def execute(folder: Location | None, repair: bool, address: str, out: Location | None) -> int:
+    """Check Python, torch, devices, storage and Ray; with --address a cluster, on every node.
+
+    With DIR, verify that folder of results instead: every table, record, artifact and checkpoint against its checksums.
+    """
+    if folder is not None:
+        return _report(_folder_findings(RunFolder(folder), repair=repair))
+    if repair:
+        raise click.UsageError("--repair needs the folder to repair")
     given = os.environ.get("PRUNEYARD_OUT")
-    folder = out or (located(given) if given else Path() if address == LOCAL else None)
+    place = out or (located(given) if given else Path() if address == LOCAL else None)
+    return _report(_findings(address, place.absolute() if place is not None else None))
+
+
+def _report(findings: Iterator[Finding]) -> ExitCode:
+    """Prints the findings; returns FAILED if one of them is bad."""
     good = True
-    for finding in _findings(address, folder.absolute() if folder is not None else None):
+    for finding in findings:
         good = good and finding.good
         click.echo(f"{'ok   ' if finding.good else 'WRONG'} {finding.name}: {finding.text}")
     return ExitCode.FINISHED if good else ExitCode.FAILED
+
+
+def _folder_findings(folder: RunFolder, *, repair: bool) -> Iterator[Finding]:
+    """Yields a finding for each problem of the folder, and one for each part without problems."""
+    check_results(folder)
+    if repair:
+        with hold_lease(folder.path):
+            keys = set(folder.runs_with_artifacts())
+            for note in Store(folder).restore(keys).notes:
+                yield Finding(name="repaired", good=True, text=note)
+    advice = "" if repair else f"; to write rows again from their records: pruneyard doctor {folder.path} --repair"
+    for name, extent, problems in verify_folder(folder):
+        for problem in problems:
+            yield Finding(name=name, good=False, text=f"{problem}{advice if name == 'tables' else ''}")
+        if not problems:
+            yield Finding(name=name, good=True, text=extent)
 
 
 def _findings(address: str, out: Location | None) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from pruneyard.orchestrator.driver.stages import (
     run_search,
     write_study_plan,
 )
-from pruneyard.orchestrator.errors import ClusterError, ExitCode
+from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
 from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.compatibility import check_same_study
@@ -120,7 +120,6 @@ def run_plan(
 ) -> Results:
     """Runs a plan as `run` does. `plan` must be up to date with its folder, which is not read again."""
     spec, folder = plan.spec, plan.folder
-    attempts = plan.orders(only=only)
     results = Results(folder.path, spec=spec)
     # Neither the lease nor the data nor a cluster is needed.
     if not has_work(plan, only=only):
@@ -136,10 +135,15 @@ def run_plan(
         if not add:
             # Before spec.yaml is overwritten: the check reads the spec that the folder was last run with.
             check_same_study(plan)
+        plan = _with_restored_rows(plan)
+        attempts = plan.orders(only=only)
+        if not has_work(plan, only=only):
+            return results
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)
         # Before a cluster is joined, so that wrong data costs no start of Ray.
         data = check_ready_jobs(attempts, plan, origin=spec.name)
+        monitor.num_already_done = sum(map(plan.is_finished, plan.spec.jobs))
         monitor.expect(attempts)
         monitor.time_left.weigh(_expected_seconds(attempts, plan, data))
         study_run = StudyRun(plan=plan, monitor=monitor, stop=stop, display=display, fail_fast=fail_fast, data=data)
@@ -174,6 +178,22 @@ def _expected_seconds(attempts: Sequence[PlannedAttempt], plan: Plan, data: Mapp
 def has_work(plan: Plan, *, only: frozenset[Status | None] | None) -> bool:
     """Returns whether `run_plan` would run a job, or let a search propose one."""
     return bool(plan.orders(only=only)) or (only is None and not is_search_finished(plan.spec, plan.folder))
+
+
+def _with_restored_rows(plan: Plan) -> Plan:
+    """Writes rows that damaged or deleted files held again, from their records, and returns the plan with them.
+
+    Raises `UsageError` if a damaged file held rows of finished runs that have no record: they would all run again.
+    """
+    restored = Store(plan.folder).restore(job.key for job in plan.spec.jobs if plan.status(job) is None)
+    for note in restored.notes:
+        logger.warning("%s", note)
+    if restored.lost:
+        raise UsageError(
+            f"{plan.folder.path}: a damaged file holds rows of {len(restored.lost)} finished runs, {restored.lost[0]} first, of "
+            "which an earlier version wrote no record: put a copy of the file back, or delete it to run them again"
+        )
+    return plan.reread() if restored.notes else plan
 
 
 @contextmanager

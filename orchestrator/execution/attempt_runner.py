@@ -20,11 +20,12 @@ from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
 from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.durable import Content, write_durably
-from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.layout import RunFolder, relative_artifact
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 from pruneyard.reports.storage import StorageError, in_words
-from pruneyard.reports.store import Attempt, Store
+from pruneyard.reports.store import Store
 from pruneyard.workloads.checkpoint import CheckpointWriteError
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.parents import FinishedRun
@@ -214,7 +215,7 @@ class AttemptRunner:
             num_workers=worker_group.num_workers,
             outcome=outcome,
             peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if uses_other_memory else self._memory.bytes(),
-            artifact=str(self.study_context.folder.artifact(self.planned.job.key)) if outcome else None,
+            artifact=relative_artifact(self.planned.job.key) if outcome else None,
             data_fingerprint=self._data_fingerprint() if outcome else None,
         )
 

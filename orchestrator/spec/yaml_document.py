@@ -1,6 +1,5 @@
 """Reads YAML 1.2 to plain data and records the line of every key."""
 
-
 import difflib
 import re
 from collections.abc import Iterator, Mapping

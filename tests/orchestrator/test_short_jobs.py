@@ -134,7 +134,8 @@ def test_a_process_killed_at_any_point_keeps_whole_jobs_and_the_rest_runs_again(
     assert len(results.runs()) == len(Store(RunFolder(out)).runs(latest=False)) == 24
     folders = {folder.name: folder for folder in (out / "artifacts").iterdir()}
     assert set(folders) == set(results.runs()["run_key"])  # no other, and nothing half written
-    assert all({"manifest.json", "calibrator.safetensors"} == {f.name for f in path.iterdir()} for path in folders.values())
+    whole = {"manifest.json", "record-1.json", "calibrator.safetensors"}
+    assert all(whole == {f.name for f in path.iterdir()} for path in folders.values())
     (ours, curves), (theirs, their_curves) = numbers(out), numbers(undisturbed)
     assert ours.index.is_unique
     pd.testing.assert_series_equal(ours, theirs, check_exact=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from made_up_study import metric, record
 
+from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.durable import clear_unfinished, write_folders_durably
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.store import Attempt, Store
+from pruneyard.reports.store import Store
 
 
 def attempt(key: str, value: float, number: int = 1) -> Attempt:

@@ -1,0 +1,124 @@
+"""One attempt of one job as rows of the tables, and as the record file that lies with the artifacts of its run.
+
+The tables are rebuilt from these files if a Parquet file is damaged or lost.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+import pyarrow as pa
+
+from pruneyard.reports import records
+from pruneyard.reports.layout import plain_name
+from pruneyard.reports.location import Location
+from pruneyard.reports.parquet import DamagedFileError, check_version, upgraded
+from pruneyard.reports.records import CurveRow, MetricRow, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """All rows of one attempt of one job."""
+
+    run: RunRecord
+    metrics: Sequence[MetricRow]
+    curves: Sequence[CurveRow]
+
+    @property
+    def owner(self) -> tuple[str, int]:
+        """Run key and attempt number."""
+        return self.run.run_key, self.run.attempt
+
+    @property
+    def unit(self) -> str:
+        """The name of the attempt in files."""
+        return f"{plain_name(self.run.run_key)}-{self.run.attempt}"
+
+
+def tables_of(attempts: Sequence[Attempt]) -> dict[str, pa.Table]:
+    """Returns the rows by table, in the order in which tables must be written, without empty tables."""
+    of_metric, of_curve, of_run = _values_of(MetricRow), _values_of(CurveRow), _values_of(RunRecord)
+    rows = {
+        "curves": [(*attempt.owner, *of_curve(row)) for attempt in attempts for row in attempt.curves],
+        "metrics": [(*attempt.owner, *of_metric(row)) for attempt in attempts for row in attempt.metrics],
+        "runs": [of_run(attempt.run) for attempt in attempts],
+    }
+    return {name: _table(name, found) for name, found in rows.items() if found}
+
+
+@cache
+def _values_of(record: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    # `dataclasses.astuple` would copy every value, and metrics have many rows.
+    return attrgetter(*(field.name for field in fields(record)))
+
+
+def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    schema = records.schema(name)
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    missing = [
+        field.name
+        for field, array in zip(schema, arrays, strict=True)
+        if array.null_count and not field.nullable
+    ]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} of {name} is None; only columns documented as nullable may be"
+        )
+    return pa.table(arrays, schema=schema)
+
+
+def encode_record(tables: Mapping[str, pa.Table]) -> bytes:
+    """Returns the content of a record file: JSON with the columns of each table and a digest of them."""
+    columns = {
+        name: {column: [_plain(value) for value in values] for column, values in table.to_pydict().items()}
+        for name, table in tables.items()
+    }
+    content = {"schema_version": records.SCHEMA_VERSION, "tables": columns}
+    return json.dumps({"sha256": _digest(content), **content}, separators=(",", ":")).encode()
+
+
+def decode_record(path: Location, content: bytes) -> dict[str, pa.Table]:
+    """Returns the tables of a record file. Raises `DamagedFileError`, or `NewerSchemaError` for a file of a newer version."""
+    try:
+        record = json.loads(content)
+        stated, version = record.pop("sha256"), record["schema_version"]
+        if stated != _digest(record):
+            raise DamagedFileError(path, "is damaged: it does not have the digest it was written with")
+    except (ValueError, KeyError, AttributeError, TypeError) as problem:
+        if isinstance(problem, DamagedFileError):
+            raise
+        raise DamagedFileError(path, f"is no whole record of an attempt: {problem}") from problem
+    check_version(path, version)
+    return {name: _decoded(path, name, columns) for name, columns in record["tables"].items()}
+
+
+def _decoded(path: Location, name: str, columns: Mapping[str, list[Any]]) -> pa.Table:
+    schema = records.schema(name)
+    known = [schema.field(column) for column in columns if column in schema.names]
+    arrays = [pa.array([_typed(value, field.type) for value in columns[field.name]], field.type) for field in known]
+    return upgraded(path, pa.table(arrays, schema=pa.schema(known, metadata=schema.metadata)), schema)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    # JSON gives floats back bit for bit, so what was decoded is encoded to the same text again.
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    # JSON has no NaN and no infinities.
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _typed(value: Any, kind: pa.DataType) -> Any:
+    if isinstance(value, str) and pa.types.is_timestamp(kind):
+        return datetime.fromisoformat(value)
+    return float(value) if isinstance(value, str) and pa.types.is_floating(kind) else value

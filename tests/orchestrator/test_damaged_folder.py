@@ -1,0 +1,140 @@
+"""A damaged file of a finished study: no job runs again, `doctor DIR` names the file, and nothing reads it as whole."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from in_process_command import Pruneyard
+
+from pruneyard.orchestrator.artifacts.reader import finished_network, open_run
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.parquet import DamagedFileError
+
+SPEC = {
+    "name": "two",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_train": 100},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 4, "checkpoint_every_s": 0},
+    "seeds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    run(SPEC, folder, local=True)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished study, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def started(folder: Path) -> list[object]:
+    runs = Results(folder).runs()
+    return sorted(zip(runs["run_key"], runs["attempt"], runs["started_at"], strict=True))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+def test_no_job_runs_again_after_damage(folder: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    before, summary = started(folder), Results(folder).summary()
+    for table in ("runs", "metrics"):
+        (path,) = RunFolder(folder).files_of_table(table)
+        assert isinstance(path, Path)
+        if damage == "flipped":
+            flip(path, 500)
+        else:
+            path.unlink()
+    run(SPEC, folder, local=True)
+    assert started(folder) == before
+    assert Results(folder).summary().equals(summary)
+    assert "compacted-" in caplog.text or damage == "deleted"
+
+
+def test_new_jobs_run_beside_rows_that_were_damaged(folder: Path) -> None:
+    before = started(folder)
+    (path,) = RunFolder(folder).files_of_table("runs")
+    assert isinstance(path, Path)
+    flip(path, 500)
+    run({**SPEC, "seeds": 3}, folder, local=True)
+    after = started(folder)
+    assert set(before) < set(after)
+    assert len(after) == 3
+    assert (path.parent / f"{path.name}.damaged").exists()
+
+
+def test_doctor_verifies_a_folder_and_repairs_its_tables(folder: Path, pruneyard: Pruneyard) -> None:
+    answer = pruneyard("doctor", folder)
+    assert answer.code == 0, answer.out
+    assert "ok    tables: the rows of 2 runs" in answer.out
+    (path,) = RunFolder(folder).files_of_table("metrics")
+    assert isinstance(path, Path)
+    flip(path, 500)
+    answer = pruneyard("doctor", folder)
+    assert answer.code == 1
+    assert f"WRONG tables: {path} is damaged" in answer.out
+    assert f"pruneyard doctor {folder} --repair" in answer.out
+    answer = pruneyard("doctor", folder, "--repair")
+    assert answer.code == 0, answer.out
+    assert answer.out.startswith(f"ok    repaired: {path} is damaged")
+    assert pruneyard("doctor", folder).code == 0
+
+
+def test_doctor_needs_a_folder_to_repair(pruneyard: Pruneyard) -> None:
+    answer = pruneyard("doctor", "--repair")
+    assert answer.code == 2
+    assert "--repair needs the folder" in answer.err
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "masks.safetensors", "predictions.parquet", "manifest.json", "record-1.json"]
+)
+def test_doctor_names_the_damaged_file_of_a_run(folder: Path, name: str, pruneyard: Pruneyard) -> None:
+    path = next(RunFolder(folder).artifacts.iterdir()) / name
+    flip(path, len(path.read_bytes()) - 20)
+    answer = pruneyard("doctor", folder)
+    assert answer.code == 1
+    assert str(path) in answer.out
+
+
+def test_doctor_names_a_damaged_checkpoint(folder: Path, pruneyard: Pruneyard) -> None:
+    path = next(RunFolder(folder).artifacts.glob("*/checkpoints/*/model.safetensors"))
+    assert isinstance(path, Path)
+    flip(path, len(path.read_bytes()) - 5)
+    answer = pruneyard("doctor", folder)
+    assert answer.code == 1
+    assert str(path.parent) in answer.out
+
+
+def test_a_damaged_artifact_is_refused_where_it_is_used(folder: Path) -> None:
+    artifact = next(RunFolder(folder).artifacts.iterdir())
+    flip(artifact / "model.safetensors", len((artifact / "model.safetensors").read_bytes()) - 5)
+    with pytest.raises(UsageError, match=r"model\.safetensors is damaged"):
+        finished_network(RunFolder(folder), artifact.name)
+    flip(artifact / "predictions.parquet", 100)
+    with pytest.raises(DamagedFileError, match=r"predictions\.parquet is damaged"):
+        open_run(str(artifact)).predictions()
+
+
+def test_a_moved_folder_says_where_its_artifacts_are_now(folder: Path, tmp_path: Path) -> None:
+    moved = folder.rename(tmp_path / "elsewhere")
+    runs = Results(moved).runs()
+    for key, artifact in zip(runs["run_key"], runs["artifact"], strict=True):
+        assert artifact == str(moved / "artifacts" / key)
+        assert (Path(artifact) / "manifest.json").is_file()
+    stored = pd.read_parquet(moved / "results" / "runs")
+    assert list(stored["artifact"]) == [f"artifacts/{key}" for key in stored["run_key"]]
