@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, worker
 from ray._private.state import available_resources_per_node, state
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData  # type: ignore[attr-defined]
@@ -26,6 +26,7 @@ __all__ = [
     "own_job_id",
     "placement_group_table",
     "ray_constants",
+    "raylet_socket",
     "reread_environment",
     "services",
 ]
@@ -51,6 +52,7 @@ PRIVATE_NAMES = (
     PrivateName("ray._private.services", "find_gcs_addresses.cache_clear", ()),
     PrivateName("ray._private.state", "available_resources_per_node", ()),
     PrivateName("ray._private.state", "state._connect_and_get_accessor", ()),
+    PrivateName("ray._private.worker", "_global_node"),
     PrivateName("ray._raylet", "AuthenticationTokenLoader.has_token", ("self", "ignore_auth_mode")),
     PrivateName("ray._raylet", "AuthenticationTokenLoader.instance", ()),
     PrivateName("ray._raylet", "AuthenticationTokenLoader.reset_cache", ("self",)),
@@ -85,6 +87,12 @@ def actor_table() -> list[Any]:
 def own_job_id() -> str:
     """Returns the id of the Ray job of this driver or worker, in hex."""
     return str(ray.get_runtime_context().get_job_id())
+
+
+def raylet_socket() -> str | None:
+    """Returns the socket of the raylet that this driver is connected to; None for a client of Ray Client."""
+    node: Any = worker._global_node
+    return None if node is None else str(node.raylet_socket_name)
 
 
 def reread_environment() -> None:

@@ -7,8 +7,9 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import joblib
@@ -21,9 +22,11 @@ from pruneyard.cluster.ray_internals import (
     AuthenticationTokenLoader,
     GcsClient,
     ray_constants,
+    raylet_socket,
     reread_environment,
     services,
 )
+from pruneyard.cluster.ray_processes import processes_of_node, watch_processes
 
 LOCAL, AUTO = "local", "auto"
 TOO_LONG = "AF_UNIX path length"
@@ -74,56 +77,74 @@ def session(
     """Connects to a Ray cluster inside the block.
 
     A cluster started here listens on loopback only and requires a token made for it alone. Raises `ConnectionError` if
-    `address` cannot be reached or refuses us. `abandon` is passed to `HeadMonitor`.
+    `address` cannot be reached or refuses us.
+
+    abandon: called in another thread, with a message, if the cluster is lost while the block runs; it ends the process. Ray's
+        client would do that without a word: a tenth of a second after its raylet died, or a minute after the head did.
     """
     with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
         if ray.is_initialized():
             raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
         reread_environment()
-        cpus = num_cpus or joblib.cpu_count()  # by affinity and cgroup: Ray counts the cores of the machine
-        started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}
-        asked_for = address
-        try:
-            if address == AUTO:
-                address = _found()
-            _check_reachable(address)
-            with _hangups_blocked():
-                context = ray.init(
-                    address=address,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                    **(started_here if address == LOCAL else {}),
-                )
-        except ray.exceptions.AuthenticationError as error:
+        with ExitStack() as watching:
+            watch = None
+            if abandon is not None and address == LOCAL:
+                watch = watching.enter_context(watch_processes(partial(processes_of_node, None), abandon))
+            own = _connect(address, num_cpus)
+            try:
+                offered = capacity.node_resources()
+                nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
+                memory = tuple(int(has.get("memory", 0)) for has in offered)
+                if abandon is not None and watch is None:
+                    watch = watching.enter_context(watch_processes(partial(processes_of_node, raylet_socket()), abandon))
+                if watch is not None:
+                    watch.set_started()
+                with HeadMonitor(own, abandon) as head:
+                    yield Session(address=own, nodes=nodes, memory=memory, head=head)
+            finally:
+                # The watch first, because a shutdown ends the processes.
+                watching.close()
+                ray.shutdown()
+
+
+def _connect(address: str, num_cpus: int | None) -> str:
+    """Starts or joins the cluster; returns the address of its head. Raises `ConnectionError`."""
+    cpus = num_cpus or joblib.cpu_count()  # by affinity and cgroup: Ray counts the cores of the machine
+    started_here: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}
+    asked_for = address
+    try:
+        if address == AUTO:
+            address = _found()
+        _check_reachable(address)
+        with _hangups_blocked():
+            context = ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **(started_here if address == LOCAL else {}),
+            )
+    except ray.exceptions.AuthenticationError as error:
+        raise ConnectionError(
+            f"no token, or a wrong one, for the Ray cluster at {address}: set RAY_AUTH_TOKEN to the one it "
+            "was started with, or RAY_AUTH_TOKEN_PATH to a file of it, or RAY_AUTH_MODE=disabled if it asks for none"
+        ) from error
+    # OverflowError: a port with more digits than the system takes.
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
+        if TOO_LONG in str(error):
             raise ConnectionError(
-                f"no token, or a wrong one, for the Ray cluster at {address}: set RAY_AUTH_TOKEN to the one it "
-                "was started with, or RAY_AUTH_TOKEN_PATH to a file of it, or RAY_AUTH_MODE=disabled if it asks for none"
+                f"Ray cannot start: the path of its sockets is too long for the system ({error}); set RAY_TMPDIR to a short "
+                "folder, such as /tmp, or go without Ray: --local"
             ) from error
-        # OverflowError: a port with more digits than the system takes.
-        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RpcError) as error:
-            if TOO_LONG in str(error):
-                raise ConnectionError(
-                    f"Ray cannot start: the path of its sockets is too long for the system ({error}); set RAY_TMPDIR to a short "
-                    "folder, such as /tmp, or go without Ray: --local"
-                ) from error
-            raise ConnectionError(f"no Ray cluster answers at {_named(asked_for, address)}: {error}") from error
-        except Exception as error:  # Ray has no class for it
-            if TOO_SLOW not in str(error):
-                raise
-            raise ConnectionError(
-                "Ray did not start within its own limits (15 s for a node's agent, and nothing can set it), as on a "
-                "machine with much other work; try again, or go without Ray: --local"
-            ) from error
-        try:
-            # The address that was joined: `local` has none before Ray has started.
-            own = context.address_info["gcs_address"]  # type: ignore[attr-defined]
-            offered = capacity.node_resources()
-            nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
-            memory = tuple(int(has.get("memory", 0)) for has in offered)
-            with HeadMonitor(str(own), abandon) as head:
-                yield Session(address=str(own), nodes=nodes, memory=memory, head=head)
-        finally:
-            ray.shutdown()
+        raise ConnectionError(f"no Ray cluster answers at {_named(asked_for, address)}: {error}") from error
+    except Exception as error:  # Ray has no class for it
+        if TOO_SLOW not in str(error):
+            raise
+        raise ConnectionError(
+            "Ray did not start within its own limits (15 s for a node's agent, and nothing can set it), as on a "
+            "machine with much other work; try again, or go without Ray: --local"
+        ) from error
+    # The address that was joined: `local` has none before Ray has started.
+    return str(context.address_info["gcs_address"])  # type: ignore[attr-defined]
 
 
 @contextmanager

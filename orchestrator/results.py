@@ -78,7 +78,8 @@ class Results:
         """Returns one row per run: its newest attempt. `artifact` is the location of its artifacts in this folder."""
         runs = pd.DataFrame(self._store.runs().to_pandas())
         # Earlier versions stored the place where the folder was then.
-        places = [str(self.folder.artifact(key)) for key in runs["run_key"]]
+        here = RunFolder(self.folder.path.resolve())
+        places = [str(here.artifact(key)) for key in runs["run_key"]]
         runs["artifact"] = pd.Series(places, index=runs.index, dtype=object).where(runs["artifact"].notna(), None)
         return runs
 

@@ -11,7 +11,7 @@ from pruneyard.orchestrator.artifacts.reader import read_manifest, verified
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
-from pruneyard.reports.parquet import DamagedFileError, decode_table
+from pruneyard.reports.parquet import DamagedFileError, decode_table, read_part
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
@@ -27,6 +27,7 @@ def verify_folder(folder: RunFolder) -> Iterator[tuple[str, str, list[str]]]:
     problems = store.problems()  # before `statuses`, which logs what it reads from records
     statuses = store.statuses()
     yield "tables", f"the rows of {len(statuses)} runs and their records", problems
+    yield "latency", "all measurements", list(_latency_problems(folder))
     completed = [key for key, (status, _) in statuses.items() if status is Status.COMPLETED]
     yield "artifacts", f"the files of {len(completed)} completed runs", [
         problem for key in completed for problem in _artifact_problems(folder, key)
@@ -36,6 +37,14 @@ def verify_folder(folder: RunFolder) -> Iterator[tuple[str, str, list[str]]]:
         for key in folder.runs_with_artifacts()
         for problem in checkpoints_in(folder.checkpoints(key)).damaged(torch.device("cpu"))
     ]
+
+
+def _latency_problems(folder: RunFolder) -> Iterator[str]:
+    for path in folder.files_of_table("latency"):
+        try:
+            read_part(path, "latency")
+        except DamagedFileError as error:
+            yield f"{error}; delete it and measure again with pruneyard latency"
 
 
 def _artifact_problems(folder: RunFolder, run_key: str) -> Iterator[str]:

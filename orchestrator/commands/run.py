@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from rich.console import Console
 
 from pruneyard.orchestrator.commands.closing import print_answer
+from pruneyard.orchestrator.commands.program import replace_program
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.commands.summary_table import columns_of
 from pruneyard.orchestrator.driver.run import default_folder, has_work, run_plan
@@ -77,16 +79,31 @@ def run_and_report(
     console.print(_head(plan, address=address, local=local, only=only), markup=False, highlight=False, soft_wrap=True)
     with open_display(console) as shown, redirect_stdout(RayOutputFilter()):
         results, code = _run(
-            plan, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=shown
+            plan,
+            address=address,
+            local=local,
+            fail_fast=fail_fast,
+            only=only,
+            add=add,
+            display=shown,
+            abandon=partial(replace_program, as_json=as_json),
         )
     # The counts and labels must include what has run and what searches have proposed meanwhile.
     plan = plan.reread()
     state = results_stamp(plan.folder) if isinstance(plan.folder.path, Path) else None
-    answer = _answer(results, plan)
-    page = print_answer(answer, folder=results.folder.path, page=lambda: _page(results), code=code, as_json=as_json)
+    answer, page = print_results(results, plan, code=code, as_json=as_json)
     if code is ExitCode.FINISHED and page is not None and state is not None and inputs is not None and request is not None:
         _remember(answer, plan, request, inputs=inputs, inputs_stamp=inputs_stamp, results=state)
     return code
+
+
+def print_results(
+    results: Results, plan: Plan, *, code: ExitCode, as_json: bool
+) -> tuple[Answer, Location | None]:
+    """Writes the report and prints the summary; returns what was printed and the location of the report."""
+    answer = _answer(results, plan)
+    page = print_answer(answer, folder=results.folder.path, page=lambda: _page(results), code=code, as_json=as_json)
+    return answer, page
 
 
 def _head(plan: Plan, *, address: str, local: bool, only: frozenset[Status | None] | None) -> str:

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
@@ -117,8 +117,13 @@ def run_plan(
     only: frozenset[Status | None] | None = None,
     add: bool = False,
     display: Display | None = None,
+    abandon: Callable[[Location, str], None] | None = None,
 ) -> Results:
-    """Runs a plan as `run` does. `plan` must be up to date with its folder, which is not read again."""
+    """Runs a plan as `run` does. `plan` must be up to date with its folder, which is not read again.
+
+    abandon: ends the process if the cluster is lost and Ray would end it without a word; called in another thread with the
+        folder and a message. By default the message is printed and the process exits with code 4.
+    """
     spec, folder = plan.spec, plan.folder
     results = Results(folder.path, spec=spec)
     # Neither the lease nor the data nor a cluster is needed.
@@ -149,7 +154,9 @@ def run_plan(
         study_run = StudyRun(plan=plan, monitor=monitor, stop=stop, display=display, fail_fast=fail_fast, data=data)
         monitor.phase = "starting" if local else "starting Ray" if address == "local" else f"joining {address}"
         study_run.show()
-        with stop_on_storage_failure(stop), _open_backend(local=local, address=address, stop=stop) as run_attempts:
+        with stop_on_storage_failure(stop), _open_backend(
+            local=local, address=address, stop=stop, abandon=partial(abandon or exit_process, folder.path)
+        ) as run_attempts:
             monitor.phase = "starting the first trials"
             study_run.show()
             for stage in spec.stages:
@@ -197,7 +204,9 @@ def _with_restored_rows(plan: Plan) -> Plan:
 
 
 @contextmanager
-def _open_backend(*, local: bool, address: str, stop: StopRequest) -> Iterator[RunAttempts]:
+def _open_backend(
+    *, local: bool, address: str, stop: StopRequest, abandon: Callable[[str], None]
+) -> Iterator[RunAttempts]:
     """Yields the function that runs attempts: in this process, or on a Ray cluster that is joined inside the block."""
     if local:
         yield run_local
@@ -206,7 +215,7 @@ def _open_backend(*, local: bool, address: str, stop: StopRequest) -> Iterator[R
     from pruneyard.orchestrator.ray_backend.study import run_study
 
     try:
-        with session(address, abandon=partial(_exit_process, stop.file.parent)) as joined:
+        with session(address, abandon=abandon) as joined:
             # Again, because `ray.init` has replaced the handler of SIGTERM.
             stop.install_signal_handlers()
             yield partial(run_study, session=joined, shared={})
@@ -214,8 +223,8 @@ def _open_backend(*, local: bool, address: str, stop: StopRequest) -> Iterator[R
         raise ClusterError(str(error)) from error
 
 
-def _exit_process(folder: Location, message: str) -> None:
-    """Exits at once because the main thread is blocked in a call to a lost cluster; written results stay."""
+def exit_process(folder: Location, message: str) -> None:
+    """Exits at once with a message because the cluster is lost; written results stay."""
     show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live table hides the cursor
     print(f"{show_cursor}pruneyard: {message}; resume with: pruneyard resume {folder}", file=sys.stderr)
     sys.stderr.flush()
