@@ -17,6 +17,8 @@ LARGER_IS_BETTER = {
     "rmsce_debiased": False,
     "mce": False,
     "ks": False,
+    "ece_true": False,
+    "brier_top_label": False,
     "brier_reliability": False,
     "brier_resolution": True,
     "aurc": False,
@@ -27,6 +29,8 @@ LARGER_IS_BETTER = {
     "aupr_out": True,
     "fpr95": False,
     "fpr95_out": False,
+    "ccr_10": True,
+    "ccr_01": True,
     "hlr": False,
     "ior": True,
     "set_size": False,
@@ -49,6 +53,7 @@ _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
     "brier_reliability": (0.0, 2.0),
     "balance": (-1.0, 1.0),
     "ece_floor": (0.0, 1.0),
+    "ece_floor_95": (0.0, 1.0),
     "brier_uncertainty": (0.0, 1.0),
     "empty_bins": (0.0, math.inf),
     **{f"entropy_{part}": (0.0, math.inf) for part in ("total", "aleatoric", "epistemic")},
@@ -79,6 +84,10 @@ METRICS = {
     "ece_floor": "The ECE that a perfectly calibrated network with the same confidences would show on as many samples in the "
     "same bins: the mean over 100 draws of labels from its own probabilities. An ECE close to this floor is no evidence of "
     "miscalibration.",
+    "ece_floor_95": "The ECE that such a network exceeds in 5% of the same 100 draws. An ECE below it is no evidence of "
+    "miscalibration; one above it is, at a level of 5% for a single comparison.",
+    "ece_true": "ECE of the same bins with the true probability of being correct in place of correctness, as with infinitely "
+    "many labels. Only data that are generated with known class probabilities have it (source oracle).",
     "ece_smooth": "smECE: confidence minus correctness, smoothed over confidence by a Gaussian kernel reflected at 0 and 1, and "
     "the integral of its absolute value. The kernel width is the one that equals the error it gives. It needs no bins; noise "
     "raises it, too.",
@@ -89,12 +98,15 @@ METRICS = {
     "weighted by samples, then the root.",
     "rmsce_debiased": "RMSCE with the expected contribution of chance, accuracy (1 - accuracy) / (samples - 1), subtracted from "
     "each squared gap; 0 if chance explains more than was observed. Bins with one sample do not count.",
-    "mce": "Maximum calibration error: the largest gap between accuracy and confidence of any non-empty bin of ECE, even of a "
-    "bin with a single sample.",
+    "mce": "Maximum calibration error: the largest gap between accuracy and confidence of any bin of ECE with at least two "
+    "samples. A single sample is right or wrong, so its gap is large whatever the calibration. Bins with few samples have large "
+    "gaps by chance, too.",
     "ks": "Kolmogorov-Smirnov calibration error: samples are sorted by confidence, and the largest absolute running sum of "
     "confidence minus correctness is divided by the number of samples. Read between distinct confidences only; needs no bins.",
     "balance": "Accuracy minus mean confidence; negative means over-confident. Errors of opposite sign cancel.",
     "empty_bins": "Number of ECE bins without samples.",
+    "brier_top_label": "Squared distance of the confidence from correctness (1 or 0), mean over samples: the Brier score of the "
+    "predicted class alone, in [0, 1].",
     "brier_reliability": "Miscalibration part of the Brier score, over equal-width bins of each class's probability, summed "
     "over classes. Brier score = reliability - resolution + uncertainty + variation of the forecasts within bins.",
     "brier_resolution": "Reduction of the Brier score by forecasts that separate samples, over the bins of Brier reliability.",
@@ -121,6 +133,9 @@ METRICS = {
     "fpr95_out": "Fraction of in-distribution inputs rejected at the smallest confidence threshold that rejects at least 95% of "
     "the OOD inputs, ties rejected. OOD inputs are the positives. Current benchmarks call this FPR95; it is another number than "
     "fpr95.",
+    "ccr_10": "Correct classification rate at a false positive rate of 10%: fraction of the in-distribution inputs that the "
+    "network classifies correctly and that score above the threshold which lets at most 10% of the OOD inputs pass.",
+    "ccr_01": "Correct classification rate at a false positive rate of 1%; needs far more than 100 OOD inputs to be precise.",
     "hlr": "Hard-label recovery: accuracy of networks trained on the whole training set minus that of networks trained on this "
     "set, both with hard labels and the same recipe. A difference of fractions, not percentages; smaller is better.",
     "ior": "Improvement over random: accuracy of networks trained on this set minus that of networks trained on as many random "
@@ -176,6 +191,8 @@ TITLES = {
     "ece": "ECE",
     "ece_adaptive": "adaptive ECE",
     "ece_floor": "ECE noise floor",
+    "ece_floor_95": "95% quantile of the noise floor",
+    "ece_true": "true ECE",
     "ece_smooth": "smooth ECE",
     "ece_classwise": "classwise ECE",
     "rmsce": "RMSCE",
@@ -184,6 +201,7 @@ TITLES = {
     "ks": "KS calibration error",
     "balance": "accuracy minus confidence",
     "empty_bins": "empty bins",
+    "brier_top_label": "top-label Brier score",
     "brier_reliability": "Brier reliability",
     "brier_resolution": "Brier resolution",
     "brier_uncertainty": "Brier uncertainty",
@@ -198,6 +216,8 @@ TITLES = {
     "aupr_out": "AUPR-Out",
     "fpr95": "FPR95",
     "fpr95_out": "FPR95 (OOD as positives)",
+    "ccr_10": "CCR at 10% FPR",
+    "ccr_01": "CCR at 1% FPR",
     "hlr": "hard-label recovery",
     "ior": "improvement over random",
     "coverage": "coverage",

@@ -57,7 +57,7 @@ class RunRecord:
     run_key: Annotated[str, Column(_TEXT, "short hash of the resolved spec; same key, same numbers")]
     study: Annotated[str, Column(_TEXT, "name of the spec the run was planned by")]
     stage: Annotated[str | None, Column(_TEXT, "stage of a chain; null outside chains")]
-    kind: Annotated[str, Column(_TEXT, "family of jobs: sparse, distill, calibrate")]
+    kind: Annotated[str, Column(_TEXT, "family of jobs: sparse, distill, calibrate, nodes")]
     trial_id: Annotated[str | None, Column(_TEXT, "the scheduler's name of the trial; null without one")]
     attempt: Annotated[int, Column(_COUNT, "number of this attempt; the newest counts")]
     parent_key: Annotated[

@@ -21,11 +21,12 @@ from pruneyard.reports.trust.detection import coverage_table, detection_table
 
 _RANKED_NOTE = (
     "Test split, mean over seeds ± half width of the 95% t interval. The noise floor is the ECE that a perfectly calibrated "
-    "network with the same confidences would show on as many samples in the same bins. Second line: difference to calibrator "
+    "network with the same confidences would show on as many samples in the same bins; below it, the ECE that such a network "
+    "exceeds in 5% of cases. Second line: difference to calibrator "
     "{neutral} on the same runs, paired by seed, with its 95% interval (not corrected for multiple comparisons). Bold: the "
     "interval lies beyond those of all other calibrators on these runs. {order}"
 )
-_SPLITS = ("sets@", "ood", "fit/", "fit@")
+_SPLITS = ("sets@", "ood", "fit/", "fit@", "test@")
 _ORDER = "Rows are sorted by mean NLL on held-out samples that are not the test split ({measures}), lowest first."
 _NO_ORDER = "Rows are not ranked: some have a single seed, or no split beside the test split to choose by."
 
@@ -71,7 +72,9 @@ def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
             table=table,
             note="Each OOD set is compared with the test split, then averaged over the near sets and over the far sets, or over "
             "all; mean over seeds ± half width of the 95% t interval. FPR95: fraction of OOD inputs accepted at the threshold "
-            "that accepts 95% of the in-distribution inputs. Calibrator 'any': the score does not depend on the calibrator. "
+            "that accepts 95% of the in-distribution inputs. CCR: fraction of the in-distribution inputs that are classified "
+            "correctly and accepted where 10% of the OOD inputs are. Scores that change activations or weights have the accuracy "
+            "of the changed network on the test split. Calibrator 'any': the score does not depend on the calibrator. "
             "Bold: the interval lies beyond those of all other scores of the same runs.",
             figures=score_distributions(study, cells),
             folded=detection_table(study, cells, each_set=True),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def find_job(kind: str) -> type[Any]:
 
 
 def describe(family: str) -> list[Description]:
-    """Returns summary (first line) and reference (line that starts with `Reference:`) of every plug-in's docstring."""
+    """Returns summary (first line) and reference (paragraph that starts with `Reference:`) of every plug-in's docstring."""
     return [_describe(family, name, module) for name, module in _modules(family).items()]
 
 
@@ -144,7 +145,7 @@ def _describe(family: str, name: str, module: str) -> Description:
         raise ImportError(f"plug-in {name} of {family} names {module}, which cannot be found")
     text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
     lines = [line.strip() for line in text.splitlines()]
-    reference = next(
-        (line.removeprefix("Reference:").strip() for line in lines if line.startswith("Reference:")), ""
-    )
+    # Several references, or a long one, take several lines: the paragraph ends at an empty line.
+    begin = next((place for place, line in enumerate(lines) if line.startswith("Reference:")), len(lines))
+    reference = " ".join(takewhile(bool, lines[begin:])).removeprefix("Reference:").strip()
     return Description(name=name, family=family, summary=lines[0] if lines else "", reference=reference)

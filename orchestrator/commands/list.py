@@ -49,14 +49,17 @@ def _metrics() -> Iterator[Entry]:
         CALIBRATION_METRICS,
         ROBUST_METRICS,
         STANDARD_METRICS,
+        TRUTH_METRICS,
     )
-    from pruneyard.workloads.metrics.detection import DETECTION_METRICS
+    from pruneyard.workloads.metrics.detection import CORRECT_RATE_METRICS, DETECTION_METRICS
     from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
 
     for name, summary in STANDARD_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
     for name, summary in CALIBRATION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs")
+    for name, summary in TRUTH_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs on oracle data")
     for name, summary in SET_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs with sets")
     for name, summary in ROBUST_METRICS.items():
@@ -69,6 +72,8 @@ def _metrics() -> Iterator[Entry]:
         yield Entry(name=name, kind="metric", summary=summary, reference="jobs on nodes of two classes")
     for name, summary in DETECTION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="ood: test against unknowns")
+    for name, summary in CORRECT_RATE_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="ood, of calibrate jobs")
 
 
 def _specs() -> Iterator[Entry]:

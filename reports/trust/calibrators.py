@@ -27,6 +27,7 @@ CHOSEN_BY = ("val/nll", "calib/nll")
 """Splits that a calibrate job scores without fitting on them: a choice by the test split could not be judged on it."""
 
 _COMPARED = ("test/nll", "test/ece", "test/ece_smooth", "test/accuracy", "test/aurc")
+_FLOOR, _FLOOR_95 = "test/ece_floor", "test/ece_floor_95"
 _INFINITE = (math.inf, math.inf, math.inf)
 DEFAULT = "temperature"
 """The calibrator that charts show if a single seed allows no ranking."""
@@ -110,7 +111,7 @@ def _selection_measure(study: Study, calibrators: Sequence[ComparedCalibrator]) 
 
 
 def _compared(study: Study, cell: CalibratedCell, neutral: CalibratedCell | None) -> ComparedCalibrator:
-    values = {measure: _value(study, cell, measure) for measure in RANKED}
+    values = {measure: _value(study, cell, measure) for measure in (*RANKED, _FLOOR_95)}
     compared = (
         {}
         if neutral is None or neutral is cell
@@ -193,6 +194,9 @@ def _best(comparison: Comparison, measure: str) -> int | None:
 
 def _shown(entry: ComparedCalibrator, measure: str, *, is_best: bool) -> Value:
     text, half = shown(entry.values[measure])
+    if measure == _FLOOR:
+        high = shown(entry.values[_FLOOR_95])[0]
+        return Value(text=text, half=half, remark="" if math.isnan(entry.values[_FLOOR_95][0]) else f"95%: {high}")
     difference = entry.differences.get(measure)
     return Value(text=text, half=half, is_best=is_best, remark="" if difference is None else _signed(difference))
 

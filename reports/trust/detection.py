@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ PARTS = {"ood.near": "near", "ood.far": "far", "ood": "all"}
 """Display names of the splits that are means over OOD sets."""
 _INPUT, _CALIBRATOR = "input", "calibrator"
 _DETECTION = ("auroc", "fpr95")
+_CCR = "ccr_10"
 _SETS = ("coverage", "set_size", "singleton_rate", "empty_rate", "coverage_of_worst_class")
 CONFIDENCE = "confidence"
 """The score that every run has: the largest class probability after calibration."""
@@ -89,8 +91,12 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
         return None
     names = _name_headers(cells)
     headers = [*names, "score", "seeds", "in-distribution samples"]
-    headers += [f"{_split_title(cells, split)} {title(name)}" for split in splits for name in _DETECTION]
-    columns = [(split, name) for split in splits for name in _DETECTION]
+    # Folders of earlier versions lack the correct classification rate.
+    metrics = [*_DETECTION, *([_CCR] if any(measure.endswith(f"/{_CCR}") for measure in study.by_run) else [])]
+    headers += [f"{_split_title(cells, split)} {title(name)}" for split in splits for name in metrics]
+    changes = any(_accuracy(found.score) in study.by_run for found in detections(study, cells))
+    headers += ["accuracy of the changed network"] if changes else []
+    columns = [(split, name) for split in splits for name in metrics]
     best = {(cell.cell, *column): _best(study, cell, *column) for cell in cells for column in columns}
     rows = []
     for found in detections(study, cells):
@@ -100,8 +106,18 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
             # An entry may stand for several calibrators, each with its own competing confidence.
             is_best = all(best[cell.cell, *column] == found.score for cell in found.cells)
             row.append(_value(interval, is_best=is_best))
+        row += [_changed(mean_of(study, found.cells[0], _accuracy(found.score)))] if changes else []
         rows.append(row)
     return Table(headers=headers, num_labels=len(names) + 1, rows=rows)
+
+
+def _accuracy(score: str) -> str:
+    """Returns the measure of the in-distribution accuracy of the network as a score changes it; few scores have it."""
+    return f"test@{score}/accuracy"
+
+
+def _changed(interval: Interval) -> Value:
+    return Value(text="–") if math.isnan(interval[0]) else _value(interval)  # noqa: RUF001
 
 
 def _name_headers(cells: Sequence[CalibratedCell]) -> list[str]:

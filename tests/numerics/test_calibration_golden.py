@@ -9,6 +9,7 @@ from twelve_samples import P, Y
 from pruneyard.workloads.metrics.classification import (
     CALIBRATION_METRICS,
     STANDARD_METRICS,
+    TopLabel,
     adaptive_calibration_error,
     all_metrics,
     augrc,
@@ -30,7 +31,7 @@ from pruneyard.workloads.metrics.classification import (
     root_mean_square_calibration_error,
     smooth_calibration_error,
     standard_metrics,
-    top_label_brier_decomposition,
+    top_label_brier,
     true_calibration_error,
 )
 
@@ -55,9 +56,7 @@ def test_golden_values_of_twelve_samples() -> None:
     assert e_aurc(P, Y) == pytest.approx(0.0650824, abs=5e-8)
     assert augrc(P, Y) == pytest.approx(0.0902778, abs=5e-8)
     assert balance_score(P, Y) == pytest.approx(0.75 - 0.6675, abs=1e-12)
-    parts = top_label_brier_decomposition(P, Y)
-    assert (parts.reliability, parts.resolution, parts.uncertainty) == pytest.approx((0.1597083, 0.1875, 0.1875), abs=5e-8)
-    assert parts.brier == pytest.approx(0.1597083, abs=5e-8)
+    assert top_label_brier(TopLabel.from_probabilities(P, Y)) == pytest.approx(0.1597083, abs=5e-8)
 
 
 def test_smooth_error_of_twelve_samples_is_the_fixed_point() -> None:
@@ -140,11 +139,13 @@ def test_a_class_without_rows_is_marked_and_left_out_of_the_mean() -> None:
     assert classwise_calibration_error(p, [0, 1], num_bins=1) == pytest.approx(0.125)
 
 
-def test_wilson_intervals_are_those_of_the_formula() -> None:
-    p, y = two_class([0.9] * 10, [1] * 7 + [0] * 3)
-    low, high = reliability(p, y, num_bins=2).accuracy_interval()
-    assert np.isnan(low[0])
-    assert (low[1], high[1]) == pytest.approx((0.3967781, 0.8922087), abs=5e-7)  # score interval of 7 in 10
+def test_the_reported_maximum_leaves_out_bins_of_a_single_row() -> None:
+    """Two rows at 0.9, one of them right, are 0.4 off; the single wrong row at 0.6 is 0.6 off by chance."""
+    p, y = two_class([0.9, 0.9, 0.6], [1, 0, 0])
+    assert maximum_calibration_error(p, y) == pytest.approx(0.6)
+    assert all_metrics(np.log(p), y)["mce"] == pytest.approx(0.4)
+    alone, label = two_class([0.9], [1])
+    assert np.isnan(all_metrics(np.log(alone), label)["mce"])
 
 
 def test_true_errors_at_three_levels() -> None:

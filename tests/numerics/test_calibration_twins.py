@@ -227,6 +227,7 @@ def test_no_metric_depends_on_constants_or_impossible_outputs_added_to_a_row(see
     p = softmax(logits)
     padded = np.column_stack([logits + shift, np.full((50, num_extra), -np.inf)])
     parts = brier_decomposition(p, y, num_bins=9)
+    floor = noise_floor(p[np.argsort(p.max(axis=1))], num_bins=9, seed=3)
     assert all_metrics(padded, y, num_bins=9, num_extra=num_extra, seed=3) == pytest.approx(
         {
             "accuracy": accuracy(p, y),
@@ -234,15 +235,17 @@ def test_no_metric_depends_on_constants_or_impossible_outputs_added_to_a_row(see
             "ece": expected_calibration_error(p, y, num_bins=9),
             "ece_adaptive": adaptive_calibration_error(p, y, num_bins=9),
             "brier": brier_score(p, y),
-            "ece_floor": noise_floor(p[np.argsort(p.max(axis=1))], num_bins=9, seed=3).mean,
+            "ece_floor": floor.mean,
+            "ece_floor_95": float(np.sort(floor.draws)[94:96] @ [0.95, 0.05]),  # interpolated at 0.95 * 99 = 94.05
             "ece_smooth": smooth_calibration_error(p, y),
             "ece_classwise": classwise_calibration_error(p, y, num_bins=9),
             "rmsce": root_mean_square_calibration_error(p, y, num_bins=9),
             "rmsce_debiased": debiased_calibration_error(p, y, num_bins=9),
-            "mce": maximum_calibration_error(p, y, num_bins=9),
+            "mce": maximum_calibration_error(p, y, num_bins=9, min_count=2),
             "ks": kolmogorov_smirnov_error(p, y),
             "balance": balance_score(p, y),
             "empty_bins": reliability(p, y, num_bins=9).num_empty,
+            "brier_top_label": float(np.mean((p.max(axis=1) - (p.argmax(axis=1) == y)) ** 2)),
             "brier_reliability": parts.reliability,
             "brier_resolution": parts.resolution,
             "brier_uncertainty": parts.uncertainty,

@@ -22,7 +22,7 @@ from pruneyard.workloads.calibrate.scores.mahalanobis import Mahalanobis
 from pruneyard.workloads.calibrate.scores.max_logit import MaxLogit
 from pruneyard.workloads.calibrate.scores.msp import MSP
 from pruneyard.workloads.calibrate.scores.odin import ODIN
-from pruneyard.workloads.calibrate.scores.react import ReAct, cut_energy
+from pruneyard.workloads.calibrate.scores.react import ReAct, clipped
 from pruneyard.workloads.calibrate.scores.relative_mahalanobis import RelativeMahalanobis
 from pruneyard.workloads.calibrate.scores.scale import Scale
 from pruneyard.workloads.calibrate.scores.vim import ViM, virtual_logit_score
@@ -44,7 +44,7 @@ def test_odin_without_step_and_temperature_is_msp_bit_for_bit(num_extra: int) ->
 def test_without_clipping_dropping_or_pruning_the_score_is_energy() -> None:
     train, rows = drawn(30, num_extra=1), drawn(20, num_extra=1, seed=1)
     energy = pytest.approx(scored(Energy(), rows), rel=1e-12)
-    assert cut_energy(rows, math.inf) == energy
+    assert clipped(math.inf)(rows) == energy
     assert scored(DICE(drop=0.0), rows, train=train) == energy
     assert scored(ASH(variant="p", prune=0.0), rows) == energy
     width = rows.features.shape[1]
@@ -220,3 +220,14 @@ def test_options_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         score(**options)
+
+
+def test_the_accuracy_of_a_changed_network_is_that_of_its_own_logits() -> None:
+    """Clipped at 1, features (3, 2) give logits (1, 1.5) instead of (3, 2.5); the other row keeps its class."""
+    features, weight, bias = np.array([[3.0, 2.0], [0.0, 1.0]]), np.eye(2), np.array([0.0, 0.5])
+    layer = LastLayer(features=features, weight=weight, bias=bias)
+    rows = Evidence(logits=features @ weight.T + bias, labels=np.array([0, 1]), last_layer=layer)
+    assert [clipped(ceiling).accuracy(rows) for ceiling in (math.inf, 1.0)] == [1.0, 0.5]
+    assert Energy().fit(None, seed=0).accuracy(rows) is None
+    assert ASH(variant="p", prune=0.0).fit(None, seed=0).accuracy(rows) == 1.0
+    assert ASH(variant="p", prune=0.5).fit(None, seed=0).accuracy(rows) == 1.0  # (3, 0.5) and (0, 1.5)

@@ -163,6 +163,17 @@ def test_masks_raise_the_temperature_of_a_network_that_is_too_sure_by_a_factor()
     assert (np.diff(errors, axis=1)[:, 1:] > 0).all()
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_masks_do_not_sharpen_where_no_row_is_wrong(centred: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Masks make the only errors of such rows; the temperature of these would be below 1."""
+    logits = np.array([[2.0, 0, -1], [0, 3, 1], [-1, 0, 2], [1.5, 0, 0]])
+    right = MaskedTemperature(centred=centred).fit(logits, np.array([0, 1, 2, 0]), seed=0)
+    assert (float(right.temperature), int(right.at_bound)) == (1.0, -1)
+    assert "every label has the largest logit" in caplog.text
+    wrong = MaskedTemperature(centred=centred).fit(logits, np.array([0, 1, 2, 1]), seed=0)
+    assert int(wrong.at_bound) == 0
+
+
 def test_only_with_centring_do_masks_not_see_a_constant() -> None:
     logits, labels = drawn(500, 6, 0)
     fitted = {

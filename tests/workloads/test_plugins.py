@@ -26,6 +26,12 @@ def test_the_reference_is_read_from_its_line() -> None:
     assert "Rigging the Lottery" in rigl.reference
 
 
+def test_a_reference_of_several_lines_is_read_to_its_end() -> None:
+    found = {each.name: each.reference for each in describe("calibrate.methods")}
+    assert found["platt"].endswith("as in Lin, Lin and Weng 2007")
+    assert found["histogram"].endswith("naive Bayesian classifiers")
+
+
 def test_an_instance_knows_its_name() -> None:
     assert name_of(find("optimizers", "adamw")()) == "adamw"
 

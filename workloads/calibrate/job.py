@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pruneyard.workloads.calibrate.calibrator import Calibrator, FittedCalibrator
+from pruneyard.workloads.calibrate.curves import reliability_points, risk_points, score_points
 from pruneyard.workloads.calibrate.evidence import Evidence
 from pruneyard.workloads.calibrate.methods.none import Uncalibrated
 from pruneyard.workloads.calibrate.ood_detection import (
@@ -41,14 +42,13 @@ from pruneyard.workloads.calibrate.sampled_members import (
 )
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.set_metrics import set_metrics
-from pruneyard.workloads.data.dataset import Dataset, Source, Split
+from pruneyard.workloads.data.dataset import Dataset, KnowsProbabilities, Source, Split
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
-from pruneyard.workloads.metrics.binning import Reliability
 from pruneyard.workloads.metrics.classification import (
-    RiskCoverage,
     assess_calibration,
     class_probabilities,
     standard_metrics,
+    true_calibration_error,
 )
 from pruneyard.workloads.metrics.detection import confidence_scores
 from pruneyard.workloads.parents import FinishedRun, Predictions, Runs
@@ -58,7 +58,6 @@ from pruneyard.workloads.workload import Context, CurvePoint, Metric, Outcome, P
 
 __all__ = ["CalibrateJob"]
 
-CURVE_POINTS = 50  # per risk-coverage curve, and bins per score histogram
 SMALLEST_LOG = -745.0  # logarithm of the smallest float64; replaces log 0 where scores must be finite
 
 Named = dict[tuple[str, str], float]
@@ -94,6 +93,8 @@ class CalibrateJob:
     keep_predictions: bool = field(default=False, metadata=NOT_IDENTITY)
     passes: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
     samples: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
+
+    revision: ClassVar[int] = 2  # MCE counted bins of a single row before
 
     def __post_init__(self) -> None:
         if self.num_bins < 1:
@@ -141,7 +142,7 @@ class CalibrateJob:
         if self.samples_members:
             members = [one.members(self, outputs, number) for number, one in enumerate(reruns)]
             outputs = member_outputs(members, reruns[0].splits(outputs))
-        evaluation = _Evaluation(job=self, outputs=outputs, num_extra=num_extra)
+        evaluation = _Evaluation(job=self, outputs=outputs, num_extra=num_extra, truth=_truth(runs, outputs, context))
         named, curves = evaluation.evaluate()
         choose_on = [context.load_data(source) for source in self.choose_on]
         more, more_curves = evaluation.evaluate_ood(reruns[0], choose_on) if reruns else evaluation.evaluate_stored_ood()
@@ -205,6 +206,17 @@ class _Rerun:
         return member_logits(self.run, sampler, self.splits(stored), seed=seed, device=self.device)
 
 
+def _truth(runs: Sequence[FinishedRun], outputs: Mapping[str, Outputs], context: Context) -> NDArray[np.float64] | None:
+    """Returns the true class probabilities (N, K) of the rows of test; None unless the data source knows them."""
+    source = runs[0].source()
+    if not isinstance(source, KnowsProbabilities) or "test" not in outputs:
+        return None
+    rows = context.load_data(source).test
+    place = {row_id: number for number, row_id in enumerate(rows.row_ids.tolist())}
+    images = rows.images[[place[row_id] for row_id in outputs["test"].row_ids.tolist()]]
+    return source.probabilities(images)
+
+
 def _log_probabilities(calibrator: FittedCalibrator, logits: np.ndarray) -> np.ndarray:
     return calibrator.log_probabilities(np.asarray(logits, dtype=np.float64))
 
@@ -216,6 +228,7 @@ class _Evaluation:
     job: CalibrateJob
     outputs: Mapping[str, Outputs]
     num_extra: int
+    truth: np.ndarray | None = None  # class probabilities (N, K) of the rows of test, where the data source knows them
     fitted: FittedCalibrator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -258,6 +271,10 @@ class _Evaluation:
         )
         named |= {("test", name): value for name, value in found.metrics.items()}
         named |= {("test", name): float(values.mean()) for name, values in test.uncertainty.items()}
+        if self.truth is not None and not self.num_extra:
+            known = self._distributions(log_probabilities)
+            error = true_calibration_error(known, self.truth, level="binned", num_bins=self.job.num_bins)
+            named["test", "ece_true"] = error
         if other in self.outputs and len(held := self.outputs[other]):
             of_other = standard_metrics(self.calibrated(held.logits), held.labels, num_extra=self.num_extra)
             named |= {(other, name): value for name, value in of_other.items()}
@@ -296,13 +313,15 @@ class _Evaluation:
         unknown = {name: split.logits for name, split in self.outputs.items() if name.startswith(f"{OOD}.")}
         if not unknown:
             return {}, []
-        test = self._split("test").logits
-        named, curves = self._confidence(test, unknown, near=frozenset(), far=frozenset())
+        split = self._split("test")
+        test = split.logits
+        named, curves = self._confidence(test, unknown, split.labels, near=frozenset(), far=frozenset())
         evidence = {name: Evidence(logits=logits, num_extra=self.num_extra) for name, logits in unknown.items()}
         for score in self.job.scores:
             rule = score.fit(None, seed=self.job.seed)
             found = scores_of(rule, Evidence(logits=test, num_extra=self.num_extra), evidence)
-            named |= detection_rows(found, near=frozenset(), far=frozenset(), suffix=suffix_of(score))
+            correct = self._correct(test, split.labels)
+            named |= detection_rows(found, correct, near=frozenset(), far=frozenset(), suffix=suffix_of(score))
             curves += score_points(found, suffix_of(score))
         return named, curves
 
@@ -318,24 +337,41 @@ class _Evaluation:
             # Only the confidence is that of the members; scores below use the network itself.
             logits = {name: self.outputs[name].logits for name in logits}
         test = logits.pop("test")
-        named, curves = self._confidence(test, logits, near=sets.near, far=sets.far)
+        labels = known.class_labels
+        named, curves = self._confidence(test, logits, labels, near=sets.near, far=sets.far)
         for score in self.job.scores:
             rule = fitted_score(score, witness, choose_on, seed=self.job.seed)
             found = scores_of(rule, known, unknown)
-            named |= detection_rows(found, near=sets.near, far=sets.far, suffix=suffix_of(score))
+            correct = self._correct(known.logits, labels)
+            named |= detection_rows(found, correct, near=sets.near, far=sets.far, suffix=suffix_of(score))
+            if (accuracy := rule.accuracy(known)) is not None:
+                named["test" + suffix_of(score), "accuracy"] = accuracy
             named |= {(f"fit{suffix_of(score)}", name): value for name, value in rule.numbers.items()}
             curves += score_points(found, suffix_of(score))
         return named, curves
 
+    def _correct(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Returns whether the largest class logit is that of the label, `(N,)`."""
+        classes = logits[:, : logits.shape[1] - self.num_extra]
+        return np.asarray(classes.argmax(axis=1) == labels)
+
     def _confidence(
-        self, test: np.ndarray, unknown: Mapping[str, np.ndarray], *, near: frozenset[str], far: frozenset[str]
+        self,
+        test: np.ndarray,
+        unknown: Mapping[str, np.ndarray],
+        labels: np.ndarray,
+        *,
+        near: frozenset[str],
+        far: frozenset[str],
     ) -> tuple[Named, list[CurvePoint]]:
         """Returns detection metrics of the calibrated confidence as an OOD score."""
         scores = {
             name: confidence_scores(np.maximum(self.calibrated(logits), SMALLEST_LOG), num_extra=self.num_extra)
             for name, logits in {"test": test, **unknown}.items()
         }
-        return detection_rows(scores, near=near, far=far), score_points(scores, "")
+        # Of the calibrated probabilities: some calibrators change the prediction.
+        correct = self._correct(self.calibrated(test), labels)
+        return detection_rows(scores, correct, near=near, far=far), score_points(scores, "")
 
     def outcome(self, elapsed: float) -> Outcome:
         """Returns the fitted calibrator as an artifact, and predictions if `keep_predictions` is set."""
@@ -359,38 +395,3 @@ class _Evaluation:
             peak_memory_bytes=None,
             num_extra=self.num_extra,
         )
-
-
-def reliability_points(bins: Reliability) -> list[CurvePoint]:
-    """Returns the non-empty reliability bins of the test split: x confidence, y accuracy, count samples."""
-    return [
-        CurvePoint(name="reliability", step=1, key="test", x=float(x), y=float(y), count=int(count))
-        for x, y, count in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
-        if count
-    ]
-
-
-def risk_points(curve: RiskCoverage) -> list[CurvePoint]:
-    """Returns the risk-coverage curve of the test split at evenly spaced coverages; count: samples classified."""
-    chosen = np.unique(np.linspace(0, len(curve.risk) - 1, CURVE_POINTS).round().astype(np.int64))
-    return [
-        CurvePoint(name="risk", step=1, key="test", x=float(curve.coverage[i]), y=float(curve.risk[i]), count=int(i) + 1)
-        for i in chosen
-    ]
-
-
-def score_points(scores: Mapping[str, np.ndarray], suffix: str) -> list[CurvePoint]:
-    """Returns score histograms over common bins, one per split: x bin centre, y fraction of the split, count samples."""
-    every: Sequence[np.ndarray] = list(scores.values())
-    # Not the extremes, because a few outliers would stretch all bins; they are counted in the outer bins.
-    low, high = np.quantile(np.concatenate(every), [0.001, 0.999])
-    edges = np.linspace(low, high if high > low else low + 1.0, CURVE_POINTS + 1)
-    points = []
-    for split, values in scores.items():
-        counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
-        points += [
-            CurvePoint(name="score", step=1, key=f"{split}{suffix}", x=float(x), y=count / len(values), count=int(count))
-            for x, count in zip((edges[:-1] + edges[1:]) / 2, counts, strict=True)
-            if count
-        ]
-    return points

@@ -15,7 +15,7 @@ from pruneyard.workloads.calibrate.evidence import FEATURES, LABELS, LOGITS, NET
 from pruneyard.workloads.calibrate.score import FittedScore, Score
 from pruneyard.workloads.calibrate.score_choice import candidates, choose
 from pruneyard.workloads.data.dataset import Dataset, Source, Split
-from pruneyard.workloads.metrics.detection import detection_metrics
+from pruneyard.workloads.metrics.detection import correct_rates, detection_metrics
 from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.plugins import name_of
 from pruneyard.workloads.training.ood_evaluation import NO_LABEL, check_ood, fit_images, split_names
@@ -107,10 +107,18 @@ def needs_network(scores: Sequence[Score]) -> bool:
 
 
 def detection_rows(
-    scores: Mapping[str, np.ndarray], *, near: frozenset[str], far: frozenset[str], suffix: str = ""
+    scores: Mapping[str, np.ndarray], correct: np.ndarray, *, near: frozenset[str], far: frozenset[str], suffix: str = ""
 ) -> dict[tuple[str, str], float]:
-    """Returns metrics by split and name: of every OOD set against `test`, and means over near, far and all sets."""
-    found = {name: detection_metrics(scores["test"], values) for name, values in scores.items() if name != "test"}
+    """Returns metrics by split and name: of every OOD set against `test`, and means over near, far and all sets.
+
+    correct: `(N,)` booleans, whether the network classifies the rows of `test` correctly.
+    """
+    test = scores["test"]
+    found = {
+        name: detection_metrics(test, values) | correct_rates(test, correct, values)
+        for name, values in scores.items()
+        if name != "test"
+    }
     rows = {(f"{split}{suffix}", name): value for split, named in found.items() for name, value in named.items()}
     for mean, members in ((OOD, found.keys()), (NEAR, near), (FAR, far)):
         # In the order of `found`: sets have no order, and a sum of floats depends on it.

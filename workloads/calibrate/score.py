@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pruneyard.workloads.calibrate.changed_network import ChangedNetwork
 from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
 from pruneyard.workloads.plugins import name_of
 
@@ -47,6 +48,10 @@ class FittedScore:
             row = int(wrong.argmax())
             raise ValueError(f"row {row} has {self.name} score {scores[row]}; it must be finite")
         return scores
+
+    def accuracy(self, evidence: Evidence) -> float | None:
+        """Returns the accuracy of the network as the score changes it; None if the score leaves the network as it is."""
+        return self.rule.accuracy(evidence) if isinstance(self.rule, ChangedNetwork) else None
 
 
 class Score(ABC):
@@ -86,9 +91,14 @@ class Immediate(Score):
     def of(self, evidence: Evidence) -> Floats:
         """Returns scores (N,)."""
 
+    @property
+    def rule(self) -> Rule:
+        """The scoring function."""
+        return self.of
+
     def fit(self, train: Evidence | None, *, seed: int) -> FittedScore:
         """Returns the fitted score without using any row."""
-        return self._fitted(self.of, {}, None)
+        return self._fitted(self.rule, {}, None)
 
 
 class Learned(Score):

@@ -1,41 +1,9 @@
-"""Energy scores over modified features, and activation shaping, for ASH, SCALE, ReAct and DICE.
-
-Dimensions: N rows, K classes, d features.
-"""
-
-from collections.abc import Callable
+"""Activation shaping for ASH and SCALE. Dimensions: N rows, d features."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
-from pruneyard.workloads.calibrate.evidence import Evidence, Floats, blocks
-
-
-def energy_of_features(
-    evidence: Evidence, change: Callable[[Floats], Floats], weight: Floats, bias: Floats
-) -> Floats:
-    """Returns logsumexp of W change(h) + b over the classes, (N,).
-
-    change: maps features (B, d) of some rows to (B, d). weight: (K, d), bias: (K,).
-    """
-    features = evidence.features
-    found = np.empty(len(features))
-    for rows in blocks(len(features)):
-        found[rows] = logsumexp(change(features[rows].astype(np.float64)) @ weight.T + bias, axis=1)
-    return found
-
-
-def shaped_energy(evidence: Evidence, shape: Callable[[Floats], Floats]) -> Floats:
-    """Returns `energy_of_features` with the network's last layer. Raises `ValueError` for negative features."""
-    negative = (evidence.features < 0).any(axis=1)
-    if negative.any():
-        row = int(negative.argmax())
-        raise ValueError(
-            f"row {row} has feature {evidence.features[row].min()}; activations must not be negative"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):  # `FittedScore.score` rejects scores that are not finite
-        return energy_of_features(evidence, shape, *evidence.class_layer)
+from pruneyard.workloads.calibrate.evidence import Floats
 
 
 def largest(rows_ND: Floats, prune: float) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -151,6 +151,14 @@ class Source(ABC):
         As long as they are unchanged, so are the data. None, the default, says nothing: the data may have changed at any time.
         """
         return None
+
+
+@runtime_checkable
+class KnowsProbabilities(Protocol):
+    """A source that knows the true class probabilities of its images, because it generates them."""
+
+    def probabilities(self, images: Images) -> npt.NDArray[np.float64]:
+        """Returns the class probabilities (N, K) of stored images."""
 
 
 @dataclass(frozen=True, kw_only=True)

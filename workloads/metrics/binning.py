@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from pruneyard.workloads.metrics.probabilities import Floats, TopLabel
 
@@ -83,21 +82,6 @@ class Reliability:
     def share(self) -> Floats:
         """Share of all rows in each bin."""
         return np.asarray(self.count / self.count.sum())
-
-    def accuracy_interval(self, *, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Returns the lower and upper ends of Wilson's interval of each bin's accuracy, NaN for empty bins.
-
-        Reference: Wilson, JASA 22 (1927).
-        """
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; it must lie in (0, 1)")
-        squared = float(ndtri((1 + level) / 2)) ** 2
-        # NaN counts make the interval of an empty bin NaN without a warning about a division by zero.
-        count = np.where(self.count > 0, self.count, np.nan)
-        middle = (self.accuracy + squared / (2 * count)) / (1 + squared / count)
-        spread = self.accuracy * (1 - self.accuracy) * squared / count + (squared / (2 * count)) ** 2
-        half = np.sqrt(spread) / (1 + squared / count)
-        return middle - half, middle + half
 
 
 def bin_by_confidence(top: TopLabel, *, num_bins: int, binning: Binning = "equal_width") -> Reliability:

@@ -55,12 +55,10 @@ from pruneyard.workloads.metrics.proper_scores import (
     brier_score,
     negative_log_likelihood,
     squared_distances,
-    top_label_brier_decomposition,
+    top_label_brier,
 )
 from pruneyard.workloads.metrics.resampling import (
-    Interval,
     NoiseFloor,
-    bootstrap_interval,
     noise_floor,
     noise_floor_of_confidences,
 )
@@ -88,11 +86,11 @@ __all__ = [
     "ROBUST_METRICS",
     "STANDARD_METRICS",
     "SUM_TOLERANCE",
+    "TRUTH_METRICS",
     "Binning",
     "BrierParts",
     "CalibrationReport",
     "Floats",
-    "Interval",
     "Labels",
     "NoiseFloor",
     "Reliability",
@@ -106,7 +104,6 @@ __all__ = [
     "aurc",
     "balance_score",
     "bin_index",
-    "bootstrap_interval",
     "brier_decomposition",
     "brier_score",
     "check_inputs",
@@ -131,7 +128,7 @@ __all__ = [
     "smooth_calibration_error",
     "softmax",
     "standard_metrics",
-    "top_label_brier_decomposition",
+    "top_label_brier",
     "true_calibration_error",
 ]
 
@@ -145,20 +142,26 @@ STANDARD_METRICS = {
 
 CALIBRATION_METRICS = {
     "ece_floor": "mean ECE of a perfectly calibrated network with the same confidences and bins; an ECE below it is only noise",
+    "ece_floor_95": "ECE that such a network exceeds in 5% of cases; an ECE below it is no evidence of miscalibration",
     "ece_smooth": "smooth calibration error (smECE): Gaussian kernel in confidence, its width equal to the error it gives",
     "ece_classwise": "ECE of every class's probability over all rows, mean over the classes that have rows",
     "rmsce": "root mean square of the gaps between accuracy and confidence over the bins of ECE",
     "rmsce_debiased": "RMSCE after subtraction of the part that is expected by chance; 0 if that part is larger",
-    "mce": "largest gap between accuracy and confidence among the bins of ECE that contain rows",
+    "mce": "largest gap between accuracy and confidence among the bins of ECE that contain at least two rows",
     "ks": "largest running sum of confidence minus correctness by rising confidence, divided by the number of rows",
     "balance": "accuracy minus mean confidence; negative if the network is over-confident",
     "empty_bins": "number of bins of ECE that contain no row",
+    "brier_top_label": "mean squared distance of the confidence from correctness, the Brier score of the predicted class alone",
     "brier_reliability": "part of the Brier score due to miscalibration, over bins of each class's probability",
     "brier_resolution": "reduction of the Brier score by forecasts that differ between rows, over the same bins",
     "brier_uncertainty": "Brier score of always predicting the class frequencies",
     "aurc": "mean share of errors among the k most confident rows, over all k; averaged over the orders of equal confidences",
     "e_aurc": "AURC minus its value when all errors are ranked last",
     "augrc": "mean over all k of the errors among the k most confident rows, divided by the number of rows",
+}
+
+TRUTH_METRICS = {
+    "ece_true": "ECE with true class probabilities in place of labels, free of chance; where the data source knows them (oracle)",
 }
 
 ROBUST_METRICS = {
@@ -224,16 +227,20 @@ def assess_calibration(
     top = assessed.top
     bins, risk = bin_by_confidence(top, num_bins=num_bins), risk_coverage_of_top_labels(top)
     parts = brier_parts(by_class, assessed.brier)
+    floor = noise_floor_of_confidences(top.confidence, num_bins=num_bins, seed=seed)
     metrics = assessed.standard(bins) | {
-        "ece_floor": noise_floor_of_confidences(top.confidence, num_bins=num_bins, seed=seed).mean,
+        "ece_floor": floor.mean,
+        "ece_floor_95": floor.quantile(0.95),
         "ece_smooth": smooth_gap(top),
         "ece_classwise": float(np.nanmean(by_class.errors)),
         "rmsce": root_mean_square_gap(bins),
         "rmsce_debiased": max(debiased_squared_gap(bins), 0.0) ** 0.5,
-        "mce": largest_gap(bins),
+        # A single row is right or wrong, so its gap is large whatever the calibration.
+        "mce": largest_gap(bins, min_count=2) if bins.count.max() > 1 else float("nan"),
         "ks": kolmogorov_smirnov_gap(top),
         "balance": balance(top),
         "empty_bins": float(bins.num_empty),
+        "brier_top_label": top_label_brier(top),
         "brier_reliability": parts.reliability,
         "brier_resolution": parts.resolution,
         "brier_uncertainty": parts.uncertainty,

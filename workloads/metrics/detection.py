@@ -121,6 +121,20 @@ def detection_metrics(known: ArrayLike, unknown: ArrayLike) -> dict[str, float]:
     }
 
 
+CORRECT_RATES = {"ccr_10": 0.1, "ccr_01": 0.01}
+CORRECT_RATE_METRICS = {
+    "ccr_10": "share of in-distribution inputs that are classified correctly and accepted where 10% of OOD inputs are accepted",
+    "ccr_01": "the same where 1% of OOD inputs are accepted",
+}
+
+
+def correct_rates(known: ArrayLike, correct: ArrayLike, unknown: ArrayLike) -> dict[str, float]:
+    """Returns all of `CORRECT_RATE_METRICS`; see `correct_rate_at`."""
+    return {
+        name: correct_rate_at(known, correct, unknown, accepted=accepted) for name, accepted in CORRECT_RATES.items()
+    }
+
+
 def _checked(known: ArrayLike, unknown: ArrayLike) -> tuple[Floats, Floats]:
     arrays = []
     for name, given in (("known", known), ("unknown", unknown)):

@@ -99,19 +99,6 @@ def brier_parts(bins: ClassBins, score: float) -> BrierParts:
     )
 
 
-def top_label_brier_decomposition(probabilities: ArrayLike, labels: ArrayLike) -> BrierParts:
-    """Returns the parts of the mean of (confidence - correct)^2, grouped by distinct confidence, so within_bins is 0.
-
-    If all confidences differ, reliability is the score itself; it is informative after binning or isotonic regression.
-    Reference: Murphy (1973).
-    """
-    top = TopLabel.from_probabilities(probabilities, labels)
-    value, group, count = np.unique(top.confidence, return_inverse=True, return_counts=True)
-    observed = np.bincount(group, weights=top.correct) / count
-    base, share = float(top.correct.mean()), count / len(top)
-    return BrierParts(
-        reliability=float(np.sum(share * (value - observed) ** 2)),
-        resolution=float(np.sum(share * (observed - base) ** 2)),
-        uncertainty=base * (1 - base),
-        within_bins=0.0,
-    )
+def top_label_brier(top: TopLabel) -> float:
+    """Returns the mean of (confidence - correct)^2, in [0, 1]: the Brier score of the largest probability alone."""
+    return float(((top.confidence - top.correct) ** 2).mean())

@@ -1,9 +1,8 @@
-"""Statistical noise of metrics: the calibration error expected of a calibrated network, and bootstrap intervals."""
+"""Statistical noise of metrics: the calibration error that a calibrated network would show."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,10 +28,6 @@ class NoiseFloor:
     def quantile(self, share: float = 0.95) -> float:
         """Returns the error below which a calibrated network stays with probability `share`."""
         return float(np.quantile(self.draws, share))
-
-    def p_value(self, error: float) -> float:
-        """Returns how often a calibrated network has at least this error; never 0, as the measured one counts as a sample."""
-        return float((1 + (self.draws >= error).sum()) / (1 + len(self.draws)))
 
 
 def noise_floor(
@@ -92,46 +87,3 @@ def _sample_uniforms(num_draws: int, num_rows: int, seed: int) -> Iterator[NDArr
 def _cached_uniforms(num_draws: int, num_rows: int, seed: int) -> list[NDArray[np.float32]]:
     """Returns cached uniform numbers: sampling them takes longer than the rest of the noise floor."""
     return list(_sample_uniforms(num_draws, num_rows, seed))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A measured value and the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap_interval(
-    metric: Callable[..., float],
-    *arrays: ArrayLike,
-    num_draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Returns the percentile interval of `metric(*arrays)` over rows resampled with replacement; arrays share their first axis.
-
-    With several arrays of probabilities and a metric that is a difference, this is a paired comparison. Metrics that are biased
-    by noise, such as ECE, are biased again in every sample: their interval is too high and may lie above the value itself.
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    """
-    if num_draws < 1 or not 0 < level < 1:
-        raise ValueError(f"num_draws is {num_draws} and level {level}; they must be 1 or more and in (0, 1)")
-    columns: list[NDArray[Any]] = [np.asarray(array) for array in arrays]
-    if (
-        not columns
-        or any(column.ndim == 0 or len(column) != len(columns[0]) for column in columns)
-        or len(columns[0]) == 0
-    ):
-        shapes = [column.shape for column in columns]
-        raise ValueError(f"arrays have shapes {shapes}; they must have equally many rows, at least one")
-    value = metric(*columns)
-    generator = np.random.default_rng(seed)
-    resampled = np.empty(num_draws)
-    for index in range(num_draws):
-        # The same rows of every array, which makes a difference of two predictions a paired comparison.
-        rows = generator.integers(len(columns[0]), size=len(columns[0]))
-        resampled[index] = metric(*(column[rows] for column in columns))
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value=value, low=float(low), high=float(high))

@@ -1,8 +1,8 @@
 """Adaptive prediction sets (APS): classes in descending probability until their sum reaches a threshold.
 
-Difficult inputs get larger sets. With randomisation, the last class is removed at random, so coverage does not exceed its target
-and sets may be empty; all classes of a row share one random number. Without it, p_y counts fully and coverage is higher. Among
-equal probabilities the first class ranks first.
+Difficult inputs get larger sets. With randomisation, the last class is removed at random, so sets are smaller and may be empty;
+all classes of a row share one random number. Without it, p_y counts fully and sets are larger, but coverage is the same: the
+threshold is fitted to scores of the same form. Among equal probabilities the first class ranks first.
 
 Reference: Romano, Sesia and Candès 2020, Classification with Valid and Adaptive Coverage (arXiv:2006.02544)
 """

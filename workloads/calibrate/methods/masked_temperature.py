@@ -11,8 +11,9 @@ which is convex in 1 / T like that of temperature scaling; `ratio` 0 is exactly 
 by itself, because softmax is invariant to a constant added to a row. With `centred`, each row's mean is subtracted before
 masking, so that 0 is the centre of the row and T does not depend on such constants; without it, logits are masked unchanged.
 Masks are sampled for a row's logits in descending order, with rows in a canonical order, so neither the order of rows nor that of
-classes changes T. Masking increases T: a network that is over-confident only by a factor becomes under-confident. Compare it with
-`temperature`, and choose the ratio by held-out NLL.
+classes changes T. If every label has the largest logit, T stays 1, with the warning of temperature scaling. Masking increases T:
+a network that is over-confident only by a factor becomes under-confident. Compare it with `temperature`, and choose the ratio by
+held-out NLL.
 """
 
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ class MaskedTemperature(PostHoc):
     centred: bool = True  # subtract each row's mean before masking
 
     becomes: ClassVar[type[Fitted]] = FittedTemperature
+    revision: ClassVar[int] = 2  # without errors among the rows, T was that of the masks' errors before
     examples: ClassVar[tuple[Settings, ...]] = ({}, {"centred": False})
 
     def __post_init__(self) -> None:
@@ -63,6 +65,9 @@ class MaskedTemperature(PostHoc):
         if self.ratio == 0:
             return FittedTemperature.of(fit_temperature(logits_NC, labels_N), num_classes)
         ranked_NC, ranks_N = ranked(logits_NC, labels_N)
+        # Without errors the rows say nothing about the confidence of errors; those that masks make would lower T below 1.
+        if (ranked_NC[np.arange(len(ranks_N)), ranks_N] == ranked_NC[:, 0]).all():
+            return FittedTemperature.of(fit_temperature(logits_NC, labels_N), num_classes)
         if self.centred:
             ranked_NC = ranked_NC - ranked_NC.mean(axis=1, keepdims=True)
         # After ranking, because the masks are sampled for ranked logits of rows in this order.

@@ -8,6 +8,9 @@ error to the one-hot label plus `l2` * (sum of squared weights), as in the autho
 = T * (0.05 + 0.95 softplus(out) / softplus(0)), with T of temperature scaling, so that it starts there and T(x)
 is never 0 nor without gradient; tanh units bound T(x) far from all calibration rows; L-BFGS on all rows from weights sampled
 with the seed makes the fit deterministic.
+
+With fewer rows than parameters (91 with the defaults and ten classes or more) the network overfits, and a warning is logged: the
+penalty is the published one, whatever the number of rows. Use `temperature` there.
 """
 
 import itertools

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pruneyard.workloads.calibrate.changed_network import ChangedNetwork
 from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
 from pruneyard.workloads.calibrate.score import Immediate
-from pruneyard.workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
+from pruneyard.workloads.calibrate.shaping import check_prune, growth, largest
 
 __all__ = ["ASH"]
 
@@ -38,7 +39,11 @@ class ASH(Immediate):
         check_prune(self.prune)
 
     def of(self, evidence: Evidence) -> Floats:
-        return shaped_energy(evidence, self.shape)
+        return self.rule(evidence)
+
+    @property
+    def rule(self) -> ChangedNetwork:
+        return ChangedNetwork(change=self.shape, needs_positive=True)
 
     def shape(self, rows_ND: Floats) -> Floats:
         """Returns shaped activations (N, d) for the last layer; the input must not be negative."""

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pruneyard.workloads.calibrate.evidence import Evidence, Floats
+from pruneyard.workloads.calibrate.changed_network import ChangedNetwork
+from pruneyard.workloads.calibrate.evidence import Evidence
 from pruneyard.workloads.calibrate.feature_statistics import overall_mean
 from pruneyard.workloads.calibrate.score import Learned, Rule
-from pruneyard.workloads.calibrate.shaping import energy_of_features
 
 __all__ = ["DICE"]
 
@@ -41,7 +41,4 @@ class DICE(Learned):
         thinned = np.zeros_like(weight)
         thinned.flat[order[:num_kept]] = weight.flat[order[:num_kept]]
 
-        def rule(evidence: Evidence) -> Floats:
-            return energy_of_features(evidence, lambda rows: rows, thinned, bias)
-
-        return rule, {"num_kept": float(num_kept)}
+        return ChangedNetwork(change=lambda rows: rows, layer=(thinned, bias)), {"num_kept": float(num_kept)}

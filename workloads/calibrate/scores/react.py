@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pruneyard.workloads.calibrate.evidence import Evidence, Floats
+from pruneyard.workloads.calibrate.changed_network import ChangedNetwork
+from pruneyard.workloads.calibrate.evidence import Evidence
 from pruneyard.workloads.calibrate.score import Learned, Rule
-from pruneyard.workloads.calibrate.shaping import energy_of_features
 
 __all__ = ["ReAct"]
 
@@ -35,12 +35,9 @@ class ReAct(Learned):
         # One ceiling for all features.
         ceiling = float(np.quantile(train.features, self.quantile))
 
-        def rule(evidence: Evidence) -> Floats:
-            return cut_energy(evidence, ceiling)
-
-        return rule, {"ceiling": ceiling}
+        return clipped(ceiling), {"ceiling": ceiling}
 
 
-def cut_energy(evidence: Evidence, ceiling: float) -> Floats:
-    """Returns the energy (N,) of features clipped at `ceiling`."""
-    return energy_of_features(evidence, lambda rows: np.minimum(rows, ceiling), *evidence.class_layer)
+def clipped(ceiling: float) -> ChangedNetwork:
+    """Returns the network with features clipped at `ceiling`."""
+    return ChangedNetwork(change=lambda rows: np.minimum(rows, ceiling))

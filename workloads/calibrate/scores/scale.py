@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from pruneyard.workloads.calibrate.changed_network import ChangedNetwork
 from pruneyard.workloads.calibrate.evidence import FEATURES, Evidence, Floats
 from pruneyard.workloads.calibrate.score import Immediate
-from pruneyard.workloads.calibrate.shaping import check_prune, growth, largest, shaped_energy
+from pruneyard.workloads.calibrate.shaping import check_prune, growth, largest
 
 __all__ = ["Scale"]
 
@@ -32,7 +33,11 @@ class Scale(Immediate):
         check_prune(self.prune)
 
     def of(self, evidence: Evidence) -> Floats:
-        return shaped_energy(evidence, self.shape)
+        return self.rule(evidence)
+
+    @property
+    def rule(self) -> ChangedNetwork:
+        return ChangedNetwork(change=self.shape, needs_positive=True)
 
     def shape(self, rows_ND: Floats) -> Floats:
         """Returns scaled activations (N, d) for the last layer; the input must not be negative."""
