@@ -28,6 +28,14 @@ def test_cosine_ends_at_its_floor() -> None:
     )
 
 
+def test_cosine_holds_its_floor_from_a_share_of_the_steps_on() -> None:
+    """MOON's published schedule: from 0.12 to 0.008 over 80 of 100 epochs, then constant; here with an epoch a step."""
+    given = factors(Cosine(floor=1 / 15, until=0.8), 100)
+    assert given[:80] == pytest.approx(factors(Cosine(floor=1 / 15), 80))
+    assert [0.12 * factor for factor in given[80:]] == pytest.approx([0.008] * 20)
+    assert factors(Cosine(floor=0.5, until=0.5, warmup=0.2), 10)[6:] == pytest.approx([0.5] * 4)
+
+
 def test_steps_multiply_at_their_milestones() -> None:
     assert factors(Step(milestones=(0.5, 0.75), gamma=0.1), 8) == pytest.approx(
         [1.0] * 4 + [0.1] * 2 + [0.01] * 2
@@ -55,6 +63,8 @@ def test_every_schedule_gives_a_usable_factor_for_every_step_of_any_budget(name:
         (lambda: Cosine(warmup=1.0), r"^warmup is 1.0; it must lie in \[0, 1\)"),
         (lambda: Constant(warmup=-0.1), r"^warmup is -0.1"),
         (lambda: Cosine(floor=1.5), r"^floor is 1.5"),
+        (lambda: Cosine(until=0.0), r"^until is 0.0; it must lie in \(0, 1\]"),
+        (lambda: Cosine(until=0.8), r"^until is 0.8 with floor 0, .* set floor above 0"),
         (lambda: Step(milestones=(0.75, 0.5)), r"^milestones are"),
         (lambda: Step(milestones=(0.5, 0.5)), r"^milestones are"),
         (lambda: Step(milestones=(1.0,)), r"^milestones are"),

@@ -65,24 +65,27 @@ def active_counts(
 def proportional_counts(
     total: int, *, shares: Mapping[str, float], capacities: Mapping[str, int]
 ) -> dict[str, int]:
-    """Returns whole numbers with the sum `total`, in proportion to `shares`; the excess over a capacity goes to the others.
+    """Returns whole numbers with the sum `total`, in proportion to `shares` but for an equal part of the excess over capacities.
 
-    If all remaining shares are zero, capacities are used as shares.
+    What exceeds the capacity of a layer is shared out equally among the layers that have room. If all shares are zero, capacities
+    are used as shares.
     """
     assert 0 <= total <= sum(capacities.values())
-    full: set[str] = set()
-    while True:
-        rest = [name for name in shares if name not in full]
-        left = total - sum(capacities[name] for name in full)
-        parts: Mapping[str, float] = shares if any(shares[name] > 0 for name in rest) else capacities
-        whole = sum(parts[name] for name in rest)
-        ideal = {name: left * (parts[name] / whole) if whole else 0.0 for name in rest}
-        over = {name for name in rest if ideal[name] > capacities[name]}
-        if not over:
+    parts: Mapping[str, float] = shares if any(shares.values()) else capacities
+    whole = sum(parts.values())
+    ideal = {name: total * (part / whole) if whole else 0.0 for name, part in parts.items()}
+    amounts: dict[str, float] = {}
+    # The layers that fill up first come first; each one that does passes its excess on to all that follow.
+    rest = sorted(ideal, key=lambda name: capacities[name] - ideal[name])
+    while rest:
+        added = (total - sum(amounts.values()) - sum(ideal[name] for name in rest)) / len(rest)
+        if ideal[rest[0]] + added <= capacities[rest[0]]:
+            amounts |= {name: ideal[name] + added for name in rest}
             break
-        full |= over
-    counts = {name: capacities[name] if name in full else math.floor(ideal[name]) for name in shares}
-    by_remainder = sorted(rest, key=lambda name: counts[name] - ideal[name])  # stable: ties by order
+        amounts[rest[0]] = capacities[rest[0]]
+        del rest[0]
+    counts = {name: math.floor(amounts[name]) for name in shares}
+    by_remainder = sorted(shares, key=lambda name: counts[name] - amounts[name])  # stable: ties by order
     for name in (name for name in by_remainder if counts[name] < capacities[name]):
         if sum(counts.values()) == total:
             break

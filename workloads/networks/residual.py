@@ -1,13 +1,18 @@
-"""Residual networks for small images: a 3x3 stem without pooling, stages of blocks, global average pooling.
+"""Residual networks: a stem for small or large images, stages of blocks, global average pooling.
 
 Reference: He, Zhang, Ren and Sun, Deep residual learning for image recognition, arXiv 1512.03385
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 from pruneyard.workloads.networks.initialisation import he_normal
+
+LARGEST_SMALL_SIDE = 128  # pixels; beyond, the stem for small images costs about 16 times the work of the other one
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -78,15 +83,20 @@ def residual_network(
     stages: Sequence[tuple[int, int]],
     in_channels: int,
     num_classes: int,
+    large_images: bool = False,
 ) -> nn.Sequential:
     """Returns a network of `stages`: (output channels, blocks) each; every stage but the first halves the image.
 
     stem: channels of the first convolution; in_channels: of the images, of any size, since halving rounds up.
+    large_images: with the stem of the paper's ImageNet networks, which quarters the image, not a 3x3 convolution.
     """
     network = nn.Sequential()
-    network.add_module("stem", conv3x3(in_channels, stem))
+    first = nn.Conv2d(in_channels, stem, kernel_size=7, stride=2, padding=3, bias=False)
+    network.add_module("stem", first if large_images else conv3x3(in_channels, stem))
     network.add_module("norm", nn.BatchNorm2d(stem))
     network.add_module("relu", nn.ReLU(inplace=True))
+    if large_images:
+        network.add_module("stem_pool", nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
     channels = stem
     for number, (out_channels, num_blocks) in enumerate(stages, start=1):
         stage = nn.Sequential(block(channels, out_channels, 1 if number == 1 else 2))
@@ -104,3 +114,24 @@ def add_classifier(network: nn.Sequential, channels: int, num_classes: int) -> N
     network.add_module("pool", nn.AdaptiveAvgPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(channels, num_classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenStem:
+    """The field of residual networks that were published with one stem for small images and another for large ones."""
+
+    stem: Literal["small", "large"] = field(default="small", metadata=NEUTRAL_BY_DEFAULT)  # large: 7x7, and pooling, for ImageNet
+
+    def __post_init__(self) -> None:
+        if self.stem not in ("small", "large"):
+            raise ValueError(f"stem is {self.stem!r}; it must be small or large")
+
+    def is_large(self, image_shape: tuple[int, int, int]) -> bool:
+        """Returns whether the stem is that for large images. Raises `ValueError` for large images with the small stem."""
+        _, height, width = image_shape
+        if self.stem == "small" and max(height, width) > LARGEST_SMALL_SIDE:
+            raise ValueError(
+                f"stem is small, for images of up to {LARGEST_SMALL_SIDE} pixels a side, and these have {height}x{width}; "
+                "set stem: large, or resize the images"
+            )
+        return self.stem == "large"

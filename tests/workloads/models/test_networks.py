@@ -75,6 +75,25 @@ def test_networks_have_their_published_number_of_parameters(name: str, num_param
     assert sum(parameter.numel() for parameter in network.parameters()) == num_parameters
 
 
+@each_case(("name", "num_parameters", "macs"), [("resnet18", 11_689_512, 1.814e9), ("resnet50", 25_557_032, 4.089e9)])
+def test_networks_with_the_large_stem_have_the_published_sizes_on_imagenet(
+    name: str, num_parameters: int, macs: float
+) -> None:
+    with torch.device("meta"):
+        network = build(name, image_shape=(3, 224, 224), num_classes=1000, stem="large")
+    assert sum(parameter.numel() for parameter in network.parameters()) == num_parameters
+    assert count_macs(network, (3, 224, 224)) == pytest.approx(macs, rel=5e-4)
+
+
+@each_case("name", ["resnet18", "resnet50"])
+def test_large_images_are_refused_with_the_small_stem(name: str) -> None:
+    with torch.device("meta"):
+        build(name, image_shape=(3, 128, 128))
+        message = "stem is small, for images of up to 128 pixels a side, and these have 96x224; set stem: large"
+        with pytest.raises(ValueError, match=message):
+            build(name, image_shape=(3, 96, 224))
+
+
 def test_only_networks_with_many_poolings_refuse_small_images() -> None:
     smallest = {"vgg19": 16, "vgg11": 28, "resnet_ap_10": 16}
     for name in plugins.names("models"):

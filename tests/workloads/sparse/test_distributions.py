@@ -147,6 +147,14 @@ def test_proportional_counts_pass_on_what_a_layer_cannot_hold() -> None:
     }
 
 
+def test_the_excess_of_a_full_layer_is_shared_equally() -> None:
+    # 12 as 8 : 3 : 1; the first holds 5, so the others get 1.5 more each: 4.5 and 2.5, the earlier one first.
+    shares, capacities = {"a": 8.0, "b": 3.0, "c": 1.0}, {"a": 5, "b": 20, "c": 20}
+    assert proportional_counts(12, shares=shares, capacities=capacities) == {"a": 5, "b": 5, "c": 2}
+    # 24 as 16 : 6 : 2; the first passes on 11, of which the last has room for 2 alone, so the second gets 9.
+    assert proportional_counts(24, shares=shares, capacities=capacities | {"c": 4}) == {"a": 5, "b": 15, "c": 4}
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 50)), min_size=1, max_size=8), st.floats(0, 1))
 def test_proportional_counts_sum_up_and_follow_shares_below_capacity(

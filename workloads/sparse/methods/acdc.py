@@ -3,8 +3,7 @@
 Reference: Peste et al. 2021, AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks (arXiv:2106.12379)
 
 Phases change at the shares of the budget in `changes`: first from dense to sparse, then back, and so on. The default is the
-authors' CIFAR-100 schedule (compressed at epochs 10, 50, 90, ..., decompressed at 30, 70, ...), taken to be of 200 epochs
-with the last change at 170 [U]. Their ImageNet schedule of 100 epochs is
+authors' CIFAR-100 schedule of 200 epochs, with a change every 20 epochs from 10 to 170. Their ImageNet schedule of 100 epochs is
 `changes: [0.1, 0.15, 0.2, 0.25, ..., 0.7, 0.75, 0.85]`: 10 epochs dense, then 5 and 5 up to 75, 10 dense, 15 sparse. A mask
 does not change within its phase; when all weights are trained again, the dropped ones restart from zero, with zero optimizer
 state. Changes that a short budget rounds to the same step cancel each other; the last step is always sparse. The optimizer

@@ -6,7 +6,9 @@ This is elastic mutation (EM): prune to density - m, grow back to the density, w
 nothing, from shares 90/160 and 120/160 of the budget on. Importance is |w| + `gradient_weight` |g| (0 in the released
 code). Random growth is how we read the released code, with low confidence. EM&S, which trains above the
 density and prunes back, its patterns and its dropping of easy samples are not implemented. Here each layer moves the same
-share m / density of its active weights. The optimizer also steps at an update.
+share m / density of its active weights. The optimizer also steps at an update. The released profile of ResNet-32 is uniform with
+dense first and last layers: `distribution: uniform, keep_dense: [first, classifier]`; the default is ERK without them, as for the
+other methods, so that methods compare at one profile.
 """
 
 import math

@@ -3,8 +3,8 @@
 Reference: Zhou et al. 2021, Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch (arXiv:2102.04010)
 
 Groups lie along the dimension that is summed over, as kernels for 2:4 sparsity require: input channels of a convolution, inputs
-of a linear layer. The authors group the flattened weight, so that groups cross 3x3 kernels. The gradient at the pruned
-weights is taken for all weights, plus `decay` times the weight where it is pruned, which stabilises the choice.
+of a linear layer. So do those of the authors' code, which stores convolutions with the input channels last. The gradient at the
+pruned weights is taken for all weights, plus `decay` times the weight where it is pruned, which stabilises the choice.
 Decisions made here:
 - Layers whose number of inputs (per group of a grouped convolution) is not a multiple of M stay dense and do not count for the
   density: mostly the first and depthwise ones. So do those of `keep_dense`. Transposed convolutions are not treated specially.

@@ -3,7 +3,8 @@
 Reference: Dettmers and Zettlemoyer 2019, Sparse Networks from Scratch (arXiv:1907.04840)
 
 Each layer drops its share; the dropped number is redistributed over layers in proportion to the mean |momentum| of their
-active weights, at most 99% of a layer's free places, the rest to the other layers. Momentum is an exponential mean of the
+active weights, at most 99% of a layer's free places; what exceeds them is shared equally among the other layers, as in the
+authors' code. Momentum is an exponential mean of the
 dense gradients, stored by the method, because masks keep that of the optimizer at zero outside. It needs the dense gradient
 at every step and 32 bits per prunable weight. With `redistribute: false` each layer grows what it dropped, as in the RigL
 authors' SNFS. The published interval is one epoch: the default of `every` is one of 50,000 images at batch size 128. The
@@ -33,6 +34,7 @@ FILLED = 0.99  # share of a layer's free places that redistribution may fill
 class SNFS(RandomStart):
     """Sparse momentum."""
 
+    revision: ClassVar[int] = 2  # before, the excess of full layers was shared in proportion
     follows_gradient: ClassVar[bool] = True
 
     distribution: Literal["uniform", "er", "erk"] = "uniform"  # of the initial masks
