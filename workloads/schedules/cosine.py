@@ -25,8 +25,6 @@ class Cosine(Warmup):
             raise ValueError(f"floor is {self.floor}; it must lie in [0, 1]")
         if not 0 < self.until <= 1:
             raise ValueError(f"until is {self.until}; it must lie in (0, 1]")
-        if self.until < 1 and not self.floor:
-            raise ValueError(f"until is {self.until} with floor 0, so that no step after it would train; set floor above 0")
 
     def decay(self, progress: float) -> float:
         """Returns 1 at progress 0 and `floor` from progress `until` on."""
