@@ -11,7 +11,7 @@ from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend import watchdog
 from pruneyard.orchestrator.spec.job import Resources
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_only_trials_without_resources_are_said_to_wait(
