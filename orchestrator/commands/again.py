@@ -21,8 +21,10 @@ from pruneyard.reports.location import Location, located
 def run_again(**values: Any) -> int | None:
     """Answers `run`; returns None if there may be something to do."""
     spec, sets, axes = values["spec"], values["sets"], values["axes"]
-    folder = values["out"] or _default_folder(spec, sets)
-    request = None if folder is None else _request(lambda: request_of(spec, sets=sets, axes=axes))
+    folder: Location | None = values["out"] or _default_folder(spec, sets)
+    if folder is None:
+        return None
+    request = _request(lambda: request_of(spec, sets=sets, axes=axes))
     return None if request is None else _answer(folder, request, as_json=values["as_json"])
 
 
