@@ -1,5 +1,6 @@
 """Reads a folder of results, for Python and notebooks. Needs neither Ray nor torch."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -108,14 +109,13 @@ class Results:
         objectives: measures (`split/name`) or columns such as num_active. A mapping gives `max` or `min` for each; a list of
             names suffices where the direction is known.
 
-        Raises `UsageError` for an unknown objective, direction, or name whose direction is not known.
+        Raises `UsageError` for an objective that no run has, an unknown direction, or a name whose direction is not known.
         """
+        self._check_objectives(objectives)
         directions = dict(objectives) if isinstance(objectives, Mapping) else {name: _direction(name) for name in objectives}
         measures = [name for name in directions if "/" in name]
         table = cells(self._store.runs(), self._store.metrics(), measures=measures) if measures else self.summary()
         for name, direction in directions.items():
-            if name not in COSTS and name not in measures:
-                raise UsageError(f"{name}: is not an objective; it must be split/name or one of {', '.join(COSTS)}")
             if direction not in ("max", "min"):
                 raise UsageError(f"{name}: is {direction!r}; it must be max or min")
         signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions.values()])
@@ -125,6 +125,18 @@ class Results:
         # Comparisons with NaN are False, so without `known` every row that lacks a value would be on the front.
         front: pd.DataFrame = table[known & ~np.array(dominated, dtype=bool)]
         return front
+
+    def _check_objectives(self, names: Iterable[str]) -> None:
+        recorded = self._store.metrics().select(["split", "name"]).to_pandas().drop_duplicates()
+        measures = [f"{split}/{name}" for split, name in recorded.itertuples(index=False)]
+        for name in names:
+            if name in COSTS or name in measures:
+                continue
+            close = difflib.get_close_matches(name, [*measures, *COSTS], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(
+                f"{name}: no run has it; an objective is a recorded metric (split/name) or one of {', '.join(COSTS)}{hint}"
+            )
 
     def report(self, out: str | PathLike[str] | Location | None = None) -> Location:
         """Writes the HTML page and returns its location, by default `report.html` in the folder."""

@@ -41,8 +41,10 @@ def _document(source: str) -> Document:
     if path.suffix in SUFFIXES or path.is_file():
         try:
             return parse_document(path.read_text(encoding="utf-8"), origin=source)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{source}: cannot be read: {error}") from error
+        except OSError as error:
+            raise UsageError(f"{source}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{source}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if source in packaged_profiles():
         text = files("pruneyard.cluster.profiles").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
         return parse_document(text, origin=f"{source} (packaged)")

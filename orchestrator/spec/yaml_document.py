@@ -65,8 +65,10 @@ def read_text(source: str | PathLike[str] | Location) -> tuple[str, str]:
     if path.suffix in SUFFIXES or path.is_file():
         try:
             return path.read_text(encoding="utf-8"), str(source)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{source}: cannot be read: {error}") from error
+        except OSError as error:
+            raise UsageError(f"{source}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{source}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if str(source) in packaged_specs():
         return packaged_text(str(source)), f"{source} (packaged)"
     close = difflib.get_close_matches(str(source), packaged_specs(), n=1)

@@ -38,6 +38,7 @@ from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.stage import Header
 from pruneyard.reports.records import schema_markdown
 from pruneyard.workloads.plugins import find_job, kinds, names
+from pruneyard.workloads.workload import Context
 
 MAX_WORDS = 2200
 FIRST_SCREEN = 20  # lines
@@ -174,6 +175,8 @@ def test_dotted_names_in_code_spans_exist(page: Path) -> None:
     for code in inline_code(page):
         if found := re.match(r"((?:pruneyard|results)(?:\.\w+)+)(\(|$)", code):
             _resolve(found[1].replace("results.", "pruneyard.Results."))
+        if found := re.match(r"context\.(\w+)", code):
+            assert found[1] in Context.__dataclass_fields__, code
 
 
 def _resolve(name: str) -> Any:

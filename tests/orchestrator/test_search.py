@@ -226,8 +226,11 @@ def test_the_front_holds_what_no_other_cell_beats(searched: tuple[str, Path]) ->
     assert set(Results(folder).pareto({"num_active": "min"})["num_active"]) == {
         everything["num_active"].min()
     }
-    with pytest.raises(UsageError, match="not an objective"):
+    with pytest.raises(UsageError, match=r"^wall: no run has it; an objective is .*train_s$"):
         Results(folder).pareto({"wall": "min"})
+    for misspelt in (["test/acuracy"], {"test/acuracy": "max"}):
+        with pytest.raises(UsageError, match=r"^test/acuracy: no run has it.*; did you mean test/accuracy\?$"):
+            Results(folder).pareto(misspelt)
 
 
 def test_a_metric_that_no_run_reports_is_named(tmp_path: Path) -> None:
