@@ -85,7 +85,9 @@ def read_manifest(artifact: Location) -> dict[str, Any]:
     try:
         manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"{run_key}: left no files in {artifact.parent.parent}; give the key of a finished run") from error
+        folder = artifact.parent.parent
+        listing = f"`pruneyard export {folder} --table runs` lists the keys"
+        raise UsageError(f"{run_key}: is not the key of a finished run in {folder}; {listing}") from error
     except ValueError as error:
         raise UsageError(f"{run_key}: the manifest cannot be read: {error}") from error
     if not isinstance(manifest, dict) or not {"run_key", "kind", "spec"} <= manifest.keys():

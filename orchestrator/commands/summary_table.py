@@ -87,7 +87,9 @@ def columns_of(summary: "pd.DataFrame") -> list[Column]:
 
 
 def _tells(summary: "pd.DataFrame", name: str) -> bool:
-    return name in {"method", "density"} or summary[name].nunique(dropna=False) > 1
+    """Returns whether a column is worth its width: kinds of jobs without a method or density have empty ones."""
+    values = summary[name].replace("", None)
+    return bool(values.notna().any()) if name in {"method", "density"} else values.nunique(dropna=False) > 1
 
 
 def _differs_within_a_stage(summary: "pd.DataFrame", name: str) -> bool:

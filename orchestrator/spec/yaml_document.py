@@ -17,16 +17,16 @@ from pruneyard.orchestrator.spec.packaged import packaged_specs, packaged_text
 from pruneyard.reports.location import Location, located
 
 _DESCRIPTIONS = {
-    r"character '\t'": "a tab stands where only spaces may",
+    r"character '\t'": "a tab is used where only spaces are allowed",
     "flow sequence": "a list in [ ] lacks its ] or a comma",
     "flow mapping": "a table in { } lacks its } or a comma",
     "found '<stream end>'": "it ends where a value is expected",
     "quoted scalar": "a text in quotes lacks its closing quote",
-    "mapping values are not allowed": "a key with its colon stands where none may, or is not indented as its neighbours are",
+    "mapping values are not allowed": "a key is not allowed here; check the indentation, and quote a value that contains a colon",
     "could not find expected ':'": "a key lacks its colon",
-    "<document start>": "something stands after the end of the value",
-    "did not find expected <block end>": "a line is not indented as its neighbours are",
-    "expected <block end>": "a line is not indented as its neighbours are",
+    "<document start>": "there is text after the end of the value",
+    "did not find expected <block end>": "a line is not indented like the lines around it",
+    "expected <block end>": "a line is not indented like the lines around it",
 }
 """Parts of the parser's messages, and what they usually mean for the author of a spec."""
 

@@ -29,16 +29,17 @@ def test_is_one_frozen_dataclass_that_says_what_it_does(family: str, name: str) 
     """Its fields are keyword-only, its file has a summary of one line and a reference."""
     cls, plugin = find(family, name), build(family, name)
     module = importlib.import_module(cls.__module__)
-    assert module.__all__ == [cls.__name__]
+    assert module.__all__ == [cls.__name__], "`__all__` must hold the name of the plug-in's class alone"
     assert cls.__module__.rpartition(".")[2] == name
     assert dataclasses.is_dataclass(cls)
-    assert all(field.kw_only for field in dataclasses.fields(cls))
+    assert all(field.kw_only for field in dataclasses.fields(cls)), "the dataclass must have `kw_only=True`"
     with pytest.raises(dataclasses.FrozenInstanceError):
         plugin.extra = 1
     (about,) = [described for described in describe(family) if described.name == name]
     assert about.family == family
     assert about.summary.endswith("."), "the first line of the module's docstring must be a sentence"
-    assert 10 < len(about.summary) <= 110
+    length = len(about.summary)
+    assert 10 < length <= 110, f"the first line of the module's docstring has {length} characters; 11 to 110 are allowed"
     assert about.reference, "the module's docstring must have a line that starts with `Reference:`"
 
 

@@ -218,14 +218,16 @@ def test_init_writes_a_spec_that_can_be_planned_and_spares_files(
 ) -> None:
     answer = pruneyard("init", "mine.yaml")
     assert answer.code == 0
-    assert pruneyard("plan", "mine.yaml").code == 0
+    assert "results go into out/mine" in pruneyard("plan", "mine.yaml").out
     before = (tmp_path / "mine.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(before + "# mine\n")
     again = pruneyard("init", "mine.yaml")
     assert (again.code, "exists already" in again.err) == (2, True)
     assert (tmp_path / "mine.yaml").read_text().endswith("# mine\n")
     assert pruneyard("init").code == 0
-    assert (tmp_path / "sweep.yaml").exists()
+    assert "\nname: sweep\n" in (tmp_path / "sweep.yaml").read_text()
+    pruneyard("init", "12.yaml")
+    assert '\nname: "12"\n' in (tmp_path / "12.yaml").read_text()
     assert pruneyard("init", "no/such/folder.yaml").code == 2
 
 

@@ -174,7 +174,7 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
         ("name=a: b: c", r"^--set name=a: b: c: the value is not valid YAML: a key with its colon[^\n]*$"),
         (
             "+model.width=1]",
-            r"^--axis model\.width=1\]: the value is not valid YAML: something stands after the end[^\n]*$",
+            r"^--axis model\.width=1\]: the value is not valid YAML: there is text after the end[^\n]*$",
         ),
         ("+model.width=1,[", r"^--axis model\.width=1,\[: the value is not valid YAML: a list in [^\n]*$"),
         (
