@@ -87,9 +87,10 @@ def columns_of(summary: "pd.DataFrame") -> list[Column]:
 
 
 def _tells(summary: "pd.DataFrame", name: str) -> bool:
-    """Returns whether a column is worth its width: kinds of jobs without a method or density have empty ones."""
-    values = summary[name].replace("", None)
-    return bool(values.notna().any()) if name in {"method", "density"} else values.nunique(dropna=False) > 1
+    """Returns whether a column is shown: method and density where the kind of job has them, others where their values differ."""
+    if name in {"method", "density"}:
+        return bool((summary[name].notna() & summary[name].ne("")).any())
+    return summary[name].nunique(dropna=False) > 1
 
 
 def _differs_within_a_stage(summary: "pd.DataFrame", name: str) -> bool:

@@ -70,6 +70,13 @@ def test_a_narrow_terminal_omits_the_least_important_columns_and_names_them(prin
     assert "all of it: pruneyard export out" in said
 
 
+def test_a_kind_without_method_and_density_has_no_columns_for_them(summary: pd.DataFrame) -> None:
+    without = summary.assign(method="", density=float("nan"))
+    without.attrs = summary.attrs
+    assert {"method", "density"} <= {column.name for column in columns_of(summary)}
+    assert not {"method", "density"} & {column.name for column in columns_of(without)}
+
+
 def test_a_long_cell_is_cut(summary: pd.DataFrame) -> None:
     long = summary.assign(method="a" * 50)
     long.attrs = summary.attrs
