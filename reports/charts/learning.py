@@ -58,9 +58,9 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
         # A dense cell is not its own reference.
         behind = table[is_dense & (table["field"] == field) & ~table["cell"].isin(group["cell"])]
         dense = points[points["cell"].isin(behind["cell"])]
-        names = ", ".join(dict.fromkeys(own["line"]))
+        names = ", ".join(dict.fromkeys(filter(None, own["line"])))
         unit = "iteration" if (group["kind"] == "distill").all() else "epoch"
-        text = f"{measure_title(measure)} by {unit} for {marks.joined(field, name)}, lines: {names}"
+        text = f"{measure_title(measure)} by {unit} for {marks.joined(field, name)}{f', lines: {names}' if names else ''}"
         chart, hover = _chart(
             own, dense, measure=measure, styles=styles, domain=domain, is_log=is_log, unit=unit
         )

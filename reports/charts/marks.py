@@ -51,12 +51,12 @@ def shape(styles: Styles, name: str) -> alt.Shape:
 
 
 def entries(styles: Styles, names: Iterable[str], *, lines: bool = False) -> list[Entry]:
-    """Returns the legend entries of the names that occur, in the order of the styles."""
+    """Returns the legend entries of the names that occur, in the order of the styles; an empty name needs no entry."""
     present = set(names)
     return [
         Entry(label=name, color=color, symbol="line" if lines else symbol)
         for name, (color, symbol) in styles.items()
-        if name in present
+        if name and name in present
     ]
 
 

@@ -149,3 +149,9 @@ def test_methods_at_several_densities_are_lines_over_density(tmp_path):
     (figure,) = against_density(study, "test/accuracy")
     assert figure.title == "Test accuracy versus density"
     assert ("density", "quantitative") in along(figure.panels[0], "x")
+
+
+def test_a_line_without_a_name_needs_no_legend():
+    styles = {"": ("#000000", "circle"), "density 0.1": ("#ff0000", "circle")}
+    assert [entry.label for entry in marks.entries(styles, ["", "density 0.1"])] == ["density 0.1"]
+    assert marks.entries(styles, [""]) == []
