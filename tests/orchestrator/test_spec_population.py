@@ -171,7 +171,7 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
             'name="x',
             r'^--set name="x: the value is not valid YAML: a text in quotes lacks its closing quote$',
         ),
-        ("name=a: b: c", r"^--set name=a: b: c: the value is not valid YAML: a key with its colon[^\n]*$"),
+        ("name=a: b: c", r"^--set name=a: b: c: the value is not valid YAML: a key is not allowed here[^\n]*$"),
         (
             "+model.width=1]",
             r"^--axis model\.width=1\]: the value is not valid YAML: there is text after the end[^\n]*$",

@@ -71,7 +71,7 @@ def test_yaml_is_1_2() -> None:
         ("seeds: [1, 2\nkind: sparse\n", 2, "a list in [ ] lacks its ] or a comma; it starts on line 1"),
         ('name: "x\nkind: sparse\n', 3, "a text in quotes lacks its closing quote; it starts on line 1"),
         ("name: a: b\n", 1, "a key is not allowed here; check the indentation, and quote a value that contains a colon"),
-        ("name: a\n kind: sparse\n", 2, "is not indented like the lines around it"),
+        ("name: a\n kind: sparse\n", 2, "a key is not allowed here; check the indentation"),
         ("grid:\n  a: [1]\n b: [1]\n", 3, "is not indented like the lines around it"),
         ("name: a\nkind\nseeds: 1\n", 3, "a key lacks its colon"),
         ("name: a\x07\n", 0, "is not valid YAML: unacceptable character #x0007"),
