@@ -8,6 +8,7 @@ from typing import Any
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.plan import Plan
+from pruneyard.orchestrator.spec.codec import with_all_present_keys
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.run_key import differences
@@ -42,8 +43,14 @@ def nearest_run(known: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> 
 
     known: identities by run key. Of several runs that are equally near the first one wins.
     """
+    # Identities have the first names of keys; a message shows the present ones, which specs now use.
+    classes = {type(job.workload) for job in jobs}
+    present = {cls: {key: with_all_present_keys(cls, old) for key, old in known.items()} for cls in classes}
+    own = [(type(job.workload), with_all_present_keys(type(job.workload), job.identity)) for job in jobs]
     compared = (
-        NearestRun(run_key=key, differences=list(differences(old, job.identity))) for key, old in known.items() for job in jobs
+        NearestRun(run_key=key, differences=list(differences(present[cls][key], identity)))
+        for key in known
+        for cls, identity in own
     )
     return min(compared, key=lambda run: len(run.differences), default=None)
 

@@ -1,16 +1,15 @@
 """Expands the grid of a spec: the cross product of its axes over dotted keys, before tables are decoded."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pruneyard.orchestrator.spec.codec import (
+    class_of_field,
     defaults_of,
     hints_of,
     old_keys_of,
-    plugin_class,
     plugin_of,
     with_present_keys,
 )
@@ -70,8 +69,9 @@ def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> lis
     """Returns the dotted keys next to `key` in the chosen tables, of which it may be a misspelling."""
     cls, prefix = job_class, ""
     for head in key.split("."):
+        head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
         beside = [f"{prefix}{name}" for name in hints_of(cls)]
-        inner = field_class(cls, head, tables.get(head)) if head in hints_of(cls) else None
+        inner = class_of_field(cls, head, tables.get(head))
         if inner is None:
             return beside
         cls, prefix, tables = inner, f"{prefix}{head}.", as_table(tables.get(head))
@@ -82,14 +82,6 @@ def _depth(axis: Axis) -> tuple[int, bool]:
     table = axis.key.removesuffix(".name")
     # An axis over `x.name` comes right after one over the table `x`, and before those over its other keys.
     return table.count("."), table != axis.key
-
-
-def field_class(cls: type[Any], name: str, table: Any) -> type[Any] | None:
-    """Returns the dataclass of a field: that of the chosen plug-in or of the nested table; None for a plain value."""
-    hint = hints_of(cls)[name]
-    if plugin_of(hint) is not None:
-        return plugin_class(cls, name, {} if table is None else table)
-    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
 
 
 def _has_key(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
@@ -104,7 +96,7 @@ def _has_key(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
         return True
     if rest == ["name"] and plugin_of(hints_of(cls)[head]) is not None:
         return True
-    inner = field_class(cls, head, table)
+    inner = class_of_field(cls, head, table)
     return inner is not None and _has_key(inner, as_table(table), rest)
 
 
@@ -119,7 +111,7 @@ def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], 
         table = {"name": name_of(defaults_of(cls)[head]), **table}
     if rest == ["name"]:
         return {**tables, head: {**table, "name": value}}
-    inner = field_class(cls, head, table)
+    inner = class_of_field(cls, head, table)
     assert inner is not None
     return {**tables, head: _with_value(inner, table, rest, value)}
 

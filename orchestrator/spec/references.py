@@ -12,7 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.orchestrator.spec.codec import hints_of, nearest, plugin_of, short_json
+from pruneyard.orchestrator.spec.codec import (
+    hints_of,
+    nearest,
+    plugin_of,
+    present_key,
+    short_json,
+    with_all_present_keys,
+    with_present_keys,
+)
 from pruneyard.orchestrator.spec.grid import REFERENCE
 from pruneyard.orchestrator.spec.problem_log import join_keys
 from pruneyard.orchestrator.spec.run_key import canonical
@@ -20,6 +28,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
+from pruneyard.workloads.plugins import find, find_job, kinds
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job
@@ -166,6 +175,9 @@ def _locate_folder(source: str, key: str) -> Location:
 
 def _has_value(parent: Parent, dotted: str, value: Any) -> bool:
     table: Any = {"kind": parent.kind, "seed": parent.seed, **parent.resolved}
+    if parent.kind in kinds():  # the run, the key or both may be older than a new name
+        job_class = find_job(parent.kind)
+        table, dotted = with_all_present_keys(job_class, table), present_key(job_class, table, dotted)
     for name in dotted.split("."):
         table = table.get(name, _MISSING) if isinstance(table, Mapping) else _MISSING
     return bool(table == value)
@@ -234,6 +246,7 @@ def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Pare
             table["folder"] = folder
         if value.get("name") == SYNTHETIC and "data" in parents[0].resolved:
             # The other splits of a synthetic set are those of the data that it was distilled from.
+            table = with_present_keys(find("data.sources", SYNTHETIC), table)
             table.setdefault("of", parents[0].resolved["data"])
         return table
     if isinstance(value, Mapping):

@@ -6,15 +6,17 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from pruneyard.orchestrator.spec.codec import (
+    class_of_field,
     defaults_of,
     encode,
     encode_field,
     hints_of,
     plugin_of,
     plugins_of,
+    present_key,
     with_present_keys,
 )
-from pruneyard.orchestrator.spec.grid import as_table, field_class
+from pruneyard.orchestrator.spec.grid import as_table
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.search import Choices, encode_search
@@ -56,7 +58,10 @@ def write_out(
         if _is_entangled(job_class, name, given, below):
             choices = _distinct_tables(job[name] for job in resolved)
         else:
-            choices = [_complete_field(job_class, name, table, name, below) for table in given]
+            choices = [
+                _complete_field(job_class, name, table, name, _present_axes(job_class, name, table, below))
+                for table in given
+            ]
             kept |= {key: list(grid[key]) for key in below}
         if len(choices) == 1:
             complete[name] = choices[0]
@@ -85,7 +90,10 @@ def _complete_variants(
     choices = {name: [variant.get(name, tables.get(name, MISSING)) for variant in variants] for name in names}
     if any(name in grid or _is_entangled(job_class, name, choices[name], below[name]) for name in names):
         return WrittenOut(tables=names, variants=_distinct_tables({n: job[n] for n in names} for job in resolved), grid={})
-    complete = {n: [_complete_field(job_class, n, table, n, below[n]) for table in choices[n]] for n in names}
+    complete = {
+        n: [_complete_field(job_class, n, table, n, _present_axes(job_class, n, table, below[n])) for table in choices[n]]
+        for n in names
+    }
     return WrittenOut(
         tables=names,
         variants=[{name: complete[name][number] for name in names} for number in range(len(variants))],
@@ -99,7 +107,17 @@ def _axes_below(name: str, grid: Mapping[str, Sequence[Any]]) -> list[str]:
 
 def _is_entangled(job_class: type[Any], name: str, given: Sequence[Any], below: Sequence[str]) -> bool:
     """Returns whether an axis over a key inside one of the given tables chooses a table itself."""
-    return any(_chooses_table(job_class, {name: table}, key.split(".")) for table in given for key in below)
+    return any(
+        _chooses_table(job_class, {name: table}, key.split("."))
+        for table in given
+        for key in _present_axes(job_class, name, table, below)
+    )
+
+
+def _present_axes(job_class: type[Any], name: str, table: Any, axes: Sequence[str]) -> list[str]:
+    """Returns the keys of axes over the content of a field with renamed parts under their present names in this table."""
+    tables = {} if table is MISSING else {name: table}
+    return [present_key(job_class, tables, key) for key in axes]
 
 
 def _chooses_table(cls: type[Any], table: Mapping[str, Any], path: Sequence[str]) -> bool:
@@ -110,7 +128,7 @@ def _chooses_table(cls: type[Any], table: Mapping[str, Any], path: Sequence[str]
         return False
     if not rest or (rest == ["name"] and plugin_of(hint) is not None):
         return dataclasses.is_dataclass(hint) or plugin_of(hint) is not None or plugins_of(hint) is not None
-    inner = field_class(cls, head, table.get(head))
+    inner = class_of_field(cls, head, table.get(head))
     return inner is not None and _chooses_table(inner, as_table(table.get(head)), rest)
 
 
@@ -126,7 +144,7 @@ def _complete_field(cls: type[Any], name: str, value: Any, key: str, axes: Seque
         return encode_field(hint, default)
     if (marker := plugins_of(hint)) is not None:
         return [_complete_table(find(marker.family, as_table(item)["name"]), as_table(item), key, axes) for item in value]
-    inner = field_class(cls, name, as_table(value))
+    inner = class_of_field(cls, name, as_table(value))
     return value if inner is None else _complete_table(inner, {**named, **as_table(value)}, key, axes)
 
 

@@ -1,6 +1,5 @@
 """Validates the tables of a spec without stages, or of one stage, and resolves them to a header and jobs."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,9 @@ from pruneyard.orchestrator.spec.codec import (
     hints_of,
     nearest,
     old_keys_of,
+    present_key,
     short_json,
+    with_all_present_keys,
     with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
@@ -65,6 +66,7 @@ class StageValidator:
         self.name = name
         kind = tables.get("kind")
         self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
+        self.raw_tables = tables
         self.changed = frozenset(map(self._present, changed))
         start = f"{prefix}." if prefix else ""
         lines = {
@@ -78,12 +80,11 @@ class StageValidator:
         self.header: Header | None = None
 
     def _present(self, key: str) -> str:
-        """Returns a dotted key of the job, or of an axis over it, with its first part under its present name."""
+        """Returns a dotted key of the job, or of an axis over it, with its renamed parts under their present names."""
         if self.job_class is None:
             return key
         axis = "grid." if key.startswith("grid.") else ""
-        head, rest = re.match(r"([^.\[]*)(.*)", key.removeprefix(axis), flags=re.DOTALL).groups()  # type: ignore[union-attr]
-        return f"{axis}{old_keys_of(self.job_class).get(head, head)}{rest}"
+        return axis + present_key(self.job_class, self.raw_tables, key.removeprefix(axis))
 
     def _with_present_keys(self, tables: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the tables, their variants and their axes with renamed keys under their present names."""
@@ -321,7 +322,8 @@ class StageValidator:
 
     def _labelled(self, jobs: list[Job]) -> list[Job]:
         stage_prefix = f"{self.name}: " if self.name else ""
-        names = labels([{**job.identity, **self._ancestry(job)} for job in jobs])
+        present = [with_all_present_keys(type(job.workload), job.identity) for job in jobs]
+        names = labels([{**table, **self._ancestry(job)} for table, job in zip(present, jobs, strict=True)])
         return [replace(job, label=stage_prefix + name) for job, name in zip(jobs, names, strict=True)]
 
     def _ancestry(self, job: Job) -> dict[str, Any]:

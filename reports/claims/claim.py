@@ -20,7 +20,7 @@ RECIPE_KEYS = {
     "optimizer.momentum": "momentum",
     "optimizer.nesterov": "Nesterov momentum",
     "optimizer.weight_decay": "weight decay",
-    "optimizer.decay_vectors": "weight decay of biases and norm parameters",
+    "optimizer.decay_bias_and_norm": "weight decay of biases and norm parameters",
     "schedule.name": "learning rate schedule",
     "schedule.gamma": "decay factor of the learning rate",
     "schedule.milestones": "milestones of the learning rate schedule",

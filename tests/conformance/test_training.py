@@ -32,7 +32,7 @@ METHODS = names(FAMILY)
 NUM_STEPS, EVERY = 14, 3
 OPTIMIZERS: dict[str, OptimizerBuilder] = {
     "momentum": SGD(lr=0.05, momentum=0.9, weight_decay=5e-3),
-    "nesterov": SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3, decay_vectors=False),
+    "nesterov": SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3, decay_bias_and_norm=False),
     "adamw": AdamW(lr=1e-2, weight_decay=0.1),
 }
 

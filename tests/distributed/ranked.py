@@ -29,7 +29,7 @@ from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 NUM_STEPS, EVERY, BATCH = 8, 3, 17  # five steps an epoch; shares of 8 and 9 rows
 
-AT_ONCE: Mapping[str, Mapping[str, Any]] = {"cape": {"warm_epochs": 0, "plain_epochs": 1}}
+AT_ONCE: Mapping[str, Mapping[str, Any]] = {"cape": {"warmup_epochs": 0, "plain_epochs": 1}}
 """Settings under which a plug-in does within these steps what it does by default in more of them."""
 
 

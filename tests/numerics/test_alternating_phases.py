@@ -67,7 +67,7 @@ def test_published_schedules_epoch_by_epoch() -> None:
     imagenet = [e for begin in range(10, 80, 10) for e in range(begin, min(begin + 5, 75))] + list(
         range(85, 100)
     )
-    assert sparse_steps(ACDC(density=0.1, changes=IMAGENET), 100) == imagenet
+    assert sparse_steps(ACDC(density=0.1, phase_boundaries=IMAGENET), 100) == imagenet
 
 
 @each_case("num_steps", [1, 2, 3, 7, 14, 40, 1000])
@@ -89,7 +89,7 @@ def test_masks_are_the_largest_weights_or_all_of_them() -> None:
 
 def test_weights_dropped_are_trained_again_and_others_may_stay_at_the_next_compression_by_hand() -> None:
     # Half of (4, -3, 2, 1) are 4 and -3. All go on; from 4, -1 and the restarted 5, 0 the half left is 4 and 5.
-    method = ACDC(density=0.5, changes=(0.0, 0.3, 0.6))
+    method = ACDC(density=0.5, phase_boundaries=(0.0, 0.3, 0.6))
     state = method.start({"w": torch.ones(1, 4)}, generator=generator())
     found = []
     for step, row in ((0, [4.0, -3.0, 2.0, 1.0]), (3, [4.0, -2.0, 0.0, 0.0]), (6, [4.0, -1.0, 5.0, 0.0])):
@@ -109,15 +109,15 @@ def test_weights_dropped_are_trained_again_and_others_may_stay_at_the_next_compr
 
 @pytest.mark.parametrize(("scope", "ranking"), [("global", "global"), ("layer", "layer")])
 def test_one_change_is_one_shot_pruning(scope: str, ranking: str) -> None:
-    ours = ACDC(density=0.1, changes=(0.4,), scope=scope)  # type: ignore[arg-type]
-    known = OneShot(density=0.1, at=0.4, ranking=ranking)  # type: ignore[arg-type]
+    ours = ACDC(density=0.1, phase_boundaries=(0.4,), scope=scope)  # type: ignore[arg-type]
+    known = OneShot(density=0.1, prune_at=0.4, ranking=ranking)  # type: ignore[arg-type]
     one, other = states(ours, 50), states(known, 50)
     assert [hash_masks(state.masks) for state in one] == [hash_masks(state.masks) for state in other]
 
 
 def test_what_was_dropped_comes_back_as_zero_and_is_trained_again(tmp_path: Path) -> None:
     # Six steps: pruned at step 0, all trained again from after step 2 on, pruned at step 5.
-    method = ACDC(density=0.2, changes=(0.0, 0.4, 0.9))
+    method = ACDC(density=0.2, phase_boundaries=(0.0, 0.4, 0.9))
     recipe = Recipe(budget=Budget(steps=6, batch_size=32, checkpoint_every_s=0))
     context = Context(checkpoints=CheckpointFolder(tmp_path / "run", keep=6))
     list(train(recipe, model=Mlp(), method=method, data=Digits(max_train=64).load(), seed=0, context=context))
@@ -148,11 +148,11 @@ def saved(folder: Path, step: int, scratch: Path) -> Checkpoint:
 @each_case(
     ("field", "value"),
     [
-        ("changes", (0.1, 0.2)),
-        ("changes", ()),
-        ("changes", (0.2, 0.1, 0.3)),
-        ("changes", (0.5, 0.6, 1.0)),
-        ("changes", (-0.1,)),
+        ("phase_boundaries", (0.1, 0.2)),
+        ("phase_boundaries", ()),
+        ("phase_boundaries", (0.2, 0.1, 0.3)),
+        ("phase_boundaries", (0.5, 0.6, 1.0)),
+        ("phase_boundaries", (-0.1,)),
         ("scope", "own"),
     ],
 )

@@ -67,7 +67,7 @@ def test_the_sign_by_hand_on_a_quadratic() -> None:
 
 
 def test_scores_are_half_the_derivative_of_gradient_flow_along_removal() -> None:
-    net, method = network(), GraSP(density=0.5, rows_per_class=4)
+    net, method = network(), GraSP(density=0.5, samples_per_class=4)
     now = moment(net)
     ones = method.start(now.weights, generator=generator()).masks
     scores = method.scores(ones, now)
@@ -91,7 +91,7 @@ def test_scores_are_half_the_derivative_of_gradient_flow_along_removal() -> None
 
 
 def test_the_lowest_scores_stay_over_all_layers() -> None:
-    net, method = network(), GraSP(density=0.2, rows_per_class=4)
+    net, method = network(), GraSP(density=0.2, samples_per_class=4)
     ones = method.start(moment(net).weights, generator=generator()).masks
     scores = method.scores(ones, moment(net))
     masks = masks_of(method, moment(net))
@@ -103,7 +103,7 @@ def test_the_lowest_scores_stay_over_all_layers() -> None:
 
 def test_what_it_counts_is_nine_forward_passes_of_a_balanced_batch() -> None:
     counted: list[float] = []
-    masks_of(GraSP(density=0.5, rows_per_class=7), moment(network(), counted=counted))
+    masks_of(GraSP(density=0.5, samples_per_class=7), moment(network(), counted=counted))
     assert counted == [9.0 * (7 + 7 + 4)]  # the last class has four rows
 
 
@@ -135,7 +135,7 @@ def test_within_layers_each_gets_what_the_distribution_gives_it() -> None:
     assert active_per_layer(masks_of(method, now)) == method.counts(now.weights)
 
 
-@each_case(("field", "value"), [("rows_per_class", 0), ("temperature", 0.0), ("scope", "own")])
+@each_case(("field", "value"), [("samples_per_class", 0), ("temperature", 0.0), ("scope", "own")])
 def test_a_field_out_of_range_is_refused_by_its_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{field} is"):
         GraSP(density=0.1, **{field: value})  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def test_every_group_keeps_its_largest_exactly(
     group: int, keep: int, outputs: int, groups: int, seed: int
 ) -> None:
     keep = min(keep, group)
-    method = NM(keep=keep, group=group)
+    method = NM(n=keep, m=group)
     values = torch.randn(outputs, groups * group, 2, 3, generator=generator(seed))
     weight = (values * 4).round() / 4  # with ties
     mask = method.choose_masks(weight)
@@ -61,4 +61,4 @@ def test_layers_that_do_not_come_in_groups_stay_dense() -> None:
         "a.weight"
     }
     with pytest.raises(ValueError, match=r"^group is 7; it must divide .* a\.weight \(8\)"):
-        NM(group=7).start(weights, generator=generator())
+        NM(m=7).start(weights, generator=generator())

@@ -107,7 +107,7 @@ def test_connection_sensitivity_by_hand() -> None:
 
 def test_connection_sensitivity_of_equal_gradients_is_magnitude_at_the_start() -> None:
     ones = {name: torch.ones(shape) for name, shape in SHAPES.items()}
-    snip, magnitude = SNIP(density=0.1), OneShot(density=0.1, at=0.0)
+    snip, magnitude = SNIP(density=0.1), OneShot(density=0.1, prune_at=0.0)
     now = moment(0, SparseState({}), gradients=ones)
     found = [m.update(m.start(draw(0), generator=generator()), now).masks for m in (snip, magnitude)]
     assert hash_masks(found[0]) == hash_masks(found[1])
@@ -130,7 +130,7 @@ def test_a_layer_that_sensitivity_would_empty_keeps_one_weight_and_is_named(
 def test_one_shot_is_gradual_pruning_that_begins_where_it_ends(
     ranking: Literal["global", "layer"], scope: Literal["global", "layer"]
 ) -> None:
-    once = OneShot(density=0.1, at=0.4, ranking=ranking)
+    once = OneShot(density=0.1, prune_at=0.4, ranking=ranking)
     assert hashes(once) == hashes(
         Magnitude(density=0.1, scope=scope, schedule=CubicSchedule(begin=0.4, end=0.4))
     )
@@ -145,12 +145,12 @@ def test_layer_adaptive_scores_by_hand() -> None:
 
 
 def test_layer_adaptive_pruning_does_not_care_for_a_layers_scale() -> None:
-    method = OneShot(density=0.1, at=0.0, ranking="lamp")
+    method = OneShot(density=0.1, prune_at=0.0, ranking="lamp")
     state = method.start(draw(0), generator=generator())
     scaled = {name: factor * w for factor, (name, w) in zip((1e-4, 1.0, 64.0), draw(0).items(), strict=True)}
     plain = method.update(state, moment(0, state, weights=draw(0))).masks
     assert hash_masks(method.update(state, moment(0, state, weights=scaled)).masks) == hash_masks(plain)
-    magnitudes = OneShot(density=0.1, at=0.0).update(state, moment(0, state, weights=scaled)).masks
+    magnitudes = OneShot(density=0.1, prune_at=0.0).update(state, moment(0, state, weights=scaled)).masks
     assert hash_masks(magnitudes) != hash_masks(plain)
 
 
@@ -162,7 +162,7 @@ def test_layer_adaptive_scores_rank_one_layer_as_magnitudes_do() -> None:
 @each_case(
     ("method", "field", "value"),
     [
-        (OneShot, "at", 1.5),
+        (OneShot, "prune_at", 1.5),
         (OneShot, "ranking", "own"),
         (SNIP, "scope", "own"),
         (ITOP, "growth", "own"),
@@ -183,9 +183,9 @@ def test_a_field_out_of_range_is_refused_by_its_name(method: type, field: str, v
     ("fields", "field"),
     [
         ({"every": 0}, "every"),
-        ({"sizes": (0.1, 2.0), "changes": (0.5,)}, "sizes"),
+        ({"sizes": (0.1, 2.0), "milestones": (0.5,)}, "sizes"),
         ({"sizes": (0.1,)}, "sizes"),
-        ({"changes": (0.8, 0.2)}, "changes"),
+        ({"milestones": (0.8, 0.2)}, "milestones"),
     ],
 )
 def test_stages_that_mean_nothing_are_refused(fields: dict[str, Any], field: str) -> None:
@@ -251,7 +251,7 @@ def test_pruning_over_all_layers_moves_density_between_them() -> None:
 
 def test_mutation_in_one_stage_is_set_of_constant_size() -> None:
     # m of 0.02 at density 0.1 moves a fifth of what is active.
-    ours = MEST(density=0.1, schedule=Stages(every=7, sizes=(0.02,), changes=()))
+    ours = MEST(density=0.1, schedule=Stages(every=7, sizes=(0.02,), milestones=()))
     fixed = UpdateSchedule(every=7, until=1.0, decay="constant")
     assert hashes(ours) == hashes(SET(density=0.1, drop_fraction=0.02 / 0.1, schedule=fixed))
 
@@ -275,7 +275,7 @@ def test_importance_counts_the_gradient_where_it_is_asked_to() -> None:
     state = SparseState({"w": torch.arange(1000) < 3})
     for weight, dropped in ((0.0, 0), (1.0, 1)):
         method = MEST(
-            density=0.003, gradient_weight=weight, schedule=Stages(every=1, sizes=(0.001,), changes=())
+            density=0.003, gradient_weight=weight, schedule=Stages(every=1, sizes=(0.001,), milestones=())
         )
         now = UpdateContext(
             step=1, num_steps=9, weights=weights, gradients=gradients, generator=generator(), network=NO_NETWORK

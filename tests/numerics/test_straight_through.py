@@ -306,7 +306,7 @@ def test_a_layer_by_hand() -> None:
 @pytest.mark.parametrize("group", [1, 4])
 def test_keeping_all_of_every_group_is_dense_training_bit_for_bit(group: int, tmp_path: Path) -> None:
     optimizer = SGD(lr=0.1, momentum=0.9, weight_decay=5e-3)
-    ours = run(NM(keep=group, group=group, decay=0.5), tmp_path / "ours", optimizer=optimizer)
+    ours = run(NM(n=group, m=group, decay=0.5), tmp_path / "ours", optimizer=optimizer)
     dense = run(Dense(), tmp_path / "dense", optimizer=optimizer)
     assert all(torch.equal(ours.weights[name], tensor) for name, tensor in dense.weights.items())
     assert ours.train_flops == dense.train_flops
@@ -339,9 +339,9 @@ def test_a_finished_network_has_two_of_every_four_neighbours_and_is_taken_by_the
 @each_case(
     ("method", "field", "value"),
     [
-        (NM, "keep", 0),
-        (NM, "keep", 5),
-        (NM, "group", 0),
+        (NM, "n", 0),
+        (NM, "n", 5),
+        (NM, "m", 0),
         (NM, "decay", -1.0),
         (NM, "every", 0),
         (TopKAST, "margin", 1.1),

@@ -118,7 +118,7 @@ def test_no_layer_is_emptied_where_magnitude_and_sensitivity_empty_some(
     sizes = (64, 256, 16, 256, 16, 256, 64, 2)
     network = chain(*sizes)
     fewest, flows = {}, {}
-    for method in (OneShot(density=0.005, at=0.0), SNIP(density=0.005), SynFlow(density=0.005)):
+    for method in (OneShot(density=0.005, prune_at=0.0), SNIP(density=0.005), SynFlow(density=0.005)):
         masks, name = pruned(method, network, sizes[0]), type(method).__name__
         fewest[name], flows[name] = min(active_per_layer(masks).values()), flow(network, masks, sizes[0])
     assert fewest["OneShot"] == fewest["SNIP"] == 1

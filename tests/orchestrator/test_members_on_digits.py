@@ -18,7 +18,7 @@ SPEC: dict[str, Any] = {
             "method": "dense",
             "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
             "schedule": "constant",
-            "average": {"begin": 0.5, "per_epoch": 2, "deviations": 10},
+            "average": {"begin": 0.5, "per_epoch": 2, "swag_rank": 10},
             "budget": {"epochs": 20, "batch_size": 64, "evaluate_every": 0},
             "seeds": 3,
         },

@@ -31,7 +31,7 @@ def checked(spec: Spec) -> None:
     [
         ("model", "vgg19", "vgg19 rigl"),
         ("method.keep_dense", ["nowhere"], "keep_dense"),
-        ("method", {"name": "nm", "group": 7}, "group is 7; it must divide the inputs of a layer"),
+        ("method", {"name": "nm", "m": 7}, "m is 7; it must divide the inputs of a layer"),
         ("augment", {"pad": 8, "pad_mode": "reflect"}, "pad is 8"),
         ("average", {"begin": 0.1}, "masks move at step 2, but averaging begins after step 1"),
         (

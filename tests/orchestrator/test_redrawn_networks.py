@@ -26,7 +26,7 @@ NETS: dict[str, Any] = {
     "data": {"name": "digits", "max_train": 400, "max_test": 100},
     "method": {"name": "static", "density": 0.5},
     "budget": {"epochs": 4, "batch_size": 32, "evaluate_every": 0},
-    "average": {"begin": 0.25, "per_epoch": 2, "deviations": 3},
+    "average": {"begin": 0.25, "per_epoch": 2, "swag_rank": 3},
 }
 SMOOTH = {"name": "mlp", "width": 16, "dropout": 0.3}
 STILL = {"name": "mlp", "width": 16, "dropout": 1e-9}
@@ -225,11 +225,11 @@ def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any]
         load_spec(calibrate(still, **fields))
 
 
-@pytest.mark.parametrize("average", [{"deviations": 3}, {"begin": 0.9, "deviations": 3}])
+@pytest.mark.parametrize("average", [{"swag_rank": 3}, {"begin": 0.9, "swag_rank": 3}])
 def test_moments_of_fewer_than_two_samples_are_refused_before_training(average: dict[str, Any]) -> None:
     (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
     with pytest.raises(
-        ValueError, match=r"average.deviations is 3, but this budget takes [01] weight samples"
+        ValueError, match=r"average.swag_rank is 3, but this budget takes [01] weight samples"
     ):
         job.workload.check(job.workload.data.load())  # type: ignore[attr-defined]
 
@@ -239,4 +239,4 @@ def test_stored_moments_enter_the_run_key_and_their_absence_does_not() -> None:
         (job,) = load_spec({**NETS, "model": SMOOTH, "average": average}).jobs
         return job.key
 
-    assert key(begin=0.5) == key(begin=0.5, deviations=0) != key(begin=0.5, deviations=3)
+    assert key(begin=0.5) == key(begin=0.5, swag_rank=0) != key(begin=0.5, swag_rank=3)

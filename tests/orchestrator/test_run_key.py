@@ -42,10 +42,10 @@ BY_HAND = {  # another value for fields whose types do not say which ones are al
     "method.keep_dense": ("first",),
     "schedule.milestones": (0.5,),
     "ood": (Noise(),),
-    "average.deviations": 20,
+    "average.swag_rank": 20,
     "data.max_train": 100,
     "data.max_test": 50,
-    "robust.max_rows": 50,
+    "robust.max_samples": 50,
     "segment.runs": ("0123456789abcdef",),
 }
 

@@ -88,7 +88,7 @@ def test_every_epoch_gives_as_many_samples_as_said(per_epoch: int) -> None:
     [
         ({"begin": 1.1}, r"^begin is"),
         ({"per_epoch": 0}, r"^per_epoch is"),
-        ({"begin": 0.5, "deviations": 1}, r"^deviations is 1; it must be 0, or 2"),
+        ({"begin": 0.5, "swag_rank": 1}, r"^swag_rank is 1; it must be 0, or 2"),
     ],
 )
 def test_values_outside_their_range_are_refused(fields: dict[str, float], words: str) -> None:
@@ -246,8 +246,8 @@ def test_a_network_without_norms_is_averaged_at_no_cost(tmp_path: Path) -> None:
 
 
 def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path) -> None:
-    """Bit-equal to those of the checkpoints after the same steps; the masks of RigL are constant by then."""
-    kept = replace(LATE, deviations=2)
+    """Equal to the last bit to those of the checkpoints after the same steps; RigL's masks stand still by then."""
+    kept = replace(LATE, swag_rank=2)
     plain = run(RIGL, tmp_path / "plain", every_step(LATE))
     found = run(RIGL, tmp_path / "kept", every_step(kept))
     assert_same_numbers(found, plain)
@@ -264,8 +264,8 @@ def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path
 
 
 @pytest.mark.parametrize("step", [9, 13])
-def test_moments_of_a_resumed_training_are_those_of_an_uninterrupted_one(step: int, tmp_path: Path) -> None:
-    recipe = every_step(replace(LATE, deviations=3))
+def test_moments_of_a_resumed_training_are_those_of_an_undisturbed_one(step: int, tmp_path: Path) -> None:
+    recipe = every_step(replace(LATE, swag_rank=3))
     whole = run(RIGL, tmp_path / "whole", recipe)
     resumed = run(RIGL, only(step, tmp_path / "whole", tmp_path / "resumed"), recipe)
     assert_same_numbers(resumed, whole)

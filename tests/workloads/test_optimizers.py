@@ -40,10 +40,10 @@ def test_adamw_by_hand() -> None:
 
 @pytest.mark.parametrize("name", names("optimizers"))
 def test_vectors_are_decayed_only_if_asked_for(name: str) -> None:
-    for decay_vectors, expected in ((True, True), (False, False)):
+    for decay_bias_and_norm, expected in ((True, True), (False, False)):
         bias = nn.Parameter(torch.ones(3))
         matrix = nn.Parameter(torch.ones(3, 3))
-        optimizer = find("optimizers", name)(lr=0.1, weight_decay=0.5, decay_vectors=decay_vectors)
+        optimizer = find("optimizers", name)(lr=0.1, weight_decay=0.5, decay_bias_and_norm=decay_bias_and_norm)
         built = optimizer.build([("b", bias), ("w", matrix)])
         bias.grad, matrix.grad = torch.zeros(3), torch.zeros(3, 3)
         built.step()

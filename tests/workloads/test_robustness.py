@@ -115,8 +115,8 @@ def test_without_reach_it_is_accuracy() -> None:
 
 
 def test_fewer_rows_are_spread_over_the_split() -> None:
-    assert RobustAccuracy(max_rows=4).rows(10).tolist() == [0, 2, 5, 7]
-    assert RobustAccuracy(max_rows=40).rows(3).tolist() == [0, 1, 2]
+    assert RobustAccuracy(max_samples=4).rows(10).tolist() == [0, 2, 5, 7]
+    assert RobustAccuracy(max_samples=40).rows(3).tolist() == [0, 1, 2]
     assert RobustAccuracy().rows(3).tolist() == [0, 1, 2]
 
 
@@ -177,7 +177,7 @@ def test_a_training_measures_its_finished_network_and_counts_no_work(tmp_path: P
         ({"eps": 8.0}, r"^eps is 8.0"),
         ({"num_steps": 0}, r"^num_steps is 0"),
         ({"reach": -1.0}, r"^reach is -1.0"),
-        ({"max_rows": 0}, r"^max_rows is 0"),
+        ({"max_samples": 0}, r"^max_samples is 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(fields: dict[str, Any], rule: str) -> None:

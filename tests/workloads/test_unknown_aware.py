@@ -149,14 +149,14 @@ def ramp(objective: UnknownAware, num_epochs: int, seen: float) -> list[float]:
 
 def test_a_rises_by_equal_amounts_from_the_moving_average_to_its_weight() -> None:
     """Three warm epochs; then 6.4 / 64 = 0.1 to 1 in the eighth and last one."""
-    found = ramp(UnknownAware(warm_epochs=3), num_epochs=8, seen=6.4)
+    found = ramp(UnknownAware(warmup_epochs=3), num_epochs=8, seen=6.4)
     assert found == pytest.approx([0, 0, 0, 0.1, 0.325, 0.55, 0.775, 1.0], rel=1e-6)
     assert found[-1] == 1.0
 
 
 @each_case("num_epochs", [7, 50, 100, 333])
 def test_a_is_exactly_its_weight_in_the_last_epoch_and_rises_in_a_line(num_epochs: int) -> None:
-    found = ramp(UnknownAware(weight=0.7, warm_epochs=5), num_epochs=num_epochs, seen=2.0)
+    found = ramp(UnknownAware(weight=0.7, warmup_epochs=5), num_epochs=num_epochs, seen=2.0)
     assert found[:5] == [0.0] * 5
     assert found[-1] == float(torch.tensor(0.7))
     rises = torch.tensor(found[5:], dtype=torch.float64).diff()
@@ -164,19 +164,19 @@ def test_a_is_exactly_its_weight_in_the_last_epoch_and_rises_in_a_line(num_epoch
 
 
 def test_a_begins_no_higher_than_it_ends() -> None:
-    assert ramp(UnknownAware(weight=0.05, warm_epochs=2), num_epochs=5, seen=64.0) == pytest.approx(
+    assert ramp(UnknownAware(weight=0.05, warmup_epochs=2), num_epochs=5, seen=64.0) == pytest.approx(
         [0, 0] + [0.05] * 3
     )
-    assert ramp(UnknownAware(weight=0.0, warm_epochs=2), num_epochs=5, seen=64.0) == [0.0] * 5
+    assert ramp(UnknownAware(weight=0.0, warmup_epochs=2), num_epochs=5, seen=64.0) == [0.0] * 5
 
 
 @pytest.mark.parametrize("num_epochs", [3, 5])
 def test_a_budget_of_warm_epochs_is_cross_entropy_throughout(num_epochs: int) -> None:
-    assert ramp(UnknownAware(warm_epochs=5), num_epochs=num_epochs, seen=2.0) == [0.0] * num_epochs
+    assert ramp(UnknownAware(warmup_epochs=5), num_epochs=num_epochs, seen=2.0) == [0.0] * num_epochs
 
 
 def test_one_epoch_after_the_warm_ones_has_the_whole_weight() -> None:
-    assert ramp(UnknownAware(warm_epochs=2), num_epochs=3, seen=2.0) == [0.0, 0.0, 1.0]
+    assert ramp(UnknownAware(warmup_epochs=2), num_epochs=3, seen=2.0) == [0.0, 0.0, 1.0]
 
 
 def test_low_precision_logits_are_no_worse_than_their_rounding() -> None:
@@ -189,7 +189,7 @@ def test_low_precision_logits_are_no_worse_than_their_rounding() -> None:
 
 
 @each_case(
-    ("field", "value"), [("weight", -1.0), ("warm_epochs", 0), ("divisor", 0.0), ("rate", 0.0), ("rate", 1.5)]
+    ("field", "value"), [("weight", -1.0), ("warmup_epochs", 0), ("divisor", 0.0), ("rate", 0.0), ("rate", 1.5)]
 )
 def test_values_outside_their_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"^{field} is"):

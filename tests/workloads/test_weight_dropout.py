@@ -65,7 +65,7 @@ def test_the_same_stream_draws_the_same_places() -> None:
 
 def test_weight_dropout_applies_to_all_layers_but_the_last_and_to_none_with_drop_0() -> None:
     assert WeightDropout(drop=0.1).layers(LAYERS) == ["first", "middle"]
-    assert WeightDropout(drop=0.1, spare_last=False).layers(LAYERS) == ["first", "middle", "last"]
+    assert WeightDropout(drop=0.1, exclude_last=False).layers(LAYERS) == ["first", "middle", "last"]
     assert WeightDropout().layers(LAYERS) == []
     assert WeightDropout(drop=0.1).layers({}) == []
 

@@ -3,7 +3,7 @@
 Reference: Liu et al. 2022, Deep Probability Estimation (arXiv:2111.10734)
 
 Rebuilt from the released code, which is for two classes and starts from a cross-entropy model of the best val NLL; here
-`warm_epochs` of cross-entropy come first, and no best checkpoint is kept at the end. Of the epochs after them, every
+`warmup_epochs` of cross-entropy come first, and no best checkpoint is kept at the end. Of the epochs after them, every
 (plain_epochs + 1)-th, the first included, begins with an evaluation of the training rows: sorted by the predicted
 probability, they get as target the mean label of their group of equal numbers (`bins`), or of their neighbours, `window` on
 either side, weighted by a normal density of standard deviation `bandwidth` around their own probability (`kernel`). The epoch
@@ -11,16 +11,17 @@ minimises cross-entropy against these targets; the others' targets are labels. O
 
 With more than two classes each is estimated against the rest and targets are normalised: an extension of ours
 (unverified). The defaults are those of the script for bins; for the kernel it has plain_epochs 3. A budget no longer than
-`warm_epochs` is `cross_entropy`.
+`warmup_epochs` is `cross_entropy`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import to_float32_or_wider
 from pruneyard.workloads.plugins import Settings
@@ -32,9 +33,9 @@ ROWS_AT_ONCE = 4096  # bounds the memory of the kernel's windows
 
 @dataclass(frozen=True, kw_only=True)
 class CaPE(StatelessObjective):
-    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"warm_epochs": 1_000},)
-    examples: ClassVar[tuple[Settings, ...]] = ({"warm_epochs": 0, "plain_epochs": 1},)
-    warm_epochs: int = 10
+    neutral_settings: ClassVar[tuple[Settings, ...]] = ({"warmup_epochs": 1_000},)
+    examples: ClassVar[tuple[Settings, ...]] = ({"warmup_epochs": 0, "plain_epochs": 1},)
+    warmup_epochs: int = field(default=10, metadata=renamed("warm_epochs"))
     plain_epochs: int = 2  # between two epochs with targets
     estimate: Literal["bins", "kernel"] = "bins"
     num_bins: int = 5  # of bins
@@ -42,7 +43,7 @@ class CaPE(StatelessObjective):
     window: int = 100  # of the kernel: neighbours on either side, by rank
 
     def __post_init__(self) -> None:
-        for name, least in (("warm_epochs", 0), ("plain_epochs", 0), ("num_bins", 1), ("window", 1)):
+        for name, least in (("warmup_epochs", 0), ("plain_epochs", 0), ("num_bins", 1), ("window", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         if self.estimate not in ("bins", "kernel"):
@@ -56,7 +57,7 @@ class CaPE(StatelessObjective):
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """Returns targets (N, K) of the training rows for an epoch that uses them, else (0, 0)."""
-        since = epoch - self.warm_epochs
+        since = epoch - self.warmup_epochs
         if since < 0 or since % (self.plain_epochs + 1):
             return {"targets": memory["targets"].new_zeros(0, 0)}
         logits, labels = split_logits.logits("train")

@@ -12,13 +12,14 @@ steps, and rises by equal amounts, once an epoch, to `weight` in the last one. I
 0 is cross-entropy over K + 1 outputs; the released code would begin above it there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, Tensors
 from pruneyard.workloads.plugins import Settings
 
@@ -29,22 +30,23 @@ UNSEEN = -1.0  # the moving average before its first value, which is never negat
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownAware:
-    """Unknown-aware loss, with `weight`, `rate` and `warm_epochs` as in the README and the defaults of the released code."""
+    """Unknown-aware loss, with `weight`, `rate` and `warmup_epochs` as in the README and the defaults of the released code."""
 
     num_extra: ClassVar[int] = 1
     is_batch_level: ClassVar[bool] = False
     neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
     weight: float = 1.0  # a of the last epoch; 0: cross-entropy over K + 1 outputs
-    warm_epochs: int = 5  # of cross-entropy, at the start; all of a shorter budget
+    # of cross-entropy, at the start; all of a shorter budget
+    warmup_epochs: int = field(default=5, metadata=renamed("warm_epochs"))
     divisor: float = 64.0  # of the moving average, for the first a
     rate: float = 0.05  # share of the newest step in the moving average, in (0, 1]
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
             raise ValueError(f"weight is {self.weight}; it must be 0 or more")
-        if self.warm_epochs < 1:
-            raise ValueError(f"warm_epochs is {self.warm_epochs}; it must be 1 or more: the first a is made of their losses")
+        if self.warmup_epochs < 1:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be 1 or more: the first a is made of their losses")
         if not self.divisor > 0:
             raise ValueError(f"divisor is {self.divisor}; it must be above 0")
         if not 0 < self.rate <= 1:
@@ -61,12 +63,12 @@ class UnknownAware:
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """Returns the memory, with a raised if this epoch does so."""
-        if epoch < self.warm_epochs:
+        if epoch < self.warmup_epochs:
             return memory
         a, last = memory["unknown_weight"], torch.full_like(memory["unknown_weight"], self.weight)
         if epoch == num_epochs - 1:
             raised = last
-        elif epoch == self.warm_epochs:
+        elif epoch == self.warmup_epochs:
             raised = (memory["known_loss"] / self.divisor).clamp(max=self.weight)
         else:
             raised = a + (last - a) / (num_epochs - epoch)  # of what is left, over the raises that are left

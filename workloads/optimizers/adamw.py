@@ -3,10 +3,11 @@
 Reference: Loshchilov and Hutter, Decoupled Weight Decay Regularization (ICLR 2019)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import NamedParameters
 from pruneyard.workloads.optimizers._decay_groups import decay_groups
 
@@ -22,7 +23,8 @@ class AdamW:
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.01
-    decay_vectors: bool = True  # False: no weight decay on biases and norm parameters
+    # False: no weight decay on biases and norm parameters
+    decay_bias_and_norm: bool = field(default=True, metadata=renamed("decay_vectors"))
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -37,7 +39,7 @@ class AdamW:
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Returns a fused optimizer with one or two parameter groups."""
-        groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
+        groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_bias_and_norm=self.decay_bias_and_norm)
         return torch.optim.AdamW(
             groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True
         )

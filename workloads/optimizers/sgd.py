@@ -3,10 +3,11 @@
 Reference: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning (ICML)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import NamedParameters
 from pruneyard.workloads.optimizers._decay_groups import decay_groups
 
@@ -21,7 +22,8 @@ class SGD:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
-    decay_vectors: bool = True  # False: no weight decay on biases and norm parameters, as the RigL family of recipes does
+    # False: no weight decay on biases and norm parameters, as the RigL family of recipes does
+    decay_bias_and_norm: bool = field(default=True, metadata=renamed("decay_vectors"))
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -35,5 +37,5 @@ class SGD:
 
     def build(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Returns a fused optimizer with one or two parameter groups."""
-        groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_vectors=self.decay_vectors)
+        groups = decay_groups(parameters, weight_decay=self.weight_decay, decay_bias_and_norm=self.decay_bias_and_norm)
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)

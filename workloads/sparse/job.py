@@ -97,9 +97,9 @@ class SparseJob(Recipe):
         num_steps = self.budget.num_steps(len(data.train))
         per_epoch = self.budget.steps_per_epoch(len(data.train))
         num_samples = recipe.average.num_samples(num_steps=num_steps, steps_per_epoch=per_epoch)
-        if recipe.average.deviations and num_samples < 2:
+        if recipe.average.swag_rank and num_samples < 2:
             raise ValueError(
-                f"average.deviations is {recipe.average.deviations}, but this budget takes {num_samples} weight samples; "
+                f"average.swag_rank is {recipe.average.swag_rank}, but this budget takes {num_samples} weight samples; "
                 "it must take at least 2: lower average.begin or raise average.per_epoch"
             )
         averaged = range(recipe.average.first(num_steps) + 1, num_steps)

@@ -6,12 +6,13 @@ via Bayesian Connectivity Sampling (ICML), by their code.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import Network
 from pruneyard.workloads.losses.adversarial import Attack, margin_loss
 from pruneyard.workloads.seeding import stream
@@ -32,7 +33,8 @@ class RobustAccuracy:
     eps: float = 8 / 255  # largest change of a pixel, for pixels in [0, 1]
     num_steps: int = 50
     reach: float = 2.5  # sum of all step sizes of one start, in units of eps
-    max_rows: int | None = None  # attacked rows, evenly spread over the test split; left out: all
+    # attacked rows, evenly spread over the test split; left out: all
+    max_samples: int | None = field(default=None, metadata=renamed("max_rows"))
 
     def __post_init__(self) -> None:
         if self.restarts < 0:
@@ -41,8 +43,8 @@ class RobustAccuracy:
             raise ValueError(f"num_steps is {self.num_steps}; it must be 1 or more")
         if not 0 <= self.reach < float("inf"):
             raise ValueError(f"reach is {self.reach}; it must be 0 or more")
-        if self.max_rows is not None and self.max_rows < 1:
-            raise ValueError(f"max_rows is {self.max_rows}; it must be 1 or more")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"max_samples is {self.max_samples}; it must be 1 or more")
         _ = self.attack  # checks eps
 
     @property
@@ -54,7 +56,7 @@ class RobustAccuracy:
 
     def rows(self, num_rows: int) -> Tensor:
         """Returns the indices of the attacked rows among `num_rows`: (n,) int64, ascending."""
-        num = min(num_rows, self.max_rows or num_rows)
+        num = min(num_rows, self.max_samples or num_rows)
         return torch.arange(num) * num_rows // num
 
 

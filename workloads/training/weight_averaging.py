@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, renamed
 from pruneyard.workloads.interfaces import Tensors
 from pruneyard.workloads.training.swag_moments import SwagMoments
 
@@ -18,26 +18,26 @@ class Averaging:
     """Averages weight samples from share `begin` of the budget on into the finished network; by default it averages none.
 
     Samples are taken `per_epoch` times an epoch, evenly spaced and at its end, and after the last step. From the first sample
-    on, evaluations use the mean, with running statistics (batch norm) recomputed over the training rows. With `deviations`
+    on, evaluations use the mean, with running statistics (batch norm) recomputed over the training rows. With `swag_rank`
     the moments of the samples are stored with the network, so that networks can be sampled from them (SWAG): two float64
-    numbers a weight, and one float32 number for each of the last `deviations` samples. They do not change the network.
+    numbers a weight, and one float32 number for each of the last `swag_rank` samples. They do not change the network.
     """
 
     begin: float = 1.0  # share of the budget; 1: no averaging
     per_epoch: int = 1  # samples
-    deviations: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)  # 20 are usual; 0: no moments are kept
+    swag_rank: int = field(default=0, metadata=renamed("deviations", NEUTRAL_BY_DEFAULT))  # 20 is usual; 0: no moments are kept
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin <= 1:
             raise ValueError(f"begin is {self.begin}; it must lie in [0, 1], a share of the budget")
         if self.per_epoch < 1:
             raise ValueError(f"per_epoch is {self.per_epoch}; it must be 1 or more samples")
-        if self.deviations < 0 or self.deviations == 1:
-            raise ValueError(f"deviations is {self.deviations}; it must be 0, or 2 or more")
+        if self.swag_rank < 0 or self.swag_rank == 1:
+            raise ValueError(f"swag_rank is {self.swag_rank}; it must be 0, or 2 or more")
 
     def start(self) -> "WeightMean":
         """Returns the mean of no samples."""
-        return WeightMean(moments=SwagMoments(rank=self.deviations) if self.deviations else None)
+        return WeightMean(moments=SwagMoments(rank=self.swag_rank) if self.swag_rank else None)
 
     def first(self, num_steps: int) -> int:
         """Returns the number of steps after which sampling begins; no sample is taken after exactly this step."""

@@ -1,12 +1,13 @@
 """Weight dropout: a random mask over the active weights, sampled anew for every step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.masks import random_subset
 
 
@@ -24,7 +25,8 @@ class WeightDropout:
 
     drop: float = 0.0  # in [0, 1)
     scaled: bool = False  # divide the other weights by 1 - drop, so that the expected weight is the stored one
-    spare_last: bool = True  # drop nothing in the last layer, which no norm follows
+    # drop nothing in the last layer, which no norm follows
+    exclude_last: bool = field(default=True, metadata=renamed("spare_last"))
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop < 1:
@@ -37,7 +39,7 @@ class WeightDropout:
 
     def layers(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Returns the names of the weights it applies to; `weights` are the prunable ones in module order."""
-        return list(weights)[: len(weights) - self.spare_last] if self.drop else []
+        return list(weights)[: len(weights) - self.exclude_last] if self.drop else []
 
     def draw(self, num_active: int, generator: torch.Generator) -> Tensor:
         """Returns the positions, among a layer's active weights, of the dropped ones: (n,) int64.

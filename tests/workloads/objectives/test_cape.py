@@ -18,7 +18,7 @@ from pruneyard.workloads.objectives.cape import CaPE
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.sparse.methods.dense import Dense
 
-AT_ONCE = CaPE(warm_epochs=0, plain_epochs=2, num_bins=2)
+AT_ONCE = CaPE(warmup_epochs=0, plain_epochs=2, num_bins=2)
 
 
 def binary(predicted: list[float]) -> Tensor:
@@ -103,7 +103,7 @@ def test_a_bin_for_every_row_gives_labels_and_one_bin_the_base_rate() -> None:
 
 
 def test_targets_come_after_the_warm_epochs_and_again_after_the_plain_ones() -> None:
-    objective = CaPE(warm_epochs=2, plain_epochs=2, num_bins=2)
+    objective = CaPE(warmup_epochs=2, plain_epochs=2, num_bins=2)
     probabilities, labels = drawn(8, 2)
     memory, found = objective.start(), []
     for epoch in range(9):
@@ -157,7 +157,7 @@ def test_a_training_names_the_rows_of_its_batches_resumed_or_not(tmp_path: Path)
 
 def test_a_training_has_the_targets_of_the_network_that_an_epoch_finds(tmp_path: Path) -> None:
     """Six steps an epoch; with one warm epoch, targets after step 7 are of the weights after step 6."""
-    objective, data = CaPE(warm_epochs=1, num_bins=3), digits()
+    objective, data = CaPE(warmup_epochs=1, num_bins=3), digits()
     run(Dense(), tmp_path / "run", recipe_of(objective=objective, budget={"checkpoint_every_s": 0}))
     at = {step: checkpoint_at(step, tmp_path / "run", tmp_path / str(step)) for step in (6, 7, 12, 13)}
     network = Normed().build(image_shape=data.image_shape, num_classes=10).eval()
@@ -174,7 +174,7 @@ def test_a_training_has_the_targets_of_the_network_that_an_epoch_finds(tmp_path:
 @each_case(
     ("field", "value"),
     [
-        ("warm_epochs", -1),
+        ("warmup_epochs", -1),
         ("plain_epochs", -1),
         ("num_bins", 0),
         ("window", 0),

@@ -107,7 +107,7 @@ def test_empirical_targets_keep_probabilities_nearer_to_the_true_ones(tmp_path: 
     protocol falls below: that one has a smaller rate and keeps the best checkpoint."""
     data, true = uniform_scenario()
     found: dict[str, list[float]] = {"plain": [], "cape": []}
-    for name, objective in {"plain": CrossEntropy(), "cape": CaPE(warm_epochs=4)}.items():
+    for name, objective in {"plain": CrossEntropy(), "cape": CaPE(warmup_epochs=4)}.items():
         for seed in SEEDS:
             folder = tmp_path / f"{name}-{seed}"
             last = finished(objective, data, Constant(), epochs=40, seed=seed, folder=folder)

@@ -36,11 +36,11 @@ HALF = Averaging(begin=0.6, per_epoch=2)
 
 
 def cigl(**fields: Any) -> CigL:
-    return CigL(**(OFTEN | {"random_drop": 0.1, "average_from": 0.6, "averages_per_epoch": 2} | fields))
+    return CigL(**(OFTEN | {"weight_dropout": 0.1, "average_from": 0.6, "averages_per_epoch": 2} | fields))
 
 
 def moon(**fields: Any) -> MOON:
-    return MOON(**(OFTEN | {"average_from": 0.6, "loss": UnknownAware(warm_epochs=1)} | fields))
+    return MOON(**(OFTEN | {"average_from": 0.6, "loss": UnknownAware(warmup_epochs=1)} | fields))
 
 
 def weights_of(progress: list[Progress]) -> dict[str, Tensor]:
@@ -48,8 +48,8 @@ def weights_of(progress: list[Progress]) -> dict[str, Tensor]:
 
 
 def test_cigl_fills_in_weight_dropout_and_average() -> None:
-    recipe = cigl(scaled=True, spare_last=False).complete(recipe_of())
-    assert recipe.weight_dropout == WeightDropout(drop=0.1, scaled=True, spare_last=False)
+    recipe = cigl(scaled=True, exclude_last=False).complete(recipe_of())
+    assert recipe.weight_dropout == WeightDropout(drop=0.1, scaled=True, exclude_last=False)
     assert recipe.average == HALF
     assert dataclasses.replace(recipe, weight_dropout=WeightDropout(), average=Averaging()) == recipe_of()
 
@@ -91,7 +91,7 @@ def test_recipe_settings_that_the_method_sets_are_refused(method: MaskUpdater, b
 @each_case(
     ("fields", "words"),
     [
-        ({"random_drop": 1.0}, r"^random_drop is"),
+        ({"weight_dropout": 1.0}, r"^weight_dropout is"),
         ({"averages_per_epoch": 0}, r"^averages_per_epoch is"),
         ({"average_from": 0.5}, r"^average_from is 0.5; it must lie in \[0.6, 1\]"),
         ({"average_from": 1.1}, r"^average_from is"),
@@ -112,13 +112,13 @@ def test_masks_are_constant_when_averaging_begins_at_their_last_update() -> None
 
 
 def test_cigl_without_random_mask_and_average_is_rigl(tmp_path: Path) -> None:
-    ours = run(cigl(random_drop=0.0, average_from=1.0), tmp_path / "ours")
+    ours = run(cigl(weight_dropout=0.0, average_from=1.0), tmp_path / "ours")
     assert_same_numbers(ours, run(RigL(**OFTEN), tmp_path / "rigl"))
 
 
 def test_cigl_without_random_mask_is_rigl_under_weight_averaging(tmp_path: Path) -> None:
     swa = run(RigL(**OFTEN), tmp_path / "swa", recipe_of(average=HALF))
-    assert_same_numbers(run(cigl(random_drop=0.0), tmp_path / "ours"), swa)
+    assert_same_numbers(run(cigl(weight_dropout=0.0), tmp_path / "ours"), swa)
 
 
 def test_cigl_without_average_is_rigl_under_weight_dropout(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_mean_stays_within_the_final_masks_and_fills_them_with_enough_sample
     """Of one sample a random half is missing; of a whole epoch's six, one in 64."""
     found = {}
     for per_epoch, begin in {1: 17 / 18, 6: 12 / 18}.items():
-        method = cigl(random_drop=0.5, average_from=begin, averages_per_epoch=per_epoch)
+        method = cigl(weight_dropout=0.5, average_from=begin, averages_per_epoch=per_epoch)
         finished = outcome(run(method, tmp_path / str(per_epoch)))
         for name, mask in finished.masks.items():
             assert not finished.weights[name][~mask].any()
@@ -153,7 +153,7 @@ def test_the_mean_stays_within_the_final_masks_and_fills_them_with_enough_sample
 
 
 def test_the_last_layer_is_averaged_whole(tmp_path: Path) -> None:
-    finished = outcome(run(cigl(random_drop=0.5, average_from=17 / 18, averages_per_epoch=1), tmp_path))
+    finished = outcome(run(cigl(weight_dropout=0.5, average_from=17 / 18, averages_per_epoch=1), tmp_path))
     assert bool(finished.weights["4.weight"][finished.masks["4.weight"]].all())
 
 
@@ -176,12 +176,12 @@ def test_the_update_of_the_masks_does_not_depend_on_the_random_mask(
     """Steps so small that they move nothing leave the weights of the one update the same."""
     still = dataclasses.replace(recipe_of().optimizer, lr=1e-30)  # type: ignore[type-var]
     recipe = recipe_of(optimizer=still, budget={"steps": 4})
-    method = cigl(random_drop=0.5, average_from=1.0, schedule=UpdateSchedule(every=3, until=1.0))
+    method = cigl(weight_dropout=0.5, average_from=1.0, schedule=UpdateSchedule(every=3, until=1.0))
     found = [
         masks_after_one_update(method, recipe, tmp_path / str(seed), monkeypatch, seed_of_z=seed)
         for seed in (SEED, 77)
     ]
-    without = outcome(run(dataclasses.replace(method, random_drop=0.0), tmp_path / "without", recipe)).masks
+    without = outcome(run(dataclasses.replace(method, weight_dropout=0.0), tmp_path / "without", recipe)).masks
     for name, mask in found[0].items():
         assert torch.equal(mask, found[1][name])
         assert torch.equal(mask, without[name])
@@ -213,9 +213,9 @@ def test_moon_without_weight_mask_and_average_is_cross_entropy_with_one_output_m
         def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Any:
             return super().build(image_shape=image_shape, num_classes=num_classes + 1)
 
-    bare = {"random_drop": 0.0, "average_from": 1.0}
+    bare = {"weight_dropout": 0.0, "average_from": 1.0}
     ours = weights_of(run(moon(loss=UnknownAware(weight=0.0), **bare), tmp_path / "ours"))
-    late = weights_of(run(moon(loss=UnknownAware(warm_epochs=3), **bare), tmp_path / "late"))
+    late = weights_of(run(moon(loss=UnknownAware(warmup_epochs=3), **bare), tmp_path / "late"))
     theirs = weights_of(run(RigL(**OFTEN), tmp_path / "rigl", model=OneMore()))
     for name, tensor in theirs.items():
         assert torch.equal(ours[name], late[name])
@@ -257,7 +257,7 @@ def test_the_larger_the_weight_of_wrong_samples_the_larger_the_unknown_output(tm
     noise = torch.randn(2000, *data.image_shape, generator=torch.Generator().manual_seed(0))
     model = Mlp(width=32, depth=1)
     for weight in (0.0, 3.0):
-        method = moon(random_drop=0.0, loss=UnknownAware(weight=weight, warm_epochs=2))
+        method = moon(weight_dropout=0.0, loss=UnknownAware(weight=weight, warmup_epochs=2))
         recipe = recipe_of(budget={"steps": None, "epochs": 30, "batch_size": 32, "evaluate_every": 0})
         finished: Outcome = outcome(run(method, tmp_path / str(weight), recipe, data=noisy, model=model))
         network = model.build(image_shape=data.image_shape, num_classes=11)

@@ -85,7 +85,7 @@ def test_training_more_weights_than_compute_finds_better_ones() -> None:
 
 def test_the_best_of_every_sixteen_neighbours_beat_as_many_fixed_random_weights() -> None:
     fixed, _ = trained(Static(density=1 / 16))
-    accuracy, explored = trained(NM(keep=1, group=16))
+    accuracy, explored = trained(NM(n=1, m=16))
     assert accuracy > fixed, (fixed, accuracy)
     assert explored > 1 / 16
     assert trained(NM())[0] > 0.95

@@ -2,7 +2,7 @@
 
 Reference: Lei et al. 2023, Calibrating the Rigged Lottery: Making All Tickets Reliable (arXiv:2302.09369)
 
-A step computes with the active weights except a random share `random_drop` of them, and uses the gradient at these weights;
+A step computes with the active weights except a random share `weight_dropout` of them, and uses the gradient at these weights;
 mask updates use the stored weights and a gradient without dropout. From share `average_from` of the budget on, when masks do
 not move any more, the weights that steps computed with are averaged once an epoch. The finished network is their mean, with
 its own running statistics (batch norm).
@@ -12,7 +12,7 @@ this and always drops 0.01, the default here. Algorithm 1 does not scale the oth
 code does. The random mask does not count for the density. Momentum also changes a weight in a step that drops it. The last
 layer, which no norm follows, has no dropout. If other layers have no norm either, the average of unscaled dropped-out weights
 is smaller than the weights, and so are the logits, which alone lowers confidence: use `scaled: true` there.
-With `random_drop: 0` and `average_from: 1` this is RigL; with only the first it is RigL with weight averaging (SWA), the
+With `weight_dropout: 0` and `average_from: 1` this is RigL; with only the first it is RigL with weight averaging (SWA), the
 control for the effect of the random mask: `method: rigl` beside `average: {begin: 0.8}`.
 """
 

@@ -10,19 +10,20 @@ Decisions made here:
   trained; the authors initialise the classifier anew for scoring.
 - Norms use the statistics of the scored batch (training mode): running statistics are meaningless yet, and do not change.
 - Scores are computed in float64, so that every device gives the same ranking. All rows are one batch: with many classes lower
-  `rows_per_class`.
+  `samples_per_class`.
 - Each layer keeps its best weight. With `scope: layer` each layer keeps the density that `distribution` gives it. The work is
   counted as nine forward passes of the batch: a forward pass, a backward pass (two), and a backward pass through both (six).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.masks import check_finite, keep_largest_by_scope
 from pruneyard.workloads.seeding import fork_rng
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
@@ -39,14 +40,14 @@ class GraSP(DenseStart):
 
     replaces_step: ClassVar[bool] = True
 
-    rows_per_class: int = 10  # of the scored batch
+    samples_per_class: int = field(default=10, metadata=renamed("rows_per_class"))  # of the scored batch
     temperature: float = 200.0  # divides logits, above 0
     scope: Literal["layer", "global"] = "global"  # where scores are compared; global ignores `distribution`
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rows_per_class < 1:
-            raise ValueError(f"rows_per_class is {self.rows_per_class}; it must be 1 or more")
+        if self.samples_per_class < 1:
+            raise ValueError(f"samples_per_class is {self.samples_per_class}; it must be 1 or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         if self.scope not in ("layer", "global"):
@@ -73,7 +74,7 @@ class GraSP(DenseStart):
 
     def scores(self, masks: Mapping[str, Tensor], context: UpdateContext) -> dict[str, Tensor]:
         """Returns scores of the masked weights on one balanced batch, float64, by name; random layers use `context.generator`."""
-        images, labels = context.network.rows(self.rows_per_class, context.generator)
+        images, labels = context.network.rows(self.samples_per_class, context.generator)
         seed = int(torch.randint(2**62, (), generator=context.generator))
         tensors = {
             name: tensor.double() if tensor.is_floating_point() else tensor

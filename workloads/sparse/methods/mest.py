@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow
 from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
@@ -30,21 +31,23 @@ class Stages:
 
     every: int = 1750  # steps between mutations; five epochs of 45,000 images at batch size 128
     sizes: tuple[float, ...] = (0.02, 0.01, 0.0)  # shares of all prunable weights, one per stage
-    changes: tuple[float, ...] = (0.5625, 0.75)  # shares of the budget at which the next stage begins
+    milestones: tuple[float, ...] = field(  # shares of the budget at which the next stage begins
+        default=(0.5625, 0.75), metadata=renamed("changes")
+    )
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every is {self.every}; it must be at least 1 step")
         if not all(0 <= size <= 1 for size in self.sizes):
             raise ValueError(f"sizes is {list(self.sizes)}; it must hold shares in [0, 1]")
-        if list(self.changes) != sorted(self.changes) or not all(0 <= change <= 1 for change in self.changes):
-            raise ValueError(f"changes is {list(self.changes)}; it must rise and lie in [0, 1]")
-        if len(self.sizes) != len(self.changes) + 1:
-            raise ValueError(f"sizes is {list(self.sizes)}; it must have one more entry than changes")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 <= milestone <= 1 for milestone in self.milestones):
+            raise ValueError(f"milestones is {list(self.milestones)}; it must rise and lie in [0, 1]")
+        if len(self.sizes) != len(self.milestones) + 1:
+            raise ValueError(f"sizes is {list(self.sizes)}; it must have one more entry than milestones")
 
     def size(self, step: int, *, num_steps: int) -> float:
         """Returns the share of all prunable weights that a mutation moves at this step."""
-        return self.sizes[sum(step >= round(change * num_steps) for change in self.changes)]
+        return self.sizes[sum(step >= round(milestone * num_steps) for milestone in self.milestones)]
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """Returns whether masks mutate at this step."""

@@ -6,7 +6,7 @@ Rebuilt from the released code, without access to the text of the paper. The los
 `loss` here. Confidence is the largest probability over the known classes, not renormalised: probability of "unknown" is missing
 from it. Masks move as RigL's (`growth: gradient`) or SET's (`random`).
 
-As in the released code, every step drops a random 0.01 of the active weights (the mask of CigL; `random_drop: 0` disables
+As in the released code, every step drops a random 0.01 of the active weights (the mask of CigL; `weight_dropout: 0` disables
 it) and averaging begins at 0.8 of the budget. Two details follow the intention, not the released code: the drop fraction
 decays over the steps of the schedule, where the code mistakes 70 epochs for 70 steps; and ten samples an epoch, evenly
 spaced, are averaged, where the code takes every step of each epoch's first tenth.

@@ -10,17 +10,18 @@ Decisions made here:
   density: mostly the first and depthwise ones. So do those of `keep_dense`. Transposed convolutions are not treated specially.
 - The choice is made before the optimizer's step, so it is used one step later; published code chooses in the forward pass.
 - Of equal weights the first is kept.
-With keep = group it is dense training.
+With n = m it is dense training.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.distributions import dense_layers
 from pruneyard.workloads.masks.masks import check_finite
 from pruneyard.workloads.plugins import Settings
@@ -34,19 +35,19 @@ __all__ = ["NM"]
 class NM(StaticMask):
     """N:M sparsity with a sparse-refined straight-through estimator."""
 
-    dense_settings: ClassVar[Settings] = {"keep": 4}
+    dense_settings: ClassVar[Settings] = {"n": 4}
 
-    keep: int = 2  # N: active weights of every group
-    group: int = 4  # M: size of a group
+    n: int = field(default=2, metadata=renamed("keep"))  # active weights of every group
+    m: int = field(default=4, metadata=renamed("group"))  # size of a group
     decay: float = 2e-4  # extra weight decay of pruned weights; 0: none
     every: int = 1  # steps between two choices; each reads all weights
     keep_dense: tuple[str, ...] = ()  # layer names, shell patterns, or `first`; outside the density
 
     def __post_init__(self) -> None:
-        if self.group < 1:
-            raise ValueError(f"group is {self.group}; it must be at least 1")
-        if not 1 <= self.keep <= self.group:
-            raise ValueError(f"keep is {self.keep}; it must lie in [1, {self.group}], group")
+        if self.m < 1:
+            raise ValueError(f"m is {self.m}; it must be at least 1")
+        if not 1 <= self.n <= self.m:
+            raise ValueError(f"n is {self.n}; it must lie in [1, {self.m}], m")
         if not 0 <= self.decay < math.inf:
             raise ValueError(f"decay is {self.decay}; it must be a finite number of at least 0")
         if self.every < 1:
@@ -55,30 +56,30 @@ class NM(StaticMask):
     @property
     def target_density(self) -> float:
         """Active share of the weights in groups."""
-        return self.keep / self.group
+        return self.n / self.m
 
     def start(self, weights: Mapping[str, Tensor], *, generator: torch.Generator) -> SparseState:
         """Returns the masks for the initial weights; raises `ValueError` if no layer can be divided into groups."""
         return SparseState({}, forward={name: self.choose_masks(weights[name]) for name in self.counts(weights)})
 
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """Returns the number of active weights of each layer with groups; empty if `keep` equals `group`."""
-        if self.keep == self.group:
+        """Returns the number of active weights of each layer with groups; empty if `n` equals `m`."""
+        if self.n == self.m:
             return {}
         dense = dense_layers(list(weights), self.keep_dense)
-        sparse = [name for name, w in weights.items() if name not in dense and w.shape[1] % self.group == 0]
+        sparse = [name for name, w in weights.items() if name not in dense and w.shape[1] % self.m == 0]
         if not sparse:
             inputs = ", ".join(f"{name} ({weight.shape[1]})" for name, weight in weights.items())
-            raise ValueError(f"group is {self.group}; it must divide the inputs of a layer: {inputs}")
-        return {name: weights[name].numel() // self.group * self.keep for name in sparse}
+            raise ValueError(f"m is {self.m}; it must divide the inputs of a layer: {inputs}")
+        return {name: weights[name].numel() // self.m * self.n for name in sparse}
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
         """Returns `decay` for pruned weights, 0 for active ones."""
         return {name: self.decay * ~mask for name, mask in state.forward.items()} if self.decay else {}
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
-        """Returns True every `every` steps, and never if `keep` equals `group`."""
-        return self.keep < self.group and step > 0 and step % self.every == 0
+        """Returns True every `every` steps, and never if `n` equals `m`."""
+        return self.n < self.m and step > 0 and step % self.every == 0
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns masks chosen anew by the current weights."""
@@ -89,11 +90,11 @@ class NM(StaticMask):
     def choose_masks(self, weight: Tensor) -> Tensor:
         """Returns the mask (outputs, inputs, *kernel) of the largest weights of every group, by pairwise comparison."""
         by_input = weight.detach().abs().movedim(1, -1)
-        groups = by_input.reshape(-1, self.group)
+        groups = by_input.reshape(-1, self.m)
         beaten_by = torch.zeros(groups.shape, dtype=torch.int16, device=weight.device)
-        for later in range(self.group):
+        for later in range(self.m):
             for earlier in range(later):
                 larger = groups[:, later] > groups[:, earlier]
                 beaten_by[:, earlier] += larger
                 beaten_by[:, later] += ~larger
-        return (beaten_by < self.keep).reshape(by_input.shape).movedim(-1, 1).contiguous()
+        return (beaten_by < self.n).reshape(by_input.shape).movedim(-1, 1).contiguous()

@@ -9,12 +9,13 @@ vanishes; with `global` each layer also keeps its best weight, which published c
 LAMP's authors prune in twenty rounds; here it is one. The optimizer also steps at the update.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.masks import keep_largest_by_scope
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
@@ -26,21 +27,20 @@ __all__ = ["OneShot"]
 class OneShot(DenseStart):
     """One-shot magnitude pruning."""
 
-    at: float = (
-        0.5  # share of the budget that is trained dense, at most until the last step; 0 prunes at the start
-    )
+    # share of the budget that is trained dense, at most until the last step; 0 prunes at the start
+    prune_at: float = field(default=0.5, metadata=renamed("at"))
     ranking: Literal["global", "layer", "lamp"] = "global"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.at <= 1:
-            raise ValueError(f"at is {self.at}; it must lie in [0, 1], a share of the budget")
+        if not 0 <= self.prune_at <= 1:
+            raise ValueError(f"prune_at is {self.prune_at}; it must lie in [0, 1], a share of the budget")
         if self.ranking not in ("global", "layer", "lamp"):
             raise ValueError(f"ranking is {self.ranking!r}; it must be global, layer or lamp")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """Returns True at one step, and never at density 1."""
-        return self.density < 1 and step == min(round(self.at * num_steps), num_steps - 1)
+        return self.density < 1 and step == min(round(self.prune_at * num_steps), num_steps - 1)
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns the state pruned to the target density."""
