@@ -247,7 +247,7 @@ def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Pare
         if value.get("name") == SYNTHETIC and "data" in parents[0].resolved:
             # The other splits of a synthetic set are those of the data that it was distilled from.
             table = with_present_keys(find("data.sources", SYNTHETIC), table)
-            table.setdefault("of", parents[0].resolved["data"])
+            table.setdefault("base", parents[0].resolved["data"])
         return table
     if isinstance(value, Mapping):
         return {name: _replace_references(item, join_keys(key, name), chosen, earlier) for name, item in value.items()}

@@ -28,7 +28,7 @@ from pruneyard.workloads.metrics.resampling import noise_floor_of_confidences
 from pruneyard.workloads.metrics.truth import true_top_label
 from pruneyard.workloads.metrics.unbinned_errors import balance, kolmogorov_smirnov_gap, smooth_gap
 
-ORACLE = Oracle(num_classes=5, dimensions=4, label_noise=0.1, rare=0.1, num_train=100, num_test=200_000)
+ORACLE = Oracle(num_classes=5, dimensions=4, label_noise=0.1, imbalance_ratio=0.1, num_train=100, num_test=200_000)
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 DRAWS = 20
 Measure = Callable[[TopLabel], float]

@@ -23,13 +23,13 @@ DIGITS = {"name": "digits", "max_train": 300, "max_test": 60}
 
 
 def selected(**fields: Any) -> dict[str, Any]:
-    table = {"name": "selected", "of": DIGITS, "select": {"name": "herding"}, "per_class": 4}
+    table = {"name": "selected", "base": DIGITS, "selector": {"name": "herding"}, "per_class": 4}
     small = {"model": {"name": "mlp", "width": 8}, "scoring": {"epochs": 1}}
     return {**BASE, "data": table | small | fields}
 
 
 def synthetic(path: Path, **fields: Any) -> dict[str, Any]:
-    return {**BASE, "data": {"name": "synthetic", "path": str(path), "of": DIGITS} | fields}
+    return {**BASE, "data": {"name": "synthetic", "path": str(path), "base": DIGITS} | fields}
 
 
 def write_set(path: Path, shade: float) -> Path:
@@ -60,18 +60,18 @@ def test_the_content_of_a_file_is_identity_and_its_path_is_not(tmp_path: Path) -
 def test_the_rule_its_settings_and_the_data_chosen_from_are_identity() -> None:
     changes: list[dict[str, Any]] = [
         {},
-        {"select": "random"},
-        {"select": {"name": "ccs", "drop": 0.1}},
+        {"selector": "random"},
+        {"selector": {"name": "ccs", "drop": 0.1}},
         {"per_class": 5},
         {"seed": 1},
         {"scoring": {"epochs": 2}},
-        {"of": {**DIGITS, "split_seed": 1}},
+        {"base": {**DIGITS, "split_seed": 1}},
     ]
     assert len({key(selected(**change)) for change in changes}) == len(changes)
 
 
 def test_axes_reach_into_the_data_that_data_are_made_of() -> None:
-    grid = {"data.select": ["random", "herding"], "data.of.split_seed": [0, 1], "data.per_class": [1, 2, 3]}
+    grid = {"data.selector": ["random", "herding"], "data.base.split_seed": [0, 1], "data.per_class": [1, 2, 3]}
     spec = load_spec({**selected(), "grid": grid})
     assert len(spec.jobs) == 12
     again = load_spec(parse_value(spec.to_yaml()))
@@ -80,8 +80,8 @@ def test_axes_reach_into_the_data_that_data_are_made_of() -> None:
 
 def test_complaints_name_the_key_inside() -> None:
     with pytest.raises(SpecError) as refusal:
-        load_spec(selected(of={"name": "digitz"}, select={"name": "el2n", "keep": "some"}))
-    assert {problem.key for problem in refusal.value.problems} == {"data.of.name", "data.select.keep"}
+        load_spec(selected(base={"name": "digitz"}, selector={"name": "el2n", "keep": "some"}))
+    assert {problem.key for problem in refusal.value.problems} == {"data.base.name", "data.selector.keep"}
     with pytest.raises(SpecError) as refusal:
         load_spec(synthetic(Path("nowhere/synthetic_set.safetensors")))
     (problem,) = refusal.value.problems

@@ -58,7 +58,7 @@ def test_every_run_of_a_stage_is_followed_by_one_job_with_its_seed() -> None:
     assert [job.parents for job in trained] == [(job.key,) for job in distilled]
     assert [job.workload.seed for job in trained] == [job.workload.seed for job in distilled] == [0, 1, 0, 1]
     assert all(isinstance(job.workload.data, Synthetic) for job in trained)
-    assert trained[0].resolved["data"]["of"] == distilled[0].resolved["data"]
+    assert trained[0].resolved["data"]["base"] == distilled[0].resolved["data"]
     assert len({job.label for job in spec.jobs}) == len(spec.jobs)
     assert all(job.label.startswith("train: ") for job in trained)
 
@@ -124,8 +124,8 @@ def test_where_keeps_the_runs_that_have_these_values() -> None:
         (chain(train={"data": {"from": "distill"}}), "did you mean distil?"),
         (chain(train={"data": {"from": 3}}), "name of a stage or a folder"),
         (chain(train={"data": {"from": "distil", "over": "seeds"}}), "seed, all"),
-        (chain(train={"data": {"name": "synthetic", "runs": ["0" * 16], "of": DIGITS}}), "is not the key of a run of an earlier"),
-        (chain(train={"data": {"name": "synthetic", "of": DIGITS}}), "path: is missing; give path or from"),
+        (chain(train={"data": {"name": "synthetic", "runs": ["0" * 16], "base": DIGITS}}), "is not the key of a run of an earl"),
+        (chain(train={"data": {"name": "synthetic", "base": DIGITS}}), "path: is missing; give path or from"),
         (chain(train={"method": {"name": "statik"}}), "stages.train.method.name"),
         (chain(colour="red"), "colour: is no key beside stages"),
         ({"name": "chain", "stages": {}}, "it must be a table of stages"),

@@ -81,7 +81,7 @@ def test_herding_takes_the_twin_of_a_pick_last_where_it_would_pull_the_mean_asid
 def test_k_center_by_hand() -> None:
     """From 4, the row nearest to the mean of 3.6, to the farthest, 9; then 0; then 2, 2 away from both its neighbours."""
     pool = of_features(0.0, 2.0, 4.0, 3.0, 9.0)
-    assert choose(KCenter(first="central"), pool, 4) == [2, 4, 0, 1]
+    assert choose(KCenter(init="central"), pool, 4) == [2, 4, 0, 1]
 
 
 @each_case("seed", range(5))
@@ -212,7 +212,7 @@ def test_ccs_with_one_stratum_and_nothing_dropped_is_random() -> None:
         (EL2N, {"keep": "all"}, "keep is 'all'"),
         (EL2N, {"skip": 1.0}, "skip is 1.0"),
         (GraNd, {"layers": "first"}, "layers is 'first'"),
-        (KCenter, {"first": "last"}, "first is 'last'"),
+        (KCenter, {"init": "last"}, "init is 'last'"),
         (KMeans, {"iterations": -1}, "iterations is -1"),
         (CCS, {"score": "loss"}, "score is 'loss'; it must be one of margin, el2n, forgetting"),
         (CCS, {"drop": 1.0}, "drop is 1.0"),

@@ -15,7 +15,7 @@ from pruneyard.workloads.metrics.classification import (
     true_calibration_error,
 )
 
-HARD = Oracle(num_classes=5, dimensions=3, label_noise=0.2, rare=0.1, num_train=100, num_test=40_000)
+HARD = Oracle(num_classes=5, dimensions=3, label_noise=0.2, imbalance_ratio=0.1, num_train=100, num_test=40_000)
 
 
 def test_the_same_seed_draws_the_same_rows_and_another_others() -> None:
@@ -64,7 +64,7 @@ def test_label_noise_and_the_rare_class_are_as_frequent_as_asked() -> None:
 
 
 def test_probabilities_are_bayes_rule_of_the_mixture() -> None:
-    oracle = Oracle(num_classes=3, dimensions=2, modes=2, rare=0.5, label_noise=0.1, shape=(2, 3, 4), num_test=20)
+    oracle = Oracle(num_classes=3, dimensions=2, modes=2, imbalance_ratio=0.5, label_noise=0.1, shape=(2, 3, 4), num_test=20)
     images = oracle.read().test.images
     means, scale = oracle._means(), PIXEL_STD * math.sqrt(24 / (2 + 2.5**2))
     constant = 1 / math.sqrt(12)  # the lowest cosines are the means of the two channels
@@ -109,7 +109,7 @@ def test_a_model_of_the_right_family_comes_nearer_to_the_truth_with_more_rows() 
         ({"num_test": 0}, "^num_test is 0"),
         ({"separation": -1.0}, "^separation is -1"),
         ({"label_noise": 1.1}, "^label_noise is 1.1"),
-        ({"rare": 0.0}, "^rare is 0"),
+        ({"imbalance_ratio": 0.0}, "^imbalance_ratio is 0"),
         ({"val_fraction": 1.0}, "^val_fraction"),
     ],
 )

@@ -38,13 +38,13 @@ def assert_only_training_rows_differ(made: Dataset, of: Dataset) -> None:
 
 
 def selected(**fields: object) -> Selected:
-    tables: dict[str, object] = {"of": DIGITS, "select": Random(), "model": Mlp(width=16, depth=1), "scoring": SCORING}
+    tables: dict[str, object] = {"base": DIGITS, "selector": Random(), "model": Mlp(width=16, depth=1), "scoring": SCORING}
     return Selected(**(tables | fields))  # type: ignore[arg-type]
 
 
 @each_case("rule", [Random(), Herding(), EL2N()])
 def test_some_training_rows_of_each_class_are_kept_and_all_else_is(rule: object) -> None:
-    whole, data = DIGITS.load(), selected(select=rule, per_class=4).load()
+    whole, data = DIGITS.load(), selected(selector=rule, per_class=4).load()
     assert_only_training_rows_differ(data, whole)
     assert np.bincount(data.train.labels).tolist() == [4] * 10
     assert set(data.train.row_ids) < set(whole.train.row_ids)
@@ -55,10 +55,10 @@ def test_some_training_rows_of_each_class_are_kept_and_all_else_is(rule: object)
 
 def test_a_share_is_one_of_each_class() -> None:
     whole = np.bincount(DIGITS.load().train.labels)
-    kept = np.bincount(selected(share=0.25).load().train.labels)
+    kept = np.bincount(selected(fraction=0.25).load().train.labels)
     assert kept.tolist() == [round(0.25 * size) for size in whole]
-    assert np.bincount(selected(share=0.001).load().train.labels).tolist() == [1] * 10
-    assert same_rows(selected(share=1.0).load().train, DIGITS.load().train)
+    assert np.bincount(selected(fraction=0.001).load().train.labels).tolist() == [1] * 10
+    assert same_rows(selected(fraction=1.0).load().train, DIGITS.load().train)
 
 
 def test_the_seed_decides_which_rows() -> None:
@@ -76,17 +76,17 @@ def test_selected_rows_are_cached_until_anything_that_they_depend_on_changes(mon
         return compute(self, data)
 
     monkeypatch.setattr(Selected, "rows", watched)
-    source = selected(select=EL2N(), per_class=2)
+    source = selected(selector=EL2N(), per_class=2)
     first = source.load()
     assert source.load().fingerprint == first.fingerprint
     assert len(made) == 1
     others = [
         replace(source, per_class=3),
         replace(source, seed=1),
-        replace(source, select=EL2N(keep="easiest")),
+        replace(source, selector=EL2N(keep="easiest")),
         replace(source, model=Mlp(width=8)),
         replace(source, scoring=replace(SCORING, epochs=1)),
-        replace(source, of=replace(DIGITS, split_seed=1)),
+        replace(source, base=replace(DIGITS, split_seed=1)),
     ]
     for number, other in enumerate(others, start=2):
         other.load()
@@ -94,7 +94,7 @@ def test_selected_rows_are_cached_until_anything_that_they_depend_on_changes(mon
 
 
 def test_a_part_of_a_part_is_one() -> None:
-    part = selected(of=selected(per_class=9), per_class=3).load()
+    part = selected(base=selected(per_class=9), per_class=3).load()
     assert set(part.train.row_ids) < set(selected(per_class=9).load().train.row_ids)
 
 
@@ -102,9 +102,9 @@ def test_a_part_of_a_part_is_one() -> None:
     ("fields", "message"),
     [
         ({}, "per_class is missing; give per_class or share"),
-        ({"per_class": 3, "share": 0.5}, "per_class is 3 and share is 0.5"),
+        ({"per_class": 3, "fraction": 0.5}, "per_class is 3 and fraction is 0.5"),
         ({"per_class": 0}, "per_class is 0"),
-        ({"share": 1.5}, "share is 1.5"),
+        ({"fraction": 1.5}, "fraction is 1.5"),
     ],
 )
 def test_how_much_is_kept_is_said_once(fields: dict[str, object], message: str) -> None:
@@ -136,7 +136,7 @@ def written(path: Path, made: SyntheticSet) -> str:
 
 def test_a_synthetic_set_is_trained_on_as_it_is(tmp_path: Path) -> None:
     made = synthetic_set()
-    data = Synthetic(path=written(tmp_path / "set", made), of=DIGITS).load()
+    data = Synthetic(path=written(tmp_path / "set", made), base=DIGITS).load()
     assert_only_training_rows_differ(data, DIGITS.load())
     assert data.train.images.dtype == np.float32
     np.testing.assert_allclose(data.train.images, 255 * made.images.numpy(), rtol=1e-6)
@@ -153,7 +153,7 @@ def test_soft_labels_of_a_set_are_not_those_of_training_rows(tmp_path: Path) -> 
 
 def test_images_that_share_one_are_decoded(tmp_path: Path) -> None:
     made = synthetic_set(factor=2)
-    data = Synthetic(path=written(tmp_path / "set", made), of=DIGITS).load()
+    data = Synthetic(path=written(tmp_path / "set", made), base=DIGITS).load()
     assert len(data.train) == 80
     np.testing.assert_allclose(data.train.images, 255 * decode(made.images, 2).numpy(), rtol=1e-6)
     assert np.bincount(data.train.labels).tolist() == [8] * 10
@@ -163,7 +163,7 @@ def test_the_file_is_known_by_its_content(tmp_path: Path) -> None:
     one, copy = (written(tmp_path / name, synthetic_set()) for name in ("one", "copy"))
     other = written(tmp_path / "other", synthetic_set(factor=2))
     assert content_digest(one) == content_digest(copy) != content_digest(other)
-    source = Synthetic(path=one, of=DIGITS)
+    source = Synthetic(path=one, base=DIGITS)
     assert source.digest == content_digest(one)
     assert replace(source, path=copy).digest == source.digest
     with pytest.raises(ValueError, match=f"^digest is {source.digest}; .*other has"):
@@ -175,11 +175,11 @@ def test_the_file_is_known_by_its_content(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_or_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^path is .*, which cannot be read: No such file"):
-        Synthetic(path=str(tmp_path / "none"), of=DIGITS)
+        Synthetic(path=str(tmp_path / "none"), base=DIGITS)
     (tmp_path / "text").write_text("no set")
     with pytest.raises(ValueError, match="text is not a synthetic set"):
-        Synthetic(path=str(tmp_path / "text"), of=DIGITS).load()
+        Synthetic(path=str(tmp_path / "text"), base=DIGITS).load()
     with pytest.raises(ValueError, match=r"has images of \(1, 6, 6\) \(C, H, W\); they must be \(1, 8, 8\)"):
-        Synthetic(path=written(tmp_path / "small", synthetic_set(side=6)), of=DIGITS).load()
+        Synthetic(path=written(tmp_path / "small", synthetic_set(side=6)), base=DIGITS).load()
     with pytest.raises(ValueError, match=r"label 10; it must lie in 0 ... 9"):
-        Synthetic(path=written(tmp_path / "many", synthetic_set(num_classes=11)), of=DIGITS).load()
+        Synthetic(path=written(tmp_path / "many", synthetic_set(num_classes=11)), base=DIGITS).load()

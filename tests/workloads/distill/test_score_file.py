@@ -104,7 +104,7 @@ def test_data_of_selected_rows_read_them_too(
 ) -> None:
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path))
     rule = find("data.selectors", "el2n")()
-    chosen = SelectedData(of=DATA, select=rule, per_class=3, model=MODEL, scoring=read(scores))
+    chosen = SelectedData(base=DATA, selector=rule, per_class=3, model=MODEL, scoring=read(scores))
     wanted = sorted(rows(EL2N(ipc=3, scoring=read(scores)), context()).tolist())
     assert chosen.load().train.row_ids.tolist() == DATA.load().train.row_ids[wanted].tolist()
 

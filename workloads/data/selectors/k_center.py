@@ -5,13 +5,14 @@ The radius is at most twice the smallest possible. Outliers are selected early, 
 Reference: Sener and Savarese 2018, Active Learning for CNNs: A Core-Set Approach (arXiv:1708.00489)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.data.selection import FEATURES, ClasswiseSelector, Pool
+from pruneyard.workloads.fields import renamed
 
 __all__ = ["KCenter"]
 
@@ -20,12 +21,13 @@ __all__ = ["KCenter"]
 class KCenter(ClasswiseSelector):
     """Selects, at each step, the row that is farthest from the rows selected so far."""
 
-    first: Literal["random", "central"] = "random"  # the first row; central: the row nearest to the mean of its class
+    # the first row; central: the row nearest to the mean of its class
+    init: Literal["random", "central"] = field(default="random", metadata=renamed("first"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.first not in ("random", "central"):
-            raise ValueError(f"first is {self.first!r}; it must be random or central")
+        if self.init not in ("random", "central"):
+            raise ValueError(f"init is {self.init!r}; it must be random or central")
 
     @property
     def asks(self) -> frozenset[str]:
@@ -34,7 +36,7 @@ class KCenter(ClasswiseSelector):
     def select_in_class(self, pool: Pool, count: int, generator: torch.Generator) -> Tensor:
         points = pool.features - pool.features.mean(0)  # centred, so that squares lose less precision
         squares = points.square().sum(1)
-        row = squares.argmin() if self.first == "central" else torch.randint(len(points), (), generator=generator)
+        row = squares.argmin() if self.init == "central" else torch.randint(len(points), (), generator=generator)
         nearest = torch.full_like(squares, torch.inf)  # squared distance to the nearest selected row; -1 for selected rows
         chosen = []
         for _ in range(count):

@@ -6,7 +6,7 @@ pixels, so `probabilities` are exact for the stored rows, rounding and label noi
 Reference: Vaicenavicius et al. 2019, Evaluating model calibration in classification (arXiv:1902.06977), for the idea
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Images, PublishedDataset, PublishedSource, Split
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.seeding import stream_seed
 
 __all__ = ["Oracle"]
@@ -28,7 +29,7 @@ class Oracle(PublishedSource):
 
     dimensions: number of coordinates and patterns. modes: number of Gaussians per class.
     separation: distance of the means from the centre. label_noise: share of labels sampled uniformly from all classes.
-    rare: frequency of the last class, relative to each other class.
+    imbalance_ratio: frequency of the last class, relative to each other class.
     """
 
     num_classes: int = 4
@@ -36,7 +37,7 @@ class Oracle(PublishedSource):
     modes: int = 2
     separation: float = 2.5
     label_noise: float = 0.0
-    rare: float = 1.0
+    imbalance_ratio: float = field(default=1.0, metadata=renamed("rare"))
     shape: tuple[int, int, int] = (1, 8, 8)  # channels, height, width
     num_train: int = 2000  # val and calib included
     num_test: int = 1000
@@ -58,8 +59,8 @@ class Oracle(PublishedSource):
             raise ValueError(f"separation is {self.separation}; it must be 0 or more")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise is {self.label_noise}; it must lie in [0, 1]")
-        if not 0 < self.rare <= 1:
-            raise ValueError(f"rare is {self.rare}; it must lie in (0, 1]")
+        if not 0 < self.imbalance_ratio <= 1:
+            raise ValueError(f"imbalance_ratio is {self.imbalance_ratio}; it must lie in (0, 1]")
 
     def inputs(self) -> tuple[Path, ...]:
         return ()
@@ -117,7 +118,7 @@ class Oracle(PublishedSource):
 
     def _prior(self) -> npt.NDArray[np.float64]:
         shares = np.ones(self.num_classes)
-        shares[-1] = self.rare
+        shares[-1] = self.imbalance_ratio
         return np.asarray(shares / shares.sum())
 
     def _means(self) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ are cached on this machine, so that a scoring run is not repeated. Images are no
 Reference: Guo, Zhao and Bai 2022, DeepCore: A Comprehensive Library for Coreset Selection in Deep Learning (arXiv:2204.08499)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -22,6 +22,7 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.scoring import Scorer, Scoring
 from pruneyard.workloads.data.selection import Pool, Selector
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.plugins import Plugin, Settings
@@ -32,39 +33,39 @@ __all__ = ["Selected"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selected(Source):
-    """Keeps a part of each class; exactly one of `per_class` and `share` must be given.
+    """Keeps a part of each class; exactly one of `per_class` and `fraction` must be given.
 
     model, scoring: the networks that score the rows, if the selector needs scores.
     """
 
     examples: ClassVar[tuple[Settings, ...]] = (
-        {"of": {"name": "digits"}, "select": {"name": "random"}, "per_class": 5},
+        {"base": {"name": "digits"}, "selector": {"name": "random"}, "per_class": 5},
     )
 
-    of: Annotated[Source, Plugin("data.sources")]
-    select: Annotated[Selector, Plugin("data.selectors")]
+    base: Annotated[Source, Plugin("data.sources")] = field(metadata=renamed("of"))
+    selector: Annotated[Selector, Plugin("data.selectors")] = field(metadata=renamed("select"))
     per_class: int | None = None  # number of rows of each class
-    share: float | None = None  # of each class's rows, at least one
+    fraction: float | None = field(default=None, metadata=renamed("share"))  # of each class's rows, at least one
     model: Annotated[ModelBuilder, Plugin("models")] = ConvNet()
     scoring: Scoring = Scoring()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.per_class is None and self.share is None:
-            raise ValueError("per_class is missing; give per_class or share")
-        if self.per_class is not None and self.share is not None:
-            raise ValueError(f"per_class is {self.per_class} and share is {self.share}; one of them must be left out")
+        if self.per_class is None and self.fraction is None:
+            raise ValueError("per_class is missing; give per_class or fraction")
+        if self.per_class is not None and self.fraction is not None:
+            raise ValueError(f"per_class is {self.per_class} and fraction is {self.fraction}; one of them must be left out")
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"per_class is {self.per_class}; it must be 1 or more")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share}; it must lie in (0, 1]")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction is {self.fraction}; it must lie in (0, 1]")
 
     def inputs(self) -> tuple[Path, ...]:
         return ()
 
     def load(self) -> Dataset:
         """Returns the other set with the selected training rows, in their order. Raises `ValueError` if a class has too few."""
-        data = self.of.load()
+        data = self.base.load()
         rows = cached_by_key(lambda: self.rows(data), key=self._key(data))
         return replace(data, name=plugins.name_of(self), train=data.train.take(np.sort(rows)))
 
@@ -72,15 +73,15 @@ class Selected(Source):
         """Returns the selected indices into the training split, class after class; computes them on a GPU if there is one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         split = DeviceSplit(data.train, mean=data.mean, std=data.std, device=device)
-        pool = self._pool(split, data) if self.select.asks else Pool(labels=split.labels)
-        chosen = self.select.select(pool, self._counts(data), stream(self.seed, "select"))
+        pool = self._pool(split, data) if self.selector.asks else Pool(labels=split.labels)
+        chosen = self.selector.select(pool, self._counts(data), stream(self.seed, "select"))
         return chosen.cpu().numpy()
 
     def _counts(self, data: Dataset) -> list[int]:
         if self.per_class is not None:
             return [self.per_class] * data.num_classes
         sizes = np.bincount(data.train.labels, minlength=data.num_classes).tolist()
-        return [max(1, round((self.share or 0) * size)) for size in sizes]
+        return [max(1, round((self.fraction or 0) * size)) for size in sizes]
 
     def _pool(self, split: DeviceSplit, data: Dataset) -> Pool:
         def network(index: int) -> nn.Module:
@@ -92,7 +93,7 @@ class Selected(Source):
         scorer = Scorer(
             table=self.scoring,
             rows=split,
-            asks=self.select.asks,
+            asks=self.selector.asks,
             network=network,
             epoch_generator=lambda number: stream(self.seed, "select/score", number),
             data=data.fingerprint,
@@ -104,6 +105,6 @@ class Selected(Source):
 
     def _key(self, data: Dataset) -> str:
         """Returns the cache key: everything that may change the rows, the versions of the software included."""
-        parts = (self.select, self.per_class, self.share, self.model, self.scoring, self.seed)
+        parts = (self.selector, self.per_class, self.fraction, self.model, self.scoring, self.seed)
         software = (version("pruneyard"), torch.__version__, torch.cuda.is_available())
         return f"rows {data.fingerprint} {parts!r} {software!r}"

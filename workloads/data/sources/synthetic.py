@@ -19,7 +19,7 @@ from pruneyard.workloads.data.artifact_file import locate_artifact_file, resolve
 from pruneyard.workloads.data.dataset import Dataset, Source, Split, check_labels
 from pruneyard.workloads.data.multi_formation import decode, decode_labels
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY, renamed
 from pruneyard.workloads.plugins import Plugin, Settings
 
 __all__ = ["Synthetic"]
@@ -37,9 +37,9 @@ class Synthetic(Source):
     """
 
     renumbers_train: ClassVar[bool] = True
-    examples: ClassVar[tuple[Settings, ...]] = ({"of": {"name": "digits"}, "path": "synthetic_set.safetensors"},)
+    examples: ClassVar[tuple[Settings, ...]] = ({"base": {"name": "digits"}, "path": "synthetic_set.safetensors"},)
 
-    of: Annotated[Source, Plugin("data.sources")]
+    base: Annotated[Source, Plugin("data.sources")] = field(metadata=renamed("of"))
     path: str = field(default="", metadata=NOT_IDENTITY)
     digest: str = ""
     runs: tuple[str, ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
@@ -63,7 +63,7 @@ class Synthetic(Source):
         Raises `ValueError` for a file that has changed, is not a synthetic set or does not fit the data.
         """
         path = locate_artifact_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
-        data = self.of.load()
+        data = self.base.load()
         synthetic = SyntheticSet.from_file(str(path))
         train = decode_training_rows(synthetic)
         if train.images.shape[1:] != data.image_shape:
