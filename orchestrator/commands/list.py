@@ -65,7 +65,7 @@ def _metrics() -> Iterator[Entry]:
     for name, summary in ROBUST_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, of the finished network")
     for name, summary in SEPARATION_METRICS.items():
-        yield Entry(name=name, kind="metric", summary=summary, reference="test, with evaluation.separate")
+        yield Entry(name=name, kind="metric", summary=summary, reference="test, with evaluation.dd_ranking")
     for name, summary in UNCERTAINTY_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="test, of several members")
     for name, summary in RARE_METRICS.items():

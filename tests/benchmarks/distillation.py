@@ -52,7 +52,7 @@ Part = Callable[[], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a paper says, and how much of the training is timed: `rows` out of `training.rows`."""
+    """What a paper says, and how much of the training is timed: `rows` out of `training.num_images`."""
 
     real_batch: int
     factor: int
@@ -71,7 +71,7 @@ class Setting:
 def by_synthetic(augment: str) -> NetworkTraining:
     """50 epochs on 100 images."""
     fields: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "cutmix": 0.0, "augment": augment}
-    return NetworkTraining(on="synthetic", rows=50 * CLASSES * IPC, batch_size=256, **fields)
+    return NetworkTraining(train_on="synthetic", num_images=50 * CLASSES * IPC, batch_size=256, **fields)
 
 
 ALWAYS = ("flip", "color", "cutout")
@@ -189,7 +189,7 @@ class Ours:
 
     def training(self, pile: LabelledImages) -> None:
         """`rows` of them."""
-        training = NetworkTraining(**{**vars(self.setting.training), "rows": self.setting.rows})
+        training = NetworkTraining(**{**vars(self.setting.training), "num_images": self.setting.rows})
         start = NetworkState.initial(self.network)
         training.run(
             self.network,
@@ -249,7 +249,7 @@ def of_gradient_matching(
             "synthetic": partial(kind.synthetic, mine, drawn, kind.real(real, drawn)),
             "training": partial(kind.training, pile),
         }
-    return parts, {"real": CLASSES, "synthetic": CLASSES, "training": setting.training.rows / setting.rows}
+    return parts, {"real": CLASSES, "synthetic": CLASSES, "training": setting.training.num_images / setting.rows}
 
 
 def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: SampledTransforms) -> Tensor:
@@ -315,8 +315,8 @@ def shared() -> dict[str, Any]:
     found, times = [], {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PRUNEYARD_CACHE"] = folder
-        for name, share_mb in (("computed", 0), ("kept", 100), ("read", 100)):
-            method = IDC(ipc=IPC, share_mb=share_mb)
+        for name, cache_mb in (("computed", 0), ("kept", 100), ("read", 100)):
+            method = IDC(ipc=IPC, cache_mb=cache_mb)
             states = [method.start(context)]
 
             def step(method: IDC = method, states: list[DistillState] = states) -> None:

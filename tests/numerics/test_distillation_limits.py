@@ -23,7 +23,7 @@ from pruneyard.workloads.distill.methods.idc import IDC
 from pruneyard.workloads.distill.network_training import NetworkTraining
 from pruneyard.workloads.distill.perturbation import Perturbation
 
-NETWORK = NetworkTraining(rows=40, batch_size=16)
+NETWORK = NetworkTraining(num_images=40, batch_size=16)
 SMALL: dict[str, Any] = {"ipc": 2, "iterations": 2, "real_batch": 6}
 SMALL_IDC: dict[str, Any] = SMALL | {"steps": 3, "network": NETWORK, "lr": 0.5}
 
@@ -85,7 +85,7 @@ def plain_idc(method: IDC, at: DistillContext, start: Tensor) -> Tensor:
                 (stored.grad,) = torch.autograd.grad(loss, stored)
                 of_images.step()
             draws = at.stream("train", iteration)
-            for rows in torch.randperm(len(at.real.split), generator=draws)[: method.network.rows].split(16):
+            for rows in torch.randperm(len(at.real.split), generator=draws)[: method.network.num_images].split(16):
                 seen, targets = (
                     own.sample(draws, num=len(rows))(at.real.images(rows)),
                     at.real.split.labels[rows],
@@ -144,7 +144,7 @@ def plain_dc(method: DC, at: DistillContext, start: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", [DC, DSA])
 def test_dc_and_dsa_are_the_loop_of_the_paper(kind: type[DC]) -> None:
-    method, at = kind(**SMALL, outer=2, inner=2, network_batch=12), context(double=True)
+    method, at = kind(**SMALL, outer_loop=2, inner_loop=2, network_batch=12), context(double=True)
     start = images(method.start(at)).double()
     found = states(method, at, start=DistillState({"images": start, "velocity": torch.zeros_like(start)}))
     torch.testing.assert_close(images(found[-1]), plain_dc(method, at, start), rtol=0, atol=1e-9)
@@ -153,7 +153,7 @@ def test_dc_and_dsa_are_the_loop_of_the_paper(kind: type[DC]) -> None:
 def as_dc(**fields: Any) -> IDC:
     """IDC with all switches at what DC does. Rates of IDC are those for 10 images per class: 0.5 is 0.1 for two."""
     network = NetworkTraining(
-        on="synthetic",
+        train_on="synthetic",
         rows=2 * 20,
         batch_size=12,
         momentum=0.0,
@@ -173,16 +173,16 @@ def as_dc(**fields: Any) -> IDC:
 
 
 def test_idc_with_all_switches_set_is_dc() -> None:
-    assert equal(states(as_dc(), context()), states(DC(**SMALL, outer=2, inner=2, network_batch=12), context()))
+    assert equal(states(as_dc(), context()), states(DC(**SMALL, outer_loop=2, inner_loop=2, network_batch=12), context()))
 
 
 def test_idc_with_all_switches_set_is_dsa_where_transforms_are_drawn_alike() -> None:
-    known = DSA(**SMALL, outer=2, inner=2, network_batch=12, augment="crop_scale_rotate")
+    known = DSA(**SMALL, outer_loop=2, inner_loop=2, network_batch=12, augment="crop_scale_rotate")
     assert equal(states(as_dc(init="real", augment="crop_scale_rotate"), context()), states(known, context()))
 
 
 def test_idc_is_not_dsa_where_it_applies_a_transform_always() -> None:
-    known = DSA(**SMALL, outer=2, inner=2, network_batch=12, augment="color_crop")
+    known = DSA(**SMALL, outer_loop=2, inner_loop=2, network_batch=12, augment="color_crop")
     assert not equal(states(as_dc(init="real", augment="color_crop"), context()), states(known, context()))
 
 
@@ -201,7 +201,7 @@ def test_every_one_of_the_switches_counts(switch: dict[str, Any]) -> None:
     assert not torch.equal(found, known)
 
 
-NEITHER: dict[str, Any] = {"pool": 0, "perturbation": Perturbation(least=0, most=0)}
+NEITHER: dict[str, Any] = {"pool": 0, "perturbation": Perturbation(min_magnitude=0, max_magnitude=0)}
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -217,8 +217,8 @@ def test_pool_and_perturbation_each_change_the_path(augmented: dict[str, Any]) -
 
 
 MASKED: list[tuple[type, dict[str, Any]]] = [
-    (DC, SMALL | {"outer": 2, "inner": 1}),
-    (DSA, SMALL | {"outer": 2, "inner": 1}),
+    (DC, SMALL | {"outer_loop": 2, "inner_loop": 1}),
+    (DSA, SMALL | {"outer_loop": 2, "inner_loop": 1}),
     (DM, SMALL),
     (IDC, SMALL_IDC),
     (AccDD, SMALL_IDC | {"pool": 1, "pretrain_epochs": 1}),
@@ -232,7 +232,7 @@ def test_masks_of_ratio_0_are_the_method_itself(kind: type, fields: dict[str, An
         return states(method, context())
 
     plain = states(kind(**fields), context())
-    assert equal(made(Masking(ratio=0.0, site="patches", patch=2, rescaled=True)), plain)
+    assert equal(made(Masking(ratio=0.0, unit="patches", patch=2, rescaled=True)), plain)
     assert not equal(made(Masking(ratio=0.2)), plain)
 
 
@@ -285,7 +285,7 @@ def test_one_step_for_all_classes_by_hand() -> None:
 def test_the_path_of_the_networks_depends_on_no_image() -> None:
     """With a seed of its own it is the same for every job seed and number of images per class."""
     found = [
-        states(IDC(**SMALL_IDC | {"ipc": ipc}, path_seed=5), context(seed))
+        states(IDC(**SMALL_IDC | {"ipc": ipc}, trajectory_seed=5), context(seed))
         for ipc, seed in ((1, 0), (2, 0), (2, 7))
     ]
     for sweep in range(1, len(found[0])):

@@ -157,8 +157,8 @@ def test_the_first_step_of_lamb_worked_by_hand() -> None:
     assert torch.equal(still, value)
 
 
-def test_a_member_trains_as_with_torch_adam_and_is_replaced_after_its_last_update() -> None:
-    pool, at = NetworkPool(members=2, lifetime=6, lr=0.01), context(double=True)
+def test_a_member_trains_as_by_adam_of_torch_and_dies_at_its_age() -> None:
+    pool, at = NetworkPool(members=2, max_online_updates=6, lr=0.01), context(double=True)
     images, targets = at.real.images(torch.arange(12)), regression_targets(at.real.split.labels[:12], 10).double()
     tensors, network = pool.start(at), at.network("pool/1")
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
@@ -176,8 +176,8 @@ def test_a_member_trains_as_with_torch_adam_and_is_replaced_after_its_last_updat
     assert int(tensors["pool/1/steps"]) == 0
 
 
-def test_the_first_members_are_replaced_at_staggered_ages() -> None:
-    tensors = NetworkPool(members=4, lifetime=10).start(context())
+def test_the_first_generation_dies_at_staggered_ages() -> None:
+    tensors = NetworkPool(members=4, max_online_updates=10).start(context())
     assert [int(tensors[f"pool/{member}/left"]) for member in range(4)] == [3, 5, 8, 10]
 
 

@@ -12,7 +12,7 @@ from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.matching import choose_chunk_size, chunked_gradient
-from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, renamed
 from pruneyard.workloads.metrics.classification import standard_metrics
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.plugins import Plugin, name_of
@@ -34,7 +34,7 @@ class Evaluation:
     cutmix: share of batches that are mixed by CutMix.
     milestones: shares of the epochs after which the learning rate is multiplied by `decay`.
     max_steps: maximum number of steps of one network; a large set is trained for fewer epochs to stay below it.
-    separate: whether to measure, at the end, how much of the result is due to the images, and how much to augmentation and
+    dd_ranking: whether to measure, at the end, how much of the result is due to the images, and how much to augmentation and
         labels; see `pruneyard.workloads.distill.separation`. It needs `max_steps`, because networks are also trained on the
         whole set.
     labels: stored: the labels of the set; views: the distiller's teacher predicts every augmented and mixed batch, and its
@@ -61,7 +61,7 @@ class Evaluation:
     cutmix: float = 0.0
     always: str = field(default="", metadata=NEUTRAL_BY_DEFAULT)
     max_steps: int | None = field(default=None, metadata=NEUTRAL_BY_DEFAULT)
-    separate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
+    dd_ranking: bool = field(default=False, metadata=renamed("separate", NEUTRAL_BY_DEFAULT))
     labels: Literal["stored", "views"] = field(default="stored", metadata=NEUTRAL_BY_DEFAULT)
     temperature: float = field(default=1.0, metadata=NEUTRAL_BY_DEFAULT)
     learned_rate: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
@@ -80,9 +80,9 @@ class Evaluation:
             raise ValueError(f"milestones is {list(self.milestones)}; it must rise and lie in (0, 1), shares of the epochs")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps is {self.max_steps}; it must be 1 or more")
-        if self.separate and self.max_steps is None:
+        if self.dd_ranking and self.max_steps is None:
             raise ValueError(
-                "separate is true without max_steps; give max_steps, such as 5000, because networks are trained on the whole set"
+                "dd_ranking is true without max_steps; give max_steps, such as 5000: networks are trained on the whole set"
             )
         if self.labels not in ("stored", "views"):
             raise ValueError(f"labels is {self.labels!r}; it must be stored or views")

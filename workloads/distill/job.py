@@ -138,7 +138,7 @@ class DistillJob:
     def expected_work(self, data: Dataset) -> tuple[float, int]:
         """Returns FLOPs and optimizer steps of distillation and evaluations, a lower bound for estimates of cost.
 
-        The FLOPs of a method that does not count them are missing, and so are the additional networks of `separate`.
+        The FLOPs of a method that does not count them are missing, and so are the additional networks of `dd_ranking`.
         """
         num_iterations = self.method.num_iterations
         distillation_flops = count_flops(self.method, num_iterations, ProblemSize.for_data(self.model, data)) or 0.0
@@ -269,10 +269,10 @@ class _Distillation:
     def separation_metrics(self, outputs: Outputs, splits: Mapping[str, DeviceSplit]) -> list[Metric]:
         """Returns metrics of the set without augmentation and soft labels, compared with random images and with all images.
 
-        The list is empty unless `evaluation.separate` is true.
+        The list is empty unless `evaluation.dd_ranking` is true.
         """
         job, test = self.job, splits["test"]
-        if not job.evaluation.separate or job.ipc is None:
+        if not job.evaluation.dd_ranking or job.ipc is None:
             return []
         labels = test.labels.cpu().numpy()
 

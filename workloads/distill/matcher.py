@@ -44,7 +44,7 @@ class GradientMatcher:
         on, besides data, model and seed.
     chunk: images per pass on a CPU, for real batches and for the network's training. compile: see `compiled`.
     precision: precision of first-order gradients, see `reduced_precision`.
-    path_seed: seed of networks, real images and augmentation, instead of the job's seed.
+    trajectory_seed: seed of networks, real images and augmentation, instead of the job's seed.
     share_bytes: disk space for results that are shared with other jobs, see `PathCache`; 0: nothing is shared.
     """
 
@@ -68,7 +68,7 @@ class GradientMatcher:
     precision: Precision = "float32"
     first_network: Callable[[DistillContext, int], nn.Module]
     first_network_key: str = ""
-    path_seed: int | None = None
+    trajectory_seed: int | None = None
     share_bytes: int = 0
 
     def flops(self, iterations: int, problem: ProblemSize) -> float:
@@ -80,7 +80,8 @@ class GradientMatcher:
         num_real = problem.num_sampled(self.real_batch)
         step_flops = num_real * real_flops + problem.num_classes * num_synthetic * synthetic_flops
         num_trainings = iterations - iterations // self.steps  # a network is not trained after its last step
-        return iterations * step_flops + num_trainings * self.training.rows * flop_counting.training_flops(problem.network_spec)
+        num_images = num_trainings * self.training.num_images
+        return iterations * step_flops + num_images * flop_counting.training_flops(problem.network_spec)
 
     def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
         """Returns the state after a step, counted over all networks."""
@@ -110,7 +111,7 @@ class _Step:
     @cached_property
     def path_context(self) -> DistillContext:
         """The context with the seed of the path of networks."""
-        seed = self.matcher.path_seed
+        seed = self.matcher.trajectory_seed
         return self.context if seed is None else replace(self.context, seed=seed)
 
     @cached_property
@@ -125,7 +126,7 @@ class _Step:
     def path_cache(self) -> PathCache | None:
         """The cache of the path; None if the path depends on the synthetic set or is not to be shared."""
         m = self.matcher
-        if not m.share_bytes or not self.context.data or m.training.on == "synthetic":
+        if not m.share_bytes or not self.context.data or m.training.train_on == "synthetic":
             return None
         # What only the images depend on (ipc, factor, lr, momentum, distance, mask ...) is left out: such jobs share a path.
         settings = (
@@ -248,7 +249,7 @@ class _Step:
         """Returns the state of the network after the training that follows the step."""
         m, real = self.matcher, self.context.real
         training_images = LabelledImages.from_real_set(real)
-        if m.training.on == "synthetic":
+        if m.training.train_on == "synthetic":
             decoded = decode(images, m.factor)
             labels = class_labels(real.num_classes, m.ipc).to(images.device)
             inputs = normalise(decoded, self.context) if m.pixels else decoded

@@ -1,7 +1,7 @@
 """A pool of networks of different ages that are trained on the current synthetic set and replaced after a number of steps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +11,24 @@ from pruneyard.workloads.distill.adaptive_steps import Moments, adam_step
 from pruneyard.workloads.distill.distiller import DistillContext
 from pruneyard.workloads.distill.kernel_ridge import half_squared_error
 from pruneyard.workloads.distill.network_tensors import prefixed_tensors, rebuild_network
+from pruneyard.workloads.fields import renamed
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPool:
     """A pool of networks; the defaults are those of FRePo.
 
-    lifetime: Adam steps until a member is replaced by a new network. The first members are replaced at staggered ages, the last
-        of them at full age; as in the released code of FRePo they begin untrained all the same.
+    max_online_updates: Adam steps until a member is replaced by a new network. The first members are replaced at staggered
+        ages, the last of them at full age; as in the released code of FRePo they begin untrained all the same.
     Memory: three times the parameters per member, in the state and in each checkpoint.
     """
 
     members: int = 10
-    lifetime: int = 100
+    max_online_updates: int = field(default=100, metadata=renamed("lifetime"))
     lr: float = 3e-4
 
     def __post_init__(self) -> None:
-        for name in ("members", "lifetime"):
+        for name in ("members", "max_online_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if not self.lr > 0:
@@ -37,7 +38,7 @@ class NetworkPool:
         """Returns the tensors of all members."""
         tensors: dict[str, Tensor] = {}
         for member in range(self.members):
-            steps_left = -(-self.lifetime * (member + 1) // self.members)
+            steps_left = -(-self.max_online_updates * (member + 1) // self.members)
             tensors |= self._new_member(member, steps_left, context.network(f"pool/{member}"))
         return tensors
 
@@ -59,7 +60,7 @@ class NetworkPool:
         steps_left = int(tensors[_name(member, "left")]) - 1
         if steps_left == 0:
             # The last step is not computed, as its result would not be used. Index 0 belongs to the members of the start.
-            return self._new_member(member, self.lifetime, context.network(f"pool/{member}", iteration + 1))
+            return self._new_member(member, self.max_online_updates, context.network(f"pool/{member}", iteration + 1))
         network = self.network(member, tensors, context)
         loss = half_squared_error(network(images), targets)
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])

@@ -1,7 +1,7 @@
 """The state of a network on its training path, and its training between two steps of the images."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.evaluate import cutmix
 from pruneyard.workloads.distill.matching import GradientFunctions, choose_chunk_size
+from pruneyard.workloads.fields import renamed
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, and labels or probabilities."""
@@ -63,10 +64,10 @@ class NetworkState:
 class NetworkTraining:
     """SGD training between two steps of the synthetic images; the defaults are those of IDC for CIFAR.
 
-    on: train on the real set, or on the current synthetic set.
-    rows: number of images per training; with 0 the network is not trained. If there are fewer images than rows, several passes
-        are made, each in a new random order. Published settings of 2,000 (500) are 2,048 (512), as the released code makes whole
-        batches of 64.
+    train_on: train on the real set, or on the current synthetic set.
+    num_images: number of images per training; with 0 the network is not trained. If there are fewer images than that, several
+        passes are made, each in a new random order. Published settings of 2,000 (500) are 2,048 (512), as the released code
+        makes whole batches of 64.
     augment: as in an evaluation, with parameters per image; color, flip and cutout are always applied, and one of the other
         transforms is sampled.
     cutmix: share of batches that are mixed.
@@ -74,8 +75,8 @@ class NetworkTraining:
 
     revision: ClassVar[int] = 2
 
-    on: Literal["real", "synthetic"] = "real"
-    rows: int = 2048
+    train_on: Literal["real", "synthetic"] = field(default="real", metadata=renamed("on"))
+    num_images: int = field(default=2048, metadata=renamed("rows"))
     batch_size: int = 64
     lr: float = 0.01
     momentum: float = 0.9
@@ -84,7 +85,7 @@ class NetworkTraining:
     cutmix: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 0), ("batch_size", 1), ("weight_decay", 0)):
+        for name, least in (("num_images", 0), ("batch_size", 1), ("weight_decay", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         if not self.lr > 0:
@@ -99,8 +100,8 @@ class NetworkTraining:
             raise ValueError(f"augment is {self.augment!r}; {error}") from error
 
     def batches(self, training_images: "LabelledImages", generator: torch.Generator, strategy: Strategy) -> Iterator[Batch]:
-        """Yields the batches of one training of `rows` images."""
-        remaining = self.rows
+        """Yields the batches of one training of `num_images` images."""
+        remaining = self.num_images
         while remaining > 0:
             order = torch.randperm(training_images.num_images, generator=generator)[:remaining]
             remaining -= len(order)

@@ -6,10 +6,12 @@ is said to move along one direction (unverified); its released code moves along 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from pruneyard.workloads.fields import renamed
 
 TINY = 1e-10  # in the denominator, as in the released code
 
@@ -19,24 +21,25 @@ class Perturbation:
     """Perturbs weights theta to theta + a_1 d_1 + a_2 d_2.
 
     Every slice of a direction d along the first axis has the norm of theta's slice; |a| is uniform and its sign random. With
-    most: 0 or directions: 0 the network is not perturbed.
+    max_magnitude: 0 or directions: 0 the network is not perturbed.
     """
 
     directions: int = 2
-    least: float = 0.01  # smallest |a|, a share of the filter's norm; `most` is the largest
-    most: float = 0.09
+    min_magnitude: float = field(default=0.01, metadata=renamed("least"))  # smallest |a|, a share of the filter's norm
+    max_magnitude: float = field(default=0.09, metadata=renamed("most"))  # largest |a|
 
     def __post_init__(self) -> None:
         if self.directions < 0:
             raise ValueError(f"directions is {self.directions}; it must be 0 or more")
-        if not 0 <= self.least <= self.most:
+        if not 0 <= self.min_magnitude <= self.max_magnitude:
             raise ValueError(
-                f"least is {self.least} and most is {self.most}; they must be 0 or more, and least at most as large as most"
+                f"min_magnitude is {self.min_magnitude} and max_magnitude is {self.max_magnitude}; "
+                "they must be 0 or more, and the first at most as large as the second"
             )
 
     def __call__(self, parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Returns perturbed tensors; tensors with fewer than two dimensions, such as biases and norms, stay unchanged."""
-        if not self.directions or not self.most:
+        if not self.directions or not self.max_magnitude:
             return dict(parameters)
         moved = {name: tensor for name, tensor in parameters.items() if tensor.ndim >= 2}
         for magnitude in self.magnitudes(generator):
@@ -47,7 +50,7 @@ class Perturbation:
     def magnitudes(self, generator: torch.Generator) -> list[float]:
         """Samples a signed length for each direction."""
         share, sign = torch.rand((2, self.directions), generator=generator)
-        lengths = self.least + (self.most - self.least) * share
+        lengths = self.min_magnitude + (self.max_magnitude - self.min_magnitude) * share
         signed: list[float] = torch.where(sign < 0.5, -lengths, lengths).tolist()
         return signed
 

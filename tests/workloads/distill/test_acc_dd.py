@@ -22,9 +22,9 @@ FIELDS: dict[str, Any] = {
     "real_batch": 6,
     "pool": 3,
     "pretrain_epochs": 2,
-    "network": NetworkTraining(rows=16, lr=0.05, cutmix=0.0, augment=""),
+    "network": NetworkTraining(num_images=16, lr=0.05, cutmix=0.0, augment=""),
 }
-NOT_MOVED = Perturbation(least=0, most=0)
+NOT_MOVED = Perturbation(min_magnitude=0, max_magnitude=0)
 
 
 @cache
@@ -102,7 +102,7 @@ def test_a_small_perturbation_keeps_the_accuracy_and_a_large_one_destroys_it() -
     tensors = pool(path(6)[18])
     means = []
     for most in (0.0, 0.09, 3.0):
-        perturbation = Perturbation(least=most, most=most)
+        perturbation = Perturbation(min_magnitude=most, max_magnitude=most)
         means.append(sum(accuracy(first(tensors, n, perturbation=perturbation)) for n in range(8)) / 8)
     assert means[1] > means[0] - 0.1
     assert means[2] < means[1] - 0.1

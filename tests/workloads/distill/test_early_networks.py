@@ -19,7 +19,7 @@ FIELDS: dict[str, Any] = {
     "iterations": 2,
     "steps": 1,
     "real_batch": 6,
-    "network": NetworkTraining(rows=20),
+    "network": NetworkTraining(num_images=20),
 }
 
 

@@ -26,7 +26,7 @@ from pruneyard.workloads.distill.network_training import NetworkTraining
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.workload import Context
 
-TRAINING = NetworkTraining(rows=24, batch_size=16, augment="", cutmix=0.0)
+TRAINING = NetworkTraining(num_images=24, batch_size=16, augment="", cutmix=0.0)
 OWN = {"ipc": 2, "real_batch": 8, "augment": "", "chunk": 1000}
 
 
@@ -73,9 +73,9 @@ def test_a_convolution_by_hand() -> None:
 
 
 METHODS: dict[str, Distiller] = {
-    "dc": DC(iterations=2, outer=3, inner=2, **OWN),
-    "dc without training": DC(iterations=2, outer=1, inner=0, **OWN),
-    "dsa": DSA(iterations=1, outer=2, inner=1, **{**OWN, "augment": "flip"}),
+    "dc": DC(iterations=2, outer_loop=3, inner_loop=2, **OWN),
+    "dc without training": DC(iterations=2, outer_loop=1, inner_loop=0, **OWN),
+    "dsa": DSA(iterations=1, outer_loop=2, inner_loop=1, **{**OWN, "augment": "flip"}),
     "idc": IDC(iterations=2, steps=3, factor=2, synthetic_batch=5, network=TRAINING, **OWN),
     "idc with early epochs": IDC(iterations=2, steps=2, factor=1, early_epochs=1, network=TRAINING, **OWN),
     "acc_dd": AccDD(iterations=2, steps=2, pool=2, pretrain_epochs=1, network=TRAINING, **OWN),

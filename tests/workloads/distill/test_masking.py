@@ -21,18 +21,18 @@ def test_no_ratio_draws_nothing_and_hands_the_images_through() -> None:
 
 
 @each_case(
-    ("site", "units"), [("pixels", 40 * 256), ("patches", 40 * 16), ("channels", 40 * 3)]
+    ("unit", "units"), [("pixels", 40 * 256), ("patches", 40 * 16), ("channels", 40 * 3)]
 )
-def test_about_the_ratio_is_masked(site: Any, units: int) -> None:
+def test_about_the_ratio_is_masked(unit: Any, units: int) -> None:
     """Within four standard deviations of a binomial share."""
-    share = 1 - float(Masking(ratio=0.3, site=site)(ONES, generator()).mean())
+    share = 1 - float(Masking(ratio=0.3, unit=unit)(ONES, generator()).mean())
     assert share == pytest.approx(0.3, abs=4 * math.sqrt(0.3 * 0.7 / units))
 
 
 def test_what_is_masked_as_a_whole() -> None:
     by_pixel, by_patch, by_channel = (
-        Masking(ratio=0.4, site=site)(ONES, generator())  # type: ignore[arg-type]
-        for site in ("pixels", "patches", "channels")
+        Masking(ratio=0.4, unit=unit)(ONES, generator())  # type: ignore[arg-type]
+        for unit in ("pixels", "patches", "channels")
     )
     assert (by_pixel == by_pixel[:, :1]).all()
     blocks = by_patch.unfold(2, 4, 4).unfold(3, 4, 4)
@@ -47,7 +47,7 @@ def test_images_have_masks_of_their_own() -> None:
 
 
 def test_patches_that_do_not_fit_are_cut_off() -> None:
-    made = Masking(ratio=0.5, site="patches", patch=5)(ONES, generator())
+    made = Masking(ratio=0.5, unit="patches", patch=5)(ONES, generator())
     assert made.shape == ONES.shape
     assert (made[:, :, 15:] == made[:, :, 15:16]).all()
 

@@ -28,13 +28,13 @@ def rows_of(training: NetworkTraining, num: int = 10) -> list[list[int]]:
 
 
 def test_batches_are_different_rows_up_to_the_number_wanted() -> None:
-    batches = rows_of(NetworkTraining(rows=7, batch_size=3, **PLAIN))
+    batches = rows_of(NetworkTraining(num_images=7, batch_size=3, **PLAIN))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     assert len({row for batch in batches for row in batch}) == 7
 
 
 def test_more_rows_than_images_are_several_passes_in_orders_of_their_own() -> None:
-    batches = rows_of(NetworkTraining(rows=25, batch_size=10, **PLAIN))
+    batches = rows_of(NetworkTraining(num_images=25, batch_size=10, **PLAIN))
     assert [sorted(batch) for batch in batches[:2]] == [list(range(10))] * 2
     assert batches[0] != batches[1]
     assert len(batches[2]) == 5
@@ -44,7 +44,7 @@ def test_no_rows_leave_the_network_where_it_is() -> None:
     at = context()
     network = at.network("any")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    training = NetworkTraining(rows=0)
+    training = NetworkTraining(num_images=0)
     after = training.run(
         network, NetworkState.initial(network).momentum, pile(), generator(), strategy=Strategy()
     )
@@ -53,7 +53,7 @@ def test_no_rows_leave_the_network_where_it_is() -> None:
 
 def test_about_the_wanted_share_of_batches_is_mixed() -> None:
     """Mixed batches have probabilities for labels; 400 draws of one half, within four standard deviations."""
-    training = NetworkTraining(rows=400, batch_size=1, augment="", cutmix=0.5)
+    training = NetworkTraining(num_images=400, batch_size=1, augment="", cutmix=0.5)
     mixed = [targets.ndim == 2 for _, targets in training.batches(pile(), generator(), Strategy())]
     assert sum(mixed) == pytest.approx(200, abs=40)
 
@@ -74,7 +74,7 @@ def sgd(
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_two_steps_are_one_uninterrupted_training(momentum: float) -> None:
     """Weights and momentum go through a position and back, as through a checkpoint."""
-    at, training = context(double=True), NetworkTraining(rows=24, batch_size=8, momentum=momentum, **PLAIN)
+    at, training = context(double=True), NetworkTraining(num_images=24, batch_size=8, momentum=momentum, **PLAIN)
     real, strategy = LabelledImages.from_real_set(at.real), Strategy()
     position, batches = NetworkState.initial(at.network("any")), []
     for step in range(2):
@@ -91,7 +91,7 @@ def test_a_position_is_not_written_to() -> None:
     at = context()
     start = NetworkState.initial(at.network("any"))
     before = {name: tensor.clone() for name, tensor in start.tensors.items()}
-    training = NetworkTraining(rows=16, batch_size=8, **PLAIN)
+    training = NetworkTraining(num_images=16, batch_size=8, **PLAIN)
     training.run(
         start.network(at), start.momentum, LabelledImages.from_real_set(at.real), generator(), strategy=Strategy()
     )
@@ -101,7 +101,7 @@ def test_a_position_is_not_written_to() -> None:
 @each_case(
     "fields",
     [
-        {"rows": -1},
+        {"num_images": -1},
         {"batch_size": 0},
         {"lr": 0},
         {"momentum": 1},
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
 
 @each_case(
     "fields",
-    [{"factor": 0}, {"steps": 0}, {"lr": 0}, {"chunk": 0}, {"share_mb": -1}, {"distance": "far"}, {"augment": "sparkle"},
+    [{"factor": 0}, {"steps": 0}, {"lr": 0}, {"chunk": 0}, {"cache_mb": -1}, {"distance": "far"}, {"augment": "sparkle"},
      {"class_step": "any"}, {"space": "normalised"}, {"precision": "int8"}],
 )  # fmt: skip
 def test_what_idc_cannot_be_is_refused(fields: dict[str, Any]) -> None:

@@ -23,9 +23,9 @@ FIELDS: dict[str, Any] = {
     "iterations": 2,  # paths, the second of which begins anew
     "steps": 2,
     "real_batch": 6,
-    "network": NetworkTraining(rows=20),
-    "share_mb": 100,
-    "path_seed": 1,
+    "network": NetworkTraining(num_images=20),
+    "cache_mb": 100,
+    "trajectory_seed": 1,
 }
 
 
@@ -60,7 +60,7 @@ def moved(seed: int = 0, kind: type[IDC] = IDC, data: str = "digits", **fields: 
 def test_a_second_job_computes_no_real_gradient_and_comes_to_the_same(
     folder: Path, passes: list[int]
 ) -> None:
-    alone = moved(share_mb=0)
+    alone = moved(cache_mb=0)
     assert (
         len(passes) == 4 * 10 + 2 * 1
     )  # ten classes a step, a batch of training after all steps but the last of a path
@@ -78,7 +78,7 @@ def test_what_the_path_does_not_depend_on_shares_it(
     folder: Path, passes: list[int], other: dict[str, Any]
 ) -> None:
     moved()
-    alone = moved(**other | {"share_mb": 0})
+    alone = moved(**other | {"cache_mb": 0})
     passes.clear()
     assert torch.equal(moved(**other), alone)
     assert not passes
@@ -88,14 +88,14 @@ def test_what_the_path_does_not_depend_on_shares_it(
     "other",
     [
         {"precision": "bfloat16"},
-        {"path_seed": 2},
-        {"path_seed": None, "seed": 3},
+        {"trajectory_seed": 2},
+        {"trajectory_seed": None, "seed": 3},
         {"real_batch": 5},
         {"classifier": True},
         {"augment": "crop"},
         {"steps": 3},
         {"chunk": 8},
-        {"network": NetworkTraining(rows=21)},
+        {"network": NetworkTraining(num_images=21)},
         {"data": "other"},
         {"kind": AccDD, "pool": 0},
     ],
@@ -110,7 +110,7 @@ def test_what_it_depends_on_does_not(folder: Path, passes: list[int], other: dic
 def test_the_seed_of_the_job_is_that_of_the_path_by_default(folder: Path, passes: list[int]) -> None:
     first = moved(seed=1)
     passes.clear()
-    assert torch.equal(moved(seed=1, path_seed=None), first)
+    assert torch.equal(moved(seed=1, trajectory_seed=None), first)
     assert not passes
 
 

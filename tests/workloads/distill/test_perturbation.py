@@ -72,7 +72,7 @@ def test_a_longer_filter_moves_as_much_further() -> None:
         assert torch.equal(tensor, 8 * Perturbation()(weights, generator())[name])
 
 
-@pytest.mark.parametrize("nothing", [Perturbation(directions=0), Perturbation(least=0, most=0)])
+@pytest.mark.parametrize("nothing", [Perturbation(directions=0), Perturbation(min_magnitude=0, max_magnitude=0)])
 def test_no_perturbation_hands_the_network_through(nothing: Perturbation) -> None:
     weights = network()
     assert all(tensor is weights[name] for name, tensor in nothing(weights, generator()).items())
@@ -99,7 +99,11 @@ def test_magnitudes_are_uniform_and_signs_fair_and_independent() -> None:
 
 @each_case(
     ("fields", "name"),
-    [({"directions": -1}, "directions"), ({"least": 0.1, "most": 0.05}, "least"), ({"least": -1}, "least")],
+    [
+        ({"directions": -1}, "directions"),
+        ({"min_magnitude": 0.1, "max_magnitude": 0.05}, "min_magnitude"),
+        ({"min_magnitude": -1}, "min_magnitude"),
+    ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, float], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is"):

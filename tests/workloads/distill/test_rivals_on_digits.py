@@ -25,7 +25,7 @@ from pruneyard.workloads.models.convnet import ConvNet
 MODEL = ConvNet(width=8, depth=2)
 AUGMENT = "color_crop_cutout_scale_rotate"
 EVALUATION = Evaluation(networks=1, epochs=200, augment="color_crop_scale_rotate")
-PATHS: dict[str, Any] = {"experts": 4, "starts": 4, "expert_lr": 0.05, "expert_batch": 32, "rate_lr": 1e-4, "rate": 0.05}
+PATHS: dict[str, Any] = {"experts": 4, "max_start_epoch": 4, "expert_lr": 0.05, "expert_batch": 32, "rate_lr": 1e-4, "rate": 0.05}
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 DATA = Digits(max_train=240, max_test=60)
-EVALUATION = Evaluation(networks=2, epochs=30, batch_size=16, max_steps=60, separate=True)
+EVALUATION = Evaluation(networks=2, epochs=30, batch_size=16, max_steps=60, dd_ranking=True)
 
 
 def set_of(shade: float, *, soft: bool = False) -> SyntheticSet:
@@ -88,7 +88,7 @@ def metrics_of(made: DistillJob, folder: Path) -> dict[tuple[str, str], float]:
 
 def test_a_job_reports_what_separate_jobs_would(tmp_path: Path) -> None:
     found = metrics_of(job(EVALUATION), tmp_path / "all")
-    without = replace(EVALUATION, separate=False)
+    without = replace(EVALUATION, dd_ranking=False)
     for split, evaluation, method in (
         ("test", without, Random(ipc=2)),
         ("test@no_augment", replace(without, augment=""), Random(ipc=2)),
@@ -146,7 +146,7 @@ def test_a_job_stopped_during_an_evaluation_resumes_as_if_uninterrupted(
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"max_steps": 0}, "max_steps is 0"), ({"separate": True}, "separate is true without max_steps")],
+    [({"max_steps": 0}, "max_steps is 0"), ({"dd_ranking": True}, "dd_ranking is true without max_steps")],
 )
 def test_values_that_cannot_be_are_refused(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):

@@ -26,7 +26,7 @@ FIELDS: dict[str, Any] = {
     "iterations": 3,
     "steps": 2,
     "real_batch": 6,
-    "network": NetworkTraining(rows=16, lr=0.05, cutmix=0.0, augment=""),
+    "network": NetworkTraining(num_images=16, lr=0.05, cutmix=0.0, augment=""),
 }
 OWN = AccDD(**FIELDS, pool=3, pretrain_epochs=1)
 KEYS = ("one", "two", "three")

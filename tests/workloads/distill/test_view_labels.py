@@ -202,7 +202,7 @@ def test_the_contribution_of_the_teacher_is_separated_from_that_of_the_images() 
     one, random, whole = (
         replace(set_of(), images=torch.full((6, 1, 8, 8), shade / 10)) for shade in (1, 2, 3)
     )
-    evaluation = replace(SEEN, max_steps=10, separate=True)
+    evaluation = replace(SEEN, max_steps=10, dd_ranking=True)
     found = measure_separation(
         by_hand, evaluation, baseline=by_hand(one, evaluation), synthetic=one, random=random, whole=whole
     )

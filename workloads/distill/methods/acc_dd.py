@@ -124,7 +124,7 @@ class AccDD(IDC):
         # Momentum is kept between the epochs of a member, not between members.
         if not epoch:
             network_state = NetworkState.initial(network)
-        training = replace(self.network, on="real", rows=len(context.real.split))
+        training = replace(self.network, train_on="real", num_images=len(context.real.split))
         after = training.run(
             network,
             network_state.momentum,
@@ -141,7 +141,7 @@ class AccDD(IDC):
         return DistillState({**kept, **members, **momentum})
 
     def _path(self, context: DistillContext) -> DistillContext:
-        return context if self.path_seed is None else replace(context, seed=self.path_seed)
+        return context if self.trajectory_seed is None else replace(context, seed=self.trajectory_seed)
 
 
 def _name(member: int, name: str) -> str:

@@ -2,10 +2,10 @@
 
 Reference: Zhao, Mopuri and Bilen 2021, Dataset Condensation with Gradient Matching (arXiv:2006.05929)
 
-Every network is newly initialised and used for `outer` steps of the images. In each step, the gradients of each class are
+Every network is newly initialised and used for `outer_loop` steps of the images. In each step, the gradients of each class are
 matched, by rows of every weight, the classifier included; the images take one step along the sum over classes; and the network
-is trained for `inner` epochs on the synthetic set, except after its last step. By default `outer` and `inner` follow from IPC
-as published; for other IPC the values of the next lower published IPC are used, which is our choice.
+is trained for `inner_loop` epochs on the synthetic set, except after its last step. By default `outer_loop` and `inner_loop`
+follow from IPC as published; for other IPC the values of the next lower published IPC are used, which is our choice.
 """
 
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from pruneyard.workloads.distill.masking import Masking
 from pruneyard.workloads.distill.matcher import GradientMatcher, Precision
 from pruneyard.workloads.distill.matching import DISTANCES
 from pruneyard.workloads.distill.network_training import NetworkTraining
+from pruneyard.workloads.fields import renamed
 
 __all__ = ["DC"]
 
@@ -31,8 +32,10 @@ class DC(ImageDistiller):
 
     init: Literal["real", "noise"] = "noise"
     iterations: int = 1000  # number of networks
-    outer: int | None = None  # steps of the images per network; by default as published for the IPC
-    inner: int | None = None  # epochs of the network on the synthetic set between two steps; by default as published
+    # steps of the images per network; by default as published for the IPC
+    outer_loop: int | None = field(default=None, metadata=renamed("outer"))
+    # epochs of the network on the synthetic set between two steps; by default as published
+    inner_loop: int | None = field(default=None, metadata=renamed("inner"))
     real_batch: int = 256  # real images per class
     lr: float = 0.1  # learning rate of the images
     momentum: float = 0.5
@@ -50,7 +53,7 @@ class DC(ImageDistiller):
         for name in ("iterations", "real_batch", "network_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name, least in (("outer", 1), ("inner", 0)):
+        for name, least in (("outer_loop", 1), ("inner_loop", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; it must be {least} or more")
@@ -72,9 +75,9 @@ class DC(ImageDistiller):
 
     @property
     def steps(self) -> tuple[int, int]:
-        """The values of `outer` and `inner`, as given or as published."""
+        """The values of `outer_loop` and `inner_loop`, as given or as published."""
         outer, inner = STEPS[max(ipc for ipc in STEPS if ipc <= self.ipc)]
-        return (outer if self.outer is None else self.outer), (inner if self.inner is None else self.inner)
+        return (outer if self.outer_loop is None else self.outer_loop), (inner if self.inner_loop is None else self.inner_loop)
 
     @property
     def num_iterations(self) -> int:
@@ -93,9 +96,9 @@ class DC(ImageDistiller):
         outer, inner = self.steps
         strategy = Strategy.of(self.augment)
         training = NetworkTraining(
-            on="synthetic",
-            # An epoch has ipc x classes rows.
-            rows=inner * self.ipc * num_classes,
+            train_on="synthetic",
+            # An epoch has ipc x classes images.
+            num_images=inner * self.ipc * num_classes,
             batch_size=self.network_batch,
             lr=self.network_lr,
             momentum=0.0,

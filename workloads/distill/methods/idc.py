@@ -36,7 +36,7 @@ from pruneyard.workloads.distill.masking import Masking
 from pruneyard.workloads.distill.matcher import ClassStep, GradientMatcher, Precision
 from pruneyard.workloads.distill.matching import DISTANCES
 from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
-from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY, renamed
 
 __all__ = ["IDC"]
 
@@ -69,8 +69,10 @@ class IDC(ImageDistiller):
     chunk: int | None = None  # images per backward pass on a CPU, by default as many as fit its caches; affects rounding only
     compile: bool = False  # compilation takes a minute or two, which pays off after some hundred steps; affects rounding only
     precision: Precision = "float32"  # of gradients on real images and of network training; matching stays in float32
-    path_seed: int | None = None  # seed of all that does not depend on the images; by default the job's seed
-    share_mb: int = field(default=0, metadata=NOT_IDENTITY)  # disk space for steps of networks that jobs share; 0: none
+    # seed of all that does not depend on the images; by default the job's seed
+    trajectory_seed: int | None = field(default=None, metadata=renamed("path_seed"))
+    # disk space for steps of networks that jobs share; 0: none
+    cache_mb: int = field(default=0, metadata=renamed("share_mb", NOT_IDENTITY))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,8 +81,8 @@ class IDC(ImageDistiller):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.early_epochs < 0:
             raise ValueError(f"early_epochs is {self.early_epochs}; it must be 0 or more")
-        if self.share_mb < 0:
-            raise ValueError(f"share_mb is {self.share_mb}; it must be 0 or more megabytes")
+        if self.cache_mb < 0:
+            raise ValueError(f"cache_mb is {self.cache_mb}; it must be 0 or more megabytes")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         if self.chunk is not None and self.chunk < 1:
@@ -147,7 +149,7 @@ class IDC(ImageDistiller):
         """Returns the network that a path begins with: a new one, trained for `early_epochs` epochs."""
         network = context.network("match", number)
         if self.early_epochs:
-            training = replace(self.network, on="real", rows=self.early_epochs * len(context.real.split))
+            training = replace(self.network, train_on="real", num_images=self.early_epochs * len(context.real.split))
             training.run(
                 network,
                 NetworkState.initial(network).momentum,
@@ -187,8 +189,8 @@ class IDC(ImageDistiller):
             precision=self.precision,
             first_network=first_network,
             first_network_key=first_network_key,
-            path_seed=self.path_seed,
-            share_bytes=self.share_mb * 10**6,
+            trajectory_seed=self.trajectory_seed,
+            share_bytes=self.cache_mb * 10**6,
         )
 
     def _initial_images(self, context: DistillContext) -> Tensor:

@@ -15,7 +15,7 @@ Memory: the state and each checkpoint contain experts x (largest start + M) vect
 IPC 10; the graph of a step needs about 3 x 2.24 MB per image and N for a ConvNet of width 128.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.initial_images import ImageDistiller, class_labels, momentum_step
 from pruneyard.workloads.distill.real_training import train_epoch
 from pruneyard.workloads.distill.trajectories import flatten_parameters, remaining_distance, train_student
+from pruneyard.workloads.fields import renamed
 
 __all__ = ["MTT"]
 
@@ -37,7 +38,7 @@ class IpcSettings(NamedTuple):
     """The settings that depend on IPC."""
 
     steps: int
-    starts: int
+    max_start_epoch: int
     lr: float
     rate_lr: float
     rate: float
@@ -58,7 +59,8 @@ class MTT(ImageDistiller):
     iterations: int = 5000  # after the training of the experts
     steps: int | None = None  # N: steps of the student
     expert_epochs: int = 2  # M: number of expert epochs that the student's steps should match
-    starts: int | None = None  # a student starts from an expert after 0 to starts - 1 epochs
+    # a student starts from an expert after 0 to max_start_epoch - 1 epochs
+    max_start_epoch: int | None = field(default=None, metadata=renamed("starts"))
     lr: float | None = None  # learning rate of the images
     rate_lr: float | None = None  # learning rate of the student's learning rate
     rate: float | None = None  # initial learning rate of the student
@@ -71,7 +73,7 @@ class MTT(ImageDistiller):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("iterations", "steps", "expert_epochs", "starts", "student_batch", "experts", "expert_batch"):
+        for name in ("iterations", "steps", "expert_epochs", "max_start_epoch", "student_batch", "experts", "expert_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
@@ -98,7 +100,7 @@ class MTT(ImageDistiller):
     @property
     def path_length(self) -> int:
         """Number of epochs of an expert."""
-        return self.settings.starts - 1 + self.expert_epochs
+        return self.settings.max_start_epoch - 1 + self.expert_epochs
 
     @property
     def num_iterations(self) -> int:
@@ -137,7 +139,7 @@ class MTT(ImageDistiller):
     def _match(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
         """Makes one step of the images and the student's learning rate."""
         tensors, settings, generator = state.tensors, self.settings, context.stream("iterate", iteration)
-        expert, epoch = (int(torch.randint(bound, (), generator=generator)) for bound in (self.experts, settings.starts))
+        expert, epoch = (int(torch.randint(bound, (), generator=generator)) for bound in (self.experts, settings.max_start_epoch))
         start, target = tensors[_point(expert, epoch)], tensors[_point(expert, epoch + self.expert_epochs)]
         images, rate = (tensors[name].detach().requires_grad_() for name in ("images", "rate"))
         # Only the architecture of this network is used; the weights come from the expert.

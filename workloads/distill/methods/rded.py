@@ -13,7 +13,7 @@ temperature: 20.0}`. By default each stored image has one soft label at `tempera
 Memory: the state contains the teacher, and five numbers per candidate.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -25,6 +25,7 @@ from pruneyard.workloads.distill.crops import WHOLE, crop_and_resize, random_box
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.initial_images import class_labels, to_pixels
 from pruneyard.workloads.distill.teacher import EVAL_BATCH_SIZE, Teacher, soft_labels
+from pruneyard.workloads.fields import renamed
 
 __all__ = ["RDED"]
 
@@ -38,8 +39,8 @@ class RDED:
     ipc: int  # images per class
     candidates: int = 300  # real images per class, or all if there are fewer
     crops: int = 5  # number of random crops per candidate
-    smallest_crop: float = 0.08  # share of an image's area
-    stretch: float = 1.0  # largest ratio of a crop's sides; 1: squares
+    min_scale: float = field(default=0.08, metadata=renamed("smallest_crop"))  # of a crop, as a share of the image's area
+    max_aspect_ratio: float = field(default=1.0, metadata=renamed("stretch"))  # of a crop's sides; 1: squares
     factor: int = 1  # crops along each side of a stored image
     temperature: float = 1.0  # of soft labels
     teacher: Teacher = Teacher()
@@ -50,10 +51,10 @@ class RDED:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.candidates < self.per_class:
             raise ValueError(f"candidates is {self.candidates}; it must be at least ipc * factor^2 = {self.per_class}")
-        if not 0 < self.smallest_crop <= 1:
-            raise ValueError(f"smallest_crop is {self.smallest_crop}; it must lie in (0, 1], a share of the area")
-        if not self.stretch >= 1:
-            raise ValueError(f"stretch is {self.stretch}; it must be 1 or more")
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale is {self.min_scale}; it must lie in (0, 1], a share of the area")
+        if not self.max_aspect_ratio >= 1:
+            raise ValueError(f"max_aspect_ratio is {self.max_aspect_ratio}; it must be 1 or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
 
@@ -93,7 +94,7 @@ class RDED:
             after, loss = self.teacher.train_epoch(state.tensors, iteration, context)
             return DistillState(crops | after, {"teacher_loss": loss})
         generator = context.stream("crops", iteration - self.teacher.epochs)
-        boxes = random_boxes(len(crops["rows"]), smallest=self.smallest_crop, stretch=self.stretch, generator=generator)
+        boxes = random_boxes(len(crops["rows"]), smallest=self.min_scale, stretch=self.max_aspect_ratio, generator=generator)
         boxes = boxes.to(context.device)
         losses = self._losses(state, boxes, context)
         better = losses < crops["loss"]
