@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def tiny(num_nodes: int = 80, *, seed: int = 0) -> Graph:
     """Two classes, a quarter of the nodes in the rare one, six words."""
     return BlockModel(
-        num_nodes=num_nodes, num_classes=2, rare_share=0.25, words_per_class=3, seed=seed
+        num_nodes=num_nodes, num_classes=2, minority_fraction=0.25, words_per_class=3, seed=seed
     ).load()
 
 

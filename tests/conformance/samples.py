@@ -85,7 +85,7 @@ def _write_pictures(folder: Path, part: str, *, per_class: int, seed: int) -> No
 
 
 def _write_graph(file: Path) -> None:
-    graph = BlockModel(num_nodes=200, rare_share=0.2).load()
+    graph = BlockModel(num_nodes=200, minority_fraction=0.2).load()
     arrays: dict[str, Any] = {"labels": graph.labels}
     for prefix, matrix in (("adj", graph.adjacency), ("attr", graph.features)):
         csr = sparse.csr_array(matrix)

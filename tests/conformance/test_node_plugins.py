@@ -21,7 +21,7 @@ from pruneyard.workloads.workload import Context
 FAMILIES = [f"nodes.{name}" for name in ("sources", "models", "objectives", "methods", "splits")]
 MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
 JOB = NodesJob(
-    data=BlockModel(num_nodes=200, rare_share=0.2),
+    data=BlockModel(num_nodes=200, minority_fraction=0.2),
     minority="rare",
     method=PlainNodes(),
     split=Drawn(per_class=8, num_val=50, num_calib=20, num_test=50),

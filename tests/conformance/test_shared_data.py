@@ -46,7 +46,7 @@ JOBS = {
         evaluation=Evaluation(networks=1, max_steps=5),
     ),
     "nodes": NodesJob(
-        data=BlockModel(num_nodes=300, rare_share=0.2),
+        data=BlockModel(num_nodes=300, minority_fraction=0.2),
         minority="rare",
         method=Calirare(steps=3),
         split=Drawn(per_class=8, num_val=50, num_calib=20, num_test=50),

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NODES: dict[str, Any] = {
     "name": "graph",
     "kind": "nodes",
-    "data": {"name": "block_model", "num_nodes": 300, "rare_share": 0.2},
+    "data": {"name": "block_model", "num_nodes": 300, "minority_fraction": 0.2},
     "minority": "rare",
     "split": {"name": "drawn", "per_class": 8, "num_val": 50, "num_calib": 20, "num_test": 50},
     "budget": {"steps": 20},

@@ -206,7 +206,7 @@ def test_features_that_teach_nothing_are_refused() -> None:
         (RelativeMahalanobis, {"shrinkage": -1.0}, r"shrinkage is -1\.0"),
         (Gaussian, {"shrinkage": math.nan}, "shrinkage is nan"),
         (KNN, {"k": 0}, "k is 0; it must be 1 or more"),
-        (KNN, {"share": 0.0}, r"share is 0\.0; it must lie in \(0, 1\]"),
+        (KNN, {"train_fraction": 0.0}, r"train_fraction is 0\.0; it must lie in \(0, 1\]"),
         (ReAct, {"quantile": 0.0}, r"quantile is 0\.0; it must lie in \(0, 1\]"),
         (DICE, {"drop": 1.0}, r"drop is 1\.0; it must lie in \[0, 1\)"),
         (ASH, {"variant": "x"}, "variant is 'x'; it must be b, p or s"),

@@ -143,10 +143,10 @@ def test_the_kth_neighbour_by_sorting_all_distances(distances_at_once: int) -> N
 
 def test_a_bank_of_a_share_holds_that_many_training_rows() -> None:
     train = drawn(40)
-    nearest = KNN(k=1, share=0.25).fit(train, seed=0)
+    nearest = KNN(k=1, train_fraction=0.25).fit(train, seed=0)
     assert nearest.numbers == {"bank": 10}
     assert (nearest.score(train) > -1e-14).sum() == 10  # rows of the bank find themselves
-    other = KNN(k=1, share=0.25).fit(train, seed=1)
+    other = KNN(k=1, train_fraction=0.25).fit(train, seed=1)
     assert (nearest.score(train) != other.score(train)).any()
 
 

@@ -177,12 +177,12 @@ def test_the_tuned_rule_takes_the_penalty_with_the_smallest_sets_of_the_rows_it_
 
 def test_the_tuned_rule_chooses_by_size_and_calibrates_on_the_other_rows() -> None:
     rows, labels = world(200, np.random.default_rng(0))
-    fitted = TunedRAPS(share=0.25, penalties=(0.3, 0.03)).fit(rows, labels, seed=5)
+    fitted = TunedRAPS(tuning_fraction=0.25, penalties=(0.3, 0.03)).fit(rows, labels, seed=5)
     assert fitted.num_rows.tolist() == [150] * 5
     assert fitted.numbers["penalty"] in (0.3, 0.03)
     assert isinstance(fitted.rule, RAPS)
     assert (fitted.rule.penalty, fitted.rule.kreg) == (fitted.numbers["penalty"], fitted.numbers["kreg"])
-    only = TunedRAPS(share=0.25, penalties=(0.3,)).fit(rows, labels, seed=5)
+    only = TunedRAPS(tuning_fraction=0.25, penalties=(0.3,)).fit(rows, labels, seed=5)
     assert only.numbers["penalty"] == 0.3
     assert only.numbers["kreg"] == fitted.numbers["kreg"]
 
@@ -342,7 +342,7 @@ def test_bad_options_of_sets_are_refused() -> None:
     refused: list[tuple[type[ConformalRule], dict[str, object], str]] = [
         (RAPS, {"penalty": -1.0, "kreg": 1}, r"penalty is -1\.0; it must be 0 or more"),
         (RAPS, {"penalty": 1.0, "kreg": -1}, "kreg is -1; it must be 0 or more"),
-        (TunedRAPS, {"share": 1.0}, r"share is 1\.0; it must lie in \(0, 1\)"),
+        (TunedRAPS, {"tuning_fraction": 1.0}, r"tuning_fraction is 1\.0; it must lie in \(0, 1\)"),
         (TunedRAPS, {"penalties": ()}, r"penalties are \(\); there must be at least one"),
         (TunedRAPS, {"penalties": (-1.0,)}, "none below 0"),
     ]

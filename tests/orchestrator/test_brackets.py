@@ -266,7 +266,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "grid": {"method.lr": [1.0, 0.1, 0.01]},
     },
     "nodes": {
-        "data": {"name": "block_model", "num_nodes": 200, "rare_share": 0.2},
+        "data": {"name": "block_model", "num_nodes": 200, "minority_fraction": 0.2},
         "minority": "rare",
         "method": "plain",
         "split": {"name": "drawn", "per_class": 10, "num_val": 50, "num_calib": 30, "num_test": 50},

@@ -23,8 +23,8 @@ SPEC: dict[str, Any] = {
             "seeds": 3,
         },
         "single": {"kind": "calibrate", "input": {"from": "train"}},
-        "passes": {"kind": "calibrate", "input": {"from": "train"}, "passes": 30},
-        "samples": {"kind": "calibrate", "input": {"from": "train"}, "samples": 30},
+        "passes": {"kind": "calibrate", "input": {"from": "train"}, "dropout_passes": 30},
+        "samples": {"kind": "calibrate", "input": {"from": "train"}, "swag_samples": 30},
         "ensemble": {"kind": "calibrate", "input": {"from": "train", "over": "seed"}},
     },
 }

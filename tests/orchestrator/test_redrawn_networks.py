@@ -68,7 +68,7 @@ def refusal(table: dict[str, Any], folder: Path) -> str:
     return str(error)
 
 
-@pytest.mark.parametrize("members", [{"passes": 3}, {"samples": 3}], ids=["passes", "samples"])
+@pytest.mark.parametrize("members", [{"dropout_passes": 3}, {"swag_samples": 3}], ids=["passes", "samples"])
 def test_members_that_do_not_differ_are_the_stored_network(
     still: Path, members: dict[str, int], tmp_path: Path
 ) -> None:
@@ -92,14 +92,14 @@ def test_statistics_of_drawn_networks_are_of_the_batches_that_the_finished_netwo
         budget={"epochs": 2, "batch_size": 32, "evaluate_every": 0},
     )
     _, stored = judged(calibrate(nets), tmp_path / "stored")
-    _, found = judged(calibrate(nets, samples=2), tmp_path / "drawn")
+    _, found = judged(calibrate(nets, swag_samples=2), tmp_path / "drawn")
     for name in ("nll", "brier", "accuracy"):
         assert found["test", name] == pytest.approx(stored["test", name], abs=2e-5)
 
 
 def test_the_mean_of_dropout_passes_is_evaluated_also_on_ood_sets(noisy: Path, tmp_path: Path) -> None:
     """By hand: 7 passes over val, calib, test and noise, one after the other."""
-    table = calibrate(noisy, passes=7, far=["noise"], scores=["energy"], keep_predictions=True, seeds=[5])
+    table = calibrate(noisy, dropout_passes=7, far=["noise"], scores=["energy"], keep_predictions=True, seeds=[5])
     results, found = judged(table, tmp_path)
     (row,) = results.runs().to_dict("records")
     kept = read_predictions(tmp_path / "artifacts" / row["run_key"] / "predictions.parquet")
@@ -133,7 +133,7 @@ def test_drawn_networks_are_averaged_and_more_of_them_are_others(noisy: Path, tm
     assert found[1]["test", "entropy_epistemic"] == pytest.approx(0, abs=1e-9)
     assert found[4]["test", "entropy_epistemic"] > 1e-4
     assert found[4]["test", "nll"] != found[1]["test", "nll"]
-    again = judged(calibrate(noisy, samples=4), tmp_path / "again")[1]
+    again = judged(calibrate(noisy, swag_samples=4), tmp_path / "again")[1]
     assert again.equals(found[4])
 
 
@@ -164,9 +164,9 @@ def test_ensembles_report_how_far_their_members_differ(noisy: Path, tmp_path: Pa
     own = -(np.exp(log_p) * log_p).sum(-1).mean()
     assert found["test", "entropy_aleatoric"] == pytest.approx(own, rel=1e-6)
     with pytest.raises(SpecError, match="an ensemble has none"):
-        load_spec(table | {"passes": 3, "far": ["noise"]})
+        load_spec(table | {"dropout_passes": 3, "far": ["noise"]})
     assert "has no swag.safetensors" in refusal(
-        calibrate(pair, samples=3, input={"runs": keys[:1], "folder": str(pair)}), tmp_path / "none"
+        calibrate(pair, swag_samples=3, input={"runs": keys[:1], "folder": str(pair)}), tmp_path / "none"
     )
 
 
@@ -174,11 +174,11 @@ def test_members_of_sibling_runs_are_averaged_together(tmp_path: Path) -> None:
     """Of each run those of another seed, and in the limit of members that do not differ the ensemble of the runs."""
     pair = trained(tmp_path / "pair", model=SMOOTH, seeds=2, average={})
     table = calibrate(pair, keep_predictions=True) | {"input": {"from": str(pair), "over": "seed"}}
-    results, _ = judged({**table, "passes": 5}, tmp_path / "both")
+    results, _ = judged({**table, "dropout_passes": 5}, tmp_path / "both")
     (key,) = results.runs()["run_key"]
     found = read_predictions(tmp_path / "both" / "artifacts" / key / "predictions.parquet")["test"][2]
     expected = []
-    for number, run_key in enumerate(load_spec({**table, "passes": 5}).jobs[0].workload.input.runs):
+    for number, run_key in enumerate(load_spec({**table, "dropout_passes": 5}).jobs[0].workload.input.runs):
         theirs = open_run(str(pair / "artifacts" / run_key))
         data, network = theirs.source().load(), theirs.network()
         splits = [DeviceSplit(s, mean=data.mean, std=data.std) for s in (data.val, data.calib, data.test)]
@@ -193,14 +193,14 @@ def test_members_of_sibling_runs_are_averaged_together(tmp_path: Path) -> None:
     )
     ensemble = calibrate(still) | {"input": {"from": str(still), "over": "seed"}}
     _, stored = judged(ensemble, tmp_path / "stored")
-    _, drawn = judged({**ensemble, "samples": 3}, tmp_path / "drawn")
+    _, drawn = judged({**ensemble, "swag_samples": 3}, tmp_path / "drawn")
     for name, value in stored.items():
         assert drawn[name] == pytest.approx(value, abs=2e-5), name
 
 
 def test_a_network_without_dropout_is_refused(tmp_path: Path) -> None:
     plain = trained(tmp_path / "plain", model={"name": "mlp", "width": 8}, average={}, budget={"epochs": 1})
-    assert "the network has no dropout" in refusal(calibrate(plain, passes=3), tmp_path / "trust")
+    assert "the network has no dropout" in refusal(calibrate(plain, dropout_passes=3), tmp_path / "trust")
 
 
 def test_val_is_neither_fitted_on_nor_judged_after_an_objective_that_learned_from_it(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_val_is_neither_fitted_on_nor_judged_after_an_objective_that_learned_fro
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"passes": -1}, "is -1; it must be 0 or more"),
-        ({"passes": 2, "samples": 2}, "set only one of them"),
-        ({"samples": 2, "scores": ["energy"]}, "need an OOD set; set near or far"),
+        ({"dropout_passes": -1}, "is -1; it must be 0 or more"),
+        ({"dropout_passes": 2, "swag_samples": 2}, "set only one of them"),
+        ({"swag_samples": 2, "scores": ["energy"]}, "need an OOD set; set near or far"),
     ],
 )
 def test_what_no_members_can_give_is_refused(still: Path, fields: dict[str, Any], words: str) -> None:

@@ -43,7 +43,7 @@ from pruneyard.workloads.calibrate.sampled_members import (
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.set_metrics import set_metrics
 from pruneyard.workloads.data.dataset import Dataset, KnowsProbabilities, Source, Split
-from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY, renamed
 from pruneyard.workloads.metrics.classification import (
     assess_calibration,
     class_probabilities,
@@ -74,8 +74,8 @@ class CalibrateJob:
     scores: OOD scores, in addition to the calibrated confidence, which is always evaluated.
     near, far: near and far OOD sets to evaluate the network on, in addition to those of its training run.
     choose_on: OOD sets on whose validation rows the options of scores are chosen; empty: options are used as given.
-    passes: number of MC-dropout passes; above 0 their mean replaces the stored outputs and those on near and far.
-    samples: number of SWAG samples; above 0 the mean of the sampled networks replaces these outputs. Scores use the network
+    dropout_passes: number of MC-dropout passes; above 0 their mean replaces the stored outputs and those on near and far.
+    swag_samples: number of SWAG samples; above 0 the mean of the sampled networks replaces these outputs. Scores use the network
         itself. With several runs each contributes that many members (MultiSWAG, Wilson and Izmailov 2020, arXiv:2002.08791).
     keep_predictions: whether to store the calibrated log-probabilities.
     """
@@ -91,8 +91,8 @@ class CalibrateJob:
     choose_on: tuple[Annotated[Source, Plugin("data.sources")], ...] = ()
     seed: int = 0
     keep_predictions: bool = field(default=False, metadata=NOT_IDENTITY)
-    passes: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
-    samples: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
+    dropout_passes: int = field(default=0, metadata=renamed("passes", NEUTRAL_BY_DEFAULT))
+    swag_samples: int = field(default=0, metadata=renamed("samples", NEUTRAL_BY_DEFAULT))
 
     revision: ClassVar[int] = 2  # MCE counted bins of a single row before
 
@@ -101,13 +101,14 @@ class CalibrateJob:
             raise ValueError(f"num_bins is {self.num_bins}; it must be 1 or more")
         if self.runs_network and len(self.input.runs) > 1:
             raise ValueError("input has several runs, but near, far and these scores need a single network; an ensemble has none")
-        for name in ("passes", "samples"):
+        for name in ("dropout_passes", "swag_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if self.passes and self.samples:
-            raise ValueError(f"passes is {self.passes} and samples is {self.samples}; set only one of them")
+        if self.dropout_passes and self.swag_samples:
+            given = f"dropout_passes is {self.dropout_passes} and swag_samples is {self.swag_samples}"
+            raise ValueError(f"{given}; set only one of them")
         if self.samples_members and self.scores and not (self.near or self.far):
-            raise ValueError("scores with passes or samples need an OOD set; set near or far")
+            raise ValueError("scores with dropout_passes or swag_samples need an OOD set; set near or far")
         if self.choose_on and not self.scores:
             raise ValueError("choose_on is set, but there are no scores to choose options for; remove it")
         if needs_network(self.scores) and not (self.near or self.far):
@@ -130,7 +131,7 @@ class CalibrateJob:
     @property
     def samples_members(self) -> bool:
         """True if outputs of sampled members (dropout passes or SWAG) replace the stored outputs."""
-        return bool(self.passes or self.samples)
+        return bool(self.dropout_passes or self.swag_samples)
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Runs the job in one step; it has no checkpoint."""
@@ -200,9 +201,9 @@ class _Rerun:
         """Returns logits (M, N, C) by split of members sampled from this run, the `number`-th input of the job."""
         # The first run keeps the job's seed, so its members equal those of a job with this run alone.
         seed = stream_seed(job.seed, f"calibrate/run {number}") if number else job.seed
-        sampler: MemberSampler = DropoutPasses(num=job.passes)
-        if job.samples:
-            sampler = WeightSamples.of(self.run, job.samples, data=self.data, device=self.device)
+        sampler: MemberSampler = DropoutPasses(num=job.dropout_passes)
+        if job.swag_samples:
+            sampler = WeightSamples.of(self.run, job.swag_samples, data=self.data, device=self.device)
         return member_logits(self.run, sampler, self.splits(stored), seed=seed, device=self.device)
 
 

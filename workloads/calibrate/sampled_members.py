@@ -66,7 +66,7 @@ class WeightSamples:
         """Creates the sampler of a run. Raises `ValueError` if the run stored no moments."""
         if MOMENTS_FILE not in run.tensors:
             raise ValueError(
-                f"samples is {num}, but {run.run_key} has no {MOMENTS_FILE}; train it with average.swag_rank of at least 2"
+                f"swag_samples is {num}, but {run.run_key} has no {MOMENTS_FILE}; train it with average.swag_rank of at least 2"
             )
         held = {name: tensor.to(device) for name, tensor in run.tensors[MOMENTS_FILE]().items()}
         return cls(

@@ -5,20 +5,22 @@ Reference: Ghosh, Schaaf and Gormley 2022, AdaFocal: Calibration-aware Adaptive 
 Rebuilt from the released code, without access to the text of the paper. At the start of every epoch but the first, the val
 rows are sorted by confidence and divided into bins of equal numbers. With G the mean confidence of a bin minus its accuracy,
 its gamma is multiplied by exp(rate G) where it is above 0 and by exp(-rate G) elsewhere, switches to the other sign of
-`switch` where its size is then below `switch`, and is kept in [smallest, largest]. A sample takes the gamma of the bin that
-its label's probability p lies in, and its loss is -(1 - p)^gamma log p, or -(1 + p)^|gamma| log p where gamma is not above 0.
+`switch_point` where its size is then below `switch_point`, and is kept in [gamma_min, gamma_max]. A sample takes the gamma of
+the bin that its label's probability p lies in, and its loss is -(1 - p)^gamma log p, or -(1 + p)^|gamma| log p where gamma is
+not above 0.
 
 Val is thereby used for fitting. Where val confidences saturate, edges coincide and the bins between them are never used.
 With rate 0 gammas are constant, val is not read and the loss is `focal`, and with initial 0 `cross_entropy`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
 from pruneyard.workloads.losses.logits import (
     check_not_negative,
@@ -41,19 +43,19 @@ class AdaptiveFocal(StatelessObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"initial": 0.0, "rate": 0.0},)
     initial: float = 1.0  # gamma of every bin in the first epoch
     rate: float = 1.0
-    largest: float = 20.0
-    smallest: float = -2.0
-    switch: float = 0.2
+    gamma_max: float = field(default=20.0, metadata=renamed("largest"))
+    gamma_min: float = field(default=-2.0, metadata=renamed("smallest"))
+    switch_point: float = field(default=0.2, metadata=renamed("switch"))  # smallest |gamma|
     num_bins: int = 15
 
     def __post_init__(self) -> None:
         check_not_negative("rate", self.rate)
-        if not self.smallest <= self.initial <= self.largest:
-            allowed = f"smallest {self.smallest} to largest {self.largest}"
+        if not self.gamma_min <= self.initial <= self.gamma_max:
+            allowed = f"gamma_min {self.gamma_min} to gamma_max {self.gamma_max}"
             raise ValueError(f"initial is {self.initial}; it must lie in {allowed}")
-        check_not_negative("switch", self.switch)
-        if self.rate and (not self.initial or abs(self.initial) < self.switch):
-            allowed = f"switch {self.switch} or more in size, and above 0, to be moved"
+        check_not_negative("switch_point", self.switch_point)
+        if self.rate and (not self.initial or abs(self.initial) < self.switch_point):
+            allowed = f"switch_point {self.switch_point} or more in size, and above 0, to be moved"
             raise ValueError(f"initial is {self.initial}; it must be {allowed}")
         if self.num_bins < 1:
             raise ValueError(f"num_bins is {self.num_bins}; it must be 1 or more")
@@ -75,8 +77,8 @@ class AdaptiveFocal(StatelessObjective):
     def moved(self, gammas: Tensor, gaps: Tensor) -> Tensor:
         """Returns the gammas of the next epoch, (bins,)."""
         raised = gammas * torch.exp(self.rate * torch.where(gammas > 0, gaps, -gaps))
-        turned = torch.where(raised.abs() < self.switch, -self.switch * raised.sign(), raised)
-        return turned.clamp(self.smallest, self.largest)
+        turned = torch.where(raised.abs() < self.switch_point, -self.switch_point * raised.sign(), raised)
+        return turned.clamp(self.gamma_min, self.gamma_max)
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Returns the mean over the batch, in nats, and the memory."""

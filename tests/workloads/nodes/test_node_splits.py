@@ -10,7 +10,7 @@ from pruneyard.workloads.nodes.splits.drawn import Drawn
 from pruneyard.workloads.nodes.splits.published import Published
 from pruneyard.workloads.nodes.splitting import SPLITS
 
-GRAPH = BlockModel(num_nodes=600, rare_share=0.1).load()
+GRAPH = BlockModel(num_nodes=600, minority_fraction=0.1).load()
 DRAWN = Drawn(per_class=15, extra_minority=4, num_val=150, num_calib=100, num_test=200)
 
 

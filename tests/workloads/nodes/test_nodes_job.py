@@ -25,7 +25,7 @@ from pruneyard.workloads.nodes.splits.drawn import Drawn
 from pruneyard.workloads.workload import Context, InterruptedJobError, NonFiniteError, Outcome, Progress
 
 JOB = NodesJob(
-    data=BlockModel(num_nodes=300, rare_share=0.15),
+    data=BlockModel(num_nodes=300, minority_fraction=0.15),
     minority="rare",
     method=PlainNodes(),
     split=Drawn(per_class=10, num_val=60, num_calib=40, num_test=100),
@@ -103,7 +103,7 @@ def test_a_stop_request_is_honoured_while_shifts_are_computed(tmp_path: Path, mo
 def test_a_checkpoint_of_other_data_or_another_budget_is_refused(tmp_path: Path) -> None:
     run(JOB, tmp_path / "here")
     with pytest.raises(ValueError, match="the checkpoint was created with data"):
-        run(replace(JOB, data=BlockModel(num_nodes=300, rare_share=0.15, seed=1)), tmp_path / "here")
+        run(replace(JOB, data=BlockModel(num_nodes=300, minority_fraction=0.15, seed=1)), tmp_path / "here")
     with pytest.raises(ValueError, match="to a run of 12 steps, but this run has 18"):
         run(TUNED, tmp_path / "here")
 
@@ -188,10 +188,10 @@ def test_every_group_has_a_temperature_of_its_own_where_it_is_large_enough() -> 
     shown = np.where(margin > 0, 3 * margin, margin / 2)
     logits = np.stack([np.zeros(400), shown], axis=1)
     shared = Recalibrated().readout(logits, labels, seed=0)
-    by_group = RecalibratedByGroup(fewest=20).readout(logits, labels, seed=0)
+    by_group = RecalibratedByGroup(min_samples=20).readout(logits, labels, seed=0)
     assert by_group.numbers["groups_fitted"] == 2
     assert by_group.numbers["temperature_minority"] > 2 > 1 > by_group.numbers["temperature_majority"]
-    none = RecalibratedByGroup(fewest=401).readout(logits, labels, seed=0)
+    none = RecalibratedByGroup(min_samples=401).readout(logits, labels, seed=0)
     assert none.numbers["groups_fitted"] == 0
     assert np.array_equal(none.log_probabilities(logits), shared.log_probabilities(logits))
     alone = Recalibrated().readout(logits[margin > 0], labels[margin > 0], seed=0)
@@ -227,7 +227,7 @@ def test_a_rate_that_makes_the_loss_overflow_is_an_error(tmp_path: Path) -> None
         (lambda: NodesBudget(evaluate_every=-1), "evaluate_every is -1"),
         (lambda: NodesOptimizer(lr=0), "lr is 0"),
         (lambda: NodesOptimizer(l2=-1), "l2 is -1"),
-        (lambda: RecalibratedByGroup(fewest=1), "fewest is 1"),
+        (lambda: RecalibratedByGroup(min_samples=1), "min_samples is 1"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(make: object, message: str) -> None:

@@ -59,7 +59,7 @@ def test_gammas_are_moved_by_the_gaps() -> None:
 
 
 def test_small_gammas_change_sides_and_large_ones_are_kept_within_bounds() -> None:
-    objective = AdaptiveFocal(largest=20.0, smallest=-2.0, switch=0.2)
+    objective = AdaptiveFocal(gamma_max=20.0, gamma_min=-2.0, switch_point=0.2)
     gammas = torch.tensor([0.21, -0.21, 19.0, -1.9], dtype=torch.float64)
     gaps = torch.tensor([-0.3, 0.3, 0.3, -0.3], dtype=torch.float64)
     assert objective.moved(gammas, gaps).tolist() == [-0.2, 0.2, 20.0, -2.0]
@@ -171,9 +171,9 @@ def test_data_without_val_are_refused(tmp_path: Path) -> None:
     [
         ("initial", {"initial": 21.0}),
         ("initial", {"initial": 0.1}),
-        ("initial", {"initial": 0.0, "switch": 0.0}),
+        ("initial", {"initial": 0.0, "switch_point": 0.0}),
         ("rate", {"rate": -1.0}),
-        ("switch", {"switch": -0.1}),
+        ("switch_point", {"switch_point": -0.1}),
         ("num_bins", {"num_bins": 0}),
     ],
 )

@@ -6,7 +6,7 @@ set size there. The threshold is fitted to the other rows, so coverage holds for
 Reference: Angelopoulos, Bates, Malik and Jordan 2021, Uncertainty Sets for Image Classifiers (arXiv:2009.14193)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from pruneyard.workloads.calibrate.prediction_sets import (
     rank_of_threshold,
     threshold,
 )
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.metrics.classification import check_inputs
 from pruneyard.workloads.seeding import stream_seed
 
@@ -34,14 +35,15 @@ class TunedRAPS(ConformalRule):
 
     is_nested: ClassVar[bool] = False  # another alpha may choose another rule
 
-    share: float = 0.3  # fraction of the calibration rows, sampled at random, for tuning
+    # of the calibration rows, sampled at random, for tuning
+    tuning_fraction: float = field(default=0.3, metadata=renamed("share"))
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 0.2, 0.5)
     randomised: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.share < 1:
-            raise ValueError(f"share is {self.share}; it must lie in (0, 1)")
+        if not 0 < self.tuning_fraction < 1:
+            raise ValueError(f"tuning_fraction is {self.tuning_fraction}; it must lie in (0, 1)")
         if not self.penalties or min(self.penalties) < 0:
             raise ValueError(f"penalties are {self.penalties}; there must be at least one, none below 0")
 
@@ -51,7 +53,7 @@ class TunedRAPS(ConformalRule):
         if len(rows) < 2:
             raise ValueError("there is 1 calibration row; raps_tuned needs at least 2")
         # Both parts get at least one row.
-        num_tuning = min(max(round(self.share * len(rows)), 1), len(rows) - 1)
+        num_tuning = min(max(round(self.tuning_fraction * len(rows)), 1), len(rows) - 1)
         order = np.random.default_rng(stream_seed(seed, "calibrate/conformal/tune")).permutation(len(rows))
         tuning, rest = np.sort(order[:num_tuning]), np.sort(order[num_tuning:])
         best = self._best(rows[tuning], labels_N[tuning], seed=seed)

@@ -7,7 +7,7 @@ Reference: Sun, Ming, Zhu and Li 2022, Out-of-Distribution Detection with Deep N
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pruneyard.workloads.calibrate.evidence import AsGiven, Evidence, Floats, blocks
 from pruneyard.workloads.calibrate.score import Learned, Rule
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.seeding import stream_seed
 
@@ -31,16 +32,17 @@ class KNN(Learned):
     examples: ClassVar[tuple[Settings, ...]] = ({"k": 3},)
 
     k: int = 50
-    share: float = 1.0  # fraction of the training rows in the bank, sampled at random; reduce k with it
+    # of the training rows, sampled at random, in the bank; reduce k with it
+    train_fraction: float = field(default=1.0, metadata=renamed("share"))
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k is {self.k}; it must be 1 or more")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share}; it must lie in (0, 1]")
+        if not 0 < self.train_fraction <= 1:
+            raise ValueError(f"train_fraction is {self.train_fraction}; it must lie in (0, 1]")
 
     def learn(self, train: Evidence, *, seed: int) -> tuple[Rule, Mapping[str, float]]:
-        num_kept = max(round(self.share * len(train)), 1)
+        num_kept = max(round(self.train_fraction * len(train)), 1)
         if self.k > num_kept:
             raise ValueError(f"k is {self.k}; it must be at most {num_kept}, the number of training rows in the bank")
         generator = np.random.default_rng(stream_seed(seed, "calibrate/knn"))

@@ -6,13 +6,14 @@ the classes with their own calibrator.
 Reference: Guo et al., On calibration of modern neural networks (ICML 2017), in each group by itself
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 
 from pruneyard.workloads.calibrate.calibrator import Calibrator, FittedCalibrator
 from pruneyard.workloads.calibrate.methods.temperature import Temperature
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.metrics.classification import Floats, Labels
 from pruneyard.workloads.nodes.node_method import Readout, Untuned
 from pruneyard.workloads.plugins import Plugin
@@ -25,11 +26,12 @@ GROUPS = ("majority", "minority")
 @dataclass(frozen=True, kw_only=True)
 class RecalibratedByGroup(Untuned):
     calibrator: Annotated[Calibrator, Plugin("calibrate.methods")] = Temperature()
-    fewest: int = 20  # smallest number of nodes that a group calibrator is fitted on
+    # smallest number of nodes that a group calibrator is fitted on
+    min_samples: int = field(default=20, metadata=renamed("fewest"))
 
     def __post_init__(self) -> None:
-        if self.fewest < 2:
-            raise ValueError(f"fewest is {self.fewest}; it must be at least 2")
+        if self.min_samples < 2:
+            raise ValueError(f"min_samples is {self.min_samples}; it must be at least 2")
 
     @property
     def uses_val(self) -> bool:
@@ -44,7 +46,7 @@ class RecalibratedByGroup(Untuned):
         for group in range(len(GROUPS)):
             rows = predicted == group
             # Calibrators refuse rows of one label only.
-            if rows.sum() >= self.fewest and len(np.unique(labels[rows])) > 1:
+            if rows.sum() >= self.min_samples and len(np.unique(labels[rows])) > 1:
                 fitted[group] = self.calibrator.fit(logits[rows], labels[rows], seed=seed)
 
         def log_probabilities(given: Floats) -> Floats:

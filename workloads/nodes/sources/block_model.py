@@ -7,13 +7,14 @@ other word with probability 0.05.
 Reference: Holland, Laskey and Leinhardt, Stochastic blockmodels: first steps, Social Networks 5, 1983
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
 from pruneyard.workloads import plugins
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.nodes.graph import Graph, GraphSource, rows_summing_to_one, undirected
 from pruneyard.workloads.seeding import stream_seed
 
@@ -28,7 +29,7 @@ class BlockModel(GraphSource):
 
     num_nodes: int = 600
     num_classes: int = 3
-    rare_share: float = 0.1
+    minority_fraction: float = field(default=0.1, metadata=renamed("rare_share"))
     degree_within: float = 3.0
     degree_between: float = 1.5
     words_per_class: int = 20
@@ -38,8 +39,8 @@ class BlockModel(GraphSource):
         for name, least in (("num_nodes", 10), ("num_classes", 2), ("words_per_class", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if not 0 < self.rare_share < 1:
-            raise ValueError(f"rare_share is {self.rare_share}; it must lie in (0, 1)")
+        if not 0 < self.minority_fraction < 1:
+            raise ValueError(f"minority_fraction is {self.minority_fraction}; it must lie in (0, 1)")
         for name in ("degree_within", "degree_between"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
@@ -70,7 +71,7 @@ class BlockModel(GraphSource):
 
     def _labels(self) -> np.ndarray:
         # At least one node, or the graph would lack its class 0.
-        num_rare = max(1, round(self.rare_share * self.num_nodes))
+        num_rare = max(1, round(self.minority_fraction * self.num_nodes))
         rest = 1 + np.arange(self.num_nodes - num_rare) % (self.num_classes - 1)
         return self._stream("labels").permutation(np.concatenate([np.zeros(num_rare, dtype=np.int64), rest]))
 
