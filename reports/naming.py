@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from pruneyard.reports.renamed_keys import present_key
+
 RUNS = ".runs."
 """Separator in a dotted key; the part after it describes the earlier run that the job takes as input."""
 
@@ -10,15 +12,18 @@ RUNS = ".runs."
 def column_names(keys: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
     """Returns a short name for every dotted key, or the key itself if the short name is ambiguous or in `taken`.
 
+    Renamed keys have their present names.
+
     `method.schedule.every` becomes `every`, `optimizer.name` becomes `optimizer`, `input.runs.objective.name` becomes
     `input's objective`, and `data.runs.method.name` becomes `data's method`, or `input's data's method` for a job's input.
     """
-    shortest = {key: _joined(key, _last(_own(key))) for key in keys}
-    longer = {key: _joined(key, _own(key)) for key in keys}
+    present = {key: present_key(key) for key in keys}
+    shortest = {key: _joined(key, _last(_own(present[key]))) for key in keys}
+    longer = {key: _joined(key, _own(present[key])) for key in keys}
     once = Counter([*shortest.values(), *taken])
     twice = Counter(longer.values())
     return {
-        key: shortest[key] if once[shortest[key]] == 1 else longer[key] if twice[longer[key]] == 1 else key
+        key: shortest[key] if once[shortest[key]] == 1 else longer[key] if twice[longer[key]] == 1 else present[key]
         for key in keys
     }
 

@@ -16,6 +16,7 @@ from pruneyard.reports.claims.comparison import differences
 from pruneyard.reports.claims.reading import packaged_claims
 from pruneyard.reports.claims.verdict import WIDEST, Ours, Verdict, Word, verdict
 from pruneyard.reports.glossary import title
+from pruneyard.reports.renamed_keys import present_key
 from pruneyard.reports.series import NUM_BINS
 from pruneyard.reports.study import DENSE, Study
 from pruneyard.reports.tables import Table, Value
@@ -74,9 +75,10 @@ def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection 
 
 
 def _specs(study: Study) -> dict[int, dict[str, Any]]:
-    """Returns the spec of every cell by dotted keys."""
+    """Returns the spec of every cell by dotted keys, renamed ones under their present names."""
     first = study.labelled.drop_duplicates("cell")
-    return {cell: flat_spec(text) for cell, text in zip(first["cell"], first["spec_json"], strict=True)}
+    flat = {cell: flat_spec(text) for cell, text in zip(first["cell"], first["spec_json"], strict=True)}
+    return {cell: {present_key(key, spec): value for key, value in spec.items()} for cell, spec in flat.items()}
 
 
 def _names(study: Study, specs: Mapping[int, Mapping[str, Any]]) -> set[str]:
