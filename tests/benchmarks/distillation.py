@@ -235,7 +235,7 @@ def of_gradient_matching(
     """Parts by name, plain and ours; and what each counts for in one step of the images."""
     network = network_of(128, torch.float32)
     real, mine = batch(setting.real_batch, torch.float32, 0), batch(IPC, torch.float32, 1)
-    drawn, on = setting.strategy.sample(draws(2)), setting.training.on
+    drawn, on = setting.strategy.sample(draws(2)), setting.training.train_on
     num = CLASSES * IPC if on == "synthetic" else 1000
     pile = LabelledImages.from_tensors(batch(num, torch.float32, 4), torch.arange(num) % CLASSES, num_classes=CLASSES)
     kinds = {

@@ -10,7 +10,7 @@ from pruneyard.testing.cases import each_case
 from pruneyard.workloads.distill.methods.mtt import LEAST_RATE_SHARE, MTT
 from pruneyard.workloads.distill.trajectories import flatten_parameters, remaining_distance, train_student
 
-FIELDS = {"ipc": 1, "iterations": 3, "experts": 2, "starts": 2, "steps": 3, "rate": 0.05, "expert_batch": 64}
+FIELDS = {"ipc": 1, "iterations": 3, "experts": 2, "max_start_epoch": 2, "steps": 3, "rate": 0.05, "expert_batch": 64}
 
 
 def doubles(*values: float) -> Tensor:
@@ -96,7 +96,7 @@ def test_experts_walk_the_path_of_an_uninterrupted_training() -> None:
 
 
 def test_a_path_reaches_as_far_as_the_latest_start_asks() -> None:
-    method = MTT(**FIELDS | {"starts": 3, "expert_epochs": 2})
+    method = MTT(**FIELDS | {"max_start_epoch": 3, "expert_epochs": 2})
     names = {name for name in states(method, context())[-1].tensors if name.startswith("expert0/")}
     assert names == {f"expert0/epoch{epoch}" for epoch in range(5)}
 

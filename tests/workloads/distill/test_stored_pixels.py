@@ -23,7 +23,7 @@ from pruneyard.workloads.distill.network_training import NetworkTraining
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.workload import Context
 
-NETWORK = NetworkTraining(rows=16, batch_size=16)
+NETWORK = NetworkTraining(num_images=16, batch_size=16)
 FIELDS: dict[str, Any] = {"ipc": 1, "iterations": 2, "steps": 3, "real_batch": 6, "lr": 100.0, "network": NETWORK}
 POOL: dict[str, Any] = {"pool": 1, "pretrain_epochs": 1}
 

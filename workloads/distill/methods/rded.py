@@ -6,7 +6,7 @@ The first iterations train the teacher, one epoch each. Then each of `crops` rou
 image of every class. The crops with the lowest cross-entropy are kept, at most one per image, and factor x factor of them are
 stitched to one stored image. As in the released code, crops are squares of 0.08 to 1 of the area, and a crop that fills only a
 part of a stored image is evaluated by the teacher in a frame of zeros, the mean colour. Small crops of small images may show
-none of the object (see `smallest_crop`): most of a digit is missing in a twelfth of its image.
+none of the object (see `min_scale`): most of a digit is missing in a twelfth of its image.
 
 Published students are trained on the teacher's labels of every augmented view at temperature 20: `evaluation: {labels: views,
 temperature: 20.0}`. By default each stored image has one soft label at `temperature`, the mean over its crops.
