@@ -154,7 +154,7 @@ def as_dc(**fields: Any) -> IDC:
     """IDC with all switches at what DC does. Rates of IDC are those for 10 images per class: 0.5 is 0.1 for two."""
     network = NetworkTraining(
         train_on="synthetic",
-        rows=2 * 20,
+        num_images=2 * 20,
         batch_size=12,
         momentum=0.0,
         weight_decay=0.0,

@@ -29,7 +29,7 @@ DISTIL: dict[str, Any] = {
         "iterations": 1,
         "steps": 2,
         "real_batch": 6,
-        "network": {"rows": 16},
+        "network": {"num_images": 16},
         "networks": {"from": "pretrain", "over": "all"},
     },
     "evaluation": {"networks": 1, "epochs": 1, "augment": ""},

@@ -129,7 +129,7 @@ def test_the_mean_of_dropout_passes_is_evaluated_also_on_ood_sets(noisy: Path, t
 
 
 def test_drawn_networks_are_averaged_and_more_of_them_are_others(noisy: Path, tmp_path: Path) -> None:
-    found = {num: judged(calibrate(noisy, samples=num), tmp_path / str(num))[1] for num in (1, 4)}
+    found = {num: judged(calibrate(noisy, swag_samples=num), tmp_path / str(num))[1] for num in (1, 4)}
     assert found[1]["test", "entropy_epistemic"] == pytest.approx(0, abs=1e-9)
     assert found[4]["test", "entropy_epistemic"] > 1e-4
     assert found[4]["test", "nll"] != found[1]["test", "nll"]

@@ -147,7 +147,7 @@ def test_a_synthetic_set_is_trained_on_as_it_is(tmp_path: Path) -> None:
 def test_soft_labels_of_a_set_are_not_those_of_training_rows(tmp_path: Path) -> None:
     """A row has one class: that of its image, even if the soft labels favour another one."""
     made = replace(synthetic_set(), soft_labels=torch.eye(10)[torch.arange(20) % 10])
-    data = Synthetic(path=written(tmp_path / "set", made), of=DIGITS).load()
+    data = Synthetic(path=written(tmp_path / "set", made), base=DIGITS).load()
     assert data.train.labels.tolist() == made.labels.tolist() != made.soft_labels.argmax(1).tolist()
 
 

@@ -30,7 +30,7 @@ def weights(network: nn.Module) -> torch.Tensor:
 def test_epochs_before_the_path_are_passes_of_the_networks_own_training() -> None:
     at, method = context(), IDC(**FIELDS, early_epochs=2)
     by_hand = at.network("match", 1)
-    twice = replace(method.network, rows=2 * len(at.real.split))
+    twice = replace(method.network, num_images=2 * len(at.real.split))
     strategy = Strategy.of(twice.augment, always=ALWAYS)
     momentum = NetworkState.initial(by_hand).momentum
     twice.run(by_hand, momentum, LabelledImages.from_real_set(at.real), at.stream("early", 1), strategy=strategy)

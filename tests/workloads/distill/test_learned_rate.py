@@ -23,7 +23,7 @@ EVALUATION = Evaluation(networks=1, epochs=4, batch_size=16, learned_rate=True)
 
 
 def test_networks_train_at_the_rate_of_the_student_that_is_reported(tmp_path: Path) -> None:
-    method = MTT(ipc=1, iterations=2, experts=1, starts=1, steps=2, rate=0.05, rate_lr=1e-3, expert_batch=64)
+    method = MTT(ipc=1, iterations=2, experts=1, max_start_epoch=1, steps=2, rate=0.05, rate_lr=1e-3, expert_batch=64)
     job = DistillJob(data=DATA, method=method, model=MODEL, evaluation=EVALUATION)
     last = list(job.run(Context(checkpoints=CheckpointFolder(tmp_path))))[-1]
     assert last.outcome is not None
