@@ -157,7 +157,7 @@ def test_the_first_step_of_lamb_worked_by_hand() -> None:
     assert torch.equal(still, value)
 
 
-def test_a_member_trains_as_by_adam_of_torch_and_dies_at_its_age() -> None:
+def test_a_member_trains_as_with_torch_adam_and_is_replaced_after_its_last_update() -> None:
     pool, at = NetworkPool(members=2, max_online_updates=6, lr=0.01), context(double=True)
     images, targets = at.real.images(torch.arange(12)), regression_targets(at.real.split.labels[:12], 10).double()
     tensors, network = pool.start(at), at.network("pool/1")
@@ -176,7 +176,7 @@ def test_a_member_trains_as_by_adam_of_torch_and_dies_at_its_age() -> None:
     assert int(tensors["pool/1/steps"]) == 0
 
 
-def test_the_first_generation_dies_at_staggered_ages() -> None:
+def test_the_first_members_are_replaced_at_staggered_ages() -> None:
     tensors = NetworkPool(members=4, max_online_updates=10).start(context())
     assert [int(tensors[f"pool/{member}/left"]) for member in range(4)] == [3, 5, 8, 10]
 

@@ -74,7 +74,7 @@ def read(cls: type[Any], table: dict[str, Any]) -> tuple[Any, list[str]]:
     return decode(cls, table, "", log), [f"{problem.key}: {problem.message}" for problem in log.problems]
 
 
-def test_every_old_key_gives_the_identity_of_the_new_one_and_is_refused_beside_it() -> None:
+def test_every_old_key_gives_the_identity_of_the_new_one_and_is_refused_together_with_it() -> None:
     checked = set()
     for cls in classes():
         table = table_of(cls)

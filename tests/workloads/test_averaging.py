@@ -264,7 +264,7 @@ def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path
 
 
 @pytest.mark.parametrize("step", [9, 13])
-def test_moments_of_a_resumed_training_are_those_of_an_undisturbed_one(step: int, tmp_path: Path) -> None:
+def test_moments_of_a_resumed_training_are_those_of_an_uninterrupted_one(step: int, tmp_path: Path) -> None:
     recipe = every_step(replace(LATE, swag_rank=3))
     whole = run(RIGL, tmp_path / "whole", recipe)
     resumed = run(RIGL, only(step, tmp_path / "whole", tmp_path / "resumed"), recipe)
