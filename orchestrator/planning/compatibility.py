@@ -8,9 +8,9 @@ from typing import Any
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.plan import Plan
-from pruneyard.orchestrator.spec.codec import with_all_present_keys
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.renamed_keys import with_all_present_keys
 from pruneyard.orchestrator.spec.run_key import differences
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.planned import read_plan

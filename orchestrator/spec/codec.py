@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
-from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, find_job, kinds, name_of, names
+from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 
 _YAML_TERMS = {
     "an object": "a table",
@@ -68,41 +68,6 @@ def with_present_keys(cls: type[Any], table: Any) -> Any:
         return table
     present = old_keys_of(cls)
     return {key if (new := present.get(key, key)) in table else new: value for key, value in table.items()}
-
-
-def with_all_present_keys(cls: type[Any], table: Any) -> Any:
-    """Returns a recorded job or table with every renamed key, at any depth, under its present name."""
-    table = with_present_keys(cls, table)
-    if not isinstance(table, Mapping):
-        return table
-    return {key: _with_present_keys_inside(cls, key, value) for key, value in table.items()}
-
-
-def _with_present_keys_inside(cls: type[Any], field: str, value: Any) -> Any:
-    if field == "runs":  # an identity describes the runs that a job consumes
-        described = [_described_run(run) for run in (value if isinstance(value, list) else [value])]
-        return described if isinstance(value, list) else described[0]
-    if isinstance(value, list):
-        return [_with_present_keys_inside(cls, f"{field}[{place}]", item) for place, item in enumerate(value)]
-    inner = class_of_field(cls, field, value)
-    return value if inner is None else with_all_present_keys(inner, value)
-
-
-def _described_run(run: Any) -> Any:
-    known = isinstance(run, Mapping) and run.get("kind") in kinds()
-    return with_all_present_keys(find_job(run["kind"]), run) if known else run
-
-
-def present_key(cls: type[Any], tables: Any, key: str) -> str:
-    """Returns a dotted key with its renamed parts under their present names, as far as `tables` say which classes it concerns."""
-    head, dot, rest = key.partition(".")
-    name, index = re.fullmatch(r"([^\[]*)(.*)", head, flags=re.DOTALL).groups()  # type: ignore[union-attr]
-    name = old_keys_of(cls).get(name, name)
-    content = with_present_keys(cls, tables).get(name) if isinstance(tables, Mapping) else None
-    if index and isinstance(content, list) and index[1:-1].isdigit():
-        content = content[int(index[1:-1])] if int(index[1:-1]) < len(content) else None
-    inner = class_of_field(cls, name + index, content) if dot else None
-    return name + index + dot + (rest if inner is None else present_key(inner, content, rest))
 
 
 def class_of_field(cls: type[Any], field: str, table: Any) -> type[Any] | None:

@@ -16,13 +16,12 @@ from pruneyard.orchestrator.spec.codec import (
     hints_of,
     nearest,
     plugin_of,
-    present_key,
     short_json,
-    with_all_present_keys,
     with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import REFERENCE
 from pruneyard.orchestrator.spec.problem_log import join_keys
+from pruneyard.orchestrator.spec.renamed_keys import present_key, with_all_present_keys
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located

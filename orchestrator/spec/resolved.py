@@ -13,10 +13,10 @@ from pruneyard.orchestrator.spec.codec import (
     hints_of,
     plugin_of,
     plugins_of,
-    present_key,
     with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import as_table
+from pruneyard.orchestrator.spec.renamed_keys import present_key
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.search import Choices, encode_search

@@ -12,10 +12,7 @@ from pruneyard.orchestrator.spec.codec import (
     hints_of,
     nearest,
     old_keys_of,
-    present_key,
     short_json,
-    with_all_present_keys,
-    with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
@@ -28,6 +25,12 @@ from pruneyard.orchestrator.spec.references import (
     lineage,
     name_sources,
     resolve_references,
+)
+from pruneyard.orchestrator.spec.renamed_keys import (
+    axes_given_twice,
+    present_key,
+    spec_with_present_keys,
+    with_all_present_keys,
 )
 from pruneyard.orchestrator.spec.run_key import key_of
 from pruneyard.orchestrator.spec.search import (
@@ -73,7 +76,7 @@ class StageValidator:
             start + self._present(key.removeprefix(start)) if key.startswith(start) else key: line
             for key, line in document.lines.items()
         }
-        self.tables = self._with_sources(self._with_present_keys(tables))
+        self.tables = self._with_sources(tables)
         self.earlier = earlier or UpstreamRuns({})
         self.log = ProblemLog(lines, prefix=prefix, command_line_keys=self.changed)
         self.useless_axes: list[str] = []
@@ -86,24 +89,11 @@ class StageValidator:
         axis = "grid." if key.startswith("grid.") else ""
         return axis + present_key(self.job_class, self.raw_tables, key.removeprefix(axis))
 
-    def _with_present_keys(self, tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the tables, their variants and their axes with renamed keys under their present names."""
-        if self.job_class is None:
-            return dict(tables)
-        found: dict[str, Any] = with_present_keys(self.job_class, tables)
-        if isinstance(variants := found.get("variants"), list):
-            found["variants"] = [with_present_keys(self.job_class, variant) for variant in variants]
-        if isinstance(grid := found.get("grid"), Mapping):
-            found["grid"] = {self._present(str(key)): values for key, values in grid.items()}
-        if isinstance(search := found.get("search"), Mapping) and isinstance(space := search.get("space"), Mapping):
-            found["search"] = {**search, "space": {self._present(str(key)): values for key, values in space.items()}}
-        return found
-
     def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns the tables with `name: synthetic` added to every reference that stands in place of a data source."""
+        """Returns the tables with present keys, and `name: synthetic` in every reference in place of a data source."""
         if self.job_class is None:
             return tables
-        found = name_sources(self.job_class, tables)
+        found = name_sources(self.job_class, spec_with_present_keys(self.job_class, tables))
         if isinstance(variants := found.get("variants"), list):
             found["variants"] = [name_sources(self.job_class, v) if isinstance(v, Mapping) else v for v in variants]
         if isinstance(grid := found.get("grid"), Mapping):
@@ -118,6 +108,7 @@ class StageValidator:
     def stage(self) -> Stage | None:
         """Returns the stage with its header and jobs; None where the tables have problems, which are in `log`."""
         self.header = header = self._header()
+        self._check_renamed_axes()
         self._check_workers(header)
         search = self._search()
         if header is not None and search is not None:
@@ -154,9 +145,9 @@ class StageValidator:
         for key in search.space if search else ():
             if key.split(".")[0] in {"seed", "seeds"}:
                 self.log.add(f"search.space.{key}", "cannot be searched; give `seeds: 3`, and trials are judged by their mean")
-            elif key in grid and key not in self.changed:
+            elif self._present(key) in grid and self._present(key) not in self.changed:
                 self.log.add(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
-        return search.without([key for key in search.space if key in self.changed]) if search else None
+        return search.without([key for key in search.space if self._present(key) in self.changed]) if search else None
 
     def _check_combination(self, header: Header, search: Search) -> None:
         """Reports a scheduler or kind that the search cannot be combined with."""
@@ -209,6 +200,12 @@ class StageValidator:
                 hint = advice(self.job_class, self.tables, str(name)) or nearest(name, allowed)
                 self.log.add(str(name), f"is unknown; known are {listed}{hint}")
         return header
+
+    def _check_renamed_axes(self) -> None:
+        """Reports axes that are given under two names. A key of the command line replaces the spec's under either name."""
+        for at, present in axes_given_twice(self.job_class, self.raw_tables) if self.job_class else ():
+            if present not in self.changed:
+                self.log.add(at, f"is the old name of {present}, which is given too; leave one of them out")
 
     def _check_workers(self, header: Header | None) -> None:
         """Reports several workers for a kind that does not set `runs_on_ranks`: every process would repeat the whole job."""
@@ -345,7 +342,7 @@ class StageValidator:
 
     def _replaced(self, key: str) -> bool:
         """Returns whether the command line replaced the table that an axis of the spec was written for."""
-        return key not in self.changed and any(key.startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
+        return key not in self.changed and any(self._present(key).startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
     def _job(self, header: Header | None, job_class: type[Any], point: Point, found: ResolvedTables, seed: int) -> Job | None:
         workload = decode(job_class, {**found.tables, "seed": seed}, "", self.log.with_origins(point.origins))

@@ -6,6 +6,7 @@ import pytest
 
 from pruneyard.orchestrator.errors import SpecError
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.yaml_document import parse_value
 
 PLAIN: dict[str, Any] = {
     "name": "renamed",
@@ -57,3 +58,54 @@ def test_a_problem_below_an_old_key_names_its_line(tmp_path: Any) -> None:
     )
     with pytest.raises(SpecError, match=r"old\.yaml:10: ood\[1\]\.name: is unknown: .*did you mean noise"):
         load_spec(path)
+
+
+PART = {**PLAIN, "data": {"name": "selected", "base": "digits", "selector": "random", "fraction": 0.5}}
+OLD_PART = {**PLAIN, "data": {"name": "selected", "of": "digits", "select": "random", "share": 0.5}}
+
+
+def test_an_old_key_inside_a_table_means_the_new_one_wherever_a_spec_may_give_it() -> None:
+    present = keys(PART, overrides={"data.fraction": 0.25, "data.base.split_seed": 1})
+    assert keys(OLD_PART) == keys(PART) != present
+    for spec in (PART, OLD_PART):
+        assert keys(spec, overrides={"data.share": 0.25, "data.of.split_seed": 1}) == present
+        assert keys(spec, axes={"data.share": [0.25], "data.of.split_seed": [1]}) == present
+        assert keys({**spec, "grid": {"data.share": [0.25], "data.base.split_seed": [1]}}) == present
+        replaced = {**spec, "grid": {"data.share": [0.75]}}
+        assert keys(replaced, overrides={"data.fraction": 0.25, "data.of.split_seed": 1}) == present
+
+
+def test_a_search_proposes_the_same_under_both_names_of_a_key() -> None:
+    def proposed(spec: dict[str, Any], key: str) -> list[str]:
+        space = {key: {"low": 0.1, "high": 0.9}, "optimizer.lr": {"low": 0.01, "high": 1.0}}
+        return keys({**spec, "search": {"name": "sobol", "max_trials": 4, "space": space}})
+
+    assert len(set(proposed(OLD_PART, "data.share"))) == 4
+    assert proposed(OLD_PART, "data.share") == proposed(PART, "data.fraction") == proposed(PART, "data.share")
+    methods = {"grid": {"method": [{"name": "one_shot", "density": 0.1}]}}
+    chosen = {name: table for name, table in PLAIN.items() if name != "method"} | methods
+    assert proposed(chosen, "method.at") == proposed(chosen, "method.prune_at")
+
+
+def test_labels_and_the_spec_as_run_have_the_new_keys_inside_tables() -> None:
+    spec = load_spec({**OLD_PART, "grid": {"data.share": [0.25, 0.5], "data.select": ["random", "herding"]}})
+    assert len(spec.jobs) == 4
+    assert all("fraction=" in job.label for job in spec.jobs)
+    assert keys(parse_value(spec.to_yaml())) == [job.key for job in spec.jobs]
+
+
+def test_both_names_of_an_axis_are_refused() -> None:
+    message = "grid.data.share: is the old name of data.fraction, which is given too; leave one of them out"
+    with pytest.raises(SpecError, match=message):
+        load_spec({**PART, "grid": {"data.share": [0.25], "data.fraction": [0.5]}})
+
+
+def test_a_reference_finds_runs_by_old_and_by_new_keys() -> None:
+    train = {name: table for name, table in PART.items() if name != "name"} | {"grid": {"data.fraction": [0.25, 0.5]}}
+
+    def chain(where: dict[str, Any]) -> list[str]:
+        calibrate = {"kind": "calibrate", "input": {"from": "train", "where": where}}
+        return keys({"name": "chain", "stages": {"train": train, "calibrate": calibrate}})
+
+    assert chain({"data.share": 0.25}) == chain({"data.fraction": 0.25})
+    assert len(chain({"data.of.name": "digits"})) == len(chain({"data.base.name": "digits"})) == 4
