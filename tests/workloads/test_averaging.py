@@ -246,7 +246,7 @@ def test_a_network_without_norms_is_averaged_at_no_cost(tmp_path: Path) -> None:
 
 
 def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path) -> None:
-    """Equal to the last bit to those of the checkpoints after the same steps; RigL's masks stand still by then."""
+    """Bit-equal to those of the checkpoints after the same steps; the masks of RigL are constant by then."""
     kept = replace(LATE, swag_rank=2)
     plain = run(RIGL, tmp_path / "plain", every_step(LATE))
     found = run(RIGL, tmp_path / "kept", every_step(kept))
