@@ -28,6 +28,7 @@ from pruneyard.orchestrator.spec.references import (
 )
 from pruneyard.orchestrator.spec.renamed_keys import (
     axes_given_twice,
+    first_key,
     present_key,
     spec_with_present_keys,
     with_all_present_keys,
@@ -73,7 +74,7 @@ class StageValidator:
         self.changed = frozenset(map(self._present, changed))
         start = f"{prefix}." if prefix else ""
         lines = {
-            start + self._present(key.removeprefix(start)) if key.startswith(start) else key: line
+            start + self._as_read(key.removeprefix(start)) if key.startswith(start) else key: line
             for key, line in document.lines.items()
         }
         self.tables = self._with_sources(tables)
@@ -88,6 +89,13 @@ class StageValidator:
             return key
         axis = "grid." if key.startswith("grid.") else ""
         return axis + present_key(self.job_class, self.raw_tables, key.removeprefix(axis))
+
+    def _as_read(self, key: str) -> str:
+        """Returns the name under which the problems of a key of the document are reported."""
+        space = "search.space."
+        if self.job_class is not None and key.startswith(space):
+            return space + first_key(self.job_class, self.raw_tables, key.removeprefix(space))
+        return self._present(key)
 
     def _with_sources(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the tables with present keys, and `name: synthetic` in every reference in place of a data source."""
