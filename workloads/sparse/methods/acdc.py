@@ -5,9 +5,9 @@ Reference: Peste et al. 2021, AC/DC: Alternating Compressed/DeCompressed Trainin
 Phases change at the shares of the budget in `phase_boundaries`: first from dense to sparse, then back, and so on. The default is
 the authors' CIFAR-100 schedule of 200 epochs, with a change every 20 epochs from 10 to 170. Their ImageNet schedule of 100 epochs
 is `phase_boundaries: [0.1, 0.15, 0.2, 0.25, ..., 0.7, 0.75, 0.85]`: 10 epochs dense, then 5 and 5 up to 75, 10 dense, 15 sparse.
-A mask does not change within its phase; when all weights are trained again, the dropped ones restart from zero, with zero optimizer
-state. Changes that a short budget rounds to the same step cancel each other; the last step is always sparse. The optimizer
-also steps at a change. The dense network of the last dense phase is not kept.
+A mask does not change within its phase; when all weights are trained again, the dropped ones restart from zero, with zero
+optimizer state. Changes that a short budget rounds to the same step cancel each other; the last step is always sparse. The
+optimizer also steps at a change. The dense network of the last dense phase is not kept.
 """
 
 from dataclasses import dataclass, field
