@@ -60,5 +60,5 @@ def test_layers_that_do_not_come_in_groups_stay_dense() -> None:
     assert replace(method, keep_dense=("b",)).start(weights, generator=generator()).forward.keys() == {
         "a.weight"
     }
-    with pytest.raises(ValueError, match=r"^group is 7; it must divide .* a\.weight \(8\)"):
+    with pytest.raises(ValueError, match=r"^m is 7; it must divide .* a\.weight \(8\)"):
         NM(m=7).start(weights, generator=generator())
