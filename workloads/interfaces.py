@@ -182,10 +182,17 @@ class Epoch(Protocol):
         """The current masks, bool; a weight without one is dense."""
         ...
 
-    def batches(self, fraction: float) -> Iterator[Probe]:
+    def gradient_masks(self, num_epochs: int) -> Tensors:
+        """Returns the masks, bool, outside which gradients of this moment are of no use in the next `num_epochs` epochs.
+
+        They are the trained weights; empty if masks will grow by gradient in that time, so that dense gradients are needed.
+        """
+        ...
+
+    def batches(self, fraction: float, masks: Tensors = MappingProxyType({})) -> Iterator[Probe]:
         """Yields a random share of the epoch's batches, at least one, each augmented as in its own step.
 
-        Gradients are counted as dense, because masks may change during the epoch.
+        masks: those of `gradient_masks`; gradients are zero outside them and counted as sparse. Without masks they are dense.
         """
         ...
 

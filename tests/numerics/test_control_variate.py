@@ -60,7 +60,11 @@ class Look:
     number: int = 0
     masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
-    def batches(self, fraction: float) -> Iterator[Rows]:
+    def gradient_masks(self, num_epochs: int) -> Tensors:
+        return self.masks
+
+    def batches(self, fraction: float, masks: Tensors) -> Iterator[Rows]:
+        assert masks.keys() == self.masks.keys()
         return iter(self.rows[: max(1, round(fraction * len(self.rows)))])
 
 
@@ -206,6 +210,15 @@ def test_the_mean_over_all_batches_is_that_of_the_plain_gradients(rule: ControlV
     mean = torch.stack([corrected(rule, state, batch, NEW) for batch in rows]).mean(0)
     plain = torch.stack([batch.gradient_at({"w": NEW})[1]["w"] for batch in rows]).mean(0)
     assert torch.allclose(mean, plain, rtol=1e-12, atol=1e-14)
+
+
+def test_weights_outside_the_masks_of_the_anchor_are_not_corrected() -> None:
+    rows, mask = regression(8, size=2), torch.tensor([True, False, True, True, False])
+    rule = SVRG()
+    state = rule.on_epoch_start(rule.start({"w": NEW * mask}), Look(rows, {"w": NEW * mask}, masks={"w": mask}))
+    found, dense = corrected(rule, state, rows[3], OLD), corrected(rule, state_at(rule, rows, NEW * mask), rows[3], OLD)
+    assert torch.equal(found[mask], dense[mask])
+    assert torch.equal(found[~mask], rows[3].gradient_at({"w": OLD})[1]["w"][~mask])
 
 
 @pytest.mark.parametrize("coefficient", ["loss", "gradient"])

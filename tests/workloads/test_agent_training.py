@@ -29,6 +29,7 @@ from pruneyard.workloads.objectives.pgd import PGD
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.sparse.methods.set import SET
 from pruneyard.workloads.sparse.methods.static import Static
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.training.backward import EpochStart, NetworkTensors
@@ -99,6 +100,48 @@ def test_a_sparse_epoch_pays_a_dense_gradient_for_mu_and_none_where_an_update_re
     update = 2 * sparse + dense
     found = outcome(run(tmp_path, AGENT(), method=rigl)).train_flops  # updates at steps 4 and 8 of 12
     assert found == pytest.approx(BATCH * (10 * per_step + 2 * update + 12 * look), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("method", "dense_epochs"),
+    [
+        (Static(density=0.02), 0),
+        (SET(density=0.02, drop_fraction=0.5, schedule=UpdateSchedule(every=4)), 0),  # grows at random, at steps 4 and 8
+        (RigL(density=0.02, schedule=UpdateSchedule(every=4, until=0.5)), 1),  # the last update is at step 4 of 12
+        (RigL(density=0.02, schedule=UpdateSchedule(every=5, until=1.0)), 1),  # step 5 ends the first epoch
+        (RigL(density=0.02, schedule=UpdateSchedule(every=4)), 2),
+    ],
+    ids=["static", "set", "rigl-ends", "rigl-late", "rigl"],
+)
+def test_the_anchor_is_dense_only_in_epochs_in_which_masks_grow_by_gradient(
+    method: Any, dense_epochs: int, tmp_path: Path
+) -> None:
+    """With uniform density d, look and step cost 10 d against 3 d; a dense anchor costs 1 - d more.
+
+    A step that an update replaces has no gradient of the snapshot, which saves 3 d of one of twelve steps.
+    """
+    method = dataclasses.replace(method, distribution="uniform")
+    density = (31 + 5) / (1_536 + 240)  # 0.02 of both layers in whole numbers
+    plain, found = (
+        outcome(run(tmp_path / rule.__class__.__name__, rule, method=method)).train_flops for rule in (Plain(), AGENT())
+    )
+    assert plain is not None
+    assert found is not None
+    forward = 2 * (64 * 24 + 24 * 10) * BATCH * 2 * STEPS_PER_EPOCH
+    num_replaced = sum(method.replaces_step and method.is_due(step, num_steps=12) for step in range(12))
+    extra = 7 * density + dense_epochs / 2 * (1 - density) - num_replaced / 12 * 3 * density
+    assert (found - plain) / forward == pytest.approx(extra, rel=1e-12)
+    if not dense_epochs and isinstance(method, Static):
+        assert found / plain == pytest.approx(10 / 3, rel=1e-12)
+
+
+def test_with_static_masks_a_sparse_anchor_gives_the_gradients_of_a_dense_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse = outcome(run(tmp_path / "sparse", AGENT(gamma=1.0), method=Static(density=0.1))).weights
+    monkeypatch.setattr(EpochStart, "gradient_masks", lambda epoch, num_epochs: {})
+    dense = outcome(run(tmp_path / "dense", AGENT(gamma=1.0), method=Static(density=0.1))).weights
+    assert all(torch.equal(weight, dense[name]) for name, weight in sparse.items())
 
 
 def test_c_hat_is_reported_and_plain_reports_nothing_new(tmp_path: Path) -> None:
@@ -224,8 +267,11 @@ def test_a_sampled_anchor_uses_whole_batches_chosen_by_seed_and_epoch_alone() ->
             batch_of=batch_of,
             steps=range(20 * epoch, 20 * epoch + 20),
             masks={},
+            trained={},
+            grows_before=lambda step: False,
             count=lambda flops: None,
             flops_per_row=3.0,
+            dense_flops_per_row=3.0,
             forward_flops_per_row=1.0,
             seed=seed,
         )

@@ -9,14 +9,14 @@ reduction (SVRG), where c = 1.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.interfaces import Batch, Epoch, Gradient, Probe, RuleState, Tensors
 
-SNAPSHOT, ANCHOR = "snapshot/", "anchor/"
+SNAPSHOT, ANCHOR, MASK = "snapshot/", "anchor/", "mask/"
 
 
 class Comparison(Protocol):
@@ -46,8 +46,12 @@ class ControlVariate(ABC):
     """A gradient rule with a snapshot and an anchor; subclasses define the coefficient c.
 
     Masks apply to the corrected gradient as to any other. Growth by gradient uses g. A snapshot taken under older masks does not
-    change: it is zero where weights were grown since.
+    change: it is zero where weights were grown since. The anchor is dense where masks will grow by gradient before the next
+    snapshot. Otherwise it has the masks of its snapshot and the cost of a sparse gradient, and weights that are grown in between,
+    as SET grows them, are not corrected until the next one.
     """
+
+    revision: ClassVar[int] = 2  # before, the anchor was always computed and counted dense
 
     anchor_fraction: float = 1.0  # share of the epoch's batches in the anchor, in (0, 1]; below 1 it is noisy
     refresh_every: int = 1  # epochs between two snapshots
@@ -86,7 +90,8 @@ class ControlVariate(ABC):
         comparison = self.comparison(select_prefix(state, SNAPSHOT), epoch.masks)
         total: dict[str, Tensor] = {}
         num = 0
-        for batch in epoch.batches(self.anchor_fraction):
+        masks = clone_tensors(epoch.gradient_masks(self.refresh_every))
+        for batch in epoch.batches(self.anchor_fraction, masks):
             loss, gradient = batch.gradient_at(weights)
             comparison.observe(batch, loss=loss, gradient=gradient)
             if not total:
@@ -95,20 +100,23 @@ class ControlVariate(ABC):
             num += 1
         torch._foreach_div_(list(total.values()), num)
         return RuleState(
-            tensors={**add_prefix(SNAPSHOT, weights), **add_prefix(ANCHOR, total)},
+            tensors={**add_prefix(SNAPSHOT, weights), **add_prefix(ANCHOR, total), **add_prefix(MASK, masks)},
             numbers=self.numbers(state.numbers, comparison.coefficient()),
         )
 
     def gradient(self, state: RuleState, batch: Batch) -> tuple[Gradient, RuleState]:
-        """Returns g + c (mu - gs).
+        """Returns g + c (mu - gs), and g outside the masks of mu.
 
         The snapshot comes first, so that random layers sample the same numbers in both passes.
         """
         _, of_snapshot = batch.gradient_at(select_prefix(state, SNAPSHOT))
         loss = batch.differentiate()
-        own, anchor = batch.own_gradient(), select_prefix(state, ANCHOR)
+        own, anchor, masks = batch.own_gradient(), select_prefix(state, ANCHOR), select_prefix(state, MASK)
         names = [name for name in own if name in anchor and name in of_snapshot]
         corrected = torch._foreach_sub([anchor[n] for n in names], [of_snapshot[n] for n in names])
+        for name, difference in zip(names, corrected, strict=True):
+            if name in masks:
+                difference.mul_(masks[name])
         torch._foreach_mul_(corrected, self.effective_coefficient(state.numbers))
         torch._foreach_add_(corrected, [own[n] for n in names])
         return Gradient(loss=loss, corrected=dict(zip(names, corrected, strict=True))), state

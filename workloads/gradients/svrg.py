@@ -4,7 +4,7 @@ Reference: Johnson and Zhang 2013, Accelerating stochastic gradient descent usin
 
 g + c (mu - gs), where mu is the mean gradient at the snapshot and gs its gradient on the same batch, with the same
 augmentation and the same random numbers. The paper uses c = 1. An epoch costs three times a plain one: one pass for mu, and two
-gradients a step.
+gradients a step; mu costs more where masks grow by gradient within the epoch.
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -164,12 +165,16 @@ class BatchProbe:
 class EpochStartBatch(BatchProbe):
     """A batch shown at the start of an epoch; its gradient is used for many steps, so one that overflows is recomputed."""
 
+    masks: Tensors  # outside which gradients are not computed
+
     def gradient_at(self, weights: Tensors) -> tuple[Tensor, Tensors]:
-        """Returns loss and gradient, recomputed with half the loss scale until they are finite."""
-        result = BatchProbe.gradient_at(self, weights)
+        """Returns loss and gradient, zero outside the masks, recomputed with half the loss scale until they are finite."""
+        loss, gradient = BatchProbe.gradient_at(self, weights)
         while self.backward.scale.must_retry():
-            result = BatchProbe.gradient_at(self, weights)
-        return result
+            loss, gradient = BatchProbe.gradient_at(self, weights)
+        for name in self.masks.keys() & gradient.keys():
+            gradient[name].mul_(self.masks[name])
+        return loss, gradient
 
 
 @dataclass(kw_only=True, slots=True)
@@ -211,9 +216,12 @@ class EpochStart:
     should_stop: Callable[[], bool]
     batch_of: Callable[[int], tuple[Tensor, Tensor]]  # images and labels of a step
     steps: range  # of the epoch
-    masks: Tensors
+    masks: Tensors  # of the weights that the network computes with
+    trained: Tensors  # masks of the weights that are trained
+    grows_before: Callable[[int], bool]  # whether masks will grow by gradient before a step
     count: Callable[[float], None]
-    flops_per_row: float
+    flops_per_row: float  # with the gradient of the trained weights
+    dense_flops_per_row: float  # with the dense gradient
     forward_flops_per_row: float
     seed: int
 
@@ -227,7 +235,15 @@ class EpochStart:
         """The current parameters and buffers of the network."""
         return self.network_tensors.weights()
 
-    def batches(self, fraction: float) -> Iterator[EpochStartBatch]:
+    def gradient_masks(self, num_epochs: int) -> Tensors:
+        """Returns the masks of the trained weights, or none if masks grow by gradient in the next `num_epochs` epochs.
+
+        A growth at their last step comes too late: no gradient of this moment is used after it.
+        """
+        last = self.steps.start + num_epochs * len(self.steps) - 1
+        return {} if self.grows_before(last) else self.trained
+
+    def batches(self, fraction: float, masks: Tensors = MappingProxyType({})) -> Iterator[EpochStartBatch]:
         """Yields a random share of the epoch's batches, in the order of their steps.
 
         The choice of batches and the randomness of their forward passes come from random streams of this epoch alone. Raises
@@ -249,7 +265,8 @@ class EpochStart:
                 images=images,
                 labels=labels,
                 count=self.count,
-                flops_per_row=self.flops_per_row,
+                flops_per_row=self.flops_per_row if masks else self.dense_flops_per_row,
                 forward_flops_per_row=self.forward_flops_per_row,
+                masks=masks,
                 rng_start=stream_seed(self.seed, self.backward.ranks.stream_name("look-forward"), step),
             )

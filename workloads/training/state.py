@@ -234,8 +234,11 @@ class Training:
             batch_of=batch_of,
             steps=range(self.step, self.step + self.steps_per_epoch),
             masks=self.sparse.used,
+            trained=self.sparse.masks,
+            grows_before=self.grows_before,
             count=self.count_flops,
-            flops_per_row=self._flops_per_growing_row,
+            flops_per_row=self._flops_per_row,
+            dense_flops_per_row=self._flops_per_growing_row,
             forward_flops_per_row=self._loss_flops_per_row,
             seed=self.seed,
         )
@@ -297,6 +300,13 @@ class Training:
         if self.method.is_due(self.step, num_steps=self.num_steps):
             self.update_due_at = self.step
         return self.update_due_at != NOT_DUE
+
+    def grows_before(self, end: int) -> bool:
+        """Returns whether masks will grow by gradient from now on, before step `end`; a pending update counts."""
+        if not (self.method.grows_by_gradient or self.method.follows_gradient):
+            return False
+        steps = range(self.step, min(end, self.num_steps))
+        return self.update_due_at != NOT_DUE or any(self.method.is_due(step, num_steps=self.num_steps) for step in steps)
 
     def check_no_pending_update(self) -> None:
         """Raises `NonFiniteError` if a mask update is still pending at the end: all gradients since then overflowed."""
