@@ -198,13 +198,13 @@ def test_other_random_masks_give_other_weights(tmp_path: Path, monkeypatch: pyte
     assert not torch.equal(ours["1.weight"], weights_of(run(cigl(), tmp_path / "other"))["1.weight"])
 
 
-@pytest.mark.parametrize(("growth", "host"), [("gradient", RigL), ("random", SET)])
-def test_moon_moves_its_masks_as_its_host_does(growth: Any, host: type[SET], tmp_path: Path) -> None:
-    """Under the same recipe, the numbers are the host's."""
+@pytest.mark.parametrize(("growth", "base"), [("gradient", RigL), ("random", SET)])
+def test_moon_moves_its_masks_as_its_base_method_does(growth: Any, base: type[SET], tmp_path: Path) -> None:
+    """Under the same recipe, the numbers are those of the base method."""
     method = moon(growth=growth)
-    theirs = run(host(**OFTEN), tmp_path / "host", method.complete(recipe_of()))
+    theirs = run(base(**OFTEN), tmp_path / "base", method.complete(recipe_of()))
     assert_same_numbers(run(method, tmp_path / "ours"), theirs)
-    assert (method.replaces_step, method.grows_by_gradient) == (host.replaces_step, host.grows_by_gradient)
+    assert (method.replaces_step, method.grows_by_gradient) == (base.replaces_step, base.grows_by_gradient)
 
 
 def test_moon_without_weight_mask_and_average_is_cross_entropy_with_one_output_more(tmp_path: Path) -> None:
