@@ -310,7 +310,7 @@ def test_weights_that_are_not_finite_are_refused(name: str) -> None:
     steps = due_steps(method)
     if not steps:
         return
-    state = method.start(tensors(0), generator=generator())
+    state = followed(method, method.start(tensors(0), generator=generator()), steps[0])
     broken = masked(tensors(0), state)
     broken["zeta.weight"][:] = torch.inf
     with pytest.raises(ValueError, match=r"zeta\.weight"):
