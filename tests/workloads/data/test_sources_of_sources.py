@@ -101,7 +101,7 @@ def test_a_part_of_a_part_is_one() -> None:
 @each_case(
     ("fields", "message"),
     [
-        ({}, "per_class is missing; give per_class or share"),
+        ({}, "per_class is missing; give per_class or fraction"),
         ({"per_class": 3, "fraction": 0.5}, "per_class is 3 and fraction is 0.5"),
         ({"per_class": 0}, "per_class is 0"),
         ({"fraction": 1.5}, "fraction is 1.5"),
