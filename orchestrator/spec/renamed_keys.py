@@ -92,7 +92,9 @@ def axes_given_twice(cls: type[Any], tables: Mapping[str, Any]) -> Iterator[tupl
     search = tables.get("search")
     space = search.get("space") if isinstance(search, Mapping) else None
     for place, keys in (("grid", tables.get("grid")), ("search.space", space)):
-        for key in keys if isinstance(keys, Mapping) else ():
+        if not isinstance(keys, Mapping):
+            continue
+        for key in keys:
             present = present_key(cls, tables, str(key))
             if present != key and present in keys:
                 yield f"{place}.{key}", present

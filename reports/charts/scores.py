@@ -48,8 +48,8 @@ def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[F
         calibrator = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
         title = marks.joined(cell.parent, calibrator, detection.score)
         steps = _steps(of_runs[run, detection.score], set_names)
-        seed = int(cell.runs.loc[run, "seed"])
-        return Plot(title=title, words=_words(title, steps), chart=_chart(steps, styles), note=f"seed {seed}")
+        note = f"seed {cell.runs.loc[run, 'seed']}"
+        return Plot(title=title, words=_words(title, steps), chart=_chart(steps, styles), note=note)
 
     return draw(
         [partial(plot, detection, run) for detection, run in found],

@@ -92,7 +92,7 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
     names = _name_headers(cells)
     headers = [*names, "score", "seeds", "in-distribution samples"]
     # Folders of earlier versions lack the correct classification rate.
-    metrics = [*_DETECTION, *([_CCR] if any(measure.endswith(f"/{_CCR}") for measure in study.by_run) else [])]
+    metrics = [*_DETECTION, *([_CCR] if any(str(measure).endswith(f"/{_CCR}") for measure in study.by_run) else [])]
     headers += [f"{_split_title(cells, split)} {title(name)}" for split in splits for name in metrics]
     changes = any(_accuracy(found.score) in study.by_run for found in detections(study, cells))
     headers += ["accuracy of the changed network"] if changes else []

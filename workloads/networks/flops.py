@@ -69,7 +69,7 @@ class ProductCounter(TorchDispatchMode):
 
 def storage_of(tensor: Tensor) -> int:
     """Returns the identity of a tensor's storage; unlike its address, it also differs between tensors on the meta device."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 @dataclass(frozen=True, kw_only=True)
