@@ -115,9 +115,10 @@ def _run() -> int:
         click.echo("pruneyard: stopped at once; finished work is kept", err=True)
         return ExitCode.INTERRUPTED
     except ValueError as error:
+        from pruneyard.reports.data_record import DifferentDataError
         from pruneyard.reports.parquet import NewerSchemaError  # lazily: --help must not wait for pyarrow
 
-        if not isinstance(error, NewerSchemaError):
+        if not isinstance(error, NewerSchemaError | DifferentDataError):
             raise
         click.echo(f"pruneyard: {error}", err=True)
         return ExitCode.USAGE

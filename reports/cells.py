@@ -9,9 +9,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from pruneyard.reports.data_record import content_of, data_records
+
 LABELS = ("data", "model", "method", "density", "ipc")
 GEOMETRY = ("kind", "stage", "num_workers", "device")
 _NO_IDENTITY = ("seed", "seeds", "name", "resources")
+FINGERPRINT = ".fingerprint"
+"""The end of a setting that tells apart runs of one spec on different data, such as `data.fingerprint`."""
+_SOURCE = "source_code"  # ends the key of the digest of a plug-in, which says less than its name
 _RUNS = "runs."  # in a dotted key, the part after it describes the input run of the job
 _LABEL_KEYS = frozenset(
     {"kind", "data.name", "model.name", "method.name", "method.density", "method.ipc", "data.ipc"}
@@ -20,6 +25,8 @@ _LABEL_KEYS = frozenset(
 
 def label_cells(runs: pa.Table) -> pd.DataFrame:
     """Returns the runs with a column `cell` (0, 1, ...), equal for replicates, and a column per setting that differs.
+
+    Runs on different data are no replicates: their cells differ in settings such as `data.fingerprint`.
 
     Runs without an `identity_json` are distinguished by their whole spec. Setting columns are named by dotted spec keys and
     listed in `frame.attrs["settings"]`. Of two runs with equal cell, seed and input run (such as runs of different versions)
@@ -32,7 +39,10 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     texts = frame["identity_json"].where(frame["identity_json"].notna(), frame["spec_json"])
     frame["_spec"] = pd.Series([flat_spec(text) for text in texts], dtype=object)
     identity = pd.Series([_canonical(spec) for spec in frame["_spec"]], dtype=object)
-    frame["cell"] = _codes([frame[name] for name in GEOMETRY] + [identity])
+    alike = _codes([frame[name] for name in GEOMETRY] + [identity])
+    contents = _differing_data(runs, alike)
+    frame["_spec"] = pd.Series([{**spec, **told} for spec, told in zip(frame["_spec"], contents, strict=True)], dtype=object)
+    frame["cell"] = _codes([alike, pd.Series([_canonical(told) for told in contents], dtype=object)])
     # Sorted by end only to choose among duplicates; `sort_index` restores the order of the runs.
     by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
     frame = by_end.drop_duplicates(["cell", "seed", "parent_key"], keep="last").sort_index().reset_index(drop=True)
@@ -43,6 +53,27 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     frame = frame.drop(columns="_spec")
     frame.attrs["settings"] = settings
     return frame
+
+
+def _differing_data(runs: pa.Table, alike: pd.Series[int]) -> list[dict[str, str | None]]:
+    """Returns for every run the hashes of its data, such as `data.fingerprint`, as far as runs of equal `alike` differ in them.
+
+    A run whose data is not known counts as one on the same data, unless the others differ.
+    """
+    records = data_records(*(runs.column(name).to_pylist() for name in ("data_read", "data_fingerprint", "parent_key")))
+    contents = [content_of(record) for record in records]
+    known: dict[tuple[int, str], set[str]] = {}
+    for group, content in zip(alike, contents, strict=True):
+        for key, value in content.items():
+            known.setdefault((group, key), set()).add(value)
+    differing: dict[int, list[str]] = {}
+    for (group, key), values in known.items():
+        if len(values) > 1:
+            differing.setdefault(group, []).append(key)
+    return [
+        {f"{key}{FINGERPRINT}": content.get(key) for key in differing.get(group, ())}
+        for group, content in zip(alike, contents, strict=True)
+    ]
 
 
 def _outer(frame: pd.DataFrame) -> list[str]:
@@ -96,7 +127,7 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     # table by table, and in each its name first: `optimizer`, then its `lr`
     keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
     values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
-    chosen = [key for key in keys if len(set(values[key]) - {None}) > 1]
+    chosen = [key for key in keys if len(set(values[key]) - {None}) > 1 and not key.endswith(_SOURCE)]
     told = _codes(
         [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
     )

@@ -1,6 +1,7 @@
 """Reads and writes the final network's logits by split, from which any calibration metric can be recomputed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pruneyard.reports.parquet import decode_table, encode_table
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
 
+FILE = "predictions.parquet"  # among the artifacts of a run
 NUM_EXTRA_KEY = b"num_extra"
 
 
@@ -59,11 +61,20 @@ def read_predictions(path: Location) -> dict[str, Prediction]:
     return {split: (row_ids[rows], labels[rows], logits_NC[rows]) for split, rows in picked.items()}
 
 
+def read_splits(path: Location) -> frozenset[str]:
+    """Returns the names of the splits in the file."""
+    # One column only: `read_predictions` verifies the file before anything is computed from it.
+    return frozenset(pq.read_table(_readable(path), columns=["split"]).column("split").unique().to_pylist())
+
+
 def read_num_extra(path: Location) -> int:
     """Returns the number of last logits that are not classes; 0 for files without this metadata."""
     # Only the footer is read: `read_predictions` verifies the file before anything is computed from it.
-    readable = pa.BufferReader(path.read_bytes()) if isinstance(path, ObjectPath) else path
-    return int((pq.read_schema(readable).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
+    return int((pq.read_schema(_readable(path)).metadata or {}).get(NUM_EXTRA_KEY, b"0"))
+
+
+def _readable(path: Location) -> Any:
+    return pa.BufferReader(path.read_bytes()) if isinstance(path, ObjectPath) else path
 
 
 def _table(

@@ -110,6 +110,13 @@ class RunRecord:
     data_fingerprint: Annotated[
         str | None, Column(_TEXT, "hash of the data arrays of the run; null if not known")
     ] = None
+    data_read: Annotated[
+        str | None,
+        Column(
+            _TEXT,
+            "JSON object: hash of every real data set that the run, or its input, rests on, by spec key; null if not known",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pruneyard.reports import records
 from pruneyard.reports.attempt import Attempt, decode_record, encode_record, tables_of
+from pruneyard.reports.data_record import data_records
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -102,6 +103,12 @@ class Store:
             key: (Status(status), attempt)
             for key, status, attempt in zip(keys, statuses, attempts, strict=True)
         }
+
+    def data_records(self) -> dict[str, dict[str, str]]:
+        """Returns the data that every run's newest attempt was computed on, by run key; see `data_record.data_records`."""
+        table = _newest(self._read("runs", ["run_key", "attempt", "data_read", "data_fingerprint", "parent_key"]))
+        keys, _, *columns = (column.to_pylist() for column in table.columns)
+        return dict(zip(keys, data_records(*columns), strict=True))
 
     def compact(self) -> None:
         """Merges small files into files of about a hundred attempts. It is safe to repeat or to kill."""

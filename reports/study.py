@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pruneyard.reports import leading, palette, series, summary
 from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
+from pruneyard.reports.data_record import DifferentDataError, conflict, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names
@@ -38,12 +39,13 @@ class Study:
 
     @classmethod
     def read(cls, folders: Sequence[Location]) -> Study:
-        """Reads the folders. Raises `ValueError` for a path that is not a folder."""
+        """Reads the folders. Raises `ValueError` for a path that is no folder; `DifferentDataError`."""
         for folder in folders:
             if not folder.is_dir():
                 raise ValueError(f"{folder} is no folder; give one that a run has written")
         stores = [Store(RunFolder(folder)) for folder in folders]
         runs = [store.runs() for store in stores]
+        _check_same_data(runs, folders)
         keys = _counted_keys(runs)
         return cls(
             folders=[store.folder for store in stores],
@@ -200,6 +202,18 @@ class Study:
         said = self._implied_by_stage.get(stage, frozenset())
         texts = [in_words(key, row[key], self.names.get(key, key)) for key in keys if key not in said]
         return " · ".join(text for text in texts if text)
+
+
+def _check_same_data(runs: Sequence[pa.Table], folders: Sequence[Location]) -> None:
+    """Raises `DifferentDataError` if a run is in two folders and was computed on different data there."""
+    seen: dict[str, tuple[Location, dict[str, str]]] = {}
+    for table, folder in zip(runs, folders, strict=True):
+        columns = (table[name].to_pylist() for name in ("data_read", "data_fingerprint", "parent_key"))
+        for key, record in zip(table["run_key"].to_pylist(), data_records(*columns), strict=True):
+            before, known = seen.setdefault(key, (folder, record))
+            if (found := conflict(known, record)) is not None:
+                was = f"run {key} was computed on data {found[0]} in {before} and on {found[1]} in {folder}"
+                raise DifferentDataError(f"{was}; report these folders separately")
 
 
 def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:

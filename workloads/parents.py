@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruneyard.workloads.data.dataset import Source
+from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.fingerprints import place_of
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
 
 if TYPE_CHECKING:  # these load torch, which readers of results do without
@@ -37,6 +38,7 @@ class FinishedRun:
 
     kind, spec: of its job, with all defaults filled in.
     num_extra: outputs beyond the classes, the last columns of its logits.
+    data_fingerprint: finds the fingerprint of the data that its source rests on; None if it is not known.
     tensors: readers of the safetensors files of its artifact, by file name.
     """
 
@@ -47,7 +49,17 @@ class FinishedRun:
     predictions: Callable[[], "Mapping[str, Predictions]"]
     network: Callable[[], "FinishedNetwork"]
     source: Callable[[], Source]
+    data_fingerprint: Callable[[], str | None]
     tensors: Mapping[str, Callable[[], Mapping[str, "Tensor"]]] = field(default_factory=dict)
+
+    def training_data(self, load_data: Callable[[Source], Dataset]) -> Dataset:
+        """Returns the data that the run was trained on. Raises `ValueError` if the data has changed since."""
+        source = self.source()
+        recorded, now = self.data_fingerprint(), load_data(source.rests_on()).fingerprint
+        if recorded not in (None, now):
+            changed = f"{self.run_key} was trained on data {recorded}, and it now holds {now}"
+            raise ValueError(f"{place_of(source)} has changed: {changed}")
+        return load_data(source)
 
 
 @dataclass(frozen=True, kw_only=True)

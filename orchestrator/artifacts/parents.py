@@ -1,6 +1,7 @@
 """Locates the artifacts of the finished runs that a job depends on."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from pruneyard.reports.layout import RunFolder
@@ -29,11 +30,18 @@ def locate_upstream(workload: Any, folder: RunFolder) -> Any:
     return dataclasses.replace(workload, **changed) if changed else workload
 
 
+def upstream_runs(value: Any) -> Iterator[tuple[str, str]]:
+    """Yields folder and run key of every upstream run of a decoded table or one inside it; the folder of this study is empty."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from upstream_runs(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if hasattr(value, "artifacts"):
+            yield from ((str(getattr(value, "folder", "")), run) for run in getattr(value, "runs", ()))
+        for field in dataclasses.fields(value):
+            yield from upstream_runs(getattr(value, field.name))
+
+
 def has_upstream_runs(value: Any) -> bool:
     """Returns whether a decoded table, or one inside it, names upstream runs."""
-    if isinstance(value, tuple):
-        return any(has_upstream_runs(item) for item in value)
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return False
-    named = bool(getattr(value, "runs", ())) and hasattr(value, "artifacts")
-    return named or any(has_upstream_runs(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return any(True for _ in upstream_runs(value))

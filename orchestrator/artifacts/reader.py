@@ -11,11 +11,13 @@ import safetensors.torch
 from torch import Tensor
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import checkpoints_in
+from pruneyard.orchestrator.artifacts.data_record import recorded_fingerprint
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.artifacts.writer import MANIFEST, MASKS, PREDICTIONS, WEIGHTS, manifest_digest
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.codec import decode
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
+from pruneyard.reports.data_record import data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.predictions import read_num_extra, read_predictions
@@ -42,6 +44,7 @@ def open_run(artifact: str) -> FinishedRun:
         predictions=partial(_predictions, path),
         network=partial(_network, folder, manifest),
         source=partial(_located_source, folder, manifest),
+        data_fingerprint=partial(_data_fingerprint, folder, manifest),
         tensors={
             name: partial(_tensors, folder / name, manifest)
             for name in manifest.get("files", ())
@@ -132,6 +135,15 @@ def _located_source(artifact: Location, manifest: dict[str, Any]) -> Source:
     """Returns the data source of the run, with the artifacts that it uses located in the run's own folder."""
     source: Source = locate_upstream(_source(manifest), RunFolder(artifact.parent.parent))
     return source
+
+
+def _data_fingerprint(artifact: Location, manifest: dict[str, Any]) -> str | None:
+    (recorded,) = data_records(
+        [json.dumps(manifest["data_read"]) if "data_read" in manifest else None],
+        [manifest.get("data_fingerprint")],
+        [",".join(manifest.get("parents", ())) or None],
+    )
+    return recorded_fingerprint(recorded, _located_source(artifact, manifest))
 
 
 def _source(manifest: dict[str, Any]) -> Source:

@@ -11,11 +11,11 @@ import safetensors.torch
 
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.reports.durable import Content
-from pruneyard.reports.predictions import predictions_file
+from pruneyard.reports.predictions import FILE, predictions_file
 from pruneyard.workloads.workload import Outcome
 
 MANIFEST = "manifest.json"
-WEIGHTS, MASKS, PREDICTIONS = "model.safetensors", "masks.safetensors", "predictions.parquet"
+WEIGHTS, MASKS, PREDICTIONS = "model.safetensors", "masks.safetensors", FILE
 
 
 @cache
@@ -31,7 +31,7 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def artifact_files(
-    job: Job, outcome: Outcome, *, attempt: int, data_fingerprint: str | None
+    job: Job, outcome: Outcome, *, attempt: int, data_fingerprint: str | None, data_read: Mapping[str, str]
 ) -> Iterator[tuple[str, Content]]:
     """Yields every file of a finished run by name.
 
@@ -49,6 +49,7 @@ def artifact_files(
         "spec": job.resolved,
         "parents": job.parents,
         **({} if data_fingerprint is None else {"data_fingerprint": data_fingerprint}),
+        **({"data_read": data_read} if data_read else {}),
         **({} if outcome.blueprint is None else {"network": outcome.blueprint}),
         "files": sorted(digests),
         "sha256": digests,

@@ -11,6 +11,7 @@ from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.compatibility import nearest_run, recorded_identities
+from pruneyard.orchestrator.planning.data_changes import DataChange, changes
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
@@ -18,6 +19,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
+from pruneyard.workloads.data.fingerprints import Fingerprints
 
 
 def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
@@ -32,9 +34,10 @@ def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tup
     spec = load_spec(subject, **spec_changes(sets, axes))
     plan = make_plan(spec, RunFolder(out or default_folder(spec)))
     new = [job for job in plan.spec.jobs if plan.status(job) is None]
+    changed = {key: change for change in changes(plan, Fingerprints({})) for key in change.run_keys}
     for job in plan.spec.jobs:
         if plan.status(job) is not None:
-            click.echo(_describe_job(job, plan))
+            click.echo(_describe_job(job, plan, changed.get(job.key)))
     for line in _describe_new(new, plan.folder):
         click.echo(line)
     return 0
@@ -55,10 +58,14 @@ def _describe_run(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in row["error"].rstrip().splitlines())
 
 
-def _describe_job(job: Job, plan: Plan) -> str:
-    """Returns a line about a job that has run."""
+def _describe_job(job: Job, plan: Plan, change: DataChange | None) -> str:
+    """Returns a line about a job that has run, or two if its data has changed since."""
     status = plan.status(job)
     head = f"{job.key} {job.label}:"
+    if change is not None:
+        on_other = f"{head} ended {status and status.value} on other data; it is neither kept nor resumed here"
+        then_and_now = f"{change.recorded} then, {change.now} now"
+        return f"{on_other}\n  {change.key}: {change.place}: {then_and_now}; restore the data, or give another --out"
     if status is Status.COMPLETED:
         return f"{head} finished; it will not run again"
     row = _row(plan.folder, job.key)

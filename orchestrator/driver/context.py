@@ -1,9 +1,11 @@
 """The state that the stages of one call of `run` share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.planning.data_changes import DataRecords
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
@@ -11,6 +13,7 @@ from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.fingerprints import Fingerprints
 
 
 @dataclass(kw_only=True)
@@ -23,6 +26,12 @@ class StudyRun:
     display: Display
     fail_fast: bool
     data: dict[Source, Dataset]
+    data_records: DataRecords = field(default_factory=DataRecords)
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """The fingerprints of the data sets, those in `data` included."""
+        return Fingerprints(self.data)
 
     @property
     def folder(self) -> RunFolder:

@@ -30,6 +30,7 @@ from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.compatibility import check_same_study
 from pruneyard.orchestrator.planning.cost import job_costs
+from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
@@ -43,6 +44,7 @@ from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
 from pruneyard.reports.store import Store
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.fingerprints import Fingerprints
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ def run_plan(
     results = Results(folder.path, spec=spec)
     # Neither the lease nor the data nor a cluster is needed.
     if not has_work(plan, only=only):
+        check_data_unchanged(plan, Fingerprints({}))
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     display = display or NoDisplay()
@@ -143,11 +146,12 @@ def run_plan(
         plan = _with_restored_rows(plan)
         attempts = plan.orders(only=only)
         if not has_work(plan, only=only):
+            check_data_unchanged(plan, Fingerprints({}))
             return results
+        # Before a cluster is joined, so that wrong data costs no start of Ray, and before spec.yaml is overwritten.
+        data = check_ready_jobs(attempts, plan, origin=spec.name)
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)
-        # Before a cluster is joined, so that wrong data costs no start of Ray.
-        data = check_ready_jobs(attempts, plan, origin=spec.name)
         monitor.num_already_done = sum(map(plan.is_finished, plan.spec.jobs))
         monitor.expect(attempts)
         monitor.time_left.weigh(_expected_seconds(attempts, plan, data))

@@ -11,6 +11,7 @@ from pruneyard.orchestrator.driver.retries import attempts_to_retry
 from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.early_stopping.hyperband import load_brackets, run_hyperband
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
+from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.search.proposals import is_search_finished, load_search
@@ -21,6 +22,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.planned import Population, write_plan
 from pruneyard.reports.records import Status
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.fingerprints import Fingerprints
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def run_jobs(
     # In each stage again: its data may be a synthetic set that the stage before has just made.
     load_data(ready_jobs, into=study_run.data)
     check_jobs(ready_jobs, study_run.data, origin=plan.spec.name)
+    ready = [replace(planned, data_read=_data_read(planned, study_run)) for planned in ready]
     resumes_pruned = only is not None and Status.PRUNED in only  # then nothing may be stopped early again
     scheduler = Scheduler() if resumes_pruned else stage.header.scheduler
     early_stopper = load_early_stopper(scheduler, jobs, study_run.folder)
@@ -111,6 +114,10 @@ def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, study_run: Stu
         study_run.plan = study_run.plan.reread()
 
 
+def _data_read(planned: PlannedAttempt, study_run: StudyRun) -> dict[str, str]:
+    return study_run.data_records.of_job(planned.job, study_run.plan, study_run.fingerprints)
+
+
 def _with_upstream(planned: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
     workload = locate_upstream(planned.job.workload, RunFolder(folder.path.resolve()))
     return replace(planned, job=replace(planned.job, workload=workload))
@@ -123,6 +130,7 @@ def check_ready_jobs(attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: 
     """
     ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     data = load_data(ready)
+    check_data_unchanged(plan, Fingerprints(data))
     check_jobs(ready, data, origin=origin)
     load_data([planned.job for planned in attempts if not plan.is_ready(planned.job)], into=data, with_parents=False)
     return data

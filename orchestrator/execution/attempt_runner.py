@@ -20,6 +20,7 @@ from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.execution.worker_group import InProcess, WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
 from pruneyard.orchestrator.spec.job import Resources
+from pruneyard.orchestrator.spec.run_key import check_source
 from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.durable import Content, write_durably
 from pruneyard.reports.layout import RunFolder, relative_artifact
@@ -120,7 +121,10 @@ class AttemptRunner:
         """
         if self.report.num_steps and self.study_context.is_pruned(self.planned.job.key):
             return self._end(Status.PRUNED)
+        job = self.planned.job
         try:
+            if self.report.num_steps == 0:
+                check_source(job.kind, job.workload, job.identity, job.key)
             progress = next(self._progress)
             # The artifact comes before the record, so that every COMPLETED run has its artifact.
             if progress.outcome is not None:
@@ -227,7 +231,11 @@ class AttemptRunner:
     def _write_artifact(self, outcome: Outcome) -> None:
         """Writes the artifact; the files of a short job wait for the write buffer, together with its rows."""
         files = artifact_files(
-            self.planned.job, outcome, attempt=self.planned.attempt, data_fingerprint=self._data_fingerprint()
+            self.planned.job,
+            outcome,
+            attempt=self.planned.attempt,
+            data_fingerprint=self._data_fingerprint(),
+            data_read=self.planned.data_read,
         )
         if is_short(self.planned):
             self._files_to_write = dict(files)

@@ -44,6 +44,7 @@ def make_record(
         spec_json=canonical(job.resolved),
         identity_json=canonical(job.identity),
         data_fingerprint=data_fingerprint,
+        data_read=canonical(planned.data_read) if planned.data_read else None,
         started_at=started_at,
         ended_at=datetime.now(UTC),
         wall_s=wall_s,

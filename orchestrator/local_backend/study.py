@@ -19,6 +19,18 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
 
 
+def _loader(data: Mapping[Source, Dataset]) -> Callable[[Source], Dataset]:
+    """Returns a function that loads a data set, each that is not in `data` only once."""
+    loaded = dict(data)
+
+    def load_data(source: Source) -> Dataset:
+        if source not in loaded:
+            loaded[source] = source.load()
+        return loaded[source]
+
+    return load_data
+
+
 def run_local(
     attempts: Sequence[PlannedAttempt],
     *,
@@ -44,7 +56,7 @@ def run_local(
         study=study,
         folder=absolute,
         resources=resources,
-        load_data=lambda source: data[source] if source in data else source.load(),
+        load_data=_loader(data),
         should_stop=lambda: stop.requested,
         is_pruned=early_stopper.is_stopped,
         # The ranks are other processes, which do not see `stop.requested`; they look for the control file.

@@ -1,7 +1,7 @@
 """Defines a planned attempt of a job, and the order in which attempts run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pruneyard.orchestrator.spec.job import Job
 
@@ -12,11 +12,13 @@ class PlannedAttempt:
 
     attempt: 1 for the first start of the job.
     until: share of the job's steps in (0, 1]; below 1 the attempt pauses there with a checkpoint.
+    data_read: fingerprints of the data sets that the job rests on, by the key of the spec that names them.
     """
 
     job: Job
     attempt: int
     until: float = 1.0
+    data_read: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_short(order: PlannedAttempt) -> bool:

@@ -1,10 +1,11 @@
-"""Lists the files that the jobs of a spec read, apart from those that their own study writes."""
+"""Lists the files that the jobs of a spec read, without those that their own study writes, and the source of their plug-ins."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.source_code import source_files
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located
 from pruneyard.reports.objects import ObjectPath
@@ -38,7 +39,7 @@ def _paths_of(table: Any) -> list[str]:
         return [path for item in table for path in _paths_of(item)]
     if not dataclasses.is_dataclass(table) or isinstance(table, type):
         return []
-    found: list[str] = []
+    found = [str(file.absolute()) for file in source_files(type(table))]
     if isinstance(table, Source):
         inputs = table.inputs()
         if inputs is None:

@@ -15,11 +15,16 @@ from pruneyard.reports.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The jobs of a spec and the runs of a folder. `statuses` holds status and number of the newest attempt of every run."""
+    """The jobs of a spec and the runs of a folder.
+
+    statuses: status and number of the newest attempt of every run.
+    data_records: the data that each run was computed on; see `Store.data_records`.
+    """
 
     spec: Spec
     folder: RunFolder
     statuses: Mapping[str, tuple[Status, int]]
+    data_records: Mapping[str, Mapping[str, str]]
 
     def status(self, job: Job) -> Status | None:
         """Returns the status of the newest attempt of a job; None where the job never ran."""
@@ -69,4 +74,7 @@ class Plan:
 
 def make_plan(spec: Spec, folder: RunFolder) -> Plan:
     """Returns the plan of a spec in a folder, read from its run table and its searches. An absent folder counts as empty."""
-    return Plan(spec=with_proposed_jobs(spec, folder), folder=folder, statuses=Store(folder).statuses())
+    store = Store(folder)
+    return Plan(
+        spec=with_proposed_jobs(spec, folder), folder=folder, statuses=store.statuses(), data_records=store.data_records()
+    )

@@ -10,6 +10,7 @@ from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.duplicates import shared_images
+from pruneyard.workloads.data.fingerprints import load
 from pruneyard.workloads.training.ood_evaluation import check_ood
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def load_data(
         if source in data:
             continue
         try:
-            data[source] = source.load()
+            data[source] = load(source)
         except ValueError as error:
             raise UsageError(f"{key}: {error}") from error
         _ = data[source].fingerprint  # computed once here: the cached value is sent to the workers with the data

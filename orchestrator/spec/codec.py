@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
+from pruneyard.orchestrator.spec.source_code import SOURCE, source_digest
 from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 
 _YAML_TERMS = {
@@ -226,7 +227,7 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         left out where they have their default, so a neutral field that is added later leaves the identity of every job that
         does not use it unchanged. A field that specs cannot give is part of an identity only if it is marked `unless_default`.
         A class variable `revision` above 1 enters the identity too: a class raises it when its numbers change while its fields
-        do not.
+        do not. Plug-ins of third parties enter with a digest of their source instead.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
@@ -243,6 +244,9 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         table[key] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
     if identity_only and (revision := getattr(type(value), "revision", FIRST_REVISION)) != FIRST_REVISION:
         table["revision"] = revision
+    # A kind of job of third parties; their plug-ins enter below the key that chooses them.
+    if identity_only and hasattr(type(value), "run") and (digest := source_digest(type(value))) is not None:
+        table[SOURCE] = digest
     return table
 
 
@@ -252,7 +256,10 @@ def encode_field(hint: Any, content: Any, *, identity_only: bool = False) -> Any
         return [encode_field(get_args(hint)[0], item, identity_only=identity_only) for item in content]
     name = {"name": name_of(content)} if plugin_of(hint) else {}
     encoded = encode(content, identity_only=identity_only)
-    return {**name, **encoded} if isinstance(encoded, dict) else encoded
+    if not isinstance(encoded, dict):
+        return encoded
+    digest = source_digest(type(content)) if name and identity_only else None
+    return {**name, **encoded} if digest is None else {**name, **encoded, SOURCE: digest}
 
 
 def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) -> bool:

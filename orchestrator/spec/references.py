@@ -8,8 +8,9 @@ of the run.
 
 import itertools
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pruneyard.orchestrator.spec.codec import (
@@ -20,9 +21,11 @@ from pruneyard.orchestrator.spec.codec import (
     with_present_keys,
 )
 from pruneyard.orchestrator.spec.grid import REFERENCE
+from pruneyard.orchestrator.spec.predicted_splits import choose, lacked_in, lacked_splits
 from pruneyard.orchestrator.spec.problem_log import join_keys
 from pruneyard.orchestrator.spec.renamed_keys import present_key, with_all_present_keys
 from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.reports.data_record import content_of, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
@@ -33,13 +36,19 @@ if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job
 
 
+logger = logging.getLogger(__name__)
+
 GROUP_BY = ("seed", "all")
 SYNTHETIC = "synthetic"  # the data source that a reference in place of a data set stands for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parent:
-    """An earlier run that a job consumes. `described` holds its columns data, model, method, density and ipc."""
+    """An earlier run that a job consumes.
+
+    described: its columns data, model, method, density and ipc. data: the hashes of the data that it was computed on, if it is
+    finished; see `data_record.content_of`. lacks: splits of which it will have no predictions, if it is not finished.
+    """
 
     run_key: str
     seed: int
@@ -47,6 +56,8 @@ class Parent:
     resolved: Mapping[str, Any]
     identity: Mapping[str, Any]
     described: Mapping[str, Any]
+    data: Mapping[str, str] = field(default_factory=dict)
+    lacks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +86,15 @@ def parent_of_job(job: "Job") -> Parent:
         resolved=job.resolved,
         identity=job.identity,
         described=job.described,
+        lacks=lacked_splits(job.workload),
     )
 
 
 def finished_runs(folder: Location) -> list[Parent]:
     """Returns the COMPLETED runs of a folder of results, in the order in which they started."""
-    rows = Store(RunFolder(folder)).runs().to_pylist()
+    runs = Store(RunFolder(folder)).runs()
+    rows = runs.to_pylist()
+    records = data_records(*(runs.column(name).to_pylist() for name in ("data_read", "data_fingerprint", "parent_key")))
     return [
         Parent(
             run_key=row["run_key"],
@@ -90,8 +104,9 @@ def finished_runs(folder: Location) -> list[Parent]:
             # Null in rows that were written before this column existed.
             identity=json.loads(row["identity_json"] or row["spec_json"]),
             described={name: row[name] for name in ("data", "model", "method", "density", "ipc")},
+            data=content_of(record),
         )
-        for row in rows
+        for row, record in zip(rows, records, strict=True)
         if row["status"] == Status.COMPLETED.value
     ]
 
@@ -102,22 +117,46 @@ class UpstreamRuns:
     def __init__(self, stages: Mapping[str, Sequence[Parent]]) -> None:
         self._stages = stages
         self._folders: dict[str, list[Parent]] = {}
+        self._warned: set[str] = set()
 
-    def groups(self, table: Mapping[str, Any], key: str) -> list[tuple[Parent, ...]]:
-        """Returns the runs that a reference names, one group for each job. Raises `ChainError`."""
+    def groups(self, table: Mapping[str, Any], key: str, splits: Sequence[str] = ()) -> list[tuple[Parent, ...]]:
+        """Returns the runs that a reference names, one group for each job. Raises `ChainError`.
+
+        splits: those of which a run must have predictions; runs without are left out, which is logged.
+        """
         if "from" not in table:
-            return [self._runs_by_key(table, key)]
+            found, listed = self._runs_by_key(table, key), " and ".join(splits)
+            if splits and self._predicted(found, splits, table.get("folder"), f"{key}.runs") != list(found):
+                raise ChainError(f"{key}.runs", f"is {short_json(table['runs'])}; each must have predictions of {listed}")
+            return [found]
         source, over = table["from"], table.get("over")
         if over not in (None, *GROUP_BY):
             raise ChainError(f"{key}.over", f"is {short_json(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
         found = self._filter(self._runs_from(source, f"{key}.from"), table.get("where"), f"{key}.where")
+        found = self._predicted(found, splits, self.folder(table), f"{key}.from") if splits else found
         if over == "all":
-            return [tuple(found)]
+            return [_on_same_data(found, f"{key}.over")]
         grouped: dict[str, list[Parent]] = {}
         for parent in found:
             group_key = parent.run_key if over is None else canonical([parent.kind, _without_seed(parent.identity)])
             grouped.setdefault(group_key, []).append(parent)
-        return [tuple(group) for group in grouped.values()]
+        return [_on_same_data(group, f"{key}.over") for group in grouped.values()]
+
+    def _predicted(self, found: Sequence[Parent], splits: Sequence[str], folder: str | None, key: str) -> list[Parent]:
+        """Returns those runs that have predictions of all splits; logs which are left out. Raises `ChainError` if all are."""
+        if folder is None:
+            chosen = choose(found, splits, lambda run: run.lacks)
+        else:
+            chosen = choose(found, splits, lacked_in(RunFolder(_locate_folder(folder, key)), splits))
+        if not chosen.runs:
+            why = "runs have calib rows unless calib_fraction is 0, calibrate runs have predictions if keep_predictions is true"
+            rule = f"names {len(found)} runs, none of which has predictions of {' and '.join(splits)}: {chosen.reasons}"
+            raise ChainError(key, f"{rule}; {why}")
+        said = f"{key}: {len(found) - len(chosen.runs)} of {len(found)} runs are left out: {chosen.reasons}"
+        if len(chosen.runs) < len(found) and said not in self._warned:
+            self._warned.add(said)
+            logger.warning("%s", said)
+        return list(chosen.runs)
 
     def folder(self, table: Mapping[str, Any]) -> str | None:
         """Returns the folder of results that a reference names; None where it names a stage or run keys."""
@@ -164,6 +203,19 @@ class UpstreamRuns:
         return kept
 
 
+def _on_same_data(group: Sequence[Parent], key: str) -> tuple[Parent, ...]:
+    """Returns the runs that one job takes together. Raises `ChainError` if they were computed on different data."""
+    known: dict[str, Parent] = {}
+    for parent in group:
+        if "data" not in parent.data:
+            continue
+        first = known.setdefault(canonical(parent.identity.get("data")), parent)
+        if first.data["data"] != parent.data["data"]:
+            runs = " and ".join(f"{run.run_key} (seed {run.seed}) on {run.data['data']}" for run in (first, parent))
+            raise ChainError(key, f"takes runs together that were computed on different data: {runs}; choose by `where`")
+    return tuple(group)
+
+
 def _locate_folder(source: str, key: str) -> Location:
     """Returns the location of a folder. Raises `ChainError` for a URI of an unknown storage."""
     try:
@@ -207,14 +259,19 @@ def _is_source(hint: Any) -> bool:
     return marker is not None and marker.family == "data.sources"
 
 
-def resolve_references(tables: Mapping[str, Any], earlier: UpstreamRuns) -> Iterator[ResolvedTables]:
-    """Yields the resolved tables of one point of the grid, once for each combination of referenced runs. Raises `ChainError`."""
+def resolve_references(
+    tables: Mapping[str, Any], earlier: UpstreamRuns, splits: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[ResolvedTables]:
+    """Yields the resolved tables of one point of the grid, once for each combination of referenced runs. Raises `ChainError`.
+
+    splits: those of which the runs of a reference must have predictions, by its key.
+    """
     references = dict(_find_references(tables, ""))
     if not references:
         yield ResolvedTables(tables=tables, parents=(), seed=None)
         return
     reference_ids = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
-    groups = {reference_ids[key]: earlier.groups(table, key) for key, table in references.items()}
+    groups = {reference_ids[key]: earlier.groups(table, key, (splits or {}).get(key, ())) for key, table in references.items()}
     # Over the ids of references and not over their places, so that equal references mean the same run.
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pruneyard.orchestrator.spec.codec import encode
+from pruneyard.orchestrator.spec.source_code import SOURCE
 
 IDENTITY_VERSION = 1  # raised when the same spec gives different numbers than before
 
@@ -22,6 +23,21 @@ def key_of(kind: str, identity: Mapping[str, Any]) -> str:
     job = {"version": IDENTITY_VERSION, "kind": kind, "job": identity}
     # 64 bits: two of 100,000 jobs, the most in one study, share a key with a probability below 1e-9.
     return hashlib.sha256(canonical(job).encode()).hexdigest()[:16]
+
+
+def check_source(kind: str, workload: object, identity: Mapping[str, Any], key: str) -> None:
+    """Raises `ValueError` if plug-ins of third parties have another source in this process than where the job was planned."""
+    if _has_source(identity) and (here := run_key(kind, workload)) != key:
+        raise ValueError(
+            f"the source of a plug-in differs from that of the process that planned this job (run key {here} here, {key} there); "
+            "install the same source on every node, and change it only when no study runs"
+        )
+
+
+def _has_source(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return SOURCE in value or any(_has_source(item) for item in value.values())
+    return isinstance(value, list) and any(_has_source(item) for item in value)
 
 
 def canonical(value: Any) -> str:

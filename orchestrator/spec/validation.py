@@ -337,7 +337,8 @@ class StageValidator:
 
     def _resolve(self, point: Point) -> list[ResolvedTables]:
         try:
-            return list(resolve_references(point.tables, self.earlier))
+            needed = getattr(self.job_class, "splits_of_inputs", None)
+            return list(resolve_references(point.tables, self.earlier, needed(point.tables) if needed else {}))
         except ChainError as error:
             self.log.with_origins(point.origins).add(error.key, error.message)
             return []

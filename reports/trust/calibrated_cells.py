@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from pruneyard.reports.cells import FINGERPRINT
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics import estimate
 from pruneyard.reports.study import CALIBRATE, DENSE, Study, is_of_parent
@@ -90,7 +91,9 @@ def grouped_by_input(cells: Sequence[CalibratedCell]) -> list[CalibratedCell]:
 def _spec(run: pd.Series[Any]) -> dict[str, Any]:
     text = run["identity_json"] if isinstance(run["identity_json"], str) else run["spec_json"]
     spec = json.loads(text)
-    return spec if isinstance(spec, dict) else {}
+    # Inputs on different data are different inputs.
+    data = {str(key): value for key, value in run.items() if str(key).endswith(FINGERPRINT) and isinstance(value, str)}
+    return {**spec, **data} if isinstance(spec, dict) else data
 
 
 def _tables(spec: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -1,5 +1,7 @@
 """Jobs of kind calibrate on the outputs of finished runs: fitting splits, reported metrics, and refused specs."""
 
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,41 @@ def test_calibrating_twice_gives_the_same_numbers(trained: Path, tmp_path: Path)
     table = calibrate(trained, method="isotonic", sets=["raps_tuned"])
     first, second = (values(run(table, tmp_path / name, local=True)) for name in ("a", "b"))
     assert first.equals(second)
+
+
+def test_calibrate_runs_in_the_folder_are_left_out_by_name(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(trained, tmp_path / "both")
+    both = tmp_path / "both"
+    run(calibrate(both, name="none"), both, local=True)
+    assert Results(both).runs()["kind"].value_counts().to_dict() == {"sparse": 3, "calibrate": 3}
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        jobs = load_spec(calibrate(both, grid={"method": ["temperature", "vector"]})).jobs
+    assert len(jobs) == 2 * 3
+    said = "input.from: 3 of 6 runs are left out: 3 of kind calibrate with no predictions"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    with pytest.raises(SpecError, match=r"input\.from: names 3 runs, none of which has predictions of test and calib: 3 of kind"):
+        load_spec(calibrate(both, input={"from": str(both), "where": {"kind": "calibrate"}}))
+    key = next(job for job in load_spec(calibrate(trained)).jobs).key
+    with pytest.raises(SpecError, match=r"input\.runs: names 1 runs, none of which has predictions"):
+        load_spec(calibrate(both, input={"runs": [key], "folder": str(both)}))
+
+
+def test_runs_without_calib_rows_are_refused_or_left_out_before_any_job_starts(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = {**TRAIN, "data": {**DIGITS, "calib_fraction": 0}, "budget": {"steps": 2, "batch_size": 32}, "seeds": 1}
+    run(tables, tmp_path / "without", local=True)
+    with pytest.raises(SpecError, match="1 of kind sparse with no predictions of calib; runs have calib rows unless"):
+        load_spec(calibrate(tmp_path / "without"))
+    assert len(load_spec(calibrate(tmp_path / "without", fit="val")).jobs) == 1
+    stages = {"train": {**tables, "name": None}, "trust": {"kind": "calibrate", "input": {"from": "train"}}}
+    del stages["train"]["name"]
+    with pytest.raises(SpecError, match="none of which has predictions of test and calib: 1 of kind sparse"):
+        load_spec({"name": "chain", "stages": stages})
+    stages["train"]["grid"] = {"data.calib_fraction": [0, 0.1]}
+    caplog.clear()
+    assert len(load_spec({"name": "chain", "stages": stages}).jobs) == 2 + 1
+    assert "1 of 2 runs are left out: 1 of kind sparse with no predictions of calib" in caplog.text

@@ -30,7 +30,7 @@ from pruneyard.workloads.calibrate.ood_detection import (
     scores_of,
     suffix_of,
 )
-from pruneyard.workloads.calibrate.outputs import Outputs, outputs_of, saw_val
+from pruneyard.workloads.calibrate.outputs import Outputs, needed_splits, outputs_of, saw_val
 from pruneyard.workloads.calibrate.prediction_sets import ConformalRule
 from pruneyard.workloads.calibrate.sampled_members import (
     DropoutPasses,
@@ -59,7 +59,6 @@ from pruneyard.workloads.workload import Context, CurvePoint, Metric, Outcome, P
 __all__ = ["CalibrateJob"]
 
 SMALLEST_LOG = -745.0  # logarithm of the smallest float64; replaces log 0 where scores must be finite
-
 Named = dict[tuple[str, str], float]
 """Metrics by split and name."""
 
@@ -93,8 +92,8 @@ class CalibrateJob:
     keep_predictions: bool = field(default=False, metadata=NOT_IDENTITY)
     dropout_passes: int = field(default=0, metadata=renamed("passes", NEUTRAL_BY_DEFAULT))
     swag_samples: int = field(default=0, metadata=renamed("samples", NEUTRAL_BY_DEFAULT))
-
     revision: ClassVar[int] = 2  # MCE counted bins of a single row before
+    splits_of_inputs = staticmethod(needed_splits)
 
     def __post_init__(self) -> None:
         if self.num_bins < 1:
@@ -121,12 +120,17 @@ class CalibrateJob:
     @property
     def per_trial(self) -> int:
         """Number of jobs per scheduler trial: many, because a job takes milliseconds; fewer if it runs networks."""
-        return 10 if self.runs_network or self.samples_members else 200
+        return 10 if self.reads_data_of_input else 200
 
     @property
     def runs_network(self) -> bool:
         """True if the job runs networks again."""
         return bool(self.near or self.far) or needs_network(self.scores)
+
+    @property
+    def reads_data_of_input(self) -> bool:
+        """True if the job reads the data that its input runs were trained on."""
+        return self.runs_network or self.samples_members
 
     @property
     def samples_members(self) -> bool:
@@ -139,10 +143,9 @@ class CalibrateJob:
         runs = [context.open_run(artifact) for artifact in self.input.artifacts]
         stored, num_extra = outputs_of(runs)
         outputs = self._held_out(runs, stored)
-        reruns = [_Rerun.of(self, run, context) for run in runs] if self.runs_network or self.samples_members else []
+        reruns = [_Rerun.of(self, run, context) for run in runs] if self.reads_data_of_input else []
         if self.samples_members:
-            members = [one.members(self, outputs, number) for number, one in enumerate(reruns)]
-            outputs = member_outputs(members, reruns[0].splits(outputs))
+            outputs = member_outputs([one.members(self, outputs, n) for n, one in enumerate(reruns)], reruns[0].splits(outputs))
         evaluation = _Evaluation(job=self, outputs=outputs, num_extra=num_extra, truth=_truth(runs, outputs, context))
         named, curves = evaluation.evaluate()
         choose_on = [context.load_data(source) for source in self.choose_on]
@@ -189,9 +192,8 @@ class _Rerun:
     @classmethod
     def of(cls, job: CalibrateJob, run: FinishedRun, context: Context) -> "_Rerun":
         """Loads all data of the job."""
-        data = context.load_data(run.source())
-        sets = Sets.of(job.near, job.far, context.load_data, known=data)
-        return cls(run=run, data=data, sets=sets, device=context.device)
+        data = run.training_data(context.load_data)
+        return cls(run=run, data=data, sets=Sets.of(job.near, job.far, context.load_data, known=data), device=context.device)
 
     def splits(self, stored: Mapping[str, Outputs]) -> dict[str, Split]:
         """Returns the rows that the run predicted, and the OOD sets."""

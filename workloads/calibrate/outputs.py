@@ -5,6 +5,7 @@ Dimensions: N rows, C outputs (classes and extra outputs).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,11 @@ class Outputs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def needed_splits(tables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Returns the splits of which the input runs of a job must have predictions, by the key of `tables` that names the runs."""
+    return {"input": ("test", "val" if tables.get("fit") == "val" else "calib")}
 
 
 def outputs_of(runs: Sequence[FinishedRun]) -> tuple[dict[str, Outputs], int]:

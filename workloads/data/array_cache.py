@@ -24,15 +24,15 @@ def cached_array(
 ) -> npt.NDArray[np.uint8]:
     """Returns the array that `make` computes from `files` and `options`, as a read-only memory map.
 
-    The array is computed again if path, size or modification time of a file changes. If the cache cannot be written, the
+    The array is computed again if a file changes; see `file_states`. If the cache cannot be written, the
     array stays in memory and a warning is logged.
     """
-    return _load_or_make(make, _key(files, options))
+    return _load_or_make(make, file_states(files, options))
 
 
 def cached_by_key(make: Callable[[], npt.NDArray[T]], *, key: str) -> npt.NDArray[T]:
     """Returns the array that `make` computes, as `cached_array` does. `key` is any text that identifies all inputs."""
-    return _load_or_make(make, _key([], key))
+    return _load_or_make(make, file_states([], key))
 
 
 def _load_or_make(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[T]:
@@ -52,12 +52,19 @@ def _load_or_make(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[
         return array
 
 
-def _key(files: Iterable[Path], options: str) -> str:
+def file_states(files: Iterable[Path], options: str) -> str:
+    """Returns 32 hexadecimal digits over `options` and the state of every file: path, size, times and inode.
+
+    They stand for the content, which would have to be read in full. Modification time and size alone do not tell two files
+    that were unpacked from one archive and have then changed places.
+    """
     digest = hashlib.sha256(options.encode())
+    folders: dict[Path, Path] = {}
     for file in files:
         status = file.stat()
-        # Size and modification time stand for the content, which would have to be read in full to be hashed.
-        digest.update(f"\0{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        parent = folders.get(file.parent) or folders.setdefault(file.parent, file.parent.resolve())
+        state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        digest.update(f"\0{parent / file.name}\0{state}".encode())
     return digest.hexdigest()[:32]
 
 

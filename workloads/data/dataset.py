@@ -152,6 +152,10 @@ class Source(ABC):
         """
         return None
 
+    def rests_on(self) -> "Source":
+        """Returns the source whose rows this one selects from or replaces; the source itself if there is none."""
+        return self
+
 
 @runtime_checkable
 class KnowsProbabilities(Protocol):

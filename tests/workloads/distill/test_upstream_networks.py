@@ -85,6 +85,7 @@ def reading(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> DistillCon
             predictions=nothing,
             network=networks[artifact],
             source=nothing,
+            data_fingerprint=nothing,
         )
 
     return replace(context(), open_run=open_run)

@@ -63,6 +63,9 @@ class Selected(Source):
     def inputs(self) -> tuple[Path, ...]:
         return ()
 
+    def rests_on(self) -> Source:
+        return self.base.rests_on()
+
     def load(self) -> Dataset:
         """Returns the other set with the selected training rows, in their order. Raises `ValueError` if a class has too few."""
         data = self.base.load()

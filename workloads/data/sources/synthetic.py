@@ -57,6 +57,9 @@ class Synthetic(Source):
     def inputs(self) -> tuple[Path, ...]:
         return ()
 
+    def rests_on(self) -> Source:
+        return self.base.rests_on()
+
     def load(self) -> Dataset:
         """Returns the other set with the synthetic images as training rows.
 
