@@ -54,8 +54,12 @@ def open_run(artifact: str) -> FinishedRun:
 
 
 def _tensors(path: Location, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file. Raises `UsageError` for a damaged file, `SafetensorError` for an invalid one."""
-    return safetensors.torch.load(verified(path, manifest))
+    """Returns the tensors of a safetensors file by name, in the order of their names.
+
+    Raises `UsageError` for a damaged file, and `SafetensorError` for an invalid one.
+    """
+    # `load` returns them in another order each time, and SWAG draws random numbers for one tensor after another.
+    return dict(sorted(safetensors.torch.load(verified(path, manifest)).items()))
 
 
 def verified(path: Location, manifest: Mapping[str, Any]) -> bytes:
