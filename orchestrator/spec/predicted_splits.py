@@ -15,14 +15,20 @@ logger = logging.getLogger(__name__)
 _FRACTIONS = {"val": "val_fraction", "calib": "calib_fraction"}
 
 
-class _Run(Protocol):
-    run_key: str
-    kind: str
-    identity: Mapping[str, Any]
-    lacks: frozenset[str]
+class Run(Protocol):
+    """A run that a reference may name."""
+
+    @property
+    def run_key(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
 
-Run = TypeVar("Run", bound=_Run)
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 def lacked_splits(workload: Any) -> frozenset[str]:
@@ -59,7 +65,7 @@ class Chosen:
     reasons: str
 
 
-def choose(runs: Sequence[Run], splits: Sequence[str], lacked: Callable[[Run], frozenset[str]]) -> Chosen:
+def choose(runs: Sequence[AnyRun], splits: Sequence[str], lacked: Callable[[AnyRun], frozenset[str]]) -> Chosen:
     """Returns the runs that have predictions of all splits."""
     missing = {run.run_key: lacked(run) & frozenset(splits) for run in runs}
     counts = Counter((run.kind, tuple(sorted(missing[run.run_key]))) for run in runs if missing[run.run_key])

@@ -125,10 +125,10 @@ class UpstreamRuns:
         splits: those of which a run must have predictions; runs without are left out, which is logged.
         """
         if "from" not in table:
-            found, listed = self._runs_by_key(table, key), " and ".join(splits)
-            if splits and self._predicted(found, splits, table.get("folder"), f"{key}.runs") != list(found):
+            named, listed = self._runs_by_key(table, key), " and ".join(splits)
+            if splits and self._predicted(named, splits, table.get("folder"), f"{key}.runs") != list(named):
                 raise ChainError(f"{key}.runs", f"is {short_json(table['runs'])}; each must have predictions of {listed}")
-            return [found]
+            return [named]
         source, over = table["from"], table.get("over")
         if over not in (None, *GROUP_BY):
             raise ChainError(f"{key}.over", f"is {short_json(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
