@@ -48,7 +48,7 @@ def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[F
         calibrator = "" if detection.calibrator in (ANY, NEUTRAL) and detection.score != CONFIDENCE else detection.calibrator
         title = marks.joined(cell.parent, calibrator, detection.score)
         steps = _steps(of_runs[run, detection.score], set_names)
-        note = f"seed {cell.runs.loc[run, 'seed']}"
+        note = f"seed {cell.runs['seed'].astype(str)[run]}"
         return Plot(title=title, words=_words(title, steps), chart=_chart(steps, styles), note=note)
 
     return draw(

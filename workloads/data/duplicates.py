@@ -36,5 +36,5 @@ def _rows_by_image(split: Split) -> dict[bytes, list[int]]:
     # Plain bytes: the rows of a memory map would cost more than their hashes.
     pixels = np.ascontiguousarray(split.images)
     for index, image in enumerate(pixels.reshape(len(split), prod(pixels.shape[1:]))):
-        rows.setdefault(blake2b(memoryview(image), digest_size=16).digest(), []).append(index)
+        rows.setdefault(blake2b(image.tobytes(), digest_size=16).digest(), []).append(index)
     return rows
