@@ -31,8 +31,9 @@ class Curious:
         self.seen: list[str] = []
 
     def show(self, monitor: Monitor) -> None:
-        """Keeps what it saw first."""
-        self.seen = self.seen or json.loads(self._folder.plan.read_bytes())["run_keys"]
+        """Keeps the plan that it saw with the first trial."""
+        if monitor.running and not self.seen:
+            self.seen = json.loads(self._folder.plan.read_bytes())["run_keys"]
 
 
 def test_the_plan_is_there_before_the_first_run_ends_and_names_every_job(tmp_path: Path) -> None:

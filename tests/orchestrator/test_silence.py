@@ -16,6 +16,7 @@ def monitor_of(*keys: str) -> Monitor:
     monitor = Monitor(total=len(keys), num_already_done=0)
     for key in keys:
         monitor.labels[key] = f"job {key}"
+        monitor.time_left.expect(key, None)
         monitor.start(key)
     return monitor
 

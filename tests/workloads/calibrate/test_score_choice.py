@@ -72,5 +72,5 @@ def test_a_candidate_that_needs_more_training_rows_is_left_out_and_named(
     assert [table["k"] for table in choice.tables] == [5, 50]
     assert len(choice.aurocs) == 2
     assert (
-        "skipping candidate {'name': 'knn', 'k': 100, 'share': 1.0}: k is 100; it must be at most 60" in caplog.text
+        "skipping candidate {'name': 'knn', 'k': 100, 'train_fraction': 1.0}: k is 100; it must be at most 60" in caplog.text
     )
