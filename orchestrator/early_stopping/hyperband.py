@@ -188,8 +188,9 @@ class Brackets:
         """Returns whether a run has yet to reach a share and can do so."""
         if key in self._lost or _is_final(statuses.get(key)):
             return False
-        # At the end only the status counts: a run may report its last evaluation and crash before its record.
-        return share == 1.0 or not self._judge.has_reached(key, share)
+        # A run may report an evaluation and crash before its record. So reports alone are not enough, and at the end only the
+        # status counts.
+        return share == 1.0 or key not in statuses or not self._judge.has_reached(key, share)
 
     def check_reported(self, keys: Sequence[str], share: float) -> None:
         """Raises `UsageError` where runs paused at a share without reporting the scheduler's metric."""

@@ -84,6 +84,7 @@ class Told:
         for number in numbers:
             value = (values or {}).get(number // 2, -float(number))
             self.judge.on_result(self.keys[number], share=share, value=value)
+            self.statuses[self.keys[number]] = Status.INTERRUPTED  # as the record of a pause has it
         self.brackets.decide(self.statuses)
 
 
@@ -109,7 +110,7 @@ def test_worked_by_hand(tmp_path: Path) -> None:
     told.come(runs(*first[:2], *second), 0.5, {second[2]: 99.0})
     assert told.out() == {*first[1:], *second[:2]}, "of 2 one goes on, of 3 one, the best"
     assert told.due() == (runs(first[0], second[2], *third), 1.0)
-    told.statuses = {told.keys[number]: Status.COMPLETED for number in runs(first[0], second[2], *third)}
+    told.statuses |= {told.keys[number]: Status.COMPLETED for number in runs(first[0], second[2], *third)}
     assert not told.brackets.next_budgets(told.statuses)
 
 
@@ -129,6 +130,17 @@ def test_failed_runs_are_excluded_and_delay_no_other_run(tmp_path: Path) -> None
     assert not {2 * first[1], *runs(first[0])} & set(told.due()[0])
 
 
+def test_a_run_that_was_killed_between_its_report_and_its_record_is_due_again(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    due, _ = told.due()
+    told.judge.on_result(told.keys[due[0]], share=0.25, value=1.0)
+    told.come(due[1:], 0.25)
+    again = Told(tmp_path)  # another call
+    again.statuses = dict(told.statuses)
+    assert again.due() == ([due[0]], 0.25)
+    assert not again.out()
+
+
 @pytest.mark.parametrize(("value", "goes_on"), [(1000.0, True), (-1000.0, False)])
 def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
     tmp_path: Path, value: float, goes_on: bool
@@ -141,6 +153,7 @@ def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
     told.brackets.decide(told.statuses)
     before = told.out()
     again = Told(tmp_path)  # another call
+    again.statuses = dict(told.statuses)
     assert again.out() == before
     assert again.due() == (late, 0.25)
     again.come(late, 0.25, {late[0] // 2: value})
