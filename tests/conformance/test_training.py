@@ -174,7 +174,9 @@ def test_a_training_closed_at_an_evaluation_resumes_from_its_checkpoint(
     assert metrics(resumed) == metrics(whole)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", ["momentum", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "momentum")]
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_weights_and_optimizer_state_are_zero_outside_masks_after_every_step(
     name: str, optimizer: str, every: Runs, tmp_path: Path

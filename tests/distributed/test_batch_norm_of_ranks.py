@@ -17,20 +17,12 @@ from pruneyard.workloads.models.convnet import ConvNet
 
 __all__ = ["pairs"]
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 NORMED = ConvNet(width=4, depth=2, norm="batch")
 
 
-@pytest.mark.parametrize(
-    ("rule", "channels_last"),
-    [
-        ("svrg", True),
-        pytest.param("plain", False, marks=pytest.mark.slow),
-        pytest.param("sam", False, marks=pytest.mark.slow),
-        pytest.param("svrg", False, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("rule", "channels_last"), [("plain", False), ("sam", False), ("svrg", False), ("svrg", True)])
 def test_synchronised_it_trains_as_one_process_does(
     rule: str, channels_last: bool, pairs: Pairs, tmp_path: Path
 ) -> None:

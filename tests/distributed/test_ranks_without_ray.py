@@ -18,7 +18,7 @@ from pruneyard.orchestrator.results import GracefulInterrupt, Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 WITHIN_S = 120.0
 SPEC: dict[str, Any] = {
@@ -107,7 +107,6 @@ def kill_a_rank() -> None:
     max(ranks(), key=psutil.Process.create_time).kill()
 
 
-@pytest.mark.slow
 def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_one(
     together: Path, tmp_path: Path
 ) -> None:
@@ -133,7 +132,6 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_o
     assert values(tmp_path) == values(together)
 
 
-@pytest.mark.slow
 def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> None:
     """Members resume from weights, masks and optimizers that several ranks wrote, and have the same parents."""
     search = {

@@ -39,8 +39,8 @@ def clean(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param("on Ray", marks=pytest.mark.ray),
-        pytest.param("in one process", marks=pytest.mark.slow),
+        pytest.param("on Ray", marks=[pytest.mark.ray, pytest.mark.slow]),
+        "in one process",
     ],
 )
 def soiled(

@@ -35,7 +35,7 @@ def after_a_crash(
     return home / "out", driver
 
 
-@pytest.mark.nodes
+@pytest.mark.slow
 def test_a_killed_trial_resumes_from_its_checkpoint_in_the_same_call(after_a_crash: tuple[Path, Driver]) -> None:
     folder, driver = after_a_crash
     attempts = Store(RunFolder(folder)).runs(latest=False).to_pandas().sort_values("attempt")
@@ -49,7 +49,7 @@ def test_a_killed_trial_resumes_from_its_checkpoint_in_the_same_call(after_a_cra
     assert set(counts[counts.index != twice]) == {1}
 
 
-@pytest.mark.nodes
+@pytest.mark.slow
 def test_a_killed_trial_ends_with_the_numbers_of_an_uninterrupted_one(
     after_a_crash: tuple[Path, Driver], short_reference: Path
 ) -> None:

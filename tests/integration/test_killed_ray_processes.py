@@ -79,6 +79,7 @@ def kill_in_the_middle(name: str, spec: Path, env: dict[str, str], home: Path) -
     resume(home, env)
 
 
+@pytest.mark.slow
 def test_a_killed_agent_in_the_middle_is_named_and_costs_no_number(
     short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:

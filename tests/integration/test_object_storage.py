@@ -264,6 +264,7 @@ def test_a_store_that_cannot_be_used_is_said_before_anything_starts(
     assert list(ObjectPath.of(f"{ROOT}/a").files()) == []
 
 
+@pytest.mark.slow
 def test_the_command_reports_it_in_one_line_and_exits_with_2(store: ObjectStore, tmp_path: Path) -> None:
     command = [
         sys.executable,

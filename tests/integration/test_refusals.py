@@ -41,6 +41,7 @@ def test_a_second_driver_in_a_folder_is_refused_and_the_first_unharmed(
     assert list(Results(tmp_path / "out").runs()["attempt"]) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_trial_larger_than_the_cluster_is_refused_with_the_numbers(
     env: dict[str, str], tmp_path: Path

@@ -106,6 +106,7 @@ def seen(comparison: Any, rows: list[Rows], weights: Tensor) -> Any:
     return comparison
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_gradient_coefficient_converges_to_the_closed_form(size: int) -> None:
     """40,000 batches: the ratio's relative standard error is below 1% (products of eighth moments, some hundreds / B)."""

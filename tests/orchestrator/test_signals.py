@@ -15,12 +15,14 @@ from pruneyard.orchestrator.coordination.stop_request import stop_request
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of the test process are the same afterwards."""
+    """Those of the test process are the same afterwards; a hangup is not ignored, as it is where tests run under nohup."""
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         assert signal.getsignal(number) == handler
         signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 def test_a_hangup_stops_the_study_and_a_second_one_does_not_interrupt(tmp_path: Path) -> None:

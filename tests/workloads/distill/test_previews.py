@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -100,6 +101,7 @@ def test_the_last_one_shows_the_images_of_the_set(tmp_path: Path) -> None:
     assert (np.asarray(Image.open(io.BytesIO(found[taken[0]]))) != whole).any()
 
 
+@pytest.mark.slow
 def test_neither_intervals_nor_interruptions_change_them(tmp_path: Path) -> None:
     undisturbed = files(job(), tmp_path / "undisturbed")
     assert files(job(evaluate_every=3, checkpoint_every_s=0), tmp_path / "often") == undisturbed
