@@ -36,7 +36,7 @@ class RunFolder:
 
     @property
     def finished(self) -> Location:
-        """What a finished study printed, for calls with nothing to do; hidden, since it is derived from the results."""
+        """The file that remembers the output of a finished study; hidden, since it is derived from the results."""
         return self.path / ".finished.json"
 
     @property

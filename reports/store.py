@@ -35,7 +35,7 @@ _OBJECT_STORE_READERS = 16  # more threads, because each file is a network reque
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What `Store.restore` has done.
+    """The outcome of `Store.restore`.
 
     Args:
         notes: a sentence for each file that was damaged or written again.

@@ -43,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a call of `run` prints at its end.
+    """Text and numbers that a call of `run` prints at its end.
 
     columns, num_rows: the summary, and its rows including those that are not printed.
     notes: lines below the table. fronts: lines below the path of the page.

@@ -52,7 +52,7 @@ Part = Callable[[], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a paper says, and how much of the training is timed: `rows` out of `training.num_images`."""
+    """The settings of a paper, and the part of its training that is timed: `rows` out of `training.num_images`."""
 
     real_batch: int
     factor: int

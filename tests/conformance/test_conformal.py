@@ -53,7 +53,7 @@ def test_the_seed_decides_and_nothing_given_is_written_to(name: str) -> None:
 def test_asking_for_more_coverage_never_takes_a_class_away(name: str) -> None:
     (given, labels), (new, _) = rows(300), rows(100, seed=1)
     if not build(name).is_nested:
-        pytest.skip("chooses another rule for another alpha")
+        pytest.skip("is_nested is false: it may choose another rule for another alpha")
     small, large = (build(name, alpha=alpha).fit(given, labels, seed=0).predict(new) for alpha in (0.3, 0.05))
     assert (small <= large).all()
     assert small.sum() < large.sum()

@@ -173,7 +173,7 @@ def test_the_number_of_active_weights_never_rises_but_back_to_what_it_was_at_the
 def test_moving_masks_keeps_the_active_weights_of_every_layer(name: str) -> None:
     method = build(name)
     if not isinstance(method, DropAndGrow):
-        pytest.skip("does not move a fixed number of weights")
+        pytest.skip("is not a DropAndGrow, which moves a fixed number of weights")
     state = method.start(tensors(0), generator=generator())
     for step in due_steps(method):
         after = advance(method, state, [step])
@@ -249,7 +249,7 @@ def test_density_one_is_dense_training(name: str) -> None:
 def test_nothing_is_due_where_nothing_can_move(name: str) -> None:
     method = build(name)
     if not isinstance(method, DropAndGrow):
-        pytest.skip("has no drop fraction")
+        pytest.skip("is not a DropAndGrow, so it has no drop_fraction")
     never = dataclasses.replace(method.schedule, until=0.0)
     rare = dataclasses.replace(method.schedule, every=NUM_STEPS)
     assert due_steps(build(name, drop_fraction=0.0)) == []

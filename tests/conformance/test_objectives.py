@@ -252,7 +252,7 @@ def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(name: str, tmp_
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_neutral_settings_train_as_cross_entropy_does_bit_for_bit(name: str, tmp_path: Path) -> None:
     if not find(FAMILY, name).neutral_settings:
-        pytest.skip("has no neutral settings")
+        pytest.skip("neutral_settings is empty: no setting is cross-entropy")
     plain = run(objective_of("cross_entropy"), tmp_path / "plain")
     for place, fields in enumerate(find(FAMILY, name).neutral_settings):
         neutral = run(objective_of(name, **fields), tmp_path / f"neutral-{place}")

@@ -101,7 +101,7 @@ def test_a_killed_process_in_the_middle_is_named_and_costs_no_number(
 def test_a_killed_process_at_the_start_is_an_end_in_time(
     name: str, short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
-    """As soon as it is there: Ray is still starting."""
+    """Kills the process as soon as it exists, while Ray is still starting."""
     with driving("run", short_spec, "--out", "out", folder=tmp_path, env=env) as driver:
         driver.wait_until(lambda: bool(named(driver, name)), within_s=WITHIN_S)
         killed = kill(driver, name)

@@ -266,7 +266,7 @@ def test_the_schema_knows_the_names() -> None:
 
 
 def test_halves_by_hand_are_a_chain(tmp_path: Path) -> None:
-    """The same segments without a search: a stage that resumes from another one, with another learning rate."""
+    """Runs the same segments without a search: one stage resumes from another, with another learning rate."""
     tables = {name: BASE[name] for name in ("kind", "data", "model", "method", "budget")}
     spec = {
         "name": "halves",
