@@ -32,7 +32,6 @@ DISPENSABLE = {
     "dashboard/dashboard.py": "dashboard",
 }
 
-
 LOOK_EVERY_S = 0.25  # while Ray starts
 STARTED, END = b"s", b"e"  # messages to the thread
 
@@ -178,7 +177,6 @@ class ProcessWatch:
             "system kills processes when memory is short"
         )
         return True
-
 
     def _ends_its_raylet(self, process: RayProcess) -> bool:
         """Returns whether it is an agent whose raylet still runs; a raylet that ends by itself takes its agents with it."""

@@ -1,6 +1,5 @@
 """`pruneyard kill`: ends a submitted job at once."""
 
-
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
     connect,

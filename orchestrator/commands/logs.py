@@ -1,6 +1,5 @@
 """`pruneyard logs`: prints the log of a submitted job."""
 
-
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
     connect,

@@ -1,6 +1,5 @@
 """`pruneyard retry`: runs failed and interrupted jobs again."""
 
-
 from pruneyard.orchestrator.commands.resume import spec_of
 from pruneyard.orchestrator.commands.run import run_and_report
 from pruneyard.reports.location import Location

@@ -1,6 +1,5 @@
 """`pruneyard stop`: stops a submitted job gracefully."""
 
-
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
     connect,

@@ -1,6 +1,5 @@
 """`pruneyard wait`: waits until a submitted job has ended."""
 
-
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
     connect,

@@ -21,6 +21,7 @@ from pruneyard.orchestrator.spec.yaml_document import read_text
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.workloads.data.file_states import files_below, state_of
 from pruneyard.workloads.plugins import ENTRY_POINT_GROUP
 
 logger = logging.getLogger(__name__)
@@ -158,29 +159,9 @@ def _roots(module: str) -> list[Path]:
 def _states(roots: Iterable[Path], relative_to: Path | None = None, *, suffixes: tuple[str, ...] = ()) -> Iterator[list[Any]]:
     """Yields path and state of every file at or below the roots, in a fixed order."""
     for root in roots:
-        for path in _files(root) if root.is_dir() else [root]:
-            if suffixes and path.suffix not in suffixes:
-                continue
-            shown = str(path if relative_to is None else path.relative_to(relative_to))
-            try:
-                status = path.stat()
-            except OSError:
-                yield [shown, "missing"]
-                continue
-            # A file that takes the place of another one may have its size and its modification time, but not its inode.
-            yield [shown, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
-
-
-def _files(root: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        # A link may lead back to a folder above it.
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        yield from (Path(folder) / name for name in sorted(names))
+        for path in files_below(root) if root.is_dir() else [root]:
+            if not suffixes or path.suffix in suffixes:
+                yield [str(path if relative_to is None else path.relative_to(relative_to)), state_of(path)]
 
 
 def _digest(value: object) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pruneyard.workloads.data.file_states import state_of
 from pruneyard.workloads.data.folders import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -53,18 +54,12 @@ def _load_or_make(make: Callable[[], npt.NDArray[T]], name: str) -> npt.NDArray[
 
 
 def file_states(files: Iterable[Path], options: str) -> str:
-    """Returns 32 hexadecimal digits over `options` and the state of every file: path, size, times and inode.
-
-    They stand for the content, which would have to be read in full. Modification time and size alone do not tell two files
-    that were unpacked from one archive and have then changed places.
-    """
+    """Returns 32 hexadecimal digits over `options`, and path and state of every file; see `state_of`."""
     digest = hashlib.sha256(options.encode())
     folders: dict[Path, Path] = {}
     for file in files:
-        status = file.stat()
         parent = folders.get(file.parent) or folders.setdefault(file.parent, file.parent.resolve())
-        state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        digest.update(f"\0{parent / file.name}\0{state}".encode())
+        digest.update(f"\0{parent / file.name}\0{state_of(file)}".encode())
     return digest.hexdigest()[:32]
 
 

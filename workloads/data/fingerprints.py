@@ -13,7 +13,8 @@ from uuid import uuid4
 
 from pruneyard.workloads.data.array_cache import file_states
 from pruneyard.workloads.data.dataset import Dataset, Source
-from pruneyard.workloads.data.folders import cache_folder, files_below
+from pruneyard.workloads.data.file_states import files_below
+from pruneyard.workloads.data.folders import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -45,22 +45,6 @@ class FileSource(PublishedSource, ABC):
         raise not_found(relative, searched=self.folders(), remedy=f"put {put} under one of these, or set root")
 
 
-def files_below(path: Path) -> list[Path]:
-    """Returns the path itself if it is a file, else all files in this folder and in those that links in it lead to, sorted."""
-    if path.is_file():
-        return [path]
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, inner, names in os.walk(path, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it
-            inner.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        found += [file for name in names if (file := Path(folder, name)).is_file()]
-    return sorted(found)
-
-
 def not_found(what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFoundError:
     """Returns the error for data that are in none of the folders `searched`; `remedy` says how to get them."""
     # `dict.fromkeys` drops repetitions and keeps the order, as `root` may equal another folder.
