@@ -111,6 +111,10 @@ class EarlyStopper:
         # The keys are shares: a job without a report stands at 0.
         return max(self._costs.get(key, {0.0: 0.0})) >= share - TOLERANCE
 
+    def shares(self, key: str) -> list[float]:
+        """Returns the shares at which a job reported an evaluation, in ascending order."""
+        return sorted(self._costs.get(key, {}))
+
     def cost_at(self, keys: Iterable[str], share: float) -> float | None:
         """Returns the mean cost at a share over those of the jobs that have reached it; None where none has."""
         costs = [

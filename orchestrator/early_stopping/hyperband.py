@@ -9,13 +9,15 @@ Reference: L. Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparam
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from pruneyard.orchestrator.coordination.journal import Journal
-from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper, scheduler_digest
+from pruneyard.orchestrator.early_stopping.asha_median import TOLERANCE, EarlyStopper, scheduler_digest
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.scheduler import Scheduler
@@ -90,9 +92,15 @@ class Brackets:
         for group, number in zip(self._members, assigned, strict=True):
             self._configurations[number].append(group)
         self._lost: set[str] = set()  # run keys of runs that will not train further in this call
+        self._recorded: dict[str, float] = {}  # by run key: last share in the tables, of runs that reported more
         self._decided: dict[tuple[int, int], Mapping[str, Any]] = {}
         for entry in journal.lines():
             self._decided[entry["bracket"], entry["rung"]] = entry
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that decides, as `split/name`."""
+        return self._judge.scheduler.metric
 
     def next_budgets(self, statuses: Mapping[str, Status]) -> dict[str, float]:
         """Returns the share up to which each run trains next: the lowest rung that some runs have yet to reach."""
@@ -112,6 +120,21 @@ class Brackets:
     def mark_lost(self, keys: Sequence[str]) -> None:
         """Marks runs that failed or cannot start: their configurations are judged by their other seeds, if there are any."""
         self._lost.update(keys)
+
+    def mark_recorded(self, num_evaluations: Mapping[str, int]) -> None:
+        """Compares reports with the number of evaluations of each run in the tables.
+
+        A run that was killed between its report and its record reported more. It is due again where its record is missing.
+        """
+        for key in (key for keys in self._members.values() for key in keys):
+            shares, num = self._judge.shares(key), num_evaluations.get(key, 0)
+            if num < len(shares):
+                self._recorded[key] = shares[num - 1] if num else 0.0
+
+    def mark_ran(self, keys: Iterable[str]) -> None:
+        """Marks runs whose attempts of this call have ended, and are recorded."""
+        for key in keys:
+            self._recorded.pop(key, None)
 
     def decide(self, statuses: Mapping[str, Status]) -> None:
         """Decides every rung that all remaining configurations of its bracket have reached, as far as their runs can."""
@@ -188,9 +211,9 @@ class Brackets:
         """Returns whether a run has yet to reach a share and can do so."""
         if key in self._lost or _is_final(statuses.get(key)):
             return False
-        # A run may report an evaluation and crash before its record. So reports alone are not enough, and at the end only the
-        # status counts.
-        return share == 1.0 or key not in statuses or not self._judge.has_reached(key, share)
+        is_recorded = share <= self._recorded.get(key, 1.0) + TOLERANCE
+        # At the end only the status counts: a run may report its last evaluation and crash before its record.
+        return share == 1.0 or not (self._judge.has_reached(key, share) and is_recorded)
 
     def check_reported(self, keys: Sequence[str], share: float) -> None:
         """Raises `UsageError` where runs paused at a share without reporting the scheduler's metric."""
@@ -224,6 +247,7 @@ def run_hyperband(
     """
     store = Store(folder)
     brackets.mark_lost(unready)
+    brackets.mark_recorded(_num_evaluations(store, brackets.metric))
     while not stopped():
         found = store.statuses()
         statuses = {key: status for key, (status, _) in found.items()}
@@ -251,10 +275,21 @@ def run_hyperband(
             return
         after = {key: status for key, (status, _) in store.statuses().items()}
         ran = {order.job.key: order.until for order in orders}
+        brackets.mark_ran(ran)
         paused = [key for key in ran if after.get(key) is Status.INTERRUPTED]
         brackets.check_reported(paused, min(ran.values()))
         # Otherwise these runs would stay due, and the loop would run them again and again.
         brackets.mark_lost([key for key in ran if key not in paused and not _is_final(after.get(key))])
+
+
+def _num_evaluations(store: Store, metric: str | None) -> dict[str, int]:
+    """Returns the number of evaluations of a metric, as `split/name`, in the tables, by run key."""
+    split, _, name = (metric or "").partition("/")
+    table = store.metrics().select(["run_key", "step", "split", "name"])
+    wanted = table.filter((pc.field("split") == split) & (pc.field("name") == name)).select(["run_key", "step"])
+    # An attempt that resumes has the evaluations before it too.
+    counts = wanted.group_by("run_key").aggregate([("step", "count_distinct")])
+    return dict(zip(counts.column("run_key").to_pylist(), counts.column("step_count_distinct").to_pylist(), strict=True))
 
 
 def _is_final(status: Status | None) -> bool:

@@ -132,13 +132,21 @@ def test_failed_runs_are_excluded_and_delay_no_other_run(tmp_path: Path) -> None
 
 def test_a_run_that_was_killed_between_its_report_and_its_record_is_due_again(tmp_path: Path) -> None:
     told = Told(tmp_path)
-    due, _ = told.due()
-    told.judge.on_result(told.keys[due[0]], share=0.25, value=1.0)
-    told.come(due[1:], 0.25)
-    again = Told(tmp_path)  # another call
-    again.statuses = dict(told.statuses)
-    assert again.due() == ([due[0]], 0.25)
-    assert not again.out()
+    due, share = told.due()
+    told.come(due, share)
+    climbing, higher = told.due()
+    told.come(climbing, higher)
+    assert told.due()[1] > higher
+    again = Told(tmp_path)  # another call, after one of the runs was killed at the second rung, and another one at the first
+    # Runs that start at the second rung have one evaluation.
+    num = {told.keys[run]: 1 + (run in due) for run in climbing} | {told.keys[run]: 1 for run in due if run not in climbing}
+    late, lost = next(run for run in climbing if run in due), next(run for run in due if run not in climbing)
+    again.brackets.mark_recorded({**num, told.keys[late]: 1, told.keys[lost]: 0})
+    assert again.due() == ([lost], share)
+    again.brackets.mark_ran([told.keys[lost]])
+    assert again.due() == ([late], higher)
+    again.brackets.mark_ran([told.keys[late]])
+    assert again.due() == told.due()
 
 
 @pytest.mark.parametrize(("value", "goes_on"), [(1000.0, True), (-1000.0, False)])
