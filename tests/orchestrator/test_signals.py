@@ -47,13 +47,14 @@ def test_under_nohup_a_hangup_does_nothing(tmp_path: Path) -> None:
 
 
 CLOSED_TERMINAL = """
-import os, signal, sys
+import os, sys, time
 from pathlib import Path
 from pruneyard.orchestrator.coordination.stop_request import stop_request
 with stop_request(Path(sys.argv[1])) as stop:
     print("ready", flush=True)
-    while not stop.requested:
-        signal.pause()
+    # A hangup can come twice, from the terminal and from the test: the block must last until both have come.
+    while not (stop.requested and Path(sys.argv[1], "both").exists()):
+        time.sleep(0.01)
     print("a line that nobody can read", flush=True)
     print("another one", file=sys.stderr, flush=True)
     Path(sys.argv[1], "ended").touch()
@@ -73,5 +74,6 @@ def test_output_after_its_terminal_was_closed_does_not_end_a_study(tmp_path: Pat
     assert os.read(ours, 5) == b"ready"
     os.close(ours)
     process.send_signal(signal.SIGHUP)
+    (tmp_path / "both").touch()
     assert process.wait(timeout=20) == 0
     assert (tmp_path / "ended").exists()
