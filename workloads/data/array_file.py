@@ -1,0 +1,70 @@
+"""Arrays of inputs and labels that are handed over from Python, as the content of a file that `arrays` reads."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from pruneyard.workloads.data.array_splits import PARTS, Array, splits_of
+from pruneyard.workloads.data.dataset import Split
+
+CLASSES = "classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFile:
+    """Checked splits and their classes, with the labels 0 ... C-1."""
+
+    splits: Mapping[str, Split]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: Any) -> "ArrayFile":
+        """Returns the content of `(inputs, labels)`, or of a mapping from names of splits to such pairs.
+
+        Inputs and labels are what `numpy.asarray` takes, tensors on a GPU too. The mapping may have the names of the classes
+        under `classes`. Raises `ValueError` as `splits_of` does, and for anything else.
+        """
+        parts = dict(data) if isinstance(data, Mapping) else {"train": data}
+        classes = tuple(str(name) for name in parts.pop(CLASSES, ()))
+        unknown = [name for name in parts if name not in PARTS]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} names no split; it must be one of {', '.join(PARTS)}, or {CLASSES}")
+        for part, pair in parts.items():
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ValueError(f"{part} is a {type(pair).__name__}; it must be a pair of inputs and labels, (X, y)")
+        inputs, labels = ({part: _as_array(pair[index]) for part, pair in parts.items()} for index in (0, 1))
+        names = {part: (f"X of {part}", f"y of {part}") for part in parts} if isinstance(data, Mapping) else {"train": ("X", "y")}
+        splits, found = splits_of(inputs, labels, names=names, classes=classes)
+        return cls(splits=splits, classes=found)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with any value, shape, type or class."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for name, array in self._arrays.items():
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.data)
+        return digest.hexdigest()[:16]
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of a safetensors file."""
+        return save(self._arrays, metadata={CLASSES: json.dumps(self.classes)})
+
+    @property
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        found: dict[str, npt.NDArray[Any]] = {}
+        for part, split in self.splits.items():
+            found[f"x_{part}"] = np.ascontiguousarray(split.images)
+            found[f"y_{part}"] = np.ascontiguousarray(split.labels)
+        return found
+
+
+def _as_array(values: Any) -> Array:
+    """Returns what was handed over as an array; a tensor is copied to the CPU."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

@@ -1,0 +1,26 @@
+"""178 wines of three cultivars described by 13 chemical measurements, shipped with scikit-learn: a small table.
+
+Features are standardised with the training rows. There is no published test part, so by default a fifth of the rows is held out.
+
+Reference: Aeberhard and Forina, Wine, UCI repository, 1992
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sklearn.datasets import load_wine
+
+from pruneyard.workloads.data.dataset import PublishedDataset
+from pruneyard.workloads.data.held_out import HeldOutTestSource
+from pruneyard.workloads.data.scikit_learn import rows_and_classes
+
+__all__ = ["Wine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wine(HeldOutTestSource):
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
+
+    def read(self) -> PublishedDataset:
+        return self.hold_out_test(*rows_and_classes(load_wine()))

@@ -1,0 +1,1 @@
+"""Jobs of kind `function`: a training function or a script of the user's own."""

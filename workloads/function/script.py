@@ -1,0 +1,140 @@
+"""A script as the code of a job: a command that prints its metrics as JSON lines, or writes them to a file."""
+
+import difflib
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruneyard.workloads.function.function_run import FunctionRun
+from pruneyard.workloads.function.lengths import length_in
+from pruneyard.workloads.function.script_process import ScriptProcess
+from pruneyard.workloads.user_code.files import base_folder
+from pruneyard.workloads.user_code.identity import SOURCE
+from pruneyard.workloads.user_code.source_code import file_in, script_files
+
+RESERVED = ("seed", "artifact", "checkpoint", "metrics")
+"""Placeholders that are no arguments."""
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Script:
+    """A command with placeholders for its arguments, run from the folder in which the study was started, without a shell.
+
+    Each line of its output that is a JSON object is a report: `{"step": 3, "train/loss": 0.2, "accuracy": 0.9}`. Beside the
+    arguments, `{seed}` is the seed; `{metrics}` the path of a file whose lines are reports, in place of the output; `{artifact}`
+    a folder whose files become part of the run; `{checkpoint}` a folder whose files are saved after each report, and that a
+    resumed run finds as it was at its last checkpoint. `python` is the interpreter that runs pruneyard.
+    """
+
+    command: str
+
+    @property
+    def title(self) -> str:
+        """The name of the script, for people."""
+        words = self._words()
+        return next((Path(word).name for word in words if word.endswith(".py")), Path(words[0]).name)
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Raises `ValueError`, starting with the key, if the command does not fit its arguments, or a file of it is missing."""
+        words = self._words()
+        named = {name for word in words for name in _PLACEHOLDER.findall(word)}
+        for name in sorted(set(RESERVED) & arguments.keys()):
+            raise ValueError(
+                f"arguments.{name} is reserved: in a command, {{{name}}} has a meaning of its own"
+            )
+        for name in sorted(named - set(RESERVED) - arguments.keys()):
+            close = difflib.get_close_matches(name, [*arguments, *RESERVED], n=1)
+            hint = f"; did you mean {{{close[0]}}}?" if close else ""
+            raise ValueError(f"command has the placeholder {{{name}}}, but arguments.{name} is missing{hint}")
+        for name in arguments:
+            if name not in named:
+                raise ValueError(f"arguments.{name} is not used: the command has no {{{name}}}")
+        program = self._program(words[0])
+        if shutil.which(program, path=None) is None and not (base_folder() / program).is_file():
+            raise ValueError(f"command starts with {words[0]}, which is no program that can be found")
+        for word in words[1:]:
+            if (
+                word.endswith(".py")
+                and not _PLACEHOLDER.search(word)
+                and not (base_folder() / word).is_file()
+            ):
+                raise ValueError(f"command names {word}, but there is no such file in {base_folder()}")
+
+    def run(self, arguments: Mapping[str, Any], run: FunctionRun) -> None:
+        """Runs the script and reports what it says. Raises `ScriptError` if it ends with another exit code than 0."""
+        with ScriptProcess(run) as process:
+            places = {
+                "seed": run.seed,
+                "artifact": run.artifact,
+                "checkpoint": process.checkpoint_folder,
+                "metrics": process.metrics_file,
+            }
+            values = {name: _text(value) for name, value in {**arguments, **places}.items()}
+            first, *words = (_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self._words())
+            process.run([self._program(first), *words], reads_file="{metrics}" in self.command)
+
+    def num_steps(self, arguments: Mapping[str, Any]) -> int | None:
+        """Returns the number of steps that an argument tells; else None."""
+        return length_in(arguments)
+
+    def identity(self, *, with_source: bool) -> dict[str, str]:
+        """Returns what the run key says about the script: the command, and a digest of its files unless that is left out."""
+        if not with_source:
+            return {"command": self.command}
+        digest = hashlib.sha256()
+        for name, file in sorted(self._sources().items()):
+            digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
+        return {"command": self.command, SOURCE: digest.hexdigest()[:16]}
+
+    def files(self) -> list[Path]:
+        """Returns the files that the command names, and what its Python files import."""
+        return sorted(set(self._sources().values()))
+
+    def _sources(self) -> dict[str, Path]:
+        """Returns the files that run keys cover, by word of the command and by module."""
+        words = self._words()
+        found: dict[str, Path] = {}
+        for place, word in enumerate(words):
+            path = base_folder() / word
+            if place > 0 and words[place - 1] == "-m" and (module := self._module(word)) is not None:
+                name, file = module
+                found |= script_files(file, name=name, folder=base_folder())
+            elif path.is_file() and word.endswith(".py"):
+                found |= script_files(path, name=word, folder=path.parent)
+            elif path.is_file() and not Path(word).is_absolute():
+                found[word] = path
+        return found
+
+    @staticmethod
+    def _module(name: str) -> tuple[str, Path] | None:
+        """Returns name and file of the module that `python -m` runs; None for one that a package manager installed."""
+        file = file_in(base_folder(), f"{name}.__main__") or file_in(base_folder(), name)
+        return None if file is None else (f"{name}.__main__" if file.stem == "__main__" else name, file)
+
+    def _words(self) -> list[str]:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise ValueError(
+                f"command is {self.command!r}; it cannot be split into words: {error}"
+            ) from error
+        if not words:
+            raise ValueError("command is empty; it must be a program and its arguments")
+        return words
+
+    @staticmethod
+    def _program(word: str) -> str:
+        return sys.executable if word in ("python", "python3") else word
+
+
+def _text(value: Any) -> str:
+    """Returns a value as a word of a command: text and paths as they are, anything else as JSON."""
+    return str(value) if isinstance(value, str | Path) else json.dumps(value)
