@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from pruneyard.workloads.metrics.probabilities import as_array, check_not_probabilities
 
 LARGEST_LOGIT = 1e100  # larger values overflow in squares and sums
+SMALLEST_LOG = -745.0  # logarithm of the smallest float64; replaces log 0 where numbers must be finite
 NUDGE = 1e-14  # in log-probability; a few rounding errors of nearby values, too small to change a metric
 
 Floats = NDArray[np.float64]

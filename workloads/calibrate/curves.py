@@ -11,10 +11,13 @@ from pruneyard.workloads.workload import CurvePoint
 CURVE_POINTS = 50  # per risk-coverage curve, and bins per score histogram
 
 
-def reliability_points(bins: Reliability) -> list[CurvePoint]:
-    """Returns the non-empty reliability bins of the test split: x confidence, y accuracy, count samples."""
+def reliability_points(bins: Reliability, *, name: str = "reliability") -> list[CurvePoint]:
+    """Returns the non-empty reliability bins of the test split: x confidence, y accuracy, count samples.
+
+    name: of the curve, `reliability` or, for bins of the positive class, `reliability_positive`.
+    """
     return [
-        CurvePoint(name="reliability", step=1, key="test", x=float(x), y=float(y), count=int(count))
+        CurvePoint(name=name, step=1, key="test", x=float(x), y=float(y), count=int(count))
         for x, y, count in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
         if count
     ]

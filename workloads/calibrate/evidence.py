@@ -15,9 +15,9 @@ from torch import nn
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.networks.last_layer import last_layer, last_layer_name
 
 LOGITS, FEATURES, LABELS, NETWORK = "logits", "features", "labels", "network"  # kinds of evidence
-CLASSIFIER = "classifier"  # name of the last layer in every model
 ROUNDING = 1e-3  # relative to the sum of |terms|: TF32 errors are smaller, a wrong layer deviates by more
 ROWS_AT_ONCE = 4096  # bounds memory
 
@@ -140,20 +140,20 @@ def evidence_of(
 ) -> Evidence:
     """Returns all evidence of a finished network for rows, a split on the CPU or on the network's device.
 
-    Raises `ValueError` for images of another shape, and for a network that does not end with the linear layer `classifier`.
+    Raises `ValueError` for images of another shape, and for a network that does not end with a linear layer.
     """
     blueprint, network = finished.blueprint, finished.network
     if isinstance(rows, Split):
         rows = DeviceSplit(rows, mean=blueprint.mean, std=blueprint.std)
-    if rows.image_shape != blueprint.image_shape:
+    if (rows.image_shape, rows.pixels is not None) != (blueprint.image_shape, blueprint.pixels):
         raise ValueError(
-            f"images are {rows.image_shape} (C, H, W); the network expects {blueprint.image_shape}"
+            f"inputs have the shape {rows.image_shape}; the network expects {blueprint.image_shape}"
         )
     if network.training:
         raise ValueError("the network is in training mode; it must be in evaluation mode")
-    layer = network.get_submodule(CLASSIFIER)
+    layer = last_layer(network)
     if not isinstance(layer, nn.Linear):
-        raise ValueError(f"layer {CLASSIFIER} is {type(layer).__name__}; it must be nn.Linear")
+        raise ValueError(f"layer {last_layer_name(network)} is {type(layer).__name__}; it must be nn.Linear")
     logits, features = _outputs(network, rows, batch_size)
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach().cpu()
     return Evidence(
@@ -178,7 +178,7 @@ def _outputs(network: nn.Module, rows: DeviceSplit, batch_size: int) -> tuple[As
     """Returns logits (N, C) and features (N, d) of all rows, float32."""
     features: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
-    layer = network.get_submodule(CLASSIFIER)
+    layer = last_layer(network)
     # Features are the inputs of the last layer in the same pass, so they belong to these logits exactly.
     handle = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu()))
     try:

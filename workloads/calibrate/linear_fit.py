@@ -1,7 +1,7 @@
 """Minimises the NLL of scores that are linear in their parameters, with a quadratic penalty on the distance to the start.
 
-The problem is convex. Trust-region Newton with conjugate gradients needs no explicit Hessian, so a matrix of 1,000 x 1,000
-weights is feasible. The result is never worse than the start.
+The problem is convex. Trust-region Newton with conjugate gradients needs no explicit Hessian. A matrix of more than
+`MANY_WEIGHTS` is fitted by `large_fit` instead. The result is never worse than the start.
 """
 
 import logging
@@ -13,10 +13,12 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
+from pruneyard.workloads.calibrate.large_fit import fit_large_matrix
 
 GRADIENT = 1e-8  # gradient norm, in nats, at which a fit has converged
 GRADIENT_EACH = 1e-11  # times the number of parameters above 1,000: 1e-5 for a matrix of 1,000 classes
 MAX_STEPS = 500
+MANY_WEIGHTS = 100_000  # of a matrix: beyond, float64 takes minutes, and rows are few for so many weights
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +108,19 @@ def fit_matrix(
     def adjoint(errors_NC: Floats) -> Floats:
         return np.concatenate([(errors_NC.T @ scaled_NC).ravel(), errors_NC.sum(axis=0)])
 
+    def flat(parameters_CD: Floats) -> Floats:
+        return np.concatenate([parameters_CD[:, :-1].ravel(), parameters_CD[:, -1]])
+
     # The weights of scaled features are `size` times larger, so the penalty is divided by its square to mean the same.
     weight_penalty = np.where(diagonal, ridge, off_diagonal / (num_classes * (num_classes - 1))) / size**2
+    start_CD = np.concatenate([size * np.eye(num_classes), np.zeros((num_classes, 1))], axis=1)
+    penalty_CD = np.concatenate([weight_penalty, np.full((num_classes, 1), bias / num_classes)], axis=1)
+    if num_classes**2 > MANY_WEIGHTS:
+        with_one_ND = np.concatenate([scaled_NC, np.ones((len(scaled_NC), 1))], axis=1)
+        found_CD, converged = fit_large_matrix(with_one_ND, labels_N, start_CD=start_CD, penalty_CD=penalty_CD)
+        return found_CD[:, :-1] / size, found_CD[:, -1], converged
     found_P, converged = fit_linear(
-        LinearScores(scores=scores, adjoint=adjoint),
-        labels_N,
-        start_P=np.concatenate([size * diagonal.ravel().astype(float), np.zeros(num_classes)]),
-        penalty_P=np.concatenate([weight_penalty.ravel(), np.full(num_classes, bias / num_classes)]),
+        LinearScores(scores=scores, adjoint=adjoint), labels_N, start_P=flat(start_CD), penalty_P=flat(penalty_CD)
     )
     weights_CC = found_P[:-num_classes].reshape(num_classes, num_classes) / size
     return weights_CC, found_P[-num_classes:], converged

@@ -54,6 +54,7 @@ def unknown_rows(split: Split, known: Dataset) -> Split:
         images=fit_images(split.images, known.image_shape),
         labels=np.full(len(split), NO_LABEL, dtype=np.int64),
         row_ids=split.row_ids,
+        pixels=split.pixels,
     )
 
 
@@ -86,6 +87,7 @@ def fitted_score(score: Score, witness: Witness, choose_on: Sequence[Dataset], *
         images=np.concatenate([unknown_rows(data.val, witness.data).images for data in choose_on]),
         labels=np.full(sum(len(data.val) for data in choose_on), NO_LABEL, dtype=np.int64),
         row_ids=np.concatenate([data.val.row_ids for data in choose_on]),
+        pixels=witness.data.pixels,
     )
     return choose(
         candidates(score),
@@ -103,7 +105,12 @@ def scores_of(rule: FittedScore, known: Evidence, unknown: Mapping[str, Evidence
 
 def needs_network(scores: Sequence[Score]) -> bool:
     """Returns whether any score needs more than logits."""
-    return any(score.learns_from or score.needs - {LOGITS} for score in scores)
+    return any(not uses_logits_only(score) for score in scores)
+
+
+def uses_logits_only(score: Score | type[Score]) -> bool:
+    """Returns whether stored logits are enough for a score."""
+    return not score.learns_from and not score.needs - {LOGITS}
 
 
 def detection_rows(

@@ -138,6 +138,6 @@ def _batches(split: Split, blueprint: Blueprint, device: torch.device) -> list[T
     rows = DeviceSplit(split, mean=blueprint.mean, std=blueprint.std, device=device)
     if rows.image_shape != blueprint.image_shape:
         raise ValueError(
-            f"images are {rows.image_shape} (C, H, W); the network expects {blueprint.image_shape}"
+            f"inputs have the shape {rows.image_shape}; the network expects {blueprint.image_shape}"
         )
     return [images for images, _ in rows.batches(BATCH_SIZE)]

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.evidences import SHAPE, by_hand, drawn, images, network, seen
+from pruneyard.testing.plug_in import examples
+from pruneyard.testing.sample_evidence import (
+    SHAPE,
+    evidence_of_features,
+    images,
+    network,
+    network_evidence,
+    random_evidence,
+)
 from pruneyard.workloads.calibrate.evidence import (
     FEATURES,
     LABELS,
@@ -27,13 +35,15 @@ from pruneyard.workloads.plugins import find, names
 
 @each_case("model", names("models"))
 def test_every_model_ends_with_the_layer_whose_inputs_are_the_features(model: str) -> None:
-    shape, table = (3, 32, 32), {"name": model}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        built = find("models", model)().build(image_shape=shape, num_classes=4)
+    shape = (3, 32, 32)
+    settings = examples("models", model)[0]
+    table = {"name": model, **settings}
     blueprint = dataclasses.replace(
         network().blueprint, model=table, image_shape=shape, num_outputs=4, mean=(0.5,) * 3, std=(0.3,) * 3
     )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = blueprint.builder.build(image_shape=shape, num_classes=4)
     pixels = np.random.default_rng(0).integers(0, 256, size=(3, *shape), dtype=np.uint8)
     finished = FinishedNetwork.of(blueprint, weights=built.state_dict(), masks={})
     found = evidence_of(finished, Split.from_arrays(pixels, [0, 1, 2]))  # refuses what W h + b is not
@@ -65,7 +75,7 @@ def test_a_split_on_a_device_gives_the_same() -> None:
 
 
 def test_outputs_beyond_the_classes_are_separated() -> None:
-    rows = drawn(5, num_extra=2)
+    rows = random_evidence(5, num_extra=2)
     assert rows.num_classes == 3
     assert rows.class_logits.shape == (5, 3)
     weight, bias = rows.class_layer
@@ -102,7 +112,7 @@ def test_blocks_hold_every_row_once_in_order(num_rows: int) -> None:
     )
 
 
-GOOD = by_hand([[1.0, 2.0], [3.0, 4.0]], np.eye(3, 2), np.zeros(3))
+GOOD = evidence_of_features([[1.0, 2.0], [3.0, 4.0]], np.eye(3, 2), np.zeros(3))
 
 
 def changed(**fields: object) -> dict[str, object]:
@@ -145,13 +155,13 @@ def test_arrays_that_do_not_fit_are_refused_by_row(fields: dict[str, object], me
 
 
 def test_a_network_of_other_rows_is_refused() -> None:
-    rows = seen(20)
+    rows = network_evidence(20)
     with pytest.raises(ValueError, match="the network has 20 input rows, but there are 19 rows of logits"):
         Evidence(logits=rows.logits[:19], rerun=rows.rerun)
 
 
 class Rescaled(nn.Module):
-    """Ends with something after the layer that is called last."""
+    """A network that rescales the output of the layer that is called last."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -165,14 +175,14 @@ def test_a_network_with_operations_after_its_last_layer_is_refused() -> None:
     finished = network()
     longer = dataclasses.replace(finished, network=Rescaled(finished.network).eval())
     with pytest.raises(
-        ValueError, match=r"row 0 has logits that differ by .* features must be the inputs of the network's last"
+        ValueError, match=r"the network has no features: it does not end with nn\.Linear, whose output is that of the network"
     ):
         evidence_of(longer, images(4))
 
 
 def test_networks_and_rows_that_do_not_fit_are_refused() -> None:
     finished, split = network(), images(4)
-    with pytest.raises(ValueError, match=r"images are \(2, 3, 4\) .*; the network expects \(2, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"inputs have the shape \(2, 3, 4\); the network expects \(2, 3, 3\)"):
         evidence_of(finished, Split.from_arrays(np.zeros((2, 2, 3, 4), dtype=np.uint8), [0, 1]))
     with pytest.raises(ValueError, match="there are no rows; there must be at least one"):
         evidence_of(finished, split.take(np.zeros(0, dtype=np.int64)))

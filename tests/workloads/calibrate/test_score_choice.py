@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pruneyard.testing.evidences import drawn, logits_alone, rows_of
+from pruneyard.testing.sample_evidence import evidence_of_logits, random_evidence, select_rows
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.score_choice import candidates, choose, table_of
 from pruneyard.workloads.calibrate.scores.ash import ASH
@@ -17,8 +17,8 @@ from pruneyard.workloads.metrics.detection import auroc
 
 def test_the_setting_with_the_largest_area_is_chosen_and_all_areas_are_reported() -> None:
     """Unknown rows have the larger largest logit, all that a low temperature sees, and the smaller ones otherwise."""
-    known = logits_alone(np.tile([4.0, 1.0, 1.0], (5, 1)))  # logsumexp 4.095
-    unknown = logits_alone(np.tile([4.05, -9.0, -9.0], (5, 1)))
+    known = evidence_of_logits(np.tile([4.0, 1.0, 1.0], (5, 1)))  # logsumexp 4.095
+    unknown = evidence_of_logits(np.tile([4.05, -9.0, -9.0], (5, 1)))
     given = [Energy(temperature=temperature) for temperature in (0.01, 1.0, 100.0)]
     choice = choose(given, train=None, val_known=known, val_unknown=unknown, seed=0)
     areas = [auroc(*(score.fit(None, seed=0).score(part) for part in (known, unknown))) for score in given]
@@ -32,7 +32,7 @@ def test_the_setting_with_the_largest_area_is_chosen_and_all_areas_are_reported(
 
 def test_known_rows_are_scored_at_the_setting_they_are_compared_at() -> None:
     """Published code scored known rows once, at the first setting. Here that would be seen: scales differ by setting."""
-    train, known, unknown = drawn(60), drawn(30, seed=1), drawn(30, seed=2)
+    train, known, unknown = random_evidence(60), random_evidence(30, seed=1), random_evidence(30, seed=2)
     given: list[Score] = [KNN(k=1), Mahalanobis(), MSP(), Energy()]
     choice = choose(given, train=train, val_known=known, val_unknown=unknown, seed=0)
     for score, area in zip(given, choice.aurocs, strict=True):
@@ -52,8 +52,8 @@ def test_candidates_are_the_whole_grid_and_the_setting_given_comes_first() -> No
 
 
 def test_no_candidates_and_candidates_that_cannot_be_fitted_are_refused() -> None:
-    train = drawn(60)
-    part = rows_of(train, np.arange(20))
+    train = random_evidence(60)
+    part = select_rows(train, np.arange(20))
     with pytest.raises(ValueError, match="there are no candidates"):
         choose([], train=train, val_known=part, val_unknown=part, seed=0)
     with pytest.raises(
@@ -67,7 +67,7 @@ def test_no_candidates_and_candidates_that_cannot_be_fitted_are_refused() -> Non
 def test_a_candidate_that_needs_more_training_rows_is_left_out_and_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    train, known, unknown = drawn(60), drawn(30, seed=1), drawn(30, seed=2)
+    train, known, unknown = random_evidence(60), random_evidence(30, seed=1), random_evidence(30, seed=2)
     choice = choose(candidates(KNN(k=5)), train=train, val_known=known, val_unknown=unknown, seed=0)
     assert [table["k"] for table in choice.tables] == [5, 50]
     assert len(choice.aurocs) == 2

@@ -26,7 +26,7 @@ from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.recipe import Budget, Recipe
 from pruneyard.workloads.workload import Context
 
-KNOWN = 7  # digits 0 to 6 are taught
+KNOWN = 7  # digits 0 to 6 are the training classes
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +35,8 @@ def of_classes(split: Split, *, known: bool) -> Split:
     return split.take((split.labels < KNOWN) == known)
 
 
-def taught() -> tuple[Dataset, Split]:
-    """The digits that are taught, and test rows of the others."""
+def known_digits() -> tuple[Dataset, Split]:
+    """Returns the digits of the training classes, and test rows of the other classes."""
     whole = Digits().load()
     parts = {name: of_classes(getattr(whole, name), known=True) for name in ("train", "val", "calib", "test")}
     return dataclasses.replace(whole, classes=whole.classes[:KNOWN], **parts), of_classes(
@@ -45,9 +45,9 @@ def taught() -> tuple[Dataset, Split]:
 
 
 @cache
-def shown(seed: int, folder: Path) -> dict[str, Evidence]:
-    """Evidence of a network for its training rows, new rows, other digits and noise."""
-    data, others = taught()
+def evidence_of_network(seed: int, folder: Path) -> dict[str, Evidence]:
+    """Returns evidence of a network for its training rows, new rows, other digits and noise."""
+    data, others = known_digits()
     recipe = Recipe(budget=Budget(epochs=15, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9))
     context = Context(checkpoints=CheckpointFolder(folder / str(seed)))
     *_, last = train(recipe, model=Mlp(), method=Dense(), data=data, seed=seed, context=context)
@@ -68,10 +68,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def areas(score: Score, folder: Path) -> tuple[float, float]:
-    """AUROC against other digits and against noise, means over three seeds."""
+    """Returns AUROC against other digits and against noise, as means over three seeds."""
     found = []
     for seed in range(3):
-        rows = shown(seed, folder)
+        rows = evidence_of_network(seed, folder)
         fitted = score.fit(rows["train"], seed=seed)
         known = fitted.score(rows["test"])
         found.append([auroc(known, fitted.score(rows[name])) for name in ("others", "noise")])

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.testing.trainings import Normed, checkpoint_at, digits, network_of, outcome, recipe_of, run
+from pruneyard.testing.trainings import (
+    BatchNormMlp,
+    checkpoint_at,
+    digits,
+    network_of,
+    outcome,
+    recipe_of,
+    run,
+)
 from pruneyard.workloads.calibrate.members import pooled_logits
 from pruneyard.workloads.calibrate.swag import swag_logits
 from pruneyard.workloads.data.batches import DeviceSplit
@@ -94,7 +102,7 @@ def test_a_training_gives_samples_whose_mean_is_its_average(tmp_path: Path) -> N
     finished = outcome(run(Static(density=0.5), tmp_path / "run", recipe))
     data = digits()
     held = [network_of(checkpoint_at(step, tmp_path / "run", tmp_path / str(step))) for step in (12, 18)]
-    network = Normed().build(image_shape=data.image_shape, num_classes=10)
+    network = BatchNormMlp().build(image_shape=data.image_shape, num_classes=10)
     names = [name for name, _ in network.named_parameters()]
     swag = SwagMoments.of({name: tensors[name] for name in names} for tensors in held)
     for name in names:

@@ -7,7 +7,8 @@ of the logits does not matter. It has C^2 + C parameters and overfits with fewer
 is off_diagonal * (mean of W_ij^2 over i != j) + bias * (mean of b_i^2) + ridge * (sum of (W_ii - 1)^2); the last term is our
 addition. By default `off_diagonal` is chosen by five-fold cross-validation on the calibration rows, with bias = off_diagonal and
 ridge = off_diagonal / C. With a very large `off_diagonal` only, it becomes vector scaling; with all three large, temperature
-scaling. Beyond 316 classes nothing is chosen: off_diagonal is 100, since rows are few for so many weights.
+scaling. Beyond 316 classes nothing is chosen: off_diagonal is 100, since rows are few for so many weights, and the matrix is
+fitted in float32 by at most 40 passes over the rows.
 """
 
 from collections.abc import Mapping
@@ -25,12 +26,11 @@ from pruneyard.workloads.calibrate.common_scale import (
     choose_penalty,
     warn_of_few_rows,
 )
-from pruneyard.workloads.calibrate.linear_fit import fit_matrix
+from pruneyard.workloads.calibrate.linear_fit import MANY_WEIGHTS, fit_matrix
 
 __all__ = ["Matrix"]
 
 STRENGTHS = (1e-2, 1e-1, 1.0, 10.0, 100.0)
-MANY_WEIGHTS = 100_000  # from here on each fit takes a minute, and rows are few for so many weights: no choice is made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

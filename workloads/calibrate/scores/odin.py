@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.calibrate.evidence import NETWORK, Evidence, Floats
 from pruneyard.workloads.calibrate.score import Immediate
+from pruneyard.workloads.interfaces import known_range
 from pruneyard.workloads.metrics.detection import confidence_scores
 
 __all__ = ["ODIN"]
@@ -44,7 +45,7 @@ class ODIN(Immediate):
 
     def of(self, evidence: Evidence) -> Floats:
         run, num_extra = evidence.run_again, evidence.num_extra
-        pixels = run.rows.pixels
+        pixels = known_range(run.rows.pixels)
         # (1, C, 1, 1): white and black are those of each channel after normalisation.
         step = self.eps * (pixels.white - pixels.black)
         found = []

@@ -5,8 +5,8 @@ import numpy as np
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 
 
-def drawn(num_rows: int, num_classes: int, seed: int = 0, factor: float = 2.5) -> tuple[Floats, Labels]:
-    """Logits too large by a factor, and labels sampled from the softmax of the right ones."""
+def overconfident_rows(num_rows: int, num_classes: int, seed: int = 0, factor: float = 2.5) -> tuple[Floats, Labels]:
+    """Returns logits that are too large by a factor, and labels sampled from the softmax of the true ones."""
     generator = np.random.default_rng(seed)
     true = 2 * generator.normal(size=(num_rows, num_classes))
     return factor * true, (true + generator.gumbel(size=true.shape)).argmax(axis=1)

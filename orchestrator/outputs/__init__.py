@@ -1,0 +1,1 @@
+"""Evaluates and calibrates outputs in memory or in files, at once and without a study."""
