@@ -1,4 +1,7 @@
-"""Applies the masks of a method and weight dropout to the prunable weights of a network."""
+"""Applies the masks of a method and weight dropout to the prunable weights of a network.
+
+A weight that is stored sparse has an index for a mask, see `pruneyard.workloads.execution`; all others are multiplied by theirs.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,8 +9,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from pruneyard.workloads.execution.dense_views import DenseViews
+from pruneyard.workloads.execution.layers import SparseLayers
+from pruneyard.workloads.execution.stored_weight import StoredWeight
 from pruneyard.workloads.interfaces import Tensors
-from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState
+from pruneyard.workloads.masks.sparse_index import Mask, dense_mask
+from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdatesIndices
 from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 Entries = tuple[Tensor, ...]
@@ -28,9 +35,13 @@ class AppliedMasks:
         method: MaskUpdater,
         dropout: WeightDropout,
         stream_of: Callable[[int], torch.Generator | None],
+        layers: SparseLayers,
     ) -> None:
         """stream_of: returns the generator of a step's weight dropout, or None for a step without it, as for a mask update."""
-        self.weights, self.state = weights, SparseState({})
+        self.weights, self.layers = weights, layers
+        self.masks: dict[str, Mask] = {}  # of the trained weights
+        self.tensors: Tensors = {}  # further tensors of the method
+        self.forward: dict[str, Tensor] = {}  # masks of the weights that the network computes with, where these are fewer
         self._method, self._dropout, self._stream_of = method, dropout, stream_of
         self._factors: dict[str, Tensor] = {}  # masks in the dtype and layout of their weights
         self._forward_factors: dict[str, Tensor] = {}
@@ -44,9 +55,11 @@ class AppliedMasks:
         def to_device(tensors: Tensors) -> dict[str, Tensor]:
             return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-        self.state = SparseState(to_device(state.masks), to_device(state.tensors), to_device(state.forward))
-        self._factors = self._as_factors(self.state.masks, reuse=self._factors)
-        self._forward_factors = self._as_factors(self.state.forward, reuse=self._forward_factors)
+        self.tensors, self.forward = to_device(state.tensors), to_device(state.forward)
+        masks: dict[str, Mask] = {**state.masks, **state.indices}
+        self.masks = {name: self._applied(name, mask.to(device), state, optimizer) for name, mask in masks.items()}
+        self._factors = self._as_factors(self.masks_of_dense_layers(self.masks), reuse=self._factors)
+        self._forward_factors = self._as_factors(self.forward, reuse=self._forward_factors)
         for name, factor in self._factors.items():
             weight = self.weights[name]
             with torch.no_grad():
@@ -56,9 +69,52 @@ class AppliedMasks:
             for buffer in optimizer.state.get(weight, {}).values():
                 if isinstance(buffer, Tensor) and buffer.shape == weight.shape:
                     buffer.mul_(factor)
-        self._decay = to_device(self._method.extra_decay(self.state))
+        self._decay = {n: self._stored(n, factor) for n, factor in to_device(self._method.extra_decay(self.state)).items()}
         self._active = {name: self._active_entries(name) for name in self._dropout.layers(self.weights)}
         self.mask_gradients()
+
+    @property
+    def updates_indices(self) -> bool:
+        """Whether the method updates the indices of weights that are stored sparse, and so needs no masks of them."""
+        return isinstance(self._method, UpdatesIndices) and self._method.updates_indices
+
+    @property
+    def stored(self) -> Mapping[str, StoredWeight]:
+        """What the method reads of the weights that are stored sparse, if it updates their indices."""
+        return {name: self.layers.stored(name) for name in self.layers.indices} if self.updates_indices else {}
+
+    @property
+    def used(self) -> dict[str, Mask]:
+        """The masks of the weights that the network computes with; density and FLOPs refer to these."""
+        return {**self.masks, **self.forward}
+
+    @property
+    def state(self) -> SparseState:
+        """The state of the method: with the indices of weights that are stored sparse, or with their masks, made on access."""
+        tensors = self.masks_of_dense_layers(self.masks)
+        if self.updates_indices or len(tensors) == len(self.masks):
+            return SparseState(tensors, dict(self.tensors), self.forward, indices=dict(self.layers.indices))
+        return SparseState(DenseViews(self.masks, lambda name: dense_mask(self.masks[name])), dict(self.tensors), self.forward)
+
+    @staticmethod
+    def masks_of_dense_layers(masks: Mapping[str, Mask]) -> dict[str, Tensor]:
+        """Returns those of the masks whose weights are stored dense."""
+        return {name: mask for name, mask in masks.items() if isinstance(mask, Tensor)}
+
+    def _applied(self, name: str, mask: Mask, state: SparseState, optimizer: torch.optim.Optimizer) -> Mask:
+        """Stores a weight in the form that it has under a mask; returns the mask of this form."""
+        if name not in state.forward and self.layers.takes(name, mask):
+            index = self.layers.store(name, mask, optimizer)
+            if name in state.revived:
+                self.layers.add(name, state.revived[name])
+            return index
+        if name in self.layers.indices:
+            self.layers.restore(name, optimizer)
+        return dense_mask(mask)
+
+    def _stored(self, name: str, dense: Tensor) -> Tensor:
+        """Returns a tensor of a weight's shape in the form in which the weight is stored."""
+        return dense.flatten()[self.layers.indices[name].flat] if name in self.layers.indices else dense
 
     def mask_gradients(self) -> None:
         """Sets gradients outside masks to zero, so that weight, gradient and momentum stay exactly zero there."""
@@ -136,9 +192,10 @@ class AppliedMasks:
         return tuple(index[chosen] for index in entries)
 
     def _active_entries(self, name: str) -> Entries:
-        """Returns the entries of a weight that the network computes with."""
-        mask = self.state.used.get(name, torch.ones_like(self.weights[name], dtype=torch.bool))
-        return mask.nonzero(as_tuple=True)
+        """Returns the entries of a weight, as it is stored, that the network computes with."""
+        mask = self.used.get(name)
+        stored = mask if isinstance(mask, Tensor) else torch.ones_like(self.weights[name], dtype=torch.bool)
+        return stored.nonzero(as_tuple=True)
 
     def _as_factors(self, masks: Tensors, *, reuse: Tensors) -> dict[str, Tensor]:
         """Returns masks in the dtype of their weights, written into the weight-sized tensors of `reuse` where there are some."""

@@ -1,6 +1,6 @@
 """The reports of a training: metrics and curves of an evaluation, and the outcome of a finished training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import safetensors.torch
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.masks.masks import active_per_layer, layer_densities
-from pruneyard.workloads.metrics.classification import reliability_of_logits, standard_metrics
+from pruneyard.workloads.masks.sparse_index import Mask, dense_mask
+from pruneyard.workloads.metrics.classification import class_counts, reliability_of_logits, standard_metrics
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.finished import Blueprint
 from pruneyard.workloads.parents import Predictions
@@ -66,7 +67,7 @@ def density_curve(training: Training) -> list[CurvePoint]:
     """Returns the density of every prunable layer, in module order; `count` is the layer's number of weights."""
     return [
         CurvePoint(
-            name="density", step=training.step, key=name, x=i, y=y, count=training.weights[name].numel()
+            name="density", step=training.step, key=name, x=i, y=y, count=training.applied.layers.sizes[name]
         )
         for i, (name, y) in enumerate(densities(training).items())
     ]
@@ -88,6 +89,27 @@ def reliability_curves(
     return points
 
 
+def class_accuracy_curve(
+    training: Training, logits: Mapping[str, Tensor], splits: Mapping[str, DeviceSplit], classes: Sequence[str]
+) -> list[CurvePoint]:
+    """Returns the accuracy on the test rows of every class that has some: x its number, y the accuracy, count its rows."""
+    if "test" not in logits:
+        return []
+    counts = class_counts(logits["test"].numpy(), splits["test"].labels.cpu().numpy(), num_extra=training.num_extra)
+    return [
+        CurvePoint(
+            name="class_accuracy",
+            step=training.step,
+            key=name,
+            x=i,
+            y=float(counts.accuracy[i]),
+            count=int(counts.rows[i]),
+        )
+        for i, name in enumerate(classes)
+        if counts.rows[i]
+    ]
+
+
 def outcome_of(
     training: Training,
     logits: Mapping[str, Tensor],
@@ -97,11 +119,9 @@ def outcome_of(
     model: ModelBuilder,
 ) -> Outcome:
     """Returns the outcome of a finished training, on the CPU; `ood_predictions` are those on out-of-distribution sets."""
-    on_gpu = training.device.type == "cuda"
+    on_gpu, layers = training.device.type == "cuda", training.applied.layers
     with final_network(training):  # copied, because the context restores the trained weights
-        weights = {
-            name: tensor.detach().cpu().clone() for name, tensor in training.network.state_dict().items()
-        }
+        weights = layers.finished_state(training.network.state_dict())
     return Outcome(
         predictions={
             name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits[name].numpy())
@@ -110,7 +130,7 @@ def outcome_of(
         }
         | ood_predictions,
         weights=weights,
-        masks={name: mask.cpu() for name, mask in training.sparse.used.items()},
+        masks={n: dense_mask(mask).cpu() for n, mask in training.applied.used.items() if not layers.is_large(n)},
         num_parameters=num_parameters(training),
         num_active=num_active(training),
         train_flops=training.train_flops,
@@ -123,6 +143,8 @@ def outcome_of(
             num_outputs=data.num_classes + training.num_extra,
             mean=data.mean,
             std=data.std,
+            prunable=training.recipe.prunable,
+            pixels=data.pixels,
         ).table,
         files=_files(training),
     )
@@ -136,17 +158,18 @@ def _files(training: Training) -> dict[str, bytes]:
 
 def num_active(training: Training) -> int:
     """Returns the number of unmasked parameters, including biases and norm parameters."""
-    return num_parameters(training) - num_inactive(training.sparse.used)
+    return num_parameters(training) - num_inactive(training.applied.used)
 
 
 def num_parameters(training: Training) -> int:
     """Returns the number of all parameters, masked ones included."""
-    return sum(parameter.numel() for parameter in training.network.parameters())
+    stored = sum(parameter.numel() for parameter in training.network.parameters())
+    return stored + training.applied.layers.num_left_out
 
 
 def density(training: Training) -> float:
     """Returns the active share of all prunable weights, in [0, 1]."""
-    total = sum(weight.numel() for weight in training.weights.values())
+    total = sum(training.applied.layers.sizes.values())
     return 1 - (num_parameters(training) - num_active(training)) / total
 
 
@@ -155,15 +178,15 @@ def explored_share(training: Training) -> float:
 
     Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887).
     """
-    total = sum(weight.numel() for weight in training.weights.values())
+    total = sum(training.applied.layers.sizes.values())
     return 1 - num_inactive(training.explored) / total
 
 
 def densities(training: Training) -> dict[str, float]:
     """Returns the active share of every prunable layer by weight name; 1 for a layer without a mask."""
-    return dict.fromkeys(training.weights, 1.0) | layer_densities(training.sparse.used)
+    return dict.fromkeys(training.weights, 1.0) | layer_densities(training.applied.used)
 
 
-def num_inactive(masks: Mapping[str, Tensor]) -> int:
+def num_inactive(masks: Mapping[str, Mask]) -> int:
     """Returns the number of False entries in all masks."""
     return sum(mask.numel() for mask in masks.values()) - sum(active_per_layer(masks).values())

@@ -28,8 +28,8 @@ class FunctionalModule:
         return self.network_tensors.weights()
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of an image."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (C, H, W) of an image."""
         return self.split.image_shape
 
     def logits(self, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:

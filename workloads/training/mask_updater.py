@@ -7,7 +7,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.execution.stored_weight import StoredWeight
 from pruneyard.workloads.interfaces import Tensors
+from pruneyard.workloads.masks.sparse_index import SparseIndex
 from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.training.recipe import Recipe
 
@@ -21,12 +23,17 @@ class SparseState:
         ones. The gradient at the masked weights is then applied to all trained ones (straight-through).
     tensors: further tensors of the method.
     revived: initial values of the weights that enter a mask with this update, zero elsewhere; not stored after it.
+    rewound: values of parameters and buffers, dense and by full name, that replace those of the network with this update; not
+        stored after it. The optimizer then starts without state and skips the step, whose gradient belongs to other weights.
+    indices: instead of masks, the indices of weights that are stored sparse, for methods with `updates_indices`.
     """
 
-    masks: dict[str, Tensor]
+    masks: Mapping[str, Tensor]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     forward: dict[str, Tensor] = field(default_factory=dict)
     revived: dict[str, Tensor] = field(default_factory=dict)
+    rewound: dict[str, Tensor] = field(default_factory=dict)
+    indices: Mapping[str, SparseIndex] = field(default_factory=dict)
 
     @property
     def used(self) -> dict[str, Tensor]:
@@ -43,8 +50,8 @@ class FunctionalNetwork(Protocol):
         ...
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of an image."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (C, H, W) of an image."""
         ...
 
     def logits(self, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
@@ -68,6 +75,7 @@ class UpdateContext:
     num_steps: int  # of the whole training
     weights: Mapping[str, Tensor]  # prunable, zero outside masks
     gradients: Mapping[str, Tensor]  # dense, inactive entries included; averaged over ranks
+    stored: Mapping[str, StoredWeight] = field(default_factory=dict)  # the weights of the state's `indices`
     generator: torch.Generator  # on the CPU, the same on every rank
     network: FunctionalNetwork
 
@@ -79,6 +87,17 @@ class CountsWeights(Protocol):
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
         """Returns the active weights of each sparse layer; raises `ValueError` if the method does not fit the layers."""
         ...
+
+
+@runtime_checkable
+class UpdatesIndices(Protocol):
+    """A method that starts and updates weights which are stored sparse by their indices, if `updates_indices` is true.
+
+    `start` then gives an index to a weight on the meta device, which is too large to exist with a mask. All other methods get
+    and return masks; those of weights that are stored sparse are made for them.
+    """
+
+    updates_indices: ClassVar[bool]
 
 
 class MaskUpdater(Protocol):

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Dataset, Images, Source, Split
+from pruneyard.workloads.data.dataset import Dataset, Source, Split
+from pruneyard.workloads.data.input_statistics import ROWS_PER_CHUNK, Images
 from pruneyard.workloads.metrics.detection import DETECTION_METRICS, confidence_scores, detection_metrics
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import name_of
@@ -34,12 +35,15 @@ def split_names(sources: Sequence[Source]) -> list[str]:
 
 
 def check_ood(unknown: Dataset, *, known: Dataset) -> None:
-    """Raises `ValueError` if the images cannot be fitted to those of the known data, or are those of the known data."""
-    _check_channels(unknown.image_shape[0], known.image_shape[0])
+    """Raises `ValueError` if the inputs cannot be fitted to those of the known data, or are those of the known data."""
+    if unknown.pixels and known.pixels:
+        _check_channels(unknown.image_shape[0], known.image_shape[0])
+    elif (unknown.pixels, unknown.image_shape) != (known.pixels, known.image_shape):
+        raise ValueError(f"has {_described(unknown)}; the data trained on has {_described(known)}")
     shared = _num_shared(unknown.test.images, known.test.images)
     if 2 * shared > min(len(unknown.test), len(known.test)):  # a few shared images are accepted
         raise ValueError(
-            f"is known: {shared} of its {len(unknown.test)} test images are test images of the data trained on"
+            f"is known: {shared} of its {len(unknown.test)} test rows are test rows of the data trained on"
         )
 
 
@@ -50,6 +54,7 @@ def ood_splits(sources: Sequence[Source], data: Sequence[Dataset], *, known: Dat
             images=fit_images(dataset.test.images, known.image_shape),
             labels=np.full(len(dataset.test), NO_LABEL, dtype=np.int64),
             row_ids=dataset.test.row_ids,
+            pixels=dataset.pixels,
         )
         for name, dataset in zip(split_names(sources), data, strict=True)
     }
@@ -82,7 +87,7 @@ def evaluate_ood(
     return metrics | means, predictions
 
 
-def fit_images(images: Images, shape: tuple[int, int, int]) -> Images:
+def fit_images(images: Images, shape: tuple[int, ...]) -> Images:
     """Returns `images: (N, C, H, W)` in the shape (C, H, W) of `shape`, uint8.
 
     Height and width are resized independently, bilinearly with antialiasing, and rounded once. Colour becomes grey by
@@ -95,7 +100,7 @@ def fit_images(images: Images, shape: tuple[int, int, int]) -> Images:
     return np.concatenate([_fit_chunk(chunk, shape) for chunk in chunks])
 
 
-def _fit_chunk(images: Images, shape: tuple[int, int, int]) -> Images:
+def _fit_chunk(images: Images, shape: tuple[int, ...]) -> Images:
     channels, *size = shape
     pixels = torch.from_numpy(images.astype(np.float32))
     if channels == 1 and images.shape[1] == 3:
@@ -104,6 +109,10 @@ def _fit_chunk(images: Images, shape: tuple[int, int, int]) -> Images:
         pixels = torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
     rounded = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
     return np.repeat(rounded, channels, axis=1) if rounded.shape[1] != channels else rounded
+
+
+def _described(data: Dataset) -> str:
+    return f"{'images' if data.pixels else 'features'} of shape {data.image_shape}"
 
 
 def _check_channels(unknown: int, known: int) -> None:

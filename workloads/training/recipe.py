@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
-from pruneyard.workloads.data.batches import Augmentation
+from pruneyard.workloads.data.batches import Augmentation, Sampler
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from pruneyard.workloads.gradients.plain import Plain
 from pruneyard.workloads.interfaces import GradientRule, Objective, OptimizerBuilder, RateSchedule
@@ -11,6 +11,7 @@ from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.plugins import Plugin
 from pruneyard.workloads.schedules.cosine import Cosine
+from pruneyard.workloads.training.initial_weights import AT_RANDOM, InitialWeights
 from pruneyard.workloads.training.weight_averaging import Averaging
 from pruneyard.workloads.training.weight_dropout import WeightDropout
 
@@ -66,7 +67,11 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The plug-ins and tables of a training; each default is the neutral or the usual choice."""
+    """The plug-ins and tables of a training; each default is the neutral or the usual choice.
+
+    initial: the weights to start from, by default random ones.
+    prunable: patterns of the names of the weights that are pruned, see `pruneyard.workloads.masks.choice`; by default all.
+    """
 
     budget: Budget
     objective: Annotated[Objective, Plugin("objectives")] = CrossEntropy()
@@ -76,6 +81,9 @@ class Recipe:
     augment: Augmentation = Augmentation()
     weight_dropout: WeightDropout = field(default=WeightDropout(), metadata=NEUTRAL_BY_DEFAULT)
     average: Averaging = field(default=Averaging(), metadata=NEUTRAL_BY_DEFAULT)
+    initial: InitialWeights = field(default=AT_RANDOM, metadata=NEUTRAL_BY_DEFAULT)
+    prunable: tuple[str, ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+    sampler: Sampler = field(default="shuffle", metadata=NEUTRAL_BY_DEFAULT)  # weighted: every class equally often
 
 
 def fill_in(recipe: Recipe, **set_fields: object) -> Recipe:

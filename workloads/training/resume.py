@@ -1,5 +1,6 @@
 """Checkpoints of a training: how one is made, how training resumes from it, and the check that all ranks agree."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.interfaces import RuleState, Tensors
+from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex
 from pruneyard.workloads.training.mask_updater import SparseState
 from pruneyard.workloads.training.segment import Segment
 from pruneyard.workloads.training.state import Training
@@ -38,6 +40,7 @@ def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
             "rule": dict(training.rule.numbers),
             "mean": training.mean.num,
             "due_at": training.update_due_at,
+            "execution": dict(training.applied.layers.choices),
             "loss_scale": dict(training.backward.scale.state()),
         },
     )
@@ -48,10 +51,10 @@ def state_tensors(training: Training) -> dict[str, Tensor]:
     groups: dict[str, Tensors] = {
         "network": training.network.state_dict(),
         "rule": training.rule.tensors,
-        "mask": training.sparse.masks,
-        "explored": training.explored,
-        "forward": training.sparse.forward,
-        "updater": training.sparse.tensors,
+        "mask": _stored(training.applied.masks),
+        "explored": _stored({n: mask for n, mask in training.explored.items() if mask is not training.applied.masks.get(n)}),
+        "forward": training.applied.forward,
+        "updater": training.applied.tensors,
         "memory": training.memory,
         "mean": training.mean.tensors,
         "moments": training.mean.moment_tensors,
@@ -91,10 +94,20 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     for key, tensor in checkpoint.tensors.items():
         group, _, name = key.partition("/")
         groups[group][name] = tensor.to(training.device)
+    layers = training.applied.layers
+    layers.choices = {name: (int(num), bool(faster)) for name, (num, faster) in checkpoint.meta.get("execution", {}).items()}
+    masks = _masks(groups["mask"], layers.shapes)
+    for name in [name for name, mask in masks.items() if isinstance(mask, Tensor) and name in layers.indices]:
+        layers.restore(name, training.optimizer)
+    indices = {
+        name: layers.store(name, mask, training.optimizer) for name, mask in masks.items() if isinstance(mask, SparseIndex)
+    }
     training.network.load_state_dict(groups["network"])
     training.optimizer.load_state_dict(checkpoint.state["optimizer"])
-    training.apply_masks(SparseState(groups["mask"], groups["updater"], groups["forward"]))
-    training.explored = {name: groups["explored"][name] for name in training.sparse.used}
+    tensors = training.applied.masks_of_dense_layers(masks)
+    training.apply_masks(SparseState(tensors, groups["updater"], groups["forward"], indices=indices))
+    explored = _masks(groups["explored"], layers.shapes)
+    training.explored = {name: explored.get(name, mask) for name, mask in training.applied.used.items()}
     training.memory = groups["memory"]
     training.mean = training.mean.restored(
         checkpoint.meta["mean"],
@@ -139,6 +152,26 @@ def resume_from_parent(training: Training, segment: Segment, *, data: str, inter
     training.history = []
     if training.step % interval == 0:
         training.losses.num = 0
+
+
+def _stored(masks: Mapping[str, Mask]) -> dict[str, Tensor]:
+    """Returns the tensors of masks in a checkpoint: of an index, the compressed rows as `NAME:starts` and `NAME:columns`."""
+    tensors: dict[str, Tensor] = {}
+    for name, mask in masks.items():
+        tensors |= {name: mask} if isinstance(mask, Tensor) else {f"{name}:starts": mask.starts, f"{name}:columns": mask.columns}
+    return tensors
+
+
+def _masks(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, Mask]:
+    """Returns the masks from the tensors of `_stored`."""
+    masks: dict[str, Mask] = {}
+    for key, tensor in tensors.items():
+        name, _, part = key.partition(":")
+        if part == "starts":
+            masks[name] = SparseIndex.of_rows(tensor, tensors[f"{name}:columns"], tuple(shapes[name]))
+        elif not part:
+            masks[name] = tensor
+    return masks
 
 
 def _with_layout(training: Training, tensor: Tensor) -> Tensor:

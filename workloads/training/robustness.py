@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.fields import renamed
-from pruneyard.workloads.interfaces import Network
+from pruneyard.workloads.interfaces import Network, known_range
 from pruneyard.workloads.losses.adversarial import Attack, margin_loss
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.training.final_network import EVALUATION_BATCH, final_network
@@ -32,7 +32,8 @@ class RobustAccuracy:
     restarts: int = 0  # random starts of the attack; 0: not measured; papers use 10
     eps: float = 8 / 255  # largest change of a pixel, for pixels in [0, 1]
     num_steps: int = 50
-    reach: float = 2.5  # sum of all step sizes of one start, in units of eps
+    # Sum of the step sizes of one start, in units of eps.
+    total_step_size: float = field(default=2.5, metadata=renamed("reach"))
     # attacked rows, evenly spread over the test split; left out: all
     max_samples: int | None = field(default=None, metadata=renamed("max_rows"))
 
@@ -41,8 +42,8 @@ class RobustAccuracy:
             raise ValueError(f"restarts is {self.restarts}; it must be 0 or more")
         if self.num_steps < 1:
             raise ValueError(f"num_steps is {self.num_steps}; it must be 1 or more")
-        if not 0 <= self.reach < float("inf"):
-            raise ValueError(f"reach is {self.reach}; it must be 0 or more")
+        if not 0 <= self.total_step_size < float("inf"):
+            raise ValueError(f"total_step_size is {self.total_step_size}; it must be 0 or more")
         if self.max_samples is not None and self.max_samples < 1:
             raise ValueError(f"max_samples is {self.max_samples}; it must be 1 or more")
         _ = self.attack  # checks eps
@@ -51,7 +52,7 @@ class RobustAccuracy:
     def attack(self) -> Attack:
         """The attack of one restart; its step size is at most 1, the distance from black to white."""
         return Attack(
-            eps=self.eps, step_size=min(1.0, self.reach * self.eps / self.num_steps), num_steps=self.num_steps
+            eps=self.eps, step_size=min(1.0, self.total_step_size * self.eps / self.num_steps), num_steps=self.num_steps
         )
 
     def rows(self, num_rows: int) -> Tensor:
@@ -100,7 +101,7 @@ def robust_accuracy(
         kept = [robust_rows[:0]]
         for part, images, labels in _parts(split, robust_rows, ATTACKED_BATCH):
             loss_fn = margin_loss(network, labels, num_extra=num_extra)
-            moved = table.attack(images, loss_fn=loss_fn, pixels=split.pixels, generator=generator)
+            moved = table.attack(images, loss_fn=loss_fn, pixels=known_range(split.pixels), generator=generator)
             kept.append(part[_is_correct(network, moved, labels, num_extra)])
         robust_rows = torch.cat(kept)
     return len(robust_rows) / len(rows)

@@ -30,7 +30,7 @@ class TrainingLogits:
         rows = {"train": training.rows, "val": self.val}[split]
         if rows is None:
             raise ValueError(f"the data have no {split} rows, but the objective needs their logits")
-        training.count_flops(len(rows) * forward_flops(training.macs, training.sparse.used))
+        training.count_flops(len(rows) * forward_flops(training.macs, training.applied.used))
         logits: Tensor = training.backward.ranks.broadcast_from_rank_0(lambda: self._logits_of_rows(rows))
         return logits.to(rows.device), rows.labels
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.execution.dense_views import DenseViews
+from pruneyard.workloads.execution.layers import Execution, SparseLayers
 from pruneyard.workloads.interfaces import (
     GradientRule,
     LossInputs,
@@ -19,10 +21,11 @@ from pruneyard.workloads.interfaces import (
     Tensors,
 )
 from pruneyard.workloads.masks.masks import prunable_weights
+from pruneyard.workloads.masks.sparse_index import Mask, copy_of, union
 from pruneyard.workloads.networks.builder import ModelBuilder
-from pruneyard.workloads.networks.flops import forward_flops, macs_of, training_flops
+from pruneyard.workloads.networks.flops import forward_flops, macs_of
 from pruneyard.workloads.ranks import SINGLE_RANK, Ranks
-from pruneyard.workloads.seeding import fork_rng, global_stream, seed_globally, stream, stream_seed
+from pruneyard.workloads.seeding import fork_rng, seed_globally, stream, stream_seed
 from pruneyard.workloads.training.applied_masks import AppliedMasks
 from pruneyard.workloads.training.backward import Backward, EpochStart, NetworkTensors, StepBatch
 from pruneyard.workloads.training.functional_network import FunctionalModule
@@ -30,8 +33,10 @@ from pruneyard.workloads.training.loss_buffer import LossBuffer
 from pruneyard.workloads.training.loss_scale import make_loss_scale
 from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdateContext
 from pruneyard.workloads.training.recipe import Recipe
+from pruneyard.workloads.training.sparse_start import start_network
+from pruneyard.workloads.training.step_flops import StepFlops
 from pruneyard.workloads.training.weight_averaging import WeightMean
-from pruneyard.workloads.workload import InterruptedJobError, Metric, NonFiniteError
+from pruneyard.workloads.workload import InterruptedJobError, Metric
 
 NOT_DUE = -1  # value of `update_due_at` while no mask update is pending
 
@@ -53,10 +58,11 @@ class Training:
     applied: AppliedMasks
     network_tensors: NetworkTensors
     backward: Backward
-    pixels: PixelRange
+    pixels: PixelRange | None
+    class_counts: Tensor  # (K,) int64, of the training rows
     rule: RuleState  # state of the gradient rule
     memory: Tensors  # state of the objective
-    explored: dict[str, Tensor]  # by mask name, bool: True where a weight was active in some step
+    explored: dict[str, Mask]  # by mask name: the weights that were active in some step
     losses: LossBuffer
     step: int = 0
     update_due_at: int = NOT_DUE  # step at which the pending mask update was due
@@ -66,10 +72,7 @@ class Training:
     history: list[Metric] = field(default_factory=list)
     mean: WeightMean = field(default_factory=WeightMean)  # of the weight samples that the recipe averages
     mean_buffers: tuple[int, Tensors] = (0, {})  # number of averaged samples, and the buffers computed for their mean
-    _flops_per_row: float = 0.0
-    _forward_flops_per_row: float = 0.0
-    _loss_flops_per_row: float = 0.0
-    _flops_per_growing_row: float = 0.0
+    flops: StepFlops = StepFlops()
     _clock_started: float = 0.0
 
     @classmethod
@@ -83,21 +86,31 @@ class Training:
         rows: DeviceSplit,
         num_classes: int,
         ranks: Ranks = SINGLE_RANK,
+        execution: Execution = "masked",
     ) -> "Training":
         """Initialises a network on the device of the training `rows` and applies the initial masks of the method.
+
+        execution: whether weights with masks are stored sparse, see `pruneyard.workloads.execution`.
 
         Raises `ValueError` if the device cannot compute in the budget's precision, or if a rank would get no rows.
         """
         num_outputs = num_classes + recipe.objective.num_extra
-        with global_stream(seed, "init"):
-            network = model.build(image_shape=rows.image_shape, num_classes=num_outputs)
+        network, initial_masks, deferred = start_network(
+            lambda: model.build(image_shape=rows.image_shape, num_classes=num_outputs),
+            recipe=recipe,
+            method=method,
+            seed=seed,
+            image_shape=rows.image_shape,
+            defers=execution == "sparse" and rows.device.type == "cpu",
+        )
         weights = prunable_weights(network)
-        initial_masks = method.start({n: w.detach() for n, w in weights.items()}, generator=stream(seed, "masks"))
         layout = torch.channels_last if recipe.budget.channels_last else torch.preserve_format
         network = network.to(rows.device).to(memory_format=layout)
         seed_globally(stream_seed(seed, ranks.stream_name("forward")), device=rows.device)  # for random layers such as dropout
         network_tensors = NetworkTensors.of(network)
         num_steps = recipe.budget.num_steps(len(rows))
+        macs = macs_of(model, rows.image_shape, num_outputs)
+        share = ranks.share(min(recipe.budget.batch_size, len(rows)))
 
         def dropout_stream(step: int) -> torch.Generator | None:
             update_only = method.replaces_step and method.is_due(step, num_steps=num_steps)
@@ -111,21 +124,35 @@ class Training:
             rows=rows,
             network=network,
             forward=torch.compile(network) if recipe.budget.compile else network,
-            weights=prunable_weights(network),
-            macs=macs_of(model, rows.image_shape, num_outputs),
+            weights=weights,
+            macs=macs,
             optimizer=recipe.optimizer.build(network.named_parameters()),
             applied=AppliedMasks(
-                prunable_weights(network), method=method, dropout=recipe.weight_dropout, stream_of=dropout_stream
+                weights,
+                method=method,
+                dropout=recipe.weight_dropout,
+                stream_of=dropout_stream,
+                layers=SparseLayers(
+                    network,
+                    weights,
+                    execution=execution,
+                    image_shape=rows.image_shape,
+                    macs=macs,
+                    share=share,
+                    ranks=ranks,
+                    deferred=deferred,
+                ),
             ),
             network_tensors=network_tensors,
             backward=Backward(
                 network_tensors=network_tensors,
                 ranks=ranks,
-                share=ranks.share(min(recipe.budget.batch_size, len(rows))),
+                share=share,
                 scale=make_loss_scale(recipe.budget.precision, rows.device),
                 synchronises_norms=recipe.budget.batch_norm == "synchronised",
             ),
             pixels=rows.pixels,
+            class_counts=torch.bincount(rows.labels.cpu(), minlength=num_classes).to(rows.device),
             rule=RuleState(),
             memory={name: tensor.to(rows.device) for name, tensor in recipe.objective.start().items()},
             explored={},
@@ -144,11 +171,6 @@ class Training:
     def num_extra(self) -> int:
         """Number of outputs of the network beyond the classes."""
         return self.recipe.objective.num_extra
-
-    @property
-    def sparse(self) -> SparseState:
-        """The state of the method whose masks are applied."""
-        return self.applied.state
 
     @property
     def steps_per_epoch(self) -> int:
@@ -179,6 +201,7 @@ class Training:
             eval_mode=self.eval_mode,
             preserve_buffers=self.network_tensors.preserve_buffers,
             make_generator=lambda: stream(self.seed, "objective", step),
+            class_counts=self.class_counts,
         )
         with self.autocast(), self.backward.synchronise_norms(self.network):
             loss, memory = self.recipe.objective.loss(loss_inputs)
@@ -207,12 +230,14 @@ class Training:
             images=images,
             labels=labels,
             count=self.count_flops,
-            flops_per_row=self._flops_per_row,
-            forward_flops_per_row=self._loss_flops_per_row,
+            flops_per_row=self.flops.step,
+            forward_flops_per_row=self.flops.loss,
             optimizer=self.optimizer,
-            masks=self.sparse.used,
+            masks=self.applied.masks_of_dense_layers(self.applied.used),
         )
-        gradient, state = rule.gradient(self.rule, batch)
+        reads_gradient = self.method.follows_gradient or (self.update_due_at != NOT_DUE and self.method.grows_by_gradient)
+        with self.applied.layers.capture(reads_gradient):
+            gradient, state = rule.gradient(self.rule, batch)
         self.gradients_are_finite = self.backward.scale.finish_step()
         if self.gradients_are_finite:
             self.rule, self.memory = state, {**self.memory, **batch.memory}
@@ -233,13 +258,13 @@ class Training:
             should_stop=should_stop,
             batch_of=batch_of,
             steps=range(self.step, self.step + self.steps_per_epoch),
-            masks=self.sparse.used,
-            trained=self.sparse.masks,
+            masks=self.applied.masks_of_dense_layers(self.applied.used),
+            trained=self.applied.masks_of_dense_layers(self.applied.masks),
             grows_before=self.grows_before,
             count=self.count_flops,
-            flops_per_row=self._flops_per_row,
-            dense_flops_per_row=self._flops_per_growing_row,
-            forward_flops_per_row=self._loss_flops_per_row,
+            flops_per_row=self.flops.step,
+            dense_flops_per_row=self.flops.growing,
+            forward_flops_per_row=self.flops.loss,
             seed=self.seed,
         )
 
@@ -272,7 +297,7 @@ class Training:
     def record_loss(self, loss: Tensor, *, num_rows: int, grows: bool) -> None:
         """Stores the loss on the device and counts the FLOPs of the step; `grows`: with the dense gradient."""
         self.losses.record(loss, step=self.step)
-        self.train_flops += num_rows * (self._flops_per_growing_row if grows else self._flops_per_row)
+        self.train_flops += num_rows * (self.flops.growing if grows else self.flops.step)
 
     def start_clock(self) -> None:
         """Starts to count training time."""
@@ -284,12 +309,9 @@ class Training:
             torch.cuda.synchronize(self.device)
         self.train_s += time.monotonic() - self._clock_started
 
-    def gradients(self) -> dict[str, Tensor]:
-        """Returns the dense gradients of the prunable weights; zeros for a weight on which the loss does not depend."""
-        return {
-            name: torch.zeros_like(weight) if weight.grad is None else weight.grad
-            for name, weight in self.weights.items()
-        }
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Returns the gradients of the prunable weights in their dense shapes, made on access; see `SparseLayers.gradient`."""
+        return DenseViews(self.weights, self.applied.layers.gradient)
 
     def is_due(self) -> bool:
         """Returns whether this step updates the masks.
@@ -308,18 +330,10 @@ class Training:
         steps = range(self.step, min(end, self.num_steps))
         return self.update_due_at != NOT_DUE or any(self.method.is_due(step, num_steps=self.num_steps) for step in steps)
 
-    def check_no_pending_update(self) -> None:
-        """Raises `NonFiniteError` if a mask update is still pending at the end: all gradients since then overflowed."""
-        if self.update_due_at != NOT_DUE:
-            raise NonFiniteError(
-                f"gradients overflowed in every step from step {self.update_due_at} to the end, so the mask update that was due "
-                "there was never made"
-            )
-
     def observe_gradients(self) -> None:
         """Passes the gradients of the step to a method that follows them."""
         if self.method.follows_gradient:
-            self.applied.state = self.method.observe_gradients(self.sparse, self.gradients())
+            self.applied.tensors = self.method.observe_gradients(self.applied.state, self.gradients()).tensors
 
     def updated_masks(self) -> SparseState:
         """Returns the state after the mask update, without applying it.
@@ -331,8 +345,9 @@ class Training:
         context = UpdateContext(
             step=step,
             num_steps=self.num_steps,
-            weights={name: weight.detach() for name, weight in self.weights.items()},
+            weights=DenseViews(self.weights, self.applied.layers.weight),
             gradients=self.gradients(),
+            stored=self.applied.stored,
             generator=stream(self.seed, "mask-update", step),
             network=FunctionalModule(
                 network=self.network,
@@ -343,19 +358,16 @@ class Training:
             ),
         )
         with fork_rng(self.device, stream_seed(self.seed, "mask-update-forward", step)):
-            return self.method.update(self.sparse, context)
+            return self.method.update(self.applied.state, context)
 
     def apply_masks(self, sparse: SparseState) -> None:
         """Applies a state of the method to the network (see `AppliedMasks.apply`) and recomputes the FLOPs of a step."""
         self.applied.apply(sparse, self.optimizer)
         self.mean = self.recipe.average.start()  # averages samples of one topology: a late update restarts it
-        used = self.sparse.used  # the masks before an update at step 0 are never used in a step
-        self.explored = {n: m.clone() if self.step == 0 else self.explored[n] | m for n, m in used.items()}
-        self._forward_flops_per_row = forward_flops(self.macs, used)
-        extra = self.recipe.objective.extra_forwards * self._forward_flops_per_row
-        self._loss_flops_per_row = self._forward_flops_per_row + extra  # includes the extra backward pass of TRADES
-        self._flops_per_row = training_flops(self.macs, used=used, trained=self.sparse.masks) + extra
-        self._flops_per_growing_row = training_flops(self.macs, used=used, trained={}) + extra
+        used = self.applied.used  # the masks before an update at step 0 are never used in a step
+        self.explored = {n: copy_of(m) if self.step == 0 else union(self.explored[n], m) for n, m in used.items()}
+        extra_forwards = self.recipe.objective.extra_forwards
+        self.flops = StepFlops.of(self.macs, used=used, trained=self.applied.masks, extra_forwards=extra_forwards)
 
     def correct_gradients(self, corrected: Tensors) -> None:
         """Replaces the gradients by the corrected ones, adds the extra decay of the method, and masks the result.
@@ -376,10 +388,10 @@ class Training:
         parameters = {name: parameter.detach() for name, parameter in self.network_tensors.parameters.items()}
         self.mean = self.mean.with_sample(parameters | self.applied.sample(self.step - 1))
         if self.step == num_steps and self.network_tensors.buffers:  # statistics for the final mean are work of the training
-            self.count_flops(self.rows_per_epoch * self._forward_flops_per_row)
+            self.count_flops(self.rows_per_epoch * self.flops.forward)
 
     def set_learning_rate(self) -> None:
         """Sets the learning rate of this step in every parameter group."""
         rate = self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, self.num_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)

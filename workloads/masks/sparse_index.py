@@ -1,0 +1,177 @@
+"""The positions of the stored values of a sparse weight, as compressed rows and as those of its transpose."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+LIMIT = torch.iinfo(torch.int32).max
+
+
+@dataclass(frozen=True, eq=False)
+class SparseIndex:
+    """Which entries of a weight are stored, in row-major order.
+
+    The matrix `(outputs, inputs)` of a weight with more dimensions is the weight flattened from its second dimension on.
+
+    The values themselves are a tensor `(num_active,)` beside it. All tensors are int32: `starts (outputs + 1,)`, `columns
+    (num_active,)`, and the same of the transpose, which is computed when first asked for and has the values `values[order]`.
+    """
+
+    shape: tuple[int, ...]
+    starts: Tensor
+    columns: Tensor
+
+    @classmethod
+    def of_flat(cls, flat: Tensor, shape: tuple[int, ...]) -> "SparseIndex":
+        """Returns the index of entries given by their places `(num_active,)` in the flattened weight, whole numbers, ascending.
+
+        Raises `ValueError` for a matrix with too many rows, columns or stored entries for int32.
+        """
+        outputs, inputs = _matrix(shape)
+        if max(outputs, inputs, len(flat)) > LIMIT:
+            raise ValueError(f"a matrix {outputs}x{inputs} with {len(flat)} stored weights exceeds the range of int32")
+        bounds = torch.arange(outputs + 1, device=flat.device) * inputs
+        starts = torch.searchsorted(flat, bounds.to(flat.dtype), out_int32=True)
+        return cls(shape=shape, starts=starts, columns=torch.remainder(flat, max(1, inputs)).int())
+
+    @classmethod
+    def of_mask(cls, mask: Tensor) -> "SparseIndex":
+        """Returns the index of the True entries of a mask."""
+        return cls.of_flat(mask.flatten().nonzero().squeeze(1), tuple(mask.shape))
+
+    @classmethod
+    def of_rows(cls, starts: Tensor, columns: Tensor, shape: tuple[int, ...]) -> "SparseIndex":
+        """Returns the index with these compressed rows, as a checkpoint stores them."""
+        return cls(shape, starts.int(), columns.int())
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The sizes `(outputs, inputs)` of the weight's matrix."""
+        return _matrix(self.shape)
+
+    @property
+    def flat(self) -> Tensor:
+        """The places of the stored entries in the flattened weight, `(num_active,)` int64, ascending."""
+        return self.places.long()
+
+    @property
+    def places(self) -> Tensor:
+        """Returns the places of `flat`, as int32 if the weight has few enough entries, which halves their memory."""
+        return _places(self.starts, self.columns, self.matrix)
+
+    @property
+    def transposed_starts(self) -> Tensor:
+        """Where each row of the transpose begins."""
+        return self._transpose[0]
+
+    @property
+    def transposed_columns(self) -> Tensor:
+        """The column of each stored entry of the transpose."""
+        return self._transpose[1]
+
+    @property
+    def order(self) -> Tensor:
+        """The place of each stored entry of the transpose among the stored values."""
+        return self._transpose[2]
+
+    @cached_property
+    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        places = np.arange(self.num_active, dtype=np.int32)
+        own = csr_array((places, self.columns.cpu().numpy(), self.starts.cpu().numpy()), shape=self.matrix).tocsc()
+        parts = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (own.indptr, own.indices, own.data))
+        starts, columns, order = (part.to(self.columns.device) for part in parts)
+        return starts, columns, order
+
+    @property
+    def num_active(self) -> int:
+        """Number of stored entries."""
+        return len(self.columns)
+
+    def numel(self) -> int:
+        """Returns the number of entries of the whole weight, as a mask does."""
+        return math.prod(self.shape)
+
+    def mask(self) -> Tensor:
+        """Returns the mask, True where an entry is stored."""
+        return self.dense(torch.ones(self.num_active, dtype=torch.bool, device=self.columns.device))
+
+    def dense(self, values: Tensor) -> Tensor:
+        """Returns the weight with these values, zero elsewhere."""
+        return values.new_zeros(self.numel()).index_copy_(0, self.flat, values).reshape(self.shape)
+
+    def mover(self, other: "SparseIndex") -> Callable[[Tensor], Tensor]:
+        """Returns a function from values to those of another index of the weight.
+
+        They are the same where both store an entry, zero elsewhere.
+        """
+        old, new = self.places, other.places
+        if not self.num_active:
+            return lambda values: values.new_zeros(other.num_active)
+        found = torch.searchsorted(old, new, out_int32=True).clamp_(max=len(old) - 1)
+        is_kept = old[found] == new
+
+        def moved(values: Tensor) -> Tensor:
+            return values[found].masked_fill_(~is_kept, 0)
+
+        return moved
+
+    def to(self, device: torch.device) -> "SparseIndex":
+        """Returns the index on a device."""
+        if device == self.columns.device:
+            return self
+        return SparseIndex(self.shape, self.starts.to(device), self.columns.to(device))
+
+
+Mask = Tensor | SparseIndex
+"""Which weights are active: a bool tensor of the weight's shape, or the index of a weight that is stored sparse."""
+
+
+def copy_of(mask: Mask) -> Mask:
+    """Returns a mask that shares no memory with another bool tensor; an index is never written into."""
+    return mask.clone() if isinstance(mask, Tensor) else mask
+
+
+def union(one: Mask, other: Mask) -> Mask:
+    """Returns the mask of the entries that are active in either: an index only if both are."""
+    if isinstance(one, SparseIndex) and isinstance(other, SparseIndex):
+        places, others = one.places, other.places
+        if not len(places) or not len(others):
+            return one if len(places) else other
+        found = torch.searchsorted(places, others, out_int32=True).clamp_(max=len(places) - 1)
+        new = others[places[found] != others]
+        return SparseIndex.of_flat(sort(torch.cat([places, new])), one.shape) if len(new) else one
+    return dense_mask(one) | dense_mask(other)
+
+
+def dense_mask(mask: Mask) -> Tensor:
+    """Returns a mask as a bool tensor of the weight's shape."""
+    return mask.mask() if isinstance(mask, SparseIndex) else mask
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0], math.prod(shape[1:])
+
+
+def sort(places: Tensor) -> Tensor:
+    """Sorts a tensor of whole numbers in place and returns it."""
+    if places.device.type == "cpu":
+        places.numpy().sort()
+        return places
+    return places.sort().values
+
+
+def narrow(places: Tensor, numel: int) -> Tensor:
+    """Returns places in a weight of `numel` entries as int32 if these are few enough, else as int64."""
+    return places.int() if numel <= LIMIT else places.long()
+
+
+def _places(starts: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+    dtype = torch.int32 if math.prod(shape) <= LIMIT else torch.int64
+    first = torch.arange(shape[0], device=starts.device, dtype=dtype) * shape[1]
+    return torch.repeat_interleave(first, starts.diff()).add_(columns)
