@@ -13,10 +13,13 @@ from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.ranks import Share
 
 Network = Callable[[Tensor], Tensor]
-"""Maps images `(B, C, H, W)` to logits `(B, K)`."""
+"""Maps images `(B, C, H, W)` or features `(B, C, ...)` to logits `(B, K)`."""
 
 Tensors = Mapping[str, Tensor]
 """Weights or gradients by parameter name; the weights of a network include its buffers. Receivers do not write into them."""
+
+InputKind = Literal["any", "images", "pixels"]
+"""Any inputs; those with the axes (C, H, W); or those whose black and white are known."""
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
@@ -29,20 +32,28 @@ class PixelRange:
     white: Tensor
 
 
+def known_range(pixels: PixelRange | None) -> PixelRange:
+    """Returns the range of pixels. Raises `ValueError` for features, which have none."""
+    if pixels is None:
+        raise ValueError("the data has features, which have no black and white; only pixels can be changed within their range")
+    return pixels
+
+
 @dataclass(kw_only=True, slots=True)  # not frozen: that would cost some microseconds in every step
 class LossInputs:
     """The inputs of an objective: a batch and the network, which is in training mode."""
 
     network: Network
-    images: Tensor  # (B, C, H, W), normalised: the rows of this rank
+    images: Tensor  # (B, C, H, W) or features (B, C, ...), normalised: the rows of this rank
     labels: Tensor  # (B,) int64
     share: Share  # which rows of the whole batch these are; random numbers are sampled for all rows, then `share.of` selects
     rows: Callable[[], Tensor]  # returns the indices of the rows in the train split, (B,) int64
     memory: Tensors  # the state of the objective
-    pixels: PixelRange
+    pixels: PixelRange | None  # None for features
     eval_mode: Callable[[], AbstractContextManager[object]]  # a context in which the network is in evaluation mode
     preserve_buffers: Callable[[], AbstractContextManager[object]]  # a context after which running statistics are restored
     make_generator: Callable[[], torch.Generator]  # on the CPU; every call within a step returns the same state
+    class_counts: Tensor  # (K,) int64: the number of training rows of each class
 
 
 class SplitLogits(Protocol):
@@ -67,6 +78,7 @@ class Objective(Protocol):
     num_extra: ClassVar[int]  # outputs of the network beyond the classes; they come last
     is_batch_level: ClassVar[bool]  # whether the loss combines rows of a batch; each rank combines only its own
     neutral_settings: ClassVar[tuple[Settings, ...]]  # with which it trains bit for bit as `cross_entropy`; () if none
+    takes: ClassVar[InputKind]  # the inputs that it is defined for
 
     @property
     def extra_forwards(self) -> float:
@@ -97,6 +109,7 @@ class StatelessObjective:
     is_batch_level: ClassVar[bool] = False
     fits_val: ClassVar[bool] = False  # whether it fits parameters of the loss to the val split
     neutral_settings: ClassVar[tuple[Settings, ...]] = ()
+    takes: ClassVar[InputKind] = "any"
 
     @property
     def extra_forwards(self) -> float:

@@ -1,6 +1,7 @@
 """Finds plug-ins by family and name: a family is a folder, a plug-in is one file in it.
 
-The file name is the name used in specs and the one class in its `__all__` is the plug-in. Third parties add plug-ins
+The file name is the name used in specs and the one class in its `__all__` is the plug-in. A family with a file `_by_reference.py`
+also takes code of the user's own, by a reference such as `my_package.nets:Net`. Third parties add plug-ins
 through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`. A further kind
 of job is `kinds.merge = "their_package.merge"`, with its methods in `merge.methods.NAME`.
 
@@ -13,7 +14,9 @@ import ast
 import dataclasses
 import difflib
 import importlib
+import inspect
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +25,11 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from pruneyard.workloads.user_code.errors import UserCodeError
+from pruneyard.workloads.user_code.families import FAMILIES, NoFamilyError, family_of
+from pruneyard.workloads.user_code.files import LOCATIONS, module_of_file
+from pruneyard.workloads.user_code.references import import_user_module, is_reference
 
 ENTRY_POINT_GROUP = "pruneyard.plugins"
 
@@ -54,6 +62,8 @@ class UnknownPluginError(ValueError):
         close = difflib.get_close_matches(name, known, n=1)
         self.nearest = close[0] if close else ""
         hint = f"; did you mean {self.nearest}?" if self.nearest else ""
+        if takes_references(family):
+            known = [*known, "package.module:Name"]
         super().__init__(f"{name!r} is none of {', '.join(known)}{hint}")
 
 
@@ -62,7 +72,7 @@ def _modules(family: str) -> dict[str, str]:
     """Returns the module path of every plug-in of a family, by name."""
     folder = Path(__file__).parent.joinpath(*family.split("."))
     foreign = _foreign_modules(family)
-    if not folder.is_dir() and not foreign:
+    if not is_family(family):
         raise ModuleNotFoundError(f"{family} is no family of plug-ins")
     own = {
         info.name: f"pruneyard.workloads.{family}.{info.name}"
@@ -82,15 +92,72 @@ def _foreign_modules(family: str) -> dict[str, str]:
     }
 
 
+def _all_modules(family: str) -> dict[str, str]:
+    """Returns the module paths of a family's plug-ins by name, with those of the files that specs have named."""
+    added = {name: module for (of, name), module in LOCATIONS.plugins.items() if of == family}
+    return dict(sorted((added | _modules(family)).items())) if added else _modules(family)
+
+
+def add_file(path: str, family: str | None = None) -> str:
+    """Makes a file a plug-in of this process and its workers, by its name without `.py`. Returns its module.
+
+    family: the family of its class; by default the one whose protocol the class satisfies.
+
+    Raises `UserCodeError` for a file that cannot be imported or that does not name exactly one class in `__all__`, a class that
+    fits no family, and a name that another plug-in has.
+    """
+    module = module_of_file(path)
+    public = getattr(import_user_module(module, reference=path), "__all__", [])
+    cls = getattr(sys.modules[module], public[0], None) if len(public) == 1 else None
+    if not inspect.isclass(cls):
+        raise UserCodeError(f"{path}: __all__ is {public}; it must name exactly one class")
+    if family is not None and family not in FAMILIES:
+        raise UserCodeError(f"{path}: {family!r} is no family of plug-ins; known are {', '.join(FAMILIES)}")
+    try:
+        member = family or family_of(cls), Path(path).stem
+    except NoFamilyError as error:
+        raise UserCodeError(f"{path}: {error}") from error
+    if member[1] in _modules(member[0]) or LOCATIONS.plugins.get(member, module) != module:
+        raise UserCodeError(f"{path}: {member[0]} has a plug-in {member[1]} already; give the file another name")
+    LOCATIONS.plugins[member] = module
+    _find_named.cache_clear()
+    return module
+
+
 def names(family: str) -> list[str]:
     """Returns the names of a family's plug-ins, sorted."""
-    return list(_modules(family))
+    return list(_all_modules(family))
+
+
+def is_family(family: str) -> bool:
+    """Returns whether there are plug-ins of a family; a kind of job need not have methods."""
+    return Path(__file__).parent.joinpath(*family.split(".")).is_dir() or bool(_foreign_modules(family))
+
+
+def takes_references(family: str) -> bool:
+    """Returns whether a family takes code of the user's own by reference."""
+    return Path(__file__).parent.joinpath(*family.split("."), f"{_BY_REFERENCE}.py").is_file()
+
+
+_BY_REFERENCE = "_by_reference"
+"""The file of a family whose one public function makes a plug-in's class of a reference."""
+
+
+def find(family: str, name: str) -> type[Any]:
+    """Returns a plug-in's class.
+
+    Raises `UnknownPluginError`, `UserCodeError` for a reference that cannot be used, or `ImportError` for a file without exactly
+    one public name.
+    """
+    if is_reference(name) and takes_references(family):
+        adapters = importlib.import_module(f"pruneyard.workloads.{family}.{_BY_REFERENCE}")
+        return adapters.adapt(name)  # type: ignore[no-any-return]
+    return _find_named(family, name)
 
 
 @cache
-def find(family: str, name: str) -> type[Any]:
-    """Returns a plug-in's class. Raises `UnknownPluginError`, or `ImportError` for a file without exactly one public name."""
-    modules = _modules(family)
+def _find_named(family: str, name: str) -> type[Any]:
+    modules = _all_modules(family)
     if name not in modules:
         raise UnknownPluginError(family, name)
     if modules[name].rpartition(".")[2] != name:
@@ -105,14 +172,15 @@ def find(family: str, name: str) -> type[Any]:
 
 
 def name_of(plugin: object) -> str:
-    """Returns the name of a plug-in instance in specs: the name of the file that defines its class."""
-    return type(plugin).__module__.rpartition(".")[2]
+    """Returns the name of a plug-in instance in specs: the name of the file that defines its class, or its reference."""
+    return getattr(type(plugin), "reference", None) or type(plugin).__module__.rpartition(".")[2]
 
 
 def table_of(plugin: Any) -> dict[str, Any]:
-    """Returns the spec table of a plug-in whose fields are plain values: its name and every field, tuples as lists."""
+    """Returns the spec table of a plug-in: its name and every field, tuples as lists; fields are plain values or plug-ins."""
     fields = {field.name: getattr(plugin, field.name) for field in dataclasses.fields(plugin) if field.init}
-    return {"name": name_of(plugin)} | {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+    plain = {key: table_of(v) if dataclasses.is_dataclass(v) else v for key, v in fields.items()}
+    return {"name": name_of(plugin)} | {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
 
 
 @cache
@@ -136,7 +204,7 @@ def find_job(kind: str) -> type[Any]:
 
 def describe(family: str) -> list[Description]:
     """Returns summary (first line) and reference (paragraph that starts with `Reference:`) of every plug-in's docstring."""
-    return [_describe(family, name, module) for name, module in _modules(family).items()]
+    return [_describe(family, name, module) for name, module in _all_modules(family).items()]
 
 
 def _describe(family: str, name: str, module: str) -> Description:

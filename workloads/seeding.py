@@ -4,9 +4,11 @@ Streams need no place in a checkpoint: a resumed run recreates the stream of its
 """
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +35,21 @@ def global_stream(seed: int, name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seeds the global generators of Python, NumPy and torch (CPU) for code of the user's own, and restores them after."""
+    of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.set_rng_state(of_torch)
 
 
 def seed_globally(seed: int, *, device: torch.device | str = "cpu") -> None:

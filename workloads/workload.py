@@ -105,6 +105,10 @@ class InterruptedJobError(Exception):
         self.step = step
 
 
+class StillRunningError(RuntimeError):
+    """Code of the user's own has not ended after its job was stopped, so that this process cannot run another job."""
+
+
 class NonFiniteError(ArithmeticError):
     """A loss or gradient that is not finite, so that training cannot continue."""
 

@@ -19,16 +19,16 @@ def each_case(
     skip, the test is skipped.
     """
     arguments = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    values = [tuple(case) if len(arguments) > 1 else (case,) for case in cases]
-    listed = [None] * len(values) if ids is None or callable(ids) else list(ids)
-    assert values, "there must be a case"
+    cases_as_tuples = [tuple(case) if len(arguments) > 1 else (case,) for case in cases]
+    labels = [None] * len(cases_as_tuples) if ids is None or callable(ids) else list(ids)
+    assert cases_as_tuples, "there is no case"
 
     def decorate(test: Test) -> Test:
         @functools.wraps(test)
         def run(*args: Any, **fixtures: Any) -> None:
             skipped = []
-            for given, label in zip(values, listed, strict=True):
-                case = dict(zip(arguments, given, strict=True))
+            for values, label in zip(cases_as_tuples, labels, strict=True):
+                case = dict(zip(arguments, values, strict=True))
                 try:
                     test(*args, **fixtures, **case)
                 except pytest.skip.Exception as skip:
@@ -36,12 +36,12 @@ def each_case(
                 except BaseException as error:
                     error.add_note(f"in the case {label or ', '.join(f'{key}={value!r}' for key, value in case.items())}")
                     raise
-            if len(skipped) == len(values):
+            if len(skipped) == len(cases_as_tuples):
                 raise skipped[0]
 
-        wanted = inspect.signature(test)
-        left = [parameter for name, parameter in wanted.parameters.items() if name not in arguments]
-        run.__signature__ = wanted.replace(parameters=left)  # type: ignore[attr-defined]
+        signature = inspect.signature(test)
+        remaining = [parameter for name, parameter in signature.parameters.items() if name not in arguments]
+        run.__signature__ = signature.replace(parameters=remaining)  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -26,7 +26,7 @@ def random_mask(density: float) -> MakeMask:
 def finished(
     name: str, mask: MakeMask | None = None, *, except_for: tuple[str, ...] = (), seed: int = 0
 ) -> FinishedNetwork:
-    """A network of `SMALL`; without `mask` it has none, and the weights of `except_for` never have."""
+    """Returns a network of `SMALL`. Without `mask` it has no masks; the weights in `except_for` never have one."""
     model, shape = SMALL[name]
     return finished_of(model, shape, mask, except_for=except_for, seed=seed)
 
@@ -43,7 +43,7 @@ def finished_of(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = find("models", model["name"])(**fields).build(image_shape=shape, num_classes=10)
-        stir(network)
+        randomize_norms(network)
     generator = torch.Generator().manual_seed(seed)
     weights = prunable_weights(network)
     masks = {} if mask is None else {n: mask(w, generator) for n, w in weights.items() if n not in except_for}
@@ -53,8 +53,8 @@ def finished_of(
     return FinishedNetwork.of(blueprint, weights=network.state_dict(), masks=masks)
 
 
-def stir(network: nn.Module) -> None:
-    """Norms with parameters and statistics other than those they begin with."""
+def randomize_norms(network: nn.Module) -> None:
+    """Sets parameters and statistics of norms to other values than their initial ones."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)

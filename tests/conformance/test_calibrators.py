@@ -19,7 +19,7 @@ from pruneyard.workloads.metrics.classification import (
 from pruneyard.workloads.plugins import Settings, names
 
 FAMILY = "calibrate.methods"
-OVER_CONFIDENT = 2.5  # what the planted logits are too large by
+OVERCONFIDENCE = 2.5  # the factor by which the planted logits are too large
 MEMBERS = [(name, settings) for name in names(FAMILY) for settings in examples(FAMILY, name)]
 
 every_member = pytest.mark.parametrize(
@@ -34,24 +34,24 @@ def build(name: str, settings: Settings | None = None) -> Calibrator:
 
 @cache
 def rows(num_rows: int = 600, num_classes: int = 4, seed: int = 0) -> tuple[Floats, Labels]:
-    """Logits too large by one factor: divided by it, their softmax is the distribution of the labels."""
+    """Returns logits that are too large by a factor: divided by it, their softmax is the distribution of the labels."""
     generator = np.random.default_rng(seed)
-    true = 2 * generator.normal(size=(num_rows, num_classes))
-    labels = (true + generator.gumbel(size=true.shape)).argmax(axis=1)
-    logits = true * OVER_CONFIDENT
+    true_logits = 2 * generator.normal(size=(num_rows, num_classes))
+    labels = (true_logits + generator.gumbel(size=true_logits.shape)).argmax(axis=1)
+    logits = true_logits * OVERCONFIDENCE
     logits.flags.writeable = labels.flags.writeable = False
     return logits, labels
 
 
-def awkward(num_classes: int) -> Floats:
-    """Rows with ties, with neighbours of float64, saturated, all equal, and far from all that was seen."""
+def edge_case_logits(num_classes: int) -> Floats:
+    """Returns rows with ties, adjacent float64 values, saturated and all-equal rows, and rows far from the fitted ones."""
     base = np.linspace(-1, 1, num_classes)
     tied, above, first = base.copy(), base.copy(), base.copy()
     tied[0] = base[-1]
     above[0], above[-1] = 1.0, np.nextafter(1.0, 2)
     first[-1], first[0] = 1.0, np.nextafter(1.0, 2)
-    wide = [scale * each for each in (base, tied, above, first) for scale in (1e-8, 1.0, 3.0, 1e3, 1e6)]
-    return np.array([*wide, *(-row for row in wide), np.zeros(num_classes), np.full(num_classes, 7.0)])
+    scaled = [scale * row for row in (base, tied, above, first) for scale in (1e-8, 1.0, 3.0, 1e3, 1e6)]
+    return np.array([*scaled, *(-row for row in scaled), np.zeros(num_classes), np.full(num_classes, 7.0)])
 
 
 @every_member
@@ -68,7 +68,7 @@ def test_every_row_is_a_distribution_for_any_logits(
     name: str, settings: Settings, num_classes: int
 ) -> None:
     fitted = build(name, settings).fit(*rows(300, num_classes), seed=0)
-    for logits in (*rows(50, num_classes, seed=1)[:1], awkward(num_classes)):
+    for logits in (*rows(50, num_classes, seed=1)[:1], edge_case_logits(num_classes)):
         log_probabilities = fitted.log_probabilities(logits)
         assert log_probabilities.shape == logits.shape
         assert log_probabilities.dtype == np.float64
@@ -90,7 +90,7 @@ def test_predictions_stay_to_the_last_row_exactly_where_that_is_promised(name: s
 
 def assert_keeps_predictions(calibrator: Calibrator, num_classes: int) -> None:
     fitted = calibrator.fit(*rows(300, num_classes), seed=0)
-    for logits in (rows(5_000, num_classes, seed=1)[0], awkward(num_classes)):
+    for logits in (rows(5_000, num_classes, seed=1)[0], edge_case_logits(num_classes)):
         log_probabilities = fitted.log_probabilities(logits)
         assert np.array_equal(log_probabilities.argmax(axis=1), logits.argmax(axis=1)), num_classes
         assert np.array_equal(softmax(log_probabilities).argmax(axis=1), logits.argmax(axis=1)), num_classes
@@ -109,11 +109,11 @@ def test_a_fitted_one_comes_back_from_its_tensors_bit_for_bit(name: str, setting
     calibrator = build(name, settings)
     fitted = calibrator.fit(*rows(), seed=0)
     stored = save(dict(fitted.tensors))
-    again = calibrator.restore(load(stored))
-    assert type(again) is type(fitted)
-    assert again.numbers == fitted.numbers
+    restored = calibrator.restore(load(stored))
+    assert type(restored) is type(fitted)
+    assert restored.numbers == fitted.numbers
     logits = rows(700, seed=1)[0]
-    assert np.array_equal(again.log_probabilities(logits), fitted.log_probabilities(logits))
+    assert np.array_equal(restored.log_probabilities(logits), fitted.log_probabilities(logits))
     with pytest.raises(ValueError, match="tensors are"):
         calibrator.restore({**fitted.tensors, "foreign": np.zeros(1)})
     with pytest.raises(ValueError, match="tensors are"):
@@ -136,10 +136,10 @@ def test_the_names_of_classes_do_not_matter(name: str, settings: Settings) -> No
     """Up to what an iteration leaves: 1e-5 in log-probability."""
     logits, labels = rows()
     order = np.array([2, 0, 3, 1])
-    calibrator, new = build(name, settings), rows(200, seed=1)[0]
-    plain = calibrator.fit(logits, labels, seed=0).log_probabilities(new)
+    calibrator, new_logits = build(name, settings), rows(200, seed=1)[0]
+    plain = calibrator.fit(logits, labels, seed=0).log_probabilities(new_logits)
     renamed = calibrator.fit(logits[:, order], np.argsort(order)[labels], seed=0).log_probabilities(
-        new[:, order]
+        new_logits[:, order]
     )
     np.testing.assert_allclose(renamed, plain[:, order], atol=1e-5)
 
@@ -147,21 +147,21 @@ def test_the_names_of_classes_do_not_matter(name: str, settings: Settings) -> No
 @every_member
 def test_the_seed_decides_and_nothing_else_does(name: str, settings: Settings) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index]
-    first, again = (build(name, settings).fit(*rows(), seed=5) for _ in range(2))
-    assert all(np.array_equal(first.tensors[key], again.tensors[key]) for key in first.tensors)
+    first, second = (build(name, settings).fit(*rows(), seed=5) for _ in range(2))
+    assert all(np.array_equal(first.tensors[key], second.tensors[key]) for key in first.tensors)
     assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 
 @every_member
 def test_input_is_only_read_and_its_number_format_does_not_matter(name: str, settings: Settings) -> None:
     logits, labels = rows()  # cannot be written to
-    narrow: Any = logits.astype(np.float32)
+    float32_logits: Any = logits.astype(np.float32)
     calibrator = build(name, settings)
-    of_narrow = calibrator.fit(narrow, labels.astype(np.int32), seed=0)
-    of_wide = calibrator.fit(np.asfortranarray(narrow.astype(np.float64)), labels, seed=0)
-    expected = of_wide.log_probabilities(narrow.astype(np.float64))
-    assert np.array_equal(of_narrow.log_probabilities(narrow), expected)
-    assert np.array_equal(of_narrow.log_probabilities(np.asfortranarray(narrow)), expected)
+    from_float32 = calibrator.fit(float32_logits, labels.astype(np.int32), seed=0)
+    from_float64 = calibrator.fit(np.asfortranarray(float32_logits.astype(np.float64)), labels, seed=0)
+    expected = from_float64.log_probabilities(float32_logits.astype(np.float64))
+    assert np.array_equal(from_float32.log_probabilities(float32_logits), expected)
+    assert np.array_equal(from_float32.log_probabilities(np.asfortranarray(float32_logits)), expected)
 
 
 @every_member
@@ -192,7 +192,7 @@ def test_on_its_own_rows_the_nll_is_never_above_the_network_s(
         pytest.skip("never_raises_nll is false: it does not contain the identity, or is fitted to another loss")
     for num_rows in (12, 400):
         logits, labels = rows(num_rows, num_classes)
-        logits = factor * logits / OVER_CONFIDENT
+        logits = factor * logits / OVERCONFIDENCE
         fitted = build(name, settings).fit(logits, labels, seed=0)
         after = negative_log_likelihood(fitted.log_probabilities(logits), labels)
         assert after <= negative_log_likelihood(logits, labels) + 1e-12
@@ -214,8 +214,8 @@ def test_degenerate_rows_give_finite_numbers(name: str, settings: Settings, case
         logits, labels = logits[:8], labels[:8]
     fitted = build(name, settings).fit(logits, labels, seed=0)
     assert all(np.isfinite(tensor).all() for tensor in fitted.tensors.values())
-    for given in (logits, rows(50, seed=1)[0]):
-        log_probabilities = fitted.log_probabilities(given)
+    for rows_to_calibrate in (logits, rows(50, seed=1)[0]):
+        log_probabilities = fitted.log_probabilities(rows_to_calibrate)
         assert np.isfinite(log_probabilities).all()
         assert np.exp(log_probabilities).sum(axis=1) == pytest.approx(1.0, abs=1e-12)
 
@@ -229,7 +229,7 @@ def test_a_thousand_classes_work(name: str, settings: Settings) -> None:
     assert np.exp(log_probabilities).sum(axis=1) == pytest.approx(1.0, abs=1e-12)
 
 
-def broken(logits: Floats, row: int, value: float) -> Floats:
+def with_value(logits: Floats, row: int, value: float) -> Floats:
     changed = logits.copy()
     changed[row, 1] = value
     return changed
@@ -237,9 +237,9 @@ def broken(logits: Floats, row: int, value: float) -> Floats:
 
 LOGITS, LABELS = rows(20, 3)
 BAD_ROWS = {
-    "nan": (broken(LOGITS, 7, np.nan), LABELS, "row 7 of the logits .* must be finite"),
-    "infinite": (broken(LOGITS, 7, -np.inf), LABELS, "row 7 of the logits .* must be finite"),
-    "too large": (broken(LOGITS, 7, 1e200), LABELS, "row 7 of the logits .* at most 1e\\+100"),
+    "nan": (with_value(LOGITS, 7, np.nan), LABELS, "row 7 of the logits .* must be finite"),
+    "infinite": (with_value(LOGITS, 7, -np.inf), LABELS, "row 7 of the logits .* must be finite"),
+    "too large": (with_value(LOGITS, 7, 1e200), LABELS, "row 7 of the logits .* at most 1e\\+100"),
     "label above": (
         LOGITS,
         np.where(np.arange(20) == 4, 3, LABELS),
@@ -269,7 +269,7 @@ def test_what_cannot_be_fitted_to_is_refused(name: str, settings: Settings, case
 def test_what_cannot_be_calibrated_is_refused(name: str, settings: Settings) -> None:
     fitted = build(name, settings).fit(LOGITS, LABELS, seed=0)
     with pytest.raises(ValueError, match=r"row 7 of the logits .* must be finite"):
-        fitted.log_probabilities(broken(LOGITS, 7, np.nan))
+        fitted.log_probabilities(with_value(LOGITS, 7, np.nan))
     with pytest.raises(ValueError, match="N >= 1"):
         fitted.log_probabilities(LOGITS[:0])
     with pytest.raises(ValueError, match=r"must be \(N, C\)"):

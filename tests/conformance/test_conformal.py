@@ -23,9 +23,9 @@ def build(name: str, **fields: Any) -> ConformalRule:
 
 
 def rows(num_rows: int, *, seed: int = 0) -> tuple[Any, Any]:
-    draws = np.random.default_rng(seed)
-    logits = 2 * draws.normal(size=(num_rows, 4))
-    return softmax(logits), (logits + draws.gumbel(size=logits.shape)).argmax(axis=1)
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(num_rows, 4))
+    return softmax(logits), (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
 
 
 @each_case("by_class", [False, True])
@@ -41,20 +41,20 @@ def test_sets_are_booleans_of_every_row_and_class(name: str, by_class: bool) -> 
 
 
 def test_the_seed_decides_and_nothing_given_is_written_to(name: str) -> None:
-    (given, labels), (new, _) = rows(100), rows(30, seed=1)
-    before = [array.copy() for array in (given, labels, new)]
-    first, again = (build(name).fit(given, labels, seed=3) for _ in range(2))
-    assert (first.thresholds == again.thresholds).all()
-    assert (first.predict(new) == again.predict(new)).all()
+    (probabilities, labels), (new, _) = rows(100), rows(30, seed=1)
+    before = [array.copy() for array in (probabilities, labels, new)]
+    first, second = (build(name).fit(probabilities, labels, seed=3) for _ in range(2))
+    assert (first.thresholds == second.thresholds).all()
+    assert (first.predict(new) == second.predict(new)).all()
     assert (first.predict(new) == first.predict(new)).all()
-    assert all((old == array).all() for old, array in zip(before, (given, labels, new), strict=True))
+    assert all((old == array).all() for old, array in zip(before, (probabilities, labels, new), strict=True))
 
 
 def test_asking_for_more_coverage_never_takes_a_class_away(name: str) -> None:
-    (given, labels), (new, _) = rows(300), rows(100, seed=1)
+    (probabilities, labels), (new, _) = rows(300), rows(100, seed=1)
     if not build(name).is_nested:
         pytest.skip("is_nested is false: it may choose another rule for another alpha")
-    small, large = (build(name, alpha=alpha).fit(given, labels, seed=0).predict(new) for alpha in (0.3, 0.05))
+    small, large = (build(name, alpha=alpha).fit(probabilities, labels, seed=0).predict(new) for alpha in (0.3, 0.05))
     assert (small <= large).all()
     assert small.sum() < large.sum()
 
@@ -63,16 +63,16 @@ def test_a_set_holds_a_class_only_with_all_that_are_more_probable(name: str) -> 
     """Where one threshold serves all classes."""
     new, _ = rows(200, seed=1)
     sets = build(name).fit(*rows(300), seed=0).predict(new)
-    falling = np.take_along_axis(sets, np.argsort(-new, axis=1), axis=1)
-    assert (falling[:, 1:] <= falling[:, :-1]).all()
+    by_probability = np.take_along_axis(sets, np.argsort(-new, axis=1), axis=1)
+    assert (by_probability[:, 1:] <= by_probability[:, :-1]).all()
 
 
 def test_permuted_classes_give_permuted_sets(name: str) -> None:
-    (given, labels), (new, _) = rows(300), rows(100, seed=1)
+    (probabilities, labels), (new, _) = rows(300), rows(100, seed=1)
     order = np.array([2, 0, 3, 1])  # the new column j is the old column order[j]
-    sets = build(name).fit(given, labels, seed=0).predict(new)
-    moved = build(name).fit(given[:, order], np.argsort(order)[labels], seed=0).predict(new[:, order])
-    assert (moved == sets[:, order]).mean() > 0.995  # sums of another order may round to the other side
+    sets = build(name).fit(probabilities, labels, seed=0).predict(new)
+    permuted = build(name).fit(probabilities[:, order], np.argsort(order)[labels], seed=0).predict(new[:, order])
+    assert (permuted == sets[:, order]).mean() > 0.995  # sums of another order may round to the other side
 
 
 @each_case(

@@ -67,8 +67,8 @@ def digits() -> Dataset:
     """Returns the first classes of the digits: methods that match class by class take as long as there are classes."""
     data = Digits(max_train=240, max_test=60).load()
     parts = {name: getattr(data, name) for name in ("train", "val", "calib", "test")}
-    known = {name: split.take(split.labels < NUM_CLASSES) for name, split in parts.items()}
-    return dataclasses.replace(data, classes=data.classes[:NUM_CLASSES], **known)
+    splits = {name: split.take(split.labels < NUM_CLASSES) for name, split in parts.items()}
+    return dataclasses.replace(data, classes=data.classes[:NUM_CLASSES], **splits)
 
 
 def context(seed: int = 0) -> DistillContext:
@@ -87,7 +87,7 @@ def finished(method: Distiller, at: DistillContext) -> DistillState:
 
 @cache
 def states_of(name: str) -> list[DistillState]:
-    """At the start, and after every iteration."""
+    """Returns the states at the start and after every iteration."""
     method, at = build(name), context()
     found = [method.start(at)]
     for iteration in range(method.num_iterations):
@@ -109,7 +109,7 @@ def outcome(progress: list[Progress]) -> Outcome:
     return last
 
 
-def same(first: SyntheticSet, second: SyntheticSet) -> bool:
+def same_sets(first: SyntheticSet, second: SyntheticSet) -> bool:
     parts = ("images", "labels", "soft_labels")
     return all(torch.equal(getattr(first, part), getattr(second, part)) for part in parts)
 
@@ -123,27 +123,27 @@ def test_the_set_has_its_images_per_class_in_class_order(name: str) -> None:
     skip_if_it_keeps_everything(name)
     at, one = context(), build(name, ipc=1)
     for method, state in ((build(name), states_of(name)[-1]), (one, finished(one, at))):
-        made = method.synthetic_set(state, at)
+        synthetic = method.synthetic_set(state, at)
         assert method.ipc is not None
-        assert made.images.shape == (NUM_CLASSES * method.ipc, *digits().image_shape)
-        assert made.labels.tolist() == [label for label in range(NUM_CLASSES) for _ in range(method.ipc)]
-        assert torch.isfinite(made.images).all()
-        assert len(made.soft_labels) in (0, NUM_CLASSES * method.ipc)
-        assert (made.mean, made.std) == (digits().mean, digits().std)
+        assert synthetic.images.shape == (NUM_CLASSES * method.ipc, *digits().image_shape)
+        assert synthetic.labels.tolist() == [label for label in range(NUM_CLASSES) for _ in range(method.ipc)]
+        assert torch.isfinite(synthetic.images).all()
+        assert len(synthetic.soft_labels) in (0, NUM_CLASSES * method.ipc)
+        assert (synthetic.mean, synthetic.std) == (digits().mean, digits().std)
 
 
 def test_seeds_decide_and_nothing_else_does(name: str) -> None:
     skip_if_it_keeps_everything(name)
     method, sets = build(name), [build(name).synthetic_set(states_of(name)[-1], context(0))]
-    for elsewhere, seed in ((1, 0), (2, 1)):
+    for torch_seed, seed in ((1, 0), (2, 1)):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(elsewhere)
+            torch.manual_seed(torch_seed)
             before = torch.get_rng_state()
             at = context(seed)
             sets.append(method.synthetic_set(finished(method, at), at))
             assert torch.equal(torch.get_rng_state(), before)
-    assert same(sets[0], sets[1])
-    assert not same(sets[0], sets[2])
+    assert same_sets(sets[0], sets[1])
+    assert not same_sets(sets[0], sets[2])
 
 
 def test_every_iteration_can_be_resumed_from_and_writes_into_nothing_it_is_given(name: str) -> None:
@@ -166,24 +166,24 @@ def test_every_iteration_can_be_resumed_from_and_writes_into_nothing_it_is_given
 
 def test_a_job_resumed_from_a_checkpoint_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     """From one in the middle: the test above resumes from every state."""
-    whole = run(name, tmp_path / "whole", keep=9, every_s=0)
+    uninterrupted = run(name, tmp_path / "whole", keep=9, every_s=0)
     checkpoints = sorted((tmp_path / "whole").glob("step-*"))
     middle = checkpoints[len(checkpoints) // 2]
     shutil.copytree(middle, tmp_path / "part" / middle.name)
     resumed = run(name, tmp_path / "part")
-    assert outcome(resumed).files == outcome(whole).files
-    for split, predicted in outcome(whole).predictions.items():
+    assert outcome(resumed).files == outcome(uninterrupted).files
+    for split, predicted in outcome(uninterrupted).predictions.items():
         assert (predicted.logits == outcome(resumed).predictions[split].logits).all()
 
 
 def test_a_set_can_be_written_and_read(name: str, tmp_path: Path) -> None:
-    made = build(name).synthetic_set(states_of(name)[-1], context())
+    synthetic = build(name).synthetic_set(states_of(name)[-1], context())
     path = tmp_path / "set.safetensors"
-    path.write_bytes(made.to_bytes())
+    path.write_bytes(synthetic.to_bytes())
     read = SyntheticSet.from_file(str(path))
-    assert same(made, read)
-    assert (read.mean, read.std, read.factor) == (made.mean, made.std, made.factor)
-    assert made.size_bytes <= path.stat().st_size
+    assert same_sets(synthetic, read)
+    assert (read.mean, read.std, read.factor) == (synthetic.mean, synthetic.std, synthetic.factor)
+    assert synthetic.size_bytes <= path.stat().st_size
 
 
 def test_what_is_stored_is_what_was_evaluated_and_what_the_picture_shows(name: str, tmp_path: Path) -> None:

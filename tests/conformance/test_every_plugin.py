@@ -35,12 +35,12 @@ def test_is_one_frozen_dataclass_that_says_what_it_does(family: str, name: str) 
     assert all(field.kw_only for field in dataclasses.fields(cls)), "the dataclass must have `kw_only=True`"
     with pytest.raises(dataclasses.FrozenInstanceError):
         plugin.extra = 1
-    (about,) = [described for described in describe(family) if described.name == name]
-    assert about.family == family
-    assert about.summary.endswith("."), "the first line of the module's docstring must be a sentence"
-    length = len(about.summary)
+    (description,) = [description for description in describe(family) if description.name == name]
+    assert description.family == family
+    assert description.summary.endswith("."), "the first line of the module's docstring must be a sentence"
+    length = len(description.summary)
     assert 10 < length <= 110, f"the first line of the module's docstring has {length} characters; 11 to 110 are allowed"
-    assert about.reference, "the module's docstring must have a line that starts with `Reference:`"
+    assert description.reference, "the module's docstring must have a line that starts with `Reference:`"
 
 
 def test_equal_settings_are_equal_and_survive_pickling_and_a_spec_table(family: str, name: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_SPLIT_LOGITS
+from pruneyard.testing.loss_evaluation import NO_SPLIT_LOGITS
 from pruneyard.testing.plug_in import build
-from pruneyard.testing.trainings import Drawing
+from pruneyard.testing.trainings import DropoutMlp
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
@@ -29,8 +29,8 @@ from pruneyard.workloads.workload import Context, Outcome
 
 FAMILY = "gradients"
 RULES = names(FAMILY)
-DAILY = ("static", "rigl", "topkast", "cigl")  # fixed masks, moving ones, forward ones of their own, averaged weights
-METHODS = [name if name in DAILY else pytest.param(name, marks=pytest.mark.slow) for name in names("sparse.methods")]
+DEFAULT_METHODS = ("static", "rigl", "topkast", "cigl")  # fixed, moving and separate forward masks, averaged weights
+METHODS = [name if name in DEFAULT_METHODS else pytest.param(name, marks=pytest.mark.slow) for name in names("sparse.methods")]
 NUM_STEPS, EVERY = 8, 3  # two epochs of four steps and updates within them
 
 
@@ -41,14 +41,14 @@ def digits() -> Dataset:
 
 
 def method_of(name: str) -> MaskUpdater:
-    """At density 0.2, with updates every few steps."""
+    """Returns a method at density 0.2, with updates every few steps."""
     method = find("sparse.methods", name)
-    own = {field.name for field in dataclasses.fields(method)}
-    built: MaskUpdater = method(**({"density": 0.2} if "density" in own else {}))
-    if "schedule" in own:
-        often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
-        built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
-    if "every" in own:
+    field_names = {field.name for field in dataclasses.fields(method)}
+    built: MaskUpdater = method(**({"density": 0.2} if "density" in field_names else {}))
+    if "schedule" in field_names:
+        schedule = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
+        built = dataclasses.replace(built, schedule=schedule)  # type: ignore[type-var]
+    if "every" in field_names:
         built = dataclasses.replace(built, every=min(built.every, EVERY))  # type: ignore[attr-defined,type-var]
     return built
 
@@ -71,7 +71,7 @@ def recipe_of(rule: GradientRule, **budget: Any) -> Recipe:
 def run(rule: GradientRule, method: MaskUpdater, folder: Path, **budget: Any) -> Outcome:
     context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
     recipe = recipe_of(rule, **budget)
-    *_, last = train(recipe, model=Drawing(), method=method, data=digits(), seed=3, context=context)
+    *_, last = train(recipe, model=DropoutMlp(), method=method, data=digits(), seed=3, context=context)
     assert last.outcome is not None
     return last.outcome
 
@@ -80,25 +80,25 @@ Runs = Callable[[str, str], tuple[Outcome, Path]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Returns an uninterrupted training of a rule and a method, by name."""
-    return cache(lambda name, method: ran(name, method, tmp_path_factory.mktemp("whole")))
+    return cache(lambda name, method: train_by_name(name, method, tmp_path_factory.mktemp("whole")))
 
 
 @pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The same with a checkpoint after every step."""
+def with_all_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Returns such a training with a checkpoint after every step."""
     return cache(
-        lambda name, method: ran(name, method, tmp_path_factory.mktemp("every"), checkpoint_every_s=0)
+        lambda name, method: train_by_name(name, method, tmp_path_factory.mktemp("every"), checkpoint_every_s=0)
     )
 
 
-def ran(name: str, method: str, folder: Path, **budget: Any) -> tuple[Outcome, Path]:
+def train_by_name(name: str, method: str, folder: Path, **budget: Any) -> tuple[Outcome, Path]:
     return run(rule_of(name), method_of(method), folder, **budget), folder
 
 
 def saved_at(folder: Path, step: int, scratch: Path) -> Checkpoint:
-    """One of the checkpoints that a run left."""
+    """Returns one of the checkpoints of a run."""
     shutil.copytree(folder / f"step-{step:09d}", scratch / f"step-{step:09d}")
     saved = CheckpointFolder(scratch).load(torch.device("cpu"))
     assert saved is not None
@@ -114,14 +114,14 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", RULES)
 def test_neutral_settings_train_as_plain_does_bit_for_bit(
-    name: str, method: str, whole: Runs, tmp_path: Path
+    name: str, method: str, uninterrupted: Runs, tmp_path: Path
 ) -> None:
     if not find(FAMILY, name).neutral_settings:
         pytest.skip("neutral_settings is empty: no setting is plain training")
-    plain, _ = whole("plain", method)
+    plain, _ = uninterrupted("plain", method)
     assert plain.train_flops is not None
-    for place, settings in enumerate(find(FAMILY, name).neutral_settings):
-        neutral = run(rule_of(name, **settings), method_of(method), tmp_path / f"neutral-{place}")
+    for index, settings in enumerate(find(FAMILY, name).neutral_settings):
+        neutral = run(rule_of(name, **settings), method_of(method), tmp_path / f"neutral-{index}")
         assert_same_tensors(plain.weights, neutral.weights)
         assert_same_tensors(plain.masks, neutral.masks)
         assert neutral.train_flops is not None
@@ -131,23 +131,24 @@ def test_neutral_settings_train_as_plain_does_bit_for_bit(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", RULES)
 def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(
-    name: str, method: str, whole: Runs, every: Runs, tmp_path: Path
+    name: str, method: str, uninterrupted: Runs, with_all_checkpoints: Runs, tmp_path: Path
 ) -> None:
-    (undisturbed, _), (_, saving) = whole(name, method), every(name, method)
+    (uninterrupted_outcome, _), (_, checkpoints) = uninterrupted(name, method), with_all_checkpoints(name, method)
     for step in range(1, NUM_STEPS):
         folder = tmp_path / f"from-{step}"
-        shutil.copytree(saving / f"step-{step:09d}", folder / f"step-{step:09d}")
+        shutil.copytree(checkpoints / f"step-{step:09d}", folder / f"step-{step:09d}")
         torch.manual_seed(999)  # whatever another training leaves
         resumed = run(rule_of(name), method_of(method), folder)
-        assert_same_tensors(undisturbed.weights, resumed.weights)
-        assert_same_tensors(undisturbed.masks, resumed.masks)
-        assert undisturbed.train_flops == resumed.train_flops
+        assert_same_tensors(uninterrupted_outcome.weights, resumed.weights)
+        assert_same_tensors(uninterrupted_outcome.masks, resumed.masks)
+        assert uninterrupted_outcome.train_flops == resumed.train_flops
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", RULES)
-def test_masked_weights_never_move(name: str, method: str, every: Runs, tmp_path: Path) -> None:
-    _, folder = every(name, method)
+def test_masked_weights_never_move(name: str, method: str, with_all_checkpoints: Runs, tmp_path: Path) -> None:
+    _, folder = with_all_checkpoints(name, method)
+    seen = set()  # the layers whose momenta were compared; a method that rewinds weights clears them at some steps
     for step in range(1, NUM_STEPS + 1):
         saved = saved_at(folder, step, tmp_path / f"at-{step}")
         masks = {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}
@@ -156,7 +157,8 @@ def test_masked_weights_never_move(name: str, method: str, every: Runs, tmp_path
             assert not saved.tensors[f"network/{layer}"][~mask].any()
             matching = [m for m in momenta if m is not None and m.shape == mask.shape]
             assert all(not m[~mask].any() for m in matching)
-            assert matching or step == 1
+            seen |= {layer} if matching else set()
+    assert seen == masks.keys()
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -172,35 +174,35 @@ def test_running_statistics_see_every_batch_once(name: str, tmp_path: Path) -> N
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Watching(Static):
-    """Static masks; every step is an update that does not replace the step, and its gradients are kept."""
+class GradientRecorder(Static):
+    """Static masks that record the gradients of every step."""
 
     grows_by_gradient: ClassVar[bool] = True
-    seen: list[Tensors] = dataclasses.field(default_factory=list)
+    recorded: list[Tensors] = dataclasses.field(default_factory=list)
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         return True
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
-        self.seen.append({name: gradient.clone() for name, gradient in context.gradients.items()})
+        self.recorded.append({name: gradient.clone() for name, gradient in context.gradients.items()})
         return state
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_mask_update_sees_the_gradient_of_the_batch_itself(name: str, tmp_path: Path) -> None:
-    plain, other = Watching(density=0.2), Watching(density=0.2)
+    plain, other = GradientRecorder(density=0.2), GradientRecorder(density=0.2)
     run(rule_of("plain"), plain, tmp_path / "one", steps=1)
     run(rule_of(name), other, tmp_path / "other", steps=1)
-    assert_same_tensors(plain.seen[0], other.seen[0])
-    assert any(gradient.any() for gradient in plain.seen[0].values())
+    assert_same_tensors(plain.recorded[0], other.recorded[0])
+    assert any(gradient.any() for gradient in plain.recorded[0].values())
 
 
-def started(rule: GradientRule) -> tuple[Training, Any]:
-    """A training at its initialisation, and its batches."""
+def start_training(rule: GradientRule) -> tuple[Training, Any]:
+    """Returns a training at its initialisation, and a function that returns its batches."""
     data = digits()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     training = Training.start(
-        Drawing(),
+        DropoutMlp(),
         recipe=recipe_of(rule),
         method=Static(density=0.2),
         seed=3,
@@ -221,42 +223,42 @@ def copies(tensors: Tensors) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", RULES)
 def test_on_epoch_start_changes_only_the_state_of_the_rule_and_the_cost(name: str) -> None:
-    training, batch_of = started(rule_of(name))
+    training, batch_of = start_training(rule_of(name))
     training.step = 4
     before, random = copies(training.network.state_dict()), torch.get_rng_state()
     state, flops = training.rule, training.train_flops
-    remembered, numbers = copies(state.tensors), dict(state.numbers)
+    tensors_before, numbers = copies(state.tensors), dict(state.numbers)
     training.on_epoch_start(batch_of, split_logits=NO_SPLIT_LOGITS, should_stop=lambda: False)
     assert_same_tensors(before, training.network.state_dict())
     assert torch.equal(random, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in training.network.parameters())
-    assert_same_tensors(remembered, state.tensors)  # what was given is not written to
+    assert_same_tensors(tensors_before, state.tensors)  # the state that was passed in is not modified
     assert numbers == state.numbers
-    assert (training.train_flops > flops) == (training.rule is not state)  # who looked has paid
+    assert (training.train_flops > flops) == (training.rule is not state)  # work at the start of an epoch is counted
     assert training.network.training
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_writes_into_no_state_and_keeps_nothing_of_the_network(name: str) -> None:
-    training, batch_of = started(rule_of(name))
+    training, batch_of = start_training(rule_of(name))
     training.on_epoch_start(batch_of, split_logits=NO_SPLIT_LOGITS, should_stop=lambda: False)
-    state, remembered = training.rule, copies(training.rule.tensors)
-    own = {parameter.data_ptr() for parameter in training.network.parameters()}
-    own |= {buffer.data_ptr() for buffer in training.network.buffers()}
+    state, tensors_before = training.rule, copies(training.rule.tensors)
+    own_pointers = {parameter.data_ptr() for parameter in training.network.parameters()}
+    own_pointers |= {buffer.data_ptr() for buffer in training.network.buffers()}
     images, labels = batch_of(0)
     loss, corrected = training.differentiate(images, labels, rule=training.recipe.gradient)
     training.correct_gradients(corrected)
     training.optimizer.step()
     assert loss.ndim == 0
     assert not loss.requires_grad
-    assert_same_tensors(remembered, state.tensors)
-    assert not own & {tensor.data_ptr() for tensor in training.rule.tensors.values()}
-    assert own >= {parameter.data_ptr() for parameter in training.network.parameters()}
+    assert_same_tensors(tensors_before, state.tensors)
+    assert not own_pointers & {tensor.data_ptr() for tensor in training.rule.tensors.values()}
+    assert own_pointers >= {parameter.data_ptr() for parameter in training.network.parameters()}
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_state_is_tensors_and_plain_numbers(name: str) -> None:
-    training, batch_of = started(rule_of(name))
+    training, batch_of = start_training(rule_of(name))
     training.on_epoch_start(batch_of, split_logits=NO_SPLIT_LOGITS, should_stop=lambda: False)
     assert all(type(value) in (int, float) for value in training.rule.numbers.values())
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in training.rule.tensors.values())
@@ -276,7 +278,7 @@ def test_channels_last_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
         assert last.outcome is not None
         return last.outcome.weights
 
-    whole = final(tmp_path / "whole")
+    uninterrupted = final(tmp_path / "whole")
     (tmp_path / "part").mkdir()
     shutil.copytree(tmp_path / "whole" / "step-000000002", tmp_path / "part" / "step-000000002")
-    assert_same_tensors(whole, final(tmp_path / "part"))
+    assert_same_tensors(uninterrupted, final(tmp_path / "part"))

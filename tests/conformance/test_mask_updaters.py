@@ -1,6 +1,7 @@
 """Rules that every sparse-training method must keep. Members are found by their files."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.four_layers import SHAPES, channel_orders, functional_network_at
+from pruneyard.testing.four_layer_network import SHAPES, channel_permutations, functional_network_at
 from pruneyard.testing.plug_in import build as build_plugin
 from pruneyard.workloads.masks.distributions import active_counts
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
@@ -27,8 +28,8 @@ def build(name: str, **fields: Any) -> MaskUpdater:
     built: MaskUpdater = build_plugin(FAMILY, name, **fields)
     own = {field.name for field in dataclasses.fields(built)}  # type: ignore[arg-type]
     if "schedule" in own and "schedule" not in fields and built.schedule.every > EVERY:  # type: ignore[attr-defined]
-        often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
-        built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
+        schedule = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
+        built = dataclasses.replace(built, schedule=schedule)  # type: ignore[type-var]
     if "every" in own and "every" not in fields:
         built = dataclasses.replace(built, every=EVERY)  # type: ignore[type-var]
     return built
@@ -39,20 +40,20 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def tensors(seed: int) -> dict[str, Tensor]:
-    draws = generator(seed)
-    drawn = {name: torch.randn(shape, generator=draws) for name, shape in SHAPES.items()}
-    drawn["zeta.weight"] = drawn["zeta.weight"].to(
+    rng = generator(seed)
+    values = {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
+    values["zeta.weight"] = values["zeta.weight"].to(
         memory_format=torch.channels_last
     )  # a layout changes nothing
-    return drawn
+    return values
 
 
 def masked(weights: dict[str, Tensor], state: SparseState) -> dict[str, Tensor]:
     return {n: w * state.masks[n] if n in state.masks else w for n, w in weights.items()}
 
 
-def moment(step: int, state: SparseState, **fields: Any) -> UpdateContext:
-    """What a training could be at a step: other weights and gradients at each, weights zero outside masks."""
+def update_context(step: int, state: SparseState, **fields: Any) -> UpdateContext:
+    """Returns a possible context of an update: random weights that are zero outside masks, and random gradients."""
     weights = fields.get("weights", masked(tensors(step), state))
     given = {"weights": weights, "gradients": tensors(NUM_STEPS + step), "network": functional_network_at(weights)}
     return UpdateContext(step=step, num_steps=NUM_STEPS, **({"generator": generator(step)} | given | fields))
@@ -64,23 +65,23 @@ def due_steps(method: MaskUpdater) -> list[int]:
 
 def advance(method: MaskUpdater, state: SparseState, steps: list[int]) -> SparseState:
     for step in steps:
-        state = method.update(followed(method, state, step), moment(step, state))
+        state = method.update(observe(method, state, step), update_context(step, state))
     return state
 
 
-def followed(method: MaskUpdater, state: SparseState, step: int) -> SparseState:
-    """The state that an update meets: the gradients of its step have been shown to those who follow them."""
+def observe(method: MaskUpdater, state: SparseState, step: int) -> SparseState:
+    """Returns the state before an update, after the method has observed the gradients of the step where it follows them."""
     return method.observe_gradients(state, tensors(NUM_STEPS + step)) if method.follows_gradient else state
 
 
-def as_one_mapping(state: SparseState) -> dict[str, Tensor]:
-    """The state as a checkpoint holds it: named tensors, in no order of ours."""
+def flatten(state: SparseState) -> dict[str, Tensor]:
+    """Returns the state as a checkpoint holds it: tensors by name, sorted."""
     groups = {"mask": state.masks, "tensor": state.tensors, "forward": state.forward}
-    flat = {f"{group}/{name}": t.clone() for group, held in groups.items() for name, t in held.items()}
+    flat = {f"{group}/{name}": t.clone() for group, group_tensors in groups.items() for name, t in group_tensors.items()}
     return dict(sorted(flat.items()))
 
 
-def from_one_mapping(flat: dict[str, Tensor]) -> SparseState:
+def unflatten(flat: dict[str, Tensor]) -> SparseState:
     def group(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
 
@@ -96,7 +97,7 @@ def assert_same(first: SparseState, second: SparseState) -> None:
 
 
 def num_used(state: SparseState) -> int:
-    """Weights that the network computes with, of layers with masks."""
+    """Counts the weights that the network computes with, in layers with masks."""
     return sum(active_per_layer(state.used).values())
 
 
@@ -110,9 +111,9 @@ def test_says_when_it_reads_gradients_and_replaces_a_step(name: str) -> None:
 def test_masks_cover_weights_with_booleans_of_their_shape(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
-    for held in (state, advance(method, state, due_steps(method)[:1])):
-        assert held.used.keys() <= SHAPES.keys()
-        for key, mask in (*held.masks.items(), *held.forward.items()):
+    for later_state in (state, advance(method, state, due_steps(method)[:1])):
+        assert later_state.used.keys() <= SHAPES.keys()
+        for key, mask in (*later_state.masks.items(), *later_state.forward.items()):
             assert mask.dtype == torch.bool
             assert mask.shape == SHAPES[key]
             assert mask.is_contiguous()
@@ -121,9 +122,9 @@ def test_masks_cover_weights_with_booleans_of_their_shape(name: str) -> None:
 def test_computes_with_no_weight_that_is_not_trained(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
-    for held in (state, advance(method, state, due_steps(method)[:2])):
-        for key in held.masks.keys() & held.forward.keys():
-            assert not (held.forward[key] & ~held.masks[key]).any()
+    for later_state in (state, advance(method, state, due_steps(method)[:2])):
+        for key in later_state.masks.keys() & later_state.forward.keys():
+            assert not (later_state.forward[key] & ~later_state.masks[key]).any()
 
 
 def test_revives_only_weights_that_enter_a_mask(name: str) -> None:
@@ -151,7 +152,7 @@ def test_layers_kept_dense_have_no_mask_and_do_not_count(name: str) -> None:
     method = build(name, keep_dense=("first", "head"))
     state = advance(method, method.start(tensors(0), generator=generator()), due_steps(method))
     if not state.used:
-        return  # dense all over
+        return  # a dense method has no masks
     assert state.used.keys() == {"zeta.weight", "alpha.weight"}
     assert state.masks.keys() <= state.used.keys()
     expected = active_counts(
@@ -188,11 +189,11 @@ def test_growing_alone_keeps_the_effective_weights_bit_equal(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
     for step in due_steps(method):
-        now = moment(step, state)
-        after = method.update(followed(method, state, step), now)
+        context = update_context(step, state)
+        after = method.update(observe(method, state, step), context)
         for key, mask in after.masks.items():
             kept = mask & state.masks[key]
-            assert torch.equal(now.weights[key] * mask, now.weights[key] * kept)
+            assert torch.equal(context.weights[key] * mask, context.weights[key] * kept)
         state = after
 
 
@@ -202,26 +203,26 @@ def test_writes_into_nothing_it_is_given(name: str) -> None:
     state = method.start(weights, generator=generator())
     assert all(torch.equal(weight, weights[key]) for key, weight in tensors(0).items())
     for step in due_steps(method):
-        now, before = moment(step, state), as_one_mapping(state)
-        seen = followed(method, state, step)
-        between = as_one_mapping(seen)
-        after = method.update(seen, now)
-        assert all(torch.equal(tensor, between[key]) for key, tensor in as_one_mapping(seen).items())
-        assert as_one_mapping(state).keys() == before.keys()
-        assert all(torch.equal(tensor, before[key]) for key, tensor in as_one_mapping(state).items())
-        untouched = moment(step, state)
-        assert all(torch.equal(now.weights[key], untouched.weights[key]) for key in SHAPES)
-        assert all(torch.equal(now.gradients[key], untouched.gradients[key]) for key in SHAPES)
-        assert all(torch.equal(now.network.weights[key], untouched.weights[key]) for key in SHAPES)
+        context, before = update_context(step, state), flatten(state)
+        observed = observe(method, state, step)
+        between = flatten(observed)
+        after = method.update(observed, context)
+        assert all(torch.equal(tensor, between[key]) for key, tensor in flatten(observed).items())
+        assert flatten(state).keys() == before.keys()
+        assert all(torch.equal(tensor, before[key]) for key, tensor in flatten(state).items())
+        untouched = update_context(step, state)
+        assert all(torch.equal(context.weights[key], untouched.weights[key]) for key in SHAPES)
+        assert all(torch.equal(context.gradients[key], untouched.gradients[key]) for key in SHAPES)
+        assert all(torch.equal(context.network.weights[key], untouched.weights[key]) for key in SHAPES)
         state = after
 
 
 def test_the_same_generator_gives_the_same_masks_for_any_state_of_torchs_generator(name: str) -> None:
     method = build(name)
     runs = []
-    for elsewhere in (1, 2):
+    for torch_seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(elsewhere)
+            torch.manual_seed(torch_seed)
             before = torch.get_rng_state()
             state = method.start(tensors(0), generator=generator())
             runs.append(advance(method, state, due_steps(method)))
@@ -232,10 +233,10 @@ def test_the_same_generator_gives_the_same_masks_for_any_state_of_torchs_generat
 def test_a_restored_state_continues_as_the_saved_one(name: str) -> None:
     method = build(name)
     steps = due_steps(method)
-    half = advance(method, method.start(tensors(0), generator=generator()), steps[: len(steps) // 2])
-    restored = from_one_mapping(as_one_mapping(half))
-    rest = steps[len(steps) // 2 :]
-    assert_same(advance(method, half, rest), advance(method, restored, rest))
+    halfway = advance(method, method.start(tensors(0), generator=generator()), steps[: len(steps) // 2])
+    restored = unflatten(flatten(halfway))
+    remaining_steps = steps[len(steps) // 2 :]
+    assert_same(advance(method, halfway, remaining_steps), advance(method, restored, remaining_steps))
 
 
 def test_density_one_is_dense_training(name: str) -> None:
@@ -259,32 +260,32 @@ def test_nothing_is_due_where_nothing_can_move(name: str) -> None:
 def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) -> None:
     method = build(name)
     state = method.start(tensors(0), generator=generator())
-    orders = channel_orders()
+    orders = channel_permutations()
 
-    def permuted(held: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What is named after a weight moves with it: `visits/zeta.weight` as `zeta.weight` does."""
+    def permuted(tensors_by_name: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Permutes tensors like the weight in their name: `visits/zeta.weight` like `zeta.weight`."""
         moved = {}
-        for key, tensor in held.items():
+        for key, tensor in tensors_by_name.items():
             outputs, inputs = orders[key.rpartition("/")[2]]
             moved[key] = tensor[outputs][:, inputs]
         return moved
 
     for step in due_steps(method):
-        state = followed(method, state, step)
-        now, draws = moment(step, state), generator(step)
-        after = method.update(state, dataclasses.replace(now, generator=draws))
-        if not torch.equal(draws.get_state(), generator(step).get_state()):
-            return  # random by design: the same in distribution only
-        there = dataclasses.replace(
-            now,
-            weights=permuted(dict(now.weights)),
-            gradients=permuted(dict(now.gradients)),
-            network=functional_network_at(permuted(dict(now.weights))),
+        state = observe(method, state, step)
+        context, rng = update_context(step, state), generator(step)
+        after = method.update(state, dataclasses.replace(context, generator=rng))
+        if not torch.equal(rng.get_state(), generator(step).get_state()):
+            return  # a random method is equivariant in distribution only
+        permuted_context = dataclasses.replace(
+            context,
+            weights=permuted(dict(context.weights)),
+            gradients=permuted(dict(context.gradients)),
+            network=functional_network_at(permuted(dict(context.weights))),
         )
         before = SparseState(permuted(state.masks), permuted(state.tensors), permuted(state.forward))
-        moved = method.update(before, there)
-        assert hash_masks(moved.masks) == hash_masks(permuted(after.masks))
-        assert hash_masks(moved.forward) == hash_masks(permuted(after.forward))
+        permuted_state = method.update(before, permuted_context)
+        assert hash_masks(permuted_state.masks) == hash_masks(permuted(after.masks))
+        assert hash_masks(permuted_state.forward) == hash_masks(permuted(after.forward))
         state = after
 
 
@@ -295,14 +296,14 @@ def test_reads_gradients_only_if_it_says_so(name: str) -> None:
         return
     state = method.start(tensors(0), generator=generator())
     if not method.grows_by_gradient:
-        state = followed(method, state, steps[0])
-        blind = method.update(state, moment(steps[0], state, gradients={}))
-        assert_same(blind, method.update(state, moment(steps[0], state)))
+        state = observe(method, state, steps[0])
+        without_gradients = method.update(state, update_context(steps[0], state, gradients={}))
+        assert_same(without_gradients, method.update(state, update_context(steps[0], state)))
         return
-    broken = tensors(1)
-    broken["alpha.weight"][0] = torch.nan
+    invalid = tensors(1)
+    invalid["alpha.weight"][0] = torch.nan
     with pytest.raises(ValueError, match=r"alpha\.weight"):
-        method.update(state, moment(steps[0], state, gradients=broken))
+        method.update(state, update_context(steps[0], state, gradients=invalid))
 
 
 def test_weights_that_are_not_finite_are_refused(name: str) -> None:
@@ -310,11 +311,11 @@ def test_weights_that_are_not_finite_are_refused(name: str) -> None:
     steps = due_steps(method)
     if not steps:
         return
-    state = followed(method, method.start(tensors(0), generator=generator()), steps[0])
-    broken = masked(tensors(0), state)
-    broken["zeta.weight"][:] = torch.inf
+    state = observe(method, method.start(tensors(0), generator=generator()), steps[0])
+    invalid = masked(tensors(0), state)
+    invalid["zeta.weight"][:] = torch.inf
     with pytest.raises(ValueError, match=r"zeta\.weight"):
-        method.update(state, moment(steps[0], state, weights=broken))
+        method.update(state, update_context(steps[0], state, weights=invalid))
 
 
 @each_case("density", [0.0, -0.1, 1.1, float("nan")])
@@ -330,24 +331,24 @@ def test_a_density_outside_its_range_is_refused(name: str, density: float) -> No
 def test_a_gpu_holds_the_masks_of_a_cpu(name: str) -> None:
     method = build(name)
 
-    def there(held: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {key: tensor.cuda() for key, tensor in held.items()}
+    def on_gpu(tensors_by_name: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: tensor.cuda() for key, tensor in tensors_by_name.items()}
 
-    here = method.start(tensors(0), generator=generator())
-    gpu = method.start(there(tensors(0)), generator=generator())
+    on_cpu = method.start(tensors(0), generator=generator())
+    gpu = method.start(on_gpu(tensors(0)), generator=generator())
     for step in due_steps(method):
-        here = followed(method, here, step)
+        on_cpu = observe(method, on_cpu, step)
         if method.follows_gradient:
-            gpu = method.observe_gradients(gpu, there(tensors(NUM_STEPS + step)))
-        now = moment(step, here)
-        away = dataclasses.replace(
-            now,
-            weights=there(dict(now.weights)),
-            gradients=there(dict(now.gradients)),
+            gpu = method.observe_gradients(gpu, on_gpu(tensors(NUM_STEPS + step)))
+        context = update_context(step, on_cpu)
+        gpu_context = dataclasses.replace(
+            context,
+            weights=on_gpu(dict(context.weights)),
+            gradients=on_gpu(dict(context.gradients)),
             generator=generator(step),
-            network=functional_network_at(there(dict(now.weights))),
+            network=functional_network_at(on_gpu(dict(context.weights))),
         )
-        here, gpu = method.update(here, now), method.update(gpu, away)
+        on_cpu, gpu = method.update(on_cpu, context), method.update(gpu, gpu_context)
         assert all(mask.is_cuda for mask in gpu.used.values())
-    assert hash_masks(here.masks) == hash_masks(gpu.masks)
-    assert hash_masks(here.forward) == hash_masks(gpu.forward)
+    assert hash_masks(on_cpu.masks) == hash_masks(gpu.masks)
+    assert hash_masks(on_cpu.forward) == hash_masks(gpu.forward)

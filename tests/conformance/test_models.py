@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pruneyard.testing.plug_in import build
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
+from pruneyard.workloads.networks.last_layer import find_last_layer, last_layer, last_layer_name
 from pruneyard.workloads.nodes.graph import GraphTensors
 from pruneyard.workloads.nodes.sources.block_model import BlockModel
 from pruneyard.workloads.plugins import names
@@ -30,7 +31,7 @@ def network_of(name: str, *, image_shape: tuple[int, int, int] = SHAPES[0], seed
         return model.build(image_shape=image_shape, num_classes=NUM_CLASSES)
 
 
-def takes(name: str, image_shape: tuple[int, int, int]) -> bool:
+def accepts(name: str, image_shape: tuple[int, int, int]) -> bool:
     """Returns whether images are large enough; where they are not, building the network raises `ValueError`."""
     try:
         with torch.device("meta"):
@@ -51,8 +52,8 @@ def assert_draws(expected: bool) -> Iterator[None]:
 @every_model
 def test_logits_are_finite_one_for_each_class_and_reach_every_parameter(name: str) -> None:
     """Images that are too small are refused when the network is built; no network may refuse images of 32x32."""
-    assert takes(name, SHAPES[0])
-    for shape in filter(lambda shape: takes(name, shape), SHAPES):
+    assert accepts(name, SHAPES[0])
+    for shape in filter(lambda shape: accepts(name, shape), SHAPES):
         network = network_of(name, image_shape=shape)
         logits = network(torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)))
         assert logits.shape == (2, NUM_CLASSES)
@@ -63,21 +64,23 @@ def test_logits_are_finite_one_for_each_class_and_reach_every_parameter(name: st
 
 
 @every_model
-def test_the_last_layer_is_the_classifier_and_weights_can_be_pruned(name: str) -> None:
+def test_the_last_layer_is_linear_and_its_weights_can_be_pruned(name: str) -> None:
+    """It is called `classifier`, or recorded as the last layer."""
     network = network_of(name)
-    last_name, last = list(network.named_children())[-1]
-    assert last_name == "classifier"
+    last = last_layer(network)
     assert isinstance(last, nn.Linear)
     assert last.out_features == NUM_CLASSES
-    assert "classifier.weight" in prunable_weights(network)
+    _, found = find_last_layer(network, torch.rand(2, *SHAPES[0]))
+    assert found == last_layer_name(network)
+    assert f"{found}.weight" in prunable_weights(network)
 
 
 @every_model
 def test_the_global_generator_decides_initial_weights(name: str) -> None:
-    first, again, other = (network_of(name, seed=seed).state_dict() for seed in (1, 1, 2))
-    assert first.keys() == again.keys()
-    assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
-    assert any(not torch.equal(tensor, other[key]) for key, tensor in first.items())
+    first, same_seed, other_seed = (network_of(name, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert first.keys() == same_seed.keys()
+    assert all(torch.equal(tensor, same_seed[key]) for key, tensor in first.items())
+    assert any(not torch.equal(tensor, other_seed[key]) for key, tensor in first.items())
 
 
 @every_model
@@ -90,7 +93,7 @@ def test_only_a_network_with_dropout_draws_and_only_in_training(name: str) -> No
         assert torch.equal(network(images), first)
 
 
-def on_graph(network: Any) -> Tensor:
+def node_logits(network: Any) -> Tensor:
     graph = GraphTensors.of(BlockModel(num_nodes=60).load(), device=torch.device("cpu"), dtype=torch.float32)
     logits: Tensor = network.eval()(graph)
     return logits
@@ -99,14 +102,14 @@ def on_graph(network: Any) -> Tensor:
 @every_node_model
 def test_every_node_gets_logits_by_weights_that_the_global_generator_decides(family: str, name: str) -> None:
     num_features = BlockModel(num_nodes=60).load().num_features
-    found = []
+    logits = []
     for seed in (1, 1, 2):
         with global_stream(seed, "init"):
             network = build(family, name).build(num_features=num_features, num_classes=3)
-        found.append(on_graph(network))
-        assert found[-1].shape == (60, 3)
-        assert found[-1].isfinite().all()
-        found[-1].sum().backward()
+        logits.append(node_logits(network))
+        assert logits[-1].shape == (60, 3)
+        assert logits[-1].isfinite().all()
+        logits[-1].sum().backward()
         assert all(parameter.grad is not None for parameter in network.parameters())
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])

@@ -35,34 +35,34 @@ def objective(name: str) -> NodeObjective:
     return built
 
 
-def nodes() -> tuple[torch.Tensor, torch.Tensor]:
-    draws = torch.Generator().manual_seed(0)
-    logits = torch.randn(9, 2, generator=draws, dtype=torch.float64)
+def two_class_rows() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 2, generator=generator, dtype=torch.float64)
     return logits, torch.tensor([1, 0, 0, 1, 0, 0, 0, 1, 0])
 
 
 @pytest.mark.parametrize("name", names("nodes.objectives"))
 def test_contributions_are_each_of_their_own_node(name: str) -> None:
     """A node's logits change its part alone, which the jackknife relies on; and a constant added to both changes nothing."""
-    logits, labels = nodes()
+    logits, labels = two_class_rows()
     parts = objective(name).contributions(logits, labels)
     assert parts.shape == (9,)
     assert (parts > 0).all()
-    moved = logits.clone()
-    moved[4, 1] += 1
-    changed = objective(name).contributions(moved, labels) != parts
-    assert changed.nonzero().flatten().tolist() == [4]
+    changed_logits = logits.clone()
+    changed_logits[4, 1] += 1
+    is_changed = objective(name).contributions(changed_logits, labels) != parts
+    assert is_changed.nonzero().flatten().tolist() == [4]
     assert torch.allclose(objective(name).contributions(logits + 3, labels), parts, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", names("nodes.objectives"))
 def test_parts_fall_as_the_label_becomes_likelier_and_have_the_gradient_of_differences(name: str) -> None:
-    logits, labels = nodes()
-    towards = logits + 0.5 * torch.nn.functional.one_hot(labels, 2)
-    parts = [objective(name).contributions(at, labels) for at in (logits, towards)]
+    logits, labels = two_class_rows()
+    likelier = logits + 0.5 * torch.nn.functional.one_hot(labels, 2)
+    parts = [objective(name).contributions(x, labels) for x in (logits, likelier)]
     assert (parts[1] < parts[0]).all()
     assert torch.autograd.gradcheck(
-        lambda at: objective(name).contributions(at, labels), (logits.requires_grad_(),)
+        lambda x: objective(name).contributions(x, labels), (logits.requires_grad_(),)
     )
 
 
@@ -74,9 +74,9 @@ def test_a_job_with_it_runs_to_its_end(family: str, name: str, tmp_path: Path) -
     job = dataclasses.replace(JOB, **{field: build(family, name, steps=2)})
     last = list(job.run(Context(checkpoints=CheckpointFolder(tmp_path))))[-1]
     assert last.outcome is not None
-    predicted = last.outcome.predictions["test"]
-    assert np.isfinite(predicted.logits).all()
-    assert predicted.logits.shape == (50, 2)
-    found = {m.name: m.value for m in last.metrics if m.split == "test"}
-    assert {"accuracy", "ece", "eice", "recall_minority", "interval_width"} <= set(found)
-    assert all(np.isfinite(list(found.values())))
+    predictions = last.outcome.predictions["test"]
+    assert np.isfinite(predictions.logits).all()
+    assert predictions.logits.shape == (50, 2)
+    metrics = {m.name: m.value for m in last.metrics if m.split == "test"}
+    assert {"accuracy", "ece", "eice", "recall_minority", "interval_width"} <= set(metrics)
+    assert all(np.isfinite(list(metrics.values())))

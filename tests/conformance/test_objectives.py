@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.testing.asking import Answered, loss_inputs
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import FixedLogits, loss_inputs
 from pruneyard.testing.plug_in import build
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
@@ -43,7 +43,7 @@ class Model:
 
     dropout: float = 0.2
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         units = math.prod(image_shape)
         return nn.Sequential(
             nn.Flatten(),
@@ -55,7 +55,7 @@ class Model:
         )
 
 
-DRAWING, STILL = Model(), Model(dropout=0.0)
+RANDOM_MODEL, DETERMINISTIC_MODEL = Model(), Model(dropout=0.0)
 
 
 @cache
@@ -83,19 +83,19 @@ def recipe_of(objective: Objective, rule: GradientRule = Plain(), **budget: Any)
 def run(objective: Objective, folder: Path, method: Any = Static(density=0.3), **budget: Any) -> Outcome:  # noqa: B008
     context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
     recipe = recipe_of(objective, **budget)
-    *_, last = train(recipe, model=DRAWING, method=method, data=digits(), seed=3, context=context)
+    *_, last = train(recipe, model=RANDOM_MODEL, method=method, data=digits(), seed=3, context=context)
     assert last.outcome is not None
     return last.outcome
 
 
-def started(
+def start_training(
     objective: Objective,
     *,
-    model: Model = DRAWING,
+    model: Model = RANDOM_MODEL,
     rule: GradientRule = Plain(),  # noqa: B008
     **budget: Any,
 ) -> tuple[Training, Callable[[int], tuple[Tensor, Tensor]]]:
-    """A training at its initialisation, and its batches."""
+    """Returns a training at its initialisation, and a function that returns its batches."""
     data = digits()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     training = Training.start(
@@ -114,14 +114,14 @@ def started(
     return training, batch_of
 
 
-def memories(objective: Objective, num_epochs: int = 8) -> list[Tensors]:
-    """What it remembers at the start of every epoch, if no step moves it, and rows are answered at random."""
+def memories_of_epochs(objective: Objective, num_epochs: int = 8) -> list[Tensors]:
+    """Returns its memory at the start of every epoch, if no step changes it and all logits are random."""
     labels = torch.from_numpy(digits().train.labels)
-    drawn = torch.randn(len(labels), digits().num_classes, generator=torch.Generator().manual_seed(4))
-    answers, found = Answered(drawn, labels), [objective.start()]
+    random_logits = torch.randn(len(labels), digits().num_classes, generator=torch.Generator().manual_seed(4))
+    fixed_logits, memories = FixedLogits(random_logits, labels), [objective.start()]
     for epoch in range(num_epochs):
-        found.append(objective.on_epoch_start(found[-1], epoch=epoch, num_epochs=num_epochs, split_logits=answers))
-    return found[1:]
+        memories.append(objective.on_epoch_start(memories[-1], epoch=epoch, num_epochs=num_epochs, split_logits=fixed_logits))
+    return memories[1:]
 
 
 def copies(tensors: Tensors) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 def test_the_loss_is_a_finite_scalar_and_its_gradient_reaches_every_parameter(
     name: str, precision: str
 ) -> None:
-    training, batch_of = started(objective_of(name), precision=precision)
+    training, batch_of = start_training(objective_of(name), precision=precision)
     loss, _ = training.compute_loss(*batch_of(0), 0)
     assert loss.ndim == 0
     assert torch.isfinite(loss)
@@ -159,25 +159,25 @@ def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
     labels = torch.arange(32) % digits().num_classes
 
     def loss(copies_of_each: int, memory: Tensors) -> tuple[float, bool]:
-        asked = loss_inputs(
+        inputs = loss_inputs(
             lambda x: x.flatten(1) @ weight.T,
             images.repeat(copies_of_each, 1, 1, 1),
             labels.repeat(copies_of_each),
             memory=memory,
         )
-        asked.rows = lambda: torch.arange(32).repeat(copies_of_each)
-        given = asked.make_generator
-        times: list[int] = []
+        inputs.rows = lambda: torch.arange(32).repeat(copies_of_each)
+        make_generator = inputs.make_generator
+        calls: list[int] = []
 
-        def counted() -> torch.Generator:
-            times.append(1)
-            return given()
+        def counting_generator() -> torch.Generator:
+            calls.append(1)
+            return make_generator()
 
-        asked.make_generator = counted
-        value, _ = objective.loss(asked)
-        return float(value), bool(times)
+        inputs.make_generator = counting_generator
+        value, _ = objective.loss(inputs)
+        return float(value), bool(calls)
 
-    for memory in memories(objective):
+    for memory in memories_of_epochs(objective):
         (once, draws), (twice, _) = loss(1, memory), loss(2, memory)
         assert twice == pytest.approx(once, rel=0.02 if draws else 1e-5)
 
@@ -185,10 +185,10 @@ def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_computing_the_loss_modifies_no_input_and_sets_no_gradient(name: str) -> None:
     objective = objective_of(name)
-    training, batch_of = started(objective)
+    training, batch_of = start_training(objective)
     images, labels = batch_of(0)
-    for memory in memories(objective):
-        given = copies(
+    for memory in memories_of_epochs(objective):
+        before = copies(
             {
                 "images": images,
                 "labels": labels,
@@ -198,13 +198,13 @@ def test_computing_the_loss_modifies_no_input_and_sets_no_gradient(name: str) ->
         )
         training.memory = memory
         training.compute_loss(images, labels, 0)
-        now = {
+        after = {
             "images": images,
             "labels": labels,
             **training.network_tensors.parameters,
             **{f"m/{n}": t for n, t in memory.items()},
         }
-        assert_same_tensors(given, now)
+        assert_same_tensors(before, after)
         assert all(parameter.grad is None for parameter in training.network.parameters())
         assert training.network.training
 
@@ -212,8 +212,8 @@ def test_computing_the_loss_modifies_no_input_and_sets_no_gradient(name: str) ->
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_what_is_remembered_keeps_its_names_and_is_numbers_without_gradient(name: str) -> None:
     objective = objective_of(name)
-    training, batch_of = started(objective)
-    for memory in memories(objective):
+    training, batch_of = start_training(objective)
+    for memory in memories_of_epochs(objective):
         assert memory.keys() == objective.start().keys()
         training.memory = memory
         _, after = training.compute_loss(*batch_of(0), 0)
@@ -223,7 +223,7 @@ def test_what_is_remembered_keeps_its_names_and_is_numbers_without_gradient(name
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_without_gradients_the_loss_is_the_same(name: str) -> None:
-    training, batch_of = started(objective_of(name))
+    training, batch_of = start_training(objective_of(name))
 
     def answer() -> tuple[float, dict[str, float]]:
         with fork_rng(training.device, 5), training.network_tensors.preserve_buffers():
@@ -237,16 +237,16 @@ def test_without_gradients_the_loss_is_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(name: str, tmp_path: Path) -> None:
-    whole = run(objective_of(name), tmp_path / "whole")
-    every = tmp_path / "every"
-    run(objective_of(name), every, checkpoint_every_s=0)
+    uninterrupted = run(objective_of(name), tmp_path / "whole")
+    with_all_checkpoints = tmp_path / "every"
+    run(objective_of(name), with_all_checkpoints, checkpoint_every_s=0)
     for step in range(1, NUM_STEPS):
         folder = tmp_path / f"from-{step}"
-        shutil.copytree(every / f"step-{step:09d}", folder / f"step-{step:09d}")
+        shutil.copytree(with_all_checkpoints / f"step-{step:09d}", folder / f"step-{step:09d}")
         torch.manual_seed(999)  # whatever another training leaves
         resumed = run(objective_of(name), folder)
-        assert_same_tensors(whole.weights, resumed.weights)
-        assert whole.train_flops == resumed.train_flops
+        assert_same_tensors(uninterrupted.weights, resumed.weights)
+        assert uninterrupted.train_flops == resumed.train_flops
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -254,8 +254,8 @@ def test_neutral_settings_train_as_cross_entropy_does_bit_for_bit(name: str, tmp
     if not find(FAMILY, name).neutral_settings:
         pytest.skip("neutral_settings is empty: no setting is cross-entropy")
     plain = run(objective_of("cross_entropy"), tmp_path / "plain")
-    for place, fields in enumerate(find(FAMILY, name).neutral_settings):
-        neutral = run(objective_of(name, **fields), tmp_path / f"neutral-{place}")
+    for index, fields in enumerate(find(FAMILY, name).neutral_settings):
+        neutral = run(objective_of(name, **fields), tmp_path / f"neutral-{index}")
         assert_same_tensors(plain.weights, neutral.weights)
         assert neutral.train_flops == plain.train_flops
 
@@ -267,22 +267,22 @@ def test_neutral_settings_have_the_loss_and_gradient_of_cross_entropy_bit_for_bi
     images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     labels = torch.arange(32) % digits().num_classes
 
-    def asked(objective: Objective) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(objective: Objective) -> tuple[Tensor, Tensor]:
         draws = torch.Generator().manual_seed(1)
         weight = torch.randn(
             digits().num_classes, 64, generator=draws, dtype=torch.float64, requires_grad=True
         )
-        given = loss_inputs(lambda x: x.flatten(1) @ weight.T, images, labels, memory=dict(objective.start()))
-        value, _ = objective.loss(given)
+        inputs = loss_inputs(lambda x: x.flatten(1) @ weight.T, images, labels, memory=dict(objective.start()))
+        value, _ = objective.loss(inputs)
         torch.autograd.backward(value)
         assert weight.grad is not None
         return value.detach(), weight.grad
 
-    value, gradient = asked(objective_of("cross_entropy"))
+    value, gradient = loss_and_gradient(objective_of("cross_entropy"))
     for fields in find(FAMILY, name).neutral_settings:
-        found, its_gradient = asked(objective_of(name, **fields))
-        assert torch.equal(found, value)
-        assert torch.equal(its_gradient, gradient)
+        neutral_value, neutral_gradient = loss_and_gradient(objective_of(name, **fields))
+        assert torch.equal(neutral_value, value)
+        assert torch.equal(neutral_gradient, gradient)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -295,11 +295,11 @@ def test_a_loss_waits_for_no_number_of_the_batch(name: str) -> None:
         torch.empty(32, 1, 8, 8, device="meta"),
         torch.empty(32, dtype=torch.int64, device="meta"),
     )
-    for memory in memories(objective, num_epochs=2):
-        there = {name: tensor.to("meta") for name, tensor in memory.items()}
-        asked = loss_inputs(lambda x: x.flatten(1) @ weight.T, images, labels, memory=there)
-        asked.rows = lambda: labels
-        value, _ = objective.loss(asked)
+    for memory in memories_of_epochs(objective, num_epochs=2):
+        meta_memory = {name: tensor.to("meta") for name, tensor in memory.items()}
+        inputs = loss_inputs(lambda x: x.flatten(1) @ weight.T, images, labels, memory=meta_memory)
+        inputs.rows = lambda: labels
+        value, _ = objective.loss(inputs)
         value.backward()
 
 
@@ -309,18 +309,18 @@ def test_the_work_beyond_three_passes_is_counted_as_the_objective_says(
 ) -> None:
     """And the forward passes of the rows that it asks about between epochs."""
     objective = objective_of(name)
-    num_asked: list[int] = []
+    num_rows: list[int] = []
     logits = TrainingLogits.logits
 
-    def counted(answering: TrainingLogits, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
-        given = logits(answering, split)
-        num_asked.append(len(given[1]))
-        return given
+    def counting_logits(training_logits: TrainingLogits, split: Literal["train", "val"]) -> tuple[Tensor, Tensor]:
+        rows = logits(training_logits, split)
+        num_rows.append(len(rows[1]))
+        return rows
 
-    monkeypatch.setattr(TrainingLogits, "logits", counted)
+    monkeypatch.setattr(TrainingLogits, "logits", counting_logits)
     macs = {"1.weight": 64 * 24, "5.weight": 24 * (digits().num_classes + objective.num_extra)}
     flops = run(objective, tmp_path, method=Dense()).train_flops
-    forwards = NUM_STEPS * BATCH * (3 + objective.extra_forwards) + sum(num_asked)
+    forwards = NUM_STEPS * BATCH * (3 + objective.extra_forwards) + sum(num_rows)
     assert flops == pytest.approx(forwards * forward_flops(macs, {}), rel=1e-12)
 
 
@@ -331,20 +331,20 @@ def test_a_control_variate_s_anchor_is_of_the_same_loss_so_that_it_moves_no_mean
 ) -> None:
     """Over the batches of an epoch, at weights other than the snapshot's, the mean of what the optimizer sees is the mean of
     the gradients: the objective (an attack, say) is the same in the look and in the step. Without draws in the network."""
-    training, batch_of = started(objective_of(name), model=STILL, rule=rule)
+    training, batch_of = start_training(objective_of(name), model=DETERMINISTIC_MODEL, rule=rule)
     training.on_epoch_start(batch_of, split_logits=TrainingLogits(training), should_stop=lambda: False)
     generator, memory = torch.Generator().manual_seed(0), training.memory
     with torch.no_grad():
         for parameter in training.network.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    own: list[dict[str, Tensor]] = []
-    seen: list[dict[str, Tensor]] = []
+    gradients: list[dict[str, Tensor]] = []
+    corrected_gradients: list[dict[str, Tensor]] = []
     for step in range(STEPS_PER_EPOCH):
         training.step, training.memory = step, memory
         _, corrected = training.differentiate(*batch_of(step), rule=rule)
-        own.append(copies(training.network_tensors.gradients()))
-        seen.append(copies(corrected))
-    for key in own[0]:
-        means = [torch.stack([of[key].double() for of in gradients]).mean(0) for gradients in (own, seen)]
+        gradients.append(copies(training.network_tensors.gradients()))
+        corrected_gradients.append(copies(corrected))
+    for key in gradients[0]:
+        means = [torch.stack([step[key].double() for step in steps]).mean(0) for steps in (gradients, corrected_gradients)]
         torch.testing.assert_close(means[1], means[0], atol=1e-6, rtol=0)
-        assert not torch.allclose(seen[0][key], own[0][key], atol=1e-4)
+        assert not torch.allclose(corrected_gradients[0][key], gradients[0][key], atol=1e-4)

@@ -28,7 +28,7 @@ SMALL = Digits(max_train=200, max_test=60)
 
 
 def in_shared_memory(data: Any) -> Any:
-    """A copy as Ray's object store hands it out: its arrays cannot be written. Without what it has cached."""
+    """Returns a read-only copy without cached values, as Ray's object store hands it out."""
     buffers: list[pickle.PickleBuffer] = []
     content = pickle.dumps(replace(data), protocol=5, buffer_callback=buffers.append)
     assert buffers
@@ -58,21 +58,21 @@ JOBS = {
 @pytest.mark.parametrize("kind", JOBS)
 def test_data_that_cannot_be_written_gives_the_numbers_of_data_that_can(kind: str, tmp_path: Path) -> None:
     job: Any = JOBS[kind]
-    own = job.data.load()
-    if isinstance(own, Graph):
-        assert not own.features.has_sorted_indices  # as of real graphs: then who sorts them in place writes
-    shared = in_shared_memory(own)
-    before = in_shared_memory(own).fingerprint
-    found = []
-    for name, data in (("own", own), ("shared", shared)):
+    writable = job.data.load()
+    if isinstance(writable, Graph):
+        assert not writable.features.has_sorted_indices  # as in real graphs, so sorting them in place would write
+    shared = in_shared_memory(writable)
+    before = in_shared_memory(writable).fingerprint
+    metrics = []
+    for name, data in (("own", writable), ("shared", shared)):
 
-        def loaded(source: Source, data: Any = data) -> Any:
+        def load_data(source: Source, data: Any = data) -> Any:
             assert source == job.data
             return data
 
-        context = Context(checkpoints=CheckpointFolder(tmp_path / name), load_data=loaded)
+        context = Context(checkpoints=CheckpointFolder(tmp_path / name), load_data=load_data)
         progress = list(job.run(context))
-        found.append([(m.step, m.split, m.name, m.value) for part in progress for m in part.metrics])
-    assert found[0] == found[1]
-    assert len(found[0]) > 10
-    assert [in_shared_memory(data).fingerprint for data in (own, shared)] == [before, before]
+        metrics.append([(m.step, m.split, m.name, m.value) for part in progress for m in part.metrics])
+    assert metrics[0] == metrics[1]
+    assert len(metrics[0]) > 10
+    assert [in_shared_memory(data).fingerprint for data in (writable, shared)] == [before, before]

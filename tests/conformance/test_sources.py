@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pruneyard.testing.plug_in import build
-from pruneyard.testing.samples import another_process, fingerprint, load, sample_files
+from pruneyard.testing.samples import fingerprint, load, process_with_other_hashes, sample_files
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.nodes.graph import Graph
 from pruneyard.workloads.plugins import names
@@ -30,19 +30,19 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(samples: None) -> Iterator[Executor]:
-    with another_process() as pool:
+def other_process(samples: None) -> Iterator[Executor]:
+    with process_with_other_hashes() as pool:
         yield pool
 
 
 @cache
-def loaded(family: str, name: str) -> Any:
+def load_source(family: str, name: str) -> Any:
     return load(build(family, name, **SMALL))
 
 
 @every_image_source
 def test_splits_have_images_of_one_shape_and_labels_of_known_classes(family: str, name: str) -> None:
-    data: Dataset = loaded(family, name)
+    data: Dataset = load_source(family, name)
     assert data.name == name
     assert len(data.train) > 0
     assert len(data.test) > 0
@@ -59,7 +59,7 @@ def test_splits_have_images_of_one_shape_and_labels_of_known_classes(family: str
 
 @every_image_source
 def test_no_row_is_in_two_splits(family: str, name: str) -> None:
-    data: Dataset = loaded(family, name)
+    data: Dataset = load_source(family, name)
     cut_from_one_file = [data.val, data.calib, *([] if build(family, name).renumbers_train else [data.train])]
     rows = np.concatenate([split.row_ids for split in cut_from_one_file])
     assert len(np.unique(rows)) == len(rows)
@@ -69,7 +69,7 @@ def test_no_row_is_in_two_splits(family: str, name: str) -> None:
 
 @every_graph_source
 def test_a_graph_has_edges_without_direction_and_labels_of_known_classes(family: str, name: str) -> None:
-    graph: Graph = loaded(family, name)
+    graph: Graph = load_source(family, name)
     assert graph.name == name
     assert graph.adjacency.shape == (len(graph), len(graph))
     assert (graph.adjacency.data == 1).all()
@@ -85,8 +85,8 @@ def test_a_graph_has_edges_without_direction_and_labels_of_known_classes(family:
 
 
 @every_source
-def test_equal_settings_load_equal_data_here_and_in_another_process(family: str, name: str, elsewhere: Executor) -> None:
+def test_equal_settings_load_equal_data_here_and_in_another_process(family: str, name: str, other_process: Executor) -> None:
     """The fingerprint names data in run keys, so it may depend on nothing else: not on the order of a set, say."""
-    first, source = loaded(family, name), build(family, name, **SMALL)
+    first, source = load_source(family, name), build(family, name, **SMALL)
     assert load(source).fingerprint == first.fingerprint
-    assert elsewhere.submit(fingerprint, source).result(timeout=120) == first.fingerprint
+    assert other_process.submit(fingerprint, source).result(timeout=120) == first.fingerprint

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.trainings import Drawing
+from pruneyard.testing.trainings import DropoutMlp
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation
 from pruneyard.workloads.data.dataset import Dataset
@@ -44,16 +44,16 @@ def digits() -> Dataset:
 
 
 def build(name: str, **fields: Any) -> MaskUpdater:
-    """The method at density 0.2 with updates every few steps; `fields` as given where it has them."""
+    """Returns the method at density 0.2 with updates every few steps; it gets those of `fields` that it has."""
     method = find(FAMILY, name)
-    own = {field.name for field in dataclasses.fields(method)}
+    field_names = {field.name for field in dataclasses.fields(method)}
     built: MaskUpdater = method(
-        **{key: value for key, value in ({"density": 0.2} | fields).items() if key in own}
+        **{key: value for key, value in ({"density": 0.2} | fields).items() if key in field_names}
     )
-    if "schedule" in own and "schedule" not in fields:
-        often = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
-        built = dataclasses.replace(built, schedule=often)  # type: ignore[type-var]
-    if "every" in own and "every" not in fields:
+    if "schedule" in field_names and "schedule" not in fields:
+        schedule = dataclasses.replace(built.schedule, every=EVERY)  # type: ignore[attr-defined]
+        built = dataclasses.replace(built, schedule=schedule)  # type: ignore[type-var]
+    if "every" in field_names and "every" not in fields:
         built = dataclasses.replace(built, every=min(built.every, EVERY))  # type: ignore[attr-defined,type-var]
     return built
 
@@ -72,18 +72,18 @@ def run(
     like: MaskUpdater | None = None,
     **budget: Any,
 ) -> list[Progress]:
-    """A whole training, or what is left of it by the folder's checkpoints; `like`: a method whose recipe it has."""
+    """Trains to the end, from the folder's checkpoints where it has some; `like`: a method whose recipe is used."""
     recipe = (like or method).complete(recipe_of(optimizer, **budget))
     context = Context(checkpoints=CheckpointFolder(folder, keep=keep))
-    return list(train(recipe, model=Drawing(), method=method, data=digits(), seed=3, context=context))
+    return list(train(recipe, model=DropoutMlp(), method=method, data=digits(), seed=3, context=context))
 
 
 Runs = Callable[[str, str], tuple[list[Progress], Path]]
 
 
 @pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Of a method and an optimizer, by name: a training with a checkpoint after every step, and its folder."""
+def with_all_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Returns a training with a checkpoint after every step, and its folder, by the names of a method and an optimizer."""
 
     @cache
     def saving(name: str, optimizer: str) -> tuple[list[Progress], Path]:
@@ -106,29 +106,29 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 
 
 def assert_same_outcome(first: list[Progress], second: list[Progress]) -> None:
-    """Bit for bit, all but the clock."""
-    one, other = outcome(first), outcome(second)
-    assert_same_tensors(one.weights, other.weights)
-    assert_same_tensors(one.masks, other.masks)
-    for split, predictions in one.predictions.items():
-        assert (predictions.logits == other.predictions[split].logits).all()
-    assert one.train_flops == other.train_flops
-    assert one.num_active == other.num_active
+    """Checks that two trainings have the same outcome bit for bit, except for times."""
+    first_outcome, second_outcome = outcome(first), outcome(second)
+    assert_same_tensors(first_outcome.weights, second_outcome.weights)
+    assert_same_tensors(first_outcome.masks, second_outcome.masks)
+    for split, predictions in first_outcome.predictions.items():
+        assert (predictions.logits == second_outcome.predictions[split].logits).all()
+    assert first_outcome.train_flops == second_outcome.train_flops
+    assert first_outcome.num_active == second_outcome.num_active
     assert first[-1].curves == second[-1].curves
 
 
 def metrics(progress: list[Progress]) -> list[tuple[object, ...]]:
-    """All that a training reported, but for the clock."""
+    """Returns all metrics that a training reported, except for times."""
     return [(m.step, m.epoch, m.split, m.name, m.value) for part in progress for m in part.metrics]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_steps_of_this_suite_are_enough_to_move_the_masks(name: str) -> None:
     method = find(FAMILY, name)
-    needs = {"density": 0.2} if "density" in {field.name for field in dataclasses.fields(method)} else {}
-    long = (step for step in range(100_000) if method(**needs).is_due(step, num_steps=100_000))
+    settings = {"density": 0.2} if "density" in {field.name for field in dataclasses.fields(method)} else {}
+    steps_of_long_training = (step for step in range(100_000) if method(**settings).is_due(step, num_steps=100_000))
     due = [step for step in range(NUM_STEPS) if build(name).is_due(step, num_steps=NUM_STEPS)]
-    assert len(due) >= len(list(itertools.islice(long, 2)))  # some prune once in any budget
+    assert len(due) >= len(list(itertools.islice(steps_of_long_training, 2)))  # some methods prune once, whatever the budget
 
 
 @pytest.mark.parametrize(
@@ -142,36 +142,36 @@ def test_the_steps_of_this_suite_are_enough_to_move_the_masks(name: str) -> None
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit(
-    name: str, optimizer: str, steps: Sequence[int], every: Runs, tmp_path: Path
+    name: str, optimizer: str, steps: Sequence[int], with_all_checkpoints: Runs, tmp_path: Path
 ) -> None:
     chosen = OPTIMIZERS[optimizer]
-    whole = run(build(name), tmp_path / "whole", optimizer=chosen)
-    saving, saved = every(name, optimizer)
-    assert_same_outcome(whole, saving)
+    uninterrupted = run(build(name), tmp_path / "whole", optimizer=chosen)
+    saving, saved = with_all_checkpoints(name, optimizer)
+    assert_same_outcome(uninterrupted, saving)
     for step in steps:
         folder = tmp_path / f"from-{step}"
         shutil.copytree(saved / f"step-{step:09d}", folder / f"step-{step:09d}")
         resumed = run(build(name), folder, optimizer=chosen)
-        assert_same_outcome(whole, resumed)
-        assert metrics(resumed) == metrics(whole)
+        assert_same_outcome(uninterrupted, resumed)
+        assert metrics(resumed) == metrics(uninterrupted)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_training_closed_at_an_evaluation_resumes_from_its_checkpoint(
-    name: str, every: Runs, tmp_path: Path
+    name: str, with_all_checkpoints: Runs, tmp_path: Path
 ) -> None:
-    whole, _ = every(name, "momentum")
+    uninterrupted, _ = with_all_checkpoints(name, "momentum")
     recipe = recipe_of(checkpoint_every_s=0)
     context = Context(checkpoints=CheckpointFolder(tmp_path / "dropped"))
-    going = train(recipe, model=Drawing(), method=build(name), data=digits(), seed=3, context=context)
-    next(going)
-    going.close()  # type: ignore[attr-defined]
+    training = train(recipe, model=DropoutMlp(), method=build(name), data=digits(), seed=3, context=context)
+    next(training)
+    training.close()  # type: ignore[attr-defined]
     torch.manual_seed(999)  # whatever another training leaves
     resumed = list(
-        train(recipe, model=Drawing(), method=build(name), data=digits(), seed=3, context=context)
+        train(recipe, model=DropoutMlp(), method=build(name), data=digits(), seed=3, context=context)
     )
-    assert_same_outcome(whole, resumed)
-    assert metrics(resumed) == metrics(whole)
+    assert_same_outcome(uninterrupted, resumed)
+    assert metrics(resumed) == metrics(uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -179,28 +179,28 @@ def test_a_training_closed_at_an_evaluation_resumes_from_its_checkpoint(
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_weights_and_optimizer_state_are_zero_outside_masks_after_every_step(
-    name: str, optimizer: str, every: Runs, tmp_path: Path
+    name: str, optimizer: str, with_all_checkpoints: Runs, tmp_path: Path
 ) -> None:
-    _, folder = every(name, optimizer)
-    network = Drawing().build(image_shape=digits().image_shape, num_classes=10)
+    _, folder = with_all_checkpoints(name, optimizer)
+    network = DropoutMlp().build(image_shape=digits().image_shape, num_classes=10)
     parameters = list(network.named_parameters())
     groups = OPTIMIZERS[optimizer].build(parameters).param_groups
     order = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
     index = {name: order[id(parameter)] for name, parameter in parameters}
-    seen = 0
+    num_checked = 0
     for path in sorted(folder.glob("step-*")):
-        alone = tmp_path / path.name / "alone"
-        shutil.copytree(path, alone / path.name)
-        saved = CheckpointFolder(alone).load(torch.device("cpu"))
+        single = tmp_path / path.name / "alone"
+        shutil.copytree(path, single / path.name)
+        saved = CheckpointFolder(single).load(torch.device("cpu"))
         assert saved is not None
         masks = {k.removeprefix("mask/"): t for k, t in saved.tensors.items() if k.startswith("mask/")}
         for layer, mask in masks.items():
             assert not saved.tensors[f"network/{layer}"][~mask].any()
-            for held in saved.state["optimizer"]["state"].get(index[layer], {}).values():
-                if isinstance(held, Tensor) and held.shape == mask.shape:
-                    assert not held[~mask].any()
-                    seen += 1
-    assert seen or not masks
+            for buffer in saved.state["optimizer"]["state"].get(index[layer], {}).values():
+                if isinstance(buffer, Tensor) and buffer.shape == mask.shape:
+                    assert not buffer[~mask].any()
+                    num_checked += 1
+    assert num_checked or not masks
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -229,17 +229,17 @@ def test_masks_that_may_not_move_train_as_static_ones_do(name: str, frozen: str,
     method = build(name)
     if not isinstance(method, DropAndGrow):
         pytest.skip("does not move masks by dropping and growing")
-    still = (
+    frozen_method = (
         dataclasses.replace(method, drop_fraction=0.0)
         if frozen == "drop_fraction"
         else dataclasses.replace(method, schedule=dataclasses.replace(method.schedule, until=0.0))
     )
-    static, trained = run(build("static"), tmp_path / "static", like=still), run(still, tmp_path / "still")
+    static, frozen_run = run(build("static"), tmp_path / "static", like=frozen_method), run(frozen_method, tmp_path / "still")
     if method.follows_gradient:  # at the cost of dense gradients in every step, whether or not masks move
-        assert_same_tensors(outcome(static).weights, outcome(trained).weights)
-        assert_same_tensors(outcome(static).masks, outcome(trained).masks)
+        assert_same_tensors(outcome(static).weights, outcome(frozen_run).weights)
+        assert_same_tensors(outcome(static).masks, outcome(frozen_run).masks)
     else:
-        assert_same_outcome(static, trained)
+        assert_same_outcome(static, frozen_run)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -249,13 +249,13 @@ def test_explored_is_the_share_of_weights_active_in_any_step(name: str, tmp_path
     progress = run(method, folder, keep=NUM_STEPS, checkpoint_every_s=0, evaluate_every=0)
     finished = outcome(progress)
     sizes = sizes_of(finished)
-    seen = dict(_state_before(1, method, folder, finished).used)  # of step 0 itself, if it updated masks
+    explored_masks = dict(_state_before(1, method, folder, finished).used)  # of step 0 itself, if it updated masks
     for step in range(2, NUM_STEPS):
         for key, mask in _state_before(step, method, folder, finished).used.items():
-            seen[key] = seen[key] | mask
-    seen = {key: seen[key] | mask for key, mask in finished.masks.items()}
+            explored_masks[key] = explored_masks[key] | mask
+    explored_masks = {key: explored_masks[key] | mask for key, mask in finished.masks.items()}
     (explored,) = [m.value for m in progress[-1].metrics if (m.split, m.name) == ("train", "explored")]
-    assert explored == pytest.approx(num_active(seen, sizes) / sum(sizes.values()), rel=1e-12)
+    assert explored == pytest.approx(num_active(explored_masks, sizes) / sum(sizes.values()), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -264,28 +264,28 @@ def test_counted_flops_follow_from_the_masks_of_every_step(
 ) -> None:
     method = build(name)
     folder = tmp_path / "all"
-    asked, counted = watch_the_bench(monkeypatch)
+    rows_run, passes_counted = record_forward_passes(monkeypatch)
     finished = outcome(run(method, folder, keep=NUM_STEPS, checkpoint_every_s=0))
     sizes = sizes_of(finished)
     rows = 0.0  # times weights that they meet
     for step in range(NUM_STEPS):
         before = _state_before(step, method, folder, finished)
         grows = method.is_due(step, num_steps=NUM_STEPS) and method.grows_by_gradient
-        trained = {} if grows or method.follows_gradient else before.masks
+        trained_masks = {} if grows or method.follows_gradient else before.masks
         forward = num_active(before.used, sizes)
-        backward = forward + num_active(trained, sizes)
+        backward = forward + num_active(trained_masks, sizes)
         rows += 16 * (forward + backward)
-    rows += sum(counted) * sum(sizes.values())  # what the method asked beside the steps
+    rows += sum(passes_counted) * sum(sizes.values())  # passes that the method ran outside of steps
     if (
         method.complete(recipe_of()).average.begin < 1
     ):  # an epoch's forward passes, for statistics of the mean
         rows += 6 * 16 * num_active(before.used, sizes)
     assert finished.train_flops == pytest.approx(2 * rows, rel=1e-12)  # multiply and add
-    assert sum(counted) >= sum(asked)
+    assert sum(passes_counted) >= sum(rows_run)
 
 
 def sizes_of(finished: Outcome) -> dict[str, int]:
-    """Numbers of the prunable weights."""
+    """Returns the numbers of elements of the prunable weights."""
     return {key: t.numel() for key, t in finished.weights.items() if key.endswith("weight") and t.ndim == 2}
 
 
@@ -293,33 +293,33 @@ def num_active(masks: Tensors, sizes: Mapping[str, int]) -> int:
     return sum(int(masks[key].sum()) if key in masks else size for key, size in sizes.items())
 
 
-def watch_the_bench(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[float]]:
-    """Rows that a method runs through the network outside of steps, and the forward passes per row that it counts for them."""
-    asked: list[int] = []
-    counted: list[float] = []
+def record_forward_passes(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[float]]:
+    """Records the rows that a method runs through the network outside of steps, and the forward passes counted for them."""
+    rows_run: list[int] = []
+    passes_counted: list[float] = []
     logits, count = FunctionalModule.logits, FunctionalModule.count
 
-    def watched_logits(bench: FunctionalModule, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
-        asked.append(len(images))
-        return logits(bench, weights, images, training=training)
+    def recorded_logits(network: FunctionalModule, weights: Tensors, images: Tensor, *, training: bool) -> Tensor:
+        rows_run.append(len(images))
+        return logits(network, weights, images, training=training)
 
-    def watched_count(bench: FunctionalModule, forwards: float, rows: int) -> None:
-        counted.append(forwards * rows)
-        count(bench, forwards, rows)
+    def recorded_count(network: FunctionalModule, forwards: float, rows: int) -> None:
+        passes_counted.append(forwards * rows)
+        count(network, forwards, rows)
 
-    monkeypatch.setattr(FunctionalModule, "logits", watched_logits)
-    monkeypatch.setattr(FunctionalModule, "count", watched_count)
-    return asked, counted
+    monkeypatch.setattr(FunctionalModule, "logits", recorded_logits)
+    monkeypatch.setattr(FunctionalModule, "count", recorded_count)
+    return rows_run, passes_counted
 
 
 def _state_before(step: int, method: MaskUpdater, folder: Path, finished: Outcome) -> SparseState:
-    """Masks at the start of a step: of the checkpoint after the step before, or the method's first ones."""
+    """Returns the masks at the start of a step: from the checkpoint after the step before, or the initial ones."""
     if step == 0:
         shapes = {key: torch.randn(finished.weights[key].shape) for key in finished.masks}
-        return method.start(shapes, generator=torch.Generator().manual_seed(0))  # counts, not places
-    alone = folder.parent / f"before-{step}"
-    shutil.copytree(folder / f"step-{step:09d}", alone / f"step-{step:09d}")
-    saved = CheckpointFolder(alone).load(torch.device("cpu"))
+        return method.start(shapes, generator=torch.Generator().manual_seed(0))  # only the numbers matter, not the places
+    single = folder.parent / f"before-{step}"
+    shutil.copytree(folder / f"step-{step:09d}", single / f"step-{step:09d}")
+    saved = CheckpointFolder(single).load(torch.device("cpu"))
     assert saved is not None
 
     def group(prefix: str) -> dict[str, Tensor]:

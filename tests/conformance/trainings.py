@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.data.sources.digits import Digits
+from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import MaskUpdater
@@ -25,10 +27,10 @@ SEED = 3
 
 
 @dataclass(frozen=True)
-class Normed:
+class BatchNormMlp:
     """Builds a network with running statistics and a last layer that no norm follows."""
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         units = math.prod(image_shape)
         return nn.Sequential(
             nn.Flatten(), nn.Linear(units, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, num_classes)
@@ -36,10 +38,10 @@ class Normed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class DropoutMlp:
     """Builds a network with all a checkpoint must hold: weights, running statistics, a forward pass that draws."""
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         units = math.prod(image_shape)
         return nn.Sequential(
             nn.Flatten(),
@@ -53,18 +55,18 @@ class Drawing:
 
 @cache
 def digits(max_train: int = 120) -> Dataset:
-    """96 training rows: six batches of 16."""
+    """Returns the digits with 96 training rows: six batches of 16."""
     return Digits(max_train=max_train, max_test=60).load()
 
 
 def recipe_of(*, budget: Mapping[str, Any] | None = None, **fields: Any) -> Recipe:
-    """Three epochs of six steps unless said otherwise."""
+    """Returns a recipe of three epochs of six steps, unless `budget` says otherwise."""
     options = {"steps": 18, "batch_size": 16, "checkpoint_every_s": 1e9} | dict(budget or {})
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "optimizer": SGD(lr=0.05, momentum=0.9, weight_decay=5e-3),
         "augment": Augmentation(pad=1, flip=True),
     }
-    return Recipe(budget=Budget(**options), **(usual | fields))
+    return Recipe(budget=Budget(**options), **(defaults | fields))
 
 
 def run(
@@ -73,13 +75,25 @@ def run(
     recipe: Recipe | None = None,
     *,
     data: Dataset | None = None,
-    model: Any = Normed(),
+    model: Any = BatchNormMlp(),
     keep: int = 100,
 ) -> list[Progress]:
-    """A whole training, or what is left of it by the folder's checkpoints."""
+    """Trains to the end, from the newest checkpoint in the folder where there is one."""
     context = Context(checkpoints=CheckpointFolder(folder, keep=keep))
-    given = {"model": model, "method": method, "data": data or digits(), "seed": SEED, "context": context}
-    return list(train(recipe or recipe_of(), **given))
+    arguments = {"model": model, "method": method, "data": data or digits(), "seed": SEED, "context": context}
+    return list(train(recipe or recipe_of(), **arguments))
+
+
+def accuracy_on_digits(method: MaskUpdater, *, epochs: int, num_seeds: int = 3) -> float:
+    """Returns the mean test accuracy of an MLP on all digits over seeds."""
+    recipe = Recipe(budget=Budget(epochs=epochs, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9))
+    found = []
+    for seed in range(num_seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            context = Context(checkpoints=CheckpointFolder(Path(folder)))
+            *_, last = train(recipe, model=Mlp(), method=method, data=Digits().load(), seed=seed, context=context)
+        found += [metric.value for metric in last.metrics if (metric.split, metric.name) == ("test", "accuracy")]
+    return sum(found) / len(found)
 
 
 def outcome(progress: list[Progress]) -> Outcome:
@@ -88,19 +102,19 @@ def outcome(progress: list[Progress]) -> Outcome:
     return last
 
 
-def checkpoint_at(step: int, folder: Path, aside: Path) -> Checkpoint:
-    """The folder's checkpoint after so many steps."""
-    only(step, folder, aside)
-    saved = CheckpointFolder(aside).load(torch.device("cpu"))
+def checkpoint_at(step: int, folder: Path, target: Path) -> Checkpoint:
+    """Returns the checkpoint that the folder has of a step."""
+    copy_checkpoint(step, folder, target)
+    saved = CheckpointFolder(target).load(torch.device("cpu"))
     assert saved is not None
     return saved
 
 
-def only(step: int, folder: Path, aside: Path) -> Path:
-    """A copy of the folder with that checkpoint alone."""
+def copy_checkpoint(step: int, folder: Path, target: Path) -> Path:
+    """Copies the checkpoint of a step, without the others, to another folder; returns that folder."""
     name = f"step-{step:09d}"
-    shutil.copytree(folder / name, aside / name)
-    return aside
+    shutil.copytree(folder / name, target / name)
+    return target
 
 
 def network_of(saved: Checkpoint) -> dict[str, Tensor]:
@@ -108,7 +122,7 @@ def network_of(saved: Checkpoint) -> dict[str, Tensor]:
 
 
 def assert_same_numbers(first: list[Progress], second: list[Progress]) -> None:
-    """Bit for bit, all but the clock."""
+    """Checks that two trainings have the same numbers bit for bit, except for times."""
     one, other = outcome(first), outcome(second)
     for name, tensor in one.weights.items():
         assert torch.equal(tensor, other.weights[name]), name
@@ -120,5 +134,5 @@ def assert_same_numbers(first: list[Progress], second: list[Progress]) -> None:
 
 
 def numbers(progress: list[Progress]) -> list[tuple[object, ...]]:
-    """All that a training reported, but for the clock."""
-    return [(m.step, m.epoch, m.split, m.name, m.value) for part in progress for m in part.metrics]
+    """Returns all that a training reported, except for times."""
+    return [(metric.step, metric.epoch, metric.split, metric.name, metric.value) for part in progress for metric in part.metrics]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pruneyard.testing.asking import loss_inputs
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import loss_inputs
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.interfaces import PixelRange
@@ -40,7 +40,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def normalised(pixels: Tensor, mean: list[float], std: list[float]) -> tuple[Tensor, PixelRange]:
-    """As batches are made of pixels in [0, 1]."""
+    """Normalises pixels in [0, 1] as batches are."""
     centre, scale = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
     return (pixels - centre) / scale, PixelRange(black=-centre / scale, white=(1 - centre) / scale)
 
@@ -208,10 +208,10 @@ def test_divergence_is_of_the_first_from_the_second_summed_over_rows() -> None:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DropoutMlp:
     """Builds a network whose passes draw and move running statistics."""
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         layers = (
             nn.Linear(64, 16),
             nn.BatchNorm1d(16),
@@ -229,7 +229,7 @@ def started(objective: PGD | TRADES, **budget: Any) -> tuple[Training, Tensor, T
         budget=Budget(steps=2, batch_size=16, **budget), objective=objective, optimizer=SGD(lr=0.1)
     )
     training = Training.start(
-        Drawing(), recipe=recipe, method=Static(density=0.5), seed=1, rows=split, num_classes=data.num_classes
+        DropoutMlp(), recipe=recipe, method=Static(density=0.5), seed=1, rows=split, num_classes=data.num_classes
     )
     return training, split.normalise(split.images[:16]), split.labels[:16]
 

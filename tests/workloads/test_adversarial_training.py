@@ -50,7 +50,7 @@ def digits() -> Dataset:
 
 @cache
 def found(objective: Objective, *, model: str, method: str) -> Found:
-    """Accuracy on test and what attacks leave of it."""
+    """Returns the accuracy on test, clean and under attack."""
     recipe = Recipe(
         budget=Budget(epochs=12, batch_size=64, evaluate_every=0),
         objective=objective,

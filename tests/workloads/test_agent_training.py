@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.testing.asking import backward_alone
+from pruneyard.testing.loss_evaluation import single_process_backward
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import Augmentation, epoch_order
 from pruneyard.workloads.data.dataset import Dataset
@@ -171,8 +171,8 @@ def test_the_mean_of_an_epoch_is_that_of_the_plain_gradients(rule: GradientRule,
 
     Single precision: sums of six gradients agree to some 1e-7 of the largest; 1e-6 is asked for.
     """
-    moving = Keeping(moves=STEPS_PER_EPOCH)
-    optimizers = {"rule": moving, "plain": Keeping(moves=STEPS_PER_EPOCH, follows=moving)}
+    moving = RecordingBuilder(moves=STEPS_PER_EPOCH)
+    optimizers = {"rule": moving, "plain": RecordingBuilder(moves=STEPS_PER_EPOCH, follows=moving)}
     for name, chosen in {"rule": rule, "plain": Plain()}.items():
         run(tmp_path / name, chosen, optimizer=optimizers[name], augment=Augmentation())
     means = {
@@ -186,10 +186,10 @@ def test_the_mean_of_an_epoch_is_that_of_the_plain_gradients(rule: GradientRule,
     assert not torch.allclose(*last, rtol=0, atol=1e-2 * scale)  # single gradients do differ
 
 
-class KeepingSGD(torch.optim.Optimizer):
-    """Keeps every step's gradients; moves the weights for some steps, by them or by those another one kept."""
+class RecordingSGD(torch.optim.Optimizer):
+    """SGD that records every step's gradients; moves the weights for some steps, by them or by recorded ones."""
 
-    def __init__(self, parameters: list[nn.Parameter], *, moves: int, follows: "KeepingSGD | None") -> None:
+    def __init__(self, parameters: list[nn.Parameter], *, moves: int, follows: "RecordingSGD | None") -> None:
         super().__init__(parameters, {"lr": 0.0})
         self.parameters, self.moves, self.follows = parameters, moves, follows
         self.each: list[list[Tensor]] = []
@@ -205,23 +205,23 @@ class KeepingSGD(torch.optim.Optimizer):
 
 
 @dataclasses.dataclass
-class Keeping:
-    """Builds it and lets the test look at it."""
+class RecordingBuilder:
+    """Builds the optimizer and gives the test access to it."""
 
     moves: int = 0
-    follows: "Keeping | None" = None
+    follows: "RecordingBuilder | None" = None
     lr: float = 1.0
-    built: list[KeepingSGD] = dataclasses.field(default_factory=list)
+    built: list[RecordingSGD] = dataclasses.field(default_factory=list)
 
     def build(self, parameters: Any) -> torch.optim.Optimizer:
         follows = self.follows.built[0] if self.follows else None
-        self.built.append(KeepingSGD([p for _, p in parameters], moves=self.moves, follows=follows))
+        self.built.append(RecordingSGD([p for _, p in parameters], moves=self.moves, follows=follows))
         return self.built[-1]
 
 
 def test_with_full_coefficient_every_first_step_is_the_full_gradient(tmp_path: Path) -> None:
     """Where the weights are the snapshot, mu - gs + g is mu for any batch; it is masked as any gradient."""
-    optimizer = Keeping()
+    optimizer = RecordingBuilder()
     method = Static(density=0.5)
     run(tmp_path, SVRG(), method=method, optimizer=optimizer, steps=STEPS_PER_EPOCH)
     each = optimizer.built[0].each
@@ -231,17 +231,17 @@ def test_with_full_coefficient_every_first_step_is_the_full_gradient(tmp_path: P
 
 
 @dataclass(frozen=True)
-class Dropping:
-    """A network whose gradient depends on what its forward pass draws."""
+class DropoutNetwork:
+    """A network whose gradient depends on random numbers of its forward pass."""
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(math.prod(image_shape), num_classes))
 
 
 def test_both_gradients_of_a_step_drop_the_same_units(tmp_path: Path) -> None:
     """At the snapshot g - gs is then exactly zero, so that all steps of an unmoved epoch are equal to rounding."""
-    optimizer = Keeping()
-    run(tmp_path, SVRG(), model=Dropping(), optimizer=optimizer, steps=STEPS_PER_EPOCH)
+    optimizer = RecordingBuilder()
+    run(tmp_path, SVRG(), model=DropoutNetwork(), optimizer=optimizer, steps=STEPS_PER_EPOCH)
     each = optimizer.built[0].each
     for weight, bias in each[1:]:
         assert torch.allclose(weight, each[0][0], rtol=0, atol=1e-6)
@@ -249,18 +249,18 @@ def test_both_gradients_of_a_step_drop_the_same_units(tmp_path: Path) -> None:
 
 
 def test_a_sampled_anchor_uses_whole_batches_chosen_by_seed_and_epoch_alone() -> None:
-    asked: list[int] = []
+    steps_run: list[int] = []
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
-        asked.append(step)
+        steps_run.append(step)
         return torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
 
     def positions(epoch: int, fraction: float, seed: int = 0) -> list[int]:
-        asked.clear()
+        steps_run.clear()
         network_tensors = NetworkTensors.of(nn.Linear(1, 1))
         start = EpochStart(
             network_tensors=network_tensors,
-            backward=backward_alone(network_tensors, 2),
+            backward=single_process_backward(network_tensors, 2),
             loss_fn=lambda images, labels, step: (images.sum(), {}),
             step_weights=lambda step: nullcontext(),
             should_stop=lambda: False,
@@ -276,8 +276,8 @@ def test_a_sampled_anchor_uses_whole_batches_chosen_by_seed_and_epoch_alone() ->
             seed=seed,
         )
         assert start.number == epoch
-        assert len(list(start.batches(fraction))) == len(asked)
-        return [step - 20 * epoch for step in asked]
+        assert len(list(start.batches(fraction))) == len(steps_run)
+        return [step - 20 * epoch for step in steps_run]
 
     assert positions(0, 1.0) == list(range(20))
     first = positions(1, 0.25)

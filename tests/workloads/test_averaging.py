@@ -13,12 +13,12 @@ from torch import Tensor
 from pruneyard.testing.cases import each_case
 from pruneyard.testing.trainings import (
     SEED,
-    Normed,
+    BatchNormMlp,
     assert_same_numbers,
     checkpoint_at,
+    copy_checkpoint,
     digits,
     network_of,
-    only,
     outcome,
     recipe_of,
     run,
@@ -42,9 +42,9 @@ RIGL = RigL(density=0.2, schedule=UpdateSchedule(every=2, until=0.5))
 
 
 def due(average: Averaging, num_steps: int = 18, per_epoch: int = PER_EPOCH) -> list[int]:
-    """Steps that are done when a sample is taken."""
-    told = {"num_steps": num_steps, "steps_per_epoch": per_epoch}
-    return [done for done in range(1, num_steps + 1) if average.is_due(done, **told)]
+    """Returns the numbers of finished steps at which a sample is taken."""
+    options = {"num_steps": num_steps, "steps_per_epoch": per_epoch}
+    return [done for done in range(1, num_steps + 1) if average.is_due(done, **options)]
 
 
 @each_case(
@@ -84,15 +84,15 @@ def test_every_epoch_gives_as_many_samples_as_said(per_epoch: int) -> None:
 
 
 @each_case(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"begin": 1.1}, r"^begin is"),
         ({"per_epoch": 0}, r"^per_epoch is"),
         ({"begin": 0.5, "swag_rank": 1}, r"^swag_rank is 1; it must be 0, or 2"),
     ],
 )
-def test_values_outside_their_range_are_refused(fields: dict[str, float], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_values_outside_their_range_are_refused(fields: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Averaging(**fields)  # type: ignore[arg-type]
 
 
@@ -120,7 +120,7 @@ def test_a_mean_is_left_as_it_was_by_the_next_sample() -> None:
 
 
 def means_of(folder: Path, tmp_path: Path, steps: list[int]) -> dict[str, Tensor]:
-    """Parameters averaged in float64 over the folder's checkpoints after those steps."""
+    """Returns parameters averaged in float64 over the folder's checkpoints after those steps."""
     found = [network_of(checkpoint_at(step, folder, tmp_path / f"at-{step}")) for step in steps]
     parameters = [name for name in found[0] if name.endswith(("weight", "bias"))]
     return {name: torch.stack([held[name].double() for held in found]).mean(0) for name in parameters}
@@ -201,7 +201,7 @@ def test_evaluations_are_of_the_mean_from_the_first_sample_on(tmp_path: Path) ->
 @pytest.mark.parametrize("step", [9, 10, 13, 18])
 def test_resumed_within_the_average_equals_uninterrupted_bit_for_bit(step: int, tmp_path: Path) -> None:
     whole = run(RIGL, tmp_path / "whole", every_step(LATE))
-    folder = only(step, tmp_path / "whole", tmp_path / "resumed")
+    folder = copy_checkpoint(step, tmp_path / "whole", tmp_path / "resumed")
     assert_same_numbers(run(RIGL, folder, every_step(LATE)), whole)
 
 
@@ -238,7 +238,7 @@ def test_a_network_without_norms_is_averaged_at_no_cost(tmp_path: Path) -> None:
     }
     assert len(costs) == 1
     normed = {
-        outcome(run(Dense(), tmp_path / f"normed-{n}", recipe_of(average=a), model=Normed())).train_flops
+        outcome(run(Dense(), tmp_path / f"normed-{n}", recipe_of(average=a), model=BatchNormMlp())).train_flops
         for n, a in {"plain": Averaging(), "averaged": LATE}.items()
     }
     forward = 2 * (64 * 24 + 24 * 10)
@@ -267,7 +267,7 @@ def test_moments_are_those_of_the_samples_and_change_nothing_else(tmp_path: Path
 def test_moments_of_a_resumed_training_are_those_of_an_uninterrupted_one(step: int, tmp_path: Path) -> None:
     recipe = every_step(replace(LATE, swag_rank=3))
     whole = run(RIGL, tmp_path / "whole", recipe)
-    resumed = run(RIGL, only(step, tmp_path / "whole", tmp_path / "resumed"), recipe)
+    resumed = run(RIGL, copy_checkpoint(step, tmp_path / "whole", tmp_path / "resumed"), recipe)
     assert_same_numbers(resumed, whole)
     assert outcome(resumed).files == outcome(whole).files
 

@@ -26,7 +26,7 @@ def checkpoint(step: int) -> Checkpoint:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CheckpointFolder:
-    """Holds two good checkpoints, of steps 1 and 2."""
+    """Returns a folder with two good checkpoints, of steps 1 and 2."""
     made = CheckpointFolder(tmp_path / "checkpoints")
     made.save(checkpoint(1))
     made.save(checkpoint(2))
@@ -120,7 +120,7 @@ def test_nothing_good_left_means_a_fresh_start(folder: CheckpointFolder) -> None
 
 
 class _Malicious:
-    """Unpickling this would make a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import loss_of_logits
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import loss_of_logits
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 
 

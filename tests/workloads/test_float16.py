@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pruneyard.testing.trainings import (
     assert_same_numbers,
     checkpoint_at,
+    copy_checkpoint,
     digits,
-    only,
     outcome,
     recipe_of,
     run,
@@ -51,18 +51,18 @@ NUM_STEPS = 9
 MODEL = Mlp(width=24, depth=1)
 
 
-class Bursting(StatelessObjective):
-    """Cross-entropy that counts its steps, and whose gradient is beyond float16 in one of them, at any scale near the usual."""
+class OverflowingObjective(StatelessObjective):
+    """Cross-entropy that counts its steps, and overflows float16 in one of them, at any scale near the usual."""
 
     def __init__(self, step: int, factor: float) -> None:
         self.step, self.factor = step, factor
 
     def start(self) -> Tensors:
-        """Of usable steps."""
+        """Returns the initial count of usable steps."""
         return {"counted": torch.zeros(())}
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """As it is, but for that step."""
+        """Returns the cross-entropy, except in the overflowing step."""
         value, _ = CrossEntropy().loss(inputs)
         counted = inputs.memory["counted"]
         if self.step >= 0 and counted == self.step:
@@ -101,7 +101,7 @@ def value_of(name: str, progress: Any) -> float:
 def test_an_overflow_at_an_update_changes_nothing_and_the_update_comes_a_step_later(
     method: MaskUpdater, tmp_path: Path
 ) -> None:
-    progress = run(method, tmp_path / "run", half(Bursting(BURST_AT, 1e30)), model=MODEL)
+    progress = run(method, tmp_path / "run", half(OverflowingObjective(BURST_AT, 1e30)), model=MODEL)
     at = {step: checkpoint_at(step, tmp_path / "run", tmp_path / f"at-{step}") for step in range(3, 8)}
     before, after = at[BURST_AT], at[BURST_AT + 1]
     assert before.step + 1 == after.step
@@ -121,7 +121,7 @@ def test_an_overflow_at_an_update_changes_nothing_and_the_update_comes_a_step_la
 
 
 def test_a_method_that_prunes_once_does_so_at_the_first_step_that_does_not_overflow(tmp_path: Path) -> None:
-    progress = run(SNIP(density=0.2), tmp_path / "run", half(Bursting(0, 1e30)), model=MODEL)
+    progress = run(SNIP(density=0.2), tmp_path / "run", half(OverflowingObjective(0, 1e30)), model=MODEL)
     first, second = (checkpoint_at(step, tmp_path / "run", tmp_path / f"at-{step}") for step in (1, 2))
     assert all(mask.all() for mask in of("mask", first).values())
     assert not any(mask.all() for mask in of("mask", second).values())
@@ -139,7 +139,7 @@ def test_resumed_after_any_step_equals_uninterrupted_bit_for_bit_also_where_the_
     whole = run(method, tmp_path / "whole", recipe)
     scales = set()
     for step in range(1, NUM_STEPS):
-        aside = only(step, tmp_path / "whole", tmp_path / f"from-{step}")
+        aside = copy_checkpoint(step, tmp_path / "whole", tmp_path / f"from-{step}")
         scales.add(
             checkpoint_at(step, tmp_path / "whole", tmp_path / f"at-{step}").meta["loss_scale"]["scale"]
         )
@@ -175,9 +175,9 @@ def test_small_gradients_survive_where_an_unscaled_loss_would_lose_them(
     """The loss is divided by 2^24, and float16 ends at 2^-24: logits have gradients below 1/16 of that."""
 
     def first_gradient(scale: float) -> Tensor:
-        """Of the first layer: without decay it is the momentum after one step."""
+        """Returns the gradient of the first layer: without decay it is the momentum after one step."""
         monkeypatch.setattr(loss_scale, "FIRST", scale)
-        recipe = half(Bursting(0, 2.0**-24), optimizer=SGD(lr=0.05, weight_decay=0.0))
+        recipe = half(OverflowingObjective(0, 2.0**-24), optimizer=SGD(lr=0.05, weight_decay=0.0))
         run(Dense(), tmp_path / str(scale), recipe, model=MODEL)
         saved = checkpoint_at(1, tmp_path / str(scale), tmp_path / f"at-{scale}")
         momentum: Tensor = saved.state["optimizer"]["state"][0]["momentum_buffer"]
@@ -189,7 +189,7 @@ def test_small_gradients_survive_where_an_unscaled_loss_would_lose_them(
 
 def test_a_loss_that_is_no_number_is_named_by_its_step_and_not_skipped_over(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"^train/loss is nan at step 4$"):
-        run(RigL(density=0.2, schedule=OFTEN), tmp_path, half(Bursting(4, float("nan"))), model=MODEL)
+        run(RigL(density=0.2, schedule=OFTEN), tmp_path, half(OverflowingObjective(4, float("nan"))), model=MODEL)
 
 
 def scaled_gradient(scale: DynamicLossScale, weight: nn.Parameter, factor: float) -> bool:

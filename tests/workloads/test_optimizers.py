@@ -10,7 +10,7 @@ from pruneyard.workloads.plugins import find, names
 
 
 def stepped(optimizer: Any, gradients: list[float], start: float = 1.0) -> float:
-    """One weight of a 1x1 matrix after a step for each gradient."""
+    """Returns one weight of a 1x1 matrix after a step for each gradient."""
     weight = nn.Parameter(torch.tensor([[start]], dtype=torch.float64))
     built = optimizer.build([("w", weight)])
     for gradient in gradients:

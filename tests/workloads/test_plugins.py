@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from code_caches import forget_code
 
 from pruneyard.orchestrator.driver.run import run
-from pruneyard.testing.selection import FAMILIES
 from pruneyard.workloads import plugins
 from pruneyard.workloads.plugins import UnknownPluginError, describe, find, find_job, kinds, name_of, names
+from pruneyard.workloads.user_code.families import FAMILIES
 
 WORKLOADS = Path(plugins.__file__).parent
 
@@ -58,7 +59,7 @@ def test_every_folder_with_a_job_is_a_kind() -> None:
 
 @pytest.fixture
 def foreign_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An installed distribution that offers `fresh` as a sparse method and claims the name `rigl` too."""
+    """Installs a distribution that offers `fresh` as a sparse method and claims the name `rigl` too."""
     info = tmp_path / "elsewhere-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
@@ -78,16 +79,14 @@ def foreign_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("elsewhere", "elsewhere.fresh"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    for cached in (plugins._modules, plugins.find):
-        cached.cache_clear()
+    forget_code()
     yield tmp_path
-    for cached in (plugins._modules, plugins.find):
-        cached.cache_clear()
+    forget_code()
 
 
 @pytest.fixture
 def foreign_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An installed distribution with a kind of job of its own, and a method of it."""
+    """Installs a distribution with its own kind of job, and a method for it."""
     info = tmp_path / "counters-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counters\nVersion: 1.0\n")
@@ -104,14 +103,11 @@ def foreign_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     )
     (package / "job.py").write_text(COUNTING)
     monkeypatch.syspath_prepend(tmp_path)
-    caches = (plugins._modules, plugins._jobs, plugins.find)
-    for cached in caches:
-        cached.cache_clear()
+    forget_code()
     yield
     for name in ("counters", "counters.up", "counters.job"):
         sys.modules.pop(name, None)
-    for cached in caches:
-        cached.cache_clear()
+    forget_code()
 
 
 COUNTING = """

@@ -27,7 +27,7 @@ MEAN, STD = (0.4, 0.6), (0.25, 0.5)
 
 
 def noise(num: int, *, num_classes: int = 2, seed: int = 0) -> DeviceSplit:
-    """Rows of noise of two channels, with labels of noise."""
+    """Returns rows of noise with two channels, with random labels."""
     drawn = np.random.default_rng(seed)
     images = drawn.integers(0, 256, (num, 2, 3, 3)).astype(np.uint8)
     return DeviceSplit(Split.from_arrays(images, drawn.integers(0, num_classes, num)), mean=MEAN, std=STD)
@@ -37,8 +37,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def bent(num_classes: int = 4) -> nn.Module:
-    """A network whose best attack is not known."""
+def nonlinear_network(num_classes: int = 4) -> nn.Module:
+    """Returns a network whose best attack is not known."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(18, 32), nn.ReLU(), nn.Linear(32, num_classes))
     with torch.no_grad():
         for place, parameter in enumerate(network.parameters()):
@@ -47,7 +47,7 @@ def bent(num_classes: int = 4) -> nn.Module:
 
 
 def own_labels(network: Callable[[Tensor], Tensor], split: DeviceSplit) -> DeviceSplit:
-    """The same rows with the network's own answers as labels: it is right everywhere."""
+    """Returns the same rows with the network's predictions as labels, so that it is always right."""
     with torch.no_grad():
         split.labels = network(split.normalise(split.images)).argmax(1)
     return split
@@ -69,20 +69,20 @@ def test_of_a_linear_classifier_it_is_the_share_whose_margin_outlasts_eps(eps: f
 
 
 def test_more_restarts_and_larger_eps_never_find_more() -> None:
-    network = bent()
+    network = nonlinear_network()
     split = own_labels(network, noise(300, num_classes=4))
     found = [
-        robust_accuracy(network, split, RobustAccuracy(restarts=restarts, eps=0.06, num_steps=2, reach=1.0))
+        robust_accuracy(network, split, RobustAccuracy(restarts=restarts, eps=0.06, num_steps=2, total_step_size=1.0))
         for restarts in (1, 2, 4, 8)
     ]
     assert found == sorted(found, reverse=True)
     assert found[0] > found[-1]
-    wider = RobustAccuracy(restarts=8, eps=0.12, num_steps=2, reach=1.0)
+    wider = RobustAccuracy(restarts=8, eps=0.12, num_steps=2, total_step_size=1.0)
     assert robust_accuracy(network, split, wider) < found[-1] < 1
 
 
 def test_a_row_that_is_broken_is_attacked_no_more() -> None:
-    network, asked = bent(), []
+    network, asked = nonlinear_network(), []
 
     def counting(images: Tensor) -> Tensor:
         asked.append(len(images))
@@ -99,14 +99,14 @@ def test_a_row_that_is_broken_is_attacked_no_more() -> None:
 
 
 def test_where_everything_is_wrong_nothing_is_left() -> None:
-    network = bent()
+    network = nonlinear_network()
     split = own_labels(network, noise(20, num_classes=4))
     split.labels = (split.labels + 1) % 4
     assert robust_accuracy(network, split, RobustAccuracy(restarts=2, num_steps=1)) == 0.0
 
 
 def test_without_reach_it_is_accuracy() -> None:
-    network, split = bent(), noise(200, num_classes=4)
+    network, split = nonlinear_network(), noise(200, num_classes=4)
     with torch.no_grad():
         accuracy = (network(split.normalise(split.images)).argmax(1) == split.labels).double().mean()
     assert robust_accuracy(network, split, RobustAccuracy(restarts=3, eps=0.0)) == pytest.approx(
@@ -121,7 +121,7 @@ def test_fewer_rows_are_spread_over_the_split() -> None:
 
 
 def test_an_extra_output_breaks_nothing() -> None:
-    network = bent(num_classes=5)
+    network = nonlinear_network(num_classes=5)
     split = noise(100, num_classes=4)
     with torch.no_grad():
         split.labels = network(split.normalise(split.images))[:, :4].argmax(1)
@@ -133,7 +133,7 @@ def test_an_extra_output_breaks_nothing() -> None:
 def run(
     folder: Path, robust: RobustAccuracy, *, objective: Objective | None = None, **fields: Any
 ) -> Progress:
-    """The last progress of a training on digits."""
+    """Returns the last progress of a training on digits."""
     options: dict[str, Any] = {
         "model": Mlp(width=32, depth=1),
         "method": Static(density=0.5),
@@ -176,7 +176,7 @@ def test_a_training_measures_its_finished_network_and_counts_no_work(tmp_path: P
         ({"restarts": -1}, r"^restarts is -1"),
         ({"eps": 8.0}, r"^eps is 8.0"),
         ({"num_steps": 0}, r"^num_steps is 0"),
-        ({"reach": -1.0}, r"^reach is -1.0"),
+        ({"total_step_size": -1.0}, r"^total_step_size is -1.0"),
         ({"max_samples": 0}, r"^max_samples is 0"),
     ],
 )

@@ -73,7 +73,7 @@ def run(
 def in_parts(
     folder: Path, shares: list[float], recipes: list[Recipe], method: Any = MOVING
 ) -> list[list[Progress]]:
-    """One job after the other, each from the end of the one before."""
+    """Runs one job after the other, each from the end of the one before."""
     parts = []
     for place, (share, recipe) in enumerate(zip(shares, recipes, strict=True)):
         before = {"runs": ("before",), "artifacts": (str(folder / str(place - 1)),)} if place else {}
@@ -82,7 +82,7 @@ def in_parts(
 
 
 def values(progress: list[Progress]) -> dict[tuple[int, str, str], float]:
-    """All metrics but for times."""
+    """Returns all metrics except times."""
     found: list[Metric] = [metric for part in progress for metric in part.metrics]
     return {(m.step, m.split, m.name): m.value for m in found}
 
@@ -124,10 +124,10 @@ def test_segments_that_change_nothing_equal_one_uninterrupted_training(
     whole = run(tmp_path / "whole", recipe, method=method)
     parts = in_parts(tmp_path, shares, [recipe] * len(shares), method)
     assert_same_end(parts[-1], whole)
-    told, expected = [values(part) for part in parts], values(whole)
-    for one, other in itertools.pairwise(told):
-        assert max(step for step, *_ in one) < min(step for step, *_ in other), "no number is told twice"
-    both = [(found[key], expected[key]) for found in told for key in found.keys() & expected.keys()]
+    values_of_parts, expected = [values(part) for part in parts], values(whole)
+    for one, other in itertools.pairwise(values_of_parts):
+        assert max(step for step, *_ in one) < min(step for step, *_ in other), "a number was reported twice"
+    both = [(found[key], expected[key]) for found in values_of_parts for key in found.keys() & expected.keys()]
     assert len(both) > 20
     assert [one for one, _ in both] == [other for _, other in both]
 
@@ -158,11 +158,11 @@ def test_a_killed_segment_resumes_from_its_own_checkpoint(tmp_path: Path) -> Non
 
 
 def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Path) -> None:
-    asked = []
+    num_checks = []
 
     def should_pause() -> bool:
-        asked.append(True)
-        return len(asked) == 2
+        num_checks.append(True)
+        return len(num_checks) == 2
 
     with pytest.raises(InterruptedJobError) as caught:
         run(tmp_path / "paused", should_pause=should_pause)
@@ -176,7 +176,7 @@ def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("segment", "changed", "words"),
+    ("segment", "changed", "message"),
     [
         ({"until": 0.4}, {}, "ended at step 12, so until must be larger"),
         (
@@ -190,16 +190,16 @@ def test_a_pause_comes_right_after_the_evaluation_that_asked_for_it(tmp_path: Pa
     ],
 )
 def test_a_parent_that_cannot_be_resumed_is_reported(
-    segment: dict[str, Any], changed: dict[str, Any], words: str, tmp_path: Path
+    segment: dict[str, Any], changed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     run(tmp_path / "before", segment=Segment(until=0.4))
-    told = {"runs": ("before",), "artifacts": (str(tmp_path / "before"),), **segment}
-    with pytest.raises(ValueError, match=words):
-        run(tmp_path / "mine", segment=Segment(**told), **changed)
+    options = {"runs": ("before",), "artifacts": (str(tmp_path / "before"),), **segment}
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "mine", segment=Segment(**options), **changed)
 
 
 @each_case(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"until": 0.0}, r"until is 0.0; it must lie in \(0, 1\]"),
         ({"until": 1.5}, "must lie in"),
@@ -207,6 +207,6 @@ def test_a_parent_that_cannot_be_resumed_is_reported(
         ({"folder": "out"}, "but runs is missing"),
     ],
 )
-def test_what_is_no_segment_is_refused(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_what_is_no_segment_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Segment(**fields)

@@ -13,17 +13,17 @@ from pruneyard.workloads.ranks import SINGLE_RANK, Ranks, Share, SingleRank
 
 @dataclass(frozen=True)
 class Twins(SingleRank):
-    """One of two ranks whose other one has the same rows."""
+    """One of two ranks, where the other one has the same rows."""
 
     size: int = 2
 
     def all_reduce_sum(self, part: Tensor) -> Tensor:
-        """Twice its own."""
+        """Returns twice its own part."""
         return 2 * part.detach()
 
 
 def passed(norm: nn.Module, rows: Tensor, ranks: Ranks) -> Sequence[Tensor]:
-    """Outputs, and gradients of a mean over rows: of each input, and of the parameters. Alone, the rows pass twice at once."""
+    """Returns outputs, and gradients of a mean over rows by inputs and parameters. A single process gets the rows twice."""
     times = 1 if ranks.size == 2 else 2
     inputs = torch.cat([rows] * times).requires_grad_()
     with synchronised_norms(norm, ranks=ranks, share=Share(0, len(rows), 2 * len(rows))):

@@ -156,12 +156,12 @@ def test_a_stop_saves_a_checkpoint_from_which_the_run_ends_as_uninterrupted(
 ) -> None:
     whole = run(tmp_path / "whole")
     monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
-    asked = 0
+    num_checks = 0
 
     def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == 4
+        nonlocal num_checks
+        num_checks += 1
+        return num_checks == 4
 
     with pytest.raises(InterruptedJobError, match="after step 4") as caught:
         run(tmp_path / "stopped", should_stop=should_stop)
@@ -187,9 +187,9 @@ def test_a_run_resumes_with_another_evaluation_interval(
 ) -> None:
     whole = run(tmp_path / "whole", with_budget(steps=20))
     monkeypatch.setattr("pruneyard.workloads.workload.STOP_CHECK_EVERY_S", 0.0)
-    answers = iter([False] * 9 + [True])
+    stop_requests = iter([False] * 9 + [True])
     with pytest.raises(InterruptedJobError):
-        run(tmp_path / "x", with_budget(steps=20, evaluate_every=before), should_stop=lambda: next(answers))
+        run(tmp_path / "x", with_budget(steps=20, evaluate_every=before), should_stop=lambda: next(stop_requests))
     resumed = run(tmp_path / "x", with_budget(steps=20, evaluate_every=after))
     assert largest_difference(outcome(whole), outcome(resumed)) == 0
 
@@ -258,11 +258,11 @@ def test_a_compiled_network_trains_alike(tmp_path: Path, monkeypatch: pytest.Mon
 def test_moving_masks_beats_fixed_ones_at_low_density_as_the_papers_say(tmp_path: Path) -> None:
     """Mean test accuracy over three seeds on digits at density 0.02; Mocanu et al. 2018, Evci et al. 2020."""
     recipe = Recipe(budget=Budget(epochs=30, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9))
-    often = UpdateSchedule(every=20)
+    frequent = UpdateSchedule(every=20)
     methods = {
         "static": Static(density=0.02),
-        "set": SET(density=0.02, schedule=often),
-        "rigl": RigL(density=0.02, schedule=often),
+        "set": SET(density=0.02, schedule=frequent),
+        "rigl": RigL(density=0.02, schedule=frequent),
     }
     accuracy = {}
     for name, method in methods.items():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_SPLIT_LOGITS, loss_inputs
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import NO_SPLIT_LOGITS, loss_inputs
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.unknown_aware import UnknownAware
 
@@ -17,20 +17,20 @@ def memory_with(a: float, seen: float = -1.0) -> dict[str, Tensor]:
 
 
 def loss(logits: Tensor, labels: list[int], a: float, **fields: float) -> Tensor:
-    asked = loss_inputs(
+    inputs = loss_inputs(
         lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=memory_with(a)
     )
-    return UnknownAware(**fields).loss(asked)[0]  # type: ignore[arg-type]
+    return UnknownAware(**fields).loss(inputs)[0]  # type: ignore[arg-type]
 
 
 def remembered(logits: Tensor, labels: list[int], memory: dict[str, Tensor], rate: float = 0.05) -> float:
-    asked = loss_inputs(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=memory)
-    return float(UnknownAware(rate=rate).loss(asked)[1]["known_loss"])
+    inputs = loss_inputs(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=memory)
+    return float(UnknownAware(rate=rate).loss(inputs)[1]["known_loss"])
 
 
 def cross_entropy(logits: Tensor, labels: list[int]) -> Tensor:
-    asked = loss_inputs(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels))
-    return CrossEntropy().loss(asked)[0]
+    inputs = loss_inputs(lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels))
+    return CrossEntropy().loss(inputs)[0]
 
 
 def drawn(rows: int = 200, outputs: int = 6, seed: int = 0) -> Tensor:
@@ -94,7 +94,7 @@ def test_wrong_samples_weigh_between_their_bounds(a: float) -> None:
 
 
 def gradient_of_unknown(h: float, a: float, u: float = 1e-5) -> float:
-    """Of the loss of one wrong sample with these h and u, with respect to the logit of unknown."""
+    """Returns the gradient of the loss of one wrong sample with these h and u, by the logit of unknown."""
     label = math.exp(-h)
     logits = torch.tensor([[label, 1 - label - u, u]], dtype=torch.float64).log().requires_grad_()
     loss(logits, [0], a=a).backward()
@@ -130,19 +130,19 @@ def test_the_moving_average_begins_with_its_first_value() -> None:
 
 def test_the_loss_modifies_no_memory_and_changes_its_weight_only_at_epochs() -> None:
     memory = memory_with(0.5, seen=2.0)
-    asked = loss_inputs(lambda _: drawn(), torch.zeros(200, 1, 1, 1), torch.tensor(labels_of()), memory=memory)
-    _, after = UnknownAware().loss(asked)
+    inputs = loss_inputs(lambda _: drawn(), torch.zeros(200, 1, 1, 1), torch.tensor(labels_of()), memory=memory)
+    _, after = UnknownAware().loss(inputs)
     assert (float(memory["unknown_weight"]), float(memory["known_loss"])) == (0.5, 2.0)
     assert float(after["unknown_weight"]) == 0.5
     assert not after["known_loss"].requires_grad
 
 
 def ramp(objective: UnknownAware, num_epochs: int, seen: float) -> list[float]:
-    """a in every epoch, of a training whose moving average stays where it is."""
+    """Returns a in every epoch of a training whose moving average stays constant."""
     memory, found = memory_with(0.0, seen=seen), []
     for epoch in range(num_epochs):
-        told = {"epoch": epoch, "num_epochs": num_epochs}
-        memory = dict(objective.on_epoch_start(memory, split_logits=NO_SPLIT_LOGITS, **told))
+        options = {"epoch": epoch, "num_epochs": num_epochs}
+        memory = dict(objective.on_epoch_start(memory, split_logits=NO_SPLIT_LOGITS, **options))
         found.append(float(memory["unknown_weight"]))
     return found
 

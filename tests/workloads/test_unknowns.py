@@ -133,7 +133,7 @@ def test_sets_whose_channels_do_not_fit_are_refused(channels: int, allowed: bool
 
 
 def test_the_known_data_under_other_settings_is_still_known() -> None:
-    with pytest.raises(ValueError, match="is known: 30 of its 30 test images"):
+    with pytest.raises(ValueError, match="is known: 30 of its 30 test rows"):
         check_ood(Digits(split_seed=3, max_test=30, max_train=60).load(), known=Digits().load())
     check_ood(noise(), known=DIGITS)
     some = replace(noise(), test=Split.from_arrays(np.concatenate([noise().test.images, DIGITS.test.images[:5]]), [0] * 25))

@@ -15,7 +15,7 @@ LAYERS = {"first": torch.zeros(2, 2), "middle": torch.zeros(2, 2), "last": torch
 
 @cache
 def left_out(drop: float) -> Tensor:
-    """(DRAWS, NUM_ACTIVE): 1 where a step, each with its own stream, leaves a weight out."""
+    """Returns (DRAWS, NUM_ACTIVE): 1 where a step, each with its own stream, drops a weight."""
     dropout, found = WeightDropout(drop=drop), torch.zeros(DRAWS, NUM_ACTIVE)
     for step in range(DRAWS):
         places = dropout.draw(NUM_ACTIVE, stream(0, "weight-dropout", step))

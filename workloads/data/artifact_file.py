@@ -7,14 +7,49 @@ credentials, region and endpoint in the environment.
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 from pruneyard.workloads.data.folders import cache_folder
-from pruneyard.workloads.fields import check_runs
+from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY, check_runs
 
 _S3_SCHEME = "s3://"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactFile:
+    """The fields of a table that reads a file which an earlier job wrote: by path or by run.
+
+    path: of the file. Its content is part of the run key, its path is not.
+    digest: 16 hexadecimal digits over the file's content; if given, a file with other content is refused.
+    runs, folder, artifacts: instead of a path, one run as in `pruneyard.workloads.parents.Runs`; its key is part of the run key.
+    """
+
+    file_name: ClassVar[str]  # among the artifacts of a run
+    mismatch: ClassVar[str]  # end of the message for a file with another digest, such as "is another set"
+
+    path: str = field(default="", metadata=NOT_IDENTITY)
+    digest: str = ""
+    runs: tuple[str, ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
+    folder: str = field(default="", metadata=NOT_IDENTITY)
+    artifacts: tuple[str, ...] = field(default=(), metadata=FILLED_IN)
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.runs):
+            found = f"{self.path!r} and runs is {list(self.runs)}; one of them must be left out"
+            raise ValueError(f"path is {found if self.path else 'missing; give path or from'}")
+        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch=self.mismatch)
+        # The dataclass is frozen, but the digest is only known after the file has been read.
+        object.__setattr__(self, "digest", digest)
+
+    def locate(self) -> Path:
+        """Returns the local path of the file. Raises `ValueError` if it has changed or is not known."""
+        return locate_artifact_file(
+            path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=self.file_name
+        )
 
 
 def resolve_digest(*, path: str, digest: str, runs: tuple[str, ...], mismatch: str) -> str:

@@ -1,12 +1,12 @@
 """Batches of a split that lies on the device as uint8 or float32: rows are gathered, augmented and normalised there.
 
-No function here loops over samples or synchronizes with the device. Dimensions: B batch, C channels, H height, W width.
+No function here loops over samples or synchronizes with the device. Dimensions: B batch, C channels, H height, W width. Features
+have the axes (B, C, ...), with any or none after C; only images are augmented.
 """
 
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,9 @@ from pruneyard.workloads.data.dataset import Dataset, Split
 from pruneyard.workloads.interfaces import PixelRange
 from pruneyard.workloads.ranks import Share
 from pruneyard.workloads.seeding import stream
+
+Sampler = Literal["shuffle", "weighted"]
+"""Each row once in an epoch, in random order; or rows with replacement, every class equally often on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +46,15 @@ class Augmentation:
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """Returns augmented images of the same shape, type and device.
 
-        images: (B, C, H, W) uint8 or float32; they are not modified.
+        images: (B, C, H, W) uint8 or float32; they are not modified. Raises `ValueError` if other inputs are to be changed.
         share: which rows of the whole batch these images are, by default all. Random numbers are sampled for the whole batch,
             so an image is augmented in the same way however the batch is distributed over ranks.
         """
+        if self == UNCHANGED:
+            return images
+        if images.ndim != 4:
+            shape = tuple(images.shape[1:])
+            raise ValueError(f"augment changes images, but the data has features of shape {shape}; leave augment out")
         share = share or Share.whole(len(images))
         height, width = images.shape[2:]
 
@@ -62,6 +70,9 @@ class Augmentation:
             rows, columns = sample(height), sample(width)
             images = cut_out(images, rows, columns, side=self.cutout)
         return images
+
+
+UNCHANGED = Augmentation()
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -114,7 +125,7 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, *, side: int) -> Tens
 
 
 class DeviceSplit:
-    """Images and labels of a split as tensors on a device; on the CPU they share the split's memory."""
+    """Inputs and labels of a split as tensors on a device; on the CPU they share the split's memory."""
 
     def __init__(
         self,
@@ -124,14 +135,21 @@ class DeviceSplit:
         std: Sequence[float],
         device: torch.device | str = "cpu",
         channels_last: bool = False,
+        sampler: Sampler = "shuffle",
     ) -> None:
-        """mean, std: per channel, of images in [0, 1]; channels_last: the memory layout of the batches."""
+        """mean, std: per channel, of images in [0, 1], or of features; channels_last: the memory layout of batches of images.
+
+        sampler: how the rows of an epoch are chosen; see `epoch_order` and `weighted_epoch_order`.
+        """
         self.device = torch.device(device)
         self.images = _shared_tensor(split.images).to(self.device)
         self.labels = _shared_tensor(split.labels).to(self.device)
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._sampler = sampler
+        self._latest_order: tuple[tuple[int, int], Tensor] | None = None
+        self._white = 255 if split.pixels else None
         # In float64, and rounded to float32 once.
-        scale = 1 / (255 * np.asarray(std, dtype=np.float64))
+        scale = 1 / ((self._white or 1) * np.asarray(std, dtype=np.float64))
         self._scale = self._per_pixel(scale)
         self._shift = self._per_pixel(-np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64))
 
@@ -139,17 +157,18 @@ class DeviceSplit:
         return len(self.labels)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        _, channels, height, width = self.images.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one input: (C, H, W) of an image."""
+        return tuple(self.images.shape[1:])
 
     @property
-    def pixels(self) -> PixelRange:
-        """The values of black and white after normalisation."""
+    def pixels(self) -> PixelRange | None:
+        """The values of black and white after normalisation; None for features."""
+        if self._white is None:
+            return None
         # One value per channel: `_scale` and `_shift` repeat it for every pixel.
         black = self._shift[..., :1, :1]
-        return PixelRange(black=black, white=black + 255 * self._scale[..., :1, :1])
+        return PixelRange(black=black, white=black + self._white * self._scale[..., :1, :1])
 
     def batch(
         self,
@@ -158,7 +177,7 @@ class DeviceSplit:
         generator: torch.Generator,
         share: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns normalised images (B, C, H, W) float32 and labels (B,) int64 of the rows `indices: (B,)` int64.
+        """Returns normalised inputs (B, C, ...) float32 and labels (B,) int64 of the rows `indices: (B,)` int64.
 
         share: which of these rows to return, by default all; they are augmented as in the whole batch.
         """
@@ -172,24 +191,34 @@ class DeviceSplit:
         size = min(batch_size, len(self))
         epoch, position = divmod(step, len(self) // size)
         # A function of the step alone, so a resumed run gets the same batches without replaying earlier ones.
-        rows = _cached_epoch_order(len(self), seed, epoch)[position * size : (position + 1) * size]
+        rows = self.epoch_order(seed, epoch)[position * size : (position + 1) * size]
         return _copy_async(share.of(rows), self.device)
 
+    def epoch_order(self, seed: int, epoch: int) -> Tensor:
+        """Returns the rows of one epoch in their order: (N,) int64 on the CPU, a function of seed and epoch alone."""
+        # Every step of an epoch needs it, and so does a rule that looks ahead.
+        if self._latest_order is None or self._latest_order[0] != (seed, epoch):
+            weighted = self._sampler == "weighted"
+            order = weighted_epoch_order(self.labels.cpu(), seed, epoch) if weighted else epoch_order(len(self), seed, epoch)
+            self._latest_order = (seed, epoch), order
+        return self._latest_order[1]
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields normalised images and labels of all rows in order, for evaluation; the last batch may be smaller."""
+        """Yields normalised inputs and labels of all rows in order, for evaluation; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             rows = slice(start, start + batch_size)
             yield self.normalise(self.images[rows]), self.labels[rows]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Returns (images / 255 - mean) / std as float32; images: (B, C, H, W) uint8 or float32; they are not modified."""
+        """Returns (pixels / 255 - mean) / std, or (features - mean) / std, as float32; images: the inputs, not modified."""
         # `copy=True`, because the next line works in place and float32 images would otherwise be those of the split.
         converted = images.to(torch.float32, memory_format=self._memory_format, copy=True)
         return converted.mul_(self._scale).add_(self._shift)
 
     def _per_pixel(self, by_channel: npt.NDArray[np.float64]) -> Tensor:
-        """Expands (C,) to (1, C, H, W) in the memory layout of the batches, because broadcasting over 3 channels is slow."""
-        tensor = torch.tensor(by_channel, dtype=torch.float32, device=self.device).view(1, -1, 1, 1)
+        """Expands (C,) to (1, C, ...) in the memory layout of the batches, because broadcasting over 3 channels is slow."""
+        tensor = torch.tensor(by_channel, dtype=torch.float32, device=self.device)
+        tensor = tensor.view(1, -1, *[1] * (self.images.ndim - 2))
         repeated = tensor.expand(1, *self.images.shape[1:])
         return repeated.clone(memory_format=self._memory_format)
 
@@ -199,7 +228,17 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_rows, generator=stream(seed, "order", epoch))
 
 
-_cached_epoch_order = lru_cache(maxsize=1)(epoch_order)  # every step of the current epoch needs the order
+def weighted_epoch_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """Returns N rows drawn with replacement for labels (N,), every class that has rows equally often on average: (N,) int64.
+
+    This is `torch.utils.data.WeightedRandomSampler` with the weight 1 / rows of the class, without its limit of 2^24 rows.
+    """
+    generator = stream(seed, "order", epoch)
+    by_class = torch.argsort(labels, stable=True)
+    _, sizes = torch.unique(labels, return_counts=True)
+    drawn = torch.randint(len(sizes), (len(labels),), generator=generator)
+    within = torch.rand(len(labels), generator=generator, dtype=torch.float64) * sizes[drawn]
+    return by_class[(sizes.cumsum(0) - sizes)[drawn] + within.long()]
 
 
 def _random_integers(bound: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:

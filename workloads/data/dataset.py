@@ -1,4 +1,4 @@
-"""A labelled image set in memory with four disjoint splits, and the base classes of data sources."""
+"""A labelled data set in memory with four disjoint splits, and the base classes of data sources."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,12 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pruneyard.workloads import plugins
+from pruneyard.workloads.data.input_statistics import Images, input_statistics
 from pruneyard.workloads.data.stratify import apportion, sample_rows
 from pruneyard.workloads.seeding import stream_seed
-
-ROWS_PER_CHUNK = 4096  # bounds the memory of the passes over all pixels
-
-Images = npt.NDArray[np.uint8 | np.float32]
 
 
 class DataNotFoundError(ValueError):
@@ -28,31 +25,37 @@ class DataNotFoundError(ValueError):
 class Split:
     """Some rows of a data set.
 
-    images: (N, C, H, W) uint8, or float32 in which black is 0 and white is 255; float32 values may lie outside that range.
+    images: the inputs. Pixels are (N, C, H, W) uint8, or float32 in which black is 0 and white is 255; float32 values may lie
+        outside that range. Features are float32 (N, F), or (N, C, ...) with any further axes.
     labels: (N,) int64.
     row_ids: (N,) int64, the position of each row in the publisher's file.
+    pixels: whether the inputs are pixels; otherwise they are features, numbers without black and white.
     """
 
     images: Images
     labels: npt.NDArray[np.int64]
     row_ids: npt.NDArray[np.int64]
+    pixels: bool = True
 
     def __post_init__(self) -> None:
-        if self.images.dtype not in (np.uint8, np.float32) or self.images.ndim != 4:
-            came = f"{self.images.dtype} {self.images.shape}"
+        came = f"{self.images.dtype} {self.images.shape}"
+        if self.pixels and (self.images.dtype not in (np.uint8, np.float32) or self.images.ndim != 4):
             raise ValueError(f"images are {came}; they must be uint8 or float32 (N, C, H, W)")
+        if not self.pixels and (self.images.dtype != np.float32 or self.images.ndim < 2):
+            raise ValueError(f"features are {came}; they must be float32 (N, F) or (N, C, ...)")
         for name, column in (("labels", self.labels), ("row_ids", self.row_ids)):
             if column.dtype != np.int64 or column.shape != (len(self.images),):
                 came, allowed = f"{column.dtype} {column.shape}", f"int64 ({len(self.images)},)"
                 raise ValueError(f"{name} are {came}; they must be {allowed}")
 
     @classmethod
-    def from_arrays(cls, images: Images, labels: npt.ArrayLike) -> "Split":
+    def from_arrays(cls, images: Images, labels: npt.ArrayLike, *, pixels: bool = True) -> "Split":
         """Creates a split of all rows of a file, in the order of the file."""
         return cls(
             images=np.ascontiguousarray(images),  # the layout that batches gather from
             labels=np.asarray(labels, dtype=np.int64),
             row_ids=np.arange(len(images)),
+            pixels=pixels,
         )
 
     def __len__(self) -> int:
@@ -60,14 +63,16 @@ class Split:
 
     def take(self, rows: npt.NDArray[Any]) -> "Split":
         """Returns a copy of some rows, selected by index or mask."""
-        return Split(images=self.images[rows], labels=self.labels[rows], row_ids=self.row_ids[rows])
+        return Split(
+            images=self.images[rows], labels=self.labels[rows], row_ids=self.row_ids[rows], pixels=self.pixels
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A data set with four disjoint splits.
 
-    mean, std: per channel, of the train split with images scaled to [0, 1].
+    mean, std: of the train split, per channel of images scaled to [0, 1], or per entry of the first axis of features.
     """
 
     name: str
@@ -84,15 +89,21 @@ class Dataset:
         return len(self.classes)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one input: (C, H, W) of an image, (F,) of a row of a table."""
+        return self.train.images.shape[1:]
+
+    @property
+    def pixels(self) -> bool:
+        """Returns whether the inputs are pixels; otherwise they are features."""
+        return self.train.pixels
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all arrays and class names, 16 hexadecimal digits: equal data have equal fingerprints on every machine."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
+        if not self.pixels:
+            digest.update(b"features")
         for split in (self.train, self.val, self.calib, self.test):
             for array in (split.images, split.labels, split.row_ids):
                 # The bytes alone do not tell (2, 8) from (4, 4).
@@ -101,36 +112,15 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and population standard deviation of each channel of `images: (N, C, H, W)`, scaled to [0, 1].
-
-    For uint8 images both are computed from counts of the 256 values, so they are the same on every machine. A constant
-    channel gets a standard deviation of 1.
-    """
-    # Float images have too many values to be counted.
-    if images.dtype != np.uint8:
-        scaled = images.astype(np.float64) / 255
-        mean, std = scaled.mean(axis=(0, 2, 3)), scaled.std(axis=(0, 2, 3))
-        return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
-    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(images), ROWS_PER_CHUNK):
-        for channel, channel_counts in enumerate(counts):
-            channel_counts += np.bincount(images[start : start + ROWS_PER_CHUNK, channel].ravel(), minlength=256)
-    # Integer counts do not depend on the order of summation, unlike sums of pixels.
-    values = np.arange(256) / 255
-    mean = counts @ values / counts.sum(axis=1)
-    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
-    std = np.where(variance > 0, np.sqrt(variance), 1.0)
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
 @dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """A data set as published, with training rows and test rows."""
+    """A data set as published, with training rows and test rows, and with rows of val and calib if it has them."""
 
     classes: tuple[str, ...]
     train: Split
     test: Split
+    val: Split | None = None
+    calib: Split | None = None
 
 
 class Source(ABC):
@@ -195,9 +185,14 @@ class PublishedSource(Source, ABC):
 
     def load(self) -> Dataset:
         """Reads, checks and splits the data."""
-        published = self.read()
-        for part, rows in (("train", published.train), ("test", published.test)):
-            check_labels(rows, part=part, classes=published.classes)
+        return self.split(self.read())
+
+    def split(self, published: PublishedDataset) -> Dataset:
+        """Checks the published rows and cuts val and calib from the training rows, as far as they are not published."""
+        given = {"train": published.train, "test": published.test, "val": published.val, "calib": published.calib}
+        for part, rows in given.items():
+            if rows is not None:
+                check_labels(rows, part=part, classes=published.classes)
         if published.train.images.shape[1:] != published.test.images.shape[1:]:
             came, allowed = published.test.images.shape[1:], published.train.images.shape[1:]
             raise ValueError(
@@ -206,20 +201,25 @@ class PublishedSource(Source, ABC):
         # Limited before the splits are cut, so that val and calib shrink in proportion.
         usable = _subsample(published.train, self.max_train, seed=self.split_seed, field="max_train")
         test = _subsample(published.test, self.max_test, seed=self.split_seed, field="max_test")
-        self._check_class_sizes(usable, published.classes)
-        num_val, num_calib = (round(part * len(usable)) for part in (self.val_fraction, self.calib_fraction))
+        cut = {
+            part: fraction
+            for part, fraction in (("val", self.val_fraction), ("calib", self.calib_fraction))
+            if fraction > 0 and given[part] is None
+        }
+        check_class_sizes(usable, published.classes, parts=("train", *cut))
+        num_val, num_calib = (round(cut.get(part, 0) * len(usable)) for part in ("val", "calib"))
         # val leaves two rows of each class if calib is cut next, so that train still gets one.
         train, val = hold_out(usable, num_val, seed=self.split_seed, part="val", leave=2 if num_calib else 1)
         train, calib = hold_out(train, num_calib, seed=self.split_seed, part="calib", leave=1)
-        mean, std = channel_statistics(train.images)
+        mean, std = input_statistics(train.images, pixels=train.pixels)
         return Dataset(
             name=plugins.name_of(self),
             classes=published.classes,
             mean=mean,
             std=std,
             train=train,
-            val=val,
-            calib=calib,
+            val=val if published.val is None else published.val,
+            calib=calib if published.calib is None else published.calib,
             test=test,
         )
 
@@ -230,7 +230,7 @@ class PublishedSource(Source, ABC):
         """
         check_labels(test, part="test", classes=classes)
         test = _subsample(test, self.max_test, seed=self.split_seed, field="max_test")
-        mean, std = channel_statistics(test.images)
+        mean, std = input_statistics(test.images, pixels=test.pixels)
         empty = test.take(np.zeros(0, dtype=np.int64))
         return Dataset(
             name=plugins.name_of(self),
@@ -242,17 +242,6 @@ class PublishedSource(Source, ABC):
             calib=empty,
             test=test,
         )
-
-    def _check_class_sizes(self, rows: Split, classes: Sequence[str]) -> None:
-        # Checked on the rows left by `max_train`, since `hold_out` takes at least one row per class for each part.
-        parts = ["train"] + ["val"] * (self.val_fraction > 0) + ["calib"] * (self.calib_fraction > 0)
-        counts = np.bincount(rows.labels, minlength=len(classes))
-        smallest = int(np.argmin(counts))
-        if counts[smallest] < len(parts):
-            raise ValueError(
-                f"class {classes[smallest]!r} has {counts[smallest]} of the {len(rows)} training rows used; "
-                f"it must have at least {len(parts)}, one for each of {', '.join(parts)}{base_hint(rows.labels)}"
-            )
 
 
 def hold_out(rows: Split, num_held_out: int, *, seed: int, part: str, leave: int = 1) -> tuple[Split, Split]:
@@ -299,3 +288,14 @@ def base_hint(labels: npt.NDArray[np.int64]) -> str:
     """Returns a hint, to end an error message, if the labels run from 1 upwards without a gap; otherwise an empty text."""
     counts = np.bincount(labels[labels >= 0], minlength=2)
     return "; labels start at 0, and these seem to start at 1: subtract 1" if counts[0] == 0 and counts[1:].all() else ""
+
+
+def check_class_sizes(rows: Split, classes: Sequence[str], *, parts: Sequence[str]) -> None:
+    """Raises `ValueError` if a class has fewer training rows than one for each of `parts`, which are cut from them."""
+    counts = np.bincount(rows.labels, minlength=len(classes))
+    smallest = int(np.argmin(counts))
+    if counts[smallest] < len(parts):
+        raise ValueError(
+            f"class {classes[smallest]!r} has {counts[smallest]} of the {len(rows)} training rows used; "
+            f"it must have at least {len(parts)}, one for each of {', '.join(parts)}{base_hint(rows.labels)}"
+        )

@@ -1,4 +1,4 @@
-"""Images that occur in more than one split of a data set, pixel for pixel."""
+"""Inputs that occur in more than one split of a data set, bit for bit."""
 
 from hashlib import blake2b
 from itertools import combinations
@@ -10,13 +10,13 @@ from pruneyard.workloads.data.dataset import Dataset, Split
 
 
 def shared_images(data: Dataset) -> list[str]:
-    """Returns a sentence for each pair of splits that share images: how many rows of the later one, and the first example.
+    """Returns a sentence for each pair of splits that share inputs: how many rows of the later one, and the first example.
 
     Rows whose label differs between the two splits are counted apart, since one of the labels must be wrong.
     """
     splits = {name: getattr(data, name) for name in ("train", "val", "calib", "test")}
     rows = {name: _rows_by_image(split) for name, split in splits.items()}
-    found = []
+    found, inputs = [], "image" if data.pixels else "features"
     for (earlier, known), (later, others) in combinations(rows.items(), 2):
         pairs = [(known[image][0], row) for image, matches in others.items() if image in known for row in matches]
         if pairs:
@@ -24,8 +24,8 @@ def shared_images(data: Dataset) -> list[str]:
             differing = sum(splits[earlier].labels[one] != splits[later].labels[other] for one, other in pairs)
             labels = f", {differing} of them with another label" if differing else ""
             found.append(
-                f"{data.name}: {len(pairs)} of {len(splits[later])} {later} rows have the same image as a {earlier} row{labels} "
-                f"({later} row {splits[later].row_ids[second]} and {earlier} row {splits[earlier].row_ids[first]})"
+                f"{data.name}: {len(pairs)} of {len(splits[later])} {later} rows have the same {inputs} as a {earlier} row"
+                f"{labels} ({later} row {splits[later].row_ids[second]} and {earlier} row {splits[earlier].row_ids[first]})"
             )
     return found
 

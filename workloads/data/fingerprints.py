@@ -78,7 +78,8 @@ def _cache_file(source: Source) -> Path | None:
     files = [file for path in found for file in files_below(path)]
     if not files:
         return None
-    key = file_states(files, f"fingerprint {version('pruneyard')} {type(source).__module__} {source!r}")
+    # 2: before, integer labels of Parquet files had no names.
+    key = file_states(files, f"fingerprint 2 {version('pruneyard')} {type(source).__module__} {source!r}")
     return cache_folder() / "fingerprints" / key
 
 

@@ -19,6 +19,7 @@ from pruneyard.workloads.data.score_file import FILE, MOMENTUM_PREFIX, SavedScor
 from pruneyard.workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, GRADIENTS, Pool
 from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from pruneyard.workloads.networks.features import features
+from pruneyard.workloads.networks.last_layer import last_layer
 
 EVAL_BATCH_SIZE = 1000  # rows per forward pass
 GRADIENT_BATCH_SIZE = 32  # rows whose gradients are in memory together; each gradient is as large as the network
@@ -227,7 +228,7 @@ def compute_gradient_norms(network: nn.Module, images: Tensor, labels: Tensor, *
     if layers == "classifier":
         with torch.no_grad():
             inputs = features(network, images)
-            errors, _ = compute_errors_and_margins(network.get_submodule("classifier")(inputs), labels)
+            errors, _ = compute_errors_and_margins(last_layer(network)(inputs), labels)
             return errors * (inputs.square().sum(1) + 1).sqrt()
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
     # The caller has put the network in evaluation mode: batch statistics would mix the rows of `vmap`.

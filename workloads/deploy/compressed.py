@@ -1,4 +1,4 @@
-"""Compressed weights: CSR and square-block BSR of a weight, viewed as a matrix (outputs, inputs).
+"""Compressed weights: CSR, square-block BSR and constant fan-in of a weight, viewed as a matrix (outputs, inputs).
 
 The mask decides which weights are stored, not their values: an active weight that is exactly 0 is stored.
 """
@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Largest first, because `block_size` returns the first size that fits, and larger blocks need fewer indices.
 BLOCK_SIZES = (32, 16, 8, 4, 2)
 _CSR = (".crow", ".col", ".values")
 _BSR = (".block_crow", ".block_col", ".blocks")
+_FAN = (".fan_rows", ".fan_columns", ".fan_values")
 
 
 def csr(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,6 +60,21 @@ def bsr_tensor(weight: Tensor, mask: Tensor, size: int) -> Tensor:
     return _sparse(torch.sparse_bsr_tensor, [starts, columns, values], matrix.shape)
 
 
+def fan_in(mask: Tensor) -> int | None:
+    """Returns the number of inputs that each neuron keeps, if it is the same for all that keep any; else None."""
+    counts = mask.flatten(1).sum(1)
+    kept = counts[counts > 0].unique()
+    return int(kept) if len(kept) == 1 else None
+
+
+def regular(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the neurons with inputs (L,) int32, their columns (L, fan-in) int32 and values (L, fan-in) of constant fan-in."""
+    size = fan_in(mask)
+    assert size is not None, "the neurons have different numbers of inputs"
+    starts, columns, values = csr(weight, mask)
+    return starts.diff().nonzero().squeeze(1).int(), columns.view(-1, size), values.view(-1, size)
+
+
 def _blocks(matrix: Tensor, size: int) -> Tensor:
     """Reshapes (O, I) to blocks (O / size, I / size, size, size)."""
     rows, columns = matrix.shape
@@ -81,6 +97,12 @@ def pack_bsr(name: str, weight: Tensor, mask: Tensor, size: int) -> dict[str, Te
     return dict(zip([name + end for end in _BSR], parts, strict=True))
 
 
+def pack_fan_in(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Returns the three tensors of a weight in a file as by `pack_csr`, with a regular index."""
+    rows, columns, values = regular(weight, mask)
+    return dict(zip([name + end for end in _FAN], (rows, _narrow(columns, mask[0].numel()), values), strict=True))
+
+
 def pack_bits(name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Returns the active values in order, and the mask with one bit for each weight, by name."""
     bits = torch.from_numpy(np.packbits(mask.numpy()))
@@ -97,7 +119,7 @@ def unpack(
     weights, masks, used = {}, {}, set()
     for name, shape in shapes.items():
         # Buffers and dense weights are stored under their own names: the empty ending.
-        parts = {end for end in (*_CSR, *_BSR, ".bits", ".mask", "") if name + end in tensors}
+        parts = {end for end in (*_CSR, *_BSR, *_FAN, ".bits", ".mask", "") if name + end in tensors}
         used |= {name + end for end in parts}
         if "" in parts:
             weights[name] = tensors[name]
@@ -107,6 +129,8 @@ def unpack(
             weights[name], masks[name] = _from_csr([tensors[name + end] for end in _CSR], shape)
         elif parts >= set(_BSR):
             weights[name], masks[name] = _from_bsr([tensors[name + end] for end in _BSR], shape)
+        elif parts >= set(_FAN):
+            weights[name], masks[name] = _from_fan_in([tensors[name + end] for end in _FAN], shape)
         elif parts >= {".bits", ".values"}:
             weights[name], masks[name] = _from_bits(tensors[f"{name}.bits"], tensors[f"{name}.values"], shape)
     if unknown := sorted(tensors.keys() - used):
@@ -126,6 +150,17 @@ def _from_bsr(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     # See `_from_csr`.
     active = _sparse(torch.sparse_bsr_tensor, [*parts[:2], torch.ones_like(parts[2])], matrix.shape)
     return matrix.to_dense().reshape(shape), active.to_dense().bool().reshape(shape)
+
+
+def _from_fan_in(parts: list[Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    rows, columns, values = parts
+    if columns.ndim != 2 or columns.shape != values.shape or len(columns) != len(rows):
+        raise ValueError("the index of a weight differs in size from its values")
+    if not len(rows) or int(rows[0]) < 0 or int(rows[-1]) >= shape[0] or bool((rows.diff() <= 0).any()):
+        raise ValueError("the indices of a weight are damaged: its rows must rise within its outputs")
+    counts = torch.zeros(shape[0], dtype=torch.int32).index_fill(0, rows.long(), columns.shape[1])
+    starts = nn.functional.pad(counts.cumsum(0), (1, 0))
+    return _from_csr([starts, columns.flatten(), values.flatten()], shape)
 
 
 def _sparse(make: Callable[..., Tensor], parts: list[Tensor], size: tuple[int, ...]) -> Tensor:

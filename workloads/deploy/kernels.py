@@ -1,8 +1,9 @@
 """Layers that skip zeros on a CPU; their outputs equal those of dense layers up to the order of additions.
 
-Two kernels multiply a sparse matrix (outputs, inputs) with a dense one (inputs, columns). `SparseProduct` is torch's sparse
+Three kernels multiply a sparse matrix (outputs, inputs) with a dense one (inputs, columns). `SparseProduct` is torch's sparse
 matrix, computed by MKL if torch has it. `GatherProduct` is torch's embedding bag: each output is a weighted sum of rows of the
 input, which FBGEMM computes with the widest vector instructions of the CPU; it is efficient for many columns.
+`ConstantFanInProduct` is the same for a regular index, without copying the columns.
 
 Convolutions become such products by im2col, which copies the inputs of each output pixel to a column. This is done in pieces
 that fit into the cache: for a large batch, im2col of all images would cost more than the product.
@@ -16,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.deploy.compressed import block_size, bsr_tensor, csr, csr_tensor
+from pruneyard.workloads.deploy.compressed import block_size, bsr_tensor, csr, csr_tensor, regular
 
 PIECE_BYTES = 1 << 21  # of one im2col piece; 0.25 to 2 MiB were tried, and small pieces need more calls
 
@@ -82,6 +83,36 @@ class GatherProduct:
 
     def row(self, inputs: Tensor) -> Tensor:
         return self(torch.cat([inputs, inputs.new_ones(1)])[:, None])[:, 0]
+
+
+class ConstantFanInProduct:
+    """A product by weighted sums of equally many rows; outputs without inputs are their bias."""
+
+    spare_rows = 0
+
+    def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None) -> None:
+        live, columns, self.values = regular(weight.detach(), mask)
+        self.bias = torch.zeros(len(mask)) if bias is None else bias.detach()
+        self.live = None if len(live) == len(mask) else live.long()
+        self.columns, self.factors = columns.flatten(), self.values.flatten()
+        self.starts = torch.arange(0, columns.numel() + 1, columns.shape[1], dtype=torch.int32)
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        sums = nn.functional.embedding_bag(
+            self.columns,
+            columns.contiguous(),
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.factors,
+            include_last_offset=True,
+        )
+        if self.live is None:
+            return sums.add_(self.bias[:, None])
+        return self.bias[:, None].repeat(1, columns.shape[1]).index_add_(0, self.live, sums)
+
+    def row(self, inputs: Tensor) -> Tensor:
+        sums = inputs.index_select(0, self.columns).view_as(self.values).mul_(self.values).sum(1)
+        return sums.add_(self.bias) if self.live is None else self.bias.index_add(0, self.live, sums)
 
 
 class SparseLinear(nn.Module):
@@ -174,6 +205,12 @@ def bsr_kernel(layer: nn.Module, mask: Tensor) -> nn.Module:
     size = block_size(mask)
     assert size is not None, "the mask has no blocks"
     return _with_product(layer, SparseProduct(bsr_tensor(weight, mask, size), bias))
+
+
+def constant_fan_in_kernel(layer: nn.Module, mask: Tensor) -> nn.Module:
+    """Returns the layer with a product by a regular index; all neurons with inputs must have equally many."""
+    weight, bias = _parameters(layer)
+    return _with_product(layer, ConstantFanInProduct(weight, mask, bias))
 
 
 def why_dense(layer: nn.Module, mask: Tensor | None) -> str:

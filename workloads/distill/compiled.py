@@ -19,7 +19,7 @@ Weights = dict[str, Tensor]
 
 
 @lru_cache(maxsize=8)
-def compile_gradients(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> "CompiledGradients":
+def compile_gradients(model: ModelBuilder, image_shape: tuple[int, ...], num_classes: int) -> "CompiledGradients":
     """Returns compiled gradients for a model; they are cached for the life of the process, as compilation is slow.
 
     Raises `ValueError` for a network with running statistics.

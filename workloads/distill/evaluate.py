@@ -136,7 +136,7 @@ def train_network(
     images, targets = synthetic.training_images(), synthetic.targets(num_classes)
     evaluation = evaluation.for_images(len(images))
     with global_stream(seed, name):
-        network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)  # type: ignore[arg-type]
+        network = model.build(image_shape=tuple(images.shape[1:]), num_classes=num_classes)
     network = network.to(images.device).train()
     parameters = list(network.parameters())
     scaled = network if evaluation.temperature == 1 else _TemperatureScaled(network, evaluation.temperature)

@@ -29,7 +29,7 @@ class ProblemSize:
     """The quantities that the work depends on, besides a method's own fields."""
 
     model: ModelBuilder
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     class_sizes: tuple[int, ...]  # training rows of each class
 
     @classmethod
@@ -62,7 +62,7 @@ class NetworkSpec(NamedTuple):
     """A model and the sizes of its inputs and outputs."""
 
     model: ModelBuilder
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
 
     def network(self) -> nn.Module:

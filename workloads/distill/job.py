@@ -154,7 +154,9 @@ class DistillJob:
         return distillation_flops + evaluation_flops, num_iterations + steps
 
     def check(self, data: Dataset) -> list[str]:
-        """Builds the networks on the meta device. Raises `ValueError` if a class has fewer rows than images per class."""
+        """Builds the networks on the meta device. Raises `ValueError` for features, and for too small classes."""
+        if not data.pixels:
+            raise ValueError(f"data has features of shape {data.image_shape}; it must have pixels, to make a set of images")
         with torch.device("meta"):
             for model in (self.model, *self.evaluation.architectures):
                 model.build(image_shape=data.image_shape, num_classes=data.num_classes)

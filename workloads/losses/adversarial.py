@@ -9,13 +9,27 @@ Dimensions: B batch, C channels, H height, W width, K classes.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.interfaces import LossInputs, Network, PixelRange, StatelessObjective
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.interfaces import (
+    InputKind,
+    LossInputs,
+    Network,
+    PixelRange,
+    StatelessObjective,
+    known_range,
+)
+from pruneyard.workloads.losses.class_weights import (
+    ClassWeight,
+    check_class_weight,
+    row_weights,
+    weighted_cross_entropy,
+)
 from pruneyard.workloads.ranks import Share
 
 LossFn = Callable[[Tensor], Tensor]
@@ -109,12 +123,16 @@ class AdversarialObjective(StatelessObjective):
     et al. for CIFAR-10 attacks in training mode, with the statistics of the batch.
     """
 
+    takes: ClassVar[InputKind] = "pixels"
+
     eps: float = 8 / 255  # largest change of a pixel, for pixels in [0, 1]
     step_size: float = 2 / 255
     num_steps: int = 10
     attack_mode: Literal["evaluation", "training"] = "evaluation"
+    class_weight: ClassWeight = field(default="none", metadata=NEUTRAL_BY_DEFAULT)  # of the cross-entropy; attacks ignore it
 
     def __post_init__(self) -> None:
+        check_class_weight(self.class_weight)
         _ = self.attack  # checks the fields
         if self.attack_mode not in ("evaluation", "training"):
             raise ValueError(f"attack_mode is {self.attack_mode!r}; it must be evaluation or training")
@@ -128,12 +146,17 @@ class AdversarialObjective(StatelessObjective):
         """Returns a context in which the network is in the mode that is attacked, and which preserves running statistics."""
         return inputs.eval_mode() if self.attack_mode == "evaluation" else inputs.preserve_buffers()
 
+    def cross_entropy(self, logits: Tensor, inputs: LossInputs) -> Tensor:
+        """Returns the mean over the batch of the cross-entropy, weighted by class."""
+        weights = row_weights(self.class_weight, inputs.labels, inputs.class_counts)
+        return weighted_cross_entropy(logits, inputs.labels, weights)
+
     def perturb(self, inputs: LossInputs, loss_fn: LossFn) -> Tensor:
         """Returns the images of the batch, perturbed so that the loss grows."""
         return self.attack(
             inputs.images,
             loss_fn=loss_fn,
-            pixels=inputs.pixels,
+            pixels=known_range(inputs.pixels),
             generator=inputs.make_generator(),
             share=inputs.share,
         )

@@ -8,15 +8,21 @@ Dimensions: B batch, C channels, H height, W width.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
+from pruneyard.workloads.losses.class_weights import (
+    ClassWeight,
+    check_class_weight,
+    row_weights,
+    weighted_cross_entropy,
+)
 from pruneyard.workloads.losses.logits import check_not_negative, to_float32_or_wider
 
 
@@ -26,8 +32,10 @@ class MixingObjective(StatelessObjective, ABC):
 
     is_batch_level: ClassVar[bool] = True
     alpha: float
+    class_weight: ClassWeight = field(default="none", metadata=NEUTRAL_BY_DEFAULT)  # of either label, for its part of the loss
 
     def __post_init__(self) -> None:
+        check_class_weight(self.class_weight)
         check_not_negative("alpha", self.alpha)
 
     @abstractmethod
@@ -43,8 +51,9 @@ class MixingObjective(StatelessObjective, ABC):
         offset = sample_offset(len(labels), generator)
         images, share = self.mix(inputs.images, inputs.images.roll(offset, 0), weight, generator)
         logits = to_float32_or_wider(inputs.network(images))
-        own = functional.cross_entropy(logits, labels)
-        partners = functional.cross_entropy(logits, labels.roll(offset))
+        weights = row_weights(self.class_weight, labels, inputs.class_counts)
+        own = weighted_cross_entropy(logits, labels, weights)
+        partners = weighted_cross_entropy(logits, labels.roll(offset), None if weights is None else weights.roll(offset))
         return share * own + (1 - share) * partners, inputs.memory
 
     def sample_mixing_weight(self, generator: torch.Generator) -> float:

@@ -6,7 +6,7 @@ are exact. Random choices come from one CPU generator, so a GPU holds the same m
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex
+
 SAMPLE = 4096  # least size of the sample that bounds a selection
 
 
@@ -22,15 +24,40 @@ class NonFiniteScoresError(ValueError):
     """A score is NaN or infinite, so that the weights cannot be ranked."""
 
 
+CHOSEN = "pruneyard_prunable"
+"""The attribute of a model with the names of the weights that are pruned, where only some of the prunable ones are."""
+
+
 def prunable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Returns the module that owns each prunable weight, by parameter name in module order; a shared weight occurs once.
 
-    Prunable are the weights, not the biases, of convolutions and linear layers, and the input projections of
-    `nn.MultiheadAttention`. Norms, embeddings and recurrent layers stay dense, and so do weights that a parametrisation computes.
+    Where `choose_prunable` has chosen some weights of the model, only these count.
     """
+    chosen = getattr(model, CHOSEN, None)
+    if chosen is None:
+        return all_prunable_layers(model)
+    return {name: layer for name, layer in layers_to_choose_from(model).items() if name in chosen}
+
+
+def all_prunable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the module that owns each weight that is pruned unless `choose_prunable` says otherwise.
+
+    These are the weights, not the biases, of convolutions and linear layers, and the input projections of
+    `nn.MultiheadAttention`. Norms and recurrent layers stay dense, and so do weights that a parametrisation computes.
+    """
+    return _owners(model, _prunable_parameters)
+
+
+def layers_to_choose_from(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns `all_prunable_layers` and the embeddings, which are pruned only where `choose_prunable` chooses them."""
+    return _owners(model, lambda module: ("weight",) if isinstance(module, nn.Embedding) else _prunable_parameters(module))
+
+
+def _owners(model: nn.Module, parameters_of: Callable[[nn.Module], tuple[str, ...]]) -> dict[str, nn.Module]:
+    """Returns the first module that has each of the named parameters, by the parameter's name in module order."""
     owners: dict[int, nn.Module] = {}
     for module in model.modules():
-        for weight in map(module._parameters.get, _prunable_parameters(module)):
+        for weight in map(module._parameters.get, parameters_of(module)):
             if weight is not None:
                 owners.setdefault(id(weight), module)
     return {name: owners[id(weight)] for name, weight in model.named_parameters() if id(weight) in owners}
@@ -87,7 +114,7 @@ def keep_largest(
     if count == 0:
         return torch.zeros_like(among)
     scores = torch.where(among, scores, -torch.inf)
-    threshold = _kth_largest(scores, count)
+    threshold = kth_largest(scores, count)
     assert threshold > -torch.inf, f"{layer} has fewer than {count} entries to keep"
     selected = scores >= threshold
     if int(torch.count_nonzero(selected)) == count:
@@ -106,17 +133,24 @@ def keep_largest_overall(
     Published code has no such minimum: there a layer may lose its last weight, which makes the output constant.
     """
     best = {n: keep_largest(scores[n], m, count=1, generator=generator, layer=n) for n, m in among.items()}
-    rest = keep_largest(
+    others = {name: mask & ~best[name] for name, mask in among.items()}
+    rest = keep_largest_together(scores, others, count=count - len(among), generator=generator)
+    return {name: best[name] | mask for name, mask in rest.items()}
+
+
+def keep_largest_together(
+    scores: Mapping[str, Tensor], among: Mapping[str, Tensor], *, count: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Returns masks of the `count` entries with the largest scores over all layers; of a layer that may be none."""
+    kept = keep_largest(
         torch.cat([scores[name].flatten() for name in among]),
-        torch.cat([(among[name] & ~best[name]).flatten() for name in among]),
-        count=count - len(among),
+        torch.cat([mask.flatten() for mask in among.values()]),
+        count=count,
         generator=generator,
         layer=", ".join(among),
     )
-    parts = torch.split(rest, [mask.numel() for mask in among.values()])
-    return {
-        name: best[name] | part.reshape(best[name].shape) for name, part in zip(among, parts, strict=True)
-    }
+    parts = torch.split(kept, [mask.numel() for mask in among.values()])
+    return {name: part.reshape(among[name].shape) for name, part in zip(among, parts, strict=True)}
 
 
 def keep_largest_by_scope(
@@ -158,15 +192,14 @@ def drop_and_grow(
     return kept | keep_largest(grow_scores, ~kept, count=num_moved, generator=generator, layer=layer)
 
 
-def active_per_layer(masks: Mapping[str, Tensor]) -> dict[str, int]:
+def active_per_layer(masks: Mapping[str, Mask]) -> dict[str, int]:
     """Returns the number of active entries of every mask, with one transfer from the device."""
-    if not masks:
-        return {}
-    counts = torch.stack([torch.count_nonzero(mask) for mask in masks.values()]).tolist()
-    return dict(zip(masks, counts, strict=True))
+    counted = {name: torch.count_nonzero(mask) for name, mask in masks.items() if isinstance(mask, Tensor)}
+    found = dict(zip(counted, torch.stack(list(counted.values())).tolist(), strict=True)) if counted else {}
+    return {name: mask.num_active if isinstance(mask, SparseIndex) else found[name] for name, mask in masks.items()}
 
 
-def layer_densities(masks: Mapping[str, Tensor]) -> dict[str, float]:
+def layer_densities(masks: Mapping[str, Mask]) -> dict[str, float]:
     """Returns the active share of every mask, in [0, 1]."""
     return {name: count / masks[name].numel() for name, count in active_per_layer(masks).items()}
 
@@ -187,7 +220,7 @@ def check_finite(scores: Tensor, layer: str) -> None:
         raise NonFiniteScoresError(f"scores of {layer} lie between {low} and {high}; they must be finite")
 
 
-def _kth_largest(scores: Tensor, count: int) -> Tensor:
+def kth_largest(scores: Tensor, count: int) -> Tensor:
     """Returns the `count`-th largest score, (): a value, so that every algorithm gives the same result."""
     flat = scores.flatten()
     if flat.device.type != "cpu":

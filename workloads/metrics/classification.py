@@ -7,7 +7,7 @@ Invalid input raises `ValueError`; no function returns a number for it.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pruneyard.workloads.metrics.binned_errors import (
     adaptive_calibration_error,
@@ -32,6 +32,7 @@ from pruneyard.workloads.metrics.binning import (
     bin_index,
     equal_mass_index,
 )
+from pruneyard.workloads.metrics.by_class import TOP_K, ClassCounts, class_counts, is_among_top
 from pruneyard.workloads.metrics.class_bins import ClassBins, ClassBinsBuilder
 from pruneyard.workloads.metrics.probabilities import (
     SUM_TOLERANCE,
@@ -83,6 +84,7 @@ from pruneyard.workloads.metrics.unbinned_errors import (
 
 __all__ = [
     "CALIBRATION_METRICS",
+    "MANY_CLASSES_METRICS",
     "ROBUST_METRICS",
     "STANDARD_METRICS",
     "SUM_TOLERANCE",
@@ -90,6 +92,7 @@ __all__ = [
     "Binning",
     "BrierParts",
     "CalibrationReport",
+    "ClassCounts",
     "Floats",
     "Labels",
     "NoiseFloor",
@@ -108,6 +111,7 @@ __all__ = [
     "brier_score",
     "check_inputs",
     "check_probabilities",
+    "class_counts",
     "class_probabilities",
     "classwise_calibration_error",
     "classwise_calibration_errors",
@@ -138,6 +142,13 @@ STANDARD_METRICS = {
     "ece": "expected calibration error of the largest probability, 15 right-closed bins of equal width",
     "ece_adaptive": "expected calibration error with 15 bins of equal numbers of rows",
     "brier": "squared distance to the one-hot label, summed over classes, mean over rows",
+    "balanced_accuracy": "mean over classes of the accuracy on the rows of the class",
+    "macro_f1": "mean over classes of F1, the harmonic mean of precision and recall",
+    "accuracy_of_worst_class": "smallest accuracy on the rows of a class",
+}
+
+MANY_CLASSES_METRICS = {
+    "top5_accuracy": "share of rows whose label is among the five largest probabilities; reported for more than five classes",
 }
 
 CALIBRATION_METRICS = {
@@ -177,6 +188,8 @@ class _Assessment:
     top: TopLabel  # by rising confidence
     nll: float  # mean of -log p_label
     brier: float  # mean squared distance to the one-hot label
+    classes: ClassCounts
+    among_top: float | None  # share of rows whose label is among the `TOP_K` largest; None if there are no more classes
 
     def standard(self, bins: Reliability) -> dict[str, float]:
         # From the sorted rows: bins of equal mass need the order.
@@ -187,12 +200,15 @@ class _Assessment:
             "ece": mean_gap(bins),
             "ece_adaptive": mean_gap(adaptive),
             "brier": self.brier,
+            **self.classes.metrics(),
+            **({} if self.among_top is None else {"top5_accuracy": self.among_top}),
         }
 
 
 def standard_metrics(logits: ArrayLike, labels: ArrayLike, *, num_extra: int = 0) -> dict[str, float]:
     """Returns all of `STANDARD_METRICS` for `logits: (N, K + num_extra)` with 15 bins; every evaluation reports them.
 
+    With more than five classes, `MANY_CLASSES_METRICS` are there too.
     Labels lie in [0, K). The Brier score sums over the K classes; NLL is that of the full softmax.
     """
     assessed, _ = _assess(logits, labels, num_extra=num_extra, class_bins=None)
@@ -263,25 +279,36 @@ def _assess(
     builder = None if class_bins is None else ClassBinsBuilder(num_bins=class_bins)
     labels_N: Labels = np.zeros(0, dtype=np.int64)
     parts: list[tuple[Floats, ...]] = []
+    classes: list[Labels] = []
+    tops: list[NDArray[np.bool_]] = []
+    num_classes = 0
     for chunk in softmax_chunks(logits_NC, num_extra=num_extra):
         # Checked here and not before the loop, because `softmax_chunks` has now validated the shape and K is known.
         if chunk.rows.start == 0:
             check_not_probabilities(logits_NC)
-            labels_N = check_labels(labels, (len(logits_NC), chunk.probabilities.shape[1]))
+            num_classes = chunk.probabilities.shape[1]
+            labels_N = check_labels(labels, (len(logits_NC), num_classes))
         chunk_labels = labels_N[chunk.rows]
         row = np.arange(len(chunk_labels))
         at_label = chunk.probabilities[row, chunk_labels]
         # From the logits: the probability of the label may round to 0, whose logarithm is infinite.
         log_loss = chunk.log_total - logits_NC[chunk.rows][row, chunk_labels]
         distance = squared_distances(chunk.probabilities, chunk_labels)
-        parts.append((chunk.confidence, chunk.predicted == chunk_labels, log_loss, distance, at_label))
+        is_top = is_among_top(chunk.probabilities, chunk_labels) if chunk.probabilities.shape[1] > TOP_K else None
+        tops += [] if is_top is None else [is_top]
+        classes.append(chunk.predicted.astype(np.int64, copy=False))
+        parts.append((chunk.confidence, log_loss, distance, at_label))
         if builder is not None:
             builder.add(chunk.probabilities)
-    confidence, correct, log_loss, distance, at_label = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
-    )
-    given = TopLabel(confidence=confidence, correct=correct)
+    confidence, log_loss, distance, at_label = (np.concatenate(each) for each in zip(*parts, strict=True))
+    predicted = np.concatenate(classes)
+    given = TopLabel(confidence=confidence, correct=predicted == labels_N)
     assessed = _Assessment(
-        given=given, top=given.ascending(), nll=float(log_loss.mean()), brier=float(distance.mean())
+        given=given,
+        top=given.ascending(),
+        nll=float(log_loss.mean()),
+        brier=float(distance.mean()),
+        classes=ClassCounts.of(predicted, labels_N, num_classes=num_classes),
+        among_top=float(np.concatenate(tops).mean()) if tops else None,
     )
     return assessed, None if builder is None else builder.build(labels_N, at_label)

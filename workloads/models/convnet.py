@@ -14,7 +14,7 @@ from typing import Literal
 from torch import nn
 
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
-from pruneyard.workloads.networks.builder import check_dropout
+from pruneyard.workloads.networks.builder import check_dropout, image_sides
 
 __all__ = ["ConvNet"]
 
@@ -38,9 +38,9 @@ class ConvNet:
             raise ValueError(f"width is {self.width}; it must be a multiple of {GROUPS} for group norm")
         check_dropout(self.dropout)
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
-        channels, height, width = image_shape
+        channels, height, width = image_sides(image_shape)
         first_padding = 3 if image_shape == (1, 28, 28) else 1
         height, width = height + 2 * (first_padding - 1), width + 2 * (first_padding - 1)
         deepest = min(height, width).bit_length() - 1

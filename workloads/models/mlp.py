@@ -1,4 +1,4 @@
-"""Fully connected layers with ReLU on the flattened image.
+"""Fully connected layers with ReLU on features or on the flattened image.
 
 Initialised as PyTorch does by default (uniform, bound 1 / sqrt(fan-in)), where the small MLPs of pruning
 papers usually start.
@@ -30,7 +30,7 @@ class Mlp:
             raise ValueError(f"depth is {self.depth}; it must be at least 0")
         check_dropout(self.dropout)
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         network = nn.Sequential()
         network.add_module("flatten", nn.Flatten())

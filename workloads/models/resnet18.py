@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pruneyard.workloads.networks.builder import image_sides
 from pruneyard.workloads.networks.residual import ChosenStem, basic_block, residual_network
 
 __all__ = ["ResNet18"]
@@ -18,13 +19,13 @@ __all__ = ["ResNet18"]
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18(ChosenStem):
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         return residual_network(
             basic_block,
             stem=64,
             stages=((64, 2), (128, 2), (256, 2), (512, 2)),
-            in_channels=image_shape[0],
+            in_channels=image_sides(image_shape)[0],
             num_classes=num_classes,
             large_images=self.is_large(image_shape),
         )

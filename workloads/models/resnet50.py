@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pruneyard.workloads.networks.builder import image_sides
 from pruneyard.workloads.networks.residual import ChosenStem, bottleneck, residual_network
 
 __all__ = ["ResNet50"]
@@ -18,13 +19,13 @@ __all__ = ["ResNet50"]
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet50(ChosenStem):
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         return residual_network(
             bottleneck,
             stem=64,
             stages=((256, 3), (512, 4), (1024, 6), (2048, 3)),
-            in_channels=image_shape[0],
+            in_channels=image_sides(image_shape)[0],
             num_classes=num_classes,
             large_images=self.is_large(image_shape),
         )

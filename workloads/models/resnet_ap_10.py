@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import nn
 
+from pruneyard.workloads.networks.builder import image_sides
 from pruneyard.workloads.networks.initialisation import he_normal
 from pruneyard.workloads.networks.residual import Block, add_classifier, conv1x1, conv3x3
 
@@ -27,9 +28,9 @@ SMALLEST_SIDE = {"instance": 16, "batch": 8}  # instance norm of a single pixel 
 class ResNetAP10:
     norm: Literal["instance", "batch"] = "instance"
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
-        in_channels, height, width = image_shape
+        in_channels, height, width = image_sides(image_shape)
         least = SMALLEST_SIDE[self.norm]
         if min(height, width) < least:
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from pruneyard.workloads.networks.builder import image_sides
 from pruneyard.workloads.networks.residual import add_classifier
 
 __all__ = ["Vgg11"]
@@ -23,9 +24,9 @@ SMALLEST_SIDE = {"instance": 32, "batch": 16}  # instance norm of a single pixel
 class Vgg11:
     norm: Literal["instance", "batch"] = "instance"
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
-        channels, height, width = image_shape
+        channels, height, width = image_sides(image_shape)
         padding = 3 if image_shape == (1, 28, 28) else 1
         least = SMALLEST_SIDE[self.norm]
         if min(height, width) + 2 * (padding - 1) < least:

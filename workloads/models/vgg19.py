@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pruneyard.workloads.networks.builder import image_sides
 from pruneyard.workloads.networks.initialisation import he_normal
 from pruneyard.workloads.networks.residual import add_classifier, conv3x3
 
@@ -21,9 +22,9 @@ SMALLEST_SIDE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Vgg19:
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
-        channels, height, width = image_shape
+        channels, height, width = image_sides(image_shape)
         if min(height, width) < SMALLEST_SIDE:
             allowed = f"{SMALLEST_SIDE}x{SMALLEST_SIDE} or more"
             raise ValueError(f"vgg19 is given images of {height}x{width}; they must be {allowed}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
-from pruneyard.workloads.networks.builder import check_dropout
+from pruneyard.workloads.networks.builder import check_dropout, image_sides
 from pruneyard.workloads.networks.initialisation import he_normal
 from pruneyard.workloads.networks.residual import add_classifier, conv1x1, conv3x3
 
@@ -30,10 +30,10 @@ class Wrn22x2:
     def __post_init__(self) -> None:
         check_dropout(self.dropout)
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """See `pruneyard.workloads.networks.builder.ModelBuilder`."""
         network = nn.Sequential()
-        network.add_module("stem", conv3x3(image_shape[0], STEM))
+        network.add_module("stem", conv3x3(image_sides(image_shape)[0], STEM))
         channels = STEM
         for number, out_channels in enumerate(STAGES, start=1):
             stage = nn.Sequential()

@@ -1,4 +1,4 @@
-"""The protocol of a model plug-in, which builds a network for a given image shape and number of classes."""
+"""The protocol of a model plug-in, which builds a network for a given shape of inputs and number of classes."""
 
 from typing import Protocol
 
@@ -12,8 +12,19 @@ def check_dropout(share: float) -> None:
 
 
 def has_random_layers(model: "ModelBuilder") -> bool:
-    """Returns whether forward passes of its networks in training mode sample random numbers for every row."""
-    return float(getattr(model, "dropout", 0.0)) > 0
+    """Returns whether forward passes of its networks in training mode may sample random numbers for every row."""
+    return bool(getattr(model, "may_sample", False)) or float(getattr(model, "dropout", 0.0)) > 0
+
+
+def image_sides(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Returns channels, height and width. Raises `ValueError` for inputs that are no images, such as the rows of a table."""
+    if len(image_shape) != 3:
+        raise ValueError(
+            f"model takes images (C, H, W), but the data has features of shape {image_shape}; "
+            "choose a model of features, such as mlp"
+        )
+    channels, height, width = image_shape
+    return channels, height, width
 
 
 class ModelBuilder(Protocol):
@@ -23,10 +34,12 @@ class ModelBuilder(Protocol):
         """Returns a hash; equal tables build equal networks."""
         ...
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Returns a new network from images (B, C, H, W) float32 to logits (B, num_classes); image_shape: (C, H, W).
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Returns a new network from inputs (B, *image_shape) float32 to logits (B, num_classes).
+
+        image_shape: (C, H, W) of images, (F,) of the rows of a table; `image_sides` refuses what is no image.
 
         Its last layer is named `classifier`, so that its input can be used as features. It is initialised with torch's global
-        generator, which the caller seeds. Raises `ValueError` for too small images.
+        generator, which the caller seeds. Raises `ValueError` for inputs that do not fit, such as too small images.
         """
         ...

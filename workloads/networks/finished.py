@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruneyard.workloads.masks.choice import choose_prunable
 from pruneyard.workloads.masks.masks import prunable_layers, prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, network_macs
@@ -17,52 +18,58 @@ from pruneyard.workloads.plugins import find
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """The architecture of a network and its input format: (pixels / 255 - mean) / std, per channel."""
+    """The architecture of a network and its input format, per channel: (x - mean) / std of pixels / 255 or of features."""
 
     model: Mapping[str, Any]  # the spec's table: `name` and the fields of that plug-in
-    image_shape: tuple[int, int, int]  # (C, H, W)
+    image_shape: tuple[int, ...]  # (C, H, W), or that of features
     num_outputs: int  # logits; more than the classes if the objective has extra outputs
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    prunable: tuple[str, ...] = ()  # patterns of the weights that were pruned; () for all
+    pixels: bool = True  # whether inputs are pixels; otherwise they are features
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any]) -> "Blueprint":
         """Restores a blueprint from plain data. Raises `KeyError` for a missing and `ValueError` for an invalid entry."""
         if table.get("family", "models") != "models":
-            raise ValueError(f"its family is {table['family']}; only networks on images can be rebuilt")
-        channels, height, width = (int(size) for size in table["image_shape"])
+            raise ValueError(f"its family is {table['family']}; only networks on images or features can be rebuilt")
+        image_shape = tuple(int(size) for size in table["image_shape"])
         mean, std = (tuple(float(value) for value in table[name]) for name in ("mean", "std"))
         if (
-            min(channels, height, width, int(table["num_outputs"])) < 1
-            or not len(mean) == len(std) == channels
+            not image_shape
+            or min(*image_shape, int(table["num_outputs"])) < 1
+            or not len(mean) == len(std) == image_shape[0]
         ):
             raise ValueError(
                 f"image_shape is {table['image_shape']} and does not fit mean, std or num_outputs"
             )
         return cls(
             model=dict(table["model"]),
-            image_shape=(channels, height, width),
+            image_shape=image_shape,
             num_outputs=int(table["num_outputs"]),
             mean=mean,
             std=std,
+            prunable=tuple(str(pattern) for pattern in table.get("prunable", ())),
+            pixels=bool(table.get("pixels", True)),  # missing in manifests of earlier versions
         )
 
     @property
     def table(self) -> dict[str, Any]:
         """Plain data for a manifest, from which `of_table` restores the blueprint."""
-        return {"family": "models", **{field.name: getattr(self, field.name) for field in fields(self)}}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not self.prunable:
+            del values["prunable"]
+        return {"family": "models", **values}
 
     @property
     def builder(self) -> ModelBuilder:
         """The model plug-in of the table. Raises `ValueError` if the table does not describe a model."""
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in self.model.items() if key != "name"}
         try:
-            found: ModelBuilder = find("models", str(self.model.get("name")))(**values)
+            return _built(self.model)
         except TypeError as error:
             raise ValueError(
                 f"model is {dict(self.model)}, which does not fit that model: {error}"
             ) from error
-        return found
 
     def empty_network(self) -> nn.Module:
         """Returns the network in evaluation mode on the meta device, without sampling or storing weights.
@@ -72,6 +79,14 @@ class Blueprint:
         builder = self.builder
         with torch.device("meta"):
             return builder.build(image_shape=self.image_shape, num_classes=self.num_outputs).eval()
+
+
+def _built(table: Mapping[str, Any]) -> ModelBuilder:
+    """Returns the model plug-in of a table; a table within it, with a name, is a model too."""
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "name"}
+    models = {key: _built(value) for key, value in values.items() if isinstance(value, Mapping) and "name" in value}
+    found: ModelBuilder = find("models", str(table.get("name")))(**values | models)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +123,7 @@ class FinishedNetwork:
         if bad:
             raise ValueError(f"weights has numbers that are not finite in {', '.join(bad)}")
         network = blueprint.empty_network() if network is None else network
+        choose_prunable(network, blueprint.prunable)
         load_weights(network, applied)
         return cls(blueprint=blueprint, network=network, masks=dict(masks))
 
@@ -127,12 +143,12 @@ class FinishedNetwork:
 
     @property
     def forward_flops(self) -> float:
-        """Counted FLOPs of one image, each layer weighted by its density: what sparse kernels would execute."""
+        """Counted FLOPs of one input, each layer weighted by its density: what sparse kernels would execute."""
         return forward_flops(self._macs, self.masks)
 
     @property
     def dense_forward_flops(self) -> float:
-        """Counted FLOPs of one image through the dense network."""
+        """Counted FLOPs of one input through the dense network."""
         return forward_flops(self._macs, {})
 
     @property
@@ -143,7 +159,7 @@ class FinishedNetwork:
         return active / sum(sizes.values())
 
     def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
-        """Returns standard normal images (batch_size, C, H, W), the same for the same seed."""
+        """Returns standard normal inputs (batch_size, *image_shape), the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn((batch_size, *self.blueprint.image_shape), generator=generator)
 

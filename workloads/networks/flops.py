@@ -2,7 +2,7 @@
 
 A multiply-add counts as two FLOPs. Convolutions and matrix products count, those with a masked weight in proportion to its
 density; norms, activations, biases, the loss and the optimizer do not. Products of two activations, as in attention, are
-always dense. Masks only simulate sparsity: these are the FLOPs that sparse kernels would execute.
+always dense. These are the FLOPs of the active weights, whether or not sparse kernels run.
 Reference: Evci et al. 2020, Rigging the Lottery, appendix H (arXiv:1911.11134).
 """
 
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from pruneyard.workloads.masks.masks import layer_densities, prunable_weights
+from pruneyard.workloads.masks.sparse_index import Mask
 from pruneyard.workloads.networks.builder import ModelBuilder
 
 _COPYING = {torch.ops.aten.clone, torch.ops.aten._to_copy}  # as einsum and a cast do with a weight
@@ -87,7 +88,7 @@ class Macs:
     dense_factors: tuple[str, ...]
 
 
-def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
+def count_macs(model: nn.Module, image_shape: tuple[int, ...]) -> Macs:
     """Counts the multiply-adds of a forward pass in eval mode. Every use of a weight counts, by whatever function.
 
     `image_shape` is (C, H, W). Runs a copy on the meta device with one image: `model`, its mode and its statistics do not change,
@@ -110,33 +111,33 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
     return Macs(by_weight=by_weight, other=other, dense_factors=tuple(dense))
 
 
-def layer_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+def layer_macs(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
     """Returns the multiply-adds per sample of every prunable weight, by parameter name, as `count_macs` does."""
     return count_macs(model, image_shape).by_weight
 
 
-def network_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+def network_macs(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
     """Returns `layer_macs`, and under the name `OTHER_PRODUCTS` the multiply-adds of all other products if there are any."""
     macs = count_macs(model, image_shape)
     return macs.by_weight | ({OTHER_PRODUCTS: macs.other} if macs.other else {})
 
 
 @cache
-def macs_of(model: ModelBuilder, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, int]:
+def macs_of(model: ModelBuilder, image_shape: tuple[int, ...], num_classes: int) -> Mapping[str, int]:
     """Returns `network_macs` of the network that a model table describes, cached per process."""
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=num_classes)
     return MappingProxyType(network_macs(network, image_shape))
 
 
-def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:
+def forward_flops(macs: Mapping[str, int], masks: Mapping[str, Mask]) -> float:
     """Returns the FLOPs per sample of a forward pass; what has no mask counts as dense."""
     densities = layer_densities(masks)
     return sum(2 * count * densities.get(name, 1.0) for name, count in macs.items())
 
 
 def training_flops(
-    macs: Mapping[str, int], *, used: Mapping[str, Tensor], trained: Mapping[str, Tensor]
+    macs: Mapping[str, int], *, used: Mapping[str, Mask], trained: Mapping[str, Mask]
 ) -> float:
     """Returns the FLOPs per sample of a forward and a backward pass.
 

@@ -44,6 +44,21 @@ class Block(nn.Module):
         return self.relu(self.branch(images) + self.shortcut(images))  # type: ignore[no-any-return]
 
 
+class PadShortcut(nn.Module):
+    """Keeps every `stride`-th pixel and puts zero channels on both sides of the old ones."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride), rounded up."""
+        kept = images[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, self.before, self.after))
+
+
 def basic_block(
     in_channels: int, out_channels: int, stride: int, *, shortcut: nn.Module | None = None
 ) -> Block:
@@ -126,7 +141,7 @@ class ChosenStem:
         if self.stem not in ("small", "large"):
             raise ValueError(f"stem is {self.stem!r}; it must be small or large")
 
-    def is_large(self, image_shape: tuple[int, int, int]) -> bool:
+    def is_large(self, image_shape: tuple[int, ...]) -> bool:
         """Returns whether the stem is that for large images. Raises `ValueError` for large images with the small stem."""
         _, height, width = image_shape
         if self.stem == "small" and max(height, width) > LARGEST_SMALL_SIDE:

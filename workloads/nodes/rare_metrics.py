@@ -21,7 +21,6 @@ GROUPS = ("majority", "minority")
 RARE_METRICS = {
     "recall_minority": "fraction of the minority nodes that are predicted as minority",
     "precision_minority": "fraction of the nodes predicted as minority that are; absent if there are none",
-    "macro_f1": "mean F1 score of both classes",
     "ece_20": "ECE with 20 bins",
     "ace_20": "ECE with 20 bins of equally many nodes",
     "gap_predicted_minority": "accuracy minus confidence of the nodes predicted as minority; negative: over-confident",
@@ -37,7 +36,10 @@ RARE_METRICS = {
 
 
 def rare_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Returns all of `RARE_METRICS` except those of intervals; metrics of an empty group are left out."""
+    """Returns all of `RARE_METRICS` except those of intervals; metrics of an empty group are left out.
+
+    `macro_f1` is the mean over both classes, also where one of them has no nodes.
+    """
     p, y = check_inputs(probabilities, labels)
     if p.shape[1] != 2:
         raise ValueError(f"probabilities have {p.shape[1]} columns; they must have 2, majority and minority")

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.fields import renamed
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, renamed
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
+from pruneyard.workloads.losses.class_weights import ClassWeight, check_class_weight, row_weights
 from pruneyard.workloads.losses.logits import (
     check_not_negative,
     confidences,
@@ -47,8 +48,10 @@ class AdaptiveFocal(StatelessObjective):
     gamma_min: float = field(default=-2.0, metadata=renamed("smallest"))
     switch_point: float = field(default=0.2, metadata=renamed("switch"))  # smallest |gamma|
     num_bins: int = 15
+    class_weight: ClassWeight = field(default="none", metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
+        check_class_weight(self.class_weight)
         check_not_negative("rate", self.rate)
         if not self.gamma_min <= self.initial <= self.gamma_max:
             allowed = f"gamma_min {self.gamma_min} to gamma_max {self.gamma_max}"
@@ -88,7 +91,8 @@ class AdaptiveFocal(StatelessObjective):
         places = torch.bucketize(p.detach(), inputs.memory["edges"].to(p.dtype), right=True)
         gammas = inputs.memory["gammas"].to(p.dtype)[places]
         bases = torch.where(gammas > 0, one_minus_p(of_label), 1 + p)
-        return weighted_nll(log_p, inputs.labels, bases ** gammas.abs()), inputs.memory
+        weights = row_weights(self.class_weight, inputs.labels, inputs.class_counts)
+        return weighted_nll(log_p, inputs.labels, bases ** gammas.abs(), weights), inputs.memory
 
 
 def equal_mass_gaps(confidence: Tensor, right: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ With more than two classes each is estimated against the rest and targets are no
 `warmup_epochs` is `cross_entropy`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -23,6 +24,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.interfaces import LossInputs, SplitLogits, StatelessObjective, Tensors
+from pruneyard.workloads.losses.class_weights import REFUSED_BY_CALIBRATION
 from pruneyard.workloads.losses.logits import to_float32_or_wider
 from pruneyard.workloads.plugins import Settings
 
@@ -33,6 +35,7 @@ ROWS_AT_ONCE = 4096  # bounds the memory of the kernel's windows
 
 @dataclass(frozen=True, kw_only=True)
 class CaPE(StatelessObjective):
+    refused: ClassVar[Mapping[str, str]] = {"class_weight": REFUSED_BY_CALIBRATION}
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"warmup_epochs": 1_000},)
     examples: ClassVar[tuple[Settings, ...]] = ({"warmup_epochs": 0, "plain_epochs": 1},)
     warmup_epochs: int = field(default=10, metadata=renamed("warm_epochs"))

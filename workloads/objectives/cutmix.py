@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.interfaces import InputKind
 from pruneyard.workloads.losses.mixing import MixingObjective
 from pruneyard.workloads.plugins import Settings
 
@@ -22,6 +23,7 @@ __all__ = ["CutMix"]
 @dataclass(frozen=True, kw_only=True)
 class CutMix(MixingObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"alpha": 0.0},)
+    takes: ClassVar[InputKind] = "images"
     alpha: float = 1.0
 
     def mix(

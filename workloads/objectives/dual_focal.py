@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import (
     SMALLEST,
-    LogitsObjective,
+    ClassWeightedObjective,
     check_not_negative,
     select_labels,
     weighted_nll,
@@ -27,17 +27,19 @@ __all__ = ["DualFocal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualFocal(LogitsObjective):
+class DualFocal(ClassWeightedObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_not_negative("gamma", self.gamma)
 
-    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean over the batch, in nats."""
+    def weighted_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Returns the weighted mean over the batch, in nats."""
         log_p = functional.log_softmax(logits, dim=1)
         of_label = select_labels(log_p, labels)
         below = log_p < of_label[:, None]
         rival = torch.where(below, log_p.exp(), 0.0).amax(dim=1)
-        return weighted_nll(log_p, labels, (rival - of_label.expm1()).clamp(min=SMALLEST) ** self.gamma)
+        factors = (rival - of_label.expm1()).clamp(min=SMALLEST) ** self.gamma
+        return weighted_nll(log_p, labels, factors, weights)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruneyard.workloads.losses.logits import (
-    LogitsObjective,
+    ClassWeightedObjective,
     check_not_negative,
     focal_loss,
     one_minus_p,
@@ -31,21 +31,22 @@ LESS_LIKELY, LESS_LIKELY_GAMMA = 0.5, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Focal(LogitsObjective):
+class Focal(ClassWeightedObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"gamma": 0.0},)
     gamma: float = 3.0
     by_sample: bool = False  # FLSD-53: `gamma` is that of labels with a probability of 0.5 or more
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_not_negative("gamma", self.gamma)
 
-    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean over the batch, in nats."""
+    def weighted_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Returns the weighted mean over the batch, in nats."""
         if not self.by_sample:
-            return focal_loss(logits, labels, self.gamma)
+            return focal_loss(logits, labels, self.gamma, weights)
         log_p = functional.log_softmax(logits, dim=1)
         of_label = select_labels(log_p, labels)
         p = of_label.detach().exp()
         gammas = torch.where(p < LESS_LIKELY, LESS_LIKELY_GAMMA, self.gamma)
         gammas = torch.where(p < UNLIKELY, UNLIKELY_GAMMA, gammas)
-        return weighted_nll(log_p, labels, one_minus_p(of_label) ** gammas)
+        return weighted_nll(log_p, labels, one_minus_p(of_label) ** gammas, weights)

@@ -14,14 +14,15 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn import functional
 
-from pruneyard.workloads.losses.logits import LogitsObjective, check_smoothing
+from pruneyard.workloads.losses.class_weights import weighted_cross_entropy
+from pruneyard.workloads.losses.logits import ClassWeightedObjective, check_smoothing
 from pruneyard.workloads.plugins import Settings
 
 __all__ = ["LabelSmoothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSmoothing(LogitsObjective):
+class LabelSmoothing(ClassWeightedObjective):
     neutral_settings: ClassVar[tuple[Settings, ...]] = (
         {"smoothing": 0.0, "convention": "all_classes"},
         {"smoothing": 0.0, "convention": "other_classes"},
@@ -30,18 +31,21 @@ class LabelSmoothing(LogitsObjective):
     convention: Literal["all_classes", "other_classes"] = "all_classes"  # the classes that share s
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_smoothing("smoothing", self.smoothing)
         if self.convention not in ("all_classes", "other_classes"):
             raise ValueError(f"convention is {self.convention!r}; it must be all_classes or other_classes")
 
-    def loss_of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean over the batch, in nats. Raises `ValueError` if there is only one class."""
+    def weighted_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Returns the weighted mean over the batch, in nats. Raises `ValueError` if there is only one class."""
         if self.convention == "all_classes":
-            return functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+            return weighted_cross_entropy(logits, labels, weights, label_smoothing=self.smoothing)
         num_classes = logits.shape[1]
         if num_classes < 2:
             raise ValueError(f"the network has {num_classes} output; other_classes needs 2 or more")
         log_p = functional.log_softmax(logits, dim=1)
+        if weights is not None:  # of the row's label, for all of its targets
+            log_p = weights[:, None] * log_p
         of_label = functional.nll_loss(log_p, labels)
         of_others = -log_p.sum(dim=1).mean() - of_label
         return (1 - self.smoothing) * of_label + self.smoothing / (num_classes - 1) * of_others

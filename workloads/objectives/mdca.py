@@ -8,6 +8,7 @@ compared with the number of classes. gamma 0 makes the first part cross-entropy,
 Over several ranks the means are of rows of one rank.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.losses.class_weights import REFUSED_BY_CALIBRATION
 from pruneyard.workloads.losses.logits import LogitsObjective, check_not_negative, focal_loss
 from pruneyard.workloads.plugins import Settings
 
@@ -24,6 +26,7 @@ __all__ = ["MDCA"]
 @dataclass(frozen=True, kw_only=True)
 class MDCA(LogitsObjective):
     is_batch_level: ClassVar[bool] = True
+    refused: ClassVar[Mapping[str, str]] = {"class_weight": REFUSED_BY_CALIBRATION}
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0, "gamma": 0.0},)
     weight: float = 1.0
     gamma: float = 1.0  # of the focal loss

@@ -11,6 +11,7 @@ the kernel. With weight 0 it is `cross_entropy`. The weight's default is ours (u
 Over several ranks pairs are of rows of one rank.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.losses.class_weights import REFUSED_BY_CALIBRATION
 from pruneyard.workloads.losses.logits import (
     ROOT_FLOOR,
     LogitsObjective,
@@ -33,6 +35,7 @@ __all__ = ["MMCE"]
 @dataclass(frozen=True, kw_only=True)
 class MMCE(LogitsObjective):
     is_batch_level: ClassVar[bool] = True
+    refused: ClassVar[Mapping[str, str]] = {"class_weight": REFUSED_BY_CALIBRATION}
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0}, {"weight": 0.0, "weighted": True})
     weight: float = 2.0
     weighted: bool = False  # correct and wrong rows have equal total weight

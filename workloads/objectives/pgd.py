@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional
 
 from pruneyard.workloads.interfaces import LossInputs, Tensors
 from pruneyard.workloads.losses.adversarial import AdversarialObjective, margin_loss
@@ -32,4 +31,4 @@ class PGD(AdversarialObjective):
         """Returns the mean over the batch, in nats, and the memory."""
         with self.attacked_mode(inputs):
             images = self.perturb(inputs, margin_loss(inputs.network, inputs.labels))
-        return functional.cross_entropy(inputs.network(images), inputs.labels), inputs.memory
+        return self.cross_entropy(inputs.network(images), inputs), inputs.memory

@@ -12,6 +12,7 @@ ours (unverified: from general knowledge).
 Over several ranks bins hold rows of one rank.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.losses.class_weights import REFUSED_BY_CALIBRATION
 from pruneyard.workloads.losses.logits import (
     ROOT_FLOOR,
     LogitsObjective,
@@ -36,6 +38,7 @@ LEAST_HELD = 1e-5  # minimum weight of a bin, which is a divisor
 @dataclass(frozen=True, kw_only=True)
 class SoftECE(LogitsObjective):
     is_batch_level: ClassVar[bool] = True
+    refused: ClassVar[Mapping[str, str]] = {"class_weight": REFUSED_BY_CALIBRATION}
     neutral_settings: ClassVar[tuple[Settings, ...]] = ({"weight": 0.0},)
     weight: float = 1.0
     num_bins: int = 15

@@ -44,7 +44,7 @@ class TRADES(AdversarialObjective):
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
         """Returns the mean over the batch, in nats, and the memory."""
         natural = inputs.network(inputs.images)
-        value = functional.cross_entropy(natural, inputs.labels)
+        value = self.cross_entropy(natural, inputs)
         if not self.beta:
             return value, inputs.memory
         moved = inputs.network(self._worst(inputs))

@@ -12,6 +12,7 @@ steps, and rises by equal amounts, once an epoch, to `weight` in the last one. I
 0 is cross-entropy over K + 1 outputs; the released code would begin above it there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -34,6 +35,9 @@ class UnknownAware:
 
     num_extra: ClassVar[int] = 1
     is_batch_level: ClassVar[bool] = False
+    refused: ClassVar[Mapping[str, str]] = {
+        "class_weight": "does not go with this objective, which weighs rows by the probability of unknown; use sampler: weighted"
+    }
     neutral_settings: ClassVar[tuple[Settings, ...]] = ()
 
     weight: float = 1.0  # a of the last epoch; 0: cross-entropy over K + 1 outputs

@@ -7,13 +7,21 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.execution.layers import Execution
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES, renamed
+from pruneyard.workloads.interfaces import InputKind
+from pruneyard.workloads.losses.class_weights import check_fits_classes
+from pruneyard.workloads.masks.choice import choose_prunable
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.flops import macs_of
-from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.networks.parameter_groups import check_patterns
+from pruneyard.workloads.plugins import Plugin, name_of
 from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.sparse.iso_flop import widened
+from pruneyard.workloads.sparse.narrow import Narrow
 from pruneyard.workloads.sparse.uncovered import uncovered_parts
+from pruneyard.workloads.training.execution_check import check_execution, staying_masked
 from pruneyard.workloads.training.loop import train
 from pruneyard.workloads.training.mask_updater import CountsWeights, MaskUpdater
 from pruneyard.workloads.training.ood_evaluation import ood_splits
@@ -32,6 +40,12 @@ class SparseJob(Recipe):
     ood: data sets on whose test rows the out-of-distribution detection of the finished network is measured.
     robust: the attacks on the finished network, on test rows.
     segment: the part of the training that this job runs, by default all of it.
+    execution: how layers with masks are computed: `masked`, by dense kernels on weights with zeros; `sparse`, on the active
+        weights alone, which saves time and memory where few are active; `auto`, whichever is faster when measured, by layer.
+        Results agree up to rounding. See `pruneyard.workloads.execution`.
+    widen: whether the model is widened until its FLOPs at the method's density are those of the dense model, see
+        `pruneyard.workloads.sparse.iso_flop`.
+    narrow: the channels that are removed from the network before it is trained, see `pruneyard.workloads.sparse.narrow`.
     workers: the number of workers if it changes results by more than rounding; else 1 for any number.
     """
 
@@ -43,6 +57,9 @@ class SparseJob(Recipe):
     )
     robust: RobustAccuracy = field(default=NOT_ATTACKED, metadata=NEUTRAL_BY_DEFAULT)
     segment: Segment = field(default=WHOLE, metadata=NEUTRAL_BY_DEFAULT)
+    execution: Execution = field(default="masked", metadata=NEUTRAL_BY_DEFAULT)
+    widen: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
+    narrow: Narrow = field(default=Narrow(), metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
     workers: int = field(default=1, metadata=SET_BY_RESOURCES)
     runs_on_ranks: ClassVar[bool] = True
@@ -65,18 +82,33 @@ class SparseJob(Recipe):
         recipe = self.method.complete(self)
         return recipe.objective.is_batch_level or self.budget.batch_norm == "local" or has_random_layers(self.model)
 
+    def model_for(self, image_shape: tuple[int, ...], num_classes: int) -> ModelBuilder:
+        """Returns the model that is trained, before channels are removed. Raises `ValueError` if it cannot be widened."""
+        if not self.widen:
+            return self.model
+        num_outputs = num_classes + self.method.complete(self).objective.num_extra
+        return widened(self.model, self.method, image_shape=image_shape, num_outputs=num_outputs, prunable=self.prunable)
+
     def run(self, context: Context) -> Iterator[Progress]:
         """Trains the network and yields progress, resuming from the newest intact checkpoint of the context if there is one."""
         data = context.load_data(self.data)
         ood = ood_splits(self.ood, [context.load_data(source) for source in self.ood], known=data)
-        yield from train(
+        recipe, model = self.narrow.applied(
             self,
-            model=self.model,
+            self.model_for(data.image_shape, data.num_classes),
+            image_shape=data.image_shape,
+            num_outputs=data.num_classes + self.method.complete(self).objective.num_extra,
+            seed=self.seed,
+        )
+        yield from train(
+            recipe,
+            model=model,
             method=self.method,
             data=data,
             ood=ood,
             robust=self.robust,
             segment=self.segment,
+            execution=self.execution,
             seed=self.seed,
             context=context,
         )
@@ -84,16 +116,26 @@ class SparseJob(Recipe):
     def check(self, data: Dataset) -> list[str]:
         """Returns warnings; builds the network on the meta device, without sampling numbers or starting the method.
 
-        Warns of layers that cannot be pruned, counted or run by sparse kernels, and of a method that would never update a mask in
-        this budget. Raises `ValueError` for weight averaging while masks move, and for moments of fewer than two weight samples.
+        Warns of layers that cannot be pruned, counted or run by sparse kernels, of an optimizer that the method does not use,
+        and of a method that would never update a mask in this budget. Raises `ValueError` for a network that cannot be widened
+        or narrowed, for weight averaging while masks move, and for moments of fewer than two weight samples.
         """
         recipe = self.method.complete(self)
         with torch.device("meta"):
             num_outputs = data.num_classes + recipe.objective.num_extra
-            network = self.model.build(image_shape=data.image_shape, num_classes=num_outputs)
+            network = self.model_for(data.image_shape, data.num_classes).build(
+                image_shape=data.image_shape, num_classes=num_outputs
+            )
+        choose_prunable(network, self.prunable)
+        check_execution(self.execution, recipe, self.method)
+        self.initial.check(network)
+        self.narrow.check(network, data.image_shape)
+        check_patterns(getattr(self.optimizer, "lr_factors", ()), [name for name, _ in network.named_parameters()])
         if isinstance(self.method, CountsWeights):
             self.method.counts(prunable_weights(network))
         self.augment(torch.zeros((1, *data.image_shape), dtype=torch.uint8), stream(self.seed, "augment"))
+        check_fits_classes(getattr(recipe.objective, "class_weight", "none"), data.classes)
+        self._check_inputs(data, takes=getattr(recipe.objective, "takes", "any"))
         num_steps = self.budget.num_steps(len(data.train))
         per_epoch = self.budget.steps_per_epoch(len(data.train))
         num_samples = recipe.average.num_samples(num_steps=num_steps, steps_per_epoch=per_epoch)
@@ -110,6 +152,9 @@ class SparseJob(Recipe):
                 "masks must not move while weights are averaged: raise average.begin or end the method's schedule earlier"
             )
         warnings = uncovered_parts(network, data.image_shape, prunes=self.method.target_density < 1)
+        warnings += staying_masked(self.execution, network, prunable_weights(network), data.image_shape)
+        if self.optimizer not in (recipe.optimizer, SparseJob.optimizer):
+            warnings.append(f"optimizer and schedule are not used: method {name_of(self.method)} trains no weight")
         every = getattr(getattr(self.method, "schedule", None), "every", None)
         if every is None or any(self.method.is_due(step, num_steps=num_steps) for step in range(num_steps)):
             return warnings
@@ -118,13 +163,28 @@ class SparseJob(Recipe):
             f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated",
         ]
 
+    def _check_inputs(self, data: Dataset, *, takes: InputKind) -> None:
+        """Raises `ValueError` for a part of the recipe that needs images, or pixels, if the data has none."""
+        if data.pixels:
+            return
+        is_image = len(data.image_shape) == 3
+        needs = {
+            f"objective.name: {name_of(self.objective)}": takes,
+            "robust.restarts": "pixels" if self.robust.restarts else "any",
+            "budget.channels_last": "images" if self.budget.channels_last else "any",
+        }
+        for key, kind in needs.items():
+            if kind == "pixels" or (kind == "images" and not is_image):
+                raise ValueError(f"{key} needs {kind}, but data has features of shape {data.image_shape}; leave it out")
+
     def expected_work(self, data: Dataset) -> tuple[float, int]:
         """Returns the FLOPs of masked dense kernels (2 per multiply-add, a backward pass counted as two forward) and the steps.
 
         The extra forward passes of the objective are counted; those of the mask updates are not.
         """
         objective = self.method.complete(self).objective
-        macs = macs_of(self.model, data.image_shape, data.num_classes + objective.num_extra)
+        model = self.model_for(data.image_shape, data.num_classes)
+        macs = macs_of(model, data.image_shape, data.num_classes + objective.num_extra)
         num_rows = len(data.train)
         num_steps = self.budget.num_steps(num_rows)
         per_row = 2.0 * sum(macs.values()) * (3 + objective.extra_forwards)

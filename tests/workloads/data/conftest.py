@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that `$PRUNEYARD_DATA` names; the cache is another folder next to it."""
+    """Returns an empty folder that `$PRUNEYARD_DATA` names; the cache is another folder next to it."""
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("PRUNEYARD_DATA", str(folder))

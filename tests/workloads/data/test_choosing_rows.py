@@ -20,13 +20,13 @@ from pruneyard.workloads.seeding import stream
 
 
 def of_features(*points: list[float] | float) -> Pool:
-    """One class of rows with these features."""
+    """Returns one class of rows with these features."""
     features = torch.tensor([[point] if isinstance(point, float) else point for point in points])
     return Pool(labels=torch.zeros(len(features), dtype=torch.int64), features=features)
 
 
 def of_right(right: list[list[int]]) -> Pool:
-    """One class and one network; `right[n][e]` says whether row n was right after epoch e."""
+    """Returns one class and one network; `right[n][e]` says whether row n was right after epoch e."""
     margins = torch.tensor(right, dtype=torch.float32).T[None] * 2 - 1
     return Pool(labels=torch.zeros(len(right), dtype=torch.int64), margins=margins)
 

@@ -12,13 +12,13 @@ from pruneyard.workloads.data.dataset import (
     PublishedDataset,
     PublishedSource,
     Split,
-    channel_statistics,
 )
+from pruneyard.workloads.data.input_statistics import input_statistics
 from pruneyard.workloads.data.sources.digits import Digits
 
 
 def rows(num: int, *, channels: int = 1, seed: int = 0) -> Split:
-    """Random images whose first pixel is their row number."""
+    """Returns random images whose first pixel is their row number."""
     images = np.random.default_rng(seed).integers(0, 256, (num, channels, 4, 4), dtype=np.uint8)
     images[:, 0, 0, 0] = np.arange(num) % 256
     return Split.from_arrays(images, np.array([0, 0, 1, 2, 3, 0, 1, 2, 3])[np.arange(num) % 9])
@@ -155,7 +155,7 @@ def test_statistics_are_those_of_the_train_split_alone() -> None:
 def test_statistics_add_up_over_chunks_and_a_constant_channel_has_std_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (9001, 2, 1, 3), dtype=np.uint8)
     images[:, 1] = 51
-    mean, std = channel_statistics(images)
+    mean, std = input_statistics(images, pixels=True)
     assert mean == pytest.approx([images[:, 0].mean() / 255, 0.2], rel=1e-12)
     assert std == pytest.approx([images[:, 0].std() / 255, 1.0], rel=1e-12)
 

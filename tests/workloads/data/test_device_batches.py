@@ -33,7 +33,7 @@ def device_split(split: Split, *, channels_last: bool = False, device: str = "cp
 
 
 def augmented_twin(images: np.ndarray, augmentation: Augmentation, generator: torch.Generator) -> np.ndarray:
-    """One sample at a time, with numpy's own padding; the draws come in the documented order."""
+    """Augments one sample at a time, with numpy's own padding; random numbers come in the documented order."""
     num, _, height, width = images.shape
     size, side = augmentation.pad, augmentation.cutout
     result = images.copy()

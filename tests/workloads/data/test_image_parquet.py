@@ -39,6 +39,25 @@ def test_parquet_columns_and_classes_can_be_named_and_validation_serves_as_test(
     assert data.test.labels.tolist() == [1, 1, 0]
 
 
+def test_a_hub_s_folder_is_read_with_its_data_folder_column_image_and_names_as_labels(data_folder: Path) -> None:
+    names = np.array(["owl", "jay"] * 10, dtype=object)
+    (data_folder / "birds" / "data").mkdir(parents=True)
+    write_parquet(data_folder / "birds" / "data" / "train-00000-of-00001.parquet", cells(20), names, image="image")
+    write_parquet(data_folder / "birds" / "data" / "test-00000-of-00001.parquet", cells(2), names[:2], image="image")
+    published = ImageParquet(path="birds").read()
+    assert published.classes == ("jay", "owl")
+    assert published.train.labels.tolist() == [1, 0] * 10
+    assert published.test.labels.tolist() == [1, 0]
+    np.testing.assert_array_equal(published.train.images, expected(list(range(20))))
+
+
+def test_a_name_that_is_no_class_is_refused_with_its_row(data_folder: Path) -> None:
+    write_parquet(data_folder / "train.parquet", cells(4), np.array(["owl", "jay", "owl", "jay"], dtype=object))
+    write_parquet(data_folder / "test.parquet", cells(2), np.array(["jay", "elk"], dtype=object))
+    with pytest.raises(ValueError, match=r"test.parquet, row 1 has label 'elk'; it must be one of jay, owl$"):
+        ImageParquet(path=str(data_folder)).read()
+
+
 def damaged_image(images: list[Any], labels: list[Any]) -> None:
     images[7] = {"bytes": b"GIF89a no more", "path": ""}
 
@@ -60,7 +79,7 @@ def absent_label(images: list[Any], labels: list[Any]) -> None:
     [
         (damaged_image, r"train.parquet, row 7, column img is (not a readable image|damaged)"),
         (absent_image, r"train.parquet, row 7, column img contains NoneType; it must contain the bytes"),
-        (negative_label, r"train.parquet, row 7 has label -1; it must lie in 0 and above"),
+        (negative_label, r"train.parquet, row 7 has label -1; it must lie in 0 ... 1"),
         (absent_label, r"train.parquet has column label of type .*; it must contain an integer in every row"),
     ],
 )

@@ -45,7 +45,7 @@ def digits() -> Split:
 
 
 def with_noise(num: int) -> tuple[Split, np.ndarray]:
-    """`num` rows carry another class's label; which ones."""
+    """Returns rows, `num` of which carry another class's label, and which rows these are."""
     split = digits()
     wrong = np.random.default_rng(0).choice(len(split), num, replace=False)
     labels = split.labels.copy()

@@ -1,4 +1,4 @@
-"""CSR, BSR and bit masks: stored values, omitted values, and exact restoration."""
+"""CSR, BSR, constant fan-in and bit masks: stored values, omitted values, and exact restoration."""
 
 import pytest
 import torch
@@ -8,9 +8,12 @@ from pruneyard.workloads.deploy.compressed import (
     block_size,
     bsr_tensor,
     csr,
+    fan_in,
     pack_bits,
     pack_bsr,
     pack_csr,
+    pack_fan_in,
+    regular,
     unpack,
 )
 
@@ -26,7 +29,7 @@ def test_csr_of_an_example_by_hand_keeps_an_active_weight_that_is_zero() -> None
 
 
 def blocks(size: int, rows: int, columns: int) -> torch.Tensor:
-    """A mask of whole blocks, the first of them active."""
+    """Returns a mask of whole blocks, the first of them active."""
     active = torch.rand(rows, columns, generator=torch.Generator().manual_seed(1)) < 0.4
     active[0, 0] = True
     return active.repeat_interleave(size, 0).repeat_interleave(size, 1)
@@ -69,6 +72,53 @@ def test_blocks_come_back_bit_for_bit() -> None:
     weights, masks = unpack(pack_bsr("w", weight, mask, 4), {"w": weight.shape})
     assert torch.equal(weights["w"], weight)
     assert torch.equal(masks["w"], mask)
+
+
+EQUAL_ROWS = torch.tensor([[False, True, True], [False, False, False], [True, False, True]])
+
+
+def test_a_regular_index_by_hand_leaves_out_neurons_without_inputs() -> None:
+    rows, columns, values = regular(torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [3.0, 0.0, 4.0]]), EQUAL_ROWS)
+    assert rows.tolist() == [0, 2]
+    assert columns.tolist() == [[1, 2], [0, 2]]
+    assert values.tolist() == [[2.0, 0.0], [3.0, 4.0]]
+
+
+def test_only_masks_with_equally_many_inputs_of_all_neurons_that_have_any_are_regular() -> None:
+    assert fan_in(EQUAL_ROWS) == 2
+    assert fan_in(torch.ones(4, 3, 2, 2, dtype=torch.bool)) == 12
+    assert fan_in(MASK) is None
+    assert fan_in(torch.zeros(3, 3, dtype=torch.bool)) is None
+
+
+@each_case("shape", [(6, 4, 3, 3), (5, 13), (2, 40_000)])
+def test_a_regular_index_comes_back_bit_for_bit(shape: tuple[int, ...]) -> None:
+    scores = torch.rand(shape[0], torch.Size(shape[1:]).numel(), generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros_like(scores).scatter_(1, scores.topk(4).indices, 1).bool().reshape(shape)
+    mask[1] = False
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(4)) * mask
+    packed = pack_fan_in("w", weight, mask)
+    weights, masks = unpack(packed, {"w": weight.shape})
+    assert torch.equal(weights["w"], weight)
+    assert torch.equal(masks["w"], mask)
+    assert packed["w.fan_values"].numel() == int(mask.sum())
+
+
+@each_case(
+    ("name", "value"),
+    [
+        ("w.fan_rows", torch.tensor([2, 0])),
+        ("w.fan_rows", torch.tensor([0, 3])),
+        ("w.fan_rows", torch.tensor([-1, 2])),
+        ("w.fan_rows", torch.tensor([0])),
+        ("w.fan_columns", torch.tensor([[1, 2], [0, 3]])),
+        ("w.fan_columns", torch.tensor([1, 2, 0, 2])),
+    ],
+)
+def test_a_regular_index_that_does_not_fit_the_weight_is_refused(name: str, value: torch.Tensor) -> None:
+    packed = pack_fan_in("w", torch.ones(3, 3), EQUAL_ROWS) | {name: value}
+    with pytest.raises(ValueError, match=r"damaged|differs in size"):
+        unpack(packed, {"w": torch.Size((3, 3))})
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.finished_networks import finished_of, stir
+from pruneyard.testing.finished_networks import finished_of, randomize_norms
 from pruneyard.workloads.deploy.dead_units import dead_units, without_units
 
 
 def same(network: nn.Module, inputs: torch.Tensor, *, atol: float = 1e-5) -> nn.Module:
-    """The smaller network, after comparing outputs and seeing that the original is what it was."""
+    """Returns the smaller network, after checking that outputs are equal and the original is unchanged."""
     before = copy.deepcopy(network.state_dict())
     with torch.no_grad():
         smaller = without_units(network.eval())
@@ -53,7 +53,7 @@ def convolutions(norm: nn.Module, padding: int) -> nn.Sequential:
     network = nn.Sequential(
         nn.Conv2d(2, 5, 3, padding=1), norm, nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(5, 3, 3, padding=padding)
     )
-    stir(network)
+    randomize_norms(network)
     network[0].weight.data[1] = 0
     return network
 

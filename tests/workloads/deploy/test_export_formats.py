@@ -1,5 +1,6 @@
 """Every export format: outputs equal those of the dense network, files are read back, refusals are clear."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,16 +11,17 @@ from torch import Tensor
 
 from pruneyard.testing.cases import each_case
 from pruneyard.testing.finished_networks import MakeMask, finished, random_mask
-from pruneyard.testing.test_network_formats import blocks, two_of_four, whole_rows
+from pruneyard.testing.test_network_formats import blocks, equal_rows, two_of_four, whole_rows
 from pruneyard.workloads.deploy.files import load, read_header, read_network
 from pruneyard.workloads.deploy.format import Exported, Format, relative_difference
+from pruneyard.workloads.deploy.timing import Network
 from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.plugins import find, names
 
 FORMATS = names("deploy.formats")
 
 
-FITTING: dict[str, MakeMask] = {"bsr": blocks, "compact": whole_rows}
+FITTING: dict[str, MakeMask] = {"bsr": blocks, "compact": whole_rows, "constant_fan_in": equal_rows}
 """Masks that a format can take where it cannot take random ones."""
 
 
@@ -59,7 +61,7 @@ def test_a_file_alone_gives_the_network_back(form: str, tmp_path: Path) -> None:
         assert all(torch.equal(weights[name], t) for name, t in back.network.state_dict().items())
 
 
-@each_case("form", ["csr", "gather", "auto", "bsr", "compact"])
+@each_case("form", ["csr", "gather", "auto", "bsr", "constant_fan_in", "compact"])
 def test_zeros_are_gone_from_the_file(form: str) -> None:
     network = network_for(form, "resnet20")
     small, full = (len(find("deploy.formats", name)().encode(network)) for name in (form, "dense"))
@@ -85,7 +87,7 @@ def test_a_network_without_zeros_is_refused_with_the_reason(form: str) -> None:
         chosen.encode(network)
 
 
-@pytest.mark.parametrize("form", ["bsr", "semi_structured"])
+@pytest.mark.parametrize("form", ["bsr", "constant_fan_in", "semi_structured"])
 def test_a_random_pattern_is_refused_layer_by_layer(form: str) -> None:
     fit = find("deploy.formats", form)().fit(finished("mlp", random_mask(0.5)))
     assert set(fit.dense) == {"hidden1.weight", "hidden2.weight", "classifier.weight"}
@@ -130,6 +132,19 @@ def test_onnx_refuses_in_words_where_its_packages_are_missing(monkeypatch: pytes
     refusal = find("deploy.formats", "onnx")().fit(finished("mlp", random_mask(0.1))).refusal
     assert "no_such_package is not installed" in refusal
     assert "pruneyard[onnx]" in refusal
+
+
+def test_auto_uses_the_regular_index_where_it_is_fastest_and_the_mask_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def regular_is_fastest(networks: Mapping[str, Network], inputs: Tensor, *, rounds: int) -> dict[str, float]:
+        return {name: 1.0 if name == "constant_fan_in" else 2.0 + ("mixed" not in name) for name in networks}
+
+    monkeypatch.setattr("pruneyard.workloads.deploy.formats.auto.least_times", regular_is_fastest)
+    kernels = [
+        find("deploy.formats", "auto")().build(finished("mlp", mask), batch_size=2).kernels.values()
+        for mask in (equal_rows, random_mask(0.5))
+    ]
+    assert set(kernels[0]) == {"constant_fan_in"}
+    assert set(kernels[1]) == {"dense"}
 
 
 def test_without_mkl_blocks_are_refused_and_csr_still_computes(monkeypatch: pytest.MonkeyPatch) -> None:

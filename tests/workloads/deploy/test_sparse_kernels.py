@@ -6,14 +6,25 @@ from torch import nn
 
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.deploy import kernels
-from pruneyard.workloads.deploy.kernels import Kernel, csr_kernel, gather_kernel, why_dense
+from pruneyard.workloads.deploy.kernels import (
+    Kernel,
+    constant_fan_in_kernel,
+    csr_kernel,
+    gather_kernel,
+    why_dense,
+)
 
-KERNELS = [csr_kernel, gather_kernel]
+KERNELS = [csr_kernel, gather_kernel, constant_fan_in_kernel]
 
 
-def masked(layer: nn.Linear | nn.Conv2d, density: float) -> torch.Tensor:
-    """A random mask, applied to the layer."""
-    mask = torch.rand(layer.weight.shape) < density
+def masked(layer: nn.Linear | nn.Conv2d, density: float, kernel: Kernel) -> torch.Tensor:
+    """Applies a random mask to the layer and returns it; for constant fan-in one that leaves the first output without inputs."""
+    scores = torch.rand(len(layer.weight), layer.weight[0].numel())
+    mask = scores < density
+    if kernel is constant_fan_in_kernel:
+        mask = scores <= scores.kthvalue(max(1, round(density * scores.shape[1])), dim=1, keepdim=True).values
+        mask[0] = False
+    mask = mask.reshape(layer.weight.shape)
     layer.weight.data[~mask] = 0
     return mask
 
@@ -30,7 +41,7 @@ def test_a_linear_layer_gives_what_its_dense_twin_gives(
     kernel: Kernel, shape: tuple[int, ...], bias: bool
 ) -> None:
     layer = nn.Linear(20, 9, bias=bias)
-    sparse = kernel(layer, masked(layer, 0.2))
+    sparse = kernel(layer, masked(layer, 0.2, kernel))
     inputs = torch.randn(shape)
     torch.testing.assert_close(sparse(inputs), layer(inputs).detach())
 
@@ -54,7 +65,7 @@ def test_a_convolution_gives_what_its_dense_twin_gives_in_pieces_of_any_size(
 ) -> None:
     monkeypatch.setattr(kernels, "PIECE_BYTES", piece_bytes)
     layer = nn.Conv2d(4, 6, **options)  # type: ignore[arg-type]
-    sparse = kernel(layer, masked(layer, 0.3))
+    sparse = kernel(layer, masked(layer, 0.3, kernel))
     for images in (torch.randn(3, 4, 11, 8), torch.randn(2, 8, 6, 4).permute(0, 3, 1, 2)):
         torch.testing.assert_close(sparse(images), layer(images).detach(), rtol=1e-5, atol=1e-5)
 
@@ -70,7 +81,7 @@ def test_outputs_without_any_weight_are_their_bias(kernel: Kernel) -> None:
 
 
 @each_case(
-    ("layer", "words"),
+    ("layer", "message"),
     [
         (nn.Conv2d(4, 4, 3, groups=2), "2 groups"),
         (nn.Conv2d(4, 4, 3, padding_mode="reflect", padding=1), "reflect"),
@@ -79,9 +90,9 @@ def test_outputs_without_any_weight_are_their_bias(kernel: Kernel) -> None:
         (nn.Conv1d(4, 4, 3), "Conv1d"),
     ],
 )
-def test_a_layer_without_a_sparse_kernel_says_why(layer: nn.Module, words: str) -> None:
+def test_a_layer_without_a_sparse_kernel_says_why(layer: nn.Module, message: str) -> None:
     mask = torch.zeros(layer.weight.shape, dtype=torch.bool)  # type: ignore[arg-type]
-    assert words in why_dense(layer, mask)
+    assert message in why_dense(layer, mask)
 
 
 def test_a_layer_without_zeros_stays_dense() -> None:

@@ -13,7 +13,7 @@ from pruneyard.workloads.distill.evaluate import cutmix
 
 
 def cut_rows(side: int, num: int) -> Counter[tuple[int, ...]]:
-    """Which rows of an image are cut, and how often, for uniform numbers in the middle of `num` equal parts of [0, 1)."""
+    """Returns how often each row of an image is cut, for uniform numbers in the middle of `num` equal parts of [0, 1)."""
     uniforms = torch.zeros(num, 3)
     uniforms[:, 0] = (torch.arange(num) + 0.5) / num
     cut = TRANSFORMS["cutout"](torch.ones(num, 1, side, side), uniforms)
@@ -53,7 +53,7 @@ def test_what_is_always_applied_comes_first_and_cutout_last() -> None:
 
 
 def mean_share(side: int) -> float:
-    """Boxes of side * sqrt(1 - u) pixels, rounded down to an even number, around every pixel, cut at the border."""
+    """Returns the mean share of boxes of side * sqrt(1 - u) pixels, rounded down to even, around every pixel, cut at borders."""
     mean = 0.0
     for pixels in range(side):
         likelihood = ((pixels + 1) ** 2 - pixels**2) / side**2

@@ -32,11 +32,11 @@ OWN = {"ipc": 2, "real_batch": 8, "augment": "", "chunk": 1000}
 
 @dataclass(frozen=True, kw_only=True)
 class Small:
-    """A convolution of 3x3 to two channels, where there is one, and a linear layer; nothing else that counts."""
+    """A convolution of 3x3 to two channels, if there is one, and a linear layer; nothing else that counts."""
 
     convolves: bool
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         channels, height, width = image_shape
         layers: list[nn.Module] = [nn.Conv2d(channels, 2, 3, bias=False)] if self.convolves else []
         size = 2 * (height - 2) * (width - 2) if self.convolves else channels * height * width

@@ -16,7 +16,7 @@ def draws(*shape: int, seed: int = 0) -> Tensor:
 
 
 def second_order(normed: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """First gradient of something that is not linear in the output, and a gradient of that."""
+    """Returns the gradient of a nonlinear function of the output, and a gradient of that gradient."""
     (first,) = torch.autograd.grad((normed**3).sum(), images, create_graph=True)
     (second,) = torch.autograd.grad((first * draws(*first.shape, seed=9)).sum(), images)
     return first.detach(), second

@@ -27,7 +27,7 @@ BY_NAME = sorted(DISTANCES)
 
 
 def two_weights(first: float, second: float) -> nn.Module:
-    """Logits (w1 x, w2 x)."""
+    """Returns logits (w1 x, w2 x)."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False)).double()
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([[first], [second]], dtype=torch.float64))  # type: ignore[operator]

@@ -17,7 +17,7 @@ PLAIN: dict[str, Any] = {"augment": "", "cutmix": 0.0}
 
 
 def pile(num: int = 10) -> LabelledImages:
-    """Image i is all i, so that a batch says which rows it has."""
+    """Returns images whose pixels are all i in image i, so that a batch shows which rows it has."""
     images = torch.arange(num, dtype=torch.float32).view(num, 1, 1, 1).expand(num, 1, 8, 8)
     return LabelledImages.from_tensors(images, torch.arange(num) % 10, num_classes=10)
 

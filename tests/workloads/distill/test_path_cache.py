@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows with every batch whose first-order gradient is computed."""
+    """Returns a list that grows with every batch whose first-order gradient is computed."""
     counted: list[int] = []
     compute = matching.chunked_gradient
 

@@ -23,7 +23,7 @@ def finished(method: RDED, at: DistillContext) -> DistillState:
 
 
 def judged(images: Tensor, boxes: Tensor, factor: int) -> Tensor:
-    """Crops as the teacher sees them: shrunk to a cell, in the middle of the mean colour."""
+    """Returns crops as the teacher sees them: shrunk to a cell, in the middle of the mean colour."""
     seen, side = torch.zeros_like(images), 8 // factor
     first = (8 - side) // 2
     seen[:, :, first : first + side, first : first + side] = functional.avg_pool2d(crop_and_resize(images, boxes), factor)

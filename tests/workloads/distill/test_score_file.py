@@ -47,7 +47,7 @@ def outcome(method: Any, folder: Path, *, seed: int = 0) -> Outcome:
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a job by the last layer's gradients."""
+    """Returns the scores of a job by the last layer's gradients."""
     folder = tmp_path_factory.mktemp("scores")
     left = outcome(GraNd(ipc=1, scoring=SCORING, layers="classifier"), folder / "checkpoints")
     (folder / FILE).write_bytes(left.files[FILE])

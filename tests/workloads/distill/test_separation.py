@@ -34,7 +34,7 @@ def set_of(shade: float, *, soft: bool = False) -> SyntheticSet:
 
 
 def by_hand(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, float]:
-    """0.5 of the set at 0.1, 0.3 of the one at 0.2, 0.9 of the whole; augmentation gives 0.1, soft labels 0.2."""
+    """Returns made-up accuracies by pixel value: 0.4, 0.2 or 0.8, plus 0.1 with augmentation and 0.2 with soft labels."""
     base = {1: 0.4, 2: 0.2, 3: 0.8}[round(10 * float(synthetic.images[0, 0, 0, 0]))]
     return {"accuracy": base + 0.1 * bool(evaluation.augment) + 0.2 * bool(len(synthetic.soft_labels))}
 

@@ -36,7 +36,7 @@ MODEL = {"name": "convnet", "width": 4, "depth": 2}
 
 @cache
 def own_states() -> list[DistillState]:
-    """Three epochs, one of each member, and six sweeps."""
+    """Returns the states after three epochs, one of each member, and six sweeps."""
     return states(OWN, context())
 
 
@@ -45,20 +45,20 @@ def pool(state: DistillState) -> dict[str, Tensor]:
 
 
 def of_member(member: int) -> dict[str, Tensor]:
-    """Weights of a member of the pool that the method made itself."""
+    """Returns the weights of a member of the pool that the method trained itself."""
     start = f"pool/{member}/"
     return {
         n.removeprefix(start): t.clone() for n, t in own_states()[3].tensors.items() if n.startswith(start)
     }
 
 
-def left(
+def stored_network(
     weights: Mapping[str, Tensor],
     masks: Mapping[str, Tensor] | None = None,
     table: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Callable[[], FinishedNetwork]:
-    """A network as a run leaves it."""
+    """Returns a network as a run stores it."""
     real = context().real
     seen: dict[str, Any] = {
         "image_shape": real.split.image_shape,
@@ -70,8 +70,8 @@ def left(
     return lambda: FinishedNetwork.of(blueprint, weights=weights, masks=masks or {})
 
 
-def reading(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> DistillContext:
-    """A context that finds these networks in the artifact folders of their names."""
+def context_with(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> DistillContext:
+    """Returns a context that finds these networks in the artifact folders of their names."""
 
     def open_run(artifact: str) -> FinishedRun:
         def nothing() -> Any:
@@ -91,18 +91,18 @@ def reading(networks: Mapping[str, Callable[[], FinishedNetwork]]) -> DistillCon
     return replace(context(), open_run=open_run)
 
 
-def alike() -> DistillContext:
-    return reading({key: left(of_member(member)) for member, key in enumerate(KEYS)})
+def same_pool() -> DistillContext:
+    return context_with({key: stored_network(of_member(member)) for member, key in enumerate(KEYS)})
 
 
 @cache
-def given_states() -> list[DistillState]:
-    """Before and after each of six sweeps."""
-    return states(GIVEN, alike())
+def states_from_runs() -> list[DistillState]:
+    """Returns the states before and after each of six sweeps."""
+    return states(GIVEN, same_pool())
 
 
 def test_networks_like_those_of_its_own_pool_give_the_same_images_bit_for_bit() -> None:
-    found = given_states()
+    found = states_from_runs()
     assert (GIVEN.num_iterations, OWN.num_iterations) == (6, 9)
     for ours, theirs in zip(own_states()[3:], found, strict=True):
         assert torch.equal(ours.tensors["images"], theirs.tensors["images"])
@@ -112,13 +112,13 @@ def test_networks_like_those_of_its_own_pool_give_the_same_images_bit_for_bit() 
 
 
 def test_other_networks_give_other_images() -> None:
-    others = reading({key: left(of_member(0)) for key in KEYS})
+    others = context_with({key: stored_network(of_member(0)) for key in KEYS})
     assert not torch.equal(states(GIVEN, others)[-1].tensors["images"], own_states()[-1].tensors["images"])
 
 
 def test_every_sweep_can_be_resumed() -> None:
     """To the state that comes next, bit for bit, and so to the end."""
-    for iteration, (state, after) in enumerate(itertools.pairwise(given_states())):
+    for iteration, (state, after) in enumerate(itertools.pairwise(states_from_runs())):
         flat = DistillState({name: tensor.clone() for name, tensor in state.tensors.items()})
         resumed = GIVEN.iterate(flat, iteration, context())  # a context that can open nothing
         assert resumed.tensors.keys() == after.tensors.keys()
@@ -130,7 +130,7 @@ def test_a_weight_outside_the_mask_of_a_sparse_network_begins_at_zero() -> None:
     mask = torch.zeros_like(weights["block2.conv.weight"], dtype=torch.bool)
     mask[:2] = True
     method = AccDD(**FIELDS, networks=UpstreamNetworks(runs=("one",), artifacts=("one",)))
-    started = method.start(reading({"one": left(weights, {"block2.conv.weight": mask})}))
+    started = method.start(context_with({"one": stored_network(weights, {"block2.conv.weight": mask})}))
     found = started.tensors["pool/0/block2.conv.weight"]
     assert torch.equal(found[mask], weights["block2.conv.weight"][mask])
     assert not found[~mask].any()
@@ -174,7 +174,7 @@ def test_networks_of_another_kind_are_refused_with_both_named(
         network = ConvNet(width=(table or MODEL)["width"], depth=2).build(
             image_shape=shape, num_classes=fields.get("num_outputs", 10)
         )
-    at = reading({"one": left(network.state_dict(), table=table, **fields)})
+    at = context_with({"one": stored_network(network.state_dict(), table=table, **fields)})
     method = AccDD(**FIELDS, networks=UpstreamNetworks(runs=("one",), artifacts=("one",)))
     with pytest.raises(ValueError, match=message):
         method.start(at)

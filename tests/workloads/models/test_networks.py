@@ -31,7 +31,7 @@ def prunable(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 
 def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-adds of one sample: every weight once for each place it is applied at."""
+    """Counts the multiply-adds of one sample: every weight once for each place it is applied at."""
     macs = []
 
     def note(module: Any, _: object, output: torch.Tensor) -> None:
@@ -96,7 +96,8 @@ def test_large_images_are_refused_with_the_small_stem(name: str) -> None:
 
 def test_only_networks_with_many_poolings_refuse_small_images() -> None:
     smallest = {"vgg19": 16, "vgg11": 28, "resnet_ap_10": 16}
-    for name in plugins.names("models"):
+    # Those of torchvision depend on the architecture, those of a changed network on its base; a recommender takes a table.
+    for name in set(plugins.names("models")) - {"torchvision", "timm", "narrowed", "layer_lottery", "recommender"}:
         side = smallest.get(name, 8)
         with torch.device("meta"):
             build(name, image_shape=(1, side, side))

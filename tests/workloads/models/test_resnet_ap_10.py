@@ -16,7 +16,7 @@ IMAGENET = (3, 224, 224)
 HALVING = list(pairwise((64, 128, 256, 512)))
 
 
-def network(image_shape: tuple[int, int, int], norm: str = "instance") -> nn.Module:
+def network(image_shape: tuple[int, ...], norm: str = "instance") -> nn.Module:
     with torch.device("meta"):
         return ResNetAP10(norm=norm).build(image_shape=image_shape, num_classes=10)
 

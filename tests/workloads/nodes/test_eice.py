@@ -18,7 +18,7 @@ def numbers(*values: float) -> Tensor:
 
 
 def inputs(logits: Tensor) -> TuningInputs:
-    """Whose loss and intervals depend on the logits."""
+    """Returns inputs whose loss and intervals depend on the logits."""
     p = logits.softmax(dim=1)[:, 1]
     return TuningInputs(
         loss=(logits**2).mean(),
@@ -28,7 +28,7 @@ def inputs(logits: Tensor) -> TuningInputs:
 
 
 def gradients(method: Calirare | CalirareReleased) -> tuple[Tensor, Tensor]:
-    """Of a step's loss, and of the objective in it."""
+    """Returns the gradient of a step's loss, and of the objective in it."""
     given = torch.tensor([[0.3, 1.0], [1.5, -0.5], [0.2, 0.1]], dtype=torch.float64, requires_grad=True)
     total, _ = method.tuning_loss(inputs(given))
     (found,) = torch.autograd.grad(total, given)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
-from small_graphs import CPU, tiny
+from small_graphs import CPU, small_graph
 
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.nodes.graph import Graph, GraphTensors, rows_summing_to_one, undirected
@@ -14,7 +14,7 @@ from pruneyard.workloads.seeding import global_stream
 
 
 def path_of_three() -> Graph:
-    """0 - 1 - 2."""
+    """Returns the graph 0 - 1 - 2."""
     edges = sparse.csr_array(np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=np.float32))
     features = sparse.csr_array(np.array([[1, 0], [0, 2], [3, 1]], dtype=np.float32))
     return Graph(
@@ -44,7 +44,7 @@ def test_the_normalised_adjacency_by_hand() -> None:
 
 
 def test_a_gcn_is_its_formula_on_dense_matrices() -> None:
-    graph = tiny()
+    graph = small_graph()
     given = tensors(graph)
     built = network(GCN(width=5), graph).eval()
     a, x = given.neighbours.matrix.to_dense(), given.features.matrix.to_dense()
@@ -54,7 +54,7 @@ def test_a_gcn_is_its_formula_on_dense_matrices() -> None:
 
 
 def test_without_edges_a_gcn_is_an_mlp() -> None:
-    graph = tiny()
+    graph = small_graph()
     alone = replace(graph, adjacency=sparse.csr_array(graph.adjacency.shape, dtype=np.float32))
     with_edges, without = (network(model, graph).eval() for model in (GCN(), NodeMlp()))
     assert torch.equal(with_edges(tensors(alone)), without(tensors(alone)))
@@ -63,7 +63,7 @@ def test_without_edges_a_gcn_is_an_mlp() -> None:
 
 
 def test_dropout_is_of_training_alone() -> None:
-    graph = tiny()
+    graph = small_graph()
     built = network(GCN(dropout=0.5), graph)
     assert not torch.equal(built(tensors(graph)), built(tensors(graph)))
     built.eval()
@@ -71,7 +71,7 @@ def test_dropout_is_of_training_alone() -> None:
 
 
 def test_renaming_nodes_renames_outputs() -> None:
-    graph = tiny()
+    graph = small_graph()
     order = np.random.default_rng(0).permutation(len(graph))
     renamed = replace(
         graph,

@@ -18,7 +18,7 @@ REAL = os.environ.get("PRUNEYARD_DATA", "")  # before the tests' own setting
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that `$PRUNEYARD_DATA` names."""
+    """Returns an empty folder that `$PRUNEYARD_DATA` names."""
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path / "cache"))
     (tmp_path / "data").mkdir()
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
-    """Four nodes: 0 -> 1, 1 -> 0, 2 -> 3 and a loop at 3; three words."""
+    """Returns four nodes: 0 -> 1, 1 -> 0, 2 -> 3 and a loop at 3; three words."""
     found = {
         "adj_data": np.ones(4, dtype=np.float32),
         "adj_indices": np.array([1, 0, 3, 3]),

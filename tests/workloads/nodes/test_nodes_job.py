@@ -53,7 +53,7 @@ def value(progress: list[Progress], split: str, name: str) -> float:
 
 
 def numbers(progress: list[Progress]) -> list[tuple[int, str, str, float]]:
-    """All but times."""
+    """Returns all metrics except times."""
     return [(m.step, m.split, m.name, m.value) for p in progress for m in p.metrics]
 
 
@@ -63,16 +63,16 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 def test_a_job_resumed_after_any_step_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """In training, between training and tuning, and in tuning."""
-    often = replace(TUNED, budget=replace(JOB.budget, evaluate_every=5))
-    whole = run(often, tmp_path / "whole")
-    every = replace(often, budget=replace(often.budget, checkpoint_every_s=0))
+    frequent = replace(TUNED, budget=replace(JOB.budget, evaluate_every=5))
+    whole = run(frequent, tmp_path / "whole")
+    every = replace(frequent, budget=replace(frequent.budget, checkpoint_every_s=0))
     run(every, tmp_path / "every", keep=99)
     steps = sorted((tmp_path / "every").glob("step-*"))
     assert len(steps) == 18
     for path in (steps[0], steps[6], steps[11], steps[12], steps[16]):
         folder = tmp_path / f"from-{path.name}"
         shutil.copytree(path, folder / path.name)
-        resumed = run(often, folder)
+        resumed = run(frequent, folder)
         assert numbers(resumed) == numbers(whole)
         assert same(outcome(resumed), outcome(whole))
 
@@ -110,9 +110,9 @@ def test_a_checkpoint_of_other_data_or_another_budget_is_refused(tmp_path: Path)
 
 def test_seeds_decide_and_nothing_else_does(tmp_path: Path) -> None:
     found = []
-    for place, (elsewhere, seed) in enumerate(((1, 3), (2, 3), (3, 4))):
+    for place, (torch_seed, seed) in enumerate(((1, 3), (2, 3), (3, 4))):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(elsewhere)
+            torch.manual_seed(torch_seed)
             before = torch.get_rng_state()
             found.append(outcome(run(replace(TUNED, seed=seed), tmp_path / str(place))))
             assert torch.equal(torch.get_rng_state(), before)

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
+from pruneyard.workloads.metrics.classification import STANDARD_METRICS
 from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS, rare_metrics
 
 
 def drawn(num: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and labels that a calibrated network would have."""
+    """Returns probabilities and labels that a calibrated network would have."""
     draws = np.random.default_rng(0)
     p = draws.beta(0.6, 2.0, num)
     return np.stack([1 - p, p], axis=1), (draws.random(num) < p).astype(np.int64)
@@ -59,7 +60,7 @@ def test_what_has_no_nodes_is_left_out() -> None:
 
 
 def test_all_that_is_computed_is_described() -> None:
-    described = set(RARE_METRICS)
+    described = {*RARE_METRICS, *STANDARD_METRICS}
     found = rare_metrics(*drawn())
     plain = {name for name in found if not name.startswith(("ece_20_", "ace_20_"))}
     assert plain <= described

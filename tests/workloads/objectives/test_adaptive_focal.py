@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_SPLIT_LOGITS, Answered, loss_inputs, loss_of_logits
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.trainings import SEED, Normed, checkpoint_at, digits, network_of, recipe_of, run
+from pruneyard.testing.loss_evaluation import NO_SPLIT_LOGITS, FixedLogits, loss_inputs, loss_of_logits
+from pruneyard.testing.trainings import SEED, BatchNormMlp, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.interfaces import Tensors
@@ -28,17 +28,17 @@ def gammas_and_edges(gammas: list[float], edges: list[float]) -> dict[str, Tenso
 
 def loss(objective: AdaptiveFocal, rows: list[list[float]], labels: list[int], memory: Tensors) -> Tensor:
     logits = torch.tensor(rows, dtype=torch.float64).log()
-    asked = loss_inputs(
+    inputs = loss_inputs(
         lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=dict(memory)
     )
-    return objective.loss(asked)[0]
+    return objective.loss(inputs)[0]
 
 
-def val_of(confidences: list[float], right: list[int]) -> Answered:
-    """Two classes, class 0 guessed with these confidences."""
+def val_of(confidences: list[float], right: list[int]) -> FixedLogits:
+    """Returns two classes with class 0 predicted at these confidences."""
     rows = [[c, 1 - c] for c in confidences]
     labels = [0 if a else 1 for a in right]
-    return Answered(torch.tensor(rows, dtype=torch.float64).log(), torch.tensor(labels))
+    return FixedLogits(torch.tensor(rows, dtype=torch.float64).log(), torch.tensor(labels))
 
 
 def test_a_row_takes_the_gamma_of_the_bin_of_its_labels_probability() -> None:
@@ -67,17 +67,17 @@ def test_small_gammas_change_sides_and_large_ones_are_kept_within_bounds() -> No
 
 def test_on_epoch_start_divides_val_into_bins_of_equal_numbers() -> None:
     """Confidences 0.6 0.7 | 0.8 0.9: the first two right and wrong, gap 0.65 - 0.5; the others right, gap 0.85 - 1."""
-    answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
-    found = TWO_BINS.on_epoch_start(TWO_BINS.start(), epoch=1, num_epochs=3, split_logits=answers)
+    fixed_logits = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
+    found = TWO_BINS.on_epoch_start(TWO_BINS.start(), epoch=1, num_epochs=3, split_logits=fixed_logits)
     assert found["edges"].tolist() == pytest.approx([0.8])
     assert found["gammas"].tolist() == pytest.approx([math.exp(0.15), math.exp(-0.15)])
 
 
 def test_gammas_are_carried_on_from_epoch_to_epoch() -> None:
-    answers = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
+    fixed_logits = val_of([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0])
     memory: Tensors = TWO_BINS.start()
     for epoch in range(4):  # the first one does not look
-        memory = TWO_BINS.on_epoch_start(memory, epoch=epoch, num_epochs=4, split_logits=answers)
+        memory = TWO_BINS.on_epoch_start(memory, epoch=epoch, num_epochs=4, split_logits=fixed_logits)
     assert memory["gammas"].tolist() == pytest.approx([math.exp(0.45), math.exp(-0.45)], rel=1e-6)
 
 
@@ -125,8 +125,8 @@ def test_the_gradient_is_that_of_the_value_with_gammas_on_both_sides() -> None:
     labels, memory = torch.arange(12) % 4, gammas_and_edges([0.5, 3.0, -1.5], [0.2, 0.4])
 
     def value(z: Tensor) -> Tensor:
-        asked = loss_inputs(lambda _: z, torch.zeros(12, 1, 1, 1), labels, memory=memory)
-        return AdaptiveFocal(num_bins=3).loss(asked)[0]
+        inputs = loss_inputs(lambda _: z, torch.zeros(12, 1, 1, 1), labels, memory=memory)
+        return AdaptiveFocal(num_bins=3).loss(inputs)[0]
 
     assert torch.autograd.gradcheck(value, (logits,))
 
@@ -138,15 +138,15 @@ def test_a_training_moves_its_gammas_by_the_network_that_an_epoch_finds(tmp_path
     run(Dense(), tmp_path / "run", recipe)
     at = {step: checkpoint_at(step, tmp_path / "run", tmp_path / str(step)) for step in (6, 7, 12, 13)}
     torch.manual_seed(SEED)
-    network = Normed().build(image_shape=data.image_shape, num_classes=10).eval()
+    network = BatchNormMlp().build(image_shape=data.image_shape, num_classes=10).eval()
     (images, labels), *_ = DeviceSplit(data.val, mean=data.mean, std=data.std).batches(1000)
     memory: Tensors = objective.start()
     assert at[6].tensors["memory/gammas"].tolist() == [1.0] * 4
     for epoch, (before, after) in enumerate(((6, 7), (12, 13)), start=1):
         network.load_state_dict(network_of(at[before]))
         with torch.no_grad():
-            answers = Answered(network(images), labels)
-        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=3, split_logits=answers)
+            fixed_logits = FixedLogits(network(images), labels)
+        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=3, split_logits=fixed_logits)
         for name, tensor in memory.items():
             assert torch.equal(at[after].tensors[f"memory/{name}"], tensor), name
     assert len({*memory["gammas"].tolist()}) > 1

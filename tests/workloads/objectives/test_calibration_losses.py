@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import loss_of_logits
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import loss_of_logits
 from pruneyard.workloads.losses.logits import LogitsObjective
 from pruneyard.workloads.objectives.cross_entropy import CrossEntropy
 from pruneyard.workloads.objectives.dual_focal import DualFocal
@@ -52,7 +52,7 @@ def drawn(rows: int = 40, classes: int = 5, seed: int = 0) -> tuple[Tensor, Tens
 
 
 def parts(logits: Tensor, labels: Tensor) -> list[tuple[float, int]]:
-    """Confidence of every row, and 1 where it is right, as Python numbers."""
+    """Returns the confidence of every row, and 1 where it is right, as Python numbers."""
     rows = logits.softmax(1).tolist()
     return [(max(row), int(row.index(max(row)) == y)) for row, y in zip(rows, labels.tolist(), strict=True)]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_SPLIT_LOGITS, Answered, loss_inputs, loss_of_logits
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.trainings import Normed, checkpoint_at, digits, network_of, recipe_of, run
+from pruneyard.testing.loss_evaluation import NO_SPLIT_LOGITS, FixedLogits, loss_inputs, loss_of_logits
+from pruneyard.testing.trainings import BatchNormMlp, checkpoint_at, digits, network_of, recipe_of, run
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.interfaces import LossInputs, StatelessObjective, Tensors
 from pruneyard.workloads.objectives.cape import CaPE
@@ -107,18 +107,18 @@ def test_targets_come_after_the_warm_epochs_and_again_after_the_plain_ones() -> 
     probabilities, labels = drawn(8, 2)
     memory, found = objective.start(), []
     for epoch in range(9):
-        answers = Answered(probabilities.log(), labels) if epoch in (2, 5, 8) else NO_SPLIT_LOGITS
-        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=9, split_logits=answers)
+        fixed_logits = FixedLogits(probabilities.log(), labels) if epoch in (2, 5, 8) else NO_SPLIT_LOGITS
+        memory = objective.on_epoch_start(memory, epoch=epoch, num_epochs=9, split_logits=fixed_logits)
         found.append(len(memory["targets"]))
     assert found == [0, 0, 8, 0, 0, 8, 0, 0, 8]
 
 
 def loss(logits: Tensor, labels: list[int], memory: Tensors, rows: list[int]) -> float:
-    asked = loss_inputs(
+    inputs = loss_inputs(
         lambda _: logits, torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), memory=dict(memory)
     )
-    asked.rows = lambda: torch.tensor(rows)
-    return float(AT_ONCE.loss(asked)[0])
+    inputs.rows = lambda: torch.tensor(rows)
+    return float(AT_ONCE.loss(inputs)[0])
 
 
 def test_the_loss_is_cross_entropy_against_the_targets_of_the_batchs_rows() -> None:
@@ -139,12 +139,12 @@ def test_targets_that_are_labels_give_cross_entropy() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Checking(StatelessObjective):
-    """Cross-entropy that looks whether a batch has the rows that it is said to have."""
+    """Cross-entropy that checks whether a batch has the rows that it claims to have."""
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, Tensors]:
-        """Raises where labels are others."""
-        said = torch.from_numpy(digits().train.labels)[inputs.rows()]
-        assert torch.equal(said, inputs.labels)
+        """Raises where the labels are others."""
+        claimed = torch.from_numpy(digits().train.labels)[inputs.rows()]
+        assert torch.equal(claimed, inputs.labels)
         return CrossEntropy().loss(inputs)
 
 
@@ -160,7 +160,7 @@ def test_a_training_has_the_targets_of_the_network_that_an_epoch_finds(tmp_path:
     objective, data = CaPE(warmup_epochs=1, num_bins=3), digits()
     run(Dense(), tmp_path / "run", recipe_of(objective=objective, budget={"checkpoint_every_s": 0}))
     at = {step: checkpoint_at(step, tmp_path / "run", tmp_path / str(step)) for step in (6, 7, 12, 13)}
-    network = Normed().build(image_shape=data.image_shape, num_classes=10).eval()
+    network = BatchNormMlp().build(image_shape=data.image_shape, num_classes=10).eval()
     network.load_state_dict(network_of(at[6]))
     (images, labels), *_ = DeviceSplit(data.train, mean=data.mean, std=data.std).batches(1000)
     with torch.no_grad():

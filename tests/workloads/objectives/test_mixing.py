@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import loss_inputs
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import loss_inputs
 from pruneyard.workloads.losses.mixing import MixingObjective, sample_offset
 from pruneyard.workloads.objectives.cutmix import CutMix
 from pruneyard.workloads.objectives.mixup import Mixup
@@ -22,7 +22,7 @@ def images_of(rows: int = 6, height: int = 8, width: int = 10) -> Tensor:
 
 
 def asked(objective: MixingObjective, images: Tensor, labels: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, the images that the network saw, and its logits of them."""
+    """Returns the loss, the images that the network saw, and its logits of them."""
     weight = (
         torch.randn(4, images[0].numel(), generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 8
     )

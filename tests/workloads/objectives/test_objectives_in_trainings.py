@@ -36,7 +36,7 @@ SEEDS = range(3)
 def finished(
     objective: Objective, data: Dataset, schedule: RateSchedule, *, epochs: int, seed: int, folder: Path
 ) -> Progress:
-    """The end of a training of an MLP with the usual optimizer."""
+    """Returns the end of a training of an MLP with the usual optimizer."""
     budget = Budget(epochs=epochs, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9)
     *_, last = train(
         Recipe(budget=budget, objective=objective, schedule=schedule),
@@ -51,7 +51,7 @@ def finished(
 
 @cache
 def noisy_digits() -> Dataset:
-    """Three labels in ten are resampled in every split: memorised training labels are wrong elsewhere."""
+    """Resamples three labels in ten in every split: memorised training labels are wrong elsewhere."""
     data, draws = Digits().load(), np.random.default_rng(0)
 
     def noisy(split: Split) -> Split:
@@ -63,11 +63,11 @@ def noisy_digits() -> Dataset:
 
 
 def errors(objective: Objective, folder: Path) -> list[float]:
-    """Test ECE by seed."""
+    """Returns test ECE by seed."""
     found = []
     for seed in SEEDS:
-        told = {"epochs": 40, "seed": seed, "folder": folder / str(seed)}
-        last = finished(objective, noisy_digits(), Cosine(), **told)  # type: ignore[arg-type]
+        options = {"epochs": 40, "seed": seed, "folder": folder / str(seed)}
+        last = finished(objective, noisy_digits(), Cosine(), **options)  # type: ignore[arg-type]
         found += [m.value for m in last.metrics if (m.split, m.name) == ("test", "ece")]
     return found
 
@@ -86,7 +86,7 @@ SIZES = {"train": 1000, "val": 100, "calib": 100, "test": 2000}
 
 
 def uniform_scenario() -> tuple[Dataset, np.ndarray]:
-    """Outcomes of known probability, uniform over rows, which four of 24 numbers tell; and the test rows' probabilities."""
+    """Returns rows of known, uniform class probabilities, encoded by four of 24 numbers, and those of the test rows."""
     draws = np.random.default_rng(0)
     splits, probabilities = {}, {}
     for name, num_rows in SIZES.items():

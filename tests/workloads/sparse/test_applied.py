@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pruneyard.workloads.execution.layers import SparseLayers
+from pruneyard.workloads.ranks import SINGLE_RANK
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.training.applied_masks import AppliedMasks
@@ -18,7 +20,7 @@ SHAPES = {"conv": (4, 3, 3, 3), "hidden": (20, 30), "head": (5, 20)}
 
 
 class Decaying(Dense):
-    """A method with a weight decay of its own."""
+    """A method with its own weight decay."""
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
         return {"head": torch.full(SHAPES["head"], 0.5)}
@@ -48,8 +50,11 @@ def applied(
     **dropout: Any,
 ) -> AppliedMasks:
     weights = weights or {name: nn.Parameter(tensor) for name, tensor in tensors(0).items()}
+    masked = SparseLayers(
+        nn.Module(), weights, execution="masked", image_shape=(), macs={}, share=SINGLE_RANK.share(1), ranks=SINGLE_RANK
+    )
     made = AppliedMasks(
-        weights, method=method or Dense(), dropout=WeightDropout(**dropout), stream_of=stream_of
+        weights, method=method or Dense(), dropout=WeightDropout(**dropout), stream_of=stream_of, layers=masked
     )
     made.apply(state, optimizer or torch.optim.SGD(weights.values(), lr=0.1))
     return made
@@ -60,7 +65,7 @@ def standing(held: AppliedMasks) -> dict[str, Tensor]:
 
 
 def gradients_in_step(held: AppliedMasks, slopes: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-    """Of a loss that is linear in the weights a step computes with: its gradient there is `slopes`."""
+    """Returns the gradients of a loss that is linear in the weights of a step, with these slopes."""
     for weight in held.weights.values():
         weight.grad = None
     with held.step_weights(step):

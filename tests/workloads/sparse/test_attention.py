@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """16 tokens of width 32, in two blocks: our own, or torch's, which read the weights of their linear layers."""
+    """Two blocks over 16 tokens of width 32: our own, or torch's, which read the weights of their linear layers."""
 
     def __init__(self, *, of_torch: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Transformer(nn.Module):
 class SmallTransformer:
     of_torch: bool = False
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         assert (image_shape, num_classes) == (SHAPE, 10)
         return Transformer(of_torch=self.of_torch)
 
@@ -194,7 +194,7 @@ def test_a_weight_that_is_copied_before_its_product_is_counted() -> None:
 
 
 class Odd(nn.Module):
-    """Layers that cannot be pruned, counted or run by a sparse kernel."""
+    """A network with layers that cannot be pruned, counted or run by a sparse kernel."""
 
     def __init__(self) -> None:
         super().__init__()

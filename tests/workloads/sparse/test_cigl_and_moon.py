@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.trainings import SEED, Normed, assert_same_numbers, digits, outcome, recipe_of, run
+from pruneyard.testing.trainings import (
+    SEED,
+    BatchNormMlp,
+    assert_same_numbers,
+    digits,
+    outcome,
+    recipe_of,
+    run,
+)
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.metrics.classification import class_probabilities
 from pruneyard.workloads.models.mlp import Mlp
@@ -160,7 +168,7 @@ def test_the_last_layer_is_averaged_whole(tmp_path: Path) -> None:
 def masks_after_one_update(
     method: MaskUpdater, recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *, seed_of_z: int
 ) -> dict[str, Tensor]:
-    """Of a training that ends with an update; the random masks have a seed of their own."""
+    """Returns the masks of a training that ends with an update; the random masks have their own seed."""
 
     def other(seed: int, name: str, *numbers: int) -> torch.Generator:
         return stream(seed_of_z if name == "weight-dropout" else seed, name, *numbers)
@@ -209,7 +217,7 @@ def test_moon_moves_its_masks_as_its_base_method_does(growth: Any, base: type[SE
 
 def test_moon_without_weight_mask_and_average_is_cross_entropy_with_one_output_more(tmp_path: Path) -> None:
     @dataclass(frozen=True)
-    class OneMore(Normed):
+    class OneMore(BatchNormMlp):
         def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Any:
             return super().build(image_shape=image_shape, num_classes=num_classes + 1)
 

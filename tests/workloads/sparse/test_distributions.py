@@ -19,7 +19,7 @@ SHAPES = {"stem.weight": (8, 3, 3, 3), "blocks.0.weight": (16, 8, 3, 3), "head.w
 
 
 def published_loop(shapes: dict[str, tuple[int, ...]], density: float) -> dict[str, float]:
-    """The capping loop as published code has it: one maximum at a time, zeros and ones counted apart."""
+    """Caps densities as published code does: one maximum at a time, zeros and ones counted separately."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
     full: set[str] = set()

@@ -7,7 +7,7 @@ from pruneyard.workloads.networks.flops import forward_flops, layer_macs, traini
 
 
 class Everything(nn.Module):
-    """Strided, grouped, transposed and shared layers, one unused, with statistics, dropout and tokens."""
+    """A network with strided, grouped, transposed, shared and unused layers, statistics, dropout and tokens."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from pruneyard.workloads.masks.masks import (
 
 
 class Mixed(nn.Module):
-    """One of each kind of layer, one of them twice."""
+    """A network with one of each kind of layer, one of them used twice."""
 
     def __init__(self) -> None:
         super().__init__()

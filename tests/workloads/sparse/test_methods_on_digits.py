@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 @cache
 def trained(method: MaskUpdater) -> tuple[float, float]:
-    """Test accuracy and explored share, means over two seeds."""
+    """Returns test accuracy and explored share, as means over two seeds."""
     recipe = Recipe(budget=Budget(epochs=15, batch_size=64, evaluate_every=0, checkpoint_every_s=1e9))
     data, found = Digits().load(), []
     for seed in range(2):

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from pruneyard.workloads.data.dataset import ROWS_PER_CHUNK, Images, PublishedDataset, PublishedSource, Split
+from pruneyard.workloads.data.dataset import PublishedDataset, PublishedSource, Split
+from pruneyard.workloads.data.input_statistics import ROWS_PER_CHUNK, Images
 from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.seeding import stream_seed
 

@@ -15,11 +15,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from pruneyard.workloads import plugins
-from pruneyard.workloads.data.artifact_file import locate_artifact_file, resolve_digest
+from pruneyard.workloads.data.artifact_file import ArtifactFile
 from pruneyard.workloads.data.dataset import Dataset, Source, Split, check_labels
 from pruneyard.workloads.data.multi_formation import decode, decode_labels
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY, renamed
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.plugins import Plugin, Settings
 
 __all__ = ["Synthetic"]
@@ -28,31 +28,15 @@ FILE = "synthetic_set.safetensors"  # among the artifacts of a distill job
 
 
 @dataclass(frozen=True, kw_only=True)
-class Synthetic(Source):
-    """Reads a synthetic set by path or by run.
+class Synthetic(ArtifactFile, Source):
+    """Reads a synthetic set by path, a synthetic_set.safetensors file, or by run."""
 
-    path: a synthetic_set.safetensors file. Its content is part of the run key, its path is not.
-    digest: 16 hexadecimal digits over the file's content; if given, a file with other content is refused.
-    runs, folder, artifacts: instead of a path, one run as in `pruneyard.workloads.parents.Runs`; its key is part of the run key.
-    """
-
+    file_name: ClassVar[str] = FILE
+    mismatch: ClassVar[str] = "is another set"
     renumbers_train: ClassVar[bool] = True
     examples: ClassVar[tuple[Settings, ...]] = ({"base": {"name": "digits"}, "path": "synthetic_set.safetensors"},)
 
     base: Annotated[Source, Plugin("data.sources")] = field(metadata=renamed("of"))
-    path: str = field(default="", metadata=NOT_IDENTITY)
-    digest: str = ""
-    runs: tuple[str, ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
-    folder: str = field(default="", metadata=NOT_IDENTITY)
-    artifacts: tuple[str, ...] = field(default=(), metadata=FILLED_IN)
-
-    def __post_init__(self) -> None:
-        if bool(self.path) == bool(self.runs):
-            found = f"{self.path!r} and runs is {list(self.runs)}; one of them must be left out"
-            raise ValueError(f"path is {found if self.path else 'missing; give path or from'}")
-        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="is another set")
-        # The dataclass is frozen, but the digest is only known after the file has been read.
-        object.__setattr__(self, "digest", digest)
 
     def inputs(self) -> tuple[Path, ...]:
         return ()
@@ -65,8 +49,7 @@ class Synthetic(Source):
 
         Raises `ValueError` for a file that has changed, is not a synthetic set or does not fit the data.
         """
-        path = locate_artifact_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
-        data = self.base.load()
+        path, data = self.locate(), self.base.load()
         synthetic = SyntheticSet.from_file(str(path))
         train = decode_training_rows(synthetic)
         if train.images.shape[1:] != data.image_shape:

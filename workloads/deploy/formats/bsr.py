@@ -7,16 +7,13 @@ Reference: https://docs.pytorch.org/docs/stable/sparse.html#sparse-bsr-tensor
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from pruneyard.workloads.deploy.compressed import BLOCK_SIZES, block_size, pack_bsr
-from pruneyard.workloads.deploy.files import pack_sparse
-from pruneyard.workloads.deploy.format import SUM_ORDER, Exported, Fit, check_fit
-from pruneyard.workloads.deploy.kernels import bsr_kernel
-from pruneyard.workloads.deploy.replacing import fit_with_dense_layers, sparse_fit, with_kernels
-from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.deploy.kernels import Kernel, bsr_kernel
+from pruneyard.workloads.deploy.structured_format import StructuredFormat
 
 __all__ = ["Bsr"]
 
@@ -24,35 +21,24 @@ _NO_BLOCKS = f"its mask does not consist of square blocks with sides of {', '.jo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bsr:
-    tolerance: ClassVar[float] = SUM_ORDER
-    device: ClassVar[torch.device] = torch.device("cpu")
-    dtype: ClassVar[torch.dtype] = torch.float32
+class Bsr(StructuredFormat):
+    """Square blocks, as the pattern `block` makes them."""
 
-    def fit(self, finished: FinishedNetwork) -> Fit:
-        """See `pruneyard.workloads.deploy.format.Format`; refuses if torch has no MKL, which provides the kernels."""
-        dense = dict(sparse_fit(finished).dense)
-        for name, mask in finished.masks.items():
-            if name not in dense and block_size(mask) is None:
-                dense[name] = _NO_BLOCKS
-        if not torch.backends.mkl.is_available():
-            return Fit(refusal="BSR kernels need MKL, and this torch is built without it", dense=dense)
-        return fit_with_dense_layers(dense, finished)
+    def refusal(self) -> str:
+        """Returns that torch has no MKL, which provides the kernels; empty if it has."""
+        has_mkl = torch.backends.mkl.is_available()
+        return "" if has_mkl else "BSR kernels need MKL, and this torch is built without it"
 
-    def build(self, finished: FinishedNetwork, *, batch_size: int) -> Exported:
-        """See `pruneyard.workloads.deploy.format.Format`."""
-        fit = self.fit(finished)
-        check_fit(fit)
-        chosen = [name for name in finished.layers if name not in fit.dense]
-        return with_kernels(finished, dict.fromkeys(chosen, ("bsr", bsr_kernel)))
+    def obstacle(self, mask: Tensor) -> str:
+        """Returns that the mask has no blocks; empty if it has."""
+        return _NO_BLOCKS if block_size(mask) is None else ""
 
-    def encode(self, finished: FinishedNetwork) -> bytes:
-        """See `pruneyard.workloads.deploy.format.Format`."""
-        fit = self.fit(finished)
-        check_fit(fit)
-        weights, packed = finished.network.state_dict(), {}
-        for name, mask in finished.masks.items():
-            size = block_size(mask)
-            if name not in fit.dense and size is not None:
-                packed[name] = pack_bsr(name, weights[name], mask, size)
-        return pack_sparse(finished, packed, format="bsr")
+    def kernel(self) -> Kernel:
+        """Returns the kernel of blocks."""
+        return bsr_kernel
+
+    def pack(self, name: str, weight: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Returns the tensors of a weight in a file, by name."""
+        size = block_size(mask)
+        assert size is not None, "the mask has no blocks"
+        return pack_bsr(name, weight, mask, size)

@@ -146,7 +146,7 @@ class RDED:
         return torch.cat([order[labels == label][: self.per_class] for label in range(context.real.num_classes)])
 
 
-def _in_the_middle_of_zeros(images: Tensor, size: tuple[int, int]) -> Tensor:
+def _in_the_middle_of_zeros(images: Tensor, size: tuple[int, ...]) -> Tensor:
     """Pads images (N, C, h, w) to a height and width; an odd pixel goes below and to the right."""
     (tall, wide), (height, width) = size, images.shape[2:]
     top, left = (tall - height) // 2, (wide - width) // 2

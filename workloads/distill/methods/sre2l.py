@@ -33,6 +33,7 @@ from pruneyard.workloads.distill.initial_images import ImageDistiller
 from pruneyard.workloads.distill.network_tensors import prefixed_tensors
 from pruneyard.workloads.distill.norm_statistics import batch_norms, outputs_and_gaps
 from pruneyard.workloads.distill.teacher import WEIGHT_PREFIX, Teacher, soft_labels
+from pruneyard.workloads.interfaces import known_range
 
 __all__ = ["SRe2L"]
 
@@ -92,8 +93,8 @@ class SRe2L(ImageDistiller):
         (gradient,) = torch.autograd.grad(error + self.scale * gap, leaf)
         moments = Moments(*(tensors[name][rows] for name in Moments._fields))
         updated, moments = adam_step(leaf.detach(), gradient, moments, step=step, lr=self.rate(step), betas=BETAS)
-        black, white = context.real.split.pixels.black, context.real.split.pixels.white
-        for name, part in {"images": updated.clamp(black, white), **moments._asdict()}.items():
+        pixels = known_range(context.real.split.pixels)
+        for name, part in {"images": updated.clamp(pixels.black, pixels.white), **moments._asdict()}.items():
             # Not in place: the earlier state must stay as it was.
             new[name] = tensors[name].index_copy(0, rows, part)
         return DistillState(new, {"teacher_error": float(error.detach()), "statistics_gap": float(gap.detach())})

@@ -17,7 +17,7 @@ the same in every layer and at any time. Counters are 16 bits per prunable weigh
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ MAX_VISITS = torch.iinfo(torch.int16).max
 class DSTEE(RigL):
     """RigL with an exploration bonus for weights that were rarely active."""
 
+    updates_indices: ClassVar[bool] = False  # visits are counted for every weight
     exploration: float = 1e-3  # c, weight of the bonus, at least 0; 0 is RigL
     epsilon: float = 1.0  # added to the number of visits, above 0
     gradient_scale: Literal["raw", "layer_mean"] = (

@@ -4,22 +4,22 @@ Reference: Zhu and Gupta 2017, To prune, or not to prune: exploring the efficacy
 
 Pruned weights stay pruned. The optimizer also steps at an update, as in published code. `distribution` shares the target
 over layers as for the other methods (the paper prunes uniformly); with `scope: global` there is one threshold for all layers.
+Under a `pattern` the cells with the smallest sums of magnitudes are pruned; counts on the way are rounded up to whole cells.
 """
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pruneyard.workloads.masks.masks import keep_largest_by_scope
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule
-from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.sparse.updater import DenseStart, PatternedDensities, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["Magnitude"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitude(DenseStart):
+class Magnitude(PatternedDensities, DenseStart):
     """Gradual magnitude pruning (GMP)."""
 
     scope: Literal["layer", "global"] = (
@@ -31,6 +31,8 @@ class Magnitude(DenseStart):
         super().__post_init__()
         if self.scope not in ("layer", "global"):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
+        if self.scope == "global" and self.pattern.is_balanced:
+            raise ValueError(f"scope is global; it must be layer with pattern {self.pattern}, which fixes the counts of groups")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """Returns whether the schedule prunes here; False at density 1."""
@@ -45,7 +47,7 @@ class Magnitude(DenseStart):
             name: scores[name].numel() - math.floor(sparsity * (scores[name].numel() - count))
             for name, count in self.counts(context.weights).items()
         }
-        masks = keep_largest_by_scope(
+        masks = self.pattern.keep_largest(
             scores, masks, scope=self.scope, counts=counts, generator=context.generator
         )
         return SparseState(masks, state.tensors)

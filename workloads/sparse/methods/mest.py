@@ -12,13 +12,17 @@ other methods, so that methods compare at one profile.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.fields import renamed
+from pruneyard.workloads.masks.index_moves import drop_and_grow_index
 from pruneyard.workloads.masks.masks import active_per_layer, drop_and_grow
+from pruneyard.workloads.masks.sparse_index import SparseIndex
 from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
@@ -58,6 +62,7 @@ class Stages:
 class MEST(RandomStart):
     """Random masks with elastic mutation."""
 
+    updates_indices: ClassVar[bool] = True
     gradient_weight: float = 0.0  # of |g| beside |w| in a weight's importance, at least 0
     schedule: Stages = field(default_factory=Stages)
 
@@ -80,21 +85,33 @@ class MEST(RandomStart):
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns the state after a mutation of every layer."""
         share = self.schedule.size(context.step, num_steps=context.num_steps) / self.density
-        num_active = active_per_layer(state.masks)
-        masks = {
-            name: drop_and_grow(
-                mask,
-                drop_scores=self.importance(name, context),
-                grow_scores=torch.zeros_like(context.weights[name]),
-                num_moved=math.floor(share * num_active[name]),
-                generator=context.generator,
-                layer=name,
-            )
-            for name, mask in in_module_order(state.masks, context)
-        }
-        return SparseState(masks, state.tensors)
+        num_active = active_per_layer({**state.masks, **state.indices})
+        masks: dict[str, Tensor] = {}
+        indices: dict[str, SparseIndex] = {}
+        for name, num in in_module_order(num_active, context):
+            num_moved = math.floor(share * num)
+            if name in state.indices:
+                stored = context.stored[name]
+                indices[name] = drop_and_grow_index(
+                    state.indices[name],
+                    drop_scores=self.importance(stored.values, {name: stored.gradient}, name),
+                    grow_scores=None,
+                    num_moved=num_moved,
+                    generator=context.generator,
+                    layer=name,
+                )
+            else:
+                weight = context.weights[name]
+                masks[name] = drop_and_grow(
+                    state.masks[name],
+                    drop_scores=self.importance(weight, context.gradients, name),
+                    grow_scores=torch.zeros_like(weight),
+                    num_moved=num_moved,
+                    generator=context.generator,
+                    layer=name,
+                )
+        return SparseState(masks, state.tensors, indices=indices)
 
-    def importance(self, name: str, context: UpdateContext) -> Tensor:
-        """Returns the importance of a layer's weights; only active ones matter, so no dense gradient is needed."""
-        size = context.weights[name].abs()
-        return size + self.gradient_weight * context.gradients[name].abs() if self.gradient_weight else size
+    def importance(self, weight: Tensor, gradients: Mapping[str, Tensor], name: str) -> Tensor:
+        """Returns the importance of weights; only active ones matter, so no dense gradient is needed."""
+        return weight.abs() + self.gradient_weight * gradients[name].abs() if self.gradient_weight else weight.abs()

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.distributions import dense_layers
+from pruneyard.workloads.masks.input_groups import by_input_groups, check_nm, from_input_groups
 from pruneyard.workloads.masks.masks import check_finite
 from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.sparse.updater import StaticMask
@@ -44,10 +45,7 @@ class NM(StaticMask):
     keep_dense: tuple[str, ...] = ()  # layer names, shell patterns, or `first`; outside the density
 
     def __post_init__(self) -> None:
-        if self.m < 1:
-            raise ValueError(f"m is {self.m}; it must be at least 1")
-        if not 1 <= self.n <= self.m:
-            raise ValueError(f"n is {self.n}; it must lie in [1, {self.m}], m")
+        check_nm(self.n, self.m)
         if not 0 <= self.decay < math.inf:
             raise ValueError(f"decay is {self.decay}; it must be a finite number of at least 0")
         if self.every < 1:
@@ -89,12 +87,11 @@ class NM(StaticMask):
 
     def choose_masks(self, weight: Tensor) -> Tensor:
         """Returns the mask (outputs, inputs, *kernel) of the largest weights of every group, by pairwise comparison."""
-        by_input = weight.detach().abs().movedim(1, -1)
-        groups = by_input.reshape(-1, self.m)
+        groups = by_input_groups(weight.detach().abs(), self.m)
         beaten_by = torch.zeros(groups.shape, dtype=torch.int16, device=weight.device)
         for later in range(self.m):
             for earlier in range(later):
                 larger = groups[:, later] > groups[:, earlier]
                 beaten_by[:, earlier] += larger
                 beaten_by[:, later] += ~larger
-        return (beaten_by < self.n).reshape(by_input.shape).movedim(-1, 1).contiguous()
+        return from_input_groups(beaten_by < self.n, tuple(weight.shape))

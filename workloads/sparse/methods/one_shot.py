@@ -6,7 +6,8 @@ Reference: Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Prun
 that `distribution` gives it (`layer`), or LAMP's scores over all layers (`lamp`): w^2 over the sum of squares of the
 layer's weights that are at least as large. The largest weight of each layer scores 1, so no layer
 vanishes; with `global` each layer also keeps its best weight, which published code does not guarantee.
-LAMP's authors prune in twenty rounds; here it is one. The optimizer also steps at the update.
+LAMP's authors prune in twenty rounds; here it is one. The optimizer also steps at the update. Under a `pattern` cells are ranked
+by the sums of their magnitudes; LAMP has no scores of cells.
 """
 
 from dataclasses import dataclass, field
@@ -16,15 +17,14 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.fields import renamed
-from pruneyard.workloads.masks.masks import keep_largest_by_scope
-from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
+from pruneyard.workloads.sparse.updater import DenseStart, PatternedDensities, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["OneShot"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneShot(DenseStart):
+class OneShot(PatternedDensities, DenseStart):
     """One-shot magnitude pruning."""
 
     # share of the budget that is trained dense, at most until the last step; 0 prunes at the start
@@ -37,6 +37,8 @@ class OneShot(DenseStart):
             raise ValueError(f"prune_at is {self.prune_at}; it must lie in [0, 1], a share of the budget")
         if self.ranking not in ("global", "layer", "lamp"):
             raise ValueError(f"ranking is {self.ranking!r}; it must be global, layer or lamp")
+        if self.is_patterned and (self.pattern.is_balanced or self.ranking == "lamp") and self.ranking != "layer":
+            raise ValueError(f"ranking is {self.ranking}; it must be layer with pattern {self.pattern}")
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         """Returns True at one step, and never at density 1."""
@@ -45,7 +47,7 @@ class OneShot(DenseStart):
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns the state pruned to the target density."""
         score = lamp_scores if self.ranking == "lamp" else torch.abs
-        masks = keep_largest_by_scope(
+        masks = self.pattern.keep_largest(
             {name: score(context.weights[name]) for name in state.masks},
             dict(in_module_order(state.masks, context)),
             scope="layer" if self.ranking == "layer" else "global",

@@ -10,7 +10,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from pruneyard.workloads.execution.stored_weight import StoredWeight
+from pruneyard.workloads.masks.index_moves import RowScores
 from pruneyard.workloads.sparse.methods.set import SET
+from pruneyard.workloads.sparse.updater import gradient_magnitudes
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["RigL"]
@@ -22,7 +25,12 @@ class RigL(SET):
 
     replaces_step: ClassVar[bool] = True
     grows_by_gradient: ClassVar[bool] = True
+    updates_indices: ClassVar[bool] = True
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Returns the magnitude of the dense gradient."""
         return context.gradients[name].abs()
+
+    def stored_grow_scores(self, stored: StoredWeight) -> RowScores | None:
+        """Returns the magnitudes of the dense gradient by rows."""
+        return gradient_magnitudes(stored)

@@ -8,6 +8,7 @@ negative weights separately.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ __all__ = ["SET"]
 @dataclass(frozen=True, kw_only=True)
 class SET(DropAndGrow):
     """Drop by magnitude, grow at random."""
+
+    updates_indices: ClassVar[bool] = True
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Returns zeros: all candidates tie, and ties are broken at random."""

@@ -4,12 +4,15 @@ Reference: Liu et al. 2022, The Unreasonable Effectiveness of Random Pruning (ar
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from pruneyard.workloads.sparse.updater import RandomStart
+from pruneyard.workloads.sparse.updater import PatternedStart
 
 __all__ = ["Static"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Static(RandomStart):
+class Static(PatternedStart):
     """Fixed random masks."""
+
+    updates_indices: ClassVar[bool] = True

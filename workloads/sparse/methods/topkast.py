@@ -4,10 +4,10 @@ Reference: Jayakumar et al. 2021, Top-KAST: Top-K Always Sparse Training (arXiv:
 
 The network computes with set A, the largest weights in magnitude; gradients are taken there and kept for a larger set B, the
 next largest up to density + margin. The values of weights outside B are stored outside the network, and ranked with the others
-every `every` steps. A penalty pulls weights to zero so that others can overtake them: L2 of `strength` on A, of
-strength / density on the rest of B, in addition to the optimizer's weight decay.
+every `every` steps. An L2 penalty pulls weights to zero so that others can overtake them: `penalty` on A,
+penalty / density on the rest of B, in addition to the optimizer's weight decay.
 Written without access to the text of the paper. Unverified decisions made here:
-- The scale of the penalty and its division by the density [U], and the values of margin, strength and every [U].
+- The scale of the penalty and its division by the density [U], and the values of margin, penalty and every [U].
 - Sets are taken within layers, by the densities that `distribution` gives them for A and for B, or over all (`scope: global`).
 - Sets are chosen before the optimizer's step, which is also taken. Weights that leave B lose their optimizer state.
 - At density 1 it is dense training, without the penalty.
@@ -16,12 +16,13 @@ The masks of the finished network are A, at the target density exactly.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.masks import full_masks, keep_largest_by_scope
 from pruneyard.workloads.sparse.updater import LayerDensities, StaticMask
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
@@ -35,7 +36,8 @@ class TopKAST(StaticMask, LayerDensities):
 
     margin: float = 0.3  # share of the weights that is trained in addition to `density`
     every: int = 100  # steps between two choices of the sets
-    strength: float = 1e-4  # factor of the penalty: it adds this times the weight to the gradient; 0: none
+    # Factor of the penalty: it adds this times the weight to the gradient; 0: none.
+    penalty: float = field(default=1e-4, metadata=renamed("strength"))
     scope: Literal["layer", "global"] = (
         "layer"  # where magnitudes are compared; global ignores `distribution`
     )
@@ -46,8 +48,8 @@ class TopKAST(StaticMask, LayerDensities):
             raise ValueError(f"margin is {self.margin}; it must lie in [0, 1]")
         if self.every < 1:
             raise ValueError(f"every is {self.every}; it must be at least 1 step")
-        if not 0 <= self.strength < math.inf:
-            raise ValueError(f"strength is {self.strength}; it must be a finite number of at least 0")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty is {self.penalty}; it must be a finite number of at least 0")
         if self.scope not in ("layer", "global"):
             raise ValueError(f"scope is {self.scope!r}; it must be layer or global")
 
@@ -57,10 +59,10 @@ class TopKAST(StaticMask, LayerDensities):
 
     def extra_decay(self, state: SparseState) -> Mapping[str, Tensor]:
         """Returns the factor of the penalty for each weight."""
-        if self.density == 1 or self.strength == 0:
+        if self.density == 1 or self.penalty == 0:
             return {}
         return {
-            name: self.strength * (used + (state.masks[name] & ~used) / self.density)
+            name: self.penalty * (used + (state.masks[name] & ~used) / self.density)
             for name, used in state.forward.items()
         }
 

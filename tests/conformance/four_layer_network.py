@@ -19,8 +19,8 @@ SHAPES = {
 }
 
 
-class Shaped(nn.Module):
-    """A network with these weights."""
+class FourLayerNetwork(nn.Module):
+    """A network with the weights of `SHAPES`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,18 +37,18 @@ class Shaped(nn.Module):
 
 @cache
 def rows(device: torch.device) -> DeviceSplit:
-    """Thirty images of ten classes."""
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (30, 4, 6, 6), dtype=np.uint8)
+    """Returns thirty images of ten classes."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (30, 4, 6, 6), dtype=np.uint8)
     split = Split(images=images, labels=np.arange(30) % 10, row_ids=np.arange(30))
     return DeviceSplit(split, mean=(0.5,) * 4, std=(0.3,) * 4, device=device)
 
 
 def functional_network_at(weights: dict[str, Tensor]) -> FunctionalModule:
-    """Of a network with these weights, on their device."""
+    """Returns a functional network with these weights, on their device."""
     device = next(iter(weights.values())).device
     with torch.random.fork_rng(devices=[]):
-        network = Shaped().to(device)
+        network = FourLayerNetwork().to(device)
     network.load_state_dict(weights)
     return FunctionalModule(
         network=network,
@@ -59,15 +59,15 @@ def functional_network_at(weights: dict[str, Tensor]) -> FunctionalModule:
     )
 
 
-def channel_orders() -> dict[str, tuple[Tensor, Tensor]]:
-    """New orders of every layer's outputs and inputs: the network stays the same function, fours of channels stay together."""
-    draws, orders = torch.Generator().manual_seed(5), {}
+def channel_permutations() -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns orders of every layer's outputs and inputs that keep the network's function; channels move in groups of four."""
+    generator, orders = torch.Generator().manual_seed(5), {}
     inputs = torch.arange(SHAPES["stem.weight"][1])  # of the images
     for key, shape in SHAPES.items():
-        fours = torch.arange(shape[0] // 4 * 4).reshape(-1, 4)
-        fours = fours[torch.randperm(len(fours), generator=draws)]
-        fours = torch.stack([four[torch.randperm(4, generator=draws)] for four in fours])
-        outputs = torch.cat([fours.flatten(), torch.arange(fours.numel(), shape[0])])
+        groups = torch.arange(shape[0] // 4 * 4).reshape(-1, 4)
+        groups = groups[torch.randperm(len(groups), generator=generator)]
+        groups = torch.stack([group[torch.randperm(4, generator=generator)] for group in groups])
+        outputs = torch.cat([groups.flatten(), torch.arange(groups.numel(), shape[0])])
         orders[key] = outputs, inputs
         inputs = outputs
     return orders

@@ -21,8 +21,8 @@ NO_SPLIT_LOGITS = cast(SplitLogits, None)
 
 
 @dataclass(frozen=True)
-class Answered:
-    """Says the same of both splits."""
+class FixedLogits:
+    """Split logits that are the same for both splits."""
 
     outputs: Tensor  # (N, K)
     labels: Tensor
@@ -35,9 +35,10 @@ class Answered:
 def loss_inputs(
     network: Network, images: Tensor, labels: Tensor, *, memory: Tensors | None = None, seed: int = 0
 ) -> LossInputs:
-    """Of images whose pixels are not normalised: black is 0 and white is 1."""
+    """Returns the inputs of a loss for images whose pixels are not normalised: black is 0 and white is 1."""
     black = torch.zeros(1, images.shape[1], 1, 1, dtype=images.dtype, device=images.device)
     return LossInputs(
+        class_counts=labels if labels.is_meta else torch.bincount(labels),  # a tensor without numbers has no counts
         network=network,
         images=images,
         labels=labels,
@@ -51,12 +52,12 @@ def loss_inputs(
     )
 
 
-def backward_alone(network_tensors: NetworkTensors, num_rows: int) -> Backward:
-    """Of one process that has the whole batch, in float32."""
+def single_process_backward(network_tensors: NetworkTensors, num_rows: int) -> Backward:
+    """Returns the backward pass of one process that has the whole batch, in float32."""
     return Backward(network_tensors=network_tensors, ranks=SINGLE_RANK, share=Share.whole(num_rows), scale=UnscaledLoss())
 
 
 def loss_of_logits(objective: Objective, logits: Tensor, labels: list[int]) -> float:
-    """The loss of a network that answers with these logits."""
+    """Returns the loss of a network that has these logits."""
     images = torch.zeros(len(labels), 1, 1, 1)
     return float(objective.loss(loss_inputs(lambda _: logits, images, torch.tensor(labels)))[0])

@@ -1,0 +1,1 @@
+"""Plug-ins that rank features, one per file."""

@@ -1,0 +1,50 @@
+"""Chooses which of the prunable weights of a model are pruned, by patterns over their names."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from pruneyard.workloads.masks.masks import CHOSEN, all_prunable_layers, layers_to_choose_from
+
+
+def choose_prunable(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Makes only some weights of a model prunable; the others stay dense and do not count in its density.
+
+    patterns: names as `fnmatch` matches them, applied in order; `!` excludes what a pattern matches. If the first one excludes,
+        all weights are chosen before it. No patterns choose all weights.
+
+        choose_prunable(model, ["*.weight", "!head.*"])
+
+    Embeddings are no part of all weights: a pattern chooses them if it matches nothing else, as `tables.*` may.
+
+    Raises `ValueError` for a pattern that matches no prunable weight, and if none is left.
+    """
+    if not patterns:
+        return
+    names = list(all_prunable_layers(model))
+    embeddings = [name for name in layers_to_choose_from(model) if name not in names]
+    chosen = set(names) if patterns[0].startswith("!") else set()
+    for place, pattern in enumerate(patterns):
+        is_excluding, stem = pattern.startswith("!"), pattern.removeprefix("!")
+        matched = {name for name in (*names, *(chosen if is_excluding else ())) if fnmatchcase(name, stem)}
+        if not is_excluding and not matched:
+            matched = {name for name in embeddings if fnmatchcase(name, stem)}
+        if not matched:
+            raise ValueError(f"prunable[{place}] is {pattern!r}, which matches {_mismatch(model, pattern, names)}")
+        chosen = chosen - matched if is_excluding else chosen | matched
+    if not chosen:
+        raise ValueError(f"prunable is {list(patterns)}, which leaves no weight to prune of {listed(names, most=8)}")
+    setattr(model, CHOSEN, frozenset(chosen))
+
+
+def _mismatch(model: nn.Module, pattern: str, names: list[str]) -> str:
+    others = [name for name, _ in model.named_parameters() if fnmatchcase(name, pattern.removeprefix("!"))]
+    found = f"only {listed(others, most=8)}, which cannot be pruned" if others else "no weight"
+    return f"{found}; weights of convolutions, linear layers and attention can be pruned: {listed(names, most=8)}"
+
+
+def listed(names: Sequence[str], *, most: int = 4) -> str:
+    """Returns the first names of weights, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
