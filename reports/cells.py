@@ -19,22 +19,23 @@ FINGERPRINT = ".fingerprint"
 _SOURCE = "source_code"  # ends the key of the digest of a plug-in, which says less than its name
 _RUNS = "runs."  # in a dotted key, the part after it describes the input run of the job
 _LABEL_KEYS = frozenset(
-    {"kind", "data.name", "model.name", "method.name", "method.density", "method.ipc", "data.ipc"}
+    {"kind", "data.name", "model.name", "method.name", "method.density", "method.ipc", "data.ipc", "input.model"}
 )
+_OF_FILES = ("input.digest", "input.columns.", "input.splits.")  # of files of outputs, which the names of their models tell apart
 
 
-def label_cells(runs: pa.Table) -> pd.DataFrame:
+def label_cells(runs: pa.Table, *, every_run: bool = False) -> pd.DataFrame:
     """Returns the runs with a column `cell` (0, 1, ...), equal for replicates, and a column per setting that differs.
 
     Runs on different data are no replicates: their cells differ in settings such as `data.fingerprint`.
 
     Runs without an `identity_json` are distinguished by their whole spec. Setting columns are named by dotted spec keys and
     listed in `frame.attrs["settings"]`. Of two runs with equal cell, seed and input run (such as runs of different versions)
-    the one that finished last is kept.
+    the one that finished last is kept, or all with `every_run`.
 
     Column `outer` identifies independent replicates: for runs with input runs, the first run of their lineage.
     """
-    frame = runs.to_pandas()
+    frame: pd.DataFrame = runs.to_pandas()
     frame["outer"] = _outer(frame)
     texts = frame["identity_json"].where(frame["identity_json"].notna(), frame["spec_json"])
     frame["_spec"] = pd.Series([flat_spec(text) for text in texts], dtype=object)
@@ -43,9 +44,10 @@ def label_cells(runs: pa.Table) -> pd.DataFrame:
     contents = _differing_data(runs, alike)
     frame["_spec"] = pd.Series([{**spec, **told} for spec, told in zip(frame["_spec"], contents, strict=True)], dtype=object)
     frame["cell"] = _codes([alike, pd.Series([_canonical(told) for told in contents], dtype=object)])
-    # Sorted by end only to choose among duplicates; `sort_index` restores the order of the runs.
-    by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
-    frame = by_end.drop_duplicates(["cell", "seed", "parent_key"], keep="last").sort_index().reset_index(drop=True)
+    if not every_run:
+        # Sorted by end only to choose among duplicates; `sort_index` restores the order of the runs.
+        by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
+        frame = by_end.drop_duplicates(["cell", "seed", "parent_key"], keep="last").sort_index().reset_index(drop=True)
     settings = _settings(frame.drop_duplicates("cell").reset_index(drop=True))
     for key in settings:
         # dtype object: with a missing value pandas would turn integers and booleans into floats.
@@ -77,7 +79,10 @@ def _differing_data(runs: pa.Table, alike: pd.Series[int]) -> list[dict[str, str
 
 
 def _outer(frame: pd.DataFrame) -> list[str]:
-    """Returns for every run the keys of the first runs of its lineage, which may be in other folders."""
+    """Returns for every run the keys of the first runs of its lineage, which may be in other folders.
+
+    Runs on a file of outputs rest on that file: other seeds are no other networks.
+    """
     parents: dict[str, str] = {
         key: parent for key, parent in zip(frame["run_key"], frame["parent_key"], strict=True) if isinstance(parent, str)
     }
@@ -90,7 +95,15 @@ def _outer(frame: pd.DataFrame) -> list[str]:
                 found[key] = frozenset(root for parent in parents[key].split(",") for root in roots(parent))
         return found[key]
 
-    return [",".join(sorted(roots(key))) for key in frame["run_key"]]
+    of_files = _digests_of_files(frame)
+    return [of_files.get(key) or ",".join(sorted(roots(key))) for key in frame["run_key"]]
+
+
+def _digests_of_files(frame: pd.DataFrame) -> dict[str, str]:
+    """Returns the digest of the file of outputs that a calibrate run read, by run key."""
+    texts = frame.loc[frame["kind"] == "calibrate", ["run_key", "spec_json"]]
+    inputs = {key: json.loads(text).get("input") for key, text in texts.itertuples(index=False)}
+    return {key: table["digest"] for key, table in inputs.items() if isinstance(table, dict) and table.get("digest")}
 
 
 def _is_label(key: str) -> bool:
@@ -98,6 +111,11 @@ def _is_label(key: str) -> bool:
     # The whole key if no input run is in it.
     described = key.rpartition(_RUNS)[2]
     return key in _LABEL_KEYS or (_RUNS in key and described != "method.name" and described in _LABEL_KEYS)
+
+
+def is_detail(key: str) -> bool:
+    """Returns whether a key says nothing to people where labels tell the cells apart."""
+    return key.endswith(_SOURCE) or key.startswith(_OF_FILES)
 
 
 def flat_spec(text: str) -> dict[str, Any]:
@@ -127,7 +145,7 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     # table by table, and in each its name first: `optimizer`, then its `lr`
     keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
     values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
-    chosen = [key for key in keys if len(set(values[key]) - {None}) > 1 and not key.endswith(_SOURCE)]
+    chosen = [key for key in keys if len(set(values[key]) - {None}) > 1 and not is_detail(key)]
     told = _codes(
         [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
     )

@@ -6,6 +6,10 @@ from collections.abc import Collection
 LARGER_IS_BETTER = {
     "accuracy": True,
     "robust_accuracy": True,
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "accuracy_of_worst_class": True,
+    "top5_accuracy": True,
     "loss": False,
     "nll": False,
     "brier": False,
@@ -31,6 +35,10 @@ LARGER_IS_BETTER = {
     "fpr95_out": False,
     "ccr_10": True,
     "ccr_01": True,
+    "auroc_positive": True,
+    "aupr_positive": True,
+    "brier_positive": False,
+    "ece_positive": False,
     "hlr": False,
     "ior": True,
     "set_size": False,
@@ -39,11 +47,13 @@ LARGER_IS_BETTER = {
     "coverage_of_worst_class": True,
     "recall_minority": True,
     "precision_minority": True,
-    "macro_f1": True,
     "ece_20": False,
     "ace_20": False,
     "eice": False,
 }
+
+FURTHER_MEASURES = ("ece_adaptive", "balanced_accuracy", "macro_f1", "accuracy_of_worst_class", "top5_accuracy")
+"""Measures that the page leaves out of the summary and shows in a table below it."""
 
 # Fractions, except those listed below.
 _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
@@ -74,6 +84,12 @@ METRICS = {
     "classifies correctly without an attack and under every attack: projected gradient ascent within eps of every pixel, by "
     "default 8/255, with 50 steps from each of the random starts that the spec asks for. An upper bound: a stronger attack may "
     "break more samples.",
+    "balanced_accuracy": "Mean over classes of the accuracy on the samples of the class; classes without samples do not count. "
+    "Chance is 1 / classes, whatever their frequencies.",
+    "macro_f1": "Mean over classes of the F1 score, the harmonic mean of precision and recall. Classes that have no samples and "
+    "are never predicted do not count; among nodes, both classes do.",
+    "accuracy_of_worst_class": "Smallest accuracy on the samples of a class. With few samples it is low by chance alone.",
+    "top5_accuracy": "Fraction of samples whose label is among the five largest probabilities; only with more than five classes.",
     "nll": "Negative log-likelihood: mean negative log probability of the label, in nats, computed from logits by log-softmax.",
     "brier": "Squared distance between the probability vector and the one-hot label, summed over classes, mean over samples; in "
     "[0, 2].",
@@ -136,6 +152,14 @@ METRICS = {
     "ccr_10": "Correct classification rate at a false positive rate of 10%: fraction of the in-distribution inputs that the "
     "network classifies correctly and that score above the threshold which lets at most 10% of the OOD inputs pass.",
     "ccr_01": "Correct classification rate at a false positive rate of 1%; needs far more than 100 OOD inputs to be precise.",
+    "auroc_positive": "Probability that a sample of the positive class of two has a larger probability of that class than one of "
+    "the other, ties counting half: the area under the ROC curve; 0.5 is chance.",
+    "aupr_positive": "Average precision of the positive class's probability: precision summed over the steps of recall. Chance "
+    "is the fraction of positive samples.",
+    "brier_positive": "Squared distance of the positive class's probability from 1 for positive samples and 0 for others, mean "
+    "over samples, in [0, 1]: half of the Brier score over both classes.",
+    "ece_positive": "ECE of the positive class's probability over all samples: the mean gap between the fraction of positive "
+    "samples and that probability, in bins of the probability.",
     "hlr": "Hard-label recovery: accuracy of networks trained on the whole training set minus that of networks trained on this "
     "set, both with hard labels and the same recipe. A difference of fractions, not percentages; smaller is better.",
     "ior": "Improvement over random: accuracy of networks trained on this set minus that of networks trained on as many random "
@@ -165,7 +189,6 @@ METRICS = {
     "bank": "Number of training samples that the kNN score measures distances to.",
     "recall_minority": "Fraction of the minority-class nodes that are predicted as minority.",
     "precision_minority": "Fraction of the nodes predicted as minority that belong to it; missing if no node is predicted so.",
-    "macro_f1": "Mean F1 score of both classes; F1 is the harmonic mean of precision and recall.",
     "ece_20": "ECE with 20 bins; restricted to the nodes that are predicted as a class or truly belong to it if the name says "
     "so. Some dozens of nodes in 20 bins show a large error by chance alone.",
     "ace_20": "ECE over 20 bins that hold equal numbers of nodes.",
@@ -186,6 +209,10 @@ METRICS = {
 TITLES = {
     "accuracy": "accuracy",
     "robust_accuracy": "robust accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "accuracy_of_worst_class": "worst-class accuracy",
+    "top5_accuracy": "top-5 accuracy",
     "nll": "NLL",
     "brier": "Brier score",
     "ece": "ECE",
@@ -218,6 +245,10 @@ TITLES = {
     "fpr95_out": "FPR95 (OOD as positives)",
     "ccr_10": "CCR at 10% FPR",
     "ccr_01": "CCR at 1% FPR",
+    "auroc_positive": "AUROC of the positive class",
+    "aupr_positive": "AUPR of the positive class",
+    "brier_positive": "Brier score of the positive class",
+    "ece_positive": "ECE of the positive class",
     "hlr": "hard-label recovery",
     "ior": "improvement over random",
     "coverage": "coverage",
@@ -238,7 +269,6 @@ TITLES = {
     "bank": "kNN bank size",
     "recall_minority": "minority recall",
     "precision_minority": "minority precision",
-    "macro_f1": "macro F1",
     "ece_20": "ECE (20 bins)",
     "ace_20": "adaptive ECE (20 bins)",
     "gap_predicted_minority": "calibration gap of predicted minority",
@@ -262,11 +292,11 @@ TERMS = {
     "runs, and may extend beyond 0 or 1. A single seed has no interval.",
     "bold": "The interval lies beyond the intervals of all other rows on the same data and model; for calibrate runs, of all "
     "others on the same input runs. Nothing is bold if any of these rows has a single seed. The page claims no other ranking.",
-    "confidence band": "In a reliability diagram: the middle 95% of a bin's accuracy over 1,000 bootstrap draws of the split's "
-    "samples (percentile bootstrap, fixed seed). Each draw has as many samples as one run and uses the bins of all runs "
-    "together: runs may share their samples, so more runs do not narrow the band. If all samples of a bin are correct, or all "
-    "are wrong, draws have no spread; the band then ends at the accuracy at which so many samples would all agree in 2.5% of "
-    "cases. The band holds for each bin, not for all bins at once.",
+    "confidence band": "In a reliability diagram: the middle 95% of a bin's accuracy, or observed frequency, over 1,000 "
+    "bootstrap draws of the split's samples (percentile bootstrap, fixed seed). Each draw has as many samples as one run and "
+    "uses the bins of all runs together: runs may share their samples, so more runs do not narrow the band. If all samples of a "
+    "bin are correct, or all are wrong, draws have no spread; the band then ends at the accuracy at which so many samples would "
+    "all agree in 2.5% of cases. The band holds for each bin, not for all bins at once.",
     "density": "The method's target: active weights divided by all weights of the prunable tensors (convolutions and linear "
     "layers) that are not kept dense. The final density of each layer is shown separately.",
     "explored weights": "Weights that were active in at least one training step so far, divided by all weights of the prunable "
@@ -312,6 +342,12 @@ def measure_title(measure: str) -> str:
     if measure == "train/explored":
         return "fraction of weights explored"
     return f"{split} {title(name)}" if name else split
+
+
+def is_known(measure: str) -> bool:
+    """Returns whether a measure, such as `val/accuracy`, is one of pruneyard's own jobs, and not a metric of the user's own."""
+    name = measure.partition("/")[2]
+    return any(name in known for known in (METRICS, TITLES, TERMS, DISTILLATION_TERMS))
 
 
 def cost_names(kinds: Collection[str]) -> dict[str, str]:

@@ -67,6 +67,11 @@ class RunFolder:
         """The folder with one subfolder per run; hidden subfolders hold unfinished writes."""
         return self.path / "artifacts"
 
+    @property
+    def handed_over_data(self) -> Location:
+        """The folder of arrays that were handed over from Python, in files named by a digest of their content."""
+        return self.path / "data"
+
     def artifact(self, run_key: str) -> Location:
         """Returns the folder of one run's artifacts."""
         return self.artifacts / plain_name(run_key)

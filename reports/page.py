@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pruneyard.reports import glossary, palette, prose, tables
-from pruneyard.reports.charts.against import against_density, against_ipc
-from pruneyard.reports.charts.cost import cost
-from pruneyard.reports.charts.distillation import minimised, over_time
-from pruneyard.reports.charts.figure import Figure, script_bundle, undrawn
-from pruneyard.reports.charts.latency import latency
-from pruneyard.reports.charts.layers import layers
-from pruneyard.reports.charts.learning import learning
-from pruneyard.reports.charts.lineages import settings_over_time
-from pruneyard.reports.charts.reliability import reliability
+from pruneyard.reports.charts.catalog import figures
+from pruneyard.reports.charts.figure import script_bundle
 from pruneyard.reports.claims.section import claims_section
+from pruneyard.reports.comparison_section import comparisons
 from pruneyard.reports.durable import write_durably
+from pruneyard.reports.further_table import further_table
 from pruneyard.reports.gallery import gallery
-from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
@@ -55,18 +48,23 @@ def render(study: Study) -> str:
             folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ())
         )
     drawn = figures(study)
+    compared = comparisons(study)
     trust = trust_section(study)
+    further, further_note = further_table(study)
     has_charts = any(figure.panels for figure in [*drawn, *(each for part in trust for each in part.figures)])
     statuses = study.labelled["status"].value_counts()
     return environment.get_template("page.html").render(
         title=", ".join(dict.fromkeys(study.labelled["study"])),
-        headline=prose.headline(study),
+        headline=prose.headline(study, compared),
+        comparisons=compared,
         facts=prose.facts(study),
         commands=prose.commands(study),
         counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status}
         | {"not started": prose.not_started(study)},
         summary=tables.summary_table(study),
         summary_note=prose.summary_note(study),
+        further=further,
+        further_note=further_note,
         runs=tables.runs_table(study),
         num_runs=len(study.labelled),
         failures=tables.failures(study)[: tables.MAX_FAILURES],
@@ -79,36 +77,6 @@ def render(study: Study) -> str:
         terms=glossary.terms([*study.measures, *(calibration_measures(study) if trust else [])], set(study.cells["kind"])),
         bundle=script_bundle() if has_charts else "",
     )
-
-
-def figures(study: Study) -> list[Figure]:
-    """Returns every figure that the study has data for, in the order of the page. One that fails becomes `undrawn`."""
-    makers: dict[str, Callable[[], list[Figure]]] = {
-        "Hyperparameter schedules": partial(settings_over_time, study),
-        "Accuracy over distillation time": partial(over_time, study),
-        "Learning curves": partial(learning, study),
-        "Minimised losses": partial(minimised, study),
-        "Reliability diagrams": partial(reliability, study),
-        "Density per layer": partial(layers, study),
-    }
-    if study.measures:
-        measure = study.measures[0]
-        name = measure_title(measure)
-        first = {
-            f"{name} versus density": partial(against_density, study, measure),
-            f"{name} versus images per class": partial(against_ipc, study, measure),
-        }
-        makers = {**first, **makers, f"{name} versus cost": partial(cost, study, measure)}
-    makers["Measured latency"] = partial(latency, study)
-    return [figure for title, make in makers.items() for figure in _made(title, make)]
-
-
-def _made(title: str, make: Callable[[], list[Figure]]) -> list[Figure]:
-    try:
-        return make()
-    # Whatever it is, the page can do without one figure, and says which.
-    except Exception as error:
-        return [undrawn(title, error, name=f"undrawn-{title.replace(' ', '-')}")]
 
 
 def _spec(folder: RunFolder) -> str:

@@ -1,6 +1,7 @@
 """Reads and writes the final network's logits by split, from which any calibration metric can be recomputed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from pruneyard.reports.parquet import decode_table, encode_table
 
 Prediction = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """`row_ids: (N,)`, `labels: (N,)`, `logits: (N, C)`. Labels of splits `ood.<set>` are -1: their rows belong to no class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPredictions:
+    """The logits of one split: `row_ids: (N,)`, `labels: (N,)`, -1 for OOD inputs, `logits: (N, C)` float32."""
+
+    row_ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+
 
 FILE = "predictions.parquet"  # among the artifacts of a run
 NUM_EXTRA_KEY = b"num_extra"
@@ -59,6 +70,14 @@ def read_predictions(path: Location) -> dict[str, Prediction]:
     logits_NC = logits.flatten().to_numpy().reshape(len(table), logits.type.list_size)
     picked = {split: names == split for split in dict.fromkeys(names.tolist())}
     return {split: (row_ids[rows], labels[rows], logits_NC[rows]) for split, rows in picked.items()}
+
+
+def named_predictions(path: Location) -> dict[str, SplitPredictions]:
+    """Returns the predictions by split, with a name for each array; raises what `read_predictions` raises."""
+    return {
+        split: SplitPredictions(row_ids=row_ids, labels=labels, logits=logits)
+        for split, (row_ids, labels, logits) in read_predictions(path).items()
+    }
 
 
 def read_splits(path: Location) -> frozenset[str]:

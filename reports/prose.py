@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import pandas as pd
 
 from pruneyard.reports import formats, records
+from pruneyard.reports.comparison_section import Comparison
 from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.records import Status
@@ -15,11 +19,11 @@ from pruneyard.reports.study import CALIBRATE, DENSE, Study
 from pruneyard.reports.tables import MAX_ROWS, best_cells
 
 
-def headline(study: Study) -> str:
-    """Returns the progress, the range of the first measure and whether a setting is clearly best, as far as intervals allow."""
+def headline(study: Study, comparisons: Sequence[Comparison]) -> str:
+    """Returns the progress, the range of the first measure, and what is better than the baseline, or than all others."""
     parts = [progress(study)]
     if study.measures and study.cells[study.measures[0]].notna().any():
-        parts += [_span(study), _verdict(study)]
+        parts += [_span(study), *([each.sentence for each in comparisons] or [_verdict(study)])]
     return " ".join(part for part in parts if part)
 
 
@@ -130,9 +134,10 @@ def facts(study: Study) -> list[tuple[str, str]]:
         f"schema {records.SCHEMA_VERSION}",
     ]
     methods = sorted(_names(study, "method"), key=lambda name: name != DENSE)
-    return [
+    found = [
         ("kind", formats.listed(_names(study, "kind"))),
         ("data", formats.listed(_names(study, "data"))),
+        ("outputs", _outputs(study)),
         ("model", formats.listed(_names(study, "model"))),
         ("methods", formats.listed(methods, limit=12)),
         ("seeds", formats.listed([str(seed) for seed in seeds], limit=12)),
@@ -141,11 +146,24 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("total wall time", f"{formats.duration(float(runs['wall_s'].sum()))}, summed over runs"),
         ("versions", ", ".join(versions)),
     ]
+    return [(term, text) for term, text in found if text]
+
+
+def _outputs(study: Study) -> str:
+    """Returns the files of outputs that calibrate runs read, and how rows are cut where no column names their splits."""
+    inputs = [json.loads(text).get("input") for text in study.labelled.loc[study.labelled["kind"] == CALIBRATE, "spec_json"]]
+    files = [table for table in inputs if isinstance(table, dict) and table.get("path")]
+    if not files:
+        return ""
+    names = dict.fromkeys(PurePosixPath(table["path"]).name for table in files)
+    cuts = dict.fromkeys((table["calib_fraction"], table["split_seed"]) for table in files)
+    cut = ", ".join(f"{share:g} of each class to fit on (split_seed {seed})" for share, seed in cuts)
+    return f"{formats.listed(list(names), limit=12)}; rows without a named split are cut: {cut}"
 
 
 def _names(study: Study, column: str) -> list[str]:
     """Returns the distinct values of a column, in order of appearance."""
-    return [str(name) for name in dict.fromkeys(study.labelled[column].dropna())]
+    return [str(name) for name in dict.fromkeys(study.labelled[column].dropna()) if name]
 
 
 def _devices(study: Study) -> list[tuple[str, int]]:

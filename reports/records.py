@@ -146,8 +146,10 @@ class CurveRow:
 
     The run key and the attempt are added on writing.
 
-    Known names: `density` (key = layer, y = its density) and `reliability` (key = split, x = mean confidence
-    of the bin, y = accuracy in the bin, count = samples in the bin).
+    Known names: `density` (key = layer, y = its density), `reliability` (key = split, x = mean confidence of the bin,
+    y = accuracy in the bin, count = samples in the bin), `reliability_positive` (the same of the positive class of two:
+    x = mean probability of that class, y = share of its samples in the bin) and `class_accuracy` (key = class, x = its
+    number, y = accuracy on its test samples, count = their number).
     """
 
     name: Annotated[str, Column(_REPEATED_TEXT, "name of the curve: density, reliability, ...")]

@@ -25,7 +25,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "loss": {"warm_epochs": "warmup_epochs"},
     "average": {"deviations": "swag_rank"},
     "weight_dropout": {"spare_last": "exclude_last"},
-    "robust": {"max_rows": "max_samples"},
+    "robust": {"max_rows": "max_samples", "reach": "total_step_size"},
     "schedule": {"changes": "milestones"},
     "method": {
         "random_drop": "weight_dropout",
@@ -54,7 +54,10 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 }
 """By the key of the table that holds it (empty for a job): the first name of a key and its present name."""
 
-RENAMED_BY_NAME: Mapping[tuple[str, str], Mapping[str, str]] = {("method", "nm"): {"keep": "n"}}
+RENAMED_BY_NAME: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("method", "nm"): {"keep": "n"},
+    ("method", "topkast"): {"strength": "penalty"},
+}
 """The same for keys that another plug-in uses with its own meaning, by the key of the table and the name of the plug-in."""
 
 _NO_SPEC: Mapping[str, Any] = MappingProxyType({})

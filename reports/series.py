@@ -8,10 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import chance_gaps, half_width
+from pruneyard.reports.statistics.bins import chance_gaps
+from pruneyard.reports.statistics.intervals import half_width
 
 MAX_POINTS = 60
 NUM_BINS = 15
+RELIABILITY = "reliability"
+RELIABILITY_POSITIVE = "reliability_positive"
+"""The names of the curves with reliability bins: of the predicted class, and of the positive class of two."""
 
 
 def completed(labelled: pd.DataFrame) -> pd.DataFrame:
@@ -50,13 +54,17 @@ def _spread(points: pd.DataFrame) -> pd.DataFrame:
     return points.iloc[rows]
 
 
-def reliability(curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM_BINS) -> pd.DataFrame:
+def reliability(
+    curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM_BINS, name: str = RELIABILITY
+) -> pd.DataFrame:
     """Returns reliability bins pooled over the seeds of a cell: columns `cell, split, x, y, count`.
+
+    name: of the curve, `RELIABILITY` of the predicted class or `RELIABILITY_POSITIVE`.
 
     A point falls into one of `num_bins` equal bins of confidence, right-closed, by its own mean confidence;
     points of one bin are averaged, weighted by their samples.
     """
-    frame = bins_of_runs(curves, labelled)
+    frame = bins_of_runs(curves, labelled, name=name)
     # Right-closed: 0.2 belongs to the bin that ends there. The clip puts 0 into the first bin.
     frame["bin"] = (np.ceil(frame["x"] * num_bins) - 1).clip(0, num_bins - 1)
     # Sums of confidences and of correct samples, so that pooled bins are weighted by samples.
@@ -68,9 +76,9 @@ def reliability(curves: pa.Table, labelled: pd.DataFrame, *, num_bins: int = NUM
     return pooled.rename(columns={"key": "split"})
 
 
-def bins_of_runs(curves: pa.Table, labelled: pd.DataFrame) -> pd.DataFrame:
+def bins_of_runs(curves: pa.Table, labelled: pd.DataFrame, *, name: str = RELIABILITY) -> pd.DataFrame:
     """Returns the non-empty bins of each run as recorded: columns `cell, run_key, key` (the split)`, x, y, count`."""
-    frame = last_points(curves, "reliability").merge(completed(labelled), on="run_key")
+    frame = last_points(curves, name).merge(completed(labelled), on="run_key")
     filled: pd.DataFrame = frame[(frame["count"] > 0) & frame["x"].notna() & frame["y"].notna()].copy()
     return filled
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import Floats, estimate
+from pruneyard.reports.statistics.intervals import Floats, estimate
 from pruneyard.reports.study import Study
 
 SHARES = (1.0, 0.98, 0.95)

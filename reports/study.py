@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports import leading, palette, series, summary
-from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
+from pruneyard.reports.cells import GEOMETRY, LABELS, is_detail, label_cells
 from pruneyard.reports.data_record import DifferentDataError, conflict, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
@@ -25,17 +25,23 @@ from pruneyard.reports.store import Store
 DENSE = "dense"
 CALIBRATE = "calibrate"
 """The kind of runs that calibrate earlier runs."""
+FOLDER = "folder"
+"""The column that tells apart settings of several folders."""
 _SIZES = ("density", "ipc")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The tables of one or more folders. A run in several folders is read from the one where it finished last."""
+    """The tables of one or more folders. A run in several folders is read from the one where it finished last.
+
+    origins: the place in `folders` of the folder that each run was read from, by run key.
+    """
 
     folders: Sequence[RunFolder]
     runs: pa.Table
     metrics: pa.Table
     curves: pa.Table
+    origins: Mapping[str, int]
 
     @classmethod
     def read(cls, folders: Sequence[Location]) -> Study:
@@ -52,12 +58,30 @@ class Study:
             runs=_rows_of(runs, keys),
             metrics=_rows_of([store.metrics() for store in stores], keys),
             curves=_rows_of([store.curves() for store in stores], keys),
+            origins={key: place for place, own in enumerate(keys) for key in own.to_pylist()},
         )
 
     @cached_property
     def labelled(self) -> pd.DataFrame:
-        """The runs with their `cell`; see `label_cells`."""
-        return label_cells(self.runs)
+        """The runs with their `cell`; see `label_cells`.
+
+        Where settings of several folders would look alike, such as those of two versions of a plug-in, `folder` is one more
+        setting. The runs of one cell count together, whatever folders they are in.
+        """
+        runs = label_cells(self.runs)
+        if len(self.folders) > 1 and FOLDER not in runs:
+            names = _names_of([folder.path for folder in self.folders])
+            places = runs["run_key"].map(lambda key: names[self.origins[key]])
+            in_cell = places.groupby(runs["cell"]).transform(lambda found: ", ".join(sorted(set(found))))
+            alike = in_cell.groupby([runs[name] for name in ("kind", *LABELS)], dropna=False).nunique()
+            if (alike > 1).any():
+                runs[FOLDER] = in_cell.astype(object)
+                settings = [*runs.attrs["settings"], FOLDER]
+                # The digest of a source, say, which says less than the folder.
+                told = [name for name in settings if not is_detail(name)]
+                would_look_alike = runs.drop_duplicates("cell").duplicated([*LABELS, *GEOMETRY, *told]).any()
+                runs.attrs["settings"] = settings if would_look_alike else told
+        return runs
 
     @cached_property
     def planned(self) -> frozenset[str] | None:
@@ -127,7 +151,11 @@ class Study:
     def measured(self, measure: str) -> pd.DataFrame:
         """Returns the cells that have a measure, with the columns `mean, low, high, num` for it."""
         names = {measure: "mean", f"{measure}_low": "low", f"{measure}_high": "high", "num_seeds": "num"}
-        return self.cells.rename(columns=names).dropna(subset=["mean"])
+        table = self.cells
+        if measure not in table:
+            others = summary.cell_table(self.labelled, self.finals, [measure])
+            table = table.merge(others[["cell", *list(names)[:3]]], on="cell")
+        return table.rename(columns=names).dropna(subset=["mean"])
 
     @cached_property
     def ranks(self) -> pd.Series[float]:
@@ -202,6 +230,16 @@ class Study:
         said = self._implied_by_stage.get(stage, frozenset())
         texts = [in_words(key, row[key], self.names.get(key, key)) for key in keys if key not in said]
         return " · ".join(text for text in texts if text)
+
+
+def _names_of(folders: Sequence[Location]) -> list[str]:
+    """Returns the names of the folders, with as many of their parents as tell them apart."""
+    parts = [str(folder).rstrip("/").split("/") for folder in folders]
+    for num in range(1, max(len(each) for each in parts)):
+        names = ["/".join(each[-num:]) for each in parts]
+        if len(set(names)) == len(set(map(tuple, parts))):
+            return names
+    return ["/".join(each) for each in parts]
 
 
 def _check_same_data(runs: Sequence[pa.Table], folders: Sequence[Location]) -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 
 from pruneyard.reports.cells import GEOMETRY, LABELS, label_cells
+from pruneyard.reports.glossary import is_known
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import half_width
+from pruneyard.reports.statistics.intervals import half_width
 
 _COMMON = ("accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_out")
 _COUNTS = {
@@ -20,6 +21,10 @@ _COUNTS = {
     "interrupted": Status.INTERRUPTED,
 }
 _COSTS = ("num_parameters", "num_active", "train_flops", "train_s")
+_NARROW = ("accuracy", "nll", "ece", "auroc")
+_NARROW_COSTS = ("num_active", "train_s")
+MAX_NARROW = 4
+"""Measures of a narrow table."""
 
 
 def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) -> pd.DataFrame:
@@ -37,6 +42,22 @@ def cells(runs: pa.Table, metrics: pa.Table, *, measures: Sequence[str] = ()) ->
     table = table.drop(columns="cell")
     table.attrs = attrs
     return table
+
+
+def narrow(table: pd.DataFrame) -> list[str]:
+    """Returns the columns of the table of `cells` that a person reads first.
+
+    These are the labels and settings that tell rows apart, the number of seeds, other outcomes if there are any, the main
+    measures and those of the user's own with their intervals, and the costs that are known.
+    """
+    labels = [name for name in ("stage", "data", "model") if table[name].nunique(dropna=False) > 1]
+    labels += [name for name in LABELS[2:] if (table[name].notna() & table[name].ne("")).any()]
+    outcomes = [name for name in _COUNTS if name == "num_seeds" or table[name].any()]
+    measures: list[str] = table.attrs["measures"]
+    main = [measure for measure in measures if measure.partition("/")[2] in _NARROW or not is_known(measure)] or measures
+    costs = [name for name in _NARROW_COSTS if table[name].notna().any()]
+    values = [name for measure in main[:MAX_NARROW] for name in _three(measure)]
+    return [*labels, *table.attrs["settings"], *outcomes, *values, *costs]
 
 
 def cell_table(labelled: pd.DataFrame, finals: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
@@ -104,9 +125,12 @@ def _rows(runs: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
     for name, status in _COUNTS.items():
         rows[name] = (runs["status"] == status).groupby(runs["cell"]).sum().astype(int)
     completed = runs[runs["status"] == Status.COMPLETED]
-    for measure in measures:
-        for name, values in zip(_three(measure), _estimates(completed, measure), strict=True):
-            rows[name] = values.reindex(rows.index)
+    estimates = {
+        name: values.reindex(rows.index)
+        for measure in measures
+        for name, values in zip(_three(measure), _estimates(completed, measure), strict=True)
+    }
+    rows = pd.concat([rows, pd.DataFrame(estimates, index=rows.index)], axis=1)
     for name in _COSTS:
         costs = completed[name].astype("float64")
         # NaN where any run lacks it: a mean over the runs that happen to have a cost would mislead.

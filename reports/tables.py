@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pruneyard.reports import formats
-from pruneyard.reports.glossary import LARGER_IS_BETTER, cost_names, measure_title
+from pruneyard.reports.glossary import FURTHER_MEASURES, LARGER_IS_BETTER, cost_names, measure_title
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import clearly_best
+from pruneyard.reports.statistics.intervals import clearly_best
 from pruneyard.reports.study import CALIBRATE, Study, in_words
 
 MAX_ROWS = 1000
@@ -96,32 +96,44 @@ def summary_table(study: Study) -> Table:
     Of more than `MAX_ROWS` cells these have the best ranks of `Study.ranks`.
     """
     table = study.cells[study.ranks.rank(method="first") <= MAX_ROWS]
-    labels = study.columns or ["method"]
     measures = _measures(study)
     costs = [name for name in _COSTS if table[name].notna().any()]
-    names = [study.names.get(key, key) for key in labels]
     titles = cost_names(table["kind"])
-    columns = [
-        [Value(text=_value_text(key, value, name)) for value in table[key]]
-        for key, name in zip(labels, names, strict=True)
-    ]
+    columns = label_values(study, table)
     columns.append([_seeds(row) for _, row in table.iterrows()])
-    columns += [_measure(table, measure, best=best_cells(study.cells, measure)) for measure in measures]
+    columns += [measure_values(study, table, measure) for measure in measures]
     columns += [[Value(text=_COSTS[name](value)) for value in table[name]] for name in costs]
     headers = [
-        *names,
+        *label_headers(study),
         "seeds",
         *(measure_title(measure) for measure in measures),
         *(titles[name] for name in costs),
     ]
-    return Table(headers=headers, num_labels=len(labels), rows=list(zip(*columns, strict=True)))
+    return Table(headers=headers, num_labels=len(label_headers(study)), rows=list(zip(*columns, strict=True)))
+
+
+def label_headers(study: Study) -> list[str]:
+    """Returns the headers of the columns that tell the cells apart."""
+    return [study.names.get(key, key) for key in study.columns] or ["method"]
+
+
+def label_values(study: Study, table: pd.DataFrame) -> list[list[Value]]:
+    """Returns the columns that tell the cells apart."""
+    return [
+        [Value(text=_value_text(key, value, name)) for value in table[key]]
+        for key, name in zip(study.columns or ["method"], label_headers(study), strict=True)
+    ]
 
 
 def _measures(study: Study) -> list[str]:
-    """Returns the measures that not only calibrate runs have, as those have tables of their own; all if there are no others."""
+    """Returns the measures of the summary: without the further ones, and without those of calibrate runs alone.
+
+    Both have tables of their own. A study of calibrate runs has all.
+    """
+    measures = [measure for measure in study.measures if measure.partition("/")[2] not in FURTHER_MEASURES]
     others = study.cells[study.cells["kind"] != CALIBRATE]
-    kept = [measure for measure in study.measures if others[measure].notna().any()]
-    return kept or study.measures
+    kept = [measure for measure in measures if others[measure].notna().any()]
+    return kept or measures
 
 
 def _value_text(key: str, value: object, name: str) -> str:
@@ -136,7 +148,9 @@ def _seeds(row: pd.Series[int]) -> Value:
     return Value(text=str(row["num_seeds"]), remark=remark)
 
 
-def _measure(table: pd.DataFrame, measure: str, *, best: Collection[int]) -> list[Value]:
+def measure_values(study: Study, table: pd.DataFrame, measure: str) -> list[Value]:
+    """Returns the column of a measure: mean and interval of every cell, bold where it is clearly best."""
+    best = best_cells(study.cells, measure)
     rows = zip(table["cell"], table[measure], table[f"{measure}_low"], table[f"{measure}_high"], strict=True)
     values = []
     for cell, mean, low, high in rows:

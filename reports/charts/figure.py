@@ -52,6 +52,12 @@ _CONFIG: dict[str, Any] = {
 }
 
 
+def config(*parts: str) -> dict[str, Any]:
+    """Returns the configuration of the page's charts; `parts`, such as `legend`, also get the colour of the page's text."""
+    texts = {"labelColor": "currentColor", "labelFontSize": 11, "titleColor": "currentColor", "titleFontSize": 12}
+    return {**_CONFIG, **dict.fromkeys(parts, texts), "title": {"color": "currentColor", "fontWeight": "normal"}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One legend entry: a name, its colour, and one of Vega's symbols, `line` or `dashes`."""
@@ -66,13 +72,14 @@ class Panel:
     """One rendered chart.
 
     `still` is the static SVG, `spec` the Vega-Lite JSON for the browser, `words` the text alternative, `note` a line above
-    the chart.
+    the chart, `chart` the interactive chart before rendering.
     """
 
     title: str
     words: str
     still: str
     spec: str
+    chart: Chart
     note: str = ""
 
 
@@ -175,23 +182,28 @@ def _figure(
 
 def _panel(plot: Plot, *, width: str, name: str) -> Panel:
     spec = _specification(plot.chart)
-    still = vl_convert.vegalite_to_svg(
-        # No base URL is allowed, so that rendering loads nothing from the network.
-        {**spec, "width": STILL_WIDTHS[width]}, vl_version=vega_lite_version(), allowed_base_urls=[]
-    )
-    interactive = spec if plot.hover is None else _specification(alt.layer(plot.chart, plot.hover))
+    interactive = plot.chart if plot.hover is None else alt.layer(plot.chart, plot.hover)
     return Panel(
         title=plot.title,
         words=plot.words,
-        still=_embeddable(still, name),
-        spec=embeddable_json({**interactive, "width": "container"}),
+        still=still({**spec, "width": STILL_WIDTHS[width]}, name=name),
+        spec=embeddable_json({**_specification(interactive), "width": "container"}),
+        chart=interactive,
         note=plot.note,
     )
 
 
+def still(spec: Mapping[str, Any], *, name: str) -> str:
+    """Returns a static SVG of a Vega-Lite specification; `name` makes its identifiers unique on a page."""
+    # No base URL is allowed, so that rendering loads nothing from the network.
+    svg = vl_convert.vegalite_to_svg(dict(spec), vl_version=vega_lite_version(), allowed_base_urls=[])
+    return _embeddable(svg, name)
+
+
 def _specification(chart: Chart) -> dict[str, Any]:
     fitted = {"autosize": {"type": "fit-x", "contains": "padding"}}
-    return {**chart.to_dict(), "config": _CONFIG, **fitted}
+    # Checking against the schema takes a sixth of a page's time; tests/reports/test_page.py does it.
+    return {**chart.to_dict(validate=False), "config": _CONFIG, **fitted}
 
 
 def embeddable_json(value: Mapping[str, Any]) -> str:

@@ -18,13 +18,22 @@ _COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
 _NAMES = ("accuracy", "nll")
 _SPLITS = ("val", "test", "train")
 _EXPLORED = "train/explored"
+MAX_OTHERS = 4  # figures of what training functions report beside accuracy and NLL
 
 
-def learning(study: Study) -> list[Figure]:
-    """Returns figures of accuracy and NLL, each on the first of val, test and train that was evaluated more than once.
+def learning(study: Study, measure: str | None = None) -> list[Figure]:
+    """Returns the figure of a measure; an empty list if no run was evaluated more than once.
 
-    Adds a figure of the explored weights if masks changed in any cell.
+    By default figures of accuracy and NLL, each on the first of val, test and train that was evaluated more than once, one of
+    the explored weights if masks changed in any cell, and those of what training functions of the user's own report.
     """
+    if measure is not None:
+        points = _points(study, measure)
+        return _figure(study, measure, points) if len(points) else []
+    return _default_figures(study)
+
+
+def _default_figures(study: Study) -> list[Figure]:
     points = {f"{split}/{name}": _points(study, f"{split}/{name}") for name in _NAMES for split in _SPLITS}
     chosen = [
         next((measure for split in _SPLITS if len(points[measure := f"{split}/{name}"])), None)
@@ -35,7 +44,17 @@ def learning(study: Study) -> list[Figure]:
     if (explored.groupby("cell")["mean"].transform("max") > explored["mean"]).any():
         points[_EXPLORED] = explored
         chosen.append(_EXPLORED)
+    others = {measure: _points(study, measure) for measure in _reported_by_functions(study) if measure not in points}
+    drawn = [measure for measure in others if len(others[measure])][:MAX_OTHERS]
+    points |= others
+    chosen += drawn
     return [figure for measure in chosen if measure for figure in _figure(study, measure, points[measure])]
+
+
+def _reported_by_functions(study: Study) -> list[str]:
+    """Returns the measures of runs of kind `function`, sorted."""
+    keys = study.drawn_runs.loc[study.drawn_runs["kind"] == "function", "run_key"]
+    return sorted(study.history.loc[study.history["run_key"].isin(keys), "measure"].unique())
 
 
 def _points(study: Study, measure: str) -> pd.DataFrame:

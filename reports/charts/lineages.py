@@ -16,7 +16,7 @@ from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Entry, Figure, Plot, draw
 from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.lineage import Lineages, Part, lineages
-from pruneyard.reports.statistics import estimate
+from pruneyard.reports.statistics.intervals import estimate
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table, Value
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pruneyard.reports import formats, palette, series
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
-from pruneyard.reports.statistics import bootstrap_band
+from pruneyard.reports.statistics.bins import bootstrap_band
 from pruneyard.reports.study import CALIBRATE, Study
 
 _COLUMNS = ["x", "y", "low", "high", "count", "left", "right", "share"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import altair as alt
@@ -21,19 +22,64 @@ MAX_PARENTS = 6
 MAX_LINES = 8
 _GRID = np.linspace(0.02, 1.0, 50)  # coverages at which curves of different lengths are interpolated
 _HISTOGRAM_HEIGHT = 0.3  # in units of the accuracy axis, below 0, for the histogram of confidences
+_Pair = tuple[Comparison, tuple[CalibratedCell | None, CalibratedCell | None]]
 _UNIT = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format="~g")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Diagram:
+    """Names the curve that a reliability diagram draws and its figure, and holds the words for title, axes and reading."""
+
+    curve: str
+    figure: str
+    title: str
+    x: str
+    y: str
+    rule: str
+
+
+_PREDICTED = _Diagram(
+    curve=series.RELIABILITY,
+    figure="trust-reliability",
+    title="Reliability before and after calibration",
+    x="confidence",
+    y="accuracy",
+    rule="points below it are over-confident. The histogram at the bottom shows the confidences",
+)
+_POSITIVE = _Diagram(
+    curve=series.RELIABILITY_POSITIVE,
+    figure="trust-positive",
+    title="Reliability of the positive class before and after calibration",
+    x="probability of the positive class",
+    y="observed frequency",
+    rule="below it the positive class is rarer than predicted. The histogram at the bottom shows the probabilities",
+)
+
+
 def before_and_after(study: Study, comparisons: Sequence[Comparison]) -> list[Figure]:
-    """Returns reliability on test before calibration and after one calibrator, side by side, for at most `MAX_PARENTS` inputs."""
+    """Returns reliability on test before calibration and after one calibrator, side by side, for at most `MAX_PARENTS` inputs.
+
+    A second figure shows the same of the positive class, for inputs that have one.
+    """
     pairs = [(each, (each.before, each.after)) for each in comparisons if each.before and each.after]
+    bins = series.bins_of_runs(study.curves, study.labelled, name=_POSITIVE.curve)
+    with_positive = set(bins["cell"])
+    of_two = [pair for pair in pairs if any(cell is not None and cell.cell in with_positive for cell in pair[1])]
+    return [
+        *_both(study, pairs, study.test_bins, _PREDICTED),
+        *_both(study, of_two, bins[bins["key"] == "test"], _POSITIVE),
+    ]
+
+
+def _both(study: Study, pairs: Sequence[_Pair], test_bins: pd.DataFrame, diagram: _Diagram) -> list[Figure]:
+    """Returns one kind of diagram for both cells of each pair; test_bins: those of every run, of this diagram's curve."""
     shown = {cell.cell for _, cells in pairs[:MAX_PARENTS] for cell in cells if cell is not None}
-    errors = series.calibration_errors(study.test_bins[study.test_bins["cell"].isin(shown)])
+    errors = series.calibration_errors(test_bins[test_bins["cell"].isin(shown)])
     plots = []
     for comparison, cells in pairs[:MAX_PARENTS]:
         for cell in cells:
             assert cell is not None, "pairs have both"
-            own = _bins(study, cell)
+            own = _bins(study, cell, diagram.curve)
             if own.empty:
                 continue
             title = marks.joined(
@@ -41,9 +87,9 @@ def before_and_after(study: Study, comparisons: Sequence[Comparison]) -> list[Fi
             )
             note = error_note(errors[errors["cell"] == cell.cell], num_bins=cell.num_bins)
             points = [f"{x:.2f} to {y:.2f}" for x, y in zip(own["x"], own["y"], strict=True)]
-            words = f"Accuracy by mean confidence, {title}: {', '.join(points)}; {note}"
+            words = f"{diagram.y.capitalize()} by mean {diagram.x}, {title}: {', '.join(points)}; {note}"
             color = palette.REFERENCE if cell.calibrator == NEUTRAL else palette.METHOD_COLORS[0]
-            plots.append(partial(Plot, title=title, words=words, chart=_diagram(own, color=color), note=note))
+            plots.append(partial(Plot, title=title, words=words, chart=_drawn(own, diagram, color=color), note=note))
     chosen = (
         "the calibrator with the lowest mean NLL on held-out samples that are not the test split"
         if all(each.is_ranked for each, _ in pairs)
@@ -56,18 +102,17 @@ def before_and_after(study: Study, comparisons: Sequence[Comparison]) -> list[Fi
     )
     return draw(
         plots,
-        name="trust-reliability",
-        title="Reliability before and after calibration",
+        name=diagram.figure,
+        title=diagram.title,
         width="half",
-        caption=f"Before calibration and after {chosen}. Points on the dashed diagonal are perfectly calibrated; points below it "
-        "are over-confident. The histogram at the bottom shows the confidences. Seeds are pooled, weighted by "
-        f"samples. {BANDS}{more}",
+        caption=f"Before calibration and after {chosen}. Points on the dashed diagonal are perfectly calibrated; "
+        f"{diagram.rule}. Seeds are pooled, weighted by samples. {BANDS}{more}",
     )
 
 
-def _bins(study: Study, cell: CalibratedCell) -> pd.DataFrame:
+def _bins(study: Study, cell: CalibratedCell, curve: str) -> pd.DataFrame:
     runs = study.labelled[study.labelled["cell"] == cell.cell]
-    bins = series.reliability(study.curves, runs, num_bins=cell.num_bins)
+    bins = series.reliability(study.curves, runs, num_bins=cell.num_bins, name=curve)
     bins = bins[bins["split"] == "test"]
     if bins.empty:
         return bins
@@ -80,25 +125,25 @@ def _bins(study: Study, cell: CalibratedCell) -> pd.DataFrame:
     )
 
 
-def _diagram(bins: pd.DataFrame, *, color: str) -> Chart:
+def _drawn(bins: pd.DataFrame, diagram: _Diagram, *, color: str) -> Chart:
     base = alt.Chart(marks.rows(bins, ["x", "y", "low", "high", "count", "left", "right", "bottom", "top"]))
     across = alt.Scale(domain=[0, 1])
     # The accuracy axis is extended below 0 for the histogram; its ticks begin at 0.
     upwards = alt.Scale(domain=[-_HISTOGRAM_HEIGHT, 1], nice=False)
-    x = alt.X("x:Q", title="confidence", scale=across, axis=_UNIT)
+    x = alt.X("x:Q", title=diagram.x, scale=across, axis=_UNIT)
 
     def up(name: str) -> alt.Y:
-        return alt.Y(f"{name}:Q", title="accuracy", scale=upwards, axis=_UNIT)
+        return alt.Y(f"{name}:Q", title=diagram.y, scale=upwards, axis=_UNIT)
 
     tooltip = [
-        alt.Tooltip("x:Q", title="mean confidence", format=".3f"),
-        alt.Tooltip("y:Q", title="accuracy", format=".3f"),
+        alt.Tooltip("x:Q", title=f"mean {diagram.x}", format=".3f"),
+        alt.Tooltip("y:Q", title=diagram.y, format=".3f"),
         alt.Tooltip("low:Q", title="95% lower", format=".3f"),
         alt.Tooltip("high:Q", title="95% upper", format=".3f"),
         alt.Tooltip("count:Q", title="samples, all seeds", format=","),
     ]
     histogram = base.mark_rect(color=palette.REFERENCE, opacity=0.5).encode(
-        x=alt.X("left:Q", title="confidence", scale=across, axis=_UNIT),
+        x=alt.X("left:Q", title=diagram.x, scale=across, axis=_UNIT),
         x2="right:Q",
         y=up("top"),
         y2="bottom:Q",

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pruneyard.reports.claims.claim import Claim
 from pruneyard.reports.glossary import LARGER_IS_BETTER
-from pruneyard.reports.statistics import half_width
+from pruneyard.reports.statistics.intervals import half_width
 
 WIDEST = {"accuracy": 0.01, "ece": 0.005}
 """Largest half width of the interval of a difference that still allows a verdict, by metric."""

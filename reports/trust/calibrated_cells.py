@@ -12,7 +12,7 @@ import pandas as pd
 
 from pruneyard.reports.cells import FINGERPRINT
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics import estimate
+from pruneyard.reports.statistics.intervals import estimate
 from pruneyard.reports.study import CALIBRATE, DENSE, Study, is_of_parent
 
 NEUTRAL = "none"

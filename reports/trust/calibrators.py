@@ -10,7 +10,7 @@ import pandas as pd
 
 from pruneyard.reports import formats
 from pruneyard.reports.glossary import LARGER_IS_BETTER, title
-from pruneyard.reports.statistics import clearly_best
+from pruneyard.reports.statistics.intervals import clearly_best
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table, Value
 from pruneyard.reports.trust.calibrated_cells import (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pruneyard.reports.glossary import LARGER_IS_BETTER, title
-from pruneyard.reports.statistics import clearly_best
+from pruneyard.reports.statistics.intervals import clearly_best
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table, Value
 from pruneyard.reports.trust.calibrated_cells import NEUTRAL, CalibratedCell, Interval, mean_of

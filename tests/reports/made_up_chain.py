@@ -13,7 +13,7 @@ NLL = {"none": 0.5, "temperature": 0.3, "isotonic": 0.4}
 
 
 def write_chain(path, *, seeds=3, unknown="noise", val_nll=NLL):
-    """Dense networks and three calibrators on each; seeds differ far more than calibrators do.
+    """Writes dense networks and three calibrators on each; seeds differ far more than calibrators do.
 
     val_nll: on the validation split, by calibrator; None where there is no such split.
     """

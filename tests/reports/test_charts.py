@@ -59,7 +59,7 @@ def dense_and_sparse(path, densities):
 
 
 def domains(figures):
-    """The domains of all axes in the charts for the browser."""
+    """Returns the domains of all axes in the charts for the browser."""
     return [
         tuple(map(float, found)) for figure in figures for panel in figure.panels for found in _domains(panel)
     ]
@@ -72,7 +72,7 @@ def _domains(panel):
 
 
 def layers(panel):
-    """The layers of a chart for the browser, including nested ones."""
+    """Returns the layers of a chart for the browser, including nested ones."""
     spec = json.loads(panel.spec)
     return [inner for layer in spec["layer"] for inner in layer.get("layer", [layer])]
 
@@ -124,7 +124,7 @@ def test_a_logarithmic_curve_is_drawn_where_its_band_falls_below_zero(tmp_path):
 
 
 def along(panel, axis):
-    """Field and type of an axis."""
+    """Returns field and type of an axis."""
     return {
         (layer["encoding"][axis].get("field"), layer["encoding"][axis].get("type"))
         for layer in layers(panel)

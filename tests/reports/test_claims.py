@@ -49,8 +49,8 @@ FILE = {
 }
 
 
-def written(tmp_path, changes=(), *, where=()):
-    """The file of above with values changed at a path of keys; None takes a key away."""
+def write_claims(tmp_path, changes=(), *, where=()):
+    """Writes the claims file with values changed at a path of keys, where None removes a key; returns its path."""
     document = copy.deepcopy(FILE)
     place = document
     for key in where:
@@ -67,7 +67,7 @@ ROW = ("tables", 0, "rows", 0)
 
 
 def test_a_row_becomes_a_claim_per_density_with_what_it_inherits(tmp_path):
-    first, second = read_claims(written(tmp_path)).values
+    first, second = read_claims(write_claims(tmp_path)).values
     assert (first.density, first.value, first.spread, first.spread_is) == (0.2, 0.93, 0.001, "sd")
     assert (second.density, second.value, second.spread, second.spread_is) == (0.1, 0.92, None, "")
     assert first.line == second.line
@@ -118,12 +118,12 @@ def test_what_does_not_fit_is_refused_with_file_entry_key_and_what_is_allowed(
     tmp_path, where, changes, message
 ):
     with pytest.raises(ClaimError, match=message) as caught:
-        read_claims(written(tmp_path, changes, where=where))
+        read_claims(write_claims(tmp_path, changes, where=where))
     assert str(caught.value).startswith("made_up.yaml: ")
 
 
 def test_a_missing_key_is_named(tmp_path):
-    path = written(tmp_path, {"metric": None}, where=("tables", 0, "common"))
+    path = write_claims(tmp_path, {"metric": None}, where=("tables", 0, "common"))
     with pytest.raises(ClaimError, match="row 0: metric is missing"):
         read_claims(path)
 
@@ -172,11 +172,11 @@ def test_published_numbers_are_those_of_their_sources():
 
 
 def test_no_number_is_listed_twice():
-    told = [
+    claims = [
         dataclasses.replace(claim, line=0, source=claim.source.cite, recipe=str(claim.recipe))
         for claim in packaged_claims().values
     ]
-    assert len({str(claim) for claim in told}) == len(told)
+    assert len({str(claim) for claim in claims}) == len(claims)
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ DISTILLED = (
 
 
 def distilled(tmp_path, values):
-    """A file on distillation with one line of numbers."""
+    """Returns a claims file on distillation with one line of numbers."""
     row = {"method": "rigl", "values": values, "protocol": "", "recipe": {"evaluation.epochs": 300}}
     table = {**FILE["tables"][0], "rows": [row]}
-    return written(tmp_path, {**dict(DISTILLED), "tables": [table]})
+    return write_claims(tmp_path, {**dict(DISTILLED), "tables": [table]})
 
 
 def test_numbers_on_distillation_are_for_images_per_class_or_the_whole_set(tmp_path):
@@ -253,14 +253,14 @@ def test_what_is_no_number_of_images_is_refused(tmp_path, place):
 
 
 def test_a_recipe_of_another_kind_is_refused(tmp_path):
-    path = written(tmp_path, {"recipe": {"evaluation.epochs": 3}}, where=ROW)
+    path = write_claims(tmp_path, {"recipe": {"evaluation.epochs": 3}}, where=ROW)
     with pytest.raises(ClaimError, match=r"a key of the recipe is 'evaluation\.epochs'; it must be one of budget\.epochs"):
         read_claims(path)
 
 
 def test_files_that_mean_different_things_by_one_name_are_refused(tmp_path):
-    one = read_claims(written(tmp_path))
-    other = read_claims(written(tmp_path, {"rigl": "RIGL"}, where=("methods",)))
+    one = read_claims(write_claims(tmp_path))
+    other = read_claims(write_claims(tmp_path, {"rigl": "RIGL"}, where=("methods",)))
     assert len(joined([one, one]).values) == 4
     with pytest.raises(ClaimError, match="rigl is RIGL in one file and RigL in another; they must agree"):
         joined([one, other])

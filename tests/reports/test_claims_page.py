@@ -24,7 +24,7 @@ MOVES = {"distribution": "erk", "drop_fraction": 0.3, "schedule": {"every": 100,
 
 
 def write_runs(path, accuracies, *, spec=AUTHORS, method="rigl", density=0.1, settings=MOVES, key=""):
-    """One run per accuracy on CIFAR-10 and WRN-22-2."""
+    """Writes one run per accuracy on CIFAR-10 and WRN-22-2."""
     store = Store(RunFolder(path))
     for seed, accuracy in enumerate(accuracies):
         resolved = {**spec, "method": {"name": method, "density": density, **settings}, "seed": seed}
@@ -42,7 +42,7 @@ def write_runs(path, accuracies, *, spec=AUTHORS, method="rigl", density=0.1, se
 
 
 def section(path):
-    """The text of the section on papers; empty where there is none."""
+    """Returns the text of the section on papers; empty where there is none."""
     text, reader = read(write_page([path], path / "report.html"))
     if 'id="claims"' not in text:
         return "", reader

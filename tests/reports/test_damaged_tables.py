@@ -25,7 +25,7 @@ def flipped(content: bytes, place: int) -> bytes:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Four attempts of three runs in one file a table; one has values that JSON has no words for."""
+    """Writes four attempts of three runs to one file a table; one has values that JSON cannot express."""
     store = Store(RunFolder(tmp_path))
     odd = [metric(math.nan), metric(-math.inf, name="nll"), metric(0.1 + 0.2, name="ece")]
     points = [
@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def contents(store: Store) -> list[str]:
-    """Every row of every table, as text, since NaN differs from itself."""
+    """Returns every row of every table as text, since NaN differs from itself."""
     tables = (store.runs(latest=False), store.metrics(), store.curves())
     return sorted(repr(row) for table in tables for row in table.to_pylist())
 

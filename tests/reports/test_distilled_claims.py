@@ -52,7 +52,7 @@ def differ(spec, claim=PUBLISHED, *, num_classes=10):
 
 
 def write_runs(path, accuracies, *, spec=DSA, key=""):
-    """One run per accuracy."""
+    """Writes one run per accuracy."""
     store = Store(RunFolder(path))
     method = spec["method"]
     for seed, accuracy in enumerate(accuracies):

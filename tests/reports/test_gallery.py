@@ -23,7 +23,7 @@ HOSTILE = '"><img src=x onerror=alert(1)>'
 
 
 def png(width: int, height: int, *, channels: int = 3, seed: int = 0) -> bytes:
-    """Random pixels, which no compression makes smaller."""
+    """Returns random pixels, which no compression makes smaller."""
     shape = (height, width, channels) if channels > 1 else (height, width)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     written = io.BytesIO()
@@ -89,8 +89,8 @@ def test_many_large_images_keep_the_page_below_three_megabytes_and_their_labels_
     assert "<img src=x" not in text
 
 
-def write_way(folder: Path, method: str, seed: int, pictures: dict[int, bytes], evaluated: dict[int, float]) -> None:
-    """A run with small previews, and accuracies at some iterations."""
+def write_previews(folder: Path, method: str, seed: int, pictures: dict[int, bytes], evaluated: dict[int, float]) -> None:
+    """Writes a run with small previews, and accuracies at some iterations."""
     write_run(folder, method, seed, png(8, 8))
     key = hashlib.sha256(f"{method} {seed}".encode()).hexdigest()[:12]
     spec = {"kind": "distill", "seed": seed, "data": {"name": "digits"}, "method": {"name": method}}
@@ -102,9 +102,9 @@ def write_way(folder: Path, method: str, seed: int, pictures: dict[int, bytes], 
 
 def test_a_run_is_shown_from_its_first_preview_to_its_last_with_the_evaluated_images(tmp_path: Path) -> None:
     taken = {step: png(5, 10, seed=step) for step in (1000, 0, 40)}
-    write_way(tmp_path, "dm", 1, taken, {40: 0.25, 500: 0.4, 1000: 0.75})
-    write_way(tmp_path, "dm", 2, taken, {})
-    write_way(tmp_path, "dc", 1, {7: png(5, 10)}, {})
+    write_previews(tmp_path, "dm", 1, taken, {40: 0.25, 500: 0.4, 1000: 0.75})
+    write_previews(tmp_path, "dm", 2, taken, {})
+    write_previews(tmp_path, "dc", 1, {7: png(5, 10)}, {})
     found = gallery(Study.read([tmp_path]))
     (row,) = found.rows
     assert [picture.caption for picture in row] == [
@@ -120,8 +120,8 @@ def test_a_run_is_shown_from_its_first_preview_to_its_last_with_the_evaluated_im
 def test_many_large_previews_are_bounded_and_cannot_break_the_page(tmp_path: Path) -> None:
     taken = {step: png(160, 320, seed=step) for step in range(7)}
     for number in range(MAX_ROWS):
-        write_way(tmp_path, f"method{number:02}", 0, taken, {})
-    write_way(tmp_path, HOSTILE, 0, taken, {})
+        write_previews(tmp_path, f"method{number:02}", 0, taken, {})
+    write_previews(tmp_path, HOSTILE, 0, taken, {})
     found = gallery(Study.read([tmp_path]))
     assert (len(found.rows), found.num_rows_left_out) == (MAX_ROWS, 1)
     assert [len(row) for row in found.rows] == [7] * MAX_ROWS
@@ -136,7 +136,7 @@ def test_many_large_previews_are_bounded_and_cannot_break_the_page(tmp_path: Pat
 
 
 def test_a_damaged_preview_is_omitted_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_way(tmp_path, "dm", 0, {0: png(5, 5), 3: b"no picture", 6: png(5, 5, seed=1)}, {})
+    write_previews(tmp_path, "dm", 0, {0: png(5, 5), 3: b"no picture", 6: png(5, 5, seed=1)}, {})
     with caplog.at_level(logging.WARNING):
         (row,) = gallery(Study.read([tmp_path])).rows
     assert [picture.caption for picture in row] == ["iteration 0", "iteration 6"]

@@ -20,7 +20,7 @@ NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 
 def row(run_key: str, **changes: object) -> LatencyRow:
-    """A sparse network three times as fast as its dense twin, where FLOPs promise ten times."""
+    """Returns the row of a sparse network that is three times as fast as its dense twin; its FLOPs promise ten times."""
     whole = LatencyRow(
         run_key=run_key,
         format="csr",

@@ -24,7 +24,7 @@ RUNS = [  # name, parent, share at its end, lr, val accuracy and val nll of the 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two members in two generations, with two seeds; the second one's place is taken by a copy of the first."""
+    """Writes two members in two generations, with two seeds; the second member is replaced by a copy of the first."""
     store = Store(RunFolder(tmp_path))
     for name, parent, until, lr, accuracy, nll in RUNS:
         for seed in (0, 1):
@@ -76,9 +76,9 @@ def test_the_best_lineage_is_chosen_by_the_objective_of_the_search(folder: Path)
     assert read_plan(RunFolder(folder)) == {"a10"}
     (found,) = lineages(Study.read([folder]))
     assert found.lines[0][-1].settings["optimizer.lr"] == 0.1
-    told = schedule(Study.read([folder]))
-    assert list(told["until"]) == [0.5, 1.0]
-    assert list(told["val/nll"]) == pytest.approx([0.61, 0.41])
+    rows = schedule(Study.read([folder]))
+    assert list(rows["until"]) == [0.5, 1.0]
+    assert list(rows["val/nll"]) == pytest.approx([0.61, 0.41])
 
 
 def test_populations_that_share_runs_are_shown_completely(folder: Path) -> None:
@@ -90,10 +90,10 @@ def test_populations_that_share_runs_are_shown_completely(folder: Path) -> None:
         "other": Population("val/accuracy", "max", second),
     }
     write_plan(RunFolder(folder), [], populations)
-    told = {found.stage: found.lines for found in lineages(Study.read([folder]))}
+    lines_by_stage = {found.stage: found.lines for found in lineages(Study.read([folder]))}
     assert {
         stage: [[part.settings["optimizer.lr"] for part in line] for line in lines]
-        for stage, lines in told.items()
+        for stage, lines in lines_by_stage.items()
     } == {
         "one": [[0.1, 0.1]],
         "other": [[0.1, 0.12]],

@@ -36,7 +36,7 @@ def test_a_uri_of_this_machine_is_its_path() -> None:
 
 
 @each_case(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("gs://bucket/a", "gs:// is no storage that pruneyard knows; give a path, file:// or s3://"),
         ("file://host/a", "must be file:///FOLDER"),
@@ -47,8 +47,8 @@ def test_a_uri_of_this_machine_is_its_path() -> None:
         (Path("s3://bucket/a"), "has lost a slash of its URI; give the URI as text"),
     ],
 )
-def test_what_cannot_be_a_place_is_refused(text: str | Path, words: str) -> None:
-    with pytest.raises(ValueError, match="^.*" + words.replace("(", r"\(")) as caught:
+def test_what_cannot_be_a_place_is_refused(text: str | Path, message: str) -> None:
+    with pytest.raises(ValueError, match="^.*" + message.replace("(", r"\(")) as caught:
         located(text)
     assert "secret" not in str(caught.value)
 

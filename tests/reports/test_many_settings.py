@@ -9,7 +9,7 @@ from made_up_study import metric, record
 from test_page import read
 
 from pruneyard.reports import leading, page, tables
-from pruneyard.reports.charts import figure
+from pruneyard.reports.charts import catalog, figure
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.page import write_page
 from pruneyard.reports.records import CurveRow
@@ -19,8 +19,8 @@ from pruneyard.reports.study import Study
 NUM = 200
 
 
-def searched(path, num, *, val=True):
-    """A random search: `num` settings that differ in lr; setting i has val accuracy i / num, and the reverse on test."""
+def write_random_search(path, num, *, val=True):
+    """Writes a random search: `num` settings that differ in lr; setting i has val accuracy i / num, and the reverse on test."""
     attempts = []
     for number in range(num):
         spec = {"method": {"name": "rigl", "density": 0.1}, "optimizer": {"name": "sgd", "lr": 0.1 + number}}
@@ -36,7 +36,7 @@ def searched(path, num, *, val=True):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    return searched(tmp_path_factory.mktemp("many"), NUM)
+    return write_random_search(tmp_path_factory.mktemp("many"), NUM)
 
 
 def test_charts_draw_the_best_series_by_val_never_by_test(many):
@@ -49,7 +49,7 @@ def test_charts_draw_the_best_series_by_val_never_by_test(many):
 
 
 def test_without_a_val_measure_the_first_series_are_drawn(tmp_path):
-    study = searched(tmp_path, 30, val=False)
+    study = write_random_search(tmp_path, 30, val=False)
     assert list(study.drawn["cell"]) == list(study.cells["cell"][: leading.MAX_SERIES])
     assert "the first 24 of 30 series." in study.drawn_note
 
@@ -82,13 +82,13 @@ def test_ranks_are_places_within_a_field_by_mean_over_runs_and_cells_without_the
 
 
 def test_a_figure_that_fails_costs_itself_alone_and_is_named(tmp_path, monkeypatch):
-    study = searched(tmp_path / "out", 3)
+    study = write_random_search(tmp_path / "out", 3)
     assert "cost" in {each.name for each in page.figures(study)}
 
     def fail(study, measure):
         raise RecursionError("Maximum call stack size exceeded")
 
-    monkeypatch.setattr(page, "cost", fail)
+    monkeypatch.setattr(catalog, "cost", fail)
     monkeypatch.setattr(figure.vl_convert, "vegalite_to_svg", _failing_on_layers(figure.vl_convert.vegalite_to_svg))
     text, reader = read(write_page([tmp_path / "out"], tmp_path / "report.html"))
     assert "test accuracy versus cost This figure could not be drawn: RecursionError: Maximum call stack" in reader.text
@@ -109,7 +109,7 @@ def _failing_on_layers(render):
 def test_a_long_table_keeps_its_best_rows_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MAX_ROWS", 5)
     monkeypatch.setattr(page.prose, "MAX_ROWS", 5)
-    study = searched(tmp_path, 8)
+    study = write_random_search(tmp_path, 8)
     table = tables.summary_table(study)
     assert [row[0].text for row in table.rows] == ["3.1", "4.1", "5.1", "6.1", "7.1"]
     assert "Rows: the best 5 of 8 settings by val accuracy; `pruneyard export` writes all." in page.prose.summary_note(study)

@@ -27,7 +27,7 @@ AUROC = {"none": 0.6, "temperature": 0.7}
 
 
 def write_sweep(path: Path, *, seeds: int = 3) -> Study:
-    """Two kinds of network, two calibrators on each; the static networks are better than the dense ones by far."""
+    """Writes two kinds of network with two calibrators on each; the static networks are better than the dense ones by far."""
     store = Store(RunFolder(path))
     pictures = {"name": "image_parquet"}
     for seed in range(seeds):

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from altair.vegalite.schema import Root
 from made_up_study import metric, record, write_study
 
 from pruneyard.reports.layout import RunFolder
@@ -85,6 +86,8 @@ def test_every_figure_is_there_as_still_and_as_specification(page):
     stills = text.count('<div class="still"')
     assert stills == len(reader.specs) == 25
     assert text.count('<svg xmlns="http://www.w3.org/2000/svg"') == stills
+    for spec in reader.specs:
+        Root.from_dict(spec | {"config": {}})  # raises where a chart breaks the schema; `null` colors of a theme break it
     for title in (
         "Test accuracy versus density",
         "Learning curves: val accuracy",

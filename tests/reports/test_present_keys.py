@@ -11,7 +11,7 @@ from pruneyard.workloads.plugins import find, find_job, kinds, names
 
 
 def paths(cls: type[Any], old: str, new: str, spec: dict[str, str], above: tuple[type, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every key below a table: as first called, as called now, and the names of the plug-ins on its way."""
+    """Yields every key below a table: its first name, its present name, and the plug-ins above it."""
     first = {present: was for was, present in old_keys_of(cls).items()}
     for name, hint in hints_of(cls).items():
         was = f"{old}{first.get(name, name)}"

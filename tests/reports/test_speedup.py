@@ -48,7 +48,7 @@ def write(
 
 
 def found(folder: Path) -> dict[float | None, Speedup]:
-    """Of one rival, by share."""
+    """Returns the speedups of one rival, by share."""
     rows = speedups(Study.read([folder]), ACCURACY)
     assert [row.share for row in rows] == [None, *SHARES]
     return {row.share: row for row in rows}

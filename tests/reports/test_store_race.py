@@ -14,7 +14,7 @@ ROWS_EACH = 3
 
 
 def write_runs(path: Path, first: int, num: int) -> None:
-    """Writes runs one by one, compacting now and then. Runs in another process."""
+    """Writes runs one by one and compacts now and then. It runs in another process."""
     store = Store(RunFolder(path))
     for number in range(first, first + num):
         store.write(record(f"key{number:04d}"), [metric(0.5, step=step) for step in range(ROWS_EACH)], [])

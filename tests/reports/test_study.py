@@ -8,6 +8,7 @@ from made_up_study import START, metric, record
 
 from pruneyard.reports import series
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.paired import against_baseline
 from pruneyard.reports.records import CurveRow
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
@@ -70,3 +71,27 @@ def test_a_label_says_gradient_rule_and_optimizer_before_their_settings(tmp_path
 def test_a_setting_that_only_some_runs_record_is_shown_where_it_distinguishes_them(tmp_path):
     specs = [{"optimizer": {"name": "sgd"}}, {"optimizer": {"name": "sgd", "nesterov": True}}]
     assert labels(tmp_path, *specs) == ["rigl", "nesterov True"]
+
+
+def test_settings_of_two_folders_that_look_alike_have_the_folder_as_a_column(tmp_path):
+    """The settings are those of two versions of a plug-in, which differ in nothing that a label shows."""
+    for version, accuracies in (("v1", (0.5, 0.6)), ("v2", (0.7, 0.8))):
+        spec = json.dumps({"method": {"name": "mine", "source_code": version}})
+        for seed, accuracy in enumerate(accuracies):
+            run = record(f"{version}{seed}", method="mine", seed=seed, spec_json=spec)
+            Store(RunFolder(tmp_path / "work" / version / "out")).write(run, [metric(accuracy)], [])
+    study = Study.read([tmp_path / "work" / version / "out" for version in ("v1", "v2")])
+    assert list(study.cells["folder"]) == ["v1/out", "v2/out"]
+    assert list(study.cells["label"]) == ["folder v1/out", "folder v2/out"]
+    table = against_baseline(study, {"folder": "v1/out"}, ["test/accuracy"])
+    assert table[["num_pairs", "difference"]].to_dict("records") == [{"num_pairs": 2, "difference": pytest.approx(0.2)}]
+
+
+def test_folders_with_different_settings_or_with_more_seeds_of_one_have_no_such_column(tmp_path):
+    for folder, method, seed in (("a", "rigl", 0), ("b", "rigl", 1), ("b", "set", 0)):
+        spec = json.dumps({"method": {"name": method}})
+        run = record(f"{method}{seed}", method=method, seed=seed, spec_json=spec)
+        Store(RunFolder(tmp_path / folder)).write(run, [metric(0.5)], [])
+    study = Study.read([tmp_path / "a", tmp_path / "b"])
+    assert "folder" not in study.cells
+    assert list(study.cells["num_seeds"]) == [2, 1]

@@ -17,7 +17,7 @@ def store(tmp_path):
 
 
 def add(store, key, values, *, seed=0, rule="plain", flops=(), **changes):
-    """A run with one evaluation every ten steps, that is every epoch, at 0.1 s a step."""
+    """Adds a run with one evaluation every ten steps, that is every epoch, at 0.1 s a step."""
     spec = json.dumps({"seed": seed, "gradient": {"name": rule}})
     rows = [metric(value, step=10 * i, split="val") for i, value in enumerate(values, start=1)]
     rows += [

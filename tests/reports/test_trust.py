@@ -12,7 +12,7 @@ from made_up_study import metric, record
 from pruneyard.reports.export import shown
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.page import write_page
-from pruneyard.reports.statistics import bootstrap_band, floor_of_bins
+from pruneyard.reports.statistics.bins import bootstrap_band, floor_of_bins
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 from pruneyard.reports.summary import cells

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pruneyard.reports.statistics import clearly_best, estimate, half_width
+from pruneyard.reports.statistics.intervals import clearly_best, estimate, half_width
 from pruneyard.testing.cases import each_case
 
 

@@ -1,0 +1,112 @@
+"""Compares every setting of results folders with a baseline, and decides gates such as `test/accuracy >= baseline - 0.005`."""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.reading.metric_names import check_recorded
+from pruneyard.reports.paired import Selection, against_baseline, natural_baseline
+from pruneyard.reports.study import Study
+
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
+_GATE = re.compile(
+    rf"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator>>=|<=|>|<)\s*"
+    rf"(?:(?P<baseline>baseline)\s*(?:(?P<sign>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<value>-?(?:{_NUMBER})))\s*"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A condition on the mean of a metric over the common seeds: `METRIC >= baseline - NUMBER`, or `METRIC < NUMBER`."""
+
+    text: str
+    metric: str
+    holds: Callable[[float, float], bool]
+    of_baseline: bool
+    shift: float  # added to the baseline's mean, or the limit itself
+
+    @classmethod
+    def parse(cls, text: str) -> "Gate":
+        """Returns the gate of an expression. Raises `UsageError` for any other text."""
+        found = _GATE.fullmatch(text)
+        if found is None:
+            raise UsageError(
+                f"--gate {text!r}: it must be METRIC, then one of {', '.join(_OPERATORS)}, then a number, or baseline with or "
+                "without + or - a number, as in 'test/accuracy >= baseline - 0.005'"
+            )
+        shift = float(found["value"] or found["shift"] or 0.0)
+        return cls(
+            text=text.strip(),
+            metric=found["metric"],
+            holds=_OPERATORS[found["operator"]],
+            of_baseline=found["baseline"] is not None,
+            shift=-shift if found["sign"] == "-" else shift,
+        )
+
+    def failures(self, table: pd.DataFrame) -> list[str]:
+        """Returns one line for every setting of the comparison that breaks the condition, or that cannot be judged."""
+        lines = []
+        for _, row in table[table["metric"] == self.metric].iterrows():
+            limit = self.shift + (row["mean_b"] if self.of_baseline else 0.0)
+            if math.isnan(row["mean_a"]) or math.isnan(limit):
+                lines.append(f"{row['a']} and the baseline have no common seed")
+            elif not self.holds(row["mean_a"], limit):
+                lines.append(f"{row['a']} has {row['mean_a']:.6g}; the limit is {limit:.6g}")
+        return lines
+
+
+def compared(
+    study: Study, *, baseline: Selection | None, metrics: Sequence[str], only: Selection | None = None
+) -> pd.DataFrame:
+    """Returns the comparison of all settings with the baseline; see `reports.paired.against_baseline`.
+
+    baseline: None for the one that the study has by itself. metrics: none for the first one of the summary.
+
+    Raises `UsageError` for a column, value or metric that there is not, and where a baseline must be named.
+    """
+    measures = list(metrics or study.measures[:1])
+    check_recorded(measures, measures=set(study.history["measure"]))
+    found = baseline or natural_baseline(study)
+    if not found:
+        methods = ", ".join(sorted({str(name) for name in study.cells["method"].dropna()}))
+        raise UsageError(f"--baseline: must be given, such as method=NAME; the methods are {methods}")
+    try:
+        return against_baseline(study, found, measures, only=only)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def selection(study: Study, texts: Sequence[str], *, option: str) -> dict[str, Any]:
+    """Returns the selection that KEY=VALUE texts name; a value is that of the column whose text or number it is.
+
+    Raises `UsageError` for a text without `=`.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise UsageError(f"{option} {text}: it must be KEY=VALUE, as in method=static")
+        values = list(study.cells[key].dropna().unique()) if key in study.cells else []
+        found[key] = next((known for known in values if _is_meant(known, value)), value)
+    return found
+
+
+def _is_meant(known: Any, text: str) -> bool:
+    if isinstance(known, str | bool):
+        return str(known).lower() == text.lower()
+    try:
+        return bool(float(known) == float(text))
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,194 @@
+"""Compares settings: differences paired by seed, with intervals, and p-values corrected for the number of comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pruneyard.reports.cells import LABELS
+from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.records import Status
+from pruneyard.reports.statistics.differences import holm, seeds_to_separate, t_test
+from pruneyard.reports.statistics.intervals import estimate
+from pruneyard.reports.study import DENSE, Study
+
+LEVEL = 0.05
+"""Settings differ where the corrected p-value is below it."""
+NATURAL_BASELINES = ("static", "random", "none")
+"""Methods that a study compares others with unless it names another: for sparse training, distillation and calibration."""
+Selection = Mapping[str, Any]
+"""The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
+
+
+def paired_differences(study: Study, a: Selection, b: Selection, measures: Sequence[str]) -> pd.DataFrame:
+    """Returns one row per measure and pair of settings: both means, and the mean difference a - b with its 95% t interval.
+
+    Settings of `a` are compared with those of `b` that agree with them in all columns but those that both selections name; a
+    column that only one of them has, such as the schedule of a method, need not agree, nor does the density of the dense network.
+
+    Repetitions are paired by the first run of their lineage where the sides share it, as two calibrators of one network do,
+    else by seed. `num_pairs` counts the pairs, `num_won` those in which a is better; with fewer than two there is no interval.
+    `p_value` is that of the paired t test, `p_corrected` the same corrected by Holm for all rows. `better` is the side whose
+    value is better where `p_corrected` is below 0.05. Equal differences of all pairs say nothing about their spread: they have no
+    p-value and name no side. `pairs_needed` is the number of pairs at which the interval would exclude 0 if mean and deviation
+    stayed what they are; intervals are not corrected for the number of rows. `verdict` says the result in words.
+
+    Raises `ValueError` for a column or value that no setting has, and if no two settings can be compared.
+    """
+    sides = {"a": _selected(study, a, "a"), "b": _selected(study, b, "b")}
+    named = set(a) & set(b)
+    keys = [key for key in study.varying if key not in named]
+    pairs = _pairs(sides["a"], sides["b"], keys)
+    if not pairs:
+        raise ValueError(
+            f"no setting of a agrees with one of b in {', '.join(keys)}; name one of these columns on both sides, or select fewer"
+        )
+    return _table(study, pairs, measures)
+
+
+def against_baseline(
+    study: Study,
+    baseline: Selection,
+    measures: Sequence[str],
+    *,
+    only: Selection | None = None,
+    cells: Collection[int] | None = None,
+) -> pd.DataFrame:
+    """Returns one row per measure and setting, compared with the baseline, in the columns of `paired_differences`.
+
+    Each setting (`a`) is compared with the setting of the baseline (`b`) that agrees with it in all columns but those that
+    `baseline` names and those that only one of the two has. The dense network is a reference for sparse ones and no competitor,
+    so it is left out unless it is the baseline. only: the values that columns of the compared settings must have. cells: those
+    that are compared; by default all.
+
+    Raises `ValueError` for a column or value that no setting has, and if no setting agrees with the baseline.
+    """
+    of_baseline = _selected(study, baseline, "the baseline")
+    others = study.cells if not only else _selected(study, only, "the selection")
+    others = others[~others["cell"].isin(of_baseline["cell"]) & (others["method"] != DENSE)]
+    if cells is not None:
+        others = others[others["cell"].isin(cells)]
+    keys = [key for key in study.varying if key not in baseline]
+    pairs = _pairs(others, of_baseline, keys)
+    if not pairs:
+        shown = ", ".join(f"{key}={value}" for key, value in baseline.items())
+        raise ValueError(f"no other setting agrees with the baseline {shown} in {', '.join(keys) or 'anything'}")
+    return _table(study, pairs, measures)
+
+
+def natural_baseline(study: Study) -> Selection | None:
+    """Returns the baseline that a study has by itself: static masks, random images or no calibrator; None without one."""
+    methods = set(study.cells["method"].dropna())
+    found = next((name for name in NATURAL_BASELINES if name in methods), None)
+    return None if found is None or len(methods - {DENSE}) < 2 else {"method": found}
+
+
+def verdict(row: pd.Series[Any]) -> str:
+    """Returns what a row of the comparison says, in words."""
+    if not row["num_pairs"]:
+        return "no common seeds"
+    if isinstance(row["better"], str):
+        return "better" if row["better"] == "a" else "worse"
+    if row["num_pairs"] < 2:
+        return "one seed: no interval"
+    if math.isnan(row["p_value"]):
+        return "the same difference for every seed"
+    if row["p_value"] < LEVEL:
+        return "not separable after correction for all rows"
+    seeds = f"not separable with {row['num_pairs']:.0f} seeds"
+    if not math.isnan(row["pairs_needed"]) and row["pairs_needed"] > row["num_pairs"]:
+        return f"{seeds}; about {row['pairs_needed'] - row['num_pairs']:.0f} more would do"
+    return seeds
+
+
+def _table(study: Study, pairs: Collection[tuple[pd.Series[Any], pd.Series[Any]]], measures: Sequence[str]) -> pd.DataFrame:
+    table = pd.DataFrame([_row(study, left, right, measure) for left, right in pairs for measure in measures])
+    table["p_corrected"] = holm(table["p_value"])
+    is_clear = table["p_corrected"] < LEVEL
+    table["better"] = [
+        _better(measure, difference) if clear else None
+        for measure, difference, clear in zip(table["metric"], table["difference"], is_clear, strict=True)
+    ]
+    table["verdict"] = [verdict(row) for _, row in table.iterrows()]
+    return table
+
+
+def _selected(study: Study, selection: Selection, side: str) -> pd.DataFrame:
+    """Returns the cells that a selection names."""
+    columns = [*dict.fromkeys(["stage", "kind", *LABELS, *study.varying])]
+    cells = study.cells
+    for key, value in selection.items():
+        if key not in columns:
+            raise ValueError(f"{side} names column {key!r}; it must be one of {', '.join(columns)}")
+        found = cells[cells[key] == value]
+        if found.empty:
+            values = ", ".join(str(each) for each in dict.fromkeys(cells[key].dropna()))
+            raise ValueError(f"{side} wants {key} {value!r}, which no setting has there; it must be one of {values}")
+        cells = found
+    return cells
+
+
+def _pairs(left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]) -> list[tuple[pd.Series[Any], pd.Series[Any]]]:
+    rows_left, rows_right = ([row for _, row in side.iterrows()] for side in (left, right))
+    pairs = [(one, other) for one in rows_left for other in rows_right if one["cell"] != other["cell"]]
+    return [pair for pair in pairs if _agree(*pair, keys)]
+
+
+def _agree(one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> bool:
+    if DENSE in (one["method"], other["method"]):
+        keys = [key for key in keys if key != "density"]
+    return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in keys)
+
+
+def _row(study: Study, left: pd.Series[Any], right: pd.Series[Any], measure: str) -> dict[str, Any]:
+    values = [_values(study, int(row["cell"]), measure) for row in (left, right)]
+    by = "outer" if set(values[0]["outer"]) & set(values[1]["outer"]) else "seed"
+    means = [each.groupby(by)["value"].mean() for each in values]
+    both = means[0].index.intersection(means[1].index)
+    differences = (means[0][both] - means[1][both]).dropna()
+    found = estimate(differences) if len(differences) else None
+    low, high = (float(found.low), float(found.high)) if found is not None else (math.nan, math.nan)
+    return {
+        "a": left["label"],
+        "b": right["label"],
+        "metric": measure,
+        "num_pairs": len(differences),
+        "mean_a": means[0][differences.index].mean(),
+        "mean_b": means[1][differences.index].mean(),
+        "difference": float(found.mean) if found is not None else math.nan,
+        "difference_low": low,
+        "difference_high": high,
+        "flops_ratio": _ratio(left, right, "train_flops"),
+        "time_ratio": _ratio(left, right, "train_s"),
+        "num_won": _num_won(measure, differences),
+        "p_value": t_test(differences) if len(differences) else math.nan,
+        "pairs_needed": math.nan if (needed := seeds_to_separate(differences)) is None else float(needed),
+    }
+
+
+def _values(study: Study, cell: int, measure: str) -> pd.DataFrame:
+    """Returns the final values of a cell's completed runs: columns `outer`, `seed`, `value`."""
+    runs = study.labelled[(study.labelled["cell"] == cell) & (study.labelled["status"] == Status.COMPLETED)]
+    values = study.by_run[measure].reindex(runs["run_key"]) if measure in study.by_run else math.nan
+    return pd.DataFrame({"outer": runs["outer"].to_numpy(), "seed": runs["seed"].to_numpy(), "value": values})
+
+
+def _ratio(left: pd.Series[Any], right: pd.Series[Any], cost: str) -> float:
+    """Returns the mean cost of the left setting relative to the right one; NaN if one of them has none."""
+    costs = [float(row[cost]) if cost in row and not pd.isna(row[cost]) else math.nan for row in (left, right)]
+    return costs[0] / costs[1] if costs[1] else math.nan
+
+
+def _better(measure: str, difference: float) -> str | None:
+    """Returns the side that a difference a - b favours; None if the direction of the measure is not known."""
+    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
+    return None if larger is None else "a" if (difference > 0) == larger else "b"
+
+
+def _num_won(measure: str, differences: pd.Series[float]) -> float:
+    """Returns the number of pairs in which a is better; NaN if the direction of the measure is not known."""
+    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
+    return math.nan if larger is None else float(((differences > 0) if larger else (differences < 0)).sum())

@@ -1,0 +1,147 @@
+"""`pruneyard compare`: the comparison with a baseline as a table, as JSON, and as gates that end with exit code 5."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_up_study import metric, record
+
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.reading.comparison import Gate
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.paired import verdict
+from pruneyard.reports.store import Store
+
+ACCURACY = {  # by method and density; five seeds
+    ("static", 0.1): (0.80, 0.82, 0.81, 0.79, 0.83),
+    ("rigl", 0.1): (0.901, 0.919, 0.911, 0.889, 0.931),  # 0.1 above, plus or minus 0.001
+    ("set", 0.1): (0.85, 0.76, 0.86, 0.75, 0.84),  # 0.002 above on average
+    ("static", 0.05): (0.70, 0.71, 0.69, 0.72, 0.70),
+    ("rigl", 0.05): (0.65, 0.66, 0.64, 0.67, 0.651),  # 0.05 below
+    ("dense", 1.0): (0.95, 0.95, 0.95, 0.95, 0.95),
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Writes five seeds of three methods at two densities and of a dense network; returns the folder."""
+    store = Store(RunFolder(tmp_path))
+    for (method, density), values in ACCURACY.items():
+        spec = json.dumps({"method": {"name": method, "density": density}})
+        for seed, value in enumerate(values):
+            run = record(
+                f"{method}{density}{seed}",
+                method=method,
+                density=density,
+                seed=seed,
+                spec_json=spec,
+                train_flops=2e9 if method == "rigl" else 1e9,
+            )
+            store.write(run, [metric(value), metric(1 - value, name="nll")], [])
+    return tmp_path
+
+
+def test_every_setting_is_compared_with_the_baseline_of_its_density(study: Path) -> None:
+    """The natural baseline of sparse training is static masks; the dense network competes with nothing."""
+    table = Results(study).against(metric="test/accuracy").set_index(["a", "b"])
+    assert set(table.index) == {
+        ("rigl · density 0.1", "static · density 0.1"),
+        ("set · density 0.1", "static · density 0.1"),
+        ("rigl · density 0.05", "static · density 0.05"),
+    }
+    pairs = [("rigl", 0.1), ("set", 0.1), ("rigl", 0.05)]
+    better, unclear, worse = (table.loc[(f"{a} · density {d}", f"static · density {d}")] for a, d in pairs)
+    assert better["difference"] == pytest.approx(0.1002)
+    assert (better["verdict"], better["num_won"], better["flops_ratio"]) == ("better", 5, 2.0)
+    assert (worse["verdict"], worse["num_won"]) == ("worse", 0)
+    assert unclear["verdict"].startswith("not separable with 5 seeds; about ")
+    assert unclear["num_won"] == 3
+    # Holm: the smallest of three p-values times three, the largest as it is.
+    by_size = table.sort_values("p_value")
+    assert by_size["p_corrected"].iloc[0] == pytest.approx(3 * by_size["p_value"].iloc[0])
+    assert by_size["p_corrected"].iloc[2] == pytest.approx(by_size["p_value"].iloc[2])
+
+
+def test_a_dense_baseline_is_compared_with_every_density(study: Path) -> None:
+    table = Results(study).against("dense", metric="test/accuracy", only={"method": "rigl"})
+    assert table[["a", "b"]].to_dict("records") == [
+        {"a": "rigl · density 0.1", "b": "dense"},
+        {"a": "rigl · density 0.05", "b": "dense"},
+    ]
+
+
+def test_the_command_prints_table_json_and_formats(study: Path, pruneyard: Callable[..., Any]) -> None:
+    found = pruneyard("compare", study, "--metric", "test/accuracy", "--where", "density=0.1")
+    assert found.code == 0
+    (row,) = [line for line in found.out.splitlines() if line.startswith("rigl")]
+    assert "0.1002 ± 0.0014" in row
+    assert "5/5" in row
+    assert row.rstrip().endswith("better")
+    rows = json.loads(pruneyard("compare", study, "--baseline", "method=set", "--json").out)["rows"]
+    assert {(row["a"], row["b"]) for row in rows} == {
+        ("rigl · density 0.1", "set · density 0.1"),
+        ("static · density 0.1", "set · density 0.1"),
+    }
+    assert pruneyard("compare", study, "--format", "markdown").out.startswith("| a ")
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "failure"),
+    [
+        ("test/accuracy >= baseline - 0.06", 0, None),
+        ("test/accuracy >= baseline", 5, "rigl · density 0.05 has 0.6542; the limit is 0.704"),
+        ("test/nll < 0.36", 0, None),
+        ("test/nll<0.3", 5, "rigl · density 0.05 has 0.3458; the limit is 0.3"),
+    ],
+)
+def test_a_gate_decides_the_exit_code(
+    study: Path, pruneyard: Callable[..., Any], gate: str, code: int, failure: str | None
+) -> None:
+    found = pruneyard("compare", study, "--gate", gate)
+    assert found.code == code
+    assert f"gate {'failed' if code else 'holds'}: {gate}" in found.err
+    assert failure is None or failure in found.err
+
+
+def test_a_gate_that_cannot_be_judged_fails(tmp_path: Path, pruneyard: Callable[..., Any]) -> None:
+    store = Store(RunFolder(tmp_path))
+    for method, seed in (("static", 0), ("rigl", 1)):
+        spec = json.dumps({"method": {"name": method}})
+        store.write(record(f"{method}{seed}", method=method, seed=seed, spec_json=spec), [metric(0.5)], [])
+    found = pruneyard("compare", tmp_path, "--gate", "test/accuracy >= 0")
+    assert found.code == 5
+    assert "rigl and the baseline have no common seed" in found.err
+
+
+@pytest.mark.parametrize("text", ["test/accuracy", "test/accuracy => 0.5", "test/accuracy >= base", "accuracy >= 1 2"])
+def test_what_is_no_gate_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="it must be METRIC, then one of >=, <=, >, <, then a number, or baseline"):
+        Gate.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--baseline", "static"], "--baseline static: it must be KEY=VALUE, as in method=static"),
+        (["--baseline", "method=stattic"], "the baseline wants method 'stattic', which no setting has there"),
+        (["--metric", "test/acc"], "test/acc: no run has it"),
+        (["--where", "method=static"], "no other setting agrees with the baseline method=static"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    study: Path, pruneyard: Callable[..., Any], arguments: list[str], words: str
+) -> None:
+    found = pruneyard("compare", study, *arguments)
+    assert found.code == 2
+    assert words in found.err
+
+
+def test_what_only_the_correction_makes_unclear_is_told_apart() -> None:
+    """Three differences of about 0.3 with a p-value of 0.03: alone they are clear, among six rows they are not."""
+    row = pd.Series({"num_pairs": 3, "better": None, "p_value": 0.03, "p_corrected": 0.15, "pairs_needed": 3.0})
+    assert verdict(row) == "not separable after correction for all rows"
+    assert verdict(pd.Series({**row, "p_value": 0.15})) == "not separable with 3 seeds"
