@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +12,12 @@ from pruneyard.cluster.pins import PACKAGE, SUBPACKAGES, installed
 SPEC, PINS = "spec.yaml", "pins.json"
 
 
-def write_bundle(folder: Path, *, spec: str) -> None:
-    """Fills an empty folder with all that a node needs, as its working directory, besides the dependencies."""
-    for name, source in source_files().items():
+def write_bundle(folder: Path, *, spec: str, code: Mapping[str, Path]) -> None:
+    """Fills an empty folder with all that a node needs, as its working directory, besides the dependencies.
+
+    code: files of the user's own code, by their path in the folder.
+    """
+    for name, source in {**code, **source_files()}.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

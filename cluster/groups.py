@@ -26,6 +26,11 @@ def remove_orphaned_groups() -> list[str]:
     return [group.placement_group_id.hex() for group in orphaned]
 
 
+def any_trial_placed() -> bool:
+    """Returns whether some trial of this job holds the resources that it requested, whether or not its process has started."""
+    return any(group.state == PlacementGroupTableData.CREATED for group in _groups_of_this_job())
+
+
 def any_ranks_placed() -> bool:
     """Returns whether some trial of this job holds CPUs or GPUs for its ranks; the trial's own process holds neither."""
     return any(

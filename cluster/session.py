@@ -29,6 +29,7 @@ from pruneyard.cluster.ray_internals import (
 from pruneyard.cluster.ray_processes import processes_of_node, watch_processes
 
 LOCAL, AUTO = "local", "auto"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 TOO_LONG = "AF_UNIX path length"
 TOO_SLOW = "The current node timed out during startup"
 
@@ -76,21 +77,25 @@ def session(
 ) -> Iterator[Session]:
     """Connects to a Ray cluster inside the block.
 
-    A cluster started here listens on loopback only and requires a token made for it alone. Raises `ConnectionError` if
-    `address` cannot be reached or refuses us.
+    A cluster started here listens on loopback only and requires a token made for it alone. A process that has called `ray.init`
+    itself stays in its cluster, before, inside and after the block. Raises `ConnectionError` if `address` cannot be reached or
+    refuses us, and if this process is in another cluster.
 
     abandon: called in another thread, with a message, if the cluster is lost while the block runs; it ends the process. Ray's
         client would do that without a word: a tenth of a second after its raylet died, or a minute after the head did.
     """
-    with _environment(_ENVIRONMENT | _authentication(address)), _loopback(address):
-        if ray.is_initialized():
-            raise RuntimeError("this process already is in a Ray cluster; call ray.shutdown() first")
-        reread_environment()
+    with ExitStack() as settings:
+        settings.enter_context(_environment(_ENVIRONMENT))
+        is_joined = ray.is_initialized()
+        if not is_joined:
+            settings.enter_context(_environment(_authentication(address)))
+            settings.enter_context(_loopback(address))
+            reread_environment()
         with ExitStack() as watching:
             watch = None
-            if abandon is not None and address == LOCAL:
+            if abandon is not None and address == LOCAL and not is_joined:
                 watch = watching.enter_context(watch_processes(partial(processes_of_node, None), abandon))
-            own = _connect(address, num_cpus)
+            own = _joined_before(address) if is_joined else _connect(address, num_cpus)
             try:
                 offered = capacity.node_resources()
                 nodes = tuple((float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in offered)
@@ -104,7 +109,23 @@ def session(
             finally:
                 # The watch first, because a shutdown ends the processes.
                 watching.close()
-                ray.shutdown()
+                if not is_joined:
+                    ray.shutdown()
+
+
+def _joined_before(address: str) -> str:
+    """Returns the address of the cluster that this process is in. Raises `ConnectionError` if another one is asked for."""
+    if raylet_socket() is None:
+        raise ConnectionError("this process is connected by Ray Client, which runs no study; call ray.shutdown() first")
+    own = str(ray.get_runtime_context().gcs_address)
+    # Ray replaces an address of loopback by one that other machines reach.
+    here = {f"{host}:{own.rpartition(':')[2]}" for host in LOOPBACK}
+    if address not in {LOCAL, AUTO, own, *here}:
+        raise ConnectionError(
+            f"this process is in the Ray cluster at {own} already; leave out the address to run there, or call ray.shutdown() "
+            f"before you join {address}"
+        )
+    return own
 
 
 def _connect(address: str, num_cpus: int | None) -> str:

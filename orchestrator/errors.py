@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # invalid usage, spec or data
     PARTIAL = 3  # the study was stopped or interrupted
     UNREACHABLE = 4  # the cluster cannot be reached or refused the connection
+    GATE = 5  # a gate of `compare` failed
     TIMED_OUT = 124  # `wait`, or a command that waits for a graceful stop
     INTERRUPTED = 130  # Ctrl-C; 128 + SIGINT, as shells do
 

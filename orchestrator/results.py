@@ -1,27 +1,39 @@
-"""Reads a folder of results, for Python and notebooks. Needs neither Ray nor torch."""
+"""Reads a folder of results, for Python and notebooks. Needs no Ray, and torch only for networks."""
 
-import difflib
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
+from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
-from pruneyard.orchestrator.spec.direction import COSTS, known_direction
+from pruneyard.orchestrator.reading.choice import best_run, pareto_front
+from pruneyard.orchestrator.reading.comparison import compared
+from pruneyard.orchestrator.reading.metric_names import check_recorded, directions_of, recorded_measures
+from pruneyard.orchestrator.reading.run_artifacts import load_network, predictions
+from pruneyard.orchestrator.reading.summary_columns import summary_table
+from pruneyard.reports.ancestors import ancestors
 from pruneyard.reports.export import shown
+from pruneyard.reports.final_values import final_values
+from pruneyard.reports.inline import results_html
 from pruneyard.reports.latency import read_latency
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
-from pruneyard.reports.page import write_page
+from pruneyard.reports.paired import paired_differences
 from pruneyard.reports.planned import plan_is_complete, read_plan
+from pruneyard.reports.predictions import SplitPredictions
 from pruneyard.reports.records import TABLES, Status
 from pruneyard.reports.store import Store
-from pruneyard.reports.summary import cells
+from pruneyard.reports.study import Study
+from pruneyard.reports.summary import MAX_NARROW, cells
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pruneyard.orchestrator.spec.load import Spec
+    from pruneyard.reports.charts.catalog import AnyChart
 
 NOT_PROPOSED = ""  # stands for the runs that a search has yet to propose
 
@@ -42,14 +54,6 @@ class ClusterLostError(ClusterError):
         self.results = results
 
 
-def _direction(name: str) -> str:
-    """Returns whether a measure is better when larger (`max`) or smaller (`min`). Raises `UsageError` where it is not known."""
-    direction = known_direction(name)
-    if direction is None:
-        raise UsageError(f"{name}: it is not known whether larger is better; give the direction, as in {{{name}: max}}")
-    return direction
-
-
 def check_results(folder: RunFolder) -> None:
     """Raises `UsageError` for a folder in which no study ever started. An empty folder is accepted: a study may be starting."""
     if not folder.path.is_dir():
@@ -64,6 +68,14 @@ class Results:
     """Reads a folder of results, also while a study writes to it. Every method raises `UsageError` for a folder without results.
 
     spec: the spec whose runs determine `exit_code`; by default the one that the folder was last run with.
+
+    In a notebook it shows its summary and main chart. Nothing here needs Ray, and only `network` needs torch.
+
+    Example:
+        >>> import pruneyard
+        >>> results = pruneyard.Results("out/digits")
+        >>> results.summary(columns=["method", "density", "num_seeds"]).to_dict("records")
+        [{'method': 'rigl', 'density': 0.1, 'num_seeds': 3}, {'method': 'static', 'density': 0.1, 'num_seeds': 3}]
     """
 
     def __init__(self, folder: str | PathLike[str] | Location, *, spec: "Spec | None" = None) -> None:
@@ -75,8 +87,18 @@ class Results:
         check_results(self.folder)
         return Store(self.folder)
 
+    @property
+    def _study(self) -> Study:
+        check_results(self.folder)
+        return Study.read([self.folder.path])
+
     def runs(self) -> pd.DataFrame:
-        """Returns one row per run: its newest attempt. `artifact` is the location of its artifacts in this folder."""
+        """Returns one row per run: its newest attempt. `artifact` is the location of its artifacts in this folder.
+
+        Example:
+            >>> set(pruneyard.Results("out/digits").runs()["status"])
+            {'COMPLETED'}
+        """
         runs = pd.DataFrame(self._store.runs().to_pandas())
         # Earlier versions stored the place where the folder was then.
         here = RunFolder(self.folder.path.resolve())
@@ -85,20 +107,76 @@ class Results:
         return runs
 
     def metrics(self) -> pd.DataFrame:
-        """Returns the metrics in long form: one row per run, step, split and metric."""
+        """Returns the metrics in long form: one row per run, step, split and metric; `final` has the last values.
+
+        Example:
+            >>> metrics = pruneyard.Results("out/digits").metrics()
+            >>> list(metrics.columns)
+            ['run_key', 'attempt', 'step', 'epoch', 'split', 'name', 'value', 'wall_s']
+        """
         return pd.DataFrame(self._store.metrics().to_pandas())
 
     def curves(self) -> pd.DataFrame:
-        """Returns the curves in long form: one row per point."""
+        """Returns the curves in long form: one row per point.
+
+        Example:
+            >>> curves = pruneyard.Results("out/digits").curves()
+            >>> sorted(set(curves["name"]))
+            ['class_accuracy', 'density', 'reliability']
+        """
         return pd.DataFrame(self._store.curves().to_pandas())
 
     def latency(self) -> pd.DataFrame:
-        """Returns one row per network, format, batch size and number of threads that `pruneyard latency` measured."""
+        """Returns one row per network, format, batch size and number of threads that `pruneyard latency` measured.
+
+        Example:
+            >>> len(pruneyard.Results("out/digits").latency())  # nothing was measured there
+            0
+        """
         return read_latency(self.folder)
 
-    def summary(self) -> pd.DataFrame:
-        """Returns one row per cell (runs that differ only in their seed): means over seeds with 95% intervals."""
-        return cells(self._store.runs(), self._store.metrics())
+    def final(self) -> pd.DataFrame:
+        """Returns one row per run: its labels, settings that differ, costs, and the last value of each metric (`split/name`).
+
+        Example:
+            >>> final = pruneyard.Results("out/digits").final()
+            >>> final.groupby("method")["test/accuracy"].count().to_dict()
+            {'rigl': 3, 'static': 3}
+        """
+        return final_values(self._store.runs(), self._store.metrics())
+
+    def summary(self, columns: str | Sequence[str] | None = None) -> pd.DataFrame:
+        """Returns one row per cell (runs that differ only in their seed): means over seeds with 95% intervals.
+
+        columns: names of columns or of measures (`split/name`); `all` for every column; by default those that tell rows apart,
+            the number of seeds, the main measures with their intervals (`_low`, `_high`), and costs.
+
+        Raises `UsageError` for a column that there is not.
+
+        Example:
+            >>> table = pruneyard.Results("out/digits").summary()
+            >>> list(table.columns)[:5]
+            ['method', 'density', 'num_seeds', 'test/accuracy', 'test/accuracy_low']
+            >>> table = pruneyard.Results("out/digits").summary(columns=["method", "val/accuracy"])
+        """
+        return summary_table(self._store.runs(), self._store.metrics(), columns)
+
+    def best(self, metric: str = "val/accuracy", *, mode: str | None = None) -> "pd.Series[Any]":
+        """Returns the completed run with the best final value of a metric, as a row of `final`.
+
+        metric: `split/name`, or a name alone for that of the val split. A metric of the test split is refused: what was chosen
+            on it cannot be tested on it.
+        mode: `max` or `min`; by default the direction that is known of the metric.
+
+        One run is as good as its seed was lucky: compare settings by `summary` and `compare`. Raises `UsageError` for a metric
+        that no completed run has, or whose direction is not known.
+
+        Example:
+            >>> run = pruneyard.Results("out/digits").best("val/nll")
+            >>> run["method"]
+            'rigl'
+        """
+        return best_run(self.final(), metric, mode)
 
     def pareto(self, objectives: Mapping[str, str] | Sequence[str]) -> pd.DataFrame:
         """Returns the Pareto front of the summary: the rows that no other row dominates.
@@ -110,42 +188,149 @@ class Results:
             names suffices where the direction is known.
 
         Raises `UsageError` for an objective that no run has, an unknown direction, or a name whose direction is not known.
-        """
-        self._check_objectives(objectives)
-        directions = dict(objectives) if isinstance(objectives, Mapping) else {name: _direction(name) for name in objectives}
-        measures = [name for name in directions if "/" in name]
-        table = cells(self._store.runs(), self._store.metrics(), measures=measures) if measures else self.summary()
-        for name, direction in directions.items():
-            if direction not in ("max", "min"):
-                raise UsageError(f"{name}: is {direction!r}; it must be max or min")
-        signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions.values()])
-        costs = table[list(directions)].to_numpy(dtype=float) * signs
-        known = np.isfinite(costs).all(axis=1)
-        dominated = [bool((known & (costs <= row).all(axis=1) & (costs < row).any(axis=1)).any()) for row in costs]
-        # Comparisons with NaN are False, so without `known` every row that lacks a value would be on the front.
-        front: pd.DataFrame = table[known & ~np.array(dominated, dtype=bool)]
-        return front
 
-    def _check_objectives(self, names: Iterable[str]) -> None:
-        recorded = self._store.metrics().select(["split", "name"]).to_pandas().drop_duplicates()
-        measures = [f"{split}/{name}" for split, name in recorded.itertuples(index=False)]
-        for name in names:
-            if name in COSTS or name in measures:
-                continue
-            close = difflib.get_close_matches(name, [*measures, *COSTS], n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(
-                f"{name}: no run has it; an objective is a recorded metric (split/name) or one of {', '.join(COSTS)}{hint}"
-            )
+        Example:
+            >>> front = pruneyard.Results("out/digits").pareto(["test/accuracy", "num_active"])
+            >>> list(front["method"])
+            ['rigl']
+        """
+        runs, metrics = self._store.runs(), self._store.metrics()
+        check_recorded(objectives, measures=recorded_measures(metrics))
+        directions = directions_of(objectives)
+        return pareto_front(cells(runs, metrics, measures=[name for name in directions if "/" in name]), directions)
+
+    def compare(
+        self, a: str | Mapping[str, Any], b: str | Mapping[str, Any], *, metric: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Compares settings: one row per metric and pair of settings, with the paired difference a - b and its interval.
+
+        a, b: the values that columns of the summary must have on each side, such as `{"method": "rigl", "density": 0.1}`; a
+            text names a method.
+        metric: one or more `split/name`; by default the main measures of the summary.
+
+        Runs are paired by seed. Settings are compared that agree in all columns but those that both sides name. `difference` has
+        a 95% t interval; `p_value` is that of the paired t test, `p_corrected` the same corrected for the number of rows (Holm),
+        and `better` the better side where that is below 0.05. `num_won` counts the pairs in which a is better, and
+        `pairs_needed` is the number of pairs that would separate the sides; `verdict` says it in words. Raises `UsageError` for
+        a column, value or metric that there is not, and if no two settings can be compared.
+
+        Example:
+            >>> table = pruneyard.Results("out/digits").compare("rigl", "static", metric="test/accuracy")
+            >>> table[["a", "b", "num_pairs"]].to_dict("records")
+            [{'a': 'rigl', 'b': 'static', 'num_pairs': 3}]
+        """
+        study = self._study
+        measures = [metric] if isinstance(metric, str) else list(metric or study.measures[:MAX_NARROW])
+        check_recorded(measures, measures=set(study.history["measure"]))
+        left, right = ({"method": side} if isinstance(side, str) else side for side in (a, b))
+        try:
+            return paired_differences(study, left, right, measures)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def against(
+        self,
+        baseline: str | Mapping[str, Any] | None = None,
+        *,
+        metric: str | Sequence[str] | None = None,
+        only: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Compares every setting with the baseline that agrees with it in all other columns, such as the density.
+
+        baseline: a method, or values of columns; by default the method static, random or none, whichever the study has.
+        metric: one or more `split/name`; by default the first measure of the summary. only: values that compared settings must
+        have. The columns are those of `compare`, with the setting as a and the baseline as b. Dense networks are left out unless
+        they are the baseline. Raises `UsageError` as `compare` does.
+
+        Example:
+            >>> pruneyard.Results("out/digits").against("static", metric="test/accuracy")[["a", "b"]].to_dict("records")
+            [{'a': 'rigl', 'b': 'static'}]
+        """
+        metrics = [metric] if isinstance(metric, str) else list(metric or [])
+        chosen = {"method": baseline} if isinstance(baseline, str) else baseline
+        return compared(self._study, baseline=chosen, metrics=metrics, only=only)
+
+    def lineage(self, key: str) -> pd.DataFrame:
+        """Returns a run in the last row and above it all runs that it rests on: its inputs, their inputs, and so on.
+
+        Column `generation` counts the steps from the run. Raises `UsageError` for a run that is not in the folder.
+
+        Example:
+            >>> results = pruneyard.Results("out/digits")
+            >>> results.lineage(results.best()["run_key"])["generation"].tolist()  # a training rests on no other run
+            [0]
+        """
+        runs = self._store.runs()
+        return ancestors(runs, full_run_key(self.folder, key, option="key"))
+
+    def predictions(self, key: str | None = None) -> Mapping[str, SplitPredictions]:
+        """Returns the logits of a run by split; see `pruneyard.predictions`.
+
+        Example:
+            >>> results = pruneyard.Results("out/digits")
+            >>> sorted(results.predictions(results.best()["run_key"]))
+            ['calib', 'test', 'val']
+        """
+        check_results(self.folder)
+        return predictions(self, key)
+
+    def network(self, key: str | None = None) -> "nn.Module":
+        """Returns the network of a run, ready to call, with its masks applied; see `pruneyard.load_network`.
+
+        Example:
+            >>> results = pruneyard.Results("out/digits")
+            >>> network = results.network(results.best()["run_key"])
+            >>> network.training
+            False
+        """
+        check_results(self.folder)
+        return load_network(self, key)
+
+    def plot(self, chart: str | None = None, *, metric: str | None = None) -> "AnyChart":
+        """Returns one of the page's charts as an Altair chart, which notebooks draw and `save` writes to a file.
+
+        chart: `density`, `ipc`, `schedules`, `distillation`, `learning`, `losses`, `reliability`, `layers`, `cost` or `latency`;
+            by default the first of these that the study has data for.
+        metric: what density, ipc, learning and cost show, as `split/name`; by default the main measure of the summary.
+
+        Raises `UsageError` for a chart that there is not, or that the study has no data for.
+
+        Example:
+            >>> pruneyard.Results("out/digits").plot("learning", metric="val/nll").save("curves.html")
+        """
+        from pruneyard.reports.charts.catalog import figure_named, standalone  # loads Altair and its renderer
+
+        study = self._study
+        if metric is not None:
+            check_recorded([metric], measures=set(study.history["measure"]))
+        try:
+            figure = figure_named(study, chart, metric)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if figure is None:
+            raise UsageError(f"{self.folder.path}: has no data for {f'chart {chart}' if chart else 'any chart'}")
+        return standalone(figure)
 
     def report(self, out: str | PathLike[str] | Location | None = None) -> Location:
-        """Writes the HTML page and returns its location, by default `report.html` in the folder."""
+        """Writes the HTML page and returns its location, by default `report.html` in the folder.
+
+        Example:
+            >>> pruneyard.Results("out/digits").report("page.html").name
+            'page.html'
+        """
+        from pruneyard.reports.page import write_page  # loads Altair and its renderer
+
         check_results(self.folder)
         return write_page([self.folder.path], located(out) if out is not None else self.folder.report)
 
     @property
     def exit_code(self) -> ExitCode:
-        """Returns how the runs of the study ended, as the command's exit code: PARTIAL also where some never started."""
+        """Returns how the runs of the study ended, as the command's exit code: PARTIAL also where some never started.
+
+        Example:
+            >>> int(pruneyard.Results("out/digits").exit_code)
+            0
+        """
         newest = {key: status for key, (status, _) in self._store.statuses().items()}
         statuses = {newest.get(key) for key in self._planned_keys(recorded=newest)}
         if Status.FAILED in statuses:
@@ -176,4 +361,7 @@ class Results:
         return f"Results({str(self.folder.path)!r})\n{table}"
 
     def _repr_html_(self) -> str:
-        return shown(self.summary()).to_html(index=False)
+        try:
+            return results_html(self._study, self.summary(), place=str(self.folder.path))
+        except UsageError as error:
+            return f"<pre>{html.escape(str(error))}</pre>"

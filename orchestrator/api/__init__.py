@@ -16,15 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.driver.run import run as run
+    from pruneyard.orchestrator.driver.sweep import sweep as sweep
+    from pruneyard.orchestrator.outputs.calibration import calibrate as calibrate
+    from pruneyard.orchestrator.outputs.evaluation import evaluate as evaluate
+    from pruneyard.orchestrator.reading.run_artifacts import load_network as load_network
+    from pruneyard.orchestrator.reading.run_artifacts import predictions as predictions
     from pruneyard.orchestrator.results import Results as Results
     from pruneyard.orchestrator.spec.load import load_spec as load_spec
+    from pruneyard.workloads.function.context import FunctionContext as FunctionContext
 
-__all__ = ["Results", "load_spec", "run"]
+__all__ = ["FunctionContext", "Results", "calibrate", "evaluate", "load_network", "load_spec", "predictions", "run", "sweep"]
 
 _MODULES = {
+    "FunctionContext": "pruneyard.workloads.function.context",
     "Results": "pruneyard.orchestrator.results",
+    "calibrate": "pruneyard.orchestrator.outputs.calibration",
+    "evaluate": "pruneyard.orchestrator.outputs.evaluation",
+    "load_network": "pruneyard.orchestrator.reading.run_artifacts",
     "load_spec": "pruneyard.orchestrator.spec.load",
+    "predictions": "pruneyard.orchestrator.reading.run_artifacts",
     "run": "pruneyard.orchestrator.driver.run",
+    "sweep": "pruneyard.orchestrator.driver.sweep",
 }
 
 

@@ -16,6 +16,7 @@ from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.artifacts.writer import MANIFEST, MASKS, PREDICTIONS, WEIGHTS, manifest_digest
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.codec import decode
+from pruneyard.orchestrator.spec.plugin_files import add_plugin_files_of
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.reports.data_record import data_records
 from pruneyard.reports.layout import RunFolder
@@ -23,9 +24,10 @@ from pruneyard.reports.location import Location, located
 from pruneyard.reports.predictions import read_num_extra, read_predictions
 from pruneyard.workloads.checkpoint import Checkpoints
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.masks import stored_weights
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.parents import FinishedRun, Predictions
-from pruneyard.workloads.plugins import find_job
+from pruneyard.workloads.plugins import UnknownPluginError, find_job
 
 _OUTPUTS = "classifier.weight"  # every model calls its last layer so
 
@@ -62,10 +64,13 @@ def _tensors(path: Location, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(sorted(safetensors.torch.load(verified(path, manifest)).items()))
 
 
-def verified(path: Location, manifest: Mapping[str, Any]) -> bytes:
-    """Returns the content of an artifact file. Raises `UsageError` if it does not have the digest in the manifest, if any."""
+def verified(path: Location, manifest: Mapping[str, Any], *, name: str | None = None) -> bytes:
+    """Returns the content of an artifact file. Raises `UsageError` if it does not have the digest in the manifest, if any.
+
+    name: of the file in the manifest, which has its folder too; by default its own name.
+    """
     content = path.read_bytes()
-    stated = manifest.get("sha256", {}).get(path.name)
+    stated = manifest.get("sha256", {}).get(name or path.name)
     if stated is not None and hashlib.sha256(content).hexdigest() != stated:
         raise UsageError(f"{path} is damaged: it does not have the digest it was written with")
     return content
@@ -118,11 +123,21 @@ def _network(artifact: Location, manifest: dict[str, Any]) -> FinishedNetwork:
     if WEIGHTS not in manifest.get("files", ()):
         raise UsageError(f"{run_key}: is a run of kind {manifest['kind']}, which has no network")
     try:
-        weights, masks = _tensors(artifact / WEIGHTS, manifest), _tensors(artifact / MASKS, manifest)
+        weights, stored_masks = stored_weights.decode(_tensors(artifact / WEIGHTS, manifest))
+        masks = _tensors(artifact / MASKS, manifest) | stored_masks
         blueprint = manifest["network"] if "network" in manifest else _blueprint_before(manifest, weights)
-        return FinishedNetwork.of(Blueprint.of_table(blueprint), weights=weights, masks=masks)
+        return FinishedNetwork.of(_known(Blueprint.of_table(blueprint), artifact), weights=weights, masks=masks)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, FileNotFoundError) as error:
         raise UsageError(f"{run_key}: the network cannot be read: {error}") from error
+
+
+def _known(blueprint: Blueprint, artifact: Location) -> Blueprint:
+    """Returns the blueprint, after adding the plug-ins of the folder's spec if its model is one of theirs."""
+    try:
+        _ = blueprint.builder
+    except UnknownPluginError:
+        add_plugin_files_of(RunFolder(artifact.parent.parent).spec)
+    return blueprint
 
 
 def _blueprint_before(manifest: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:

@@ -57,9 +57,9 @@ def _artifact_problems(folder: RunFolder, run_key: str) -> Iterator[str]:
     for name in manifest.get("files", ()):
         path = artifact / name
         try:
-            content = verified(path, manifest)
-            # Manifests of earlier versions have no digests.
-            if path.suffix in PARSERS:
+            content = verified(path, manifest, name=name)
+            # Manifests of earlier versions have no digests. Files in a folder are those of a user, in any form.
+            if path.suffix in PARSERS and "/" not in name:
                 PARSERS[path.suffix](path, content)
         except FileNotFoundError:
             yield f"{path} is missing"

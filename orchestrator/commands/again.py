@@ -20,11 +20,11 @@ from pruneyard.reports.location import Location, located
 
 def run_again(**values: Any) -> int | None:
     """Answers `run`; returns None if there may be something to do."""
-    spec, sets, axes = values["spec"], values["sets"], values["axes"]
+    spec, sets = values["spec"], values["sets"]
     folder: Location | None = values["out"] or _default_folder(spec, sets)
     if folder is None:
         return None
-    request = _request(lambda: request_of(spec, sets=sets, axes=axes))
+    request = _request(lambda: request_of(spec, sets=sets, axes=values["axes"], plugins=values["plugins"]))
     return None if request is None else _answer(folder, request, as_json=values["as_json"])
 
 

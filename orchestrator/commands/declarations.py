@@ -15,6 +15,7 @@ from pruneyard.orchestrator.commands.options import (
     FILE,
     FOLDER,
     BatchSizes,
+    NamedChoice,
     argument,
     cluster_option,
     folder_argument,
@@ -27,6 +28,7 @@ from pruneyard.orchestrator.commands.options import (
     spec_options,
     study_options,
 )
+from pruneyard.orchestrator.spec.packaged import template_names
 
 
 def declared(verb: str) -> click.Command:
@@ -58,13 +60,17 @@ def _of_finished_study(verb: str, values: dict[str, Any]) -> int | None:
 
 def _init() -> click.Command:
     path = argument("path", type=click.Path(path_type=Path), default="sweep.yaml")
-    return _command("init", [path], "Write an example spec to PATH [default: sweep.yaml]; an existing file is left alone.")
+    template = option("--template", type=NamedChoice(template_names()), help="What the spec is about [default: quickstart].")
+    network = option("--from", "network", metavar="FILE:NAME", help="A network of your own, as in my_model.py:Net.")
+    data = option("--data", metavar="NAME[:PATH]", help="With --from, its data, as in table:rows.csv [default: digits].")
+    text = "Write a spec to start from to PATH [default: sweep.yaml], and the files that it reads; existing files are left alone."
+    return _command("init", [path, template, network, data], text)
 
 
 def _list() -> click.Command:
     from pruneyard.orchestrator.commands.list import TOPICS
 
-    topic = argument("topic", type=click.Choice(list(TOPICS)), required=False)
+    topic = argument("topic", type=NamedChoice(list(TOPICS)), required=False)
     return _command("list", [topic, json_option()], "List one TOPIC with summaries and references, or the names of all.")
 
 
@@ -106,6 +112,57 @@ def _report() -> click.Command:
     folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
     out = option("--out", type=FILE, help="The page [default: report.html in the first DIR].")
     return _command("report", [folders, out], "Render the results of one or more folders as one self-contained HTML page.")
+
+
+def _compare() -> click.Command:
+    parameters = [
+        argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
+        option(
+            "--baseline",
+            "baselines",
+            metavar="K=V",
+            multiple=True,
+            help="What others are compared with, by columns of the summary [default: method static, random or none].",
+        ),
+        option(
+            "--metric",
+            "metrics",
+            metavar="SPLIT/NAME",
+            multiple=True,
+            help="Repeat for more [default: the first one of the summary].",
+        ),
+        option("--where", "wheres", metavar="K=V", multiple=True, help="Only settings with this value; repeat for more."),
+        option(
+            "--gate",
+            "gates",
+            metavar="EXPR",
+            multiple=True,
+            help="A condition for every setting, as in 'test/accuracy >= baseline - 0.005'; exit code 5 if it fails.",
+        ),
+        option("--format", "form", type=click.Choice(["csv", "markdown", "latex"]), help="Print it in this format."),
+        json_option(),
+    ]
+    text = """Compare every setting of DIR with a baseline: differences paired by seed, with 95% intervals.
+
+    A setting is compared with the baseline that agrees with it in all other columns, such as the density. The p-value is that of
+    the paired t test, corrected for all rows (Holm).
+    """
+    return _command("compare", parameters, text)
+
+
+def _figure() -> click.Command:
+    parameters = [
+        folder_argument(),
+        argument("chart", required=False, metavar="[CHART]"),
+        option("--metric", metavar="SPLIT/NAME", help="Of the charts density, ipc, learning and cost."),
+        option("--out", type=FILE, required=True, help="The file; its ending chooses the format: .svg, .pdf or .png."),
+    ]
+    text = """Write one chart of DIR to a file, for papers and slides.
+
+    CHART is density, ipc, schedules, distillation, learning, losses, reliability, layers, cost or latency [default: the first of
+    these that the study has data for].
+    """
+    return _command("figure", parameters, text)
 
 
 def _export() -> click.Command:
@@ -163,6 +220,31 @@ def _latency() -> click.Command:
     Use a machine that runs nothing else. Each network takes a few seconds per format and batch size.
     """
     return _command("latency", parameters, text)
+
+
+def _evaluate() -> click.Command:
+    from pruneyard.workloads.plugins import names
+
+    parameters = [
+        argument("files", metavar="FILE...", nargs=-1, required=True),
+        option(
+            "--calibrator",
+            "calibrators",
+            multiple=True,
+            type=click.Choice([name for name in names("calibrate.methods") if name != "none"]),
+            help="Also after this calibrator; repeat for more. Without a column of splits, rows are cut into calib and test.",
+        ),
+        option("--positive", metavar="CLASS", help="Positive class of a binary problem, for metrics of its probability."),
+        option("--num-bins", type=click.IntRange(min=1), default=15, show_default=True, help="Of metrics with bins."),
+        option("--set", "sets", multiple=True, metavar="K=V", help="Set a key of `input`, as in columns.label=y."),
+        json_option(),
+    ]
+    text = """Print the metrics of the outputs in FILE: .csv, .parquet or .npz with logits or probabilities and labels.
+
+    The rows are the split test, or all rows if no column names splits. Nothing is stored; for a report, run a spec of kind
+    calibrate on the same file.
+    """
+    return _command("evaluate", parameters, text)
 
 
 def _explain() -> click.Command:
@@ -285,8 +367,11 @@ _DECLARATIONS: dict[str, Callable[[], click.Command]] = {
     "resume": _resume,
     "retry": _retry,
     "report": _report,
+    "compare": _compare,
+    "figure": _figure,
     "export": _export,
     "latency": _latency,
+    "evaluate": _evaluate,
     "explain": _explain,
     "submit": _submit,
     "status": _status,

@@ -22,7 +22,7 @@ from pruneyard.reports.store import Store
 from pruneyard.workloads.data.fingerprints import Fingerprints
 
 
-def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...]) -> int:
+def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...], plugins: tuple[str, ...]) -> int:
     """Prints what is known about a run, or why each job of a spec would run or not, field by field."""
     if looks_like_key(subject):
         if out is None:
@@ -31,7 +31,7 @@ def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tup
         for line in _describe_run(_row(folder, full_run_key(folder, subject, option="explain"))):
             click.echo(line)
         return 0
-    spec = load_spec(subject, **spec_changes(sets, axes))
+    spec = load_spec(subject, **spec_changes(sets, axes, plugins))
     plan = make_plan(spec, RunFolder(out or default_folder(spec)))
     new = [job for job in plan.spec.jobs if plan.status(job) is None]
     changed = {key: change for change in changes(plan, Fingerprints({})) for key in change.run_keys}

@@ -28,7 +28,9 @@ def execute(folder: Location, form: str | None, table: str | None, network: str 
             raise UsageError("--network: needs --out FILE, and goes with no --table")
         return _write_network(RunFolder(checked), network, form or "dense", out)
     _check_choice(form, FORMATS, "a table")
-    text = export(getattr(Results(checked), table or "summary")(), form or "csv")
+    results = Results(checked)
+    whole = results.summary(columns="all") if table in (None, "summary") else getattr(results, table)()
+    text = export(whole, form or "csv")
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))
     else:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.spec.packaged import packaged_specs, packaged_text
-from pruneyard.workloads.plugins import describe, kinds
+from pruneyard.workloads.plugins import describe, is_family, kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Entry:
 
 def _methods() -> Iterator[Entry]:
     for kind in kinds():
-        for found in describe(f"{kind}.methods"):
+        for found in describe(f"{kind}.methods") if is_family(f"{kind}.methods") else ():
             yield Entry(name=found.name, kind=kind, summary=found.summary, reference=found.reference)
     yield from _family("gradients", "gradient")  # gradient rules combine with any method, so they are listed as well
 
@@ -45,8 +45,10 @@ def _metrics() -> Iterator[Entry]:
     from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
     from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
     from pruneyard.workloads.distill.separation import SEPARATION_METRICS
+    from pruneyard.workloads.metrics.binary import BINARY_METRICS
     from pruneyard.workloads.metrics.classification import (
         CALIBRATION_METRICS,
+        MANY_CLASSES_METRICS,
         ROBUST_METRICS,
         STANDARD_METRICS,
         TRUTH_METRICS,
@@ -54,12 +56,14 @@ def _metrics() -> Iterator[Entry]:
     from pruneyard.workloads.metrics.detection import CORRECT_RATE_METRICS, DETECTION_METRICS
     from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
 
-    for name, summary in STANDARD_METRICS.items():
+    for name, summary in (STANDARD_METRICS | MANY_CLASSES_METRICS).items():
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
     for name, summary in CALIBRATION_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs")
     for name, summary in TRUTH_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs on oracle data")
+    for name, summary in BINARY_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs with a positive class")
     for name, summary in SET_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="calibrate jobs with sets")
     for name, summary in ROBUST_METRICS.items():
@@ -95,6 +99,7 @@ def _claims() -> Iterator[Entry]:
 
 TOPICS = {
     "methods": _methods,
+    "patterns": lambda: _family("sparse.patterns", "pattern"),
     "data": lambda: _families({"data.sources": "data", "nodes.sources": "graph"}),
     "selectors": lambda: _family("data.selectors", "selector"),
     "models": lambda: _families({"models": "model", "nodes.models": "model of nodes"}),

@@ -9,7 +9,7 @@ from pruneyard.orchestrator.errors import ExitCode
 
 def main() -> None:
     """Prints the message and the results of the folder, both given on the command line, and how to resume."""
-    folder, as_json, message = sys.argv[1:]
+    folder, with_page, as_json, message = sys.argv[1:]
     if sys.stderr.isatty():
         click.echo("\x1b[?25h", err=True, nl=False)  # a live table hides the cursor
     click.echo(f"pruneyard: {message}", err=True)
@@ -23,5 +23,5 @@ def main() -> None:
 
     place = located(folder)
     plan = make_plan(spec_of(place), RunFolder(place))
-    print_results(Results(place), plan, code=ExitCode.UNREACHABLE, as_json=as_json == "1")
+    print_results(Results(place), plan, code=ExitCode.UNREACHABLE, with_page=with_page == "1", as_json=as_json == "1")
     sys.exit(ExitCode.UNREACHABLE)

@@ -1,5 +1,6 @@
 """Types of values on the command line, and options that several verbs share; imports nothing that is slow to load."""
 
+import difflib
 from typing import Any
 
 import click
@@ -41,6 +42,16 @@ class SpecType(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         named = [CompletionItem(name) for name in packaged_specs() if name.startswith(incomplete)]
         return [*named, CompletionItem(incomplete, type="file")]
+
+
+class NamedChoice(click.Choice[str]):
+    """One of some names; a message about another word says which name is near."""
+
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        """Returns click's message with the nearest name."""
+        close = difflib.get_close_matches(str(value), list(self.choices), n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return super().get_invalid_choice_message(value, ctx) + hint
 
 
 class BatchSizes(click.ParamType[tuple[int, ...]]):
@@ -87,6 +98,7 @@ def spec_options() -> list[click.Option]:
     return [
         option("--set", "sets", multiple=True, metavar="K=V", help="Set any dotted key of the spec."),
         option("--axis", "axes", multiple=True, metavar="K=V1,V2", help="Add an axis to the grid."),
+        option("--plugin", "plugins", multiple=True, metavar="FILE", type=click.Path(), help="Add a file of a plug-in."),
     ]
 
 
@@ -96,6 +108,7 @@ def study_options() -> list[click.Option]:
         cluster_option(),
         option("--local", is_flag=True, help="Without Ray, in this process; same numbers."),
         option("--fail-fast", is_flag=True, help="Stop all when the first job fails."),
+        option("--no-report", is_flag=True, help="Write no report.html; `pruneyard report DIR` writes it later."),
     ]
 
 

@@ -27,9 +27,11 @@ from pruneyard.workloads.data.dataset import DataNotFoundError
 MAX_ROWS = 40
 
 
-def execute(spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], as_json: bool) -> int:
+def execute(
+    spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], plugins: Sequence[str], as_json: bool
+) -> int:
     """Validate SPEC, list its jobs as finished, failed or missing, and estimate the cost of what is left."""
-    resolved = load_spec(spec, **spec_changes(sets, axes))
+    resolved = load_spec(spec, **spec_changes(sets, axes, plugins))
     plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))
     cost, missing_data = _cost(plan)
     if as_json:
@@ -44,16 +46,16 @@ def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
     wanted = [stage.header.resources for stage in plan.spec.stages]
     # By the stage with the largest trials, so the estimate is rather too long than too short.
     slots = max(1, cores // max(resources.cpus * resources.workers for resources in wanted))
-    orders = plan.orders()
+    attempts = plan.attempts()
     try:
-        data = check_ready_jobs(orders, plan, origin=plan.spec.name)
+        data = check_ready_jobs(attempts, plan, origin=plan.spec.name, warned=set())
     except UsageError as error:
         # A plan can be listed before its data is there; only the estimate needs it.
         if isinstance(error.__cause__, DataNotFoundError):
             return None, str(error)
         raise
     workers = {stage.name: stage.header.resources.workers for stage in plan.spec.stages}
-    jobs = [order.job for order in orders]
+    jobs = [planned.job for planned in attempts]
     return estimate(jobs, data, slots=slots, workers=workers, known=plan.spec.jobs), None
 
 

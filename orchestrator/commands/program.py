@@ -13,7 +13,7 @@ from pruneyard.reports.location import Location
 _PROGRAM = "from pruneyard.orchestrator.commands.lost import main; main()"
 
 
-def replace_program(folder: Location, message: str, *, as_json: bool) -> None:
+def replace_program(folder: Location, message: str, *, with_page: bool, as_json: bool) -> None:
     """Replaces the program of this process by one that prints the message and the results, and exits with code 4.
 
     Works from any thread and whatever the main thread does; the process keeps its id, its terminal and its exit code.
@@ -21,5 +21,5 @@ def replace_program(folder: Location, message: str, *, as_json: bool) -> None:
     # A terminal that was closed must not keep this process.
     with suppress(OSError, ValueError):
         sys.stdout.flush()
-    words = [sys.executable, "-c", _PROGRAM, str(folder), str(int(as_json)), message]
+    words = [sys.executable, "-c", _PROGRAM, str(folder), str(int(with_page)), str(int(as_json)), message]
     os.execve(sys.executable, words, {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})

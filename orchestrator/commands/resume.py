@@ -16,7 +16,7 @@ def spec_of(folder: Location) -> Spec:
     return load_spec(path)
 
 
-def execute(folder: Location, address: str, local: bool, fail_fast: bool, as_json: bool) -> int:
+def execute(folder: Location, address: str, local: bool, fail_fast: bool, no_report: bool, as_json: bool) -> int:
     """Resume DIR: run what is missing, interrupted or failed, from the newest checkpoints."""
     return run_and_report(
         spec_of(folder),
@@ -24,6 +24,7 @@ def execute(folder: Location, address: str, local: bool, fail_fast: bool, as_jso
         address=address,
         local=local,
         fail_fast=fail_fast,
+        with_page=not no_report,
         as_json=as_json,
         request=request_of(RunFolder(folder).spec),
     )

@@ -37,9 +37,11 @@ def execute(
     out: Location | None,
     sets: Sequence[str],
     axes: Sequence[str],
+    plugins: Sequence[str],
     address: str,
     local: bool,
     fail_fast: bool,
+    no_report: bool,
     add: bool,
     as_json: bool,
 ) -> int:
@@ -47,11 +49,19 @@ def execute(
 
     A second call repairs and never repeats: finished jobs are kept, failed and interrupted ones run again.
     """
-    request = request_of(spec, sets=sets, axes=axes)
-    resolved = load_spec(spec, **spec_changes(sets, axes))
+    request = request_of(spec, sets=sets, axes=axes, plugins=plugins)
+    resolved = load_spec(spec, **spec_changes(sets, axes, plugins))
     folder = out or default_folder(resolved)
     return run_and_report(
-        resolved, folder, address=address, local=local, fail_fast=fail_fast, as_json=as_json, add=add, request=request
+        resolved,
+        folder,
+        address=address,
+        local=local,
+        fail_fast=fail_fast,
+        with_page=not no_report,
+        as_json=as_json,
+        add=add,
+        request=request,
     )
 
 
@@ -62,6 +72,7 @@ def run_and_report(
     address: str,
     local: bool,
     fail_fast: bool,
+    with_page: bool,
     as_json: bool,
     only: frozenset[Status | None] | None = None,
     add: bool = False,
@@ -86,23 +97,25 @@ def run_and_report(
             only=only,
             add=add,
             display=shown,
-            abandon=partial(replace_program, as_json=as_json),
+            abandon=partial(replace_program, with_page=with_page, as_json=as_json),
         )
     # The counts and labels must include what has run and what searches have proposed meanwhile.
     plan = plan.reread()
     state = results_stamp(plan.folder) if isinstance(plan.folder.path, Path) else None
-    answer, page = print_results(results, plan, code=code, as_json=as_json)
+    answer, page = print_results(results, plan, code=code, with_page=with_page, as_json=as_json)
     if code is ExitCode.FINISHED and page is not None and state is not None and inputs is not None and request is not None:
         _remember(answer, plan, request, inputs=inputs, inputs_stamp=inputs_stamp, results=state)
     return code
 
 
 def print_results(
-    results: Results, plan: Plan, *, code: ExitCode, as_json: bool
+    results: Results, plan: Plan, *, code: ExitCode, with_page: bool, as_json: bool
 ) -> tuple[Answer, Location | None]:
-    """Writes the report and prints the summary; returns what was printed and the location of the report."""
+    """Writes the report, unless without it, and prints the summary; returns what was printed and the location of the report."""
     answer = _answer(results, plan)
-    page = print_answer(answer, folder=results.folder.path, page=lambda: _page(results), code=code, as_json=as_json)
+    page = print_answer(
+        answer, folder=results.folder.path, page=lambda: _page(results) if with_page else None, code=code, as_json=as_json
+    )
     return answer, page
 
 
@@ -161,7 +174,7 @@ def _run(plan: Plan, **options: Any) -> tuple[Results, ExitCode]:
 
 
 def _answer(results: Results, plan: Plan) -> Answer:
-    frame = results.summary()
+    frame = results.summary(columns="all")
     return Answer(
         study=plan.spec.name,
         num_jobs=len(plan.spec.jobs),

@@ -23,12 +23,13 @@ def execute(
     out: str | None,
     sets: Sequence[str],
     axes: Sequence[str],
+    plugins: Sequence[str],
     follow: bool,
     pin: str,
     python: str | None,
 ) -> int:
     """Submit SPEC and print the job's name. Submitting again resumes what is missing, and never runs a study twice at once."""
-    resolved = load_spec(spec, **spec_changes(sets, axes))
+    resolved = load_spec(spec, **spec_changes(sets, axes, plugins))
     folder_on_cluster(out, resolved)
     with connect(address) as (found, server):
         if found.sends_token_unencrypted:

@@ -70,7 +70,10 @@ def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], lis
 
 
 def columns_of(summary: "pd.DataFrame") -> list[Column]:
-    """Returns the columns of a summary, its first rows only: settings, seeds, and `mean ± half of the 95% interval` on test."""
+    """Returns the columns of a summary, its first rows only: settings, seeds, and `mean ± half of the 95% interval`.
+
+    The metrics are the usual ones on test; in a study without any of them, all that it has.
+    """
     shown = summary.head(MAX_ROWS)
     settings = [name for name in summary.attrs.get("settings", []) if _differs_within_a_stage(summary, name)]
     labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(summary, name)]
@@ -79,10 +82,12 @@ def columns_of(summary: "pd.DataFrame") -> list[Column]:
     columns = [Column(name=n, cells=_cells(shown[n]), left=n in {"stage", "data", "model", "method"}) for n in labels]
     columns += [Column(name=short[name], cells=_cells(shown[name])) for name in settings]
     columns.append(Column(name="seeds", cells=[_seeds(row) for row in rows]))
-    for measure, name in SHOWN.items():
-        if measure in summary:
-            columns.append(Column(name=name, cells=[_interval(row, measure) for row in rows]))
-    columns.append(Column(name="active", cells=[amount(row["num_active"]) for row in rows]))
+    measured = [name.removesuffix("_low") for name in summary.columns if name.endswith("_low")]
+    usual = {measure: name for measure, name in SHOWN.items() if measure in summary}
+    for measure, name in (usual or {measure: measure for measure in measured}).items():
+        columns.append(Column(name=name, cells=[_interval(row, measure) for row in rows]))
+    if summary["num_active"].notna().any():
+        columns.append(Column(name="active", cells=[amount(row["num_active"]) for row in rows]))
     return [*columns, Column(name="training", cells=[duration(row["train_s"]) for row in rows])]
 
 

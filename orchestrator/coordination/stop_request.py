@@ -59,7 +59,7 @@ class StopRequest:
                 logger.warning("trials in other processes cannot be told to stop: %s", error)
 
     def stop_on_fault(self, fault: str) -> None:
-        """Requests a stop because the storage of results failed; the study ends with the first such message."""
+        """Requests a stop because the study cannot go on; it ends with the first such message."""
         self.fault = self.fault or fault
         self.request()
 

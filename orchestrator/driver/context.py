@@ -18,7 +18,10 @@ from pruneyard.workloads.data.fingerprints import Fingerprints
 
 @dataclass(kw_only=True)
 class StudyRun:
-    """One call of `run`. `data` holds the data sets loaded so far; `plan` is made anew after jobs have run."""
+    """One call of `run`.
+
+    `data` holds the data sets loaded so far, `warned` the warnings logged so far; `plan` is made anew after jobs have run.
+    """
 
     plan: Plan
     monitor: Monitor
@@ -26,6 +29,7 @@ class StudyRun:
     display: Display
     fail_fast: bool
     data: dict[Source, Dataset]
+    warned: set[str] = field(default_factory=set)
     data_records: DataRecords = field(default_factory=DataRecords)
 
     @cached_property

@@ -18,6 +18,7 @@ from pruneyard.orchestrator.coordination.stop_request import (
     stop_request,
 )
 from pruneyard.orchestrator.driver.context import StudyRun
+from pruneyard.orchestrator.driver.handed_over_data import data_table, keep_in, restore_from
 from pruneyard.orchestrator.driver.stages import (
     RunAttempts,
     check_ready_jobs,
@@ -34,6 +35,7 @@ from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
+from pruneyard.orchestrator.progress.python_display import python_display
 from pruneyard.orchestrator.results import GracefulInterrupt, Results
 from pruneyard.orchestrator.search.proposals import is_search_finished
 from pruneyard.orchestrator.spec.load import Spec, load_spec
@@ -65,6 +67,8 @@ def run(
     spec: str | Path | Mapping[str, Any] | Spec,
     out: str | PathLike[str] | Location | None = None,
     *,
+    model: Any = None,
+    data: Any = None,
     overrides: Mapping[str, Any] | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
     address: str = "local",
@@ -72,6 +76,7 @@ def run(
     fail_fast: bool = False,
     only: frozenset[Status | None] | None = None,
     add: bool = False,
+    verbose: bool | None = None,
     display: Display | None = None,
 ) -> Results:
     """Runs every job of a spec that is not finished in `out`, and blocks until the last one has ended.
@@ -79,12 +84,21 @@ def run(
     Args:
         spec: a file, the name of a packaged spec, a mapping of tables, or the result of `load_spec`.
         out: the results folder; `out/<name>` by default.
+        model: the model of all jobs, in place of that of the spec: a class of `nn.Module`, a function that returns a network, or
+            a table such as `{"name": Net, "width": 64}`.
+        data: the data of all jobs, in place of that of the spec: a pair `(X, y)` of inputs and labels (arrays, tensors, lists), a
+            mapping such as `{"train": (X, y), "test": (X2, y2)}`, or a table. Arrays are stored in `out`, so that the study
+            resumes without them; run keys cover their content.
         overrides, axes: as for `load_spec`.
-        address: the address of a Ray cluster; `local` starts one on this machine for this call.
+        address: the address of a Ray cluster; `local` starts one on this machine for this call. If this process is in a cluster
+            already, because it has called `ray.init`, the study runs there, and the connection stays open.
         local: run without Ray in this process, one job after the other; the numbers are the same.
         fail_fast: stop all other jobs when the first job fails.
         only: run only jobs whose newest attempt has one of these statuses (None: jobs that were never started).
         add: also run if `out` holds the unfinished study of a spec that shares no job with this one; refused otherwise.
+        verbose: by default, progress is shown in notebooks and on terminals. True shows it elsewhere too, as lines on stderr;
+            False shows nothing.
+        display: shows the progress in place of that, by its method `show`.
 
     Raises:
         UsageError: the spec, the data or the resources are invalid. No job was started.
@@ -96,18 +110,35 @@ def run(
             `results`; a second one interrupts at once.
 
     A failed job raises nothing: its error is in the results, whose `exit_code` tells how the study ended.
+
+    Example:
+        >>> import pruneyard
+        >>> results = pruneyard.run(
+        ...     {
+        ...         "name": "digits",
+        ...         "kind": "sparse",
+        ...         "data": {"name": "digits", "max_test": 90},
+        ...         "model": {"name": "mlp", "width": 64},
+        ...         "optimizer": {"name": "sgd", "lr": 0.1},
+        ...         "budget": {"epochs": 10, "batch_size": 32},
+        ...         "seeds": 3,
+        ...         "grid": {"method": [{"name": "rigl", "density": 0.1}, {"name": "static", "density": 0.1}]},
+        ...     },
+        ...     out="out/digits",
+        ...     local=True,
+        ... )
+        >>> len(results.runs())
+        6
     """
-    resolved = load_spec(spec, overrides=overrides, axes=axes)
+    given = {} if model is None else {"model": model}
+    given |= {} if data is None else {"data": data_table(data)}
+    resolved = load_spec(spec, overrides={**given, **(overrides or {})}, axes=axes)
     folder = RunFolder(located(out) if out is not None else default_folder(resolved))
-    return run_plan(
-        make_plan(resolved, folder),
-        address=address,
-        local=local,
-        fail_fast=fail_fast,
-        only=only,
-        add=add,
-        display=display,
-    )
+    plan = make_plan(resolved, folder)
+    with python_display(verbose=verbose if display is None else False, local=local) as shown:
+        return run_plan(
+            plan, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=display or shown
+        )
 
 
 def run_plan(
@@ -128,6 +159,7 @@ def run_plan(
     """
     spec, folder = plan.spec, plan.folder
     results = Results(folder.path, spec=spec)
+    restore_from(folder)
     # Neither the lease nor the data nor a cluster is needed.
     if not has_work(plan, only=only):
         check_data_unchanged(plan, Fingerprints({}))
@@ -144,18 +176,22 @@ def run_plan(
             # Before spec.yaml is overwritten: the check reads the spec that the folder was last run with.
             check_same_study(plan)
         plan = _with_restored_rows(plan)
-        attempts = plan.orders(only=only)
+        attempts = plan.attempts(only=only)
         if not has_work(plan, only=only):
             check_data_unchanged(plan, Fingerprints({}))
             return results
         # Before a cluster is joined, so that wrong data costs no start of Ray, and before spec.yaml is overwritten.
-        data = check_ready_jobs(attempts, plan, origin=spec.name)
+        warned: set[str] = set()
+        data = check_ready_jobs(attempts, plan, origin=spec.name, warned=warned)
+        keep_in(folder, data)
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)
         monitor.num_already_done = sum(map(plan.is_finished, plan.spec.jobs))
         monitor.expect(attempts)
         monitor.time_left.weigh(_expected_seconds(attempts, plan, data))
-        study_run = StudyRun(plan=plan, monitor=monitor, stop=stop, display=display, fail_fast=fail_fast, data=data)
+        study_run = StudyRun(
+            plan=plan, monitor=monitor, stop=stop, display=display, fail_fast=fail_fast, data=data, warned=warned
+        )
         monitor.phase = "starting" if local else "starting Ray" if address == "local" else f"joining {address}"
         study_run.show()
         with stop_on_storage_failure(stop), _open_backend(
@@ -188,7 +224,7 @@ def _expected_seconds(attempts: Sequence[PlannedAttempt], plan: Plan, data: Mapp
 
 def has_work(plan: Plan, *, only: frozenset[Status | None] | None) -> bool:
     """Returns whether `run_plan` would run a job, or let a search propose one."""
-    return bool(plan.orders(only=only)) or (only is None and not is_search_finished(plan.spec, plan.folder))
+    return bool(plan.attempts(only=only)) or (only is None and not is_search_finished(plan.spec, plan.folder))
 
 
 def _with_restored_rows(plan: Plan) -> Plan:

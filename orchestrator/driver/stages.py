@@ -72,7 +72,7 @@ def run_jobs(
     if study_run.stop.requested:
         return
     plan = study_run.plan
-    attempts = plan.orders(jobs, only=only)
+    attempts = plan.attempts(jobs, only=only)
     ready = [_with_upstream(planned, study_run.folder) for planned in attempts if plan.is_ready(planned.job)]
     ready = order_by_parents(ready)
     if waiting := len(attempts) - len(ready):
@@ -80,7 +80,7 @@ def run_jobs(
     ready_jobs = [planned.job for planned in ready]
     # In each stage again: its data may be a synthetic set that the stage before has just made.
     load_data(ready_jobs, into=study_run.data)
-    check_jobs(ready_jobs, study_run.data, origin=plan.spec.name)
+    check_jobs(ready_jobs, study_run.data, origin=plan.spec.name, warned=study_run.warned)
     ready = [replace(planned, data_read=_data_read(planned, study_run)) for planned in ready]
     resumes_pruned = only is not None and Status.PRUNED in only  # then nothing may be stopped early again
     scheduler = Scheduler() if resumes_pruned else stage.header.scheduler
@@ -123,14 +123,16 @@ def _with_upstream(planned: PlannedAttempt, folder: RunFolder) -> PlannedAttempt
     return replace(planned, job=replace(planned.job, workload=workload))
 
 
-def check_ready_jobs(attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: str) -> dict[Source, Dataset]:
+def check_ready_jobs(
+    attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: str, warned: set[str]
+) -> dict[Source, Dataset]:
     """Checks every job whose upstream runs are finished, and loads the data of the others if it depends on no run.
 
-    Returns the loaded data sets. Raises `UsageError` for jobs that cannot run.
+    Returns the loaded data sets; adds the warnings that were logged to `warned`. Raises `UsageError` for jobs that cannot run.
     """
     ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     data = load_data(ready)
     check_data_unchanged(plan, Fingerprints(data))
-    check_jobs(ready, data, origin=origin)
+    check_jobs(ready, data, origin=origin, warned=warned)
     load_data([planned.job for planned in attempts if not plan.is_ready(planned.job)], into=data, with_parents=False)
     return data

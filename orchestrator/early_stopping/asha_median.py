@@ -17,6 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.spec.codec import nearest
 from pruneyard.orchestrator.spec.job import Job, group_of
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import Scheduler
@@ -78,10 +79,11 @@ class EarlyStopper:
             self._warned_of_missing_metric = True
             listed = ", ".join(report.metrics) or "nothing"
             logger.warning(
-                "scheduler.metric is %s, which run %s did not report; it reported %s",
+                "scheduler.metric is %s, which run %s did not report; it reported %s%s; nothing is stopped without it",
                 self.scheduler.metric,
                 report.run_key,
                 listed,
+                nearest(self.scheduler.metric, report.metrics),
             )
 
     def on_result(self, key: str, *, share: float, value: float) -> bool:

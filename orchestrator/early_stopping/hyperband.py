@@ -258,23 +258,23 @@ def run_hyperband(
             statuses[key] = Status.PRUNED
             prune(key)
         due = brackets.next_budgets(statuses)
-        orders = [
+        attempts = [
             replace(
-                order,
+                planned,
                 # `ready` was planned before the first rung, and each rung adds an attempt.
-                attempt=found[order.job.key][1] + 1 if order.job.key in found else 1,
-                until=due[order.job.key],
+                attempt=found[planned.job.key][1] + 1 if planned.job.key in found else 1,
+                until=due[planned.job.key],
             )
-            for order in ready
-            if order.job.key in due
+            for planned in ready
+            if planned.job.key in due
         ]
-        if not orders:
+        if not attempts:
             return
-        run(orders)
+        run(attempts)
         if stopped():
             return
         after = {key: status for key, (status, _) in store.statuses().items()}
-        ran = {order.job.key: order.until for order in orders}
+        ran = {planned.job.key: planned.until for planned in attempts}
         brackets.mark_ran(ran)
         paused = [key for key in ran if after.get(key) is Status.INTERRUPTED]
         brackets.check_reported(paused, min(ran.values()))

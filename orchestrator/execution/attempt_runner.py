@@ -30,7 +30,15 @@ from pruneyard.reports.store import Store
 from pruneyard.workloads.checkpoint import CheckpointWriteError
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.parents import FinishedRun
-from pruneyard.workloads.workload import Context, CurvePoint, InterruptedJobError, Metric, Outcome, Progress
+from pruneyard.workloads.workload import (
+    Context,
+    CurvePoint,
+    InterruptedJobError,
+    Metric,
+    Outcome,
+    Progress,
+    StillRunningError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,7 @@ class AttemptRunner:
     """Runs one planned attempt from evaluation to evaluation.
 
     Whatever the job raises becomes part of its record. `advance` itself raises only where the record cannot be written, or
-    where the device or a rank is lost and this process cannot be used any more.
+    where this process cannot be used any more: the device or a rank is lost, or code of the user's own does not end.
     """
 
     def __init__(self, planned: PlannedAttempt, study_context: StudyContext, *, trial_id: str | None = None) -> None:
@@ -161,7 +169,9 @@ class AttemptRunner:
         return until < 1 and report.num_steps > 0 and report.step >= until * report.num_steps - 1e-6
 
     def _update_report(self, progress: Progress) -> None:
-        newest = {f"{m.split}/{m.name}": m.value for m in progress.metrics if m.step == progress.step}
+        # A job may report one step in parts.
+        before = self.report.metrics if progress.step == self.report.step else {}
+        newest = {**before, **{f"{m.split}/{m.name}": m.value for m in progress.metrics if m.step == progress.step}}
         self.report = Report(
             run_key=self.planned.job.key, step=progress.step, num_steps=progress.num_steps, metrics=newest
         )
@@ -175,8 +185,12 @@ class AttemptRunner:
         step: int | None = None,
         paused: bool = False,
     ) -> Report:
-        # Ends the processes of the job first, so that nothing of this attempt runs when its record is written.
-        self._progress.close()  # type: ignore[attr-defined]
+        still_running: StillRunningError | None = None
+        try:
+            # Ends the processes of the job first, so that nothing of this attempt runs when its record is written.
+            self._progress.close()  # type: ignore[attr-defined]
+        except StillRunningError as raised:
+            still_running = raised
         record = self._record(status, error=error, outcome=outcome)
         metrics = [MetricRow(**vars(metric)) for metric in self._metrics]
         curves = [CurveRow(**vars(point)) for point in self._curves]
@@ -196,6 +210,8 @@ class AttemptRunner:
             peak_memory_bytes=record.peak_memory_bytes,
             gpu_memory_bytes=self._gpu_memory_bytes(),
         )
+        if still_running is not None:
+            raise still_running
         return self.report
 
     def _gpu_memory_bytes(self) -> int | None:

@@ -17,6 +17,7 @@ from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.workload import StillRunningError
 
 
 def _loader(data: Mapping[Source, Dataset]) -> Callable[[Source], Dataset]:
@@ -86,6 +87,10 @@ def run_local(
             except RankDiedError as error:
                 monitor.running.pop(key, None)
                 crashes[key] = str(error)
+            except StillRunningError as error:
+                # Its thread would share the random generators of this process with the next job.
+                monitor.record(runner.report)
+                stop.stop_on_fault(str(error))
             if fail_fast and monitor.failures:
                 stop.request()
     finally:

@@ -31,6 +31,7 @@ from pruneyard.orchestrator.planning.preflight import sources_of
 from pruneyard.orchestrator.spec.job import Job, Resources
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.ranks import DistributedRanks
+from pruneyard.workloads.user_code.shipping import install, shipment
 from pruneyard.workloads.workload import Context, Progress
 
 _RUN_WORKER = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
@@ -56,7 +57,9 @@ class LocalWorkers(MultiWorkerGroup):
         with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
             ranks = [_Process.start() for _ in range(self.num_workers)]
             try:
+                user_code = shipment()
                 for rank, process in enumerate(ranks):
+                    process.pipe.send_bytes(user_code)
                     process.pipe.send_bytes(
                         serialize(self._worker_init(job, context, rank, Path(folder) / "rendezvous"))
                     )
@@ -121,7 +124,10 @@ def deserialize(content: bytes) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInit:
-    """The first message to a worker process. torch.distributed initializes itself over `rendezvous_file`."""
+    """The second message to a worker process; the first is the user's code.
+
+    torch.distributed initializes itself over `rendezvous_file`.
+    """
 
     task: RankTask
     data: Mapping[Source, Dataset]
@@ -223,6 +229,8 @@ class _PipeChannel:
 def main(handle: int) -> None:
     """Runs one rank. handle: the file descriptor of its end of the pipe."""
     pipe = Connection(handle)
+    # First: the job may be of classes that are found only then.
+    install(pipe.recv_bytes())
     init: WorkerInit = deserialize(pipe.recv_bytes())
     gpus, rank = init.resources.gpus, init.rank
     # With a fraction, consecutive ranks share a GPU: 0.5 puts ranks 0 and 1 on GPU 0.

@@ -21,17 +21,19 @@ class PlannedAttempt:
     data_read: Mapping[str, str] = field(default_factory=dict)
 
 
-def is_short(order: PlannedAttempt) -> bool:
+def is_short(planned: PlannedAttempt) -> bool:
     """Returns whether one trial of the scheduler runs several jobs of this kind one after the other."""
-    return getattr(order.job.workload, "per_trial", 1) > 1
+    return getattr(planned.job.workload, "per_trial", 1) > 1
 
 
-def order_by_parents(orders: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:
+def order_by_parents(attempts: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:
     """Returns the attempts in the order in which they run: short jobs with the same parents stand next to each other.
 
     A group of short jobs stands where its first job stood, so that one trial reads the parents' artifacts once. All other jobs
     keep their order.
     """
     first: dict[tuple[str, ...], int] = {}
-    positions = [first.setdefault(order.job.parents, index) if is_short(order) else index for index, order in enumerate(orders)]
-    return [orders[index] for index in sorted(range(len(orders)), key=positions.__getitem__)]
+    positions = [
+        first.setdefault(planned.job.parents, index) if is_short(planned) else index for index, planned in enumerate(attempts)
+    ]
+    return [attempts[index] for index in sorted(range(len(attempts)), key=positions.__getitem__)]

@@ -48,7 +48,7 @@ def check_data_unchanged(plan: Plan, fingerprints: Fingerprints) -> None:
 
     Data that is not on this machine is not compared, which a warning says.
     """
-    found = [*changes(plan, fingerprints), *_changes_upstream([order.job for order in plan.orders()], fingerprints)]
+    found = [*changes(plan, fingerprints), *_changes_upstream([planned.job for planned in plan.attempts()], fingerprints)]
     if found:
         restore = "restore the data, or the version of the library that decodes it if no file has changed"
         remedy = f"{restore}; or give another --out for the new data, and the runs stay as they are"

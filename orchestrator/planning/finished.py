@@ -61,10 +61,16 @@ class Answer:
     summary: Sequence[Mapping[str, Any]]
 
 
-def request_of(source: str | os.PathLike[str] | Location, *, sets: Sequence[str] = (), axes: Sequence[str] = ()) -> str:
+def request_of(
+    source: str | os.PathLike[str] | Location,
+    *,
+    sets: Sequence[str] = (),
+    axes: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+) -> str:
     """Returns a hash of what is asked for: the text of the spec, its changes, and where relative paths and data are searched."""
     places = {name: os.environ.get(name) for name in ENVIRONMENT}
-    return _digest([read_text(source)[0], list(sets), list(axes), os.getcwd(), places])
+    return _digest([read_text(source)[0], list(sets), list(axes), list(plugins), os.getcwd(), places])
 
 
 def results_stamp(folder: RunFolder) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pruneyard.orchestrator.spec.job import Job
-from pruneyard.orchestrator.spec.source_code import source_files
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.workloads.data.dataset import Source
 from pruneyard.workloads.parents import Runs
+from pruneyard.workloads.user_code.identity import source_files
 
 
 def input_paths(jobs: Sequence[Job]) -> list[str] | None:
@@ -19,6 +19,8 @@ def input_paths(jobs: Sequence[Job]) -> list[str] | None:
     seen: set[int] = set()
     try:
         for job in jobs:
+            if hasattr(job.workload, "code_files"):
+                found |= dict.fromkeys(job.workload.code_files())
             for field in dataclasses.fields(job.workload):  # type: ignore[arg-type]
                 table = getattr(job.workload, field.name)
                 # By identity, which is fast for the many jobs that share their tables.

@@ -36,7 +36,7 @@ class Plan:
         status = self.status(job)
         return status is not None and status.is_final
 
-    def orders(
+    def attempts(
         self, jobs: Sequence[Job] | None = None, *, only: frozenset[Status | None] | None = None
     ) -> list[PlannedAttempt]:
         """Returns the next attempt of every job that is not finished; with `only`, of every job with one of these statuses."""

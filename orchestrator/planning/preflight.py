@@ -53,11 +53,16 @@ def load_data(
     return data
 
 
-def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str) -> None:
+def check_jobs(
+    jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str, warned: set[str] | None = None
+) -> None:
     """Runs the check of every workload, once for all seeds; raises `SpecError` with all problems.
 
     Logs their warnings, and those of images that several splits of a data set share.
+
+    warned: the warnings that were logged before; they are not repeated, and new ones are added.
     """
+    warned = set() if warned is None else warned
     problems, warnings = [*_missing_rows(jobs, data), *_ood_problems(jobs, data)], {}
     for source in dict.fromkeys(source for job in jobs for source in sources_of(job).values()):
         if isinstance(data[source], Dataset):
@@ -68,7 +73,9 @@ def check_jobs(jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: s
         except ValueError as error:
             problems.append(Problem(0, job.label.rpartition(" seed=")[0], str(error)))
     for warning in warnings:
-        logger.warning("%s", warning)
+        if warning not in warned:
+            logger.warning("%s", warning)
+    warned.update(warnings)
     if problems:
         raise SpecError(origin, problems)
 

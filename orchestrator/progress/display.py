@@ -18,6 +18,7 @@ from pruneyard.reports.formats import time_span
 from pruneyard.reports.records import Status
 
 MAX_ROWS = 20
+MAX_FAILURES = 5  # that are told at the end
 MAX_NODES = 4  # that a plain line names
 LINE_EVERY_S = 60.0
 CHANGE_EVERY_S = 1.0  # faster changes share a line
@@ -56,7 +57,7 @@ class LineDisplay:
             return
         line = summary_line(monitor) + _describe_places(monitor)
         if line != self._last_line or now - self._last_at >= LINE_EVERY_S:
-            left = _time_left(monitor) if monitor.running else ""
+            left = time_left(monitor) if monitor.running else ""
             self._console.print(f"{line}{left}", markup=False, highlight=False, soft_wrap=True)
             self._last_line, self._last_at = line, now
 
@@ -78,7 +79,7 @@ def render(monitor: Monitor) -> RenderableType:
     head.add_row(
         ProgressBar(total=max(1, monitor.total), completed=monitor.done, width=30),
         Text(summary_line(monitor)),
-        Text(f"{time_span(monitor.elapsed_s())} elapsed{_time_left(monitor)}", style="dim"),
+        Text(f"{time_span(monitor.elapsed_s())} elapsed{time_left(monitor)}", style="dim"),
     )
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     places = monitor.places
@@ -99,7 +100,7 @@ def render(monitor: Monitor) -> RenderableType:
     return Group(head, rows)
 
 
-def _time_left(monitor: Monitor) -> str:
+def time_left(monitor: Monitor) -> str:
     """Returns the estimated time left, or nothing while the study stops."""
     if monitor.stopping:
         return ""
@@ -131,19 +132,35 @@ def _gib(size_bytes: int | None) -> str:
     return "" if size_bytes is None else f"{size_bytes / 2**30:.2f} GiB"
 
 
-def summary_line(monitor: Monitor) -> str:
-    """Returns one line such as `12/27 done, 2 running, 12 waiting, 1 failed, best val/accuracy 0.9861 (mlp rigl seed=1)`."""
-    parts = [f"{monitor.done}/{monitor.total} done", f"{len(monitor.running)} running"]
-    if monitor.stopping:
+def closing_lines(monitor: Monitor, *, word: str) -> list[str]:
+    """Returns how a study ended and how long it took, and a line for each of the first failures.
+
+    word: what comes first, such as `finished`.
+    """
+    said = [f"FAILED {each.run_key} ({each.label}): {each.error}" for each in monitor.failures[:MAX_FAILURES]]
+    left = len(monitor.failures) - len(said)
+    more = [f"and {left} more failed"] if left else []
+    return [f"{word} in {time_span(monitor.elapsed_s())}: {summary_line(monitor, has_ended=True)}", *said, *more]
+
+
+def summary_line(monitor: Monitor, *, has_ended: bool = False) -> str:
+    """Returns one line such as `12/27 done, 2 running, 12 waiting, 1 failed, best val/accuracy 0.9861 (mlp rigl seed=1)`.
+
+    has_ended: whether nothing runs any more, so that jobs which have not run are `not started`.
+    """
+    parts = [f"{monitor.done}/{monitor.total} done"]
+    if not has_ended:
+        parts.append(f"{len(monitor.running)} running")
+    if monitor.stopping and not has_ended:
         parts.append("stopping")
     elif monitor.waiting:
-        parts.append(f"{monitor.waiting} waiting")
+        parts.append(f"{monitor.waiting} {'not started' if has_ended else 'waiting'}")
     if monitor.paused:
         parts.append(f"{len(monitor.paused)} paused")
     for status in (Status.PRUNED, Status.FAILED, Status.INTERRUPTED):
         if count := monitor.count(status):
             parts.append(f"{count} {status.value.lower()}")
-    if monitor.phase and not monitor.stopping:
+    if monitor.phase and not (monitor.stopping or has_ended):
         parts.append(monitor.phase)
     if monitor.best is not None:
         value, label = monitor.best

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from pruneyard.cluster.groups import remove_orphaned_groups
@@ -24,6 +24,7 @@ from pruneyard.orchestrator.ray_backend.trial_actor import (
     REPORTS,
     STORAGE_ERROR,
     WARNINGS,
+    ActorInput,
     TrialActor,
     current_job_file,
 )
@@ -41,6 +42,7 @@ from pruneyard.reports.location import remove_tree
 from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError, in_words
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.user_code.shipping import shipment
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +73,15 @@ def run_study(
     shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
     actor = tune.with_parameters(
         TrialActor,
-        bundles=bundles,
+        user_code=shipment(),
+        # Pickled here: an actor unpickles its arguments before it can install the code that defines their classes.
+        pickled=cloudpickle.dumps(ActorInput(bundles=bundles, sources=list(shared))),
         study=study,
         # Absolute, because the working directory of an actor need not be that of the driver.
         folder=folder.path.resolve(),
         stop_file=stop.file.resolve(),
         resources=resources,
-        data=dict(shared),
+        data=list(shared.values()),
     )
     study_callback = _StudyCallback(
         bundles,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.train import get_context
 from ray.train.torch import get_device
 
@@ -56,6 +57,7 @@ from pruneyard.orchestrator.spec.job import Job
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.ranks import DistributedRanks
+from pruneyard.workloads.user_code.shipping import install, shipment
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 SHUTDOWN_TIMEOUT_S = 120.0  # from the last message of the ranks to the end of their processes
@@ -296,16 +298,20 @@ class _ActorChannel:
 
 def _rank_function(task: RankTask, data: Mapping[Source, Any], channel: Any) -> Callable[[], None]:
     """Returns the function that Train runs in the process of each rank."""
+    # Pickled here: Ray unpickles the function before it can install the code that defines the classes of the job.
+    user_code, pickled, references = shipment(), cloudpickle.dumps((task, list(data))), list(data.values())
 
     def train() -> None:
+        install(user_code)
+        received, sources = cloudpickle.loads(pickled)
         process = ray.get_runtime_context()
         os.environ["RAY_ADDRESS"] = process.gcs_address
         ray.get(channel.join.remote(get_context().get_world_rank(), process.current_actor, process.get_node_id()))
         train_as_rank(
-            task,
+            received,
             ranks=DistributedRanks(),
             device=get_device(),
-            load_data=shared_data_loader(data),
+            load_data=shared_data_loader(dict(zip(sources, references, strict=True))),
             channel=_ActorChannel(channel),
         )
 

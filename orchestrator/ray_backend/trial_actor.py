@@ -4,11 +4,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 
 from pruneyard.orchestrator.coordination.control_files import ControlFiles, pruned_file
 from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
@@ -22,6 +23,7 @@ from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.user_code.shipping import install
 
 # Keys of the results that this actor returns to Tune.
 REPORTS = "reports"
@@ -30,6 +32,14 @@ PLACE = "where"
 STORAGE_ERROR = "fault"
 
 REPORT_EVERY_S = 0.5  # short jobs that end within this time are reported together
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorInput:
+    """The arguments of an actor that may be objects of the user's own classes; `sources` are those of the shared data sets."""
+
+    bundles: Sequence[Sequence[PlannedAttempt]]
+    sources: Sequence[Source]
 
 
 class TrialActor(tune.Trainable):
@@ -43,30 +53,37 @@ class TrialActor(tune.Trainable):
         self,
         config: dict[str, Any],
         *,
-        bundles: Sequence[Sequence[PlannedAttempt]],
+        user_code: bytes,
+        pickled: bytes,
         study: str,
         folder: Location,
         stop_file: Location,
         resources: Resources,
-        data: Mapping[Source, ray.ObjectRef[Dataset]],
+        data: Sequence[ray.ObjectRef[Dataset]],
     ) -> None:
-        """Prepares the process. Tune calls it once per process; `config["index"]` is the index of the first bundle."""
+        """Prepares the process. Tune calls it once per process; `config["index"]` is the index of the first bundle.
+
+        pickled: an `ActorInput`. data: the data sets of its sources, in their order.
+        """
+        install(user_code)
+        received: ActorInput = cloudpickle.loads(pickled)
+        shared = dict(zip(received.sources, data, strict=True))
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         self._warnings = _WarningCollector()
         for package in ("pruneyard.workloads", "pruneyard.reports"):
             logging.getLogger(package).addHandler(self._warnings)
         self._process = ProcessSnapshot.capture()
-        self._bundles = bundles
+        self._bundles = received.bundles
         self._study_context = make_study_context(
             study=study,
             folder=RunFolder(folder),
             resources=resources,
-            load_data=shared_data_loader(data),
+            load_data=shared_data_loader(shared),
             # One `ControlFiles` for all calls, since it caches the listing of an object store.
             should_stop=partial(ControlFiles(stop_file.parent).has, stop_file.name),
             # Any run key serves here: only the folder is used.
             is_pruned=ControlFiles(pruned_file(RunFolder(folder), "x").parent).has,
-            make_worker_group=partial(_train_workers, resources, RunFolder(folder), data),
+            make_worker_group=partial(_train_workers, resources, RunFolder(folder), shared),
         )
         self._start_bundle(config)
 

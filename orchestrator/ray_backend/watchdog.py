@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from pruneyard.cluster.groups import any_ranks_placed
+from pruneyard.cluster.groups import any_trial_placed
 from pruneyard.cluster.holdings import describe_usage
 from pruneyard.cluster.pulse import HeadMonitor
 from pruneyard.orchestrator.execution.report import Report
@@ -21,6 +21,7 @@ SILENCE_FACTOR = 5.0  # a silence is reported beyond this factor times the longe
 MAX_NAMED = 3
 CHECK_EVERY_S = 1.0
 WARN_AFTER_S = 30.0  # without a running trial and without one that starts
+START_WITHIN_S = 600.0  # of a trial that holds its resources: a busy machine takes minutes to start its process
 
 
 class StragglerMonitor:
@@ -83,7 +84,8 @@ class StallDetector(tune.Callback):
     def __init__(self, head: HeadMonitor, resources: Resources, monitor: Monitor) -> None:
         self._head, self._resources, self._monitor = head, resources, monitor
         self._checked_at, self._stragglers = 0.0, StragglerMonitor(monitor)
-        self._since: float | None = None
+        self._idle_since: float | None = None  # when the last trial ended or none had started
+        self._since: float | None = None  # since when no trial has held resources either, as far as it was asked
         self._warned = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,19 +107,23 @@ class StallDetector(tune.Callback):
             raise ClusterLost(str(error)) from error
         # While the head is silent, these states are old; `HeadMonitor` decides how long it may be silent.
         if running or not waiting or self._head.silent_s:
-            self._since, self._warned = None, False
+            self._idle_since = self._since = None
+            self._warned = False
             return
         now = time.monotonic()
+        self._idle_since = now if self._idle_since is None else self._idle_since
         self._since = now if self._since is None else self._since
-        left = self._resources.place_within_s - (now - self._since)
-        if left <= 0:
-            raise ClusterLost(self._message(now - self._since))
-        # A trial that holds its resources starts, however slowly; only trials without them wait for something.
-        if now - self._since >= WARN_AFTER_S and not self._warned and not any_ranks_placed():
-            self._warned = True
-            logger.warning(
-                "%s\n  waiting %.0f s more (resources.place_within_s)", self._message(now - self._since), left
-            )
+        waited, limit = now - self._since, self._resources.place_within_s
+        if waited < limit and (waited < WARN_AFTER_S or self._warned):
+            return
+        # A trial that holds its resources waits for none of them, however slowly it starts.
+        if now - self._idle_since < START_WITHIN_S and any_trial_placed():
+            self._since = now
+            return
+        if waited >= limit:
+            raise ClusterLost(self._message(waited))
+        self._warned = True
+        logger.warning("%s\n  waiting %.0f s more (resources.place_within_s)", self._message(waited), limit - waited)
 
     def _message(self, waited: float) -> str:
         requested = f"{self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs"

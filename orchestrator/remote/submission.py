@@ -25,6 +25,7 @@ from pruneyard.cluster.notes import Note, last_note, read_note, write_note
 from pruneyard.cluster.pins import PRESENT
 from pruneyard.orchestrator.errors import ClusterError, UsageError
 from pruneyard.reports.location import SCHEMES
+from pruneyard.workloads.user_code.shipping import files_to_copy
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.load import Spec
@@ -113,7 +114,7 @@ def submit(
     mode = "" if asks_for_token(access) else "export RAY_AUTH_MODE=disabled; "
     known = {view.job_id for view in server.views()}
     with tempfile.TemporaryDirectory(prefix="pruneyard-") as scratch:
-        write_bundle(Path(scratch), spec=spec.to_yaml())
+        write_bundle(Path(scratch), spec=spec.to_yaml(), code=files_to_copy(Path.cwd()))
         chosen = shlex.quote(_checked_interpreter(server, Path(scratch), folder=folder, pin=pin, python=python))
         check = f"{chosen} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
         run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'

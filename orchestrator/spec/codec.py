@@ -11,8 +11,10 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
-from pruneyard.orchestrator.spec.source_code import SOURCE, source_digest
 from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
+from pruneyard.workloads.user_code.errors import UserCodeError
+from pruneyard.workloads.user_code.identity import SOURCE, identity_name, source_digest
+from pruneyard.workloads.user_code.references import is_reference
 
 _YAML_TERMS = {
     "an object": "a table",
@@ -88,6 +90,11 @@ def given_twice(cls: type[Any], old_key: str) -> str:
     return f"is the old name of {old_keys_of(cls)[old_key]}, which is given too; leave one of them out"
 
 
+def is_free_table(hint: Any) -> bool:
+    """Returns whether a field takes a table with any keys, such as the arguments of a function."""
+    return get_origin(hint) is Mapping
+
+
 def plugin_of(hint: Any) -> Plugin | None:
     """Returns the plug-in marker of a field's type; None where the field is not chosen by name."""
     if get_origin(hint) is Annotated:
@@ -115,7 +122,10 @@ def _default_name(cls: type[Any], field: str) -> str | None:
 def _class_named(marker: Plugin, table: Any, *, default: str | None) -> type[Any] | None:
     name = table if isinstance(table, str) else table.get("name") if isinstance(table, Mapping) else None
     name = default if name is None else name
-    return find(marker.family, name) if name in names(marker.family) else None
+    try:
+        return find(marker.family, name) if isinstance(name, str) else None
+    except (UnknownPluginError, UserCodeError):
+        return None
 
 
 @cache
@@ -138,6 +148,10 @@ def decode(cls: type[Any], table: Any, key: str, log: ProblemLog) -> Any:
     for name in table:
         if name in old_keys_of(cls):
             log.add(join_keys(key, name), given_twice(cls, name))
+        elif name in getattr(cls, "provided", ()):
+            log.add(join_keys(key, name), "is filled in from the data; leave it out")
+        elif name in getattr(cls, "refused", {}):
+            log.add(join_keys(key, name), cls.refused[name])
         elif name not in hints:
             listed = ", ".join(sorted(hints)) or "none"
             log.add(join_keys(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
@@ -194,23 +208,33 @@ def _decode_plugin(marker: Plugin, value: Any, key: str, log: ProblemLog, *, def
         elif not isinstance(name, str):
             log.add(join_keys(key, "name"), f"is {short_json(name)}; it must be one of {', '.join(names(marker.family))}")
         else:
-            log.add(join_keys(key, "name"), f"is unknown: {UnknownPluginError(marker.family, name)}")
+            log.add(join_keys(key, "name"), _why_not_found(marker, name))
         return None
     return decode(chosen, {k: v for k, v in table.items() if k != "name"}, key, log)
+
+
+def _why_not_found(marker: Plugin, name: str) -> str:
+    try:
+        find(marker.family, name)
+    except UnknownPluginError as error:
+        return f"is unknown: {error}"
+    except UserCodeError as error:
+        return f"cannot be used: {error}"
+    raise AssertionError(f"{name} of {marker.family} was found")
 
 
 def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: ProblemLog, *, wrong: Set[str]) -> Any:
     """Returns an instance; None after adding to the log what the class raised.
 
-    The class raises `ValueError` with a message that starts with the field's name, or `name[0]`. It reports one problem at a
-    time, so it is constructed again with the default in place of each wrong field, to find all of them.
+    The class raises `ValueError` with a message that starts with the field's name, `name[0]` or `name.key`. It reports one
+    problem at a time, so it is constructed again with the default in place of each wrong field, to find all of them.
 
     wrong: names of the fields that are known to be wrong.
     """
     try:
         return cls(**{name: value for name, value in values.items() if name not in wrong})
     except ValueError as error:
-        match = re.match(r"(\w+)(\[\d+\])?\s+(.*)", str(error), flags=re.DOTALL)
+        match = re.match(r"(\w+)(\[\d+\]|\.[\w.]+)?\s+(.*)", str(error), flags=re.DOTALL)
         if match is None or match[1] not in hints_of(cls):
             log.add(key, str(error))
         elif match[1] not in wrong:
@@ -227,7 +251,8 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         left out where they have their default, so a neutral field that is added later leaves the identity of every job that
         does not use it unchanged. A field that specs cannot give is part of an identity only if it is marked `unless_default`.
         A class variable `revision` above 1 enters the identity too: a class raises it when its numbers change while its fields
-        do not. Plug-ins of third parties enter with a digest of their source instead.
+        do not. Plug-ins of third parties enter with a digest of their source instead; a method `code_identity` returns what
+        stands for other code.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
@@ -244,6 +269,8 @@ def encode(value: Any, *, identity_only: bool = False) -> Any:
         table[key] = encode_field(hints.get(field.name, int), content, identity_only=identity_only)
     if identity_only and (revision := getattr(type(value), "revision", FIRST_REVISION)) != FIRST_REVISION:
         table["revision"] = revision
+    if identity_only and hasattr(value, "code_identity"):
+        table |= value.code_identity()
     # A kind of job of third parties; their plug-ins enter below the key that chooses them.
     if identity_only and hasattr(type(value), "run") and (digest := source_digest(type(value))) is not None:
         table[SOURCE] = digest
@@ -254,12 +281,17 @@ def encode_field(hint: Any, content: Any, *, identity_only: bool = False) -> Any
     """Returns plain data for the content of a field of this type."""
     if plugins_of(hint) is not None:
         return [encode_field(get_args(hint)[0], item, identity_only=identity_only) for item in content]
-    name = {"name": name_of(content)} if plugin_of(hint) else {}
+    name = {"name": _name_in(content, identity_only)} if plugin_of(hint) else {}
     encoded = encode(content, identity_only=identity_only)
     if not isinstance(encoded, dict):
         return encoded
     digest = source_digest(type(content)) if name and identity_only else None
     return {**name, **encoded} if digest is None else {**name, **encoded, SOURCE: digest}
+
+
+def _name_in(plugin: Any, identity_only: bool) -> str:
+    name = name_of(plugin)
+    return identity_name(name) if identity_only and is_reference(name) else name
 
 
 def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) -> bool:
@@ -285,7 +317,9 @@ def describe_hint(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return f"a table with some of {', '.join(hints_of(hint))}"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+    if is_free_table(hint):
+        return "a table"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", Any: "any value"}.get(hint, str(hint))
 
 
 def nearest(name: object, known: Mapping[str, Any]) -> str:

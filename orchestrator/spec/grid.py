@@ -9,6 +9,7 @@ from pruneyard.orchestrator.spec.codec import (
     class_of_field,
     defaults_of,
     hints_of,
+    is_free_table,
     old_keys_of,
     plugin_of,
     with_present_keys,
@@ -92,7 +93,7 @@ def _has_key(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     if head not in hints_of(cls):
         return False
     table = tables.get(head) if isinstance(tables, Mapping) else None
-    if not rest:
+    if not rest or is_free_table(hints_of(cls)[head]):
         return True
     if rest == ["name"] and plugin_of(hints_of(cls)[head]) is not None:
         return True
@@ -106,6 +107,8 @@ def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], 
     head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
     if not rest:
         return {**tables, head: value}
+    if is_free_table(hints_of(cls)[head]):
+        return {**tables, head: _with_free_value(tables.get(head), rest, value)}
     table = as_table(tables.get(head))
     if plugin_of(hints_of(cls)[head]) is not None and "name" not in table and head in defaults_of(cls):
         table = {"name": name_of(defaults_of(cls)[head]), **table}
@@ -114,6 +117,12 @@ def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], 
     inner = class_of_field(cls, head, table)
     assert inner is not None
     return {**tables, head: _with_value(inner, table, rest, value)}
+
+
+def _with_free_value(table: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    inner = dict(table) if isinstance(table, Mapping) else {}
+    return {**inner, head: _with_free_value(inner.get(head), rest, value) if rest else value}
 
 
 def as_table(table: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class Resources:
     cpus: CPUs of each worker, and the number of its torch threads.
     gpus: GPUs of each worker; a fraction shares one GPU among several workers or trials.
     strategy: how workers train together. `ddp`: each holds a copy of the whole network, and they average their gradients.
-    place_within_s: seconds that trials wait for resources on a cluster while no trial runs, before the study ends.
+    place_within_s: seconds that trials wait for resources on a cluster before the study ends; it counts while no trial runs
+        and none that holds its resources starts.
     """
 
     workers: int = 1

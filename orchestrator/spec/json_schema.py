@@ -13,10 +13,12 @@ from pruneyard.orchestrator.spec.codec import (
     plugin_of,
     plugins_of,
 )
+from pruneyard.orchestrator.spec.plugin_files import PLUGINS
+from pruneyard.orchestrator.spec.plugin_files import SCHEMA as PLUGIN_FILES
 from pruneyard.orchestrator.spec.references import GROUP_BY
 from pruneyard.orchestrator.spec.search import Search
 from pruneyard.orchestrator.spec.stage import Header
-from pruneyard.workloads.plugins import describe, find, find_job, kinds, names
+from pruneyard.workloads.plugins import describe, find, find_job, kinds, names, takes_references
 
 
 def spec_schema() -> dict[str, Any]:
@@ -41,7 +43,7 @@ def _stages_schema() -> dict[str, Any]:
     return {
         "title": "chain",
         "type": "object",
-        "properties": {**shared, "stages": stages},
+        "properties": {**shared, PLUGINS: PLUGIN_FILES, "stages": stages},
         "required": ["name", "stages"],
         "not": {"required": ["kind"]},
     }
@@ -63,7 +65,7 @@ def _kind_schema(kind: str) -> dict[str, Any]:
         "items": variant,
     }
     axes = {"variants": variants, "grid": grid, "search": table_schema(Search)}
-    properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, **axes}
+    properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, PLUGINS: PLUGIN_FILES, **axes}
     return {
         "title": kind,
         "type": "object",
@@ -93,6 +95,7 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
+_REFERENCE_PATTERN = "[:@]"  # no plug-in has such a name
 _REFERENCE: dict[str, Any] = {
     "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
     "over": {"enum": list(GROUP_BY), "description": "group runs: those that differ only in their seed, or all"},
@@ -109,6 +112,10 @@ def _field_schema(hint: Any, within: frozenset[str]) -> dict[str, Any]:
         inside = within | {marker.family}
         summaries = {found.name: found.summary for found in describe(marker.family)}
         choices = [_plugin_schema(find(marker.family, name), name, summaries[name], inside) for name in names(marker.family)]
+        if takes_references(marker.family):
+            form = "package.module:Name or path/file.py:Name"
+            by_reference = {"type": "string", "pattern": _REFERENCE_PATTERN, "description": form}
+            choices += [by_reference, {"type": "object", "properties": {"name": by_reference}, "required": ["name"]}]
         nameless = [{"type": "object", "properties": _REFERENCE, "required": ["from"], "additionalProperties": False}]
         return {"oneOf": [{"enum": names(marker.family)}, *choices, *(nameless if marker.family == "data.sources" else [])]}
     if plugins_of(hint) is not None:

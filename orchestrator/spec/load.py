@@ -1,14 +1,16 @@
 """Loads a spec: validates it as a whole and resolves it to a list of jobs, or raises one error with every problem."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.spec.changed_code import refuse_changed_code
 from pruneyard.orchestrator.spec.codec import hints_of, old_keys_of, short_json
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.overrides import apply_overrides
+from pruneyard.orchestrator.spec.plugin_files import PLUGINS, add_plugin_files, without_plugin_files
 from pruneyard.orchestrator.spec.references import UpstreamRuns, parent_of_job
 from pruneyard.orchestrator.spec.resolved import stage_tables
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
@@ -31,11 +33,13 @@ class Spec:
 
     stages: in order; a spec without stages has one stage without a name.
     tables: the tables as written, with the changes from the command line applied.
+    plugins: the files of plug-ins, as written.
     """
 
     name: str
     stages: tuple[Stage, ...]
     tables: Mapping[str, Any]
+    plugins: Sequence[Any] = ()
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -45,13 +49,14 @@ class Spec:
 
     def to_yaml(self) -> str:
         """Returns the spec as run, with every default written out: it gives the same jobs after a default has changed."""
+        plugins = {PLUGINS: list(self.plugins)} if self.plugins else {}
         if self.stages[0].name is None:
             # None is replaced by the tables; it only puts the name first.
-            return dump_document({"name": None, **stage_tables(self.stages[0])})
+            return dump_document({"name": None, **plugins, **stage_tables(self.stages[0])})
         stages = {str(stage.name): stage_tables(stage) for stage in self.stages}
         for table in stages.values():
             del table["name"]
-        return dump_document({"name": self.name, "stages": stages})
+        return dump_document({"name": self.name, **plugins, "stages": stages})
 
 
 def load_spec(
@@ -67,14 +72,31 @@ def load_spec(
         table next to `stages`.
     axes: axes that are added to the grid, or replace axes of it.
 
-    Raises `SpecError` with every problem of the spec, and `UsageError` where it cannot be read.
+    Files of plug-ins that `overrides` gives as `plugins` are added to those of the spec.
+
+    Raises `SpecError` with every problem of the spec, and `UsageError` where it cannot be read, or where code of the user's own
+    has changed since this process imported it.
+
+    Example:
+        >>> import pruneyard
+        >>> spec = pruneyard.load_spec("quickstart", overrides={"seeds": 2}, axes={"optimizer.lr": [0.1, 0.03]})
+        >>> len(spec.jobs)
+        36
     """
     if isinstance(source, Spec):
         if not overrides and not axes:
             return source
-        source = dict(source.tables)
+        source = {**source.tables, PLUGINS: list(source.plugins)}
+    refuse_changed_code()
     document = read_document(source)
-    overrides, axes = plain(overrides or {}), plain(axes or {})
+    overrides, axes = dict(plain(overrides or {})), plain(axes or {})
+    plugins = add_plugin_files(document, overrides.pop(PLUGINS, []))
+    loaded = _load(replace(document, tables=without_plugin_files(document.tables)), overrides, axes)
+    refuse_changed_code()  # of modules that were not known before
+    return replace(loaded, plugins=tuple(plugins))
+
+
+def _load(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Spec:
     if "stages" in document.tables:
         return _load_stages(document, overrides, axes)
     tables, changed = apply_overrides(document.tables, overrides, axes)

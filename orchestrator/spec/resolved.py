@@ -11,6 +11,7 @@ from pruneyard.orchestrator.spec.codec import (
     encode,
     encode_field,
     hints_of,
+    is_free_table,
     plugin_of,
     plugins_of,
     with_present_keys,
@@ -140,7 +141,8 @@ def _complete_field(cls: type[Any], name: str, value: Any, key: str, axes: Seque
     """Returns the complete content of a field. `value` is MISSING where the spec does not give the field."""
     hint, default = hints_of(cls)[name], defaults_of(cls).get(name, MISSING)
     named = {"name": name_of(default)} if plugin_of(hint) and default is not MISSING else {}
-    if value is MISSING and default is not MISSING and not any(axis.startswith(f"{key}.") for axis in axes):
+    is_set_by_axis = any(axis.startswith(f"{key}.") for axis in axes)
+    if value is MISSING and default is not MISSING and (is_free_table(hint) or not is_set_by_axis):
         return encode_field(hint, default)
     if (marker := plugins_of(hint)) is not None:
         return [_complete_table(find(marker.family, as_table(item)["name"]), as_table(item), key, axes) for item in value]

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pruneyard.orchestrator.spec.codec import encode
-from pruneyard.orchestrator.spec.source_code import SOURCE
+from pruneyard.workloads.user_code.identity import SOURCE
 
 IDENTITY_VERSION = 1  # raised when the same spec gives different numbers than before
 

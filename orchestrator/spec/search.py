@@ -25,7 +25,7 @@ from pruneyard.orchestrator.spec.scheduler import check_metric
 
 POPULATIONS = ("pbt", "pb2")
 LEARNING = ("tpe", "nsga2", *POPULATIONS)
-CHANGEABLE = ("optimizer", "schedule", "objective", "gradient", "augment", "weight_dropout")
+CHANGEABLE = ("optimizer", "schedule", "objective", "gradient", "augment", "weight_dropout", "arguments")
 """Tables whose values may change while a network is trained: the shape of no tensor in a checkpoint depends on them."""
 
 

@@ -14,9 +14,12 @@ from pruneyard.orchestrator.spec.codec import (
     old_keys_of,
     short_json,
 )
+from pruneyard.orchestrator.spec.combination import check_combination, check_steps
+from pruneyard.orchestrator.spec.description import describe_job
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
 from pruneyard.orchestrator.spec.labels import labels
+from pruneyard.orchestrator.spec.plugin_files import PLUGINS
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.references import (
     ChainError,
@@ -35,8 +38,6 @@ from pruneyard.orchestrator.spec.renamed_keys import (
 )
 from pruneyard.orchestrator.spec.run_key import key_of
 from pruneyard.orchestrator.spec.search import (
-    CHANGEABLE,
-    Choices,
     Proposal,
     Search,
     decode_search,
@@ -45,7 +46,6 @@ from pruneyard.orchestrator.spec.search import (
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.orchestrator.spec.yaml_document import Document
 from pruneyard.workloads.plugins import find_job, kinds
-from pruneyard.workloads.training.segment import WHOLE
 
 
 class StageValidator:
@@ -120,8 +120,10 @@ class StageValidator:
         self._check_workers(header)
         search = self._search()
         if header is not None and search is not None:
-            self._check_combination(header, search)
+            check_combination(header, search, self.job_class, self.tables, self.log)
         jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
+        if header is not None:
+            check_steps(header, search, jobs, self.log)
         if self.log.problems or header is None:
             return None
         tables = self._without_axes(self.useless_axes)
@@ -157,39 +159,6 @@ class StageValidator:
                 self.log.add(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
         return search.without([key for key in search.space if self._present(key) in self.changed]) if search else None
 
-    def _check_combination(self, header: Header, search: Search) -> None:
-        """Reports a scheduler or kind that the search cannot be combined with."""
-        scheduler = header.scheduler.name
-        if search.is_population:
-            self._check_population(search)
-            if scheduler != "fifo":
-                why = f"{search.name} decides itself which trainings continue"
-                self.log.add("scheduler.name", f"is {short_json(scheduler)}; {why}, so leave the scheduler out")
-        elif search.learns and scheduler == "hyperband":
-            why = f"it assigns all configurations to its brackets at once, and search {search.name} proposes them in rounds"
-            self.log.add("scheduler.name", f"is {short_json(scheduler)}; {why}, so choose asha or median beside it")
-
-    def _check_population(self, search: Search) -> None:
-        """Reports what PBT cannot search: settings that change during a training must not change the shape of a checkpoint."""
-        if self.job_class is not None and "segment" not in self._fields:
-            able = ", ".join(kind for kind in kinds() if "segment" in hints_of(find_job(kind)))
-            why = f"jobs of kind {self.tables['kind']} cannot resume from one another"
-            self.log.add("search.name", f"is {short_json(search.name)}; {why}, so choose another search, or kind {able}")
-        grid = self.tables.get("grid") or {}
-        whole = self.tables.get("segment") in (None, encode(WHOLE))  # a spec with all defaults written out says so
-        for key in (*self.tables, *(grid if isinstance(grid, Mapping) else ()), *search.space):
-            if key.split(".")[0] == "segment" and not (whole and key == "segment"):
-                self.log.add(key, f"is what search {search.name} sets; leave it out")
-        for key, values in search.space.items():
-            table, _, name = key.partition(".")
-            is_constant = isinstance(values, Choices) and len(values.choices) == 1
-            if not is_constant and (table not in CHANGEABLE or name in ("", "name")):
-                listed = ", ".join(CHANGEABLE)
-                self.log.add(
-                    f"search.space.{key}",
-                    f"cannot change while a network is trained; with {search.name} it must be a number or choice inside {listed}",
-                )
-
     def _without_axes(self, axes: Sequence[str]) -> Mapping[str, Any]:
         """Returns the tables without axes that apply to nothing after the command line's changes, so that they load again."""
         grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
@@ -204,8 +173,10 @@ class StageValidator:
             if self.job_class is not None and name in old_keys_of(self.job_class):
                 self.log.add(name, given_twice(self.job_class, name))
             elif name not in allowed:
-                listed = ", ".join(sorted(allowed))
-                hint = advice(self.job_class, self.tables, str(name)) or nearest(name, allowed)
+                # The key `plugins` is read before, and stands next to the stages.
+                known = allowed if self.name is not None else {**allowed, PLUGINS: None}
+                listed = ", ".join(sorted(known))
+                hint = advice(self.job_class, self.tables, str(name)) or nearest(name, known)
                 self.log.add(str(name), f"is unknown; known are {listed}{hint}")
         return header
 
@@ -332,13 +303,19 @@ class StageValidator:
         return [replace(job, label=stage_prefix + name) for job, name in zip(jobs, names, strict=True)]
 
     def _ancestry(self, job: Job) -> dict[str, Any]:
-        """Returns what distinguishes a job from the same job on parents with other seeds, for its label."""
-        return {"after": "+".join(run[:8] for run in job.parents)} if job.parents else {}
+        """Returns what distinguishes a job from the same job on parents with other seeds, or on another file, for its label."""
+        if job.parents:
+            return {"after": "+".join(run[:8] for run in job.parents)}
+        model = getattr(job.workload, "described", {}).get("model")
+        return {"model": {"name": model}} if model else {}
 
     def _resolve(self, point: Point) -> list[ResolvedTables]:
         try:
             needed = getattr(self.job_class, "splits_of_inputs", None)
-            return list(resolve_references(point.tables, self.earlier, needed(point.tables) if needed else {}))
+            resolved = resolve_references(point.tables, self.earlier, needed(point.tables) if needed else {})
+            # A file of outputs of several models makes a job for each.
+            separate = getattr(self.job_class, "tables_of_jobs", lambda tables: [tables])
+            return [replace(found, tables=tables) for found in resolved for tables in separate(found.tables)]
         except ChainError as error:
             self.log.with_origins(point.origins).add(error.key, error.message)
             return []
@@ -383,17 +360,3 @@ def _with_seed(job: Job, seed: int) -> Job:
     named = encode(workload, identity_only=True) if job.parents else identity
     key = key_of(job.kind, named)
     return replace(job, key=key, label=key, workload=workload, resolved=resolved, identity=identity)
-
-
-def describe_job(workload: Any, resolved: Mapping[str, Any], found: ResolvedTables) -> dict[str, Any]:
-    """Returns the job's columns of the run table; where the job has no value of its own, that of its first parent."""
-    first: Mapping[str, Any] = found.parents[0].described if found.parents else {}
-
-    def named(part: str) -> str:
-        table = resolved.get(part)
-        return str(table["name"]) if isinstance(table, Mapping) and "name" in table else str(first.get(part) or "")
-
-    numbers = {name: getattr(workload, name, None) for name in ("density", "ipc")}
-    return {part: named(part) for part in ("data", "model", "method")} | {
-        name: first.get(name) if value is None else value for name, value in numbers.items()
-    }

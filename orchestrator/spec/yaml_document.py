@@ -1,6 +1,7 @@
 """Reads YAML 1.2 to plain data and records the line of every key."""
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.packaged import packaged_specs, packaged_text
 from pruneyard.reports.location import Location, located
+from pruneyard.workloads.user_code.errors import UserCodeError
 
 _DESCRIPTIONS = {
     r"character '\t'": "a tab is used where only spaces are allowed",
@@ -116,11 +118,17 @@ def describe_yaml_error(error: YAMLError) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Converts tuples, sets, dates, paths and NumPy scalars to plain tables, lists, numbers and text."""
+    """Converts tuples, sets, dates, paths and NumPy scalars to plain tables, lists, numbers and text.
+
+    A class or function becomes its reference, see `pruneyard.workloads.user_code.registration.register`. Raises `UsageError` for
+    one that cannot be sent to worker processes.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return _reference(value)
     # bool comes before int, of which it is a subclass.
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
@@ -128,6 +136,16 @@ def plain(value: Any) -> Any:
     if value is None or not hasattr(value, "item"):
         return None if value is None else str(value)
     return plain(value.item())
+
+
+def _reference(code: Any) -> str:
+    # Imported here because it loads torch, which a spec in a file does not need at this point.
+    from pruneyard.workloads.user_code.registration import register
+
+    try:
+        return register(code)
+    except UserCodeError as error:
+        raise UsageError(str(error)) from error
 
 
 def dump_document(tables: Mapping[str, Any]) -> str:

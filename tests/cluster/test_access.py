@@ -20,8 +20,8 @@ TOKEN = "f" * 64
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without any setting."""
+def user_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes every setting of the user."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -88,13 +88,14 @@ def test_notes_are_for_their_user_alone_and_found_by_the_jobs_name(tmp_path: Pat
 
 
 def test_a_bundle_runs_without_an_installation_and_knows_its_version(tmp_path: Path) -> None:
-    write_bundle(tmp_path, spec="name: x\n")
+    write_bundle(tmp_path, spec="name: x\n", code={"mine/net.py": Path(__file__)})
     program = "from pruneyard.cluster import pins; print(pins.__file__, pins.version('pruneyard'))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(tmp_path / "pruneyard" / "cluster" / "pins.py"), installed()["pruneyard"]]
     assert (tmp_path / "spec.yaml").read_text() == "name: x\n"
+    assert (tmp_path / "mine" / "net.py").read_bytes() == Path(__file__).read_bytes()
     same = subprocess.run([sys.executable, "-m", "pruneyard.cluster.pins", "pins.json"], cwd=tmp_path, check=False)
     assert same.returncode == 0
 

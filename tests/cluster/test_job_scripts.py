@@ -59,17 +59,17 @@ def test_slurm_asks_for_whole_nodes_and_a_signal_before_the_end() -> None:
 FAKES = {
     "scontrol": 'printf "node-1\\nnode-2\\nnode-3\\n"',
     "srun": 'exec "$@"',
-    "ray": 'printf "%s\\n" "$@" > "$TOLD"; [ "$RAY_AUTH_MODE$RAY_FAILS" = token ] || exit 0\n'
+    "ray": 'printf "%s\\n" "$@" > "$CALLS"; [ "$RAY_AUTH_MODE$RAY_FAILS" = token ] || exit 0\n'
     'while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
-    "pruneyard": 'trap \'kill $!; exit 3\' TERM; cp "$2" "$TOLD.spec"\n'
-    'sleep ${SLEEPS:-0} & printf "%s" "$RAY_AUTH_TOKEN" > "$TOLD.token"; wait $!; exit 0',
+    "pruneyard": 'trap \'kill $!; exit 3\' TERM; cp "$2" "$CALLS.spec"\n'
+    'sleep ${SLEEPS:-0} & printf "%s" "$RAY_AUTH_TOKEN" > "$CALLS.token"; wait $!; exit 0',
 }
 """Stand for the programs of a batch system; the script between them is the real one."""
 
 
 @pytest.fixture
 def batch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts the script as Slurm would on the first of three nodes."""
+    """Returns a function that starts the script as Slurm would on the first of three nodes."""
     programs, mount = tmp_path / "bin", tmp_path / "shared"
     programs.mkdir()
     mount.mkdir()
@@ -86,7 +86,7 @@ def batch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             "SLURM_JOB_ID": "7",
             "SLURM_JOB_NODELIST": "node-[1-3]",
             "SLURM_NNODES": "3",
-            "TOLD": str(tmp_path / "told"),
+            "CALLS": str(tmp_path / "calls"),
             **more,
         }
         return subprocess.Popen(
@@ -100,13 +100,13 @@ def test_the_batch_script_starts_ray_once_per_node_and_runs_the_spec(
     batch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     job = batch()
-    _, said = job.communicate(timeout=20)
-    assert (job.returncode, said) == (0, "")
-    told = (tmp_path / "told").read_text().splitlines()
-    assert told[:5] == ["symmetric-run", "--address", "node-1:6379", "--min-nodes", "3"]
-    assert {"--num-cpus=8", "--num-gpus=2"} <= set(told)
-    assert (tmp_path / "told.spec").read_text() == SPEC
-    assert re.fullmatch(r"[0-9a-f]{64}", (tmp_path / "told.token").read_text())
+    _, output = job.communicate(timeout=20)
+    assert (job.returncode, output) == (0, "")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[:5] == ["symmetric-run", "--address", "node-1:6379", "--min-nodes", "3"]
+    assert {"--num-cpus=8", "--num-gpus=2"} <= set(calls)
+    assert (tmp_path / "calls.spec").read_text() == SPEC
+    assert re.fullmatch(r"[0-9a-f]{64}", (tmp_path / "calls.token").read_text())
     assert not list((tmp_path / "shared" / "out").iterdir()), "its own files are gone"
 
 
@@ -119,20 +119,20 @@ def test_the_batch_script_stops_the_driver_gracefully_and_returns_its_exit_code(
     assert telling in script.read_text()
     script.write_text(script.read_text().replace(telling, f"{telling}; sleep {pause_s}"))
     job = batch(SLEEPS="60")
-    while not (tmp_path / "told.token").exists():
+    while not (tmp_path / "calls.token").exists():
         assert job.poll() is None
     job.terminate()
-    _, said = job.communicate(timeout=20)
-    assert (job.returncode, said) == (3, "")
+    _, output = job.communicate(timeout=20)
+    assert (job.returncode, output) == (3, "")
 
 
 def test_the_batch_script_does_not_pass_off_a_cluster_that_never_came_as_success(
     batch: Callable[..., subprocess.Popen[str]],
 ) -> None:
     job = batch(RAY_FAILS="yes")
-    _, said = job.communicate(timeout=20)
+    _, output = job.communicate(timeout=20)
     assert job.returncode == 4
-    assert "Ray did not start" in said
+    assert "Ray did not start" in output
 
 
 def test_the_batch_script_says_which_program_the_environment_lacks(
@@ -144,9 +144,9 @@ def test_the_batch_script_says_which_program_the_environment_lacks(
         assert found is not None
         (tmp_path / "bin" / name).symlink_to(found)
     job = batch(PATH=str(tmp_path / "bin"))
-    _, said = job.communicate(timeout=20)
+    _, output = job.communicate(timeout=20)
     assert job.returncode == 2
-    assert re.match(r"no pruneyard on .*; activate its environment by slurm.prologue", said)
+    assert re.match(r"no pruneyard on .*; activate its environment by slurm.prologue", output)
 
 
 TASK_KEYS = {
@@ -231,28 +231,28 @@ def test_a_skypilot_task_runs_the_spec_on_the_first_node_and_ends_with_its_code(
     templates = tmp_path / "sky_templates" / "ray"
     templates.mkdir(parents=True)
     programs = {
-        templates / "start_cluster": 'echo start "$RAY_DASHBOARD_HOST" >> "$TOLD"',
-        templates / "stop_cluster": 'echo stop >> "$TOLD"',
-        tmp_path / "pruneyard": 'cp "$2" "$TOLD.spec"; echo "${@: -1}" >> "$TOLD"; exit 3',
+        templates / "start_cluster": 'echo start "$RAY_DASHBOARD_HOST" >> "$CALLS"',
+        templates / "stop_cluster": 'echo stop >> "$CALLS"',
+        tmp_path / "pruneyard": 'cp "$2" "$CALLS.spec"; echo "${@: -1}" >> "$CALLS"; exit 3',
     }
     for path, body in programs.items():
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(stat.S_IRWXU)
-    told = tmp_path / "told"
+    calls = tmp_path / "calls"
     settings = {
         "HOME": str(tmp_path),
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
-        "TOLD": str(told),
+        "CALLS": str(calls),
     }
     first = subprocess.run(
         ["bash", "-c", task["run"]], env={**settings, "SKYPILOT_NODE_RANK": "0"}, check=False
     )
     assert first.returncode == 3
-    assert told.read_text().splitlines() == ["start 127.0.0.1", "10.0.0.1:6379", "stop"]
-    assert Path(f"{told}.spec").read_text() == SPEC
+    assert calls.read_text().splitlines() == ["start 127.0.0.1", "10.0.0.1:6379", "stop"]
+    assert Path(f"{calls}.spec").read_text() == SPEC
     other = subprocess.run(
         ["bash", "-c", task["run"]], env={**settings, "SKYPILOT_NODE_RANK": "1"}, check=False
     )
     assert other.returncode == 0
-    assert told.read_text().splitlines()[3:] == ["start 127.0.0.1"]
+    assert calls.read_text().splitlines()[3:] == ["start 127.0.0.1"]

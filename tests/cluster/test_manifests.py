@@ -125,16 +125,16 @@ def test_a_rayjob_carries_its_spec() -> None:
     assert f'"{mounts[named]}/spec.yaml"' in job["entrypoint"]
 
 
-def installs(form: str, profile: Profile) -> list[list[str]]:
-    """The pip command of each kind of node, the head first."""
+def pip_commands(form: str, profile: Profile) -> list[list[str]]:
+    """Returns the pip command of each kind of node, the head first."""
     text = CLUSTERS[form](profile) if form in CLUSTERS else JOBS[form](profile, STUDY)
     (found,) = [document for document in documents(text) if document.get("apiVersion") in (None, "ray.io/v1")]
     if "spec" in found:
         commands = [command for pod in pods(found) for command in pod["containers"][0].get("args", [])]
     else:
         commands = found.get("setup_commands") or found["setup"].splitlines()
-    words = [shlex.split(command) for command in commands if command.startswith("pip install")]
-    return [line[: line.index("||")] if "||" in line else line for line in words]
+    arguments = [shlex.split(command) for command in commands if command.startswith("pip install")]
+    return [line[: line.index("||")] if "||" in line else line for line in arguments]
 
 
 INSTALLING = {
@@ -152,19 +152,19 @@ def test_nodes_install_the_requirements_of_pruneyard_in_the_versions_of_a_submit
     form: str,
 ) -> None:
     profile = site("many-nodes", **CODE)
-    found = installs(form, profile)
+    found = pip_commands(form, profile)
     assert len(found) == INSTALLING[form]
-    for words in found:
-        assert words[:3] == ["pip", "install", "--quiet"]
-        assert {CODE["package"], *requirements(installed()), "ray[default,tune]==2.60.0"} <= set(words[3:])
-    assert installs(form, site("many-nodes", install=False)) == []
+    for arguments in found:
+        assert arguments[:3] == ["pip", "install", "--quiet"]
+        assert {CODE["package"], *requirements(installed()), "ray[default,tune]==2.60.0"} <= set(arguments[3:])
+    assert pip_commands(form, site("many-nodes", install=False)) == []
 
 
 @each_case("form", CLUSTERS)
 def test_a_cluster_that_waits_needs_no_package_since_submit_brings_the_code(form: str) -> None:
-    for words in installs(form, site("many-nodes")):
-        assert not [word for word in words if "pruneyard" in word]
-        assert any(word.startswith("torch==") for word in words)
+    for arguments in pip_commands(form, site("many-nodes")):
+        assert not [argument for argument in arguments if "pruneyard" in argument]
+        assert any(argument.startswith("torch==") for argument in arguments)
 
 
 @pytest.mark.parametrize("form", ["kuberay-job", "skypilot"])

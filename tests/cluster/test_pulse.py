@@ -17,7 +17,7 @@ SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # the frame with which HTTP/
 
 @contextmanager
 def head(port: int = 0) -> Iterator[int]:
-    """A port that greets as gRPC does."""
+    """Listens on a port and greets as gRPC does."""
     with socket.create_server(("127.0.0.1", port)) as server:
 
         def serve() -> None:
@@ -38,7 +38,7 @@ def head(port: int = 0) -> Iterator[int]:
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse_module, "ASK_EVERY_S", 0.02)
     monkeypatch.setattr(pulse_module, "WARN_AFTER_S", 0.2)
     monkeypatch.setenv(RAY_GIVES_UP, "1.0")  # so lost after 0.6 s, and left after 0.8 s

@@ -32,67 +32,67 @@ def sleeping() -> Iterator[list["subprocess.Popen[bytes]"]]:
 
 
 def test_the_first_vital_death_is_reported_within_a_tenth_of_a_second(sleeping: list["subprocess.Popen[bytes]"]) -> None:
-    said, told = [], threading.Event()
+    messages, was_reported = [], threading.Event()
 
     def on_death(message: str) -> None:
-        said.append(message)
-        told.set()
+        messages.append(message)
+        was_reported.set()
 
     names = ("raylet", "head (GCS)")
     watched = [RayProcess(name=name, pid=p.pid, is_vital=True) for name, p in zip(names, sleeping, strict=True)]
     with watch_processes(lambda: watched, on_death) as watch:
         watch.set_started()
-        assert not told.wait(0.1)
+        assert not was_reported.wait(0.1)
         started = time.monotonic()
         for process in sleeping:
             process.kill()
-        assert told.wait(5)
+        assert was_reported.wait(5)
         assert time.monotonic() - started < 1.0
-    assert len(said) == 1
-    assert any(f"(process {process.pid}, killed by SIGKILL)" in said[0] for process in sleeping)
+    assert len(messages) == 1
+    assert any(f"(process {process.pid}, killed by SIGKILL)" in messages[0] for process in sleeping)
 
 
 def test_what_is_killed_while_ray_starts_is_reported_and_what_ends_by_itself_is_not(
     sleeping: list["subprocess.Popen[bytes]"],
 ) -> None:
     """Ray says itself why it could not start."""
-    said: list[str] = []
+    messages: list[str] = []
     ending = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
     by_itself, killed = (RayProcess(name="raylet", pid=pid, is_vital=True) for pid in (ending.pid, sleeping[0].pid))
-    with watch_processes(lambda: [by_itself, killed], said.append):
+    with watch_processes(lambda: [by_itself, killed], messages.append):
         ending.wait()
         time.sleep(0.3)
-        assert not said
+        assert not messages
         sleeping[0].kill()
         deadline = time.monotonic() + 5
-        while not said:
+        while not messages:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert said[0].startswith(f"Ray's raylet on this node died while Ray started (process {killed.pid}, killed by SIGKILL)")
+    assert messages[0].startswith(f"Ray's raylet on this node died while Ray started (process {killed.pid}, killed by SIGKILL)")
 
 
 def test_a_dispensable_death_is_a_warning(
     sleeping: list["subprocess.Popen[bytes]"], caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     log_monitor = RayProcess(name="log monitor", pid=sleeping[0].pid, is_vital=False)
-    with watch_processes(lambda: [log_monitor], said.append), caplog.at_level(logging.WARNING):
+    with watch_processes(lambda: [log_monitor], messages.append), caplog.at_level(logging.WARNING):
         sleeping[0].kill()
         deadline = time.monotonic() + 5
         while "log monitor died" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert not said
+    assert not messages
 
 
 def test_leaving_the_block_reports_nothing(sleeping: list["subprocess.Popen[bytes]"]) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     raylet = RayProcess(name="raylet", pid=sleeping[0].pid, is_vital=True)
-    with watch_processes(lambda: [raylet], said.append):
+    with watch_processes(lambda: [raylet], messages.append):
         pass
     sleeping[0].kill()
     time.sleep(0.05)
-    assert not said
+    assert not messages
 
 
 def test_the_raylet_of_a_node_is_found_with_its_agents_and_no_other() -> None:

@@ -15,7 +15,7 @@ from pruneyard.cluster.session import session
 
 @contextmanager
 def listening(answer: bytes | None) -> Iterator[int]:
-    """A port that takes every connection, and answers and closes it unless `answer` is None."""
+    """Listens on a port that accepts every connection, and answers and closes it unless `answer` is None."""
     kept = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -42,7 +42,7 @@ def listening(answer: bytes | None) -> Iterator[int]:
 
 @pytest.mark.parametrize("mode", ["disabled", "token"])
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (None, "timed out"),
         (b"", "something else listens on that port"),
@@ -52,14 +52,14 @@ def listening(answer: bytes | None) -> Iterator[int]:
     ids=["silent", "closing", "http", "short"],
 )
 def test_a_port_that_is_no_ray_cluster_is_said_in_seconds(
-    answer: bytes | None, words: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    answer: bytes | None, message: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "CONNECT_TIMEOUT_S", 0.5)
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
     started = time.monotonic()
     with listening(answer) as port, pytest.raises(ConnectionError) as caught, session(f"127.0.0.1:{port}"):
         pass
-    assert str(caught.value) == f"no Ray cluster answers at 127.0.0.1:{port}: {words}"
+    assert str(caught.value) == f"no Ray cluster answers at 127.0.0.1:{port}: {message}"
     assert time.monotonic() - started < 5
 
 

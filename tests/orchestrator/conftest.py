@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from in_process_command import Answer, Pruneyard
+from in_process_command import CommandResult, Pruneyard
 
 from pruneyard.orchestrator.cli import main
 
@@ -13,16 +13,16 @@ from pruneyard.orchestrator.cli import main
 def pruneyard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Pruneyard:
-    """Calls `pruneyard` with words, in an empty folder."""
+    """Returns a function that calls `pruneyard` with arguments, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["pruneyard", *map(str, words)])
+    def call(*arguments: str | Path) -> CommandResult:
+        monkeypatch.setattr(sys, "argv", ["pruneyard", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main()
         captured = capsys.readouterr()
         code = caught.value.code
-        return Answer(code if isinstance(code, int) else 0, captured.out, captured.err)
+        return CommandResult(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return call

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """Exit code, stdout and stderr of one call."""
 
     code: int
@@ -13,4 +13,4 @@ class Answer:
     err: str
 
 
-Pruneyard = Callable[..., Answer]
+Pruneyard = Callable[..., CommandResult]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import Kills
+from killed_driver import KillingDisplay
 
 from pruneyard.orchestrator.coordination.journal import Journal
 from pruneyard.orchestrator.driver.run import run
@@ -49,42 +49,42 @@ def test_brackets_are_those_of_the_paper() -> None:
 
 @each_case("sizes", [[81, 34, 15, 8, 5], [9, 5, 3], [4, 3, 3]])
 def test_configurations_are_assigned_to_brackets_in_proportion_and_keep_their_bracket(sizes: list[int]) -> None:
-    all_of_them = assign_brackets(sum(sizes), sizes)
-    assert [all_of_them.count(number) for number in range(len(sizes))] == sizes
+    assigned = assign_brackets(sum(sizes), sizes)
+    assert [assigned.count(number) for number in range(len(sizes))] == sizes
     for number in range(sum(sizes)):
-        assert assign_brackets(number, sizes) == all_of_them[:number]
+        assert assign_brackets(number, sizes) == assigned[:number]
     assert assign_brackets(1, sizes) == [0]
 
 
-class Told:
+class SimulatedBrackets:
     """Brackets over configurations of two seeds that get values from a test, without a training."""
 
     def __init__(self, folder: Path, *, number: int = 10) -> None:
         spec = load_spec(
-            {**WITHOUT, "grid": {"optimizer.lr": [(place + 1) / 100 for place in range(number)]}}
+            {**WITHOUT, "grid": {"optimizer.lr": [(index + 1) / 100 for index in range(number)]}}
         )
         scheduler = Scheduler(**RULE)
         self.keys = [job.key for job in spec.jobs]
-        self.judge = EarlyStopper(scheduler, spec.jobs, Journal(folder / "heard.jsonl"))
-        self.brackets = Brackets(scheduler, spec.jobs, self.judge, Journal(folder / "rungs.jsonl"))
+        self.early_stopper = EarlyStopper(scheduler, spec.jobs, Journal(folder / "reports.jsonl"))
+        self.brackets = Brackets(scheduler, spec.jobs, self.early_stopper, Journal(folder / "rungs.jsonl"))
         self.statuses: dict[str, Status] = {}
 
-    def due(self) -> tuple[list[int], float]:
-        """Numbers of the runs that continue, and their next budgets."""
+    def due_runs(self) -> tuple[list[int], float]:
+        """Returns the numbers of the runs that continue, and their next budget."""
         due = self.brackets.next_budgets(self.statuses)
         (share,) = set(due.values())
         return sorted(self.keys.index(key) for key in due), share
 
-    def out(self) -> set[int]:
-        """Numbers of the configurations that are out."""
+    def eliminated_configurations(self) -> set[int]:
+        """Returns the numbers of the eliminated configurations."""
         return {self.keys.index(key) // 2 for key in self.brackets.eliminated()}
 
-    def come(self, numbers: Sequence[int], share: float, values: dict[int, float] | None = None) -> None:
-        """Runs that came to a share, with the values of some configurations."""
+    def report_runs(self, numbers: Sequence[int], share: float, values: dict[int, float] | None = None) -> None:
+        """Reports runs at a share of the budget, with the values of some configurations."""
         for number in numbers:
             value = (values or {}).get(number // 2, -float(number))
-            self.judge.on_result(self.keys[number], share=share, value=value)
-            self.statuses[self.keys[number]] = Status.INTERRUPTED  # as the record of a pause has it
+            self.early_stopper.on_result(self.keys[number], share=share, value=value)
+            self.statuses[self.keys[number]] = Status.INTERRUPTED  # as in the record of a pause
         self.brackets.decide(self.statuses)
 
 
@@ -94,91 +94,93 @@ def runs(*configurations: int) -> list[int]:
 
 def test_worked_by_hand(tmp_path: Path) -> None:
     """Shares 1/4, 1/2, 1; sizes 4, 3, 3. Ten configurations: what is better comes first here."""
-    told = Told(tmp_path)
+    simulation = SimulatedBrackets(tmp_path)
     first, second, third = (
-        [i for i, place in enumerate(assign_brackets(10, [4, 3, 3])) if place == number] for number in range(3)
+        [i for i, index in enumerate(assign_brackets(10, [4, 3, 3])) if index == number] for number in range(3)
     )
     assert [len(first), len(second), len(third)] == [4, 3, 3]
-    assert told.due() == (runs(*first), 0.25)
-    told.come(runs(*first[:3]), 0.25)
-    told.come([2 * first[3]], 0.25)
-    assert told.due() == ([2 * first[3] + 1], 0.25), "nothing is decided before all have come"
-    assert not told.out()
-    told.come([2 * first[3] + 1], 0.25)
-    assert told.out() == set(first[2:])
-    assert told.due() == (runs(*first[:2], *second), 0.5), "both brackets climb this rung together"
-    told.come(runs(*first[:2], *second), 0.5, {second[2]: 99.0})
-    assert told.out() == {*first[1:], *second[:2]}, "of 2 one goes on, of 3 one, the best"
-    assert told.due() == (runs(first[0], second[2], *third), 1.0)
-    told.statuses |= {told.keys[number]: Status.COMPLETED for number in runs(first[0], second[2], *third)}
-    assert not told.brackets.next_budgets(told.statuses)
+    assert simulation.due_runs() == (runs(*first), 0.25)
+    simulation.report_runs(runs(*first[:3]), 0.25)
+    simulation.report_runs([2 * first[3]], 0.25)
+    assert simulation.due_runs() == ([2 * first[3] + 1], 0.25), "a rung was decided before all of its runs had reported"
+    assert not simulation.eliminated_configurations()
+    simulation.report_runs([2 * first[3] + 1], 0.25)
+    assert simulation.eliminated_configurations() == set(first[2:])
+    assert simulation.due_runs() == (runs(*first[:2], *second), 0.5), "the runs of both brackets share this rung"
+    simulation.report_runs(runs(*first[:2], *second), 0.5, {second[2]: 99.0})
+    assert simulation.eliminated_configurations() == {*first[1:], *second[:2]}, "the best of two and the best of three continue"
+    assert simulation.due_runs() == (runs(first[0], second[2], *third), 1.0)
+    simulation.statuses |= {simulation.keys[number]: Status.COMPLETED for number in runs(first[0], second[2], *third)}
+    assert not simulation.brackets.next_budgets(simulation.statuses)
 
 
 def test_failed_runs_are_excluded_and_delay_no_other_run(tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    due, _ = told.due()
+    simulation = SimulatedBrackets(tmp_path)
+    due, _ = simulation.due_runs()
     first = sorted({number // 2 for number in due})
-    dead = [*runs(first[0]), 2 * first[1]]  # the best with both seeds, the next with one
-    told.come([number for number in due if number not in dead], 0.25)
-    assert not told.out()
-    told.brackets.mark_lost([told.keys[number] for number in dead])
-    told.brackets.decide(told.statuses)
-    assert told.out() == {*first[2:]}, (
-        "of three that can be judged one goes on, and the one that cannot is not out"
+    lost = [*runs(first[0]), 2 * first[1]]  # the best with both seeds, the next with one
+    simulation.report_runs([number for number in due if number not in lost], 0.25)
+    assert not simulation.eliminated_configurations()
+    simulation.brackets.mark_lost([simulation.keys[number] for number in lost])
+    simulation.brackets.decide(simulation.statuses)
+    assert simulation.eliminated_configurations() == {*first[2:]}, (
+        "one of three with results continues, and the one without results is not eliminated"
     )
-    assert set(told.due()[0]) >= {2 * first[1] + 1}
-    assert not {2 * first[1], *runs(first[0])} & set(told.due()[0])
+    assert set(simulation.due_runs()[0]) >= {2 * first[1] + 1}
+    assert not {2 * first[1], *runs(first[0])} & set(simulation.due_runs()[0])
 
 
 def test_a_run_that_was_killed_between_its_report_and_its_record_is_due_again(tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    due, share = told.due()
-    told.come(due, share)
-    climbing, higher = told.due()
-    told.come(climbing, higher)
-    assert told.due()[1] > higher
-    again = Told(tmp_path)  # another call, after one of the runs was killed at the second rung, and another one at the first
+    simulation = SimulatedBrackets(tmp_path)
+    due, share = simulation.due_runs()
+    simulation.report_runs(due, share)
+    promoted, higher = simulation.due_runs()
+    simulation.report_runs(promoted, higher)
+    assert simulation.due_runs()[1] > higher
+    # After one of the runs was killed at the second rung, and another one at the first.
+    second_call = SimulatedBrackets(tmp_path)
     # Runs that start at the second rung have one evaluation.
-    num = {told.keys[run]: 1 + (run in due) for run in climbing} | {told.keys[run]: 1 for run in due if run not in climbing}
-    late, lost = next(run for run in climbing if run in due), next(run for run in due if run not in climbing)
-    again.brackets.mark_recorded({**num, told.keys[late]: 1, told.keys[lost]: 0})
-    assert again.due() == ([lost], share)
-    again.brackets.mark_ran([told.keys[lost]])
-    assert again.due() == ([late], higher)
-    again.brackets.mark_ran([told.keys[late]])
-    assert again.due() == told.due()
+    num = {simulation.keys[run]: 1 + (run in due) for run in promoted}
+    num |= {simulation.keys[run]: 1 for run in due if run not in promoted}
+    killed, lost = next(run for run in promoted if run in due), next(run for run in due if run not in promoted)
+    second_call.brackets.mark_recorded({**num, simulation.keys[killed]: 1, simulation.keys[lost]: 0})
+    assert second_call.due_runs() == ([lost], share)
+    second_call.brackets.mark_ran([simulation.keys[lost]])
+    assert second_call.due_runs() == ([killed], higher)
+    second_call.brackets.mark_ran([simulation.keys[killed]])
+    assert second_call.due_runs() == simulation.due_runs()
 
 
-@pytest.mark.parametrize(("value", "goes_on"), [(1000.0, True), (-1000.0, False)])
+@pytest.mark.parametrize(("value", "continues"), [(1000.0, True), (-1000.0, False)])
 def test_what_failed_and_is_run_again_is_measured_by_the_last_one_kept(
-    tmp_path: Path, value: float, goes_on: bool
+    tmp_path: Path, value: float, continues: bool
 ) -> None:
-    told = Told(tmp_path)
-    due, _ = told.due()
-    late = [due[-2], due[-1]]
-    told.come([number for number in due if number not in late], 0.25)
-    told.brackets.mark_lost([told.keys[number] for number in late])
-    told.brackets.decide(told.statuses)
-    before = told.out()
-    again = Told(tmp_path)  # another call
-    again.statuses = dict(told.statuses)
-    assert again.out() == before
-    assert again.due() == (late, 0.25)
-    again.come(late, 0.25, {late[0] // 2: value})
-    assert again.out() - before == (set() if goes_on else {late[0] // 2})
-    assert (late[0] in again.due()[0]) == goes_on
+    simulation = SimulatedBrackets(tmp_path)
+    due, _ = simulation.due_runs()
+    killed = [due[-2], due[-1]]
+    simulation.report_runs([number for number in due if number not in killed], 0.25)
+    simulation.brackets.mark_lost([simulation.keys[number] for number in killed])
+    simulation.brackets.decide(simulation.statuses)
+    before = simulation.eliminated_configurations()
+    second_call = SimulatedBrackets(tmp_path)
+    second_call.statuses = dict(simulation.statuses)
+    assert second_call.eliminated_configurations() == before
+    assert second_call.due_runs() == (killed, 0.25)
+    second_call.report_runs(killed, 0.25, {killed[0] // 2: value})
+    assert second_call.eliminated_configurations() - before == (set() if continues else {killed[0] // 2})
+    assert (killed[0] in second_call.due_runs()[0]) == continues
 
 
 @each_case(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"grace": 0.6}, "at most 1 / reduction_factor, which is 0.5"),
         ({"min_others": 2}, "hyperband has no use for it"),
         ({"metric": "test/accuracy"}, "cannot be tested on it"),
     ],
 )
-def test_what_is_wrong_with_it_is_said(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+def test_what_is_wrong_with_it_is_said(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         load_spec({**BASE, "scheduler": {**RULE, **change}})
 
 
@@ -204,14 +206,14 @@ def test_a_metric_that_pausing_runs_do_not_report_is_named(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def banded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hyperband_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("banded") / "out"
     assert run(BASE, folder, local=True).exit_code == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study_without_scheduler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "out"
     assert run(WITHOUT, folder, local=True).exit_code == 0
     return folder
@@ -226,25 +228,27 @@ def numbers(folder: Path) -> dict[tuple[str, int, str, str], float]:
     return {(r.run_key, r.step, r.split, r.name): r.value for r in rows.itertuples()}
 
 
-def test_paused_runs_resume_bit_equal_and_pruned_ones_keep_their_metrics(banded: Path, whole: Path) -> None:
-    found, expected = numbers(banded), numbers(whole)
+def test_paused_runs_resume_bit_equal_and_pruned_ones_keep_their_metrics(
+    hyperband_study: Path, study_without_scheduler: Path
+) -> None:
+    found, expected = numbers(hyperband_study), numbers(study_without_scheduler)
     assert found.items() <= expected.items()
-    ended = statuses(banded)
-    assert set(ended.values()) == {Status.COMPLETED, Status.PRUNED}
+    final_statuses = statuses(hyperband_study)
+    assert set(final_statuses.values()) == {Status.COMPLETED, Status.PRUNED}
     num_steps = max(step for _, step, *_ in expected)
-    for key, status in ended.items():
+    for key, status in final_statuses.items():
         last = max(step for run_key, step, *_ in found if run_key == key)
         assert (last == num_steps) == (status is Status.COMPLETED)
         assert last in {num_steps / 4, num_steps / 2, num_steps}
-    attempts = Store(RunFolder(banded)).runs(latest=False).to_pandas().sort_values("attempt")
+    attempts = Store(RunFolder(hyperband_study)).runs(latest=False).to_pandas().sort_values("attempt")
     for _, rows in attempts.groupby("run_key"):
         assert list(rows["attempt"]) == list(range(1, len(rows) + 1))
         assert set(rows["status"][:-1]) <= {"INTERRUPTED"}
         assert rows["device"].nunique() == 1
 
 
-def test_the_best_are_promoted_with_all_their_seeds(banded: Path) -> None:
-    runs = Results(banded).runs()
+def test_the_best_are_promoted_with_all_their_seeds(hyperband_study: Path) -> None:
+    runs = Results(hyperband_study).runs()
     rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
     assert set(runs.groupby(rates)["status"].nunique()) == {1}
     assert set(runs.loc[rates > 0.15, "status"]) == {"COMPLETED"}, "the best of the first bracket"
@@ -253,28 +257,29 @@ def test_the_best_are_promoted_with_all_their_seeds(banded: Path) -> None:
 
 
 def test_a_second_call_repeats_nothing_and_pruned_runs_resume_on_request(
-    banded: Path, whole: Path, tmp_path: Path
+    hyperband_study: Path, study_without_scheduler: Path, tmp_path: Path
 ) -> None:
-    before = Results(banded).runs()
-    assert run(BASE, banded, local=True).runs().equals(before)
+    before = Results(hyperband_study).runs()
+    assert run(BASE, hyperband_study, local=True).runs().equals(before)
     folder = tmp_path / "out"
     run(BASE, folder, local=True)
     run(BASE, folder, local=True, only=frozenset([Status.PRUNED]))
     assert set(statuses(folder).values()) == {Status.COMPLETED}
-    assert numbers(folder) == numbers(whole)
+    assert numbers(folder) == numbers(study_without_scheduler)
 
 
 def test_a_study_that_is_killed_again_and_again_decides_as_one_that_is_not(
-    banded: Path, tmp_path: Path
+    hyperband_study: Path, tmp_path: Path
 ) -> None:
     for number in (3, 11, 17, 23, 29):
         with pytest.raises(KeyboardInterrupt):
-            run(BASE, tmp_path / "out", local=True, display=Kills(number))
+            run(BASE, tmp_path / "out", local=True, display=KillingDisplay(number))
     assert run(BASE, tmp_path / "out", local=True).exit_code == 0
-    assert statuses(tmp_path / "out") == statuses(banded)
-    assert numbers(tmp_path / "out") == numbers(banded)
-    (mine,), (theirs,) = ([*(f / "decisions").glob("*-rungs.jsonl")] for f in (tmp_path / "out", banded))
-    assert mine.read_bytes() == theirs.read_bytes()
+    assert statuses(tmp_path / "out") == statuses(hyperband_study)
+    assert numbers(tmp_path / "out") == numbers(hyperband_study)
+    folders = (tmp_path / "out", hyperband_study)
+    (our_journal,), (expected_journal,) = ([*(f / "decisions").glob("*-rungs.jsonl")] for f in folders)
+    assert our_journal.read_bytes() == expected_journal.read_bytes()
 
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -304,11 +309,11 @@ def test_jobs_of_other_kinds_pause_and_resume_bit_equal(kind: str, tmp_path: Pat
     assert run({**spec, "scheduler": rule}, tmp_path / "banded", local=True).exit_code == 0
     assert run(spec, tmp_path / "whole", local=True).exit_code == 0
     assert numbers(tmp_path / "banded").items() <= numbers(tmp_path / "whole").items()
-    ended = statuses(tmp_path / "banded")
-    assert sorted(ended.values()) == [Status.COMPLETED] * 4 + [Status.PRUNED] * 2
+    final_statuses = statuses(tmp_path / "banded")
+    assert sorted(final_statuses.values()) == [Status.COMPLETED] * 4 + [Status.PRUNED] * 2
     attempts = Store(RunFolder(tmp_path / "banded")).runs(latest=False).to_pandas()
     paused = set(attempts.loc[attempts["status"] == "INTERRUPTED", "run_key"])
-    assert len(paused) == 4, "two configurations paused, and one of them went on"
+    assert len(paused) == 4, "two configurations paused, and one of them resumed"
     steps = Results(tmp_path / "banded").metrics().groupby("run_key", observed=True)["step"].max()
-    for key, status in ended.items():
+    for key, status in final_statuses.items():
         assert (steps[key] < steps.max()) == (status is Status.PRUNED)

@@ -44,7 +44,7 @@ def calibrate(trained: Path, **fields: Any) -> dict[str, Any]:
 
 
 def values(results: Results) -> pd.Series:
-    """Every metric by run, split and name."""
+    """Returns every metric by run, split and name."""
     return results.metrics().set_index(["run_key", "split", "name"])["value"]
 
 
@@ -161,7 +161,7 @@ def test_stored_outputs_are_enough_for_scores_of_logits(trained: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"scores": ["knn"]}, "set near or far"),
         ({"choose_on": ["noise"]}, "there are no scores"),
@@ -170,8 +170,8 @@ def test_stored_outputs_are_enough_for_scores_of_logits(trained: Path, tmp_path:
         ({"method": "temprature"}, "did you mean temperature?"),
     ],
 )
-def test_what_cannot_be_is_refused(trained: Path, fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+def test_what_cannot_be_is_refused(trained: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         load_spec(calibrate(trained, **fields))
 
 

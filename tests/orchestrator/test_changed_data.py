@@ -27,7 +27,7 @@ CLASSES = ("cat", "dog")
 
 
 def write_pictures(folder: Path, *, of_each: int = 30, shift: int = 0) -> None:
-    """Dark cats and bright dogs of 6x6 pixels, in files of one size and one time, as an archive leaves them."""
+    """Writes dark cats and bright dogs of 6x6 pixels, in files of one size and time, as when an archive is unpacked."""
     generator = np.random.default_rng(shift)
     for number, name in enumerate(CLASSES):
         (folder / "train" / name).mkdir(parents=True, exist_ok=True)
@@ -267,6 +267,6 @@ def test_one_run_on_different_data_in_two_folders_is_not_reported_as_one(
     run(spec(pets), tmp_path / "out", local=True)
     write_pictures(pets, shift=30)
     run(spec(pets), tmp_path / "other", local=True)
-    answer = pruneyard("report", tmp_path / "out", tmp_path / "other", "--out", tmp_path / "page.html")
-    assert answer.code == 2
-    assert f"was computed on data {before} in {tmp_path / 'out'} and on {fingerprint(pets)} in" in answer.err
+    result = pruneyard("report", tmp_path / "out", tmp_path / "other", "--out", tmp_path / "page.html")
+    assert result.code == 2
+    assert f"was computed on data {before} in {tmp_path / 'out'} and on {fingerprint(pets)} in" in result.err

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_stopped_runs import SPEC, Presses
+from test_stopped_runs import SPEC, SendsSignal
 
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import UsageError
@@ -19,9 +19,9 @@ OTHER = {**SPEC, "optimizer": {"lr": 0.025}}
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of three jobs is finished and two never started."""
+    """Returns a folder in which one of three jobs is finished and two never started."""
     folder = tmp_path_factory.mktemp("unfinished") / "out"
-    run(SPEC, folder, local=True, display=Presses(signal.SIGTERM))
+    run(SPEC, folder, local=True, display=SendsSignal(signal.SIGTERM))
     return folder
 
 
@@ -53,9 +53,9 @@ def test_a_spec_of_the_folder_that_was_changed_by_hand_is_compared_with_what_ran
 ) -> None:
     spec = folder / "spec.yaml"
     spec.write_text(spec.read_text().replace("width: 8", "width: 9"))
-    answer = pruneyard("resume", folder, "--local")
-    assert answer.code == 2
-    assert "model.width: 8 there, 9 here" in answer.err
+    result = pruneyard("resume", folder, "--local")
+    assert result.code == 2
+    assert "model.width: 8 there, 9 here" in result.err
     assert len(Results(folder).runs()) == 1
 
 

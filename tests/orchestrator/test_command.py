@@ -23,7 +23,7 @@ from pruneyard.orchestrator.spec.codec import hints_of, plugin_of, plugins_of
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports import records
 from pruneyard.testing.cases import each_case
-from pruneyard.workloads.plugins import find_job, kinds, names
+from pruneyard.workloads.plugins import find_job, is_family, kinds, names
 
 Pruneyard = Callable[..., Any]
 
@@ -49,7 +49,7 @@ def spec(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which two jobs are COMPLETED and two FAILED."""
+    """Returns a folder in which two jobs are COMPLETED and two FAILED."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.yaml").write_text(SPEC)
     run(folder / "small.yaml", out=folder / "out", local=True)
@@ -57,15 +57,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def modules_after(statement: str) -> set[str]:
-    """Top-level modules that a fresh process has loaded."""
+    """Returns the top-level modules that a fresh process has loaded after a statement."""
     program = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
 
-def command(*words: str) -> str:
-    called = f"sys.argv = ['pruneyard', *{words!r}]\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
-    return f"from pruneyard.orchestrator.cli import main\n{called}"
+def command(*arguments: str) -> str:
+    program = f"sys.argv = ['pruneyard', *{arguments!r}]\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    return f"from pruneyard.orchestrator.cli import main\n{program}"
 
 
 @each_case(
@@ -110,9 +110,9 @@ def test_the_package_offers_its_three_names_and_no_other() -> None:
 
 @each_case("verb", VERBS)
 def test_every_verb_has_help(pruneyard: Pruneyard, verb: str) -> None:
-    answer = pruneyard(verb, "--help")
-    assert answer.code == 0
-    assert f"Usage: pruneyard {verb}" in answer.out
+    result = pruneyard(verb, "--help")
+    assert result.code == 0
+    assert f"Usage: pruneyard {verb}" in result.out
 
 
 def test_help_and_version_are_on_stdout(pruneyard: Pruneyard) -> None:
@@ -121,7 +121,7 @@ def test_help_and_version_are_on_stdout(pruneyard: Pruneyard) -> None:
 
 
 @each_case(
-    "words",
+    "arguments",
     [
         (),
         ("rum", "quickstart"),
@@ -141,13 +141,13 @@ def test_help_and_version_are_on_stdout(pruneyard: Pruneyard) -> None:
     ],
 )
 def test_what_cannot_be_meant_exits_with_2_and_says_so_on_stderr(
-    pruneyard: Pruneyard, words: tuple[str, ...]
+    pruneyard: Pruneyard, arguments: tuple[str, ...]
 ) -> None:
-    answer = pruneyard(*words)
-    assert answer.code == 2
-    assert answer.err
-    assert not answer.out
-    assert "Traceback" not in answer.err
+    result = pruneyard(*arguments)
+    assert result.code == 2
+    assert result.err
+    assert not result.out
+    assert "Traceback" not in result.err
 
 
 def test_all_problems_of_a_spec_are_printed_one_a_line(pruneyard: Pruneyard, spec: Path) -> None:
@@ -161,7 +161,7 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
     listed = json.loads(pruneyard("list", "methods", "--json").out)
     assert all(entry.keys() == {"name", "kind", "summary", "reference"} for entry in listed)
     assert all(isinstance(text, str) for entry in listed for text in entry.values())
-    expected = [(kind, name) for kind in kinds() for name in names(f"{kind}.methods")]
+    expected = [(kind, name) for kind in kinds() if is_family(f"{kind}.methods") for name in names(f"{kind}.methods")]
     expected += [("gradient", name) for name in names("gradients")]
     assert [(entry["kind"], entry["name"]) for entry in listed] == expected
     assert {"dense", "static", "set", "rigl", "magnitude", "agent"} <= {entry["name"] for entry in listed}
@@ -169,7 +169,7 @@ def test_methods_are_listed_with_name_kind_summary_and_reference(pruneyard: Prun
 
 
 def families_of(cls: type[Any]) -> set[str]:
-    """Those of every slot of a table, its own and its tables'."""
+    """Returns the families of every plug-in field of a table and of the tables inside it."""
     found = set()
     for hint in hints_of(cls).values():
         marker = plugin_of(hint) or plugins_of(hint)
@@ -216,8 +216,8 @@ def test_every_topic_has_a_table_and_json(pruneyard: Pruneyard, topic: str, some
 def test_init_writes_a_spec_that_can_be_planned_and_spares_files(
     pruneyard: Pruneyard, tmp_path: Path
 ) -> None:
-    answer = pruneyard("init", "mine.yaml")
-    assert answer.code == 0
+    result = pruneyard("init", "mine.yaml")
+    assert result.code == 0
     assert "results go into out/mine" in pruneyard("plan", "mine.yaml").out
     before = (tmp_path / "mine.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(before + "# mine\n")
@@ -232,12 +232,12 @@ def test_init_writes_a_spec_that_can_be_planned_and_spares_files(
 
 
 def test_plan_writes_nothing(pruneyard: Pruneyard, spec: Path, tmp_path: Path) -> None:
-    answer = pruneyard("plan", spec)
-    assert answer.code == 0
+    result = pruneyard("plan", spec)
+    assert result.code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
     for job in load_spec(spec).jobs:
-        assert job.key in answer.out
-    assert "4 missing" in answer.out
+        assert job.key in result.out
+    assert "4 missing" in result.out
 
 
 def test_plan_as_json_has_status_and_spec_of_every_job(
@@ -258,9 +258,9 @@ def test_plan_reports_where_missing_data_was_searched(
 ) -> None:
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path / "nothing-here"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    answer = pruneyard("plan", spec, "--set", "data=mnist")
-    assert answer.code == 0
-    assert "nothing-here" in answer.out
+    result = pruneyard("plan", spec, "--set", "data=mnist")
+    assert result.code == 0
+    assert "nothing-here" in result.out
 
 
 def test_explain_says_why_each_job_would_run(pruneyard: Pruneyard, spec: Path, finished: Path) -> None:
@@ -292,9 +292,9 @@ def test_explain_describes_a_run(pruneyard: Pruneyard, finished: Path) -> None:
 def test_every_table_is_exported_in_every_format(
     pruneyard: Pruneyard, finished: Path, table: str, form: str
 ) -> None:
-    answer = pruneyard("export", finished, "--table", table, "--format", form)
-    assert answer.code == 0
-    assert answer.out.strip()
+    result = pruneyard("export", finished, "--table", table, "--format", form)
+    assert result.code == 0
+    assert result.out.strip()
 
 
 def test_exported_csv_holds_the_rows(pruneyard: Pruneyard, finished: Path, tmp_path: Path) -> None:
@@ -307,8 +307,8 @@ def test_exported_csv_holds_the_rows(pruneyard: Pruneyard, finished: Path, tmp_p
 def test_report_writes_one_page_to_the_given_path(
     pruneyard: Pruneyard, finished: Path, tmp_path: Path
 ) -> None:
-    answer = pruneyard("report", finished, "--out", "page.html")
-    assert (answer.code, answer.out.strip()) == (0, "page.html")
+    result = pruneyard("report", finished, "--out", "page.html")
+    assert (result.code, result.out.strip()) == (0, "page.html")
     assert "<html" in (tmp_path / "page.html").read_text()
 
 
@@ -339,15 +339,16 @@ def test_every_verb_refuses_a_folder_without_results(
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "picture.png").touch()
     results = Results(tmp_path / name)
-    for ask in ("runs", "metrics", "curves", "summary", "report", "_repr_html_"):
+    for ask in ("runs", "metrics", "curves", "summary", "report", "final", "best"):
         with pytest.raises(UsageError, match=rf"{name}: (there is no such folder|.*is no folder of results)"):
             getattr(results, ask)()
     with pytest.raises(UsageError, match=name):
         _ = results.exit_code
     assert name in repr(results)
+    assert name in results._repr_html_()
     assert not (tmp_path / "nothing").exists()
-    answer = pruneyard("report", name)
-    assert (answer.code, name in answer.err) == (2, True)
+    result = pruneyard("report", name)
+    assert (result.code, name in result.err) == (2, True)
     assert [path.name for path in (tmp_path / "holiday").iterdir()] == ["picture.png"]
 
 
@@ -360,18 +361,18 @@ def test_schema_prints_json(pruneyard: Pruneyard) -> None:
     assert json.loads(pruneyard("schema").out)["title"] == "pruneyard spec"
 
 
-@pytest.mark.parametrize("words", [["report"], ["export"]])
+@pytest.mark.parametrize("arguments", [["report"], ["export"]])
 def test_results_of_a_newer_version_are_refused_in_words(
-    pruneyard: Pruneyard, tmp_path: Path, words: list[str]
+    pruneyard: Pruneyard, tmp_path: Path, arguments: list[str]
 ) -> None:
     rows = tmp_path / "newer" / "results" / "runs"
     rows.mkdir(parents=True)
     newer = records.schema("runs").with_metadata({records.VERSION_KEY: b"99"})
     pq.write_table(newer.empty_table(), rows / "key-1.parquet")
-    answer = pruneyard(*words, tmp_path / "newer")
-    assert answer.code == 2
-    assert "has schema_version 99" in answer.err
-    assert "Traceback" not in answer.err
+    result = pruneyard(*arguments, tmp_path / "newer")
+    assert result.code == 2
+    assert "has schema_version 99" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_text_that_the_terminal_cannot_show_ends_nothing() -> None:

@@ -23,7 +23,7 @@ budget: {steps: 4, batch_size: 16}
 seeds: 2
 """
 
-KINDS = "it must be one of calibrate, distill, nodes, sparse"
+KINDS = "it must be one of calibrate, distill, features, function, nodes, sparse"
 DISTIL = {"name": "d", "kind": "distill", "data": "digits", "method": {"name": "dc", "ipc": 1}}
 
 
@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @each_case(
-    ("tables", "words"),
+    ("tables", "message"),
     [
         ({"name": "a"}, f"kind: is missing; {KINDS}"),
         ({"name": "a", "kind": 5}, f"kind: is 5; {KINDS}"),
@@ -46,10 +46,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({**DISTIL, "methd": "dm"}, "did you mean method?"),
     ],
 )
-def test_a_key_that_does_not_fit_is_answered_with_what_does(tables: dict[str, object], words: str) -> None:
+def test_a_key_that_does_not_fit_is_answered_with_what_does(tables: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(tables)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
+
+
+@each_case(
+    ("words", "hint"),
+    [
+        (("list", "mehods"), "Did you mean methods?"),
+        (("init", "--template", "distil"), "Did you mean distill?"),
+    ],
+)
+def test_a_misspelt_topic_or_template_is_answered_with_the_nearest(
+    pruneyard: Pruneyard, words: tuple[str, ...], hint: str
+) -> None:
+    answer = pruneyard(*words)
+    assert (answer.code, hint in answer.err) == (2, True)
 
 
 def test_every_verb_takes_the_eight_digits_that_the_live_table_shows(
@@ -62,19 +76,19 @@ def test_every_verb_takes_the_eight_digits_that_the_live_table_shows(
     assert (tmp_path / "network.safetensors").exists()
     timed = pruneyard("latency", out, "--run-key", key[:8], "--format", "dense", "--batch-size", "1")
     assert (timed.code, timed.out.splitlines()[1].split()[0]) == (0, key)
-    for words in (("explain", "0" * 8, "--out", out), ("latency", out, "--run-key", "0" * 8)):
-        answer = pruneyard(*words)
-        assert (answer.code, "is no run in" in answer.err) == (2, True)
+    for arguments in (("explain", "0" * 8, "--out", out), ("latency", out, "--run-key", "0" * 8)):
+        result = pruneyard(*arguments)
+        assert (result.code, "is no run in" in result.err) == (2, True)
     short = pruneyard("latency", out, "--run-key", key[:4])
     assert (short.code, "give at least 8 digits" in short.err) == (2, True)
 
 
 def test_explain_tells_a_difference_of_many_jobs_once(pruneyard: Pruneyard, finished: Path) -> None:
-    words = ("explain", finished / "small.yaml", "--out", finished / "out", "--set", "method.density=0.25")
-    lines = pruneyard(*words, "--set", "seeds=4").out.splitlines()
+    arguments = ("explain", finished / "small.yaml", "--out", finished / "out", "--set", "method.density=0.25")
+    lines = pruneyard(*arguments, "--set", "seeds=4").out.splitlines()
     assert sum("runs because no run of this key is in" in line for line in lines) == 4
     assert sum("method.density: 0.5 there, 0.25 here" in line for line in lines) == 3  # seeds 0 and 1 together; 2 and 3 alone
-    same = pruneyard(*words).out
+    same = pruneyard(*arguments).out
     assert same.count("method.density: 0.5 there, 0.25 here") == 1
     assert "the most similar runs there" in same
 
@@ -87,5 +101,5 @@ def test_a_speedup_within_the_noise_is_called_that() -> None:
     facts |= {"low_s": 70e-6, "high_s": 160e-6, "dense_median_s": 150e-6, "speedup": 1.01, "speedup_low": 0.5}
     facts |= {"speedup_high": 2.1, "num_repeats": 11, "measured_at": datetime.now(UTC), "torch_version": "2"}
     known = {name: facts.get(name, 0) for name in LatencyRow.__dataclass_fields__}
-    said = _line(LatencyRow(**known))  # type: ignore[arg-type]
-    assert said.endswith("71.9 µs, dense 150 µs; in turns 1.01 times as fast (0.50 to 2.10), no difference beyond the noise")
+    message = _line(LatencyRow(**known))  # type: ignore[arg-type]
+    assert message.endswith("71.9 µs, dense 150 µs; in turns 1.01 times as fast (0.50 to 2.10), no difference beyond the noise")

@@ -11,41 +11,41 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from pruneyard.orchestrator.ray_backend.tune_patches import isolate_oom_kills
 
 
-class Places:
-    """Where actors are placed; Ray's own managers would start a cluster."""
+class NoClusterResources:
+    """A manager of actor resources that needs no cluster, unlike Ray's own ones."""
 
     def free_resources(self, acquired_resource: None) -> None:
-        """Nothing was reserved."""
+        """Does nothing, as nothing was reserved."""
 
 
-def heard_of(error: Exception) -> list[Any]:
-    """The exception that the owner of an actor gets when a task of it ends in this way."""
-    heard: list[Any] = []
-    actor = TrackedActor(1, on_error=lambda _, told: heard.append(told))
-    manager = RayActorManager(resource_manager=Places())
+def actor_error(error: Exception) -> list[Any]:
+    """Returns the exception that the owner of an actor gets when one of its tasks fails with `error`."""
+    reported: list[Any] = []
+    actor = TrackedActor(1, on_error=lambda _, error_: reported.append(error_))
+    manager = RayActorManager(resource_manager=NoClusterResources())
     manager._live_actors_to_ray_actors_resources[actor] = (None, None)
     manager._actor_task_failed(tracked_actor_task=TrackedActorTask(actor), exception=error)
-    return heard
+    return reported
 
 
 def test_a_process_killed_for_memory_is_a_crashed_actor_and_keeps_the_name() -> None:
     killed = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory")
     with pytest.raises(RuntimeError, match="unexpected exception"):
-        heard_of(killed)
+        actor_error(killed)
     with isolate_oom_kills():
-        (told,) = heard_of(killed)
-    assert isinstance(told, RayActorError)
-    assert str(told) == f"OutOfMemoryError: {killed}"
+        (error_,) = actor_error(killed)
+    assert isinstance(error_, RayActorError)
+    assert str(error_) == f"OutOfMemoryError: {killed}"
     with pytest.raises(RuntimeError):
-        heard_of(killed)
+        actor_error(killed)
 
 
 def test_a_crashed_actor_is_reported_as_one() -> None:
-    died = ActorDiedError()
+    failed = ActorDiedError()
     with isolate_oom_kills():
-        assert heard_of(died) == [died]
+        assert actor_error(failed) == [failed]
 
 
 def test_what_ray_did_not_raise_is_still_a_fault_of_the_program() -> None:
     with isolate_oom_kills(), pytest.raises(RuntimeError, match="unexpected exception"):
-        heard_of(KeyError("ours"))
+        actor_error(KeyError("ours"))

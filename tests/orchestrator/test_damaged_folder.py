@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished study, to be damaged."""
+    """Returns a copy of the finished study, for a test to damage."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
@@ -51,7 +51,7 @@ def started(folder: Path) -> list[object]:
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])
 def test_no_job_runs_again_after_damage(folder: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    before, summary = started(folder), Results(folder).summary()
+    before, summary = started(folder), Results(folder).summary(columns="all")
     for table in ("runs", "metrics"):
         (path,) = RunFolder(folder).files_of_table(table)
         assert isinstance(path, Path)
@@ -61,7 +61,7 @@ def test_no_job_runs_again_after_damage(folder: Path, damage: str, caplog: pytes
             path.unlink()
     run(SPEC, folder, local=True)
     assert started(folder) == before
-    assert Results(folder).summary().equals(summary)
+    assert Results(folder).summary(columns="all").equals(summary)
     assert "compacted-" in caplog.text or damage == "deleted"
 
 
@@ -78,26 +78,26 @@ def test_new_jobs_run_beside_rows_that_were_damaged(folder: Path) -> None:
 
 
 def test_doctor_verifies_a_folder_and_repairs_its_tables(folder: Path, pruneyard: Pruneyard) -> None:
-    answer = pruneyard("doctor", folder)
-    assert answer.code == 0, answer.out
-    assert "ok    tables: the rows of 2 runs" in answer.out
+    result = pruneyard("doctor", folder)
+    assert result.code == 0, result.out
+    assert "ok    tables: the rows of 2 runs" in result.out
     (path,) = RunFolder(folder).files_of_table("metrics")
     assert isinstance(path, Path)
     flip(path, 500)
-    answer = pruneyard("doctor", folder)
-    assert answer.code == 1
-    assert f"WRONG tables: {path} is damaged" in answer.out
-    assert f"pruneyard doctor {folder} --repair" in answer.out
-    answer = pruneyard("doctor", folder, "--repair")
-    assert answer.code == 0, answer.out
-    assert answer.out.startswith(f"ok    repaired: {path} is damaged")
+    result = pruneyard("doctor", folder)
+    assert result.code == 1
+    assert f"WRONG tables: {path} is damaged" in result.out
+    assert f"pruneyard doctor {folder} --repair" in result.out
+    result = pruneyard("doctor", folder, "--repair")
+    assert result.code == 0, result.out
+    assert result.out.startswith(f"ok    repaired: {path} is damaged")
     assert pruneyard("doctor", folder).code == 0
 
 
 def test_doctor_needs_a_folder_to_repair(pruneyard: Pruneyard) -> None:
-    answer = pruneyard("doctor", "--repair")
-    assert answer.code == 2
-    assert "--repair needs the folder" in answer.err
+    result = pruneyard("doctor", "--repair")
+    assert result.code == 2
+    assert "--repair needs the folder" in result.err
 
 
 @pytest.mark.parametrize(
@@ -106,18 +106,18 @@ def test_doctor_needs_a_folder_to_repair(pruneyard: Pruneyard) -> None:
 def test_doctor_names_the_damaged_file_of_a_run(folder: Path, name: str, pruneyard: Pruneyard) -> None:
     path = next(RunFolder(folder).artifacts.iterdir()) / name
     flip(path, len(path.read_bytes()) - 20)
-    answer = pruneyard("doctor", folder)
-    assert answer.code == 1
-    assert str(path) in answer.out
+    result = pruneyard("doctor", folder)
+    assert result.code == 1
+    assert str(path) in result.out
 
 
 def test_doctor_names_a_damaged_checkpoint(folder: Path, pruneyard: Pruneyard) -> None:
     path = next(RunFolder(folder).artifacts.glob("*/checkpoints/*/model.safetensors"))
     assert isinstance(path, Path)
     flip(path, len(path.read_bytes()) - 5)
-    answer = pruneyard("doctor", folder)
-    assert answer.code == 1
-    assert str(path.parent) in answer.out
+    result = pruneyard("doctor", folder)
+    assert result.code == 1
+    assert str(path.parent) in result.out
 
 
 def test_a_damaged_artifact_is_refused_where_it_is_used(folder: Path) -> None:

@@ -62,12 +62,12 @@ def test_a_job_lost_for_good_stops_the_others_where_one_failure_is_to(
 ) -> None:
     deaths: list[str] = []
 
-    def deadly(orders: Sequence[PlannedAttempt], **given: Any) -> Mapping[str, str]:
-        """The process of the first stage's job ends whenever it is run."""
-        dying = [order for order in orders if order.job.stage == "first"]
-        deaths.extend(order.job.key for order in dying)
-        run_local([order for order in orders if order not in dying], **given)
-        return {order.job.key: "gone" for order in dying}
+    def deadly(attempts: Sequence[PlannedAttempt], **given: Any) -> Mapping[str, str]:
+        """Ends the process of the first stage's job whenever the job is run."""
+        dying = [planned for planned in attempts if planned.job.stage == "first"]
+        deaths.extend(planned.job.key for planned in dying)
+        run_local([planned for planned in attempts if planned not in dying], **given)
+        return {planned.job.key: "gone" for planned in dying}
 
     monkeypatch.setattr(population, "run_local", deadly)
     population.run(STAGES, tmp_path, local=True, fail_fast=fail_fast)

@@ -117,23 +117,23 @@ def test_a_seed_settles_everything(name: str) -> None:
     assert next_members(search(name), past) != next_members(search(name, seed=1), past)
 
 
-def bred(
+def evolve(
     name: str, gain: Callable[[float, int], float], *, seed: int, generations: int = 6
 ) -> list[list[Member]]:
-    """A population of eight with one setting in [0, 1]; members gain the value of the function there."""
+    """Returns a population of eight with one setting in [0, 1]; members improve by the function's value there."""
     one = search(name, space={"optimizer.lr": SPACE["optimizer.lr"]}, seed=seed)
     past: list[list[Member]] = []
     for generation in range(generations):
         members = next_members(one, past) if past else first_members(one)
         costs = [
-            (past[-1][m.parent].cost or 0.0 if m.parent is not None else 0.0) - gain(share_of(m), generation)
+            (past[-1][m.parent].cost or 0.0 if m.parent is not None else 0.0) - gain(factor_of(m), generation)
             for m in members
         ]
         past.append(with_costs(members, costs))
     return past
 
 
-def share_of(member: Member) -> float:
+def factor_of(member: Member) -> float:
     return float(np.log(member.at["optimizer.lr"] / 1e-3) / np.log(1e3))
 
 
@@ -153,11 +153,11 @@ def test_the_bandit_comes_nearer_to_the_best_rate_than_chance_does(
 
     def distance(name: str, seed: int) -> float:
         found = []
-        past = bred(name, gain, seed=seed)
+        past = evolve(name, gain, seed=seed)
         for generation in range(3, 6):
             grid = np.linspace(0, 1, 1001)
             best = grid[int(np.argmax([gain(x, generation) for x in grid]))]
-            found += [abs(share_of(m) - best) for i, m in enumerate(past[generation]) if m.parent != i]
+            found += [abs(factor_of(m) - best) for i, m in enumerate(past[generation]) if m.parent != i]
         return float(np.mean(found))
 
     by_chance, by_bandit = ([distance(name, seed) for seed in range(20)] for name in ("pbt", "pb2"))
@@ -172,12 +172,12 @@ def test_the_bandit_comes_nearer_to_the_best_rate_than_chance_does(
 def test_the_bound_is_wider_far_from_observations_and_pending_trials_narrow_it() -> None:
     one = search("pb2", space={"optimizer.lr": SPACE["optimizer.lr"]})
     data = [(0, {"optimizer.lr": lr}, gain) for lr, gain in ((0.001, -1.0), (0.002, 0.5), (0.004, 0.5))]
-    far = np.array([[1.0]])
-    alone = Bandit(one, data=data, pending=[]).bound(far, 1)
-    beside = Bandit(one, data=data, pending=[(1, {"optimizer.lr": 1.0})]).bound(far, 1)
+    distant = np.array([[1.0]])
+    single = Bandit(one, data=data, pending=[]).bound(distant, 1)
+    beside = Bandit(one, data=data, pending=[(1, {"optimizer.lr": 1.0})]).bound(distant, 1)
     known = Bandit(one, data=data, pending=[]).bound(np.array([[0.0]]), 1)
-    assert alone > beside
-    assert alone > known
+    assert single > beside
+    assert single > known
 
 
 def test_a_space_of_choices_alone_is_explored_by_chance() -> None:

@@ -45,7 +45,7 @@ SMALL = {  # the blueprint of its static network
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Two seeds each of a dense and a static network."""
+    """Runs two seeds each of a dense and a static network."""
     out = tmp_path_factory.mktemp("study") / "out"
     run(SPEC, out=out, local=True)
     return RunFolder(out)
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measures as always, but not for long."""
+    """Makes latency measurements short."""
     whole = exporting.compare
 
     def short(*networks: Any) -> Latency:
@@ -85,8 +85,8 @@ def test_an_exported_file_gives_what_the_run_would_give(
     pruneyard: Pruneyard, folder: RunFolder, form: str, tmp_path: Path
 ) -> None:
     key = key_of(folder, "static")
-    answer = pruneyard("export", folder.path, "--network", key, "--format", form, "--out", "net.safetensors")
-    assert (answer.code, answer.out.strip()) == (0, "net.safetensors")
+    result = pruneyard("export", folder.path, "--network", key, "--format", form, "--out", "net.safetensors")
+    assert (result.code, result.out.strip()) == (0, "net.safetensors")
     whole, back = finished_network(folder, key), read_network(tmp_path / "net.safetensors")
     assert all(torch.equal(mask, back.masks[name]) for name, mask in whole.masks.items())
     images = whole.random_images(4)
@@ -95,7 +95,7 @@ def test_an_exported_file_gives_what_the_run_would_give(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("--network", "0123456789abcdef", "--out", "x"),
         ("--network", "../../etc", "--out", "x"),
@@ -111,13 +111,13 @@ def test_an_exported_file_gives_what_the_run_would_give(
     ids=" ".join,
 )
 def test_an_export_that_cannot_be_exits_with_2_and_writes_nothing(
-    pruneyard: Pruneyard, folder: RunFolder, words: tuple[str, ...], tmp_path: Path
+    pruneyard: Pruneyard, folder: RunFolder, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     keys = {"STATIC": key_of(folder, "static"), "DENSE": key_of(folder, "dense")}
-    answer = pruneyard("export", folder.path, *(keys.get(word, word) for word in words))
-    assert answer.code == 2
-    assert answer.err
-    assert "Traceback" not in answer.err
+    result = pruneyard("export", folder.path, *(keys.get(argument, argument) for argument in arguments))
+    assert result.code == 2
+    assert result.err
+    assert "Traceback" not in result.err
     assert not list(tmp_path.iterdir())
 
 
@@ -125,17 +125,17 @@ def test_an_export_that_cannot_be_exits_with_2_and_writes_nothing(
 def test_latency_measures_the_first_seed_of_each_setting_and_keeps_the_rows(
     pruneyard: Pruneyard, folder: RunFolder
 ) -> None:
-    words = ("--format", "csr", "--format", "dense", "--batch-size", "1,3")
-    answer = pruneyard("latency", folder.path, *words, "--json")
-    assert answer.code == 0
-    rows = {(row["run_key"], row["format"], row["batch_size"]): row for row in json.loads(answer.out)}
+    arguments = ("--format", "csr", "--format", "dense", "--batch-size", "1,3")
+    result = pruneyard("latency", folder.path, *arguments, "--json")
+    assert result.code == 0
+    rows = {(row["run_key"], row["format"], row["batch_size"]): row for row in json.loads(result.out)}
     dense, static = key_of(folder, "dense"), key_of(folder, "static")
     assert rows.keys() == {
         (key, form, size)
         for key, form in ((dense, "dense"), (static, "dense"), (static, "csr"))
         for size in (1, 3)
     }
-    assert f"{dense} csr: skipped, no layer can be sparse" in answer.err
+    assert f"{dense} csr: skipped, no layer can be sparse" in result.err
     row = rows[static, "csr", 3]
     assert 0 < row["low_s"] <= row["median_s"] <= row["high_s"]
     assert row["size_bytes"] < row["dense_size_bytes"]
@@ -151,10 +151,10 @@ def test_latency_measures_the_first_seed_of_each_setting_and_keeps_the_rows(
 def test_measuring_again_replaces_the_row(pruneyard: Pruneyard, folder: RunFolder) -> None:
     key = key_of(folder, "static")
     for _ in range(2):
-        words = ("--run-key", key, "--format", "gather", "--batch-size", "2")
-        answer = pruneyard("latency", folder.path, *words)
-        assert answer.code == 0
-        assert "gather" in answer.out
+        arguments = ("--run-key", key, "--format", "gather", "--batch-size", "2")
+        result = pruneyard("latency", folder.path, *arguments)
+        assert result.code == 0
+        assert "gather" in result.out
     kept = Results(folder.path).latency()
     assert len(kept[(kept["format"] == "gather") & (kept["batch_size"] == 2)]) == 1
     assert "Measured latency" in Results(folder.path).report(folder.report).read_text()
@@ -162,12 +162,12 @@ def test_measuring_again_replaces_the_row(pruneyard: Pruneyard, folder: RunFolde
 
 @pytest.mark.usefixtures("quick")
 def test_all_seeds_are_measured_where_asked(pruneyard: Pruneyard, folder: RunFolder) -> None:
-    words = ("--all-seeds", "--format", "dense", "--batch-size", "4", "--json")
-    assert len(json.loads(pruneyard("latency", folder.path, *words).out)) == 4
+    arguments = ("--all-seeds", "--format", "dense", "--batch-size", "4", "--json")
+    assert len(json.loads(pruneyard("latency", folder.path, *arguments).out)) == 4
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("--run-key", "0123456789abcdef"),
         ("--batch-size", "0"),
@@ -179,19 +179,19 @@ def test_all_seeds_are_measured_where_asked(pruneyard: Pruneyard, folder: RunFol
     ids=" ".join,
 )
 def test_a_latency_that_cannot_be_exits_with_2(
-    pruneyard: Pruneyard, folder: RunFolder, words: tuple[str, ...]
+    pruneyard: Pruneyard, folder: RunFolder, arguments: tuple[str, ...]
 ) -> None:
-    answer = pruneyard("latency", folder.path, *words)
-    assert answer.code == 2
-    assert answer.err
-    assert not answer.out
-    assert "Traceback" not in answer.err
+    result = pruneyard("latency", folder.path, *arguments)
+    assert result.code == 2
+    assert result.err
+    assert not result.out
+    assert "Traceback" not in result.err
 
 
 def test_a_folder_without_finished_runs_is_refused(pruneyard: Pruneyard, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    answer = pruneyard("latency", tmp_path / "empty")
-    assert (answer.code, "no finished run" in answer.err) == (2, True)
+    result = pruneyard("latency", tmp_path / "empty")
+    assert (result.code, "no finished run" in result.err) == (2, True)
 
 
 @pytest.mark.usefixtures("quick")
@@ -200,17 +200,17 @@ def test_a_wrong_export_is_never_written_nor_recorded(
 ) -> None:
     monkeypatch.setattr("pruneyard.workloads.deploy.formats.csr.Csr.tolerance", -1.0)
     key = key_of(folder, "static")
-    answer = pruneyard("export", folder.path, "--network", key, "--format", "csr", "--out", "net")
-    assert (answer.code, list(tmp_path.iterdir())) == (1, [])
-    assert "off the dense ones" in answer.err
-    words = ("--run-key", key, "--format", "csr", "--batch-size", "9")
-    answer = pruneyard("latency", folder.path, *words)
-    assert answer.code == 1
+    result = pruneyard("export", folder.path, "--network", key, "--format", "csr", "--out", "net")
+    assert (result.code, list(tmp_path.iterdir())) == (1, [])
+    assert "off the dense ones" in result.err
+    arguments = ("--run-key", key, "--format", "csr", "--batch-size", "9")
+    result = pruneyard("latency", folder.path, *arguments)
+    assert result.code == 1
     assert 9 not in set(Results(folder.path).latency()["batch_size"])
 
 
 def damaged(folder: RunFolder, tmp_path: Path, **changes: object) -> RunFolder:
-    """The static run alone, with another manifest and, as in older ones, no digests; a value of None takes its key away."""
+    """Copies the static run with fields of its manifest changed, or removed by None, and without digests, as in older runs."""
     key = key_of(folder, "static")
     other = RunFolder(tmp_path / "other")
     shutil.copytree(folder.artifact(key), other.artifact(key))

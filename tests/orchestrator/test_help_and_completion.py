@@ -30,12 +30,12 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def completed(words: str, incomplete_at: int) -> list[str]:
+def completed(line: str, incomplete_at: int) -> list[str]:
     """Returns what the shell is offered for a line, as `type,value`."""
-    asked = {"COMP_WORDS": words, "COMP_CWORD": str(incomplete_at), "_PRUNEYARD_COMPLETE": "bash_complete"}
+    variables = {"COMP_WORDS": line, "COMP_CWORD": str(incomplete_at), "_PRUNEYARD_COMPLETE": "bash_complete"}
     program = "from pruneyard.orchestrator.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ | asked
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ | variables
     )
     assert not done.stderr, done.stderr
     return done.stdout.split()
@@ -60,13 +60,13 @@ def test_the_formats_of_tables_are_those_that_can_be_chosen() -> None:
 
 
 def test_the_shell_completes_names_of_packaged_specs_and_files() -> None:
-    assert completed("pruneyard run q", 2) == ["plain,quickstart", "file,q"]
+    assert completed("pruneyard run quickst", 2) == ["plain,quickstart", "file,quickst"]
     assert len([word for word in completed("pruneyard plan", 2) if word.startswith("plain,")]) == len(packaged_specs())
     assert completed("pruneyard resume ou", 2) == ["dir,ou"]
 
 
 @pytest.mark.parametrize(
-    ("words", "meant"),
+    ("arguments", "suggestion"),
     [
         (("rnu", "quickstart"), "did you mean run?"),
         (("statsu",), "did you mean status?"),
@@ -75,10 +75,12 @@ def test_the_shell_completes_names_of_packaged_specs_and_files() -> None:
         (("plan", "quickstart", "--outt", "x"), "--out"),
     ],
 )
-def test_a_misspelt_verb_is_refused_with_the_nearest_name(pruneyard: Pruneyard, words: tuple[str, ...], meant: str) -> None:
-    answer = pruneyard(*words)
-    assert answer.code == 2
-    assert meant in answer.err
+def test_a_misspelt_verb_is_refused_with_the_nearest_name(
+    pruneyard: Pruneyard, arguments: tuple[str, ...], suggestion: str
+) -> None:
+    result = pruneyard(*arguments)
+    assert result.code == 2
+    assert suggestion in result.err
 
 
 def test_the_overview_fits_a_screen_and_labels_kinds(pruneyard: Pruneyard) -> None:

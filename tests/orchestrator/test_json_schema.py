@@ -57,6 +57,18 @@ def test_tables_that_an_axis_gives_may_be_missing() -> None:
 @each_case(
     "change",
     [
+        {"model": "my_package.nets:Net"},
+        {"model": {"name": "nets.py:Net", "width": 64}},
+        {"plugins": ["mine.py", {"file": "other.py", "family": "models"}]},
+    ],
+)
+def test_code_of_the_users_own_fits(change: dict[str, Any]) -> None:
+    VALIDATOR.validate(BASE | change)
+
+
+@each_case(
+    "change",
+    [
         {"sedes": 3},
         {"kind": "sprase"},
         {"name": 3},

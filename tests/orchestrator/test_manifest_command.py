@@ -41,17 +41,17 @@ def profile(tmp_path: Path) -> Path:
 @each_case("form", FORMATS)
 def test_one_profile_gives_every_format(pruneyard: Pruneyard, profile: Path, form: str) -> None:
     spec = ["--spec", "quickstart"] if form in ("kuberay-job", "skypilot", "slurm") else []
-    answer = pruneyard("manifest", profile, "--format", form, *spec, "--set", "head.instance_type=m6i.large")
-    assert answer.code == 0, answer.err
-    assert "token" in answer.out.lower()
+    result = pruneyard("manifest", profile, "--format", form, *spec, "--set", "head.instance_type=m6i.large")
+    assert result.code == 0, result.err
+    assert "token" in result.out.lower()
     if spec:
-        assert "name: quickstart" in answer.out
+        assert "name: quickstart" in result.out
 
 
 def test_the_spec_inside_gives_the_same_jobs(pruneyard: Pruneyard, profile: Path, tmp_path: Path) -> None:
     out = tmp_path / "job.yaml"
-    answer = pruneyard("manifest", profile, "--format", "kuberay-job", "--spec", "quickstart", "--out", out)
-    assert answer.out.split() == [str(out)]
+    result = pruneyard("manifest", profile, "--format", "kuberay-job", "--spec", "quickstart", "--out", out)
+    assert result.out.split() == [str(out)]
     _, spec_map, _ = YAML(typ="safe", pure=True).load_all(out.read_text())
     carried = tmp_path / "spec.yaml"
     carried.write_text(spec_map["data"]["spec.yaml"])
@@ -59,15 +59,15 @@ def test_the_spec_inside_gives_the_same_jobs(pruneyard: Pruneyard, profile: Path
 
 
 def test_set_changes_any_key(pruneyard: Pruneyard, profile: Path) -> None:
-    words = ("--set", "workers.gpu.count=5", "--set", "kubernetes={namespace: team}")
-    answer = pruneyard("manifest", profile, "--format", "kuberay-cluster", *words)
-    _, cluster = YAML(typ="safe", pure=True).load_all(answer.out)
+    arguments = ("--set", "workers.gpu.count=5", "--set", "kubernetes={namespace: team}")
+    result = pruneyard("manifest", profile, "--format", "kuberay-cluster", *arguments)
+    _, cluster = YAML(typ="safe", pure=True).load_all(result.out)
     assert cluster["spec"]["workerGroupSpecs"][0]["replicas"] == 5
     assert cluster["metadata"]["namespace"] == "team"
 
 
 @each_case(
-    ("old", "new", "words"),
+    ("old", "new", "message"),
     [
         ("cpus: 2,", "cpu: 2,", ":2: head.cpu: is unknown; known are cpus, gpus"),
         ("count: 2", "count: many", ':5: workers.gpu.count: is "many"; it must be a whole number'),
@@ -81,17 +81,17 @@ def test_set_changes_any_key(pruneyard: Pruneyard, profile: Path) -> None:
     ],
 )
 def test_an_invalid_profile_is_reported_with_file_line_key_and_allowed_values(
-    pruneyard: Pruneyard, profile: Path, old: str, new: str, words: str
+    pruneyard: Pruneyard, profile: Path, old: str, new: str, message: str
 ) -> None:
     assert old in PROFILE
     profile.write_text(PROFILE.replace(old, new))
-    answer = pruneyard("manifest", profile, "--format", "kuberay-cluster")
-    assert (answer.code, answer.out) == (2, "")
-    assert f"{profile}{words}" in answer.err
+    result = pruneyard("manifest", profile, "--format", "kuberay-cluster")
+    assert (result.code, result.out) == (2, "")
+    assert f"{profile}{message}" in result.err
 
 
 @each_case(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (("lab.yaml", "--format", "slurm"), "--spec: is missing; slurm runs one study"),
         (
@@ -116,8 +116,8 @@ def test_an_invalid_profile_is_reported_with_file_line_key_and_allowed_values(
     ],
 )
 def test_what_cannot_be_rendered_is_said(
-    pruneyard: Pruneyard, profile: Path, words: tuple[str, ...], said: str
+    pruneyard: Pruneyard, profile: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    answer = pruneyard("manifest", *words)
-    assert (answer.code, answer.out) == (2, "")
-    assert said in answer.err
+    result = pruneyard("manifest", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err

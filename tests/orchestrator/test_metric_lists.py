@@ -8,13 +8,19 @@ from pruneyard.orchestrator.cli import cli
 from pruneyard.reports.glossary import METRICS, bounds, term_of
 from pruneyard.workloads.calibrate.members import UNCERTAINTY_METRICS
 from pruneyard.workloads.calibrate.set_metrics import SET_METRICS
-from pruneyard.workloads.metrics.classification import CALIBRATION_METRICS, STANDARD_METRICS, TRUTH_METRICS
+from pruneyard.workloads.metrics.classification import (
+    CALIBRATION_METRICS,
+    MANY_CLASSES_METRICS,
+    STANDARD_METRICS,
+    TRUTH_METRICS,
+)
 from pruneyard.workloads.metrics.detection import CORRECT_RATE_METRICS, DETECTION_METRICS
 from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
 from pruneyard.workloads.plugins import describe
 
 LISTED = (
     STANDARD_METRICS
+    | MANY_CLASSES_METRICS
     | CALIBRATION_METRICS
     | TRUTH_METRICS
     | UNCERTAINTY_METRICS

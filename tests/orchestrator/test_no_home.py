@@ -19,7 +19,7 @@ print(os.environ["HOME"], cache_folder())
 
 def test_charts_and_caches_work_without_a_home() -> None:
     env = {name: value for name, value in os.environ.items() if name not in ("HOME", "PRUNEYARD_CACHE", "XDG_CACHE_HOME")}
-    answer = subprocess.run([sys.executable, "-c", WITHOUT_HOME], env=env, capture_output=True, text=True, check=True)
-    home, cache = answer.stdout.split()
+    result = subprocess.run([sys.executable, "-c", WITHOUT_HOME], env=env, capture_output=True, text=True, check=True)
+    home, cache = result.stdout.split()
     assert home.endswith(f"pruneyard-{os.getuid()}/home")
     assert cache == f"{home}/.cache/pruneyard"

@@ -32,10 +32,10 @@ budget: {steps: 4, batch_size: 16}
 seeds: 2
 """
 
-SLOW = {"torch", "ray", "pandas", "pyarrow", "scipy", "sklearn"}
+SLOW_MODULES = {"torch", "ray", "pandas", "pyarrow", "scipy", "sklearn"}
 
 
-def draw(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """Writes images of two classes, all of one size in bytes."""
     generator = np.random.default_rng(0)
     for name, level in (("dark", 40), ("light", 200)):
@@ -47,16 +47,16 @@ def draw(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a spec, images, and the finished study in `out/small`."""
+    """Returns a folder with a spec, images, and the finished study in `out/small`."""
     folder = tmp_path_factory.mktemp("study")
-    draw(folder / "pictures")
+    write_images(folder / "pictures")
     (folder / "small.yaml").write_text(SPEC)
-    done = called(folder, "run", "small.yaml", "--local")
-    assert done.returncode == 0, done.stderr
+    completed = run_command(folder, "run", "small.yaml", "--local")
+    assert completed.returncode == 0, completed.stderr
     return folder
 
 
-def called(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command in a fresh process, which prints the modules it has loaded as its last line on stderr."""
     program = (
         "import atexit, sys\n"
@@ -64,27 +64,27 @@ def called(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "from pruneyard.orchestrator.cli import main\nmain()"
     )
     environment = os.environ | {"PRUNEYARD_DATA": str(folder), "PRUNEYARD_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-c", program, *words]
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def loads(done: subprocess.CompletedProcess[str]) -> set[str]:
-    assert done.returncode == 0, done.stderr
-    return set(done.stderr.splitlines()[-1].split()) & SLOW
+def slow_modules(completed: subprocess.CompletedProcess[str]) -> set[str]:
+    assert completed.returncode == 0, completed.stderr
+    return set(completed.stderr.splitlines()[-1].split()) & SLOW_MODULES
 
 
 def test_a_finished_study_is_printed_again_within_a_second_of_cpu(study: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = called(study, "run", "small.yaml", "--local")
+    completed = run_command(study, "run", "small.yaml", "--local")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert not loads(done)
+    assert not slow_modules(completed)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
-    assert done.stderr.startswith("small: all 2 jobs are finished, in out/small; nothing to run\n")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["method", "set", "report:"]
-    assert not loads(called(study, "resume", "out/small"))
-    told = json.loads(called(study, "run", "small.yaml", "--json").stdout)
-    assert told["jobs"] == {"completed": 2, "failed": 0, "interrupted": 0, "pruned": 0, "missing": 0}
-    assert (told["exit_code"], told["report"], len(told["summary"])) == (0, "out/small/report.html", 1)
+    assert completed.stderr.startswith("small: all 2 jobs are finished, in out/small; nothing to run\n")
+    assert [line.split()[0] for line in completed.stdout.splitlines()] == ["method", "set", "report:"]
+    assert not slow_modules(run_command(study, "resume", "out/small"))
+    summary = json.loads(run_command(study, "run", "small.yaml", "--json").stdout)
+    assert summary["jobs"] == {"completed": 2, "failed": 0, "interrupted": 0, "pruned": 0, "missing": 0}
+    assert (summary["exit_code"], summary["report"], len(summary["summary"])) == (0, "out/small/report.html", 1)
 
 
 def change_spec(study: Path) -> None:
@@ -106,21 +106,21 @@ def swap_the_classes(study: Path) -> None:
         (train / old).rename(train / new)
 
 
-def lose_a_table(study: Path) -> None:
+def delete_a_table(study: Path) -> None:
     next((study / "out" / "small" / "results" / "runs").iterdir()).unlink()
 
 
-def lose_the_page(study: Path) -> None:
+def delete_the_page(study: Path) -> None:
     (study / "out" / "small" / "report.html").unlink()
 
 
-def damage_the_answer(study: Path) -> None:
+def damage_the_stored_answer(study: Path) -> None:
     (study / "out" / "small" / ".finished.json").write_text('{"version": 1')
 
 
 @each_case(
     "change",
-    [change_spec, touch_a_picture, add_a_picture, swap_the_classes, lose_a_table, lose_the_page, damage_the_answer],
+    [change_spec, touch_a_picture, add_a_picture, swap_the_classes, delete_a_table, delete_the_page, damage_the_stored_answer],
 )
 def test_every_change_is_noticed(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
@@ -128,7 +128,7 @@ def test_every_change_is_noticed(
     # A copy with hard links: the same inodes and times, so that only the change can make a difference.
     copy = tmp_path / change.__name__
     subprocess.run(["cp", "-al", study, copy], check=True)
-    answer = json.loads((copy / "out" / "small" / ".finished.json").read_text())
+    stored_answer = json.loads((copy / "out" / "small" / ".finished.json").read_text())
     monkeypatch.setenv("PRUNEYARD_DATA", str(copy))
     monkeypatch.setenv("PRUNEYARD_CACHE", str(copy / "cache"))
     monkeypatch.chdir(copy)
@@ -138,10 +138,10 @@ def test_every_change_is_noticed(
     folder = RunFolder(Path("out/small"))
     (copy / "small.yaml").unlink()  # linked, so that writing to it would change the original
     (copy / "small.yaml").write_text(SPEC)
-    answer |= {"requests": [request_of("small.yaml")], "inputs": inputs, "inputs_stamp": finished.paths_stamp(inputs)}
-    answer |= {"results": finished.results_stamp(folder), "page": finished.page_stamp(folder)}
+    stored_answer |= {"requests": [request_of("small.yaml")], "inputs": inputs, "inputs_stamp": finished.paths_stamp(inputs)}
+    stored_answer |= {"results": finished.results_stamp(folder), "page": finished.page_stamp(folder)}
     folder.finished.unlink()
-    Path(str(folder.finished)).write_text(json.dumps(answer))
+    Path(str(folder.finished)).write_text(json.dumps(stored_answer))
     assert recall(folder, request_of("small.yaml")) is not None
     change(copy)
     assert recall(folder, request_of("small.yaml")) is None
@@ -149,15 +149,16 @@ def test_every_change_is_noticed(
 
 def test_other_options_ask_for_something_else(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(study)
-    asked = [
+    requests = [
         request_of("small.yaml"),
         request_of("small.yaml", sets=["seeds=3"]),
         request_of("small.yaml", axes=["seeds=3"]),
+        request_of("small.yaml", plugins=["seeds=3"]),
         request_of("quickstart"),
     ]
     monkeypatch.setenv("PRUNEYARD_DATA", "/elsewhere")
-    asked.append(request_of("small.yaml"))
-    assert len(set(asked)) == 5
+    requests.append(request_of("small.yaml"))
+    assert len(set(requests)) == len(requests)
 
 
 def test_a_changed_plug_in_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_every_data_source_lists_its_files() -> None:
 def test_a_study_with_a_failed_job_is_planned_again(pruneyard: Pruneyard, tmp_path: Path) -> None:
     spec = SPEC.replace("{name: image_folder, path: pictures}", "{name: digits, max_train: 100, max_test: 50}")
     (tmp_path / "small.yaml").write_text(spec + "optimizer: {name: sgd, lr: 1.0e+30}\n")
-    answer = pruneyard("run", "small.yaml", "--local")
-    assert answer.code == 1
-    assert "FAILED" in answer.out
+    result = pruneyard("run", "small.yaml", "--local")
+    assert result.code == 1
+    assert "FAILED" in result.out
     assert not (tmp_path / "out" / "small" / ".finished.json").exists()

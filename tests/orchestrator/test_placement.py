@@ -30,30 +30,30 @@ SPEC: dict[str, Any] = {
 }
 
 
-def orders_of(spec: dict[str, Any]) -> list[PlannedAttempt]:
+def attempts_of(spec: dict[str, Any]) -> list[PlannedAttempt]:
     return [PlannedAttempt(job=job, attempt=1) for job in load_spec(spec).jobs]
 
 
-def placement(tmp_path: Path, orders: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
+def placement(tmp_path: Path, attempts: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
     joined = Session(address="127.0.0.1:1", head=HeadMonitor("127.0.0.1:1", None), **session)
-    return Placement(orders, RunFolder(tmp_path), resources=resources, session=joined)
+    return Placement(attempts, RunFolder(tmp_path), resources=resources, session=joined)
 
 
-def ended(order: PlannedAttempt, **memory: int) -> Report:
-    return Report(run_key=order.job.key, status=Status.COMPLETED, **memory)
+def ended(planned: PlannedAttempt, **memory: int) -> Report:
+    return Report(run_key=planned.job.key, status=Status.COMPLETED, **memory)
 
 
 def test_cores_are_asked_for_as_the_spec_says(tmp_path: Path) -> None:
-    orders = orders_of(SPEC)
-    placed = placement(tmp_path, orders, Resources(cpus=2), nodes=((8, 0), (4, 0)), memory=(16 * GIB, 6 * GIB))
+    attempts = attempts_of(SPEC)
+    placed = placement(tmp_path, attempts, Resources(cpus=2), nodes=((8, 0), (4, 0)), memory=(16 * GIB, 6 * GIB))
     assert placed.num_slots == 6
-    assert placed.resources_for(orders[:1]) == {"cpu": 2, "gpu": 0}
+    assert placed.resources_for(attempts[:1]) == {"cpu": 2, "gpu": 0}
 
 
 def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with_the_least(tmp_path: Path) -> None:
-    orders = orders_of(SPEC)
-    narrow, wide = orders[0], orders[-1]
-    placed = placement(tmp_path, orders, Resources(), nodes=((4, 0), (2, 0)), memory=(16 * GIB, 4 * GIB))
+    attempts = attempts_of(SPEC)
+    narrow, wide = attempts[0], attempts[-1]
+    placed = placement(tmp_path, attempts, Resources(), nodes=((4, 0), (2, 0)), memory=(16 * GIB, 4 * GIB))
     placed.record(ended(wide, peak_memory_bytes=3 * GIB))
     assert placed.resources_for([wide])["memory"] == 3.75 * GIB
     assert placed.resources_for([narrow])["memory"] == 1.75 * GIB
@@ -61,7 +61,7 @@ def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with
 
 
 @pytest.mark.parametrize(
-    ("asked", "peak", "given"),
+    ("requested", "peak", "given"),
     [
         (0.25, 1, 0.25),  # (1.2 + 1) of 16
         (0.25, 6, 0.55),  # (7.2 + 1) of 16 = 0.51
@@ -71,33 +71,33 @@ def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with
     ],
 )
 def test_a_share_of_a_gpu_grows_with_what_its_memory_was_seen_to_need(
-    tmp_path: Path, asked: float, peak: int, given: float
+    tmp_path: Path, requested: float, peak: int, given: float
 ) -> None:
-    orders = orders_of(SPEC)
-    placed = placement(tmp_path, orders, Resources(gpus=asked), nodes=((64, 8),), memory=(64 * GIB,))
-    before = placed.resources_for(orders[:1])
-    assert before["gpu"] == asked
-    placed.record(ended(orders[0], peak_memory_bytes=peak * GIB, gpu_memory_bytes=16 * GIB))
-    after = placed.resources_for(orders[:1])
+    attempts = attempts_of(SPEC)
+    placed = placement(tmp_path, attempts, Resources(gpus=requested), nodes=((64, 8),), memory=(64 * GIB,))
+    before = placed.resources_for(attempts[:1])
+    assert before["gpu"] == requested
+    placed.record(ended(attempts[0], peak_memory_bytes=peak * GIB, gpu_memory_bytes=16 * GIB))
+    after = placed.resources_for(attempts[:1])
     assert after["gpu"] == pytest.approx(given)
     assert "memory" not in after, "a GPU's memory says nothing of the node's"
 
 
 @contextmanager
-def copied(placed: Placement, orders: list[PlannedAttempt]) -> Iterator[Any]:
-    """As Tune keeps what it was given."""
+def copied_requests(placed: Placement, attempts: list[PlannedAttempt]) -> Iterator[Any]:
+    """Yields a copy of the requests, as Tune stores them."""
     from ray import cloudpickle
 
-    with resources_per_trial(placed, [[order] for order in orders]) as ask:
+    with resources_per_trial(placed, [[planned] for planned in attempts]) as ask:
         yield cloudpickle.loads(cloudpickle.dumps(ask))
 
 
 def test_tune_queries_a_copy_and_gets_updated_requests(tmp_path: Path) -> None:
-    orders = orders_of(SPEC)
-    placed = placement(tmp_path, orders, Resources(), nodes=((4, 0),), memory=(8 * GIB,))
-    with copied(placed, orders) as ask:
+    attempts = attempts_of(SPEC)
+    placed = placement(tmp_path, attempts, Resources(), nodes=((4, 0),), memory=(8 * GIB,))
+    with copied_requests(placed, attempts) as ask:
         assert "memory" not in ask({"index": 3}).required_resources
-        placed.record(ended(orders[3], peak_memory_bytes=3 * GIB))
+        placed.record(ended(attempts[3], peak_memory_bytes=3 * GIB))
         assert ask({"index": 3}).required_resources["memory"] == 3.75 * GIB
     with pytest.raises(KeyError):
         ask({"index": 3})

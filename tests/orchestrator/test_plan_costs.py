@@ -39,7 +39,7 @@ BRED = {
 
 @pytest.fixture
 def flops(pruneyard: Pruneyard, tmp_path: Path) -> Any:
-    """Of what is left of the base spec with changes, in `out`."""
+    """Returns the FLOPs of the remaining work in `out`, under the base spec with changes."""
 
     def left(**changes: Any) -> float:
         (tmp_path / "spec.yaml").write_text(yaml.safe_dump(BASE | changes))
@@ -68,8 +68,8 @@ def test_workers_of_one_job_share_its_arithmetic(
 def test_what_a_search_has_not_proposed_yet_is_named(flops: Any, pruneyard: Pruneyard) -> None:
     whole = flops()
     assert flops(**BRED) == 0
-    answer = pruneyard("plan", "spec.yaml", "--out", "out")
-    assert "its search proposes up to 12 more settings while it runs; they are not counted here" in answer.out
+    result = pruneyard("plan", "spec.yaml", "--out", "out")
+    assert "its search proposes up to 12 more settings while it runs; they are not counted here" in result.out
     (stage,) = load_spec(BASE | BRED).stages
     assert stage.learning is not None
     Path("out").mkdir()

@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-class Curious:
+class PlanReader:
     """A display that reads the plan while runs are missing."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -31,14 +31,14 @@ class Curious:
         self.seen: list[str] = []
 
     def show(self, monitor: Monitor) -> None:
-        """Keeps the plan that it saw with the first trial."""
+        """Keeps the plan as it is when the first trial runs."""
         if monitor.running and not self.seen:
             self.seen = json.loads(self._folder.plan.read_bytes())["run_keys"]
 
 
 def test_the_plan_is_there_before_the_first_run_ends_and_names_every_job(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
-    display = Curious(folder)
+    display = PlanReader(folder)
     run(SPEC, folder.path, local=True, display=display)
     assert display.seen == [job.key for job in load_spec(SPEC).jobs]
 

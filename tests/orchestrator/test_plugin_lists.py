@@ -58,7 +58,7 @@ def test_what_is_encoded_decodes_to_the_same_with_every_default_and_name() -> No
 
 
 @each_case(
-    ("value", "key", "words"),
+    ("value", "key", "expected"),
     [
         (
             ["constant", "cosin"],
@@ -78,10 +78,10 @@ def test_what_is_encoded_decodes_to_the_same_with_every_default_and_name() -> No
         (None, "schedules", "is null; it must be a list"),
     ],
 )
-def test_a_wrong_item_is_named_by_its_place(value: Any, key: str, words: str) -> None:
+def test_a_wrong_item_is_named_by_its_place(value: Any, key: str, expected: str) -> None:
     ((at, message),) = problems(Chain, {"schedules": value})
     assert at == key
-    assert words in message
+    assert expected in message
 
 
 def test_every_wrong_item_is_reported_and_a_missing_list_described() -> None:

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from code_caches import forget_code
 from in_process_command import Pruneyard
 
 from pruneyard.orchestrator.driver.run import run
-from pruneyard.orchestrator.spec import source_code
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.run_key import check_source
-from pruneyard.orchestrator.spec.source_code import source_digest
-from pruneyard.workloads import plugins
 from pruneyard.workloads.sparse.methods.rigl import RigL
+from pruneyard.workloads.user_code.identity import source_digest
 
 MODEL = """'''A network of one hidden layer.'''
 
@@ -45,11 +44,10 @@ SPEC: dict[str, Any] = {
 
 
 def _forget() -> None:
-    """Makes this process as new to the plug-ins: nothing of theirs is imported."""
+    """Removes the plug-ins from this process's caches and imports."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("theirs", "beside")]:
         del sys.modules[name]
-    for cached in (plugins._modules, plugins.find, source_code._digest, source_code._files):
-        cached.cache_clear()
+    forget_code()
 
 
 @pytest.fixture

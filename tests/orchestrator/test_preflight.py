@@ -66,7 +66,7 @@ def test_a_method_that_would_never_move_a_mask_is_warned_of_once(caplog: pytest.
         ),
         (
             ["noise", {"name": "digits", "split_seed": 4}],
-            r"ood\[1\]: is known: 50 of its \d+ test images",
+            r"ood\[1\]: is known: 50 of its \d+ test rows",
         ),
         (["noise", "noise"], r"ood\[1\]: is already in the list"),
         ([{"name": "noise", "shape": [2, 8, 8]}], r"ood\[0\]: has images of 2 channels"),

@@ -39,7 +39,7 @@ ALONE: dict[str, dict[str, Any]] = {  # tables that a class needs beside its req
 
 
 def classes() -> Iterator[type[Any]]:
-    """Every class that a spec can reach: jobs, plug-ins and the tables inside them."""
+    """Returns every class that a spec can reach: jobs, plug-ins and the tables inside them."""
     reached: dict[type[Any], None] = {}
 
     def visit(cls: type[Any]) -> None:
@@ -58,7 +58,7 @@ def classes() -> Iterator[type[Any]]:
 
 
 def table_of(cls: type[Any]) -> dict[str, Any]:
-    """A table with every required field of the class."""
+    """Returns a table with every required field of the class."""
     given = {
         field.name: FIELDS.get(field.name, VALUES.get(hints_of(cls)[field.name]))
         for field in dataclasses.fields(cls)

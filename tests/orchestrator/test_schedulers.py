@@ -32,10 +32,10 @@ BASE: dict[str, Any] = {
 }
 
 
-def judging(
+def make_early_stopper(
     folder: Path, *, scheduler: Scheduler, seeds: int = 1, number: int = 8
 ) -> tuple[EarlyStopper, list[list[str]]]:
-    """A judge, and the run keys of each configuration."""
+    """Returns an early stopper, and the run keys of each configuration."""
     spec = load_spec(
         {**BASE, "seeds": seeds, "grid": {"optimizer.lr": [(place + 1) / 100 for place in range(number)]}}
     )
@@ -47,7 +47,7 @@ def judging(
 
 def test_asha_keeps_the_best_of_those_that_came_as_far(tmp_path: Path) -> None:
     """Worked by hand: with a factor of 2, the best max(1, n // 2) of n values reported at a rung continue."""
-    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
+    judge, groups = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA))  # type: ignore[arg-type]
     values = [0.5, 0.4, 0.6, 0.55, 0.3, 0.7]
     stopped = [
         judge.on_result(key, share=0.25, value=value) for (key,), value in zip(groups, values, strict=False)
@@ -60,7 +60,7 @@ def test_asha_keeps_the_best_of_those_that_came_as_far(tmp_path: Path) -> None:
 
 def test_the_smaller_is_better_where_the_spec_says_so(tmp_path: Path) -> None:
     scheduler = Scheduler(**{**ASHA, "metric": "val/nll", "mode": "min"})  # type: ignore[arg-type]
-    judge, groups = judging(tmp_path, scheduler=scheduler)
+    judge, groups = make_early_stopper(tmp_path, scheduler=scheduler)
     assert not judge.on_result(groups[0][0], share=0.25, value=1.0)
     assert judge.on_result(groups[1][0], share=0.25, value=2.0)
     assert not judge.on_result(groups[2][0], share=0.25, value=0.5)
@@ -68,7 +68,7 @@ def test_the_smaller_is_better_where_the_spec_says_so(tmp_path: Path) -> None:
 
 
 def test_seeds_are_stopped_together_by_their_mean_or_not_at_all(tmp_path: Path) -> None:
-    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge, groups = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
         assert not judge.on_result(key, share=0.25, value=0.5)
     lucky, unlucky = groups[1]
@@ -81,7 +81,7 @@ def test_seeds_are_stopped_together_by_their_mean_or_not_at_all(tmp_path: Path) 
 
 
 def test_a_seed_that_failed_holds_up_no_decision(tmp_path: Path) -> None:
-    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge, groups = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
         judge.on_result(key, share=0.25, value=0.5)
     assert not judge.on_result(groups[1][0], share=0.25, value=0.1)
@@ -96,11 +96,11 @@ def test_a_later_judge_decides_as_the_first_would_have(table: dict[str, Any], tm
     scheduler = Scheduler(**table)
     script = [(place, 0.25, value) for place, value in enumerate([0.5, 0.4, 0.6, 0.55, 0.3, 0.7])]
     script += [(0, 0.5, 0.1), (2, 0.5, 0.05)]
-    judge, groups = judging(tmp_path / "a", scheduler=scheduler)
+    judge, groups = make_early_stopper(tmp_path / "a", scheduler=scheduler)
     told = [judge.on_result(groups[place][0], share=share, value=value) for place, share, value in script]
     again = []
     for place, share, value in script:  # a new one for every evaluation, as after a kill
-        judge, _ = judging(tmp_path / "b", scheduler=scheduler)
+        judge, _ = make_early_stopper(tmp_path / "b", scheduler=scheduler)
         if (place, share) != (0, 0.25):
             judge.on_result(groups[0][0], share=0.25, value=-9.0)  # heard before: no change
         again.append(judge.on_result(groups[place][0], share=share, value=value))
@@ -111,14 +111,14 @@ def test_a_later_judge_decides_as_the_first_would_have(table: dict[str, Any], tm
 
 def test_a_later_judge_knows_who_had_failed_when_the_others_were_judged(tmp_path: Path) -> None:
     """Two configurations are worse than the first and stop; one of them is compared by its only seed that did not fail."""
-    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge, groups = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
         judge.on_result(key, share=0.25, value=0.5)
     judge.on_result(groups[1][0], share=0.25, value=0.1)
     judge.exclude(groups[1][1])
     for key in groups[2]:
         judge.on_result(key, share=0.25, value=0.1)
-    later, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    later, _ = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     stopped = [all(later.is_stopped(key) for key in group) for group in groups[:3]]
     assert stopped == [False, True, True]
     for key in groups[3]:
@@ -127,25 +127,25 @@ def test_a_later_judge_knows_who_had_failed_when_the_others_were_judged(tmp_path
 
 
 def test_a_job_that_had_failed_and_is_run_again_counts_in_what_is_yet_to_be_decided(tmp_path: Path) -> None:
-    judge, groups = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge, groups = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     for key in groups[0]:
         judge.on_result(key, share=0.25, value=0.5)
         judge.on_result(key, share=0.5, value=0.5)
     lucky, failed = groups[1]
     judge.exclude(failed)
     assert not judge.on_result(lucky, share=0.25, value=0.6), "it alone is better"
-    judge, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge, _ = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     judge.include(key for group in groups for key in group)
     assert not judge.on_result(failed, share=0.25, value=0.1), "who went on at a rung is not judged there anew"
     assert not judge.on_result(lucky, share=0.5, value=0.6), "the other one is to come"
     assert judge.on_result(failed, share=0.5, value=0.1)
-    judge, _ = judging(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
+    judge, _ = make_early_stopper(tmp_path, scheduler=Scheduler(**ASHA), seeds=2)  # type: ignore[arg-type]
     assert judge.is_stopped(lucky)
 
 
 def test_the_median_rule_needs_other_trials_and_stops_those_below_their_means(tmp_path: Path) -> None:
     scheduler = Scheduler(name="median", metric="val/accuracy", grace=0.2)
-    judge, groups = judging(tmp_path, scheduler=scheduler)
+    judge, groups = make_early_stopper(tmp_path, scheduler=scheduler)
     keys = [key for (key,) in groups]
     for key, values in zip(keys[:2], ([0.2, 0.6], [0.4, 0.8]), strict=True):  # means 0.4 and 0.6
         assert not any(judge.on_result(key, share=0.2 * (i + 1), value=value) for i, value in enumerate(values))
@@ -158,7 +158,7 @@ def test_the_median_rule_needs_other_trials_and_stops_those_below_their_means(tm
 
 
 @each_case(
-    ("table", "words"),
+    ("table", "message"),
     [
         ({"name": "asha"}, "metric: is missing"),
         ({"name": "asha", "metric": "test/accuracy"}, "cannot be tested on it"),
@@ -169,8 +169,8 @@ def test_the_median_rule_needs_other_trials_and_stops_those_below_their_means(tm
         ({"name": "pbt", "metric": "val/accuracy"}, "scheduler.name: is"),
     ],
 )
-def test_what_is_wrong_with_a_scheduler_is_said(table: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+def test_what_is_wrong_with_a_scheduler_is_said(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         load_spec({**BASE, "scheduler": table})
 
 
@@ -184,15 +184,15 @@ def test_a_scheduler_changes_no_run_key_and_is_written_to_the_spec_as_run() -> N
 
 
 @pytest.fixture(scope="module")
-def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rates that learn, then two that do not, one job after the other."""
+def halving_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a study of two learning rates that learn and then two that do not, one job after the other."""
     folder = tmp_path_factory.mktemp("halved") / "out"
     assert run(BASE, folder, local=True).exit_code == 0
     return folder
 
 
-def test_pruned_runs_keep_their_metrics_and_are_averaged_with_nothing(halved: Path) -> None:
-    results = Results(halved)
+def test_pruned_runs_keep_their_metrics_and_are_averaged_with_nothing(halving_study: Path) -> None:
+    results = Results(halving_study)
     runs = results.runs()
     rates = runs["spec_json"].str.extract(r'"lr":([0-9.e-]+)')[0].astype(float)
     pruned = runs["status"] == "PRUNED"
@@ -210,11 +210,11 @@ def test_pruned_runs_keep_their_metrics_and_are_averaged_with_nothing(halved: Pa
     assert results.summary()["censored"].sum() == pruned.sum() > 0
 
 
-def test_pruned_jobs_are_run_again_only_when_asked(halved: Path) -> None:
-    statuses = make_plan(load_spec(BASE), RunFolder(halved)).statuses
+def test_pruned_jobs_are_run_again_only_when_asked(halving_study: Path) -> None:
+    statuses = make_plan(load_spec(BASE), RunFolder(halving_study)).statuses
     pruned = {key for key, (status, _) in statuses.items() if status is Status.PRUNED}
-    assert set(run(BASE, halved, local=True).runs()["attempt"]) == {1}
-    results = run(BASE, halved, local=True, only=frozenset([Status.PRUNED]))
+    assert set(run(BASE, halving_study, local=True).runs()["attempt"]) == {1}
+    results = run(BASE, halving_study, local=True, only=frozenset([Status.PRUNED]))
     runs = results.runs().set_index("run_key")
     assert set(runs["status"]) == {"COMPLETED"}
     assert {key for key, attempt in runs["attempt"].items() if attempt == 2} == pruned

@@ -118,7 +118,7 @@ def test_the_spec_as_run_lists_what_was_drawn(name: str) -> None:
 
 
 @each_case(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"space": {"method.densty": {"low": 0.1, "high": 0.2}}}, "did you mean method.density"),
         (
@@ -135,10 +135,10 @@ def test_the_spec_as_run_lists_what_was_drawn(name: str) -> None:
         ({"name": "tpe"}, "metric is missing|metric: is missing"),
     ],
 )
-def test_what_is_wrong_with_a_search_is_said(change: dict[str, Any], words: str) -> None:
+def test_what_is_wrong_with_a_search_is_said(change: dict[str, Any], message: str) -> None:
     spec = {**planned("random"), "method": {"name": "set", "density": 0.5}}
     spec["search"] |= change
-    with pytest.raises(SpecError, match=words):
+    with pytest.raises(SpecError, match=message):
         load_spec(spec)
 
 
@@ -156,20 +156,20 @@ def test_the_schema_knows_the_table() -> None:
 
 
 class StopsAfter:
-    """A display that asks the study to stop when so many jobs are done."""
+    """A display that requests a stop of the study when a number of jobs are done."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def show(self, monitor: Monitor) -> None:
-        """Raises what no job catches, as a kill would end the driver."""
+        """Raises an exception that no job catches, as a kill would."""
         if len(monitor.ended) >= self._number:
             raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module", params=["tpe", "nsga2"])
-def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A search that was left alone."""
+def finished_search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Runs a search without interruption."""
     pytest.importorskip("optuna")
     folder = tmp_path_factory.mktemp(request.param) / "out"
     assert run(learning(request.param), folder, local=True).exit_code == 0
@@ -181,8 +181,8 @@ def proposals(folder: Path) -> list[Any]:
     return [entry["proposals"] for entry in Journal(journal).lines() if "proposals" in entry]
 
 
-def test_a_search_runs_all_its_trials_with_every_seed(searched: tuple[str, Path]) -> None:
-    name, folder = searched
+def test_a_search_runs_all_its_trials_with_every_seed(finished_search: tuple[str, Path]) -> None:
+    name, folder = finished_search
     assert [len(batch) for batch in proposals(folder)] == [2, 2, 1]
     plan = make_plan(load_spec(learning(name)), RunFolder(folder))
     assert plan.counts()["completed"] == len(plan.spec.jobs) == len(Results(folder).runs())
@@ -190,9 +190,9 @@ def test_a_search_runs_all_its_trials_with_every_seed(searched: tuple[str, Path]
 
 
 def test_a_search_that_was_stopped_proposes_what_it_would_have(
-    searched: tuple[str, Path], tmp_path: Path
+    finished_search: tuple[str, Path], tmp_path: Path
 ) -> None:
-    name, folder = searched
+    name, folder = finished_search
     for number in (1, 3):  # in the middle of the first round, then of another
         with pytest.raises(KeyboardInterrupt):
             run(learning(name), tmp_path / "out", local=True, display=StopsAfter(number))
@@ -202,8 +202,8 @@ def test_a_search_that_was_stopped_proposes_what_it_would_have(
     assert sorted(Results(tmp_path / "out").runs()["run_key"]) == sorted(Results(folder).runs()["run_key"])
 
 
-def test_a_finished_search_proposes_nothing_and_a_longer_one_continues(searched: tuple[str, Path]) -> None:
-    name, folder = searched
+def test_a_finished_search_proposes_nothing_and_a_longer_one_continues(finished_search: tuple[str, Path]) -> None:
+    name, folder = finished_search
     before = proposals(folder)
     run(folder / "spec.yaml", folder, local=True)
     assert proposals(folder) == before
@@ -213,8 +213,8 @@ def test_a_finished_search_proposes_nothing_and_a_longer_one_continues(searched:
     assert [len(batch) for batch in proposals(folder)] == [2, 2, 1, 1]
 
 
-def test_the_front_holds_what_no_other_cell_beats(searched: tuple[str, Path]) -> None:
-    _, folder = searched
+def test_the_front_holds_what_no_other_cell_beats(finished_search: tuple[str, Path]) -> None:
+    _, folder = finished_search
     everything, front = Results(folder).summary(), Results(folder).pareto(["test/accuracy", "num_active"])
     points = everything[["test/accuracy", "num_active"]].to_numpy()
     beaten = [any(a >= p[0] and n <= p[1] and (a, n) != tuple(p) for a, n in points) for p in points]
@@ -226,7 +226,7 @@ def test_the_front_holds_what_no_other_cell_beats(searched: tuple[str, Path]) ->
     assert set(Results(folder).pareto({"num_active": "min"})["num_active"]) == {
         everything["num_active"].min()
     }
-    with pytest.raises(UsageError, match=r"^wall: no run has it; an objective is .*train_s$"):
+    with pytest.raises(UsageError, match=r"^wall: no run has it; it must be .*train_s$"):
         Results(folder).pareto({"wall": "min"})
     for misspelt in (["test/acuracy"], {"test/acuracy": "max"}):
         with pytest.raises(UsageError, match=r"^test/acuracy: no run has it.*; did you mean test/accuracy\?$"):

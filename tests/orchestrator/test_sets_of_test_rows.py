@@ -18,7 +18,7 @@ NUM = 30
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Colour pictures of three sizes, one of each of thirty classes, as the source of a spec."""
+    """Returns a source of colour images of three sizes, one for each of thirty classes."""
     folder: Path = tmp_path_factory.mktemp("pictures")
     generator, cells = np.random.default_rng(0), []
     for number in range(NUM):

@@ -101,7 +101,7 @@ def test_kinds_that_run_in_one_process_refuse_more(tables: dict[str, Any]) -> No
     found = [problem for problem in caught.value.problems if problem.key == "resources.workers"]
     assert len(found) == 1
     assert found[0].message.startswith(said)
-    assert found[0].message.endswith("several workers train jobs of kind sparse")
+    assert found[0].message.endswith("several workers train jobs of kind function, sparse")
 
 
 def test_ranks_wait_at_a_barrier_and_get_the_same_value() -> None:
@@ -162,26 +162,26 @@ def test_a_channel_lists_each_node_once_and_that_of_rank_0_first() -> None:
     asyncio.run(play())
 
 
-class Recorded:
-    """A line whose other end opens so many gates."""
+class RecordingChannel:
+    """A channel that records messages, and whose other end opens a number of barriers."""
 
     def __init__(self, num_gates: int, pausing: bool = False) -> None:
         self.told: list[Any] = []
         self._num_gates, self._pausing = num_gates, pausing
 
     def send(self, message: Any) -> None:
-        """Keeps it."""
+        """Records the message."""
         self.told.append(message)
 
     def wait_barrier(self, gate: int) -> bool | None:
-        """Open or not."""
+        """Returns whether the barrier is open."""
         return self._pausing if gate < self._num_gates else None
 
 
 def trained(
-    line: Recorded, folder: Path, should_stop: Callable[[], bool] = lambda: False, **overrides: Any
+    line: RecordingChannel, folder: Path, should_stop: Callable[[], bool] = lambda: False, **overrides: Any
 ) -> None:
-    """By a rank that is alone."""
+    """Trains on a single rank."""
     (job,) = load_spec(TABLES, overrides=overrides).jobs
     workload: Workload = job.workload
     task = RankTask(
@@ -206,7 +206,7 @@ def memory_is_counted() -> bool:
 
 
 def test_a_rank_reports_its_start_its_progress_and_its_outcome_with_its_memory(tmp_path: Path) -> None:
-    line = Recorded(100)
+    line = RecordingChannel(100)
     trained(line, tmp_path)
     begun, *progress = line.told
     assert begun == Started(device_name="cpu")
@@ -222,7 +222,7 @@ def test_a_rank_on_a_gpu_reports_its_gpu_memory_before_each_progress(
 ) -> None:
     held = iter([5, 7, 6])
     monkeypatch.setattr("pruneyard.orchestrator.execution.worker.gpu_bytes", lambda device: next(held))
-    line = Recorded(100)
+    line = RecordingChannel(100)
     trained(line, tmp_path)
     assert [type(told) for told in line.told] == [Started, *[GpuMemory, Progress] * 3]
     crew = MultiWorkerGroup(resources=Resources(workers=2), shared_file=tmp_path)
@@ -237,21 +237,21 @@ def test_a_rank_on_a_gpu_reports_its_gpu_memory_before_each_progress(
 
 
 def test_a_rank_ends_at_the_gate_that_does_not_open(tmp_path: Path) -> None:
-    line = Recorded(1)
+    line = RecordingChannel(1)
     trained(line, tmp_path)
     assert [part.step for part in line.told if isinstance(part, Progress)] == [3, 6]
     assert not list((tmp_path / "checkpoints").glob("step-*"))
 
 
 def test_a_rank_pauses_where_the_gate_says_so(tmp_path: Path) -> None:
-    line = Recorded(100, pausing=True)
+    line = RecordingChannel(100, pausing=True)
     trained(line, tmp_path)
     assert line.told[-1] == Stopped(step=3)
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-000000003"]
 
 
 def test_an_exception_of_a_rank_is_reported_with_its_traceback_and_raised(tmp_path: Path) -> None:
-    line = Recorded(100)
+    line = RecordingChannel(100)
     with pytest.raises(ArithmeticError):
         trained(line, tmp_path, **{"optimizer": {"name": "sgd", "lr": 1e30}})
     failed = line.told[-1]
@@ -263,7 +263,7 @@ def test_an_exception_of_a_rank_is_reported_with_its_traceback_and_raised(tmp_pa
 
 def test_a_storage_error_of_a_rank_is_reported_and_raised_in_the_trial(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a folder must be")
-    line = Recorded(100)
+    line = RecordingChannel(100)
     with pytest.raises(CheckpointWriteError):
         trained(line, tmp_path, **{"budget.checkpoint_every_s": 0.0})
     fault = line.told[-1]
@@ -274,7 +274,7 @@ def test_a_storage_error_of_a_rank_is_reported_and_raised_in_the_trial(tmp_path:
 
 
 def test_a_rank_that_does_not_see_the_folder_of_results_says_what_it_must_be(tmp_path: Path) -> None:
-    line = Recorded(100)
+    line = RecordingChannel(100)
     with pytest.raises(FileNotFoundError, match="must be on storage that all nodes mount"):
         trained(line, tmp_path / "elsewhere")
     assert isinstance(line.told[-1], Failed)

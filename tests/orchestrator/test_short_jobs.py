@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("undisturbed")
     assert run(calibrate(trained), folder, local=True).exit_code == ExitCode.FINISHED
     return folder
@@ -53,7 +53,7 @@ def calibrate(trained: Path) -> dict[str, Any]:
 
 
 def numbers(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
-    """Metrics and curves, without what is measured in seconds, in one order."""
+    """Returns metrics and curves, sorted, without what is measured in seconds."""
     results, names = Results(folder), ["run_key", "attempt", "split", "name"]
     metrics = results.metrics().astype(dict.fromkeys(names, str)).set_index(names)["value"].sort_index()
     curves = results.curves().astype({"run_key": str, "name": str, "key": str})
@@ -61,7 +61,7 @@ def numbers(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
 
 
 def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
-    trained: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "compact", lambda store: None)
     monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 1000.0)
@@ -72,12 +72,12 @@ def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
     monkeypatch.setattr("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 0.0)
     alone = run(calibrate(trained), tmp_path / "alone", local=True)
     assert len(list((tmp_path / "alone" / "results" / "runs").iterdir())) == len(alone.runs()) == 24
-    (ours, our_curves), (theirs, their_curves) = numbers(undisturbed), numbers(tmp_path / "alone")
+    (ours, our_curves), (theirs, their_curves) = numbers(uninterrupted), numbers(tmp_path / "alone")
     assert ours.index.is_unique
     pd.testing.assert_series_equal(ours, theirs, check_exact=True)
     pd.testing.assert_frame_equal(our_curves, their_curves, check_exact=True)
     for key in alone.runs()["run_key"]:
-        files = [folder / "artifacts" / key / "calibrator.safetensors" for folder in (undisturbed, tmp_path / "alone")]
+        files = [folder / "artifacts" / key / "calibrator.safetensors" for folder in (uninterrupted, tmp_path / "alone")]
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -118,7 +118,7 @@ run(spec, out, local=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "files", "runs"])
 def test_a_process_killed_at_any_point_keeps_whole_jobs_and_the_rest_runs_again(
-    trained: Path, undisturbed: Path, tmp_path: Path, when: str
+    trained: Path, uninterrupted: Path, tmp_path: Path, when: str
 ) -> None:
     spec, out = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text(json.dumps(calibrate(trained)))
@@ -136,7 +136,7 @@ def test_a_process_killed_at_any_point_keeps_whole_jobs_and_the_rest_runs_again(
     assert set(folders) == set(results.runs()["run_key"])  # no other, and nothing half written
     whole = {"manifest.json", "record-1.json", "calibrator.safetensors"}
     assert all(whole == {f.name for f in path.iterdir()} for path in folders.values())
-    (ours, curves), (theirs, their_curves) = numbers(out), numbers(undisturbed)
+    (ours, curves), (theirs, their_curves) = numbers(out), numbers(uninterrupted)
     assert ours.index.is_unique
     pd.testing.assert_series_equal(ours, theirs, check_exact=True)
     pd.testing.assert_frame_equal(curves, their_curves, check_exact=True)
@@ -158,14 +158,14 @@ def test_predictions_are_read_once_while_they_fit_and_cannot_be_changed(trained:
 
 
 def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(trained: Path, tmp_path: Path) -> None:
-    orders = order_by_parents(make_plan(load_spec(calibrate(trained)), RunFolder(tmp_path)).orders())
-    assert len({order.job.key for order in orders}) == 24
-    parents = [order.job.parents for order in orders]
+    attempts = order_by_parents(make_plan(load_spec(calibrate(trained)), RunFolder(tmp_path)).attempts())
+    assert len({planned.job.key for planned in attempts}) == 24
+    parents = [planned.job.parents for planned in attempts]
     assert [parents[place : place + 6] for place in range(0, 24, 6)] == [[parent] * 6 for parent in dict.fromkeys(parents)]
-    assert [len(bundle) for bundle in bundle_attempts(orders, num_slots=2)] == [12, 12]
-    again = [replace(order, attempt=2) if place == 5 else order for place, order in enumerate(orders)]
+    assert [len(bundle) for bundle in bundle_attempts(attempts, num_slots=2)] == [12, 12]
+    again = [replace(planned, attempt=2) if place == 5 else planned for place, planned in enumerate(attempts)]
     assert [again[5]] in bundle_attempts(again, num_slots=2)
     networks = load_spec(TRAIN | {"seeds": 3})
-    trainings = make_plan(networks, RunFolder(tmp_path)).orders()
+    trainings = make_plan(networks, RunFolder(tmp_path)).attempts()
     assert order_by_parents(trainings) == trainings
     assert [len(bundle) for bundle in bundle_attempts(trainings, num_slots=1)] == [1, 1, 1]

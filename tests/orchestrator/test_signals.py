@@ -15,7 +15,7 @@ from pruneyard.orchestrator.coordination.stop_request import stop_request
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of the test process are the same afterwards; a hangup is not ignored, as it is where tests run under nohup."""
+    """Checks that signal handlers are the same after a test; hangups are not ignored in it, as they are under nohup."""
     hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield

@@ -39,7 +39,7 @@ CLUMSY: dict[str, dict[str, Any]] = {
 
 
 def with_other_defaults(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every dataclass that the jobs are made of breaks as soon as a default is used that a spec could have given."""
+    """Makes every dataclass of the jobs raise when a default is used that a spec could have given."""
 
     def spoil(value: Any) -> None:
         if not dataclasses.is_dataclass(value):

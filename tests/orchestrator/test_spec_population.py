@@ -27,7 +27,7 @@ def without(key: str) -> dict[str, Any]:
 
 
 def chosen(spec: Spec, *keys: str) -> list[tuple[Any, ...]]:
-    """Values of dotted keys of every job; None where a job has no such key."""
+    """Returns the values of dotted keys of every job; None where a job has no such key."""
 
     def value(table: Any, path: list[str]) -> Any:
         for name in path:
@@ -134,7 +134,7 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
 
 
 @each_case(
-    ("option", "words"),
+    ("option", "message"),
     [
         (
             "method.densty=0.1",
@@ -187,8 +187,8 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
         ),
     ],
 )
-def test_mistakes_on_the_command_line_are_attributed_to_it(option: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_mistakes_on_the_command_line_are_attributed_to_it(option: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         from_command_line(option)
 
 
@@ -296,7 +296,7 @@ def test_the_command_line_wins_over_variants_and_replaces_them() -> None:
 
 
 @each_case(
-    ("variants", "words"),
+    ("variants", "message"),
     [
         (5, r"spec: variants: is 5; it must be a list"),
         ([5], r"spec: variants: is \[5\]; it must be a table"),
@@ -314,8 +314,8 @@ def test_the_command_line_wins_over_variants_and_replaces_them() -> None:
         ([{"model": "mlp"}, {"method": "sett"}], r"spec: variants\[1\]\.method\.name: is unknown.*set"),
     ],
 )
-def test_what_is_wrong_with_a_variant_is_said_with_its_place(variants: Any, words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+def test_what_is_wrong_with_a_variant_is_said_with_its_place(variants: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         load_spec({**BASE, "variants": variants})
 
 

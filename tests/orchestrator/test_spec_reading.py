@@ -29,7 +29,7 @@ def read(tmp_path: Path, text: str | bytes, **options: Any) -> Any:
 
 
 def problems(tmp_path: Path, text: str | bytes, **options: Any) -> list[tuple[int, str, str]]:
-    """Line, key and message of everything that is wrong with a spec."""
+    """Returns line, key and message of every error in a spec."""
     with pytest.raises(SpecError) as caught:
         read(tmp_path, text, **options)
     for problem in caught.value.problems:
@@ -57,7 +57,7 @@ def test_yaml_is_1_2() -> None:
 
 
 @each_case(
-    ("text", "line", "words"),
+    ("text", "line", "expected"),
     [
         ("", 1, "is empty"),
         ("# only a comment\n", 1, "is empty"),
@@ -86,11 +86,11 @@ def test_yaml_is_1_2() -> None:
     ],
 )
 def test_what_is_no_table_of_keys_is_refused_with_its_line(
-    tmp_path: Path, text: str, line: int, words: str
+    tmp_path: Path, text: str, line: int, expected: str
 ) -> None:
     ((found, _, message),) = problems(tmp_path, text)
     assert found == line
-    assert words in message
+    assert expected in message
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
 
 
 @each_case(
-    ("old", "new", "line", "key", "words"),
+    ("old", "new", "line", "key", "expected"),
     [
         ("density: 0.1", "density: many", 5, "method.density", 'is "many"; it must be a number'),
         ("density: 0.1", "density: 1.5", 5, "method.density", r"is 1.5; it must lie in (0, 1]"),
@@ -188,7 +188,7 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
             "kind: sprase",
             2,
             "kind",
-            'is "sprase"; it must be one of calibrate, distill, nodes, sparse; did you mean sparse?',
+            'is "sprase"; it must be one of calibrate, distill, features, function, nodes, sparse; did you mean sparse?',
         ),
         ("name: small", "name: a/b", 1, "name", 'is "a/b"; it must consist of letters'),
         ("name: small", "name: ..", 1, "name", "the first a letter or digit"),
@@ -263,13 +263,13 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
     ],
 )
 def test_a_wrong_value_is_named_with_line_key_value_and_rule(
-    tmp_path: Path, old: str, new: str, line: int, key: str, words: str
+    tmp_path: Path, old: str, new: str, line: int, key: str, expected: str
 ) -> None:
     found = problems(tmp_path, with_line(old, new))
-    assert [at for at in found if at[1] == key], found
-    ((at, _, message),) = [each for each in found if each[1] == key]
-    assert at == line
-    assert words in message
+    assert [problem for problem in found if problem[1] == key], found
+    ((found_line, _, message),) = [problem for problem in found if problem[1] == key]
+    assert found_line == line
+    assert expected in message
 
 
 def test_every_problem_is_reported_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_tables_made_in_python_are_read_with_numpys_numbers_paths_and_tuples() -
 
 
 def test_text_that_looks_like_another_type_survives_writing_and_reading() -> None:
-    words = {
+    texts = {
         "a": "no",
         "b": "1e-3",
         "c": "2024-01-01",
@@ -379,4 +379,4 @@ def test_text_that_looks_like_another_type_survives_writing_and_reading() -> Non
         "h": "ü\n",
     }
     numbers = {"i": 0.1, "j": 1e-7, "k": 1e22, "l": -0.5, "m": [1, {"n": None}], "o": True}
-    assert parse_value(dump_document(words | numbers)) == words | numbers
+    assert parse_value(dump_document(texts | numbers)) == texts | numbers

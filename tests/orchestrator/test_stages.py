@@ -119,7 +119,7 @@ def test_where_keeps_the_runs_that_have_these_values() -> None:
 
 
 @each_case(
-    ("tables", "words"),
+    ("tables", "message"),
     [
         (chain(train={"data": {"from": "distill"}}), "did you mean distil?"),
         (chain(train={"data": {"from": 3}}), "name of a stage or a folder"),
@@ -134,8 +134,8 @@ def test_where_keeps_the_runs_that_have_these_values() -> None:
         ({"name": "chain", "stages": {"train": TRAIN, "distil": DISTIL}, "data": DIGITS}, "earlier stage (none)"),
     ],
 )
-def test_what_cannot_be_is_refused_with_key_and_rule(tables: dict[str, Any], words: str) -> None:
-    assert words in complaints(tables)
+def test_what_cannot_be_is_refused_with_key_and_rule(tables: dict[str, Any], message: str) -> None:
+    assert message in complaints(tables)
 
 
 def test_a_complaint_names_the_line(tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ SPEC: dict[str, Any] = {
 }
 
 
-class Presses:
+class SendsSignal:
     """A display that sends its process a signal as soon as a job has finished."""
 
     def __init__(self, number: signal.Signals) -> None:
         self._number, self._done = number, False
 
     def show(self, monitor: Monitor) -> None:
-        """Once."""
+        """Sends the signal once."""
         if monitor.done and not self._done:
             self._done = True
             os.kill(os.getpid(), self._number)
@@ -43,16 +43,16 @@ class Presses:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which one of three jobs is finished and two never started."""
+    """Returns a folder in which one of three jobs is finished and two never started."""
     folder = tmp_path_factory.mktemp("stopped") / "out"
-    run(SPEC, folder, local=True, display=Presses(signal.SIGTERM))
+    run(SPEC, folder, local=True, display=SendsSignal(signal.SIGTERM))
     return folder
 
 
 def test_ctrl_c_in_python_raises_when_everything_is_saved(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"finished work and checkpoints are kept in .*out") as caught:
-        run(SPEC, tmp_path / "out", local=True, display=Presses(signal.SIGINT))
+        run(SPEC, tmp_path / "out", local=True, display=SendsSignal(signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) is before
     assert isinstance(caught.value, GracefulInterrupt)
     assert list(caught.value.results.runs()["status"]) == ["COMPLETED"]
@@ -89,7 +89,7 @@ def test_a_driver_that_lost_the_folder_stops_its_own_trials_alone(tmp_path: Path
 
 def test_the_command_exits_as_the_folder_says(pruneyard: Pruneyard, stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped, tmp_path / "copy")
-    answer = pruneyard("retry", "copy", "--local", "--json")  # nothing failed, so nothing runs
-    assert answer.code == json.loads(answer.out)["exit_code"] == Results("copy").exit_code == 3
+    result = pruneyard("retry", "copy", "--local", "--json")  # nothing failed, so nothing runs
+    assert result.code == json.loads(result.out)["exit_code"] == Results("copy").exit_code == 3
     assert "0 interrupted, 2 not started; resume with: pruneyard resume copy" in pruneyard("retry", "copy", "--local").out
     assert pruneyard("resume", "copy", "--local").code == Results("copy").exit_code == 0

@@ -22,9 +22,9 @@ def test_what_a_shell_would_read_is_quoted(spec: Spec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("out", "words"),
+    ("out", "message"),
     [("out", "it must be an absolute path"), ("gs://bucket/a", "URIs may start with s3:// and file://")],
 )
-def test_others_are_refused(out: str, words: str, spec: Spec) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_others_are_refused(out: str, message: str, spec: Spec) -> None:
+    with pytest.raises(UsageError, match=message):
         folder_on_cluster(out, spec)

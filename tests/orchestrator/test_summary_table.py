@@ -34,8 +34,8 @@ Printed = Callable[[int], list[str]]
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Many rows that differ in many settings."""
-    return run(SPEC, tmp_path_factory.mktemp("wide") / "out", local=True).summary()
+    """Returns a summary of many rows that differ in many settings."""
+    return run(SPEC, tmp_path_factory.mktemp("wide") / "out", local=True).summary(columns="all")
 
 
 @pytest.fixture

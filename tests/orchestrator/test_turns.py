@@ -10,8 +10,8 @@ from pruneyard.orchestrator.ray_backend.tune_patches import FIFOByIndex, sequent
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
-    """What a scheduler sees of a trial."""
+class FakeTrial:
+    """The part of a trial that a scheduler reads."""
 
     index: int
     status: str = TuneTrial.PENDING
@@ -22,12 +22,12 @@ class Standing:
 
 
 @dataclass
-class Live:
-    """What it sees of the controller: trials in no order, and nothing of those that ended."""
+class FakeController:
+    """The part of the controller that a scheduler reads: live trials, in no order."""
 
-    trials: set[Standing] = field(default_factory=set)
+    trials: set[FakeTrial] = field(default_factory=set)
 
-    def get_live_trials(self) -> set[Standing]:
+    def get_live_trials(self) -> set[FakeTrial]:
         return self.trials
 
 
@@ -40,9 +40,9 @@ def test_every_sample_is_the_next_place() -> None:
 
 
 def test_the_first_that_waits_is_next() -> None:
-    waiting = {Standing(index) for index in (7, 3, 12, 5)}
-    controller = Live(waiting | {Standing(1, TuneTrial.RUNNING), Standing(2, TuneTrial.ERROR)})
+    waiting = {FakeTrial(index) for index in (7, 3, 12, 5)}
+    controller = FakeController(waiting | {FakeTrial(1, TuneTrial.RUNNING), FakeTrial(2, TuneTrial.ERROR)})
     chosen = FIFOByIndex().choose_trial_to_run(controller)
     assert chosen is not None
     assert chosen.config["index"] == 3
-    assert FIFOByIndex().choose_trial_to_run(Live({Standing(1, TuneTrial.RUNNING)})) is None
+    assert FIFOByIndex().choose_trial_to_run(FakeController({FakeTrial(1, TuneTrial.RUNNING)})) is None

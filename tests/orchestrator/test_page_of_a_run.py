@@ -1,5 +1,6 @@
 """The table of results comes before the page, and the exit code tells how the jobs ended, whatever becomes of the page."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,25 @@ def test_a_page_that_cannot_be_written_changes_neither_table_nor_exit_code(
         raise RecursionError("Maximum call stack size exceeded")
 
     (tmp_path / "small.yaml").write_text(SPEC)
-    monkeypatch.setattr("pruneyard.orchestrator.results.write_page", fail)
+    monkeypatch.setattr("pruneyard.reports.page.write_page", fail)
     found = pruneyard("run", tmp_path / "small.yaml", "--out", tmp_path / "out", "--local")
     assert found.code == 0
     assert "dense" in found.out
     assert "report:" not in found.out
     assert "there is no report, because of RecursionError: Maximum call stack size exceeded" in found.err
     assert f"try again with: pruneyard report {tmp_path / 'out'}" in found.err
+
+
+def test_without_a_report_the_summary_is_printed_and_the_page_is_written_later(
+    pruneyard: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "small.yaml").write_text(SPEC)
+    out = tmp_path / "out"
+    found = pruneyard("run", tmp_path / "small.yaml", "--out", out, "--local", "--no-report")
+    assert found.code == 0
+    assert "dense" in found.out
+    assert "report:" not in found.out
+    assert json.loads(pruneyard("resume", out, "--local", "--no-report", "--json").out)["report"] is None
+    assert not (out / "report.html").exists()
+    assert f"report: {out / 'report.html'}" in pruneyard("run", tmp_path / "small.yaml", "--out", out, "--local").out
+    assert (out / "report.html").is_file()

@@ -1,0 +1,119 @@
+"""Data of the user, as features: trained, calibrated and refused like any other data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import SpecError, UsageError
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.testing.cases import each_case
+
+
+def spec(**fields: Any) -> dict[str, Any]:
+    return {
+        "name": "tumours",
+        "kind": "sparse",
+        "data": {"name": "breast_cancer"},
+        "model": {"name": "mlp", "width": 32},
+        "method": {"name": "rigl", "density": 0.2, "schedule": {"every": 5}},
+        "budget": {"steps": 60, "batch_size": 64},
+        "seeds": 1,
+        **fields,
+    }
+
+
+def test_a_table_trains_and_its_network_scores_unknown_rows(tmp_path: Path) -> None:
+    results = run(spec(), tmp_path / "out", local=True)
+    metrics = results.metrics()
+    accuracy = metrics[(metrics["split"] == "test") & (metrics["name"] == "accuracy")]["value"].iloc[-1]
+    assert accuracy > 0.9
+    by_class = results.curves().query("name == 'class_accuracy'").set_index("key")
+    assert list(by_class.index) == ["malignant", "benign"]
+    assert (by_class["y"] * by_class["count"]).sum() / by_class["count"].sum() == pytest.approx(accuracy)
+    key = results.runs()["run_key"][0]
+    features = np.random.default_rng(0).normal(300.0, 300.0, (60, 30))
+    np.savez(tmp_path / "odd.npz", x=features, y=np.arange(60) % 2)
+    trust = {
+        "name": "trust",
+        "kind": "calibrate",
+        "input": {"from": str(tmp_path / "out")},
+        "method": "temperature",
+        "scores": [{"name": "knn", "k": 5}, "energy"],
+        "far": [{"name": "arrays", "path": str(tmp_path / "odd.npz")}],
+    }
+    found = run(trust, tmp_path / "trust", local=True)
+    assert (found.exit_code, found.runs()["parent_key"][0]) == (0, key)
+    assert {"ood.arrays", "test"} <= {split.partition("@")[0] for split in found.metrics()["split"]}
+
+
+@each_case(
+    ("fields", "message"),
+    [
+        ({"model": "convnet"}, r"model takes images \(C, H, W\), but the data has features of shape \(30,\); .* such as mlp"),
+        ({"model": "resnet20"}, r"model takes images"),
+        ({"augment": {"flip": True}}, r"augment changes images, but the data has features of shape \(30,\)"),
+        ({"objective": "pgd"}, r"objective\.name: pgd needs pixels, but data has features of shape \(30,\)"),
+        ({"objective": "cutmix"}, r"objective\.name: cutmix needs images"),
+        ({"robust": {"restarts": 1}}, r"robust\.restarts needs pixels"),
+        ({"budget": {"steps": 2, "channels_last": True}}, r"budget\.channels_last needs images"),
+        ({"ood": ["digits"]}, r"ood\[0\]: has images of shape \(1, 8, 8\); the data trained on has features of shape \(30,\)"),
+        ({"kind": "distill", "method": {"name": "random", "ipc": 2}, "budget": None}, r"data has features .* must have pixels"),
+    ],
+)
+def test_what_needs_images_is_refused_before_anything_starts(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    tables = {key: value for key, value in spec(**fields).items() if value is not None}
+    with pytest.raises(SpecError, match=message):
+        run(tables, tmp_path / "out", local=True)
+    assert not (tmp_path / "out" / "spec.yaml").exists()
+
+
+def test_arrays_handed_over_are_resumed_by_another_process_and_keyed_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path / "cache"))
+    features, labels = np.random.default_rng(0).normal(size=(80, 6)), np.array(["ant", "bee"])[np.arange(80) % 2]
+    tables = {key: value for key, value in spec(budget={"steps": 2}).items() if key != "data"}
+    key = run(tables, tmp_path / "out", data=(features, labels), local=True).runs()["run_key"].item()
+    monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path / "cache of another machine"))
+    resumed = run(load_spec(tmp_path / "out" / "spec.yaml", overrides={"seeds": 2}), tmp_path / "out", local=True)
+    assert (resumed.exit_code, len(resumed.runs())) == (0, 2)
+    again = run(tables, tmp_path / "other", data={"train": (torch.tensor(features), labels.tolist())}, local=True)
+    assert again.runs()["run_key"].item() == key
+    moved = run(tables, tmp_path / "moved", data=(features + 1, labels), local=True)
+    assert moved.runs()["run_key"].item() != key
+    assert run(tables, tmp_path / "digits", data="digits", local=True).exit_code == 0
+
+
+@each_case(
+    ("data", "message"),
+    [
+        ((np.zeros((4, 2)), [0, 1, 0]), r"data: y has 3 labels and X has 4 rows; they must be as many"),
+        ((np.zeros((4, 2)), [0, 0, 0, 0]), r"data: y has only the class 0"),
+        ((np.full((4, 2), np.nan), [0, 1, 0, 1]), r"data: X, row 0, column 0 is nan"),
+        (np.zeros((4, 2)), r"data: train is a ndarray; it must be a pair of inputs and labels, \(X, y\)"),
+        ({"train": (np.zeros((4, 2)), [0, 1, 0, 1]), "dev": 1}, r"data: 'dev' names no split; it must be one of train, val,"),
+        ({"test": (np.zeros((4, 2)), [0, 1, 0, 1])}, r"data: train is missing; the splits are test"),
+        ({"train": (np.zeros((4, 2)), [0, 1, 0, 1]), "test": (np.zeros((1, 3)), [0])}, r"rows of X of test are float32 \(3,\)"),
+    ],
+)
+def test_arrays_handed_over_that_do_not_fit_are_refused(data: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(spec(), tmp_path / "out", data=data, local=True)
+
+
+def test_changed_arrays_are_refused_and_wrong_ones_are_named_by_key_file_and_array(tmp_path: Path) -> None:
+    features, labels = np.random.default_rng(0).normal(size=(80, 6)), np.arange(80) % 2
+    np.savez(tmp_path / "own.npz", x=features, y=labels)
+    tables = spec(data={"name": "arrays", "path": str(tmp_path / "own.npz")}, budget={"steps": 2})
+    assert run(tables, tmp_path / "out", local=True).exit_code == 0
+    np.savez(tmp_path / "own.npz", x=features + 1, y=labels)
+    with pytest.raises(UsageError, match=rf"data: {tmp_path}/own\.npz has changed: run "):
+        run(tables, tmp_path / "out", local=True)
+    features[4, 2] = np.nan
+    np.savez(tmp_path / "own.npz", x=features, y=labels)
+    with pytest.raises(UsageError, match=rf"data: {tmp_path}/own\.npz: x, row 4, column 2 is nan"):
+        run(tables, tmp_path / "other", local=True)
